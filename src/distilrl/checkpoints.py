@@ -1,0 +1,160 @@
+"""The one file that reads or writes weights: safetensors and JSON, written whole or not at all, never pickle."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from distilrl.errors import FileError
+from distilrl.networks import Network, NetworkSpec
+
+FORMAT = "distilrl-network"
+MAX_SPEC_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A network read from a folder."""
+
+    network: Network
+    kind: str
+    """What its outputs are: ``q`` or ``logits``."""
+    digest: str
+    """SHA-256 of the weights file."""
+    meta: dict[str, Any]
+    """The rest of spec.json: environment, protocol, where it came from."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        raise FileError(
+            f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space."
+        ) from None
+
+
+def write_json(path: Path, data: object) -> None:
+    """Writes indented JSON in one step."""
+    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileError: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist: check the path.") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read as JSON ({error}): restore or remove it.") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_network(folder: Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
+    """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written."""
+    shipped = Network(network.spec)
+    shipped.load_state_dict(network.state_dict())
+    shipped.standardise(network.obs_mean.cpu(), network.obs_scale.cpu())
+    shipped.fold()
+    weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
+    spec = {
+        "format": FORMAT,
+        "version": 1,
+        "weights": f"{name}.safetensors",
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "kind": kind,
+        "network": network.spec.to_json(),
+        **meta,
+    }
+    write_bytes(folder / f"{name}.safetensors", weights)
+    write_json(folder / "spec.json", spec)
+
+
+def load_network(folder: Path) -> Stored:
+    """Reads what `save_network` wrote.
+
+    Raises:
+        FileError: a file is missing, damaged, or does not fit the other.
+    """
+    path = folder / "spec.json"
+    if path.is_file() and path.stat().st_size > MAX_SPEC_BYTES:
+        raise FileError(f"{path} is larger than {MAX_SPEC_BYTES} bytes: it is no spec of a network.")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise FileError(f"{path} is not a spec of a distilrl network: its field 'format' must be '{FORMAT}'.")
+    weights = folder / Path(str(data.get("weights", ""))).name  # a name only, so that no path in the file is followed
+    if not weights.is_file():
+        raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
+    if digest(weights) != data.get("sha256"):
+        raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
+    network = Network(NetworkSpec.from_json(data.get("network", {})))
+    load_weights(network, read_tensors(weights)[0], weights)
+    known = {"format", "version", "weights", "sha256", "kind", "network"}
+    return Stored(network, str(data.get("kind", "q")), data["sha256"], {k: v for k, v in data.items() if k not in known})
+
+
+def load_weights(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copies tensors into a network after checking names, shapes, and that every number is finite.
+
+    Raises:
+        FileError: one does not fit; the message names the tensor.
+    """
+    wanted = network.state_dict()
+    for name, target in wanted.items():
+        if name not in tensors:
+            raise FileError(f"{path} lacks the tensor '{name}': it was not written for {network.spec.describe()}.")
+        if tensors[name].shape != target.shape:
+            raise FileError(
+                f"Tensor '{name}' in {path} has shape {tuple(tensors[name].shape)}, but {network.spec.describe()} needs "
+                f"{tuple(target.shape)}: the file and its spec do not belong together."
+            )
+        if not torch.isfinite(tensors[name].float()).all():
+            raise FileError(f"Tensor '{name}' in {path} holds NaN or infinite numbers: the file is damaged, use another.")
+    network.load_state_dict({name: tensors[name].float() for name in wanted})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Writes tensors and a JSON-able state as one safetensors file, in one step."""
+    copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_bytes(path, safetensors.torch.save(copies, metadata={"state": json.dumps(state)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a safetensors file: its tensors and the state that `save_tensors` put beside them.
+
+    Raises:
+        FileError: missing, truncated or of another format.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, json.loads((file.metadata() or {}).get("state", "{}"))
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist: check the path.") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} is not a readable safetensors file ({error}): copy it again.") from None

@@ -1,0 +1,135 @@
+"""Collection: a generator of vector steps under a behaviour, which fills the replay and labels every state."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distilrl.envs import Step, VecEnv
+from distilrl.objective import Progress, Schedule
+from distilrl.replay import Replay
+
+BehaviourName = Literal["teacher", "student", "mixed"]
+Values = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Who acts while data is collected."""
+
+    name: BehaviourName = "mixed"
+    """``teacher``, ``student``, or ``mixed``: a share beta of the environments is driven by the teacher (DAgger,
+    Ross et al. 2011, with the environment as the unit, so that both sides are followed into their own mistakes)."""
+    beta: Schedule = Schedule(0.5)
+    """Share of the environments that the teacher drives under ``mixed``."""
+    epsilon: Schedule = Schedule(0.05)
+    """Probability of a random action, whoever acts."""
+    greedy_share: float = 0.25
+    """Share of the environments, spread evenly, in which no random action is taken."""
+
+    def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
+        """Which of N environments the teacher drives now, (N,)."""
+        share = {"teacher": 1.0, "student": 0.0, "mixed": self.beta(progress)}[self.name]
+        return (np.arange(n_envs) + 0.5) / n_envs < share
+
+    def explores(self, n_envs: int) -> NDArray[np.bool_]:
+        """Which of N environments take random actions, (N,)."""
+        order = np.arange(1, n_envs + 1) * self.greedy_share
+        return np.floor(order) == np.floor(order - self.greedy_share)
+
+
+class Collected(NamedTuple):
+    """One vector step under way: the actions are sent, the environments are working."""
+
+    index: int
+    """Number of vector steps before this one."""
+    actions: NDArray[np.int64]
+    """(N,) actions sent."""
+    agreement: float | None
+    """Share of student-driven environments in which student and teacher pick the same greedy action; None if unknown."""
+    replayed: bool
+    """The actions were recorded by an earlier run and are played again."""
+    obs: Tensor
+    """(N, *obs_shape) that the actions answer."""
+
+
+class Collector:
+    """Steps the environments, labels what is seen and adds it to the replay.
+
+    Iterate over `steps`; while the caller works on one item, the environments work on its actions.
+    """
+
+    def __init__(
+        self, envs: VecEnv, replay: Replay, behaviour: Behaviour, rng: np.random.Generator, student: Values, teacher: Values | None
+    ) -> None:
+        self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
+        self.student, self.teacher = student, teacher
+        self.student_may_act = teacher is None
+        self.progress = Progress(0.0)
+        self.episode_returns: list[float] = []
+        self._running = np.zeros(envs.n_envs)
+        self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
+
+    def steps(self, seeds: NDArray[np.int64], recorded: NDArray[np.int64]) -> Iterator[Collected]:
+        """Endless vector steps.
+
+        Args:
+            seeds: (N,) seeds of the first episodes.
+            recorded: (T, N) actions to play again first, (0, N) for a new run.
+        """
+        obs = self.envs.reset(seeds)
+        index = 0
+        while True:
+            seen = torch.from_numpy(obs).to(self.replay.device)
+            labels = self.teacher(seen) if self.teacher is not None else None
+            replayed = index < len(recorded)
+            agreement = None
+            if replayed:
+                actions = recorded[index]
+            else:
+                actions, agreement = self._choose(seen, labels)
+            self.envs.send(actions)
+            yield Collected(index, actions, agreement, replayed, seen)
+            step = self.envs.recv()
+            self._add(seen, actions, step, labels)
+            obs = step.obs
+            index += 1
+
+    def _choose(self, obs: Tensor, labels: Tensor | None) -> tuple[NDArray[np.int64], float | None]:
+        """Actions (N,) of whoever drives, some of them random, and the agreement where the student drives."""
+        n_envs = self.envs.n_envs
+        teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
+        if not self.student_may_act:
+            teacher_drives = np.ones(n_envs, np.bool_)
+        self._student_whole_episode &= ~teacher_drives
+        actions = np.zeros(n_envs, np.int64)
+        agreement = None
+        by_teacher = labels.argmax(1).cpu().numpy() if labels is not None else actions
+        actions[teacher_drives] = by_teacher[teacher_drives]
+        if not teacher_drives.all():
+            with torch.no_grad():
+                by_student = self.student(obs).argmax(1).cpu().numpy()
+            actions[~teacher_drives] = by_student[~teacher_drives]
+            if labels is not None:
+                agreement = float((by_student == by_teacher)[~teacher_drives].mean())
+        epsilon = self.behaviour.epsilon(self.progress)
+        random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs)
+        actions[random] = self.rng.integers(0, self.envs.info.n_actions, int(random.sum()))
+        return actions, agreement
+
+    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
+        device = self.replay.device
+        arrays = (actions, step.reward, step.terminated, step.truncated)
+        action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
+        self.replay.add(obs, action, reward, terminated, truncated, labels)
+        self._running += step.reward
+        ended = step.terminated | step.truncated
+        for env in np.flatnonzero(ended):
+            if self._student_whole_episode[env]:
+                self.episode_returns.append(float(self._running[env]))
+        self._running[ended] = 0.0
+        self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again

@@ -1,0 +1,121 @@
+"""All that decides a run, as one frozen dataclass; ``config.json`` in a run folder is this."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from distilrl.collect import Behaviour
+from distilrl.errors import SpecError
+from distilrl.objective import Schedule, Term
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides a run; ``config.json`` is this."""
+
+    recipe: str = "distil"
+    """Name of the recipe that this came from."""
+    env_id: str = ""
+    """Environment."""
+    student: str = "mlp:64,64"
+    """Student spec."""
+    teacher: str | None = None
+    """File or folder of the teacher; None: no teacher."""
+    seed: int = 0
+    """Seed of every random draw of training."""
+    terms: tuple[Term, ...] = (Term("forward_kl"),)
+    """The objective."""
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    """Who acts while data is collected."""
+    env_steps: int = 30_000
+    """Budget: steps of one environment, summed over all."""
+    n_envs: int = 8
+    """Environments that step together."""
+    updates: int = 4
+    """Gradient steps per vector step."""
+    batch_size: int = 256
+    """States per gradient step."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of Adam; it decays to 0 over the budget as a cosine."""
+    max_grad_norm: float = 10.0
+    """Gradients are scaled down to this norm."""
+    average: float = 0.99
+    """Decay per update of the weight average that is evaluated and shipped; 0: the last weights."""
+    learning_starts: int = 400
+    """Steps collected before the first update; input statistics and the temperature come from them."""
+    capacity: int = 100_000
+    """States in the replay."""
+    gap_exponent: float = 0.0
+    """Draw states by (teacher's value gap)^this; 0: uniformly."""
+    entropy_share: float = 0.5
+    """The temperature found makes the teacher's mean entropy this share of log A."""
+    standardise: bool = True
+    """Standardise inputs; the statistics are folded into the student's first layer when it ships."""
+    scale_head: bool = False
+    """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
+    gamma: float = 0.99
+    """Discount per step of TD terms."""
+    n_step: int = 0
+    """Steps that TD terms look ahead; 0 where there is none."""
+    target_every: int = 250
+    """Updates after which the lagged copy is refreshed."""
+    check_every: int = 2_000
+    """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
+    check_episodes: int = 20
+    """Episodes of a check."""
+    stop_gap: float = 0.01
+    """Stop when the score is at least 1 − this ..."""
+    stop_agreement: float = 0.5
+    """... and agreement on student-visited states at least this, ..."""
+    patience: int = 2
+    """... at this many checks in a row."""
+    stop_return: float | None = None
+    """Without a teacher: the return at which to stop."""
+    threads: int = 2
+    """Threads of the networks and of the emulators."""
+    device: str = "cpu"
+    """Where the networks and the replay live: cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("env_steps", "n_envs", "updates", "batch_size", "check_every", "check_episodes", "patience", "threads"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"'{name}' must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.seed < 900:
+            raise SpecError(f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}.")
+        if not self.learning_rate > 0:
+            raise SpecError(f"'learning_rate' must be above 0, got {self.learning_rate}.")
+        if self.learning_starts >= self.env_steps:
+            raise SpecError(f"'learning_starts' ({self.learning_starts}) must be below 'env_steps' ({self.env_steps}).")
+        if any(not term.needs_teacher for term in self.terms) and self.n_step < 1:
+            raise SpecError("A TD term needs 'n_step' of at least 1.")
+        if not 0 < self.entropy_share < 1:
+            raise SpecError(f"'entropy_share' must lie in (0, 1), got {self.entropy_share}.")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term, the behaviour or the sampling ever asks the teacher."""
+        used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)
+        return used or self.behaviour.name == "teacher" or self.gap_exponent > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "TrainConfig":
+        """Reads `to_json`'s data.
+
+        Raises:
+            SpecError: a key is unknown or its value means nothing.
+        """
+        data = dict(data)
+        terms = tuple(_read(Term, item, "terms", weight=Schedule) for item in data.pop("terms", ()))
+        behaviour = _read(Behaviour, data.pop("behaviour", {}), "behaviour", beta=Schedule, epsilon=Schedule)
+        return _read(cls, data | {"terms": terms, "behaviour": behaviour}, "the configuration")
+
+
+def _read(kind: type[Any], data: dict[str, Any], where: str, **nested: type[Any]) -> Any:
+    unknown = set(data) - {f.name for f in fields(kind)}
+    if unknown:
+        raise SpecError(f"Unknown key '{sorted(unknown)[0]}' in {where}: remove it or correct its spelling.")
+    values = {k: nested[k](**v) if k in nested else v for k, v in data.items()}
+    return kind(**values)

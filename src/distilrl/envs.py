@@ -1,0 +1,243 @@
+"""Environments: ALE's native vector environment and Gymnasium's behind one interface and one autoreset rule.
+
+Rule: an environment that ends an episode is reset in the same step (`AutoresetMode.SAME_STEP`); the observation
+returned with ``terminated`` or ``truncated`` is the first one of the next episode, and no row of data ever spans two.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl.errors import EnvironmentError_, ExtraError
+
+FRAMES_PER_STEP = 4
+
+
+@dataclass(frozen=True)
+class EnvInfo:
+    """What the rest of the project must know of an environment."""
+
+    id: str
+    """Name of the environment, as the user wrote it."""
+    obs_shape: tuple[int, ...]
+    """Shape of one observation."""
+    n_actions: int
+    """Number of discrete actions A."""
+    pixels: bool
+    """Observations are stacks (4, 84, 84) of grey frames in bytes, the newest last."""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
+
+    @property
+    def obs_dtype(self) -> type[np.generic]:
+        """Bytes for pixels, float32 for vectors."""
+        return np.uint8 if self.pixels else np.float32
+
+
+class Step(NamedTuple):
+    """What N environments answer to N actions."""
+
+    obs: NDArray[Any]
+    """(N, *obs_shape); of the next episode where this one ended."""
+    reward: NDArray[np.float32]
+    """(N,), not clipped."""
+    terminated: NDArray[np.bool_]
+    """(N,): the episode ended by its own rules."""
+    truncated: NDArray[np.bool_]
+    """(N,): the episode was cut by a limit."""
+
+
+class VecEnv(ABC):
+    """N environments that step together; `send` returns at once where the environments run on threads of their own."""
+
+    info: EnvInfo
+    n_envs: int
+
+    @abstractmethod
+    def reset(self, seeds: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Starts episodes, seeded one by one, and returns all observations (N, *obs_shape).
+
+        Args:
+            seeds: (N,); those outside the mask are not used.
+            mask: (N,); environments to reset, all by default.
+        """
+
+    @abstractmethod
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Hands over actions (N,)."""
+
+    @abstractmethod
+    def recv(self) -> Step:
+        """Waits for the answer to the last `send`."""
+
+    @abstractmethod
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """RGB image (H, W, 3) of one environment as it is now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the environments hold."""
+
+
+def make_vec_env(
+    env_id: str, n_envs: int, *, sticky: float | None = None, threads: int = 2, pictures: bool = False
+) -> VecEnv:
+    """N copies of an environment.
+
+    Args:
+        env_id: ``PongNoFrameskip-v4`` (no sticky actions) or ``ALE/Pong-v5`` (sticky 0.25) and the same for every game
+            of ALE, preprocessed as DQN's (frame skip 4, 84x84 grey, 4 frames, up to 30 no-ops, fire on reset); or
+            any Gymnasium id with vector observations and discrete actions.
+        n_envs: number of copies N.
+        sticky: probability that ALE repeats the last action; the environment's own by default.
+        threads: threads for ALE's emulators.
+        pictures: `picture` will be called.
+
+    Raises:
+        EnvironmentError_: unknown id, or a kind that cannot be distilled in.
+    """
+    import ale_py  # noqa: F401  (importing it registers its environments)
+
+    try:
+        spec = gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        raise EnvironmentError_(f"Environment '{env_id}' is unknown ({_first_sentence(error)}).") from None
+    if str(spec.entry_point).startswith("ale_py"):
+        if sticky is None:
+            sticky = float(spec.kwargs.get("repeat_action_probability", 0.0))
+        if not isinstance(spec.kwargs.get("frameskip"), int):
+            name = env_id.split("-")[0]
+            raise EnvironmentError_(
+                f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'."
+            )
+        return _AleVecEnv(env_id, str(spec.kwargs["game"]), n_envs, sticky, threads)
+    return _GymVecEnv(env_id, n_envs, pictures)
+
+
+class _AleVecEnv(VecEnv):
+    """ALE's native vector environment: emulation, resizing and stacking in C++ threads."""
+
+    def __init__(self, env_id: str, game: str, n_envs: int, sticky: float, threads: int) -> None:
+        from ale_py.vector_env import AtariVectorEnv
+
+        self._env = AtariVectorEnv(
+            game,
+            n_envs,
+            num_threads=threads,
+            frameskip=FRAMES_PER_STEP,
+            repeat_action_probability=sticky,
+            reward_clipping=False,
+            autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+        )
+        self.n_envs = n_envs
+        shape = tuple(int(n) for n in self._env.single_observation_space.shape)
+        self.info = EnvInfo(
+            id=env_id,
+            obs_shape=shape,
+            n_actions=int(self._env.single_action_space.n),
+            pixels=True,
+            protocol={
+                "frame_skip": FRAMES_PER_STEP,
+                "sticky_actions": sticky,
+                "noop_max": 30,
+                "fire_on_reset": True,
+                "frame_stack": shape[0],
+                "max_frames": 108_000,
+                "reward_clipping": False,
+                "life_loss_terminal": False,
+            },
+        )
+        self._last: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
+
+    def reset(self, seeds: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        mask = np.ones(self.n_envs, np.bool_) if mask is None else mask
+        obs, info = self._env.reset(seed=seeds[mask], options={"reset_mask": mask})
+        self._last = self._last.copy()
+        self._last[info["env_id"]] = obs
+        return self._last
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        self._env.send(actions)
+
+    def recv(self) -> Step:
+        obs, reward, terminated, truncated, _ = self._env.recv()
+        self._last = obs
+        return Step(obs, reward.astype(np.float32), terminated, truncated)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        grey = self._last[index, -1].repeat(3, axis=0).repeat(3, axis=1)
+        return np.stack([grey] * 3, axis=-1)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _GymVecEnv(VecEnv):
+    """Gymnasium's vector environment of any registered id."""
+
+    def __init__(self, env_id: str, n_envs: int, pictures: bool) -> None:
+        options: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
+        try:
+            self._env = gymnasium.make_vec(
+                env_id,
+                num_envs=n_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
+                **options,
+            )
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise EnvironmentError_(
+                f"Environment '{env_id}' needs a package that is not installed ({_first_sentence(error)}); "
+                "for Box2D run pip install 'distilrl[box2d]'."
+            ) from None
+        except gymnasium.error.Error as error:
+            raise EnvironmentError_(f"Environment '{env_id}' cannot be made ({_first_sentence(error)}).") from None
+        obs_space, action_space = self._env.single_observation_space, self._env.single_action_space
+        if not isinstance(action_space, gymnasium.spaces.Discrete):
+            raise EnvironmentError_(
+                f"'{env_id}' has {type(action_space).__name__} actions: only environments with Discrete actions can be used."
+            )
+        if not isinstance(obs_space, gymnasium.spaces.Box) or len(obs_space.shape) != 1:
+            raise EnvironmentError_(
+                f"'{env_id}' has observations of {obs_space}: only vectors (a Box of one dimension) and Atari pixels can "
+                "be used; wrap it in gymnasium.wrappers.FlattenObservation."
+            )
+        self.n_envs = n_envs
+        spec = gymnasium.spec(env_id)
+        self.info = EnvInfo(
+            id=env_id,
+            obs_shape=tuple(int(n) for n in obs_space.shape),
+            n_actions=int(action_space.n),
+            pixels=False,
+            protocol={"max_episode_steps": spec.max_episode_steps, "gymnasium": gymnasium.__version__},
+        )
+        self._actions: NDArray[np.int64] = np.zeros(n_envs, np.int64)
+
+    def reset(self, seeds: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        options = {} if mask is None else {"reset_mask": mask}
+        obs, _ = self._env.reset(seed=[int(s) for s in seeds], options=options)
+        return np.array(obs, np.float32)
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        self._actions = actions
+
+    def recv(self) -> Step:
+        obs, reward, terminated, truncated, _ = self._env.step(self._actions)
+        return Step(np.array(obs, np.float32), np.asarray(reward, np.float32), terminated, truncated)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        try:
+            return np.asarray(self._env.render()[index], np.uint8)  # type: ignore[index]
+        except gymnasium.error.DependencyNotInstalled:
+            raise ExtraError("pygame", "render", f"Drawing {self.info.id}") from None
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -1,0 +1,294 @@
+"""Evaluation: whole episodes to returns, student against teacher on the same seeds, agreement, latency, verdict."""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distilrl import stats
+from distilrl.envs import make_vec_env
+from distilrl.errors import SpecError, TeacherError
+from distilrl.losses import agree, value_gap
+from distilrl.networks import Network, count_bytes
+from distilrl.teachers import Teacher
+
+Values = Callable[[Tensor], Tensor]
+Tick = Callable[[int, int, float], None]
+"""Called with episodes done, episodes in all, and the mean return so far."""
+
+ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS = 10_000_000, 20_000_000, 30_000_000, 40_000_000
+"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, and of the disturbed episodes."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Whole episodes, in the order of their seeds."""
+
+    returns: NDArray[np.float64]
+    """(E,) unclipped sums of rewards."""
+    lengths: NDArray[np.int64]
+    """(E,) environment steps."""
+    fingerprints: NDArray[np.uint64]
+    """(E,) equal where the start and all actions are equal: one and the same episode."""
+    states: NDArray[Any]
+    """(K, *obs_shape) a sample of the states visited."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """How episodes are played."""
+
+    env_id: str
+    """Environment."""
+    epsilon: float = 0.0
+    """Probability of a random action; 1 is the random policy."""
+    sticky: float | None = None
+    """ALE's probability of repeating an action; the environment's own where None."""
+    threads: int = 2
+    """Emulator threads."""
+    max_envs: int = 64
+    """Episodes played side by side."""
+    keep_states: int = 0
+    """States to sample."""
+    device: str = "cpu"
+    """Where the policies compute."""
+
+
+def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
+    """Plays one whole episode per seed; none is cut short or favoured for being short."""
+    queue = np.asarray(seeds, np.int64)
+    n_envs = min(len(queue), how.max_envs)
+    envs = make_vec_env(how.env_id, n_envs, sticky=how.sticky, threads=how.threads)
+    rng = np.random.default_rng([int(queue[0]), 0])
+    returns, lengths = np.zeros(len(queue)), np.zeros(len(queue), np.int64)
+    fingerprints = np.zeros(len(queue), np.uint64)
+    playing = np.arange(n_envs)  # which episode each environment plays; −1: none is left for it
+    obs = envs.reset(queue[:n_envs])
+    for env in range(n_envs):
+        fingerprints[env] = zlib.crc32(obs[env].tobytes())
+    waiting, done = n_envs, 0
+    states: list[NDArray[Any]] = []
+    seen = 0
+    while done < len(queue):
+        actions = _actions(policy, obs, how.epsilon, envs.info.n_actions, rng, how.device)
+        live = np.flatnonzero(playing >= 0)
+        episode = playing[live]
+        if how.keep_states:
+            seen += 1
+            slot = len(states) if len(states) < how.keep_states else int(rng.integers(seen))
+            if slot < how.keep_states:
+                states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
+        envs.send(actions)
+        step = envs.recv()
+        returns[episode] += step.reward[live]
+        lengths[episode] += 1
+        fingerprints[episode] = fingerprints[episode] * np.uint64(1099511628211) + actions[live].astype(np.uint64) + np.uint64(1)
+        obs = step.obs
+        ended = live[(step.terminated | step.truncated)[live]]
+        if len(ended):
+            obs, waiting = _next_episodes(envs, obs, ended, playing, queue, waiting, fingerprints)
+            done += len(ended)
+            if tick is not None:
+                finished = np.setdiff1d(np.arange(waiting), playing)
+                tick(done, len(queue), float(returns[finished].mean()))
+    envs.close()
+    kept = np.stack(states) if states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
+    return Episodes(returns, lengths, fingerprints, kept)
+
+
+def _next_episodes(
+    envs: Any, obs: NDArray[Any], ended: NDArray[np.int64], playing: NDArray[np.int64], queue: NDArray[np.int64],
+    waiting: int, fingerprints: NDArray[np.uint64],
+) -> tuple[NDArray[Any], int]:
+    """Gives each environment that ended its episode the next seed in the queue."""
+    mask = np.zeros(envs.n_envs, np.bool_)
+    seeds = np.zeros(envs.n_envs, np.int64)
+    for env in ended:
+        playing[env] = waiting if waiting < len(queue) else -1
+        if waiting < len(queue):
+            mask[env], seeds[env] = True, queue[waiting]
+            waiting += 1
+    if mask.any():
+        obs = envs.reset(seeds, mask)
+        for env in np.flatnonzero(mask):
+            fingerprints[playing[env]] = zlib.crc32(obs[env].tobytes())
+    return obs, waiting
+
+
+def _actions(
+    policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str
+) -> NDArray[np.int64]:
+    n_envs = len(obs)
+    if epsilon >= 1.0:
+        return rng.integers(0, n_actions, n_envs)
+    with torch.no_grad():
+        actions: NDArray[np.int64] = policy(torch.from_numpy(obs).to(device)).argmax(1).cpu().numpy()
+    if epsilon > 0:
+        random = rng.random(n_envs) < epsilon
+        actions[random] = rng.integers(0, n_actions, int(random.sum()))
+    return actions
+
+
+def seeds_from(first: int, count: int) -> list[int]:
+    """``count`` seeds from ``first`` on."""
+    return list(range(first, first + count))
+
+
+def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, tick: Tick | None = None) -> dict[str, Any]:
+    """The acceptance check before distilling: finite action values, and a return better than random play.
+
+    Returns:
+        The teacher's return with its interval, the random policy's, and whether the teacher is better.
+
+    Raises:
+        TeacherError: an action value is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
+    """
+    if episodes < 2:
+        raise SpecError(f"The acceptance check needs at least 2 episodes, got {episodes}.")
+
+    def checked(obs: Tensor) -> Tensor:
+        values = teacher.action_values(obs)
+        if not torch.isfinite(values).all():
+            raise TeacherError(f"The teacher {teacher.path} gives action values that are not finite: it cannot be distilled.")
+        return values
+
+    seeds = seeds_from(ACCEPT_SEEDS, episodes)
+    own = play(checked, how, seeds, tick=tick)
+    random = play(checked, Play(**{**asdict(how), "epsilon": 1.0, "keep_states": 0}), seeds)
+    rng = np.random.default_rng(0)
+    gain = stats.bootstrap_interval(own.returns - random.returns, rng, clusters=own.fingerprints)
+    better = gain[0] > 0
+    if not better and not weak_ok:
+        raise TeacherError(
+            f"The teacher {teacher.path} is no better than random play in {how.env_id} ({own.returns.mean():.1f} against "
+            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass --accept-weak-teacher."
+        )
+    return {
+        **stats.summarise(own.returns, rng, own.fingerprints),
+        "random_return_mean": stats.mean(random.returns),
+        "better_than_random": better,
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a student is compared with its teacher."""
+
+    episodes: int = 100
+    """Paired greedy episodes at the first look."""
+    max_episodes: int = 300
+    """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
+    disturbed_episodes: int = 40
+    """Episodes of teacher and student with random actions and, in Atari, with sticky actions; 0: none."""
+    margin: float = 0.05
+    """Largest acceptable loss, as a share of (teacher − random)."""
+    agreement_states: int = 2000
+    """States of either kind on which agreement is measured."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2 or self.max_episodes < self.episodes:
+            raise SpecError("A comparison needs at least 2 episodes, and max_episodes no smaller than episodes.")
+        if not self.margin > 0:
+            raise SpecError(f"The margin must be above 0, got {self.margin}.")
+
+
+def compare(
+    teacher: Teacher, student: Network, how: Play, comparison: Comparison, random_return: float, *, tick: Tick | None = None
+) -> dict[str, Any]:
+    """Student against teacher on the verdict's own seeds.
+
+    Returns:
+        The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json.
+    """
+    looks = comparison.max_episodes // comparison.episodes
+    how = Play(**{**asdict(how), "keep_states": comparison.agreement_states})
+    ours: list[Episodes] = []
+    theirs: list[Episodes] = []
+    rng = np.random.default_rng(0)
+    for look in range(looks):
+        seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
+        theirs.append(play(teacher.action_values, how, seeds, tick=tick))
+        ours.append(play(student, how, seeds, tick=tick))
+        teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
+        teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
+        margin = comparison.margin * abs(teacher_returns.mean() - random_return)
+        pairs = teacher_prints * np.uint64(31) + student_prints
+        verdict = stats.non_inferiority(student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks)
+        if verdict.result != "inconclusive":
+            break
+    student_summary = stats.summarise(student_returns, rng, student_prints)
+    return {
+        "teacher": stats.summarise(teacher_returns, rng, teacher_prints),
+        "student": {
+            **student_summary,
+            "score": stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return),
+        },
+        "agreement": _agreement(teacher.action_values, student, theirs[0].states, ours[0].states, how.device),
+        "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
+        "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, tick),
+        "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
+    }
+
+
+def _agreement(
+    teacher: Values, student: Values, teacher_states: NDArray[Any], student_states: NDArray[Any], device: str
+) -> dict[str, Any]:
+    """Agreement on both kinds of states, plain and where the choice matters, and who picks what on the student's."""
+    result: dict[str, Any] = {}
+    for name, states in (("teacher_states", teacher_states), ("student_states", student_states)):
+        obs = torch.from_numpy(states).to(device)
+        with torch.no_grad():
+            by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
+        same = agree(student=by_student, teacher=by_teacher)
+        gap = value_gap(by_teacher)
+        result[name] = float(same.float().mean())
+        result[f"{name}_where_it_matters"] = float((same * gap).sum() / gap.sum().clamp_min(1e-12))
+    actions = by_teacher.shape[1]
+    table = torch.zeros(actions, actions, dtype=torch.int64)
+    table.index_put_((by_teacher.argmax(1), by_student.argmax(1)), torch.ones(len(obs), dtype=torch.int64), accumulate=True)
+    result["table"] = table.tolist()
+    return result
+
+
+def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, tick: Tick | None) -> dict[str, Any]:
+    """Returns under random actions and, where the environment is ALE's, sticky actions."""
+    if episodes == 0:
+        return {}
+    ways: dict[str, dict[str, float]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
+    if make_vec_env(how.env_id, 1).info.pixels:
+        ways["sticky_0.25"] = {"sticky": 0.25}
+    result = {}
+    rng = np.random.default_rng(0)
+    for name, change in ways.items():
+        way = Play(**{**asdict(how), **change, "keep_states": 0})
+        seeds = seeds_from(DISTURBED_SEEDS, episodes)
+        both = {side: play(policy, way, seeds, tick=tick) for side, policy in (("teacher", teacher), ("student", student))}
+        result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in both.items()}
+    return result
+
+
+def latency_us(policy: Values, obs_shape: tuple[int, ...], dtype: type[np.generic], calls: int = 300) -> float:
+    """Median time of one greedy decision on a single observation, microseconds, on one CPU thread."""
+    obs = torch.from_numpy(np.zeros((1, *obs_shape), dtype))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    with torch.inference_mode():
+        for call in range(calls + 20):
+            start = time.perf_counter()
+            policy(obs).argmax(1)
+            if call >= 20:
+                times.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return stats.median(times) * 1e6
+
+
+def size(network: Network) -> dict[str, int]:
+    """Parameters, bytes and multiply-accumulates."""
+    return {"params": network.spec.params, "bytes": count_bytes(network), "macs": network.spec.macs}

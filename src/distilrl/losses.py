@@ -1,0 +1,94 @@
+"""Pure losses: tensors in, one number per example out.
+
+No loss reduces over the batch, multiplies by a squared temperature, or divides by a temperature: whoever
+calls it does that in sight. ``student`` and ``teacher`` arguments are action values (B, A) (Q-values or
+logits); where a loss reads them as logits, its caller has divided them by the temperature it wants.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Values = Float[Tensor, "B A"]
+PerExample = Float[Tensor, "B"]
+
+
+def centre(values: Values) -> Values:
+    """Action values minus their mean over actions, (B, A): what is left when a constant offset costs nothing."""
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def forward_kl(*, student: Values, teacher: Values) -> PerExample:
+    """KL(p || p_s) = Σ_a p (log p − log p_s), p = softmax(teacher), p_s = softmax(student) (Rusu et al. 2016, eq. 3)."""
+    log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+    return _weighted_sum(log_p.exp(), log_p - log_q)
+
+
+def reverse_kl(*, student: Values, teacher: Values) -> PerExample:
+    """KL(p_s || p) = Σ_a p_s (log p_s − log p): mode-seeking (Czarnecki et al. 2019)."""
+    return forward_kl(student=teacher, teacher=student)
+
+
+def jsd(*, student: Values, teacher: Values) -> PerExample:
+    """Jensen-Shannon divergence, ½ KL(p || m) + ½ KL(p_s || m) with m = ½ (p + p_s); between 0 and log 2 (Lin 1991)."""
+    log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=log_p.dtype, device=log_p.device))
+    return 0.5 * (_weighted_sum(log_p.exp(), log_p - log_m) + _weighted_sum(log_q.exp(), log_q - log_m))
+
+
+def nll(*, student: Values, teacher: Values) -> PerExample:
+    """−log p_s of the teacher's greedy action: behaviour cloning (Rusu et al. 2016, eq. 1)."""
+    return F.cross_entropy(student, teacher.argmax(dim=1), reduction="none")
+
+
+def value_regression(*, student: Values, teacher: Values) -> PerExample:
+    """Mean over actions of the squared difference of action values (Rusu et al. 2016, eq. 2)."""
+    return (student - teacher).square().mean(dim=1)
+
+
+def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
+    """max_a (Q(s,a) − Q_s(s,a))² of centred values: the case study's L_adv, with a constant offset costing nothing."""
+    return (centre(student) - centre(teacher)).square().amax(dim=1)
+
+
+def td_target(
+    *,
+    reward: PerExample,
+    discount: PerExample,
+    next_values: Values,
+    next_choice: Values | None = None,
+) -> PerExample:
+    """R + discount · Q'(s', a*), (B,), a* the best action of ``next_choice`` (double DQN) or of ``next_values`` itself.
+
+    Args:
+        reward: n-step return R, undiscounted beyond its own n steps.
+        discount: gamma^n, and 0 where the episode terminated within the n steps.
+        next_values: values of the state n steps on, from the lagged network.
+        next_choice: values of the same states from the network in training (van Hasselt et al. 2016).
+    """
+    action = (next_values if next_choice is None else next_choice).argmax(dim=1, keepdim=True)
+    return reward + discount * next_values.gather(1, action).squeeze(1)
+
+
+def td(*, values: Values, action: Int[Tensor, "B"], target: PerExample, huber: bool = True) -> PerExample:
+    """Squared (or Huber, delta 1) error of Q(s, a) against a TD target that takes no gradient (Mnih et al. 2015)."""
+    chosen = values.gather(1, action.unsqueeze(1)).squeeze(1)
+    if huber:
+        return F.smooth_l1_loss(chosen, target.detach(), reduction="none")
+    return (chosen - target.detach()).square()
+
+
+def value_gap(teacher: Values) -> PerExample:
+    """max_a Q − min_a Q: how much the choice of action matters in a state (VIPER, Bastani et al. 2018)."""
+    return teacher.amax(dim=1) - teacher.amin(dim=1)
+
+
+def agree(*, student: Values, teacher: Values) -> Bool[Tensor, "B"]:
+    """Whether student and teacher pick the same greedy action."""
+    return student.argmax(dim=1) == teacher.argmax(dim=1)
+
+
+def _weighted_sum(weight: Values, value: Values) -> PerExample:
+    """Σ_a weight · value with 0 · ±inf = 0, so that a probability that underflows costs nothing."""
+    return torch.where(weight > 0, weight * value, torch.zeros_like(weight)).sum(dim=1)

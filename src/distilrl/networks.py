@@ -1,0 +1,248 @@
+"""Networks as data: a frozen, JSON-able `NetworkSpec`, and `build(spec)` that makes the module.
+
+Every network takes raw observations (bytes for pixels, floats for vectors): whatever scaling or standardisation
+it was trained with lives in its first layer, so that the file that ships needs no preprocessing.
+"""
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distilrl.errors import SpecError
+
+NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Shape of a network from observations to action values."""
+
+    obs_shape: tuple[int, ...]
+    """Shape of one observation: (D,) for vectors, (C, H, W) for pixels."""
+    n_actions: int
+    """Number of discrete actions A."""
+    convs: tuple[tuple[int, int, int], ...] = ()
+    """Convolutions as (channels, kernel, stride), no padding; empty for an MLP."""
+    hidden: tuple[int, ...] = ()
+    """Widths of the dense layers before the head; empty for a linear head."""
+    activation: str = "relu"
+    """Name of the activation: relu, tanh or elu."""
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
+        if min((self.n_actions, *self.obs_shape, *self.hidden, *(n for c in self.convs for n in c)), default=0) < 1:
+            raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
+        if self.convs and len(self.obs_shape) != 3:
+            raise SpecError(
+                f"A convolutional network needs (C, H, W) observations, but these have shape {self.obs_shape}: "
+                "use an mlp spec such as mlp:64,64."
+            )
+        self.conv_shapes()
+
+    def conv_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape (C, H, W) after each convolution."""
+        shapes: list[tuple[int, int, int]] = []
+        if not self.convs:
+            return shapes
+        _, height, width = self.obs_shape
+        for channels, kernel, stride in self.convs:
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            if height < 1 or width < 1:
+                raise SpecError(
+                    f"The {len(shapes) + 1}. convolution (kernel {kernel}, stride {stride}) of {self.describe()} "
+                    f"does not fit its input: use fewer layers or smaller kernels for observations of {self.obs_shape}."
+                )
+            shapes.append((channels, height, width))
+        return shapes
+
+    def describe(self) -> str:
+        """The spec in the words of the command line, for example ``cnn:16,16,16:64``."""
+        dense = ",".join(map(str, self.hidden))
+        if not self.convs:
+            return f"mlp:{dense}"
+        nature = [c[1:] for c in self.convs] == list(NATURE_KERNELS[: len(self.convs)])
+        convs = ",".join(str(c) if nature else f"{c}k{k}s{s}" for c, k, s in self.convs)
+        return f"cnn:{convs}:{dense}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "NetworkSpec":
+        """Reads `to_json`'s data; unknown or missing keys are refused."""
+        try:
+            return cls(
+                obs_shape=tuple(int(n) for n in data["obs_shape"]),
+                n_actions=int(data["n_actions"]),
+                convs=tuple((int(c), int(k), int(s)) for c, k, s in data.get("convs", ())),
+                hidden=tuple(int(n) for n in data.get("hidden", ())),
+                activation=str(data.get("activation", "relu")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and n_actions.") from None
+
+    @classmethod
+    def parse(cls, text: str, obs_shape: tuple[int, ...], n_actions: int) -> "NetworkSpec":
+        """Reads a student spec of the command line.
+
+        ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
+        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out).
+
+        Raises:
+            SpecError: the text is none of these, or does not fit the observations.
+        """
+        mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
+        if mlp and len(obs_shape) == 1:
+            return cls(obs_shape, n_actions, hidden=_integers(mlp[1]))
+        if mlp:
+            raise SpecError(f"'{text}' is for vectors, but observations have shape {obs_shape}: use e.g. cnn:16,16,16:64.")
+        cnn = re.fullmatch(r"cnn:(\d+(?:k\d+s\d+)?(?:,\d+(?:k\d+s\d+)?)*):(\d+(?:,\d+)*)?", text)
+        if not cnn:
+            raise SpecError(
+                f"'{text}' is no student spec: write mlp:64,64 (or mlp: for a linear student) for vectors, "
+                "cnn:16,16,16:64 or cnn:8k8s4,8k4s2,8k3s2:32 for pixels."
+            )
+        layers = cnn[1].split(",")
+        if len(layers) > len(NATURE_KERNELS) and any("k" not in layer for layer in layers[len(NATURE_KERNELS) :]):
+            raise SpecError(f"'{text}' has more than three convolutions: write kernels and strides out, e.g. 8k3s1.")
+        convs = []
+        for index, layer in enumerate(layers):
+            numbers = [int(n) for n in re.findall(r"\d+", layer)]
+            convs.append((numbers[0], *(numbers[1:] if len(numbers) == 3 else NATURE_KERNELS[index])))
+        return cls(obs_shape, n_actions, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]))
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(fan_in * out + out for fan_in, out, _ in self._layers())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one observation, biases not counted."""
+        return sum(fan_in * out * positions for fan_in, out, positions in self._layers())
+
+    def _layers(self) -> list[tuple[int, int, int]]:
+        """(fan in, outputs, positions) of each layer."""
+        layers = []
+        channels = self.obs_shape[0]
+        for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=True):
+            layers.append((channels * kernel * kernel, out, height * width))
+            channels = out
+        features = math.prod(self.conv_shapes()[-1] if self.convs else self.obs_shape)
+        for out in (*self.hidden, self.n_actions):
+            layers.append((features, out, 1))
+            features = out
+        return layers
+
+
+def _integers(text: str | None) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",")) if text else ()
+
+
+class Network(nn.Module):
+    """Convolutions, dense layers and a linear head: raw observations to action values (B, A).
+
+    While it trains, the first layer sees (obs − obs_mean) · obs_scale; the two are not applied to the observations
+    but to the layer's weights, which costs nothing, and `fold` makes that permanent.
+    """
+
+    obs_mean: Tensor
+    obs_scale: Tensor
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        activation = ACTIVATIONS[spec.activation]
+        layers: list[nn.Module] = []
+        channels = spec.obs_shape[0]
+        for out, kernel, stride in spec.convs:
+            layers += [nn.Conv2d(channels, out, kernel, stride), activation()]
+            channels = out
+        features = math.prod(spec.conv_shapes()[-1] if spec.convs else spec.obs_shape)
+        if len(spec.obs_shape) > 1:
+            layers.append(nn.Flatten())
+        for width in spec.hidden:
+            layers += [nn.Linear(features, width), activation()]
+            features = width
+        layers.append(nn.Linear(features, spec.n_actions))
+        self.layers = nn.Sequential(*layers)
+        shape = (1,) if len(spec.obs_shape) > 1 else spec.obs_shape  # one statistic for pixels, one per feature for vectors
+        self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
+        self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
+        if spec.convs:
+            self.to(memory_format=torch.channels_last)
+
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for pixels, (D,) for vectors."""
+        self.obs_mean.copy_(mean)
+        self.obs_scale.copy_(scale)
+
+    def fold(self) -> None:
+        """Moves the standardisation into the first layer's weights: the same function, of raw observations."""
+        first = self._first()
+        with torch.no_grad():
+            weight, bias = self._folded(first)
+            first.weight.copy_(weight)
+            first.bias.copy_(bias)  # every layer here has a bias
+        self.obs_mean.zero_()
+        self.obs_scale.fill_(1.0)
+
+    def scale_head(self, factor: float) -> None:
+        """Multiplies the outputs by a constant, in the head's weights."""
+        head = self.layers[-1]
+        with torch.no_grad():
+            head.weight.mul_(factor)  # type: ignore[operator,union-attr]
+            head.bias.mul_(factor)  # type: ignore[operator,union-attr]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Action values (B, A) of observations (B, *obs_shape) of any number type."""
+        first = self._first()
+        weight, bias = self._folded(first)
+        if isinstance(first, nn.Conv2d):
+            x = obs.to(torch.float32, memory_format=torch.channels_last)
+            x = F.conv2d(x, weight, bias, first.stride)
+        else:
+            x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
+        skip = list(self.layers).index(first) + 1
+        return self.layers[skip:](x)  # type: ignore[no-any-return]
+
+    def _first(self) -> nn.Conv2d | nn.Linear:
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                return layer
+        raise AssertionError("a network has at least its head")
+
+    def _folded(self, first: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
+        """The first layer's weight and bias, standardisation included."""
+        weight = first.weight * self.obs_scale
+        if isinstance(first, nn.Conv2d):
+            return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean  # type: ignore[operator]
+        mean = self.obs_mean.expand(weight.shape[1])
+        return weight, first.bias - weight @ mean
+
+
+def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
+    """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0."""
+    network = Network(spec)
+    gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
+    linears = [m for m in network.layers if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for module in linears:
+            fan_in = module.weight[0].numel()
+            std = (gain if module is not linears[-1] else 0.1) / math.sqrt(fan_in)
+            module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
+            module.bias.zero_()  # type: ignore[union-attr]
+    return network
+
+
+def count_bytes(network: nn.Module) -> int:
+    """Bytes of the network's parameters."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())

@@ -1,0 +1,181 @@
+"""Bounded replay of labelled states and transitions, on any device, with every random draw from a generator passed in.
+
+Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Pixel environments store
+each frame once; the stack of 4 is rebuilt on sampling, with zeros before the first frame of an episode, as ALE makes it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
+
+
+class Batch(NamedTuple):
+    """B sampled transitions."""
+
+    obs: Tensor
+    """(B, *obs_shape)."""
+    action: Tensor
+    """(B,) int64."""
+    reward: Tensor
+    """(B,) n-step return, discounted within its n steps."""
+    next_obs: Tensor | None
+    """(B, *obs_shape), n steps on; None where the objective does not look ahead."""
+    terminated: Tensor
+    """(B,) bool: the episode terminated within the n steps."""
+    truncated: Tensor
+    """(B,) bool: the episode was cut at the first of the n steps."""
+    teacher_values: Tensor | None
+    """(B, A) the teacher's action values of obs; None where no teacher labels the data."""
+    weight: Tensor
+    """(B,) importance of the state: the teacher's value gap over its mean, or 1."""
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """Shape of a replay."""
+
+    capacity: int
+    """States it holds at most; rounded down to whole rows."""
+    n_envs: int
+    """Environments N."""
+    obs_shape: tuple[int, ...]
+    """Shape of one observation."""
+    n_actions: int
+    """Actions A."""
+    pixels: bool
+    """Observations are frame stacks: store single frames."""
+    labelled: bool
+    """Teacher values are stored."""
+    n_step: int = 0
+    """Steps that a transition looks ahead; 0: states only."""
+
+
+class Replay:
+    """Ring buffer of rows; `add` in time order, `draw` indices by weight, `batch` the rows behind them."""
+
+    def __init__(self, spec: ReplaySpec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+        self.stack = spec.obs_shape[0] if spec.pixels else 1
+        self.rows = max(spec.capacity // spec.n_envs, self.stack + spec.n_step + 1)
+        shape = spec.obs_shape[1:] if spec.pixels else spec.obs_shape
+        dtype = torch.uint8 if spec.pixels else torch.float32
+        grid = (self.rows, spec.n_envs)
+        self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)
+        self._action = torch.zeros(grid, dtype=torch.int64, device=device)
+        self._reward = torch.zeros(grid, device=device)
+        self._flags = torch.zeros(grid, dtype=torch.uint8, device=device)
+        self._age = torch.zeros(grid, dtype=torch.int64, device=device)
+        self._teacher = torch.zeros((*grid, spec.n_actions if spec.labelled else 0), device=device)
+        self._importance = torch.zeros(grid, device=device)
+        self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
+        self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
+        self.added = 0
+
+    def __len__(self) -> int:
+        """Number of states held."""
+        return min(self.added, self.rows) * self.spec.n_envs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        tensors = (self._obs, self._action, self._reward, self._flags, self._age, self._teacher, self._importance)
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def add(
+        self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, teacher: Tensor | None
+    ) -> None:
+        """Adds one row: N observations, what was done there, and what came of it; ``teacher`` (N, A) labels the observations."""
+        row = self.added % self.rows
+        self._obs[row] = obs[:, -1] if self.spec.pixels else obs
+        self._action[row], self._reward[row] = action, reward
+        self._flags[row] = terminated.to(torch.uint8) * FLAG_TERMINATED + truncated.to(torch.uint8) * FLAG_TRUNCATED
+        self._age[row] = self._episode_age
+        if self.spec.labelled and teacher is not None:
+            self._teacher[row] = teacher
+            self._importance[row] = teacher.amax(1) - teacher.amin(1)
+        else:
+            self._importance[row] = 1.0
+        self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
+        self.added += 1
+        self._update_ready(row)
+
+    def _update_ready(self, row: int) -> None:
+        """Marks which rows may be drawn: their stack is whole, and the n steps ahead are known and not cut by a limit."""
+        self._ready[row] = False
+        for ahead in range(1, self.stack):  # the oldest rows: the frames before them were just overwritten
+            self._ready[(row + ahead) % self.rows] = False
+        first = row - self.spec.n_step
+        if self.added <= self.spec.n_step:
+            return
+        usable = torch.ones(self.spec.n_envs, dtype=torch.bool, device=self.device)
+        alive = usable.clone()
+        for step in range(self.spec.n_step):
+            flags = self._flags[(first + step) % self.rows]
+            usable &= ~(alive & (flags == FLAG_TRUNCATED))
+            alive &= flags == 0
+        self._ready[first % self.rows] = usable
+
+    def draw(self, count: int, generator: torch.Generator, gap_exponent: float = 0.0) -> Tensor:
+        """Indices (count,) of states, drawn with replacement.
+
+        With ``gap_exponent`` e > 0, four draws of five have probability proportional to gap^e, the gap being that between
+        the teacher's best and worst action value (VIPER samples so with e = 1), the fifth is uniform.
+        """
+        ready = self._ready.view(-1)
+        weight = ready.double()
+        if gap_exponent > 0:
+            gap = self._importance.view(-1).double().pow(gap_exponent) * ready
+            weight = 0.8 * gap / gap.sum().clamp_min(1e-300) + 0.2 * weight / weight.sum()
+        cumulative = weight.cumsum(0)
+        point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * cumulative[-1]
+        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(weight) - 1)
+
+    def observations(self, index: Tensor) -> Tensor:
+        """Observations (B, *obs_shape) behind flat indices (B,)."""
+        flat = self._obs.view(self.rows * self.spec.n_envs, -1)
+        if not self.spec.pixels:
+            return flat[index]
+        back = torch.arange(self.stack - 1, -1, -1, device=self.device)
+        source = (index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)
+        stacks = flat.index_select(0, source.view(-1)).view(len(index), *self.spec.obs_shape)
+        before = back > self._age.view(-1)[index].unsqueeze(1)
+        if bool(before.any()):
+            stacks[before] = 0
+        return stacks
+
+    def batch(self, index: Tensor, gamma: float = 1.0) -> Batch:
+        """The transitions behind flat indices (B,)."""
+        total, n_envs = self.rows * self.spec.n_envs, self.spec.n_envs
+        reward = torch.zeros(len(index), device=self.device)
+        terminated = torch.zeros(len(index), dtype=torch.bool, device=self.device)
+        rewards, flags = self._reward.view(-1), self._flags.view(-1)
+        for step in range(self.spec.n_step):
+            at = (index + step * n_envs) % total
+            reward += (gamma**step) * rewards[at] * ~terminated
+            terminated |= (flags[at] & FLAG_TERMINATED) > 0
+        look_ahead = self.spec.n_step > 0
+        return Batch(
+            obs=self.observations(index),
+            action=self._action.view(-1)[index],
+            reward=reward if look_ahead else rewards[index],
+            next_obs=self.observations((index + self.spec.n_step * n_envs) % total) if look_ahead else None,
+            terminated=terminated,
+            truncated=(flags[index] & FLAG_TRUNCATED) > 0,
+            teacher_values=self._teacher.view(total, -1)[index] if self.spec.labelled else None,
+            weight=self._importance.view(-1)[index] / self._importance[self._ready].mean().clamp_min(1e-12),
+        )
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the observations held, (1,) over all pixels or (D,) per feature."""
+        held = self._obs[: min(self.added, self.rows)].flatten(0, 1).float()
+        if self.spec.pixels:
+            return held.mean().view(1), held.std().view(1)
+        return held.mean(0), held.std(0)
+
+    def teacher_values(self) -> Tensor:
+        """All teacher values held, (len, A)."""
+        return self._teacher[: min(self.added, self.rows)].flatten(0, 1)

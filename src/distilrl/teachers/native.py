@@ -1,0 +1,24 @@
+"""Our own format: a folder with ``spec.json`` and safetensors, or a run folder, whose student is then the teacher."""
+
+from pathlib import Path
+
+from distilrl.checkpoints import load_network
+from distilrl.errors import FileError
+from distilrl.teachers.teacher import Teacher
+
+
+def load(folder: Path) -> Teacher:
+    """Reads a folder that holds a network, or a run folder.
+
+    Raises:
+        FileError: it holds neither, or what it holds is damaged.
+    """
+    if not (folder / "spec.json").is_file() and (folder / "student" / "spec.json").is_file():
+        folder = folder / "student"
+    if not (folder / "spec.json").is_file():
+        raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
+    stored = load_network(folder)
+    if stored.kind not in ("q", "logits"):
+        raise FileError(f"{folder / 'spec.json'} names the kind '{stored.kind}': it must be 'q' or 'logits'.")
+    kind = "q" if stored.kind == "q" else "logits"
+    return Teacher(stored.network, kind, "distilrl", str(folder), stored.digest, stored.meta)
