@@ -45,9 +45,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise FileError(
-            f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space."
-        ) from None
+        raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
 
 
 def write_json(path: Path, data: object) -> None:
@@ -151,7 +149,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileError: missing, truncated or of another format.
     """
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return tensors, json.loads((file.metadata() or {}).get("state", "{}"))
     except FileNotFoundError:

@@ -34,23 +34,23 @@ class Behaviour:
     def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
         """Which of N environments the teacher drives now, (N,)."""
         share = {"teacher": 1.0, "student": 0.0, "mixed": self.beta(progress)}[self.name]
-        return (np.arange(n_envs) + 0.5) / n_envs < share
+        driven: NDArray[np.bool_] = (np.arange(n_envs) + 0.5) / n_envs < share
+        return driven
 
     def explores(self, n_envs: int) -> NDArray[np.bool_]:
         """Which of N environments take random actions, (N,)."""
         order = np.arange(1, n_envs + 1) * self.greedy_share
-        return np.floor(order) == np.floor(order - self.greedy_share)
+        exploring: NDArray[np.bool_] = np.floor(order) == np.floor(order - self.greedy_share)
+        return exploring
 
 
 class Collected(NamedTuple):
     """One vector step under way: the actions are sent, the environments are working."""
 
-    index: int
+    step_index: int
     """Number of vector steps before this one."""
     actions: NDArray[np.int64]
     """(N,) actions sent."""
-    agreement: float | None
-    """Share of student-driven environments in which student and teacher pick the same greedy action; None if unknown."""
     replayed: bool
     """The actions were recorded by an earlier run and are played again."""
     obs: Tensor
@@ -87,39 +87,32 @@ class Collector:
             seen = torch.from_numpy(obs).to(self.replay.device)
             labels = self.teacher(seen) if self.teacher is not None else None
             replayed = index < len(recorded)
-            agreement = None
-            if replayed:
-                actions = recorded[index]
-            else:
-                actions, agreement = self._choose(seen, labels)
+            actions = recorded[index] if replayed else self._choose(seen, labels)
             self.envs.send(actions)
-            yield Collected(index, actions, agreement, replayed, seen)
+            yield Collected(index, actions, replayed, seen)
             step = self.envs.recv()
             self._add(seen, actions, step, labels)
             obs = step.obs
             index += 1
 
-    def _choose(self, obs: Tensor, labels: Tensor | None) -> tuple[NDArray[np.int64], float | None]:
-        """Actions (N,) of whoever drives, some of them random, and the agreement where the student drives."""
+    def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
+        """Actions (N,) of whoever drives, some of them random."""
         n_envs = self.envs.n_envs
         teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
         if not self.student_may_act:
             teacher_drives = np.ones(n_envs, np.bool_)
         self._student_whole_episode &= ~teacher_drives
         actions = np.zeros(n_envs, np.int64)
-        agreement = None
         by_teacher = labels.argmax(1).cpu().numpy() if labels is not None else actions
         actions[teacher_drives] = by_teacher[teacher_drives]
         if not teacher_drives.all():
             with torch.no_grad():
                 by_student = self.student(obs).argmax(1).cpu().numpy()
             actions[~teacher_drives] = by_student[~teacher_drives]
-            if labels is not None:
-                agreement = float((by_student == by_teacher)[~teacher_drives].mean())
         epsilon = self.behaviour.epsilon(self.progress)
         random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs)
         actions[random] = self.rng.integers(0, self.envs.info.n_actions, int(random.sum()))
-        return actions, agreement
+        return actions
 
     def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
         device = self.replay.device

@@ -62,10 +62,12 @@ class TrainConfig:
     """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
     check_episodes: int = 20
     """Episodes of a check."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student alike."""
     stop_gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
-    stop_agreement: float = 0.5
-    """... and agreement on student-visited states at least this, ..."""
+    stop_agreement: float = 0.85
+    """... and agreement on student-visited states, weighted by the teacher's value gap, at least this, ..."""
     patience: int = 2
     """... at this many checks in a row."""
     stop_return: float | None = None
@@ -110,7 +112,8 @@ class TrainConfig:
         data = dict(data)
         terms = tuple(_read(Term, item, "terms", weight=Schedule) for item in data.pop("terms", ()))
         behaviour = _read(Behaviour, data.pop("behaviour", {}), "behaviour", beta=Schedule, epsilon=Schedule)
-        return _read(cls, data | {"terms": terms, "behaviour": behaviour}, "the configuration")
+        config: TrainConfig = _read(cls, data | {"terms": terms, "behaviour": behaviour}, "the configuration")
+        return config
 
 
 def _read(kind: type[Any], data: dict[str, Any], where: str, **nested: type[Any]) -> Any:

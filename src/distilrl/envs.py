@@ -29,6 +29,8 @@ class EnvInfo:
     """Number of discrete actions A."""
     pixels: bool
     """Observations are stacks (4, 84, 84) of grey frames in bytes, the newest last."""
+    deterministic: bool = False
+    """Equal `VecEnv.start_keys` and equal actions make equal episodes."""
     protocol: dict[str, Any] = field(default_factory=dict)
     """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
 
@@ -66,6 +68,10 @@ class VecEnv(ABC):
             mask: (N,); environments to reset, all by default.
         """
 
+    def start_keys(self) -> NDArray[np.int64]:
+        """(N,) after a full reset: equal where the episodes start in the same state, as far as that is known."""
+        return np.arange(self.n_envs)
+
     @abstractmethod
     def send(self, actions: NDArray[np.int64]) -> None:
         """Hands over actions (N,)."""
@@ -83,9 +89,7 @@ class VecEnv(ABC):
         """Frees what the environments hold."""
 
 
-def make_vec_env(
-    env_id: str, n_envs: int, *, sticky: float | None = None, threads: int = 2, pictures: bool = False
-) -> VecEnv:
+def make_vec_env(env_id: str, n_envs: int, *, sticky: float | None = None, threads: int = 2, pictures: bool = False) -> VecEnv:
     """N copies of an environment.
 
     Args:
@@ -111,9 +115,7 @@ def make_vec_env(
             sticky = float(spec.kwargs.get("repeat_action_probability", 0.0))
         if not isinstance(spec.kwargs.get("frameskip"), int):
             name = env_id.split("-")[0]
-            raise EnvironmentError_(
-                f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'."
-            )
+            raise EnvironmentError_(f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'.")
         return _AleVecEnv(env_id, str(spec.kwargs["game"]), n_envs, sticky, threads)
     return _GymVecEnv(env_id, n_envs, pictures)
 
@@ -140,6 +142,7 @@ class _AleVecEnv(VecEnv):
             obs_shape=shape,
             n_actions=int(self._env.single_action_space.n),
             pixels=True,
+            deterministic=sticky == 0.0,
             protocol={
                 "frame_skip": FRAMES_PER_STEP,
                 "sticky_actions": sticky,
@@ -152,13 +155,18 @@ class _AleVecEnv(VecEnv):
             },
         )
         self._last: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
+        self._frames = np.zeros(n_envs, np.int64)
 
     def reset(self, seeds: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         mask = np.ones(self.n_envs, np.bool_) if mask is None else mask
         obs, info = self._env.reset(seed=seeds[mask], options={"reset_mask": mask})
         self._last = self._last.copy()
         self._last[info["env_id"]] = obs
+        self._frames[info["env_id"]] = info["frame_number"]
         return self._last
+
+    def start_keys(self) -> NDArray[np.int64]:
+        return self._frames.copy()  # a game without sticky actions starts in as many ways as there are counts of no-ops
 
     def send(self, actions: NDArray[np.int64]) -> None:
         self._env.send(actions)
@@ -219,7 +227,7 @@ class _GymVecEnv(VecEnv):
 
     def reset(self, seeds: NDArray[np.int64], mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         options = {} if mask is None else {"reset_mask": mask}
-        obs, _ = self._env.reset(seed=[int(s) for s in seeds], options=options)
+        obs, _ = self._env.reset(seed=[int(s) for s in seeds], options=options)  # type: ignore[arg-type]
         return np.array(obs, np.float32)
 
     def send(self, actions: NDArray[np.int64]) -> None:

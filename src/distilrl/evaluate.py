@@ -1,5 +1,7 @@
 """Evaluation: whole episodes to returns, student against teacher on the same seeds, agreement, latency, verdict."""
 
+import base64
+import io
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -9,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import make_vec_env
+from distilrl.envs import VecEnv, make_vec_env
 from distilrl.errors import SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
@@ -21,6 +24,8 @@ from distilrl.teachers import Teacher
 Values = Callable[[Tensor], Tensor]
 Tick = Callable[[int, int, float], None]
 """Called with episodes done, episodes in all, and the mean return so far."""
+Tell = Callable[[str, dict[str, Any]], None]
+"""Called as work goes on with an event (``phase``, ``accepted``, ``replay``, ``step``, ``check``, ``episodes``) and its numbers."""
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS = 10_000_000, 20_000_000, 30_000_000, 40_000_000
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, and of the disturbed episodes."""
@@ -52,8 +57,6 @@ class Play:
     """ALE's probability of repeating an action; the environment's own where None."""
     threads: int = 2
     """Emulator threads."""
-    max_envs: int = 64
-    """Episodes played side by side."""
     keep_states: int = 0
     """States to sample."""
     device: str = "cpu"
@@ -61,69 +64,57 @@ class Play:
 
 
 def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
-    """Plays one whole episode per seed; none is cut short or favoured for being short."""
+    """Plays one whole episode per seed; none is cut short or favoured for being short.
+
+    Where the environment is deterministic and so is the policy, seeds that start in the same state give the same episode
+    to the last frame: it is played once and counted for each of them, under one fingerprint.
+    """
     queue = np.asarray(seeds, np.int64)
-    n_envs = min(len(queue), how.max_envs)
-    envs = make_vec_env(how.env_id, n_envs, sticky=how.sticky, threads=how.threads)
-    rng = np.random.default_rng([int(queue[0]), 0])
-    returns, lengths = np.zeros(len(queue)), np.zeros(len(queue), np.int64)
-    fingerprints = np.zeros(len(queue), np.uint64)
-    playing = np.arange(n_envs)  # which episode each environment plays; −1: none is left for it
-    obs = envs.reset(queue[:n_envs])
-    for env in range(n_envs):
-        fingerprints[env] = zlib.crc32(obs[env].tobytes())
-    waiting, done = n_envs, 0
+    envs = make_vec_env(how.env_id, len(queue), sticky=how.sticky, threads=how.threads)
+    if not envs.info.deterministic or how.epsilon > 0:
+        return _play(policy, how, queue, envs, tick)
+    envs.reset(queue)
+    _, first, inverse = np.unique(envs.start_keys(), return_index=True, return_inverse=True)
+    if len(first) < len(queue):
+        envs.close()
+        envs = make_vec_env(how.env_id, len(first), sticky=how.sticky, threads=how.threads)
+    once = _play(policy, how, queue[first], envs, tick)
+    return Episodes(once.returns[inverse], once.lengths[inverse], once.fingerprints[inverse], once.states)
+
+
+def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tick: Tick | None) -> Episodes:
+    """One episode in each environment; those that have ended wait for the last."""
+    rng = np.random.default_rng([int(seeds[0]), 0])
+    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+    obs = envs.reset(seeds)
+    fingerprints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
+    live = np.arange(len(seeds))
     states: list[NDArray[Any]] = []
     seen = 0
-    while done < len(queue):
-        actions = _actions(policy, obs, how.epsilon, envs.info.n_actions, rng, how.device)
-        live = np.flatnonzero(playing >= 0)
-        episode = playing[live]
-        if how.keep_states:
+    while len(live):
+        actions = np.zeros(len(seeds), np.int64)
+        actions[live] = _actions(policy, obs[live], how.epsilon, envs.info.n_actions, rng, how.device)
+        if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
             seen += 1
             slot = len(states) if len(states) < how.keep_states else int(rng.integers(seen))
             if slot < how.keep_states:
                 states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
         envs.send(actions)
         step = envs.recv()
-        returns[episode] += step.reward[live]
-        lengths[episode] += 1
-        fingerprints[episode] = fingerprints[episode] * np.uint64(1099511628211) + actions[live].astype(np.uint64) + np.uint64(1)
+        returns[live] += step.reward[live]
+        lengths[live] += 1
+        fingerprints[live] = fingerprints[live] * np.uint64(1099511628211) + actions[live].astype(np.uint64) + np.uint64(1)
         obs = step.obs
-        ended = live[(step.terminated | step.truncated)[live]]
-        if len(ended):
-            obs, waiting = _next_episodes(envs, obs, ended, playing, queue, waiting, fingerprints)
-            done += len(ended)
-            if tick is not None:
-                finished = np.setdiff1d(np.arange(waiting), playing)
-                tick(done, len(queue), float(returns[finished].mean()))
+        ended = (step.terminated | step.truncated)[live]
+        live = live[~ended]
+        if tick is not None and ended.any():
+            tick(len(seeds) - len(live), len(seeds), float(np.delete(returns, live).mean()))
     envs.close()
     kept = np.stack(states) if states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
     return Episodes(returns, lengths, fingerprints, kept)
 
 
-def _next_episodes(
-    envs: Any, obs: NDArray[Any], ended: NDArray[np.int64], playing: NDArray[np.int64], queue: NDArray[np.int64],
-    waiting: int, fingerprints: NDArray[np.uint64],
-) -> tuple[NDArray[Any], int]:
-    """Gives each environment that ended its episode the next seed in the queue."""
-    mask = np.zeros(envs.n_envs, np.bool_)
-    seeds = np.zeros(envs.n_envs, np.int64)
-    for env in ended:
-        playing[env] = waiting if waiting < len(queue) else -1
-        if waiting < len(queue):
-            mask[env], seeds[env] = True, queue[waiting]
-            waiting += 1
-    if mask.any():
-        obs = envs.reset(seeds, mask)
-        for env in np.flatnonzero(mask):
-            fingerprints[playing[env]] = zlib.crc32(obs[env].tobytes())
-    return obs, waiting
-
-
-def _actions(
-    policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str
-) -> NDArray[np.int64]:
+def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str) -> NDArray[np.int64]:
     n_envs = len(obs)
     if epsilon >= 1.0:
         return rng.integers(0, n_actions, n_envs)
@@ -133,6 +124,11 @@ def _actions(
         random = rng.random(n_envs) < epsilon
         actions[random] = rng.integers(0, n_actions, int(random.sum()))
     return actions
+
+
+def ticker(tell: Tell) -> Tick:
+    """Tells of episodes as they end."""
+    return lambda done, total, mean: tell("episodes", {"done": done, "total": total, "mean": mean})
 
 
 def seeds_from(first: int, count: int) -> list[int]:
@@ -204,7 +200,8 @@ def compare(
     """Student against teacher on the verdict's own seeds.
 
     Returns:
-        The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json.
+        The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
+        ``returns`` and ``disagreements`` of episodes.json.
     """
     looks = comparison.max_episodes // comparison.episodes
     how = Play(**{**asdict(how), "keep_states": comparison.agreement_states})
@@ -217,7 +214,7 @@ def compare(
         ours.append(play(student, how, seeds, tick=tick))
         teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
         teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
-        margin = comparison.margin * abs(teacher_returns.mean() - random_return)
+        margin = float(comparison.margin * abs(teacher_returns.mean() - random_return))
         pairs = teacher_prints * np.uint64(31) + student_prints
         verdict = stats.non_inferiority(student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks)
         if verdict.result != "inconclusive":
@@ -233,27 +230,60 @@ def compare(
         "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
         "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, tick),
         "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
+        "disagreements": _disagreements(teacher.action_values, student, ours[0].states, how.device),
     }
 
 
-def _agreement(
-    teacher: Values, student: Values, teacher_states: NDArray[Any], student_states: NDArray[Any], device: str
-) -> dict[str, Any]:
+def _agreement(teacher: Values, student: Values, teacher_states: NDArray[Any], student_states: NDArray[Any], device: str) -> dict[str, Any]:
     """Agreement on both kinds of states, plain and where the choice matters, and who picks what on the student's."""
     result: dict[str, Any] = {}
     for name, states in (("teacher_states", teacher_states), ("student_states", student_states)):
         obs = torch.from_numpy(states).to(device)
         with torch.no_grad():
             by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
-        same = agree(student=by_student, teacher=by_teacher)
-        gap = value_gap(by_teacher)
-        result[name] = float(same.float().mean())
-        result[f"{name}_where_it_matters"] = float((same * gap).sum() / gap.sum().clamp_min(1e-12))
+        result[name] = float(agree(student=by_student, teacher=by_teacher).float().mean())
+        result[f"{name}_where_it_matters"] = weighted_agreement(teacher, student, states, device)
     actions = by_teacher.shape[1]
     table = torch.zeros(actions, actions, dtype=torch.int64)
     table.index_put_((by_teacher.argmax(1), by_student.argmax(1)), torch.ones(len(obs), dtype=torch.int64), accumulate=True)
     result["table"] = table.tolist()
     return result
+
+
+def weighted_agreement(teacher: Values, student: Values, states: NDArray[Any], device: str) -> float:
+    """Agreement on some states (K, *obs_shape), each weighted by the teacher's value gap: mistakes count where they matter."""
+    obs = torch.from_numpy(states).to(device)
+    with torch.no_grad():
+        by_teacher, by_student = teacher(obs), student(obs)
+    gap = value_gap(by_teacher)
+    return float((agree(student=by_student, teacher=by_teacher) * gap).sum() / gap.sum().clamp_min(1e-12))
+
+
+def _disagreements(teacher: Values, student: Values, states: NDArray[Any], device: str, most: int = 8) -> list[dict[str, Any]]:
+    """The states visited by the student in which the two differ and the teacher's values differ most."""
+    obs = torch.from_numpy(states).to(device)
+    with torch.no_grad():
+        by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
+    gap = value_gap(by_teacher)
+    differ = torch.nonzero(~agree(student=by_student, teacher=by_teacher)).flatten()
+    worst = differ[gap[differ].argsort(descending=True, stable=True)][:most]
+    return [
+        {
+            "teacher_action": int(by_teacher[i].argmax()),
+            "student_action": int(by_student[i].argmax()),
+            "gap": float(gap[i]),
+            "obs": states[i].tolist() if states[i].ndim == 1 else None,
+            "image": _png(states[i][-1]) if states[i].ndim == 3 else None,
+        }
+        for i in worst.tolist()
+    ]
+
+
+def _png(grey: NDArray[np.uint8]) -> str:
+    """A grey picture as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, tick: Tick | None) -> dict[str, Any]:

@@ -16,7 +16,14 @@ class Learner:
     """Everything that gradient steps change."""
 
     def __init__(
-        self, spec: NetworkSpec, terms: tuple[Term, ...], *, learning_rate: float, average: float, device: torch.device, generator: torch.Generator
+        self,
+        spec: NetworkSpec,
+        terms: tuple[Term, ...],
+        *,
+        learning_rate: float,
+        average: float,
+        device: torch.device,
+        generator: torch.Generator,
     ) -> None:
         """Builds the networks.
 
@@ -33,6 +40,8 @@ class Learner:
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.target = copy.deepcopy(self.student).requires_grad_(False) if any(not t.needs_teacher for t in terms) else None
         self.optimiser = torch.optim.Adam(self.student.parameters(), lr=learning_rate, eps=1e-5, fused=True)
+        self._parameters: list[Tensor] = list(self.student.parameters())
+        self._averages: list[Tensor] = list(self.average.parameters())
         self.temperature = 1.0
         self.updates = 0
 
@@ -52,7 +61,7 @@ class Learner:
         loss = sum((weight * means[term.loss] for term, weight in now), start=outputs.values.new_zeros(()))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self._parameters, max_grad_norm)
         self.optimiser.step()
         self.updates += 1
         self._move_average()
@@ -62,7 +71,7 @@ class Learner:
         """Moves the average towards the student; young averages forget faster, so that the start is not remembered."""
         decay = min(self.decay, self.updates / (self.updates + 10)) if self.decay else 0.0
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.student.parameters()), 1 - decay)
+            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
 
     def refresh_target(self) -> None:
         """Makes the lagged copy equal to the student."""

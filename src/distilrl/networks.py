@@ -7,7 +7,7 @@ it was trained with lives in its first layer, so that the file that ships needs 
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -174,11 +174,12 @@ class Network(nn.Module):
             features = width
         layers.append(nn.Linear(features, spec.n_actions))
         self.layers = nn.Sequential(*layers)
+        self._first_index = 1 if isinstance(layers[0], nn.Flatten) else 0
         shape = (1,) if len(spec.obs_shape) > 1 else spec.obs_shape  # one statistic for pixels, one per feature for vectors
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
         if spec.convs:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """From now on the first layer sees (obs − mean) · scale; shapes (1,) for pixels, (D,) for vectors."""
@@ -191,16 +192,16 @@ class Network(nn.Module):
         with torch.no_grad():
             weight, bias = self._folded(first)
             first.weight.copy_(weight)
-            first.bias.copy_(bias)  # every layer here has a bias
+            cast("Tensor", first.bias).copy_(bias)
         self.obs_mean.zero_()
         self.obs_scale.fill_(1.0)
 
     def scale_head(self, factor: float) -> None:
         """Multiplies the outputs by a constant, in the head's weights."""
-        head = self.layers[-1]
+        head = cast("nn.Linear", self.layers[-1])
         with torch.no_grad():
-            head.weight.mul_(factor)  # type: ignore[operator,union-attr]
-            head.bias.mul_(factor)  # type: ignore[operator,union-attr]
+            head.weight.mul_(factor)
+            head.bias.mul_(factor)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values (B, A) of observations (B, *obs_shape) of any number type."""
@@ -211,14 +212,12 @@ class Network(nn.Module):
             x = F.conv2d(x, weight, bias, first.stride)
         else:
             x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
-        skip = list(self.layers).index(first) + 1
-        return self.layers[skip:](x)  # type: ignore[no-any-return]
+        for layer in list(self.layers)[self._first_index + 1 :]:
+            x = layer(x)
+        return x
 
     def _first(self) -> nn.Conv2d | nn.Linear:
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                return layer
-        raise AssertionError("a network has at least its head")
+        return cast("nn.Conv2d | nn.Linear", self.layers[self._first_index])
 
     def _folded(self, first: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
         """The first layer's weight and bias, standardisation included."""
@@ -239,7 +238,7 @@ def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Networ
             fan_in = module.weight[0].numel()
             std = (gain if module is not linears[-1] else 0.1) / math.sqrt(fan_in)
             module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
-            module.bias.zero_()  # type: ignore[union-attr]
+            cast("Tensor", module.bias).zero_()
     return network
 
 

@@ -78,7 +78,7 @@ class Term:
     student_temperature: float | None = 1.0
     """Divides the student's values; None: the same as the teacher's."""
     importance: bool = False
-    """Multiply each example by its state's importance (the teacher's value gap over the mean gap)."""
+    """Multiply each example by the teacher's value gap over its temperature: mistakes cost where the choice matters."""
 
     def __post_init__(self) -> None:
         if self.loss not in TEACHER_LOSSES and self.loss not in TD_LOSSES:
@@ -111,9 +111,7 @@ def active(terms: Sequence[Term], progress: Progress) -> list[tuple[Term, float]
     return [(term, weight) for term in terms if (weight := term.weight(progress)) > 0]
 
 
-def forward(
-    terms: Sequence[Term], batch: Batch, student: nn.Module, target: nn.Module | None, discount: float
-) -> Outputs:
+def forward(terms: Sequence[Term], batch: Batch, student: nn.Module, target: nn.Module | None, discount: float) -> Outputs:
     """Makes each pass that the terms need once.
 
     Args:
@@ -144,14 +142,13 @@ def term_loss(term: Term, outputs: Outputs, batch: Batch, temperature: float) ->
         target = outputs.td_target if term.loss == "td" else outputs.double_td_target
         if target is None:
             raise SpecError("A TD term was evaluated without its target.")
-        loss = losses.td(values=outputs.values, action=batch.action, target=target)
-    else:
-        if outputs.teacher_values is None:
-            raise SpecError(f"The term '{term.loss}' needs a teacher, but the data carries no teacher values.")
-        of_teacher = term.teacher_temperature or temperature
-        of_student = term.student_temperature or of_teacher
-        loss = TEACHER_LOSSES[term.loss](student=outputs.values / of_student, teacher=outputs.teacher_values / of_teacher)
-    return loss * batch.weight if term.importance else loss
+        return losses.td(values=outputs.values, action=batch.action, target=target)
+    if outputs.teacher_values is None:
+        raise SpecError(f"The term '{term.loss}' needs a teacher, but the data carries no teacher values.")
+    of_teacher = term.teacher_temperature or temperature
+    of_student = term.student_temperature or of_teacher
+    loss = TEACHER_LOSSES[term.loss](student=outputs.values / of_student, teacher=outputs.teacher_values / of_teacher)
+    return loss * batch.gap / of_teacher if term.importance else loss
 
 
 def find_temperature(teacher_values: Tensor, entropy_share: float) -> float:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from distilrl.collect import Behaviour
+from distilrl.config import TrainConfig
 from distilrl.errors import SpecError
 from distilrl.objective import Schedule, Term
-from distilrl.config import TrainConfig
 
 
 def distil(*, pixels: bool) -> TrainConfig:
@@ -19,7 +19,7 @@ def distil(*, pixels: bool) -> TrainConfig:
     et al. 2018); half of the environments driven by the student (DAgger, Ross et al. 2011); standardised inputs; the
     shipped weights are an average over training (Polyak & Juditsky 1992).
     """
-    shared = TrainConfig(recipe="distil", terms=(Term("forward_kl"),), gap_exponent=0.5, average=0.99)
+    shared = TrainConfig(recipe="distil", terms=(Term("forward_kl"),), gap_exponent=0.5, average=0.99, threads=1)
     return _for_pixels(shared) if pixels else shared
 
 
@@ -63,13 +63,14 @@ def dqn(*, pixels: bool) -> TrainConfig:
         standardise=False,
         average=0.99,
         check_every=2_000,
+        threads=1,
     )
     if not pixels:
         return config
     return replace(
         config,
         env_steps=5_000_000, n_envs=64, updates=8, batch_size=256, learning_rate=2.5e-4, learning_starts=20_000,
-        target_every=500, capacity=400_000, check_every=100_000, check_episodes=8,
+        target_every=500, capacity=400_000, check_every=100_000, check_episodes=8, threads=2,
     )  # fmt: skip
 
 
@@ -77,14 +78,12 @@ def _for_pixels(config: TrainConfig) -> TrainConfig:
     """Sizes for Atari: many environments, small batches, frequent updates."""
     return replace(
         config,
-        env_steps=120_000, n_envs=64, updates=8, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
-        capacity=100_000, check_every=12_800, check_episodes=8,
+        env_steps=96_000, n_envs=64, updates=8, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
+        capacity=100_000, check_every=9_600, check_episodes=8, threads=2,
     )  # fmt: skip
 
 
-RECIPES: dict[str, Callable[..., TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (distil, policy_distillation, case_study, dqn)
-}
+RECIPES: dict[str, Callable[..., TrainConfig]] = {recipe.__name__: recipe for recipe in (distil, policy_distillation, case_study, dqn)}
 
 
 def recipe(name: str, *, pixels: bool) -> TrainConfig:

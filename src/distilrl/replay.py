@@ -30,8 +30,8 @@ class Batch(NamedTuple):
     """(B,) bool: the episode was cut at the first of the n steps."""
     teacher_values: Tensor | None
     """(B, A) the teacher's action values of obs; None where no teacher labels the data."""
-    weight: Tensor
-    """(B,) importance of the state: the teacher's value gap over its mean, or 1."""
+    gap: Tensor
+    """(B,) the teacher's value gap, how much the choice of action matters; 1 where no teacher labels the data."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class ReplaySpec:
     """Teacher values are stored."""
     n_step: int = 0
     """Steps that a transition looks ahead; 0: states only."""
+    gap_exponent: float = 0.0
+    """Exponent e of `Replay.draw`; 0: uniform."""
 
 
 class Replay:
@@ -71,6 +73,7 @@ class Replay:
         self._age = torch.zeros(grid, dtype=torch.int64, device=device)
         self._teacher = torch.zeros((*grid, spec.n_actions if spec.labelled else 0), device=device)
         self._importance = torch.zeros(grid, device=device)
+        self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self.added = 0
@@ -85,9 +88,7 @@ class Replay:
         tensors = (self._obs, self._action, self._reward, self._flags, self._age, self._teacher, self._importance)
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    def add(
-        self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, teacher: Tensor | None
-    ) -> None:
+    def add(self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, teacher: Tensor | None) -> None:
         """Adds one row: N observations, what was done there, and what came of it; ``teacher`` (N, A) labels the observations."""
         row = self.added % self.rows
         self._obs[row] = obs[:, -1] if self.spec.pixels else obs
@@ -99,6 +100,7 @@ class Replay:
             self._importance[row] = teacher.amax(1) - teacher.amin(1)
         else:
             self._importance[row] = 1.0
+        self._priority[row] = self._importance[row].double().pow(self.spec.gap_exponent)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
         self._update_ready(row)
@@ -119,20 +121,18 @@ class Replay:
             alive &= flags == 0
         self._ready[first % self.rows] = usable
 
-    def draw(self, count: int, generator: torch.Generator, gap_exponent: float = 0.0) -> Tensor:
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
 
-        With ``gap_exponent`` e > 0, four draws of five have probability proportional to gap^e, the gap being that between
-        the teacher's best and worst action value (VIPER samples so with e = 1), the fifth is uniform.
+        With an exponent e > 0, four draws of five have probability proportional to gap^e, the gap being that between
+        the teacher's best and worst action value (VIPER samples so with e = 1); the fifth is uniform.
         """
-        ready = self._ready.view(-1)
-        weight = ready.double()
-        if gap_exponent > 0:
-            gap = self._importance.view(-1).double().pow(gap_exponent) * ready
-            weight = 0.8 * gap / gap.sum().clamp_min(1e-300) + 0.2 * weight / weight.sum()
-        cumulative = weight.cumsum(0)
+        held = min(self.added, self.rows)
+        ready = self._ready[:held].view(-1).double()
+        priority = self._priority[:held].view(-1) * ready
+        cumulative = (0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()).cumsum(0)
         point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * cumulative[-1]
-        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(weight) - 1)
+        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
 
     def observations(self, index: Tensor) -> Tensor:
         """Observations (B, *obs_shape) behind flat indices (B,)."""
@@ -166,7 +166,7 @@ class Replay:
             terminated=terminated,
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
             teacher_values=self._teacher.view(total, -1)[index] if self.spec.labelled else None,
-            weight=self._importance.view(-1)[index] / self._importance[self._ready].mean().clamp_min(1e-12),
+            gap=self._importance.view(-1)[index],
         )
 
     def statistics(self) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ A deterministic game repeats itself, so episodes are not independent draws: the 
 of identical episodes. Percentile bootstrap throughout (Efron 1979), as recommended for RL by Agarwal et al. 2021.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,9 +116,7 @@ def score(student_return: float, teacher_return: float, random_return: float) ->
     return (student_return - random_return) / span if span != 0 else float("nan")
 
 
-def summarise(
-    returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None
-) -> dict[str, float | int | list[float]]:
+def summarise(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None) -> dict[str, float | int | list[float]]:
     """Mean, IQM, 95 % interval, number of episodes and of distinct ones, as ``results.json`` holds them."""
     values = np.asarray(returns, dtype=np.float64)
     low, high = bootstrap_interval(values, rng, clusters=clusters)
@@ -138,4 +135,17 @@ def median(values: ArrayLike) -> float:
     return float(np.median(np.asarray(values, dtype=np.float64)))
 
 
-Statistic = Callable[[ArrayLike], float]
+# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
+_T975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+def t_interval(values: ArrayLike) -> Interval:
+    """95 % Student t interval of the mean of a few independent values, such as one per training seed."""
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) < 2:
+        return float("-inf"), float("inf")
+    half = _T975[min(len(data) - 1, len(_T975)) - 1] * data.std(ddof=1) / np.sqrt(len(data))
+    return float(data.mean() - half), float(data.mean() + half)

@@ -6,7 +6,7 @@ which restores environments and replay exactly; if what is then seen differs, th
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +22,13 @@ from distilrl.collect import Collected, Collector
 from distilrl.config import TrainConfig
 from distilrl.envs import VecEnv, make_vec_env
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, Play, play, seeds_from
+from distilrl.evaluate import SELECT_SEEDS, Play, Tell, play, seeds_from, ticker, weighted_agreement
 from distilrl.learner import Learner
 from distilrl.networks import Network, NetworkSpec
 from distilrl.objective import Progress, find_temperature
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import Metrics, RunFolder
 from distilrl.teachers import Teacher
-
-Tell = Callable[[str, dict[str, Any]], None]
-"""Called with ``replay``, ``step``, ``episodes`` (both often) and ``check``, and the numbers that belong to it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def train(
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
     envs = make_vec_env(config.env_id, config.n_envs, threads=config.threads)
-    run = _Run(config, envs, teacher, acceptance, tell or (lambda event, numbers: None))
+    run = _Run(config, envs, teacher, acceptance, tell or silent)
     saved = folder.load_state() if folder is not None else None
     if saved is not None:
         run.load(*saved)
@@ -114,7 +111,6 @@ class _Track:
 
     best_return: float = float("-inf")
     good_checks: int = 0
-    agreement: float | None = None
     train_s: float = 0.0
     stopped: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -123,9 +119,7 @@ class _Track:
 class _Run:
     """The moving parts of one run, and how each phase of the loop moves them."""
 
-    def __init__(
-        self, config: TrainConfig, envs: VecEnv, teacher: Teacher | None, acceptance: dict[str, Any] | None, tell: Tell
-    ) -> None:
+    def __init__(self, config: TrainConfig, envs: VecEnv, teacher: Teacher | None, acceptance: dict[str, Any] | None, tell: Tell) -> None:
         if teacher is None and any(term.needs_teacher for term in config.terms):
             raise SpecError(f"The recipe '{config.recipe}' has terms that need a teacher: give it one.")
         self.config, self.teacher, self.acceptance, self.tell = config, teacher, acceptance, tell
@@ -143,7 +137,16 @@ class _Run:
             teacher.check_fits(info)
             teacher.network.to(device)
         labelled = teacher is not None and config.needs_teacher
-        spec = ReplaySpec(config.capacity, config.n_envs, info.obs_shape, info.n_actions, info.pixels, labelled, config.n_step)
+        spec = ReplaySpec(
+            capacity=config.capacity,
+            n_envs=config.n_envs,
+            obs_shape=info.obs_shape,
+            n_actions=info.n_actions,
+            pixels=info.pixels,
+            labelled=labelled,
+            n_step=config.n_step,
+            gap_exponent=config.gap_exponent,
+        )
         self.replay = Replay(spec, device)
         self.collector = Collector(
             envs,
@@ -159,7 +162,7 @@ class _Run:
         self.recorded = np.zeros((0, config.n_envs), np.int64)
         self._expected_obs: int | None = None
         self._obs: Tensor | None = None
-        self._steps = None
+        self._steps: Iterator[Collected] | None = None
         self._losses: dict[str, list[Tensor]] = {}
         self._clock = time.perf_counter()
 
@@ -184,9 +187,6 @@ class _Run:
             if self.env_steps == self.recorded.size:
                 self._verify(step)
             self.tell("replay", {"done": self.env_steps, "total": self.recorded.size})
-        elif step.agreement is not None:
-            before = self.track.agreement
-            self.track.agreement = step.agreement if before is None else 0.98 * before + 0.02 * step.agreement
         return step
 
     def _verify(self, step: Collected) -> None:
@@ -203,8 +203,8 @@ class _Run:
         config = self.config
         if self.learner.updates == 0:
             self._look_at_first_states()
-        index = self.replay.draw(config.updates * config.batch_size, self.generator, config.gap_exponent)
-        for part in index.split(config.batch_size):
+        index = self.replay.draw(config.updates * config.batch_size, self.generator)
+        for part in torch.split(index, config.batch_size):
             batch = self.replay.batch(part, config.gamma)
             losses = self.learner.update(batch, self.progress, config.gamma**config.n_step, config.max_grad_norm)
             for name, value in losses.items():
@@ -228,7 +228,6 @@ class _Run:
             "env_steps": self.env_steps,
             "budget": self.config.env_steps,
             "updates": self.learner.updates,
-            "agreement": self.track.agreement,
             "training_return": stats.mean(returns) if returns else None,
         }
 
@@ -236,10 +235,13 @@ class _Run:
         """Return on selection seeds, best student, stop rule; one row of metrics."""
         config, track = self.config, self.track
         track.train_s += time.perf_counter() - self._clock
-        how = Play(config.env_id, threads=config.threads, device=config.device)
+        how = Play(config.env_id, threads=config.threads, epsilon=config.eval_epsilon, keep_states=500, device=config.device)
         seeds = seeds_from(SELECT_SEEDS + config.seed * 1000, config.check_episodes)
-        tick = lambda done, total, mean: self.tell("episodes", {"done": done, "total": total, "mean": mean})  # noqa: E731
-        mean = stats.mean(play(self.learner.average, how, seeds, tick=tick).returns)
+        games = play(self.learner.average, how, seeds, tick=ticker(self.tell))
+        mean = stats.mean(games.returns)
+        agreement = None
+        if self.teacher is not None:
+            agreement = weighted_agreement(self.teacher.action_values, self.learner.average, games.states, config.device)
         if mean >= track.best_return:
             track.best_return, self.best = mean, self._copy_of_average()
         score = None
@@ -252,20 +254,20 @@ class _Run:
             "train_s": track.train_s,
             "return": mean,
             "score": score,
-            "agreement": track.agreement,
+            "agreement": agreement,
             "training_return": self.numbers()["training_return"],
             **losses,
         }
         self._losses = {}
         track.history.append(row)
-        track.stopped = self._why_stop(mean, score)
+        track.stopped = self._why_stop(mean, score, agreement)
         self._clock = time.perf_counter()
         return row
 
-    def _why_stop(self, mean: float, score: float | None) -> str:
+    def _why_stop(self, mean: float, score: float | None, agreement: float | None) -> str:
         """The stop rule; empty while training goes on."""
         config, track = self.config, self.track
-        good = score is not None and score >= 1 - config.stop_gap and (track.agreement or 0.0) >= config.stop_agreement
+        good = score is not None and score >= 1 - config.stop_gap and (agreement or 0.0) >= config.stop_agreement
         good = good or (config.stop_return is not None and mean >= config.stop_return)
         track.good_checks = track.good_checks + 1 if good else 0
         if track.good_checks >= config.patience:
@@ -319,8 +321,18 @@ class _Run:
         """What `train` returns."""
         track = self.track
         return Trained(
-            self._best_network(), self.env_steps, self.learner.updates, track.train_s, self.learner.temperature, track.stopped, track.history
+            self._best_network(),
+            self.env_steps,
+            self.learner.updates,
+            track.train_s,
+            self.learner.temperature,
+            track.stopped,
+            track.history,
         )
+
+
+def silent(_event: str, _numbers: dict[str, Any]) -> None:
+    """Tells nobody."""
 
 
 def _checksum(obs: Tensor) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distilrl.checkpoints import load_network
 from distilrl.errors import FileError
-from distilrl.teachers.teacher import Teacher
+from distilrl.teachers.teacher import Kind, Teacher
 
 
 def load(folder: Path) -> Teacher:
@@ -20,5 +20,5 @@ def load(folder: Path) -> Teacher:
     stored = load_network(folder)
     if stored.kind not in ("q", "logits"):
         raise FileError(f"{folder / 'spec.json'} names the kind '{stored.kind}': it must be 'q' or 'logits'.")
-    kind = "q" if stored.kind == "q" else "logits"
+    kind: Kind = "q" if stored.kind == "q" else "logits"
     return Teacher(stored.network, kind, "distilrl", str(folder), stored.digest, stored.meta)

@@ -1,0 +1,32 @@
+"""distilrl turns a trained deep-RL policy into a small student, proves that it kept the score, and ships it."""
+
+__version__ = "0.1.0"
+
+from distilrl.checkpoints import load_network, save_network
+from distilrl.collect import Behaviour
+from distilrl.config import TrainConfig
+from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
+from distilrl.envs import make_vec_env
+from distilrl.errors import (
+    DistilError,
+    EnvironmentError_,
+    ExtraError,
+    FileError,
+    ResumeError,
+    SpecError,
+    TeacherError,
+)
+from distilrl.evaluate import Comparison
+from distilrl.networks import Network, NetworkSpec, build
+from distilrl.objective import Schedule, Term
+from distilrl.recipes import RECIPES, recipe
+from distilrl.report import write_report
+from distilrl.teachers import Teacher, load_teacher
+from distilrl.train import Trained, train
+
+__all__ = [
+    "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvironmentError_", "ExtraError", "FileError", "Job", "Network",
+    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "Term", "TrainConfig", "Trained",
+    "__version__", "build", "distill", "distill_seeds", "evaluate_policy", "load_network", "load_teacher", "make_config",
+    "make_vec_env", "recipe", "save_network", "train", "train_teacher", "write_report",
+]  # fmt: skip

@@ -1,0 +1,349 @@
+"""Command line: parse, call one function, print where the result is. Tables and bars go to standard error."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from tyro.conf import Positional, arg, subcommand
+
+from distilrl import __version__
+from distilrl.checkpoints import write_bytes
+from distilrl.collect import BehaviourName
+from distilrl.config import TrainConfig
+from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
+from distilrl.errors import DistilError, FileError, SpecError
+from distilrl.evaluate import Comparison
+from distilrl.report import animation, write_report
+from distilrl.runs import RunFolder
+from distilrl.teachers import load_teacher
+
+console = Console(stderr=True)
+RecipeName = Literal["distil", "policy_distillation", "case_study"]
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil a teacher into a small student, prove what became of the score, and write a report."""
+
+    teacher: Path | None = None
+    """Teacher: a folder in distilrl's format, a run folder, or a stable-baselines3 DQN zip."""
+    env: str | None = None
+    """Environment, e.g. PongNoFrameskip-v4, ALE/Breakout-v5, CartPole-v1."""
+    student: str | None = None
+    """Student: mlp:64,64, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
+    out: Path | None = None
+    """Run folder to write."""
+    resume: Path | None = None
+    """Continue the run in this folder; nothing else is needed."""
+    config: Path | None = None
+    """Do again what this config.json says, in --out."""
+    recipe: RecipeName = "distil"
+    """Method; distil is the best known."""
+    behaviour: BehaviourName | None = None
+    """Who plays while data is collected; the recipe's own by default (mixed)."""
+    steps: int | None = None
+    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good enough."""
+    seed: int = 0
+    """Seed of training."""
+    seeds: int = 1
+    """Train this many students and take the training seed as the unit of replication."""
+    episodes: int = 100
+    """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
+    disturbed_episodes: int = 40
+    """Episodes with random and with sticky actions, each; 0: none."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
+    margin: float = 0.05
+    """Largest acceptable loss, as a share of (teacher - random)."""
+    accept_weak_teacher: bool = False
+    """Go on with a teacher that is no better than random play."""
+    threads: int | None = None
+    """CPU threads; by default 2 for pixels and 1 for vectors."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the networks compute."""
+    wandb: bool = False
+    """Log to Weights & Biases too (extra: wandb)."""
+
+    def run(self) -> None:
+        """Distils."""
+        job, out = self._job()
+        with Display() as tell:
+            if self.seeds > 1:
+                results = distill_seeds(str(job.train.teacher), job, out, self.seeds, wandb=self.wandb, tell=tell)
+            else:
+                results = distill(str(job.train.teacher), job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
+        _print_results(results)
+        with console.status("writing the report"):
+            print(write_report(out))
+
+    def _job(self) -> tuple[Job, Path]:
+        if self.resume is not None:
+            return Job.from_json(RunFolder(self.resume).read_config()), self.resume
+        if self.out is None:
+            raise SpecError("--out is missing: name the run folder to write.")
+        if self.config is not None:
+            return Job.from_json(RunFolder(self.config.parent).read_config()), self.out
+        for name in ("teacher", "env", "student"):
+            if getattr(self, name) is None:
+                raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
+        changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device), "eval_epsilon": self.eval_epsilon}
+        changes |= {"env_steps": self.steps} if self.steps is not None else {}
+        changes |= {"threads": self.threads} if self.threads is not None else {}
+        config = make_config(self.recipe, str(self.env), teacher=str(self.teacher), **changes)
+        if self.behaviour is not None:
+            config = replace(config, behaviour=replace(config.behaviour, name=self.behaviour))
+        if config.behaviour.name == "teacher":
+            console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
+        comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
+        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out
+
+
+@dataclass(frozen=True)
+class TrainTeacher:
+    """Train a DQN teacher from nothing; the run folder then is a teacher."""
+
+    env: str | None = None
+    """Environment."""
+    out: Path | None = None
+    """Run folder to write."""
+    resume: Path | None = None
+    """Continue the run in this folder."""
+    network: str | None = None
+    """Network, as a student spec; 64,64 for vectors, the Nature CNN for pixels by default."""
+    steps: int | None = None
+    """Budget of environment steps; the recipe's own by default."""
+    stop_return: float | None = None
+    """Stop when this return is reached at two checks in a row."""
+    seed: int = 0
+    """Seed of training."""
+    episodes: int = 100
+    """Episodes of the final evaluation."""
+    threads: int | None = None
+    """CPU threads."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the networks compute."""
+    wandb: bool = False
+    """Log to Weights & Biases too (extra: wandb)."""
+
+    def run(self) -> None:
+        """Trains."""
+        out, config = self._config()
+        with Display() as tell:
+            results = train_teacher(config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, tell=tell)
+        low, high = results["student"]["return_ci95"]
+        console.print(f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} steps")
+        with console.status("writing the report"):
+            print(write_report(out))
+
+    def _config(self) -> tuple[Path, TrainConfig]:
+        if self.resume is not None:
+            return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
+        if self.out is None or self.env is None:
+            raise SpecError("--env or --out is missing: training needs both.")
+        config = make_config("dqn", self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
+        network = self.network or ("cnn:32,64,64:512" if config.n_envs == 64 else "mlp:64,64")
+        changes: dict[str, Any] = {"student": network}
+        changes |= {"env_steps": self.steps} if self.steps is not None else {}
+        changes |= {"threads": self.threads} if self.threads is not None else {}
+        return self.out, replace(config, **changes)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play greedy full episodes and print the return with its interval."""
+
+    policy: Positional[Path]
+    """Any teacher file or folder, or a run folder."""
+    env: str
+    """Environment."""
+    episodes: int = 100
+    """Full episodes."""
+    epsilon: float = 0.0
+    """Probability of a random action."""
+    sticky: float | None = None
+    """ALE's probability of repeating the last action; the environment's own by default."""
+    threads: int = 2
+    """CPU threads."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> None:
+        """Evaluates."""
+        torch.set_num_threads(self.threads)
+        policy = load_teacher(self.policy)
+        with Display() as tell:
+            result = evaluate_policy(
+                policy, self.env, episodes=self.episodes, epsilon=self.epsilon, sticky=self.sticky, threads=self.threads, tell=tell
+            )
+        if self.json:
+            print(json.dumps(result))
+            return
+        low, high = result["return_ci95"]
+        print(
+            f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
+            f"({result['distinct_episodes']} distinct), {result['params']:,} parameters"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html of a finished run."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+
+    def run(self) -> None:
+        """Writes it."""
+        with console.status("writing the report"):
+            print(write_report(self.run_folder))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Write an animated image of teacher and student side by side."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    steps: int = 1500
+    """Environment steps at most."""
+
+    def run(self) -> None:
+        """Writes it."""
+        folder = RunFolder(self.run_folder)
+        if not (folder.student / "spec.json").is_file():
+            raise FileError(f"{folder.path} holds no student yet: let the run come to its first check.")
+        path = folder.path / "watch.webp"
+        with console.status("playing"):
+            write_bytes(path, animation(folder, steps=self.steps))
+        print(path)
+
+
+Command = (
+    Annotated[Distill, subcommand("distill")]
+    | Annotated[TrainTeacher, subcommand("train-teacher")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Watch, subcommand("watch")]
+)
+
+
+class Display:
+    """Progress bars from what the work tells; used as a context manager that gives the function to tell."""
+
+    def __enter__(self) -> "Display":
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._progress = Progress(*columns, console=console)
+        self._progress.start()
+        self._train: Any = None
+        self._play: Any = None
+        self._what = "episodes"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: str, numbers: dict[str, Any]) -> None:
+        """Shows one event of `train.Tell`."""
+        handler = getattr(self, f"_on_{event}", None)
+        if handler is not None:
+            handler(numbers)
+
+    def _on_phase(self, numbers: dict[str, Any]) -> None:
+        self._what = {"teacher": "teacher's check", "verdict": "verdict"}[numbers["name"]]
+
+    def _on_accepted(self, numbers: dict[str, Any]) -> None:
+        acceptance = numbers["acceptance"]
+        low, high = acceptance["return_ci95"]
+        console.print(
+            f"teacher: {numbers['format']}, {numbers['params']:,} parameters, return {acceptance['return_mean']:.2f} "
+            f"[{low:.2f}, {high:.2f}] over {acceptance['episodes']} episodes; random play {acceptance['random_return_mean']:.2f}"
+        )
+        self._what = "check"
+
+    def _on_replay(self, numbers: dict[str, Any]) -> None:
+        if self._train is None:
+            self._train = self._progress.add_task("replaying", total=numbers["total"], note="")
+        self._progress.update(self._train, completed=numbers["done"])
+        if numbers["done"] >= numbers["total"]:
+            self._progress.remove_task(self._train)
+            self._train = None
+
+    def _on_step(self, numbers: dict[str, Any]) -> None:
+        if self._train is None:
+            self._train = self._progress.add_task("training (steps)", total=numbers["budget"], note="")
+        self._progress.update(self._train, completed=numbers["env_steps"])
+
+    def _on_check(self, row: dict[str, Any]) -> None:
+        parts = [f"return {row['return']:.2f}"]
+        parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
+        parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
+        note = ", ".join(parts)
+        self._progress.update(self._train, note=note)
+        console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {note}")
+
+    def _on_episodes(self, numbers: dict[str, Any]) -> None:
+        if self._play is None:
+            self._play = self._progress.add_task(self._what, total=numbers["total"], note="")
+        self._progress.update(self._play, completed=numbers["done"], total=numbers["total"], note=f"mean return {numbers['mean']:.2f}")
+        if numbers["done"] >= numbers["total"]:
+            self._progress.remove_task(self._play)
+            self._play = None
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    """The short table."""
+    verdict = results["verdict"]
+    low, high = verdict["difference_ci95"]
+    if "runs" not in results:
+        table = Table(box=None, header_style="bold")
+        for column in ("", "return", "95 % interval", "parameters", "MACs", "µs a decision"):
+            table.add_column(column, justify="right" if column else "left")
+        for side in ("teacher", "student"):
+            one = results[side]
+            table.add_row(
+                side, f"{one['return_mean']:.2f}", f"{one['return_ci95'][0]:.2f} … {one['return_ci95'][1]:.2f}",
+                f"{one['params']:,}", f"{one['macs']:,}", f"{one['latency_us']:.0f}",
+            )  # fmt: skip
+        console.print(table)
+        console.print(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
+    color = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict["result"]]
+    console.print(
+        f"verdict: [{color} bold]{verdict['result']}[/] (student - teacher {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"margin {verdict['margin']:.2f})"
+    )
+
+
+def _checked(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpecError("--device cuda: PyTorch sees no CUDA device here; leave --device out.")
+    return device
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, or 2 where the user has something to mend."""
+    if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
+        print(f"distilrl {__version__}")
+        return 0
+    try:
+        tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
+    except DistilError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; continue with --resume")
+        return 130
+    return 0
