@@ -9,7 +9,7 @@ from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_
 from distilrl.envs import make_vec_env
 from distilrl.errors import (
     DistilError,
-    EnvironmentError_,
+    EnvError,
     ExtraError,
     FileError,
     ResumeError,
@@ -25,7 +25,7 @@ from distilrl.teachers import Teacher, load_teacher
 from distilrl.train import Trained, train
 
 __all__ = [
-    "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvironmentError_", "ExtraError", "FileError", "Job", "Network",
+    "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
     "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "Term", "TrainConfig", "Trained",
     "__version__", "build", "distill", "distill_seeds", "evaluate_policy", "load_network", "load_teacher", "make_config",
     "make_vec_env", "recipe", "save_network", "train", "train_teacher", "write_report",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from tyro.conf import Positional, arg, subcommand
@@ -94,7 +95,8 @@ class Distill:
         for name in ("teacher", "env", "student"):
             if getattr(self, name) is None:
                 raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device), "eval_epsilon": self.eval_epsilon}
+        changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device)}
+        changes |= {"eval_epsilon": self.eval_epsilon}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}
         config = make_config(self.recipe, str(self.env), teacher=str(self.teacher), **changes)
@@ -341,7 +343,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
     except DistilError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; continue with --resume")

@@ -66,7 +66,7 @@ class TrainConfig:
     """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student alike."""
     stop_gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
-    stop_agreement: float = 0.85
+    stop_agreement: float = 0.75
     """... and agreement on student-visited states, weighted by the teacher's value gap, at least this, ..."""
     patience: int = 2
     """... at this many checks in a row."""

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.errors import EnvironmentError_, ExtraError
+from distilrl.errors import EnvError, ExtraError
 
 FRAMES_PER_STEP = 4
 
@@ -102,20 +102,20 @@ def make_vec_env(env_id: str, n_envs: int, *, sticky: float | None = None, threa
         pictures: `picture` will be called.
 
     Raises:
-        EnvironmentError_: unknown id, or a kind that cannot be distilled in.
+        EnvError: unknown id, or a kind that cannot be distilled in.
     """
     import ale_py  # noqa: F401  (importing it registers its environments)
 
     try:
         spec = gymnasium.spec(env_id)
     except gymnasium.error.Error as error:
-        raise EnvironmentError_(f"Environment '{env_id}' is unknown ({_first_sentence(error)}).") from None
+        raise EnvError(f"Environment '{env_id}' is unknown ({_first_sentence(error)}).") from None
     if str(spec.entry_point).startswith("ale_py"):
         if sticky is None:
             sticky = float(spec.kwargs.get("repeat_action_probability", 0.0))
         if not isinstance(spec.kwargs.get("frameskip"), int):
             name = env_id.split("-")[0]
-            raise EnvironmentError_(f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'.")
+            raise EnvError(f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'.")
         return _AleVecEnv(env_id, str(spec.kwargs["game"]), n_envs, sticky, threads)
     return _GymVecEnv(env_id, n_envs, pictures)
 
@@ -189,6 +189,9 @@ class _GymVecEnv(VecEnv):
 
     def __init__(self, env_id: str, n_envs: int, pictures: bool) -> None:
         options: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
+        spec = gymnasium.spec(env_id)
+        if pictures and "rgb_array" not in _render_modes(spec):
+            raise EnvError(f"'{env_id}' cannot draw itself (it has no render mode 'rgb_array').")
         try:
             self._env = gymnasium.make_vec(
                 env_id,
@@ -198,24 +201,21 @@ class _GymVecEnv(VecEnv):
                 **options,
             )
         except gymnasium.error.DependencyNotInstalled as error:
-            raise EnvironmentError_(
+            raise EnvError(
                 f"Environment '{env_id}' needs a package that is not installed ({_first_sentence(error)}); "
                 "for Box2D run pip install 'distilrl[box2d]'."
             ) from None
         except gymnasium.error.Error as error:
-            raise EnvironmentError_(f"Environment '{env_id}' cannot be made ({_first_sentence(error)}).") from None
+            raise EnvError(f"Environment '{env_id}' cannot be made ({_first_sentence(error)}).") from None
         obs_space, action_space = self._env.single_observation_space, self._env.single_action_space
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise EnvironmentError_(
-                f"'{env_id}' has {type(action_space).__name__} actions: only environments with Discrete actions can be used."
-            )
+            raise EnvError(f"'{env_id}' has {type(action_space).__name__} actions: only environments with Discrete actions can be used.")
         if not isinstance(obs_space, gymnasium.spaces.Box) or len(obs_space.shape) != 1:
-            raise EnvironmentError_(
+            raise EnvError(
                 f"'{env_id}' has observations of {obs_space}: only vectors (a Box of one dimension) and Atari pixels can "
                 "be used; wrap it in gymnasium.wrappers.FlattenObservation."
             )
         self.n_envs = n_envs
-        spec = gymnasium.spec(env_id)
         self.info = EnvInfo(
             id=env_id,
             obs_shape=tuple(int(n) for n in obs_space.shape),
@@ -245,6 +245,12 @@ class _GymVecEnv(VecEnv):
 
     def close(self) -> None:
         self._env.close()
+
+
+def _render_modes(spec: Any) -> list[str]:
+    creator = spec.entry_point
+    creator = gymnasium.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator
+    return list(getattr(creator, "metadata", {}).get("render_modes", []))
 
 
 def _first_sentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ The command line prints it and exits with code 2::
     ├── SpecError         a student spec or a configuration value that means nothing
     ├── FileError         a file that is missing, damaged, of a wrong format, or cannot be written
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling
-    ├── EnvironmentError_ an environment that is unknown or of a kind that cannot be used
+    ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
     └── ResumeError       a run that cannot be continued to the same result
 """
@@ -29,7 +29,7 @@ class TeacherError(DistilError):
     """The teacher does not fit the environment, or plays no better than random."""
 
 
-class EnvironmentError_(DistilError):
+class EnvError(DistilError):
     """The environment is unknown, or of a kind that cannot be distilled in."""
 
 

@@ -240,7 +240,7 @@ class _Run:
         games = play(self.learner.average, how, seeds, tick=ticker(self.tell))
         mean = stats.mean(games.returns)
         agreement = None
-        if self.teacher is not None:
+        if self.teacher is not None and self.replay.spec.labelled:
             agreement = weighted_agreement(self.teacher.action_values, self.learner.average, games.states, config.device)
         if mean >= track.best_return:
             track.best_return, self.best = mean, self._copy_of_average()

@@ -1,0 +1,46 @@
+"""Atari students: trains each and keeps its results. Usage: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
+
+Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+"""
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from distilrl.checkpoints import write_json
+from distilrl.cli import main
+
+HERE = Path(__file__).parent
+PONG = ["--teacher", str(HERE.parent / "zoo" / "pong-dqn"), "--env", "PongNoFrameskip-v4"]
+BREAKOUT = ["--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01", "--disturbed-episodes", "0"]
+RUNS = {
+    # "under 2 minutes of training", with 40 episodes of each disturbance
+    "pong-61k": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--disturbed-episodes", "40"],
+    "pong-61k-textbook": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "policy_distillation", "--disturbed-episodes", "0"],
+    "pong-61k-case-study": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "case_study", "--disturbed-episodes", "0"],
+    "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "120000", "--disturbed-episodes", "20"],
+    "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "500000", "--disturbed-episodes", "0"],
+    "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--steps", "700000"],
+}
+
+
+def run(name: str, extra: list[str]) -> None:
+    folder, kept = HERE / "runs" / name, HERE / "results" / name
+    if main(["distill", *RUNS[name], "--out", str(folder), *extra]) != 0:
+        sys.exit(2)
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json"):
+        shutil.copy(folder / file, kept / file)
+    shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
+    write_json(kept / "machine.json", machine | {"command": ["distilrl", "distill", *RUNS[name], *extra]})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in RUNS:
+        print("\n".join(RUNS))
+        sys.exit(2)
+    run(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,122 @@
+"""Evaluation: whole episodes, one per seed, the same for all; acceptance; verdicts that can fail."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, make_teacher, sign_network
+
+from distilrl.collect import Behaviour
+from distilrl.envs import make_vec_env
+from distilrl.errors import EnvError, SpecError, TeacherError
+from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, play, seeds_from
+from distilrl.networks import NetworkSpec, build
+from distilrl.objective import Progress, Schedule
+
+
+def test_returns_of_the_known_answer():
+    games = play(sign_network(), Play(SIGN, keep_states=15), seeds_from(0, 12))
+    assert games.returns.tolist() == [10.0] * 12
+    assert games.lengths.tolist() == [10] * 12
+    assert games.states.shape == (10, 2)  # one per vector step, up to keep_states
+    assert play(sign_network(-1.0), Play(SIGN), seeds_from(0, 5)).returns.tolist() == [0.0] * 5
+
+
+def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network):
+    together = play(random_network, Play(SIGN), seeds_from(3, 20))
+    alone = [play(random_network, Play(SIGN), [seed]) for seed in seeds_from(3, 20)]
+    assert together.returns.tolist() == [float(one.returns[0]) for one in alone]
+    assert together.fingerprints.tolist() == [int(one.fingerprints[0]) for one in alone]
+
+
+def test_random_play_is_random():
+    assert 4 < play(sign_network(), Play(SIGN, epsilon=1.0), seeds_from(0, 40)).returns.mean() < 6
+
+
+def test_pong_starts_that_are_equal_give_equal_episodes():
+    """What allows one of them to be played for all: checked by playing all."""
+    network = build(NetworkSpec.parse("cnn:4k8s8,8k4s2:8", (4, 84, 84), 6), torch.Generator().manual_seed(3))
+    how = Play("PongNoFrameskip-v4", threads=2)
+    seeds = np.array(seeds_from(0, 40))
+    once = play(network, how, seeds)
+    every = _play(network, how, seeds, make_vec_env("PongNoFrameskip-v4", 40), None)
+    assert once.returns.tolist() == every.returns.tolist()
+    assert once.lengths.tolist() == every.lengths.tolist()
+    assert once.fingerprints.tolist() == every.fingerprints.tolist()
+    assert len(set(once.fingerprints.tolist())) < 40
+
+
+def test_sticky_and_plain_names():
+    plain, sticky = (make_vec_env(name, 1).info for name in ("PongNoFrameskip-v4", "ALE/Pong-v5"))
+    assert (plain.protocol["sticky_actions"], sticky.protocol["sticky_actions"]) == (0.0, 0.25)
+    assert plain.deterministic
+    assert not sticky.deterministic
+    assert make_vec_env("ALE/MsPacman-v5", 2).info.n_actions == 9
+
+
+@pytest.mark.parametrize("name", ["Nothing-v0", "CartPole-v99", "Pong-v4", "distilrl/ContinuousEnv-v0", "FrozenLake-v1", "ALE/Nothing-v5"])
+def test_environments_that_cannot_be_used_get_one_sentence(name):
+    with pytest.raises(EnvError) as caught:
+        make_vec_env(name, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_acceptance(sign_teacher, random_network):
+    good = accept(sign_teacher, Play(SIGN), episodes=10)
+    assert good["return_mean"] == 10.0
+    assert good["better_than_random"]
+    weak = make_teacher(sign_network(-1.0))
+    with pytest.raises(TeacherError, match="no better than random"):
+        accept(weak, Play(SIGN), episodes=10)
+    assert not accept(weak, Play(SIGN), episodes=10, weak_ok=True)["better_than_random"]
+
+
+def test_values_that_are_not_finite_are_refused():
+    network = sign_network()
+    with torch.no_grad():
+        network.layers[2].bias[0] = float("inf")
+    with pytest.raises(TeacherError, match="not finite"):
+        accept(make_teacher(network), Play(SIGN), episodes=5)
+
+
+def test_verdict_passes_the_equal_and_fails_the_opposite(sign_teacher):
+    comparison = Comparison(20, 60, 8)
+    same = compare(sign_teacher, sign_network(), Play(SIGN), comparison, 5.0)
+    assert same["verdict"]["result"] == "pass"
+    assert same["agreement"]["student_states"] == 1.0
+    assert same["disturbed"]["epsilon_0.05"]["student"]["episodes"] == 8
+    assert same["disagreements"] == []
+    opposite = compare(sign_teacher, sign_network(-1.0), Play(SIGN), comparison, 5.0)
+    assert opposite["verdict"]["result"] == "fail"
+    assert opposite["student"]["score"] == pytest.approx(-1.0)
+    assert opposite["agreement"]["teacher_states"] == 0.0
+    assert np.array(opposite["agreement"]["table"]).trace() == 0
+    assert len(opposite["disagreements"]) == 8
+
+
+def test_an_inconclusive_verdict_plays_on(sign_teacher):
+    student = sign_network()
+    with torch.no_grad():
+        student.layers[0].bias += torch.tensor([0.06, -0.06, 0.0, 0.0])  # wrong where the first number is just below 0
+    parts = compare(sign_teacher, student, Play(SIGN), Comparison(10, 50, 0, margin=0.05), 5.0)
+    assert parts["student"]["episodes"] > 10
+    assert parts["verdict"]["looks"] == 5
+
+
+def test_behaviour_shares():
+    for name, share in (("teacher", 1.0), ("student", 0.0), ("mixed", 0.25)):
+        drives = Behaviour(name, beta=Schedule(0.5, 0.0)).teacher_drives(64, Progress(0.5))
+        assert drives.mean() == share
+    assert Behaviour(greedy_share=0.25).explores(8).tolist() == [True, True, True, False] * 2
+    assert Behaviour(greedy_share=0.0).explores(8).all()
+
+
+def test_latency_is_positive_and_leaves_the_thread_count(random_network):
+    threads = torch.get_num_threads()
+    assert latency_us(random_network, (2,), np.float32, calls=5) > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_wrong_comparisons_are_refused():
+    for wrong in ({"episodes": 1}, {"max_episodes": 5}, {"margin": 0.0}):
+        with pytest.raises(SpecError):
+            Comparison(**wrong)

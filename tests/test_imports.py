@@ -1,0 +1,55 @@
+"""Imports form a tree, as drawn in docs/design.md, and optional packages are imported only where they are used."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
+ROWS = [
+    {"errors"},
+    {"losses", "stats", "networks", "envs", "replay"},
+    {"checkpoints", "objective"},
+    {"teachers", "runs"},
+    {"collect", "evaluate"},
+    {"config", "learner"},
+    {"train", "recipes", "animate"},
+    {"distill", "report"},
+    {"cli"},
+]
+ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs"}
+
+
+def modules():
+    for path in SOURCE.rglob("*.py"):
+        if path.name not in ("__init__.py", "__main__.py") or path.parent.name == "teachers":
+            yield path.relative_to(SOURCE).parts[0].removesuffix(".py"), path
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()), ids=lambda value: getattr(value, "stem", value))
+def test_imports_point_down(name, path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "distilrl" else [f"distilrl.{a.name}" for a in node.names]
+        for imported in names:
+            parts = imported.split(".")
+            if parts[0] == "distilrl" and parts[-1] != "__version__" and parts[1] != name:
+                assert ROW[parts[1]] < ROW[name], f"{name} (row {ROW[name]}) imports {imported} (row {ROW[parts[1]]})"
+            for optional, home in OPTIONAL.items():
+                assert optional not in parts or name == home, f"{name} imports {optional}"
+
+
+def test_every_module_has_a_row():
+    assert {name for name, _ in modules()} == set(ROW)
+
+
+def test_nothing_in_the_package_can_execute_a_file():
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in {"eval", "exec", "pickle.load", "pickle.loads", "torch.jit.load"}, path
+                if called == "torch.load":
+                    assert "weights_only=True" in ast.unparse(node), path

@@ -1,0 +1,166 @@
+"""Losses against an independent NumPy float64 computation, literal numbers, and the properties that must hold."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from distilrl import losses
+
+T = torch.tensor([[1.0, 2.0, 0.5], [-3.0, -1.0, -2.0]], dtype=torch.float64)
+S = torch.tensor([[0.5, 1.0, 1.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+
+finite = arrays(np.float64, (5, 4), elements=st.floats(-1e4, 1e4, allow_nan=False))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def np_forward_kl(s, t):
+    p, q = softmax(t), softmax(s)
+    return (p * (np.log(p) - np.log(q))).sum(axis=1)
+
+
+def np_jsd(s, t):
+    p, q = softmax(t), softmax(s)
+    m = (p + q) / 2
+    return 0.5 * (p * np.log(p / m)).sum(axis=1) + 0.5 * (q * np.log(q / m)).sum(axis=1)
+
+
+def centred(x):
+    return x - x.mean(axis=1, keepdims=True)
+
+
+NUMPY = {
+    "forward_kl": np_forward_kl,
+    "reverse_kl": lambda s, t: np_forward_kl(t, s),
+    "jsd": np_jsd,
+    "nll": lambda s, t: -np.log(softmax(s))[np.arange(len(s)), t.argmax(axis=1)],
+    "value_regression": lambda s, t: ((s - t) ** 2).mean(axis=1),
+    "worst_action_gap": lambda s, t: ((centred(s) - centred(t)) ** 2).max(axis=1),
+}
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_equals_an_independent_computation(name):
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(0, 2, (50, 6)), rng.normal(0, 2, (50, 6))
+    ours = getattr(losses, name)(student=torch.from_numpy(s), teacher=torch.from_numpy(t))
+    np.testing.assert_allclose(ours.numpy(), NUMPY[name](s, t), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        ("forward_kl", [0.3198, 0.266217]),
+        ("reverse_kl", [0.390222, 0.308994]),
+        ("jsd", [0.084419, 0.068712]),
+        ("nll", [1.18027, 1.098612]),
+        ("value_regression", [0.75, 4.666667]),
+        ("worst_action_gap", [1.361111, 1.0]),
+    ],
+)
+def test_golden_numbers(name, golden):
+    ours = getattr(losses, name)(student=S, teacher=T)
+    np.testing.assert_allclose(ours.numpy(), golden, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NUMPY)
+@pytest.mark.parametrize("batch", [1, 32, 256])
+def test_the_mean_does_not_depend_on_the_batch_size(name, batch):
+    repeated = {"student": S.repeat(batch, 1), "teacher": T.repeat(batch, 1)}
+    loss = getattr(losses, name)
+    assert loss(**repeated).shape == (2 * batch,)
+    assert float(loss(**repeated).mean()) == pytest.approx(float(loss(student=S, teacher=T).mean()))
+
+
+@given(finite)
+@settings(max_examples=50, deadline=None)
+def test_zero_where_equal(values):
+    t = torch.from_numpy(values)
+    for name in (*DIVERGENCES, "value_regression", "worst_action_gap"):
+        assert getattr(losses, name)(student=t, teacher=t).abs().max() < 1e-9
+
+
+@given(finite, finite)
+@settings(max_examples=100, deadline=None)
+def test_finite_and_not_negative_for_any_finite_values(s, t):
+    for name in NUMPY:
+        loss = getattr(losses, name)(student=torch.from_numpy(s), teacher=torch.from_numpy(t))
+        assert torch.isfinite(loss).all()
+        assert (loss >= -1e-9).all()
+    assert (losses.jsd(student=torch.from_numpy(s), teacher=torch.from_numpy(t)) <= math.log(2) + 1e-9).all()
+
+
+def test_gradients_stay_finite_where_a_probability_underflows():
+    student = torch.tensor([[0.0, -2000.0]], requires_grad=True)
+    for name in NUMPY:
+        loss = getattr(losses, name)(student=student, teacher=torch.tensor([[-2000.0, 0.0]])).mean()
+        (gradient,) = torch.autograd.grad(loss, student)
+        assert torch.isfinite(gradient).all(), name
+
+
+def test_positive_where_policies_differ():
+    for name in DIVERGENCES:
+        assert (getattr(losses, name)(student=S, teacher=T) > 1e-3).all()
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, "nll", "worst_action_gap"])
+def test_a_constant_offset_costs_nothing(name):
+    loss = getattr(losses, name)
+    torch.testing.assert_close(loss(student=S + 7, teacher=T - 3), loss(student=S, teacher=T))
+
+
+def test_regression_does_see_an_offset():
+    assert (losses.value_regression(student=T + 1, teacher=T) == 1).all()
+
+
+def test_negative_action_values_are_no_trouble():
+    """The loss as usually printed takes log Q, which is undefined for half of Pong's values."""
+    assert torch.isfinite(losses.forward_kl(student=S - 100, teacher=T - 100)).all()
+
+
+def test_td_target_by_hand():
+    next_values = torch.tensor([[1.0, 5.0], [2.0, 0.0]])
+    choice = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+    known = {"reward": torch.tensor([1.0, -1.0]), "discount": torch.tensor([0.9, 0.0]), "next_values": next_values}
+    torch.testing.assert_close(losses.td_target(**known), torch.tensor([1 + 0.9 * 5, -1.0]))
+    torch.testing.assert_close(losses.td_target(**known, next_choice=choice), torch.tensor([1 + 0.9 * 1, -1.0]))
+
+
+def test_td_reads_only_the_action_taken_and_sends_no_gradient_to_the_target():
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    target = torch.tensor([1.5, 0.0], requires_grad=True)
+    squared = losses.td(values=values, action=torch.tensor([0, 1]), target=target, huber=False)
+    torch.testing.assert_close(squared, torch.tensor([0.25, 16.0]))
+    huber = losses.td(values=values, action=torch.tensor([0, 1]), target=target)
+    torch.testing.assert_close(huber, torch.tensor([0.125, 3.5]))
+    huber.sum().backward()
+    assert target.grad is None
+    assert values.grad.tolist() == [[-0.5, 0.0], [0.0, 1.0]]
+
+
+def test_centred_values_have_no_mean():
+    torch.testing.assert_close(losses.centre(T).mean(1), torch.zeros(2, dtype=torch.float64))
+
+
+def test_gap_and_agreement():
+    assert losses.value_gap(T).tolist() == [1.5, 2.0]
+    assert losses.agree(student=S, teacher=T).tolist() == [False, False]
+    assert losses.agree(student=T, teacher=T).all()
+
+
+def test_shapes_are_checked_by_the_annotations():
+    """A KL summed to a scalar, or a (B, 1) target against (B,), is caught by jaxtyping, switched on for tests."""
+    from jaxtyping import TypeCheckError
+
+    losses.td(values=torch.zeros(2, 3), action=torch.zeros(2, dtype=torch.int64), target=torch.zeros(2))
+    with pytest.raises(TypeCheckError):
+        losses.td(values=torch.zeros(2, 3), action=torch.zeros(2, dtype=torch.int64), target=torch.zeros(2, 1))

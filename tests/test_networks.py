@@ -1,0 +1,79 @@
+"""Specs, counts, and a standardisation that costs nothing and folds away."""
+
+import pytest
+import torch
+
+from distilrl.errors import SpecError
+from distilrl.networks import NetworkSpec, build
+
+PIXELS = (4, 84, 84)
+
+
+@pytest.mark.parametrize(
+    ("text", "obs_shape", "actions", "params"),
+    [
+        ("mlp:", (4,), 2, 10),
+        ("mlp:4", (4,), 2, 30),
+        ("mlp:16,16", (4,), 2, 386),
+        ("cnn:16,16,16:64", PIXELS, 6, 61_174),
+        ("cnn:32,64,64:512", PIXELS, 6, 1_687_206),
+        ("cnn:8k8s4,8k4s2,8k3s2:32", PIXELS, 6, 7_998),
+        ("cnn:8k8s8,8k4s2:16", PIXELS, 6, 5_254),
+    ],
+)
+def test_parameters_are_those_published(text, obs_shape, actions, params):
+    spec = NetworkSpec.parse(text, obs_shape, actions)
+    assert spec.params == params
+    assert sum(p.numel() for p in build(spec).parameters()) == params
+    assert NetworkSpec.parse(spec.describe(), obs_shape, actions) == spec
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+
+
+def test_macs_of_the_nature_network():
+    assert NetworkSpec.parse("cnn:32,64,64:512", PIXELS, 6).macs == 9_346_048
+    assert NetworkSpec.parse("mlp:16,16", (4,), 2).macs == 4 * 16 + 16 * 16 + 16 * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "obs_shape"),
+    [
+        ("mlp", (4,)), ("mlp:a", (4,)), ("mlp:0", (4,)), ("mlp:64,", (4,)), ("", (4,)), ("resnet:3", (4,)), ("cnn:16:64", (4,)),
+        ("mlp:64", PIXELS), ("cnn:16,16,16", PIXELS), ("cnn:16,16,16,16:8", PIXELS), ("cnn:8k90s1:8", PIXELS),
+        ("cnn:8k8:4", PIXELS), ("cnn:8k0s1:4", PIXELS), ("cnn:8k8s0:4", PIXELS), ("cnn:32,64,64:512", (4, 20, 20)),
+    ],
+)  # fmt: skip
+def test_a_wrong_spec_gets_one_sentence(text, obs_shape):
+    with pytest.raises(SpecError) as caught:
+        NetworkSpec.parse(text, obs_shape, 6)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(("text", "shape"), [("cnn:4,4:8", PIXELS), ("mlp:8", (3,)), ("mlp:", (3,))])
+def test_standardisation_is_what_it_says_and_folds_away(text, shape):
+    network = build(NetworkSpec.parse(text, shape, 5), torch.Generator().manual_seed(0))
+    pixels = len(shape) == 3
+    obs = torch.randint(0, 256, (7, *shape), dtype=torch.uint8) if pixels else torch.randn(7, *shape) * 9 + 4
+    mean, scale = (
+        (torch.tensor([90.0]), torch.tensor([0.02])) if pixels else (torch.tensor([4.0, 3.0, -1.0]), torch.tensor([0.1, 2.0, 0.5]))
+    )
+    plain = network((obs.float() - mean) * scale)
+    network.standardise(mean, scale)
+    torch.testing.assert_close(network(obs), plain, rtol=1e-4, atol=1e-4)
+    network.fold()
+    assert network.obs_mean.abs().sum() == 0
+    torch.testing.assert_close(network(obs), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_scale_head_scales_the_outputs():
+    network = build(NetworkSpec((3,), 4, hidden=(5,)), torch.Generator().manual_seed(1))
+    obs = torch.randn(6, 3)
+    before = network(obs)
+    network.scale_head(0.01)
+    torch.testing.assert_close(network(obs), before * 0.01)
+
+
+def test_bytes_and_floats_give_the_same():
+    network = build(NetworkSpec.parse("cnn:4,4:8", PIXELS, 5))
+    obs = torch.randint(0, 256, (3, *PIXELS), dtype=torch.uint8)
+    torch.testing.assert_close(network(obs), network(obs.float()))

@@ -1,0 +1,92 @@
+"""Schedules, terms, temperature, and that a weight of 0 costs nothing."""
+
+import pytest
+import torch
+
+from distilrl.errors import SpecError
+from distilrl.objective import Progress, Schedule, Term, active, find_temperature, forward, term_loss
+from distilrl.replay import Batch
+
+
+def batch(size=4):
+    generator = torch.Generator().manual_seed(0)
+    return Batch(
+        obs=torch.randn(size, 2, generator=generator),
+        action=torch.zeros(size, dtype=torch.int64),
+        reward=torch.ones(size),
+        next_obs=torch.randn(size, 2, generator=generator),
+        terminated=torch.zeros(size, dtype=torch.bool),
+        truncated=torch.zeros(size, dtype=torch.bool),
+        teacher_values=torch.randn(size, 3, generator=generator),
+        gap=torch.ones(size),
+    )
+
+
+@pytest.mark.parametrize(("fraction", "value"), [(0.0, 1.0), (0.25, 0.525), (0.5, 0.05), (1.0, 0.05), (2.0, 0.05)])
+def test_schedule_at_its_begin_middle_end_and_beyond(fraction, value):
+    assert Schedule(1.0, 0.05, 0.5)(Progress(fraction)) == pytest.approx(value)
+    assert Schedule(0.3)(Progress(fraction)) == 0.3
+
+
+def test_weight_zero_is_not_evaluated():
+    terms = (Term("forward_kl", weight=Schedule(0.0)), Term("td"), Term("nll", weight=Schedule(1.0, 0.0, 0.5)))
+    assert [term.loss for term, _ in active(terms, Progress(0.0))] == ["td", "nll"]
+    assert [term.loss for term, _ in active(terms, Progress(0.5))] == ["td"]
+
+
+def test_each_pass_is_made_once():
+    calls = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, obs):
+            calls.append(len(obs))
+            return torch.zeros(len(obs), 3)
+
+    student = Counting()
+    forward([Term("forward_kl"), Term("worst_action_gap"), Term("nll")], batch(), student, None, 1.0)
+    assert calls == [4]
+    calls.clear()
+    forward([Term("td"), Term("double_td")], batch(), student, Counting(), 1.0)
+    assert len(calls) == 3  # target, choice of the double target, student
+
+
+def test_td_without_a_target_network_is_refused():
+    with pytest.raises(SpecError):
+        forward([Term("td")], batch(), torch.nn.Identity(), None, 1.0)
+
+
+def test_temperatures_divide_whom_they_name():
+    from distilrl import losses
+
+    data = batch()
+    outputs = forward([Term("forward_kl")], data, torch.nn.Linear(2, 3), None, 1.0)
+    for term, of_student, of_teacher in (
+        (Term("forward_kl"), 1.0, 0.2),
+        (Term("forward_kl", student_temperature=None), 0.2, 0.2),
+        (Term("forward_kl", teacher_temperature=0.01), 1.0, 0.01),
+    ):
+        expected = losses.forward_kl(student=outputs.values / of_student, teacher=data.teacher_values / of_teacher)
+        torch.testing.assert_close(term_loss(term, outputs, data, 0.2), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_temperature_reaches_the_entropy_asked_for(scale):
+    values = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * scale + 100 * scale
+    tau = find_temperature(values, 0.4)
+    log_p = torch.log_softmax(values.double() / tau, dim=1)
+    entropy = -(log_p.exp() * log_p).sum(1).mean() / torch.log(torch.tensor(6.0))
+    assert float(entropy) == pytest.approx(0.4, abs=1e-3)
+
+
+def test_temperature_of_a_teacher_without_preferences():
+    assert find_temperature(torch.ones(5, 3), 0.5) == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"loss": "kl"}, {"loss": "td", "teacher_temperature": 0.0}, {"loss": "nll", "student_temperature": -1.0}]
+)
+def test_wrong_terms_are_refused(wrong):
+    with pytest.raises(SpecError):
+        Term(**wrong)
+    with pytest.raises(SpecError):
+        Schedule(1.0, 0.0, 0.0)

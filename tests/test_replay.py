@@ -1,0 +1,114 @@
+"""Replay: stacks rebuilt exactly, episodes never spanned, memory bounded, draws weighted as said."""
+
+import numpy as np
+import pytest
+import torch
+
+from distilrl.envs import make_vec_env
+from distilrl.replay import Replay, ReplaySpec
+
+CPU = torch.device("cpu")
+
+
+def spec(**changes):
+    values = {"capacity": 60, "n_envs": 2, "obs_shape": (1,), "n_actions": 2, "pixels": False, "labelled": False, "n_step": 0}
+    return ReplaySpec(**(values | changes))
+
+
+def fill(replay, steps, *, terminated=(), truncated=()):
+    """Row t: obs t + 100·env, action t, reward 1 + t; flags at the steps named, in environment 0."""
+    for t in range(steps):
+        obs = torch.tensor([[float(t)], [float(t + 100)]])
+        flags = [torch.tensor([t in ends, False]) for ends in (terminated, truncated)]
+        replay.add(obs, torch.tensor([t, t]), torch.tensor([1.0 + t, 0.0]), *flags, None)
+
+
+def every(replay):
+    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    return {float(o): i for i, o in zip(index.tolist(), replay.observations(index).flatten().tolist(), strict=True)}
+
+
+def test_stacks_are_those_that_the_environment_gave():
+    envs = make_vec_env("PongNoFrameskip-v4", 2, threads=1)
+    envs._env.ale  # noqa: B018 (the native environment)
+    replay = Replay(spec(capacity=160, obs_shape=(4, 84, 84), n_actions=6, pixels=True, labelled=True, n_step=3), CPU)
+    rng = np.random.default_rng(0)
+    obs = envs.reset(np.array([1, 2]))
+    seen = {}
+    for t in range(110):
+        seen[t] = obs.copy()
+        actions = rng.integers(0, 6, 2)
+        envs.send(actions)
+        step = envs.recv()
+        arrays = (obs, actions, step.reward, np.array([t % 37 == 36, False]), np.array([False, False]))
+        replay.add(*map(torch.from_numpy, arrays), torch.from_numpy(rng.normal(size=(2, 6)).astype(np.float32)))
+        if t % 37 == 36:  # the environment did not really end here: start a real episode to have a real first stack
+            obs = envs.reset(np.array([t, 0]), np.array([True, False])).copy()
+        else:
+            obs = step.obs
+    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    batch = replay.batch(index, 0.99)
+    newest = 109
+    for k, i in enumerate(index.tolist()):
+        row, env = divmod(i, 2)
+        t = newest - (newest - row) % replay.rows
+        assert (batch.obs[k].numpy() == seen[t][env]).all(), (t, env)
+        if not batch.terminated[k]:
+            assert (batch.next_obs[k].numpy() == seen[t + 3][env]).all()
+    assert len(index) > 2 * (replay.rows - 3 - 3 - 1)
+
+
+def test_n_step_returns_by_hand():
+    replay = Replay(spec(n_step=3), CPU)
+    fill(replay, 20, terminated=(7,), truncated=(14,))
+    batch = {t: replay.batch(torch.tensor([i]), 0.5) for t, i in every(replay).items()}
+    assert float(batch[2.0].reward) == 3 + 0.5 * 4 + 0.25 * 5
+    assert float(batch[2.0].next_obs) == 5.0
+    assert not batch[2.0].terminated
+    assert float(batch[6.0].reward) == 7 + 0.5 * 8  # the episode ends with the second of its three steps
+    assert batch[6.0].terminated
+    assert batch[7.0].terminated
+    assert not {12.0, 13.0, 14.0} & set(batch), "a transition across a time limit has no known next state"
+    assert {11.0, 15.0, 16.0} <= set(batch)
+    assert not {17.0, 18.0, 19.0} & set(batch), "the n steps ahead are not known yet"
+
+
+def test_an_old_row_is_forgotten():
+    replay = Replay(spec(capacity=20), CPU)
+    fill(replay, 37)
+    assert len(replay) == 20
+    assert sorted(o for o in every(replay) if o < 100) == [float(t) for t in range(27, 37)]
+
+
+def test_draws_follow_the_gap():
+    replay = Replay(spec(labelled=True, gap_exponent=1.0, capacity=400), CPU)
+    for _ in range(100):
+        zeros = torch.zeros(2, dtype=torch.bool)
+        replay.add(
+            torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(2), zeros, zeros, torch.tensor([[0.0, 3.0], [0.0, 1.0]])
+        )
+    index = replay.draw(20_000, torch.Generator().manual_seed(0))
+    share = float((index % 2 == 0).float().mean())
+    assert share == pytest.approx(0.8 * 0.75 + 0.2 * 0.5, abs=0.02)
+
+
+def test_draws_survive_a_teacher_without_preferences():
+    replay = Replay(spec(labelled=True, gap_exponent=0.5), CPU)
+    for _ in range(10):
+        zeros = torch.zeros(2, dtype=torch.bool)
+        replay.add(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(2), zeros, zeros, torch.zeros(2, 2))
+    assert int(replay.draw(100, torch.Generator().manual_seed(0)).max()) < 20
+
+
+def test_a_hundred_thousand_pong_states_fit_in_a_gigabyte():
+    tiny = Replay(spec(capacity=640, n_envs=64, obs_shape=(4, 84, 84), n_actions=6, pixels=True, labelled=True), CPU)
+    assert tiny.nbytes / len(tiny._obs.view(-1, 84, 84)) * 100_000 < 1e9
+
+
+def test_statistics():
+    replay = Replay(spec(), CPU)
+    fill(replay, 10)
+    mean, std = replay.statistics()
+    values = torch.cat([torch.arange(10.0), torch.arange(10.0) + 100])
+    torch.testing.assert_close(mean, values.mean().view(1))
+    torch.testing.assert_close(std, values.std().view(1))

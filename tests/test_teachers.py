@@ -1,0 +1,233 @@
+"""Teachers: what is read is what was written, what is hostile or damaged is refused in one sentence, nothing is executed."""
+
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, make_teacher, real_teacher, sign_network
+from torch import nn
+
+from distilrl.checkpoints import load_network, save_network
+from distilrl.distill import describe_env
+from distilrl.errors import FileError, TeacherError
+from distilrl.networks import NetworkSpec, build
+from distilrl.teachers import load_teacher, sb3
+
+PIXELS = (4, 84, 84)
+
+
+def nature(n_actions=6):
+    convs = [nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1), nn.ReLU()]
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, n_actions))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def cnn_state(net):
+    names = {"0": "features_extractor.cnn.0", "2": "features_extractor.cnn.2", "4": "features_extractor.cnn.4"}
+    names |= {"7": "features_extractor.linear.0", "9": "q_net.0"}
+    return {f"{names[k.split('.')[0]]}.{k.split('.')[1]}": v for k, v in net.state_dict().items()}
+
+
+def mlp_state(net):
+    return {f"q_net.{k}": v for k, v in net.state_dict().items()}
+
+
+def write_zip(path, state, *, module="stable_baselines3.dqn.policies", kwargs=None, extra=None, policy=None):
+    """A zip as stable-baselines3 writes it: online and target network under prefixes, the rest of no interest."""
+    tensors = {f"{prefix}.{k}": v for k, v in state.items() for prefix in ("q_net", "q_net_target")}
+    buffer = io.BytesIO()
+    torch.save(tensors if policy is None else policy, buffer)
+    data = {"policy_class": {":type:": "x", ":serialized:": "gASVnot-decoded", "__module__": module}, "policy_kwargs": kwargs or {}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", json.dumps(data))
+        archive.writestr("policy.pth", buffer.getvalue())
+        archive.writestr("_stable_baselines3_version", "2.9.2")
+        for name, content in (extra or {}).items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_an_mlp_zip_gives_its_own_forward_pass(tmp_path):
+    net = mlp()
+    teacher = load_teacher(write_zip(tmp_path / "t.zip", mlp_state(net), kwargs={"net_arch": [8, 8]}))
+    obs = torch.randn(50, 2) * 3
+    torch.testing.assert_close(teacher.action_values(obs), net(obs).detach(), rtol=0, atol=1e-5)
+    assert (teacher.kind, teacher.format) == ("q", "stable-baselines3 DQN 2.9.2")
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_cnn_zip_gives_its_own_forward_pass(tmp_path, normalise):
+    net = nature()
+    kwargs = {} if normalise else {"normalize_images": False}
+    teacher = load_teacher(write_zip(tmp_path / "t.zip", cnn_state(net), kwargs=kwargs))
+    obs = torch.randint(0, 256, (5, *PIXELS), dtype=torch.uint8)
+    expected = net(obs.float() / 255 if normalise else obs.float()).detach()
+    torch.testing.assert_close(teacher.action_values(obs), expected, rtol=1e-4, atol=1e-5)
+    assert teacher.params == 1_687_206
+
+
+@pytest.mark.parametrize(("name", "params"), [("cartpole", 67_586), ("acrobot", 68_355), ("pong", 1_687_206), ("breakout", 1_686_180)])
+def test_real_zips(name, params):
+    path = real_teacher(f"{name}-dqn-sb3.zip")
+    teacher = load_teacher(path)
+    assert teacher.params == params
+    with zipfile.ZipFile(path) as archive:
+        raw = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
+    if teacher.network.spec.convs:
+        obs = torch.randint(0, 256, (5, *PIXELS), dtype=torch.uint8)
+        net = nature(teacher.network.spec.n_actions)
+        net.load_state_dict({k: raw[f"q_net.{v}"] for k, v in zip(net.state_dict(), cnn_state(net), strict=True)})
+        expected = net(obs.float() / 255)
+    else:
+        obs = torch.randn(50, teacher.network.spec.obs_shape[0])
+        x = obs
+        for layer in ("0", "2", "4"):
+            x = x.relu() if layer != "0" else x
+            x = x @ raw[f"q_net.q_net.{layer}.weight"].T + raw[f"q_net.q_net.{layer}.bias"]
+        expected = x
+    torch.testing.assert_close(teacher.action_values(obs), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_ppo_zip_is_refused_by_name():
+    with pytest.raises(FileError, match="only DQN"):
+        load_teacher(real_teacher("cartpole-ppo-sb3.zip"))
+
+
+class Burglar:
+    """Pickles to a call that leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_in_a_zip_is_not_executed(tmp_path):
+    mark = tmp_path / "was-here"
+    path = write_zip(tmp_path / "t.zip", {}, policy={"q_net.q_net.0.weight": Burglar(str(mark))})
+    with pytest.raises(FileError, match=r"policy\.pth"):
+        load_teacher(path)
+    assert not mark.exists()
+
+
+def test_names_that_climb_out_are_never_followed(tmp_path):
+    load_teacher(write_zip(tmp_path / "t.zip", mlp_state(mlp()), extra={"../climbed": b"x", "/tmp/climbed": b"x"}))
+    assert not (tmp_path.parent / "climbed").exists()
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(sb3, "MAX_MEMBER_BYTES", 1000)
+    with pytest.raises(FileError, match="more than a policy can need"):
+        load_teacher(write_zip(tmp_path / "t.zip", mlp_state(build(NetworkSpec((2,), 2, hidden=(64, 64))).layers)))
+
+
+def damaged(tmp_path):
+    good = write_zip(tmp_path / "good.zip", mlp_state(mlp())).read_bytes()
+    nan = mlp_state(mlp())
+    nan["q_net.0.weight"][0, 0] = float("nan")
+    odd = mlp_state(mlp()) | {"q_net.0.weight": torch.zeros(8)}
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme", "hello")
+    (tmp_path / "truncated.zip").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "empty.zip").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    return {
+        "truncated": tmp_path / "truncated.zip",
+        "text": tmp_path / "text.txt",
+        "empty": tmp_path / "empty.zip",
+        "other": tmp_path / "other.zip",
+        "folder": tmp_path / "folder",
+        "missing": tmp_path / "missing.zip",
+        "nan": write_zip(tmp_path / "nan.zip", nan),
+        "odd": write_zip(tmp_path / "odd.zip", odd),
+        "nothing": write_zip(tmp_path / "nothing.zip", {}),
+        "activation": write_zip(tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}),
+        "list": write_zip(tmp_path / "list.zip", {}, policy=[1, 2]),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "text", "empty", "other", "folder", "missing", "nan", "odd", "nothing", "activation", "list"]
+)
+def test_damaged_files_get_one_sentence(tmp_path, kind):
+    path = damaged(tmp_path)[kind]
+    with pytest.raises(FileError) as caught:
+        load_teacher(path)
+    message = str(caught.value)
+    assert path.name in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_our_format_gives_back_what_was_saved(tmp_path, random_network):
+    random_network.standardise(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.5]))
+    save_network(tmp_path / "n", random_network, name="teacher", kind="q", env=SIGN)
+    teacher = load_teacher(tmp_path / "n")
+    obs = torch.randn(20, 2) * 5
+    torch.testing.assert_close(teacher.action_values(obs), random_network(obs).detach(), rtol=1e-4, atol=1e-4)
+    assert teacher.meta["env"] == SIGN
+
+
+@pytest.mark.parametrize("harm", ["digest", "spec", "format", "missing", "climb", "shape"])
+def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
+    folder = tmp_path / "n"
+    save_network(folder, random_network)
+    spec = json.loads((folder / "spec.json").read_text())
+    if harm == "digest":
+        with (folder / "student.safetensors").open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"\xff")
+    elif harm == "spec":
+        (folder / "spec.json").write_text("{")
+    elif harm == "format":
+        (folder / "spec.json").write_text(json.dumps(spec | {"format": "other"}))
+    elif harm == "missing":
+        (folder / "student.safetensors").unlink()
+    elif harm == "climb":
+        (tmp_path / "student.safetensors").write_bytes((folder / "student.safetensors").read_bytes())
+        (folder / "student.safetensors").unlink()
+        (folder / "spec.json").write_text(json.dumps(spec | {"weights": "../student.safetensors"}))
+    else:
+        (folder / "spec.json").write_text(json.dumps(spec | {"network": spec["network"] | {"n_actions": 7}}))
+    with pytest.raises(FileError):
+        load_network(folder)
+
+
+def test_a_teacher_is_frozen(sign_teacher):
+    values = sign_teacher.action_values(torch.randn(4, 2))
+    assert not values.requires_grad
+    assert not sign_teacher.network.training
+    assert not any(p.requires_grad for p in sign_teacher.network.parameters())
+
+
+def test_spaces_that_do_not_fit_are_refused(sign_teacher):
+    with pytest.raises(TeacherError, match="observations of shape"):
+        sign_teacher.check_fits(describe_env("CartPole-v1"))
+    with pytest.raises(TeacherError, match="3 actions"):
+        make_teacher(build(NetworkSpec((2,), 3))).check_fits(describe_env(SIGN))
+
+
+def test_the_shipped_pong_teacher_is_whole():
+    from conftest import ROOT
+
+    teacher = load_teacher(ROOT / "zoo" / "pong-dqn")
+    assert teacher.params == 1_687_206
+    assert (ROOT / "zoo" / "pong-dqn" / "teacher.safetensors").stat().st_size <= 7_000_000
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *PIXELS), dtype=np.uint8))
+    original = real_teacher("pong-dqn-sb3.zip")
+    torch.testing.assert_close(teacher.action_values(obs), load_teacher(original).action_values(obs), rtol=1e-5, atol=1e-5)
+
+
+def test_known_answer(sign_teacher):
+    obs = torch.tensor([[2.0, 9.0], [-2.0, 9.0]])
+    assert sign_teacher.action_values(obs).argmax(1).tolist() == [1, 0]
+    assert sign_network(-1.0)(obs).argmax(1).tolist() == [0, 1]

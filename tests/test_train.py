@@ -1,0 +1,240 @@
+"""The loop, on an environment with a known answer: it learns, it resumes to the same bytes, it asks for nothing it does not need."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, make_teacher, sign_network
+
+from distilrl.checkpoints import digest, load_network, read_tensors
+from distilrl.config import TrainConfig
+from distilrl.distill import Job, distill, evaluate_policy, make_config
+from distilrl.errors import ResumeError, SpecError
+from distilrl.evaluate import Comparison
+from distilrl.objective import Schedule, Term
+from distilrl.recipes import RECIPES
+from distilrl.runs import RunFolder
+from distilrl.train import train
+
+ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0}
+SMALL = {
+    "env_steps": 1600,
+    "learning_starts": 160,
+    "check_every": 400,
+    "check_episodes": 10,
+    "batch_size": 64,
+    "student": "mlp:8",
+    "threads": 1,
+}
+
+
+def small(recipe="distil", **changes):
+    return make_config(recipe, changes.pop("env", SIGN), **(SMALL | changes))
+
+
+@pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study"])
+def test_recipes_learn(sign_teacher, name):
+    trained = train(small(name, stop_gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.7
+
+
+def test_dqn_learns_without_a_teacher():
+    trained = train(small("dqn", env_steps=6000, gamma=0.5))
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.0
+
+
+def test_the_case_study_ships_values_of_the_teachers_scale():
+    teacher_network = sign_network()
+    teacher_network.scale_head(100.0)
+    teacher = make_teacher(teacher_network)
+    trained = train(small("case_study", stop_gap=-1.0, env_steps=3200), teacher, acceptance=ACCEPTANCE)
+    obs = torch.tensor([[0.4, 3.0], [-0.4, 3.0], [1.0, -2.0]])
+    ours, theirs = trained.network(obs), teacher.action_values(obs)
+    assert (ours[:, 1] - ours[:, 0] - (theirs[:, 1] - theirs[:, 0])).abs().max() < 40
+
+
+def test_training_changes_the_student_and_not_the_teacher(sign_teacher):
+    before = {k: v.clone() for k, v in sign_teacher.network.state_dict().items()}
+    rows = []
+    train(small(), sign_teacher, acceptance=ACCEPTANCE, tell=lambda event, numbers: rows.append(numbers) if event == "check" else None)
+    assert all(torch.equal(v, before[k]) for k, v in sign_teacher.network.state_dict().items())
+    assert rows[-1]["loss/forward_kl"] < rows[0]["loss/forward_kl"]
+
+
+def test_a_teacher_of_weight_zero_is_never_called():
+    class Offended(torch.nn.Module):
+        spec = sign_network().spec
+
+        def fold(self):
+            pass
+
+        def forward(self, obs):
+            raise AssertionError("the teacher was called")
+
+    config = small("dqn", terms=(Term("double_td"), Term("forward_kl", weight=Schedule(0.0))))
+    trained = train(config, make_teacher(Offended()))
+    assert trained.updates > 0
+
+
+def test_terms_without_a_teacher_are_refused():
+    with pytest.raises(SpecError, match="need a teacher"):
+        train(small())
+
+
+def test_same_config_same_student(sign_teacher, tmp_path):
+    for name in "ab":
+        train(small(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / name))
+    train(small(seed=1), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "c"))
+    one, two, other = (digest(tmp_path / name / "student" / "student.safetensors") for name in "abc")
+    assert one == two != other
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("recipe", ["distil", "dqn"])
+@pytest.mark.parametrize("moment", [0, 1, 130, 199])
+def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
+    teacher = None if recipe == "dqn" else sign_teacher
+    config = small(recipe, stop_gap=-1.0)
+    whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    steps = 0
+
+    def kill(event, numbers):
+        nonlocal steps
+        steps += event == "step"
+        if steps > moment:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), tell=kill)
+    resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
+    for file in ("student/student.safetensors",):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert (resumed.env_steps, resumed.updates) == (whole.env_steps, whole.updates)
+    clocks = {"train_s", "training_return"}
+    assert [{k: v for k, v in row.items() if k not in clocks} for row in resumed.history] == [
+        {k: v for k, v in row.items() if k not in clocks} for row in whole.history
+    ]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import *
+from test_train import small, ACCEPTANCE
+from distilrl.train import train
+from distilrl.runs import RunFolder
+train(small(env_steps=4000, stop_gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
+"""
+
+
+def test_kill_9_and_resume(sign_teacher, tmp_path):
+    out = tmp_path / "cut"
+    script = SCRIPT.format(tests=os.path.dirname(__file__), out=str(out))  # noqa: PTH120
+    process = subprocess.Popen([sys.executable, "-c", script])
+    state = out / "checkpoint" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    config = small(env_steps=4000, stop_gap=-1.0)
+    train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(out))
+    train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    files = [folder / "student" / "student.safetensors" for folder in (out, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_environment_that_does_not_replay_says_so(sign_teacher, tmp_path):
+    config = small(env="distilrl/ForgetfulEnv-v0", stop_gap=-1.0)
+
+    def kill(event, numbers):
+        if event == "step" and numbers["env_steps"] > 900:
+            raise Killed
+
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, tell=kill)
+    with pytest.raises(ResumeError, match="recorded actions"):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
+
+
+def test_a_resumed_run_wants_its_own_teacher(sign_teacher, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(small(), sign_teacher, acceptance=ACCEPTANCE, folder=folder)
+    other = replace(sign_teacher, digest="1" * 64)
+    with pytest.raises(ResumeError, match="another teacher"):
+        train(small(), other, acceptance=ACCEPTANCE, folder=folder)
+
+
+def test_training_stops_when_it_is_good_enough(sign_teacher):
+    generous = train(small(stop_gap=2.0, stop_agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
+    assert generous.env_steps == 800
+    assert "2 checks" in generous.stopped
+    never = train(small(stop_gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
+    assert (never.env_steps, never.stopped) == (1600, "budget used")
+
+
+def test_the_shipped_student_holds_the_student_alone_and_takes_raw_observations(sign_teacher, tmp_path):
+    trained = train(small(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+    tensors, _ = read_tensors(tmp_path / "run" / "student" / "student.safetensors")
+    assert sum(t.numel() for t in tensors.values()) == trained.network.spec.params == 2 * 8 + 8 + 8 * 2 + 2
+    obs = torch.randn(30, 2) * 5
+    torch.testing.assert_close(load_network(tmp_path / "run" / "student").network(obs), trained.network(obs))
+    assert trained.network.obs_mean.abs().sum() == 0
+
+
+def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
+    job = Job(small(), Comparison(20, 40, 10))
+    results = distill(sign_teacher, job, tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert stored == json.loads(json.dumps(results))
+    assert set(stored) >= {
+        "env",
+        "seed",
+        "recipe",
+        "env_steps",
+        "updates",
+        "wall_s",
+        "device",
+        "teacher",
+        "random",
+        "student",
+        "agreement",
+        "verdict",
+    }
+    assert set(stored["student"]) >= {
+        "spec", "params", "bytes", "macs", "return_mean", "return_iqm", "return_ci95", "episodes", "score", "latency_us",
+    }  # fmt: skip
+    assert set(stored["verdict"]) >= {"result", "margin", "difference", "difference_ci95"}
+    assert stored["verdict"]["result"] == "pass"
+    for name in ("config.json", "teacher.json", "metrics.csv", "student/spec.json", "checkpoint/state.safetensors", "tensorboard"):
+        assert (tmp_path / "run" / name).exists()
+    assert Job.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == job
+
+
+def test_config_survives_json_and_refuses_unknown_keys():
+    for name in RECIPES:
+        config = small(name)
+        assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    with pytest.raises(SpecError, match="learing_rate"):
+        TrainConfig.from_json(small().to_json() | {"learing_rate": 1.0})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"env_steps": 0}, {"learning_rate": 0.0}, {"seed": -1}, {"learning_starts": 10**9}, {"entropy_share": 1.0}, {"terms": (Term("td"),)}],
+)
+def test_values_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(SpecError):
+        replace(small(), **wrong)
