@@ -21,7 +21,7 @@ RUNS = {
     "pong-61k": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--disturbed-episodes", "40"],
     "pong-61k-textbook": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "policy_distillation", "--disturbed-episodes", "0"],
     "pong-61k-case-study": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "case_study", "--disturbed-episodes", "0"],
-    "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "120000", "--disturbed-episodes", "20"],
+    "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "500000", "--disturbed-episodes", "0"],
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--steps", "700000"],
 }

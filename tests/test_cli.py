@@ -110,6 +110,7 @@ def errors(tmp_path, teacher):
         "report nothing": (["report", str(tmp_path / "nothing")], "no results.json"),
         "watch nothing": (["watch", str(tmp_path / "nothing")], "no student yet"),
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
+        "evaluate elsewhere": (["evaluate", teacher, "--env", "CartPole-v1"], "observations of shape"),
         "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 1"),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
         "margin": ([*base, "--margin", "0"], "margin must be above 0"),
@@ -120,7 +121,7 @@ def errors(tmp_path, teacher):
     "kind",
     [
         "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student", "pixel student",
-        "unwritable", "no student", "no out", "resume nothing", "report nothing", "watch nothing", "evaluate nothing", "no episodes",
+        "unwritable", "no student", "no out", "resume nothing", "report nothing", "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes",
         "seed", "margin",
     ],
 )  # fmt: skip

@@ -28,6 +28,12 @@ def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network):
     assert together.fingerprints.tolist() == [int(one.fingerprints[0]) for one in alone]
 
 
+def test_checks_cut_what_never_ends():
+    games = play(sign_network(), Play(SIGN, max_steps=4), seeds_from(0, 3))
+    assert games.lengths.tolist() == [4] * 3
+    assert games.returns.tolist() == [4.0] * 3
+
+
 def test_random_play_is_random():
     assert 4 < play(sign_network(), Play(SIGN, epsilon=1.0), seeds_from(0, 40)).returns.mean() < 6
 

@@ -119,7 +119,7 @@ class TrainTeacher:
     resume: Path | None = None
     """Continue the run in this folder."""
     network: str | None = None
-    """Network, as a student spec; 64,64 for vectors, the Nature CNN for pixels by default."""
+    """Network, as a student spec; mlp:128,128 for vectors, the Nature CNN for pixels by default."""
     steps: int | None = None
     """Budget of environment steps; the recipe's own by default."""
     stop_return: float | None = None
@@ -151,7 +151,7 @@ class TrainTeacher:
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
         config = make_config("dqn", self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
-        network = self.network or ("cnn:32,64,64:512" if config.n_envs == 64 else "mlp:64,64")
+        network = self.network or ("cnn:32,64,64:512" if config.n_envs == 64 else "mlp:128,128")
         changes: dict[str, Any] = {"student": network}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}

@@ -273,6 +273,8 @@ def evaluate_policy(
     """
     if episodes < 1:
         raise SpecError(f"--episodes must be at least 1, got {episodes}.")
+    if isinstance(policy, Teacher):
+        policy.check_fits(describe_env(env_id))
     values = policy.action_values if isinstance(policy, Teacher) else policy
     how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
     games = play(values, how, seeds_from(VERDICT_SEEDS, episodes), tick=ticker(tell) if tell else None)

@@ -57,6 +57,8 @@ class Play:
     """ALE's probability of repeating an action; the environment's own where None."""
     threads: int = 2
     """Emulator threads."""
+    max_steps: int | None = None
+    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for ever."""
     keep_states: int = 0
     """States to sample."""
     device: str = "cpu"
@@ -64,7 +66,7 @@ class Play:
 
 
 def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
-    """Plays one whole episode per seed; none is cut short or favoured for being short.
+    """Plays one whole episode per seed; none is favoured for being short.
 
     Where the environment is deterministic and so is the policy, seeds that start in the same state give the same episode
     to the last frame: it is played once and counted for each of them, under one fingerprint.
@@ -91,7 +93,7 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
     live = np.arange(len(seeds))
     states: list[NDArray[Any]] = []
     seen = 0
-    while len(live):
+    while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
         actions = np.zeros(len(seeds), np.int64)
         actions[live] = _actions(policy, obs[live], how.epsilon, envs.info.n_actions, rng, how.device)
         if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
@@ -167,6 +169,7 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
         )
     return {
         **stats.summarise(own.returns, rng, own.fingerprints),
+        "longest_episode": int(own.lengths.max()),
         "random_return_mean": stats.mean(random.returns),
         "better_than_random": better,
     }

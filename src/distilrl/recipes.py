@@ -48,19 +48,22 @@ def case_study(*, pixels: bool) -> TrainConfig:
 
 
 def dqn(*, pixels: bool) -> TrainConfig:
-    """Double DQN with n-step returns (Mnih et al. 2015; van Hasselt et al. 2016): the same loop with the TD term alone."""
+    """Double DQN with n-step returns (Mnih et al. 2015; van Hasselt et al. 2016): the same loop with the TD term alone.
+
+    For vectors n = 8 and standardised inputs were found on CartPole, where n = 3 learnt for longer than its budget.
+    """
     config = TrainConfig(
         recipe="dqn",
         terms=(Term("double_td"),),
         behaviour=Behaviour("student", epsilon=Schedule(1.0, 0.05, 0.2), greedy_share=0.0),
-        n_step=3,
+        n_step=8,
         env_steps=60_000,
         n_envs=8,
         updates=4,
         batch_size=128,
         learning_rate=1e-3,
-        learning_starts=1_000,
-        standardise=False,
+        learning_starts=2_000,
+        target_every=100,
         average=0.99,
         check_every=2_000,
         threads=1,
@@ -69,7 +72,7 @@ def dqn(*, pixels: bool) -> TrainConfig:
         return config
     return replace(
         config,
-        env_steps=5_000_000, n_envs=64, updates=8, batch_size=256, learning_rate=2.5e-4, learning_starts=20_000,
+        n_step=3, env_steps=5_000_000, n_envs=64, updates=8, batch_size=256, learning_rate=2.5e-4, learning_starts=20_000,
         target_every=500, capacity=400_000, check_every=100_000, check_episodes=8, threads=2,
     )  # fmt: skip
 

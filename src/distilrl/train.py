@@ -235,7 +235,15 @@ class _Run:
         """Return on selection seeds, best student, stop rule; one row of metrics."""
         config, track = self.config, self.track
         track.train_s += time.perf_counter() - self._clock
-        how = Play(config.env_id, threads=config.threads, epsilon=config.eval_epsilon, keep_states=500, device=config.device)
+        longest = (self.acceptance or {}).get("longest_episode")
+        how = Play(
+            config.env_id,
+            epsilon=config.eval_epsilon,
+            threads=config.threads,
+            max_steps=2 * longest if longest else None,
+            keep_states=500,
+            device=config.device,
+        )
         seeds = seeds_from(SELECT_SEEDS + config.seed * 1000, config.check_episodes)
         games = play(self.learner.average, how, seeds, tick=ticker(self.tell))
         mean = stats.mean(games.returns)

@@ -1,0 +1,41 @@
+# make demo        Pong from pixels: teacher to proven student and report, on 2 cores
+# make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
+# make test        the tests          make check   format, lint, types
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(shell date +%Y%m%d-%H%M%S)
+# An empty CONSTRAINTS= takes the newest PyTorch, with CUDA where the platform's default build has it.
+CONSTRAINTS ?= -c constraints.txt
+
+.PHONY: demo quickstart test check clean
+
+demo: $(VENV)/.user
+	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
+	    --steps 48000 --disturbed-episodes 10 --out runs/pong-$(STAMP)
+
+quickstart: $(VENV)/.user
+	$(BIN)/distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/cartpole-teacher-$(STAMP)
+	$(BIN)/distilrl distill --teacher runs/cartpole-teacher-$(STAMP) --env CartPole-v1 --student mlp:16 \
+	    --disturbed-episodes 20 --out runs/cartpole-$(STAMP)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.user: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[render,tensorboard]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	touch $@ $(VENV)/.user
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
