@@ -24,14 +24,42 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 TASKS = {
-    "CartPole-v1": ("cartpole-dqn-sb3.zip", 500.0, 21.0, 50_000, {
-        "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1_000, "gamma": 0.99, "target_update_interval": 10,
-        "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04,
-    }),
-    "Acrobot-v1": ("acrobot-dqn-sb3.zip", -76.1, -497.5, 100_000, {
-        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99, "target_update_interval": 250,
-        "train_freq": 4, "gradient_steps": -1, "exploration_fraction": 0.12, "exploration_final_eps": 0.1,
-    }),
+    "CartPole-v1": (
+        "cartpole-dqn-sb3.zip",
+        500.0,
+        21.0,
+        50_000,
+        {
+            "learning_rate": 2.3e-3,
+            "batch_size": 64,
+            "buffer_size": 100_000,
+            "learning_starts": 1_000,
+            "gamma": 0.99,
+            "target_update_interval": 10,
+            "train_freq": 256,
+            "gradient_steps": 128,
+            "exploration_fraction": 0.16,
+            "exploration_final_eps": 0.04,
+        },
+    ),
+    "Acrobot-v1": (
+        "acrobot-dqn-sb3.zip",
+        -76.1,
+        -497.5,
+        100_000,
+        {
+            "learning_rate": 6.3e-4,
+            "batch_size": 128,
+            "buffer_size": 50_000,
+            "learning_starts": 0,
+            "gamma": 0.99,
+            "target_update_interval": 250,
+            "train_freq": 4,
+            "gradient_steps": -1,
+            "exploration_fraction": 0.12,
+            "exploration_final_eps": 0.1,
+        },
+    ),
 }  # fmt: skip  (hyperparameters of rl-zoo3's dqn.yml, network 256-256)
 CAP_S = 60.0
 
@@ -105,7 +133,12 @@ def run(env_id: str, algorithm: str, seed: int, folder: Path) -> dict:
 
         def advance() -> int:
             nonlocal taken
-            dagger.train(1, rollout_round_min_episodes=3, rollout_round_min_timesteps=500, bc_train_kwargs={"progress_bar": False, "log_interval": 10**9})
+            dagger.train(
+                1,
+                rollout_round_min_episodes=3,
+                rollout_round_min_timesteps=500,
+                bc_train_kwargs={"progress_bar": False, "log_interval": 10**9},
+            )
             taken = len(dagger._all_demos) and sum(len(demo) for demo in dagger._all_demos)
             return taken
 

@@ -1,6 +1,6 @@
-"""Atari students: trains each and keeps its results. Usage: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
+"""Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
 
-Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+breakout-61k needs --teacher FILE of a Breakout teacher. Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
 """
 
 import platform
@@ -13,14 +13,34 @@ import torch
 from distilrl.checkpoints import write_json
 from distilrl.cli import main
 
-HERE = Path(__file__).parent
-PONG = ["--teacher", str(HERE.parent / "zoo" / "pong-dqn"), "--env", "PongNoFrameskip-v4"]
+HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine
+PONG = ["--teacher", "zoo/pong-dqn", "--env", "PongNoFrameskip-v4"]
 BREAKOUT = ["--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01", "--disturbed-episodes", "0"]
 RUNS = {
     # "under 2 minutes of training", with 40 episodes of each disturbance
     "pong-61k": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--disturbed-episodes", "40"],
-    "pong-61k-textbook": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "policy_distillation", "--disturbed-episodes", "0"],
-    "pong-61k-case-study": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "case_study", "--disturbed-episodes", "0"],
+    "pong-61k-textbook": [
+        *PONG,
+        "--student",
+        "cnn:16,16,16:64",
+        "--steps",
+        "48000",
+        "--recipe",
+        "policy_distillation",
+        "--disturbed-episodes",
+        "0",
+    ],
+    "pong-61k-case-study": [
+        *PONG,
+        "--student",
+        "cnn:16,16,16:64",
+        "--steps",
+        "48000",
+        "--recipe",
+        "case_study",
+        "--disturbed-episodes",
+        "0",
+    ],
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "500000", "--disturbed-episodes", "0"],
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--steps", "700000"],

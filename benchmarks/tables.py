@@ -18,7 +18,10 @@ def interval(part: dict) -> str:
 
 
 def atari() -> str:
-    rows = ["| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | verdict |", "|---|--:|--:|--:|--:|--:|--:|--:|---|"]
+    rows = [
+        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | verdict |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
     for path in sorted(RESULTS.glob("*/results.json")):
         r = json.loads(path.read_text())
         s = r["student"]
@@ -41,13 +44,18 @@ def vectors() -> str:
     groups = defaultdict(list)
     for row in lines("vectors.jsonl"):
         groups[row["env"], row["student"], row["params"]].append(row)
-    rows = ["| environment | student | parameters | seeds at parity | steps | seconds | return, each seed | teacher |", "|---|---|--:|--:|--:|--:|---|--:|"]
+    rows = [
+        "| environment | student | parameters | seeds at parity | steps | seconds | return, each seed | teacher |",
+        "|---|---|--:|--:|--:|--:|---|--:|",
+    ]
     for (env, student, params), runs in groups.items():
         there = [run for run in runs if run["parity_s"] is not None]
         steps = f"{median(run['parity_steps'] for run in there):,.0f}" if there else "-"
         seconds = f"{median(run['parity_s'] for run in there):.2f}" if there else "-"
         each = ", ".join(f"{run['return_mean']:.1f}" for run in runs)
-        rows.append(f"| {env} | `{student}` | {params} | {len(there)}/{len(runs)} | {steps} | {seconds} | {each} | {mean(r['teacher_return_mean'] for r in runs):.1f} |")
+        rows.append(
+            f"| {env} | `{student}` | {params} | {len(there)}/{len(runs)} | {steps} | {seconds} | {each} | {mean(r['teacher_return_mean'] for r in runs):.1f} |"
+        )
     return "\n".join(rows)
 
 

@@ -144,6 +144,7 @@ class _AleVecEnv(VecEnv):
             pixels=True,
             deterministic=sticky == 0.0,
             protocol={
+                "actions": [action.name for action in self._env.ale.get_action_set()],
                 "frame_skip": FRAMES_PER_STEP,
                 "sticky_actions": sticky,
                 "noop_max": 30,
