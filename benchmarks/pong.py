@@ -42,7 +42,7 @@ RUNS = {
         "0",
     ],
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
-    "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "500000", "--disturbed-episodes", "0"],
+    "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--steps", "700000"],
 }
 

@@ -28,7 +28,7 @@ def main(teachers: Path, out: Path) -> None:
             acceptance = evaluate.accept(teacher, evaluate.Play(env_id), episodes=100)
             for student in STUDENTS:
                 for seed in range(5):
-                    config = make_config("distil", env_id, student=student, seed=seed, check_every=250, check_episodes=50, env_steps=20_000)
+                    config = make_config("distil", env_id, student=student, seed=seed, check_every=250, check_episodes=50, env_steps=8_000)
                     trained = train(replace(config, stop_agreement=0.0), teacher, acceptance=acceptance)
                     parity = next((row for row in trained.history if row["score"] >= 0.99), {})
                     result = evaluate_policy(trained.network, env_id, episodes=100, threads=1)

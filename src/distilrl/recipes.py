@@ -16,11 +16,11 @@ def distil(*, pixels: bool) -> TrainConfig:
     """The best known way, and the default: sharpened KL on mixed data, drawn where the teacher's choice matters.
 
     KL of Rusu et al. 2016, its temperature found from the teacher's entropy; states drawn by value gap (VIPER, Bastani
-    et al. 2018); half of the environments driven by the student (DAgger, Ross et al. 2011); standardised inputs; the
+    et al. 2018); half of the environments driven by the student, with vectors soon all (DAgger, Ross et al. 2011); standardised inputs; the
     shipped weights are an average over training (Polyak & Juditsky 1992).
     """
-    shared = TrainConfig(recipe="distil", terms=(Term("forward_kl"),), gap_exponent=0.5, average=0.99, threads=1)
-    return _for_pixels(shared) if pixels else shared
+    shared = TrainConfig(recipe="distil", terms=(Term("forward_kl"),), gap_exponent=0.5, average=0.99)
+    return _for_pixels(shared) if pixels else _for_vectors(shared)
 
 
 def policy_distillation(*, pixels: bool) -> TrainConfig:
@@ -75,6 +75,12 @@ def dqn(*, pixels: bool) -> TrainConfig:
         n_step=3, env_steps=5_000_000, n_envs=64, updates=8, batch_size=256, learning_rate=2.5e-4, learning_starts=20_000,
         target_every=500, capacity=400_000, check_every=100_000, check_episodes=8, threads=2,
     )  # fmt: skip
+
+
+def _for_vectors(config: TrainConfig) -> TrainConfig:
+    """A high learning rate and data that becomes the student's own: tiny students of CartPole and Acrobot asked for both."""
+    behaviour = replace(config.behaviour, beta=Schedule(0.5, 0.0, 0.3))
+    return replace(config, learning_rate=1e-2, behaviour=behaviour, threads=1)
 
 
 def _for_pixels(config: TrainConfig) -> TrainConfig:

@@ -7,7 +7,6 @@ The network is recognised from the names and shapes of its tensors.
 
 import io
 import json
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -82,7 +81,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
 def _state_dict(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
         reason = str(error).strip().split("\n")[0]
         raise FileError(f"{path}: its member 'policy.pth' is not a plain state dict ({reason}): save the policy again.") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
