@@ -61,7 +61,8 @@ TASKS = {
         },
     ),
 }  # fmt: skip  (hyperparameters of rl-zoo3's dqn.yml, network 256-256)
-CAP_S = 60.0
+CAP_S = 40.0
+SEEDS = {"dagger": 3, "bc": 1, "dqn from scratch": 1}
 
 
 def returns(policy, env_id: str) -> float:
@@ -149,8 +150,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with Path(sys.argv[2]).open("w") as file:
         for env_id in TASKS:
-            for algorithm in ("dagger", "bc", "dqn from scratch"):
-                for seed in range(3):
+            for algorithm, seeds in SEEDS.items():
+                for seed in range(seeds):
                     row = {"env": env_id, "algorithm": algorithm, "seed": seed} | run(env_id, algorithm, seed, Path(sys.argv[1]))
                     print(json.dumps(row), file=file, flush=True)
                     print(row, flush=True)
