@@ -13,7 +13,7 @@ from conftest import SIGN, sign_network
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 
-SHORT = ["--steps", "1600", "--episodes", "20", "--disturbed-episodes", "5", "--threads", "1"]
+SHORT = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "5", "--threads", "1"]
 
 
 @pytest.fixture

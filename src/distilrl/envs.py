@@ -4,6 +4,7 @@ Rule: an environment that ends an episode is reset in the same step (`AutoresetM
 returned with ``terminated`` or ``truncated`` is the first one of the next episode, and no row of data ever spans two.
 """
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -191,6 +192,8 @@ class _GymVecEnv(VecEnv):
     def __init__(self, env_id: str, n_envs: int, pictures: bool) -> None:
         options: dict[str, Any] = {"render_mode": "rgb_array"} if pictures else {}
         spec = gymnasium.spec(env_id)
+        if pictures:
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory: it needs no screen and no message about it
         if pictures and "rgb_array" not in _render_modes(spec):
             raise EnvError(f"'{env_id}' cannot draw itself (it has no render mode 'rgb_array').")
         try:
