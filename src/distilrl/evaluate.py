@@ -5,7 +5,7 @@ import io
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,7 +158,7 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
 
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
     own = play(checked, how, seeds, tick=tick)
-    random = play(checked, Play(**{**asdict(how), "epsilon": 1.0, "keep_states": 0}), seeds)
+    random = play(checked, replace(how, epsilon=1.0, keep_states=0), seeds)
     rng = np.random.default_rng(0)
     gain = stats.bootstrap_interval(own.returns - random.returns, rng, clusters=own.fingerprints)
     better = gain[0] > 0
@@ -207,7 +207,7 @@ def compare(
         ``returns`` and ``disagreements`` of episodes.json.
     """
     looks = comparison.max_episodes // comparison.episodes
-    how = Play(**{**asdict(how), "keep_states": comparison.agreement_states})
+    how = replace(how, keep_states=comparison.agreement_states)
     ours: list[Episodes] = []
     theirs: list[Episodes] = []
     rng = np.random.default_rng(0)
@@ -241,32 +241,36 @@ def _agreement(teacher: Values, student: Values, teacher_states: NDArray[Any], s
     """Agreement on both kinds of states, plain and where the choice matters, and who picks what on the student's."""
     result: dict[str, Any] = {}
     for name, states in (("teacher_states", teacher_states), ("student_states", student_states)):
-        obs = torch.from_numpy(states).to(device)
-        with torch.no_grad():
-            by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
+        by_teacher, by_student = _both(teacher, student, states, device)
         result[name] = float(agree(student=by_student, teacher=by_teacher).float().mean())
-        result[f"{name}_where_it_matters"] = weighted_agreement(teacher, student, states, device)
+        result[f"{name}_where_it_matters"] = _weighted(by_teacher, by_student)
     actions = by_teacher.shape[1]
     table = torch.zeros(actions, actions, dtype=torch.int64)
-    table.index_put_((by_teacher.argmax(1), by_student.argmax(1)), torch.ones(len(obs), dtype=torch.int64), accumulate=True)
+    table.index_put_((by_teacher.argmax(1), by_student.argmax(1)), torch.ones(len(by_teacher), dtype=torch.int64), accumulate=True)
     result["table"] = table.tolist()
     return result
 
 
 def weighted_agreement(teacher: Values, student: Values, states: NDArray[Any], device: str) -> float:
     """Agreement on some states (K, *obs_shape), each weighted by the teacher's value gap: mistakes count where they matter."""
+    return _weighted(*_both(teacher, student, states, device))
+
+
+def _both(teacher: Values, student: Values, states: NDArray[Any], device: str) -> tuple[Tensor, Tensor]:
+    """What teacher and student say of some states (K, *obs_shape), each (K, A), on the CPU."""
     obs = torch.from_numpy(states).to(device)
     with torch.no_grad():
-        by_teacher, by_student = teacher(obs), student(obs)
+        return teacher(obs).cpu(), student(obs).cpu()
+
+
+def _weighted(by_teacher: Tensor, by_student: Tensor) -> float:
     gap = value_gap(by_teacher)
     return float((agree(student=by_student, teacher=by_teacher) * gap).sum() / gap.sum().clamp_min(1e-12))
 
 
 def _disagreements(teacher: Values, student: Values, states: NDArray[Any], device: str, most: int = 8) -> list[dict[str, Any]]:
     """The states visited by the student in which the two differ and the teacher's values differ most."""
-    obs = torch.from_numpy(states).to(device)
-    with torch.no_grad():
-        by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
+    by_teacher, by_student = _both(teacher, student, states, device)
     gap = value_gap(by_teacher)
     differ = torch.nonzero(~agree(student=by_student, teacher=by_teacher)).flatten()
     worst = differ[gap[differ].argsort(descending=True, stable=True)][:most]
@@ -293,13 +297,13 @@ def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, tick:
     """Returns under random actions and, where the environment is ALE's, sticky actions."""
     if episodes == 0:
         return {}
-    ways: dict[str, dict[str, float]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
+    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
     if make_vec_env(how.env_id, 1).info.pixels:
         ways["sticky_0.25"] = {"sticky": 0.25}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():
-        way = Play(**{**asdict(how), **change, "keep_states": 0})
+        way = replace(how, **change, keep_states=0)
         seeds = seeds_from(DISTURBED_SEEDS, episodes)
         both = {side: play(policy, way, seeds, tick=tick) for side, policy in (("teacher", teacher), ("student", student))}
         result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in both.items()}
