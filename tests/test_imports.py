@@ -14,11 +14,18 @@ ROWS = [
     {"collect", "evaluate"},
     {"config", "learner"},
     {"train", "recipes", "animate"},
-    {"distill", "report"},
+    {"distill", "inspection", "report"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs"}
+OPTIONAL = {
+    "tensorboard": "runs",
+    "wandb": "runs",
+    "pygame": "envs",
+    "onnx": "teachers",
+    "onnxruntime": "teachers",
+    "huggingface_hub": "teachers",
+}
 
 
 def modules():

@@ -6,8 +6,8 @@ import distilrl
 
 PUBLIC = {
     "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "Term", "TrainConfig", "Trained",
-    "__version__", "build", "distill", "distill_seeds", "evaluate_policy", "load_network", "load_teacher", "make_config",
+    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
+    "__version__", "build", "distill", "distill_seeds", "ensemble", "evaluate_policy", "inspect", "inspect_play", "load_network", "load_teacher", "make_config",
     "make_vec_env", "recipe", "save_network", "train", "train_teacher", "write_report",
 }  # fmt: skip
 

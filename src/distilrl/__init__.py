@@ -17,16 +17,18 @@ from distilrl.errors import (
     TeacherError,
 )
 from distilrl.evaluate import Comparison
+from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import Network, NetworkSpec, build
 from distilrl.objective import Schedule, Term
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
-from distilrl.teachers import Teacher, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.train import Trained, train
 
 __all__ = [
     "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "Term", "TrainConfig", "Trained",
-    "__version__", "build", "distill", "distill_seeds", "evaluate_policy", "load_network", "load_teacher", "make_config",
+    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
+    "__version__", "build", "distill", "distill_seeds", "ensemble", "evaluate_policy", "inspect",
+    "inspect_play", "load_network", "load_teacher", "make_config",
     "make_vec_env", "recipe", "save_network", "train", "train_teacher", "write_report",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distilrl.errors import FileError
 from distilrl.networks import Network, NetworkSpec
@@ -86,7 +86,7 @@ def save_network(folder: Path, network: Network, *, name: str = "student", kind:
         "weights": f"{name}.safetensors",
         "sha256": hashlib.sha256(weights).hexdigest(),
         "kind": kind,
-        "network": network.spec.to_json(),
+        "network": shipped.spec.to_json(),
         **meta,
     }
     write_bytes(folder / f"{name}.safetensors", weights)
@@ -111,13 +111,19 @@ def load_network(folder: Path) -> Stored:
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
     network = Network(NetworkSpec.from_json(data.get("network", {})))
-    load_weights(network, read_tensors(weights)[0], weights)
+    load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
     known = {"format", "version", "weights", "sha256", "kind", "network"}
     return Stored(network, str(data.get("kind", "q")), data["sha256"], {k: v for k, v in data.items() if k not in known})
 
 
-def load_weights(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str, *, describes: str = "its spec") -> None:
     """Copies tensors into a network after checking names, shapes, and that every number is finite.
+
+    Args:
+        network: where they go.
+        tensors: by the network's own names.
+        path: what to call the file in an error.
+        describes: what to call the network in an error.
 
     Raises:
         FileError: one does not fit; the message names the tensor.
@@ -125,10 +131,10 @@ def load_weights(network: Network, tensors: Mapping[str, Tensor], path: Path) ->
     wanted = network.state_dict()
     for name, target in wanted.items():
         if name not in tensors:
-            raise FileError(f"{path} lacks the tensor '{name}': it was not written for {network.spec.describe()}.")
+            raise FileError(f"{path} lacks the tensor '{name}': it was not written for {describes}.")
         if tensors[name].shape != target.shape:
             raise FileError(
-                f"Tensor '{name}' in {path} has shape {tuple(tensors[name].shape)}, but {network.spec.describe()} needs "
+                f"Tensor '{name}' in {path} has shape {tuple(tensors[name].shape)}, but {describes} needs "
                 f"{tuple(target.shape)}: the file and its spec do not belong together."
             )
         if not torch.isfinite(tensors[name].float()).all():

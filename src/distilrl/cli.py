@@ -22,20 +22,45 @@ from distilrl.config import TrainConfig
 from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import Comparison
+from distilrl.inspection import inspect, inspect_play
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
-from distilrl.teachers import load_teacher
+from distilrl.teachers import TeacherFile, load_teacher
 
 console = Console(stderr=True)
 RecipeName = Literal["distil", "policy_distillation", "case_study"]
 
 
 @dataclass(frozen=True)
-class Distill:
+class FileOptions:
+    """Answers to what a teacher's file may not say of itself."""
+
+    teacher_network: str | None = None
+    """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
+    activation: str | None = None
+    """Activation of the dense layers where the file does not hold it: relu, tanh or elu."""
+    normalizer: Path | None = None
+    """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
+    divisor: float | None = None
+    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
+    teacher_output: str | None = None
+    """Output of an ONNX graph that holds the action values, where there are several."""
+    kind: Literal["q", "logits"] | None = None
+    """What the file's outputs are; recognised where the library is."""
+
+    def file(self, path: str) -> TeacherFile:
+        """The file with these answers."""
+        normalizer = str(self.normalizer) if self.normalizer else None
+        return TeacherFile(path, self.teacher_network, self.activation, normalizer, self.divisor, self.teacher_output, self.kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(FileOptions):
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
-    teacher: Path | None = None
-    """Teacher: a folder in distilrl's format, a run folder, or a stable-baselines3 DQN zip."""
+    teacher: tuple[str, ...] = ()
+    """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or hf://owner/repository;
+    several are an ensemble."""
     env: str | None = None
     """Environment, e.g. PongNoFrameskip-v4, ALE/Breakout-v5, CartPole-v1."""
     student: str | None = None
@@ -78,9 +103,9 @@ class Distill:
         job, out = self._job()
         with Display() as tell:
             if self.seeds > 1:
-                results = distill_seeds(str(job.train.teacher), job, out, self.seeds, wandb=self.wandb, tell=tell)
+                results = distill_seeds(None, job, out, self.seeds, wandb=self.wandb, tell=tell)
             else:
-                results = distill(str(job.train.teacher), job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
+                results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
         _print_results(results)
         with console.status("writing the report"):
             print(write_report(out))
@@ -93,13 +118,13 @@ class Distill:
         if self.config is not None:
             return Job.from_json(RunFolder(self.config.parent).read_config()), self.out
         for name in ("teacher", "env", "student"):
-            if getattr(self, name) is None:
+            if not getattr(self, name):
                 raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
         changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device)}
         changes |= {"eval_epsilon": self.eval_epsilon}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}
-        config = make_config(self.recipe, str(self.env), teacher=str(self.teacher), **changes)
+        config = make_config(self.recipe, str(self.env), teacher=[self.file(path) for path in self.teacher], **changes)
         if self.behaviour is not None:
             config = replace(config, behaviour=replace(config.behaviour, name=self.behaviour))
         if config.behaviour.name == "teacher":
@@ -158,11 +183,40 @@ class TrainTeacher:
         return self.out, replace(config, **changes)
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Inspect(FileOptions):
+    """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
+
+    policy: Positional[str]
+    """Any teacher file or folder, a run folder, or hf://owner/repository."""
+    env: str | None = None
+    """Environment: adds the acceptance check, the score with random and with sticky actions, and warnings."""
+    episodes: int = 20
+    """Episodes of the check."""
+    threads: int = 2
+    """CPU threads."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> None:
+        """Inspects."""
+        torch.set_num_threads(self.threads)
+        teacher = load_teacher(self.file(self.policy))
+        facts = inspect(teacher)
+        if self.env is not None:
+            with Display() as tell:
+                facts["play"] = inspect_play(teacher, self.env, episodes=self.episodes, threads=self.threads, tell=tell)
+        if self.json:
+            print(json.dumps(facts))
+        else:
+            _print_facts(facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(FileOptions):
     """Play greedy full episodes and print the return with its interval."""
 
-    policy: Positional[Path]
+    policy: Positional[str]
     """Any teacher file or folder, or a run folder."""
     env: str
     """Environment."""
@@ -180,7 +234,7 @@ class Evaluate:
     def run(self) -> None:
         """Evaluates."""
         torch.set_num_threads(self.threads)
-        policy = load_teacher(self.policy)
+        policy = load_teacher(self.file(self.policy))
         with Display() as tell:
             result = evaluate_policy(
                 policy, self.env, episodes=self.episodes, epsilon=self.epsilon, sticky=self.sticky, threads=self.threads, tell=tell
@@ -191,7 +245,7 @@ class Evaluate:
         low, high = result["return_ci95"]
         print(
             f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
-            f"({result['distinct_episodes']} distinct), {result['params']:,} parameters"
+            f"({result['distinct_episodes']} distinct)" + (f", {result['params']:,} parameters" if result["params"] else "")
         )
 
 
@@ -232,6 +286,7 @@ Command = (
     Annotated[Distill, subcommand("distill")]
     | Annotated[TrainTeacher, subcommand("train-teacher")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Inspect, subcommand("inspect")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Watch, subcommand("watch")]
 )
@@ -271,7 +326,7 @@ class Display:
         acceptance = numbers["acceptance"]
         low, high = acceptance["return_ci95"]
         console.print(
-            f"teacher: {numbers['format']}, {numbers['params']:,} parameters, return {acceptance['return_mean']:.2f} "
+            f"teacher: {numbers['format']}, {_number(numbers['params'])} parameters, return {acceptance['return_mean']:.2f} "
             f"[{low:.2f}, {high:.2f}] over {acceptance['episodes']} episodes; random play {acceptance['random_return_mean']:.2f}"
         )
         self._what = "check"
@@ -306,6 +361,28 @@ class Display:
             self._play = None
 
 
+def _print_facts(facts: dict[str, Any]) -> None:
+    """What `Inspect` prints."""
+    play = facts.pop("play", None)
+    layers, not_executed = facts.pop("layers"), facts.pop("not_executed", [])
+    table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value not in (None, {}, ""):
+            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else escape(str(value)))
+    for one in layers:
+        table.add_row("", f"{one['name']} {tuple(one['shape'])}")
+    table.add_row("not executed", escape(", ".join(not_executed)) or "nothing in it would have needed executing")
+    rows = {"random play": {"return_mean": play["random_return_mean"]}, "greedy": play, **play["disturbed"]} if play else {}
+    for name, result in rows.items():
+        interval = f" [{result['return_ci95'][0]:.2f}, {result['return_ci95'][1]:.2f}]" if "return_ci95" in result else ""
+        table.add_row(f"return, {name}", f"{result['return_mean']:.2f}{interval}")
+    Console().print(table)
+    for warning in play["warnings"] if play else []:
+        console.print(f"[yellow]{escape(warning)}[/]")
+
+
 def _print_results(results: dict[str, Any]) -> None:
     """The short table."""
     verdict = results["verdict"]
@@ -318,7 +395,7 @@ def _print_results(results: dict[str, Any]) -> None:
             one = results[side]
             table.add_row(
                 side, f"{one['return_mean']:.2f}", f"{one['return_ci95'][0]:.2f} … {one['return_ci95'][1]:.2f}",
-                f"{one['params']:,}", f"{one['macs']:,}", f"{one['latency_us']:.0f}",
+                _number(one["params"]), _number(one["macs"]), f"{one['latency_us']:.0f}",
             )  # fmt: skip
         console.print(table)
         console.print(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
@@ -327,6 +404,10 @@ def _print_results(results: dict[str, Any]) -> None:
         f"verdict: [{color} bold]{verdict['result']}[/] (student - teacher {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
         f"margin {verdict['margin']:.2f})"
     )
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
 
 
 def _checked(device: str) -> str:

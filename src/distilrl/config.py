@@ -6,6 +6,7 @@ from typing import Any
 from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
 from distilrl.objective import Schedule, Term
+from distilrl.teachers import TeacherFile
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class TrainConfig:
     """Environment."""
     student: str = "mlp:64,64"
     """Student spec."""
-    teacher: str | None = None
-    """File or folder of the teacher; None: no teacher."""
+    teacher: tuple[TeacherFile, ...] = ()
+    """Files of the teachers; several are an ensemble, none where there is no teacher or it is not from a file."""
     seed: int = 0
     """Seed of every random draw of training."""
     terms: tuple[Term, ...] = (Term("forward_kl"),)
@@ -112,7 +113,8 @@ class TrainConfig:
         data = dict(data)
         terms = tuple(_read(Term, item, "terms", weight=Schedule) for item in data.pop("terms", ()))
         behaviour = _read(Behaviour, data.pop("behaviour", {}), "behaviour", beta=Schedule, epsilon=Schedule)
-        config: TrainConfig = _read(cls, data | {"terms": terms, "behaviour": behaviour}, "the configuration")
+        teacher = tuple(TeacherFile.from_json(item) for item in data.pop("teacher", ()))
+        config: TrainConfig = _read(cls, data | {"terms": terms, "behaviour": behaviour, "teacher": teacher}, "the configuration")
         return config
 
 

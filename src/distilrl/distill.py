@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,24 @@ from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, make_vec_env
 from distilrl.errors import FileError, ResumeError, SpecError
-from distilrl.evaluate import VERDICT_SEEDS, Comparison, Play, Tell, accept, compare, latency_us, play, seeds_from, size, ticker
+from distilrl.evaluate import (
+    VERDICT_SEEDS,
+    Comparison,
+    Play,
+    Tell,
+    accept,
+    compare,
+    latency_us,
+    load_teachers,
+    play,
+    seeds_from,
+    size,
+    ticker,
+)  # fmt: skip
 from distilrl.networks import NetworkSpec
 from distilrl.recipes import recipe
 from distilrl.runs import RunFolder
-from distilrl.teachers import Teacher, load_teacher
+from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, silent, train
 
 
@@ -55,23 +69,26 @@ def describe_env(env_id: str) -> EnvInfo:
     return envs.info
 
 
-def make_config(name: str, env_id: str, *, teacher: str | None = None, **changes: Any) -> TrainConfig:
-    """A recipe's configuration for an environment, with some of its fields changed.
+def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (), **changes: Any) -> TrainConfig:
+    """A recipe's configuration for an environment, with some of its fields changed; ``teacher`` is only noted down.
 
     Raises:
         SpecError: unknown recipe or a value that means nothing.
     """
     config = recipe(name, pixels=describe_env(env_id).pixels)
-    return replace(config, env_id=env_id, teacher=teacher, **changes)
+    if isinstance(teacher, str | Path):
+        teacher = TeacherFile(str(teacher))
+    files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
+    return replace(config, env_id=env_id, teacher=files, **changes)
 
 
 def distill(
-    teacher: Teacher | str | Path, job: Job, out: str | Path, *, resume: bool = False, wandb: bool = False, tell: Tell | None = None
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, *, resume: bool = False, wandb: bool = False, tell: Tell | None = None
 ) -> dict[str, Any]:
     """Distils a teacher into a student and proves what became of the score.
 
     Args:
-        teacher: a teacher, or the file or folder that it is read from.
+        teacher: a teacher, or the file or folder that it is read from; None: what the job names.
         job: what to do.
         out: run folder.
         resume: continue the run in ``out``.
@@ -86,7 +103,7 @@ def distill(
     """
     config = job.train
     tell = tell or silent
-    teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    teacher = _teacher(teacher, config)
     info = describe_env(config.env_id)
     teacher.check_fits(info)
     NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
@@ -105,6 +122,16 @@ def distill(
     return results
 
 
+def _teacher(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:
+    """The teacher itself, from wherever it is named."""
+    if isinstance(teacher, Teacher):
+        return teacher
+    files = config.teacher if teacher is None else (TeacherFile(str(teacher)),)
+    if not files:
+        raise SpecError("There is no teacher: name its file.")
+    return load_teachers(files, config.env_id)
+
+
 def _acceptance(teacher: Teacher, job: Job, folder: RunFolder, tell: Tell) -> dict[str, Any]:
     """The acceptance check, made once per run and kept in teacher.json."""
     if folder.teacher.is_file():
@@ -120,7 +147,8 @@ def _acceptance(teacher: Teacher, job: Job, folder: RunFolder, tell: Tell) -> di
         "sha256": teacher.digest,
         "format": teacher.format,
         "kind": teacher.kind,
-        "network": teacher.network.spec.to_json(),
+        "network": teacher.name,
+        "meta": teacher.meta,
         "params": teacher.params,
         "acceptance": acceptance,
     }
@@ -151,7 +179,7 @@ def _results(
         "temperature": trained.temperature,
         "teacher": {
             "format": teacher.format,
-            **size(teacher.network),
+            **teacher.size(),
             **parts["teacher"],
             "latency_us": latency_us(teacher.action_values, info.obs_shape, info.obs_dtype),
         },
@@ -169,7 +197,7 @@ def _results(
 
 
 def distill_seeds(
-    teacher: Teacher | str | Path, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, tell: Tell | None = None
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, tell: Tell | None = None
 ) -> dict[str, Any]:
     """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
 
@@ -278,5 +306,5 @@ def evaluate_policy(
     values = policy.action_values if isinstance(policy, Teacher) else policy
     how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
     games = play(values, how, seeds_from(VERDICT_SEEDS, episodes), tick=ticker(tell) if tell else None)
-    spec = (policy.network if isinstance(policy, Teacher) else policy).spec
-    return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": spec.params}
+    params = policy.params if isinstance(policy, Teacher) else policy.spec.params
+    return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": params}

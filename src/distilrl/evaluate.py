@@ -19,7 +19,7 @@ from distilrl.envs import VecEnv, make_vec_env
 from distilrl.errors import SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
-from distilrl.teachers import Teacher
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 
 Values = Callable[[Tensor], Tensor]
 Tick = Callable[[int, int, float], None]
@@ -126,6 +126,24 @@ def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, 
         random = rng.random(n_envs) < epsilon
         actions[random] = rng.integers(0, n_actions, int(random.sum()))
     return actions
+
+
+def load_teachers(files: Sequence[TeacherFile], env_id: str) -> Teacher:
+    """The teacher of these files; several are an ensemble, whose temperatures are found on states of random play.
+
+    Raises:
+        DistilError: a file cannot be read, or the teachers do not fit each other or the environment.
+    """
+    teachers = [load_teacher(file) for file in files]
+    if len(teachers) == 1:
+        return teachers[0]
+    random = Play(env_id, epsilon=1.0, keep_states=512)
+    states = play(teachers[0].action_values, random, seeds_from(ACCEPT_SEEDS, 8)).states
+    for teacher in teachers:
+        envs = make_vec_env(env_id, 1)
+        envs.close()
+        teacher.check_fits(envs.info)
+    return ensemble(teachers, torch.from_numpy(states))
 
 
 def ticker(tell: Tell) -> Tick:

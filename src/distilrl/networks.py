@@ -6,7 +6,7 @@ it was trained with lives in its first layer, so that the file that ships needs 
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -29,29 +29,45 @@ class NetworkSpec:
     """Number of discrete actions A."""
     convs: tuple[tuple[int, int, int], ...] = ()
     """Convolutions as (channels, kernel, stride), no padding; empty for an MLP."""
+    blocks: tuple[int, ...] = ()
+    """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution, max-pooling of
+    stride 2 and two residual blocks; instead of ``convs``."""
     hidden: tuple[int, ...] = ()
     """Widths of the dense layers before the head; empty for a linear head."""
     activation: str = "relu"
     """Name of the activation: relu, tanh or elu."""
+    dueling: bool = False
+    """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it ships."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        if min((self.n_actions, *self.obs_shape, *self.hidden, *(n for c in self.convs for n in c)), default=0) < 1:
+        if min((self.n_actions, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
-        if self.convs and len(self.obs_shape) != 3:
+        if self.convs and self.blocks:
+            raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
+        if (self.convs or self.blocks) and len(self.obs_shape) != 3:
             raise SpecError(
                 f"A convolutional network needs (C, H, W) observations, but these have shape {self.obs_shape}: "
                 "use an mlp spec such as mlp:64,64."
             )
         self.conv_shapes()
 
+    @property
+    def features(self) -> int:
+        """Number of inputs of the first dense layer."""
+        shapes = self.conv_shapes()
+        return math.prod(shapes[-1] if shapes else self.obs_shape)
+
     def conv_shapes(self) -> list[tuple[int, int, int]]:
-        """Shape (C, H, W) after each convolution."""
+        """Shape (C, H, W) after each convolution, or after each stage of a residual network."""
         shapes: list[tuple[int, int, int]] = []
-        if not self.convs:
+        if not self.convs and not self.blocks:
             return shapes
         _, height, width = self.obs_shape
+        for channels in self.blocks:
+            height, width = (height + 1) // 2, (width + 1) // 2
+            shapes.append((channels, height, width))
         for channels, kernel, stride in self.convs:
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if height < 1 or width < 1:
@@ -65,6 +81,8 @@ class NetworkSpec:
     def describe(self) -> str:
         """The spec in the words of the command line, for example ``cnn:16,16,16:64``."""
         dense = ",".join(map(str, self.hidden))
+        if self.blocks:
+            return f"resnet:{','.join(map(str, self.blocks))}:{dense}"
         if not self.convs:
             return f"mlp:{dense}"
         nature = [c[1:] for c in self.convs] == list(NATURE_KERNELS[: len(self.convs)])
@@ -83,8 +101,10 @@ class NetworkSpec:
                 obs_shape=tuple(int(n) for n in data["obs_shape"]),
                 n_actions=int(data["n_actions"]),
                 convs=tuple((int(c), int(k), int(s)) for c, k, s in data.get("convs", ())),
+                blocks=tuple(int(n) for n in data.get("blocks", ())),
                 hidden=tuple(int(n) for n in data.get("hidden", ())),
                 activation=str(data.get("activation", "relu")),
+                dueling=bool(data.get("dueling", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and n_actions.") from None
@@ -94,7 +114,7 @@ class NetworkSpec:
         """Reads a student spec of the command line.
 
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
-        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out).
+        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``.
 
         Raises:
             SpecError: the text is none of these, or does not fit the observations.
@@ -104,11 +124,14 @@ class NetworkSpec:
             return cls(obs_shape, n_actions, hidden=_integers(mlp[1]))
         if mlp:
             raise SpecError(f"'{text}' is for vectors, but observations have shape {obs_shape}: use e.g. cnn:16,16,16:64.")
+        resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
+        if resnet:
+            return cls(obs_shape, n_actions, blocks=_integers(resnet[1]), hidden=_integers(resnet[2]))
         cnn = re.fullmatch(r"cnn:(\d+(?:k\d+s\d+)?(?:,\d+(?:k\d+s\d+)?)*):(\d+(?:,\d+)*)?", text)
         if not cnn:
             raise SpecError(
                 f"'{text}' is no student spec: write mlp:64,64 (or mlp: for a linear student) for vectors, "
-                "cnn:16,16,16:64 or cnn:8k8s4,8k4s2,8k3s2:32 for pixels."
+                "cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32 or resnet:16,32,32:256 for pixels."
             )
         layers = cnn[1].split(",")
         if len(layers) > len(NATURE_KERNELS) and any("k" not in layer for layer in layers[len(NATURE_KERNELS) :]):
@@ -133,11 +156,15 @@ class NetworkSpec:
         """(fan in, outputs, positions) of each layer."""
         layers = []
         channels = self.obs_shape[0]
-        for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=True):
+        for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=bool(self.convs)):
             layers.append((channels * kernel * kernel, out, height * width))
             channels = out
-        features = math.prod(self.conv_shapes()[-1] if self.convs else self.obs_shape)
-        for out in (*self.hidden, self.n_actions):
+        before = self.obs_shape[1:]
+        for out, (_, height, width) in zip(self.blocks, self.conv_shapes(), strict=bool(self.blocks)):
+            layers += [(channels * 9, out, math.prod(before)), *[(out * 9, out, height * width)] * 4]
+            channels, before = out, (height, width)
+        features = self.features
+        for out in (*self.hidden, self.n_actions + self.dueling):
             layers.append((features, out, 1))
             features = out
         return layers
@@ -145,6 +172,38 @@ class NetworkSpec:
 
 def _integers(text: str | None) -> tuple[int, ...]:
     return tuple(int(n) for n in text.split(",")) if text else ()
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), the convolutions 3x3 and padded (He et al. 2016, in IMPALA's order)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv0, self.conv1 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return cast("Tensor", x + self.conv1(F.relu(self.conv0(F.relu(x)))))
+
+
+class Dueling(nn.Module):
+    """V + A − mean A (Wang et al. 2016, eq. 9), V and A linear in the same features."""
+
+    def __init__(self, features: int, n_actions: int) -> None:
+        super().__init__()
+        self.value, self.advantage = nn.Linear(features, 1), nn.Linear(features, n_actions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) to action values (B, A)."""
+        return F.linear(x, *self.plain())
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the linear layer that is the same function."""
+        value, advantage = self.value, self.advantage
+        return (
+            value.weight + advantage.weight - advantage.weight.mean(0),
+            value.bias + advantage.bias - advantage.bias.mean(),
+        )
 
 
 class Network(nn.Module):
@@ -166,28 +225,45 @@ class Network(nn.Module):
         for out, kernel, stride in spec.convs:
             layers += [nn.Conv2d(channels, out, kernel, stride), activation()]
             channels = out
-        features = math.prod(spec.conv_shapes()[-1] if spec.convs else spec.obs_shape)
+        for out in spec.blocks:
+            layers += [nn.Conv2d(channels, out, 3, padding=1), nn.MaxPool2d(3, 2, padding=1), ResidualBlock(out), ResidualBlock(out)]
+            channels = out
+        if spec.blocks:
+            layers.append(activation())
+        features = spec.features
         if len(spec.obs_shape) > 1:
             layers.append(nn.Flatten())
         for width in spec.hidden:
             layers += [nn.Linear(features, width), activation()]
             features = width
-        layers.append(nn.Linear(features, spec.n_actions))
+        layers.append(Dueling(features, spec.n_actions) if spec.dueling else nn.Linear(features, spec.n_actions))
         self.layers = nn.Sequential(*layers)
         self._first_index = 1 if isinstance(layers[0], nn.Flatten) else 0
         shape = (1,) if len(spec.obs_shape) > 1 else spec.obs_shape  # one statistic for pixels, one per feature for vectors
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
-        if spec.convs:
+        if spec.convs or spec.blocks:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
-        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for pixels, (D,) for vectors."""
+        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for pixels, (D,) for vectors.
+
+        A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros.
+        """
+        if self.spec.blocks:
+            mean, scale = torch.zeros_like(mean), (mean.square() + scale.square().reciprocal()).rsqrt()
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
 
     def fold(self) -> None:
-        """Moves the standardisation into the first layer's weights: the same function, of raw observations."""
+        """Moves what only training needs, standardisation and dueling head, into plain layers: the same function of raw observations."""
+        if self.spec.dueling:
+            head = cast("Dueling", self.layers[-1])
+            weight, bias = (t.detach() for t in head.plain())
+            self.layers[-1] = plain = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+            plain.load_state_dict({"weight": weight, "bias": bias})
+            plain.requires_grad_(head.value.weight.requires_grad)
+            self.spec = replace(self.spec, dueling=False)
         first = self._first()
         with torch.no_grad():
             weight, bias = self._folded(first)
@@ -198,10 +274,9 @@ class Network(nn.Module):
 
     def scale_head(self, factor: float) -> None:
         """Multiplies the outputs by a constant, in the head's weights."""
-        head = cast("nn.Linear", self.layers[-1])
         with torch.no_grad():
-            head.weight.mul_(factor)
-            head.bias.mul_(factor)
+            for parameter in self.layers[-1].parameters():
+                parameter.mul_(factor)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values (B, A) of observations (B, *obs_shape) of any number type."""
@@ -209,7 +284,7 @@ class Network(nn.Module):
         weight, bias = self._folded(first)
         if isinstance(first, nn.Conv2d):
             x = obs.to(torch.float32, memory_format=torch.channels_last)
-            x = F.conv2d(x, weight, bias, first.stride)
+            x = F.conv2d(x, weight, bias, first.stride, cast("tuple[int, int]", first.padding))
         else:
             x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
         for layer in list(self.layers)[self._first_index + 1 :]:
@@ -232,11 +307,13 @@ def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Networ
     """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0."""
     network = Network(spec)
     gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
-    linears = [m for m in network.layers if isinstance(m, nn.Conv2d | nn.Linear)]
+    head = set(network.layers[-1].modules())
     with torch.no_grad():
-        for module in linears:
+        for module in network.layers.modules():
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                continue
             fan_in = module.weight[0].numel()
-            std = (gain if module is not linears[-1] else 0.1) / math.sqrt(fan_in)
+            std = (gain if module not in head else 0.1) / math.sqrt(fan_in)
             module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
             cast("Tensor", module.bias).zero_()
     return network
@@ -245,3 +322,22 @@ def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Networ
 def count_bytes(network: nn.Module) -> int:
     """Bytes of the network's parameters."""
     return sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
+    """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of PyTorch's."""
+    if isinstance(network, Network):
+        return network.spec.macs
+    total = 0
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = cast("Tensor", module.weight)
+        total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32))
+    for hook in hooks:
+        hook.remove()
+    return total or None

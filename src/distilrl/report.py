@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from distilrl import animate
 from distilrl.checkpoints import load_network, read_json, write_bytes
 from distilrl.errors import DistilError, FileError
-from distilrl.evaluate import Values
+from distilrl.evaluate import Values, load_teachers
 from distilrl.runs import RunFolder, read_metrics
-from distilrl.teachers import load_teacher
+from distilrl.teachers import TeacherFile
 
 TEACHER, STUDENT, FAINT = "#4a4a4a", "#1769aa", "#b8b8b8"
 SENTENCES = {
@@ -66,7 +66,7 @@ def _parts(kind: str, folder: RunFolder, results: dict[str, Any]) -> dict[str, A
             "table": _table(results["agreement"]["table"], names),
             "disagreements": episodes["disagreements"],
             "names": names,
-            "smaller": results["teacher"]["params"] / results["student"]["params"],
+            "smaller": (results["teacher"]["params"] or 0) / results["student"]["params"],
             "faster": results["teacher"]["latency_us"] / results["student"]["latency_us"],
         }
     return parts
@@ -97,7 +97,7 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
     train = folder.read_config()["train"]
     policies: dict[str, Values] = {}
     if train["teacher"]:
-        policies["teacher"] = load_teacher(train["teacher"]).action_values
+        policies["teacher"] = load_teachers([TeacherFile.from_json(file) for file in train["teacher"]], train["env_id"]).action_values
     policies["student" if train["teacher"] else "policy"] = load_network(folder.student).network
     return animate.side_by_side(policies, train["env_id"], steps=steps, every=every)
 

@@ -1,0 +1,76 @@
+"""Policies of the Hugging Face Hub: ``hf://owner/repository[@revision][/file]``. Needs the extra ``hub``."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distilrl.errors import ExtraError, FileError
+from distilrl.teachers.archive import MAX_BYTES
+from distilrl.teachers.source import TeacherFile
+
+SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
+NORMALIZER = "vec_normalize.pkl"
+
+
+def is_hub(path: str) -> bool:
+    """Whether a path names a repository of the Hub."""
+    return path.startswith("hf://")
+
+
+def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
+    """Downloads a policy, or finds it in the cache when offline (``HF_HUB_OFFLINE=1``).
+
+    A VecNormalize pickle beside a stable-baselines3 zip is used unless another is named.
+
+    Returns:
+        The file on this machine, and the commit that it came from.
+
+    Raises:
+        ExtraError: huggingface_hub is not installed.
+        FileError: the id is malformed, unknown, or the repository holds no policy.
+    """
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/([\w .-]+\.\w+))?", file.path)
+    if not match:
+        raise FileError(f"'{file.path}' is no id of the Hub: write hf://owner/repository, optionally with @revision and /file.")
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+    except ImportError:
+        raise ExtraError("huggingface_hub", "hub", f"Reading {file.path}") from None
+    repository, revision, name = match[1], match[2], match[3]
+    try:
+        names, commit = _contents(huggingface_hub, repository, revision)
+        chosen = name or _choose(names, file.path)
+        local = Path(huggingface_hub.hf_hub_download(repository, chosen, revision=revision))
+        normalizer = file.normalizer
+        if normalizer is None and chosen.endswith(".zip") and NORMALIZER in names:
+            normalizer = str(huggingface_hub.hf_hub_download(repository, NORMALIZER, revision=revision))
+    except FileError:
+        raise
+    except Exception as error:  # network, cache and repository errors are of many kinds
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0][:160].rstrip(". ")
+        raise FileError(f"{file.path} cannot be had from the Hub ({reason}): check the id and the network.") from None
+    return replace(file, path=str(local), normalizer=normalizer), commit or ""
+
+
+def _contents(hub: Any, repository: str, revision: str | None) -> tuple[list[str], str | None]:
+    """Names of a repository's files and its commit; from the cache when offline."""
+    if hub.constants.HF_HUB_OFFLINE:
+        patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
+        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+        return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()], folder.name
+    info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
+    sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
+    return [name for name, size in sizes.items() if size <= MAX_BYTES], info.sha
+
+
+def _choose(names: list[str], label: str) -> str:
+    """The one policy among a repository's files."""
+    for suffix in SUFFIXES:
+        found = [n for n in names if n.endswith(suffix) and "/" not in n and "replay" not in n]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise FileError(f"{label} holds several policies ({', '.join(sorted(found))[:160]}): name one as {label}/FILE.")
+    raise FileError(f"{label} holds no policy ({', '.join(SUFFIXES)}): look at its files.")

@@ -1,0 +1,250 @@
+"""ONNX graphs through onnxruntime: teachers of Keras, TensorFlow, JAX, PaddlePaddle and whatever else can write one.
+
+A graph is data, but it can ask for custom code, for files beside it, and for endless loops or memory: all of these are refused
+before onnxruntime sees it. Needs the extra ``onnx``.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distilrl.checkpoints import digest
+from distilrl.errors import ExtraError, FileError
+from distilrl.teachers.archive import MAX_BYTES
+from distilrl.teachers.source import TeacherFile
+from distilrl.teachers.teacher import Kind, Teacher
+
+DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+LOOPS = {"Loop", "Scan", "SequenceMap"}
+DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(float16)": np.float16,
+}
+VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "policy_logits")
+
+
+class OnnxPolicy(nn.Module):
+    """One input, one output of a graph, as raw observations to action values on the CPU."""
+
+    def __init__(self, session: Any, shape: tuple[Any, ...], dtype: type[np.generic], output: str, divisor: float) -> None:
+        """Wraps a session.
+
+        Args:
+            session: of onnxruntime.
+            shape: the graph's input shape, its batch dimension first; a string or None where a size is free.
+            dtype: the graph's input type.
+            output: name of the output to read.
+            divisor: pixels are divided by it.
+        """
+        super().__init__()
+        self.session, self.dtype, self.output, self.divisor = session, dtype, output, divisor
+        self.input = session.get_inputs()[0].name
+        self.batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
+        self.last = len(shape) == 4 and _channels_last(shape)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Raw observations (B, *obs_shape) to action values (B, A)."""
+        array = obs.detach().cpu().numpy()
+        if self.last:
+            array = array.transpose(0, 2, 3, 1)
+        array = array.astype(self.dtype) / self.dtype(self.divisor) if self.divisor != 1.0 else array.astype(self.dtype)
+        parts = [self._run(part) for part in self._parts(np.ascontiguousarray(array))]
+        return torch.from_numpy(np.concatenate(parts)[: len(obs)].astype(np.float32)).to(obs.device)
+
+    def _parts(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """The whole batch, or batches of the fixed size, the last one filled up with zeros."""
+        if self.batch is None:
+            return [array]
+        missing = -len(array) % self.batch
+        array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        return np.split(array, len(array) // self.batch)
+
+    def _run(self, part: NDArray[Any]) -> NDArray[Any]:
+        values: NDArray[Any] = self.session.run([self.output], {self.input: part})[0]
+        return values
+
+
+def load(file: TeacherFile) -> Teacher:
+    """Reads a graph with one observation input.
+
+    Raises:
+        ExtraError: onnx or onnxruntime is not installed.
+        FileError: damaged, hostile, or its input or output cannot be told.
+    """
+    file.check_options("divisor", "output", "kind")
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ExtraError(error.name or "onnxruntime", "onnx", f"Reading {file.path}") from None
+    path = Path(file.path)
+    model = _read(onnx, path)
+    params = _check(onnx, model, path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
+        raise FileError(f"{path} cannot be run by onnxruntime ({_first(error)}): export it again.") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise FileError(
+            f"{path} has {len(inputs)} inputs ({_names(inputs)}): only policies that see one observation at a time can be distilled."
+        )
+    shape, dtype = tuple(inputs[0].shape), DTYPES.get(inputs[0].type)
+    if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
+        raise FileError(
+            f"{path} takes {inputs[0].type} of shape {shape}: a batch of vectors or pictures of fixed size is needed, of floats or bytes."
+        )
+    divisor = _divisor(file, onnx, model, len(shape), dtype)
+    obs_shape = (shape[3], shape[1], shape[2]) if len(shape) == 4 and _channels_last(shape) else shape[1:]
+    output, n_actions = _output(file, session, shape, dtype, divisor)
+    kind: Kind = "logits" if (file.kind or ("logits" if "logit" in output else "q")) == "logits" else "q"
+    meta: dict[str, Any] = {
+        "library": "ONNX",
+        "algorithm": None,
+        "version": ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "input": f"{inputs[0].name} {shape} {inputs[0].type}",
+        "output": output,
+        "pixels_divided_by": divisor,
+        "not_executed": [],
+    }
+    policy = OnnxPolicy(session, shape, dtype, output, divisor)
+    return Teacher(policy, kind, f"ONNX {meta['producer']}".strip(), str(path), digest(path), meta, obs_shape, n_actions, params)
+
+
+def _read(onnx: Any, path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        raise FileError(f"{path} is larger than a policy can be: give a graph of the network alone.")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf raises what it likes for bytes that are no graph
+        raise FileError(f"{path} is not a readable ONNX file ({_first(error)}): export it again.") from None
+    if not model.graph.input or not model.graph.output:
+        raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
+    return model
+
+
+def _check(onnx: Any, model: Any, path: Path) -> int:
+    """Refuses what could run code, leave the folder, loop, or fill memory; returns the number of parameters."""
+    params = 0
+    for graph in _graphs(model):
+        for node in getattr(graph, "node", ()):
+            own = {f.domain for f in model.functions}
+            if node.domain not in DOMAINS | own:
+                raise FileError(
+                    f"{path} uses the custom operator {node.domain}.{node.op_type}, which is code: export it with standard operators."
+                )
+            if node.op_type in LOOPS:
+                raise FileError(f"{path} uses the operator {node.op_type}, which may never end: export the policy without loops.")
+        for tensor in _tensors(graph):
+            params += math.prod(tensor.dims)
+            if math.prod(tensor.dims) > MAX_BYTES // 4:
+                raise FileError(f"Tensor '{tensor.name}' in {path} claims shape {tuple(tensor.dims)}, more than a policy can need.")
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                _check_external({e.key: e.value for e in tensor.external_data}.get("location", ""), path)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # its C++ side raises several kinds
+        raise FileError(f"{path} is not a sound ONNX graph ({_first(error)}): export it again.") from None
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if math.prod(sizes) > MAX_BYTES // 4:
+            raise FileError(f"Tensor '{value.name}' in {path} would have shape {tuple(sizes)}, more than a policy can need.")
+    return params
+
+
+def _check_external(location: str, path: Path) -> None:
+    """External data must lie in the graph's own folder."""
+    folder = path.resolve().parent
+    target = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise FileError(f"{path} wants to read '{location[:80]}', outside its own folder: export it with its weights inside.")
+    if not target.is_file():
+        raise FileError(f"{path} keeps its weights in '{location[:80]}', which is not beside it: copy that file too.")
+    if target.stat().st_size > MAX_BYTES:
+        raise FileError(f"{target} is larger than a policy can be: give a graph of the network alone.")
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph, its functions, and the graphs inside their nodes."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += list(attribute.graphs)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Initialisers, and tensors held by nodes."""
+    yield from getattr(graph, "initializer", ())
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np.generic]) -> float:
+    """What pixels are divided by before the graph sees them: 1 where it takes bytes or divides by 255 itself."""
+    if rank != 4:
+        if file.divisor is not None:
+            raise FileError(f"{file.path} reads vectors, which are not divided: leave the divisor out.")
+        return 1.0
+    if file.divisor is not None or dtype is np.uint8:
+        return file.divisor or 1.0
+    scalars = [t for graph in _graphs(model) for t in _tensors(graph) if math.prod(t.dims) == 1 and t.data_type in (1, 10, 11)]
+    if any(
+        min(abs(v - 255.0), abs(v - 1 / 255)) < 1e-4 * v for t in scalars if (v := float(onnx.numpy_helper.to_array(t).reshape(-1)[0])) > 0
+    ):
+        return 1.0
+    raise FileError(f"{file.path} takes pixels as floats and does not say of what range: say --divisor 255, or --divisor 1 for raw pixels.")
+
+
+def _output(file: TeacherFile, session: Any, shape: tuple[Any, ...], dtype: type[np.generic], divisor: float) -> tuple[str, int]:
+    """Name of the output with action values, and the number of actions, found by running the graph on zeros."""
+    batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 2
+    zeros = np.zeros((batch, *shape[1:]), dtype)
+    names = [o.name for o in session.get_outputs()]
+    try:
+        answers = dict(
+            zip(names, session.run(None, {session.get_inputs()[0].name: zeros / dtype(divisor) if divisor != 1 else zeros}), strict=True)
+        )
+    except Exception as error:  # onnxruntime raises many kinds
+        raise FileError(f"{file.path} fails on observations of zeros ({_first(error)}): export it again.") from None
+    fitting = {
+        name: answer.shape[1]
+        for name, answer in answers.items()
+        if isinstance(answer, np.ndarray) and answer.ndim == 2 and len(answer) == batch and answer.shape[1] > 1 and answer.dtype.kind == "f"
+    }
+    wanted = [file.output] if file.output else list(fitting) if len(fitting) == 1 else [n for n in VALUE_NAMES if n in fitting][:1]
+    if not wanted or wanted[0] not in fitting:
+        found = ", ".join(f"{n} {getattr(a, 'shape', '')}" for n, a in answers.items())
+        raise FileError(
+            f"{file.path} has the outputs {found[:200]}: action values (batch, actions) are needed, name theirs with --teacher-output."
+        )
+    return wanted[0], int(fitting[wanted[0]])
+
+
+def _channels_last(shape: tuple[Any, ...]) -> bool:
+    return bool(shape[3] < shape[1])
+
+
+def _names(items: list[Any]) -> str:
+    return ", ".join(str(i.name) for i in items)[:120]
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:160].rstrip(".: ")

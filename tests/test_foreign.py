@@ -1,0 +1,505 @@
+"""Files of other libraries: what is loaded gives the library's own forward pass, to 1e-5 on random observations."""
+
+import itertools
+import json
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, TEACHERS, make_teacher, real_teacher, sign_network
+from torch import nn
+
+from distilrl.errors import FileError, SpecError, TeacherError
+from distilrl.networks import Network, NetworkSpec, build, count_macs
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+
+PIXELS = (4, 84, 84)
+
+
+class Frames(gymnasium.Env):
+    """Pictures of noise."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8)
+    action_space = gymnasium.spaces.Discrete(6)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def vectors(size=4, count=64):
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 2, (count, size)).astype(np.float32))
+
+
+def pictures(count=4):
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, *PIXELS), dtype=np.uint8))
+
+
+def same(ours, theirs):
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
+
+
+# -- stable-baselines3 and sb3-contrib
+
+
+def write_sb3(path, algorithm, env, **kwargs):
+    """A fresh policy, saved by its own library; returns its module."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sb3_contrib
+        import stable_baselines3
+
+        kind = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
+        settings = {"n_steps": 8, "batch_size": 8} if algorithm == "PPO" else {} if algorithm == "A2C" else {"buffer_size": 10}
+        policy = "CnnPolicy" if isinstance(env, Frames) else "MlpPolicy"
+        model = kind(policy, env, seed=1, device="cpu", policy_kwargs=kwargs, **settings)
+        model.save(path)
+    return model.policy
+
+
+def own_values(policy, algorithm, obs):
+    with torch.no_grad():
+        if algorithm in ("PPO", "A2C"):
+            return policy.get_distribution(obs).distribution.logits
+        if algorithm == "QRDQN":
+            return policy.quantile_net(obs).mean(dim=1)
+        return policy.q_net(obs)
+
+
+CASES = {
+    "dqn": ("DQN", {"net_arch": [16, 8]}),
+    "dqn-linear": ("DQN", {"net_arch": []}),
+    "dqn-elu": ("DQN", {"net_arch": [16], "activation_fn": nn.ELU}),
+    "ppo": ("PPO", {}),
+    "ppo-relu": ("PPO", {"net_arch": {"pi": [12], "vf": [8]}, "activation_fn": nn.ReLU}),
+    "a2c": ("A2C", {"net_arch": [24, 12]}),
+    "qrdqn": ("QRDQN", {"net_arch": [16], "n_quantiles": 7}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sb3_vectors(tmp_path, case):
+    algorithm, kwargs = CASES[case]
+    policy = write_sb3(tmp_path / "t.zip", algorithm, "CartPole-v1", **kwargs)
+    teacher = load_teacher(tmp_path / "t.zip")
+    theirs = own_values(policy, algorithm, vectors())
+    ours = teacher.action_values(vectors())
+    if algorithm in ("PPO", "A2C"):  # logits are the same up to a constant
+        ours, theirs = ours.log_softmax(1), theirs.log_softmax(1)
+    same(ours, theirs)
+    assert teacher.kind == ("logits" if algorithm in ("PPO", "A2C") else "q")
+    assert teacher.meta["algorithm"] == {"QRDQN": "QR-DQN"}.get(algorithm, algorithm)
+    assert "policy_class" in teacher.meta["not_executed"]
+
+
+@pytest.mark.parametrize(("algorithm", "kwargs"), [("DQN", {}), ("PPO", {}), ("PPO", {"net_arch": [16]}), ("QRDQN", {"n_quantiles": 3})])
+def test_sb3_pixels(tmp_path, algorithm, kwargs):
+    policy = write_sb3(tmp_path / "t.zip", algorithm, Frames(), **kwargs)
+    teacher = load_teacher(tmp_path / "t.zip")
+    ours, theirs = teacher.action_values(pictures()), own_values(policy, algorithm, pictures())
+    same(ours.log_softmax(1), theirs.log_softmax(1))
+    assert (teacher.obs_shape, teacher.n_actions) == (PIXELS, 6)
+    assert teacher.size()["macs"] > 9e6
+
+
+def test_sb3_activations_are_asked_for_where_only_a_pickle_holds_them(tmp_path):
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", activation_fn=nn.Softplus)
+    with pytest.raises(FileError, match="--activation"):
+        load_teacher(tmp_path / "t.zip")
+    assert load_teacher(TeacherFile(str(tmp_path / "t.zip"), activation="elu")).network.spec.activation == "elu"
+
+
+def test_sb3_continuous_actions_are_refused(tmp_path):
+    write_sb3(tmp_path / "t.zip", "PPO", "Pendulum-v1")
+    with pytest.raises(FileError, match="not Discrete"):
+        load_teacher(tmp_path / "t.zip")
+
+
+def test_sb3_extractors_of_ones_own_are_refused(tmp_path):
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+    class Mine(BaseFeaturesExtractor):
+        def __init__(self, space):
+            super().__init__(space, 4)
+
+        def forward(self, obs):
+            return obs
+
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", features_extractor_class=Mine)
+    with pytest.raises(FileError, match="ONNX"):
+        load_teacher(tmp_path / "t.zip")
+
+
+def test_a_real_old_ppo_zip():
+    teacher = load_teacher(real_teacher("cartpole-ppo-sb3.zip"))
+    assert (teacher.kind, teacher.meta["algorithm"], teacher.network.spec.describe()) == ("logits", "PPO", "mlp:64,64")
+    assert teacher.network.spec.activation == "tanh"
+
+
+def vec_normalize(tmp_path, steps=200, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from stable_baselines3.common.env_util import make_vec_env
+        from stable_baselines3.common.vec_env import VecNormalize
+
+        envs = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0), **kwargs)
+        envs.reset()
+        for _ in range(steps):
+            envs.step(np.array([0, 1]))
+        envs.save(str(tmp_path / "vec.pkl"))
+    return envs, str(tmp_path / "vec.pkl")
+
+
+def test_vecnormalize_statistics_are_those_of_the_library(tmp_path):
+    envs, path = vec_normalize(tmp_path, clip_obs=2.0)
+    policy = write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1")
+    teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=path))
+    obs = vectors()
+    normal = torch.from_numpy(envs.normalize_obs(obs.numpy().astype(np.float64)).astype(np.float32))
+    same(teacher.action_values(obs), own_values(policy, "DQN", normal))
+    assert not {m for m in sys.modules if m.startswith("distilrl") and "cloudpickle" in m}
+
+
+def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
+    _, path = vec_normalize(tmp_path, steps=1)
+    torch.save(sign_network().state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match="reads"):
+        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+    _, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
+    with pytest.raises(FileError):
+        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+
+
+# -- CleanRL and plain state dicts
+
+
+def chain(sizes, activation, atoms=1):
+    layers = []
+    for i, (fan_in, out) in enumerate(itertools.pairwise(sizes)):
+        layers += [activation()] if i else []
+        layers.append(nn.Linear(fan_in, out * atoms if i == len(sizes) - 2 else out))
+    return nn.Sequential(*layers)
+
+
+class Holder(nn.Module):
+    """Modules under names."""
+
+    def __init__(self, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+
+def nature(outputs=6, head=True):
+    convs = [nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1), nn.ReLU()]
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), *([nn.Linear(512, outputs)] if head else []))
+
+
+def save(model, path, wrap=False):
+    torch.save({"model_weights": model.state_dict(), "args": {"env_id": "x", "seed": 1}} if wrap else model.state_dict(), path)
+    return load_teacher(path)
+
+
+def test_cleanrl_dqn(tmp_path):
+    model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
+    teacher = save(model, tmp_path / "dqn.cleanrl_model")
+    same(teacher.action_values(vectors()), model.network(vectors()))
+    assert (teacher.format, teacher.kind) == ("CleanRL DQN", "q")
+
+
+def test_cleanrl_ppo(tmp_path):
+    model = Holder(critic=chain((4, 64, 64, 1), nn.Tanh), actor=chain((4, 64, 64, 2), nn.Tanh))
+    teacher = save(model, tmp_path / "ppo.cleanrl_model")
+    same(teacher.action_values(vectors()), model.actor(vectors()))
+    assert (teacher.format, teacher.kind) == ("CleanRL PPO", "logits")
+
+
+def test_cleanrl_dqn_atari(tmp_path):
+    model = Holder(network=nature())
+    same(save(model, tmp_path / "t.cleanrl_model").action_values(pictures()), model.network(pictures() / 255.0))
+
+
+def test_cleanrl_ppo_atari(tmp_path):
+    model = Holder(network=nature(head=False), actor=nn.Linear(512, 6), critic=nn.Linear(512, 1))
+    teacher = save(model, tmp_path / "t.pth")
+    same(teacher.action_values(pictures()), model.actor(model.network(pictures() / 255.0)))
+    assert teacher.kind == "logits"
+
+
+@pytest.mark.parametrize("wrap", [True, False])
+def test_cleanrl_c51(tmp_path, wrap):
+    model = Holder(network=chain((4, 120, 84, 2), nn.ReLU, atoms=11))
+    model.register_buffer("atoms", torch.linspace(-10, 10, 11))
+    teacher = save(model, tmp_path / "c51.cleanrl_model", wrap)
+    values = (model.network(vectors()).view(-1, 2, 11).softmax(2) * model.atoms).sum(2)
+    same(teacher.action_values(vectors()), values)
+    assert (teacher.n_actions, teacher.obs_shape, teacher.format) == (2, (4,), "CleanRL C51")
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv0, self.conv1 = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv1(torch.relu(self.conv0(torch.relu(x))))
+
+
+class Stage(nn.Module):
+    def __init__(self, fan_in, out):
+        super().__init__()
+        self.conv, self.res_block0, self.res_block1 = nn.Conv2d(fan_in, out, 3, padding=1), Block(out), Block(out)
+
+    def forward(self, x):
+        return self.res_block1(self.res_block0(nn.functional.max_pool2d(self.conv(x), 3, 2, 1)))
+
+
+@pytest.mark.parametrize("policy", [True, False])
+def test_cleanrl_residual_networks(tmp_path, policy):
+    stages = [Stage(4, 8), Stage(8, 16), Stage(16, 16)]
+    head = [] if policy else [nn.ReLU(), nn.Linear(32, 6)]
+    model = Holder(network=nn.Sequential(*stages, nn.Flatten(), nn.ReLU(), nn.Linear(16 * 121, 32), *head))
+    if policy:
+        model.actor, model.critic = nn.Linear(32, 6), nn.Linear(32, 1)
+    teacher = save(model, tmp_path / "t.cleanrl_model")
+    theirs = model.network(pictures() / 255.0)
+    same(teacher.action_values(pictures()), model.actor(theirs.relu()) if policy else theirs)
+    assert teacher.name == "resnet:8,16,16:32"
+    assert teacher.kind == ("logits" if policy else "q")
+
+
+def test_a_residual_network_in_our_own_format(tmp_path):
+    from distilrl.checkpoints import save_network
+
+    network = build(NetworkSpec.parse("resnet:4,8:16", PIXELS, 3), torch.Generator().manual_seed(0))
+    network.standardise(torch.tensor([40.0]), torch.tensor([0.02]))
+    save_network(tmp_path / "n", network)
+    same(load_teacher(tmp_path / "n").action_values(pictures()), network(pictures()))
+
+
+def test_a_dueling_network_ships_as_a_plain_one(tmp_path):
+    from distilrl.checkpoints import load_network, save_network
+
+    network = build(NetworkSpec((4,), 3, hidden=(8,), dueling=True), torch.Generator().manual_seed(0))
+    values, advantage = network.layers[-1].value, network.layers[-1].advantage
+    hidden = network.layers[1](network.layers[0](vectors()))
+    expected = values(hidden) + advantage(hidden) - advantage(hidden).mean(1, keepdim=True)
+    same(network(vectors()), expected)
+    save_network(tmp_path / "n", network)
+    shipped = load_network(tmp_path / "n").network
+    assert not shipped.spec.dueling
+    same(shipped(vectors()), expected)
+
+
+def test_plain_mlps_need_their_activation(tmp_path):
+    model = chain((4, 8, 2), nn.Tanh)
+    path = str(tmp_path / "t.pt")
+    torch.save(model.state_dict(), path)
+    with pytest.raises(FileError, match="--activation"):
+        load_teacher(path)
+    same(load_teacher(TeacherFile(path, activation="tanh")).action_values(vectors()), model(vectors()))
+
+
+def test_safetensors_and_other_strides_with_a_spec(tmp_path):
+    import safetensors.torch
+
+    model = nn.Sequential(nn.Conv2d(4, 8, 6, 3), nn.ReLU(), nn.Conv2d(8, 8, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12 * 12, 6))
+    path = str(tmp_path / "t.safetensors")
+    safetensors.torch.save_file(model.state_dict(), path)
+    with pytest.raises(FileError, match="--teacher-network"):
+        load_teacher(path)
+    teacher = load_teacher(TeacherFile(path, network="cnn:8k6s3,8k4s2:", divisor=128.0))
+    same(teacher.action_values(pictures()), model(pictures() / 128.0))
+
+
+def test_prefixes_of_compiled_and_parallel_models_are_dropped(tmp_path):
+    model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
+    torch.save({f"_orig_mod.module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "t.pt")
+    same(load_teacher(tmp_path / "t.pt").action_values(vectors()), model.network(vectors()))
+
+
+def test_several_networks_in_one_file_are_not_guessed_between(tmp_path):
+    torch.save(Holder(left=chain((4, 8, 2), nn.ReLU), right=chain((4, 8, 2), nn.ReLU)).state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match="several networks"):
+        load_teacher(tmp_path / "t.pt")
+
+
+def test_recurrent_policies_are_refused(tmp_path):
+    torch.save(Holder(network=nature(head=False), lstm=nn.LSTM(512, 8), actor=nn.Linear(8, 6)).state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match="recurrent"):
+        load_teacher(tmp_path / "t.pt")
+
+
+def test_an_answer_that_nobody_asked_is_refused(tmp_path):
+    torch.save(chain((4, 8, 2), nn.ReLU).state_dict(), tmp_path / "t.pt")
+    with pytest.raises(SpecError, match="output"):
+        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", output="q"))
+
+
+def test_the_real_cleanrl_file_is_the_sb3_one():
+    ours = load_teacher(real_teacher("pong-dqn.cleanrl_model"))
+    same(ours.action_values(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").action_values(pictures()))
+
+
+# -- ONNX
+
+
+def write_onnx(path, module, example, *, dynamic=True, names=("obs",), outputs=("q_values",)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {name: {0: "batch"} for name in (*names, *outputs)} if dynamic else None
+        torch.onnx.export(
+            module.eval(), (example,), str(path), input_names=list(names), output_names=list(outputs), dynamic_axes=axes, dynamo=False
+        )
+    return str(path)
+
+
+class Scaled(nn.Module):
+    def __init__(self, network, divisor, last=False):
+        super().__init__()
+        self.network, self.divisor, self.last = network, divisor, last
+
+    def forward(self, x):
+        x = x.permute(0, 3, 1, 2) if self.last else x
+        return self.network(x.float() / self.divisor)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_onnx_vectors(tmp_path, dynamic):
+    model = chain((4, 16, 2), nn.Tanh)
+    teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(3, 4), dynamic=dynamic))
+    same(teacher.action_values(vectors()), model(vectors()))
+    assert (teacher.params, teacher.obs_shape, teacher.n_actions, teacher.kind) == (114, (4,), 2, "q")
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_onnx_pixels_as_bytes(tmp_path, last):
+    model = Scaled(nature(), 255.0, last)
+    obs = pictures().permute(0, 2, 3, 1) if last else pictures()
+    teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, obs[:1]))
+    same(teacher.action_values(pictures()), model(obs))
+
+
+def test_onnx_pixels_as_floats(tmp_path):
+    inside = load_teacher(write_onnx(tmp_path / "inside.onnx", Scaled(nature(), 255.0), pictures()[:1].float()))
+    assert inside.meta["pixels_divided_by"] == 1.0
+    model = nature()
+    path = write_onnx(tmp_path / "t.onnx", model, pictures()[:1].float())
+    with pytest.raises(FileError, match="--divisor"):
+        load_teacher(path)
+    same(load_teacher(TeacherFile(path, divisor=255.0)).action_values(pictures()), model(pictures() / 255.0))
+
+
+def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.a(x), self.b(x), self.a(x).argmax(1)
+
+    model = Two()
+    known = load_teacher(write_onnx(tmp_path / "known.onnx", model, torch.zeros(1, 4), outputs=("features", "logits", "action")))
+    same(known.action_values(vectors()), model.b(vectors()))
+    assert known.kind == "logits"
+    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("left", "right", "action"))
+    with pytest.raises(FileError, match="--teacher-output"):
+        load_teacher(path)
+    same(load_teacher(TeacherFile(path, output="right")).action_values(vectors()), model.b(vectors()))
+
+
+# -- callables and ensembles
+
+
+def test_callables_and_decision_rules():
+    values = Teacher.from_callable(lambda obs: torch.stack([-obs[:, 0], obs[:, 0]], 1), 2)
+    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).numpy().astype(int), 2, obs_shape=(2,))
+    obs = vectors(2)
+    assert torch.equal(values.action_values(obs).argmax(1), rule.action_values(obs).argmax(1))
+    assert rule.params is None
+    assert rule.size() == {"params": None, "bytes": None, "macs": None}
+    module = Teacher.from_callable(nn.Linear(2, 2), 2, obs_shape=(2,))
+    assert (module.params, module.size()["macs"]) == (6, 4)
+
+
+def test_a_callable_that_answers_in_the_wrong_shape_is_refused():
+    from distilrl.distill import describe_env
+
+    with pytest.raises(TeacherError, match="must be"):
+        Teacher.from_callable(lambda obs: torch.zeros(len(obs), 3), 2).check_fits(describe_env(SIGN))
+
+
+def test_a_decision_rule_is_distilled_to_the_end(tmp_path):
+    from dataclasses import replace
+
+    from distilrl.distill import Job, distill, make_config
+    from distilrl.evaluate import Comparison
+
+    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
+    config = replace(make_config("distil", SIGN, student="mlp:8"), env_steps=6000, check_every=2000)
+    results = distill(rule, Job(config, Comparison(20, 20, 0), accept_episodes=10), tmp_path / "run")
+    assert results["teacher"]["params"] is None
+    assert results["student"]["score"] > 0.9
+
+
+def test_an_ensemble_is_the_mean_of_probabilities():
+    g = torch.Generator().manual_seed(0)
+    members = [make_teacher(build(NetworkSpec((4,), 3, hidden=(8,)), g)) for _ in range(2)]
+    for member in members:
+        member.network.scale_head(50.0)
+    both = ensemble(members, vectors())
+    temperatures = both.meta["temperatures"]
+    mean = torch.stack([(m.action_values(vectors()) / t).softmax(1) for m, t in zip(members, temperatures, strict=True)]).mean(0)
+    same(both.action_values(vectors()), mean.log())
+    assert both.params == sum(m.params for m in members)
+    with pytest.raises(TeacherError, match="differ"):
+        ensemble([members[0], make_teacher(sign_network())], vectors())
+
+
+def test_multiply_accumulates_are_those_of_the_layers():
+    for text, shape in (("cnn:8,8,8:16", PIXELS), ("resnet:4,8:16", PIXELS), ("mlp:8,8", (4,))):
+        network = Network(NetworkSpec.parse(text, shape, 3))
+        assert network.spec.params == sum(p.numel() for p in network.parameters())
+        teacher = Teacher.from_callable(network.layers.float(), 3, obs_shape=shape)
+        with_float = nn.Sequential(Floats(), network.layers)
+        assert count_macs(with_float, shape) == network.spec.macs, (text, teacher)
+
+
+class Floats(nn.Module):
+    def forward(self, x):
+        return x.float()
+
+
+# -- the command line
+
+
+def test_inspect_prints_what_a_file_is(tmp_path, capsys):
+    from distilrl.cli import main
+
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
+    assert main(["inspect", str(tmp_path / "t.zip"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["algorithm"], facts["obs_shape"], facts["n_actions"], facts["params"]) == ("DQN", [4], 2, 58)
+    assert [one["name"] for one in facts["layers"]] == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
+    assert main(["inspect", str(tmp_path / "t.zip"), "--env", "CartPole-v1", "--episodes", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "not executed" in out
+    assert "return, greedy" in out
+
+
+def test_distil_an_ensemble_from_the_command_line(tmp_path):
+    from distilrl.checkpoints import read_json, save_network
+    from distilrl.cli import main
+
+    for sign in (1, 2):
+        save_network(tmp_path / str(sign), sign_network(float(sign)))
+    run = [str(tmp_path / "1"), str(tmp_path / "2"), "--env", SIGN, "--student", "mlp:4", "--steps", "2000", "--episodes", "10"]
+    assert main(["distill", "--teacher", *run, "--disturbed-episodes", "0", "--out", str(tmp_path / "run")]) == 0
+    assert read_json(tmp_path / "run" / "teacher.json")["format"] == "ensemble of 2"
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -1,0 +1,300 @@
+"""Hostile files: refused in one sentence, nothing executed, memory bounded; and a bounded fuzz of every reader."""
+
+import io
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from test_foreign import chain, vec_normalize, write_onnx
+from test_teachers import mlp, mlp_state, write_zip
+from torch import nn
+
+from distilrl.errors import DistilError, FileError
+from distilrl.teachers import TeacherFile, archive, load_teacher, vecnormalize
+
+
+class Burglar:
+    """Pickles to a call that leaves a folder behind."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def refused(file, match=None):
+    with pytest.raises(FileError, match=match) as caught:
+        load_teacher(file)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+# -- pickles
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".cleanrl_model", ".pth"])
+def test_code_in_a_state_dict_is_not_executed(tmp_path, suffix):
+    mark = tmp_path / "was-here"
+    torch.save({"network.0.weight": Burglar(mark)}, tmp_path / f"t{suffix}")
+    refused(tmp_path / f"t{suffix}", "mkdir")
+    assert not mark.exists()
+
+
+def test_a_bare_pickle_is_not_executed(tmp_path):
+    mark = tmp_path / "was-here"
+    (tmp_path / "t.pt").write_bytes(pickle.dumps(Burglar(mark)))
+    refused(tmp_path / "t.pt", "not executed")
+    assert not mark.exists()
+
+
+def test_an_old_torch_pickle_is_refused(tmp_path):
+    torch.save(mlp().state_dict(), tmp_path / "t.pth", _use_new_zipfile_serialization=False)
+    refused(tmp_path / "t.pth", "old kind")
+
+
+def test_a_whole_module_is_refused(tmp_path):
+    torch.save(mlp(), tmp_path / "t.pt")
+    refused(tmp_path / "t.pt", "state_dict")
+
+
+def test_torchscript_is_refused_with_the_way_out(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "t.pt"))
+    refused(tmp_path / "t.pt", "ONNX")
+
+
+def test_code_in_a_normalizer_is_refused_by_name(tmp_path):
+    mark = tmp_path / "was-here"
+    path = tmp_path / "vec.pkl"
+    path.write_bytes(pickle.dumps({"obs_rms": Burglar(mark)}))
+    with pytest.raises(FileError, match=r"posix\.mkdir|nt\.mkdir"):
+        vecnormalize.read(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["builtins.eval", "builtins.getattr", "numpy.load", "stable_baselines3.common.save_util.load_from_pkl"])
+def test_every_other_name_is_refused(tmp_path, name):
+    module, function = name.rsplit(".", 1)
+    (tmp_path / "vec.pkl").write_bytes(b"\x80\x04c" + f"{module}\n{function}\n".encode() + b"(X\x01\x00\x00\x001tR.")
+    with pytest.raises(FileError, match=name):
+        vecnormalize.read(tmp_path / "vec.pkl")
+
+
+def test_a_normalizer_that_declares_a_huge_array_takes_no_memory(tmp_path):
+    body = pickle.dumps(np.zeros(3))
+    huge = body.replace(b"K\x03\x85", b"\x8a\x05\x00\x00\x00\x00\x02\x85")
+    (tmp_path / "vec.pkl").write_bytes(huge)
+    with pytest.raises(FileError):
+        vecnormalize.read(tmp_path / "vec.pkl")
+
+
+# -- tensors
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
+    state = mlp().state_dict() | {"0.weight": torch.zeros(1).expand(50_000, 50_000)}
+    torch.save(state, tmp_path / "t.pt")
+    assert (tmp_path / "t.pt").stat().st_size < 20_000
+    refused(tmp_path / "t.pt", "more than the file holds")
+
+
+def test_a_storage_of_10_gigabytes_that_is_not_there_is_refused(tmp_path):
+    torch.save({"0.weight": torch.zeros(3)}, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as source, zipfile.ZipFile(tmp_path / "t.pt", "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename.endswith("data.pkl"):
+                data = data.replace(b"K\x03tq", b"\x8a\x05\x00\xe4\x0b\x54\x02tq")
+                assert data != source.read(info)
+            target.writestr(info.filename, data)
+    refused(tmp_path / "t.pt")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "complex", "quantised", "meta"])
+def test_tensors_that_are_no_plain_arrays_are_refused(tmp_path, kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        odd = {
+            "sparse": lambda: torch.eye(4).to_sparse(),
+            "complex": lambda: torch.zeros(2, 2, dtype=torch.complex64),
+            "quantised": lambda: torch.quantize_per_tensor(torch.zeros(2, 2), 0.1, 0, torch.qint8),
+            "meta": lambda: torch.zeros(2, 2, device="meta"),
+        }[kind]()
+        torch.save({"network.0.weight": odd}, tmp_path / "t.pt")
+        refused(tmp_path / "t.pt")
+
+
+def test_nan_in_a_state_dict_is_named(tmp_path):
+    state = chain((4, 8, 2), nn.ReLU).state_dict()
+    state["2.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "t.pt")
+    refused(TeacherFile(str(tmp_path / "t.pt"), activation="relu"), r"2\.weight")
+
+
+def test_shapes_that_do_not_chain_are_refused(tmp_path):
+    torch.save({"0.weight": torch.zeros(8, 4), "2.weight": torch.zeros(2, 9)}, tmp_path / "t.pt")
+    refused(TeacherFile(str(tmp_path / "t.pt"), activation="relu"), "shape")
+
+
+def test_safetensors_that_declare_more_than_they_hold_are_refused(tmp_path):
+    header = b'{"0.weight":{"dtype":"F32","shape":[50000,50000],"data_offsets":[0,10000000000]}}'
+    (tmp_path / "t.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
+    refused(tmp_path / "t.safetensors", "safetensors")
+
+
+# -- archives
+
+
+def test_a_bomb_among_torch_records_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_BYTES", 100_000)
+    with zipfile.ZipFile(tmp_path / "t.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("t/data.pkl", pickle.dumps({}))
+        target.writestr("t/data/0", b"\0" * 10_000_000)
+    refused(tmp_path / "t.pt", "more than a policy can need")
+
+
+def test_a_zip_whose_member_lies_about_its_size_is_refused(tmp_path):
+    path = write_zip(tmp_path / "t.zip", mlp_state(mlp()), extra={"x": b"\0"})
+    data = bytearray(path.read_bytes())
+    directory = struct.unpack("<I", data[-6:-2])[0]
+    data[directory + 24 : directory + 28] = struct.pack("<I", 0xFFFFFFF0)
+    path.write_bytes(bytes(data))
+    refused(path, "more than a policy can need")
+
+
+# -- ONNX
+
+
+def graph(tmp_path, nodes, initializers=(), *, opsets=(("", 17),), name="t.onnx"):
+    x, y = helper.make_tensor_value_info("x", 1, ["n", 4]), helper.make_tensor_value_info("y", 1, None)
+    made = helper.make_graph(nodes, "g", [x], [y], initializers)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid(*o) for o in opsets])
+    model.ir_version = 9
+    onnx.save(model, str(tmp_path / name))
+    return tmp_path / name
+
+
+def test_custom_operators_are_refused(tmp_path):
+    node = helper.make_node("Evil", ["x"], ["y"], domain="my.ops")
+    refused(graph(tmp_path, [node], opsets=(("", 17), ("my.ops", 1))), "custom operator")
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path):
+    (tmp_path / "inside").mkdir()
+    for location in ("../secret.bin", str(tmp_path / "secret.bin"), "missing.bin"):
+        (tmp_path / "secret.bin").write_bytes(b"\0" * 32)
+        tensor = TensorProto(name="w", data_type=1, dims=[4, 2], data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=location)
+        refused(graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "folder|beside")
+    (tmp_path / "inside" / "link.bin").symlink_to(tmp_path / "secret.bin")
+    tensor.external_data[0].value = "link.bin"
+    refused(graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "outside its own folder")
+
+
+def test_a_declared_tensor_of_10_gigabytes_is_refused(tmp_path):
+    tensor = TensorProto(name="w", data_type=1, dims=[4, 625_000_000])
+    refused(graph(tmp_path, [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "more than a policy can need")
+
+
+def test_a_computed_tensor_of_10_gigabytes_is_refused(tmp_path):
+    shape = helper.make_tensor("s", TensorProto.INT64, [2], [50_000, 50_000])
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["big"]), helper.make_node("Gemm", ["x", "big"], ["y"])]
+    refused(graph(tmp_path, nodes, [shape]), "more than a policy can need")
+
+
+def test_loops_are_refused(tmp_path):
+    body = helper.make_graph([], "b", [], [])
+    node = helper.make_node("Loop", ["", ""], ["y"], body=body)
+    refused(graph(tmp_path, [node]), "never end")
+
+
+def test_two_inputs_are_refused(tmp_path):
+    class Two(nn.Module):
+        def forward(self, x, h):
+            return x + h
+
+    path = str(tmp_path / "t.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Two(), (torch.zeros(1, 4), torch.zeros(1, 4)), path, input_names=["x", "h"], dynamo=False)
+    refused(path, "2 inputs")
+
+
+# -- fuzz
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """A sound file of each format."""
+    folder = tmp_path_factory.mktemp("seeds")
+    torch.save(chain((4, 8, 2), nn.ReLU).state_dict(), folder / "t.pt")
+    _, path = vec_normalize(folder, steps=2)
+    return {
+        ".zip": write_zip(folder / "t.zip", mlp_state(mlp())).read_bytes(),
+        ".pt": (folder / "t.pt").read_bytes(),
+        ".onnx": open(write_onnx(folder / "t.onnx", chain((4, 8, 2), nn.ReLU), torch.zeros(1, 4)), "rb").read(),  # noqa: PTH123
+        ".pkl": open(path, "rb").read(),  # noqa: PTH123
+        "folder": folder,
+    }
+
+
+def attack(seeds, suffix, edits, cut):
+    """Writes damaged bytes and reads them: a sound answer or an error of ours, nothing else."""
+    data = bytearray(seeds[suffix])
+    for at, value in edits:
+        data[at % len(data)] = value
+    path = seeds["folder"] / f"fuzz{suffix}"
+    path.write_bytes(bytes(data[: len(data) - cut % len(data)]))
+    try:
+        if suffix == ".pkl":
+            vecnormalize.read(path)
+        else:
+            load_teacher(TeacherFile(str(path), activation="relu" if suffix in (".pt", ".zip") else None))
+    except DistilError as error:
+        sentence = str(error)
+        assert sentence.endswith("."), sentence
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=8)
+CUT = st.one_of(st.just(0), st.integers(0, 1 << 20))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".zip", ".pt", ".onnx", ".pkl"])
+def test_damaged_bytes_never_get_past_the_readers(seeds, suffix):
+    examples = int(os.environ.get("DISTILRL_FUZZ", "150"))
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(EDITS, CUT)
+    def run(edits, cut):
+        attack(seeds, suffix, edits, cut)
+
+    run()
+
+
+def test_the_seeds_themselves_are_read(seeds):
+    for suffix in (".zip", ".pt", ".onnx", ".pkl"):
+        path = seeds["folder"] / f"sound{suffix}"
+        path.write_bytes(seeds[suffix])
+        if suffix == ".pkl":
+            assert vecnormalize.read(path)[0].shape == (4,)
+        else:
+            load_teacher(TeacherFile(str(path), activation="relu" if suffix == ".pt" else None))
+
+
+def test_bytes_in_memory_need_no_file():
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, buffer)
+    assert list(archive.read_state_dict(buffer.getvalue(), "it")) == ["a"]

@@ -1,0 +1,91 @@
+"""The Hugging Face Hub's adapter against a small local server that speaks its protocol, in processes of their own."""
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_foreign import vec_normalize, write_sb3
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Lists and serves the files of one repository, owner/policy."""
+
+    files: dict = {}  # noqa: RUF012
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status, body, headers=None):
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_GET(self):
+        path = self.path.split("?")[0]
+        if path in ("/api/models/owner/policy", f"/api/models/owner/policy/revision/{COMMIT}", "/api/models/owner/policy/revision/main"):
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+            body = {"id": "owner/policy", "modelId": "owner/policy", "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0}
+            return self.answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        name = path.removeprefix("/owner/policy/resolve/").partition("/")[2]
+        if name in self.files:
+            data = self.files[name]
+            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            return self.answer(200, data, headers)
+        return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound" if "/api/" in path else "EntryNotFound"})
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+@pytest.fixture
+def hub(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
+    _, normalizer = vec_normalize(tmp_path, steps=5)
+    with open(normalizer, "rb") as file:  # noqa: PTH123
+        Hub.files = {"dqn-CartPole-v1.zip": (tmp_path / "t.zip").read_bytes(), "README.md": b"hello", "vec_normalize.pkl": file.read()}
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def inspect(tmp_path, server, name, **more):
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"} | more
+    env.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in more else None
+    command = [sys.executable, "-m", "distilrl", "inspect", name, "--json"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
+    online = inspect(tmp_path, hub, "hf://owner/policy")
+    assert online.returncode == 0, online.stderr
+    facts = json.loads(online.stdout)
+    assert facts["sha256"] == hashlib.sha256(Hub.files["dqn-CartPole-v1.zip"]).hexdigest()
+    assert facts["hub_commit"] == COMMIT
+    assert facts["format"].endswith("with VecNormalize")
+    offline = inspect(tmp_path, hub, "hf://owner/policy", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    assert offline.returncode == 0, offline.stderr
+    assert json.loads(offline.stdout)["sha256"] == facts["sha256"]
+
+
+def test_mistakes_get_one_sentence(tmp_path, hub):
+    Hub.files = Hub.files | {"other.zip": b"PK"}
+    several = inspect(tmp_path, hub, "hf://owner/policy")
+    assert (several.returncode, "several policies" in several.stderr) == (2, True)
+    named = inspect(tmp_path, hub, "hf://owner/policy/dqn-CartPole-v1.zip")
+    assert named.returncode == 0, named.stderr
+    unknown = inspect(tmp_path, hub, "hf://owner/nothing")
+    assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
+    malformed = inspect(tmp_path, hub, "hf://nothing")
+    assert (malformed.returncode, "hf://owner/repository" in malformed.stderr) == (2, True)
