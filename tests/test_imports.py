@@ -13,24 +13,18 @@ ROWS = [
     {"teachers", "runs"},
     {"collect", "evaluate"},
     {"config", "learner"},
-    {"train", "recipes", "animate"},
+    {"train", "recipes", "animate", "export"},
     {"distill", "inspection", "report"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {
-    "tensorboard": "runs",
-    "wandb": "runs",
-    "pygame": "envs",
-    "onnx": "teachers",
-    "onnxruntime": "teachers",
-    "huggingface_hub": "teachers",
-}
+OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "huggingface_hub": "teachers"}
+ONNX = ("onnx", "onnxruntime")
 
 
 def modules():
     for path in SOURCE.rglob("*.py"):
-        if path.name not in ("__init__.py", "__main__.py") or path.parent.name == "teachers":
+        if path.name not in ("__init__.py", "__main__.py") or path.parent.name in ("teachers", "export"):
             yield path.relative_to(SOURCE).parts[0].removesuffix(".py"), path
 
 
@@ -46,6 +40,7 @@ def test_imports_point_down(name, path):
                 assert ROW[parts[1]] < ROW[name], f"{name} (row {ROW[name]}) imports {imported} (row {ROW[parts[1]]})"
             for optional, home in OPTIONAL.items():
                 assert optional not in parts or name == home, f"{name} imports {optional}"
+            assert parts[0] not in ONNX or name in ("teachers", "export"), f"{name} imports {imported}"
 
 
 def test_every_module_has_a_row():

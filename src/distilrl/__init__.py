@@ -17,6 +17,7 @@ from distilrl.errors import (
     TeacherError,
 )
 from distilrl.evaluate import Comparison
+from distilrl.export import export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import Network, NetworkSpec, build
 from distilrl.objective import Schedule, Term
@@ -28,7 +29,7 @@ from distilrl.train import Trained, train
 __all__ = [
     "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
     "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
-    "__version__", "build", "distill", "distill_seeds", "ensemble", "evaluate_policy", "inspect",
+    "__version__", "build", "distill", "distill_seeds", "ensemble", "evaluate_policy", "export_policy", "inspect",
     "inspect_play", "load_network", "load_teacher", "make_config",
-    "make_vec_env", "recipe", "save_network", "train", "train_teacher", "write_report",
+    "make_vec_env", "recipe", "save_network", "train", "train_teacher", "verify", "write_report",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from distilrl.config import TrainConfig
 from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import Comparison
+from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
@@ -250,6 +251,62 @@ class Evaluate(FileOptions):
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run's student as a file for its target, replayed against the student before it is kept."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    to: Target
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export."""
+    out: Path | None = None
+    """Folder to write; RUN/export/TARGET by default."""
+
+    def run(self) -> int:
+        """Exports; 1 where a quantised student fails its verdict."""
+        with Display() as tell:
+            card = export_policy(self.run_folder, self.to, self.out, tell=tell)
+        for name, facts in card["replay"].items():
+            console.print(
+                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
+                f"student's, values within {facts['largest_difference']:.1e}"
+            )
+        if "weight_bytes" in card:
+            console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
+        verdicts = [v for v in card.get("verdict", {}).values() if v]
+        for verdict in verdicts:
+            _print_verdict(verdict, "quantised - teacher")
+        print(card["path"])
+        return 1 if any(v["result"] == "fail" for v in verdicts) else 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Play an exported file itself and give its own verdict."""
+
+    exported: Positional[Path]
+    """Folder that export wrote, or one of its files."""
+    env: str | None = None
+    """Environment; the student's own by default."""
+    episodes: int = 100
+    """Full episodes; as many as the teacher played where its returns are known."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> int:
+        """Verifies; 1 where the file fails its verdict."""
+        with Display() as tell:
+            result = verify(self.exported, self.env, episodes=self.episodes, tell=tell)
+        if self.json:
+            print(json.dumps(result))
+        else:
+            low, high = result["return_ci95"]
+            print(f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
+            if result["verdict"]:
+                _print_verdict(result["verdict"], "file - teacher")
+        return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0
+
+
+@dataclass(frozen=True)
 class Report:
     """Write report.html of a finished run."""
 
@@ -287,6 +344,8 @@ Command = (
     | Annotated[TrainTeacher, subcommand("train-teacher")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Verify, subcommand("verify")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Watch, subcommand("watch")]
 )
@@ -385,8 +444,6 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 def _print_results(results: dict[str, Any]) -> None:
     """The short table."""
-    verdict = results["verdict"]
-    low, high = verdict["difference_ci95"]
     if "runs" not in results:
         table = Table(box=None, header_style="bold")
         for column in ("", "return", "95 % interval", "parameters", "MACs", "µs a decision"):
@@ -399,9 +456,14 @@ def _print_results(results: dict[str, Any]) -> None:
             )  # fmt: skip
         console.print(table)
         console.print(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
+    _print_verdict(results["verdict"], "student - teacher")
+
+
+def _print_verdict(verdict: dict[str, Any], what: str) -> None:
+    low, high = verdict["difference_ci95"]
     color = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict["result"]]
     console.print(
-        f"verdict: [{color} bold]{verdict['result']}[/] (student - teacher {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"verdict: [{color} bold]{verdict['result']}[/] ({what} {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
         f"margin {verdict['margin']:.2f})"
     )
 
@@ -417,16 +479,16 @@ def _checked(device: str) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, or 2 where the user has something to mend."""
+    """Entry point; returns the exit code: 0, 1 where an exported file fails its verdict, 2 where the user has something to mend."""
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")
         return 0
     try:
-        tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
+        code = tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
     except DistilError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; continue with --resume")
         return 130
-    return 0
+    return code or 0

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
+from distilrl.errors import SpecError
 from distilrl.objective import Progress, Schedule
 from distilrl.replay import Replay
 
 BehaviourName = Literal["teacher", "student", "mixed"]
 Values = Callable[[Tensor], Tensor]
+LONGEST_REPEAT = 100
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Behaviour:
     """Probability of a random action, whoever acts."""
     greedy_share: float = 0.25
     """Share of the environments, spread evenly, in which no random action is taken."""
+    zeta: float | None = None
+    """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021, zeta = 2);
+    None: taken once."""
+
+    def __post_init__(self) -> None:
+        if self.zeta is not None and not self.zeta > 1:
+            raise SpecError(f"The exponent 'zeta' must be above 1, got {self.zeta}.")
 
     def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
         """Which of N environments the teacher drives now, (N,)."""
@@ -71,6 +80,8 @@ class Collector:
         self.student_may_act = teacher is None
         self.progress = Progress(0.0)
         self.episode_returns: list[float] = []
+        self.held = np.zeros((2, envs.n_envs), np.int64)
+        """(2, N): the random action under way in each environment, and for how many steps more."""
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
 
@@ -110,8 +121,13 @@ class Collector:
                 by_student = self.student(obs).argmax(1).cpu().numpy()
             actions[~teacher_drives] = by_student[~teacher_drives]
         epsilon = self.behaviour.epsilon(self.progress)
-        random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs)
+        random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs) & (self.held[1] == 0)
         actions[random] = self.rng.integers(0, self.envs.info.n_actions, int(random.sum()))
+        if self.behaviour.zeta is not None:
+            actions = np.where(self.held[1] > 0, self.held[0], actions)
+            durations = np.minimum(self.rng.zipf(self.behaviour.zeta, n_envs), LONGEST_REPEAT) - 1
+            self.held[1] = np.where(random, durations, np.maximum(self.held[1] - 1, 0))
+            self.held[0] = actions
         return actions
 
     def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
@@ -125,4 +141,5 @@ class Collector:
             if self._student_whole_episode[env]:
                 self.episode_returns.append(float(self._running[env]))
         self._running[ended] = 0.0
+        self.held[1, ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again

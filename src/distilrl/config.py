@@ -1,7 +1,7 @@
 """All that decides a run, as one frozen dataclass; ``config.json`` in a run folder is this."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
@@ -49,8 +49,9 @@ class TrainConfig:
     """Draw states by (teacher's value gap)^this; 0: uniformly."""
     entropy_share: float = 0.5
     """The temperature found makes the teacher's mean entropy this share of log A."""
-    standardise: bool = True
-    """Standardise inputs; the statistics are folded into the student's first layer when it ships."""
+    standardise: Literal["states", "space", "no"] = "states"
+    """Standardise inputs by the first states, or widen those features to ±1 whose space is narrower; folded into the student's
+    first layer when it ships."""
     scale_head: bool = False
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
     gamma: float = 0.99

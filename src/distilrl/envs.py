@@ -32,6 +32,8 @@ class EnvInfo:
     """Observations are stacks (4, 84, 84) of grey frames in bytes, the newest last."""
     deterministic: bool = False
     """Equal `VecEnv.start_keys` and equal actions make equal episodes."""
+    obs_reach: tuple[float, ...] = ()
+    """Largest absolute value of each feature, as the observation space declares it (infinite where it does not); empty for pixels."""
     protocol: dict[str, Any] = field(default_factory=dict)
     """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
 
@@ -225,6 +227,7 @@ class _GymVecEnv(VecEnv):
             obs_shape=tuple(int(n) for n in obs_space.shape),
             n_actions=int(action_space.n),
             pixels=False,
+            obs_reach=tuple(float(n) for n in np.maximum(np.abs(obs_space.low), np.abs(obs_space.high))),
             protocol={"max_episode_steps": spec.max_episode_steps, "gymnasium": gymnasium.__version__},
         )
         self._actions: NDArray[np.int64] = np.zeros(n_envs, np.int64)

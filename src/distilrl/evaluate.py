@@ -27,8 +27,9 @@ Tick = Callable[[int, int, float], None]
 Tell = Callable[[str, dict[str, Any]], None]
 """Called as work goes on with an event (``phase``, ``accepted``, ``replay``, ``step``, ``check``, ``episodes``) and its numbers."""
 
-ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS = 10_000_000, 20_000_000, 30_000_000, 40_000_000
-"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, and of the disturbed episodes."""
+ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
+"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and of
+the observations on which exported files are replayed."""
 
 
 @dataclass(frozen=True)

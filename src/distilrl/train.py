@@ -214,9 +214,12 @@ class _Run:
 
     def _look_at_first_states(self) -> None:
         """Input statistics and temperature, from the states collected before the first update."""
-        if self.config.standardise:
+        if self.config.standardise == "states":
             mean, std = self.replay.statistics()
             self.learner.standardise(mean, 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6)))
+        elif self.config.standardise == "space":
+            reach = torch.tensor(self.collector.envs.info.obs_reach or [255.0])
+            self.learner.standardise(torch.zeros_like(reach), 1 / reach.clamp(1e-6, 1.0 if self.collector.envs.info.obs_reach else 255.0))
         if self.replay.spec.labelled:
             self.learner.temperature = find_temperature(self.replay.teacher_values(), self.config.entropy_share)
         self.collector.student_may_act = True
@@ -291,6 +294,7 @@ class _Run:
         state = numbers | {
             "track": vars(self.track),
             "rng": self.collector.rng.bit_generator.state,
+            "held": self.collector.held.tolist(),
             "teacher": self.teacher.digest if self.teacher is not None else None,
             "obs": _checksum(self._obs) if self._obs is not None else None,
         }
@@ -307,6 +311,7 @@ class _Run:
         self.recorded = tensors["actions"].numpy().astype(np.int64)
         self.generator.set_state(tensors["generator"])
         self.collector.rng.bit_generator.state = state["rng"]
+        self.collector.held[:] = state["held"]
         self.collector.student_may_act = self.learner.updates > 0
         self.track = _Track(**state["track"])
         self._expected_obs = state["obs"]

@@ -1,0 +1,109 @@
+"""Teachers from nothing: `distilrl train-teacher` against stable-baselines3's DQN with rl-zoo3's hyperparameters, one thread each.
+
+Steps and seconds until the mean return of 20 greedy episodes, looked at every 2,000 steps, reaches the environment's threshold; time
+spent looking is not counted, for either. Needs stable-baselines3 and, for LunarLander, gymnasium[box2d].
+
+    python benchmarks/teachers.py ours CartPole-v1 Acrobot-v1 MountainCar-v0 LunarLander-v3
+    python benchmarks/teachers.py sb3 CartPole-v1 Acrobot-v1 MountainCar-v0 LunarLander-v3
+"""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distilrl import __version__, evaluate_policy, make_config, train
+from distilrl.checkpoints import write_json
+
+THRESHOLDS = {"CartPole-v1": 475, "Acrobot-v1": -100, "MountainCar-v0": -110, "LunarLander-v3": 200}
+SEEDS = range(5)
+ZOO = {  # rl-zoo3, hyperparams/dqn.yml
+    "CartPole-v1": (50_000, {
+        "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 0.99,
+        "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04}),
+    "Acrobot-v1": (100_000, {
+        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99,
+        "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1, "exploration_fraction": 0.12, "exploration_final_eps": 0.1}),
+    "MountainCar-v0": (120_000, {
+        "learning_rate": 4e-3, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 1000, "gamma": 0.98,
+        "target_update_interval": 600, "train_freq": 16, "gradient_steps": 8, "exploration_fraction": 0.2, "exploration_final_eps": 0.07}),
+    "LunarLander-v3": (100_000, {
+        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99,
+        "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1, "exploration_fraction": 0.12, "exploration_final_eps": 0.1}),
+}  # fmt: skip
+
+
+def ours(env_id: str, seed: int) -> dict:
+    config = make_config("dqn", env_id, seed=seed, student="mlp:128,128", stop_return=float(THRESHOLDS[env_id]))
+    trained = train(config, None)
+    reached = next((row for row in trained.history if row["return"] >= THRESHOLDS[env_id]), None)
+    final = evaluate_policy(trained.network, env_id, episodes=100, threads=1)
+    return {
+        "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"], "updates": trained.updates,
+        "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final["return_mean"],
+        "return_ci95": final["return_ci95"], "checks": [row["return"] for row in trained.history],
+    }  # fmt: skip
+
+
+def sb3(env_id: str, seed: int) -> dict:
+    import gymnasium
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.evaluation import evaluate_policy as play
+
+    class Look(BaseCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.returns, self.looking, self.start, self.reached = [], 0.0, time.perf_counter(), None
+
+        def _on_step(self) -> bool:
+            if self.num_timesteps % 2000:
+                return True
+            now = time.perf_counter()
+            returns, _ = play(self.model, looked_at, n_eval_episodes=20, return_episode_rewards=True)
+            self.looking += time.perf_counter() - now
+            self.returns.append(float(np.mean(returns)))
+            if self.returns[-1] >= THRESHOLDS[env_id]:
+                self.reached = (self.num_timesteps, now - self.start - self.looking + (time.perf_counter() - now))
+                return False
+            return True
+
+    warnings.simplefilter("ignore")
+    looked_at = gymnasium.make(env_id)
+    looked_at.reset(seed=1000 + seed)
+    steps, settings = ZOO[env_id]
+    model = DQN("MlpPolicy", env_id, seed=seed, device="cpu", policy_kwargs={"net_arch": [256, 256]}, **settings)
+    look = Look()
+    model.learn(steps, callback=look)
+    seconds = time.perf_counter() - look.start - look.looking
+    final, _ = play(model, gymnasium.make(env_id), n_eval_episodes=100, return_episode_rewards=True)
+    return {
+        "steps": look.reached and look.reached[0], "seconds": look.reached and look.reached[1], "steps_in_all": model.num_timesteps,
+        "seconds_in_all": seconds, "return_mean": float(np.mean(final)), "checks": look.returns,
+    }  # fmt: skip
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    who, *envs = sys.argv[1:]
+    for env_id in envs or THRESHOLDS:
+        rows = []
+        for seed in SEEDS:
+            row = {
+                "env": env_id,
+                "who": who,
+                "seed": seed,
+                "threshold": THRESHOLDS[env_id],
+                **{"ours": ours, "sb3": sb3}[who](env_id, seed),
+            }
+            rows.append(row)
+            print(env_id, who, seed, row["steps"], row["seconds"], f"{row['return_mean']:.1f}", flush=True)
+            out = Path("benchmarks/results/teachers") / f"{env_id}-{who}.json"
+            write_json(out, {"distilrl": __version__, "torch": torch.__version__, "threads": 1, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distilrl import stats
+from distilrl.checkpoints import Stored, load_network, read_json, write_bytes, write_json
+from distilrl.errors import FileError, SpecError
+from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, play, seeds_from, ticker
+from distilrl.export import c, int8, onnx
+from distilrl.export.replay import Answers, Replayer, replayer
+from distilrl.export.steps import steps
+from distilrl.networks import Network
+from distilrl.runs import RunFolder
+
+__all__ = ["TARGETS", "Target", "export_policy", "verify"]
+
+Target = Literal["onnx", "c", "int8", "torch"]
+TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch")
+STATES = 1000
+"""Observations of the student's own play on which a file must answer as the student does."""
+GOLDEN = 64
+"""Observations written beside the file."""
+TOLERANCE = 1e-5
+"""Of action values, relative to the largest one; greedy actions may differ only between values closer than this."""
+INT8_AGREEMENT = 0.9
+"""An integer file that agrees with its student less often than this was not quantised well enough to be played at all."""
+
+
+def export_policy(run: str | Path, target: Target, out: str | Path | None = None, *, tell: Tell | None = None) -> dict[str, Any]:
+    """Writes a run's student for a target; the folder is complete only if the file answers as the student does.
+
+    Args:
+        run: run folder.
+        target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again) or ``torch`` (torch.export).
+        out: folder to write; ``RUN/export/TARGET`` by default.
+        tell: called as the work goes on.
+
+    Returns:
+        The contents of ``export.json``.
+
+    Raises:
+        FileError: the run holds no student, the folder cannot be written, or the file does not answer as the student does.
+        ExtraError: a package that the target needs is missing.
+    """
+    folder = RunFolder(run)
+    if target not in TARGETS:
+        raise SpecError(f"Unknown target '{target}': use one of {', '.join(TARGETS)}.")
+    if not (folder.student / "spec.json").is_file():
+        raise FileError(f"{folder.path} holds no student to export: give a run folder whose training has come to its first check.")
+    stored = load_network(folder.student)
+    stored.network.eval()
+    env_id = str(stored.meta.get("env", ""))
+    out = Path(out) if out is not None else folder.path / "export" / target
+    obs = _recorded(stored.network, env_id, tell)
+    card = _card(folder, stored, env_id, target)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        files = _write(part, stored.network, target, obs, card)
+        card["replay"] = {name: _replay(part / name, stored.network, obs, target) for name in files}
+        card["files"] = {name: (part / name).stat().st_size for name in files}
+        _golden(part, stored.network, obs, target, files)
+        write_json(part / "export.json", card)
+        if target == "int8":
+            card["verdict"] = {name: verify(part / name, tell=tell)["verdict"] for name in files}
+            write_json(part / "export.json", card)
+        if out.exists():
+            shutil.rmtree(out)
+        part.replace(out)
+    except OSError as error:
+        raise FileError(f"Cannot write {out} ({error.strerror or error}): choose a writable folder with enough space.") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return card | {"path": str(out)}
+
+
+def _recorded(network: Network, env_id: str, tell: Tell | None) -> NDArray[Any]:
+    """Observations of the student's own play, now and then disturbed."""
+    episodes = 8
+    how = Play(env_id, epsilon=0.05, keep_states=STATES, max_steps=20_000)
+    states = play(network, how, seeds_from(EXPORT_SEEDS, episodes), tick=ticker(tell) if tell else None).states
+    return states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
+
+
+def _card(folder: RunFolder, stored: Stored, env_id: str, target: Target) -> dict[str, Any]:
+    """What export.json says; with a finished run, also what its teacher did on the verdict's seeds."""
+    card: dict[str, Any] = {
+        "format": "distilrl-export",
+        "target": target,
+        "env": env_id,
+        "obs_shape": list(stored.network.spec.obs_shape),
+        "n_actions": stored.network.spec.n_actions,
+        "network": stored.network.spec.describe(),
+        "params": stored.network.spec.params,
+        "student_sha256": stored.digest,
+    }
+    if folder.results.is_file() and folder.episodes.is_file():
+        results, episodes = read_json(folder.results), read_json(folder.episodes)
+        card["student_verdict"] = results["verdict"]["result"]
+        card["reference"] = {
+            "teacher_returns": episodes["returns"]["teacher"],
+            "random_return_mean": results["random"]["return_mean"],
+            "margin": results["verdict"]["margin"],
+            "epsilon": results["protocol"]["epsilon"],
+        }
+    return card
+
+
+def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], card: dict[str, Any]) -> list[str]:
+    """Writes the policy's files; returns those that can be played."""
+    comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
+    about = {k: card[k] for k in ("env", "network", "student_sha256")} | {"verdict": card.get("student_verdict", "none")}
+    if target == "onnx":
+        write_bytes(folder / "policy.onnx", onnx.write(network, about))
+        return ["policy.onnx"]
+    if target == "torch":
+        folder.mkdir(parents=True, exist_ok=True)
+        example = torch.from_numpy(obs[:2].copy())
+        program = torch.export.export(_Plain(network), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, folder / "policy.pt2")
+        return ["policy.pt2"]
+    if target == "c":
+        source = c.write(steps(network, "C"), comment)
+        files = ["policy.c"]
+    else:
+        student = int8.quantise(steps(network, "integers"), obs)
+        source = int8.write(student, comment)
+        write_bytes(folder / "policy.onnx", onnx.write_int8(student, network.spec.obs_shape, about))
+        files = ["policy.c", "policy.onnx"]
+    card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
+    for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", c.EXAMPLE)):
+        write_bytes(folder / name, text.encode())
+    return files
+
+
+class _Plain(nn.Module):
+    """A folded network in plain layers, answering with values and greedy action."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.layers = network.layers
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.layers(obs.float())
+        return values, values.argmax(1)
+
+
+def _replay(path: Path, network: Network, obs: NDArray[Any], target: Target) -> dict[str, Any]:
+    """Holds a file against the student on recorded observations.
+
+    Raises:
+        FileError: it does not answer as the student does.
+    """
+    with torch.no_grad():
+        expected = network(torch.from_numpy(obs)).numpy()
+    answers = _open(path, network)(obs)
+    scale = float(np.abs(expected).max())
+    worst = float(np.abs(answers.values - expected).max()) / max(scale, 1e-12)
+    chosen = np.take_along_axis(expected, answers.actions[:, None], 1)[:, 0]
+    same = float((answers.actions == expected.argmax(1)).mean())
+    behind = float((expected.max(1) - chosen).max()) / max(scale, 1e-12)
+    own = np.take_along_axis(answers.values, answers.actions[:, None], 1)[:, 0]
+    consistent = bool((answers.values.max(1) - own <= TOLERANCE * scale).all())
+    limit = INT8_AGREEMENT if target == "int8" else 0.0
+    bad = not consistent or same < limit or (target != "int8" and (worst > TOLERANCE or behind > TOLERANCE))
+    if bad:
+        raise FileError(
+            f"{path.name} does not answer as the student does (values differ by up to {worst:.1e} of the largest, {same:.1%} of the greedy "
+            "actions are the same): it was not kept; please report this."
+        )
+    return {"observations": len(obs), "same_action": same, "largest_difference": worst}
+
+
+def _open(path: Path, network: Network) -> Replayer:
+    return replayer(path, int(np.prod(network.spec.obs_shape)), network.spec.n_actions)
+
+
+def _golden(folder: Path, network: Network, obs: NDArray[Any], target: Target, files: list[str]) -> None:
+    """Observations and expected actions beside the file, and an example that loads it."""
+    few = obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
+    answers: Answers = _open(folder / files[0], network)(few)
+    with (folder / "golden.npz").open("wb") as file:
+        np.savez_compressed(file, obs=few, values=answers.values, action=answers.actions)
+    if target in ("c", "int8"):
+        rows = b"".join(int(a).to_bytes(4, "little") + np.ascontiguousarray(o).tobytes() for a, o in zip(answers.actions, few, strict=True))
+        write_bytes(folder / "golden.bin", rows)
+    if target != "c":
+        write_bytes(folder / "example.py", EXAMPLES["torch" if target == "torch" else "onnx"].encode())
+
+
+EXAMPLES = {
+    "onnx": '''"""pip install numpy onnxruntime; python example.py"""
+import numpy as np
+import onnxruntime
+
+golden = np.load("golden.npz")
+session = onnxruntime.InferenceSession("policy.onnx", providers=["CPUExecutionProvider"])
+values, action = session.run(["action_values", "action"], {"obs": golden["obs"]})
+print(f"{(action == golden['action']).mean():.1%} of {len(action)} actions as expected")
+''',
+    "torch": '''"""pip install numpy torch; python example.py"""
+import numpy as np
+import torch
+
+golden = np.load("golden.npz")
+policy = torch.export.load("policy.pt2").module()
+values, action = policy(torch.from_numpy(golden["obs"]))
+print(f"{(action.numpy() == golden['action']).mean():.1%} of {len(action)} actions as expected")
+''',
+}
+
+
+def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 100, tell: Tell | None = None) -> dict[str, Any]:
+    """Plays an exported file itself, greedy, on the seeds of the verdict.
+
+    A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only files that you exported.
+
+    Args:
+        exported: a folder that `export_policy` wrote, or one of its files.
+        env_id: environment; the student's own by default.
+        episodes: full episodes; as many as the teacher played where its returns are known.
+        tell: called as the work goes on.
+
+    Returns:
+        ``return_mean``, ``return_ci95``, ``episodes``, and ``verdict`` against the teacher's returns on the same seeds, None where
+        the run has no teacher or the environment is another.
+    """
+    path = Path(exported)
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "export.json").is_file():
+        raise FileError(f"{exported} is no export: give a folder that distilrl export wrote, or a file in one.")
+    card = read_json(folder / "export.json")
+    if path.is_dir():
+        path = folder / next(iter(card["files"]))
+    shape, n_actions = tuple(card["obs_shape"]), int(card["n_actions"])
+    answer = replayer(path, int(np.prod(shape)), n_actions)
+
+    def policy(obs: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(torch.from_numpy(answer(obs.numpy()).actions), n_actions)
+
+    reference = card.get("reference") if env_id in (None, card["env"]) else None
+    how = Play(env_id or card["env"], epsilon=reference["epsilon"] if reference else 0.0)
+    theirs = np.array(reference["teacher_returns"]) if reference else None
+    count = len(theirs) if theirs is not None else episodes
+    games = play(policy, how, seeds_from(VERDICT_SEEDS, count), tick=ticker(tell) if tell else None)
+    rng = np.random.default_rng(0)
+    result: dict[str, Any] = {"file": path.name, **stats.summarise(games.returns, rng, games.fingerprints), "verdict": None}
+    if reference and theirs is not None:
+        margin = max(float(reference["margin"]), 1e-9)
+        pairs = games.fingerprints * np.uint64(31) + theirs.view(np.uint64)
+        verdict = stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs)
+        result["verdict"] = vars(verdict)
+    return result

@@ -1,0 +1,237 @@
+"""Eight-bit integers: per-channel weights, calibrated activations, and an exact model of the arithmetic in NumPy.
+
+Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come, activations after a
+ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output channel, sums are 32-bit
+integers. Between layers a sum becomes a byte by one multiplication with a 31-bit integer and a shift.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl.errors import SpecError
+from distilrl.export.c import ACT, Source, channels_last, geometry, header
+from distilrl.export.steps import Step
+
+Ints = NDArray[np.int64]
+INPUT_LIMIT = 127
+"""Vectors are quantised to -127 to 127, one scale per feature."""
+
+
+@dataclass(frozen=True)
+class IntStep:
+    """One layer in integers."""
+
+    step: Step
+    """The layer that it stands for."""
+    weight: Ints
+    """(out, run) in -127 to 127, the run with channels innermost."""
+    bias: Ints
+    """(out,) in units of the sums."""
+    multiplier: Ints
+    """(out,): sum · multiplier >> shift is the next layer's byte; of the head, a number proportional to the action value."""
+    shift: int
+    """Bits."""
+    scale: NDArray[np.float64]
+    """(out,): sum · scale is the real number."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A student in integers."""
+
+    steps: list[IntStep]
+    """Its layers."""
+    input_scale: NDArray[np.float32] | None
+    """(D,): vectors are multiplied by it and rounded; None for pixels."""
+    activation_scales: list[float]
+    """Real number of one unit of each activation."""
+
+    def values(self, obs: NDArray[Any]) -> NDArray[np.float32]:
+        """Action values (B, A) of raw observations (B, *obs_shape), by the very arithmetic of the C code."""
+        x = self._enter(obs)
+        for one in self.steps[:-1]:
+            sums = _sums(one, x)
+            x = np.clip((sums * one.multiplier + (1 << (one.shift - 1))) >> one.shift, 0, 255)
+        head = self.steps[-1]
+        sums = _sums(head, x).reshape(len(obs), -1).astype(np.float32)
+        return sums * head.scale.astype(np.float32)
+
+    def _enter(self, obs: NDArray[Any]) -> Ints:
+        """Integers with channels innermost."""
+        if self.input_scale is None:
+            return obs.astype(np.int64).transpose(0, 2, 3, 1)
+        scaled = np.asarray(obs, np.float32) * self.input_scale
+        rounded = np.floor(scaled + np.float32(0.5))
+        return np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
+
+
+def _sums(one: IntStep, x: Ints) -> Ints:
+    """Sums (B, H, W, out) or (B, out); float64 holds them exactly."""
+    step = one.step
+    if step.weight.ndim == 4:
+        kernel = step.weight.shape[2]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+        runs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
+    else:
+        runs = x.reshape(len(x), -1)
+    sums: Ints = (runs.astype(np.float64) @ one.weight.T.astype(np.float64)).astype(np.int64) + one.bias
+    return sums
+
+
+def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:
+    """Chooses scales from what the network sees.
+
+    Args:
+        steps: the student.
+        calibration: (K, *obs_shape) raw observations of its own play.
+        percentile: activations above this are cut off.
+
+    Raises:
+        SpecError: an activation is not ReLU.
+    """
+    if any(s.activation not in ("relu", None) for s in steps):
+        raise SpecError("Only ReLU students can be written in integers: distil with the default activation.")
+    pixels = calibration.ndim == 4
+    input_scale = None if pixels else (INPUT_LIMIT / np.maximum(np.abs(calibration).max(0), 1e-6)).astype(np.float32)
+    x: NDArray[np.float64] = calibration.astype(np.float64)
+    x = x.transpose(0, 2, 3, 1) if pixels else x
+    scale_in: NDArray[np.float64] | float = 1.0 if input_scale is None else 1.0 / input_scale.astype(np.float64)
+    result: list[IntStep] = []
+    scales: list[float] = []
+    for step in steps:
+        real = channels_last(step).astype(np.float64) * scale_in  # an input's scale is part of the weights it meets
+        per_channel = np.maximum(np.abs(real).max(1), 1e-12) / 127
+        weight = np.round(real / per_channel[:, None]).astype(np.int64)
+        bias = np.round(step.bias / per_channel).astype(np.int64)
+        x = _real(step, x)
+        unit = float(np.percentile(x, percentile)) / 255 if step.activation else float(per_channel.max())
+        unit = max(unit, 1e-12)
+        ratio = per_channel / unit
+        shift = 30 - max(0, math.ceil(math.log2(float(ratio.max())))) if step.activation else 20
+        multiplier = np.round(ratio * 2.0**shift).astype(np.int64)
+        result.append(IntStep(step, weight, bias, multiplier, shift, per_channel))
+        scales.append(unit)
+        scale_in = unit
+    return Quantised(result, input_scale, scales)
+
+
+def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The layer in floats, channels innermost."""
+    weight = channels_last(step).astype(np.float64)
+    if step.weight.ndim == 4:
+        kernel = step.weight.shape[2]
+        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+        x = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
+    else:
+        x = x.reshape(len(x), -1)
+    result: NDArray[np.float64] = x @ weight.T + step.bias
+    return np.maximum(result, 0.0) if step.activation else result
+
+
+def write(student: Quantised, comment: str) -> Source:
+    """C99 in integers; floats occur only where vectors enter and in `policy_values`."""
+    steps = student.steps
+    pixels = student.input_scale is None
+    parts = [f'/* {comment} */\n#include "policy.h"\n']
+    weight_bytes = 0
+    for index, one in enumerate(steps):
+        parts.append(_array("int8_t", f"w{index}", one.weight))
+        parts.append(_array("int32_t", f"b{index}", one.bias))
+        parts.append(_array("int32_t", f"m{index}", one.multiplier))
+        weight_bytes += one.weight.size + 8 * len(one.bias)
+    scales = ",".join(f"{np.float32(s):.9e}f" for s in steps[-1].scale)
+    parts.append(f"static const float scale[{len(steps[-1].scale)}] = {{{scales}}};\n")
+    scratch = 0
+    if student.input_scale is not None:
+        parts.append(f"static const float gain[{len(student.input_scale)}] = {{{','.join(f'{g:.9e}f' for g in student.input_scale)}}};\n")
+        parts.append(f"static int16_t entered[{len(student.input_scale)}];\n")
+        scratch += 2 * len(student.input_scale)
+    sizes = [math.prod(one.step.out_shape) for one in steps]
+    for side in (0, 1):
+        size = max([n for i, n in enumerate(sizes[:-1]) if i % 2 == side], default=0)
+        if size:
+            parts.append(f"static int16_t buffer{side}[{size}];\n")
+            scratch += 2 * size
+    if pixels:
+        channels, _, width = steps[0].step.in_shape
+        kernel = steps[0].step.weight.shape[2]
+        parts.append(f"static int16_t ring[{kernel}][{width * channels}];\n")
+        scratch += 2 * kernel * width * channels
+    parts.append(f"static int32_t head[{sizes[-1]}];\n{DOT}{TO_BYTE if len(steps) > 1 else ''}")
+    scratch += 4 * sizes[-1]
+    calls = [_layer(i, one, pixels, last=i == len(steps) - 1) for i, one in enumerate(steps)]
+    enter = "" if pixels else _enter(len(student.input_scale))  # type: ignore[arg-type]
+    parts.append("\nstatic void run(const obs_t *obs) {\n" + enter + "".join(calls) + "}\n")
+    actions = sizes[-1]
+    parts.append(
+        "\nvoid policy_values(const obs_t *obs, float *values) {\n    run(obs);\n"
+        f"    for (int a = 0; a < {actions}; a++) values[a] = (float)head[a] * scale[a];\n}}\n"
+        + ACT.replace("    float values[POLICY_ACTIONS];\n", "")
+        .replace("policy_values(obs, values)", "run(obs)")
+        .replace("values[a] > values[best]", f"(int64_t)head[a] * m{len(steps) - 1}[a] > (int64_t)head[best] * m{len(steps) - 1}[best]")
+    )
+    head = header(math.prod(steps[0].step.in_shape), actions, pixels, comment, scratch, weight_bytes)
+    return Source(head, "".join(parts), scratch, weight_bytes)
+
+
+DOT = """
+static int32_t dot(const int16_t *x, const int8_t *w, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] * w[i];
+    return sum;
+}
+"""
+TO_BYTE = """
+static int16_t to_byte(int32_t sum, int32_t multiplier, int shift) {
+    int64_t scaled = ((int64_t)sum * multiplier + ((int64_t)1 << (shift - 1)));
+    scaled = scaled < 0 ? 0 : scaled >> shift;
+    return (int16_t)(scaled > 255 ? 255 : scaled);
+}
+"""
+
+
+def _enter(size: int) -> str:
+    return (
+        f"    for (int i = 0; i < {size}; i++) {{\n        float x = obs[i] * gain[i] + 0.5f;\n"
+        f"        int32_t n = x < -{INPUT_LIMIT}.0f ? -{INPUT_LIMIT} : x >= {INPUT_LIMIT}.0f ? {INPUT_LIMIT} : (int32_t)x;\n"
+        "        entered[i] = (int16_t)(n > x ? n - 1 : n);\n    }\n"
+    )
+
+
+def _layer(index: int, one: IntStep, pixels: bool, *, last: bool) -> str:
+    step = one.step
+    rows, run, _ = geometry(step)
+    outputs = len(step.bias)
+    out = "head" if last else f"buffer{index % 2}"
+    source = ("ring" if pixels else "entered") if index == 0 else f"buffer{(index - 1) % 2}"
+    store = f"{out}[%s] = sum" if last else f"{out}[%s] = to_byte(sum, m{index}[k], {one.shift})"
+    if step.weight.ndim != 4:
+        return (
+            f"    for (int k = 0; k < {outputs}; k++) {{\n        int32_t sum = b{index}[k] + dot({source}, w{index} + k * {run}, {run});\n"
+            f"        {store % 'k'};\n    }}\n"
+        )
+    channels, height, width = step.in_shape
+    _, out_height, out_width = step.out_shape
+    fill, row = "", f"{source} + (y * {step.stride} + r) * {width * channels} + x * {step.stride * channels}"
+    if index == 0:
+        row = f"ring[(y * {step.stride} + r) % {rows}] + x * {step.stride * channels}"
+        fill = (
+            f"        for (; filled < y * {step.stride} + {rows}; filled++)\n            for (int c = 0; c < {channels}; c++)\n"
+            f"                for (int x = 0; x < {width}; x++)\n"
+            f"                    ring[filled % {rows}][x * {channels} + c] = obs[(c * {height} + filled) * {width} + x];\n"
+        )
+    start = "    int filled = 0;\n" if index == 0 else ""
+    return (
+        f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}        for (int x = 0; x < {out_width}; x++)\n"
+        f"            for (int k = 0; k < {outputs}; k++) {{\n                int32_t sum = b{index}[k];\n"
+        f"                for (int r = 0; r < {rows}; r++) sum += dot({row}, w{index} + (k * {rows} + r) * {run}, {run});\n"
+        f"                {store % f'(y * {out_width} + x) * {outputs} + k'};\n            }}\n    }}\n"
+    )
+
+
+def _array(kind: str, name: str, values: Ints) -> str:
+    return f"static const {kind} {name}[{values.size}] = {{{','.join(map(str, values.reshape(-1).tolist()))}}};\n"

@@ -1,0 +1,140 @@
+"""ONNX graphs, written node by node: raw observations in, action values and greedy action out, batch of any size."""
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distilrl.errors import ExtraError
+from distilrl.export.int8 import Quantised
+from distilrl.networks import Network, ResidualBlock
+
+OPSET, IR = 17, 9
+NODES: dict[type[nn.Module], str] = {nn.ReLU: "Relu", nn.Tanh: "Tanh", nn.ELU: "Elu"}
+
+
+class _Graph:
+    """Nodes and constants under way."""
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise ExtraError("onnx", "onnx", "Writing ONNX") from None
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, values: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"n{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def finish(self, spec_shape: tuple[int, ...], n_actions: int, values: str, metadata: dict[str, Any]) -> bytes:
+        """The whole model as bytes."""
+        helper = self.onnx.helper
+        self.node("Identity", [values], "action_values")
+        self.node("ArgMax", ["action_values"], "action", axis=1, keepdims=0)
+        kind = self.onnx.TensorProto.UINT8 if len(spec_shape) == 3 else self.onnx.TensorProto.FLOAT
+        inputs = [helper.make_tensor_value_info("obs", kind, ["batch", *spec_shape])]
+        outputs = [
+            helper.make_tensor_value_info("action_values", self.onnx.TensorProto.FLOAT, ["batch", n_actions]),
+            helper.make_tensor_value_info("action", self.onnx.TensorProto.INT64, ["batch"]),
+        ]
+        graph = helper.make_graph(self.nodes, "policy", inputs, outputs, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="distilrl")
+        model.ir_version = IR
+        helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+        self.onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString())
+
+
+def write(network: Network, metadata: dict[str, Any]) -> bytes:
+    """A folded network in floats.
+
+    Raises:
+        ExtraError: onnx is not installed.
+    """
+    graph = _Graph()
+    x = "obs"
+    if len(network.spec.obs_shape) == 3:
+        x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
+    for module in network.layers:
+        x = _module(graph, module, x)
+    return graph.finish(network.spec.obs_shape, network.spec.n_actions, x, metadata)
+
+
+def _module(graph: _Graph, module: nn.Module, x: str) -> str:
+    """The nodes of one module."""
+    if isinstance(module, nn.Conv2d):
+        (stride, _), pad = module.stride, int(module.padding[0])
+        inputs = [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))]
+        return graph.node("Conv", inputs, strides=[int(stride)] * 2, pads=[pad] * 4)
+    if isinstance(module, nn.Linear):
+        return graph.node("Gemm", [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))], transB=1)
+    if isinstance(module, nn.MaxPool2d):
+        return graph.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    if isinstance(module, ResidualBlock):
+        inner = graph.node("Relu", [x])
+        inner = graph.node("Relu", [_module(graph, module.conv0, inner)])
+        return graph.node("Add", [x, _module(graph, module.conv1, inner)])
+    if isinstance(module, nn.Flatten):
+        return graph.node("Flatten", [x], axis=1)
+    return graph.node(NODES[type(module)], [x])
+
+
+def write_int8(student: Quantised, obs_shape: tuple[int, ...], metadata: dict[str, Any]) -> bytes:
+    """A quantised student as QuantizeLinear and DequantizeLinear pairs (QDQ), which onnxruntime fuses into integer kernels.
+
+    Raises:
+        ExtraError: onnx is not installed.
+    """
+    graph = _Graph()
+    x = "obs"
+    if student.input_scale is None:
+        x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
+    else:
+        x = graph.node("Mul", [x, graph.constant(student.input_scale)])
+        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.int8(0))
+        x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
+        x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
+    unit = 1.0
+    for one_step, next_unit in zip(student.steps, student.activation_scales, strict=True):
+        step = one_step.step
+        scale = (one_step.scale / unit).astype(np.float32)  # of the weights alone
+        zero = graph.constant(np.zeros(len(scale), np.int8))
+        weight = _channels_first(one_step.weight, step.weight.shape, step.in_shape).astype(np.int8)
+        weights = graph.node("DequantizeLinear", [graph.constant(weight), graph.constant(scale), zero], axis=0)
+        bias = graph.constant((one_step.bias * one_step.scale).astype(np.float32))
+        if step.weight.ndim == 4:
+            x = graph.node("Conv", [x, weights, bias], strides=[step.stride] * 2)
+        else:
+            x = graph.node("Flatten", [x], axis=1) if len(step.in_shape) == 3 else x
+            x = graph.node("Gemm", [x, weights, bias], transB=1)
+        if step.activation:
+            q, zero_q = graph.constant(np.float32(next_unit)), graph.constant(np.uint8(0))
+            x = graph.node("Relu", [x])
+            x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, q, zero_q]), q, zero_q])
+            unit = next_unit
+    return graph.finish(obs_shape, student.steps[-1].step.out_shape[0], x, metadata)
+
+
+def _channels_first(weight: NDArray[Any], shape: tuple[int, ...], in_shape: tuple[int, ...]) -> NDArray[Any]:
+    """Back from a run with channels innermost to PyTorch's order."""
+    if len(shape) == 4:
+        return weight.reshape(shape[0], shape[2], shape[3], shape[1]).transpose(0, 3, 1, 2)
+    if len(in_shape) == 3:
+        channels, height, width = in_shape
+        return weight.reshape(shape[0], height, width, channels).transpose(0, 3, 1, 2).reshape(shape)
+    return weight
+
+
+def _array(tensor: Tensor | None) -> NDArray[np.float32]:
+    return tensor.detach().cpu().numpy().astype(np.float32) if tensor is not None else np.zeros(0, np.float32)

@@ -1,0 +1,268 @@
+"""Exports: every file answers as the student does, C is clean under the strictest flags, integers are modelled to the bit."""
+
+import ctypes
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import SIGN, make_teacher, sign_network
+
+from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.cli import main
+from distilrl.distill import Job, distill, make_config
+from distilrl.errors import DistilError, FileError, SpecError
+from distilrl.evaluate import Comparison
+from distilrl.export import TARGETS, c, export_policy, int8, verify
+from distilrl.export import onnx as onnx_export
+from distilrl.export.replay import CFLAGS, replayer
+from distilrl.export.steps import steps
+from distilrl.networks import NetworkSpec, build
+from distilrl.teachers import load_teacher
+
+PIXELS = (4, 84, 84)
+SHAPES = {
+    "mlp:16,16": (5,),
+    "mlp:": (5,),
+    "mlp:7": (5,),
+    "cnn:16,16,16:64": PIXELS,
+    "cnn:8k8s4,8k4s2,8k3s2:32": PIXELS,
+    "cnn:3k8s4,5k4s2:": PIXELS,
+    "cnn:72:9": PIXELS,
+}
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def student(text, activation="relu"):
+    from dataclasses import replace
+
+    shape = SHAPES[text]
+    network = build(replace(NetworkSpec.parse(text, shape, 3), activation=activation), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():  # biases too, so that a forgotten one shows
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    size = 1 if len(shape) == 3 else shape[0]
+    network.standardise(torch.full((size,), 40.0 if size == 1 else 0.3), torch.full((size,), 0.02 if size == 1 else 1.5))
+    network.fold()
+    return network.eval()
+
+
+def observations(text, count=20):
+    rng = np.random.default_rng(0)
+    shape = SHAPES[text]
+    return (
+        rng.integers(0, 256, (count, *shape), dtype=np.uint8) if len(shape) == 3 else rng.normal(0, 2, (count, *shape)).astype(np.float32)
+    )
+
+
+def write_c(folder, source):
+    for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", c.EXAMPLE)):
+        (folder / name).write_text(text)
+    return folder / "policy.c"
+
+
+def expected(network, obs):
+    with torch.no_grad():
+        return network(torch.from_numpy(obs)).numpy()
+
+
+def opened(path, text, **kwargs):
+    return replayer(path, int(np.prod(SHAPES[text])), 3, **kwargs)
+
+
+@needs_cc
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("text", SHAPES)
+def test_c_is_the_student(tmp_path, text, native):
+    network, obs = student(text), observations(text)
+    answers = opened(write_c(tmp_path, c.write(steps(network, "C"), "test")), text, native=native)(obs)
+    np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-4, atol=1e-4)
+    assert (answers.actions == expected(network, obs).argmax(1)).all()
+
+
+@needs_cc
+@pytest.mark.parametrize("activation", ["tanh", "elu"])
+def test_c_knows_every_activation(tmp_path, activation):
+    network, obs = student("mlp:16,16", activation), observations("mlp:16,16")
+    answers = opened(write_c(tmp_path, c.write(steps(network, "C"), "test")), "mlp:16,16")(obs)
+    np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
+
+
+@needs_cc
+@pytest.mark.parametrize("flags", [[], ["-mavx"], ["-DPLAIN"]])
+@pytest.mark.parametrize("text", ["mlp:7", "cnn:3k8s4,5k4s2:", "cnn:8k8s4,8k4s2,8k3s2:32"])
+def test_c_is_clean_under_the_sanitizers(tmp_path, text, flags):
+    network, obs = student(text), observations(text, 3)
+    source = c.write(steps(network, "C"), "test")
+    write_c(tmp_path, source)
+    if flags == ["-DPLAIN"]:
+        (tmp_path / "policy.c").write_text(
+            source.code.replace("#define LANES 8", "#define LANES 1").replace("#define LANES 4", "#define LANES 1")
+        )
+    if flags == ["-mavx"] and "avx" not in open("/proc/cpuinfo").read():  # noqa: PTH123, SIM115
+        pytest.skip("this machine has no AVX")
+    golden = b"".join(int(v.argmax()).to_bytes(4, "little") + o.tobytes() for v, o in zip(expected(network, obs), obs, strict=True))
+    (tmp_path / "golden.bin").write_bytes(golden)
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
+    command = ["cc", *CFLAGS, *flags, *sanitize, "example.c", "policy.c", "-lm", "-o", "example"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "3 of 3 actions as expected\n"), done.stderr
+
+
+@needs_cc
+def test_c_takes_no_memory_of_its_own(tmp_path):
+    source = c.write(steps(student("cnn:16,16,16:64"), "C"), "test")
+    path = write_c(tmp_path, source)
+    subprocess.run(["cc", *CFLAGS, "-c", str(path), "-o", str(tmp_path / "policy.o")], check=True)
+    symbols = subprocess.run(["nm", "-S", str(tmp_path / "policy.o")], capture_output=True, text=True, check=True).stdout
+    assert "malloc" not in symbols
+    rows = [line.split() for line in symbols.splitlines()]
+    assert sum(int(r[1], 16) for r in rows if len(r) == 4 and r[2] in "bB") == source.scratch_bytes
+    constant = sum(int(r[1], 16) for r in rows if len(r) == 4 and r[2] in "rR")
+    assert 0.99 * source.weight_bytes < constant <= source.weight_bytes  # the compiler may put a bias into its code
+
+
+def test_literals_read_back_to_the_same_floats():
+    values = np.random.default_rng(0).normal(0, 1e-3, 1000).astype(np.float32)
+    values = np.concatenate([values, np.float32([0.0, -0.0, 1e-42, 3.4e38, -1.0])])
+    assert (np.array([float(c._literal(float(v))[:-1]) for v in values], np.float32) == values).all()
+
+
+@pytest.mark.parametrize("text", [*SHAPES, "resnet:4,8:16"])
+def test_onnx_is_the_student(tmp_path, text):
+    SHAPES.setdefault("resnet:4,8:16", PIXELS)
+    network, obs = student(text), observations(text)
+    (tmp_path / "policy.onnx").write_bytes(onnx_export.write(network, {"env": "x"}))
+    answers = opened(tmp_path / "policy.onnx", text)(obs)
+    np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
+    assert (answers.actions == expected(network, obs).argmax(1)).all()
+    teacher = load_teacher(tmp_path / "policy.onnx")  # our own exports are teachers again
+    np.testing.assert_allclose(teacher.action_values(torch.from_numpy(obs)).numpy(), answers.values, rtol=1e-5, atol=1e-5)
+    model = onnx.load(str(tmp_path / "policy.onnx"))
+    assert [i.name for i in model.graph.input] == ["obs"]
+    assert [o.name for o in model.graph.output] == ["action_values", "action"]
+    assert {p.key: p.value for p in model.metadata_props} == {"env": "x"}
+    SHAPES.pop("resnet:4,8:16", None)
+
+
+@needs_cc
+@pytest.mark.parametrize("text", SHAPES)
+def test_integers_are_modelled_to_the_bit(tmp_path, text):
+    network, obs = student(text), observations(text, 200 if text.startswith("mlp") else 20)
+    quantised = int8.quantise(steps(network, "integers"), obs)
+    answers = opened(write_c(tmp_path, int8.write(quantised, "test")), text)(obs)
+    np.testing.assert_array_equal(answers.values, quantised.values(obs))
+    real = expected(network, obs)
+    assert np.abs(quantised.values(obs) - real).max() < 0.1 * np.abs(real - real.mean(1, keepdims=True)).max() + 0.1
+    model = int8.quantise(steps(network, "integers"), obs)
+    (tmp_path / "policy.onnx").write_bytes(onnx_export.write_int8(model, SHAPES[text], {}))
+    graph = opened(tmp_path / "policy.onnx", text)(obs)
+    span = np.abs(real).max()
+    assert np.abs(graph.values - quantised.values(obs)).max() < 0.05 * span
+
+
+@needs_cc
+def test_integers_are_clean_under_the_sanitizers(tmp_path):
+    for text in ("mlp:7", "cnn:3k8s4,5k4s2:"):
+        obs = observations(text, 10)
+        extreme = obs * 0 + (255 if obs.dtype == np.uint8 else np.float32(1e30))
+        quantised = int8.quantise(steps(student(text), "integers"), obs)
+        write_c(tmp_path, int8.write(quantised, "test"))
+        rows = np.concatenate([obs, extreme])
+        actions = quantised.values(rows).argmax(1)
+        (tmp_path / "golden.bin").write_bytes(
+            b"".join(int(a).to_bytes(4, "little") + o.tobytes() for a, o in zip(actions, rows, strict=True))
+        )
+        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        subprocess.run(["cc", *CFLAGS, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
+        done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_cannot_be_written_gets_one_sentence():
+    network = build(NetworkSpec.parse("resnet:4:8", PIXELS, 3))
+    with pytest.raises(SpecError, match="residual"):
+        steps(network, "C")
+    with pytest.raises(SpecError, match="ReLU"):
+        int8.quantise(steps(student("mlp:16,16", "tanh"), "integers"), observations("mlp:16,16"))
+
+
+# -- runs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    config = make_config("distil", SIGN, student="mlp:8", env_steps=6000, check_every=2000)
+    distill(make_teacher(sign_network()), Job(config, Comparison(20, 20, 0), accept_episodes=10), folder)
+    return folder
+
+
+@needs_cc
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_from_the_command_line(run, tmp_path, capsys, target):
+    out = tmp_path / target
+    assert main(["export", str(run), "--to", target, "--out", str(out)]) in (0, 1)
+    assert capsys.readouterr().out.strip() == str(out)
+    card = read_json(out / "export.json")
+    assert all(facts["observations"] >= 1000 for facts in card["replay"].values())
+    if target != "int8":
+        assert all(facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values())
+    assert main(["verify", str(out), "--json"]) in (0, 1)
+    result = json.loads(capsys.readouterr().out)
+    assert result["episodes"] == 20
+    assert result["return_mean"] > 9.0
+    assert result["verdict"]["result"] in ("pass", "inconclusive")
+    golden = np.load(out / "golden.npz")
+    assert len(golden["obs"]) == len(golden["action"]) == 64
+    if (out / "example.py").exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            done = subprocess.run([sys.executable, "example.py"], cwd=out, capture_output=True, text=True, check=True)
+        assert "100.0% of 64" in done.stdout or target == "int8"
+    if (out / "example.c").exists():
+        subprocess.run(["cc", "-O3", "-std=c99", "example.c", "policy.c", "-lm", "-o", "example"], cwd=out, check=True)
+        assert subprocess.run(["./example", "golden.bin"], cwd=out, check=False).returncode == 0
+
+
+@needs_cc
+def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+    honest = c.write
+    monkeypatch.setattr(
+        c, "write", lambda s, comment: honest([*s[:-1], type(s[-1])(-s[-1].weight, *list(vars(s[-1]).values())[1:])], comment)
+    )
+    with pytest.raises(FileError, match="not kept"):
+        export_policy(run, "c", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_compiler_is_one_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(FileError, match="compiler"):
+        export_policy(run, "c", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_run_or_no_export_is_refused(tmp_path):
+    for call in (lambda: export_policy(tmp_path, "onnx"), lambda: verify(tmp_path)):
+        with pytest.raises(DistilError):
+            call()
+    save_network(tmp_path / "student", sign_network(), env=SIGN)
+    write_json(tmp_path / "export.json", {"files": {"policy.txt": 1}, "obs_shape": [2], "n_actions": 2, "env": SIGN})
+    with pytest.raises(FileError, match="no exported policy"):
+        verify(tmp_path)
+
+
+def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(tmp_path):
+    save_network(tmp_path / "student", sign_network(), env=SIGN)
+    export_policy(tmp_path, "onnx")
+    result = verify(tmp_path / "export" / "onnx", episodes=10)
+    assert (result["verdict"], result["return_mean"]) == (None, 10.0)
+    assert ctypes.sizeof(ctypes.c_float) == 4
