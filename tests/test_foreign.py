@@ -429,10 +429,10 @@ def test_callables_and_decision_rules():
 
 
 def test_a_callable_that_answers_in_the_wrong_shape_is_refused():
-    from distilrl.distill import describe_env
+    from distilrl.evaluate import Play, accept
 
     with pytest.raises(TeacherError, match="must be"):
-        Teacher.from_callable(lambda obs: torch.zeros(len(obs), 3), 2).check_fits(describe_env(SIGN))
+        accept(Teacher.from_callable(lambda obs: torch.zeros(len(obs), 3), 2), Play(SIGN), episodes=2)
 
 
 def test_a_decision_rule_is_distilled_to_the_end(tmp_path):

@@ -37,7 +37,33 @@ def centred(x):
     return x - x.mean(axis=1, keepdims=True)
 
 
+def np_dkd(s, t):
+    p, q, rows, best = softmax(t), softmax(s), np.arange(len(s)), t.argmax(axis=1)
+    pt, qt = p[rows, best], q[rows, best]
+    first = pt * np.log(pt / qt) + (1 - pt) * np.log((1 - pt) / (1 - qt))
+    others = np.ones_like(p, bool)
+    others[rows, best] = False
+    ph, qh = (x[others].reshape(len(s), -1) / (1 - x[rows, best])[:, None] for x in (p, q))
+    return first + 8 * (ph * np.log(ph / qh)).sum(axis=1)
+
+
+def np_margin(s, t):
+    rows, best = np.arange(len(s)), t.argmax(axis=1)
+    raised = s + 0.8
+    raised[rows, best] -= 0.8
+    return raised.max(axis=1) - s[rows, best]
+
+
+def standardised(x):
+    return centred(x) / x.std(axis=1, keepdims=True)
+
+
 NUMPY = {
+    "dkd": np_dkd,
+    "large_margin": np_margin,
+    "correlation": lambda s, t: np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(softmax(s), softmax(t), strict=True)]),
+    "centred_regression": lambda s, t: ((centred(s) - centred(t)) ** 2).mean(axis=1),
+    "standardised_regression": lambda s, t: ((standardised(s) - standardised(t)) ** 2).mean(axis=1),
     "forward_kl": np_forward_kl,
     "reverse_kl": lambda s, t: np_forward_kl(t, s),
     "jsd": np_jsd,
@@ -85,7 +111,7 @@ def test_the_mean_does_not_depend_on_the_batch_size(name, batch):
 @settings(max_examples=50, deadline=None)
 def test_zero_where_equal(values):
     t = torch.from_numpy(values)
-    for name in (*DIVERGENCES, "value_regression", "worst_action_gap"):
+    for name in (*DIVERGENCES, "value_regression", "centred_regression", "standardised_regression", "dkd", "worst_action_gap"):
         assert getattr(losses, name)(student=t, teacher=t).abs().max() < 1e-9
 
 
@@ -112,10 +138,22 @@ def test_positive_where_policies_differ():
         assert (getattr(losses, name)(student=S, teacher=T) > 1e-3).all()
 
 
-@pytest.mark.parametrize("name", [*DIVERGENCES, "nll", "worst_action_gap"])
+@pytest.mark.parametrize(
+    "name", [*DIVERGENCES, "nll", "worst_action_gap", "centred_regression", "standardised_regression", "dkd", "correlation"]
+)
 def test_a_constant_offset_costs_nothing(name):
     loss = getattr(losses, name)
     torch.testing.assert_close(loss(student=S + 7, teacher=T - 3), loss(student=S, teacher=T))
+
+
+def test_scale_costs_nothing_where_values_are_standardised():
+    assert losses.standardised_regression(student=5 * T + 1, teacher=T).abs().max() < 1e-12
+
+
+def test_the_margin_is_zero_only_where_the_teachers_action_leads_by_it():
+    teacher = torch.tensor([[1.0, 0.0]])
+    for lead, loss in ((0.0, 0.8), (0.5, 0.3), (0.8, 0.0), (2.0, 0.0)):
+        assert float(losses.large_margin(student=torch.tensor([[lead, 0.0]]), teacher=teacher)) == pytest.approx(loss, abs=1e-6)
 
 
 def test_regression_does_see_an_offset():

@@ -90,3 +90,52 @@ def test_wrong_terms_are_refused(wrong):
         Term(**wrong)
     with pytest.raises(SpecError):
         Schedule(1.0, 0.0, 0.0)
+
+
+def test_a_schedule_by_score_never_comes_back():
+    weight = Schedule(3.0, 0.0, by="score")
+    values = [weight(Progress(0.1, score)) for score in (0.0, 0.5, 1.0, 1.4)]
+    assert values == [3.0, 1.5, 0.0, 0.0]
+    assert weight(Progress(0.9, -2.0)) == 3.0  # a student below random play is taught no harder than at the start
+
+
+def test_a_schedule_may_start_late():
+    weight = Schedule(1.0, 0.0, 0.8, start=0.4)
+    assert [weight(Progress(f)) for f in (0.0, 0.4, 0.6, 0.8, 1.0)] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("wrong", [{"start": 1.0}, {"start": -0.1}, {"share": 0.0}, {"by": "mood"}])
+def test_schedules_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(SpecError):
+        Schedule(1.0, 0.0, **wrong)
+
+
+def test_adversarial_states_stay_in_their_box_and_hurt():
+    from distilrl import losses
+    from distilrl.networks import NetworkSpec, build
+    from distilrl.objective import adversarial_states
+
+    student = build(NetworkSpec((2,), 3, hidden=(16,)), torch.Generator().manual_seed(0))
+    student.scale_head(10.0)
+    student.standardise(torch.zeros(2), torch.tensor([1.0, 10.0]))
+    term, data = Term("adversarial_kl", radius=0.1), batch(64)
+    attacked = adversarial_states(term, data, student, 1.0)
+    offset = (attacked - data.obs).abs()
+    assert offset[:, 0].max() <= 0.1 + 1e-6
+    assert offset[:, 1].max() <= 0.01 + 1e-6
+    assert not attacked.requires_grad
+    clean, hurt = (losses.forward_kl(student=student(o), teacher=data.teacher_values) for o in (data.obs, attacked))
+    assert float(hurt.mean().detach()) > float(clean.mean().detach())
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_a_configuration_with_every_recipe_reads_back_the_same():
+    import json
+
+    from distilrl.config import TrainConfig
+    from distilrl.recipes import RECIPES
+
+    for recipe in RECIPES.values():
+        for pixels in (True, False):
+            config = recipe(pixels=pixels)
+            assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

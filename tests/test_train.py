@@ -21,6 +21,7 @@ from distilrl.evaluate import Comparison
 from distilrl.objective import Schedule, Term
 from distilrl.recipes import RECIPES
 from distilrl.runs import RunFolder
+from distilrl.teachers import Teacher
 from distilrl.train import train
 
 ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0}
@@ -39,10 +40,34 @@ def small(recipe="distil", **changes):
     return make_config(recipe, changes.pop("env", SIGN), **(SMALL | changes))
 
 
-@pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study"])
+@pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study", "adversarial_states"])
 def test_recipes_learn(sign_teacher, name):
     trained = train(small(name, stop_gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.7
+
+
+@pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune", "dqfd"])
+def test_recipes_that_learn_from_reward_too(sign_teacher, name):
+    config = small(name, stop_gap=-1.0, env_steps=4000, gamma=0.5, n_step=1)
+    trained = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.5
+    names = {term.loss for term in config.terms}
+    first, last = trained.history[0], trained.history[-1]
+    assert any(first[f"loss/{n}"] is not None for n in names)
+    assert {n for n in names if last[f"loss/{n}"] is not None} >= {"double_td"}
+
+
+@pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune"])
+def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(name):
+    mediocre = sign_network()
+    with torch.no_grad():
+        mediocre.layers[0].bias[:2] += torch.tensor([-0.7, 0.7])  # wrong wherever the first number lies between 0 and 0.7
+    teacher = make_teacher(mediocre)
+    own = evaluate_policy(teacher, SIGN, episodes=100)["return_mean"]
+    assert own < 8.0
+    config = small(name, stop_gap=-9.0, env_steps=8000, updates=6, gamma=0.5, n_step=1)
+    trained = train(config, teacher, acceptance=ACCEPTANCE | {"return_mean": own})
+    assert evaluate_policy(trained.network, SIGN, episodes=100)["return_mean"] > own + 1.0
 
 
 def test_dqn_learns_without_a_teacher():
@@ -79,7 +104,7 @@ def test_a_teacher_of_weight_zero_is_never_called():
             raise AssertionError("the teacher was called")
 
     config = small("dqn", terms=(Term("double_td"), Term("forward_kl", weight=Schedule(0.0))))
-    trained = train(config, make_teacher(Offended()))
+    trained = train(config, Teacher(Offended(), "q", "test", "memory", "0" * 64, obs_shape=(2,), n_actions=2))
     assert trained.updates > 0
 
 
@@ -131,6 +156,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
+from distilrl.teachers import Teacher
 from distilrl.train import train
 from distilrl.runs import RunFolder
 train(small(env_steps=4000, stop_gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))

@@ -29,7 +29,7 @@ from distilrl.runs import RunFolder
 from distilrl.teachers import TeacherFile, load_teacher
 
 console = Console(stderr=True)
-RecipeName = Literal["distil", "policy_distillation", "case_study"]
+RecipeName = Literal["distil", "policy_distillation", "case_study", "adversarial_states", "qdagger", "kickstarting", "finetune", "dqfd"]
 
 
 @dataclass(frozen=True)

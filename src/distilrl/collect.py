@@ -33,8 +33,8 @@ class Behaviour:
     greedy_share: float = 0.25
     """Share of the environments, spread evenly, in which no random action is taken."""
     zeta: float | None = None
-    """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021, zeta = 2);
-    None: taken once."""
+    """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021): some tasks
+    need long pushes to see a reward at all, others end at once under them. None: taken once."""
 
     def __post_init__(self) -> None:
         if self.zeta is not None and not self.zeta > 1:

@@ -29,7 +29,7 @@ from distilrl.evaluate import (
     ticker,
 )  # fmt: skip
 from distilrl.networks import NetworkSpec
-from distilrl.recipes import recipe
+from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, silent, train
@@ -79,7 +79,7 @@ def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | S
     if isinstance(teacher, str | Path):
         teacher = TeacherFile(str(teacher))
     files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
-    return replace(config, env_id=env_id, teacher=files, **changes)
+    return replace(config, env_id=env_id, teacher=files, **(settings(name, env_id) | changes))
 
 
 def distill(

@@ -171,6 +171,11 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
 
     def checked(obs: Tensor) -> Tensor:
         values = teacher.action_values(obs)
+        if tuple(values.shape) != (len(obs), teacher.n_actions):
+            raise TeacherError(
+                f"The teacher {teacher.path} answers {len(obs)} observations with shape {tuple(values.shape)}: it must be "
+                f"{(len(obs), teacher.n_actions)}."
+            )
         if not torch.isfinite(values).all():
             raise TeacherError(f"The teacher {teacher.path} gives action values that are not finite: it cannot be distilled.")
         return values

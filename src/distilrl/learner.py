@@ -56,7 +56,7 @@ class Learner:
             warm = min(1.0, (self.updates + 1) / 100)
             group["lr"] = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(progress.fraction, 1.0)))
         now = active(self.terms, progress)
-        outputs = forward([term for term, _ in now], batch, self.student, self.target, discount)
+        outputs = forward([term for term, _ in now], batch, self.student, self.target, discount, self.temperature)
         means = {term.loss: term_loss(term, outputs, batch, self.temperature).mean() for term, _ in now}
         loss = sum((weight * means[term.loss] for term, weight in now), start=outputs.values.new_zeros(()))
         self.optimiser.zero_grad(set_to_none=True)

@@ -47,6 +47,49 @@ def value_regression(*, student: Values, teacher: Values) -> PerExample:
     return (student - teacher).square().mean(dim=1)
 
 
+def centred_regression(*, student: Values, teacher: Values) -> PerExample:
+    """As `value_regression`, of centred values: a constant offset costs nothing."""
+    return value_regression(student=centre(student), teacher=centre(teacher))
+
+
+def standardised_regression(*, student: Values, teacher: Values) -> PerExample:
+    """As `centred_regression`, each side divided by its standard deviation over actions: scale costs nothing either."""
+    return value_regression(student=_standardise(student), teacher=_standardise(teacher))
+
+
+def dkd(*, student: Values, teacher: Values, alpha: float = 1.0, beta: float = 8.0) -> PerExample:
+    """Decoupled distillation, α KL(target or not) + β KL(among the others) (Zhao et al. 2022, eq. 7).
+
+    The target class is the teacher's greedy action. With two actions there are no others to tell apart: the second part is 0.
+    """
+    target = F.one_hot(teacher.argmax(dim=1), teacher.shape[1]).bool()
+    log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+
+    def in_two(log_probabilities: Tensor) -> Tensor:
+        others = torch.logsumexp(log_probabilities.masked_fill(target, -torch.inf), dim=1)
+        return torch.stack([log_probabilities[target], others], dim=1)
+
+    two_p, two_q = in_two(log_p), in_two(log_q)
+    log_p, log_q = (F.log_softmax(values.masked_fill(target, -torch.inf), dim=1) for values in (teacher, student))
+    difference = torch.where(target, torch.zeros_like(log_p), log_p - log_q)
+    return alpha * _weighted_sum(two_p.exp(), two_p - two_q) + beta * _weighted_sum(log_p.exp(), difference)
+
+
+def correlation(*, student: Values, teacher: Values) -> PerExample:
+    """1 − Pearson correlation over actions of the two policies (DIST, Huang et al. 2022, eq. 5).
+
+    DIST's second part correlates over the batch; it is left out, because losses here are of one example each.
+    """
+    return 1.0 - F.cosine_similarity(centre(student.softmax(dim=1)), centre(teacher.softmax(dim=1)), dim=1, eps=1e-12)
+
+
+def large_margin(*, student: Values, teacher: Values, margin: float = 0.8) -> PerExample:
+    """max_a [Q_s(s,a) + margin · (a ≠ a*)] − Q_s(s,a*), a* the teacher's greedy action (DQfD, Hester et al. 2018, eq. 2)."""
+    best = teacher.argmax(dim=1, keepdim=True)
+    raised = student + margin * torch.ones_like(student).scatter(1, best, 0.0)
+    return raised.amax(dim=1) - student.gather(1, best).squeeze(1)
+
+
 def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
     """max_a (Q(s,a) − Q_s(s,a))² of centred values: the case study's L_adv, with a constant offset costing nothing."""
     return (centre(student) - centre(teacher)).square().amax(dim=1)
@@ -87,6 +130,12 @@ def value_gap(teacher: Values) -> PerExample:
 def agree(*, student: Values, teacher: Values) -> Bool[Tensor, "B"]:
     """Whether student and teacher pick the same greedy action."""
     return student.argmax(dim=1) == teacher.argmax(dim=1)
+
+
+def _standardise(values: Values) -> Values:
+    """Centred values divided by their standard deviation over actions."""
+    centred = centre(values)
+    return centred / centred.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
 
 
 def _weighted_sum(weight: Values, value: Values) -> PerExample:

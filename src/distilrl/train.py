@@ -172,8 +172,8 @@ class _Run:
 
     @property
     def progress(self) -> Progress:
-        score = self.track.history[-1]["score"] if self.track.history else None
-        return Progress(self.env_steps / self.config.env_steps, score or 0.0)
+        scores = [row["score"] for row in self.track.history if row["score"] is not None]
+        return Progress(self.env_steps / self.config.env_steps, max(scores, default=0.0))
 
     def collect(self) -> Collected:
         """The next vector step; a recorded one is played again without learning from it."""

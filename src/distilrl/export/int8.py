@@ -57,8 +57,8 @@ class Quantised:
             sums = _sums(one, x)
             x = np.clip((sums * one.multiplier + (1 << (one.shift - 1))) >> one.shift, 0, 255)
         head = self.steps[-1]
-        sums = _sums(head, x).reshape(len(obs), -1).astype(np.float32)
-        return sums * head.scale.astype(np.float32)
+        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(np.float32)
+        return values
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
@@ -66,7 +66,8 @@ class Quantised:
             return obs.astype(np.int64).transpose(0, 2, 3, 1)
         scaled = np.asarray(obs, np.float32) * self.input_scale
         rounded = np.floor(scaled + np.float32(0.5))
-        return np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
+        entered: Ints = np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
+        return entered
 
 
 def _sums(one: IntStep, x: Ints) -> Ints:
@@ -78,8 +79,8 @@ def _sums(one: IntStep, x: Ints) -> Ints:
         runs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
     else:
         runs = x.reshape(len(x), -1)
-    sums: Ints = (runs.astype(np.float64) @ one.weight.T.astype(np.float64)).astype(np.int64) + one.bias
-    return sums
+    exact: NDArray[np.float64] = runs.astype(np.float64) @ one.weight.T.astype(np.float64)
+    return exact.astype(np.int64) + one.bias
 
 
 def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:

@@ -1,0 +1,117 @@
+"""Microseconds of one greedy decision on a single observation, one thread, median of many calls, all ways in one run.
+
+    python benchmarks/latency.py RUN [--sb3 FILE.zip]
+
+RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3). C is timed
+inside C, over a loop of different observations, so that no Python is counted.
+"""
+
+import argparse
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distilrl import __version__, export_policy, load_network, load_teacher
+from distilrl.checkpoints import read_json, write_json
+from distilrl.evaluate import load_teachers
+from distilrl.teachers import TeacherFile
+
+TIMER = r"""
+#define _POSIX_C_SOURCE 199309L
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include "policy.h"
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return 1e6 * t.tv_sec + 1e-3 * t.tv_nsec; }
+static int compare(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
+int main(int argc, char **argv) {
+    static obs_t obs[64][POLICY_OBS_SIZE];
+    static double times[201];
+    int32_t action; int rows = 0, sum = 0, calls = atoi(argv[2]);
+    FILE *golden = fopen(argv[1], "rb");
+    while (rows < 64 && fread(&action, 4, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1) rows++;
+    for (int t = 0; t < 201; t++) {
+        double start = now();
+        for (int i = 0; i < calls; i++) sum += policy_act(obs[i % rows]);
+        times[t] = (now() - start) / calls;
+    }
+    qsort(times, 201, sizeof times[0], compare);
+    printf("%.4f %d\n", times[100], sum + argc);
+    return 0;
+}
+"""
+
+
+def median_us(call: Callable[[], object], calls: int = 500) -> float:
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[calls // 10 :])) * 1e6
+
+
+def c_us(folder: Path, native: bool, calls: int) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "timer.c").write_text(TIMER)
+        flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
+        program = str(Path(scratch) / "timer")
+        subprocess.run(["cc", *flags, f"-I{folder}", f"{scratch}/timer.c", f"{folder}/policy.c", "-lm", "-o", program], check=True)
+        out = subprocess.run([program, str(folder / "golden.bin"), str(calls)], capture_output=True, text=True, check=True).stdout
+    return float(out.split()[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--sb3", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = read_json(options.run / "config.json")["train"]
+    network = load_network(options.run / "student").network.eval()
+    rows: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {}
+        for target in ("onnx", "c", "int8", "torch"):
+            folders[target] = options.run / "export" / target
+            if not folders[target].is_dir():
+                folders[target] = Path(scratch) / target
+                export_policy(options.run, target, folders[target])
+        obs = np.load(folders["onnx"] / "golden.npz")["obs"][:1]
+        tensor = torch.from_numpy(obs)
+        if options.sb3:
+            from stable_baselines3 import A2C, DQN, PPO  # noqa: F401
+
+            model = {"DQN": DQN, "PPO": PPO}[load_teacher(options.sb3).meta["algorithm"]].load(options.sb3, device="cpu")
+            rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
+        teacher = load_teachers([TeacherFile.from_json(f) for f in config["teacher"]], config["env_id"])
+        with torch.inference_mode():
+            rows["teacher, PyTorch"] = median_us(lambda: teacher.network(tensor).argmax(1))
+            rows["student, PyTorch"] = median_us(lambda: network(tensor).argmax(1))
+            program = torch.export.load(folders["torch"] / "policy.pt2").module()
+            rows["student, torch.export"] = median_us(lambda: program(tensor))
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        for name, folder in (("student, onnxruntime", folders["onnx"]), ("student, onnxruntime int8", folders["int8"])):
+            session = onnxruntime.InferenceSession(str(folder / "policy.onnx"), settings, providers=["CPUExecutionProvider"])
+            rows[name] = median_us(lambda session=session: session.run(["action"], {"obs": obs}))
+        calls = 20 if obs.ndim == 4 else 20_000
+        for name, target in (("student, C", "c"), ("student, C int8", "int8")):
+            rows[name] = c_us(folders[target], False, calls)
+            rows[f"{name}, -march=native"] = c_us(folders[target], True, calls)
+    for name, value in rows.items():
+        print(f"{name:40} {value:10.3f} us")
+    name = f"{config['env_id'].replace('/', '-')}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
+    facts = {"distilrl": __version__, "torch": torch.__version__, "threads": 1, "env": config["env_id"], "student": network.spec.describe()}
+    write_json(Path("benchmarks/results/latency") / f"{name}.json", facts | {"microseconds": rows})
+
+
+if __name__ == "__main__":
+    main()
