@@ -112,3 +112,43 @@ def test_statistics():
     values = torch.cat([torch.arange(10.0), torch.arange(10.0) + 100])
     torch.testing.assert_close(mean, values.mean().view(1))
     torch.testing.assert_close(std, values.std().view(1))
+
+
+def test_draws_follow_the_error_and_new_rows_come_first():
+    replay = Replay(spec(by_error=True, capacity=400), CPU)
+    fill(replay, 100)
+    index = torch.arange(200)
+    replay.set_priorities(index, torch.where(index < 20, 4.0, 0.0), 0.5)
+    drawn = replay.draw(20_000, torch.Generator().manual_seed(0))
+    share = float((drawn < 20).float().mean())
+    expected = 0.8 * 20 * 4.001**0.5 / (20 * 4.001**0.5 + 180 * 0.001**0.5) + 0.2 * 0.1
+    assert share == pytest.approx(expected, abs=0.02)
+    weights = replay.importance_weights(torch.tensor([0, 100]))
+    assert weights.max() == 1.0
+    assert weights[0] < weights[1], "what is drawn more often counts less"
+    fill(replay, 1)
+    assert float(replay._priority[100, 0]) == pytest.approx(4.001**0.5)
+    other = Replay(spec(by_error=True, capacity=400), CPU)
+    other.priorities = replay.priorities
+    assert torch.equal(other.priorities, replay.priorities)
+
+
+@pytest.mark.parametrize("game", ["BreakoutNoFrameskip-v4"])
+def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
+    envs = make_vec_env(game, 2, threads=1, for_learning=True)
+    replay = Replay(spec(capacity=2000, obs_shape=(4, 84, 84), n_actions=4, pixels=True), CPU)
+    rng = np.random.default_rng(0)
+    obs, seen, ends, rewards = envs.reset(np.array([1, 2])), [], 0, set()
+    for _ in range(250):
+        actions = rng.integers(0, 4, 2)
+        seen.append(torch.from_numpy(obs.copy()))
+        envs.send(actions)
+        step = envs.recv()
+        arrays = (actions, step.reward, step.terminated, step.truncated)
+        replay.add(seen[-1], *(torch.from_numpy(a) for a in arrays), None)
+        obs, ends = step.obs, ends + int(step.terminated.sum())
+        rewards |= set(step.reward.tolist())
+    envs.close()
+    assert ends >= 10, "five lives would last longer"
+    assert rewards <= {0.0, 1.0}
+    assert torch.equal(replay.observations(torch.arange(500)), torch.stack(seen).flatten(0, 1))

@@ -70,8 +70,10 @@ def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(na
     assert evaluate_policy(trained.network, SIGN, episodes=100)["return_mean"] > own + 1.0
 
 
-def test_dqn_learns_without_a_teacher():
-    trained = train(small("dqn", env_steps=6000, gamma=0.5))
+@pytest.mark.parametrize("name", ["dqn", "rainbow_lite"])
+def test_dqn_learns_without_a_teacher(name):
+    trained = train(small(name, env_steps=8000, updates=4, gamma=0.5, n_step=1))
+    assert not trained.network.spec.dueling
     assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.0
 
 
@@ -125,10 +127,10 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("recipe", ["distil", "dqn"])
+@pytest.mark.parametrize("recipe", ["distil", "dqn", "rainbow_lite"])
 @pytest.mark.parametrize("moment", [0, 1, 130, 199])
 def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
-    teacher = None if recipe == "dqn" else sign_teacher
+    teacher = None if recipe != "distil" else sign_teacher
     config = small(recipe, stop_gap=-1.0)
     whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     steps = 0

@@ -144,6 +144,8 @@ class TrainTeacher:
     """Run folder to write."""
     resume: Path | None = None
     """Continue the run in this folder."""
+    recipe: Literal["dqn", "rainbow_lite"] = "dqn"
+    """Method."""
     network: str | None = None
     """Network, as a student spec; mlp:128,128 for vectors, the Nature CNN for pixels by default."""
     steps: int | None = None
@@ -176,7 +178,7 @@ class TrainTeacher:
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
-        config = make_config("dqn", self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
+        config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
         network = self.network or ("cnn:32,64,64:512" if config.n_envs == 64 else "mlp:128,128")
         changes: dict[str, Any] = {"student": network}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}

@@ -58,6 +58,12 @@ class TrainConfig:
     """Discount per step of TD terms."""
     n_step: int = 0
     """Steps that TD terms look ahead; 0 where there is none."""
+    dueling: bool = False
+    """Give the student a dueling head while it trains; it ships as a plain one."""
+    priority_exponent: float = 0.0
+    """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
+    for_learning: bool = False
+    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never do."""
     target_every: int = 250
     """Updates after which the lagged copy is refreshed."""
     check_every: int = 2_000
@@ -91,6 +97,8 @@ class TrainConfig:
             raise SpecError(f"'learning_starts' ({self.learning_starts}) must be below 'env_steps' ({self.env_steps}).")
         if any(not term.needs_teacher for term in self.terms) and self.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
+        if self.priority_exponent > 0 and (self.gap_exponent > 0 or all(term.needs_teacher for term in self.terms)):
+            raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'gap_exponent' of 0.")
         if not 0 < self.entropy_share < 1:
             raise SpecError(f"'entropy_share' must lie in (0, 1), got {self.entropy_share}.")
 

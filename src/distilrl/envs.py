@@ -92,7 +92,9 @@ class VecEnv(ABC):
         """Frees what the environments hold."""
 
 
-def make_vec_env(env_id: str, n_envs: int, *, sticky: float | None = None, threads: int = 2, pictures: bool = False) -> VecEnv:
+def make_vec_env(
+    env_id: str, n_envs: int, *, sticky: float | None = None, threads: int = 2, pictures: bool = False, for_learning: bool = False
+) -> VecEnv:
     """N copies of an environment.
 
     Args:
@@ -103,6 +105,7 @@ def make_vec_env(env_id: str, n_envs: int, *, sticky: float | None = None, threa
         sticky: probability that ALE repeats the last action; the environment's own by default.
         threads: threads for ALE's emulators.
         pictures: `picture` will be called.
+        for_learning: as DQN learns from ALE (Mnih et al. 2015): rewards clipped to their sign, and a lost life ends the episode.
 
     Raises:
         EnvError: unknown id, or a kind that cannot be distilled in.
@@ -119,14 +122,14 @@ def make_vec_env(env_id: str, n_envs: int, *, sticky: float | None = None, threa
         if not isinstance(spec.kwargs.get("frameskip"), int):
             name = env_id.split("-")[0]
             raise EnvError(f"'{env_id}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'.")
-        return _AleVecEnv(env_id, str(spec.kwargs["game"]), n_envs, sticky, threads)
+        return _AleVecEnv(env_id, str(spec.kwargs["game"]), n_envs, sticky, threads, for_learning)
     return _GymVecEnv(env_id, n_envs, pictures)
 
 
 class _AleVecEnv(VecEnv):
     """ALE's native vector environment: emulation, resizing and stacking in C++ threads."""
 
-    def __init__(self, env_id: str, game: str, n_envs: int, sticky: float, threads: int) -> None:
+    def __init__(self, env_id: str, game: str, n_envs: int, sticky: float, threads: int, for_learning: bool) -> None:
         from ale_py.vector_env import AtariVectorEnv
 
         self._env = AtariVectorEnv(
@@ -135,7 +138,8 @@ class _AleVecEnv(VecEnv):
             num_threads=threads,
             frameskip=FRAMES_PER_STEP,
             repeat_action_probability=sticky,
-            reward_clipping=False,
+            reward_clipping=for_learning,
+            episodic_life=for_learning,
             autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
         )
         self.n_envs = n_envs
@@ -154,8 +158,8 @@ class _AleVecEnv(VecEnv):
                 "fire_on_reset": True,
                 "frame_stack": shape[0],
                 "max_frames": 108_000,
-                "reward_clipping": False,
-                "life_loss_terminal": False,
+                "reward_clipping": for_learning,
+                "life_loss_terminal": for_learning,
             },
         )
         self._last: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)

@@ -44,6 +44,8 @@ class Learner:
         self._averages: list[Tensor] = list(self.average.parameters())
         self.temperature = 1.0
         self.updates = 0
+        self.errors: Tensor | None = None
+        """(B,) TD losses of the last update, from which priorities are made."""
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """Sets the input standardisation of all copies."""
@@ -57,7 +59,13 @@ class Learner:
             group["lr"] = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(progress.fraction, 1.0)))
         now = active(self.terms, progress)
         outputs = forward([term for term, _ in now], batch, self.student, self.target, discount, self.temperature)
-        means = {term.loss: term_loss(term, outputs, batch, self.temperature).mean() for term, _ in now}
+        means: dict[str, Tensor] = {}
+        for term, _ in now:
+            each = term_loss(term, outputs, batch, self.temperature)
+            if not term.needs_teacher:
+                self.errors = each.detach()
+                each = each if batch.weight is None else each * batch.weight
+            means[term.loss] = each.mean()
         loss = sum((weight * means[term.loss] for term, weight in now), start=outputs.values.new_zeros(()))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

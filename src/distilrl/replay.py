@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     """(B, A) the teacher's action values of obs; None where no teacher labels the data."""
     gap: Tensor
     """(B,) the teacher's value gap, how much the choice of action matters; 1 where no teacher labels the data."""
+    weight: Tensor | None = None
+    """(B,) importance weights of TD terms, at most 1; None where transitions were not drawn by priority."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class ReplaySpec:
     """Steps that a transition looks ahead; 0: states only."""
     gap_exponent: float = 0.0
     """Exponent e of `Replay.draw`; 0: uniform."""
+    by_error: bool = False
+    """Draw by what `set_priorities` was told last; new rows by the largest of it."""
 
 
 class Replay:
@@ -76,6 +80,7 @@ class Replay:
         self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
+        self._newest = 1.0
         self.added = 0
 
     def __len__(self) -> int:
@@ -100,7 +105,7 @@ class Replay:
             self._importance[row] = teacher.amax(1) - teacher.amin(1)
         else:
             self._importance[row] = 1.0
-        self._priority[row] = self._importance[row].double().pow(self.spec.gap_exponent)
+        self._priority[row] = self._newest if self.spec.by_error else self._importance[row].double().pow(self.spec.gap_exponent)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
         self._update_ready(row)
@@ -133,6 +138,32 @@ class Replay:
         cumulative = (0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()).cumsum(0)
         point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * cumulative[-1]
         return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
+
+    def importance_weights(self, index: Tensor) -> Tensor:
+        """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's Rainbow)."""
+        held = min(self.added, self.rows)
+        ready = self._ready[:held].view(-1).double()
+        priority = self._priority[:held].view(-1) * ready
+        probability = 0.8 * priority[index] / priority.sum().clamp_min(1e-300) + 0.2 / ready.sum()
+        weight = probability.rsqrt()
+        return (weight / weight.max()).float()
+
+    def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
+        """From now on states are drawn by (|error| + 0.001)^exponent, both (B,)."""
+        priority = (errors.double().abs() + 1e-3).pow(exponent)
+        self._priority.view(-1)[index] = priority
+        self._newest = max(self._newest, float(priority.max()))
+
+    @property
+    def priorities(self) -> Tensor:
+        """(rows, N) and, behind them, a row of what new states get: all that `set_priorities` has done."""
+        newest = torch.full((1, self.spec.n_envs), self._newest, dtype=torch.float64, device=self.device)
+        return torch.cat([self._priority, newest])
+
+    @priorities.setter
+    def priorities(self, saved: Tensor) -> None:
+        self._priority.copy_(saved[:-1])
+        self._newest = float(saved[-1, 0])
 
     def observations(self, index: Tensor) -> Tensor:
         """Observations (B, *obs_shape) behind flat indices (B,)."""

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def train(
     """
     torch.set_num_threads(config.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    envs = make_vec_env(config.env_id, config.n_envs, threads=config.threads)
+    envs = make_vec_env(config.env_id, config.n_envs, threads=config.threads, for_learning=config.for_learning)
     run = _Run(config, envs, teacher, acceptance, tell or silent)
     saved = folder.load_state() if folder is not None else None
     if saved is not None:
@@ -126,7 +126,7 @@ class _Run:
         device, info = torch.device(config.device), envs.info
         self.generator = torch.Generator().manual_seed(config.seed)
         self.learner = Learner(
-            NetworkSpec.parse(config.student, info.obs_shape, info.n_actions),
+            replace(NetworkSpec.parse(config.student, info.obs_shape, info.n_actions), dueling=config.dueling),
             config.terms,
             learning_rate=config.learning_rate,
             average=config.average,
@@ -146,6 +146,7 @@ class _Run:
             labelled=labelled,
             n_step=config.n_step,
             gap_exponent=config.gap_exponent,
+            by_error=config.priority_exponent > 0,
         )
         self.replay = Replay(spec, device)
         self.collector = Collector(
@@ -161,6 +162,7 @@ class _Run:
         self.actions: list[NDArray[np.int64]] = []
         self.recorded = np.zeros((0, config.n_envs), np.int64)
         self._expected_obs: int | None = None
+        self._priorities: Tensor | None = None
         self._obs: Tensor | None = None
         self._steps: Iterator[Collected] | None = None
         self._losses: dict[str, list[Tensor]] = {}
@@ -196,6 +198,8 @@ class _Run:
                 f"{self.config.env_id} did not answer its recorded actions as before (another version, or an environment that "
                 "is not deterministic under its seed), so the run cannot continue to the same result: start it again."
             )
+        if self._priorities is not None:
+            self.replay.priorities = self._priorities
         self._clock = time.perf_counter()
 
     def learn(self) -> None:
@@ -204,11 +208,16 @@ class _Run:
         if self.learner.updates == 0:
             self._look_at_first_states()
         index = self.replay.draw(config.updates * config.batch_size, self.generator)
-        for part in torch.split(index, config.batch_size):
+        weights = self.replay.importance_weights(index) if config.priority_exponent > 0 else None
+        for number, part in enumerate(torch.split(index, config.batch_size)):
             batch = self.replay.batch(part, config.gamma)
+            if weights is not None:
+                batch = batch._replace(weight=weights[number * config.batch_size :][: len(part)])
             losses = self.learner.update(batch, self.progress, config.gamma**config.n_step, config.max_grad_norm)
             for name, value in losses.items():
                 self._losses.setdefault(name, []).append(value)
+            if weights is not None and self.learner.errors is not None:
+                self.replay.set_priorities(part, self.learner.errors, config.priority_exponent)
             if self.learner.updates % config.target_every == 0:
                 self.learner.refresh_target()
 
@@ -291,6 +300,8 @@ class _Run:
         actions = np.stack(self.actions)
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         tensors |= {"actions": torch.from_numpy(actions.astype(np.uint8)), "generator": self.generator.get_state()}
+        if self.config.priority_exponent > 0:
+            tensors["priorities"] = self.replay.priorities
         state = numbers | {
             "track": vars(self.track),
             "rng": self.collector.rng.bit_generator.state,
@@ -314,7 +325,7 @@ class _Run:
         self.collector.held[:] = state["held"]
         self.collector.student_may_act = self.learner.updates > 0
         self.track = _Track(**state["track"])
-        self._expected_obs = state["obs"]
+        self._expected_obs, self._priorities = state["obs"], tensors.get("priorities")
         if self.track.stopped:
             self.actions = list(self.recorded)
 
