@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from distilrl import evaluate_policy, load_teacher
 from distilrl.checkpoints import write_json
 from distilrl.cli import main
 
@@ -43,8 +44,20 @@ RUNS = {
     ],
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
+    # collected under sticky actions for the whole budget; then `disturbed` in the game without them
+    "pong-61k-robust": ["--config", "benchmarks/results/pong-61k-robust/config.json"],
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64", "--steps", "700000"],
 }
+
+
+def disturbed(kept: Path, episodes: int = 60) -> None:
+    """Teacher and student in the game without sticky actions, under random actions and sticky ones."""
+    rows: dict = {}
+    for way in ({"epsilon": 0.01}, {"epsilon": 0.05}, {"sticky": 0.25}):
+        name = "_".join(str(part) for pair in way.items() for part in pair)
+        for side, path in (("teacher", "zoo/pong-dqn"), ("student", str(kept / "student"))):
+            rows.setdefault(name, {})[side] = evaluate_policy(load_teacher(path), "PongNoFrameskip-v4", episodes=episodes, **way)
+    write_json(kept / "disturbed.json", rows)
 
 
 def run(name: str, extra: list[str]) -> None:
@@ -55,6 +68,8 @@ def run(name: str, extra: list[str]) -> None:
     for file in ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json"):
         shutil.copy(folder / file, kept / file)
     shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
+    if name == "pong-61k-robust":
+        disturbed(kept)
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
     write_json(kept / "machine.json", machine | {"command": ["distilrl", "distill", *RUNS[name], *extra]})
 

@@ -265,6 +265,7 @@ class Export:
 
     def run(self) -> int:
         """Exports; 1 where a quantised student fails its verdict."""
+        torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as tell:
             card = export_policy(self.run_folder, self.to, self.out, tell=tell)
         for name, facts in card["replay"].items():
@@ -296,6 +297,7 @@ class Verify:
 
     def run(self) -> int:
         """Verifies; 1 where the file fails its verdict."""
+        torch.set_num_threads(1)
         with Display() as tell:
             result = verify(self.exported, self.env, episodes=self.episodes, tell=tell)
         if self.json:

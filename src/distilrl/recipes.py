@@ -149,8 +149,8 @@ def settings(name: str, env_id: str) -> dict[str, Any]:
         "Acrobot-v1": {"behaviour": pushes},
         "MountainCar-v0": {"behaviour": pushes, "gamma": 0.98, "env_steps": 100_000},
         "LunarLander-v3": {
-            "env_steps": 100_000, "updates": 6, "batch_size": 128, "learning_rate": 5e-4, "target_every": 250, "check_every": 2_000,
-            "behaviour": Behaviour("student", epsilon=Schedule(1.0, 0.1, 0.12), greedy_share=0.0),
+            "env_steps": 100_000, "updates": 6, "batch_size": 128, "learning_rate": 1e-3, "target_every": 1_000, "check_every": 2_000,
+            "behaviour": Behaviour("student", epsilon=Schedule(1.0, 0.05, 0.15), greedy_share=0.0),
         },
     }  # fmt: skip
     return known.get(env_id, {})
