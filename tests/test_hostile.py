@@ -220,6 +220,15 @@ def test_loops_are_refused(tmp_path):
     refused(graph(tmp_path, [node]), "never end")
 
 
+def test_names_that_are_not_text_are_refused(tmp_path):
+    path = write_onnx(tmp_path / "t.onnx", chain((4, 8, 2), nn.ReLU), torch.zeros(1, 4))
+    with open(path, "rb") as file:  # noqa: PTH123
+        data = file.read()
+    assert data.count(b"q_values") >= 2
+    (tmp_path / "t.onnx").write_bytes(data.replace(b"q_values", b"\x80_values"))
+    refused(path, "not text|not a readable|not a sound|cannot be run")
+
+
 def test_two_inputs_are_refused(tmp_path):
     class Two(nn.Module):
         def forward(self, x, h):

@@ -81,6 +81,13 @@ def load(file: TeacherFile) -> Teacher:
     """
     file.check_options("divisor", "output", "kind")
     try:
+        return _load(file)
+    except UnicodeDecodeError:
+        raise FileError(f"{file.path} holds names that are not text: the file is damaged, export it again.") from None
+
+
+def _load(file: TeacherFile) -> Teacher:
+    try:
         import onnx
         import onnxruntime
     except ImportError as error:
@@ -91,7 +98,7 @@ def load(file: TeacherFile) -> Teacher:
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False)
     except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
         raise FileError(f"{path} cannot be run by onnxruntime ({_first(error)}): export it again.") from None
     inputs = session.get_inputs()
