@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SIGN, sign_network
 
-from distilrl.checkpoints import save_network
+from distilrl.checkpoints import read_json, save_network
 from distilrl.cli import main
 
 SHORT = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "5", "--threads", "1"]
@@ -68,6 +68,13 @@ def test_train_teacher_then_distil(tmp_path, capsys):
     out = tmp_path / "teacher"
     assert main(["train-teacher", "--env", SIGN, "--out", str(out), "--steps", "6000", "--episodes", "20", "--network", "mlp:16"]) == 0
     assert "return" in capsys.readouterr().err
+    card = read_json(out / "teacher.json")
+    assert card["env"] == SIGN
+    assert card["episodes"] == 20
+    assert card["return_ci95"][0] <= card["return_mean"] <= card["return_ci95"][1]
+    again = ["train-teacher", "--config", str(out / "config.json"), "--out", str(tmp_path / "again"), "--episodes", "20"]
+    assert main(again) == 0
+    assert read_json(tmp_path / "again" / "student" / "spec.json")["sha256"] == read_json(out / "student" / "spec.json")["sha256"]
     assert distill(str(out), tmp_path / "run", "--accept-weak-teacher") == 0
 
 

@@ -144,6 +144,8 @@ class TrainTeacher:
     """Run folder to write."""
     resume: Path | None = None
     """Continue the run in this folder."""
+    config: Path | None = None
+    """Do again what this config.json says, in --out."""
     recipe: Literal["dqn", "rainbow_lite"] = "dqn"
     """Method."""
     network: str | None = None
@@ -176,6 +178,8 @@ class TrainTeacher:
     def _config(self) -> tuple[Path, TrainConfig]:
         if self.resume is not None:
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
+        if self.config is not None and self.out is not None:
+            return self.out, Job.from_json(RunFolder(self.config.parent).read_config()).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
         config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))

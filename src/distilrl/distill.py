@@ -256,7 +256,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def train_teacher(
     config: TrainConfig, out: str | Path, *, resume: bool = False, episodes: int = 100, wandb: bool = False, tell: Tell | None = None
 ) -> dict[str, Any]:
-    """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher.
+    """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and ``teacher.json`` its card.
 
     Returns:
         The contents of ``out/results.json``.
@@ -280,6 +280,11 @@ def train_teacher(
         "stopped": trained.stopped,
         "student": {"name": trained.network.spec.describe(), **size(trained.network), **result},
     }
+    about = {name: results[name] for name in ("env", "recipe", "env_steps", "updates", "train_s")}
+    about["protocol"] = describe_env(config.env_id).protocol
+    about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
+    command = f"distilrl train-teacher --config {folder.config} --out NEW_FOLDER"
+    write_json(folder.teacher, about | {"network": trained.network.spec.describe(), **card, "command": command})
     write_json(folder.results, results)
     return results
 

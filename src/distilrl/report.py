@@ -54,7 +54,7 @@ def _parts(kind: str, folder: RunFolder, results: dict[str, Any]) -> dict[str, A
         return parts | {"curve": _seeds(results), "command": "", "config": "", "animation": "", "animation_note": ""}
     config = folder.read_config()
     parts["config"] = json.dumps(config, indent=2)
-    parts["command"] = f"distilrl distill --config {folder.config} --out NEW_FOLDER"
+    parts["command"] = f"distilrl {'distill' if kind == 'distil' else 'train-teacher'} --config {folder.config} --out NEW_FOLDER"
     rows = [{k: float(v) if v else math.nan for k, v in row.items()} for row in read_metrics(folder.metrics)]
     parts["curve"] = _curves(rows, results)
     parts["animation"], parts["animation_note"] = _animation(folder)
