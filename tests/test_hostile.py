@@ -100,6 +100,18 @@ def test_a_normalizer_that_declares_a_huge_array_takes_no_memory(tmp_path):
         vecnormalize.read(tmp_path / "vec.pkl")
 
 
+def test_a_pickle_that_claims_a_huge_memo_takes_no_memory(tmp_path):
+    import tracemalloc
+
+    (tmp_path / "vec.pkl").write_bytes(b"\x80\x04]r\xff\xff\xff\x01.")  # an empty list, remembered as entry 33,554,431
+    tracemalloc.start()
+    with pytest.raises(FileError):
+        vecnormalize.read(tmp_path / "vec.pkl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
 # -- tensors
 
 

@@ -68,8 +68,11 @@ _ALLOWED: dict[tuple[str, str], type[_Inert]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds plain data and stand-ins; every other name is refused."""
+class _Unpickler(pickle._Unpickler):
+    """Builds plain data and stand-ins; every other name is refused.
+
+    The unpickler written in Python, because the one in C makes room for as many memo entries as a file claims to have.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = _ALLOWED.get((module, name))
