@@ -12,7 +12,7 @@ import numpy as np
 from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.config import TrainConfig
-from distilrl.envs import EnvInfo, make_vec_env
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.evaluate import (
     VERDICT_SEEDS,
@@ -60,13 +60,6 @@ class Job:
             return cls(TrainConfig.from_json(data["train"]), Comparison(**data["comparison"]), **rest)
         except (KeyError, TypeError) as error:
             raise SpecError(f"The configuration is damaged or of another version ({error}): start a new run.") from None
-
-
-def describe_env(env_id: str) -> EnvInfo:
-    """Spaces and protocol of an environment."""
-    envs = make_vec_env(env_id, 1)
-    envs.close()
-    return envs.info
 
 
 def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (), **changes: Any) -> TrainConfig:

@@ -126,6 +126,13 @@ def make_vec_env(
     return _GymVecEnv(env_id, n_envs, pictures)
 
 
+def describe_env(env_id: str) -> EnvInfo:
+    """Spaces and protocol of an environment."""
+    envs = make_vec_env(env_id, 1)
+    envs.close()
+    return envs.info
+
+
 class _AleVecEnv(VecEnv):
     """ALE's native vector environment: emulation, resizing and stacking in C++ threads."""
 

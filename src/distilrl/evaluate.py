@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import VecEnv, make_vec_env
+from distilrl.envs import VecEnv, describe_env, make_vec_env
 from distilrl.errors import SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
@@ -140,10 +140,9 @@ def load_teachers(files: Sequence[TeacherFile], env_id: str) -> Teacher:
         return teachers[0]
     random = Play(env_id, epsilon=1.0, keep_states=512)
     states = play(teachers[0].action_values, random, seeds_from(ACCEPT_SEEDS, 8)).states
+    info = describe_env(env_id)
     for teacher in teachers:
-        envs = make_vec_env(env_id, 1)
-        envs.close()
-        teacher.check_fits(envs.info)
+        teacher.check_fits(info)
     return ensemble(teachers, torch.from_numpy(states))
 
 
@@ -322,7 +321,7 @@ def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, tick:
     if episodes == 0:
         return {}
     ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
-    if make_vec_env(how.env_id, 1).info.pixels:
+    if describe_env(how.env_id).pixels:
         ways["sticky_0.25"] = {"sticky": 0.25}
     result = {}
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distilrl import stats
-from distilrl.envs import make_vec_env
+from distilrl.envs import describe_env
 from distilrl.evaluate import ACCEPT_SEEDS, Play, Tell, accept, play, seeds_from, ticker
 from distilrl.teachers import Teacher
 
@@ -37,15 +37,14 @@ def inspect_play(teacher: Teacher, env_id: str, *, episodes: int = 20, threads: 
     Raises:
         TeacherError: the spaces differ, or an action value is not finite.
     """
-    envs = make_vec_env(env_id, 1)
-    envs.close()
-    teacher.check_fits(envs.info)
+    info = describe_env(env_id)
+    teacher.check_fits(info)
     how = Play(env_id, threads=threads)
     tick = ticker(tell) if tell else None
     result = accept(teacher, how, episodes=episodes, weak_ok=True, tick=tick)
     random = result["random_return_mean"]
     ways: dict[str, dict[str, Any]] = {"epsilon 0.05": {"epsilon": 0.05}} | (
-        {"sticky actions 0.25": {"sticky": 0.25}} if envs.info.pixels else {}
+        {"sticky actions 0.25": {"sticky": 0.25}} if info.pixels else {}
     )
     disturbed = {}
     warnings = []
@@ -60,6 +59,6 @@ def inspect_play(teacher: Teacher, env_id: str, *, episodes: int = 20, threads: 
         score = stats.score(float(games.returns.mean()), result["return_mean"], random)
         if result["better_than_random"] and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
-    if envs.info.pixels and result["better_than_random"] and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]:
+    if info.pixels and result["better_than_random"] and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]:
         warnings.append("It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01.")
-    return {"env": env_id, "protocol": envs.info.protocol, **result, "disturbed": disturbed, "warnings": warnings}
+    return {"env": env_id, "protocol": info.protocol, **result, "disturbed": disturbed, "warnings": warnings}

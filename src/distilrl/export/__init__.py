@@ -14,7 +14,7 @@ from distilrl.checkpoints import Stored, load_network, read_json, write_bytes, w
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, play, seeds_from, ticker
 from distilrl.export import c, int8, onnx
-from distilrl.export.replay import Answers, Replayer, replayer
+from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
 from distilrl.runs import RunFolder
@@ -64,9 +64,10 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     shutil.rmtree(part, ignore_errors=True)
     try:
         files = _write(part, stored.network, target, obs, card)
-        card["replay"] = {name: _replay(part / name, stored.network, obs, target) for name in files}
+        opened = {name: replayer(part / name, obs[0].size, stored.network.spec.n_actions) for name in files}
+        card["replay"] = {name: _replay(name, play_file, stored.network, obs, target) for name, play_file in opened.items()}
         card["files"] = {name: (part / name).stat().st_size for name in files}
-        _golden(part, stored.network, obs, target, files)
+        _golden(part, opened[files[0]], obs, target)
         write_json(part / "export.json", card)
         if target == "int8":
             card["verdict"] = {name: verify(part / name, tell=tell)["verdict"] for name in files}
@@ -152,7 +153,7 @@ class _Plain(nn.Module):
         return values, values.argmax(1)
 
 
-def _replay(path: Path, network: Network, obs: NDArray[Any], target: Target) -> dict[str, Any]:
+def _replay(name: str, play_file: Replayer, network: Network, obs: NDArray[Any], target: Target) -> dict[str, Any]:
     """Holds a file against the student on recorded observations.
 
     Raises:
@@ -160,7 +161,7 @@ def _replay(path: Path, network: Network, obs: NDArray[Any], target: Target) -> 
     """
     with torch.no_grad():
         expected = network(torch.from_numpy(obs)).numpy()
-    answers = _open(path, network)(obs)
+    answers = play_file(obs)
     scale = float(np.abs(expected).max())
     worst = float(np.abs(answers.values - expected).max()) / max(scale, 1e-12)
     chosen = np.take_along_axis(expected, answers.actions[:, None], 1)[:, 0]
@@ -172,20 +173,16 @@ def _replay(path: Path, network: Network, obs: NDArray[Any], target: Target) -> 
     bad = not consistent or same < limit or (target != "int8" and (worst > TOLERANCE or behind > TOLERANCE))
     if bad:
         raise FileError(
-            f"{path.name} does not answer as the student does (values differ by up to {worst:.1e} of the largest, {same:.1%} of the greedy "
+            f"{name} does not answer as the student does (values differ by up to {worst:.1e} of the largest, {same:.1%} of the greedy "
             "actions are the same): it was not kept; please report this."
         )
     return {"observations": len(obs), "same_action": same, "largest_difference": worst}
 
 
-def _open(path: Path, network: Network) -> Replayer:
-    return replayer(path, int(np.prod(network.spec.obs_shape)), network.spec.n_actions)
-
-
-def _golden(folder: Path, network: Network, obs: NDArray[Any], target: Target, files: list[str]) -> None:
+def _golden(folder: Path, play_file: Replayer, obs: NDArray[Any], target: Target) -> None:
     """Observations and expected actions beside the file, and an example that loads it."""
     few = obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
-    answers: Answers = _open(folder / files[0], network)(few)
+    answers = play_file(few)
     with (folder / "golden.npz").open("wb") as file:
         np.savez_compressed(file, obs=few, values=answers.values, action=answers.actions)
     if target in ("c", "int8"):

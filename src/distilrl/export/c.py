@@ -118,7 +118,7 @@ def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
     """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4; and that multiple."""
     weight = channels_last(step)
     outputs = len(step.bias)
-    lanes = -(-outputs // 4) * 4
+    lanes = _lanes(outputs)
     padded = np.zeros((lanes, weight.shape[1]), np.float32)
     padded[:outputs] = weight
     bias = np.zeros(lanes, np.float32)
@@ -143,10 +143,20 @@ def geometry(step: Step) -> tuple[int, int, int]:
     return 1, math.prod(step.in_shape), 1
 
 
+def _lanes(outputs: int) -> int:
+    """Outputs, filled up to a multiple of 4."""
+    return -(-outputs // 4) * 4
+
+
+def _together(lanes: int, width: int) -> int:
+    """How many neighbouring output pixels are summed at once: as many as registers hold."""
+    return next((p for p in (4, 2) if width >= p and lanes * p <= 64), 1)
+
+
 def _kernel(index: int, step: Step, lanes: int) -> str:
     """Functions ``k{index}_p{P}``: P neighbouring output pixels, all their channels."""
     _, _, width = geometry(step)
-    together = next(p for p in (4, 2, 1) if width >= p and lanes * p <= 64) if lanes <= 64 else 1
+    together = _together(lanes, width)
     counts = sorted({together, 1} if width % together else {together})
     return "".join(_pixels(index, step, lanes, count) for count in counts)
 
@@ -224,8 +234,7 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
     channels, height, width = step.in_shape
     outputs, out_height, out_width = step.out_shape
     kernel, stride = step.weight.shape[2], step.stride
-    lanes = -(-outputs // 4) * 4
-    together = next(p for p in (4, 2, 1) if out_width >= p and lanes * p <= 64) if lanes <= 64 else 1
+    together = _together(_lanes(outputs), out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
     if index == 0:

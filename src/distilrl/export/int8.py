@@ -72,15 +72,17 @@ class Quantised:
 
 def _sums(one: IntStep, x: Ints) -> Ints:
     """Sums (B, H, W, out) or (B, out); float64 holds them exactly."""
-    step = one.step
-    if step.weight.ndim == 4:
-        kernel = step.weight.shape[2]
-        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
-        runs = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
-    else:
-        runs = x.reshape(len(x), -1)
-    exact: NDArray[np.float64] = runs.astype(np.float64) @ one.weight.T.astype(np.float64)
+    exact: NDArray[np.float64] = _runs(one.step, x).astype(np.float64) @ one.weight.T.astype(np.float64)
     return exact.astype(np.int64) + one.bias
+
+
+def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
+    """What each output of a layer reads, (B, H, W, run) or (B, run), of inputs with channels innermost."""
+    if step.weight.ndim != 4:
+        return x.reshape(len(x), -1)
+    kernel = step.weight.shape[2]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
 def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:
@@ -122,14 +124,7 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
 
 def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The layer in floats, channels innermost."""
-    weight = channels_last(step).astype(np.float64)
-    if step.weight.ndim == 4:
-        kernel = step.weight.shape[2]
-        windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
-        x = windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
-    else:
-        x = x.reshape(len(x), -1)
-    result: NDArray[np.float64] = x @ weight.T + step.bias
+    result: NDArray[np.float64] = _runs(step, x) @ channels_last(step).astype(np.float64).T + step.bias
     return np.maximum(result, 0.0) if step.activation else result
 
 

@@ -41,7 +41,7 @@ def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
                 with archive.open(name) as file:
                     members[name] = file.read(MAX_BYTES)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise FileError(f"{path} is not a readable zip ({_first(error)}): it may be truncated, copy it again.") from None
+        raise FileError(f"{path} is not a readable zip ({first_line(error)}): it may be truncated, copy it again.") from None
     return members
 
 
@@ -82,7 +82,7 @@ def read_state_dict(data: bytes, label: str) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
-        reason = _code_in(data) or _first(error)
+        reason = _code_in(data) or first_line(error)
         raise FileError(f"{label} is not a plain state dict ({reason}): save the network's state_dict alone.") from None
     return checked(_find(loaded, label), label)
 
@@ -123,6 +123,6 @@ def _find(loaded: Any, label: str) -> dict[str, Tensor]:
     raise FileError(f"{label} is not a state dict of tensors: save the network's state_dict alone.")
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error, short enough to stand inside a sentence."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200].rstrip(".: ")

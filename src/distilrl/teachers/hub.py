@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
-from distilrl.teachers.archive import MAX_BYTES
+from distilrl.teachers.archive import MAX_BYTES, first_line
 from distilrl.teachers.source import TeacherFile
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
@@ -49,8 +49,7 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     except FileError:
         raise
     except Exception as error:  # network, cache and repository errors are of many kinds
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0][:160].rstrip(". ")
-        raise FileError(f"{file.path} cannot be had from the Hub ({reason}): check the id and the network.") from None
+        raise FileError(f"{file.path} cannot be had from the Hub ({first_line(error)}): check the id and the network.") from None
     return replace(file, path=str(local), normalizer=normalizer), commit or ""
 
 

@@ -84,10 +84,8 @@ def assemble(
     )
     activations = [str(one.activation) for one in layers[:-1]]
     one_for_all = Network(replace(spec, activation=activations[0]) if activations else spec)
-    names = [name.removesuffix(".weight") for name in one_for_all.state_dict() if name.endswith(".weight")]
-    state = {f"{ours}.{part}": getattr(one, part) for ours, one in zip(names, layers, strict=True) for part in ("weight", "bias")}
     network = Stack(one_for_all, [*activations, None]) if len(set(activations)) > 1 else one_for_all
-    load_weights(network, state, label, describes=spec.describe())
+    load_weights(network, _state(one_for_all, layers), label, describes=spec.describe())
     if spec.convs:
         network.standardise(torch.zeros(1), torch.full((1,), 1 / divisor))
     return network
@@ -134,11 +132,15 @@ def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dens
         hidden=tuple(one.weight.shape[0] for one in layers[len(names) : -1]),
     )
     network = Network(spec)
-    ours = [name.removesuffix(".weight") for name in network.state_dict() if name.endswith(".weight")]
-    state = {f"{mine}.{part}": getattr(one, part) for mine, one in zip(ours, layers, strict=True) for part in ("weight", "bias")}
-    load_weights(network, state, label)
+    load_weights(network, _state(network, layers), label)
     network.standardise(torch.zeros(1), torch.full((1,), 1 / divisor))
     return network
+
+
+def _state(network: Network, layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """The layers' tensors under the network's own names, in its order."""
+    names = [name.removesuffix(".weight") for name in network.state_dict() if name.endswith(".weight")]
+    return {f"{name}.{part}": getattr(one, part) for name, one in zip(names, layers, strict=True) for part in ("weight", "bias")}
 
 
 def _side(features: int, channels: int, stages: int) -> int:

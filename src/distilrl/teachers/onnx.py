@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
-from distilrl.teachers.archive import MAX_BYTES
+from distilrl.teachers.archive import MAX_BYTES, first_line
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Kind, Teacher
 
@@ -100,7 +100,7 @@ def _load(file: TeacherFile) -> Teacher:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False)
     except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
-        raise FileError(f"{path} cannot be run by onnxruntime ({_first(error)}): export it again.") from None
+        raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise FileError(
@@ -135,7 +135,7 @@ def _read(onnx: Any, path: Path) -> Any:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf raises what it likes for bytes that are no graph
-        raise FileError(f"{path} is not a readable ONNX file ({_first(error)}): export it again.") from None
+        raise FileError(f"{path} is not a readable ONNX file ({first_line(error)}): export it again.") from None
     if not model.graph.input or not model.graph.output:
         raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
     return model
@@ -162,7 +162,7 @@ def _check(onnx: Any, model: Any, path: Path) -> int:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # its C++ side raises several kinds
-        raise FileError(f"{path} is not a sound ONNX graph ({_first(error)}): export it again.") from None
+        raise FileError(f"{path} is not a sound ONNX graph ({first_line(error)}): export it again.") from None
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
         if math.prod(sizes) > MAX_BYTES // 4:
@@ -230,7 +230,7 @@ def _output(file: TeacherFile, session: Any, shape: tuple[Any, ...], dtype: type
             zip(names, session.run(None, {session.get_inputs()[0].name: zeros / dtype(divisor) if divisor != 1 else zeros}), strict=True)
         )
     except Exception as error:  # onnxruntime raises many kinds
-        raise FileError(f"{file.path} fails on observations of zeros ({_first(error)}): export it again.") from None
+        raise FileError(f"{file.path} fails on observations of zeros ({first_line(error)}): export it again.") from None
     fitting = {
         name: answer.shape[1]
         for name, answer in answers.items()
@@ -251,7 +251,3 @@ def _channels_last(shape: tuple[Any, ...]) -> bool:
 
 def _names(items: list[Any]) -> str:
     return ", ".join(str(i.name) for i in items)[:120]
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160].rstrip(".: ")

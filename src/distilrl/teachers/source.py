@@ -1,6 +1,6 @@
 """Where a teacher comes from, and what its file does not say of itself."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from distilrl.errors import SpecError
@@ -36,15 +36,11 @@ class TeacherFile:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TeacherFile":
-        """Reads `to_json`'s data."""
+        """Reads what `dataclasses.asdict` gave."""
         unknown = set(data) - {f.name for f in fields(cls)}
         if unknown:
             raise SpecError(f"Unknown key '{sorted(unknown)[0]}' in teacher: remove it or correct its spelling.")
         return cls(**data)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back."""
-        return asdict(self)
 
     def check_options(self, *known: str) -> None:
         """Refuses an answer that nobody asked.

@@ -97,7 +97,7 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
     """Names of the layers of the network that is acted with, in order."""
     found = [name.removesuffix(".weight") for name, tensor in state.items() if name.endswith(".weight") and tensor.ndim in (2, 4)]
     heads = {name.split(".")[0] if "." in name else "" for name in found}
-    body = next((b for b in BODIES if b in heads and any(n.split(".")[0] == b or not b for n in found)), None)
+    body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
         body = heads.pop()
     if body is None:
