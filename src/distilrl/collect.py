@@ -32,6 +32,8 @@ class Behaviour:
     """Probability of a random action, whoever acts."""
     greedy_share: float = 0.25
     """Share of the environments, spread evenly, in which no random action is taken."""
+    labels: tuple[Schedule, ...] = (Schedule(1.0),)
+    """Share of the vector steps that the teacher labels, the largest of these; in the others it is not asked, and nothing is learnt."""
     zeta: float | None = None
     """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021): some tasks
     need long pushes to see a reward at all, others end at once under them. None: taken once."""
@@ -45,6 +47,11 @@ class Behaviour:
         share = {"teacher": 1.0, "student": 0.0, "mixed": self.beta(progress)}[self.name]
         driven: NDArray[np.bool_] = (np.arange(n_envs) + 0.5) / n_envs < share
         return driven
+
+    def labels_step(self, index: int, progress: Progress) -> bool:
+        """Whether the teacher labels the vector step of this number; spread evenly."""
+        share = min(max(schedule(progress) for schedule in self.labels), 1.0)
+        return int((index + 1) * share) > int(index * share)
 
     def explores(self, n_envs: int) -> NDArray[np.bool_]:
         """Which of N environments take random actions, (N,)."""
@@ -62,6 +69,8 @@ class Collected(NamedTuple):
     """(N,) actions sent."""
     replayed: bool
     """The actions were recorded by an earlier run and are played again."""
+    labelled: bool
+    """There is something to learn from it: the teacher labelled it, or there is no teacher."""
     obs: Tensor
     """(N, *obs_shape) that the actions answer."""
 
@@ -85,22 +94,24 @@ class Collector:
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
 
-    def steps(self, seeds: NDArray[np.int64], recorded: NDArray[np.int64]) -> Iterator[Collected]:
+    def steps(self, seeds: NDArray[np.int64], recorded: NDArray[np.int64], labelled: NDArray[np.bool_]) -> Iterator[Collected]:
         """Endless vector steps.
 
         Args:
             seeds: (N,) seeds of the first episodes.
             recorded: (T, N) actions to play again first, (0, N) for a new run.
+            labelled: (T,) which of them the teacher labelled.
         """
         obs = self.envs.reset(seeds)
         index = 0
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
-            labels = self.teacher(seen) if self.teacher is not None else None
             replayed = index < len(recorded)
+            asked = bool(labelled[index]) if replayed else self.behaviour.labels_step(index, self.progress)
+            labels = self.teacher(seen) if self.teacher is not None and asked else None
             actions = recorded[index] if replayed else self._choose(seen, labels)
             self.envs.send(actions)
-            yield Collected(index, actions, replayed, seen)
+            yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
             step = self.envs.recv()
             self._add(seen, actions, step, labels)
             obs = step.obs
@@ -110,7 +121,7 @@ class Collector:
         """Actions (N,) of whoever drives, some of them random."""
         n_envs = self.envs.n_envs
         teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
-        if not self.student_may_act:
+        if not self.student_may_act and labels is not None:
             teacher_drives = np.ones(n_envs, np.bool_)
         self._student_whole_episode &= ~teacher_drives
         actions = np.zeros(n_envs, np.int64)

@@ -1,12 +1,23 @@
 """All that decides a run, as one frozen dataclass; ``config.json`` in a run folder is this."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
-from distilrl.objective import Schedule, Term
+from distilrl.features import Start
+from distilrl.objective import TD_LOSSES, Schedule, Term
 from distilrl.teachers import TeacherFile
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A further task of a run: an environment and its teacher."""
+
+    env_id: str
+    """Environment."""
+    teacher: tuple[TeacherFile, ...] = ()
+    """Files of its teacher; several are an ensemble."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,12 @@ class TrainConfig:
     """Student spec."""
     teacher: tuple[TeacherFile, ...] = ()
     """Files of the teachers; several are an ensemble, none where there is no teacher or it is not from a file."""
+    combine: Literal["mean", "best"] = "mean"
+    """Several teachers of one environment: the mean of their action probabilities, or in each state the one with the highest value."""
+    more_tasks: tuple[TaskFile, ...] = ()
+    """Tasks beside the first: one student body with a head for each, and an input layer for each kind of observation."""
+    mix: Literal["one", "all"] = "one"
+    """With several tasks, an update is of one of them (the lower its score, the more often) or of all."""
     seed: int = 0
     """Seed of every random draw of training."""
     terms: tuple[Term, ...] = (Term("forward_kl"),)
@@ -58,6 +75,15 @@ class TrainConfig:
     """Discount per step of TD terms."""
     n_step: int = 0
     """Steps that TD terms look ahead; 0 where there is none."""
+    start: Start = "new"
+    """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest units."""
+    reused_head: bool = False
+    """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it ships."""
+    hidden_features: tuple[int, ...] = ()
+    """Features of a vector observation that the student does not see, though its teacher does."""
+    obs_noise: tuple[float, ...] = ()
+    """Standard deviation, for each feature of a vector observation, of the noise through which the student sees it, though its teacher
+    does not; () for none."""
     dueling: bool = False
     """Give the student a dueling head while it trains; it ships as a plain one."""
     priority_exponent: float = 0.0
@@ -78,6 +104,8 @@ class TrainConfig:
     """... and agreement on student-visited states, weighted by the teacher's value gap, at least this, ..."""
     patience: int = 2
     """... at this many checks in a row."""
+    drift_threshold: float | None = None
+    """Drift above which the best student of before does not count any more; None: it always counts."""
     stop_return: float | None = None
     """Without a teacher: the return at which to stop."""
     threads: int = 2
@@ -95,12 +123,27 @@ class TrainConfig:
             raise SpecError(f"'learning_rate' must be above 0, got {self.learning_rate}.")
         if self.learning_starts >= self.env_steps:
             raise SpecError(f"'learning_starts' ({self.learning_starts}) must be below 'env_steps' ({self.env_steps}).")
-        if any(not term.needs_teacher for term in self.terms) and self.n_step < 1:
+        if any(term.loss in TD_LOSSES for term in self.terms) and self.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
-        if self.priority_exponent > 0 and (self.gap_exponent > 0 or all(term.needs_teacher for term in self.terms)):
+        if self.priority_exponent > 0 and (self.gap_exponent > 0 or all(term.loss not in TD_LOSSES for term in self.terms)):
             raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'gap_exponent' of 0.")
         if not 0 < self.entropy_share < 1:
             raise SpecError(f"'entropy_share' must lie in (0, 1), got {self.entropy_share}.")
+
+        if len({env_id for env_id, _ in self.tasks}) < len(self.tasks):
+            raise SpecError("Each task of a run needs an environment of its own: several teachers of one environment are an ensemble.")
+        if self.more_tasks and (self.priority_exponent > 0 or self.stop_return is not None):
+            raise SpecError("A run of several tasks takes neither 'priority_exponent' nor 'stop_return'.")
+
+    @property
+    def tasks(self) -> tuple[tuple[str, tuple[TeacherFile, ...]], ...]:
+        """Environment and teacher's files of each task, the first one first."""
+        return ((self.env_id, self.teacher), *((task.env_id, task.teacher) for task in self.more_tasks))
+
+    def seen_from(self, number: int) -> "TrainConfig":
+        """The same run with another of its tasks as the first."""
+        (env_id, teacher), *others = self.tasks[number], *self.tasks[:number], *self.tasks[number + 1 :]
+        return replace(self, env_id=env_id, teacher=teacher, more_tasks=tuple(TaskFile(*other) for other in others))
 
     @property
     def needs_teacher(self) -> bool:
@@ -120,11 +163,20 @@ class TrainConfig:
             SpecError: a key is unknown or its value means nothing.
         """
         data = dict(data)
-        terms = tuple(_read(Term, item, "terms", weight=Schedule) for item in data.pop("terms", ()))
-        behaviour = _read(Behaviour, data.pop("behaviour", {}), "behaviour", beta=Schedule, epsilon=Schedule)
-        teacher = tuple(TeacherFile.from_json(item) for item in data.pop("teacher", ()))
-        config: TrainConfig = _read(cls, data | {"terms": terms, "behaviour": behaviour, "teacher": teacher}, "the configuration")
+        terms = tuple(_read(Term, item, "terms", weight=Schedule, sharpness=Schedule) for item in data.pop("terms", ()))
+        behaviour = dict(data.pop("behaviour", {}))
+        if "labels" in behaviour:
+            behaviour["labels"] = tuple(Schedule(**item) for item in behaviour["labels"])
+        rest: dict[str, Any] = {"terms": terms, "behaviour": _read(Behaviour, behaviour, "behaviour", beta=Schedule, epsilon=Schedule)}
+        rest["teacher"] = _files(data.pop("teacher", ()))
+        rest["more_tasks"] = tuple(TaskFile(item["env_id"], _files(item["teacher"])) for item in data.pop("more_tasks", ()))
+        rest |= {name: tuple(data.pop(name)) for name in ("hidden_features", "obs_noise") if name in data}
+        config: TrainConfig = _read(cls, data | rest, "the configuration")
         return config
+
+
+def _files(items: Any) -> tuple[TeacherFile, ...]:
+    return tuple(TeacherFile.from_json(item) for item in items)
 
 
 def _read(kind: type[Any], data: dict[str, Any], where: str, **nested: type[Any]) -> Any:

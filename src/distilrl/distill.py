@@ -13,7 +13,7 @@ from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
-from distilrl.errors import FileError, ResumeError, SpecError
+from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import (
     VERDICT_SEEDS,
     Comparison,
@@ -30,7 +30,7 @@ from distilrl.evaluate import (
 )  # fmt: skip
 from distilrl.networks import NetworkSpec
 from distilrl.recipes import recipe, settings
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, write_metrics
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, silent, train
 
@@ -76,56 +76,113 @@ def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | S
 
 
 def distill(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, *, resume: bool = False, wandb: bool = False, tell: Tell | None = None
+    teacher: Teacher | Sequence[Teacher] | str | Path | None,
+    job: Job,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    against: Teacher | None = None,
+    wandb: bool = False,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Distils a teacher into a student and proves what became of the score.
+    """Distils a teacher into a student and proves what became of the score; or several teachers into one student of several tasks.
 
     Args:
-        teacher: a teacher, or the file or folder that it is read from; None: what the job names.
+        teacher: a teacher, or the file or folder that it is read from; one per task; None: what the job names.
         job: what to do.
         out: run folder.
         resume: continue the run in ``out``.
+        against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
         tell: called as the work goes on.
 
     Returns:
-        The contents of ``out/results.json``.
+        The contents of ``out/results.json``. With several tasks, ``out`` holds a run folder for each.
 
     Raises:
         DistilError: anything that the user can mend.
     """
     config = job.train
     tell = tell or silent
-    teacher = _teacher(teacher, config)
-    info = describe_env(config.env_id)
-    teacher.check_fits(info)
-    NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
+    tasks = config.tasks
+    teachers = _teachers(teacher, config)
+    infos = [describe_env(env_id) for env_id, _ in tasks]
+    for one, info in zip(teachers, infos, strict=True):
+        one.check_fits(info)
+        NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
     started = time.perf_counter()
     folder = RunFolder(out)
+    homes = [folder.of_task(env_id) if len(tasks) > 1 else folder for env_id, _ in tasks]
     if not resume:
         folder.begin(job.to_json())
-    acceptance = _acceptance(teacher, job, folder, tell)
-    trained = train(config, teacher, acceptance=acceptance, folder=folder, wandb=wandb, tell=tell)
-    save_network(folder.student, trained.network, kind="q", env=config.env_id, recipe=config.recipe)
-    teacher.network.cpu()
-    results, episodes = _results(teacher, trained, job, info, acceptance, tell)
-    results["wall_s"] = time.perf_counter() - started
-    write_json(folder.episodes, episodes)
-    write_json(folder.results, results)
-    return results
+    judges = [against] if against is not None else teachers
+    accepted = [_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
+    trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, tell=tell)
+    runs = []
+    for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
+        save_network(home.student, trained.networks[number], kind="q", env=info.id, recipe=config.recipe)
+        one.network.cpu()
+        results, episodes = _results(one, trained, number, job, info, accepted[number], tell)
+        results["wall_s"] = time.perf_counter() - started
+        write_json(home.episodes, episodes)
+        if len(tasks) > 1:
+            write_json(home.config, replace(job, train=config.seen_from(number)).to_json())
+            write_metrics(home.metrics, trained.history_of(number))
+        write_json(home.results, results)
+        runs.append(results)
+    if len(tasks) == 1:
+        return runs[0]
+    together = _over_tasks(runs, trained)
+    write_json(folder.results, together)
+    return together
 
 
-def _teacher(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:
-    """The teacher itself, from wherever it is named."""
+def _teachers(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: TrainConfig) -> list[Teacher]:
+    """The teachers themselves, one per task, from wherever they are named."""
     if isinstance(teacher, Teacher):
-        return teacher
-    files = config.teacher if teacher is None else (TeacherFile(str(teacher)),)
-    if not files:
+        return [teacher]
+    if isinstance(teacher, list | tuple):
+        if len(teacher) != len(config.tasks):
+            raise SpecError(f"There are {len(config.tasks)} tasks but {len(teacher)} teachers: give one for each.")
+        return list(teacher)
+    if teacher is not None:
+        return [load_teachers([TeacherFile(str(teacher))], config.env_id, config.combine)]
+    if not all(files for _, files in config.tasks):
         raise SpecError("There is no teacher: name its file.")
-    return load_teachers(files, config.env_id)
+    return [load_teachers(files, env_id, config.combine) for env_id, files in config.tasks]
 
 
-def _acceptance(teacher: Teacher, job: Job, folder: RunFolder, tell: Tell) -> dict[str, Any]:
+def load_one(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:
+    """The teacher of a run of one task, from wherever it is named.
+
+    Raises:
+        SpecError: there is none, or the run has several tasks.
+    """
+    (one, *others) = _teachers(teacher, config)
+    if others:
+        raise SpecError("This needs a run of one task: give one --env and its --teacher.")
+    return one
+
+
+def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
+    """One student of several tasks: it passes where it passes in each."""
+    verdicts = [run["verdict"]["result"] for run in runs]
+    result = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+    return {
+        "envs": [run["env"] for run in runs],
+        "recipe": runs[0]["recipe"],
+        "seed": runs[0]["seed"],
+        "env_steps": trained.env_steps,
+        "updates": trained.updates,
+        "train_s": trained.train_s,
+        "student": {"params": trained.params, "score": stats.mean([run["student"]["score"] for run in runs])},
+        "teachers": {"params": sum(run["teacher"]["params"] or 0 for run in runs)},
+        "verdict": {"result": result},
+        "tasks": runs,
+    }
+
+
+def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
     """The acceptance check, made once per run and kept in teacher.json."""
     if folder.teacher.is_file():
         known = read_json(folder.teacher)
@@ -133,7 +190,7 @@ def _acceptance(teacher: Teacher, job: Job, folder: RunFolder, tell: Tell) -> di
             raise ResumeError(f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file.")
         return dict(known["acceptance"])
     tell("phase", {"name": "teacher"})
-    how = Play(job.train.env_id, epsilon=job.train.eval_epsilon, threads=job.train.threads)
+    how = Play(info.id, epsilon=job.train.eval_epsilon, threads=job.train.threads)
     acceptance = accept(teacher, how, episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, tick=ticker(tell))
     description = {
         "path": teacher.path,
@@ -151,15 +208,16 @@ def _acceptance(teacher: Teacher, job: Job, folder: RunFolder, tell: Tell) -> di
 
 
 def _results(
-    teacher: Teacher, trained: Trained, job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
+    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
     tell("phase", {"name": "verdict"})
     config = job.train
-    how = Play(config.env_id, epsilon=config.eval_epsilon, threads=config.threads)
-    parts = compare(teacher, trained.network, how, job.comparison, acceptance["random_return_mean"], tick=ticker(tell))
+    how = Play(info.id, epsilon=config.eval_epsilon, threads=config.threads)
+    student, random = trained.networks[number], acceptance["random_return_mean"]
+    parts = compare(teacher, student, how, job.comparison, random, noise=config.obs_noise, tick=ticker(tell))
     results = {
-        "env": config.env_id,
+        "env": info.id,
         "protocol": info.protocol | {"epsilon": config.eval_epsilon},
         "seed": config.seed,
         "recipe": config.recipe,
@@ -169,81 +227,25 @@ def _results(
         "wall_s": 0.0,
         "device": config.device,
         "stopped": trained.stopped,
-        "temperature": trained.temperature,
+        "temperature": trained.temperatures[number],
+        "labelled_states": trained.labelled_states,
         "teacher": {
             "format": teacher.format,
             **teacher.size(),
             **parts["teacher"],
             "latency_us": latency_us(teacher.action_values, info.obs_shape, info.obs_dtype),
         },
-        "random": {"return_mean": acceptance["random_return_mean"]},
+        "random": {"return_mean": random},
         "student": {
-            "spec": trained.network.spec.to_json(),
-            "name": trained.network.spec.describe(),
-            **size(trained.network),
+            "spec": student.spec.to_json(),
+            "name": student.spec.describe(),
+            **size(student),
             **parts["student"],
-            "latency_us": latency_us(trained.network, info.obs_shape, info.obs_dtype),
+            "latency_us": latency_us(student, info.obs_shape, info.obs_dtype),
         },
         **{name: parts[name] for name in ("agreement", "verdict", "disturbed")},
     }
     return results, {name: parts[name] for name in ("returns", "disagreements")}
-
-
-def distill_seeds(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, tell: Tell | None = None
-) -> dict[str, Any]:
-    """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
-
-    A seed whose folder holds results is not run again, and one that was cut short is resumed.
-
-    Returns:
-        The contents of ``out/results.json``: the runs' results, and over seeds the mean return, its 95 % Student t
-        interval, and the verdict on the difference to the teacher.
-    """
-    folder = RunFolder(out)
-    runs = []
-    for seed in range(job.train.seed, job.train.seed + seeds):
-        one = RunFolder(folder.path / f"seed-{seed}")
-        if one.results.is_file():
-            runs.append(read_json(one.results))
-            continue
-        job_of_seed = replace(job, train=replace(job.train, seed=seed))
-        if one.config.is_file() and Job.from_json(one.read_config()) != job_of_seed:
-            raise FileError(f"{one.path} holds a run of another configuration: choose another --out.")
-        runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, tell=tell))
-    results = _over_seeds(runs)
-    write_json(folder.results, results)
-    return results
-
-
-def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics with the training seed as the unit."""
-    means = np.array([run["student"]["return_mean"] for run in runs])
-    differences = np.array([run["verdict"]["difference"] for run in runs])
-    margin = float(np.mean([run["verdict"]["margin"] for run in runs]))
-    interval, difference = stats.t_interval(means), stats.t_interval(differences)
-    verdict = "pass" if difference[0] > -margin else "fail" if difference[1] < -margin else "inconclusive"
-    return {
-        "env": runs[0]["env"],
-        "recipe": runs[0]["recipe"],
-        "seeds": [run["seed"] for run in runs],
-        "student": {
-            "name": runs[0]["student"]["name"],
-            "params": runs[0]["student"]["params"],
-            "return_mean": stats.mean(means),
-            "return_iqm": stats.iqm(means),
-            "return_ci95": list(interval),
-            "score": stats.mean([run["student"]["score"] for run in runs]),
-        },
-        "verdict": {
-            "result": verdict,
-            "margin": margin,
-            "difference": stats.mean(differences),
-            "difference_ci95": list(difference),
-            "unit": "training seed",
-        },
-        "runs": runs,
-    }
 
 
 def train_teacher(

@@ -19,7 +19,7 @@ from distilrl.envs import VecEnv, describe_env, make_vec_env
 from distilrl.errors import SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
-from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 
 Values = Callable[[Tensor], Tensor]
 Tick = Callable[[int, int, float], None]
@@ -64,6 +64,8 @@ class Play:
     """States to sample."""
     device: str = "cpu"
     """Where the policies compute."""
+    noise: tuple[float, ...] = ()
+    """Standard deviation of the noise on each feature through which the policy sees a vector observation; () for none."""
 
 
 def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
@@ -74,7 +76,7 @@ def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None =
     """
     queue = np.asarray(seeds, np.int64)
     envs = make_vec_env(how.env_id, len(queue), sticky=how.sticky, threads=how.threads)
-    if not envs.info.deterministic or how.epsilon > 0:
+    if not envs.info.deterministic or how.epsilon > 0 or how.noise:
         return _play(policy, how, queue, envs, tick)
     envs.reset(queue)
     _, first, inverse = np.unique(envs.start_keys(), return_index=True, return_inverse=True)
@@ -93,13 +95,14 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
     fingerprints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
     live = np.arange(len(seeds))
     states: list[NDArray[Any]] = []
-    seen = 0
+    steps = 0
     while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
         actions = np.zeros(len(seeds), np.int64)
-        actions[live] = _actions(policy, obs[live], how.epsilon, envs.info.n_actions, rng, how.device)
+        seen = obs[live] + rng.normal(0, how.noise, obs[live].shape).astype(np.float32) if how.noise else obs[live]
+        actions[live] = _actions(policy, seen, how.epsilon, envs.info.n_actions, rng, how.device)
         if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
-            seen += 1
-            slot = len(states) if len(states) < how.keep_states else int(rng.integers(seen))
+            steps += 1
+            slot = len(states) if len(states) < how.keep_states else int(rng.integers(steps))
             if slot < how.keep_states:
                 states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
         envs.send(actions)
@@ -129,7 +132,7 @@ def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, 
     return actions
 
 
-def load_teachers(files: Sequence[TeacherFile], env_id: str) -> Teacher:
+def load_teachers(files: Sequence[TeacherFile], env_id: str, combine: Combine = "mean") -> Teacher:
     """The teacher of these files; several are an ensemble, whose temperatures are found on states of random play.
 
     Raises:
@@ -143,7 +146,7 @@ def load_teachers(files: Sequence[TeacherFile], env_id: str) -> Teacher:
     info = describe_env(env_id)
     for teacher in teachers:
         teacher.check_fits(info)
-    return ensemble(teachers, torch.from_numpy(states))
+    return ensemble(teachers, torch.from_numpy(states), combine)
 
 
 def ticker(tell: Tell) -> Tick:
@@ -207,7 +210,7 @@ class Comparison:
     max_episodes: int = 300
     """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
     disturbed_episodes: int = 40
-    """Episodes of teacher and student with random actions and, in Atari, with sticky actions; 0: none."""
+    """Episodes of teacher and student with random actions and with sticky actions (Atari) or noisy observations (vectors); 0: none."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher − random)."""
     agreement_states: int = 2000
@@ -221,9 +224,16 @@ class Comparison:
 
 
 def compare(
-    teacher: Teacher, student: Network, how: Play, comparison: Comparison, random_return: float, *, tick: Tick | None = None
+    teacher: Teacher,
+    student: Network,
+    how: Play,
+    comparison: Comparison,
+    random_return: float,
+    *,
+    noise: tuple[float, ...] = (),
+    tick: Tick | None = None,
 ) -> dict[str, Any]:
-    """Student against teacher on the verdict's own seeds.
+    """Student against teacher on the verdict's own seeds; ``noise`` is what the student alone sees through.
 
     Returns:
         The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
@@ -237,7 +247,7 @@ def compare(
     for look in range(looks):
         seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
         theirs.append(play(teacher.action_values, how, seeds, tick=tick))
-        ours.append(play(student, how, seeds, tick=tick))
+        ours.append(play(student, replace(how, noise=noise), seeds, tick=tick))
         teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
         teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
         margin = float(comparison.margin * abs(teacher_returns.mean() - random_return))
@@ -254,7 +264,7 @@ def compare(
         },
         "agreement": _agreement(teacher.action_values, student, theirs[0].states, ours[0].states, how.device),
         "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
-        "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, tick),
+        "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, theirs[0].states, tick),
         "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
         "disagreements": _disagreements(teacher.action_values, student, ours[0].states, how.device),
     }
@@ -316,13 +326,15 @@ def _png(grey: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, tick: Tick | None) -> dict[str, Any]:
-    """Returns under random actions and, where the environment is ALE's, sticky actions."""
+def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, states: NDArray[Any], tick: Tick | None) -> dict[str, Any]:
+    """Returns under random actions; in ALE under sticky actions, and with vectors under noise of a tenth of each feature's spread."""
     if episodes == 0:
         return {}
     ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
-    if describe_env(how.env_id).pixels:
+    if states.ndim == 4:
         ways["sticky_0.25"] = {"sticky": 0.25}
+    else:
+        ways["noise_0.1"] = {"noise": tuple((0.1 * states.std(0)).tolist())}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():

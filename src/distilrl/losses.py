@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Values = Float[Tensor, "B A"]
+Features = Float[Tensor, "B *D"]
+OtherFeatures = Float[Tensor, "B *E"]
 PerExample = Float[Tensor, "B"]
 
 
@@ -76,11 +78,20 @@ def dkd(*, student: Values, teacher: Values, alpha: float = 1.0, beta: float = 8
 
 
 def correlation(*, student: Values, teacher: Values) -> PerExample:
-    """1 − Pearson correlation over actions of the two policies (DIST, Huang et al. 2022, eq. 5).
+    """1 − Pearson correlation over actions of the two policies (DIST's first part, Huang et al. 2022, eq. 5).
 
-    DIST's second part correlates over the batch; it is left out, because losses here are of one example each.
+    With two actions it can only be 0 or 2 and has no gradient: `batch_correlation` then is all there is.
     """
     return 1.0 - F.cosine_similarity(centre(student.softmax(dim=1)), centre(teacher.softmax(dim=1)), dim=1, eps=1e-12)
+
+
+def batch_correlation(*, student: Values, teacher: Values) -> PerExample:
+    """Each example's part of 1 − Pearson correlation over the batch, averaged over actions (DIST's second part, eq. 6).
+
+    Its mean over the batch is the printed loss; like the relational losses it is of examples among others.
+    """
+    ours, theirs = (_standardise_columns(values.softmax(dim=1)) for values in (student, teacher))
+    return 1.0 - (ours * theirs).mean(dim=1)
 
 
 def large_margin(*, student: Values, teacher: Values, margin: float = 0.8) -> PerExample:
@@ -88,6 +99,11 @@ def large_margin(*, student: Values, teacher: Values, margin: float = 0.8) -> Pe
     best = teacher.argmax(dim=1, keepdim=True)
     raised = student + margin * torch.ones_like(student).scatter(1, best, 0.0)
     return raised.amax(dim=1) - student.gather(1, best).squeeze(1)
+
+
+def expected_cross_entropy(*, student: Values, teacher: Values) -> PerExample:
+    """−Σ_a p_s log p: what the student's own choices cost by the teacher's lights (Czarnecki et al. 2019, expected entropy regularised)."""
+    return -_weighted_sum(F.softmax(student, dim=1), F.log_softmax(teacher, dim=1))
 
 
 def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
@@ -122,6 +138,53 @@ def td(*, values: Values, action: Int[Tensor, "B"], target: PerExample, huber: b
     return (chosen - target.detach()).square()
 
 
+def hint(*, student: Features, teacher: Features) -> PerExample:
+    """Mean squared difference of features of one shape, after a projector where they differ (FitNets, Romero et al. 2015, eq. 3)."""
+    return (student - teacher).square().flatten(1).mean(dim=1)
+
+
+def attention_transfer(*, student: Features, teacher: OtherFeatures) -> PerExample:
+    """Squared distance of the normalised maps Σ_c A_c² (Zagoruyko & Komodakis 2017, eq. 2, p = 2); (B, C, H, W), the larger is pooled."""
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    maps = [F.adaptive_avg_pool2d(x.square().sum(1, keepdim=True), size).flatten(1) for x in (student, teacher)]
+    ours, theirs = (F.normalize(x, dim=1, eps=1e-12) for x in maps)
+    return (ours - theirs).square().sum(dim=1)
+
+
+def relational_distance(*, student: Features, teacher: OtherFeatures) -> PerExample:
+    """Huber difference of distances to the batch's other examples, each side in units of its own mean (RKD-D, Park et al. 2019, eq. 6).
+
+    Relational losses are of examples among others: they depend on which these are, though not on how many.
+    """
+    ours, theirs = (_mean_one(_distances(x.flatten(1))) for x in (student, teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="none").sum(dim=1) / max(len(student) - 1, 1)
+
+
+def relational_angle(*, student: Features, teacher: OtherFeatures, neighbours: int = 8) -> PerExample:
+    """Huber difference of cosines of the angles at each example between pairs of others (RKD-A, Park et al. 2019, eq. 8).
+
+    Of all triplets, those with the next ``neighbours`` examples of the batch are taken: linear instead of cubic in B.
+    """
+    ours, theirs = (_cosines(x.flatten(1), min(neighbours, len(student) - 1)) for x in (student, teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="none").flatten(1).mean(dim=1) if ours.numel() else ours.new_zeros(len(student))
+
+
+def similarity(*, student: Features, teacher: OtherFeatures) -> PerExample:
+    """Squared difference of row-normalised similarities G = A Aᵀ, averaged over the row (Tung & Mori 2019, eq. 4)."""
+    ours, theirs = (F.normalize(x.flatten(1) @ x.flatten(1).T, dim=1, eps=1e-12) for x in (student, teacher))
+    return (ours - theirs).square().mean(dim=1)
+
+
+def discriminator_loss(*, of_student: PerExample, of_teacher: PerExample) -> PerExample:
+    """−log D(teacher) − log(1 − D(student)) of logits: what the discriminator lowers (Goodfellow et al. 2014, eq. 1)."""
+    return F.softplus(-of_teacher) + F.softplus(of_student)
+
+
+def fooling(of_student: PerExample) -> PerExample:
+    """−log D(student) of logits: what a student lowers that wants to be taken for its teacher (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-of_student)
+
+
 def value_gap(teacher: Values) -> PerExample:
     """max_a Q − min_a Q: how much the choice of action matters in a state (VIPER, Bastani et al. 2018)."""
     return teacher.amax(dim=1) - teacher.amin(dim=1)
@@ -136,6 +199,31 @@ def _standardise(values: Values) -> Values:
     """Centred values divided by their standard deviation over actions."""
     centred = centre(values)
     return centred / centred.square().mean(dim=1, keepdim=True).clamp_min(1e-12).sqrt()
+
+
+def _distances(x: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
+    """Euclidean distances of all pairs, with a gradient of 0 on the diagonal instead of none."""
+    squared = (x.unsqueeze(1) - x.unsqueeze(0)).square().sum(dim=2)
+    return torch.where(squared > 0, squared.clamp_min(1e-24).sqrt(), torch.zeros_like(squared))
+
+
+def _mean_one(distances: Float[Tensor, "B B"]) -> Float[Tensor, "B B"]:
+    """Distances in units of the mean of those above 0."""
+    above = distances > 0
+    return distances / (distances.sum() / above.sum().clamp_min(1)).clamp_min(1e-12)
+
+
+def _cosines(x: Float[Tensor, "B D"], neighbours: int) -> Tensor:
+    """Cosines (B, K, K) between the directions from each example to the K next ones."""
+    others = torch.stack([x.roll(-k, 0) for k in range(1, neighbours + 1)], dim=1) if neighbours > 0 else x.new_zeros(len(x), 0, x.shape[1])
+    directions = F.normalize(others - x.unsqueeze(1), dim=2, eps=1e-12)
+    return directions @ directions.transpose(1, 2)
+
+
+def _standardise_columns(x: Values) -> Values:
+    """Each column minus its mean over the batch, divided by its standard deviation."""
+    centred = x - x.mean(dim=0, keepdim=True)
+    return centred / centred.square().mean(dim=0, keepdim=True).clamp_min(1e-12).sqrt()
 
 
 def _weighted_sum(weight: Values, value: Values) -> PerExample:

@@ -6,6 +6,7 @@ it was trained with lives in its first layer, so that the file that ships needs 
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -206,6 +207,27 @@ class Dueling(nn.Module):
         )
 
 
+class ReusedHead(nn.Module):
+    """The teacher's own frozen head behind a learned projection (SimKD, Chen et al. 2022); one plain layer when it ships."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, features: int, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, weight.shape[1])
+        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("bias", bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D) to action values (B, A)."""
+        return F.linear(self.projection(x), self.weight, self.bias)
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the linear layer that is the same function."""
+        return self.weight @ self.projection.weight, self.weight @ self.projection.bias + self.bias
+
+
 class Network(nn.Module):
     """Convolutions, dense layers and a linear head: raw observations to action values (B, A).
 
@@ -256,13 +278,13 @@ class Network(nn.Module):
         self.obs_scale.copy_(scale)
 
     def fold(self) -> None:
-        """Moves what only training needs, standardisation and dueling head, into plain layers: the same function of raw observations."""
-        if self.spec.dueling:
-            head = cast("Dueling", self.layers[-1])
+        """Moves what only training needs (standardisation, a dueling or reused head) into plain layers: the same function."""
+        head = self.layers[-1]
+        if isinstance(head, Dueling | ReusedHead):
             weight, bias = (t.detach() for t in head.plain())
             self.layers[-1] = plain = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
             plain.load_state_dict({"weight": weight, "bias": bias})
-            plain.requires_grad_(head.value.weight.requires_grad)
+            plain.requires_grad_(next(head.parameters()).requires_grad)
             self.spec = replace(self.spec, dueling=False)
         first = self._first()
         with torch.no_grad():
@@ -272,11 +294,21 @@ class Network(nn.Module):
         self.obs_mean.zero_()
         self.obs_scale.fill_(1.0)
 
+    def unfold(self) -> None:
+        """Makes weights that were written for raw observations the same function under the standardisation now set; `fold`'s inverse."""
+        first, scale = self._first(), self.obs_scale
+        with torch.no_grad():
+            raw = first.weight.clone()
+            first.weight.copy_(raw * torch.where(scale == 0, torch.zeros_like(scale), 1 / scale))
+            shift = raw.sum(dim=(1, 2, 3)) * self.obs_mean if raw.ndim == 4 else raw @ self.obs_mean.expand(raw.shape[1])
+            cast("Tensor", first.bias).add_(shift)
+
     def scale_head(self, factor: float) -> None:
         """Multiplies the outputs by a constant, in the head's weights."""
+        head = self.layers[-1]
         with torch.no_grad():
-            for parameter in self.layers[-1].parameters():
-                parameter.mul_(factor)
+            for tensor in (head.weight, head.bias) if isinstance(head, ReusedHead) else head.parameters():
+                tensor.mul_(factor)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Action values (B, A) of observations (B, *obs_shape) of any number type."""
@@ -301,6 +333,57 @@ class Network(nn.Module):
             return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean  # type: ignore[operator]
         mean = self.obs_mean.expand(weight.shape[1])
         return weight, first.bias - weight @ mean
+
+
+def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
+    """Gives a network its teacher's frozen head behind a learned projection.
+
+    Raises:
+        SpecError: the teacher is not a `Network`, or its head is not of this network's actions.
+    """
+    theirs = teacher.layers[-1] if isinstance(teacher, Network) else None
+    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] != network.spec.n_actions:
+        raise SpecError("Only a teacher of plain layers has a head that a student can reuse: choose another recipe.")
+    features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
+    network.layers[-1] = head = ReusedHead(features, theirs.weight, cast("Tensor", theirs.bias))
+    with torch.no_grad():
+        head.projection.weight.copy_(torch.randn(head.projection.weight.shape, generator=generator) / math.sqrt(features))
+        head.projection.bias.zero_()
+
+
+def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None) -> list[Network]:
+    """One network per task with one body: what follows the first layer is shared, and the first layer too where the observations have
+    one shape; each has its own head.
+
+    Raises:
+        SpecError: some tasks have pixels and some vectors.
+    """
+    if len({len(spec.obs_shape) for spec in specs}) > 1:
+        raise SpecError("Tasks with pixels and tasks with vectors cannot share a body: distil them apart.")
+    networks = [build(spec, generator) for spec in specs]
+    first = networks[0]
+    for other in networks[1:]:
+        alike = other.spec.obs_shape == first.spec.obs_shape
+        for index in range(0 if alike else first._first_index + 1, len(first.layers) - 1):
+            other.layers[index] = first.layers[index]
+    return networks
+
+
+def scaled(spec: NetworkSpec, params: int) -> NetworkSpec:
+    """The network of the same build whose widths are multiplied so that it has about this many parameters."""
+
+    def times(factor: float) -> NetworkSpec:
+        convs = tuple((max(1, round(c * factor)), k, s) for c, k, s in spec.convs)
+        blocks, hidden = (tuple(max(1, round(n * factor)) for n in widths) for widths in (spec.blocks, spec.hidden))
+        return replace(spec, convs=convs, blocks=blocks, hidden=hidden)
+
+    low, high = 0.0, 1.0
+    while times(high).params < params and high < 1e4:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if times(middle).params < params else (low, middle)
+    return min((times(low), times(high)), key=lambda candidate: abs(candidate.params - params))
 
 
 def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:

@@ -57,6 +57,131 @@ def adversarial_states(*, pixels: bool) -> TrainConfig:
     return replace(distil(pixels=pixels), recipe="adversarial_states", terms=terms)
 
 
+def dkd(*, pixels: bool) -> TrainConfig:
+    """Decoupled distillation (Zhao et al. 2022): whether the greedy action is right, and the order of the others, weighted apart.
+
+    α = 1, β = 8 as in the authors' CIFAR settings; the target class is the teacher's greedy action.
+    """
+    return _with_terms("dkd", Term("dkd"), pixels=pixels)
+
+
+def dist(*, pixels: bool) -> TrainConfig:
+    """DIST (Huang et al. 2022): correlations of the two policies, over actions and over the batch, each at weight 2."""
+    terms = (Term("correlation", weight=Schedule(2.0)), Term("batch_correlation", weight=Schedule(2.0)))
+    return _with_terms("dist", *terms, pixels=pixels)
+
+
+def regression(*, pixels: bool) -> TrainConfig:
+    """Output features regressed: Rusu et al. 2016's mean squared error, of centred action values in units of the temperature."""
+    return replace(_with_terms("regression", Term("centred_regression"), pixels=pixels), scale_head=True)
+
+
+def cloning(*, pixels: bool) -> TrainConfig:
+    """Behaviour cloning of the teacher's greedy action on the same data (Rusu et al. 2016's NLL): what action values add is the rest."""
+    return _with_terms("cloning", Term("nll"), pixels=pixels)
+
+
+def fitnets(*, pixels: bool) -> TrainConfig:
+    """FitNets (Romero et al. 2015): first the middle layer through a projector, then the policy.
+
+    Departures: the hint fades while the KL sets in, from a quarter to three tenths of the budget, instead of two separate trainings.
+    """
+    hints = Term("hint", weight=Schedule(1.0, 0.0, 0.3, start=0.25), taps="middle")
+    return _with_terms("fitnets", hints, Term("forward_kl", weight=Schedule(0.0, 1.0, 0.3, start=0.25)), pixels=pixels)
+
+
+def hints(*, pixels: bool) -> TrainConfig:
+    """The policy and, beside it throughout, hints at all layers paired by depth, each through a projector; weight 0.1."""
+    return _with_terms("hints", Term("forward_kl"), Term("hint", weight=Schedule(0.1), taps="all"), pixels=pixels)
+
+
+def attention(*, pixels: bool) -> TrainConfig:
+    """Attention transfer (Zagoruyko & Komodakis 2017): where the maps of convolutions are active; only for pixels.
+
+    Weight 1 on the sum over a map, instead of 1000 on its mean: the same size for maps of a thousand places.
+    """
+    if not pixels:
+        raise SpecError("The recipe 'attention' compares maps of convolutions: for vectors use hints, similarity or relational.")
+    return _with_terms("attention", Term("forward_kl"), Term("attention_transfer", taps="all"), pixels=pixels)
+
+
+def relational(*, pixels: bool) -> TrainConfig:
+    """Relational distillation (RKD, Park et al. 2019): distances (weight 1) and angles (2) between states in the last hidden layer."""
+    terms = (Term("relational_distance", weight=Schedule(1.0)), Term("relational_angle", weight=Schedule(2.0)))
+    return _with_terms("relational", Term("forward_kl"), *terms, pixels=pixels)
+
+
+def similarity(*, pixels: bool) -> TrainConfig:
+    """Similarity-preserving distillation (Tung & Mori 2019) in the last hidden layer.
+
+    Departure: weight 30 on a mean over the row, which at their batch of 256 is a tenth of their 3000 on the mean over the matrix.
+    """
+    return _with_terms("similarity", Term("forward_kl"), Term("similarity", weight=Schedule(30.0)), pixels=pixels)
+
+
+def actor_mimic(*, pixels: bool) -> TrainConfig:
+    """Actor-Mimic (Parisotto et al. 2016): student-driven, the policy at one temperature on both sides, and feature regression at 0.01.
+
+    Departure: the temperature is found from the teacher's entropy; theirs was 1 for Q-values of clipped rewards.
+    """
+    terms = (Term("forward_kl", student_temperature=None), Term("hint", weight=Schedule(0.01)))
+    config = _with_terms("actor_mimic", *terms, pixels=pixels)
+    return replace(config, behaviour=Behaviour("student", epsilon=Schedule(0.1), greedy_share=0.0), gap_exponent=0.0)
+
+
+def reused_head(*, pixels: bool) -> TrainConfig:
+    """Projection into the teacher's own frozen head (SimKD, Chen et al. 2022), the projector folded away at export.
+
+    Departure: the KL is kept beside the regression (SimKD has the regression alone).
+    """
+    config = _with_terms("reused_head", Term("forward_kl"), Term("hint", weight=Schedule(1.0)), pixels=pixels)
+    return replace(config, reused_head=True, scale_head=True)
+
+
+def svd_start(*, pixels: bool) -> TrainConfig:
+    """Projection of parameters: the student starts from the leading singular directions of its teacher's layers."""
+    return replace(distil(pixels=pixels), recipe="svd_start", start="svd")
+
+
+def strongest_start(*, pixels: bool) -> TrainConfig:
+    """Projection of parameters: the student starts from its teacher's strongest units (norms in and out, as pruning ranks them)."""
+    return replace(distil(pixels=pixels), recipe="strongest_start", start="strongest")
+
+
+def discriminator(*, pixels: bool) -> TrainConfig:
+    """A discriminator on (state, action values) that the student must fool, beside the KL; its weight fades to 0 over the budget.
+
+    The adversarial part of GAN-style distillation (Xu et al. 2018; Wang et al. 2018), on policies. The fading is ours: the game
+    has no fixed end, and what is shipped should not depend on its last move.
+    """
+    return _with_terms("discriminator", Term("forward_kl"), Term("discriminator", weight=Schedule(0.1, 0.0)), pixels=pixels)
+
+
+def curriculum(*, pixels: bool) -> TrainConfig:
+    """From soft to sharp: the teacher at a quarter of its sharpness at first, at full sharpness from half of the budget on.
+
+    After curriculum temperature (Li et al. 2023), with a fixed path instead of a learned one.
+    """
+    return _with_terms("curriculum", Term("forward_kl", sharpness=Schedule(0.25, 1.0, 0.5)), pixels=pixels)
+
+
+def dynamic(*, pixels: bool) -> TrainConfig:
+    """What is measured decides: the teacher labels until the score is there, then a twentieth of the steps, and all again after a drift.
+
+    Sharpness follows agreement, the teacher's share of driving the score; after a drift the best student of before does not count.
+    """
+    config = distil(pixels=pixels)
+    labels = (Schedule(1.0, 0.05, 0.97, start=0.95, by="score"), Schedule(0.05, 1.0, 0.35, start=0.3, by="drift"))
+    behaviour = replace(config.behaviour, beta=Schedule(0.5, 0.0, 0.9, by="score"), labels=labels)
+    terms = (Term("forward_kl", sharpness=Schedule(0.5, 1.0, 0.8, by="agreement")),)
+    return replace(config, recipe="dynamic", terms=terms, behaviour=behaviour, drift_threshold=0.3, stop_gap=-10.0)
+
+
+def _with_terms(name: str, *terms: Term, pixels: bool) -> TrainConfig:
+    """The default's data and settings under another objective."""
+    return replace(distil(pixels=pixels), recipe=name, terms=terms)
+
+
 def qdagger(*, pixels: bool) -> TrainConfig:
     """Reincarnating RL (Agarwal et al. 2022): TD on what the student lives through, and a KL that fades as its *score* rises.
 
@@ -90,6 +215,33 @@ def dqfd(*, pixels: bool) -> TrainConfig:
     """
     margin = Term("large_margin", weight=Schedule(1.0, 0.0, by="score"))
     return _with_reward("dqfd", (Term("double_td"), margin), Schedule(1.0, 0.0, 0.1), pixels=pixels)
+
+
+def transfer(*, pixels: bool) -> TrainConfig:
+    """A teacher of one environment, a student for a changed one: its answers at first, reward soon and alone from half of the budget on.
+
+    `finetune` with an earlier hand-over, because the teacher's answers were right for other dynamics.
+    """
+    terms = (
+        Term("forward_kl", weight=Schedule(1.0, 0.0, 0.5, start=0.15), student_temperature=None),
+        Term("value_regression", weight=Schedule(1.0, 0.0, 0.35, start=0.15), teacher_temperature=1.0),
+        Term("double_td", weight=Schedule(0.0, 1.0, 0.3, start=0.1)),
+    )
+    return _with_reward("transfer", terms, Schedule(0.5, 0.0, 0.3), pixels=pixels)
+
+
+def reward_aware(*, pixels: bool) -> TrainConfig:
+    """Expected entropy regularised distillation (Czarnecki et al. 2019, their recommended form) with the environment's reward.
+
+    The student drives, lowers H(p_s, p) in its states, and log p of its next action is added to the reward that TD sees.
+    Departure: they have policy gradients; here the bonus stands in the double TD target, times 0.1.
+    """
+    terms = (
+        Term("double_td", bonus=0.1),
+        Term("expected_cross_entropy", weight=Schedule(1.0, 0.0, by="score"), student_temperature=None),
+    )
+    config = _with_reward("reward_aware", terms, Schedule(0.0), pixels=pixels)
+    return replace(config, behaviour=replace(config.behaviour, name="student"))
 
 
 def _with_reward(name: str, terms: tuple[Term, ...], beta: Schedule, *, pixels: bool) -> TrainConfig:
@@ -142,7 +294,7 @@ def rainbow_lite(*, pixels: bool) -> TrainConfig:
 
 def settings(name: str, env_id: str) -> dict[str, Any]:
     """What an environment is known to need beyond its recipe; found by trial on seed 0, checked on five seeds (benchmarks)."""
-    if name not in ("dqn", "rainbow_lite"):
+    if name not in TEACHERLESS:
         return {}
     pushes = Behaviour("student", epsilon=Schedule(1.0, 0.05, 0.2), greedy_share=0.0, zeta=1.5)
     known: dict[str, dict[str, Any]] = {
@@ -177,8 +329,14 @@ def _for_pixels(config: TrainConfig) -> TrainConfig:
 
 RECIPES: dict[str, Callable[..., TrainConfig]] = {
     recipe.__name__: recipe
-    for recipe in (distil, policy_distillation, case_study, adversarial_states, qdagger, kickstarting, finetune, dqfd, dqn, rainbow_lite)
-}
+    for recipe in (
+        distil, policy_distillation, case_study, regression, cloning, dkd, dist,
+        fitnets, hints, attention, relational, similarity, actor_mimic, reused_head, svd_start, strongest_start,
+        adversarial_states, discriminator, curriculum, dynamic,
+        qdagger, kickstarting, finetune, transfer, dqfd, reward_aware, dqn, rainbow_lite,
+    )
+}  # fmt: skip
+TEACHERLESS = ("dqn", "rainbow_lite")
 
 
 def recipe(name: str, *, pixels: bool) -> TrainConfig:

@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     """(B, A) the teacher's action values of obs; None where no teacher labels the data."""
     gap: Tensor
     """(B,) the teacher's value gap, how much the choice of action matters; 1 where no teacher labels the data."""
+    next_teacher_values: Tensor | None = None
+    """(B, A) the teacher's action values of next_obs; None where it is, or nobody labels the data."""
     weight: Tensor | None = None
     """(B,) importance weights of TD terms, at most 1; None where transitions were not drawn by priority."""
 
@@ -78,6 +80,7 @@ class Replay:
         self._teacher = torch.zeros((*grid, spec.n_actions if spec.labelled else 0), device=device)
         self._importance = torch.zeros(grid, device=device)
         self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
+        self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self._newest = 1.0
@@ -94,7 +97,10 @@ class Replay:
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def add(self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, teacher: Tensor | None) -> None:
-        """Adds one row: N observations, what was done there, and what came of it; ``teacher`` (N, A) labels the observations."""
+        """Adds one row: N observations, what was done there, and what came of it; ``teacher`` (N, A) labels the observations.
+
+        A row without labels in a labelled replay holds its place in time but is never drawn.
+        """
         row = self.added % self.rows
         self._obs[row] = obs[:, -1] if self.spec.pixels else obs
         self._action[row], self._reward[row] = action, reward
@@ -105,6 +111,7 @@ class Replay:
             self._importance[row] = teacher.amax(1) - teacher.amin(1)
         else:
             self._importance[row] = 1.0
+        self._labelled[row] = teacher is not None or not self.spec.labelled
         self._priority[row] = self._newest if self.spec.by_error else self._importance[row].double().pow(self.spec.gap_exponent)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
@@ -124,7 +131,7 @@ class Replay:
             flags = self._flags[(first + step) % self.rows]
             usable &= ~(alive & (flags == FLAG_TRUNCATED))
             alive &= flags == 0
-        self._ready[first % self.rows] = usable
+        self._ready[first % self.rows] = usable & self._labelled[first % self.rows] & self._labelled[row]
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
@@ -189,6 +196,7 @@ class Replay:
             reward += (gamma**step) * rewards[at] * ~terminated
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead = self.spec.n_step > 0
+        labels = self._teacher.view(total, -1)
         return Batch(
             obs=self.observations(index),
             action=self._action.view(-1)[index],
@@ -196,8 +204,9 @@ class Replay:
             next_obs=self.observations((index + self.spec.n_step * n_envs) % total) if look_ahead else None,
             terminated=terminated,
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
-            teacher_values=self._teacher.view(total, -1)[index] if self.spec.labelled else None,
+            teacher_values=labels[index] if self.spec.labelled else None,
             gap=self._importance.view(-1)[index],
+            next_teacher_values=labels[(index + self.spec.n_step * n_envs) % total] if self.spec.labelled and look_ahead else None,
         )
 
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -208,5 +217,14 @@ class Replay:
         return held.mean(0), held.std(0)
 
     def teacher_values(self) -> Tensor:
-        """All teacher values held, (len, A)."""
-        return self._teacher[: min(self.added, self.rows)].flatten(0, 1)
+        """All teacher values held, (labelled rows · N, A)."""
+        held = min(self.added, self.rows)
+        return self._teacher[:held][self._labelled[:held]].flatten(0, 1)
+
+    def newest(self, rows: int, *, labelled: bool) -> Tensor:
+        """Indices of the states of the last ``rows`` rows; with ``labelled``, of the last such that the teacher labelled."""
+        held = min(self.added, self.rows)
+        order = torch.arange(self.added - 1, self.added - 1 - held, -1, device=self.device) % self.rows
+        if labelled:
+            order = order[self._labelled[order]]
+        return (order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)).flatten()

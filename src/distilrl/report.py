@@ -41,7 +41,8 @@ def write_report(run: str | Path) -> Path:
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
-    kind = "seeds" if "runs" in results else "distil" if "verdict" in results else "train"
+    kinds = {"runs": "seeds", "tasks": "tasks", "verdict": "distil"}
+    kind = next((kind for key, kind in kinds.items() if key in results), "train")
     page = template.render(kind=kind, r=results, name=folder.path.name, **_parts(kind, folder, results))
     write_bytes(folder.report, page.encode())
     return folder.report
@@ -50,6 +51,9 @@ def write_report(run: str | Path) -> Path:
 def _parts(kind: str, folder: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
     """What the template shows besides the results."""
     parts: dict[str, Any] = {"sentence": SENTENCES.get(results.get("verdict", {}).get("result", ""), "")}
+    if kind == "tasks":
+        parts["pages"] = [RunFolder(folder.of_task(run["env"]).path).report.relative_to(folder.path).as_posix() for run in results["tasks"]]
+        return parts | {"command": "", "config": "", "animation": "", "animation_note": ""}
     if kind == "seeds":
         return parts | {"curve": _seeds(results), "command": "", "config": "", "animation": "", "animation_note": ""}
     config = folder.read_config()
@@ -97,9 +101,14 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
     train = folder.read_config()["train"]
     policies: dict[str, Values] = {}
     if train["teacher"]:
-        policies["teacher"] = load_teachers([TeacherFile.from_json(file) for file in train["teacher"]], train["env_id"]).action_values
+        policies["teacher"] = _teacher(train)
     policies["student" if train["teacher"] else "policy"] = load_network(folder.student).network
     return animate.side_by_side(policies, train["env_id"], steps=steps, every=every)
+
+
+def _teacher(train: dict[str, Any]) -> Values:
+    files = [TeacherFile.from_json(file) for file in train["teacher"]]
+    return load_teachers(files, train["env_id"], train.get("combine", "mean")).action_values
 
 
 def _svg(figure: Figure) -> str:

@@ -26,6 +26,10 @@ class RunFolder:
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
         self._state = self.path / "checkpoint" / "state.safetensors"
 
+    def of_task(self, env_id: str) -> "RunFolder":
+        """The folder of one task of a run of several: a run folder to every command that reads one."""
+        return RunFolder(self.path / env_id.replace("/", "-"))
+
     def begin(self, config: Mapping[str, Any]) -> None:
         """Starts a new run here.
 
@@ -97,12 +101,8 @@ class Metrics:
 
     def write(self, row: Row) -> None:
         """Adds one row; ``env_steps`` is its step."""
-        self.rows.append({name: "" if value is None else repr(value) for name, value in row.items()})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_bytes(self._path, text.getvalue().encode())
+        self.rows.append(_as_text(row))
+        _write_rows(self._path, self.rows)
         numbers = {name: value for name, value in row.items() if value is not None}
         if self._board is not None:
             for name, value in numbers.items():
@@ -110,6 +110,23 @@ class Metrics:
             self._board.flush()
         if self._wandb is not None:
             self._wandb.log(dict(numbers), step=int(numbers["env_steps"]))
+
+
+def _as_text(row: Row) -> dict[str, str]:
+    return {name: "" if value is None else repr(value) for name, value in row.items()}
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a metrics.csv of these rows, at least one."""
+    _write_rows(path, [_as_text(row) for row in rows])
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

@@ -130,6 +130,13 @@ def summarise(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike 
     }
 
 
+def two_sample(one: ArrayLike, other: ArrayLike) -> float:
+    """Kolmogorov-Smirnov statistic: the largest difference of the two empirical distribution functions, 0 to 1."""
+    a, b = np.sort(np.asarray(one, dtype=np.float64)), np.sort(np.asarray(other, dtype=np.float64))
+    at = np.concatenate([a, b])
+    return float(np.abs(np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)).max())
+
+
 def median(values: ArrayLike) -> float:
     """Median."""
     return float(np.median(np.asarray(values, dtype=np.float64)))

@@ -3,17 +3,18 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distilrl.errors import FileError, TeacherError
 from distilrl.objective import find_temperature
 from distilrl.teachers import hub, native, onnx, sb3, state_dicts, vecnormalize
 from distilrl.teachers.archive import is_torch_file
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.teacher import Ensemble, Teacher
+from distilrl.teachers.teacher import BestOf, Combine, Ensemble, Teacher
 
-__all__ = ["Teacher", "TeacherFile", "ensemble", "load_teacher"]
+__all__ = ["Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
 
 ENSEMBLE_ENTROPY_SHARE = 0.3
 
@@ -69,16 +70,18 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
     )
 
 
-def ensemble(teachers: Sequence[Teacher], states: Tensor) -> Teacher:
-    """Several teachers of one environment as one: the logarithm of the mean of their action probabilities.
+def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "mean") -> Teacher:
+    """Several teachers of one environment as one: the logarithm of the mean of their action probabilities, or the best in each state.
 
     Args:
         teachers: at least two, each with its own preprocessing.
         states: (K, *obs_shape) observations, from which the temperature of each teacher of kind ``q`` is found;
             ``logits`` are taken as they are.
+        combine: ``mean`` of probabilities, or ``best``: in each state the values of the teacher whose greedy action is worth most by its
+            own estimate, which must all be of one reward and discount.
 
     Raises:
-        TeacherError: fewer than two, or their spaces differ.
+        TeacherError: fewer than two, their spaces differ, or ``best`` with a teacher that has no values.
     """
     if len(teachers) < 2:
         raise TeacherError("An ensemble needs at least two teachers: give more, or use the one alone.")
@@ -89,14 +92,22 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor) -> Teacher:
                 f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, {first.n_actions} actions; "
                 f"{other.obs_shape}, {other.n_actions} actions): an ensemble is of one environment."
             )
-    temperatures = [1.0 if t.kind == "logits" else find_temperature(t.action_values(states), ENSEMBLE_ENTROPY_SHARE) for t in teachers]
+    meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
+    if combine == "best":
+        if any(t.kind != "q" for t in teachers):
+            raise TeacherError("The best teacher of a state is told by value, and one of these has none (a policy's logits): use the mean.")
+        network: nn.Module = BestOf([t.network for t in teachers])
+    else:
+        temperatures = [1.0 if t.kind == "logits" else find_temperature(t.action_values(states), ENSEMBLE_ENTROPY_SHARE) for t in teachers]
+        network = Ensemble([t.network for t in teachers], temperatures)
+        meta["temperatures"] = temperatures
     return Teacher(
-        Ensemble([t.network for t in teachers], temperatures),
-        "logits",
-        f"ensemble of {len(teachers)}",
+        network,
+        "q" if combine == "best" else "logits",
+        f"{'best' if combine == 'best' else 'ensemble'} of {len(teachers)}",
         " + ".join(t.path for t in teachers),
-        hashlib.sha256("".join(t.digest for t in teachers).encode()).hexdigest(),
-        {"members": [t.path for t in teachers], "temperatures": temperatures, "not_executed": []},
+        hashlib.sha256("".join((combine * (combine != "mean"), *(t.digest for t in teachers))).encode()).hexdigest(),
+        meta,
         next((t.obs_shape for t in teachers if t.obs_shape is not None), None),
         first.n_actions,
         sum(t.params or 0 for t in teachers) or None,

@@ -15,6 +15,7 @@ from distilrl.errors import TeacherError
 from distilrl.networks import Network, count_bytes, count_macs
 
 Kind = Literal["q", "logits"]
+Combine = Literal["mean", "best"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,20 @@ class Ensemble(nn.Module):
         pairs = zip(self.members, self.temperatures, strict=True)
         log_p = torch.stack([F.log_softmax(member(obs) / temperature, dim=1) for member, temperature in pairs])
         return torch.logsumexp(log_p, dim=0) - float(np.log(len(self.members)))
+
+
+class BestOf(nn.Module):
+    """In each state the action values of the member whose greedy action is worth most by its own estimate."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Raw observations to action values (B, A)."""
+        values = torch.stack([member(obs) for member in self.members], dim=1)
+        best = values.amax(2).argmax(1)
+        return values[torch.arange(len(values), device=values.device), best]
 
 
 class _Called(nn.Module):

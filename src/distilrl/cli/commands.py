@@ -1,35 +1,33 @@
-"""Command line: parse, call one function, print where the result is. Tables and bars go to standard error."""
+"""The commands: each a dataclass whose fields are its options, and whose `run` calls one function."""
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl import __version__
 from distilrl.checkpoints import write_bytes
+from distilrl.cli.display import Display, console, print_facts, print_results, print_verdict
 from distilrl.collect import BehaviourName
-from distilrl.config import TrainConfig
-from distilrl.distill import Job, distill, distill_seeds, evaluate_policy, make_config, train_teacher
-from distilrl.errors import DistilError, FileError, SpecError
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.distill import Job, distill, evaluate_policy, make_config, train_teacher
+from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Comparison
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
-from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.series import distill_chain, distill_seeds
+from distilrl.teachers import Combine, TeacherFile, load_teacher
 
-console = Console(stderr=True)
-RecipeName = Literal["distil", "policy_distillation", "case_study", "adversarial_states", "qdagger", "kickstarting", "finetune", "dqfd"]
+RecipeName = Literal[
+    "distil", "policy_distillation", "case_study", "regression", "cloning", "dkd", "dist",
+    "fitnets", "hints", "attention", "relational", "similarity", "actor_mimic", "reused_head", "svd_start", "strongest_start",
+    "adversarial_states", "discriminator", "curriculum", "dynamic",
+    "qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Distill(FileOptions):
     """Environment, e.g. PongNoFrameskip-v4, ALE/Breakout-v5, CartPole-v1."""
     student: str | None = None
     """Student: mlp:64,64, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
+    task: UseAppendAction[tuple[str, ...]] = ()
+    """Instead of --env and --teacher, several times: ENV=TEACHER, for one student of several tasks."""
     out: Path | None = None
     """Run folder to write."""
     resume: Path | None = None
@@ -82,6 +82,10 @@ class Distill(FileOptions):
     """Seed of training."""
     seeds: int = 1
     """Train this many students and take the training seed as the unit of replication."""
+    assistants: int = 0
+    """Go from teacher to student by this many teacher assistants, each smaller than the one before."""
+    combine: Combine = "mean"
+    """Several teachers: the mean of their action probabilities, or in each state the one with the highest value."""
     episodes: int = 100
     """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
     disturbed_episodes: int = 40
@@ -103,12 +107,17 @@ class Distill(FileOptions):
         """Distils."""
         job, out = self._job()
         with Display() as tell:
-            if self.seeds > 1:
+            if self.assistants > 0:
+                results = distill_chain(None, job, out, self.assistants, wandb=self.wandb, tell=tell)
+                out = Path(results["chain"][-1]["path"])
+            elif self.seeds > 1:
                 results = distill_seeds(None, job, out, self.seeds, wandb=self.wandb, tell=tell)
             else:
                 results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
-        _print_results(results)
+        print_results(results)
         with console.status("writing the report"):
+            for run in results.get("tasks", []):
+                write_report(RunFolder(out).of_task(run["env"]).path)
             print(write_report(out))
 
     def _job(self) -> tuple[Job, Path]:
@@ -118,20 +127,36 @@ class Distill(FileOptions):
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
             return Job.from_json(RunFolder(self.config.parent).read_config()), self.out
-        for name in ("teacher", "env", "student"):
-            if not getattr(self, name):
-                raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
+        if self.assistants > 0 and self.seeds > 1:
+            raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
+        (env_id, teacher), *others = self._tasks()
+        if not self.student:
+            raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
         changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device)}
-        changes |= {"eval_epsilon": self.eval_epsilon}
+        changes |= {"eval_epsilon": self.eval_epsilon, "combine": self.combine}
+        changes |= {"more_tasks": tuple(TaskFile(*task) for task in others)}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}
-        config = make_config(self.recipe, str(self.env), teacher=[self.file(path) for path in self.teacher], **changes)
+        config = make_config(self.recipe, env_id, teacher=teacher, **changes)
         if self.behaviour is not None:
             config = replace(config, behaviour=replace(config.behaviour, name=self.behaviour))
         if config.behaviour.name == "teacher":
             console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
         return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out
+
+    def _tasks(self) -> list[tuple[str, tuple[TeacherFile, ...]]]:
+        """Environment and teachers of each task."""
+        if not self.task:
+            for name in ("teacher", "env"):
+                if not getattr(self, name):
+                    raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
+            return [(str(self.env), tuple(self.file(path) for path in self.teacher))]
+        if self.env or self.teacher:
+            raise SpecError("--task takes the place of --env and --teacher: leave these out.")
+        if wrong := [text for text in self.task if not all(text.partition("="))]:
+            raise SpecError(f"--task {wrong[0]}: write ENV=TEACHER.")
+        return [(env_id, (self.file(path),)) for env_id, _, path in (text.partition("=") for text in self.task)]
 
 
 @dataclass(frozen=True)
@@ -216,7 +241,7 @@ class Inspect(FileOptions):
         if self.json:
             print(json.dumps(facts))
         else:
-            _print_facts(facts)
+            print_facts(facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +306,7 @@ class Export:
             console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
         verdicts = [v for v in card.get("verdict", {}).values() if v]
         for verdict in verdicts:
-            _print_verdict(verdict, "quantised - teacher")
+            print_verdict(verdict, "quantised - teacher")
         print(card["path"])
         return 1 if any(v["result"] == "fail" for v in verdicts) else 0
 
@@ -310,7 +335,7 @@ class Verify:
             low, high = result["return_ci95"]
             print(f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
             if result["verdict"]:
-                _print_verdict(result["verdict"], "file - teacher")
+                print_verdict(result["verdict"], "file - teacher")
         return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0
 
 
@@ -347,156 +372,7 @@ class Watch:
         print(path)
 
 
-Command = (
-    Annotated[Distill, subcommand("distill")]
-    | Annotated[TrainTeacher, subcommand("train-teacher")]
-    | Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Inspect, subcommand("inspect")]
-    | Annotated[Export, subcommand("export")]
-    | Annotated[Verify, subcommand("verify")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[Watch, subcommand("watch")]
-)
-
-
-class Display:
-    """Progress bars from what the work tells; used as a context manager that gives the function to tell."""
-
-    def __enter__(self) -> "Display":
-        columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._progress = Progress(*columns, console=console)
-        self._progress.start()
-        self._train: Any = None
-        self._play: Any = None
-        self._what = "episodes"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, event: str, numbers: dict[str, Any]) -> None:
-        """Shows one event of `train.Tell`."""
-        handler = getattr(self, f"_on_{event}", None)
-        if handler is not None:
-            handler(numbers)
-
-    def _on_phase(self, numbers: dict[str, Any]) -> None:
-        self._what = {"teacher": "teacher's check", "verdict": "verdict"}[numbers["name"]]
-
-    def _on_accepted(self, numbers: dict[str, Any]) -> None:
-        acceptance = numbers["acceptance"]
-        low, high = acceptance["return_ci95"]
-        console.print(
-            f"teacher: {numbers['format']}, {_number(numbers['params'])} parameters, return {acceptance['return_mean']:.2f} "
-            f"[{low:.2f}, {high:.2f}] over {acceptance['episodes']} episodes; random play {acceptance['random_return_mean']:.2f}"
-        )
-        self._what = "check"
-
-    def _on_replay(self, numbers: dict[str, Any]) -> None:
-        if self._train is None:
-            self._train = self._progress.add_task("replaying", total=numbers["total"], note="")
-        self._progress.update(self._train, completed=numbers["done"])
-        if numbers["done"] >= numbers["total"]:
-            self._progress.remove_task(self._train)
-            self._train = None
-
-    def _on_step(self, numbers: dict[str, Any]) -> None:
-        if self._train is None:
-            self._train = self._progress.add_task("training (steps)", total=numbers["budget"], note="")
-        self._progress.update(self._train, completed=numbers["env_steps"])
-
-    def _on_check(self, row: dict[str, Any]) -> None:
-        parts = [f"return {row['return']:.2f}"]
-        parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
-        parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
-        note = ", ".join(parts)
-        self._progress.update(self._train, note=note)
-        console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {note}")
-
-    def _on_episodes(self, numbers: dict[str, Any]) -> None:
-        if self._play is None:
-            self._play = self._progress.add_task(self._what, total=numbers["total"], note="")
-        self._progress.update(self._play, completed=numbers["done"], total=numbers["total"], note=f"mean return {numbers['mean']:.2f}")
-        if numbers["done"] >= numbers["total"]:
-            self._progress.remove_task(self._play)
-            self._play = None
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    """What `Inspect` prints."""
-    play = facts.pop("play", None)
-    layers, not_executed = facts.pop("layers"), facts.pop("not_executed", [])
-    table = Table(box=None, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value not in (None, {}, ""):
-            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else escape(str(value)))
-    for one in layers:
-        table.add_row("", f"{one['name']} {tuple(one['shape'])}")
-    table.add_row("not executed", escape(", ".join(not_executed)) or "nothing in it would have needed executing")
-    rows = {"random play": {"return_mean": play["random_return_mean"]}, "greedy": play, **play["disturbed"]} if play else {}
-    for name, result in rows.items():
-        interval = f" [{result['return_ci95'][0]:.2f}, {result['return_ci95'][1]:.2f}]" if "return_ci95" in result else ""
-        table.add_row(f"return, {name}", f"{result['return_mean']:.2f}{interval}")
-    Console().print(table)
-    for warning in play["warnings"] if play else []:
-        console.print(f"[yellow]{escape(warning)}[/]")
-
-
-def _print_results(results: dict[str, Any]) -> None:
-    """The short table."""
-    if "runs" not in results:
-        table = Table(box=None, header_style="bold")
-        for column in ("", "return", "95 % interval", "parameters", "MACs", "µs a decision"):
-            table.add_column(column, justify="right" if column else "left")
-        for side in ("teacher", "student"):
-            one = results[side]
-            table.add_row(
-                side, f"{one['return_mean']:.2f}", f"{one['return_ci95'][0]:.2f} … {one['return_ci95'][1]:.2f}",
-                _number(one["params"]), _number(one["macs"]), f"{one['latency_us']:.0f}",
-            )  # fmt: skip
-        console.print(table)
-        console.print(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
-    _print_verdict(results["verdict"], "student - teacher")
-
-
-def _print_verdict(verdict: dict[str, Any], what: str) -> None:
-    low, high = verdict["difference_ci95"]
-    color = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[verdict["result"]]
-    console.print(
-        f"verdict: [{color} bold]{verdict['result']}[/] ({what} {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"margin {verdict['margin']:.2f})"
-    )
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
 def _checked(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device cuda: PyTorch sees no CUDA device here; leave --device out.")
     return device
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 where an exported file fails its verdict, 2 where the user has something to mend."""
-    if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
-        print(f"distilrl {__version__}")
-        return 0
-    try:
-        code = tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
-    except DistilError as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("interrupted; continue with --resume")
-        return 130
-    return code or 0

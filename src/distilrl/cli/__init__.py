@@ -1,0 +1,43 @@
+"""Command line: parse, call one function, print where the result is. Tables and bars go to standard error."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+from tyro.conf import subcommand
+
+from distilrl import __version__
+from distilrl.cli.commands import Distill, Evaluate, Export, Inspect, Report, TrainTeacher, Verify, Watch
+from distilrl.cli.display import console
+from distilrl.errors import DistilError
+
+__all__ = ["main"]
+
+Command = (
+    Annotated[Distill, subcommand("distill")]
+    | Annotated[TrainTeacher, subcommand("train-teacher")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Verify, subcommand("verify")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Watch, subcommand("watch")]
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 1 where an exported file fails its verdict, 2 where the user has something to mend."""
+    if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
+        print(f"distilrl {__version__}")
+        return 0
+    try:
+        code = tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
+    except DistilError as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; continue with --resume")
+        return 130
+    return code or 0

@@ -1,0 +1,168 @@
+"""Several runs as one: over training seeds, down a chain of teacher assistants, over a family of environments."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distilrl import stats
+from distilrl.checkpoints import read_json, write_json
+from distilrl.config import TrainConfig
+from distilrl.distill import Job, distill, load_one
+from distilrl.envs import describe_env
+from distilrl.errors import FileError, SpecError
+from distilrl.evaluate import Tell
+from distilrl.networks import Network, NetworkSpec, build, scaled
+from distilrl.runs import RunFolder
+from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.train import train
+
+
+def distill_seeds(
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, tell: Tell | None = None
+) -> dict[str, Any]:
+    """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
+
+    A seed whose folder holds results is not run again, and one that was cut short is resumed.
+
+    Returns:
+        The contents of ``out/results.json``: the runs' results, and over seeds the mean return, its 95 % Student t
+        interval, and the verdict on the difference to the teacher.
+    """
+    folder = RunFolder(out)
+    runs = []
+    for seed in range(job.train.seed, job.train.seed + seeds):
+        one = RunFolder(folder.path / f"seed-{seed}")
+        if one.results.is_file():
+            runs.append(read_json(one.results))
+            continue
+        job_of_seed = replace(job, train=replace(job.train, seed=seed))
+        if one.config.is_file() and Job.from_json(one.read_config()) != job_of_seed:
+            raise FileError(f"{one.path} holds a run of another configuration: choose another --out.")
+        runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, tell=tell))
+    results = _over_seeds(runs)
+    write_json(folder.results, results)
+    return results
+
+
+def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Statistics with the training seed as the unit."""
+    means = np.array([run["student"]["return_mean"] for run in runs])
+    differences = np.array([run["verdict"]["difference"] for run in runs])
+    margin = float(np.mean([run["verdict"]["margin"] for run in runs]))
+    interval, difference = stats.t_interval(means), stats.t_interval(differences)
+    verdict = "pass" if difference[0] > -margin else "fail" if difference[1] < -margin else "inconclusive"
+    return {
+        "env": runs[0]["env"],
+        "recipe": runs[0]["recipe"],
+        "seeds": [run["seed"] for run in runs],
+        "student": {
+            "name": runs[0]["student"]["name"],
+            "params": runs[0]["student"]["params"],
+            "return_mean": stats.mean(means),
+            "return_iqm": stats.iqm(means),
+            "return_ci95": list(interval),
+            "score": stats.mean([run["student"]["score"] for run in runs]),
+        },
+        "verdict": {
+            "result": verdict,
+            "margin": margin,
+            "difference": stats.mean(differences),
+            "difference_ci95": list(difference),
+            "unit": "training seed",
+        },
+        "runs": runs,
+    }
+
+
+def distill_chain(
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, assistants: int, *, wandb: bool = False, tell: Tell | None = None
+) -> dict[str, Any]:
+    """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching the next.
+
+    Score and verdict of each are about the first teacher. The chain ends at the first whose verdict is ``fail``: what it lost, those
+    behind it would learn. An assistant whose folder holds results is not trained again.
+
+    Args:
+        teacher: the teacher; None: what the job names.
+        job: how the last student is distilled; its assistants likewise.
+        out: run folder of the last student; ``out/assistant-K`` are theirs.
+        assistants: how many stand between teacher and student.
+        wandb: log to Weights & Biases too.
+        tell: called as the work goes on.
+
+    Returns:
+        Results of the last student trained, with ``chain``: name, parameters, return and verdict of each.
+
+    Raises:
+        SpecError: the teacher's size is unknown, or the student is no smaller.
+    """
+    first = load_one(teacher, job.train)
+    info = describe_env(job.train.env_id)
+    spec = NetworkSpec.parse(job.train.student, info.obs_shape, info.n_actions)
+    if first.params is None or first.params <= spec.params:
+        raise SpecError("A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants out.")
+    factor = (spec.params / first.params) ** (1 / (assistants + 1))
+    names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]
+    folders = [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
+    chain: list[dict[str, Any]] = []
+    files, current = job.train.teacher, first
+    results: dict[str, Any] = {}
+    for name, folder in zip((*names, job.train.student), (*folders, RunFolder(out)), strict=True):
+        one = replace(job, train=replace(job.train, student=name, teacher=files))
+        if folder.results.is_file():
+            results = read_json(folder.results)
+        else:
+            results = distill(current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, tell=tell)
+        about = {key: results["student"][key] for key in ("name", "params", "return_mean", "return_ci95", "score")}
+        chain.append(about | {"verdict": results["verdict"]["result"], "path": str(folder.path)})
+        if results["verdict"]["result"] == "fail":
+            break
+        files = (TeacherFile(str(folder.path)),)
+        current = load_teacher(files[0])
+    results["chain"] = chain
+    write_json(Path(chain[-1]["path"]) / "results.json", results)
+    return results
+
+
+def reptile(
+    config: TrainConfig, family: Sequence[str], teacher: Teacher | Sequence[Teacher], *, rounds: int, rate: float = 0.5, seed: int = 0
+) -> Network:
+    """A student to start from, for new members of a family of environments (Reptile, Nichol et al. 2018).
+
+    Each round distils for a few updates in one member and moves the start by ``rate`` towards what came out, on weights for raw
+    observations. Start a run from it with ``train(..., initial=...)``.
+
+    Args:
+        config: a round; its ``env_steps`` are those of a round.
+        family: environments of one observation and action space; rounds go through them in shuffled order.
+        teacher: one for all, or one for each.
+        rounds: how many.
+        rate: share of the way that the start moves, falling to 0 in a straight line.
+        seed: of the first weights and of the order.
+
+    Raises:
+        SpecError: the family is empty or its spaces differ.
+    """
+    infos = [describe_env(env_id) for env_id in family]
+    if len({(info.obs_shape, info.n_actions) for info in infos}) != 1:
+        raise SpecError("A family of environments needs at least one member, and one observation and action space for all.")
+    teachers = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
+    start = build(NetworkSpec.parse(config.student, infos[0].obs_shape, infos[0].n_actions), torch.Generator().manual_seed(seed))
+    order = np.random.default_rng(seed)
+    members: list[int] = []
+    for number in range(rounds):
+        members = members or order.permutation(len(family)).tolist()
+        member = members.pop()
+        one = replace(config, env_id=family[member], seed=(seed + number) % 900, stop_gap=-10.0)
+        learnt = train(one, teachers[member], initial=start if number else None).network
+        if number == 0:
+            start = learnt
+            continue
+        with torch.no_grad():
+            for mine, theirs in zip(start.parameters(), learnt.parameters(), strict=True):
+                mine.lerp_(theirs, rate * (1 - number / rounds))
+    return start

@@ -1,0 +1,170 @@
+"""Taps, projectors, and students that start from or end in their teacher's weights."""
+
+import pytest
+import torch
+from test_train import ACCEPTANCE, small
+
+from distilrl.checkpoints import load_network
+from distilrl.errors import SpecError
+from distilrl.features import FeatureMaps, Projector, Taps, pair, points, start_from
+from distilrl.networks import NetworkSpec, build, build_shared, reuse_head, scaled
+from distilrl.runs import RunFolder
+from distilrl.train import train
+
+PIXELS = (4, 84, 84)
+
+
+def net(hidden=(8,), convs=(), obs=(2,), actions=2, seed=0, **more):
+    return build(NetworkSpec(obs, actions, convs=convs, hidden=hidden, **more), torch.Generator().manual_seed(seed))
+
+
+def cnn(widths, hidden, seed=0):
+    kernels = ((8, 4), (4, 2), (3, 1))
+    return net((hidden,), tuple((c, *k) for c, k in zip(widths, kernels, strict=True)), PIXELS, 6, seed)
+
+
+def test_taps_see_what_layers_give_and_leave_nothing_behind():
+    network = net((8, 5))
+    obs = torch.randn(3, 2)
+    with Taps(network, ["layers.1", "layers.3"]) as taps:
+        network(obs)
+    assert (taps["layers.1"].shape, taps["layers.3"].shape) == ((3, 8), (3, 5))
+    torch.testing.assert_close(network.layers[4](taps["layers.3"]), network(obs))
+    assert not any(module._forward_hooks for module in network.modules())
+    with pytest.raises(SpecError, match=r"layers\.9"):
+        Taps(network, ["layers.9"])
+
+
+@pytest.mark.parametrize(
+    ("taps", "pairs"),
+    [
+        ("last", [("layers.8", "layers.8")]),
+        ("middle", [("layers.3", "layers.3")]),
+        ("all", [("layers.1", "layers.1"), ("layers.3", "layers.3"), ("layers.5", "layers.5"), ("layers.8", "layers.8")]),
+        ("layers.1=layers.5", [("layers.1", "layers.5")]),
+    ],
+)
+def test_pairs_by_depth_and_shape(taps, pairs):
+    assert pair(cnn((4, 4, 4), 8), cnn((8, 8, 8), 16), torch.zeros(1, *PIXELS), taps) == pairs
+
+
+def test_pairs_of_networks_of_unequal_depth():
+    student, teacher = net((8,)), net((16, 16, 16))
+    assert pair(student, teacher, torch.zeros(1, 2), "all") == [("layers.1", "layers.5")]
+    assert list(points(teacher, torch.zeros(1, 2)).values()) == [(16,)] * 3
+    with pytest.raises(SpecError, match="hidden layer"):
+        pair(net(()), teacher, torch.zeros(1, 2), "last")
+    with pytest.raises(SpecError, match="Unknown taps"):
+        pair(student, teacher, torch.zeros(1, 2), "first")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((4,), (7,)), ((4, 9, 9), (8, 6, 5)), ((4, 9, 9), (12,)), ((5,), (2, 3, 3)), ((5,), (5,))])
+def test_projectors_give_the_teachers_shape(ours, theirs):
+    projector = Projector(ours, theirs, torch.Generator().manual_seed(0))
+    assert projector(torch.randn(2, *ours)).shape == (2, *theirs)
+    assert (len(list(projector.parameters())) == 0) == (ours == theirs)
+
+
+def test_teacher_features_come_in_units_of_their_size():
+    student, teacher = net((8,)), net((16,), seed=1)
+    maps = FeatureMaps(["last"], ["last"], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0))
+    obs = torch.randn(50, 2) * 100
+    maps.measure(obs)
+    (features,) = maps.teacher_features(obs).values()
+    assert float(features.square().mean()) == pytest.approx(1.0, rel=1e-5)
+    assert not any("teacher" in name for name, _ in maps.named_parameters())
+
+
+@pytest.mark.parametrize("recipe", ["fitnets", "hints", "relational", "similarity", "actor_mimic", "reused_head", "discriminator"])
+def test_nothing_beside_the_student_ships(sign_teacher, tmp_path, recipe):
+    train(small(recipe), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+    shipped = load_network(tmp_path / "run" / "student").network
+    assert sum(p.numel() for p in shipped.parameters()) == shipped.spec.params == 2 * 8 + 8 + 8 * 2 + 2
+
+
+def test_a_reused_head_is_the_teachers_and_folds(sign_teacher):
+    student, obs = net((8,)), torch.randn(20, 2)
+    reuse_head(student, sign_teacher.network, torch.Generator().manual_seed(0))
+    head = student.layers[-1]
+    assert [name for name, _ in head.named_parameters()] == ["projection.weight", "projection.bias"], "the teacher's part is frozen"
+    torch.testing.assert_close(head.weight, sign_teacher.network.layers[-1].weight)
+    before = student(obs)
+    student.scale_head(3.0)
+    student.fold()
+    torch.testing.assert_close(student(obs), 3 * before)
+    assert sum(p.numel() for p in student.parameters()) == student.spec.params
+    assert points(net((8,)), obs[:1]).keys() == {"layers.1"}
+
+
+def test_a_student_of_the_same_shape_starts_as_its_teacher():
+    obs = torch.randn(40, 2) * torch.tensor([1.0, 50.0])
+    for how in ("svd", "strongest"):
+        teacher, student = net((8,), seed=1), net((8,), seed=2)
+        student.standardise(torch.tensor([0.3, 20.0]), torch.tensor([2.0, 0.02]))
+        assert start_from(student, teacher, how) == ["layers.0", "layers.2"]
+        if how == "strongest":
+            torch.testing.assert_close(student(obs), teacher(obs), rtol=1e-4, atol=1e-4)
+
+
+def test_svd_is_exact_where_layers_are_linear():
+    teacher, student = net(()), net(())
+    student.standardise(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.1]))
+    start_from(student, teacher, "svd", head_factor=4.0)
+    obs = torch.randn(10, 2)
+    torch.testing.assert_close(student(obs), 4.0 * teacher(obs), rtol=1e-4, atol=1e-4)
+
+
+def test_strongest_keeps_what_a_wide_teacher_does_with_few_units():
+    teacher = net((32,), seed=1)
+    with torch.no_grad():
+        teacher.layers[2].weight[:, 6:] = 0.0  # only six units say anything
+    student = net((6,), seed=2)
+    start_from(student, teacher, "strongest")
+    obs = torch.randn(40, 2)
+    torch.testing.assert_close(student(obs), teacher(obs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["svd", "strongest"])
+def test_projection_goes_through_convolutions(how):
+    teacher, student = cnn((8, 8, 8), 32, 1), cnn((8, 8, 8), 32, 2)
+    assert len(start_from(student, teacher, how)) == 5
+    if how == "strongest":
+        obs = torch.randint(0, 256, (3, *PIXELS), dtype=torch.uint8)
+        torch.testing.assert_close(student(obs), teacher(obs), rtol=1e-3, atol=1e-3)
+    assert len(start_from(cnn((4, 4, 4), 8, 2), teacher, how)) == 5
+    other = net((8,), ((4, 8, 4), (4, 3, 2)), PIXELS, 6)
+    assert start_from(other, teacher, how) == ["layers.0"]
+    with pytest.raises(SpecError, match="first layer"):
+        start_from(net((8,), ((4, 7, 4),), PIXELS, 6), teacher, how)
+    with pytest.raises(SpecError, match="plain convolutions"):
+        start_from(student, torch.nn.Linear(2, 2), how)
+
+
+def test_shared_networks_share_their_body():
+    specs = [NetworkSpec((4,), 2, hidden=(8, 6)), NetworkSpec((6,), 3, hidden=(8, 6))]
+    one, two = build_shared(specs, torch.Generator().manual_seed(0))
+    assert one.layers[2] is two.layers[2]
+    assert one.layers[0] is not two.layers[0]
+    assert one.layers[4].weight.shape != two.layers[4].weight.shape
+    same = build_shared([NetworkSpec(PIXELS, 6, convs=((4, 8, 4),)), NetworkSpec(PIXELS, 4, convs=((4, 8, 4),))])
+    assert same[0].layers[0] is same[1].layers[0]
+    with pytest.raises(SpecError, match="share a body"):
+        build_shared([specs[0], same[0].spec])
+
+
+def test_scaled_hits_the_size_asked_for():
+    spec = NetworkSpec((4,), 2, hidden=(16, 16))
+    for params in (100, 386, 5000, 67586):
+        assert abs(scaled(spec, params).params / params - 1) < 0.15
+    pixels = NetworkSpec(PIXELS, 6, convs=((16, 8, 4), (16, 4, 2), (16, 3, 1)), hidden=(64,))
+    assert abs(scaled(pixels, 300_000).params / 300_000 - 1) < 0.05
+
+
+def test_feature_terms_need_a_teacher_that_can_be_tapped(sign_teacher):
+    from distilrl.teachers import Teacher
+
+    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
+    with pytest.raises(SpecError, match="can be tapped"):
+        train(small("hints"), rule, acceptance=ACCEPTANCE)
+    with pytest.raises(SpecError, match="plain layers"):
+        train(small("reused_head"), rule, acceptance=ACCEPTANCE)

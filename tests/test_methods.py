@@ -1,0 +1,292 @@
+"""Every recipe lowers its own terms; several tasks, chains of assistants, families, drift, hidden and noisy observations."""
+
+import json
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, SignEnv, make_teacher, sign_network
+from test_train import ACCEPTANCE, Killed, small
+
+from distilrl import reptile
+from distilrl.checkpoints import load_network, save_network
+from distilrl.cli import main
+from distilrl.collect import Behaviour
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.distill import Job, distill, evaluate_policy
+from distilrl.errors import SpecError, TeacherError
+from distilrl.evaluate import Comparison, Play, play
+from distilrl.networks import Network, NetworkSpec
+from distilrl.objective import Progress, Schedule, Term
+from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl.runs import RunFolder
+from distilrl.series import distill_chain
+from distilrl.teachers import TeacherFile, ensemble
+from distilrl.train import train
+
+WITH_REWARD = ("qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware")
+
+
+class WideSignEnv(SignEnv):
+    """SignEnv with three numbers and three actions, of which the last is never right."""
+
+    observation_space = gymnasium.spaces.Box(-100, 100, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def _observe(self):
+        super()._observe()
+        self.obs = np.append(self.obs, np.float32(0.5))
+        return self.obs
+
+
+class TurnedSignEnv(SignEnv):
+    """SignEnv in which the right actions are the other way round once training has made 4,000 steps."""
+
+    clock = 0
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.training = seed < 10_000_000
+            if seed == 0:
+                TurnedSignEnv.clock = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        TurnedSignEnv.clock += self.training
+        turned = TurnedSignEnv.clock > 4000
+        self.obs = self.obs + 10 * turned  # what is seen moves too
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs + np.float32(6 * turned), reward, terminated, truncated, info
+
+
+for env in (WideSignEnv, TurnedSignEnv):
+    if f"distilrl/{env.__name__}-v0" not in gymnasium.registry:
+        gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env, max_episode_steps=50)
+
+WIDE, TURNED = "distilrl/WideSignEnv-v0", "distilrl/TurnedSignEnv-v0"
+
+
+def wide_network():
+    network = Network(NetworkSpec((3,), 3, hidden=(4,)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[0].weight[0, 0], network.layers[0].weight[1, 0] = 1.0, -1.0
+        network.layers[2].weight[1, 0] = network.layers[2].weight[0, 1] = 1.0
+        network.layers[2].bias[2] = -1.0
+    return network
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"attention", *TEACHERLESS}))
+def test_each_recipe_lowers_its_own_terms(sign_teacher, name):
+    changes = {"gamma": 0.5, "n_step": 1} if name in WITH_REWARD else {}
+    config = small(name, stop_gap=-20.0, env_steps=2400, check_every=200, **changes)
+    if name == "dynamic":
+        config = replace(config, behaviour=replace(config.behaviour, labels=(Schedule(1.0),)))
+    history = train(config, sign_teacher, acceptance=ACCEPTANCE).history
+    for term in config.terms:
+        seen = [row[f"loss/{term.loss}"] for row in history if row[f"loss/{term.loss}"] is not None]
+        assert len(seen) >= 2, term.loss
+        if term.loss != "discriminator":  # a game has no end to fall to
+            assert min(seen[1:]) < seen[0], (term.loss, seen)
+
+
+def test_attention_needs_maps():
+    with pytest.raises(SpecError, match="maps of convolutions"):
+        RECIPES["attention"](pixels=False)
+
+
+def two_tasks(tmp_path, **changes):
+    save_network(tmp_path / "sign", sign_network(), name="teacher")
+    save_network(tmp_path / "wide", wide_network(), name="teacher")
+    files = tuple((TeacherFile(str(tmp_path / name)),) for name in ("sign", "wide"))
+    known = {"student": "mlp:16,8", "env_steps": 6400, "stop_gap": -20.0}
+    return small("distil", teacher=files[0], more_tasks=(TaskFile(WIDE, files[1]),), **(known | changes))
+
+
+@pytest.mark.parametrize("mix", ["one", "all"])
+def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
+    job = Job(two_tasks(tmp_path, mix=mix), Comparison(20, 40, 0))
+    results = distill(None, job, tmp_path / "run")
+    assert [run["verdict"]["result"] for run in results["tasks"]] == ["pass", "pass"]
+    assert results["verdict"]["result"] == "pass"
+    assert results["student"]["params"] == (2 * 16 + 16) + (3 * 16 + 16) + (16 * 8 + 8) + (8 * 2 + 2) + (8 * 3 + 3)
+    folder = RunFolder(tmp_path / "run")
+    bodies = [load_network(folder.of_task(env_id).student).network.layers[2].weight for env_id in (SIGN, WIDE)]
+    assert torch.equal(*bodies)
+    for env_id in (SIGN, WIDE):
+        one = folder.of_task(env_id)
+        assert main(["report", str(one.path)]) == 0
+        assert Job.from_json(one.read_config()).train.env_id == env_id
+        assert main(["evaluate", str(one.path), "--env", env_id, "--episodes", "5"]) == 0
+    assert main(["report", str(folder.path)]) == 0
+    page = folder.report.read_text(encoding="utf-8")
+    assert "One network of" in page
+    assert "distilrl-WideSignEnv-v0/report.html" in page
+
+
+def test_several_tasks_resume_to_the_same_bytes(tmp_path):
+    config = two_tasks(tmp_path)
+    teachers = [make_teacher(sign_network()), make_teacher(wide_network())]
+    known = {"acceptance": [ACCEPTANCE, ACCEPTANCE]}
+    train(config, teachers, folder=RunFolder(tmp_path / "whole"), **known)
+
+    def kill(event, numbers):
+        if event == "step" and numbers["env_steps"] > 3000:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, teachers, folder=RunFolder(tmp_path / "cut"), tell=kill, **known)
+    train(config, teachers, folder=RunFolder(tmp_path / "cut"), **known)
+    for env_id in (SIGN, WIDE):
+        one, two = (RunFolder(tmp_path / name).of_task(env_id).student / "student.safetensors" for name in ("whole", "cut"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_tasks_on_the_command_line(tmp_path, capsys):
+    config = two_tasks(tmp_path)
+    assert config.tasks[1][0] == WIDE
+    tasks = [f"--task={env_id}={tmp_path / name}" for env_id, name in ((SIGN, "sign"), (WIDE, "wide"))]
+    rest = ["--student", "mlp:16,8", "--steps", "6400", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1"]
+    assert main(["distill", *tasks, "--out", str(tmp_path / "run"), *rest]) == 0
+    printed = capsys.readouterr()
+    assert "all tasks: pass" in printed.err
+    assert printed.out.strip() == str(tmp_path / "run" / "report.html")
+    for wrong, message in (
+        (["--task", "nothing"], "ENV=TEACHER"),
+        ([*tasks, "--env", SIGN], "takes the place"),
+        ([tasks[0], tasks[0]], "environment of its own"),
+    ):
+        assert main(["distill", *wrong, "--out", str(tmp_path / "bad"), *rest]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "bad").exists()
+
+
+def test_a_chain_of_assistants(tmp_path, capsys):
+    teacher = Network(NetworkSpec((2,), 2, hidden=(64, 64)))
+    wide = train(small("distil", student="mlp:64,64", env_steps=3200, stop_gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE)
+    teacher = wide.network
+    save_network(tmp_path / "teacher", teacher, name="teacher")
+    command = ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:4,4", "--assistants", "2"]
+    rest = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1", "--out", str(tmp_path / "run")]
+    assert main([*command, *rest]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    sizes = [link["params"] for link in results["chain"]]
+    assert len(sizes) == 3
+    assert teacher.spec.params > sizes[0] > sizes[1] > sizes[2] == 2 * 4 + 4 + 4 * 4 + 4 + 4 * 2 + 2
+    known = json.loads((tmp_path / "run" / "assistant-2" / "config.json").read_text())
+    assert known["train"]["teacher"][0]["path"] == str(tmp_path / "run" / "assistant-1")
+    assert results["teacher"]["params"] == teacher.spec.params, "the verdict is about the first teacher"
+    assert "The chain" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert main([*command, "--seeds", "2", *rest]) == 2
+
+
+def test_a_chain_ends_where_the_verdict_fails(tmp_path):
+    job = Job(small("distil", student="mlp:2", env_steps=400, learning_starts=392), Comparison(20, 20, 0, margin=1e-6))
+    results = distill_chain(make_teacher(sign_network()), job, tmp_path / "run", 2)
+    assert results["chain"][-1]["verdict"] == "fail"
+    assert len(results["chain"]) == 1
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def test_a_drift_calls_the_teacher_back(sign_teacher):
+    config = small("dynamic", env=TURNED, env_steps=8000, check_every=400, learning_starts=400)
+    rows = train(config, sign_teacher, acceptance=ACCEPTANCE).history
+    asked = np.diff([0, *(row["labelled_states"] for row in rows)])
+    steps = np.array([row["env_steps"] for row in rows])
+    drift = np.array([row["drift"] for row in rows])
+    before, after = (steps > 2400) & (steps <= 4000), (steps > 4400) & (steps <= 5600)
+    assert asked[before].mean() < 100, "a twentieth of the steps is labelled once the score is there"
+    assert drift[before].max() < 0.3 < drift[after].max()
+    assert asked[after].max() > 300, "and all of them after the drift"
+
+
+def test_share_of_labels_is_spread_evenly():
+    behaviour = Behaviour(labels=(Schedule(0.25), Schedule(0.0, 1.0, by="drift")))
+    assert [behaviour.labels_step(i, Progress(0.0)) for i in range(8)] == [False, False, False, True] * 2
+    assert all(behaviour.labels_step(i, Progress(0.0, drift=1.0)) for i in range(8))
+
+
+def test_unlabelled_steps_never_ask_and_resume_the_same(sign_teacher, tmp_path):
+    config = small("distil", stop_gap=-20.0, behaviour=Behaviour(labels=(Schedule(0.5),)))
+    calls = []
+
+    def counted(obs):
+        calls.append(len(obs))
+        return sign_teacher.action_values(obs)
+
+    from distilrl.teachers import Teacher
+
+    teacher = Teacher.from_callable(counted, 2, obs_shape=(2,))
+    whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    assert whole.labelled_states == 800
+
+    def kill(event, numbers):
+        if event == "step" and numbers["env_steps"] > 900:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), tell=kill)
+    train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
+    one, two = (tmp_path / name / "student" / "student.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_student_that_does_not_see_a_feature_does_not_use_it(sign_teacher):
+    trained = train(small("distil", hidden_features=(1,), env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
+    assert not trained.network.layers[0].weight[:, 1].any()
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] > 9.5
+    blind = train(small("distil", hidden_features=(0,)), sign_teacher, acceptance=ACCEPTANCE)
+    assert evaluate_policy(blind.network, SIGN, episodes=20)["return_mean"] < 7.5
+    for wrong in ({"hidden_features": (2,)}, {"obs_noise": (1.0,)}):
+        with pytest.raises(SpecError, match=next(iter(wrong))):
+            train(small("distil", **wrong), sign_teacher, acceptance=ACCEPTANCE)
+
+
+def test_a_student_that_sees_through_noise_is_judged_through_it(sign_teacher, tmp_path):
+    job = Job(small("distil", obs_noise=(2.0, 0.0)), Comparison(20, 20, 0))
+    results = distill(sign_teacher, job, tmp_path / "run")
+    assert results["student"]["return_mean"] < 9.0 < results["teacher"]["return_mean"]
+    clean = play(sign_teacher.action_values, Play(SIGN), range(10)).returns.mean()
+    noisy = play(sign_teacher.action_values, Play(SIGN, noise=(2.0, 0.0)), range(10)).returns.mean()
+    assert noisy < clean == 10.0
+
+
+def test_a_run_goes_on_from_a_network(sign_teacher):
+    first = train(small("distil", env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
+    short = small("distil", env_steps=408, learning_starts=400, check_every=400, updates=1, seed=3, stop_gap=-20.0)
+    from_it = train(short, sign_teacher, acceptance=ACCEPTANCE, initial=first.network)
+    fresh = train(short, sign_teacher, acceptance=ACCEPTANCE)
+    assert from_it.history[-1]["return"] > 9.5 > fresh.history[-1]["return"]
+
+
+def test_reptile_gives_a_start_from_which_less_is_to_learn(sign_teacher):
+    config = small("distil", env_steps=800, learning_starts=400, check_every=800)
+    start = reptile(config, [SIGN, SIGN], sign_teacher, rounds=10)
+    short = small("distil", env_steps=440, learning_starts=400, check_every=440, updates=1, seed=9, stop_gap=-20.0)
+    warm, cold = (train(short, sign_teacher, acceptance=ACCEPTANCE, initial=initial).history[-1] for initial in (start, None))
+    assert warm["loss/forward_kl"] < 0.5 * cold["loss/forward_kl"]
+    with pytest.raises(SpecError, match="family"):
+        reptile(config, [SIGN, WIDE], sign_teacher, rounds=2)
+
+
+def test_the_best_teacher_of_each_state():
+    sure, unsure = sign_network(), sign_network(-1.0)
+    with torch.no_grad():
+        sure.layers[0].weight[1, 0] = 0.0  # knows positive numbers only
+        unsure.layers[0].weight[0, 0] = 0.0
+    unsure.layers[2].weight.data.neg_()
+    best = ensemble([make_teacher(sure), make_teacher(unsure)], torch.randn(8, 2), "best")
+    assert evaluate_policy(best, SIGN, episodes=20)["return_mean"] == 10.0
+    assert evaluate_policy(make_teacher(unsure), SIGN, episodes=20)["return_mean"] < 10.0
+    policy = replace(make_teacher(sign_network()), kind="logits")
+    with pytest.raises(TeacherError, match="by value"):
+        ensemble([policy, make_teacher(sure)], torch.randn(8, 2), "best")
+
+
+def test_terms_of_tasks_and_labels_survive_json(tmp_path):
+    config = two_tasks(tmp_path, behaviour=Behaviour(labels=(Schedule(0.5), Schedule(0.0, 1.0, by="drift"))), obs_noise=())
+    config = replace(config, terms=(Term("hint", taps="all", sharpness=Schedule(0.5, 1.0)),))
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
