@@ -37,7 +37,7 @@ ZOO = {  # rl-zoo3, hyperparams/dqn.yml
 
 
 def ours(env_id: str, seed: int) -> dict:
-    config = make_config("dqn", env_id, seed=seed, student="mlp:128,128", stop_return=float(THRESHOLDS[env_id]))
+    config = make_config("dqn", env_id, seed=seed, stop_return=float(THRESHOLDS[env_id]))
     trained = train(config, None)
     reached = next((row for row in trained.history if row["return"] >= THRESHOLDS[env_id]), None)
     final = evaluate_policy(trained.network, env_id, episodes=100, threads=1)

@@ -13,11 +13,11 @@ ROWS = [
     {"objective"},
     {"teachers", "runs"},
     {"collect", "evaluate"},
-    {"config", "learner"},
+    {"config", "learner", "population"},
     {"tasks"},
     {"train", "recipes", "animate", "export"},
     {"distill", "inspection", "report"},
-    {"series"},
+    {"series", "plan"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

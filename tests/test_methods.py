@@ -1,7 +1,9 @@
 """Every recipe lowers its own terms; several tasks, chains of assistants, families, drift, hidden and noisy observations."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -290,3 +292,32 @@ def test_terms_of_tasks_and_labels_survive_json(tmp_path):
     config = two_tasks(tmp_path, behaviour=Behaviour(labels=(Schedule(0.5), Schedule(0.0, 1.0, by="drift"))), obs_noise=())
     config = replace(config, terms=(Term("hint", taps="all", sharpness=Schedule(0.5, 1.0)),))
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_method_that_the_documents_add_runs_as_printed(sign_teacher, monkeypatch):
+    from distilrl import objective, recipes
+
+    monkeypatch.setattr(objective, "TEACHER_LOSSES", dict(objective.TEACHER_LOSSES))
+    before = dict(recipes.RECIPES)
+    text = (Path(__file__).parents[1] / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len(code.splitlines()) < 40
+    try:
+        exec(compile(code, "adding-a-method.md", "exec"), {})
+        trained = train(small("confident", env_steps=3200, stop_gap=-20.0), sign_teacher, acceptance=ACCEPTANCE)
+    finally:
+        recipes.RECIPES.clear()
+        recipes.RECIPES.update(before)
+    assert trained.history[1]["loss/lead"] < trained.history[0]["loss/lead"]
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] > 9.7
+
+
+def test_every_recipe_has_a_page_and_is_on_the_command_line():
+    from typing import get_args
+
+    from distilrl.cli.commands import RecipeName
+
+    taught = set(RECIPES) - set(TEACHERLESS)
+    assert taught == set(get_args(RecipeName))
+    pages = {path.stem for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
+    assert pages == taught

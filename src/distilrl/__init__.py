@@ -21,6 +21,7 @@ from distilrl.export import export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import Network, NetworkSpec, build
 from distilrl.objective import Schedule, Term
+from distilrl.plan import Budget, plan
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
 from distilrl.series import distill_chain, distill_seeds, reptile
@@ -28,10 +29,10 @@ from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.train import Trained, train
 
 __all__ = [
-    "RECIPES", "Behaviour", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
+    "RECIPES", "Behaviour", "Budget", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
     "NetworkSpec", "ResumeError", "Schedule", "SpecError", "TaskFile",
     "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained",
     "__version__", "build", "distill", "distill_chain", "distill_seeds", "ensemble", "evaluate_policy", "export_policy", "inspect",
     "inspect_play", "load_network", "load_teacher", "make_config",
-    "make_vec_env", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
+    "make_vec_env", "plan", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
 ]  # fmt: skip

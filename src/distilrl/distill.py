@@ -116,13 +116,13 @@ def distill(
     if not resume:
         folder.begin(job.to_json())
     judges = [against] if against is not None else teachers
-    accepted = [_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
+    accepted = [take_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
     trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, tell=tell)
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         save_network(home.student, trained.networks[number], kind="q", env=info.id, recipe=config.recipe)
         one.network.cpu()
-        results, episodes = _results(one, trained, number, job, info, accepted[number], tell)
+        results, episodes = results_of(one, trained, number, job, info, accepted[number], tell)
         results["wall_s"] = time.perf_counter() - started
         write_json(home.episodes, episodes)
         if len(tasks) > 1:
@@ -182,7 +182,7 @@ def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
     }
 
 
-def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
+def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
     """The acceptance check, made once per run and kept in teacher.json."""
     if folder.teacher.is_file():
         known = read_json(folder.teacher)
@@ -207,7 +207,7 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, te
     return acceptance
 
 
-def _results(
+def results_of(
     teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything that results.json holds, and what episodes.json holds beside it."""

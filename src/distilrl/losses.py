@@ -202,9 +202,8 @@ def _standardise(values: Values) -> Values:
 
 
 def _distances(x: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
-    """Euclidean distances of all pairs, with a gradient of 0 on the diagonal instead of none."""
-    squared = (x.unsqueeze(1) - x.unsqueeze(0)).square().sum(dim=2)
-    return torch.where(squared > 0, squared.clamp_min(1e-24).sqrt(), torch.zeros_like(squared))
+    """Euclidean distances of all pairs; exactly 0, and without gradient, on the diagonal."""
+    return torch.cdist(x, x) * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
 
 
 def _mean_one(distances: Float[Tensor, "B B"]) -> Float[Tensor, "B B"]:

@@ -258,6 +258,7 @@ def dqn(*, pixels: bool) -> TrainConfig:
     """
     config = TrainConfig(
         recipe="dqn",
+        student="mlp:128,128",
         terms=(Term("double_td"),),
         behaviour=Behaviour("student", epsilon=Schedule(1.0, 0.05, 0.2), greedy_share=0.0),
         n_step=3,
@@ -277,7 +278,7 @@ def dqn(*, pixels: bool) -> TrainConfig:
     if not pixels:
         return config
     return replace(
-        config, for_learning=True, env_steps=5_000_000,
+        config, student="cnn:32,64,64:512", for_learning=True, env_steps=5_000_000,
         n_envs=64, updates=8, learning_rate=2.5e-4, learning_starts=20_000, target_every=500,
         capacity=400_000, check_every=100_000, check_episodes=8, patience=2, threads=2,
     )  # fmt: skip
@@ -301,8 +302,9 @@ def settings(name: str, env_id: str) -> dict[str, Any]:
         "Acrobot-v1": {"behaviour": pushes},
         "MountainCar-v0": {"behaviour": pushes, "gamma": 0.98, "env_steps": 100_000},
         "LunarLander-v3": {
-            "env_steps": 100_000, "updates": 6, "batch_size": 128, "learning_rate": 1e-3, "target_every": 1_000, "check_every": 2_000,
-            "behaviour": Behaviour("student", epsilon=Schedule(1.0, 0.05, 0.15), greedy_share=0.0),
+            "env_steps": 100_000, "student": "mlp:256,256", "updates": 8, "batch_size": 128, "learning_rate": 6.3e-4,
+            "target_every": 250, "n_step": 1, "check_every": 2_000,
+            "behaviour": Behaviour("student", epsilon=Schedule(1.0, 0.1, 0.12), greedy_share=0.0),
         },
     }  # fmt: skip
     return known.get(env_id, {})

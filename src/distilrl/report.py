@@ -35,13 +35,14 @@ def write_report(run: str | Path) -> Path:
         FileError: the folder holds no finished run.
     """
     folder = RunFolder(run)
-    if not folder.results.is_file():
+    planned = folder.path / "plan.json"
+    if not folder.results.is_file() and not planned.is_file():
         raise FileError(f"{folder.path} has no results.json: the run is not finished, continue it with --resume.")
-    results = read_json(folder.results)
+    results = read_json(planned if planned.is_file() else folder.results)
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
-    kinds = {"runs": "seeds", "tasks": "tasks", "verdict": "distil"}
+    kinds = {"frontier": "plan", "runs": "seeds", "tasks": "tasks", "verdict": "distil"}
     kind = next((kind for key, kind in kinds.items() if key in results), "train")
     page = template.render(kind=kind, r=results, name=folder.path.name, **_parts(kind, folder, results))
     write_bytes(folder.report, page.encode())
@@ -51,6 +52,8 @@ def write_report(run: str | Path) -> Path:
 def _parts(kind: str, folder: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
     """What the template shows besides the results."""
     parts: dict[str, Any] = {"sentence": SENTENCES.get(results.get("verdict", {}).get("result", ""), "")}
+    if kind == "plan":
+        return {"curve": _frontier(results), "command": "", "config": "", "animation": "", "animation_note": ""}
     if kind == "tasks":
         parts["pages"] = [RunFolder(folder.of_task(run["env"]).path).report.relative_to(folder.path).as_posix() for run in results["tasks"]]
         return parts | {"command": "", "config": "", "animation": "", "animation_note": ""}
@@ -183,6 +186,23 @@ def _table(table: list[list[int]], names: list[str]) -> str:
     for y, row in enumerate(table):
         for x, count in enumerate(row):
             axis.annotate(str(count), (x, y), ha="center", va="center", fontsize=7, color="white" if share[y][x] > 0.5 else "black")
+    return _svg(figure)
+
+
+def _frontier(results: dict[str, Any]) -> str:
+    """Score against size, a dot per student size with its interval over seeds."""
+    figure, (axis,) = _figure(1, 3.6)
+    for row in results["frontier"]:
+        color = STUDENT if row["student"] == results["winner"] else TEACHER
+        low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
+        axis.plot([row["params"]] * 2, [low, high], color=color, linewidth=1.5)
+        axis.plot(row["params"], row["score_mean"], "o", color=color)
+        axis.plot(row["params"], row["best_score"], "_", color=color, markersize=10)
+        axis.annotate(row["student"], (row["params"], row["score_mean"]), xytext=(4, -10), textcoords="offset points", fontsize=7)
+    axis.axhline(1, color=TEACHER, linestyle="--", linewidth=1)
+    axis.set_xscale("log")
+    bottom = min(row["score_mean"] for row in results["frontier"])
+    axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, dash: best)", ylim=(max(bottom - 0.15, -0.3), 1.15))
     return _svg(figure)
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from tyro.conf import subcommand
 
 from distilrl import __version__
-from distilrl.cli.commands import Distill, Evaluate, Export, Inspect, Report, TrainTeacher, Verify, Watch
+from distilrl.cli.commands import Distill, Evaluate, Export, Inspect, Plan, Report, TrainTeacher, Verify, Watch
 from distilrl.cli.display import console
 from distilrl.errors import DistilError
 
@@ -20,6 +20,7 @@ Command = (
     | Annotated[TrainTeacher, subcommand("train-teacher")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Verify, subcommand("verify")]
     | Annotated[Report, subcommand("report")]

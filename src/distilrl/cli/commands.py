@@ -9,7 +9,7 @@ import torch
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.checkpoints import write_bytes
-from distilrl.cli.display import Display, console, print_facts, print_results, print_verdict
+from distilrl.cli.display import Display, console, print_facts, print_plan, print_results, print_verdict
 from distilrl.collect import BehaviourName
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy, make_config, train_teacher
@@ -17,6 +17,7 @@ from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Comparison
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
+from distilrl.plan import Budget, plan
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
@@ -174,7 +175,7 @@ class TrainTeacher:
     recipe: Literal["dqn", "rainbow_lite"] = "dqn"
     """Method."""
     network: str | None = None
-    """Network, as a student spec; mlp:128,128 for vectors, the Nature CNN for pixels by default."""
+    """Network, as a student spec; the recipe's own by default: an MLP for vectors, the Nature CNN for pixels."""
     steps: int | None = None
     """Budget of environment steps; the recipe's own by default."""
     stop_return: float | None = None
@@ -208,8 +209,7 @@ class TrainTeacher:
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
         config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
-        network = self.network or ("cnn:32,64,64:512" if config.n_envs == 64 else "mlp:128,128")
-        changes: dict[str, Any] = {"student": network}
+        changes: dict[str, Any] = {"student": self.network} if self.network is not None else {}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}
         return self.out, replace(config, **changes)
@@ -279,6 +279,62 @@ class Evaluate(FileOptions):
             f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
             f"({result['distinct_episodes']} distinct)" + (f", {result['params']:,} parameters" if result["params"] else "")
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(FileOptions):
+    """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
+
+    teacher: tuple[str, ...]
+    """Teacher, as for distill."""
+    env: str
+    """Environment."""
+    out: Path
+    """Folder to write: plan.json, report.html, and winner, a run folder."""
+    sizes: tuple[str, ...] = ()
+    """Student specs to try; a ladder of twelve MLPs or six convolutional networks by default."""
+    seeds: int = 5
+    """Students of each size."""
+    budget_params: int | None = None
+    """No more parameters than this."""
+    budget_bytes: int | None = None
+    """No more bytes of weights (floats) than this."""
+    budget_macs: int | None = None
+    """No more multiply-accumulates a decision than this."""
+    budget_us: float | None = None
+    """No more microseconds a decision than this, in PyTorch on this machine."""
+    steps: int | None = None
+    """Environment steps of the search; a tenth of the recipe's own for vectors, all of them for pixels."""
+    refine: bool = True
+    """Try sizes between the largest that fell short and the smallest that did not."""
+    seed: int = 0
+    """First training seed."""
+    episodes: int = 100
+    """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in all evaluation; 0: greedy."""
+    margin: float = 0.05
+    """Largest acceptable loss, as a share of (teacher - random)."""
+    threads: int | None = None
+    """CPU threads; by default 2 for pixels and 1 for vectors."""
+
+    def run(self) -> int:
+        """Plans; 1 where no size passes."""
+        files = [self.file(path) for path in self.teacher]
+        changes: dict[str, Any] = {"seed": self.seed, "eval_epsilon": self.eval_epsilon, "check_episodes": 10}
+        changes |= {"threads": self.threads} if self.threads is not None else {}
+        config = make_config("distil", self.env, teacher=files, **changes)
+        config = replace(config, env_steps=self.steps or (config.env_steps if config.n_envs == 64 else config.env_steps // 10))
+        budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
+        job = Job(config, Comparison(self.episodes, 3 * self.episodes, 0, self.margin))
+        with Display() as tell:
+            result = plan(None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, tell=tell)
+        print_plan(result)
+        with console.status("writing the report"):
+            if result["winner"]:
+                write_report(self.out / "winner")
+            print(write_report(self.out))
+        return 0 if result["winner"] else 1
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,22 @@ def print_results(results: dict[str, Any]) -> None:
     print_verdict(results["verdict"], "student - teacher")
 
 
+def print_plan(result: dict[str, Any]) -> None:
+    """The frontier."""
+    table = Table(box=None, header_style="bold")
+    for column in ("", "parameters", "bytes", "µs a decision", "score over seeds", "best", "verdict"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for row in result["frontier"]:
+        low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
+        numbers = (_number(row["params"]), _number(row["bytes"]), f"{row['latency_us']:.0f}")
+        table.add_row(
+            row["student"], *numbers, f"{row['score_mean']:.3f} [{low:.2f}, {high:.2f}]", f"{row['best_score']:.3f}", row["verdict"] or ""
+        )
+    console.print(table)
+    smallest = f"[green bold]{result['winner']}[/]" if result["winner"] else "[red bold]none[/]"
+    console.print(f"smallest that passes: {smallest}; {result['env_steps']:,} labelled states, {result['wall_s']:.1f} s in all")
+
+
 def print_verdict(verdict: dict[str, Any], what: str) -> None:
     """The verdict in one line."""
     color = COLORS[verdict["result"]]

@@ -1,0 +1,130 @@
+"""Several teachers in one student, and one teacher by way of assistants.
+
+    python benchmarks/several.py tasks FOLDER           # CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
+    python benchmarks/several.py atari FOLDER           # Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
+    python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
+
+Results go to results/several/NAME.jsonl (one line per run) and, for atari, results/several/atari/.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from distilrl import (
+    Comparison,
+    Job,
+    TaskFile,
+    TeacherFile,
+    distill,
+    distill_chain,
+    evaluate,
+    evaluate_policy,
+    load_teacher,
+    make_config,
+    train,
+)
+from distilrl.cli.display import Display
+from distilrl.evaluate import Play
+
+SEEDS = range(5)
+VECTORS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3.zip"}
+
+
+def tasks(folder: Path) -> Iterator[dict]:
+    """One body, two heads, against a student of its own for each task at half of the steps."""
+    teachers = {env_id: load_teacher(folder / name) for env_id, name in VECTORS.items()}
+    accepted = {env_id: evaluate.accept(teacher, Play(env_id, threads=1), episodes=100) for env_id, teacher in teachers.items()}
+    first, second = VECTORS
+    base = {"check_every": 2_000, "check_episodes": 50, "stop_gap": -99.0}
+    for student in ("mlp:16,16", "mlp:32,32"):
+        for seed in SEEDS:
+            for mix in ("one", "all"):
+                config = make_config(
+                    "distil", first, student=student, seed=seed, env_steps=32_000, mix=mix, more_tasks=(TaskFile(second),), **base
+                )
+                trained = train(config, list(teachers.values()), acceptance=list(accepted.values()))
+                yield row(
+                    "together, an update of " + mix,
+                    student,
+                    seed,
+                    trained.params,
+                    dict(zip(VECTORS, trained.networks, strict=True)),
+                    accepted,
+                )
+            apart = {}
+            for env_id, teacher in teachers.items():
+                config = make_config("distil", env_id, student=student, seed=seed, env_steps=16_000, **base)
+                apart[env_id] = train(config, teacher, acceptance=accepted[env_id]).network
+            yield row("apart", student, seed, sum(network.spec.params for network in apart.values()), apart, accepted)
+
+
+def row(method: str, student: str, seed: int, params: int, networks: dict, accepted: dict) -> dict:
+    returns = {env_id: evaluate_policy(network, env_id, episodes=100, threads=1)["return_mean"] for env_id, network in networks.items()}
+    teachers = {env_id: known["return_mean"] for env_id, known in accepted.items()}
+    return {"method": method, "student": student, "seed": seed, "params": params, "returns": returns, "teachers": teachers}
+
+
+def assistants(folder: Path) -> Iterator[dict]:
+    """The same steps in all, shared evenly by the links of a chain."""
+    for env_id, name in VECTORS.items():
+        teacher = load_teacher(folder / name)
+        for student in ("mlp:4", "mlp:2"):
+            for seed in SEEDS:
+                for count in (0, 1, 2):
+                    config = make_config(
+                        "distil", env_id, student=student, seed=seed, env_steps=18_000 // (count + 1), check_every=1_000, stop_gap=-99.0,
+                        teacher=TeacherFile(str(folder / name)),
+                    )  # fmt: skip
+                    run = Path("benchmarks/runs/assistants")
+                    shutil.rmtree(run, ignore_errors=True)
+                    job = Job(config, Comparison(100, 100, 0, margin=10.0))  # a margin that no link fails: the chain goes on to its end
+                    results = distill_chain(teacher, job, run, count)
+                    chain = [[link["name"], link["return_mean"]] for link in results["chain"]]
+                    yield {
+                        "env": env_id,
+                        "student": student,
+                        "seed": seed,
+                        "assistants": count,
+                        "return": results["student"]["return_mean"],
+                        "chain": chain,
+                    }
+
+
+def atari(folder: Path) -> Iterator[dict]:
+    """Pong and Breakout in one network no larger than one teacher."""
+    config = make_config(
+        "distil", "PongNoFrameskip-v4", teacher="zoo/pong-dqn", student="cnn:16,16,16:64", env_steps=600_000, threads=1, eval_epsilon=0.01,
+        more_tasks=(TaskFile("BreakoutNoFrameskip-v4", (TeacherFile(str(folder / "breakout-dqn-sb3.zip")),)),), n_envs=32, average=0.999,
+        capacity=150_000, check_every=60_032, check_episodes=8,
+    )  # fmt: skip
+    run, kept = Path("benchmarks/runs/atari-tasks"), Path("benchmarks/results/several/atari")
+    job = Job(replace(config, stop_agreement=0.9), Comparison(disturbed_episodes=0))
+    with Display() as tell:
+        results = distill(None, job, run, resume=(run / "config.json").is_file(), tell=tell)
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in ("results.json", "metrics.csv", "config.json"):
+        shutil.copy(run / file, kept / file)
+    yield {"verdict": results["verdict"], "params": results["student"]["params"], "teachers": results["teachers"]["params"]} | {
+        one["env"]: [one["student"]["return_mean"], one["student"]["return_ci95"], one["teacher"]["return_mean"]]
+        for one in results["tasks"]
+    }
+
+
+def main(name: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    out = Path("benchmarks/results/several") / f"{name}.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w") as file:
+        for line in {"tasks": tasks, "assistants": assistants, "atari": atari}[name](folder):
+            print(json.dumps(line), file=file, flush=True)
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
