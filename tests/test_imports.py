@@ -11,17 +11,18 @@ ROWS = [
     {"losses", "stats", "networks", "envs", "replay"},
     {"checkpoints", "features", "discriminator"},
     {"objective"},
+    {"trees"},
     {"teachers", "runs"},
     {"collect", "evaluate"},
     {"config", "learner", "population"},
     {"tasks"},
     {"train", "recipes", "animate", "export"},
     {"distill", "inspection", "report"},
-    {"series", "plan"},
+    {"series", "plan", "viper"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "huggingface_hub": "teachers"}
+OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "sklearn": "viper", "huggingface_hub": "teachers"}
 ONNX = ("onnx", "onnxruntime")
 
 

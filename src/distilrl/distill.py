@@ -19,6 +19,7 @@ from distilrl.evaluate import (
     Comparison,
     Play,
     Tell,
+    Values,
     accept,
     compare,
     latency_us,
@@ -211,24 +212,35 @@ def results_of(
     teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
-    tell("phase", {"name": "verdict"})
-    config = job.train
-    how = Play(info.id, epsilon=config.eval_epsilon, threads=config.threads)
-    student, random = trained.networks[number], acceptance["random_return_mean"]
-    parts = compare(teacher, student, how, job.comparison, random, noise=config.obs_noise, tick=ticker(tell))
-    results = {
-        "env": info.id,
-        "protocol": info.protocol | {"epsilon": config.eval_epsilon},
+    config, student = job.train, trained.networks[number]
+    named = {"spec": student.spec.to_json(), "name": student.spec.describe(), **size(student)}
+    results, episodes = compared(teacher, student, named, job, info, acceptance, tell)
+    about = {
         "seed": config.seed,
         "recipe": config.recipe,
         "env_steps": trained.env_steps,
         "updates": trained.updates,
         "train_s": trained.train_s,
-        "wall_s": 0.0,
         "device": config.device,
         "stopped": trained.stopped,
         "temperature": trained.temperatures[number],
         "labelled_states": trained.labelled_states,
+    }
+    return results | about, episodes
+
+
+def compared(
+    teacher: Teacher, student: Values, named: dict[str, Any], job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What results.json holds of teacher, student and verdict, and all of episodes.json; ``named`` says what the student is."""
+    tell("phase", {"name": "verdict"})
+    config, random = job.train, acceptance["random_return_mean"]
+    how = Play(info.id, epsilon=config.eval_epsilon, threads=config.threads)
+    parts = compare(teacher, student, how, job.comparison, random, noise=config.obs_noise, tick=ticker(tell))
+    results = {
+        "env": info.id,
+        "protocol": info.protocol | {"epsilon": config.eval_epsilon},
+        "wall_s": 0.0,
         "teacher": {
             "format": teacher.format,
             **teacher.size(),
@@ -236,13 +248,7 @@ def results_of(
             "latency_us": latency_us(teacher.action_values, info.obs_shape, info.obs_dtype),
         },
         "random": {"return_mean": random},
-        "student": {
-            "spec": student.spec.to_json(),
-            "name": student.spec.describe(),
-            **size(student),
-            **parts["student"],
-            "latency_us": latency_us(student, info.obs_shape, info.obs_dtype),
-        },
+        "student": named | parts["student"] | {"latency_us": latency_us(student, info.obs_shape, info.obs_dtype)},
         **{name: parts[name] for name in ("agreement", "verdict", "disturbed")},
     }
     return results, {name: parts[name] for name in ("returns", "disagreements")}

@@ -225,7 +225,7 @@ class Comparison:
 
 def compare(
     teacher: Teacher,
-    student: Network,
+    student: Values,
     how: Play,
     comparison: Comparison,
     random_return: float,

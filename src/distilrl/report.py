@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distilrl import animate
-from distilrl.checkpoints import load_network, read_json, write_bytes
+from distilrl.checkpoints import read_json, write_bytes
 from distilrl.errors import DistilError, FileError
 from distilrl.evaluate import Values, load_teachers
 from distilrl.runs import RunFolder, read_metrics
-from distilrl.teachers import TeacherFile
+from distilrl.teachers import TeacherFile, load_teacher
 
 TEACHER, STUDENT, FAINT = "#4a4a4a", "#1769aa", "#b8b8b8"
 SENTENCES = {
@@ -105,7 +105,8 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
     policies: dict[str, Values] = {}
     if train["teacher"]:
         policies["teacher"] = _teacher(train)
-    policies["student" if train["teacher"] else "policy"] = load_network(folder.student).network
+    student = folder.path if folder.tree.is_file() else folder.student
+    policies["student" if train["teacher"] else "policy"] = load_teacher(student).action_values
     return animate.side_by_side(policies, train["env_id"], steps=steps, every=every)
 
 

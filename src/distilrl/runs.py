@@ -23,6 +23,7 @@ class RunFolder:
         self.config, self.teacher = self.path / "config.json", self.path / "teacher.json"
         self.results, self.report = self.path / "results.json", self.path / "report.html"
         self.episodes = self.path / "episodes.json"
+        self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
         self._state = self.path / "checkpoint" / "state.safetensors"
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from tyro.conf import subcommand
 
 from distilrl import __version__
-from distilrl.cli.commands import Distill, Evaluate, Export, Inspect, Plan, Report, TrainTeacher, Verify, Watch
+from distilrl.cli.commands import Distill, Evaluate, Export, GrowTree, Inspect, Plan, Report, TrainTeacher, Verify, Watch
 from distilrl.cli.display import console
 from distilrl.errors import DistilError
 
@@ -21,6 +21,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Inspect, subcommand("inspect")]
     | Annotated[Plan, subcommand("plan")]
+    | Annotated[GrowTree, subcommand("tree")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Verify, subcommand("verify")]
     | Annotated[Report, subcommand("report")]

@@ -22,6 +22,7 @@ from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile, load_teacher
+from distilrl.viper import TreeConfig, distill_tree
 
 RecipeName = Literal[
     "distil", "policy_distillation", "case_study", "regression", "cloning", "dkd", "dist",
@@ -335,6 +336,49 @@ class Plan(FileOptions):
                 write_report(self.out / "winner")
             print(write_report(self.out))
         return 0 if result["winner"] else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowTree(FileOptions):
+    """Distil a teacher into a decision tree (VIPER), as text, Graphviz and C, and prove what became of the score."""
+
+    teacher: tuple[str, ...]
+    """Teacher, as for distill."""
+    env: str
+    """Environment with vector observations; or Pong, with --extractor pong."""
+    out: Path
+    """Run folder to write."""
+    leaves: int = 32
+    """Leaves at most."""
+    iterations: int = 20
+    """Rounds of play and trees; the best is kept."""
+    states: int | None = None
+    """States a round; 2,000 by default, 10,000 for pixels."""
+    extractor: Literal["raw", "pong"] = "raw"
+    """What the tree looks at: the observation itself, or ball and paddle in Pong's frames."""
+    seed: int = 0
+    """Seed."""
+    episodes: int = 100
+    """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
+    disturbed_episodes: int = 40
+    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
+    margin: float = 0.05
+    """Largest acceptable loss, as a share of (teacher - random)."""
+    threads: int | None = None
+    """CPU threads; by default 2 for pixels and 1 for vectors."""
+
+    def run(self) -> None:
+        """Grows it."""
+        changes: dict[str, Any] = {"threads": self.threads} if self.threads is not None else {}
+        config = make_config("distil", self.env, teacher=[self.file(path) for path in self.teacher], seed=self.seed, **changes)
+        states = self.states or (10_000 if self.extractor == "pong" else 2_000)
+        grown = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
+        job = Job(config, Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin))
+        with Display() as tell:
+            results = distill_tree(None, job, self.out, grown, tell=tell)
+        print_results(results)
+        with console.status("writing the report"):
+            print(write_report(self.out))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,14 +59,36 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     stored.network.eval()
     env_id = str(stored.meta.get("env", ""))
     out = Path(out) if out is not None else folder.path / "export" / target
-    obs = _recorded(stored.network, env_id, tell)
+    obs = recorded(stored.network, env_id, tell)
     card = _card(folder, stored, env_id, target)
+    return keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card), tell)
+
+
+def keep_export(
+    out: Path,
+    policy: Callable[[Tensor], Tensor],
+    obs: NDArray[Any],
+    card: dict[str, Any],
+    write: Callable[[Path], list[str]],
+    tell: Tell | None,
+) -> dict[str, Any]:
+    """Writes an export beside its place, replays it, and moves it into place only if it answers as the policy does.
+
+    Args:
+        out: folder to write.
+        policy: what the files must answer as.
+        obs: (K, *obs_shape) observations to replay.
+        card: what export.json shall say.
+        write: writes the files into a folder and names those that can be played.
+        tell: called as the work goes on.
+    """
+    target: Target = card["target"]
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        files = _write(part, stored.network, target, obs, card)
-        opened = {name: replayer(part / name, obs[0].size, stored.network.spec.n_actions) for name in files}
-        card["replay"] = {name: _replay(name, play_file, stored.network, obs, target) for name, play_file in opened.items()}
+        files = write(part)
+        opened = {name: replayer(part / name, obs[0].size, card["n_actions"]) for name in files}
+        card["replay"] = {name: _replay(name, play_file, policy, obs, target) for name, play_file in opened.items()}
         card["files"] = {name: (part / name).stat().st_size for name in files}
         _golden(part, opened[files[0]], obs, target)
         write_json(part / "export.json", card)
@@ -82,7 +105,7 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     return card | {"path": str(out)}
 
 
-def _recorded(network: Network, env_id: str, tell: Tell | None) -> NDArray[Any]:
+def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None) -> NDArray[Any]:
     """Observations of the student's own play, now and then disturbed."""
     episodes = 8
     how = Play(env_id, epsilon=0.05, keep_states=STATES, max_steps=20_000)
@@ -153,7 +176,7 @@ class _Plain(nn.Module):
         return values, values.argmax(1)
 
 
-def _replay(name: str, play_file: Replayer, network: Network, obs: NDArray[Any], target: Target) -> dict[str, Any]:
+def _replay(name: str, play_file: Replayer, network: Callable[[Tensor], Tensor], obs: NDArray[Any], target: Target) -> dict[str, Any]:
     """Holds a file against the student on recorded observations.
 
     Raises:

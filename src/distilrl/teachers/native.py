@@ -2,20 +2,31 @@
 
 from pathlib import Path
 
-from distilrl.checkpoints import load_network
+from distilrl.checkpoints import digest, load_network
 from distilrl.errors import FileError
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Kind, Teacher
+from distilrl.trees import TreePolicy, load_tree
+
+
+def _tree(path: Path) -> Teacher:
+    """A decision tree of ours."""
+    tree, about = load_tree(path)
+    meta = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []} | about
+    sizes = (tree.obs_shape, tree.n_actions, len(tree.feature))
+    return Teacher(TreePolicy(tree), "q", f"distilrl {tree.describe()}", str(path.parent), digest(path), meta, *sizes)
 
 
 def load(file: TeacherFile) -> Teacher:
-    """Reads a folder that holds a network, or a run folder.
+    """Reads a folder that holds a network, a run folder, or a tree's.
 
     Raises:
         FileError: it holds neither, or what it holds is damaged.
     """
     file.check_options()
     folder = Path(file.path)
+    if (folder / "tree.json").is_file():
+        return _tree(folder / "tree.json")
     if not (folder / "spec.json").is_file() and (folder / "student" / "spec.json").is_file():
         folder = folder / "student"
     if not (folder / "spec.json").is_file():
