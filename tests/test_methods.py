@@ -321,3 +321,33 @@ def test_every_recipe_has_a_page_and_is_on_the_command_line():
     assert taught == set(get_args(RecipeName))
     pages = {path.stem for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
     assert pages == taught
+
+
+def pruned(**changes):
+    return small("distil", student="mlp:3,3", prune_from="mlp:24,24", env_steps=3200, stop_gap=-20.0, **changes)
+
+
+def test_a_student_is_pruned_while_it_learns(sign_teacher, tmp_path):
+    trained = train(pruned(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    assert trained.network.spec.hidden == (3, 3)
+    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] > 9.5
+    for moment in (1000, 1500, 2500):  # within the stages
+        out = RunFolder(tmp_path / f"cut{moment}")
+
+        def kill(event, numbers, moment=moment):
+            if event == "step" and numbers["env_steps"] > moment:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(pruned(), sign_teacher, acceptance=ACCEPTANCE, folder=out, tell=kill)
+        train(pruned(), sign_teacher, acceptance=ACCEPTANCE, folder=out)
+        one, two = (folder.student / "student.safetensors" for folder in (out, RunFolder(tmp_path / "whole")))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_what_cannot_shrink_is_refused(sign_teacher):
+    for wide, message in (("mlp:2,2", "cannot shrink"), ("mlp:24", "cannot shrink")):
+        with pytest.raises(SpecError, match=message):
+            train(replace(pruned(), prune_from=wide), sign_teacher, acceptance=ACCEPTANCE)
+    with pytest.raises(SpecError, match="new weights"):
+        pruned(start="svd")

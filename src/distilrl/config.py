@@ -77,6 +77,9 @@ class TrainConfig:
     """Steps that TD terms look ahead; 0 where there is none."""
     start: Start = "new"
     """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest units."""
+    prune_from: str | None = None
+    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of the budget, the
+    weakest units and channels go until ``student`` is left. None: no pruning."""
     reused_head: bool = False
     """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it ships."""
     hidden_features: tuple[int, ...] = ()
@@ -132,6 +135,8 @@ class TrainConfig:
 
         if len({env_id for env_id, _ in self.tasks}) < len(self.tasks):
             raise SpecError("Each task of a run needs an environment of its own: several teachers of one environment are an ensemble.")
+        if self.prune_from is not None and (self.more_tasks or self.reused_head or self.dueling or self.start != "new"):
+            raise SpecError("'prune_from' goes with one task, a plain head and new weights.")
         if self.more_tasks and (self.priority_exponent > 0 or self.stop_return is not None):
             raise SpecError("A run of several tasks takes neither 'priority_exponent' nor 'stop_return'.")
 

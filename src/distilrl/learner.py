@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distilrl import discriminator, losses
 from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
-from distilrl.features import FeatureMaps
+from distilrl.features import FeatureMaps, start_from
 from distilrl.networks import Network, NetworkSpec, ReusedHead, build_shared, reuse_head
 from distilrl.objective import Beside, Outputs, Progress, Term, active, forward, judge, term_loss
 from distilrl.replay import Batch
@@ -106,6 +106,22 @@ class Learner:
         """Makes the copies equal to a student whose weights were set from outside."""
         for network in self._copies(task)[1:]:
             network.load_state_dict(self.students[task].state_dict())
+
+    def continue_from(self, wide: "Learner") -> None:
+        """Takes over from a learner of a wider student of the same layers: its strongest units, temperature and count of updates.
+
+        The optimiser starts anew; its moments are of weights that are gone.
+        """
+        source = copy.deepcopy(wide.averages[0])
+        source.fold()
+        self.standardise(0, wide.students[0].obs_mean, wide.students[0].obs_scale)
+        self.set_temperature(0, wide.temperatures[0])
+        start_from(self.students[0], source, "strongest")
+        self.adopt_student()
+        self.updates = wide.updates
+        maps, before = self.beside[0].maps, wide.beside[0].maps
+        if maps is not None and before is not None:
+            maps.scales.copy_(before.scales)
 
     def _copies(self, task: int) -> list[Network]:
         return [networks[task] for networks in (self.students, self.averages, self.targets) if networks]

@@ -369,6 +369,22 @@ def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None
     return networks
 
 
+def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec:
+    """The network whose widths lie between two of one build, in geometric steps: ``wide`` at a share of 0, ``narrow`` at 1.
+
+    Raises:
+        SpecError: they differ in more than their widths, or ``wide`` is narrower somewhere.
+    """
+    layers = [[c for c, _, _ in spec.convs] + list(spec.blocks) + list(spec.hidden) for spec in (wide, narrow)]
+    shapes = [(len(spec.convs), len(spec.blocks), len(spec.hidden), [c[1:] for c in spec.convs]) for spec in (wide, narrow)]
+    if shapes[0] != shapes[1] or any(big < small for big, small in zip(*layers, strict=True)):
+        raise SpecError(f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones.")
+    widths = [round(small * (big / small) ** (1 - share)) for big, small in zip(*layers, strict=True)]
+    convs = tuple((width, k, s) for width, (_, k, s) in zip(widths, narrow.convs, strict=False))
+    dense = tuple(widths[len(widths) - len(narrow.hidden) :])
+    return replace(narrow, convs=convs, blocks=tuple(widths[: len(narrow.blocks)]), hidden=dense)
+
+
 def scaled(spec: NetworkSpec, params: int) -> NetworkSpec:
     """The network of the same build whose widths are multiplied so that it has about this many parameters."""
 

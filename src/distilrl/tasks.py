@@ -18,11 +18,13 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, Tick, play, seeds_from, weighted_agreement
 from distilrl.features import start_from
 from distilrl.learner import Learner
-from distilrl.networks import Network, NetworkSpec
+from distilrl.networks import Network, NetworkSpec, between
 from distilrl.objective import Progress, entropy_share, find_temperature, settle
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.teachers import Teacher
 
+PRUNE_AT = (0.2, 0.35, 0.5)
+"""Shares of the budget at which a student that is pruned gets narrower."""
 DRIFT_STATES = 512
 """States of either sample whose distance is the drift."""
 BANDS = {"agreement": 0.02, "entropy": 0.02, "drift": 0.05}
@@ -38,6 +40,8 @@ class Task:
         self.envs = make_vec_env(env_id, config.n_envs, threads=config.threads, for_learning=config.for_learning)
         info = self.envs.info
         self.spec = NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
+        self.wide = NetworkSpec.parse(config.prune_from, info.obs_shape, info.n_actions) if config.prune_from is not None else self.spec
+        between(self.wide, self.spec, 0.0)
         if config.obs_noise and (info.pixels or len(config.obs_noise) != info.obs_shape[0]):
             raise SpecError(
                 f"'obs_noise' needs one standard deviation per feature of a vector observation, and {env_id} has {info.obs_shape}."
@@ -72,9 +76,16 @@ class Task:
         self._obs: Tensor | None = None
         self._steps: Iterator[Collected] | None = None
 
+    def shape(self, stage: int) -> NetworkSpec:
+        """The student's shape at a stage of pruning, the last of which leaves what is wanted."""
+        return between(self.wide, self.spec, stage / len(PRUNE_AT)) if self.config.prune_from is not None else self.spec
+
     def attach(self, learner: Learner) -> None:
         """Lets the learner's student of this task act."""
         self.learner = learner
+
+    def begin(self) -> None:
+        """Makes the collector."""
         asks = self.teacher.action_values if self.teacher is not None and self.replay.spec.labelled else None
         rng = np.random.default_rng([self.config.seed, 1 + self.number])
         self.collector = Collector(self.envs, self.replay, self.config.behaviour, rng, self._seen_by_student, asks)

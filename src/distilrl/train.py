@@ -21,7 +21,7 @@ from distilrl.evaluate import Tell, ticker
 from distilrl.learner import Learner, Part
 from distilrl.networks import Network
 from distilrl.runs import Metrics, RunFolder
-from distilrl.tasks import Task
+from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
 
 
@@ -105,6 +105,7 @@ def train(
             if tasks and run.env_steps >= config.learning_starts:
                 run.learn(tasks)
             run.tell("step", run.numbers())
+            run.shrink()
             # -- check, keep the best, stop or go on
             if run.env_steps % config.check_every < run.stride or run.env_steps >= config.env_steps:
                 row = run.check()
@@ -139,6 +140,7 @@ class _Track:
     train_s: float = 0.0
     stopped: str = ""
     drifted: bool = False
+    stage: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -148,28 +150,46 @@ class _Run:
     def __init__(self, config: TrainConfig, teachers: list[Teacher | None], acceptances: list[dict[str, Any] | None], tell: Tell) -> None:
         if None in teachers and any(term.needs_teacher for term in config.terms):
             raise SpecError(f"The recipe '{config.recipe}' has terms that need a teacher: give it one.")
-        self.config, self.tell = config, tell
+        self.config, self.tell, self.track = config, tell, _Track()
         self.generator = torch.Generator().manual_seed(config.seed)
         what = enumerate(zip(config.tasks, teachers, acceptances, strict=True))
         self.tasks = [Task(config, number, env_id, teacher, acceptance) for number, ((env_id, _), teacher, acceptance) in what]
-        self.learner = Learner(
-            [replace(task.spec, dueling=config.dueling) for task in self.tasks],
+        for task in self.tasks:
+            task.begin()
+        self.learner = self._learner()
+        self.stride = config.n_envs * len(self.tasks)
+        self._looked = False
+        self._losses: dict[str, list[Tensor]] = {}
+        self._clock = time.perf_counter()
+
+    def _learner(self) -> Learner:
+        """A learner of the students as wide as they are at this stage, and the tasks hand them over to it."""
+        config = self.config
+        learner = Learner(
+            [replace(task.shape(self.track.stage), dueling=config.dueling) for task in self.tasks],
             config.terms,
             learning_rate=config.learning_rate,
             average=config.average,
             device=torch.device(config.device),
             generator=self.generator,
-            teachers=[teacher.network if teacher is not None else None for teacher in teachers],
+            teachers=[task.teacher.network if task.teacher is not None else None for task in self.tasks],
             reused_head=config.reused_head,
         )
         for task in self.tasks:
-            task.attach(self.learner)
+            task.attach(learner)
             task.keep_best()
-        self.stride = config.n_envs * len(self.tasks)
-        self.track = _Track()
-        self._looked = False
-        self._losses: dict[str, list[Tensor]] = {}
-        self._clock = time.perf_counter()
+        return learner
+
+    def shrink(self) -> None:
+        """Leaves out the weakest units once the budget has come to the next stage of pruning."""
+        stage = sum(self.fraction >= share for share in PRUNE_AT) if self.config.prune_from is not None else 0
+        if stage <= self.track.stage or self.learner.updates == 0:
+            return
+        wide = self.learner
+        self.track.stage, self.track.best = stage, float("-inf")
+        self.learner = self._learner()
+        self.learner.continue_from(wide)
+        self.tasks[0].keep_best()
 
     @property
     def env_steps(self) -> int:
@@ -311,9 +331,11 @@ class _Run:
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads the checkpoint."""
+        self.track = _Track(**state["track"])
+        if self.track.stage:
+            self.learner = self._learner()
         self.learner.load_state(tensors, state)
         self.generator.set_state(tensors["generator"])
-        self.track = _Track(**state["track"])
         for task, about in zip(self.tasks, state["tasks"], strict=True):
             prefix = f"task.{task.number}."
             task.load({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, about)

@@ -84,6 +84,8 @@ class Distill(FileOptions):
     """Seed of training."""
     seeds: int = 1
     """Train this many students and take the training seed as the unit of replication."""
+    prune_from: str | None = None
+    """Begin with this wider student and prune units and channels until --student is left."""
     assistants: int = 0
     """Go from teacher to student by this many teacher assistants, each smaller than the one before."""
     combine: Combine = "mean"
@@ -139,6 +141,7 @@ class Distill(FileOptions):
         changes |= {"more_tasks": tuple(TaskFile(*task) for task in others)}
         changes |= {"env_steps": self.steps} if self.steps is not None else {}
         changes |= {"threads": self.threads} if self.threads is not None else {}
+        changes |= {"prune_from": self.prune_from} if self.prune_from is not None else {}
         config = make_config(self.recipe, env_id, teacher=teacher, **changes)
         if self.behaviour is not None:
             config = replace(config, behaviour=replace(config.behaviour, name=self.behaviour))
@@ -388,7 +391,8 @@ class Export:
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     to: Target
-    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export."""
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT; web: a page with
+    the C in WebAssembly."""
     out: Path | None = None
     """Folder to write; RUN/export/TARGET by default."""
 

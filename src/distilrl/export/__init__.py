@@ -14,7 +14,7 @@ from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes, write_json
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, play, seeds_from, ticker
-from distilrl.export import c, int8, onnx
+from distilrl.export import c, int8, onnx, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
@@ -22,8 +22,8 @@ from distilrl.runs import RunFolder
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
-Target = Literal["onnx", "c", "int8", "torch"]
-TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch")
+Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
+TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
 GOLDEN = 64
@@ -39,7 +39,8 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
 
     Args:
         run: run folder.
-        target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again) or ``torch`` (torch.export).
+        target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again), ``torch`` (torch.export),
+            ``tflite`` (LiteRT) or ``web`` (a page with the C in WebAssembly).
         out: folder to write; ``RUN/export/TARGET`` by default.
         tell: called as the work goes on.
 
@@ -150,9 +151,18 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
         program = torch.export.export(_Plain(network), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, folder / "policy.pt2")
         return ["policy.pt2"]
-    if target == "c":
+    if target == "tflite":
+        write_bytes(folder / "policy.tflite", tflite.write(_Plain(network), obs[:1]))
+        return ["policy.tflite"]
+    if target in ("c", "web"):
         source = c.write(steps(network, "C"), comment)
         files = ["policy.c"]
+        if target == "web":
+            golden = _few(obs)
+            with torch.no_grad():
+                actions = network(torch.from_numpy(golden)).argmax(1).numpy()
+            text = web.page(web.wasm(source, network.spec.activation), card["env"], card["network"], golden, actions)
+            write_bytes(folder / "index.html", text.encode())
     else:
         student = int8.quantise(steps(network, "integers"), obs)
         source = int8.write(student, comment)
@@ -202,17 +212,22 @@ def _replay(name: str, play_file: Replayer, network: Callable[[Tensor], Tensor],
     return {"observations": len(obs), "same_action": same, "largest_difference": worst}
 
 
+def _few(obs: NDArray[Any]) -> NDArray[Any]:
+    """Some of the observations, spread evenly."""
+    return obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
+
+
 def _golden(folder: Path, play_file: Replayer, obs: NDArray[Any], target: Target) -> None:
     """Observations and expected actions beside the file, and an example that loads it."""
-    few = obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
+    few = _few(obs)
     answers = play_file(few)
     with (folder / "golden.npz").open("wb") as file:
         np.savez_compressed(file, obs=few, values=answers.values, action=answers.actions)
-    if target in ("c", "int8"):
+    if target in ("c", "int8", "web"):
         rows = b"".join(int(a).to_bytes(4, "little") + np.ascontiguousarray(o).tobytes() for a, o in zip(answers.actions, few, strict=True))
         write_bytes(folder / "golden.bin", rows)
-    if target != "c":
-        write_bytes(folder / "example.py", EXAMPLES["torch" if target == "torch" else "onnx"].encode())
+    if target not in ("c", "web"):
+        write_bytes(folder / "example.py", EXAMPLES.get(target, EXAMPLES["onnx"]).encode())
 
 
 EXAMPLES = {
@@ -233,6 +248,15 @@ golden = np.load("golden.npz")
 policy = torch.export.load("policy.pt2").module()
 values, action = policy(torch.from_numpy(golden["obs"]))
 print(f"{(action.numpy() == golden['action']).mean():.1%} of {len(action)} actions as expected")
+''',
+    "tflite": '''"""pip install numpy ai-edge-litert; python example.py"""
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+golden = np.load("golden.npz")
+policy = Interpreter("policy.tflite").get_signature_runner()
+actions = [min(policy(args_0=obs[None]).values(), key=np.size).item() for obs in golden["obs"]]
+print(f"{(actions == golden['action']).mean():.1%} of {len(actions)} actions as expected")
 ''',
 }
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from distilrl.errors import ExtraError, FileError
+from distilrl.export import tflite
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Werror")
 
@@ -42,9 +43,11 @@ def replayer(path: Path, obs_size: int, n_actions: int, *, native: bool = False)
         FileError: it cannot be opened or compiled.
         ExtraError: a package is missing.
     """
-    opener = {".onnx": _onnx, ".c": _c, ".pt2": _torch}.get(path.suffix)
+    opener = {".onnx": _onnx, ".c": _c, ".pt2": _torch, ".tflite": _tflite}.get(path.suffix)
     if opener is None or not path.is_file():
-        raise FileError(f"{path} is no exported policy: give a folder that distilrl export wrote, or an .onnx, .c or .pt2 file in one.")
+        raise FileError(
+            f"{path} is no exported policy: give a folder that distilrl export wrote, or an .onnx, .c, .pt2 or .tflite file in one."
+        )
     return opener(path, obs_size, n_actions, native)
 
 
@@ -71,6 +74,16 @@ def _torch(path: Path, _obs_size: int, _n_actions: int, _native: bool) -> Replay
         with torch.no_grad():
             values, actions = module(torch.from_numpy(obs))
         return Answers(values.numpy(), actions.numpy())
+
+    return play
+
+
+def _tflite(path: Path, _obs_size: int, _n_actions: int, _native: bool) -> Replayer:
+    answer = tflite.runner(path)
+
+    def play(obs: NDArray[Any]) -> Answers:
+        rows = [answer(one[None]) for one in obs]
+        return Answers(np.concatenate([values for values, _ in rows]), np.concatenate([action for _, action in rows]))
 
     return play
 
