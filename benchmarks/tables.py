@@ -1,9 +1,16 @@
-"""Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand."""
+"""Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
+
+With --write, fills in those of docs/methods.md and docs/methods/*.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+"""
 
 import json
+import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
+
+from distilrl.stats import t_interval
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -72,5 +79,98 @@ def peers() -> str:
     return "\n".join(rows)
 
 
+def score(value: float, teacher: dict) -> float:
+    """(return − random) / (teacher − random), both of the undisturbed environment."""
+    return (value - teacher["random"]) / (teacher["return"] - teacher["random"])
+
+
+def of_methods(env: str) -> tuple[dict, dict]:
+    """The teacher's row, and the rows of each (student, method)."""
+    groups = defaultdict(list)
+    teacher = {}
+    for row in lines(f"methods/{env}.jsonl"):
+        if row["method"] == "teacher":
+            teacher = row
+        else:
+            groups[row["student"], row["method"]].append(row)
+    return teacher, groups
+
+
+def cell(rows: list[dict], teacher: dict, name: str) -> str:
+    """Mean score over seeds with half the width of its 95 % interval."""
+    if not rows or name not in rows[0]:
+        return ""
+    scores = [score(row[name], teacher) for row in rows]
+    low, high = t_interval(scores)
+    return f"{mean(scores):.2f}" + (f" ± {(high - low) / 2:.2f}" if len(scores) > 1 else "")
+
+
+ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
+
+
+def methods(env: str) -> str:
+    """One table per environment, both students, best first by the small one's and the other's mean."""
+    teacher, groups = of_methods(env)
+    if not groups:
+        return "not run"
+    students = list(dict.fromkeys(student for student, _ in groups))
+    names = list(dict.fromkeys(method for _, method in groups))
+    names.sort(
+        key=lambda name: -mean(score(r["return"], teacher) for s in students for r in groups[s, name] or [{"return": teacher["random"]}])
+    )
+    rows = [
+        f"Teacher {teacher['return']:.1f}, random {teacher['random']:.1f}; {teacher['steps']:,} steps. Teacher's own scores: "
+        + ", ".join(f"{way} {score(teacher[way], teacher):.2f}" for way in ("noise", "attack", "changed", "starts") if way in teacher) + ".",
+        "",
+        "| method | student | seeds | score | parity, steps | agreement | noise | attack | changed | starts |",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
+    ]  # fmt: skip
+    for name in names:
+        for student in students:
+            runs = groups[student, name]
+            if not runs:
+                continue
+            there = [run["parity_steps"] for run in runs if run["parity_steps"]]
+            parity = f"{len(there)}/{len(runs)}" + (f", {median(there):,.0f}" if there else "")
+            disturbed = " | ".join(cell(runs, teacher, way) for way in ("noise", "attack", "changed", "starts"))
+            link = f"[{name}](methods/{name}.md)" if (RESULTS.parents[1] / "docs" / "methods" / f"{name}.md").exists() else name
+            rows.append(
+                f"| {link} | `{student}` | {len(runs)} | {cell(runs, teacher, 'return')} | {parity} | {mean(r['agreement'] for r in runs):.2f} | {disturbed} |"
+            )
+    return "\n".join(rows)
+
+
+def one_method(name: str) -> str:
+    """A method's own rows."""
+    if name == "attention":
+        return "Pixels only: not part of this comparison."
+    head, cells = [], []
+    for env in ENVS:
+        teacher, groups = of_methods(env)
+        for student in dict.fromkeys(student for student, _ in groups):
+            runs = groups[student, name]
+            if runs:
+                head.append(f"{env} `{student}` ({len(runs)} seeds)")
+                cells.append(cell(runs, teacher, "return"))
+    return "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |")) if head else "not run"
+
+
+def write() -> None:
+    """Fills in the documents."""
+    docs = RESULTS.parents[1] / "docs"
+    for path in (docs / "methods.md", *sorted((docs / "methods").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+
+        def fill(found: re.Match) -> str:
+            name = found[1]
+            table = methods(name) if name in ENVS else one_method(name)
+            return f"<!-- result {name} -->\n{table}\n<!-- end -->"
+
+        path.write_text(re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print("\n\n".join((atari(), disturbed(), vectors(), peers())))
+    if "--write" in sys.argv:
+        write()
+    else:
+        print("\n\n".join((atari(), disturbed(), vectors(), peers(), *(methods(env) for env in ENVS))))

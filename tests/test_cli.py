@@ -194,3 +194,29 @@ def test_version(capsys):
 
     assert main(["--version"]) == 0
     assert distilrl.__version__ in capsys.readouterr().out
+
+
+def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
+    logged, ended = [], []
+
+    class Run:
+        def log(self, row, step):
+            logged.append((step, row))
+
+        def finish(self):
+            ended.append(True)
+
+    class Fake:
+        @staticmethod
+        def init(**about):
+            logged.append(about)
+            return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", Fake)
+    assert distill(teacher, tmp_path / "run", "--wandb") == 0
+    about, *rows = logged
+    assert about["project"] == "distilrl"
+    assert about["config"]["train"]["env_id"] == SIGN
+    assert [step for step, _ in rows] == [row["env_steps"] for _, row in rows]
+    assert all(row["return"] > 0 for _, row in rows)
+    assert ended == [True]

@@ -2,10 +2,12 @@
 
 import ctypes
 import json
+import re
 import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,13 +18,13 @@ from conftest import SIGN, make_teacher, sign_network
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.distill import Job, distill, make_config
-from distilrl.errors import DistilError, FileError, SpecError
+from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import Comparison
-from distilrl.export import TARGETS, c, export_policy, int8, verify
+from distilrl.export import c, export_policy, int8, verify
 from distilrl.export import onnx as onnx_export
 from distilrl.export.replay import CFLAGS, replayer
 from distilrl.export.steps import steps
-from distilrl.networks import NetworkSpec, build
+from distilrl.networks import Network, NetworkSpec, build
 from distilrl.teachers import load_teacher
 
 PIXELS = (4, 84, 84)
@@ -206,7 +208,7 @@ def run(tmp_path_factory):
 
 
 @needs_cc
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["onnx", "c", "int8", "torch"])
 def test_every_target_from_the_command_line(run, tmp_path, capsys, target):
     out = tmp_path / target
     assert main(["export", str(run), "--to", target, "--out", str(out)]) in (0, 1)
@@ -266,3 +268,74 @@ def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(tmp_path
     result = verify(tmp_path / "export" / "onnx", episodes=10)
     assert (result["verdict"], result["return_mean"]) == (None, 10.0)
     assert ctypes.sizeof(ctypes.c_float) == 4
+
+
+def needs(*programs):
+    missing = [name for name in programs if shutil.which(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)")
+
+
+def cartpole_run(folder):
+    """A run folder whose student balances CartPole by a linear rule."""
+    network = Network(NetworkSpec((4,), 2, hidden=(2,)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[0].weight.copy_(torch.tensor([[0.1, 0.3, 1.0, 1.0], [-0.1, -0.3, -1.0, -1.0]]))
+        network.layers[2].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    save_network(folder / "student", network, env="CartPole-v1", recipe="test")
+    return folder
+
+
+@needs("clang", "wasm-ld")
+def test_a_page_holds_the_student(tmp_path):
+    card = export_policy(cartpole_run(tmp_path / "run"), "web")
+    page = (Path(card["path"]) / "index.html").read_text(encoding="utf-8")
+    assert "__DATA__" not in page
+    assert not re.search(r'(src|href)="', page), "the page must open offline"
+    tanh = build(NetworkSpec((4,), 2, hidden=(2,), activation="tanh"), torch.Generator().manual_seed(0))
+    save_network(tmp_path / "tanh" / "student", tanh, env="CartPole-v1", recipe="test")
+    with pytest.raises(SpecError, match="mathematics library"):
+        export_policy(tmp_path / "tanh", "web")
+    assert not (tmp_path / "tanh" / "export").exists() or not any((tmp_path / "tanh" / "export").iterdir())
+
+
+@needs("clang", "wasm-ld", "chromium")
+def test_the_page_plays_in_a_browser(tmp_path):
+    page = Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"]) / "index.html"
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        "--virtual-time-budget=2000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shown = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-same="64"' in shown
+    assert float(re.search(r'data-mean="([\d.]+)"', shown)[1]) > 450
+
+
+@needs("arm-none-eabi-gcc")
+@pytest.mark.parametrize("target", ["c", "int8"])
+def test_c_compiles_for_a_microcontroller(tmp_path, target):
+    folder = Path(export_policy(cartpole_run(tmp_path / "run"), target)["path"])
+    flags = ["-mcpu=cortex-m4", "-mthumb", "-std=c99", "-Os", "-Wall", "-Wextra", "-Werror", "-c", "policy.c", "-o", "policy.o"]
+    subprocess.run(["arm-none-eabi-gcc", *flags], cwd=folder, check=True)
+
+
+def test_a_page_without_a_compiler_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("distilrl.export.web.shutil.which", lambda _name: None)
+    with pytest.raises(FileError, match="clang and wasm-ld"):
+        export_policy(cartpole_run(tmp_path / "run"), "web")
+
+
+def test_litert_answers_as_the_student_or_names_its_extra(tmp_path, monkeypatch):
+    try:
+        import litert_torch  # noqa: F401
+    except ImportError:
+        with pytest.raises(ExtraError, match=r"distilrl\[litert\]"):
+            export_policy(cartpole_run(tmp_path / "run"), "tflite")
+        return
+    card = export_policy(cartpole_run(tmp_path / "run"), "tflite")
+    assert card["replay"]["policy.tflite"]["same_action"] == 1.0
