@@ -20,7 +20,7 @@ from distilrl.cli import main
 from distilrl.distill import Job, distill, make_config
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import Comparison
-from distilrl.export import c, export_policy, int8, verify
+from distilrl.export import c, export_policy, int8, qat, verify
 from distilrl.export import onnx as onnx_export
 from distilrl.export.replay import CFLAGS, replayer
 from distilrl.export.steps import steps
@@ -339,3 +339,54 @@ def test_litert_answers_as_the_student_or_names_its_extra(tmp_path, monkeypatch)
         return
     card = export_policy(cartpole_run(tmp_path / "run"), "tflite")
     assert card["replay"]["policy.tflite"]["same_action"] == 1.0
+
+
+def coarse_network():
+    """A student whose eight bits are too few: in each layer one weight is so large that the others round to nothing."""
+    network = build(NetworkSpec((2,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.layers[0].weight[0] = torch.tensor([0.01, 3.0])
+        network.layers[0].weight[1] = torch.tensor([-0.01, 3.0])
+        network.layers[2].weight.zero_()
+        network.layers[2].weight[1, 0], network.layers[2].weight[0, 1] = 100.0, 100.0
+    return network
+
+
+def test_rounding_in_training_is_rounding_in_integers():
+    obs = torch.randn(200, 2) * 3
+    network = build(NetworkSpec((2,), 3, hidden=(8, 8)), torch.Generator().manual_seed(0))
+    student = int8.quantise(steps(network, "integers"), obs.numpy())
+    gain = torch.from_numpy(int8.INPUT_LIMIT / np.abs(obs.numpy()).max(0)).float()
+    values = qat.rounded(network, obs, gain, student.activation_scales).detach().numpy()
+    np.testing.assert_allclose(values, student.values(obs.numpy()), atol=0.02 * np.abs(values).max())
+
+
+def test_a_student_that_integers_break_learns_to_live_with_them():
+    obs = np.random.default_rng(0).normal(0, 1, (500, 2)).astype(np.float32) * np.array([1, 5], np.float32) + np.array([0, 3], np.float32)
+    right = obs[:, 0] > 0
+
+    def in_integers(network):
+        return float((int8.quantise(steps(network, "integers"), obs).values(obs).argmax(1) == right).mean())
+
+    before = coarse_network()
+    after = qat.fine_tune(before, sign_network(), obs, 0.2)
+    assert in_integers(after) > in_integers(before) + 0.1
+
+
+@needs_cc
+def test_fine_tuned_integers_take_the_place_of_failed_ones(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run")
+    save_network(tmp_path / "teacher", sign_network(), name="teacher")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["train"]["teacher"] = [{"path": str(tmp_path / "teacher")}]
+    write_json(tmp_path / "run" / "config.json", config)
+    results = iter(["fail", "fail", "pass", "pass"])
+    told = {"difference": 0.0, "difference_ci95": [0.0, 0.0], "margin": 1.0}
+    monkeypatch.setattr("distilrl.export.verify", lambda *_a, **_k: {"verdict": told | {"result": next(results)}})
+    card = export_policy(tmp_path / "run", "int8")
+    assert card["fine_tuned"] is True
+    assert read_json(tmp_path / "run" / "export" / "int8" / "export.json")["fine_tuned"] is True
+    assert not (tmp_path / "run" / "export" / "int8.tuned").exists()
+    shutil.rmtree(tmp_path / "teacher")
+    results = iter(["fail", "fail"])
+    assert "fine_tuned" not in export_policy(tmp_path / "run", "int8")

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes, write_json
-from distilrl.errors import FileError, SpecError
-from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, play, seeds_from, ticker
-from distilrl.export import c, int8, onnx, tflite, web
+from distilrl.errors import DistilError, FileError, SpecError
+from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, load_teachers, play, seeds_from, ticker
+from distilrl.export import c, int8, onnx, qat, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
+from distilrl.objective import find_temperature
 from distilrl.runs import RunFolder
+from distilrl.teachers import TeacherFile
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
@@ -28,6 +30,7 @@ STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
 GOLDEN = 64
 """Observations written beside the file."""
+RANKS = ("fail", "inconclusive", "pass")
 TOLERANCE = 1e-5
 """Of action values, relative to the largest one; greedy actions may differ only between values closer than this."""
 INT8_AGREEMENT = 0.9
@@ -62,7 +65,32 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     out = Path(out) if out is not None else folder.path / "export" / target
     obs = recorded(stored.network, env_id, tell)
     card = _card(folder, stored, env_id, target)
-    return keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card), tell)
+    result = keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card), tell)
+    if target == "int8" and any(verdict and verdict["result"] != "pass" for verdict in result["verdict"].values()):
+        return _tuned(folder, stored, out, obs, result, tell)
+    return result
+
+
+def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], result: dict[str, Any], tell: Tell | None) -> dict[str, Any]:
+    """Integers again, of the student fine-tuned against its teacher with everything rounded; kept where their verdict is better."""
+    train = folder.read_config()["train"]
+    try:
+        files = [TeacherFile.from_json(file) for file in train["teacher"]]
+        teacher = load_teachers(files, train["env_id"], train.get("combine", "mean"))
+    except DistilError:  # its file is elsewhere by now: the integers stay as calibrated, with the verdict that they have
+        return result
+    temperature = find_temperature(teacher.action_values(torch.from_numpy(obs)), train["entropy_share"])
+    network = qat.fine_tune(stored.network, teacher.action_values, obs, temperature, scaled_head=train["scale_head"])
+    card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
+    apart = out.with_name(out.name + ".tuned")
+    tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card), tell)
+    ranks = [[RANKS.index(verdict["result"]) for verdict in one["verdict"].values()] for one in (result, tuned)]
+    if sum(ranks[1]) <= sum(ranks[0]):
+        shutil.rmtree(apart)
+        return result
+    shutil.rmtree(out)
+    apart.replace(out)
+    return tuned | {"path": str(out)}
 
 
 def keep_export(
