@@ -118,12 +118,13 @@ def methods(env: str) -> str:
     names.sort(
         key=lambda name: -mean(score(r["return"], teacher) for s in students for r in groups[s, name] or [{"return": teacher["random"]}])
     )
+    ways = [way for way in ("noise", "attack", "changed", "starts") if way in teacher]
     rows = [
         f"Teacher {teacher['return']:.1f}, random {teacher['random']:.1f}; {teacher['steps']:,} steps. Teacher's own scores: "
         + ", ".join(f"{way} {score(teacher[way], teacher):.2f}" for way in ("noise", "attack", "changed", "starts") if way in teacher) + ".",
         "",
-        "| method | student | seeds | score | parity, steps | agreement | noise | attack | changed | starts |",
-        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
+        f"| method | student | seeds | score | parity, steps | agreement | {' | '.join(ways)} |",
+        f"|---|---|--:|--:|---|--:|{'--:|' * len(ways)}",
     ]  # fmt: skip
     for name in names:
         for student in students:
@@ -132,7 +133,7 @@ def methods(env: str) -> str:
                 continue
             there = [run["parity_steps"] for run in runs if run["parity_steps"]]
             parity = f"{len(there)}/{len(runs)}" + (f", {median(there):,.0f}" if there else "")
-            disturbed = " | ".join(cell(runs, teacher, way) for way in ("noise", "attack", "changed", "starts"))
+            disturbed = " | ".join(cell(runs, teacher, way) for way in ways)
             link = f"[{name}](methods/{name}.md)" if (RESULTS.parents[1] / "docs" / "methods" / f"{name}.md").exists() else name
             rows.append(
                 f"| {link} | `{student}` | {len(runs)} | {cell(runs, teacher, 'return')} | {parity} | {mean(r['agreement'] for r in runs):.2f} | {disturbed} |"

@@ -67,6 +67,7 @@ class Display:
         parts = [f"return {row['return']:.2f}"]
         parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
         parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
+        parts += [f"{name.removeprefix('return/')} {row[name]:.2f}" for name in row if name.startswith("return/")]
         note = ", ".join(parts)
         self._progress.update(self._train, note=note)
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {note}")
