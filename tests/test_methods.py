@@ -315,7 +315,7 @@ def test_the_method_that_the_documents_add_runs_as_printed(sign_teacher, monkeyp
 def test_every_recipe_has_a_page_and_is_on_the_command_line():
     from typing import get_args
 
-    from distilrl.cli.commands import RecipeName
+    from distilrl.cli.making import RecipeName
 
     taught = set(RECIPES) - set(TEACHERLESS)
     assert taught == set(get_args(RecipeName))

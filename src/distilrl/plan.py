@@ -115,18 +115,24 @@ def plan(
         "env": config.env_id, "teacher": one.path, "teacher_params": one.params, "seeds": seeds, "budget": asdict(limit),
         "env_steps": search.env_steps, "labelled_states": search.env_steps, "train_s": search.train_s, "winner": None,
     }  # fmt: skip
-    for row in rows:
-        if row["best_score"] < 1 - job.comparison.margin:
-            continue
-        results, episodes = search.verdict(row)
-        row["verdict"] = results["verdict"]["result"]
-        if row["verdict"] == "pass":
-            _keep_winner(winner_folder, job, row, results, episodes, search)
-            result["winner"] = row["student"]
-            break
+    winner = _first_pass(rows, search)
+    if winner is not None:
+        _keep_winner(winner_folder, job, *winner, search)
+        result["winner"] = winner[0]["student"]
     result |= {"wall_s": time.perf_counter() - started, "frontier": [{k: v for k, v in row.items() if k != "network"} for row in rows]}
     write_json(folder / "plan.json", result)
     return result
+
+
+def _first_pass(rows: list[dict[str, Any]], search: "_Search") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]] | None:
+    """The first row whose verdict is ``pass``, smallest first, with its results and episodes; each row asked notes its verdict."""
+    for row in rows:
+        if row["reached"]:
+            results, episodes = search.verdict(row)
+            row["verdict"] = results["verdict"]["result"]
+            if row["verdict"] == "pass":
+                return row, results, episodes
+    return None
 
 
 def _between(rows: list[dict[str, Any]], specs: list[NetworkSpec]) -> list[NetworkSpec]:

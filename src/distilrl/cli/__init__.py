@@ -9,8 +9,9 @@ from rich.markup import escape
 from tyro.conf import subcommand
 
 from distilrl import __version__
-from distilrl.cli.commands import Distill, Evaluate, Export, GrowTree, Inspect, Plan, Report, TrainTeacher, Verify, Watch
 from distilrl.cli.display import console
+from distilrl.cli.making import Distill, GrowTree, Plan, TrainTeacher
+from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
 
 __all__ = ["main"]
@@ -35,7 +36,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"distilrl {__version__}")
         return 0
     try:
-        code = tyro.cli(Command, prog="distilrl", description=__doc__, args=args).run()
+        code = tyro.cli(
+            Command,
+            prog="distilrl",
+            description="Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it.",
+            args=args,
+        ).run()
     except DistilError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2

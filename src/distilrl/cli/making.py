@@ -1,27 +1,24 @@
-"""The commands: each a dataclass whose fields are its options, and whose `run` calls one function."""
+"""Commands that make something: each a dataclass whose fields are its options, and whose `run` calls one function."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import UseAppendAction
 
-from distilrl.checkpoints import write_bytes
-from distilrl.cli.display import Display, console, print_facts, print_plan, print_results, print_verdict
+from distilrl.cli.display import Display, console, print_plan, print_results
+from distilrl.cli.files import FileOptions
 from distilrl.collect import BehaviourName
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill, evaluate_policy, make_config, train_teacher
-from distilrl.errors import FileError, SpecError
+from distilrl.distill import Job, distill, make_config, train_teacher
+from distilrl.errors import SpecError
 from distilrl.evaluate import Comparison
-from distilrl.export import Target, export_policy, verify
-from distilrl.inspection import inspect, inspect_play
 from distilrl.plan import Budget, plan
-from distilrl.report import animation, write_report
+from distilrl.report import write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
-from distilrl.teachers import Combine, TeacherFile, load_teacher
+from distilrl.teachers import Combine, TeacherFile
 from distilrl.viper import TreeConfig, distill_tree
 
 RecipeName = Literal[
@@ -30,29 +27,6 @@ RecipeName = Literal[
     "adversarial_states", "discriminator", "curriculum", "dynamic",
     "qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """Answers to what a teacher's file may not say of itself."""
-
-    teacher_network: str | None = None
-    """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
-    activation: str | None = None
-    """Activation of the dense layers where the file does not hold it: relu, tanh or elu."""
-    normalizer: Path | None = None
-    """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
-    divisor: float | None = None
-    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
-    teacher_output: str | None = None
-    """Output of an ONNX graph that holds the action values, where there are several."""
-    kind: Literal["q", "logits"] | None = None
-    """What the file's outputs are; recognised where the library is."""
-
-    def file(self, path: str) -> TeacherFile:
-        """The file with these answers."""
-        normalizer = str(self.normalizer) if self.normalizer else None
-        return TeacherFile(path, self.teacher_network, self.activation, normalizer, self.divisor, self.teacher_output, self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,72 +194,6 @@ class TrainTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(FileOptions):
-    """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
-
-    policy: Positional[str]
-    """Any teacher file or folder, a run folder, or hf://owner/repository."""
-    env: str | None = None
-    """Environment: adds the acceptance check, the score with random and with sticky actions, and warnings."""
-    episodes: int = 20
-    """Episodes of the check."""
-    threads: int = 2
-    """CPU threads."""
-    json: bool = False
-    """Print one JSON object on standard output, and everything else on standard error."""
-
-    def run(self) -> None:
-        """Inspects."""
-        torch.set_num_threads(self.threads)
-        teacher = load_teacher(self.file(self.policy))
-        facts = inspect(teacher)
-        if self.env is not None:
-            with Display() as tell:
-                facts["play"] = inspect_play(teacher, self.env, episodes=self.episodes, threads=self.threads, tell=tell)
-        if self.json:
-            print(json.dumps(facts))
-        else:
-            print_facts(facts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate(FileOptions):
-    """Play greedy full episodes and print the return with its interval."""
-
-    policy: Positional[str]
-    """Any teacher file or folder, or a run folder."""
-    env: str
-    """Environment."""
-    episodes: int = 100
-    """Full episodes."""
-    epsilon: float = 0.0
-    """Probability of a random action."""
-    sticky: float | None = None
-    """ALE's probability of repeating the last action; the environment's own by default."""
-    threads: int = 2
-    """CPU threads."""
-    json: bool = False
-    """Print one JSON object on standard output, and everything else on standard error."""
-
-    def run(self) -> None:
-        """Evaluates."""
-        torch.set_num_threads(self.threads)
-        policy = load_teacher(self.file(self.policy))
-        with Display() as tell:
-            result = evaluate_policy(
-                policy, self.env, episodes=self.episodes, epsilon=self.epsilon, sticky=self.sticky, threads=self.threads, tell=tell
-            )
-        if self.json:
-            print(json.dumps(result))
-            return
-        low, high = result["return_ci95"]
-        print(
-            f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
-            f"({result['distinct_episodes']} distinct)" + (f", {result['params']:,} parameters" if result["params"] else "")
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan(FileOptions):
     """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
 
@@ -382,98 +290,6 @@ class GrowTree(FileOptions):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run's student as a file for its target, replayed against the student before it is kept."""
-
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
-    to: Target
-    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT; web: a page with
-    the C in WebAssembly."""
-    out: Path | None = None
-    """Folder to write; RUN/export/TARGET by default."""
-
-    def run(self) -> int:
-        """Exports; 1 where a quantised student fails its verdict."""
-        torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
-        with Display() as tell:
-            card = export_policy(self.run_folder, self.to, self.out, tell=tell)
-        for name, facts in card["replay"].items():
-            console.print(
-                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
-                f"student's, values within {facts['largest_difference']:.1e}"
-            )
-        if "weight_bytes" in card:
-            console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
-        verdicts = [v for v in card.get("verdict", {}).values() if v]
-        for verdict in verdicts:
-            print_verdict(verdict, "quantised - teacher")
-        print(card["path"])
-        return 1 if any(v["result"] == "fail" for v in verdicts) else 0
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Play an exported file itself and give its own verdict."""
-
-    exported: Positional[Path]
-    """Folder that export wrote, or one of its files."""
-    env: str | None = None
-    """Environment; the student's own by default."""
-    episodes: int = 100
-    """Full episodes; as many as the teacher played where its returns are known."""
-    json: bool = False
-    """Print one JSON object on standard output, and everything else on standard error."""
-
-    def run(self) -> int:
-        """Verifies; 1 where the file fails its verdict."""
-        torch.set_num_threads(1)
-        with Display() as tell:
-            result = verify(self.exported, self.env, episodes=self.episodes, tell=tell)
-        if self.json:
-            print(json.dumps(result))
-        else:
-            low, high = result["return_ci95"]
-            print(f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
-            if result["verdict"]:
-                print_verdict(result["verdict"], "file - teacher")
-        return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write report.html of a finished run."""
-
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
-
-    def run(self) -> None:
-        """Writes it."""
-        with console.status("writing the report"):
-            print(write_report(self.run_folder))
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Write an animated image of teacher and student side by side."""
-
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Run folder."""
-    steps: int = 1500
-    """Environment steps at most."""
-
-    def run(self) -> None:
-        """Writes it."""
-        folder = RunFolder(self.run_folder)
-        if not (folder.student / "spec.json").is_file():
-            raise FileError(f"{folder.path} holds no student yet: let the run come to its first check.")
-        path = folder.path / "watch.webp"
-        with console.status("playing"):
-            write_bytes(path, animation(folder, steps=self.steps))
-        print(path)
 
 
 def _checked(device: str) -> str:

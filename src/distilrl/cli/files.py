@@ -1,0 +1,30 @@
+"""What several commands ask about a teacher's file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from distilrl.teachers import TeacherFile
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Answers to what a teacher's file may not say of itself."""
+
+    teacher_network: str | None = None
+    """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
+    activation: str | None = None
+    """Activation of the dense layers where the file does not hold it: relu, tanh or elu."""
+    normalizer: Path | None = None
+    """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
+    divisor: float | None = None
+    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
+    teacher_output: str | None = None
+    """Output of an ONNX graph that holds the action values, where there are several."""
+    kind: Literal["q", "logits"] | None = None
+    """What the file's outputs are; recognised where the library is."""
+
+    def file(self, path: str) -> TeacherFile:
+        """The file with these answers."""
+        normalizer = str(self.normalizer) if self.normalizer else None
+        return TeacherFile(path, self.teacher_network, self.activation, normalizer, self.divisor, self.teacher_output, self.kind)

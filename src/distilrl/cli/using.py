@@ -1,0 +1,178 @@
+"""Commands that use what there is: look at a file, play it, ship it, report on it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from tyro.conf import Positional, arg
+
+from distilrl.checkpoints import write_bytes
+from distilrl.cli.display import Display, console, print_facts, print_verdict
+from distilrl.cli.files import FileOptions
+from distilrl.distill import evaluate_policy
+from distilrl.errors import FileError
+from distilrl.export import Target, export_policy, verify
+from distilrl.inspection import inspect, inspect_play
+from distilrl.report import animation, write_report
+from distilrl.runs import RunFolder
+from distilrl.teachers import load_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(FileOptions):
+    """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
+
+    policy: Positional[str]
+    """Any teacher file or folder, a run folder, or hf://owner/repository."""
+    env: str | None = None
+    """Environment: adds the acceptance check, the score with random and with sticky actions, and warnings."""
+    episodes: int = 20
+    """Episodes of the check."""
+    threads: int = 2
+    """CPU threads."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> None:
+        """Inspects."""
+        torch.set_num_threads(self.threads)
+        teacher = load_teacher(self.file(self.policy))
+        facts = inspect(teacher)
+        if self.env is not None:
+            with Display() as tell:
+                facts["play"] = inspect_play(teacher, self.env, episodes=self.episodes, threads=self.threads, tell=tell)
+        if self.json:
+            print(json.dumps(facts))
+        else:
+            print_facts(facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(FileOptions):
+    """Play greedy full episodes and print the return with its interval."""
+
+    policy: Positional[str]
+    """Any teacher file or folder, or a run folder."""
+    env: str
+    """Environment."""
+    episodes: int = 100
+    """Full episodes."""
+    epsilon: float = 0.0
+    """Probability of a random action."""
+    sticky: float | None = None
+    """ALE's probability of repeating the last action; the environment's own by default."""
+    threads: int = 2
+    """CPU threads."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> None:
+        """Evaluates."""
+        torch.set_num_threads(self.threads)
+        policy = load_teacher(self.file(self.policy))
+        with Display() as tell:
+            result = evaluate_policy(
+                policy, self.env, episodes=self.episodes, epsilon=self.epsilon, sticky=self.sticky, threads=self.threads, tell=tell
+            )
+        if self.json:
+            print(json.dumps(result))
+            return
+        low, high = result["return_ci95"]
+        print(
+            f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
+            f"({result['distinct_episodes']} distinct)" + (f", {result['params']:,} parameters" if result["params"] else "")
+        )
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's student as a file for its target, replayed against the student before it is kept."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    to: Target
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT; web: a page with
+    the C in WebAssembly."""
+    out: Path | None = None
+    """Folder to write; RUN/export/TARGET by default."""
+
+    def run(self) -> int:
+        """Exports; 1 where a quantised student fails its verdict."""
+        torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
+        with Display() as tell:
+            card = export_policy(self.run_folder, self.to, self.out, tell=tell)
+        for name, facts in card["replay"].items():
+            console.print(
+                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
+                f"student's, values within {facts['largest_difference']:.1e}"
+            )
+        if "weight_bytes" in card:
+            console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
+        verdicts = [v for v in card.get("verdict", {}).values() if v]
+        for verdict in verdicts:
+            print_verdict(verdict, "quantised - teacher")
+        print(card["path"])
+        return 1 if any(v["result"] == "fail" for v in verdicts) else 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Play an exported file itself and give its own verdict."""
+
+    exported: Positional[Path]
+    """Folder that export wrote, or one of its files."""
+    env: str | None = None
+    """Environment; the student's own by default."""
+    episodes: int = 100
+    """Full episodes; as many as the teacher played where its returns are known."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+
+    def run(self) -> int:
+        """Verifies; 1 where the file fails its verdict."""
+        torch.set_num_threads(1)
+        with Display() as tell:
+            result = verify(self.exported, self.env, episodes=self.episodes, tell=tell)
+        if self.json:
+            print(json.dumps(result))
+        else:
+            low, high = result["return_ci95"]
+            print(f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
+            if result["verdict"]:
+                print_verdict(result["verdict"], "file - teacher")
+        return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html of a finished run."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+
+    def run(self) -> None:
+        """Writes it."""
+        with console.status("writing the report"):
+            print(write_report(self.run_folder))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Write an animated image of teacher and student side by side."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    steps: int = 1500
+    """Environment steps at most."""
+
+    def run(self) -> None:
+        """Writes it."""
+        folder = RunFolder(self.run_folder)
+        if not (folder.student / "spec.json").is_file():
+            raise FileError(f"{folder.path} holds no student yet: let the run come to its first check.")
+        path = folder.path / "watch.webp"
+        with console.status("playing"):
+            write_bytes(path, animation(folder, steps=self.steps))
+        print(path)
