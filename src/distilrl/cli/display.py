@@ -135,11 +135,11 @@ def print_results(results: dict[str, Any]) -> None:
 def print_plan(result: dict[str, Any]) -> None:
     """The frontier."""
     table = Table(box=None, header_style="bold")
-    for column in ("", "parameters", "bytes", "µs a decision", "score over seeds", "best", "verdict"):
+    for column in ("", "parameters", "µs", "score over seeds", "best", "verdict"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row in result["frontier"]:
         low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
-        numbers = (_number(row["params"]), _number(row["bytes"]), f"{row['latency_us']:.0f}")
+        numbers = (_number(row["params"]), f"{row['latency_us']:.0f}")
         table.add_row(
             row["student"], *numbers, f"{row['score_mean']:.3f} [{low:.2f}, {high:.2f}]", f"{row['best_score']:.3f}", row["verdict"] or ""
         )
