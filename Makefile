@@ -12,7 +12,7 @@ CONSTRAINTS ?= -c constraints.txt
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
-	    --steps 48000 --disturbed-episodes 0 --out runs/pong-$(STAMP)
+	    --disturbed-episodes 0 --out runs/pong-$(STAMP)
 
 quickstart: $(VENV)/.user
 	$(BIN)/distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/cartpole-teacher-$(STAMP)
