@@ -100,7 +100,8 @@ def train(
         run.load(*saved)
     metrics = _metrics(folder, len(run.track.history), wandb)
     with metrics as writer:
-        while not run.track.stopped and (tasks := run.collect()) is not None:
+        while not run.track.stopped:
+            tasks = run.collect()
             # -- learn, while the environments work
             if tasks and run.env_steps >= config.learning_starts:
                 run.learn(tasks)
