@@ -1,9 +1,9 @@
 """A discriminator that tells the teacher's action values from the student's, state by state; it never ships."""
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from distilrl.networks import draw_weights
 
 HIDDEN = 64
 LEARNING_RATE = 1e-3
@@ -15,10 +15,7 @@ class Discriminator(nn.Module):
     def __init__(self, features: int, n_actions: int, generator: torch.Generator) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(features + n_actions, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1))
-        with torch.no_grad():
-            for parameter in self.layers.parameters():
-                fan_in = parameter.shape[1] if parameter.ndim > 1 else 0
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in) if fan_in else 0 * parameter)
+        draw_weights(self.layers, generator)
 
     def forward(self, features: Tensor, log_p: Tensor) -> Tensor:
         """Features (B, ...) and log-probabilities (B, A) to logits (B,)."""

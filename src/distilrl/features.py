@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.errors import SpecError
-from distilrl.networks import Network, ResidualBlock, ReusedHead
+from distilrl.networks import Network, ResidualBlock, ReusedHead, draw_weights
 
 Start = Literal["new", "svd", "strongest"]
 POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, ResidualBlock)
@@ -117,10 +117,7 @@ class Projector(nn.Module):
         else:
             self.size = None
             self.map = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(student), math.prod(teacher)), nn.Unflatten(1, teacher))
-        with torch.no_grad():
-            for parameter in self.map.parameters():
-                fan_in = parameter[0].numel() if parameter.ndim > 1 else 0
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(fan_in) if fan_in else 0 * parameter)
+        draw_weights(self.map, generator)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, *student) to (B, *teacher)."""

@@ -13,7 +13,7 @@ from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
 from distilrl.networks import Network, NetworkSpec, ReusedHead, build_shared, reuse_head
-from distilrl.objective import Beside, Outputs, Progress, Term, active, forward, judge, term_loss
+from distilrl.objective import TD_LOSSES, Beside, Outputs, Progress, Term, active, forward, judge, term_loss
 from distilrl.replay import Batch
 
 
@@ -28,6 +28,19 @@ class Part(NamedTuple):
     """How far the task has come."""
     share: float = 1.0
     """Multiplier of its losses."""
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, peak: float, updates: int, fraction: float) -> None:
+    """Linear warm-up over 100 updates, cosine decay over the budget."""
+    warm = min(1.0, (updates + 1) / 100)
+    for group in optimiser.param_groups:
+        group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+
+
+def move_average(averages: list[Tensor], parameters: list[Tensor], decay: float, updates: int) -> None:
+    """Moves averages towards parameters; young averages forget faster, so that the start is not remembered."""
+    with torch.no_grad():
+        torch._foreach_lerp_(averages, parameters, 1 - min(decay, updates / (updates + 10)))
 
 
 class Learner:
@@ -64,7 +77,7 @@ class Learner:
                 reuse_head(student, teacher, generator)
         self.students: list[Network] = list(_together(students).to(device))  # type: ignore[arg-type]
         self.averages: list[Network] = list(_copied(self.students))  # type: ignore[arg-type]
-        has_td = any(term.loss in ("td", "double_td") for term in terms)
+        has_td = any(term.loss in TD_LOSSES for term in terms)
         self.targets: list[Network] = list(_copied(self.students)) if has_td else []  # type: ignore[arg-type]
         self.beside = [_beside(terms, *pair, generator=generator, device=device) for pair in zip(self.students, teachers, strict=True)]
         own, averaged = _together(self.students), _together(self.averages)
@@ -128,9 +141,7 @@ class Learner:
 
     def update(self, parts: Sequence[Part], discount: float, max_grad_norm: float) -> dict[str, Tensor]:
         """One gradient step; returns the mean loss of each active term."""
-        for group in self.optimiser.param_groups:  # linear warm-up over 100 updates, cosine decay over the budget
-            warm = min(1.0, (self.updates + 1) / 100)
-            group["lr"] = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(parts[0].progress.fraction, 1.0)))
+        set_learning_rate(self.optimiser, self.learning_rate, self.updates, parts[0].progress.fraction)
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[tuple[Part, Outputs]] = []
@@ -139,7 +150,7 @@ class Learner:
             outputs = self._forward(part, [term for term, _ in now], discount)
             for term, weight in now:
                 each = term_loss(term, outputs, part.batch, self.temperatures[part.task], part.progress)
-                if term.loss in ("td", "double_td"):
+                if term.loss in TD_LOSSES:
                     self.errors = each.detach()
                     each = each if part.batch.weight is None else each * part.batch.weight
                 mean = each.mean()
@@ -179,10 +190,8 @@ class Learner:
         self.discriminators.step()
 
     def _move_average(self) -> None:
-        """Moves the average towards the student; young averages forget faster, so that the start is not remembered."""
-        decay = min(self.decay, self.updates / (self.updates + 10)) if self.decay else 0.0
-        with torch.no_grad():
-            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
+        """Moves the average towards the student."""
+        move_average(self._averages, self._parameters, self.decay, self.updates)
 
     def refresh_target(self) -> None:
         """Makes the lagged copies equal to the students."""

@@ -335,6 +335,16 @@ class Network(nn.Module):
         return weight, first.bias - weight @ mean
 
 
+def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: float = 1.0) -> None:
+    """Normal weights of standard deviation gain/√(fan in), biases 0."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (gain / math.sqrt(parameter[0].numel())))
+            else:
+                parameter.zero_()
+
+
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
     """Gives a network its teacher's frozen head behind a learned projection.
 
@@ -346,9 +356,7 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
         raise SpecError("Only a teacher of plain layers has a head that a student can reuse: choose another recipe.")
     features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
     network.layers[-1] = head = ReusedHead(features, theirs.weight, cast("Tensor", theirs.bias))
-    with torch.no_grad():
-        head.projection.weight.copy_(torch.randn(head.projection.weight.shape, generator=generator) / math.sqrt(features))
-        head.projection.bias.zero_()
+    draw_weights(head.projection, generator)
 
 
 def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None) -> list[Network]:
@@ -407,14 +415,9 @@ def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Networ
     network = Network(spec)
     gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
     head = set(network.layers[-1].modules())
-    with torch.no_grad():
-        for module in network.layers.modules():
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            fan_in = module.weight[0].numel()
-            std = (gain if module not in head else 0.1) / math.sqrt(fan_in)
-            module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
-            cast("Tensor", module.bias).zero_()
+    for module in network.layers.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw_weights(module, generator, 0.1 if module in head else gain)
     return network
 
 

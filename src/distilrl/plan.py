@@ -208,8 +208,7 @@ class _Search:
         while self.env_steps < config.learning_starts:
             next(self.steps)
             self.env_steps += config.n_envs
-        mean, std = self.replay.statistics()
-        population.standardise(mean, 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6)))
+        population.standardise(*self.replay.standardisation())
         self.temperature = find_temperature(self.replay.teacher_values(), config.entropy_share)
         self.population, self.collector.student_may_act = population, True
         best: dict[int, tuple[float, Network]] = {}

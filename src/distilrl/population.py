@@ -1,6 +1,6 @@
 """Many students that learn from one stream: MLPs stacked into batched products, convolutional ones in turn on the same batch."""
 
-import math
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl import losses
+from distilrl.learner import move_average, set_learning_rate
 from distilrl.networks import Network, NetworkSpec, build
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
@@ -85,6 +86,8 @@ class Population:
         self._parameters: list[Tensor] = [p for _, module in self.groups for p in module.parameters()]
         self._averages = [p.detach().clone() for p in self._parameters]
         self._since = 0
+        grouped = [k for members, _ in self.groups for k in members]
+        self._order = torch.tensor([grouped.index(k) for k in self.alive])
         self.optimiser = torch.optim.Adam(self._parameters, lr=self.learning_rate, eps=1e-5, fused=True)
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
@@ -117,9 +120,7 @@ class Population:
     def update(self, obs: Tensor, teacher: Tensor, fraction: float) -> Tensor:
         """One gradient step of all; ``teacher`` (B, A) is divided by its temperature. Returns the KL of each living student, (K,)."""
         self.updates += 1
-        warm = min(1.0, (self._since + 1) / 100)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+        set_learning_rate(self.optimiser, self.learning_rate, self._since, fraction)
         each = []
         for _, module in self.groups:
             values = self._values(module, obs)
@@ -130,11 +131,8 @@ class Population:
         loss.sum().backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self._since += 1
-        decay = min(self.decay, self._since / (self._since + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
-        order = [k for members, _ in self.groups for k in members]
-        return loss.detach()[torch.tensor([order.index(k) for k in self.alive])]
+        move_average(self._averages, self._parameters, self.decay, self._since)
+        return loss.detach()[self._order]
 
     def network(self, k: int) -> Network:
         """Student k as it ships: averaged weights, raw observations."""
@@ -146,7 +144,7 @@ class Population:
                 with torch.no_grad():
                     for parameter, average in zip(module.parameters(), self._averages[start : start + count], strict=True):
                         parameter.copy_(average)
-                    network = module.network(members.index(k)) if isinstance(module, StackedMLP) else _copy(module)
+                    network = module.network(members.index(k)) if isinstance(module, StackedMLP) else copy.deepcopy(module)
                     for parameter, value in zip(module.parameters(), own, strict=True):
                         parameter.copy_(value)
                 network.standardise(self.mean, self.scale)
@@ -169,9 +167,3 @@ class Population:
                 groups.append((left, module))
         self.groups, self.alive = groups, [k for k in self.alive if k in chosen]
         self._restart()
-
-
-def _copy(network: Network) -> Network:
-    copied = Network(network.spec)
-    copied.load_state_dict(network.state_dict())
-    return copied

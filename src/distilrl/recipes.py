@@ -200,12 +200,8 @@ def kickstarting(*, pixels: bool) -> TrainConfig:
 
 def finetune(*, pixels: bool) -> TrainConfig:
     """Distil first, then learn from reward: values are regressed on the teacher's until TD, warmed up, has taken over."""
-    terms = (
-        Term("forward_kl", weight=Schedule(1.0, 0.0, 0.8, start=0.4), student_temperature=None),
-        Term("value_regression", weight=Schedule(1.0, 0.0, 0.6, start=0.3), teacher_temperature=1.0),
-        Term("double_td", weight=Schedule(0.0, 1.0, 0.6, start=0.3)),
-    )
-    return _with_reward("finetune", terms, Schedule(0.5, 0.0, 0.5), pixels=pixels)
+    kl, values, td = Schedule(1.0, 0.0, 0.8, start=0.4), Schedule(1.0, 0.0, 0.6, start=0.3), Schedule(0.0, 1.0, 0.6, start=0.3)
+    return _with_reward("finetune", _handed_over(kl, values, td), Schedule(0.5, 0.0, 0.5), pixels=pixels)
 
 
 def dqfd(*, pixels: bool) -> TrainConfig:
@@ -222,12 +218,8 @@ def transfer(*, pixels: bool) -> TrainConfig:
 
     `finetune` with an earlier hand-over, because the teacher's answers were right for other dynamics.
     """
-    terms = (
-        Term("forward_kl", weight=Schedule(1.0, 0.0, 0.5, start=0.15), student_temperature=None),
-        Term("value_regression", weight=Schedule(1.0, 0.0, 0.35, start=0.15), teacher_temperature=1.0),
-        Term("double_td", weight=Schedule(0.0, 1.0, 0.3, start=0.1)),
-    )
-    return _with_reward("transfer", terms, Schedule(0.5, 0.0, 0.3), pixels=pixels)
+    kl, values, td = Schedule(1.0, 0.0, 0.5, start=0.15), Schedule(1.0, 0.0, 0.35, start=0.15), Schedule(0.0, 1.0, 0.3, start=0.1)
+    return _with_reward("transfer", _handed_over(kl, values, td), Schedule(0.5, 0.0, 0.3), pixels=pixels)
 
 
 def reward_aware(*, pixels: bool) -> TrainConfig:
@@ -242,6 +234,15 @@ def reward_aware(*, pixels: bool) -> TrainConfig:
     )
     config = _with_reward("reward_aware", terms, Schedule(0.0), pixels=pixels)
     return replace(config, behaviour=replace(config.behaviour, name="student"))
+
+
+def _handed_over(kl: Schedule, values: Schedule, td: Schedule) -> tuple[Term, ...]:
+    """Distillation on the teacher's scale that gives way to TD."""
+    return (
+        Term("forward_kl", weight=kl, student_temperature=None),
+        Term("value_regression", weight=values, teacher_temperature=1.0),
+        Term("double_td", weight=td),
+    )
 
 
 def _with_reward(name: str, terms: tuple[Term, ...], beta: Schedule, *, pixels: bool) -> TrainConfig:

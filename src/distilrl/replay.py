@@ -216,6 +216,11 @@ class Replay:
             return held.mean().view(1), held.std().view(1)
         return held.mean(0), held.std(0)
 
+    def standardisation(self) -> tuple[Tensor, Tensor]:
+        """Mean, and the scale that gives a standard deviation of 1, as `statistics`; a feature that hardly varies is not blown up."""
+        mean, std = self.statistics()
+        return mean, 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))
+
     def teacher_values(self) -> Tensor:
         """All teacher values held, (labelled rows · N, A)."""
         held = min(self.added, self.rows)

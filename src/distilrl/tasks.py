@@ -136,8 +136,7 @@ class Task:
         config, learner, info = self.config, self.learner, self.envs.info
         mean, scale = torch.zeros_like(learner.students[self.number].obs_mean), torch.ones_like(learner.students[self.number].obs_scale)
         if config.standardise == "states":
-            mean, std = self.replay.statistics()
-            scale = 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))
+            mean, scale = self.replay.standardisation()
         elif config.standardise == "space":
             reach = torch.tensor(info.obs_reach or [255.0], device=mean.device)
             scale = 1 / reach.clamp(1e-6, 1.0 if info.obs_reach else 255.0)

@@ -159,7 +159,6 @@ class _Run:
             task.begin()
         self.learner = self._learner()
         self.stride = config.n_envs * len(self.tasks)
-        self._looked = False
         self._losses: dict[str, list[Tensor]] = {}
         self._clock = time.perf_counter()
 

@@ -1,5 +1,6 @@
 """Quantisation-aware fine-tuning: a student learns from its teacher once more, everything rounded as integers will round it."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from distilrl.export.int8 import INPUT_LIMIT, quantise
 from distilrl.export.steps import steps
 from distilrl.losses import forward_kl
-from distilrl.networks import Network, NetworkSpec
+from distilrl.networks import Network
 
 UPDATES, BATCH, LEARNING_RATE = 1000, 128, 5e-4
 
@@ -36,9 +37,7 @@ def fine_tune(
         scaled_head: the student's outputs are on the teacher's scale, and are divided by it too.
         seed: of the order of the states.
     """
-    spec = NetworkSpec.from_json(network.spec.to_json())
-    student = Network(spec)
-    student.load_state_dict(network.state_dict())
+    student = copy.deepcopy(network).requires_grad_(True)
     units = quantise(steps(network, "integers"), obs).activation_scales
     gain = torch.from_numpy(INPUT_LIMIT / np.maximum(np.abs(obs).max(0), 1e-6)).float() if obs.ndim == 2 else None
     data = torch.from_numpy(obs)
