@@ -155,15 +155,27 @@ def _card(folder: RunFolder, stored: Stored, env_id: str, target: Target) -> dic
         "student_sha256": stored.digest,
     }
     if folder.results.is_file() and folder.episodes.is_file():
-        results, episodes = read_json(folder.results), read_json(folder.episodes)
-        card["student_verdict"] = results["verdict"]["result"]
-        card["reference"] = {
+        card |= reference(read_json(folder.results), read_json(folder.episodes))
+    return card
+
+
+def reference(results: dict[str, Any], episodes: dict[str, Any]) -> dict[str, Any]:
+    """What export.json says of a finished run: its verdict, and what its teacher did on the verdict's seeds."""
+    return {
+        "student_verdict": results["verdict"]["result"],
+        "reference": {
             "teacher_returns": episodes["returns"]["teacher"],
             "random_return_mean": results["random"]["return_mean"],
             "margin": results["verdict"]["margin"],
             "epsilon": results["protocol"]["epsilon"],
-        }
-    return card
+        },
+    }
+
+
+def write_c(folder: Path, source: c.Source) -> None:
+    """Writes a policy's C, its header, and an example that runs it on the golden observations."""
+    for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", c.EXAMPLE)):
+        write_bytes(folder / name, text.encode())
 
 
 def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], card: dict[str, Any]) -> list[str]:
@@ -197,8 +209,7 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
         write_bytes(folder / "policy.onnx", onnx.write_int8(student, network.spec.obs_shape, about))
         files = ["policy.c", "policy.onnx"]
     card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
-    for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", c.EXAMPLE)):
-        write_bytes(folder / name, text.encode())
+    write_c(folder, source)
     return files
 
 

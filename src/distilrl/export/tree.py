@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from distilrl.checkpoints import write_bytes
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import Tell
-from distilrl.export import c, keep_export, recorded
+from distilrl.export import c, keep_export, recorded, reference, write_c
 from distilrl.runs import RunFolder
 from distilrl.trees import PONG, PONG_C, Tree, TreePolicy, as_c
 
@@ -41,18 +40,14 @@ def export_tree(
     policy = TreePolicy(tree)
     card: dict[str, Any] = {
         "format": "distilrl-export", "target": "c", "env": info.id, "obs_shape": list(info.obs_shape), "n_actions": info.n_actions,
-        "network": tree.describe(), "params": len(tree.feature), "student_sha256": sha256, "student_verdict": results["verdict"]["result"],
+        "network": tree.describe(), "params": len(tree.feature), "student_sha256": sha256,
         "scratch_bytes": 0, "weight_bytes": 0,
-        "reference": {
-            "teacher_returns": episodes["returns"]["teacher"], "random_return_mean": results["random"]["return_mean"],
-            "margin": results["verdict"]["margin"], "epsilon": results["protocol"]["epsilon"],
-        },
+        **reference(results, episodes),
     }  # fmt: skip
     written = source(tree, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
 
     def write(part: Path) -> list[str]:
-        for name, text in (("policy.h", written.header), ("policy.c", written.code), ("example.c", c.EXAMPLE)):
-            write_bytes(part / name, text.encode())
+        write_c(part, written)
         return ["policy.c"]
 
     return keep_export(folder.path / "export" / "c", policy, recorded(policy, info.id, tell), card, write, tell)
