@@ -19,6 +19,7 @@ import torch
 from distilrl import __version__, export_policy, load_network, load_teacher
 from distilrl.checkpoints import read_json, write_json
 from distilrl.evaluate import load_teachers
+from distilrl.export.steps import Step, steps
 from distilrl.teachers import TeacherFile
 
 TIMER = r"""
@@ -54,6 +55,26 @@ def median_us(call: Callable[[], object], calls: int = 500) -> float:
         call()
         times.append(time.perf_counter() - start)
     return float(np.median(times[calls // 10 :])) * 1e6
+
+
+def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], int]:
+    """The student in NumPy: one matrix product per layer."""
+
+    def act(obs: np.ndarray) -> int:
+        x = obs.astype(np.float32)
+        for step in layers:
+            weight = step.weight.reshape(len(step.bias), -1)
+            if step.weight.ndim == 4:
+                kernel = step.weight.shape[2]
+                windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+                columns = windows.transpose(0, 3, 4, 1, 2).reshape(weight.shape[1], -1)
+                x = (weight @ columns + step.bias[:, None]).reshape(step.out_shape)
+            else:
+                x = weight @ x.reshape(-1) + step.bias
+            x = x if step.activation is None else np.maximum(x, 0)
+        return int(x.argmax())
+
+    return act
 
 
 def c_us(folder: Path, native: bool, calls: int) -> float:
@@ -95,6 +116,11 @@ def main() -> None:
             rows["student, PyTorch"] = median_us(lambda: network(tensor).argmax(1))
             program = torch.export.load(folders["torch"] / "policy.pt2").module()
             rows["student, torch.export"] = median_us(lambda: program(tensor))
+            traced = torch.jit.freeze(torch.jit.trace(network, tensor))
+            rows["student, TorchScript"] = median_us(lambda: traced(tensor).argmax(1))
+        numpy_act = in_numpy(steps(network, "NumPy"))
+        assert numpy_act(obs[0]) == int(network(tensor).argmax(1))
+        rows["student, NumPy"] = median_us(lambda: numpy_act(obs[0]))
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()

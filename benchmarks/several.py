@@ -2,9 +2,10 @@
 
     python benchmarks/several.py tasks FOLDER           # CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
     python benchmarks/several.py atari FOLDER           # Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
+    python benchmarks/several.py atari-wide FOLDER      # the same in a wider network, for longer
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
 
-Results go to results/several/NAME.jsonl (one line per run) and, for atari, results/several/atari/.
+Results go to results/several/NAME.jsonl (one line per run) and, for atari and atari-wide, results/several/NAME/.
 """
 
 import json
@@ -33,6 +34,16 @@ from distilrl.cli.display import Display
 from distilrl.evaluate import Play
 
 SEEDS = range(5)
+ATARI = {
+    "atari": {"student": "cnn:16,16,16:64", "env_steps": 600_000, "capacity": 150_000, "check_every": 60_032},
+    "atari-wide": {
+        "student": "cnn:32,32,32:128",
+        "env_steps": 1_280_000,
+        "capacity": 200_000,
+        "check_every": 128_000,
+        "learning_rate": 2e-3,
+    },
+}
 VECTORS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3.zip"}
 
 
@@ -96,14 +107,14 @@ def assistants(folder: Path) -> Iterator[dict]:
                     }
 
 
-def atari(folder: Path) -> Iterator[dict]:
+def atari(folder: Path, name: str) -> Iterator[dict]:
     """Pong and Breakout in one network no larger than one teacher."""
     config = make_config(
-        "distil", "PongNoFrameskip-v4", teacher="zoo/pong-dqn", student="cnn:16,16,16:64", env_steps=600_000, threads=1, eval_epsilon=0.01,
+        "distil", "PongNoFrameskip-v4", teacher="zoo/pong-dqn", threads=1, eval_epsilon=0.01,
         more_tasks=(TaskFile("BreakoutNoFrameskip-v4", (TeacherFile(str(folder / "breakout-dqn-sb3.zip")),)),), n_envs=32, average=0.999,
-        capacity=150_000, check_every=60_032, check_episodes=8,
+        check_episodes=8, **ATARI[name],
     )  # fmt: skip
-    run, kept = Path("benchmarks/runs/atari-tasks"), Path("benchmarks/results/several/atari")
+    run, kept = Path("benchmarks/runs") / name, Path("benchmarks/results/several") / name
     job = Job(replace(config, stop_agreement=0.9), Comparison(disturbed_episodes=0))
     with Display() as tell:
         results = distill(None, job, run, resume=(run / "config.json").is_file(), tell=tell)
@@ -121,7 +132,7 @@ def main(name: str, folder: Path) -> None:
     out = Path("benchmarks/results/several") / f"{name}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w") as file:
-        for line in {"tasks": tasks, "assistants": assistants, "atari": atari}[name](folder):
+        for line in atari(folder, name) if name in ATARI else {"tasks": tasks, "assistants": assistants}[name](folder):
             print(json.dumps(line), file=file, flush=True)
             print(line, flush=True)
 

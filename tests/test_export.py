@@ -171,6 +171,32 @@ def test_integers_are_modelled_to_the_bit(tmp_path, text):
 
 
 @needs_cc
+@pytest.mark.parametrize("part", ["channel", "layer"])
+def test_what_is_dead_on_the_calibration_states_does_not_overflow(tmp_path, part):
+    network, obs = student("mlp:16,16"), observations("mlp:16,16", 100)
+    with torch.no_grad():
+        if part == "channel":  # no weights, only a bias
+            network.layers[0].weight[3] = 0.0
+            network.layers[0].bias[3] = 1.0
+        else:
+            network.layers[2].bias.fill_(-1e3)
+    quantised = int8.quantise(steps(network, "integers"), obs)
+    for one in quantised.steps:
+        assert np.abs(one.bias).max() <= int8.BIAS_LIMIT
+        assert 1 <= one.shift <= 62
+    answers = opened(write_c(tmp_path, int8.write(quantised, "test")), "mlp:16,16")(obs)
+    np.testing.assert_array_equal(answers.values, quantised.values(obs))
+    assert np.abs(answers.values - expected(network, obs)).max() < 0.1
+
+
+def test_a_weight_takes_a_byte_and_a_unit_six_or_eight_more():
+    network = build(NetworkSpec.parse("cnn:4k6s4,4k4s2,6k3s2:8", PIXELS, 6), torch.Generator().manual_seed(0)).eval()
+    obs = np.random.default_rng(0).integers(0, 256, (4, *PIXELS), dtype=np.uint8)
+    source = int8.write(int8.quantise(steps(network, "integers"), obs), "test")
+    assert source.weight_bytes == 1864 + 6 * 22 + 8 * 6 == 2044
+
+
+@needs_cc
 def test_integers_are_clean_under_the_sanitizers(tmp_path):
     for text in ("mlp:7", "cnn:3k8s4,5k4s2:"):
         obs = observations(text, 10)
@@ -222,6 +248,8 @@ def test_every_target_from_the_command_line(run, tmp_path, capsys, target):
     assert result["episodes"] == 20
     assert result["return_mean"] > 9.0
     assert result["verdict"]["result"] in ("pass", "inconclusive")
+    if target != "int8":
+        assert result["against_student"] == {"difference": 0.0, "difference_ci95": [0.0, 0.0]}
     golden = np.load(out / "golden.npz")
     assert len(golden["obs"]) == len(golden["action"]) == 64
     if (out / "example.py").exists():
@@ -381,8 +409,11 @@ def test_fine_tuned_integers_take_the_place_of_failed_ones(run, tmp_path, monkey
     config["train"]["teacher"] = [{"path": str(tmp_path / "teacher")}]
     write_json(tmp_path / "run" / "config.json", config)
     results = iter(["fail", "fail", "pass", "pass"])
-    told = {"difference": 0.0, "difference_ci95": [0.0, 0.0], "margin": 1.0}
-    monkeypatch.setattr("distilrl.export.verify", lambda *_a, **_k: {"verdict": told | {"result": next(results)}})
+
+    def verified(*_a, **_k):
+        return {"verdict": {"result": next(results)}, "against_student": {"difference_ci95": [0.0, 0.0]}, "return_mean": 10.0}
+
+    monkeypatch.setattr("distilrl.export.verify", verified)
     card = export_policy(tmp_path / "run", "int8")
     assert card["fine_tuned"] is True
     assert read_json(tmp_path / "run" / "export" / "int8" / "export.json")["fine_tuned"] is True
@@ -390,3 +421,23 @@ def test_fine_tuned_integers_take_the_place_of_failed_ones(run, tmp_path, monkey
     shutil.rmtree(tmp_path / "teacher")
     results = iter(["fail", "fail"])
     assert "fine_tuned" not in export_policy(tmp_path / "run", "int8")
+
+
+@needs_cc
+@pytest.mark.parametrize(("after", "better"), [(-0.5, True), (-1.5, False)])
+def test_integers_that_pass_but_return_less_than_their_floats_are_fine_tuned_too(run, tmp_path, monkeypatch, after, better):
+    shutil.copytree(run, tmp_path / "run")
+    save_network(tmp_path / "teacher", sign_network(), name="teacher")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["train"]["teacher"] = [{"path": str(tmp_path / "teacher")}]
+    write_json(tmp_path / "run" / "config.json", config)
+    means = iter([-1.0, -1.0, after, after])
+
+    def verified(*_a, **_k):
+        mean = next(means)
+        return {"verdict": {"result": "pass"}, "against_student": {"difference_ci95": [mean, mean]}, "return_mean": 10 + mean}
+
+    monkeypatch.setattr("distilrl.export.verify", verified)
+    card = export_policy(tmp_path / "run", "int8")
+    assert card.get("fine_tuned", False) is better
+    assert card["played"]["policy.c"]["return_mean"] == (9.5 if better else 9.0)

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tyro.conf import Positional, arg
@@ -86,6 +86,16 @@ class Evaluate(FileOptions):
         )
 
 
+def _played(result: dict[str, Any]) -> str:
+    """What `verify` found, in words."""
+    low, high = result["return_ci95"]
+    words = f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes"
+    if result["against_student"] is None:
+        return words
+    low, high = result["against_student"]["difference_ci95"]
+    return f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+
+
 @dataclass(frozen=True)
 class Export:
     """Write a run's student as a file for its target, replayed against the student before it is kept."""
@@ -110,11 +120,14 @@ class Export:
             )
         if "weight_bytes" in card:
             console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
-        verdicts = [v for v in card.get("verdict", {}).values() if v]
-        for verdict in verdicts:
-            print_verdict(verdict, "quantised - teacher")
+        if card.get("fine_tuned"):
+            console.print("fine-tuned against the teacher with everything rounded: the calibrated integers had lost return")
+        played = [one for one in card.get("played", {}).values() if one["verdict"]]
+        for one in played:
+            console.print(_played(one))
+            print_verdict(one["verdict"], "file - teacher")
         print(card["path"])
-        return 1 if any(v["result"] == "fail" for v in verdicts) else 0
+        return 1 if any(one["verdict"]["result"] == "fail" for one in played) else 0
 
 
 @dataclass(frozen=True)
@@ -138,8 +151,7 @@ class Verify:
         if self.json:
             print(json.dumps(result))
         else:
-            low, high = result["return_ci95"]
-            print(f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes")
+            print(_played(result))
             if result["verdict"]:
                 print_verdict(result["verdict"], "file - teacher")
         return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0

@@ -66,9 +66,19 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     obs = recorded(stored.network, env_id, tell)
     card = _card(folder, stored, env_id, target)
     result = keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card), tell)
-    if target == "int8" and any(verdict and verdict["result"] != "pass" for verdict in result["verdict"].values()):
-        return _tuned(folder, stored, out, obs, result, tell)
-    return result
+    return _tuned(folder, stored, out, obs, result, tell) if target == "int8" and _loses(result) else result
+
+
+def _loses(card: dict[str, Any]) -> bool:
+    """Whether integers fall short of the teacher by the verdict, or return less than the floats that they were made of."""
+    played = [one for one in card["played"].values() if one["verdict"]]
+    return any(one["verdict"]["result"] != "pass" or one["against_student"]["difference_ci95"][1] < 0 for one in played)
+
+
+def _rank(card: dict[str, Any]) -> tuple[int, float]:
+    """Verdicts first, then returns."""
+    played = list(card["played"].values())
+    return sum(RANKS.index(one["verdict"]["result"]) for one in played), sum(one["return_mean"] for one in played)
 
 
 def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], result: dict[str, Any], tell: Tell | None) -> dict[str, Any]:
@@ -84,8 +94,7 @@ def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], resu
     card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
     apart = out.with_name(out.name + ".tuned")
     tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card), tell)
-    ranks = [[RANKS.index(verdict["result"]) for verdict in one["verdict"].values()] for one in (result, tuned)]
-    if sum(ranks[1]) <= sum(ranks[0]):
+    if _rank(tuned) <= _rank(result):
         shutil.rmtree(apart)
         return result
     shutil.rmtree(out)
@@ -122,7 +131,7 @@ def keep_export(
         _golden(part, opened[files[0]], obs, target)
         write_json(part / "export.json", card)
         if target == "int8":
-            card["verdict"] = {name: verify(part / name, tell=tell)["verdict"] for name in files}
+            card["played"] = {name: verify(part / name, tell=tell) for name in files}
             write_json(part / "export.json", card)
         if out.exists():
             shutil.rmtree(out)
@@ -143,7 +152,7 @@ def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None
 
 
 def _card(folder: RunFolder, stored: Stored, env_id: str, target: Target) -> dict[str, Any]:
-    """What export.json says; with a finished run, also what its teacher did on the verdict's seeds."""
+    """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
     card: dict[str, Any] = {
         "format": "distilrl-export",
         "target": target,
@@ -160,11 +169,12 @@ def _card(folder: RunFolder, stored: Stored, env_id: str, target: Target) -> dic
 
 
 def reference(results: dict[str, Any], episodes: dict[str, Any]) -> dict[str, Any]:
-    """What export.json says of a finished run: its verdict, and what its teacher did on the verdict's seeds."""
+    """What export.json says of a finished run: its verdict, and what teacher and student did on the verdict's seeds."""
     return {
         "student_verdict": results["verdict"]["result"],
         "reference": {
             "teacher_returns": episodes["returns"]["teacher"],
+            "student_returns": episodes["returns"]["student"],
             "random_return_mean": results["random"]["return_mean"],
             "margin": results["verdict"]["margin"],
             "epsilon": results["protocol"]["epsilon"],
@@ -312,8 +322,8 @@ def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 1
         tell: called as the work goes on.
 
     Returns:
-        ``return_mean``, ``return_ci95``, ``episodes``, and ``verdict`` against the teacher's returns on the same seeds, None where
-        the run has no teacher or the environment is another.
+        ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
+        ``against_student``, the difference from the student's own; both None where the run has no teacher or the environment is another.
     """
     path = Path(exported)
     folder = path if path.is_dir() else path.parent
@@ -334,10 +344,14 @@ def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 1
     count = len(theirs) if theirs is not None else episodes
     games = play(policy, how, seeds_from(VERDICT_SEEDS, count), tick=ticker(tell) if tell else None)
     rng = np.random.default_rng(0)
-    result: dict[str, Any] = {"file": path.name, **stats.summarise(games.returns, rng, games.fingerprints), "verdict": None}
+    result: dict[str, Any] = {"file": path.name, **stats.summarise(games.returns, rng, games.fingerprints)}
+    result |= {"verdict": None, "against_student": None}
     if reference and theirs is not None:
         margin = max(float(reference["margin"]), 1e-9)
         pairs = games.fingerprints * np.uint64(31) + theirs.view(np.uint64)
-        verdict = stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs)
-        result["verdict"] = vars(verdict)
+        result["verdict"] = vars(stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs))
+        students = np.array(reference["student_returns"])
+        lost = games.returns - students
+        interval = stats.bootstrap_interval(lost, rng, clusters=games.fingerprints * np.uint64(31) + students.view(np.uint64))
+        result["against_student"] = {"difference": stats.mean(lost), "difference_ci95": list(interval)}
     return result

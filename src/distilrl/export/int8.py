@@ -2,7 +2,7 @@
 
 Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come, activations after a
 ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output channel, sums are 32-bit
-integers. Between layers a sum becomes a byte by one multiplication with a 31-bit integer and a shift.
+integers. Between layers a sum becomes a byte by one multiplication with a 15-bit integer and a shift.
 """
 
 import math
@@ -19,6 +19,13 @@ from distilrl.export.steps import Step
 Ints = NDArray[np.int64]
 INPUT_LIMIT = 127
 """Vectors are quantised to -127 to 127, one scale per feature."""
+BIAS_LIMIT = 2**24
+"""A channel's scale is such that its bias stays below this, far from where sums would overflow."""
+
+PERCENTILES = (99.9, 99.99, 99.999, 100.0)
+"""Where activations may be cut off."""
+CALIBRATED_ON = 250
+"""States on which those are compared."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +92,34 @@ def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
-def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:
+def quantise(steps: list[Step], calibration: NDArray[Any]) -> Quantised:
     """Chooses scales from what the network sees.
+
+    Where activations are cut off is a trade of range against resolution, and the best place differs from student to student: of
+    `PERCENTILES`, the one is taken whose action values, centred, come nearest to the real ones on the calibration states.
 
     Args:
         steps: the student.
         calibration: (K, *obs_shape) raw observations of its own play.
-        percentile: activations above this are cut off.
 
     Raises:
         SpecError: an activation is not ReLU.
     """
+    few = calibration[:: max(len(calibration) // CALIBRATED_ON, 1)]
+    real: NDArray[np.float64] = few.astype(np.float64)
+    real = real.transpose(0, 2, 3, 1) if few.ndim == 4 else real
+    for step in steps:
+        real = _real(step, real)
+
+    def error(student: Quantised) -> float:
+        off = student.values(few) - real
+        return float(np.square(off - off.mean(1, keepdims=True)).mean())
+
+    return min((_quantised(steps, calibration, percentile) for percentile in PERCENTILES), key=error)
+
+
+def _quantised(steps: list[Step], calibration: NDArray[Any], percentile: float) -> Quantised:
+    """The student in integers, activations above the percentile cut off."""
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError("Only ReLU students can be written in integers: distil with the default activation.")
     pixels = calibration.ndim == 4
@@ -107,15 +131,16 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
     scales: list[float] = []
     for step in steps:
         real = channels_last(step).astype(np.float64) * scale_in  # an input's scale is part of the weights it meets
-        per_channel = np.maximum(np.abs(real).max(1), 1e-12) / 127
+        per_channel = np.maximum(np.maximum(np.abs(real).max(1) / 127, np.abs(step.bias) / BIAS_LIMIT), 1e-12)
         weight = np.round(real / per_channel[:, None]).astype(np.int64)
         bias = np.round(step.bias / per_channel).astype(np.int64)
         x = _real(step, x)
         unit = float(np.percentile(x, percentile)) / 255 if step.activation else float(per_channel.max())
-        unit = max(unit, 1e-12)
+        unit = max(unit, float(per_channel.max()) / 128)  # of a layer that was never active
         ratio = per_channel / unit
-        shift = 30 - max(0, math.ceil(math.log2(float(ratio.max())))) if step.activation else 20
-        multiplier = np.round(ratio * 2.0**shift).astype(np.int64)
+        bits = 15 if step.activation else 21  # the head's decide between close values
+        shift = bits - 1 - math.floor(math.log2(float(ratio.max())))
+        multiplier = np.minimum(np.round(ratio * 2.0**shift), 2**bits - 1).astype(np.int64)
         result.append(IntStep(step, weight, bias, multiplier, shift, per_channel))
         scales.append(unit)
         scale_in = unit
@@ -137,8 +162,9 @@ def write(student: Quantised, comment: str) -> Source:
     for index, one in enumerate(steps):
         parts.append(_array("int8_t", f"w{index}", one.weight))
         parts.append(_array("int32_t", f"b{index}", one.bias))
-        parts.append(_array("int32_t", f"m{index}", one.multiplier))
-        weight_bytes += one.weight.size + 8 * len(one.bias)
+        wide = index == len(steps) - 1
+        parts.append(_array("int32_t" if wide else "int16_t", f"m{index}", one.multiplier))
+        weight_bytes += one.weight.size + (8 if wide else 6) * len(one.bias)
     scales = ",".join(f"{np.float32(s):.9e}f" for s in steps[-1].scale)
     parts.append(f"static const float scale[{len(steps[-1].scale)}] = {{{scales}}};\n")
     scratch = 0

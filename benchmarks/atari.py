@@ -1,0 +1,85 @@
+"""The four methods that matter most on Pong and Breakout, at equal budgets of data and updates.
+
+    python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
+
+`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv) and `reused_head` (the
+teacher's features projected, and its head kept). One line per run goes to results/methods/ENV.jsonl; runs that are there already are
+not made again. One thread. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100 episodes on the
+verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distilrl import Teacher, evaluate, load_teacher, make_config, stats, train
+from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from, weighted_agreement
+
+METHODS = ("distil", "policy_distillation", "case_study", "reused_head")
+PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
+STUDENTS = {PONG: ("cnn:16,16,16:64", "cnn:4k8s4,8k4s2,8k3s2:16"), BREAKOUT: ("cnn:16,16,16:64",)}
+SEEDS = {PONG: range(2), BREAKOUT: range(1)}
+EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
+BUDGETS = {
+    PONG: {"env_steps": 48_000, "n_envs": 32, "updates": 4, "batch_size": 64, "capacity": 50_000, "check_every": 9_600},
+    BREAKOUT: {"env_steps": 320_000, "n_envs": 64, "updates": 8, "batch_size": 64, "capacity": 200_000, "check_every": 64_000},
+}
+DISTURBED = ({"epsilon": 0.05}, {"sticky": 0.25})
+
+
+def measure(student: torch.nn.Module, teacher: Teacher, env_id: str) -> dict:
+    """Mean returns with their interval, clean and disturbed, and agreement."""
+    how = Play(env_id, epsilon=EPSILON[env_id], keep_states=1000, threads=1)
+    games = play(student, how, seeds_from(VERDICT_SEEDS, 100))
+    low, high = stats.bootstrap_interval(games.returns, np.random.default_rng(0), clusters=games.fingerprints)
+    row = {
+        "return": stats.mean(games.returns),
+        "return_ci95": [low, high],
+        "agreement": weighted_agreement(teacher.action_values, student, games.states, "cpu"),
+    }
+    for way in DISTURBED:
+        disturbed = play(student, replace(how, keep_states=0, **way), seeds_from(VERDICT_SEEDS, 40))
+        row["_".join(str(part) for pair in way.items() for part in pair)] = stats.mean(disturbed.returns)
+    return row
+
+
+def main(folder: Path, env_ids: list[str]) -> None:
+    torch.set_num_threads(1)
+    for env_id in env_ids:
+        teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
+        acceptance = evaluate.accept(teacher, Play(env_id, epsilon=EPSILON[env_id], threads=1), episodes=20)
+        out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
+        done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+        known = {(row["method"], row["student"], row["seed"]) for row in done}
+        with out.open("a") as file:
+            if not done:
+                about = {"params": teacher.params, "random": acceptance["random_return_mean"], **BUDGETS[env_id]}
+                row = {"method": "teacher", "student": "", "seed": 0, **about, **measure(teacher.network, teacher, env_id)}
+                print(json.dumps(row), file=file, flush=True)
+            for seed in SEEDS[env_id]:
+                for student in STUDENTS[env_id]:
+                    for method in METHODS:
+                        if (method, student, seed) in known:
+                            continue
+                        config = make_config(
+                            method, env_id, student=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
+                            learning_starts=1_280, stop_gap=-99.0, **BUDGETS[env_id],
+                        )  # fmt: skip
+                        if env_id == BREAKOUT and config.average > 0:
+                            config = replace(config, average=0.999)
+                        trained = train(config, teacher, acceptance=acceptance)
+                        row = {
+                            "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
+                            "updates": trained.updates, "train_s": round(trained.train_s, 1), "best_check": max(r["return"] for r in trained.history),
+                            **measure(trained.network, teacher, env_id),
+                        }  # fmt: skip
+                        print(json.dumps(row), file=file, flush=True)
+                        print(env_id, student, method, seed, f"{row['return']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:] or [PONG, BREAKOUT])
