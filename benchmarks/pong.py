@@ -1,6 +1,6 @@
 """Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
 
-breakout-61k reads breakout-dqn-sb3.zip in the folder that it is run from. Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+The Breakout runs read breakout-dqn-sb3.zip in the folder that it is run from. Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
 """
 
 import platform
@@ -49,6 +49,8 @@ RUNS = {
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
     "pong-61k-robust": ["--config", "benchmarks/results/pong-61k-robust/config.json"],
+    # half of its parameters, trained the same
+    "breakout-32k": ["--config", "benchmarks/results/breakout-32k/config.json"],
     # 1.4 million steps, 300,000 states held, a longer average; run it beside the teacher's file, which is named breakout-dqn-sb3.zip
     "breakout-61k": ["--config", "benchmarks/results/breakout-61k/config.json"],
 }

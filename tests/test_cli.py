@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +47,8 @@ def test_from_teacher_to_report(teacher, tmp_path, capsys):
     after = json.loads((out / "results.json").read_text())
     assert after["student"]["return_mean"] == before["student"]["return_mean"]
     # its configuration gives the run again
-    assert main(["distill", "--config", str(out / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    copy = Path(shutil.copy(out / "config.json", tmp_path / "copy.json"))
+    assert main(["distill", "--config", str(copy), "--out", str(tmp_path / "again")]) == 0
     weights = [(folder / "student" / "student.safetensors").read_bytes() for folder in (out, tmp_path / "again")]
     assert weights[0] == weights[1]
     # the run folder is a policy
@@ -114,6 +117,10 @@ def errors(tmp_path, teacher):
         "no student": (base[:5] + base[7:], "--student is missing"),
         "no out": (base[:7], "--out is missing"),
         "resume nothing": (["distill", "--resume", str(tmp_path / "nothing")], "holds no run"),
+        "config nothing": (["distill", "--config", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "run")], "nothing.json"),
+        "config and student": (["distill", "--config", "config.json", "--out", "run", "--student", "mlp:8"], "leave --student out"),
+        "resume and steps": (["distill", "--resume", "run", "--steps", "9"], "leave --steps out"),
+        "teacher's config and seed": (["train-teacher", "--config", "c.json", "--out", "run", "--seed", "3"], "leave --seed out"),
         "report nothing": (["report", str(tmp_path / "nothing")], "no results.json"),
         "watch nothing": (["watch", str(tmp_path / "nothing")], "no student yet"),
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
@@ -128,7 +135,7 @@ def errors(tmp_path, teacher):
     "kind",
     [
         "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student", "pixel student",
-        "unwritable", "no student", "no out", "resume nothing", "report nothing", "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes",
+        "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student", "resume and steps", "teacher's config and seed", "report nothing", "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes",
         "seed", "margin",
     ],
 )  # fmt: skip

@@ -49,10 +49,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise FileError(f"{self.path} holds no run: it has no config.json.")
-        data = read_json(self.config)
-        if not isinstance(data, dict):
-            raise FileError(f"{self.config} does not hold a configuration: restore it.")
-        return data
+        return read_config(self.config)
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Writes the checkpoint in one step."""
@@ -61,6 +58,18 @@ class RunFolder:
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last checkpoint, or None before the first."""
         return read_tensors(self._state) if self._state.is_file() else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration as `RunFolder` holds it.
+
+    Raises:
+        FileError: the file is missing, or holds none.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise FileError(f"{path} does not hold a configuration: restore it.")
+    return data
 
 
 class Metrics:

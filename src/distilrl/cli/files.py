@@ -1,9 +1,10 @@
 """What several commands ask about a teacher's file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from distilrl.errors import SpecError
 from distilrl.teachers import TeacherFile
 
 
@@ -28,3 +29,11 @@ class FileOptions:
         """The file with these answers."""
         normalizer = str(self.normalizer) if self.normalizer else None
         return TeacherFile(path, self.teacher_network, self.activation, normalizer, self.divisor, self.teacher_output, self.kind)
+
+
+def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
+    """Raises where options are given beside a file that has settled them."""
+    given = [f.name for f in fields(options) if f.name not in allowed and getattr(options, f.name) != f.default]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SpecError(f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as --config.")

@@ -8,7 +8,7 @@ import torch
 from tyro.conf import UseAppendAction
 
 from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.files import FileOptions
+from distilrl.cli.files import FileOptions, refuse_beside
 from distilrl.collect import BehaviourName
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
@@ -16,7 +16,7 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import Comparison
 from distilrl.plan import Budget, plan
 from distilrl.report import write_report
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, read_config
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.viper import TreeConfig, distill_tree
@@ -100,11 +100,13 @@ class Distill(FileOptions):
 
     def _job(self) -> tuple[Job, Path]:
         if self.resume is not None:
+            refuse_beside(self, "--resume", {"resume", "wandb"})
             return Job.from_json(RunFolder(self.resume).read_config()), self.resume
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
-            return Job.from_json(RunFolder(self.config.parent).read_config()), self.out
+            refuse_beside(self, "--config", {"config", "out", "wandb"})
+            return Job.from_json(read_config(self.config)), self.out
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
         (env_id, teacher), *others = self._tasks()
@@ -181,9 +183,11 @@ class TrainTeacher:
 
     def _config(self) -> tuple[Path, TrainConfig]:
         if self.resume is not None:
+            refuse_beside(self, "--resume", {"resume", "episodes", "wandb"})
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
         if self.config is not None and self.out is not None:
-            return self.out, Job.from_json(RunFolder(self.config.parent).read_config()).train
+            refuse_beside(self, "--config", {"config", "out", "episodes", "wandb"})
+            return self.out, Job.from_json(read_config(self.config)).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
         config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
