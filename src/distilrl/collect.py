@@ -94,12 +94,14 @@ class Collector:
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
 
-    def steps(self, seeds: NDArray[np.int64], recorded: NDArray[np.int64], labelled: NDArray[np.bool_]) -> Iterator[Collected]:
+    def steps(
+        self, seeds: NDArray[np.int64], recorded: NDArray[np.int64] | tuple[()] = (), labelled: NDArray[np.bool_] | tuple[()] = ()
+    ) -> Iterator[Collected]:
         """Endless vector steps.
 
         Args:
             seeds: (N,) seeds of the first episodes.
-            recorded: (T, N) actions to play again first, (0, N) for a new run.
+            recorded: (T, N) actions to play again first; none for a new run.
             labelled: (T,) which of them the teacher labelled.
         """
         obs = self.envs.reset(seeds)

@@ -288,7 +288,7 @@ class Network(nn.Module):
             self.spec = replace(self.spec, dueling=False)
         first = self._first()
         with torch.no_grad():
-            weight, bias = self._folded(first)
+            weight, bias = self.folded()
             first.weight.copy_(weight)
             cast("Tensor", first.bias).copy_(bias)
         self.obs_mean.zero_()
@@ -313,7 +313,7 @@ class Network(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Action values (B, A) of observations (B, *obs_shape) of any number type."""
         first = self._first()
-        weight, bias = self._folded(first)
+        weight, bias = self.folded()
         if isinstance(first, nn.Conv2d):
             x = obs.to(torch.float32, memory_format=torch.channels_last)
             x = F.conv2d(x, weight, bias, first.stride, cast("tuple[int, int]", first.padding))
@@ -326,8 +326,9 @@ class Network(nn.Module):
     def _first(self) -> nn.Conv2d | nn.Linear:
         return cast("nn.Conv2d | nn.Linear", self.layers[self._first_index])
 
-    def _folded(self, first: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
-        """The first layer's weight and bias, standardisation included."""
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """The first layer's weight and bias for raw observations, standardisation included."""
+        first = self._first()
         weight = first.weight * self.obs_scale
         if isinstance(first, nn.Conv2d):
             return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean  # type: ignore[operator]

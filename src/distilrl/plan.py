@@ -178,9 +178,7 @@ class _Search:
         behaviour = replace(config.behaviour, name="mixed")
         rng = np.random.default_rng([config.seed, 1])
         self.collector = Collector(self.envs, self.replay, behaviour, rng, self._act, teacher.action_values)
-        nothing = np.zeros((0, config.n_envs), np.int64)
-        seeds = config.seed * 10_000 + np.arange(config.n_envs)
-        self.steps: Iterator[Collected] = self.collector.steps(seeds, nothing, np.zeros(0, np.bool_))
+        self.steps: Iterator[Collected] = self.collector.steps(config.seed * 10_000 + np.arange(config.n_envs))
         self.population: Population | None = None
         self.temperature = 1.0
         self.env_steps, self.train_s = 0, 0.0
@@ -278,8 +276,9 @@ class _Search:
         """What results.json and episodes.json hold of a row's best student."""
         history = self.history(row)
         trained = Trained(
-            (row["network"],), self.env_steps, history[-1]["updates"], self.train_s, (self.temperature,), "the plan's end", history,
-            row["params"], self.env_steps, (self.config.env_id,),
+            networks=(row["network"],), env_steps=self.env_steps, updates=history[-1]["updates"], train_s=self.train_s,
+            temperatures=(self.temperature,), stopped="the plan's end", history=history, params=row["params"],
+            labelled_states=self.env_steps, env_ids=(self.config.env_id,),
         )  # fmt: skip
         job = replace(self.job, train=replace(self.config, student=row["student"], seed=self.config.seed + row["best_seed"]))
         results, episodes = results_of(self.teacher, trained, 0, job, self.info, self.acceptance, self.tell)

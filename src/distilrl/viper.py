@@ -122,7 +122,7 @@ def _grow(
     collector = Collector(envs, replay, behaviour, rng, lambda obs: policy[-1](obs), teacher.action_values)
     collector.student_may_act = True
     seeds = train.seed * 10_000 + np.arange(train.n_envs)
-    steps = collector.steps(seeds, np.zeros((0, train.n_envs), np.int64), np.zeros(0, np.bool_))
+    steps = collector.steps(seeds)
     held: list[NDArray[Any]] = []
     rows: list[dict[str, Any]] = []
     best: tuple[float, int, TreePolicy] | None = None

@@ -18,7 +18,6 @@ from distilrl.export import c, int8, onnx, qat, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
-from distilrl.objective import find_temperature
 from distilrl.runs import RunFolder
 from distilrl.teachers import TeacherFile
 
@@ -89,7 +88,7 @@ def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], resu
         teacher = load_teachers(files, train["env_id"], train.get("combine", "mean"))
     except DistilError:  # its file is elsewhere by now: the integers stay as calibrated, with the verdict that they have
         return result
-    temperature = find_temperature(teacher.action_values(torch.from_numpy(obs)), train["entropy_share"])
+    temperature = float(read_json(folder.results)["temperature"])
     network = qat.fine_tune(stored.network, teacher.action_values, obs, temperature, scaled_head=train["scale_head"])
     card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
     apart = out.with_name(out.name + ".tuned")

@@ -15,7 +15,7 @@ from distilrl.export.steps import steps
 from distilrl.losses import forward_kl
 from distilrl.networks import Network
 
-UPDATES, BATCH, LEARNING_RATE = 1000, 128, 5e-4
+UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-3
 
 
 def fine_tune(
@@ -37,24 +37,44 @@ def fine_tune(
         scaled_head: the student's outputs are on the teacher's scale, and are divided by it too.
         seed: of the order of the states.
     """
-    student = copy.deepcopy(network).requires_grad_(True)
-    units = quantise(steps(network, "integers"), obs).activation_scales
+    student = copy.deepcopy(network)
+    _standardise(student, obs)
+    student.scale_head(1 / temperature if scaled_head else 1.0)
+    student.requires_grad_(True)
+    units = quantise(steps(network, "integers"), _some(obs)).activation_scales
     gain = torch.from_numpy(INPUT_LIMIT / np.maximum(np.abs(obs).max(0), 1e-6)).float() if obs.ndim == 2 else None
     data = torch.from_numpy(obs)
     with torch.no_grad():
         labels = torch.cat([teacher(part) for part in torch.split(data, 512)]) / temperature
+    best = labels.topk(2).values
+    matters = (best[:, 0] - best[:, 1]).sqrt()
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATE)
     for update in range(UPDATES):
-        index = torch.randint(len(data), (BATCH,), generator=generator)
-        values = rounded(student, data[index], gain, units) / (temperature if scaled_head else 1.0)
-        loss = forward_kl(student=values, teacher=labels[index]).mean()
+        index = torch.multinomial(matters, BATCH, replacement=True, generator=generator)
+        loss = forward_kl(student=rounded(student, data[index], gain, units), teacher=labels[index]).mean()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / UPDATES))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return student.eval().requires_grad_(False)
+    student.requires_grad_(False).scale_head(temperature if scaled_head else 1.0)
+    student.fold()
+    return student.eval()
+
+
+def _some(obs: NDArray[Any]) -> NDArray[Any]:
+    """A thousand of the observations or so."""
+    return obs[:: max(len(obs) // 1000, 1)]
+
+
+def _standardise(student: Network, obs: NDArray[Any]) -> None:
+    """Weights for standardised observations, which learn at a rate that suits them; the same function."""
+    own = _some(obs).astype(np.float32)
+    mean, std = (own.mean(), own.std()) if obs.ndim == 4 else (own.mean(0), own.std(0))
+    scale = 1 / np.maximum(std, 1e-3 * max(float(std.max()), 1e-6))
+    student.standardise(torch.as_tensor(mean).reshape(student.obs_mean.shape), torch.as_tensor(scale).reshape(student.obs_scale.shape))
+    student.unfold()
 
 
 def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[float]) -> Tensor:
@@ -70,11 +90,11 @@ def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[floa
             if isinstance(module, nn.ReLU):
                 x = _through(x, (x / units[level - 1]).round().clamp(0, 255) * units[level - 1])
             continue
-        real = module.weight * before  # an input's scale is part of the weights it meets
+        own, bias = student.folded() if level == 0 else (module.weight, cast("Tensor", module.bias))
+        real = own * before  # an input's scale is part of the weights it meets
         channel = real.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
         channel = channel.view(-1, *[1] * (real.ndim - 1))
-        weight = _through(module.weight, (real / channel).round() * channel / before)
-        bias = cast("Tensor", module.bias)
+        weight = _through(own, (real / channel).round() * channel / before)
         x = nn.functional.conv2d(x, weight, bias, module.stride) if isinstance(module, nn.Conv2d) else nn.functional.linear(x, weight, bias)
         before, level = torch.ones(()), level + 1
     return x
