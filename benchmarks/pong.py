@@ -46,6 +46,20 @@ RUNS = {
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
     "pong-4k": [*PONG, "--student", "cnn:4k8s4,8k4s2,8k3s2:16", "--steps", "180000", "--threads", "1", "--disturbed-episodes", "0"],
     "pong-2k-fine": [*PONG, "--student", "cnn:4k6s4,4k4s2,6k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
+    # the same student, pruned from one of twice its width while it learns
+    "pong-2k-pruned": [
+        *PONG,
+        "--student",
+        "cnn:4k6s4,4k4s2,6k3s2:8",
+        "--prune-from",
+        "cnn:8k6s4,8k4s2,12k3s2:16",
+        "--steps",
+        "250000",
+        "--threads",
+        "1",
+        "--disturbed-episodes",
+        "0",
+    ],
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
     "pong-61k-robust": ["--config", "benchmarks/results/pong-61k-robust/config.json"],

@@ -4,6 +4,7 @@
     python benchmarks/several.py atari FOLDER           # Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
     python benchmarks/several.py atari-wide FOLDER      # the same in a wider network, for longer
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
+    python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; FOLDER also holds lunarlander/
 
 Results go to results/several/NAME.jsonl (one line per run) and, for atari and atari-wide, results/several/NAME/.
 """
@@ -107,6 +108,29 @@ def assistants(folder: Path) -> Iterator[dict]:
                     }
 
 
+def pruned(folder: Path) -> Iterator[dict]:
+    """A student of its size from the start, and one of the same size pruned from a wider one, at one budget."""
+    for env_id, name, student, wide in (
+        ("CartPole-v1", VECTORS["CartPole-v1"], "mlp:2", "mlp:16"),
+        ("Acrobot-v1", VECTORS["Acrobot-v1"], "mlp:2", "mlp:16"),
+        ("LunarLander-v3", "lunarlander", "mlp:6", "mlp:32"),
+    ):
+        teacher = load_teacher(folder / name)
+        acceptance = evaluate.accept(teacher, Play(env_id, threads=1), episodes=100)
+        for seed in SEEDS:
+            for wider in (None, wide):
+                config = make_config(
+                    "distil", env_id, student=student, seed=seed, env_steps=12_000, check_every=1_000, check_episodes=20, stop_gap=-99.0,
+                    prune_from=wider,
+                )  # fmt: skip
+                network = train(config, teacher, acceptance=acceptance).network
+                played = evaluate_policy(network, env_id, episodes=100, threads=1)
+                yield {
+                    "env": env_id, "student": student, "pruned_from": wider, "seed": seed, "params": network.spec.params,
+                    "return": played["return_mean"], "teacher": acceptance["return_mean"],
+                }  # fmt: skip
+
+
 def atari(folder: Path, name: str) -> Iterator[dict]:
     """Pong and Breakout in one network no larger than one teacher."""
     config = make_config(
@@ -132,7 +156,7 @@ def main(name: str, folder: Path) -> None:
     out = Path("benchmarks/results/several") / f"{name}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w") as file:
-        for line in atari(folder, name) if name in ATARI else {"tasks": tasks, "assistants": assistants}[name](folder):
+        for line in atari(folder, name) if name in ATARI else {"tasks": tasks, "assistants": assistants, "pruned": pruned}[name](folder):
             print(json.dumps(line), file=file, flush=True)
             print(line, flush=True)
 

@@ -106,6 +106,7 @@ def cell(rows: list[dict], teacher: dict, name: str) -> str:
 
 
 ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
+ATARI = ("PongNoFrameskip-v4", "BreakoutNoFrameskip-v4")
 
 
 def methods(env: str) -> str:
@@ -141,17 +142,36 @@ def methods(env: str) -> str:
     return "\n".join(rows)
 
 
+def atari_methods(env: str) -> str:
+    """The four methods in one game, in points, each seed on its own."""
+    teacher, groups = of_methods(env)
+    if not groups:
+        return "not run"
+    rows = [
+        f"Teacher {teacher['return']:.1f} (under ε = 0.05 {teacher['epsilon_0.05']:.1f}, sticky actions {teacher['sticky_0.25']:.1f}), random {teacher['random']:.1f}; "
+        f"{teacher['env_steps']:,} steps.",
+        "",
+        "| method | student | return, each seed | agreement | ε = 0.05 | sticky actions |",
+        "|---|---|---|--:|--:|--:|",
+    ]  # fmt: skip
+    for (student, name), runs in groups.items():
+        each = ", ".join(f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs)
+        ways = " | ".join(", ".join(f"{run[way]:.1f}" for run in runs) for way in ("epsilon_0.05", "sticky_0.25"))
+        rows.append(f"| [{name}](methods/{name}.md) | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |")
+    return "\n".join(rows)
+
+
 def one_method(name: str) -> str:
     """A method's own rows."""
     if name == "attention":
         return "Pixels only: not part of this comparison."
     head, cells = [], []
-    for env in ENVS:
+    for env in (*ENVS, *ATARI):
         teacher, groups = of_methods(env)
         for student in dict.fromkeys(student for student, _ in groups):
             runs = groups[student, name]
             if runs:
-                head.append(f"{env} `{student}` ({len(runs)} seeds)")
+                head.append(f"{env} `{student}` ({len(runs)} seed{'s' * (len(runs) > 1)})")
                 cells.append(cell(runs, teacher, "return"))
     return "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |")) if head else "not run"
 
@@ -164,7 +184,7 @@ def write() -> None:
 
         def fill(found: re.Match) -> str:
             name = found[1]
-            table = methods(name) if name in ENVS else one_method(name)
+            table = methods(name) if name in ENVS else atari_methods(name) if name in ATARI else one_method(name)
             return f"<!-- result {name} -->\n{table}\n<!-- end -->"
 
         path.write_text(re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8")
