@@ -1,6 +1,7 @@
 """Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes, write_json
 from distilrl.errors import DistilError, FileError, SpecError
-from distilrl.evaluate import EXPORT_SEEDS, VERDICT_SEEDS, Play, Tell, load_teachers, play, seeds_from, ticker
+from distilrl.evaluate import EXPORT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, Play, Tell, load_teachers, play, seeds_from, ticker
 from distilrl.export import c, int8, onnx, qat, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
@@ -27,6 +28,10 @@ Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
 TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
+SELECTED_ON = 16
+"""Episodes that choose among an integer file's candidates."""
+TUNED_ON = 4
+"""Plays of the student whose states fine-tuning learns from."""
 GOLDEN = 64
 """Observations written beside the file."""
 RANKS = ("fail", "inconclusive", "pass")
@@ -89,7 +94,8 @@ def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], resu
     except DistilError:  # its file is elsewhere by now: the integers stay as calibrated, with the verdict that they have
         return result
     temperature = float(read_json(folder.results)["temperature"])
-    network = qat.fine_tune(stored.network, teacher.action_values, obs, temperature, scaled_head=train["scale_head"])
+    seen = np.concatenate([recorded(stored.network, result["env"], tell, number) for number in range(1, TUNED_ON + 1)])
+    network = qat.fine_tune(stored.network, teacher.action_values, seen, temperature, scaled_head=train["scale_head"])
     card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
     apart = out.with_name(out.name + ".tuned")
     tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card), tell)
@@ -142,11 +148,11 @@ def keep_export(
     return card | {"path": str(out)}
 
 
-def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None) -> NDArray[Any]:
-    """Observations of the student's own play, now and then disturbed."""
+def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None, number: int = 0) -> NDArray[Any]:
+    """A thousand observations of the student's own play, now and then disturbed; another thousand for each number."""
     episodes = 8
     how = Play(env_id, epsilon=0.05, keep_states=STATES, max_steps=20_000)
-    states = play(network, how, seeds_from(EXPORT_SEEDS, episodes), tick=ticker(tell) if tell else None).states
+    states = play(network, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), tick=ticker(tell) if tell else None).states
     return states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
 
 
@@ -213,13 +219,32 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
             text = web.page(web.wasm(source, network.spec.activation), card["env"], card["network"], golden, actions)
             write_bytes(folder / "index.html", text.encode())
     else:
-        student = int8.quantise(steps(network, "integers"), obs)
+        student = _integers(network, obs, card)
         source = int8.write(student, comment)
         write_bytes(folder / "policy.onnx", onnx.write_int8(student, network.spec.obs_shape, about))
         files = ["policy.c", "policy.onnx"]
     card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
     write_c(folder, source)
     return files
+
+
+def _integers(network: Network, obs: NDArray[Any], card: dict[str, Any]) -> int8.Quantised:
+    """The student in integers, its activations cut off where it plays best on the selection seeds."""
+    how = Play(card["env"], epsilon=card.get("reference", {}).get("epsilon", 0.0), max_steps=20_000)
+
+    def mean_return(student: int8.Quantised) -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_c(Path(scratch), int8.write(student, "candidate"))
+            policy = _actions(replayer(Path(scratch) / "policy.c", obs[0].size, card["n_actions"]), card["n_actions"])
+            return stats.mean(play(policy, how, seeds_from(SELECT_SEEDS, SELECTED_ON)).returns)
+
+    layers = steps(network, "integers")
+    return max((int8.quantise(layers, obs, percentile=percentile) for percentile in int8.PERCENTILES), key=mean_return)
+
+
+def _actions(answer: Replayer, n_actions: int) -> Callable[[Tensor], Tensor]:
+    """A file as a policy: 1 for the action that it takes."""
+    return lambda obs: torch.nn.functional.one_hot(torch.from_numpy(answer(obs.numpy()).actions), n_actions)
 
 
 class _Plain(nn.Module):
@@ -332,11 +357,7 @@ def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 1
     if path.is_dir():
         path = folder / next(iter(card["files"]))
     shape, n_actions = tuple(card["obs_shape"]), int(card["n_actions"])
-    answer = replayer(path, int(np.prod(shape)), n_actions)
-
-    def policy(obs: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(torch.from_numpy(answer(obs.numpy()).actions), n_actions)
-
+    policy = _actions(replayer(path, int(np.prod(shape)), n_actions), n_actions)
     reference = card.get("reference") if env_id in (None, card["env"]) else None
     how = Play(env_id or card["env"], epsilon=reference["epsilon"] if reference else 0.0)
     theirs = np.array(reference["teacher_returns"]) if reference else None

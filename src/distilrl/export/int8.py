@@ -22,10 +22,8 @@ INPUT_LIMIT = 127
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
 
-PERCENTILES = (99.9, 99.99, 99.999, 100.0)
-"""Where activations may be cut off."""
-CALIBRATED_ON = 250
-"""States on which those are compared."""
+PERCENTILES = (99.99, 99.9, 99.999, 100.0)
+"""Where activations may be cut off; which is best differs from student to student."""
 
 
 @dataclass(frozen=True)
@@ -92,34 +90,17 @@ def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
-def quantise(steps: list[Step], calibration: NDArray[Any]) -> Quantised:
+def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:
     """Chooses scales from what the network sees.
-
-    Where activations are cut off is a trade of range against resolution, and the best place differs from student to student: of
-    `PERCENTILES`, the one is taken whose action values, centred, come nearest to the real ones on the calibration states.
 
     Args:
         steps: the student.
         calibration: (K, *obs_shape) raw observations of its own play.
+        percentile: activations above this are cut off, a trade of range against resolution.
 
     Raises:
         SpecError: an activation is not ReLU.
     """
-    few = calibration[:: max(len(calibration) // CALIBRATED_ON, 1)]
-    real: NDArray[np.float64] = few.astype(np.float64)
-    real = real.transpose(0, 2, 3, 1) if few.ndim == 4 else real
-    for step in steps:
-        real = _real(step, real)
-
-    def error(student: Quantised) -> float:
-        off = student.values(few) - real
-        return float(np.square(off - off.mean(1, keepdims=True)).mean())
-
-    return min((_quantised(steps, calibration, percentile) for percentile in PERCENTILES), key=error)
-
-
-def _quantised(steps: list[Step], calibration: NDArray[Any], percentile: float) -> Quantised:
-    """The student in integers, activations above the percentile cut off."""
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError("Only ReLU students can be written in integers: distil with the default activation.")
     pixels = calibration.ndim == 4

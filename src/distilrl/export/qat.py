@@ -15,7 +15,7 @@ from distilrl.export.steps import steps
 from distilrl.losses import forward_kl
 from distilrl.networks import Network
 
-UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-3
+UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
 
 
 def fine_tune(
