@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
 
+from distilrl import export
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.distill import Job, distill, make_config
@@ -399,6 +401,19 @@ def test_a_student_that_integers_break_learns_to_live_with_them():
     before = coarse_network()
     after = qat.fine_tune(before, sign_network(), obs, 0.2)
     assert in_integers(after) > in_integers(before) + 0.1
+
+
+@needs_cc
+def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
+    network, obs = student("mlp:16,16"), observations("mlp:16,16", 300)
+    means = iter([1.0, 3.0, 2.0, 3.0])
+    monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
+    chosen = export._integers(network, obs, {"env": "any", "n_actions": 3})
+    expected_scales = [
+        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales for percentile in int8.PERCENTILES
+    ]
+    assert chosen.activation_scales == expected_scales[1]
+    assert expected_scales[1] not in (expected_scales[0], expected_scales[2])
 
 
 @needs_cc
