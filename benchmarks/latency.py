@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -108,7 +109,12 @@ def main() -> None:
         if options.sb3:
             from stable_baselines3 import A2C, DQN, PPO  # noqa: F401
 
-            model = {"DQN": DQN, "PPO": PPO}[load_teacher(options.sb3).meta["algorithm"]].load(options.sb3, device="cpu")
+            known: dict = {"lr_schedule": 0.0, "exploration_schedule": 0.0}
+            if obs.ndim == 2:  # old files hold spaces of gym, which is not needed to predict
+                env = gymnasium.make(config["env_id"])
+                known |= {"observation_space": env.observation_space, "action_space": env.action_space}
+            algorithm = {"DQN": DQN, "PPO": PPO}[load_teacher(options.sb3).meta["algorithm"]]
+            model = algorithm.load(options.sb3, device="cpu", custom_objects=known)
             rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
         teacher = load_teachers([TeacherFile.from_json(f) for f in config["teacher"]], config["env_id"])
         with torch.inference_mode():
