@@ -69,7 +69,7 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     out = Path(out) if out is not None else folder.path / "export" / target
     obs = recorded(stored.network, env_id, tell)
     card = _card(folder, stored, env_id, target)
-    result = keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card), tell)
+    result = keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card, tell), tell)
     return _tuned(folder, stored, out, obs, result, tell) if target == "int8" and _loses(result) else result
 
 
@@ -98,7 +98,7 @@ def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], resu
     network = qat.fine_tune(stored.network, teacher.action_values, seen, temperature, scaled_head=train["scale_head"])
     card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
     apart = out.with_name(out.name + ".tuned")
-    tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card), tell)
+    tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card, tell), tell)
     if _rank(tuned) <= _rank(result):
         shutil.rmtree(apart)
         return result
@@ -193,7 +193,7 @@ def write_c(folder: Path, source: c.Source) -> None:
         write_bytes(folder / name, text.encode())
 
 
-def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], card: dict[str, Any]) -> list[str]:
+def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], card: dict[str, Any], tell: Tell | None) -> list[str]:
     """Writes the policy's files; returns those that can be played."""
     comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
     about = {k: card[k] for k in ("env", "network", "student_sha256")} | {"verdict": card.get("student_verdict", "none")}
@@ -219,7 +219,7 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
             text = web.page(web.wasm(source, network.spec.activation), card["env"], card["network"], golden, actions)
             write_bytes(folder / "index.html", text.encode())
     else:
-        student = _integers(network, obs, card)
+        student = _integers(network, obs, card, tell)
         source = int8.write(student, comment)
         write_bytes(folder / "policy.onnx", onnx.write_int8(student, network.spec.obs_shape, about))
         files = ["policy.c", "policy.onnx"]
@@ -228,7 +228,7 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
     return files
 
 
-def _integers(network: Network, obs: NDArray[Any], card: dict[str, Any]) -> int8.Quantised:
+def _integers(network: Network, obs: NDArray[Any], card: dict[str, Any], tell: Tell | None = None) -> int8.Quantised:
     """The student in integers, its activations cut off where it plays best on the selection seeds."""
     how = Play(card["env"], epsilon=card.get("reference", {}).get("epsilon", 0.0), max_steps=20_000)
 
@@ -236,7 +236,8 @@ def _integers(network: Network, obs: NDArray[Any], card: dict[str, Any]) -> int8
         with tempfile.TemporaryDirectory() as scratch:
             write_c(Path(scratch), int8.write(student, "candidate"))
             policy = _actions(replayer(Path(scratch) / "policy.c", obs[0].size, card["n_actions"]), card["n_actions"])
-            return stats.mean(play(policy, how, seeds_from(SELECT_SEEDS, SELECTED_ON)).returns)
+            games = play(policy, how, seeds_from(SELECT_SEEDS, SELECTED_ON), tick=ticker(tell) if tell else None)
+            return stats.mean(games.returns)
 
     layers = steps(network, "integers")
     return max((int8.quantise(layers, obs, percentile=percentile) for percentile in int8.PERCENTILES), key=mean_return)

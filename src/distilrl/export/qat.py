@@ -47,7 +47,7 @@ def fine_tune(
     with torch.no_grad():
         labels = torch.cat([teacher(part) for part in torch.split(data, 512)]) / temperature
     best = labels.topk(2).values
-    matters = (best[:, 0] - best[:, 1]).sqrt()
+    matters = (best[:, 0] - best[:, 1]).clamp_min(1e-9).sqrt()  # drawn by value gap, as in training
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATE)
     for update in range(UPDATES):
