@@ -219,7 +219,7 @@ class Replay:
     def standardisation(self) -> tuple[Tensor, Tensor]:
         """Mean, and the scale that gives a standard deviation of 1, as `statistics`; a feature that hardly varies is not blown up."""
         mean, std = self.statistics()
-        return mean, 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))
+        return mean, scale_of(std)
 
     def teacher_values(self) -> Tensor:
         """All teacher values held, (labelled rows · N, A)."""
@@ -233,3 +233,8 @@ class Replay:
         if labelled:
             order = order[self._labelled[order]]
         return (order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)).flatten()
+
+
+def scale_of(std: Tensor) -> Tensor:
+    """What brings standard deviations to 1; a feature that hardly varies is not blown up."""
+    return 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))

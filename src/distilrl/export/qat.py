@@ -14,6 +14,7 @@ from distilrl.export.int8 import INPUT_LIMIT, quantise
 from distilrl.export.steps import steps
 from distilrl.losses import forward_kl
 from distilrl.networks import Network
+from distilrl.replay import scale_of
 
 UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
 
@@ -70,10 +71,9 @@ def _some(obs: NDArray[Any]) -> NDArray[Any]:
 
 def _standardise(student: Network, obs: NDArray[Any]) -> None:
     """Weights for standardised observations, which learn at a rate that suits them; the same function."""
-    own = _some(obs).astype(np.float32)
-    mean, std = (own.mean(), own.std()) if obs.ndim == 4 else (own.mean(0), own.std(0))
-    scale = 1 / np.maximum(std, 1e-3 * max(float(std.max()), 1e-6))
-    student.standardise(torch.as_tensor(mean).reshape(student.obs_mean.shape), torch.as_tensor(scale).reshape(student.obs_scale.shape))
+    own = torch.from_numpy(_some(obs)).float()
+    std, mean = torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0)
+    student.standardise(mean.reshape(student.obs_mean.shape), scale_of(std).reshape(student.obs_scale.shape))
     student.unfold()
 
 
