@@ -25,8 +25,8 @@ from torch import Tensor
 
 from distilrl import NetworkSpec, Teacher, evaluate, load_teacher, losses, make_config, recipe, stats, train
 from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from, weighted_agreement
-from distilrl.networks import scaled
 from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl.specs import scaled
 
 TASKS = {
     "CartPole-v1": ("cartpole-dqn-sb3.zip", ("mlp:16,16", "mlp:2"), 6_000, {"changed": "CartPole-long", "starts": "CartPole-starts"}),

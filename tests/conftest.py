@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distilrl.networks import Network, NetworkSpec, build
+from distilrl.networks import Network, build
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
 torch.set_num_threads(1)

@@ -83,7 +83,8 @@ def test_train_teacher_then_distil(tmp_path, capsys):
 
 def test_watch_writes_an_animation(tmp_path, capsys, teacher):
     pytest.importorskip("pygame")
-    from distilrl.networks import NetworkSpec, build
+    from distilrl.networks import build
+    from distilrl.specs import NetworkSpec
 
     save_network(tmp_path / "cartpole", build(NetworkSpec((4,), 2)), name="teacher")
     out = tmp_path / "run"

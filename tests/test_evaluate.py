@@ -9,8 +9,9 @@ from distilrl.collect import Behaviour
 from distilrl.envs import make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
 from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, play, seeds_from
-from distilrl.networks import NetworkSpec, build
+from distilrl.networks import build
 from distilrl.objective import Progress, Schedule
+from distilrl.specs import NetworkSpec
 
 
 def test_returns_of_the_known_answer():

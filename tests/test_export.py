@@ -26,7 +26,8 @@ from distilrl.export import c, export_policy, int8, qat, verify
 from distilrl.export import onnx as onnx_export
 from distilrl.export.replay import CFLAGS, replayer
 from distilrl.export.steps import steps
-from distilrl.networks import Network, NetworkSpec, build
+from distilrl.networks import Network, build
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import load_teacher
 
 PIXELS = (4, 84, 84)

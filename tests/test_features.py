@@ -7,8 +7,9 @@ from test_train import ACCEPTANCE, small
 from distilrl.checkpoints import load_network
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Projector, Taps, pair, points, start_from
-from distilrl.networks import NetworkSpec, build, build_shared, reuse_head, scaled
+from distilrl.networks import build, build_shared, reuse_head
 from distilrl.runs import RunFolder
+from distilrl.specs import NetworkSpec, scaled
 from distilrl.train import train
 
 PIXELS = (4, 84, 84)

@@ -13,7 +13,8 @@ from conftest import SIGN, TEACHERS, make_teacher, real_teacher, sign_network
 from torch import nn
 
 from distilrl.errors import FileError, SpecError, TeacherError
-from distilrl.networks import Network, NetworkSpec, build, count_macs
+from distilrl.networks import Network, build, count_macs
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 
 PIXELS = (4, 84, 84)

@@ -8,7 +8,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors"},
-    {"losses", "stats", "networks", "envs", "replay"},
+    {"losses", "stats", "specs", "envs", "replay"},
+    {"networks"},
     {"checkpoints", "features", "discriminator"},
     {"objective"},
     {"trees"},

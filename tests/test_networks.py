@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from distilrl.errors import SpecError
-from distilrl.networks import NetworkSpec, build
+from distilrl.networks import build
+from distilrl.specs import NetworkSpec
 
 PIXELS = (4, 84, 84)
 

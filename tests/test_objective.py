@@ -145,8 +145,9 @@ def test_schedules_that_mean_nothing_are_refused(wrong):
 
 def test_adversarial_states_stay_in_their_box_and_hurt():
     from distilrl import losses
-    from distilrl.networks import NetworkSpec, build
+    from distilrl.networks import build
     from distilrl.objective import adversarial_states
+    from distilrl.specs import NetworkSpec
 
     student = build(NetworkSpec((2,), 3, hidden=(16,)), torch.Generator().manual_seed(0))
     student.scale_head(10.0)

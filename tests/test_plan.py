@@ -14,9 +14,10 @@ from distilrl.distill import Job, evaluate_policy
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Comparison
 from distilrl.losses import forward_kl
-from distilrl.networks import Network, NetworkSpec, build
+from distilrl.networks import Network, build
 from distilrl.plan import Budget, plan
 from distilrl.population import Population, StackedMLP
+from distilrl.specs import NetworkSpec
 
 SPECS = [NetworkSpec((2,), 2, hidden=h) for h in ((), (3,), (8,), (4, 5), (2, 9))]
 PIXELS = [NetworkSpec((4, 84, 84), 6, convs=((c, 8, 4), (c, 4, 2)), hidden=(8,)) for c in (2, 3)]

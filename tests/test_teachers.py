@@ -14,7 +14,8 @@ from torch import nn
 from distilrl.checkpoints import load_network, save_network
 from distilrl.distill import describe_env
 from distilrl.errors import FileError, TeacherError
-from distilrl.networks import NetworkSpec, build
+from distilrl.networks import build
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import archive, load_teacher
 
 PIXELS = (4, 84, 84)

@@ -19,12 +19,13 @@ from distilrl.errors import (
 from distilrl.evaluate import Comparison
 from distilrl.export import export_policy, verify
 from distilrl.inspection import inspect, inspect_play
-from distilrl.networks import Network, NetworkSpec, build
+from distilrl.networks import Network, build
 from distilrl.objective import Schedule, Term
 from distilrl.plan import Budget, plan
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
 from distilrl.series import distill_chain, distill_seeds, reptile
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.train import Trained, train
 from distilrl.viper import TreeConfig, distill_tree

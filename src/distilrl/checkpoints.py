@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from distilrl.errors import FileError
-from distilrl.networks import Network, NetworkSpec
+from distilrl.networks import Network
+from distilrl.specs import NetworkSpec
 
 FORMAT = "distilrl-network"
 MAX_SPEC_BYTES = 1_000_000

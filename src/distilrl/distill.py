@@ -29,9 +29,9 @@ from distilrl.evaluate import (
     size,
     ticker,
 )  # fmt: skip
-from distilrl.networks import NetworkSpec
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder, write_metrics
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, silent, train
 

@@ -12,9 +12,10 @@ from distilrl import discriminator, losses
 from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
-from distilrl.networks import Network, NetworkSpec, ReusedHead, build_shared, reuse_head
+from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import TD_LOSSES, Beside, Outputs, Progress, Term, active, forward, judge, term_loss
 from distilrl.replay import Batch
+from distilrl.specs import NetworkSpec
 
 
 class Part(NamedTuple):

@@ -1,178 +1,20 @@
-"""Networks as data: a frozen, JSON-able `NetworkSpec`, and `build(spec)` that makes the module.
+"""Networks from their specs: `build(spec)` makes the module.
 
 Every network takes raw observations (bytes for pixels, floats for vectors): whatever scaling or standardisation
 it was trained with lives in its first layer, so that the file that ships needs no preprocessing.
 """
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.errors import SpecError
-
-NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """Shape of a network from observations to action values."""
-
-    obs_shape: tuple[int, ...]
-    """Shape of one observation: (D,) for vectors, (C, H, W) for pixels."""
-    n_actions: int
-    """Number of discrete actions A."""
-    convs: tuple[tuple[int, int, int], ...] = ()
-    """Convolutions as (channels, kernel, stride), no padding; empty for an MLP."""
-    blocks: tuple[int, ...] = ()
-    """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution, max-pooling of
-    stride 2 and two residual blocks; instead of ``convs``."""
-    hidden: tuple[int, ...] = ()
-    """Widths of the dense layers before the head; empty for a linear head."""
-    activation: str = "relu"
-    """Name of the activation: relu, tanh or elu."""
-    dueling: bool = False
-    """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it ships."""
-
-    def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        if min((self.n_actions, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
-            raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
-        if self.convs and self.blocks:
-            raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
-        if (self.convs or self.blocks) and len(self.obs_shape) != 3:
-            raise SpecError(
-                f"A convolutional network needs (C, H, W) observations, but these have shape {self.obs_shape}: "
-                "use an mlp spec such as mlp:64,64."
-            )
-        self.conv_shapes()
-
-    @property
-    def features(self) -> int:
-        """Number of inputs of the first dense layer."""
-        shapes = self.conv_shapes()
-        return math.prod(shapes[-1] if shapes else self.obs_shape)
-
-    def conv_shapes(self) -> list[tuple[int, int, int]]:
-        """Shape (C, H, W) after each convolution, or after each stage of a residual network."""
-        shapes: list[tuple[int, int, int]] = []
-        if not self.convs and not self.blocks:
-            return shapes
-        _, height, width = self.obs_shape
-        for channels in self.blocks:
-            height, width = (height + 1) // 2, (width + 1) // 2
-            shapes.append((channels, height, width))
-        for channels, kernel, stride in self.convs:
-            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-            if height < 1 or width < 1:
-                raise SpecError(
-                    f"The {len(shapes) + 1}. convolution (kernel {kernel}, stride {stride}) of {self.describe()} "
-                    f"does not fit its input: use fewer layers or smaller kernels for observations of {self.obs_shape}."
-                )
-            shapes.append((channels, height, width))
-        return shapes
-
-    def describe(self) -> str:
-        """The spec in the words of the command line, for example ``cnn:16,16,16:64``."""
-        dense = ",".join(map(str, self.hidden))
-        if self.blocks:
-            return f"resnet:{','.join(map(str, self.blocks))}:{dense}"
-        if not self.convs:
-            return f"mlp:{dense}"
-        nature = [c[1:] for c in self.convs] == list(NATURE_KERNELS[: len(self.convs)])
-        convs = ",".join(str(c) if nature else f"{c}k{k}s{s}" for c, k, s in self.convs)
-        return f"cnn:{convs}:{dense}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "NetworkSpec":
-        """Reads `to_json`'s data; unknown or missing keys are refused."""
-        try:
-            return cls(
-                obs_shape=tuple(int(n) for n in data["obs_shape"]),
-                n_actions=int(data["n_actions"]),
-                convs=tuple((int(c), int(k), int(s)) for c, k, s in data.get("convs", ())),
-                blocks=tuple(int(n) for n in data.get("blocks", ())),
-                hidden=tuple(int(n) for n in data.get("hidden", ())),
-                activation=str(data.get("activation", "relu")),
-                dueling=bool(data.get("dueling", False)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and n_actions.") from None
-
-    @classmethod
-    def parse(cls, text: str, obs_shape: tuple[int, ...], n_actions: int) -> "NetworkSpec":
-        """Reads a student spec of the command line.
-
-        ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
-        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``.
-
-        Raises:
-            SpecError: the text is none of these, or does not fit the observations.
-        """
-        mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
-        if mlp and len(obs_shape) == 1:
-            return cls(obs_shape, n_actions, hidden=_integers(mlp[1]))
-        if mlp:
-            raise SpecError(f"'{text}' is for vectors, but observations have shape {obs_shape}: use e.g. cnn:16,16,16:64.")
-        resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
-        if resnet:
-            return cls(obs_shape, n_actions, blocks=_integers(resnet[1]), hidden=_integers(resnet[2]))
-        cnn = re.fullmatch(r"cnn:(\d+(?:k\d+s\d+)?(?:,\d+(?:k\d+s\d+)?)*):(\d+(?:,\d+)*)?", text)
-        if not cnn:
-            raise SpecError(
-                f"'{text}' is no student spec: write mlp:64,64 (or mlp: for a linear student) for vectors, "
-                "cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32 or resnet:16,32,32:256 for pixels."
-            )
-        layers = cnn[1].split(",")
-        if len(layers) > len(NATURE_KERNELS) and any("k" not in layer for layer in layers[len(NATURE_KERNELS) :]):
-            raise SpecError(f"'{text}' has more than three convolutions: write kernels and strides out, e.g. 8k3s1.")
-        convs = []
-        for index, layer in enumerate(layers):
-            numbers = [int(n) for n in re.findall(r"\d+", layer)]
-            convs.append((numbers[0], *(numbers[1:] if len(numbers) == 3 else NATURE_KERNELS[index])))
-        return cls(obs_shape, n_actions, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]))
-
-    @property
-    def params(self) -> int:
-        """Number of parameters."""
-        return sum(fan_in * out + out for fan_in, out, _ in self._layers())
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one forward pass of one observation, biases not counted."""
-        return sum(fan_in * out * positions for fan_in, out, positions in self._layers())
-
-    def _layers(self) -> list[tuple[int, int, int]]:
-        """(fan in, outputs, positions) of each layer."""
-        layers = []
-        channels = self.obs_shape[0]
-        for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=bool(self.convs)):
-            layers.append((channels * kernel * kernel, out, height * width))
-            channels = out
-        before = self.obs_shape[1:]
-        for out, (_, height, width) in zip(self.blocks, self.conv_shapes(), strict=bool(self.blocks)):
-            layers += [(channels * 9, out, math.prod(before)), *[(out * 9, out, height * width)] * 4]
-            channels, before = out, (height, width)
-        features = self.features
-        for out in (*self.hidden, self.n_actions + self.dueling):
-            layers.append((features, out, 1))
-            features = out
-        return layers
-
-
-def _integers(text: str | None) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split(",")) if text else ()
+from distilrl.specs import ACTIVATIONS, NetworkSpec
 
 
 class ResidualBlock(nn.Module):
@@ -376,39 +218,6 @@ def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None
         for index in range(0 if alike else first._first_index + 1, len(first.layers) - 1):
             other.layers[index] = first.layers[index]
     return networks
-
-
-def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec:
-    """The network whose widths lie between two of one build, in geometric steps: ``wide`` at a share of 0, ``narrow`` at 1.
-
-    Raises:
-        SpecError: they differ in more than their widths, or ``wide`` is narrower somewhere.
-    """
-    layers = [[c for c, _, _ in spec.convs] + list(spec.blocks) + list(spec.hidden) for spec in (wide, narrow)]
-    shapes = [(len(spec.convs), len(spec.blocks), len(spec.hidden), [c[1:] for c in spec.convs]) for spec in (wide, narrow)]
-    if shapes[0] != shapes[1] or any(big < small for big, small in zip(*layers, strict=True)):
-        raise SpecError(f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones.")
-    widths = [round(small * (big / small) ** (1 - share)) for big, small in zip(*layers, strict=True)]
-    convs = tuple((width, k, s) for width, (_, k, s) in zip(widths, narrow.convs, strict=False))
-    dense = tuple(widths[len(widths) - len(narrow.hidden) :])
-    return replace(narrow, convs=convs, blocks=tuple(widths[: len(narrow.blocks)]), hidden=dense)
-
-
-def scaled(spec: NetworkSpec, params: int) -> NetworkSpec:
-    """The network of the same build whose widths are multiplied so that it has about this many parameters."""
-
-    def times(factor: float) -> NetworkSpec:
-        convs = tuple((max(1, round(c * factor)), k, s) for c, k, s in spec.convs)
-        blocks, hidden = (tuple(max(1, round(n * factor)) for n in widths) for widths in (spec.blocks, spec.hidden))
-        return replace(spec, convs=convs, blocks=blocks, hidden=hidden)
-
-    low, high = 0.0, 1.0
-    while times(high).params < params and high < 1e4:
-        high *= 2
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if times(middle).params < params else (low, middle)
-    return min((times(low), times(high)), key=lambda candidate: abs(candidate.params - params))
 
 
 def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:

@@ -16,11 +16,12 @@ from distilrl.distill import Job, load_one, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env, make_vec_env
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Play, Tell, latency_us, play, seeds_from, size
-from distilrl.networks import Network, NetworkSpec, scaled
+from distilrl.networks import Network
 from distilrl.objective import find_temperature
 from distilrl.population import Population
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder, write_metrics
+from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher
 from distilrl.train import Trained, silent
 

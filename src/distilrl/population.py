@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from distilrl import losses
 from distilrl.learner import move_average, set_learning_rate
-from distilrl.networks import Network, NetworkSpec, build
+from distilrl.networks import Network, build
+from distilrl.specs import NetworkSpec
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
 

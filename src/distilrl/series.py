@@ -15,8 +15,9 @@ from distilrl.distill import Job, distill, load_one
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Tell
-from distilrl.networks import Network, NetworkSpec, build, scaled
+from distilrl.networks import Network, build
 from distilrl.runs import RunFolder
+from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.train import train
 

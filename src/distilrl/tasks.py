@@ -18,9 +18,10 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, Tick, play, seeds_from, weighted_agreement
 from distilrl.features import start_from
 from distilrl.learner import Learner
-from distilrl.networks import Network, NetworkSpec, between
+from distilrl.networks import Network
 from distilrl.objective import Progress, entropy_share, find_temperature, settle
 from distilrl.replay import Replay, ReplaySpec
+from distilrl.specs import NetworkSpec, between
 from distilrl.teachers import Teacher
 
 PRUNE_AT = (0.2, 0.35, 0.5)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from distilrl.checkpoints import load_weights
 from distilrl.errors import FileError
-from distilrl.networks import ACTIVATIONS, NATURE_KERNELS, Network, NetworkSpec
+from distilrl.networks import Network
+from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
 
 ATARI_SIZE = 84
 

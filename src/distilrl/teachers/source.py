@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from distilrl.errors import SpecError
-from distilrl.networks import ACTIVATIONS
+from distilrl.specs import ACTIVATIONS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from distilrl.checkpoints import digest, read_tensors
 from distilrl.errors import FileError
-from distilrl.networks import NATURE_KERNELS, NetworkSpec
+from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers.archive import MAX_BYTES, checked, read_state_dict
 from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, layer
 from distilrl.teachers.source import TeacherFile
