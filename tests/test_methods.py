@@ -20,11 +20,12 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import Comparison, Play, play
-from distilrl.networks import Network, NetworkSpec
+from distilrl.networks import Network
 from distilrl.objective import Progress, Schedule, Term
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile, ensemble
 from distilrl.train import train
 
@@ -129,10 +130,11 @@ def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
     assert "distilrl-WideSignEnv-v0/report.html" in page
 
 
-def test_several_tasks_resume_to_the_same_bytes(tmp_path):
-    config = two_tasks(tmp_path)
+@pytest.mark.parametrize("mix", ["one", "all"])
+def test_several_tasks_resume_to_the_same_bytes(tmp_path, mix):
+    config = two_tasks(tmp_path, mix=mix)
     teachers = [make_teacher(sign_network()), make_teacher(wide_network())]
-    known = {"acceptance": [ACCEPTANCE, ACCEPTANCE]}
+    known = {"acceptance": [ACCEPTANCE, ACCEPTANCE | {"return_mean": 20 * ACCEPTANCE["return_mean"]}]}  # the second stays behind
     train(config, teachers, folder=RunFolder(tmp_path / "whole"), **known)
 
     def kill(event, numbers):
@@ -145,6 +147,10 @@ def test_several_tasks_resume_to_the_same_bytes(tmp_path):
     for env_id in (SIGN, WIDE):
         one, two = (RunFolder(tmp_path / name).of_task(env_id).student / "student.safetensors" for name in ("whole", "cut"))
         assert one.read_bytes() == two.read_bytes()
+    tensors, _ = RunFolder(tmp_path / "cut").load_state()
+    steps = [len(tensors[f"task.{number}.actions"]) for number in range(2)]
+    assert sum(steps) * config.n_envs == config.env_steps
+    assert steps[1] > 1.5 * steps[0] if mix == "one" else steps[0] == steps[1], "a task that is behind gets more of the steps"
 
 
 def test_tasks_on_the_command_line(tmp_path, capsys):

@@ -37,7 +37,7 @@ class TrainConfig:
     more_tasks: tuple[TaskFile, ...] = ()
     """Tasks beside the first: one student body with a head for each, and an input layer for each kind of observation."""
     mix: Literal["one", "all"] = "one"
-    """With several tasks, an update is of one of them (the lower its score, the more often) or of all."""
+    """With several tasks, each step and each update is of one of them, drawn the more often the lower its score; or of all."""
     seed: int = 0
     """Seed of every random draw of training."""
     terms: tuple[Term, ...] = (Term("forward_kl"),)

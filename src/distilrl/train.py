@@ -200,14 +200,17 @@ class _Run:
         return self.env_steps / self.config.env_steps
 
     def collect(self) -> list[Task]:
-        """One vector step of each task; returns those in which there is something to learn, none while recorded steps are played again."""
+        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first."""
+        for task in self.tasks:
+            while len(task.actions) < len(task.recorded):
+                task.collect(task.progress(self.fraction))
+                self.tell("replay", {"done": self.env_steps, "total": sum(task.recorded.size for task in self.tasks)})
+                self._clock = time.perf_counter()
         fraction = self.fraction
-        steps = [(task, task.collect(task.progress(fraction))) for task in self.tasks]
-        while steps[0][1].replayed:
-            self.tell("replay", {"done": self.env_steps, "total": sum(task.recorded.size for task in self.tasks)})
-            self._clock = time.perf_counter()
-            steps = [(task, task.collect(task.progress(self.fraction))) for task in self.tasks]
-        return [task for task, step in steps if step.labelled]
+        balanced = self.config.mix == "one" and self.learner.updates > 0
+        for task in self._turns(self.tasks, len(self.tasks)) if balanced else self.tasks:
+            task.collect(task.progress(fraction))
+        return [task for task in self.tasks if task.labelled[-1]]
 
     def learn(self, tasks: list[Task]) -> None:
         """The updates that belong to one vector step."""
@@ -217,7 +220,7 @@ class _Run:
                 task.look_at_first_states()
         count = config.updates * config.batch_size
         drawn = {task.number: torch.split(task.replay.draw(count, self.generator), config.batch_size) for task in tasks}
-        turns = self._turns(tasks)
+        turns = self._turns(tasks, config.updates)
         for number in range(config.updates):
             chosen = tasks if config.mix == "all" else [turns[number]]
             parts = [self._part(task, drawn[task.number][number], 1 / len(chosen)) for task in chosen]
@@ -238,12 +241,12 @@ class _Run:
             batch = batch._replace(obs=batch.obs + noise.to(batch.obs.device))
         return Part(task.number, batch, task.progress(self.fraction), share)
 
-    def _turns(self, tasks: list[Task]) -> list[Task]:
-        """Which task each update is of: the lower its score, the more often (a task at its teacher's score still a fifth as often)."""
+    def _turns(self, tasks: list[Task], count: int) -> list[Task]:
+        """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a fifth as often)."""
         if len(tasks) == 1:
-            return tasks * self.config.updates
+            return tasks * count
         need = torch.tensor([max(1 - task.measured["score"], 0.2) for task in tasks])
-        return [tasks[int(i)] for i in torch.multinomial(need, self.config.updates, replacement=True, generator=self.generator)]
+        return [tasks[int(i)] for i in torch.multinomial(need, count, replacement=True, generator=self.generator)]
 
     def numbers(self) -> dict[str, Any]:
         """What a progress bar shows."""
