@@ -59,6 +59,23 @@ def test_from_teacher_to_report(teacher, tmp_path, capsys):
     assert main(["report", str(out)]) == 0
 
 
+def test_one_policy_against_another(teacher, tmp_path, capsys):
+    weak = sign_network()
+    weak.layers[-1].bias.data.add_(torch.tensor([0.0, 0.5]) * weak.layers[-1].weight.abs().sum())  # prefers an action
+    save_network(tmp_path / "weak", weak, name="weak")
+    base = ["evaluate", "--env", SIGN, "--episodes", "50", "--threads", "1"]
+    assert main([*base, teacher, "--against", str(tmp_path / "weak"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"]["result"] == "pass"
+    assert found["policy"]["return_mean"] == 10.0 > found["against"]["return_mean"] > found["random"]["return_mean"]
+    assert found["verdict"]["difference"] == pytest.approx(10.0 - found["against"]["return_mean"])
+    assert main([*base, str(tmp_path / "weak"), "--against", teacher]) == 1
+    printed = capsys.readouterr()
+    assert "verdict: fail (policy - against -" in " ".join(printed.err.split())
+    assert [line.split(":")[0] for line in printed.out.splitlines()] == [str(tmp_path / "weak"), teacher]
+    assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin", "2"]) == 0
+
+
 def test_several_seeds(teacher, tmp_path, capsys):
     assert distill(teacher, tmp_path / "run", "--seeds", "2") == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -127,6 +144,8 @@ def errors(tmp_path, teacher):
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
         "evaluate elsewhere": (["evaluate", teacher, "--env", "CartPole-v1"], "observations of shape"),
         "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 1"),
+        "one episode against": (["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"], "at least 2 episodes"),
+        "against nothing": (["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")], "does not exist"),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
         "margin": ([*base, "--margin", "0"], "margin must be above 0"),
     }

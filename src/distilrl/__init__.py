@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 from distilrl.checkpoints import load_network, save_network
 from distilrl.collect import Behaviour
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill, evaluate_policy, make_config, train_teacher
+from distilrl.distill import Job, distill, evaluate_against, evaluate_policy, make_config, train_teacher
 from distilrl.envs import make_vec_env
 from distilrl.errors import (
     DistilError,
@@ -35,7 +35,7 @@ __all__ = [
     "NetworkSpec", "ResumeError", "Schedule", "SpecError", "TaskFile",
     "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
     "__version__", "build", "distill", "distill_chain", "distill_seeds", "distill_tree",
-    "ensemble", "evaluate_policy", "export_policy", "inspect",
+    "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect",
     "inspect_play", "load_network", "load_teacher", "make_config",
     "make_vec_env", "plan", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import (
+    ACCEPT_SEEDS,
     VERDICT_SEEDS,
     Comparison,
     Play,
@@ -314,3 +315,37 @@ def evaluate_policy(
     games = play(values, how, seeds_from(VERDICT_SEEDS, episodes), tick=ticker(tell) if tell else None)
     params = policy.params if isinstance(policy, Teacher) else policy.spec.params
     return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": params}
+
+
+def evaluate_against(
+    policy: Teacher,
+    other: Teacher,
+    env_id: str,
+    *,
+    episodes: int = 100,
+    margin: float = 0.05,
+    epsilon: float = 0.0,
+    sticky: float | None = None,
+    threads: int = 2,
+    tell: Tell | None = None,
+) -> dict[str, Any]:
+    """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one look.
+
+    Returns:
+        ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either, and ``verdict``.
+    """
+    info = describe_env(env_id)
+    for one in (policy, other):
+        one.check_fits(info)
+    tick = ticker(tell) if tell else None
+    how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
+    random = stats.mean(play(other.action_values, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
+    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
+    parts = compare(other, policy.action_values, how, comparison, random, tick=tick)
+    return {
+        "policy": parts["student"] | {"params": policy.params},
+        "against": parts["teacher"] | {"params": other.params},
+        "random": {"return_mean": random},
+        "agreement": parts["agreement"],
+        "verdict": parts["verdict"],
+    }

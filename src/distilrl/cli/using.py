@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
 from distilrl.cli.files import FileOptions
-from distilrl.distill import evaluate_policy
+from distilrl.distill import evaluate_against, evaluate_policy
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
@@ -51,12 +51,16 @@ class Inspect(FileOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(FileOptions):
-    """Play greedy full episodes and print the return with its interval."""
+    """Play greedy full episodes and print the return with its interval; with --against, a verdict."""
 
     policy: Positional[str]
     """Any teacher file or folder, or a run folder."""
     env: str
     """Environment."""
+    against: str | None = None
+    """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return."""
+    margin: float = 0.05
+    """With --against: largest acceptable loss, as a share of (the other's return - random)."""
     episodes: int = 100
     """Full episodes."""
     epsilon: float = 0.0
@@ -68,22 +72,35 @@ class Evaluate(FileOptions):
     json: bool = False
     """Print one JSON object on standard output, and everything else on standard error."""
 
-    def run(self) -> None:
-        """Evaluates."""
+    def run(self) -> int:
+        """Evaluates; 1 where the policy fails a verdict."""
         torch.set_num_threads(self.threads)
         policy = load_teacher(self.file(self.policy))
+        how: dict[str, Any] = {"episodes": self.episodes, "epsilon": self.epsilon, "sticky": self.sticky, "threads": self.threads}
         with Display() as tell:
-            result = evaluate_policy(
-                policy, self.env, episodes=self.episodes, epsilon=self.epsilon, sticky=self.sticky, threads=self.threads, tell=tell
-            )
+            if self.against is None:
+                result = evaluate_policy(policy, self.env, **how, tell=tell)
+            else:
+                result = evaluate_against(policy, load_teacher(self.against), self.env, **how, margin=self.margin, tell=tell)
         if self.json:
             print(json.dumps(result))
-            return
-        low, high = result["return_ci95"]
-        print(
-            f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
-            f"({result['distinct_episodes']} distinct)" + (f", {result['params']:,} parameters" if result["params"] else "")
-        )
+        elif self.against is None:
+            print(_returned(result))
+        else:
+            print(f"{self.policy}: {_returned(result['policy'])}")
+            print(f"{self.against}: {_returned(result['against'])}")
+            print_verdict(result["verdict"], "policy - against")
+        return 1 if self.against is not None and result["verdict"]["result"] == "fail" else 0
+
+
+def _returned(result: dict[str, Any]) -> str:
+    """A return with its interval, in words."""
+    low, high = result["return_ci95"]
+    size = f", {result['params']:,} parameters" if result["params"] else ""
+    return (
+        f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
+        f"({result['distinct_episodes']} distinct){size}"
+    )
 
 
 def _played(result: dict[str, Any]) -> str:
