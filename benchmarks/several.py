@@ -49,6 +49,15 @@ ATARI = {
         "learning_rate": 2e-3,
     },
     "atari-balanced": {"student": "cnn:16,16,16:64", "env_steps": 2_400_000, "check_every": 240_000, "learning_rate": 3e-3, **BREAKOUT},
+    "atari-convolutions": {
+        "student": "cnn:16,16,16:64",
+        "env_steps": 2_000_000,
+        "check_every": 250_000,
+        "learning_rate": 3e-3,
+        "share": "convolutions",
+        **BREAKOUT,
+        "check_episodes": 24,
+    },
     "atari-wide-balanced": {
         "student": "cnn:32,32,32:128",
         "env_steps": 2_000_000,

@@ -151,6 +151,12 @@ def test_shared_networks_share_their_body():
     assert same[0].layers[0] is same[1].layers[0]
     with pytest.raises(SpecError, match="share a body"):
         build_shared([specs[0], same[0].spec])
+    shapes = [NetworkSpec(PIXELS, actions, convs=((4, 8, 4), (4, 4, 2)), hidden=(8,)) for actions in (6, 4)]
+    for share, common in (("body", [0, 1, 2, 3, 4, 5, 6]), ("convolutions", [0, 1, 2, 3])):
+        one, two = build_shared(shapes, share=share)
+        assert [index for index, pair in enumerate(zip(one.layers, two.layers, strict=True)) if pair[0] is pair[1]] == common
+    with pytest.raises(SpecError, match="no convolutions"):
+        build_shared(specs, share="convolutions")
 
 
 def test_scaled_hits_the_size_asked_for():

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors"},
-    {"losses", "stats", "specs", "envs", "replay"},
+    {"losses", "plain", "stats", "specs", "envs", "replay"},
     {"networks"},
     {"checkpoints", "features", "discriminator"},
     {"objective"},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,6 +258,36 @@ def test_config_survives_json_and_refuses_unknown_keys():
         assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(SpecError, match="learing_rate"):
         TrainConfig.from_json(small().to_json() | {"learing_rate": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mix": "al"}, "'mix' must be one of one, all"),
+        ({"standardise": None}, "'standardise' must be one of"),
+        ({"device": "tpu"}, "'device' must be one of cpu, cuda"),
+        ({"behaviour": {"name": "nobody"}}, "'name' must be one of teacher, student, mixed"),
+        ({"behaviour": {"beta": 3}}, "'beta' must be an object"),
+        ({"env_steps": "9"}, "'env_steps' must be a whole number, got '9'"),
+        ({"env_steps": 1e6}, "'env_steps' must be a whole number"),
+        ({"n_envs": True}, "'n_envs' must be a whole number"),
+        ({"learning_rate": None}, "'learning_rate' must be a number, got None"),
+        ({"for_learning": "no"}, "'for_learning' must be true or false"),
+        ({"terms": 5}, "'terms' must be a list"),
+        ({"terms": [{"weight": {"begin": 1.0}}]}, "'terms' lacks 'loss'"),
+        ({"terms": [{"loss": "forward_kl", "weight": {"begin": "a"}}]}, "'begin' must be a number"),
+        ({"more_tasks": [{"env": "CartPole-v1"}]}, "Unknown key 'env' in 'more_tasks'"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_means_nothing_is_refused(change, message):
+    with pytest.raises(SpecError, match=re.escape(message)):
+        TrainConfig.from_json(small().to_json() | change)
+
+
+def test_what_python_gives_is_checked_too():
+    with pytest.raises(SpecError, match="'share' must be one of body, convolutions"):
+        small(share="head")
 
 
 @pytest.mark.parametrize(

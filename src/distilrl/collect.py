@@ -12,6 +12,7 @@ from torch import Tensor
 from distilrl.envs import Step, VecEnv
 from distilrl.errors import SpecError
 from distilrl.objective import Progress, Schedule
+from distilrl.plain import check_choices
 from distilrl.replay import Replay
 
 BehaviourName = Literal["teacher", "student", "mixed"]
@@ -39,6 +40,7 @@ class Behaviour:
     need long pushes to see a reward at all, others end at once under them. None: taken once."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.zeta is not None and not self.zeta > 1:
             raise SpecError(f"The exponent 'zeta' must be above 1, got {self.zeta}.")
 

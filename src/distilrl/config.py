@@ -1,12 +1,14 @@
 """All that decides a run, as one frozen dataclass; ``config.json`` in a run folder is this."""
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
 from distilrl.features import Start
-from distilrl.objective import TD_LOSSES, Schedule, Term
+from distilrl.networks import Share
+from distilrl.objective import TD_LOSSES, Term
+from distilrl.plain import check_choices, from_plain
 from distilrl.teachers import TeacherFile
 
 
@@ -37,7 +39,9 @@ class TrainConfig:
     more_tasks: tuple[TaskFile, ...] = ()
     """Tasks beside the first: one student body with a head for each, and an input layer for each kind of observation."""
     mix: Literal["one", "all"] = "one"
-    """With several tasks, each step and each update is of one of them, drawn the more often the lower its score; or of all."""
+    """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores; or of all."""
+    share: Share = "body"
+    """What several tasks share: all but first layer and head, or of a convolutional network the convolutions alone."""
     seed: int = 0
     """Seed of every random draw of training."""
     terms: tuple[Term, ...] = (Term("forward_kl"),)
@@ -113,10 +117,11 @@ class TrainConfig:
     """Without a teacher: the return at which to stop."""
     threads: int = 2
     """Threads of the networks and of the emulators."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks and the replay live: cpu or cuda."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("env_steps", "n_envs", "updates", "batch_size", "check_every", "check_episodes", "patience", "threads"):
             if getattr(self, name) < 1:
                 raise SpecError(f"'{name}' must be at least 1, got {getattr(self, name)}.")
@@ -132,7 +137,6 @@ class TrainConfig:
             raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'gap_exponent' of 0.")
         if not 0 < self.entropy_share < 1:
             raise SpecError(f"'entropy_share' must lie in (0, 1), got {self.entropy_share}.")
-
         if len({env_id for env_id, _ in self.tasks}) < len(self.tasks):
             raise SpecError("Each task of a run needs an environment of its own: several teachers of one environment are an ensemble.")
         if self.prune_from is not None and (self.more_tasks or self.reused_head or self.dueling or self.start != "new"):
@@ -165,28 +169,7 @@ class TrainConfig:
         """Reads `to_json`'s data.
 
         Raises:
-            SpecError: a key is unknown or its value means nothing.
+            SpecError: a key is unknown, or a value has another type or means nothing.
         """
-        data = dict(data)
-        terms = tuple(_read(Term, item, "terms", weight=Schedule, sharpness=Schedule) for item in data.pop("terms", ()))
-        behaviour = dict(data.pop("behaviour", {}))
-        if "labels" in behaviour:
-            behaviour["labels"] = tuple(Schedule(**item) for item in behaviour["labels"])
-        rest: dict[str, Any] = {"terms": terms, "behaviour": _read(Behaviour, behaviour, "behaviour", beta=Schedule, epsilon=Schedule)}
-        rest["teacher"] = _files(data.pop("teacher", ()))
-        rest["more_tasks"] = tuple(TaskFile(item["env_id"], _files(item["teacher"])) for item in data.pop("more_tasks", ()))
-        rest |= {name: tuple(data.pop(name)) for name in ("hidden_features", "obs_noise") if name in data}
-        config: TrainConfig = _read(cls, data | rest, "the configuration")
+        config: TrainConfig = from_plain(cls, data, "train")
         return config
-
-
-def _files(items: Any) -> tuple[TeacherFile, ...]:
-    return tuple(TeacherFile.from_json(item) for item in items)
-
-
-def _read(kind: type[Any], data: dict[str, Any], where: str, **nested: type[Any]) -> Any:
-    unknown = set(data) - {f.name for f in fields(kind)}
-    if unknown:
-        raise SpecError(f"Unknown key '{sorted(unknown)[0]}' in {where}: remove it or correct its spelling.")
-    values = {k: nested[k](**v) if k in nested else v for k, v in data.items()}
-    return kind(**values)

@@ -30,6 +30,7 @@ from distilrl.evaluate import (
     size,
     ticker,
 )  # fmt: skip
+from distilrl.plain import from_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.specs import NetworkSpec
@@ -56,12 +57,13 @@ class Job:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
-        """Reads `to_json`'s data; an unknown key is refused."""
-        try:
-            rest = {k: v for k, v in data.items() if k not in ("train", "comparison")}
-            return cls(TrainConfig.from_json(data["train"]), Comparison(**data["comparison"]), **rest)
-        except (KeyError, TypeError) as error:
-            raise SpecError(f"The configuration is damaged or of another version ({error}): start a new run.") from None
+        """Reads `to_json`'s data.
+
+        Raises:
+            SpecError: a key is unknown or missing, or a value has another type or means nothing.
+        """
+        job: Job = from_plain(cls, data, "config.json")
+        return job
 
 
 def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (), **changes: Any) -> TrainConfig:

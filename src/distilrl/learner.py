@@ -12,7 +12,7 @@ from distilrl import discriminator, losses
 from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
-from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
+from distilrl.networks import Network, ReusedHead, Share, build_shared, reuse_head
 from distilrl.objective import TD_LOSSES, Beside, Outputs, Progress, Term, active, forward, judge, term_loss
 from distilrl.replay import Batch
 from distilrl.specs import NetworkSpec
@@ -58,6 +58,7 @@ class Learner:
         generator: torch.Generator,
         teachers: Sequence[nn.Module | None] = (None,),
         reused_head: bool = False,
+        share: Share = "body",
     ) -> None:
         """Builds the networks.
 
@@ -70,9 +71,10 @@ class Learner:
             generator: source of the initial weights.
             teachers: networks on ``device``, one per task, whose features and heads are used where the terms ask for them.
             reused_head: the students end in their teachers' heads.
+            share: what the students have in common.
         """
         self.terms, self.learning_rate, self.decay = terms, learning_rate, average
-        students = build_shared(specs, generator)
+        students = build_shared(specs, generator, share)
         for student, teacher in zip(students, teachers, strict=True):
             if reused_head and teacher is not None:
                 reuse_head(student, teacher, generator)

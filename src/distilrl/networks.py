@@ -7,7 +7,7 @@ it was trained with lives in its first layer, so that the file that ships needs 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from distilrl.errors import SpecError
 from distilrl.specs import ACTIVATIONS, NetworkSpec
+
+Share = Literal["body", "convolutions"]
+"""What the networks of several tasks have in common."""
 
 
 class ResidualBlock(nn.Module):
@@ -202,20 +205,25 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
     draw_weights(head.projection, generator)
 
 
-def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None) -> list[Network]:
+def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body") -> list[Network]:
     """One network per task with one body: what follows the first layer is shared, and the first layer too where the observations have
-    one shape; each has its own head.
+    one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are shared (Rusu et al. 2016).
 
     Raises:
-        SpecError: some tasks have pixels and some vectors.
+        SpecError: some tasks have pixels and some vectors, or there are no convolutions.
     """
     if len({len(spec.obs_shape) for spec in specs}) > 1:
         raise SpecError("Tasks with pixels and tasks with vectors cannot share a body: distil them apart.")
     networks = [build(spec, generator) for spec in specs]
     first = networks[0]
+    end = len(first.layers) - 1
+    if share == "convolutions":
+        if not first.spec.conv_shapes():
+            raise SpecError("Networks of vectors have no convolutions to share: leave 'share' at \"body\".")
+        end = next(index for index, layer in enumerate(first.layers) if isinstance(layer, nn.Flatten))
     for other in networks[1:]:
         alike = other.spec.obs_shape == first.spec.obs_shape
-        for index in range(0 if alike else first._first_index + 1, len(first.layers) - 1):
+        for index in range(0 if alike else first._first_index + 1, end):
             other.layers[index] = first.layers[index]
     return networks
 

@@ -174,6 +174,7 @@ class _Run:
             generator=self.generator,
             teachers=[task.teacher.network if task.teacher is not None else None for task in self.tasks],
             reused_head=config.reused_head,
+            share=config.share,
         )
         for task in self.tasks:
             task.attach(learner)
@@ -242,11 +243,19 @@ class _Run:
         return Part(task.number, batch, task.progress(self.fraction), share)
 
     def _turns(self, tasks: list[Task], count: int) -> list[Task]:
-        """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a fifth as often)."""
+        """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a fifth as often).
+
+        The score is the mean of the last three checks: the best one of many is luck.
+        """
         if len(tasks) == 1:
             return tasks * count
-        need = torch.tensor([max(1 - task.measured["score"], 0.2) for task in tasks])
+        need = torch.tensor([min(max(1 - stats.mean(scores or [0.0]), 0.2), 1.0) for scores in map(self._last_scores, tasks)])
         return [tasks[int(i)] for i in torch.multinomial(need, count, replacement=True, generator=self.generator)]
+
+    def _last_scores(self, task: Task) -> list[float]:
+        """Scores at the last three checks; none without an acceptance check of the teacher."""
+        name = "score" if task is self.tasks[0] else f"score/{task.env_id}"
+        return [row[name] for row in self.track.history[-3:] if row[name] is not None]
 
     def numbers(self) -> dict[str, Any]:
         """What a progress bar shows."""

@@ -1,9 +1,10 @@
 """Where a teacher comes from, and what its file does not say of itself."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from distilrl.errors import SpecError
+from distilrl.plain import from_plain
 from distilrl.specs import ACTIVATIONS
 
 
@@ -37,10 +38,8 @@ class TeacherFile:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TeacherFile":
         """Reads what `dataclasses.asdict` gave."""
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise SpecError(f"Unknown key '{sorted(unknown)[0]}' in teacher: remove it or correct its spelling.")
-        return cls(**data)
+        file: TeacherFile = from_plain(cls, data, "teacher")
+        return file
 
     def check_options(self, *known: str) -> None:
         """Refuses an answer that nobody asked.
