@@ -207,7 +207,8 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
 
 def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body") -> list[Network]:
     """One network per task with one body: what follows the first layer is shared, and the first layer too where the observations have
-    one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are shared (Rusu et al. 2016).
+    one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are shared (in Rusu et al. 2016 games have
+    one dense layer in common and one each).
 
     Raises:
         SpecError: some tasks have pixels and some vectors, or there are no convolutions.
