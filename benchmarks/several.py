@@ -1,12 +1,11 @@
 """Several teachers in one student, and one teacher by way of assistants.
 
     python benchmarks/several.py tasks FOLDER           # CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
-    python benchmarks/several.py atari FOLDER           # Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
-    python benchmarks/several.py atari-wide FOLDER      # the same in a wider network, for longer
+    python benchmarks/several.py NAME FOLDER            # Pong + Breakout, a key of ATARI below; FOLDER holds breakout-dqn-sb3.zip
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
     python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; FOLDER also holds lunarlander/
 
-Results go to results/several/NAME.jsonl (one line per run) and, for atari and atari-wide, results/several/NAME/.
+Results go to results/several/NAME.jsonl (one line per run) and, for Pong + Breakout, results/several/NAME/.
 """
 
 import json
