@@ -82,7 +82,7 @@ def tasks(folder: Path) -> Iterator[dict]:
                 )
                 trained = train(config, list(teachers.values()), acceptance=list(accepted.values()))
                 yield row(
-                    "together, an update of " + mix,
+                    "together, a step and an update of " + mix,
                     student,
                     seed,
                     trained.params,
