@@ -39,12 +39,13 @@ SEEDS = range(5)
 BREAKOUT = {"capacity": 300_000, "check_episodes": 16, "behaviour": Behaviour("mixed", beta=Schedule(0.5, 0.25, share=0.5))}
 """As a student of Breakout alone is distilled in benchmarks/pong.py."""
 ATARI = {
-    "atari": {"student": "cnn:16,16,16:64", "env_steps": 600_000, "capacity": 150_000, "check_every": 60_032},
+    "atari": {"student": "cnn:16,16,16:64", "env_steps": 600_000, "capacity": 150_000, "check_every": 60_032, "check_episodes": 8},
     "atari-wide": {
         "student": "cnn:32,32,32:128",
         "env_steps": 1_280_000,
         "capacity": 200_000,
         "check_every": 128_000,
+        "check_episodes": 8,
         "learning_rate": 2e-3,
     },
     "atari-balanced": {"student": "cnn:16,16,16:64", "env_steps": 2_400_000, "check_every": 240_000, "learning_rate": 3e-3, **BREAKOUT},
@@ -156,7 +157,7 @@ def atari(folder: Path, name: str) -> Iterator[dict]:
     config = make_config(
         "distil", "PongNoFrameskip-v4", teacher="zoo/pong-dqn", threads=1, eval_epsilon=0.01,
         more_tasks=(TaskFile("BreakoutNoFrameskip-v4", (TeacherFile(str(folder / "breakout-dqn-sb3.zip")),)),), n_envs=32, average=0.999,
-        **({"check_episodes": 8} | ATARI[name]),
+        **ATARI[name],
     )  # fmt: skip
     run, kept = Path("benchmarks/runs") / name, Path("benchmarks/results/several") / name
     job = Job(replace(config, stop_agreement=0.9), Comparison(disturbed_episodes=0))

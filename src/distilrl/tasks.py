@@ -72,6 +72,8 @@ class Task:
         self.recorded = np.zeros((0, config.n_envs), np.int64)
         self.recorded_labels = np.zeros(0, np.bool_)
         self.measured: dict[str, float] = {"score": 0.0, "agreement": 0.0, "entropy": 1.0, "drift": 0.0}
+        self.scores: list[float] = []
+        """Scores at the last three checks, in the world as it is now."""
         self._expected_obs: int | None = None
         self._priorities: Tensor | None = None
         self._obs: Tensor | None = None
@@ -108,7 +110,7 @@ class Task:
         """How far this task has come, ``fraction`` of the budget being used."""
         return Progress(fraction, **self.measured)
 
-    def collect(self, progress: Progress) -> Collected:
+    def collect(self, progress: Progress) -> None:
         """The next vector step; a recorded one is played again without learning from it."""
         if self._steps is None:
             seeds = self.config.seed * 10_000 + self.number * 1_000 + np.arange(self.config.n_envs)
@@ -120,7 +122,6 @@ class Task:
         self._obs = step.obs
         if step.replayed and len(self.actions) == len(self.recorded):
             self._verify(step)
-        return step
 
     def _verify(self, step: Collected) -> None:
         """After the last recorded step, what is seen must be what the earlier run saw."""
@@ -178,6 +179,7 @@ class Task:
         if self.acceptance is not None:
             score = stats.score(mean, self.acceptance["return_mean"], self.acceptance["random_return_mean"])
             self.measured["score"] = max(self.measured["score"], score)
+            self.scores = [*self.scores[-2:], score]
         return {"return": mean, "score": score, "agreement": self._measure(games)}
 
     def _measure(self, games: Episodes) -> float | None:
@@ -234,6 +236,7 @@ class Task:
             "teacher": self.teacher.digest if self.teacher is not None else None,
             "obs": _checksum(self._obs) if self._obs is not None else None,
             "measured": self.measured,
+            "scores": self.scores,
         }
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -246,7 +249,7 @@ class Task:
         self.collector.rng.bit_generator.state = state["rng"]
         self.collector.held[:] = state["held"]
         self.collector.student_may_act = self.learner.updates > 0
-        self.measured = dict(state["measured"])
+        self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._expected_obs, self._priorities = state["obs"], tensors.get("priorities")
 
 

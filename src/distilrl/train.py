@@ -249,13 +249,8 @@ class _Run:
         """
         if len(tasks) == 1:
             return tasks * count
-        need = torch.tensor([min(max(1 - stats.mean(scores or [0.0]), 0.2), 1.0) for scores in map(self._last_scores, tasks)])
+        need = torch.tensor([min(max(1 - stats.mean(task.scores or [0.0]), 0.2), 1.0) for task in tasks])
         return [tasks[int(i)] for i in torch.multinomial(need, count, replacement=True, generator=self.generator)]
-
-    def _last_scores(self, task: Task) -> list[float]:
-        """Scores at the last three checks; none without an acceptance check of the teacher."""
-        name = "score" if task is self.tasks[0] else f"score/{task.env_id}"
-        return [row[name] for row in self.track.history[-3:] if row[name] is not None]
 
     def numbers(self) -> dict[str, Any]:
         """What a progress bar shows."""
@@ -307,7 +302,7 @@ class _Run:
         if drifted and not self.track.drifted:
             self.track.best, self.track.good_checks = float("-inf"), 0
             for task in self.tasks:
-                task.measured["score"] = 0.0
+                task.measured["score"], task.scores = 0.0, []
         self.track.drifted = drifted
 
     def _why_stop(self, rows: list[dict[str, Any]]) -> str:
