@@ -111,6 +111,26 @@ def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
     return (centre(student) - centre(teacher)).square().amax(dim=1)
 
 
+def gaussian_kl(*, student: Values, teacher: Values, student_std: Values, teacher_std: Values) -> PerExample:
+    """KL(N(m, s²) || N(m_s, s_s²)) = Σ_d [log(s_s/s) + (s² + (m − m_s)²) / (2 s_s²) − ½] of real actions (B, A), dimensions independent.
+
+    With equal deviations it is Σ_d ((m − m_s)/s)² / 2: where the teacher is sure, a difference costs more.
+    """
+    ratio = (teacher_std.square() + (teacher - student).square()) / (2 * student_std.square())
+    return ((student_std / teacher_std).log() + ratio - 0.5).sum(dim=1)
+
+
+def worst_dimension_gap(*, student: Values, teacher: Values) -> PerExample:
+    """max_d (m_d − m_s,d)² of real actions (B, A) in units of the caller's choice: the case study's L_adv, the worst dimension."""
+    return (student - teacher).square().amax(dim=1)
+
+
+def silent_regression(*, student: Values, teacher: Values) -> PerExample:
+    """Mean squared difference of real actions (B, A) in half-ranges, 0 where both lie beyond the same bound: the environment sees no odds."""
+    beyond = ((student >= 1) & (teacher >= 1)) | ((student <= -1) & (teacher <= -1))
+    return (student - teacher).square().masked_fill(beyond, 0.0).mean(dim=1)
+
+
 def td_target(
     *,
     reward: PerExample,

@@ -1,0 +1,81 @@
+"""What work under way says of itself: frozen events, and whoever watches takes them with ``match``.
+
+Example::
+
+    def watch(event: Event) -> None:
+        match event:
+            case Step(env_steps=done, budget=budget):
+                print(f"{done} of {budget}")
+            case Check(row=row):
+                print(row["return"])
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Another kind of work begins."""
+
+    name: str
+    """``teacher`` (its acceptance check), ``verdict``, or ``reward`` (the stage with reward)."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The teacher passed its check."""
+
+    teacher: dict[str, Any]
+    """The contents of teacher.json."""
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """Recorded steps are played again, on resuming."""
+
+    done: int
+    """Steps played."""
+    total: int
+    """Steps recorded."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A vector step and its updates are done."""
+
+    env_steps: int
+    """Steps of one environment so far, summed over all."""
+    budget: int
+    """How many there will be at most."""
+    training_return: float | None = None
+    """Mean of the last episodes that the student played from beginning to end."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The student was measured."""
+
+    row: dict[str, Any]
+    """A row of metrics.csv."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes of a check or a verdict have ended."""
+
+    done: int
+    """Episodes ended."""
+    total: int
+    """Episodes in all."""
+    mean: float
+    """Mean return so far."""
+
+
+Event = Phase | Accepted | Replaying | Step | Check | Episodes
+Watch = Callable[[Event], None]
+
+
+def silent(_event: Event) -> None:
+    """Watches nothing."""

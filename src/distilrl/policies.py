@@ -1,0 +1,67 @@
+"""Policies: a network, the head that reads its numbers, and the state that it carries from step to step.
+
+A network without memory maps observations to numbers. One with memory has ``start(n)``, which gives the state of ``n`` fresh episodes, a
+tuple of tensors whose first dimension is n, and maps (observations, state) to (numbers, next state). Whoever plays a policy threads the
+state through and starts it anew where an episode ends, so neither kind needs to be told from the other.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distilrl.heads import Head
+
+State = tuple[Tensor, ...]
+"""What a policy remembers, each (N, ...); () for one without memory."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A network and its head: all that playing needs.
+
+    Example::
+
+        policy = Policy(network, head)
+        state = policy.start(1)
+        actions, state = policy.act(obs, state)  # (1, *obs_shape) to (1, F) or (1, A)
+    """
+
+    network: nn.Module
+    """Raw observations (B, *obs_shape) to (B, P), its preprocessing inside."""
+    head: Head
+    """What the numbers mean."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the policy has memory."""
+        return hasattr(self.network, "start")
+
+    def start(self, count: int) -> State:
+        """The state at the start of ``count`` episodes."""
+        return tuple(self.network.start(count)) if self.remembers else ()  # type: ignore[operator]
+
+    def forward(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Numbers (B, P) of observations (B, *obs_shape), and the state after them."""
+        if not self.remembers:
+            return self.network(obs), state
+        p, state = self.network(obs, state)
+        return p, tuple(state)
+
+    def act(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Greedy actions (B, F) or (B, A), without gradient, and the state after them."""
+        with torch.no_grad():
+            p, state = self.forward(obs, state)
+            return self.head.greedy(p), state
+
+    def restart(self, state: State, ended: Tensor) -> State:
+        """The state after a step, with that of a fresh episode where one ended, (N,) bool."""
+        if not state or not bool(ended.any()):
+            return state
+        fresh = self.start(len(ended))
+        return tuple(torch.where(ended.view(-1, *[1] * (now.ndim - 1)), new.to(now.device), now) for now, new in zip(state, fresh, strict=True))
+
+
+def rows_of(state: State, index: Tensor) -> State:
+    """The state of some of the episodes."""
+    return tuple(part[index] for part in state)
