@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import EnvError, ExtraError
+from distilrl.spaces import ActionSpec, EnvRef, ObsSpec
 
 FRAMES_PER_STEP = 4
 
@@ -22,25 +23,23 @@ FRAMES_PER_STEP = 4
 class EnvInfo:
     """What the rest of the project must know of an environment."""
 
-    id: str
-    """Name of the environment, as the user wrote it."""
-    obs_shape: tuple[int, ...]
-    """Shape of one observation."""
-    n_actions: int
-    """Number of discrete actions A."""
-    pixels: bool
-    """Observations are stacks (4, 84, 84) of grey frames in bytes, the newest last."""
+    ref: EnvRef
+    """How it is made."""
+    obs: ObsSpec
+    """What it shows."""
+    action: ActionSpec
+    """What it takes."""
+    atari: bool = False
+    """It is a game of ALE, stepped by ALE's own vector environment: frames are cheap, budgets large."""
     deterministic: bool = False
     """Equal `VecEnv.start_keys` and equal actions make equal episodes."""
-    obs_reach: tuple[float, ...] = ()
-    """Largest absolute value of each feature, as the observation space declares it (infinite where it does not); empty for pixels."""
     protocol: dict[str, Any] = field(default_factory=dict)
     """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
 
     @property
-    def obs_dtype(self) -> type[np.generic]:
-        """Bytes for pixels, float32 for vectors."""
-        return np.uint8 if self.pixels else np.float32
+    def id(self) -> str:
+        """Its name, as a person would write it."""
+        return self.ref.label
 
 
 class Step(NamedTuple):

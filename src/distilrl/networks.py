@@ -35,12 +35,12 @@ class ResidualBlock(nn.Module):
 class Dueling(nn.Module):
     """V + A − mean A (Wang et al. 2016, eq. 9), V and A linear in the same features."""
 
-    def __init__(self, features: int, n_actions: int) -> None:
+    def __init__(self, features: int, outputs: int) -> None:
         super().__init__()
-        self.value, self.advantage = nn.Linear(features, 1), nn.Linear(features, n_actions)
+        self.value, self.advantage = nn.Linear(features, 1), nn.Linear(features, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D) to action values (B, A)."""
+        """Features (B, D) to numbers (B, P)."""
         return F.linear(x, *self.plain())
 
     def plain(self) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ class ReusedHead(nn.Module):
         self.register_buffer("bias", bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D) to action values (B, A)."""
+        """Features (B, D) to numbers (B, P)."""
         return F.linear(self.projection(x), self.weight, self.bias)
 
     def plain(self) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class ReusedHead(nn.Module):
 
 
 class Network(nn.Module):
-    """Convolutions, dense layers and a linear head: raw observations to action values (B, A).
+    """Convolutions, dense layers and a linear head: raw observations to numbers (B, P).
 
     While it trains, the first layer sees (obs − obs_mean) · obs_scale; the two are not applied to the observations
     but to the layer's weights, which costs nothing, and `fold` makes that permanent.
@@ -88,7 +88,7 @@ class Network(nn.Module):
         self.spec = spec
         activation = ACTIVATIONS[spec.activation]
         layers: list[nn.Module] = []
-        channels = spec.obs_shape[0]
+        channels = (spec.picture or spec.obs_shape)[0]
         for out, kernel, stride in spec.convs:
             layers += [nn.Conv2d(channels, out, kernel, stride), activation()]
             channels = out
@@ -98,22 +98,23 @@ class Network(nn.Module):
         if spec.blocks:
             layers.append(activation())
         features = spec.features
-        if len(spec.obs_shape) > 1:
+        if spec.picture is not None:
             layers.append(nn.Flatten())
         for width in spec.hidden:
             layers += [nn.Linear(features, width), activation()]
             features = width
-        layers.append(Dueling(features, spec.n_actions) if spec.dueling else nn.Linear(features, spec.n_actions))
+        layers.append(Dueling(features, spec.outputs) if spec.dueling else nn.Linear(features, spec.outputs))
         self.layers = nn.Sequential(*layers)
         self._first_index = 1 if isinstance(layers[0], nn.Flatten) else 0
-        shape = (1,) if len(spec.obs_shape) > 1 else spec.obs_shape  # one statistic for pixels, one per feature for vectors
+        # one statistic for each number of a vector, and one for all pixels, which comes last beside a vector
+        shape = (spec.vector + 1,) if spec.picture is not None else spec.obs_shape
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
         if spec.convs or spec.blocks:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
-        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for pixels, (D,) for vectors.
+        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for an image, (D,) for vectors, (D + 1,) for both.
 
         A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros.
         """
@@ -136,16 +137,28 @@ class Network(nn.Module):
             weight, bias = self.folded()
             first.weight.copy_(weight)
             cast("Tensor", first.bias).copy_(bias)
+            if self.spec.vector:
+                dense, start = self._joined()
+                past = dense.weight[:, start:] * self.obs_scale[:-1]
+                dense.bias.sub_(past @ self.obs_mean[:-1])
+                dense.weight[:, start:] = past
         self.obs_mean.zero_()
         self.obs_scale.fill_(1.0)
 
     def unfold(self) -> None:
         """Makes weights that were written for raw observations the same function under the standardisation now set; `fold`'s inverse."""
-        first, scale = self._first(), self.obs_scale
+        first, scale, mean = self._first(), self.obs_scale, self.obs_mean
+        inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
         with torch.no_grad():
+            if self.spec.vector:
+                dense, start = self._joined()
+                past = dense.weight[:, start:].clone()
+                dense.weight[:, start:] = past * inverse[:-1]
+                dense.bias.add_(past @ mean[:-1])
+                inverse, mean = inverse[-1:], mean[-1:]
             raw = first.weight.clone()
-            first.weight.copy_(raw * torch.where(scale == 0, torch.zeros_like(scale), 1 / scale))
-            shift = raw.sum(dim=(1, 2, 3)) * self.obs_mean if raw.ndim == 4 else raw @ self.obs_mean.expand(raw.shape[1])
+            first.weight.copy_(raw * inverse)
+            shift = raw.sum(dim=(1, 2, 3)) * mean if raw.ndim == 4 else raw @ mean.expand(raw.shape[1])
             cast("Tensor", first.bias).add_(shift)
 
     def scale_head(self, factor: float) -> None:
@@ -156,17 +169,26 @@ class Network(nn.Module):
                 tensor.mul_(factor)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Action values (B, A) of observations (B, *obs_shape) of any number type."""
+        """Numbers (B, P) of observations (B, *obs_shape) of any number type."""
         first = self._first()
         weight, bias = self.folded()
+        beside = self.spec.vector
+        image = obs[:, beside:].view(-1, *self.spec.image) if self.spec.image is not None else obs
         if isinstance(first, nn.Conv2d):
-            x = obs.to(torch.float32, memory_format=torch.channels_last)
+            x = image.to(torch.float32, memory_format=torch.channels_last)
             x = F.conv2d(x, weight, bias, first.stride, cast("tuple[int, int]", first.padding))
         else:
             x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
         for layer in list(self.layers)[self._first_index + 1 :]:
             x = layer(x)
+            if beside and isinstance(layer, nn.Flatten):
+                x = torch.cat([x, (obs[:, :beside].float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
         return x
+
+    def _joined(self) -> tuple[nn.Linear, int]:
+        """The dense layer that reads an image's features and the vector beside it, and where the vector begins."""
+        dense = next(layer for layer in self.layers if isinstance(layer, nn.Linear))
+        return dense, dense.weight.shape[1] - self.spec.vector
 
     def _first(self) -> nn.Conv2d | nn.Linear:
         return cast("nn.Conv2d | nn.Linear", self.layers[self._first_index])
@@ -174,9 +196,10 @@ class Network(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """The first layer's weight and bias for raw observations, standardisation included."""
         first = self._first()
-        weight = first.weight * self.obs_scale
         if isinstance(first, nn.Conv2d):
-            return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean  # type: ignore[operator]
+            weight = first.weight * self.obs_scale[-1:]
+            return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean[-1:]  # type: ignore[operator]
+        weight = first.weight * self.obs_scale
         mean = self.obs_mean.expand(weight.shape[1])
         return weight, first.bias - weight @ mean
 
@@ -198,8 +221,8 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
         SpecError: the teacher is not a `Network`, or its head is not of this network's actions.
     """
     theirs = teacher.layers[-1] if isinstance(teacher, Network) else None
-    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] != network.spec.n_actions:
-        raise SpecError("Only a teacher of plain layers has a head that a student can reuse: choose another recipe.")
+    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] != network.spec.outputs:
+        raise SpecError("Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another recipe.")
     features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
     network.layers[-1] = head = ReusedHead(features, theirs.weight, cast("Tensor", theirs.bias))
     draw_weights(head.projection, generator)

@@ -103,6 +103,16 @@ class Choices:
         kind = np.int8 if self.space == "MultiBinary" else np.int64
         return list(moved.astype(kind).reshape(-1, *self.shape))
 
+    def within(self, env: "ActionSpec") -> "Choices":
+        """These choices as an environment has them.
+
+        Raises:
+            SpecError: its actions are others.
+        """
+        if not isinstance(env, Choices) or env.nvec != self.nvec:
+            raise SpecError(f"These are {self.describe()}, but the environment has {env.describe()}.")
+        return env
+
     def describe(self) -> str:
         """In few words."""
         return f"{self.nvec[0]} actions" if self.size == 1 else f"choices of {', '.join(map(str, self.nvec))}"
@@ -164,6 +174,16 @@ class Bounds:
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""
         return list(actions.astype(np.float32).reshape(-1, *(self.shape or (self.size,))))
+
+    def within(self, env: "ActionSpec") -> "Bounds":
+        """These bounds, by which a policy was scaled, in an environment with as many numbers.
+
+        Raises:
+            SpecError: its actions are others.
+        """
+        if not isinstance(env, Bounds) or env.size != self.size:
+            raise SpecError(f"These are {self.describe()}, but the environment has {env.describe()}.")
+        return self
 
     def describe(self) -> str:
         """In few words."""

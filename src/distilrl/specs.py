@@ -8,19 +8,20 @@ from typing import Any
 from torch import nn
 
 from distilrl.errors import SpecError
+from distilrl.spaces import ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Shape of a network from observations to action values."""
+    """Shape of a network from observations to the numbers that a head reads."""
 
     obs_shape: tuple[int, ...]
-    """Shape of one observation: (D,) for vectors, (C, H, W) for pixels."""
-    n_actions: int
-    """Number of discrete actions A."""
+    """Shape of one observation: (D,) for vectors, (C, H, W) for an image alone."""
+    outputs: int
+    """Numbers P that it gives: one for each choice of an action, or one for each dimension of a real one."""
     convs: tuple[tuple[int, int, int], ...] = ()
     """Convolutions as (channels, kernel, stride), no padding; empty for an MLP."""
     blocks: tuple[int, ...] = ()
@@ -29,18 +30,22 @@ class NetworkSpec:
     hidden: tuple[int, ...] = ()
     """Widths of the dense layers before the head; empty for a linear head."""
     activation: str = "relu"
-    """Name of the activation: relu, tanh or elu."""
+    """Name of the activation: relu, tanh, elu or silu."""
     dueling: bool = False
     """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it ships."""
+    image: tuple[int, int, int] | None = None
+    """(C, H, W) of an image that is the last numbers of a vector: its convolutions' features and the rest go into the dense layers."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        if min((self.n_actions, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
+        if min((self.outputs, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
         if self.convs and self.blocks:
             raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
-        if (self.convs or self.blocks) and len(self.obs_shape) != 3:
+        if self.image is not None and (len(self.obs_shape) != 1 or math.prod(self.image) >= self.obs_shape[0] or not self.convs):
+            raise SpecError("A network of an image beside a vector needs convolutions, and observations of both in one vector.")
+        if (self.convs or self.blocks) and self.picture is None:
             raise SpecError(
                 f"A convolutional network needs (C, H, W) observations, but these have shape {self.obs_shape}: "
                 "use an mlp spec such as mlp:64,64."
@@ -48,17 +53,27 @@ class NetworkSpec:
         self.conv_shapes()
 
     @property
+    def picture(self) -> tuple[int, ...] | None:
+        """(C, H, W) that the convolutions read; None for vectors."""
+        return self.image or (self.obs_shape if len(self.obs_shape) == 3 else None)
+
+    @property
+    def vector(self) -> int:
+        """Numbers that go past the convolutions into the dense layers, beside an image."""
+        return self.obs_shape[0] - math.prod(self.image) if self.image is not None else 0
+
+    @property
     def features(self) -> int:
         """Number of inputs of the first dense layer."""
         shapes = self.conv_shapes()
-        return math.prod(shapes[-1] if shapes else self.obs_shape)
+        return math.prod(shapes[-1]) + self.vector if shapes else math.prod(self.obs_shape)
 
     def conv_shapes(self) -> list[tuple[int, int, int]]:
         """Shape (C, H, W) after each convolution, or after each stage of a residual network."""
         shapes: list[tuple[int, int, int]] = []
         if not self.convs and not self.blocks:
             return shapes
-        _, height, width = self.obs_shape
+        _, height, width = self.picture or (0, 0, 0)
         for channels in self.blocks:
             height, width = (height + 1) // 2, (width + 1) // 2
             shapes.append((channels, height, width))
@@ -67,7 +82,7 @@ class NetworkSpec:
             if height < 1 or width < 1:
                 raise SpecError(
                     f"The {len(shapes) + 1}. convolution (kernel {kernel}, stride {stride}) of {self.describe()} "
-                    f"does not fit its input: use fewer layers or smaller kernels for observations of {self.obs_shape}."
+                    f"does not fit its input: use fewer layers or smaller kernels for images of {self.picture}, e.g. cnn:16k3s2,16k3s1:64."
                 )
             shapes.append((channels, height, width))
         return shapes
@@ -93,18 +108,21 @@ class NetworkSpec:
         try:
             return cls(
                 obs_shape=tuple(int(n) for n in data["obs_shape"]),
-                n_actions=int(data["n_actions"]),
+                outputs=int(data["outputs"]),
                 convs=tuple((int(c), int(k), int(s)) for c, k, s in data.get("convs", ())),
                 blocks=tuple(int(n) for n in data.get("blocks", ())),
                 hidden=tuple(int(n) for n in data.get("hidden", ())),
                 activation=str(data.get("activation", "relu")),
                 dueling=bool(data.get("dueling", False)),
+                image=_image(data.get("image")),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and n_actions.") from None
+            raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and outputs.") from None
 
     @classmethod
-    def parse(cls, text: str, obs_shape: tuple[int, ...], n_actions: int) -> "NetworkSpec":
+    def parse(
+        cls, text: str, obs_shape: tuple[int, ...], outputs: int, image: tuple[int, int, int] | None = None
+    ) -> "NetworkSpec":
         """Reads a student spec of the command line.
 
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
@@ -114,13 +132,15 @@ class NetworkSpec:
             SpecError: the text is none of these, or does not fit the observations.
         """
         mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
-        if mlp and len(obs_shape) == 1:
-            return cls(obs_shape, n_actions, hidden=_integers(mlp[1]))
+        if mlp and len(obs_shape) == 1 and image is None:
+            return cls(obs_shape, outputs, hidden=_integers(mlp[1]))
         if mlp:
-            raise SpecError(f"'{text}' is for vectors, but observations have shape {obs_shape}: use e.g. cnn:16,16,16:64.")
+            raise SpecError(
+                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. {suggest(image or obs_shape)}."
+            )
         resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
         if resnet:
-            return cls(obs_shape, n_actions, blocks=_integers(resnet[1]), hidden=_integers(resnet[2]))
+            return cls(obs_shape, outputs, blocks=_integers(resnet[1]), hidden=_integers(resnet[2]))
         cnn = re.fullmatch(r"cnn:(\d+(?:k\d+s\d+)?(?:,\d+(?:k\d+s\d+)?)*):(\d+(?:,\d+)*)?", text)
         if not cnn:
             raise SpecError(
@@ -134,7 +154,12 @@ class NetworkSpec:
         for index, layer in enumerate(layers):
             numbers = [int(n) for n in re.findall(r"\d+", layer)]
             convs.append((numbers[0], *(numbers[1:] if len(numbers) == 3 else NATURE_KERNELS[index])))
-        return cls(obs_shape, n_actions, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]))
+        return cls(obs_shape, outputs, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]), image=image)
+
+    @classmethod
+    def of(cls, text: str, obs: ObsSpec, outputs: int) -> "NetworkSpec":
+        """`parse` for an environment's observations."""
+        return cls.parse(text, obs.shape, outputs, None if obs.pixels else obs.image)
 
     @property
     def params(self) -> int:
@@ -149,19 +174,27 @@ class NetworkSpec:
     def _layers(self) -> list[tuple[int, int, int]]:
         """(fan in, outputs, positions) of each layer."""
         layers = []
-        channels = self.obs_shape[0]
+        channels = (self.picture or self.obs_shape)[0]
         for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=bool(self.convs)):
             layers.append((channels * kernel * kernel, out, height * width))
             channels = out
-        before = self.obs_shape[1:]
+        before = (self.picture or self.obs_shape)[1:]
         for out, (_, height, width) in zip(self.blocks, self.conv_shapes(), strict=bool(self.blocks)):
             layers += [(channels * 9, out, math.prod(before)), *[(out * 9, out, height * width)] * 4]
             channels, before = out, (height, width)
         features = self.features
-        for out in (*self.hidden, self.n_actions + self.dueling):
+        for out in (*self.hidden, self.outputs + self.dueling):
             layers.append((features, out, 1))
             features = out
         return layers
+
+
+def suggest(picture: tuple[int, ...]) -> str:
+    """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones."""
+    side = min(picture[1:])
+    if side >= 36:
+        return "cnn:16,16,16:64"
+    return "cnn:16k3s2,16k3s1:64" if side >= 8 else "cnn:16k3s1:64" if side >= 3 else "cnn:16k1s1:64"
 
 
 def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec:
@@ -195,6 +228,13 @@ def scaled(spec: NetworkSpec, params: int) -> NetworkSpec:
         middle = (low + high) / 2
         low, high = (middle, high) if times(middle).params < params else (low, middle)
     return min((times(low), times(high)), key=lambda candidate: abs(candidate.params - params))
+
+
+def _image(data: Any) -> tuple[int, int, int] | None:
+    if data is None:
+        return None
+    channels, height, width = data
+    return int(channels), int(height), int(width)
 
 
 def _integers(text: str | None) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.envs import EnvInfo
-from distilrl.errors import TeacherError
+from distilrl.errors import SpecError, TeacherError
+from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
+from distilrl.policies import Policy, State
+from distilrl.spaces import ActionSpec
 
-Kind = Literal["q", "logits"]
+STAKES_DIRECTIONS, STAKES_RADIUS = 8, 0.3
+"""How many directions around the greedy action a critic is asked in, and how far, in half-ranges."""
 Combine = Literal["mean", "best"]
 
 
@@ -23,31 +27,37 @@ class Teacher:
     """A frozen policy; always in eval mode, never with gradient, never in reduced precision."""
 
     network: nn.Module
-    """Raw observations (B, *obs_shape) to action values (B, A); its preprocessing is inside."""
-    kind: Kind
-    """``q``: values of actions; ``logits``: of a policy."""
+    """Raw observations (B, *obs_shape) to numbers (B, P); its preprocessing is inside."""
+    kind: Kind | None
+    """What the numbers are: ``q``, ``logits``, ``mean`` or ``gaussian``; None where only the environment can tell (`fitted`)."""
     format: str
     """Where it came from, e.g. ``stable-baselines3 DQN 2.9.2``."""
     path: str
     """File or folder that it was read from."""
     digest: str
-    """SHA-256 of its file."""
+    """SHA-256 of its file, and of whatever else decides its answers."""
     meta: dict[str, Any] = field(default_factory=dict)
     """What its file said of itself: environment, protocol, returns, objects in it that were not executed."""
     obs_shape: tuple[int, ...] | None = None
     """Shape of one observation; None: any. A `Network` knows its own."""
-    n_actions: int = 0
-    """Number of actions A. A `Network` knows its own."""
+    outputs: int | None = None
+    """Numbers P that it gives; None: whatever the environment asks for. A `Network` knows its own."""
     params: int | None = None
     """Number of parameters; counted where it is not given, None where there is nothing to count."""
+    action: ActionSpec | None = None
+    """The actions that its file names; None: the environment's (`fitted`)."""
+    squash: Squash = "clip"
+    """How real actions come into their bounds."""
+    critic: nn.Module | None = None
+    """(observations (B, *obs_shape), actions (B, A) in −1 to 1) to the value (B,) of taking them, where the file brings one."""
 
     def __post_init__(self) -> None:
-        for parameter in self.network.parameters():
+        for parameter in [*self.network.parameters(), *(self.critic.parameters() if self.critic is not None else ())]:
             parameter.requires_grad_(False)
         if isinstance(self.network, Network):
             self.network.fold()
             object.__setattr__(self, "obs_shape", self.network.spec.obs_shape)
-            object.__setattr__(self, "n_actions", self.network.spec.n_actions)
+            object.__setattr__(self, "outputs", self.network.spec.outputs)
         if self.params is None:
             object.__setattr__(self, "params", sum(p.numel() for p in self.network.parameters()) or None)
         self.network.eval()
@@ -56,31 +66,57 @@ class Teacher:
     def from_callable(
         cls,
         policy: Callable[[Tensor], Any],
-        n_actions: int,
+        outputs: int | None = None,
         *,
         obs_shape: tuple[int, ...] | None = None,
-        kind: Kind = "q",
+        kind: Kind | None = None,
+        squash: Squash = "clip",
+        name: str | None = None,
     ) -> "Teacher":
         """Makes a teacher of a function or a module of yours; a decision rule counts.
 
         Args:
-            policy: takes raw observations, a tensor (B, *obs_shape), and returns action values (B, A), or the chosen
-                actions (B,) as integers; tensor or array.
-            n_actions: number of actions A.
+            policy: takes raw observations, a tensor (B, *obs_shape), and returns numbers (B, P) as ``kind`` says, or the chosen
+                actions as integers, (B,) or (B, F); tensor or array.
+            outputs: numbers P, or None: as many as the environment's actions ask for.
             obs_shape: shape of one observation; None: whatever the environment gives.
-            kind: what the values are.
+            kind: what the numbers are; None: action values where the environment has choices, real actions where it has bounds.
+            squash: how real actions come into their bounds.
+            name: what tells this function from others; its qualified name and the bytes of its code by default.
+
+        Example::
+
+            teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
-        name = getattr(policy, "__qualname__", type(policy).__name__)
-        digest = hashlib.sha256(name.encode())
+        digest = hashlib.sha256((name or _named(policy)).encode())
         if isinstance(policy, nn.Module):
             for key, tensor in policy.state_dict().items():
                 digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
-        return cls(_Called(policy, n_actions), kind, "Python callable", name, digest.hexdigest(), obs_shape=obs_shape, n_actions=n_actions)
+        label = name or getattr(policy, "__qualname__", type(policy).__name__)
+        return cls(
+            _Called(policy), kind, "Python callable", label, digest.hexdigest(), obs_shape=obs_shape, outputs=outputs, squash=squash
+        )
 
     @property
     def name(self) -> str:
         """The network in few words: its spec where it has one."""
         return self.network.spec.describe() if isinstance(self.network, Network) else self.format
+
+    @property
+    def head(self) -> Head:
+        """What the numbers mean.
+
+        Raises:
+            TeacherError: the file does not say, and the teacher was not `fitted` to its environment yet.
+        """
+        if self.action is None or self.kind is None:
+            raise TeacherError(f"What the numbers of {self.path} mean is known only beside its environment: name it.")
+        return head_for(self.action, self.kind, self.squash)
+
+    @property
+    def policy(self) -> Policy:
+        """The teacher as a policy that can be played."""
+        return Policy(self.network, self.head)
 
     def size(self) -> dict[str, int | None]:
         """Parameters, bytes and multiply-accumulates; None where they cannot be known."""
@@ -92,27 +128,54 @@ class Teacher:
             "macs": count_macs(self.network, self.obs_shape),
         }
 
-    def action_values(self, obs: Tensor) -> Tensor:
-        """Action values (B, A) in float32 of raw observations (B, *obs_shape), without gradient."""
+    def label(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Numbers (B, P) in float32 of raw observations (B, *obs_shape), without gradient, and the state after them."""
         with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
-            return self.network(obs)  # type: ignore[no-any-return]
+            return self.policy.forward(obs, state)
 
-    def check_fits(self, env: EnvInfo) -> None:
-        """Refuses an environment whose spaces are not the teacher's.
+    def numbers(self, obs: Tensor) -> Tensor:
+        """`label` of states out of their order, for a teacher without memory, (B, P)."""
+        return self.label(obs)[0]
+
+    def stakes(self, obs: Tensor, p: Tensor) -> Tensor:
+        """(B,) how much a small mistake costs in each state.
+
+        The value gap where the numbers are choices; with a critic, how far its value falls around the greedy action:
+        Q(s, a) − mean_k Q(s, a + 0.3 ε_k) over fixed Gaussian directions ε_k; 1 where nothing is known.
+        """
+        if self.critic is None:
+            return self.head.stakes(p)
+        with torch.no_grad():
+            best = self.head.view(p).clamp(-1, 1)
+            directions = torch.randn((STAKES_DIRECTIONS, best.shape[1]), generator=torch.Generator().manual_seed(0)).to(best.device)
+            near = (best + STAKES_RADIUS * directions.unsqueeze(1)).clamp(-1, 1)
+            at = self.critic(obs, best)
+            fallen = torch.stack([at - self.critic(obs, one) for one in near]).mean(0)
+        return fallen.clamp_min(1e-6)
+
+    def fitted(self, env: EnvInfo) -> "Teacher":
+        """This teacher for an environment, what its file left open filled in from the environment's spaces.
 
         Raises:
-            TeacherError: names both shapes.
+            TeacherError: the spaces are not the teacher's; names both.
         """
-        if self.obs_shape is not None and self.obs_shape != env.obs_shape:
+        if self.obs_shape is not None and self.obs_shape != env.obs.shape:
             raise TeacherError(
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {env.id} gives "
-                f"{env.obs_shape}: choose the environment it was trained in."
+                f"{env.obs.shape}: {_way_out(self.obs_shape, env)}."
             )
-        if self.n_actions != env.n_actions:
+        kind = self.kind or default_kind(env.action)
+        try:
+            head = head_for(env.action if self.action is None else self.action.within(env.action), kind, self.squash)
+            if self.outputs not in (None, head.width):
+                raise SpecError(f"it gives {self.outputs} numbers")
+        except SpecError:
+            own = self.action.describe() if self.action is not None else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
             raise TeacherError(
-                f"The teacher {self.path} has {self.n_actions} actions, but {env.id} has {env.n_actions}: "
-                "choose the environment it was trained in."
-            )
+                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the environment it was trained in."
+            ) from None
+        network = self.network.bound(head) if isinstance(self.network, _Called) else self.network
+        return replace(self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width)
 
 
 class Normalised(nn.Module):
@@ -161,14 +224,39 @@ class BestOf(nn.Module):
 
 
 class _Called(nn.Module):
-    """Somebody's function, its answer made into action values (B, A) in float32."""
+    """Somebody's function, its answer made into numbers (B, P) in float32."""
 
-    def __init__(self, policy: Callable[[Tensor], Any], n_actions: int) -> None:
+    def __init__(self, policy: Callable[[Tensor], Any], head: Head | None = None) -> None:
         super().__init__()
-        self.policy, self.n_actions = policy, n_actions
+        self.policy, self.head = policy, head
+
+    def bound(self, head: Head) -> "_Called":
+        """The same function for actions that are known."""
+        return _Called(self.policy, head)
 
     def forward(self, obs: Tensor) -> Tensor:
         answer = torch.as_tensor(self.policy(obs)).to(obs.device)
-        if answer.ndim == 1 and not answer.is_floating_point():
-            return F.one_hot(answer.long(), self.n_actions).float()
+        if not answer.is_floating_point() and self.head is not None:  # chosen actions
+            return self.head.inverse(answer.reshape(len(obs), -1))
         return answer.float()
+
+
+def _named(policy: Callable[..., Any]) -> str:
+    """A function's name and, where it has some, its code and constants: two functions of one name are told apart."""
+    code = getattr(policy, "__code__", None)
+    kept = [getattr(cell, "cell_contents", None) for cell in getattr(policy, "__closure__", None) or ()]
+    plain = [value for value in (*kept, *(getattr(policy, "__defaults__", None) or ())) if isinstance(value, int | float | str | bool)]
+    text = getattr(policy, "__qualname__", type(policy).__name__)
+    return text + (f" {code.co_code.hex()} {code.co_names} {_plain(code.co_consts)} {plain}" if code is not None else "")
+
+
+def _plain(constants: tuple[Any, ...]) -> list[Any]:
+    """Constants whose text is the same in every process."""
+    return [value for value in constants if isinstance(value, int | float | str | bool)]
+
+
+def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
+    """What may bring an environment's observations to a teacher's shape."""
+    if env.id.startswith("Ant-v5") and obs_shape == (111,):
+        return 'give --env-kwargs \'{"include_cfrc_ext_in_observation": false}\' --zeros 84, which is what Ant-v3 gave'
+    return "choose the environment it was trained in, or wrap this one"
