@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilrl.envs import Step, VecEnv
-from distilrl.errors import SpecError
+from distilrl.envs import Step, VecEnv, check_finite
+from distilrl.errors import SpecError, TeacherError
 from distilrl.objective import Progress, Schedule
 from distilrl.plain import check_choices
 from distilrl.replay import Replay
@@ -84,10 +84,17 @@ class Collector:
     """
 
     def __init__(
-        self, envs: VecEnv, replay: Replay, behaviour: Behaviour, rng: np.random.Generator, student: Values, teacher: Values | None
+        self,
+        envs: VecEnv,
+        replay: Replay,
+        behaviour: Behaviour,
+        rng: np.random.Generator,
+        student: Values,
+        teacher: Values | None,
+        teacher_name: str = "",
     ) -> None:
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher, self.teacher_name = student, teacher, teacher_name
         self.student_may_act = teacher is None
         self.progress = Progress(0.0)
         self.episode_returns: list[float] = []
@@ -107,19 +114,33 @@ class Collector:
             labelled: (T,) which of them the teacher labelled.
         """
         obs = self.envs.reset(seeds)
+        check_finite(obs, np.zeros(1, np.float32), self.envs.info.id, 0)
         index = 0
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
             replayed = index < len(recorded)
             asked = bool(labelled[index]) if replayed else self.behaviour.labels_step(index, self.progress)
-            labels = self.teacher(seen) if self.teacher is not None and asked else None
+            labels = self._label(seen, index) if asked else None
             actions = recorded[index] if replayed else self._choose(seen, labels)
             self.envs.send(actions)
             yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
             step = self.envs.recv()
+            check_finite(step.obs, step.reward, self.envs.info.id, index)
             self._add(seen, actions, step, labels)
             obs = step.obs
             index += 1
+
+    def _label(self, obs: Tensor, steps: int) -> Tensor | None:
+        """The teacher's values (N, A) of what is seen; None without a teacher."""
+        if self.teacher is None:
+            return None
+        labels = self.teacher(obs)
+        if not bool(torch.isfinite(labels).all()):
+            raise TeacherError(
+                f"The teacher {self.teacher_name} gave NaN or infinite action values after {steps * self.envs.n_envs} steps in "
+                f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
+            )
+        return labels
 
     def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
         """Actions (N,) of whoever drives, some of them random."""

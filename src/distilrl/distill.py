@@ -179,7 +179,7 @@ def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
         "env_steps": trained.env_steps,
         "updates": trained.updates,
         "train_s": trained.train_s,
-        "student": {"params": trained.params, "score": stats.mean([run["student"]["score"] for run in runs])},
+        "student": {"params": trained.params, "score": stats.mean_score([run["student"]["score"] for run in runs])},
         "teachers": {"params": sum(run["teacher"]["params"] or 0 for run in runs)},
         "verdict": {"result": result},
         "tasks": runs,

@@ -4,6 +4,7 @@ Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so 
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.checkpoints import save_network
 from distilrl.config import TrainConfig
-from distilrl.errors import SpecError
+from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import Tell, ticker
 from distilrl.learner import Learner, Part
 from distilrl.networks import Network
@@ -266,6 +267,8 @@ class _Run:
         """Return on selection seeds, best student, stop rule; one row of metrics."""
         config, track = self.config, self.track
         track.train_s += time.perf_counter() - self._clock
+        losses = {f"loss/{t.loss}": _mean_of(self._losses.get(t.loss)) for t in config.terms}
+        self._refuse_divergence(losses)
         rows = [task.check(ticker(self.tell)) for task in self.tasks]
         first = rows[0]
         self._notice_drift()
@@ -274,7 +277,6 @@ class _Run:
             track.best = value
             for task in self.tasks:
                 task.keep_best()
-        losses = {f"loss/{t.loss}": _mean_of(self._losses.get(t.loss)) for t in config.terms}
         others = {f"{name}/{task.env_id}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row}
         row = {
             "env_steps": self.env_steps,
@@ -292,6 +294,20 @@ class _Run:
         track.stopped = self._why_stop(rows)
         self._clock = time.perf_counter()
         return row
+
+    def _refuse_divergence(self, losses: dict[str, float | None]) -> None:
+        """Ends a run whose losses or weights are NaN or infinite, before a student of such weights plays or is kept.
+
+        Looked at here and not after each update, where the device would have to be waited for.
+        """
+        bad = [name.removeprefix("loss/") for name, value in losses.items() if value is not None and not math.isfinite(value)]
+        if not bad and not self.learner.diverged():
+            return
+        what = f"The loss '{bad[0]}' has" if bad else "The student's weights have"
+        raise NotFiniteError(
+            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has diverged, lower "
+            f"'learning_rate' ({self.config.learning_rate}), 'max_grad_norm' ({self.config.max_grad_norm}) or the weight of that loss."
+        )
 
     def _notice_drift(self) -> None:
         """Where the visited states have left those trained on, what was best before does not count any more."""
