@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distilrl.envs import make_vec_env
+from distilrl.errors import SpecError
 from distilrl.replay import Replay, ReplaySpec, scale_of
 
 CPU = torch.device("cpu")
@@ -220,3 +221,15 @@ def test_integers_are_tuned_on_the_same_scales():
     _standardise(network, states.numpy())
     assert float(network.obs_scale[2]) == 1.0
     torch.testing.assert_close(network(states), before, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_drawn_where_nothing_may_be():
+    replay = Replay(spec(n_step=3), CPU)
+    for filled in (0, 3):
+        fill(replay, filled)
+        assert not replay.ready
+        with pytest.raises(SpecError, match="3 steps apart"):
+            replay.draw(4, torch.Generator().manual_seed(0))
+    fill(replay, 1)
+    assert replay.ready
+    assert set(replay.draw(50, torch.Generator().manual_seed(0)).tolist()) == {0, 1}

@@ -297,3 +297,13 @@ def test_what_python_gives_is_checked_too():
 def test_values_that_mean_nothing_are_refused(wrong):
     with pytest.raises(SpecError):
         replace(small(), **wrong)
+
+
+def test_learning_waits_until_something_can_be_drawn(sign_teacher):
+    sparse = small("kickstarting", n_step=1, learning_starts=8)
+    sparse = replace(sparse, behaviour=replace(sparse.behaviour, labels=(Schedule(0.05),)))  # never two steps in a row
+    with pytest.raises(SpecError, match="Nothing was learnt in 1600 steps"):
+        train(sparse, sign_teacher, acceptance=ACCEPTANCE)
+    early = small(stop_gap=-1.0, learning_starts=0)
+    trained = train(early, sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.updates == 199 * early.updates  # the first row is there at the second of 200 steps

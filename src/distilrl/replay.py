@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distilrl.errors import SpecError
+
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
 FURTHEST = 10.0
 """Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
@@ -137,12 +139,25 @@ class Replay:
             alive &= flags == 0
         self._ready[first % self.rows] = usable & self._labelled[first % self.rows] & self._labelled[row]
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a state to draw."""
+        return bool(self._ready.any())
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
 
         With an exponent e > 0, four draws of five have probability proportional to gap^e, the gap being that between
         the teacher's best and worst action value (VIPER samples so with e = 1); the fifth is uniform.
+
+        Raises:
+            SpecError: no state is `ready`.
         """
+        if not self.ready:
+            raise SpecError(
+                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher label more steps "
+                f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
+            )
         held = min(self.added, self.rows)
         ready = self._ready[:held].view(-1).double()
         priority = self._priority[:held].view(-1) * ready

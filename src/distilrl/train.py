@@ -118,6 +118,11 @@ def train(
                     run.save(folder)
     for task in run.tasks:
         task.envs.close()
+    if run.learner.updates == 0:
+        raise SpecError(
+            f"Nothing was learnt in {run.env_steps} steps, because no transition could be drawn: let the teacher label a larger share of "
+            f"the steps ('labels' of the behaviour), or lower 'n_step' ({config.n_step})."
+        )
     return run.trained()
 
 
@@ -202,7 +207,10 @@ class _Run:
         return self.env_steps / self.config.env_steps
 
     def collect(self) -> list[Task]:
-        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first."""
+        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first.
+
+        What the first updates need of each task (statistics, temperature) must be there for all of them.
+        """
         for task in self.tasks:
             while len(task.actions) < len(task.recorded):
                 task.collect(task.progress(self.fraction))
@@ -212,7 +220,9 @@ class _Run:
         balanced = self.config.mix == "one" and self.learner.updates > 0
         for task in self._turns(self.tasks, len(self.tasks)) if balanced else self.tasks:
             task.collect(task.progress(fraction))
-        return [task for task in self.tasks if task.labelled[-1]]
+        if self.learner.updates == 0 and not all(task.replay.ready for task in self.tasks):
+            return []
+        return [task for task in self.tasks if task.labelled[-1] and task.replay.ready]
 
     def learn(self, tasks: list[Task]) -> None:
         """The updates that belong to one vector step."""
