@@ -128,6 +128,32 @@ class Killed(Exception):
     pass
 
 
+def without_clock(trained):
+    return [{k: v for k, v in row.items() if k != "train_s"} for row in trained.history]
+
+
+@pytest.mark.parametrize("moment", [75, 130])
+def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, moment):
+    """And which random actions are under way: both are as they were, though the actions are played again."""
+    config = small(stop_gap=-1.0)
+    behaviour = replace(config.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
+    config = replace(config, behaviour=behaviour)
+    whole = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    steps = 0
+
+    def kill(event, numbers):
+        nonlocal steps
+        steps += event == "step"
+        if steps > moment:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path), tell=kill)
+    resumed = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
+    assert without_clock(resumed) == without_clock(whole)
+    assert any(row["training_return"] is not None for row in whole.history)
+
+
 @pytest.mark.parametrize("recipe", ["distil", "dqn", "rainbow_lite"])
 @pytest.mark.parametrize("moment", [0, 1, 130, 199])
 def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
@@ -148,10 +174,7 @@ def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, mo
     for file in ("student/student.safetensors",):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert (resumed.env_steps, resumed.updates) == (whole.env_steps, whole.updates)
-    clocks = {"train_s", "training_return"}
-    assert [{k: v for k, v in row.items() if k not in clocks} for row in resumed.history] == [
-        {k: v for k, v in row.items() if k not in clocks} for row in whole.history
-    ]
+    assert without_clock(resumed) == without_clock(whole)
 
 
 SCRIPT = """

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from distilrl.replay import Replay
 BehaviourName = Literal["teacher", "student", "mixed"]
 Values = Callable[[Tensor], Tensor]
 LONGEST_REPEAT = 100
+RETURNS_KEPT = 20
+"""Episodes whose mean is the training return."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Collector:
             yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
             step = self.envs.recv()
             check_finite(step.obs, step.reward, self.envs.info.id, index)
-            self._add(seen, actions, step, labels)
+            # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
+            self._add(seen, actions, step, labels, counted=index >= len(recorded) - 1)
             obs = step.obs
             index += 1
 
@@ -141,6 +144,20 @@ class Collector:
                 f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
             )
         return labels
+
+    def state(self) -> dict[str, Any]:
+        """What playing the recorded actions again does not restore, as plain data."""
+        return {
+            "held": self.held.tolist(),
+            "student_whole_episode": self._student_whole_episode.tolist(),
+            "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Reads back what `state` gave."""
+        self.held[:] = state["held"]
+        self._student_whole_episode[:] = state["student_whole_episode"]
+        self.episode_returns = list(state["episode_returns"])
 
     def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
         """Actions (N,) of whoever drives, some of them random."""
@@ -166,16 +183,18 @@ class Collector:
             self.held[0] = actions
         return actions
 
-    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
+    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None, *, counted: bool) -> None:
+        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
         self.replay.add(obs, action, reward, terminated, truncated, labels)
         self._running += step.reward
         ended = step.terminated | step.truncated
-        for env in np.flatnonzero(ended):
-            if self._student_whole_episode[env]:
-                self.episode_returns.append(float(self._running[env]))
+        returned = self._running[ended & self._student_whole_episode].tolist()
         self._running[ended] = 0.0
+        if not counted:
+            return
+        self.episode_returns += returned
         self.held[1, ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again

@@ -230,11 +230,9 @@ class _Search:
             self.env_steps += config.n_envs
             fraction = (self.env_steps - begin) / config.env_steps
             self.collector.progress = replace(self.collector.progress, fraction=fraction)
-            for index in (
-                ()
-                if not self.replay.ready
-                else torch.split(self.replay.draw(config.updates * config.batch_size, self.generator), config.batch_size)
-            ):
+            count = config.updates * config.batch_size
+            drawn = torch.split(self.replay.draw(count, self.generator), config.batch_size) if self.replay.ready else ()
+            for index in drawn:
                 batch = self.replay.batch(index)
                 if batch.teacher_values is not None:
                     population.update(batch.obs, batch.teacher_values / self.temperature, fraction)

@@ -235,7 +235,7 @@ class Task:
             tensors["priorities"] = self.replay.priorities
         return tensors, {
             "rng": self.collector.rng.bit_generator.state,
-            "held": self.collector.held.tolist(),
+            "collector": self.collector.state(),
             "teacher": self.teacher.digest if self.teacher is not None else None,
             "obs": _checksum(self._obs) if self._obs is not None else None,
             "measured": self.measured,
@@ -250,7 +250,7 @@ class Task:
         self.recorded = tensors["actions"].numpy().astype(np.int64)
         self.recorded_labels = tensors["labelled"].numpy()
         self.collector.rng.bit_generator.state = state["rng"]
-        self.collector.held[:] = state["held"]
+        self.collector.load(state["collector"])
         self.collector.student_may_act = self.learner.updates > 0
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._expected_obs, self._priorities = state["obs"], tensors.get("priorities")

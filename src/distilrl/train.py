@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.checkpoints import save_network
+from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import Tell, ticker
@@ -265,7 +266,7 @@ class _Run:
 
     def numbers(self) -> dict[str, Any]:
         """What a progress bar shows."""
-        returns = self.tasks[0].collector.episode_returns[-20:]
+        returns = self.tasks[0].collector.episode_returns[-RETURNS_KEPT:]
         return {
             "env_steps": self.env_steps,
             "budget": self.config.env_steps,
