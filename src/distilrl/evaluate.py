@@ -95,8 +95,7 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
     check_finite(obs, np.zeros(1, np.float32), how.env_id, 0)
     fingerprints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
     live = np.arange(len(seeds))
-    states: list[NDArray[Any]] = []
-    steps = 0
+    kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))  # its own draws: keeping states changes no episode
     while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
         actions = np.zeros(len(seeds), np.int64)
         seen = obs[live] + rng.normal(0, how.noise, obs[live].shape).astype(np.float32) if how.noise else obs[live]
@@ -106,11 +105,7 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
             raise NotFiniteError(
                 f"{error} in {how.env_id} after {lengths.max()} steps: no return follows from that, make it anew."
             ) from None
-        if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
-            steps += 1
-            slot = len(states) if len(states) < how.keep_states else int(rng.integers(steps))
-            if slot < how.keep_states:
-                states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
+        kept.offer(obs, live)
         envs.send(actions)
         step = envs.recv()
         check_finite(step.obs[live], step.reward[live], how.env_id, int(lengths.max()))
@@ -123,8 +118,26 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
         if tick is not None and ended.any():
             tick(len(seeds) - len(live), len(seeds), float(np.delete(returns, live).mean()))
     envs.close()
-    kept = np.stack(states) if states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
-    return Episodes(returns, lengths, fingerprints, kept)
+    states = np.stack(kept.states) if kept.states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
+    return Episodes(returns, lengths, fingerprints, states)
+
+
+class _Reservoir:
+    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter 1985)."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.size, self.rng, self.states = size, rng, list[NDArray[Any]]()
+        self._offered = 0
+
+    def offer(self, obs: NDArray[Any], which: NDArray[np.int64]) -> None:
+        """Takes some of the states ``which`` of obs (N, *obs_shape)."""
+        if self.size == 0:
+            return
+        numbers = self._offered + np.arange(len(which))
+        slots = np.where(numbers < self.size, numbers, self.rng.integers(numbers + 1))
+        self._offered += len(which)
+        for env, slot in zip(which[slots < self.size], slots[slots < self.size].tolist(), strict=True):
+            self.states[slot : slot + 1] = [obs[env].copy()]
 
 
 def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str) -> NDArray[np.int64]:
