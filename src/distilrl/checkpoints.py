@@ -82,12 +82,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_network(folder: Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
+def save_network(folder: str | Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
     """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written.
 
     Raises:
         NotFiniteError: a weight is NaN or infinite; nothing is written then.
     """
+    folder = Path(folder)
     shipped = Network(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise(network.obs_mean.cpu(), network.obs_scale.cpu())
@@ -112,12 +113,13 @@ def save_network(folder: Path, network: Network, *, name: str = "student", kind:
     write_json(folder / "spec.json", spec)
 
 
-def load_network(folder: Path) -> Stored:
+def load_network(folder: str | Path) -> Stored:
     """Reads what `save_network` wrote.
 
     Raises:
         FileError: a file is missing, damaged, or does not fit the other.
     """
+    folder = Path(folder)
     path = folder / "spec.json"
     if path.is_file() and path.stat().st_size > MAX_SPEC_BYTES:
         raise FileError(f"{path} is larger than {MAX_SPEC_BYTES} bytes: it is no spec of a network.")
