@@ -137,6 +137,7 @@ def _grow(
         data = np.concatenate(held[-max(config.most_states // train.n_envs, 1) :])
         policy.append(TreePolicy(_fit(data, info, config, train.seed + number)))
         before = time.perf_counter()
+        train_s = before - started - looking
         games = play(policy[-1], how, seeds_from(SELECT_SEEDS + train.seed * 1000, train.check_episodes), tick=ticker(tell))
         looking += time.perf_counter() - before
         mean = stats.mean(games.returns)
@@ -145,7 +146,7 @@ def _grow(
         score = stats.score(mean, acceptance["return_mean"], acceptance["random_return_mean"])
         chosen = policy[-1].action[policy[-1].leaf(torch.from_numpy(data[:, :-2]))]
         agreement = float((chosen == torch.from_numpy(data[:, -2]).long()).float().mean())
-        row = {"env_steps": env_steps, "updates": number + 1, "train_s": before - started - looking, "return": mean, "score": score}
+        row = {"env_steps": env_steps, "updates": number + 1, "train_s": train_s, "return": mean, "score": score}
         rows.append(row | {"agreement": agreement})
         tell("check", rows[-1])
     envs.close()
