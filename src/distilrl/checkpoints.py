@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distilrl.errors import FileError
+from distilrl.errors import FileError, NotFiniteError
 from distilrl.networks import Network
 from distilrl.specs import NetworkSpec
 
@@ -50,8 +50,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Writes indented JSON in one step."""
-    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+    """Writes indented JSON in one step.
+
+    Raises:
+        FileError: it cannot be written, or a number in it is NaN or infinite, which JSON does not have.
+    """
+    try:
+        text = json.dumps(data, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise FileError(f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it.") from None
+    write_bytes(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -74,12 +82,23 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_network(folder: Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
-    """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written."""
+def save_network(folder: str | Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
+    """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written.
+
+    Raises:
+        NotFiniteError: a weight is NaN or infinite; nothing is written then.
+    """
+    folder = Path(folder)
     shipped = Network(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise(network.obs_mean.cpu(), network.obs_scale.cpu())
     shipped.fold()
+    for key, tensor in shipped.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise NotFiniteError(
+                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: its training has "
+                "diverged, lower the learning rate."
+            )
     weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
     spec = {
         "format": FORMAT,
@@ -94,12 +113,13 @@ def save_network(folder: Path, network: Network, *, name: str = "student", kind:
     write_json(folder / "spec.json", spec)
 
 
-def load_network(folder: Path) -> Stored:
+def load_network(folder: str | Path) -> Stored:
     """Reads what `save_network` wrote.
 
     Raises:
         FileError: a file is missing, damaged, or does not fit the other.
     """
+    folder = Path(folder)
     path = folder / "spec.json"
     if path.is_file() and path.stat().st_size > MAX_SPEC_BYTES:
         raise FileError(f"{path} is larger than {MAX_SPEC_BYTES} bytes: it is no spec of a network.")

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilrl.envs import Step, VecEnv
-from distilrl.errors import SpecError
+from distilrl.envs import Step, VecEnv, check_finite
+from distilrl.errors import SpecError, TeacherError
 from distilrl.objective import Progress, Schedule
 from distilrl.plain import check_choices
 from distilrl.replay import Replay
@@ -18,6 +18,8 @@ from distilrl.replay import Replay
 BehaviourName = Literal["teacher", "student", "mixed"]
 Values = Callable[[Tensor], Tensor]
 LONGEST_REPEAT = 100
+RETURNS_KEPT = 20
+"""Episodes whose mean is the training return."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,17 @@ class Collector:
     """
 
     def __init__(
-        self, envs: VecEnv, replay: Replay, behaviour: Behaviour, rng: np.random.Generator, student: Values, teacher: Values | None
+        self,
+        envs: VecEnv,
+        replay: Replay,
+        behaviour: Behaviour,
+        rng: np.random.Generator,
+        student: Values,
+        teacher: Values | None,
+        teacher_name: str = "",
     ) -> None:
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher, self.teacher_name = student, teacher, teacher_name
         self.student_may_act = teacher is None
         self.progress = Progress(0.0)
         self.episode_returns: list[float] = []
@@ -107,19 +116,48 @@ class Collector:
             labelled: (T,) which of them the teacher labelled.
         """
         obs = self.envs.reset(seeds)
+        check_finite(obs, np.zeros(1, np.float32), self.envs.info.id, 0)
         index = 0
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
             replayed = index < len(recorded)
             asked = bool(labelled[index]) if replayed else self.behaviour.labels_step(index, self.progress)
-            labels = self.teacher(seen) if self.teacher is not None and asked else None
+            labels = self._label(seen, index) if asked else None
             actions = recorded[index] if replayed else self._choose(seen, labels)
             self.envs.send(actions)
             yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
             step = self.envs.recv()
-            self._add(seen, actions, step, labels)
+            check_finite(step.obs, step.reward, self.envs.info.id, index)
+            # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
+            self._add(seen, actions, step, labels, counted=index >= len(recorded) - 1)
             obs = step.obs
             index += 1
+
+    def _label(self, obs: Tensor, steps: int) -> Tensor | None:
+        """The teacher's values (N, A) of what is seen; None without a teacher."""
+        if self.teacher is None:
+            return None
+        labels = self.teacher(obs)
+        if not bool(torch.isfinite(labels).all()):
+            raise TeacherError(
+                f"The teacher {self.teacher_name} gave NaN or infinite action values after {steps * self.envs.n_envs} steps in "
+                f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
+            )
+        return labels
+
+    def state(self) -> dict[str, Any]:
+        """What playing the recorded actions again does not restore, as plain data."""
+        return {
+            "held": self.held.tolist(),
+            "student_whole_episode": self._student_whole_episode.tolist(),
+            "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Reads back what `state` gave."""
+        self.held[:] = state["held"]
+        self._student_whole_episode[:] = state["student_whole_episode"]
+        self.episode_returns = list(state["episode_returns"])
 
     def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
         """Actions (N,) of whoever drives, some of them random."""
@@ -145,16 +183,18 @@ class Collector:
             self.held[0] = actions
         return actions
 
-    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
+    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None, *, counted: bool) -> None:
+        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
         self.replay.add(obs, action, reward, terminated, truncated, labels)
         self._running += step.reward
         ended = step.terminated | step.truncated
-        for env in np.flatnonzero(ended):
-            if self._student_whole_episode[env]:
-                self.episode_returns.append(float(self._running[env]))
+        returned = self._running[ended & self._student_whole_episode].tolist()
         self._running[ended] = 0.0
+        if not counted:
+            return
+        self.episode_returns += returned
         self.held[1, ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again

@@ -264,6 +264,23 @@ class _GymVecEnv(VecEnv):
         self._env.close()
 
 
+def check_finite(obs: NDArray[Any], reward: NDArray[np.float32], env_id: str, steps: int) -> None:
+    """Refuses what an environment answered where it is NaN or infinite, so that nobody else is blamed for it.
+
+    Args:
+        obs: (N, *obs_shape).
+        reward: (N,).
+        env_id: name of the environment.
+        steps: vector steps made before this one.
+
+    Raises:
+        EnvError: names the environment and the step.
+    """
+    for what, values in (("a reward", reward), ("an observation", obs)):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise EnvError(f"{env_id} gave {what} that is NaN or infinite at step {steps}: mend the environment, or choose another.")
+
+
 def _render_modes(spec: Any) -> list[str]:
     creator = spec.entry_point
     creator = gymnasium.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator

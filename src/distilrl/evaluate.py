@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import VecEnv, describe_env, make_vec_env
-from distilrl.errors import SpecError, TeacherError
+from distilrl.envs import VecEnv, check_finite, describe_env, make_vec_env
+from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
@@ -92,21 +92,23 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
     rng = np.random.default_rng([int(seeds[0]), 0])
     returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
     obs = envs.reset(seeds)
+    check_finite(obs, np.zeros(1, np.float32), how.env_id, 0)
     fingerprints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
     live = np.arange(len(seeds))
-    states: list[NDArray[Any]] = []
-    steps = 0
+    kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))  # its own draws: keeping states changes no episode
     while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
         actions = np.zeros(len(seeds), np.int64)
         seen = obs[live] + rng.normal(0, how.noise, obs[live].shape).astype(np.float32) if how.noise else obs[live]
-        actions[live] = _actions(policy, seen, how.epsilon, envs.info.n_actions, rng, how.device)
-        if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
-            steps += 1
-            slot = len(states) if len(states) < how.keep_states else int(rng.integers(steps))
-            if slot < how.keep_states:
-                states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
+        try:
+            actions[live] = _actions(policy, seen, how.epsilon, envs.info.n_actions, rng, how.device)
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{error} in {how.env_id} after {lengths.max()} steps: no return follows from that, make it anew."
+            ) from None
+        kept.offer(obs, live)
         envs.send(actions)
         step = envs.recv()
+        check_finite(step.obs[live], step.reward[live], how.env_id, int(lengths.max()))
         returns[live] += step.reward[live]
         lengths[live] += 1
         fingerprints[live] = fingerprints[live] * np.uint64(1099511628211) + actions[live].astype(np.uint64) + np.uint64(1)
@@ -116,8 +118,26 @@ def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tic
         if tick is not None and ended.any():
             tick(len(seeds) - len(live), len(seeds), float(np.delete(returns, live).mean()))
     envs.close()
-    kept = np.stack(states) if states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
-    return Episodes(returns, lengths, fingerprints, kept)
+    states = np.stack(kept.states) if kept.states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
+    return Episodes(returns, lengths, fingerprints, states)
+
+
+class _Reservoir:
+    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter 1985)."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.size, self.rng, self.states = size, rng, list[NDArray[Any]]()
+        self._offered = 0
+
+    def offer(self, obs: NDArray[Any], which: NDArray[np.int64]) -> None:
+        """Takes some of the states ``which`` of obs (N, *obs_shape)."""
+        if self.size == 0:
+            return
+        numbers = self._offered + np.arange(len(which))
+        slots = np.where(numbers < self.size, numbers, self.rng.integers(numbers + 1))
+        self._offered += len(which)
+        for env, slot in zip(which[slots < self.size], slots[slots < self.size].tolist(), strict=True):
+            self.states[slot : slot + 1] = [obs[env].copy()]
 
 
 def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str) -> NDArray[np.int64]:
@@ -125,7 +145,10 @@ def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, 
     if epsilon >= 1.0:
         return rng.integers(0, n_actions, n_envs)
     with torch.no_grad():
-        actions: NDArray[np.int64] = policy(torch.from_numpy(obs).to(device)).argmax(1).cpu().numpy()
+        values = policy(torch.from_numpy(obs).to(device)).cpu()
+    if not torch.isfinite(values).all():
+        raise NotFiniteError("The policy gave NaN or infinite action values")
+    actions: NDArray[np.int64] = values.argmax(1).numpy()
     if epsilon > 0:
         random = rng.random(n_envs) < epsilon
         actions[random] = rng.integers(0, n_actions, int(random.sum()))
@@ -159,6 +182,23 @@ def seeds_from(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
+def checked(teacher: Teacher) -> Values:
+    """The teacher's action values, with an error where they have another shape than they must or are not finite."""
+
+    def values_of(obs: Tensor) -> Tensor:
+        values = teacher.action_values(obs)
+        if tuple(values.shape) != (len(obs), teacher.n_actions):
+            raise TeacherError(
+                f"The teacher {teacher.path} answers {len(obs)} observations with shape {tuple(values.shape)}: it must be "
+                f"{(len(obs), teacher.n_actions)}."
+            )
+        if not torch.isfinite(values).all():
+            raise TeacherError(f"The teacher {teacher.path} gives action values that are not finite: it cannot be distilled.")
+        return values
+
+    return values_of
+
+
 def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, tick: Tick | None = None) -> dict[str, Any]:
     """The acceptance check before distilling: finite action values, and a return better than random play.
 
@@ -170,21 +210,9 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
     """
     if episodes < 2:
         raise SpecError(f"The acceptance check needs at least 2 episodes, got {episodes}.")
-
-    def checked(obs: Tensor) -> Tensor:
-        values = teacher.action_values(obs)
-        if tuple(values.shape) != (len(obs), teacher.n_actions):
-            raise TeacherError(
-                f"The teacher {teacher.path} answers {len(obs)} observations with shape {tuple(values.shape)}: it must be "
-                f"{(len(obs), teacher.n_actions)}."
-            )
-        if not torch.isfinite(values).all():
-            raise TeacherError(f"The teacher {teacher.path} gives action values that are not finite: it cannot be distilled.")
-        return values
-
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
-    own = play(checked, how, seeds, tick=tick)
-    random = play(checked, replace(how, epsilon=1.0, keep_states=0), seeds)
+    own = play(checked(teacher), how, seeds, tick=tick)
+    random = play(checked(teacher), replace(how, epsilon=1.0, keep_states=0), seeds)
     rng = np.random.default_rng(0)
     gain = stats.bootstrap_interval(own.returns - random.returns, rng, clusters=own.fingerprints)
     better = gain[0] > 0
@@ -240,13 +268,14 @@ def compare(
         ``returns`` and ``disagreements`` of episodes.json.
     """
     looks = comparison.max_episodes // comparison.episodes
+    taught = checked(teacher)
     how = replace(how, keep_states=comparison.agreement_states)
     ours: list[Episodes] = []
     theirs: list[Episodes] = []
     rng = np.random.default_rng(0)
     for look in range(looks):
         seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
-        theirs.append(play(teacher.action_values, how, seeds, tick=tick))
+        theirs.append(play(taught, how, seeds, tick=tick))
         ours.append(play(student, replace(how, noise=noise), seeds, tick=tick))
         teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
         teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
@@ -262,11 +291,11 @@ def compare(
             **student_summary,
             "score": stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return),
         },
-        "agreement": _agreement(teacher.action_values, student, theirs[0].states, ours[0].states, how.device),
+        "agreement": _agreement(taught, student, theirs[0].states, ours[0].states, how.device),
         "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
-        "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, theirs[0].states, tick),
+        "disturbed": _disturbed(taught, student, how, comparison.disturbed_episodes, theirs[0].states, tick),
         "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
-        "disagreements": _disagreements(teacher.action_values, student, ours[0].states, how.device),
+        "disagreements": _disagreements(taught, student, ours[0].states, how.device),
     }
 
 
@@ -293,7 +322,13 @@ def _both(teacher: Values, student: Values, states: NDArray[Any], device: str) -
     """What teacher and student say of some states (K, *obs_shape), each (K, A), on the CPU."""
     obs = torch.from_numpy(states).to(device)
     with torch.no_grad():
-        return teacher(obs).cpu(), student(obs).cpu()
+        by_teacher, by_student = teacher(obs).cpu(), student(obs).cpu()
+    for side, values in (("teacher", by_teacher), ("student", by_student)):
+        if not torch.isfinite(values).all():
+            raise NotFiniteError(
+                f"The {side} gave NaN or infinite action values on states that were visited: there is no agreement to measure."
+            )
+    return by_teacher, by_student
 
 
 def _weighted(by_teacher: Tensor, by_student: Tensor) -> float:
@@ -346,7 +381,10 @@ def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, state
 
 
 def latency_us(policy: Values, obs_shape: tuple[int, ...], dtype: type[np.generic], calls: int = 300) -> float:
-    """Median time of one greedy decision on a single observation, microseconds, on one CPU thread."""
+    """Median time of one greedy decision on a single observation, microseconds, on one CPU thread.
+
+    Networks are compared bare: what stands around one and not around the other (`Teacher.action_values`) would be timed too.
+    """
     obs = torch.from_numpy(np.zeros((1, *obs_shape), dtype))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -171,6 +171,10 @@ class Learner:
         self._move_average()
         return {name: torch.stack(values).mean() for name, values in means.items()}
 
+    def diverged(self) -> bool:
+        """Whether a weight of a student or of its average is NaN or infinite; waits for the device, so it is for checks only."""
+        return not all(bool(torch.isfinite(tensor).all()) for tensor in (*self._parameters, *self._averages))
+
     def _forward(self, part: Part, terms: list[Term], discount: float) -> Outputs:
         task = part.task
         target = self.targets[task] if self.targets else None

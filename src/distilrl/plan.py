@@ -178,7 +178,7 @@ class _Search:
         self.envs = make_vec_env(config.env_id, config.n_envs, threads=config.threads)
         behaviour = replace(config.behaviour, name="mixed")
         rng = np.random.default_rng([config.seed, 1])
-        self.collector = Collector(self.envs, self.replay, behaviour, rng, self._act, teacher.action_values)
+        self.collector = Collector(self.envs, self.replay, behaviour, rng, self._act, teacher.action_values, teacher.path)
         self.steps: Iterator[Collected] = self.collector.steps(config.seed * 10_000 + np.arange(config.n_envs))
         self.population: Population | None = None
         self.temperature = 1.0
@@ -230,7 +230,9 @@ class _Search:
             self.env_steps += config.n_envs
             fraction = (self.env_steps - begin) / config.env_steps
             self.collector.progress = replace(self.collector.progress, fraction=fraction)
-            for index in torch.split(self.replay.draw(config.updates * config.batch_size, self.generator), config.batch_size):
+            count = config.updates * config.batch_size
+            drawn = torch.split(self.replay.draw(count, self.generator), config.batch_size) if self.replay.ready else ()
+            for index in drawn:
                 batch = self.replay.batch(index)
                 if batch.teacher_values is not None:
                     population.update(batch.obs, batch.teacher_values / self.temperature, fraction)
@@ -244,6 +246,7 @@ class _Search:
             network = population.network(k)
             games = play(network, how, seeds_from(SELECT_SEEDS + config.seed * 1000, config.check_episodes))
             score = stats.score(stats.mean(games.returns), self.acceptance["return_mean"], self.acceptance["random_return_mean"])
+            score = 0.0 if score is None else score  # a teacher no better than random, taken all the same: no size reaches it
             if k not in best or score >= best[k][0]:
                 best[k] = (score, network)
             spec, seed = owners[k]

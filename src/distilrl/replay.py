@@ -10,7 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distilrl.errors import SpecError
+
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
+FURTHEST = 10.0
+"""Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
+MOST_BLOWN_UP = 100.0
+"""A feature is scaled up at most so many times as much as the one of median deviation."""
 
 
 class Batch(NamedTuple):
@@ -133,12 +139,25 @@ class Replay:
             alive &= flags == 0
         self._ready[first % self.rows] = usable & self._labelled[first % self.rows] & self._labelled[row]
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a state to draw."""
+        return bool(self._ready.any())
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
 
         With an exponent e > 0, four draws of five have probability proportional to gap^e, the gap being that between
         the teacher's best and worst action value (VIPER samples so with e = 1); the fifth is uniform.
+
+        Raises:
+            SpecError: no state is `ready`.
         """
+        if not self.ready:
+            raise SpecError(
+                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher label more steps "
+                f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
+            )
         held = min(self.added, self.rows)
         ready = self._ready[:held].view(-1).double()
         priority = self._priority[:held].view(-1) * ready
@@ -217,9 +236,12 @@ class Replay:
         return held.mean(0), held.std(0)
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
-        """Mean, and the scale that gives a standard deviation of 1, as `statistics`; a feature that hardly varies is not blown up."""
+        """Mean as `statistics`, and the scale of `scale_of`."""
         mean, std = self.statistics()
-        return mean, scale_of(std)
+        if self.spec.pixels:
+            return mean, scale_of(mean, std)
+        held = self._obs[: min(self.added, self.rows)].flatten(0, 1)
+        return mean, scale_of(mean, std, (held - mean).abs().amax(0))
 
     def teacher_values(self) -> Tensor:
         """All teacher values held, (labelled rows · N, A)."""
@@ -235,6 +257,26 @@ class Replay:
         return (order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)).flatten()
 
 
-def scale_of(std: Tensor) -> Tensor:
-    """What brings standard deviations to 1; a feature that hardly varies is not blown up."""
-    return 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))
+def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tensor:
+    """What brings standard deviations to 1, except where few states cannot tell what a feature will do later.
+
+    The statistics come from the first states, and the scale is folded into the first layer, so that it cannot be clipped as
+    running statistics are: what is too large stays too large for good. Therefore
+
+    - a feature that did not vary (by more than rounding) keeps its own unit, scale 1: a contact that was never made in the first
+      states must not count thousands when it is;
+    - one that was at rest but for a few states is scaled so that the furthest of them lies at `FURTHEST`, where usual clips lie;
+    - none is blown up more than `MOST_BLOWN_UP` times as much as the typical feature, unless its own unit does that.
+
+    Args:
+        mean: of each feature, (D,).
+        std: standard deviations, (D,).
+        furthest: largest distance from the mean, (D,); None where outliers do not count, as for pixels.
+    """
+    varies = std > 1e-6 * mean.abs().clamp_min(1.0)
+    scale = 1 / std.clamp_min(torch.finfo(std.dtype).tiny)
+    if furthest is not None:
+        scale = torch.minimum(scale, FURTHEST / furthest.clamp_min(torch.finfo(std.dtype).tiny))
+    if bool(varies.any()):
+        scale = scale.clamp_max(max(MOST_BLOWN_UP / float(std[varies].median()), 1.0))
+    return torch.where(varies, scale, torch.ones_like(scale))

@@ -32,7 +32,12 @@ def distill_seeds(
     Returns:
         The contents of ``out/results.json``: the runs' results, and over seeds the mean return, its 95 % Student t
         interval, and the verdict on the difference to the teacher.
+
+    Raises:
+        SpecError: fewer than two seeds, whose interval would have no ends.
     """
+    if seeds < 2:
+        raise SpecError(f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill.")
     folder = RunFolder(out)
     runs = []
     for seed in range(job.train.seed, job.train.seed + seeds):
@@ -66,7 +71,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "return_mean": stats.mean(means),
             "return_iqm": stats.iqm(means),
             "return_ci95": list(interval),
-            "score": stats.mean([run["student"]["score"] for run in runs]),
+            "score": stats.mean_score([run["student"]["score"] for run in runs]),
         },
         "verdict": {
             "result": verdict,

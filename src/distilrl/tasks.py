@@ -91,7 +91,9 @@ class Task:
         """Makes the collector."""
         asks = self.teacher.action_values if self.teacher is not None and self.replay.spec.labelled else None
         rng = np.random.default_rng([self.config.seed, 1 + self.number])
-        self.collector = Collector(self.envs, self.replay, self.config.behaviour, rng, self._seen_by_student, asks)
+        self.collector = Collector(
+            self.envs, self.replay, self.config.behaviour, rng, self._seen_by_student, asks, self.teacher.path if self.teacher else ""
+        )
 
     def _seen_by_student(self, obs: Tensor) -> Tensor:
         """The acting student's values (N, A); where the task says so, of noisy observations."""
@@ -178,6 +180,7 @@ class Task:
         score = None
         if self.acceptance is not None:
             score = stats.score(mean, self.acceptance["return_mean"], self.acceptance["random_return_mean"])
+        if score is not None:
             self.measured["score"] = max(self.measured["score"], score)
             self.scores = [*self.scores[-2:], score]
         return {"return": mean, "score": score, "agreement": self._measure(games)}
@@ -232,7 +235,7 @@ class Task:
             tensors["priorities"] = self.replay.priorities
         return tensors, {
             "rng": self.collector.rng.bit_generator.state,
-            "held": self.collector.held.tolist(),
+            "collector": self.collector.state(),
             "teacher": self.teacher.digest if self.teacher is not None else None,
             "obs": _checksum(self._obs) if self._obs is not None else None,
             "measured": self.measured,
@@ -247,7 +250,7 @@ class Task:
         self.recorded = tensors["actions"].numpy().astype(np.int64)
         self.recorded_labels = tensors["labelled"].numpy()
         self.collector.rng.bit_generator.state = state["rng"]
-        self.collector.held[:] = state["held"]
+        self.collector.load(state["collector"])
         self.collector.student_may_act = self.learner.updates > 0
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._expected_obs, self._priorities = state["obs"], tensors.get("priorities")

@@ -4,6 +4,7 @@ Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so 
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.checkpoints import save_network
+from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
-from distilrl.errors import SpecError
+from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import Tell, ticker
 from distilrl.learner import Learner, Part
 from distilrl.networks import Network
@@ -117,6 +119,11 @@ def train(
                     run.save(folder)
     for task in run.tasks:
         task.envs.close()
+    if run.learner.updates == 0:
+        raise SpecError(
+            f"Nothing was learnt in {run.env_steps} steps, because no transition could be drawn: let the teacher label a larger share of "
+            f"the steps ('labels' of the behaviour), or lower 'n_step' ({config.n_step})."
+        )
     return run.trained()
 
 
@@ -201,7 +208,10 @@ class _Run:
         return self.env_steps / self.config.env_steps
 
     def collect(self) -> list[Task]:
-        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first."""
+        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first.
+
+        What the first updates need of each task (statistics, temperature) must be there for all of them.
+        """
         for task in self.tasks:
             while len(task.actions) < len(task.recorded):
                 task.collect(task.progress(self.fraction))
@@ -211,7 +221,9 @@ class _Run:
         balanced = self.config.mix == "one" and self.learner.updates > 0
         for task in self._turns(self.tasks, len(self.tasks)) if balanced else self.tasks:
             task.collect(task.progress(fraction))
-        return [task for task in self.tasks if task.labelled[-1]]
+        if self.learner.updates == 0 and not all(task.replay.ready for task in self.tasks):
+            return []
+        return [task for task in self.tasks if task.labelled[-1] and task.replay.ready]
 
     def learn(self, tasks: list[Task]) -> None:
         """The updates that belong to one vector step."""
@@ -254,7 +266,7 @@ class _Run:
 
     def numbers(self) -> dict[str, Any]:
         """What a progress bar shows."""
-        returns = self.tasks[0].collector.episode_returns[-20:]
+        returns = self.tasks[0].collector.episode_returns[-RETURNS_KEPT:]
         return {
             "env_steps": self.env_steps,
             "budget": self.config.env_steps,
@@ -266,6 +278,8 @@ class _Run:
         """Return on selection seeds, best student, stop rule; one row of metrics."""
         config, track = self.config, self.track
         track.train_s += time.perf_counter() - self._clock
+        losses = {f"loss/{t.loss}": _mean_of(self._losses.get(t.loss)) for t in config.terms}
+        self._refuse_divergence(losses)
         rows = [task.check(ticker(self.tell)) for task in self.tasks]
         first = rows[0]
         self._notice_drift()
@@ -274,7 +288,6 @@ class _Run:
             track.best = value
             for task in self.tasks:
                 task.keep_best()
-        losses = {f"loss/{t.loss}": _mean_of(self._losses.get(t.loss)) for t in config.terms}
         others = {f"{name}/{task.env_id}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row}
         row = {
             "env_steps": self.env_steps,
@@ -292,6 +305,20 @@ class _Run:
         track.stopped = self._why_stop(rows)
         self._clock = time.perf_counter()
         return row
+
+    def _refuse_divergence(self, losses: dict[str, float | None]) -> None:
+        """Ends a run whose losses or weights are NaN or infinite, before a student of such weights plays or is kept.
+
+        Looked at here and not after each update, where the device would have to be waited for.
+        """
+        bad = [name.removeprefix("loss/") for name, value in losses.items() if value is not None and not math.isfinite(value)]
+        if not bad and not self.learner.diverged():
+            return
+        what = f"The loss '{bad[0]}' has" if bad else "The student's weights have"
+        raise NotFiniteError(
+            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has diverged, lower "
+            f"'learning_rate' ({self.config.learning_rate}), 'max_grad_norm' ({self.config.max_grad_norm}) or the weight of that loss."
+        )
 
     def _notice_drift(self) -> None:
         """Where the visited states have left those trained on, what was best before does not count any more."""
