@@ -1,5 +1,6 @@
 """Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
 
+import io
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -285,10 +286,11 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
         write_bytes(folder / "policy.onnx", onnx.write(network, about))
         return ["policy.onnx"]
     if target == "torch":
-        folder.mkdir(parents=True, exist_ok=True)
         example = torch.from_numpy(obs[:2].copy())
         program = torch.export.export(_Plain(network), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, folder / "policy.pt2")
+        archive = io.BytesIO()  # PyTorch's own writer aborts the process where the disk is full
+        torch.export.save(program, archive)
+        write_bytes(folder / "policy.pt2", archive.getvalue())
         return ["policy.pt2"]
     if target == "tflite":
         write_bytes(folder / "policy.tflite", tflite.write(_Plain(network), obs[:1]))
@@ -379,8 +381,9 @@ def _golden(folder: Path, play_file: Replayer, obs: NDArray[Any], target: Target
     """Observations and expected actions beside the file, and an example that loads it."""
     few = _few(obs)
     answers = play_file(few)
-    with (folder / "golden.npz").open("wb") as file:
-        np.savez_compressed(file, obs=few, values=answers.values, action=answers.actions)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, obs=few, values=answers.values, action=answers.actions)
+    write_bytes(folder / "golden.npz", archive.getvalue())
     if target in ("c", "int8", "web"):
         rows = b"".join(int(a).to_bytes(4, "little") + np.ascontiguousarray(o).tobytes() for a, o in zip(answers.actions, few, strict=True))
         write_bytes(folder / "golden.bin", rows)
