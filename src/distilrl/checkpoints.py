@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,18 +36,41 @@ class Stored:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.
+
+    The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no link which somebody
+    put there beforehand is followed.
+
+    Raises:
+        FileError: the folder cannot be written, or ``path`` is a symbolic link.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        if path.is_symlink():
+            raise FileError(f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads.")
+        temporary = _write_beside(path, data)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink()
+            raise
+    except OSError as error:
+        raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """A new file beside ``path`` that holds the data, on the disk; none where that fails."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
+        except BaseException:
+            temporary.unlink()
+            raise
+    return temporary
 
 
 def write_json(path: Path, data: object) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import Tell
-from distilrl.export import c, keep_export, recorded, reference, write_c
+from distilrl.export import FORMAT, c, keep_export, own_place, recorded, reference, write_c
 from distilrl.runs import RunFolder
 from distilrl.trees import PONG, PONG_C, Tree, TreePolicy, as_c
 
@@ -39,7 +39,7 @@ def export_tree(
     """Writes ``export/c`` of a run folder, replayed like any other export."""
     policy = TreePolicy(tree)
     card: dict[str, Any] = {
-        "format": "distilrl-export", "target": "c", "env": info.id, "obs_shape": list(info.obs_shape), "n_actions": info.n_actions,
+        "format": FORMAT, "target": "c", "env": info.id, "obs_shape": list(info.obs_shape), "n_actions": info.n_actions,
         "network": tree.describe(), "params": len(tree.feature), "student_sha256": sha256,
         "scratch_bytes": 0, "weight_bytes": 0,
         **reference(results, episodes),
@@ -50,4 +50,4 @@ def export_tree(
         write_c(part, written)
         return ["policy.c"]
 
-    return keep_export(folder.path / "export" / "c", policy, recorded(policy, info.id, tell), card, write, tell)
+    return keep_export(own_place(folder, "c"), policy, recorded(policy, info.id, tell), card, write, tell)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError, SpecError
 from distilrl.export.c import Source
 
@@ -32,9 +33,9 @@ def wasm(source: Source, activation: str) -> bytes:
         raise FileError("Writing a page needs clang and wasm-ld (on Debian: apt install clang lld): install them.")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "policy.h").write_text(source.header, encoding="utf-8")
+        write_bytes(home / "policy.h", source.header.encode())
         code = source.code.replace("#include <math.h>\n", "").replace("#include <string.h>\n", "")
-        (home / "policy.c").write_text(code + "\nobs_t policy_buffer[POLICY_OBS_SIZE];\n", encoding="utf-8")
+        write_bytes(home / "policy.c", (code + "\nobs_t policy_buffer[POLICY_OBS_SIZE];\n").encode())
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, "__heap_base")]
         command = [clang, *FLAGS, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
