@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError
+from distilrl.heads import Head, head_from_json
 from distilrl.networks import Network
 from distilrl.specs import NetworkSpec
 
@@ -27,8 +28,8 @@ class Stored:
     """A network read from a folder."""
 
     network: Network
-    kind: str
-    """What its outputs are: ``q`` or ``logits``."""
+    head: Head
+    """What its numbers mean."""
     digest: str
     """SHA-256 of the weights file."""
     meta: dict[str, Any]
@@ -106,7 +107,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_network(folder: str | Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
+def save_network(folder: str | Path, network: Network, head: Head, *, name: str = "student", **meta: Any) -> None:
     """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written.
 
     Raises:
@@ -129,7 +130,7 @@ def save_network(folder: str | Path, network: Network, *, name: str = "student",
         "version": 1,
         "weights": f"{name}.safetensors",
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "kind": kind,
+        "head": head.to_json(),
         "network": shipped.spec.to_json(),
         **meta,
     }
@@ -157,8 +158,11 @@ def load_network(folder: str | Path) -> Stored:
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
     network = Network(NetworkSpec.from_json(data.get("network", {})))
     load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
-    known = {"format", "version", "weights", "sha256", "kind", "network"}
-    return Stored(network, str(data.get("kind", "q")), data["sha256"], {k: v for k, v in data.items() if k not in known})
+    head = head_from_json(data.get("head"), f"head of {path}")
+    if head.width != network.spec.outputs:
+        raise FileError(f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is damaged.")
+    known = {"format", "version", "weights", "sha256", "head", "network"}
+    return Stored(network, head, data["sha256"], {k: v for k, v in data.items() if k not in known})
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str, *, describes: str = "its spec") -> None:

@@ -1,6 +1,6 @@
 """Collection: a generator of vector steps under a behaviour, which fills the replay and labels every state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilrl.envs import Step, VecEnv, check_finite
+from distilrl.envs import Step, VecEnv
 from distilrl.errors import SpecError, TeacherError
 from distilrl.objective import Progress, Schedule
 from distilrl.plain import check_choices
+from distilrl.policies import Policy, State
 from distilrl.replay import Replay
+from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
-Values = Callable[[Tensor], Tensor]
 LONGEST_REPEAT = 100
 RETURNS_KEPT = 20
 """Episodes whose mean is the training return."""
@@ -69,8 +70,8 @@ class Collected(NamedTuple):
 
     step_index: int
     """Number of vector steps before this one."""
-    actions: NDArray[np.int64]
-    """(N,) actions sent."""
+    actions: NDArray[Any]
+    """(N, F) or (N, A) actions sent."""
     replayed: bool
     """The actions were recorded by an earlier run and are played again."""
     labelled: bool
@@ -82,7 +83,8 @@ class Collected(NamedTuple):
 class Collector:
     """Steps the environments, labels what is seen and adds it to the replay.
 
-    Iterate over `steps`; while the caller works on one item, the environments work on its actions.
+    Iterate over `steps`; while the caller works on one item, the environments work on its actions. Policies with memory see every step
+    of their episodes, and their state starts anew where one ends.
     """
 
     def __init__(
@@ -91,32 +93,48 @@ class Collector:
         replay: Replay,
         behaviour: Behaviour,
         rng: np.random.Generator,
-        student: Values,
-        teacher: Values | None,
-        teacher_name: str = "",
+        teacher: Teacher | None = None,
+        *,
+        noise: tuple[float, ...] = (),
     ) -> None:
+        """Prepares to collect.
+
+        Args:
+            envs: N environments.
+            replay: where what is seen goes.
+            behaviour: who acts.
+            rng: source of random actions and of noise.
+            teacher: who labels; None: nobody.
+            noise: standard deviation for each number of an observation through which the student sees it.
+        """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.student, self.teacher, self.teacher_name = student, teacher, teacher_name
-        self.student_may_act = teacher is None
+        self.teacher, self.noise = teacher, noise
+        self.student: Policy | None = None
+        """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
         self.progress = Progress(0.0)
         self.episode_returns: list[float] = []
-        self.held = np.zeros((2, envs.n_envs), np.int64)
-        """(2, N): the random action under way in each environment, and for how many steps more."""
+        self.held = np.zeros((envs.n_envs, envs.info.action.size), envs.info.action.numpy)
+        """(N, F): the random action under way in each environment."""
+        self.held_for = np.zeros(envs.n_envs, np.int64)
+        """(N,): for how many steps more."""
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
+        self._teacher_state: State = ()
+        self._student_state: State | None = None
 
     def steps(
-        self, seeds: NDArray[np.int64], recorded: NDArray[np.int64] | tuple[()] = (), labelled: NDArray[np.bool_] | tuple[()] = ()
+        self, seeds: NDArray[np.int64], recorded: NDArray[Any] | tuple[()] = (), labelled: NDArray[np.bool_] | tuple[()] = ()
     ) -> Iterator[Collected]:
         """Endless vector steps.
 
         Args:
             seeds: (N,) seeds of the first episodes.
-            recorded: (T, N) actions to play again first; none for a new run.
+            recorded: (T, N, F) actions to play again first; none for a new run.
             labelled: (T,) which of them the teacher labelled.
         """
         obs = self.envs.reset(seeds)
-        check_finite(obs, np.zeros(1, np.float32), self.envs.info.id, 0)
+        if self.teacher is not None:
+            self._teacher_state = self.teacher.policy.start(self.envs.n_envs)
         index = 0
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
@@ -127,20 +145,19 @@ class Collector:
             self.envs.send(actions)
             yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
             step = self.envs.recv()
-            check_finite(step.obs, step.reward, self.envs.info.id, index)
             # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
             self._add(seen, actions, step, labels, counted=index >= len(recorded) - 1)
             obs = step.obs
             index += 1
 
     def _label(self, obs: Tensor, steps: int) -> Tensor | None:
-        """The teacher's values (N, A) of what is seen; None without a teacher."""
+        """The teacher's numbers (N, P) for what is seen; None without a teacher."""
         if self.teacher is None:
             return None
-        labels = self.teacher(obs)
+        labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
         if not bool(torch.isfinite(labels).all()):
             raise TeacherError(
-                f"The teacher {self.teacher_name} gave NaN or infinite action values after {steps * self.envs.n_envs} steps in "
+                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} steps in "
                 f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
             )
         return labels
@@ -149,52 +166,76 @@ class Collector:
         """What playing the recorded actions again does not restore, as plain data."""
         return {
             "held": self.held.tolist(),
+            "held_for": self.held_for.tolist(),
             "student_whole_episode": self._student_whole_episode.tolist(),
             "episode_returns": self.episode_returns[-RETURNS_KEPT:],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
-        self.held[:] = state["held"]
+        self.held[:], self.held_for[:] = state["held"], state["held_for"]
         self._student_whole_episode[:] = state["student_whole_episode"]
         self.episode_returns = list(state["episode_returns"])
 
-    def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
-        """Actions (N,) of whoever drives, some of them random."""
-        n_envs = self.envs.n_envs
+    def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[Any]:
+        """Actions (N, F) of whoever drives, some of them random."""
+        n_envs, action = self.envs.n_envs, self.envs.info.action
         teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
-        if not self.student_may_act and labels is not None:
+        if self.student is None and labels is not None:
             teacher_drives = np.ones(n_envs, np.bool_)
         self._student_whole_episode &= ~teacher_drives
-        actions = np.zeros(n_envs, np.int64)
-        by_teacher = labels.argmax(1).cpu().numpy() if labels is not None else actions
-        actions[teacher_drives] = by_teacher[teacher_drives]
+        actions = np.zeros((n_envs, action.size), action.numpy)
+        if labels is not None and self.teacher is not None:
+            actions[teacher_drives] = self.teacher.head.greedy(labels).cpu().numpy()[teacher_drives]
         if not teacher_drives.all():
-            with torch.no_grad():
-                by_student = self.student(obs).argmax(1).cpu().numpy()
-            actions[~teacher_drives] = by_student[~teacher_drives]
-        epsilon = self.behaviour.epsilon(self.progress)
-        random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs) & (self.held[1] == 0)
-        actions[random] = self.rng.integers(0, self.envs.info.n_actions, int(random.sum()))
+            actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
+        random = (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress)) & self.behaviour.explores(n_envs) & (self.held_for == 0)
+        actions[random] = action.sample(int(random.sum()), self.rng)
         if self.behaviour.zeta is not None:
-            actions = np.where(self.held[1] > 0, self.held[0], actions)
+            actions = np.where(self.held_for[:, None] > 0, self.held, actions)
             durations = np.minimum(self.rng.zipf(self.behaviour.zeta, n_envs), LONGEST_REPEAT) - 1
-            self.held[1] = np.where(random, durations, np.maximum(self.held[1] - 1, 0))
-            self.held[0] = actions
+            self.held_for = np.where(random, durations, np.maximum(self.held_for - 1, 0))
+            self.held = actions
         return actions
 
-    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None, *, counted: bool) -> None:
+    def _of_student(self, obs: Tensor) -> NDArray[Any]:
+        """The student's greedy actions (N, F), of what it sees."""
+        if self.student is None:
+            return self.envs.info.action.sample(self.envs.n_envs, self.rng)
+        if self.noise:
+            blur = self.rng.normal(0, self.noise, tuple(obs.shape)).astype(np.float32)
+            obs = obs + torch.from_numpy(blur).to(obs.device)
+        if self._student_state is None:
+            self._student_state = self.student.start(self.envs.n_envs)
+        actions, self._student_state = self.student.act(obs, self._student_state)
+        return actions.cpu().numpy()
+
+    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, counted: bool) -> None:
         """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
-        self.replay.add(obs, action, reward, terminated, truncated, labels)
+        stakes = None
+        if labels is not None and self.teacher is not None:
+            # a critic is asked only where what it says is used: it costs several passes
+            weighed = self.replay.spec.stakes_exponent > 0
+            stakes = self.teacher.stakes(obs, labels) if weighed else self.teacher.head.stakes(labels)
+        self.replay.add(obs, action, reward, terminated, truncated, labels, stakes)
         self._running += step.reward
         ended = step.terminated | step.truncated
+        if ended.any():
+            self._restart(torch.from_numpy(ended).to(device))
         returned = self._running[ended & self._student_whole_episode].tolist()
         self._running[ended] = 0.0
         if not counted:
             return
         self.episode_returns += returned
-        self.held[1, ended] = 0
+        self.held_for[ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again
+
+    def _restart(self, ended: Tensor) -> None:
+        """Lets policies with memory forget what ended."""
+        if self.teacher is not None:
+            self._teacher_state = self.teacher.policy.restart(self._teacher_state, ended)
+        if self.student is not None and self._student_state is not None:
+            self._student_state = self.student.restart(self._student_state, ended)

@@ -93,6 +93,9 @@ class Head(Protocol):
     def view(self, p: Tensor) -> Tensor:
         """(B, ·) what a discriminator sees of a policy: log-probabilities, or the action in half-ranges."""
 
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """What two policies do in the same states, as plain data for results.json: ``tables`` of choices, or ``dimensions`` with errors."""
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `head_from_json` reads back."""
 
@@ -171,6 +174,13 @@ class Categorical:
 
     def view(self, p: Tensor) -> Tensor:
         return torch.cat([torch.log_softmax(block, dim=1) for block in self.split(p)], dim=1)
+
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """A table for each choice: how often the teacher picks the row and the student the column."""
+        tables = []
+        for theirs, ours, n in zip(teacher.unbind(1), student.unbind(1), self.action.nvec, strict=True):
+            tables.append(torch.bincount(theirs * n + ours, minlength=n * n).view(n, n).tolist())
+        return {"tables": tables}
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "action": asdict(self.action)}
@@ -279,6 +289,14 @@ class Point:
 
     def view(self, p: Tensor) -> Tensor:
         return self.seen(p)
+
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which either is at a bound."""
+        off = (student - teacher) / self._half
+        low, high = self._ends
+        bound = ((teacher <= low + 1e-6) | (teacher >= high - 1e-6)).float().mean(0)
+        rows = zip(off.square().mean(0).sqrt().tolist(), off.mean(0).tolist(), bound.tolist(), self.action.half.tolist(), strict=True)
+        return {"dimensions": [{"rms": rms, "bias": bias, "at_bound": at, "half_range": half} for rms, bias, at, half in rows]}
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "mean", "squash": self.squash, "action": asdict(self.action)}

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distilrl import stats
+from distilrl import evolution, stats
 from distilrl.checkpoints import save_network
-from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
-from distilrl.errors import NotFiniteError, SpecError
-from distilrl.evaluate import Tell, ticker
-from distilrl.learner import Learner, Part
+from distilrl.errors import NotFiniteError, ResumeError, SpecError
+from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
+from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
+from distilrl.objective import columns
 from distilrl.runs import Metrics, RunFolder
 from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
