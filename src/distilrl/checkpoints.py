@@ -36,26 +36,36 @@ class Stored:
     """The rest of spec.json: environment, protocol, where it came from."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.
 
     The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no link which somebody
     put there beforehand is followed.
 
+    Args:
+        path: the file.
+        data: what it shall hold.
+        new: replace nothing.
+
     Raises:
         FileError: the folder cannot be written, or ``path`` is a symbolic link.
+        FileExistsError: it is to be new and is there.
     """
+    taken = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
+        if path.is_symlink() and not new:
             raise FileError(f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads.")
         temporary = _write_beside(path, data)
         try:
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink()
+            _claim(temporary, path) if new else os.replace(temporary, path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            taken = new and isinstance(error, FileExistsError)
             raise
     except OSError as error:
+        if taken:
+            raise
         raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
 
 
@@ -74,6 +84,18 @@ def _write_beside(path: Path, data: bytes) -> Path:
     return temporary
 
 
+def _claim(temporary: Path, path: Path) -> None:
+    """Moves a file to where nothing is yet; FileExistsError where something is, also if it came at this very moment."""
+    try:
+        os.link(temporary, path)
+        temporary.unlink()
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: there, a crash at this moment leaves an empty file
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
 def write_json(path: Path, data: object) -> None:
     """Writes indented JSON in one step.
 
@@ -85,6 +107,15 @@ def write_json(path: Path, data: object) -> None:
     except ValueError as error:
         raise FileError(f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it.") from None
     write_bytes(path, (text + "\n").encode())
+
+
+def write_new_json(path: Path, data: object) -> bool:
+    """Writes indented JSON in one step where nothing is yet; of several that try at once, one is told True."""
+    try:
+        write_bytes(path, (json.dumps(data, indent=2) + "\n").encode(), new=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> Any:

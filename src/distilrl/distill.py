@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
-from distilrl.errors import ResumeError, SpecError
+from distilrl.errors import ResumeError, SpecError, TeacherError
 from distilrl.evaluate import (
     ACCEPT_SEEDS,
     VERDICT_SEEDS,
@@ -32,7 +33,7 @@ from distilrl.evaluate import (
 )  # fmt: skip
 from distilrl.plain import from_plain
 from distilrl.recipes import recipe, settings
-from distilrl.runs import RunFolder, write_metrics
+from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, silent, train
@@ -57,13 +58,39 @@ class Job:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
-        """Reads `to_json`'s data.
+        """Reads `to_json`'s data, or a config.json, which says beside the job what its folder is of.
 
         Raises:
             SpecError: a key is unknown or missing, or a value has another type or means nothing.
         """
-        job: Job = from_plain(cls, data, "config.json")
+        job: Job = from_plain(cls, {k: v for k, v in data.items() if k not in ("kind", "given")}, "config.json")
         return job
+
+
+@contextmanager
+def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
+    """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
+
+    A teacher that is refused before anything else is written leaves nothing behind, so that the job can be begun again with what the
+    refusal advises.
+
+    Raises:
+        FileError: a new job, and the folder holds something already; or none to continue.
+        ResumeError: the folder holds another job.
+    """
+    there = folder.path.exists()
+    if resume:
+        folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
+    else:
+        folder.begin(job.to_json(), kind=kind, given=given)
+    try:
+        yield
+    except TeacherError:
+        if not resume:
+            folder.abandon()
+            if not there and not any(folder.path.iterdir()):
+                folder.path.rmdir()
+        raise
 
 
 def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (), **changes: Any) -> TrainConfig:
@@ -95,7 +122,7 @@ def distill(
         teacher: a teacher, or the file or folder that it is read from; one per task; None: what the job names.
         job: what to do.
         out: run folder.
-        resume: continue the run in ``out``.
+        resume: continue the run in ``out``, which must be of the same job.
         against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
         tell: called as the work goes on.
@@ -114,13 +141,23 @@ def distill(
     for one, info in zip(teachers, infos, strict=True):
         one.check_fits(info)
         NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
-    started = time.perf_counter()
     folder = RunFolder(out)
+    with claimed(folder, job, resume=resume):
+        return run_job(teachers, job, folder, [against] if against is not None else teachers, wandb=wandb, tell=tell)
+
+
+def run_job(
+    teachers: Sequence[Teacher], job: Job, folder: RunFolder, judges: Sequence[Teacher], *, wandb: bool = False, tell: Tell = silent
+) -> dict[str, Any]:
+    """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per task."""
+    config, tasks = job.train, job.train.tasks
+    infos = [describe_env(env_id) for env_id, _ in tasks]
+    started = time.perf_counter()
     homes = [folder.of_task(env_id) if len(tasks) > 1 else folder for env_id, _ in tasks]
-    if not resume:
-        folder.begin(job.to_json())
-    judges = [against] if against is not None else teachers
-    accepted = [take_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
+    known = [_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
+    for home, about in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
+        write_json(home.teacher, about)
+    accepted = [dict(about["acceptance"]) for about in known]
     trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, tell=tell)
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
@@ -130,7 +167,7 @@ def distill(
         results["wall_s"] = time.perf_counter() - started
         write_json(home.episodes, episodes)
         if len(tasks) > 1:
-            write_json(home.config, replace(job, train=config.seen_from(number)).to_json())
+            write_json(home.config, described(replace(job, train=config.seen_from(number)).to_json(), "task"))
             write_metrics(home.metrics, trained.history_of(number))
         write_json(home.results, results)
         runs.append(results)
@@ -188,11 +225,18 @@ def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
 
 def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
     """The acceptance check, made once per run and kept in teacher.json."""
+    about = _acceptance(teacher, info, folder, job, tell)
+    write_json(folder.teacher, about)
+    return dict(about["acceptance"])
+
+
+def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
+    """What teacher.json shall say, or says already."""
     if folder.teacher.is_file():
         known = read_json(folder.teacher)
         if known.get("sha256") != teacher.digest:
             raise ResumeError(f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file.")
-        return dict(known["acceptance"])
+        return dict(known)
     tell("phase", {"name": "teacher"})
     how = Play(info.id, epsilon=job.train.eval_epsilon, threads=job.train.threads)
     acceptance = accept(teacher, how, episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, tick=ticker(tell))
@@ -206,9 +250,8 @@ def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job
         "params": teacher.params,
         "acceptance": acceptance,
     }
-    write_json(folder.teacher, description)
     tell("accepted", description)
-    return acceptance
+    return description
 
 
 def results_of(
@@ -265,10 +308,12 @@ def train_teacher(
     Returns:
         The contents of ``out/results.json``.
     """
-    tell = tell or silent
     folder = RunFolder(out)
-    if not resume:
-        folder.begin(Job(config).to_json())
+    with claimed(folder, Job(config), kind="teacher", resume=resume):
+        return _train_teacher(config, folder, episodes, wandb, tell or silent)
+
+
+def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, tell: Tell) -> dict[str, Any]:
     trained = train(config, None, folder=folder, wandb=wandb, tell=tell)
     tell("phase", {"name": "verdict"})
     result = evaluate_policy(trained.network, config.env_id, episodes=episodes, threads=config.threads, tell=tell)

@@ -1,7 +1,7 @@
 """Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by the teacher's value gap, the best iterate kept."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from distilrl import stats
 from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour, Collector
-from distilrl.distill import Job, compared, load_one, take_acceptance
+from distilrl.distill import Job, claimed, compared, load_one, take_acceptance
 from distilrl.envs import EnvInfo, describe_env, make_vec_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Play, Tell, checked, play, seeds_from, ticker
@@ -69,6 +69,7 @@ def distill_tree(
 
     Raises:
         ExtraError: scikit-learn is not installed.
+        FileError: the folder holds something already.
         SpecError: the observations need an extractor, or have none.
     """
     tell, config = tell or silent, config or TreeConfig()
@@ -78,8 +79,12 @@ def distill_tree(
     if info.pixels != (config.extractor == "pong"):
         way = "pixels: trees need the extractor 'pong', made for Pong" if info.pixels else "vectors: leave the extractor at 'raw'"
         raise SpecError(f"{info.id} has {way}.")
+    with claimed(folder, job, kind="tree", **asdict(config)):
+        return _distill(one, job, info, folder, config, tell)
+
+
+def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, tell: Tell) -> dict[str, Any]:
     started = time.perf_counter()
-    folder.begin(job.to_json())
     acceptance = take_acceptance(one, info, folder, job, tell)
     tree, rows = _grow(one, job, info, config, acceptance, tell)
     policy = TreePolicy(tree)
