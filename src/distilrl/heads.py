@@ -29,7 +29,6 @@ Loss = Callable[..., Tensor]
 NEAR = 0.1
 """Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread that is assumed of a
 teacher that has none."""
-TD = ("td", "double_td")
 CHOICE_LOSSES: dict[str, Loss] = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,
@@ -53,6 +52,10 @@ class Head(Protocol):
     @property
     def action(self) -> ActionSpec:
         """The actions that it chooses among."""
+
+    @property
+    def real(self) -> bool:
+        """Whether actions are real numbers, not choices."""
 
     @property
     def width(self) -> int:
@@ -110,6 +113,10 @@ class Categorical:
     """``q``: values of actions; ``logits``: of a policy."""
 
     @property
+    def real(self) -> bool:
+        return False
+
+    @property
     def width(self) -> int:
         return sum(self.action.nvec)
 
@@ -161,7 +168,7 @@ class Categorical:
     def entropy_share(self, p: Tensor, temperature: float) -> float:
         logs = [torch.log_softmax(block.double() / temperature, dim=1) for block in self.split(p)]
         entropy = sum(float(-(log_p.exp() * log_p).sum(1).mean()) for log_p in logs)
-        return entropy / sum(math.log(n) for n in self.action.nvec if n > 1)
+        return entropy / max(sum(math.log(n) for n in self.action.nvec), 1e-12)  # a single choice has none
 
     def stakes(self, p: Tensor) -> Tensor:
         return torch.stack([losses.value_gap(block) for block in self.split(p)]).sum(0)
@@ -201,6 +208,10 @@ class Point:
     def __post_init__(self) -> None:
         if self.squash == "tanh" and not self.action.bounded:
             raise SpecError("An action squashed by tanh needs a low and a high bound in each dimension: name the environment's.")
+
+    @property
+    def real(self) -> bool:
+        return True
 
     @property
     def width(self) -> int:

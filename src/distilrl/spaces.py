@@ -265,6 +265,8 @@ class EnvRef:
         except (TypeError, ValueError, IndexError) as error:
             raise SpecError(f"'{where}' is damaged ({error}): write it as distilrl does.") from None
 
+    from_file = from_json
+
 
 def env_ref(env: "str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]") -> EnvRef:
     """The environment as an `EnvRef`: of its id, or of a function that makes it."""
