@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
 from distilrl.errors import SpecError, TeacherError
-from distilrl.objective import Progress, Schedule
+from distilrl.schedules import Progress, Schedule
 from distilrl.plain import check_choices
 from distilrl.policies import Policy, State
 from distilrl.replay import Replay
@@ -19,6 +19,8 @@ from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
 LONGEST_REPEAT = 100
+NOT_LABELLED, LABELLED, NOT_NEEDED = 0, 1, 2
+"""What was asked of the teacher at a vector step: nothing, so that nothing is learnt from it; labels; nothing, because no term needs any."""
 RETURNS_KEPT = 20
 """Episodes whose mean is the training return."""
 
@@ -53,6 +55,10 @@ class Behaviour:
         driven: NDArray[np.bool_] = (np.arange(n_envs) + 0.5) / n_envs < share
         return driven
 
+    def asks(self, progress: Progress) -> bool:
+        """Whether the teacher may drive, now or later."""
+        return self.name == "teacher" or (self.name == "mixed" and not self.beta.over(progress))
+
     def labels_step(self, index: int, progress: Progress) -> bool:
         """Whether the teacher labels the vector step of this number; spread evenly."""
         share = min(max(schedule(progress) for schedule in self.labels), 1.0)
@@ -74,8 +80,8 @@ class Collected(NamedTuple):
     """(N, F) or (N, A) actions sent."""
     replayed: bool
     """The actions were recorded by an earlier run and are played again."""
-    labelled: bool
-    """There is something to learn from it: the teacher labelled it, or there is no teacher."""
+    label: int
+    """What was asked of the teacher: `NOT_LABELLED`, `LABELLED` or `NOT_NEEDED`."""
     obs: Tensor
     """(N, *obs_shape) that the actions answer."""
 
@@ -112,6 +118,8 @@ class Collector:
         self.student: Policy | None = None
         """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
         self.progress = Progress(0.0)
+        self.needed = True
+        """Whether a term, the behaviour or the sampling needs the teacher now or later."""
         self.episode_returns: list[float] = []
         self.held = np.zeros((envs.n_envs, envs.info.action.size), envs.info.action.numpy)
         """(N, F): the random action under way in each environment."""
@@ -123,14 +131,14 @@ class Collector:
         self._student_state: State | None = None
 
     def steps(
-        self, seeds: NDArray[np.int64], recorded: NDArray[Any] | tuple[()] = (), labelled: NDArray[np.bool_] | tuple[()] = ()
+        self, seeds: NDArray[np.int64], recorded: NDArray[Any] | tuple[()] = (), labels: NDArray[np.uint8] | tuple[()] = ()
     ) -> Iterator[Collected]:
         """Endless vector steps.
 
         Args:
             seeds: (N,) seeds of the first episodes.
             recorded: (T, N, F) actions to play again first; none for a new run.
-            labelled: (T,) which of them the teacher labelled.
+            labels: (T,) what was asked of the teacher then.
         """
         obs = self.envs.reset(seeds)
         if self.teacher is not None:
@@ -139,19 +147,27 @@ class Collector:
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
             replayed = index < len(recorded)
-            asked = bool(labelled[index]) if replayed else self.behaviour.labels_step(index, self.progress)
-            labels = self._label(seen, index) if asked else None
-            actions = recorded[index] if replayed else self._choose(seen, labels)
+            asked = int(labels[index]) if replayed else self._ask(index)
+            answer = self._label(seen, index) if asked == LABELLED else None
+            actions = recorded[index] if replayed else self._choose(seen, answer)
             self.envs.send(actions)
-            yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
+            yield Collected(index, actions, replayed, asked, seen)
             step = self.envs.recv()
             # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
-            self._add(seen, actions, step, labels, counted=index >= len(recorded) - 1)
+            self._add(seen, actions, step, answer, needed=asked != NOT_NEEDED, counted=index >= len(recorded) - 1)
             obs = step.obs
             index += 1
 
+    def _ask(self, index: int) -> int:
+        """What to ask of the teacher at the vector step of this number; one with memory must see every step."""
+        if self.teacher is None or not self.needed:
+            return NOT_NEEDED
+        if self.teacher.policy.remembers or self.behaviour.labels_step(index, self.progress):
+            return LABELLED
+        return NOT_LABELLED
+
     def _label(self, obs: Tensor, steps: int) -> Tensor | None:
-        """The teacher's numbers (N, P) for what is seen; None without a teacher."""
+        """The teacher's numbers (N, P) for what is seen."""
         if self.teacher is None:
             return None
         labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
@@ -210,7 +226,7 @@ class Collector:
         actions, self._student_state = self.student.act(obs, self._student_state)
         return actions.cpu().numpy()
 
-    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, counted: bool) -> None:
+    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool, counted: bool) -> None:
         """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
@@ -220,7 +236,7 @@ class Collector:
             # a critic is asked only where what it says is used: it costs several passes
             weighed = self.replay.spec.stakes_exponent > 0
             stakes = self.teacher.stakes(obs, labels) if weighed else self.teacher.head.stakes(labels)
-        self.replay.add(obs, action, reward, terminated, truncated, labels, stakes)
+        self.replay.add(obs, action, reward, terminated, truncated, labels, stakes, needed=needed)
         self._running += step.reward
         ended = step.terminated | step.truncated
         if ended.any():

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distilrl import discriminator, losses
+from distilrl import discriminator
 from distilrl.config import OptimConfig, StudentConfig
+from distilrl.context import Context
 from distilrl.discriminator import Discriminator
 from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
-from distilrl.objective import Context, FeatureTerm, JudgedTerm, Progress, TDTerm, Term, active, judge
+from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
 from distilrl.policies import Policy
 from distilrl.replay import Batch
+from distilrl.schedules import Progress
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
@@ -73,12 +75,11 @@ class Pupil:
         featured = [term for term in terms if isinstance(term, FeatureTerm)]
         obs = torch.zeros((1, *student.spec.obs_shape), device=device)
         if featured and teacher is not None:
-            projected = [term.taps for term in featured if term.loss == "hint"]
+            projected = [term.taps for term in featured if term.projects]
             self.maps = FeatureMaps([t.taps for t in featured], projected, student, teacher.network, obs, generator).to(device)
         if any(isinstance(term, JudgedTerm) for term in terms):
-            seen = 12 * 12 if len(student.spec.obs_shape) == 3 else student.spec.obs_shape[0]
-            width = head.view(student(obs)).shape[1]
-            self.discriminator = Discriminator(seen, width, generator).to(device)
+            width = head.view(torch.zeros(1, head.width)).shape[1]
+            self.discriminator = Discriminator(student.spec, width, generator).to(device)
 
     @property
     def policy(self) -> Policy:
@@ -166,6 +167,7 @@ class Learner:
         self.optimiser = torch.optim.Adam([*own.parameters(), *projectors], lr=optim.learning_rate, eps=1e-5, fused=True)
         judges = [p for pupil in pupils if pupil.discriminator is not None for p in pupil.discriminator.parameters()]
         self.discriminators = torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
+        self._columns = {id(term): name for term, name in zip(terms, columns(terms), strict=True)}
         self.updates = 0
         self.errors: Tensor | None = None
         """(B,) TD losses of the last update, from which priorities are made."""
@@ -197,7 +199,7 @@ class Learner:
         set_learning_rate(self.optimiser, optim.learning_rate, self.updates, parts[0].progress.fraction)
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
-        judged: list[tuple[Part, Context]] = []
+        judged: list[Context] = []
         for part in parts:
             now = active(self.terms, part.progress)
             context = self._context(part, [term for term, _ in now])
@@ -208,8 +210,8 @@ class Learner:
                     each = each if part.batch.weight is None else each * part.batch.weight
                 mean = each.mean()
                 loss = loss + part.share * weight * mean
-                means.setdefault(term.name, []).append(mean.detach())
-            judged += [(part, context)] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
+                means.setdefault(self._columns[id(term)], []).append(mean.detach())
+            judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
         self.optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
@@ -230,30 +232,24 @@ class Learner:
     def _context(self, part: Part, terms: list[Term]) -> Context:
         pupil = self.pupils[part.task]
         return Context(
-            batch=part.batch,
-            student=pupil.student,
-            head=pupil.labels_head,
+            terms,
+            part.batch,
+            pupil.student,
+            pupil.labels_head,
             target=pupil.target,
             discount=self.optim.gamma**self.optim.n_step,
             temperature=pupil.temperature,
+            progress=part.progress,
             maps=pupil.maps,
             discriminator=pupil.discriminator,
-            progress=part.progress,
-            terms=terms,
         )
 
-    def _train_discriminators(self, judged: list[tuple[Part, Context]]) -> None:
+    def _train_discriminators(self, judged: list[Context]) -> None:
         """One step of telling the teacher's policy from the student's."""
         if self.discriminators is None:
             return
         self.discriminators.zero_grad(set_to_none=True)
-        total = self._parameters[0].new_zeros(())
-        for part, context in judged:
-            pupil = self.pupils[part.task]
-            of_student = judge(pupil.discriminator, pupil.student, part.batch.obs, pupil.head.view(context.student.detach()))
-            theirs = pupil.labels_head.view(pupil.labels_head.temper(context.teacher, pupil.temperature))
-            of_teacher = judge(pupil.discriminator, pupil.student, part.batch.obs, theirs)
-            total = total + losses.discriminator_loss(of_student=of_student, of_teacher=of_teacher).mean()
+        total = torch.stack([context.discriminator_loss().mean() for context in judged]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.discriminators.step()
 

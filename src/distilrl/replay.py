@@ -97,6 +97,7 @@ class Replay:
         self._stakes = torch.zeros(grid, device=device)
         self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
         self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
+        self._drawable = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self._newest = 1.0
@@ -121,6 +122,8 @@ class Replay:
         truncated: Tensor,
         labels: Tensor | None = None,
         stakes: Tensor | None = None,
+        *,
+        needed: bool = True,
     ) -> None:
         """Adds one row: N observations, what was done there, and what came of it.
 
@@ -134,6 +137,7 @@ class Replay:
             truncated: (N,) bool.
             labels: (N, P) the teacher's numbers for obs.
             stakes: (N,) what a mistake costs there; 1 where it is left out.
+            needed: whether a row without labels is not to be drawn.
         """
         row = self.added % self.rows
         frame = self._obs.shape[2] if self.spec.obs.pixels else 0
@@ -145,6 +149,7 @@ class Replay:
             self._labels[row] = labels
         self._stakes[row] = 1.0 if stakes is None else stakes
         self._labelled[row] = labels is not None or not self.spec.labelled
+        self._drawable[row] = bool(self._labelled[row]) or not needed
         self._priority[row] = self._newest if self.spec.by_error else self._stakes[row].double().pow(self.spec.stakes_exponent)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
@@ -164,7 +169,7 @@ class Replay:
             flags = self._flags[(first + step) % self.rows]
             usable &= ~(alive & (flags == FLAG_TRUNCATED))
             alive &= flags == 0
-        self._ready[first % self.rows] = usable & self._labelled[first % self.rows] & self._labelled[row]
+        self._ready[first % self.rows] = usable & self._drawable[first % self.rows] & self._drawable[row]
 
     @property
     def ready(self) -> bool:

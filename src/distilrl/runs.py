@@ -47,7 +47,7 @@ class RunFolder:
         self.episodes = self.path / "episodes.json"
         self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
-        self._state = self.path / "checkpoint" / "state.safetensors"
+        self._checkpoint = self.path / "checkpoint"
 
     def of_task(self, env_id: str) -> "RunFolder":
         """The folder of one task of a run of several: a run folder to every command that reads one."""
@@ -127,13 +127,14 @@ class RunFolder:
             raise FileError(f"{self.path} holds no run: it has no config.json.")
         return read_config(self.config)
 
-    def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Writes the checkpoint in one step."""
-        save_tensors(self._state, tensors, state)
+    def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
+        """Writes the checkpoint of this name in one step."""
+        save_tensors(self._checkpoint / f"{name}.safetensors", tensors, state)
 
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, or None before the first."""
-        return read_tensors(self._state) if self._state.is_file() else None
+    def load_state(self, name: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint of this name, or None before the first."""
+        path = self._checkpoint / f"{name}.safetensors"
+        return read_tensors(path) if path.is_file() else None
 
 
 def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Everything that learns reads a `Stream` and is measured by a `Check`: a student,
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.collect import Behaviour, Collected, Collector
+from distilrl.collect import LABELLED, NOT_LABELLED, Behaviour, Collected, Collector
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.envs import make_vec_env
@@ -22,9 +22,10 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
-from distilrl.objective import Progress
+from distilrl.objective import teacher_needed
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
+from distilrl.schedules import Progress
 from distilrl.teachers import Teacher
 
 
@@ -69,9 +70,10 @@ class Stream:
         self._seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
         self._steps: Iterator[Collected] | None = None
         self.actions: list[NDArray[Any]] = []
-        self.labelled: list[bool] = []
+        self.labels: list[int] = []
+        """What was asked of the teacher at each vector step, as `Collected.label`."""
         self.recorded = np.zeros((0, data.n_envs, self.info.action.size), self.info.action.numpy)
-        self.recorded_labels = np.zeros(0, np.bool_)
+        self.recorded_labels = np.zeros(0, np.uint8)
         self._expected: int | None = None
         self._last: Tensor | None = None
 
@@ -91,16 +93,25 @@ class Stream:
     @property
     def labelled_states(self) -> int:
         """States that the teacher labelled."""
-        return sum(self.labelled) * self.config.data.n_envs if self.replay.spec.labelled else 0
+        return self.labels.count(LABELLED) * self.config.data.n_envs if self.replay.spec.labelled else 0
+
+    @property
+    def learnable(self) -> bool:
+        """Whether there is something to learn from the last step, and something to draw."""
+        return self.labels[-1] != NOT_LABELLED and self.replay.ready
 
     def collect(self, progress: Progress) -> Collected:
         """The next vector step; a recorded one is played again."""
         if self._steps is None:
             self._steps = self.collector.steps(self._seeds, self.recorded, self.recorded_labels)
         self.collector.progress = progress
+        data = self.config.data
+        self.collector.needed = (
+            data.stakes_exponent > 0 or data.behaviour.asks(progress) or teacher_needed(self.config.terms, progress)
+        )
         step = next(self._steps)
         self.actions.append(step.actions)
-        self.labelled.append(step.labelled)
+        self.labels.append(step.label)
         self._last = step.obs
         if step.replayed and len(self.actions) == len(self.recorded) and _checksum(step.obs) != self._expected:
             raise ResumeError(
@@ -121,7 +132,7 @@ class Stream:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the stream."""
         stored = self.info.action.stored
-        tensors = {"actions": torch.from_numpy(np.stack(self.actions).astype(stored)), "labelled": torch.tensor(self.labelled)}
+        tensors = {"actions": torch.from_numpy(np.stack(self.actions).astype(stored)), "labels": torch.tensor(self.labels, dtype=torch.uint8)}
         return tensors, {
             "rng": self.collector.rng.bit_generator.state,
             "collector": self.collector.state(),
@@ -134,12 +145,12 @@ class Stream:
         if state["teacher"] != (self.teacher.digest if self.teacher is not None else None):
             raise ResumeError("The run was started with another teacher (its digest differs): give it the same file.")
         self.recorded = tensors["actions"].numpy().astype(self.info.action.numpy)
-        self.recorded_labels = tensors["labelled"].numpy()
+        self.recorded_labels = tensors["labels"].numpy()
         self.collector.rng.bit_generator.state = state["rng"]
         self.collector.load(state["collector"])
         self._expected = state["obs"]
         if ended:
-            self.actions, self.labelled = list(self.recorded), self.recorded_labels.tolist()
+            self.actions, self.labels = list(self.recorded), self.recorded_labels.tolist()
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,12 @@ class Check:
         games = play(policy, self.how, self.seeds, watch=watch, shadow=shadow)
         mean = stats.mean(games.returns)
         return Checked(mean, self.score(mean), games)
+
+    def long(self, policy: Policy, times: int) -> float:
+        """Mean return over other episodes than those of a check, ``times`` as many, to the end."""
+        count = times * len(self.seeds)
+        seeds = seeds_from(self.seeds[0] + 500, count)
+        return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds).returns)
 
     def score(self, mean: float) -> float | None:
         """The score of a mean return."""

@@ -15,8 +15,9 @@ from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
 from distilrl.networks import Network
-from distilrl.objective import Progress, check_terms, settle
+from distilrl.objective import check_terms
 from distilrl.policies import Policy
+from distilrl.schedules import Progress, settle
 from distilrl.specs import NetworkSpec, between
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
