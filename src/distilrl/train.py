@@ -386,7 +386,8 @@ class _Run:
         folder.save_state(tensors, state)
         for task in self.tasks:
             home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
-            keep_student(home, task.best_network(), task)
+            about = {"env": task.name, "environment": task.info.ref.to_json(), "recipe": self.config.recipe}
+            save_network(home.student, task.best_network(), task.head, **about)
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads the checkpoint."""
@@ -416,12 +417,6 @@ class _Run:
             self.labelled_states,
             tuple(task.name for task in self.tasks),
         )
-
-
-def keep_student(folder: RunFolder, network: Network, task: Task) -> None:
-    """Writes a student into its run folder, with all that playing and exporting it needs."""
-    about = {"env": task.name, "environment": task.info.ref.to_json(), "recipe": task.config.recipe}
-    save_network(folder.student, network, task.head, **about)
 
 
 def _mean_of(values: list[Tensor] | None) -> float | None:
