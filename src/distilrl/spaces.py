@@ -262,7 +262,7 @@ class EnvRef:
                 zeros=int(data.get("zeros", 0)),
                 named=False,
             )
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise SpecError(f"'{where}' is damaged ({error}): write it as distilrl does.") from None
 
     from_file = from_json
@@ -355,7 +355,7 @@ def action_from_json(data: Any, where: str = "action") -> ActionSpec:
             return Choices(nvec, start, kind, shape)
         low, high = (tuple(None if n is None else _number(n) for n in data[name]) for name in ("low", "high"))
         return Bounds(low, high, tuple(int(n) for n in data.get("shape", ())))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SpecError(f"'{where}' is damaged ({error}): it needs 'nvec', or 'low' and 'high'.") from None
 
 
