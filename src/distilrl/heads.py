@@ -1,8 +1,10 @@
-"""Heads: what the P numbers of a policy say, as stateless functions of them; the one place that knows kinds of policies apart.
+"""Heads: what the P numbers of a policy say, as stateless functions of them; the one place that knows kinds of
+policies apart.
 
-A policy is a module that gives a flat tensor (B, P). `Categorical` reads it as one block of action values or logits for each choice,
-`Gaussian` as mean and log standard deviation of a real action, `Point` as the action itself; the last two before it is squashed by tanh or
-clipped to the space. A new kind of policy is a new head here, and nothing else changes.
+A policy is a module that gives a flat tensor (B, P). `Categorical` reads it as one block of action values or logits
+for each choice, `Gaussian` as mean and log standard deviation of a real action, `Point` as the action itself; the last
+two before it is squashed by tanh or clipped to the space. A new kind of policy is a new head here, and nothing else
+changes.
 """
 
 import math
@@ -27,8 +29,8 @@ Loss = Callable[..., Tensor]
 """``loss(student=, teacher=)`` of the numbers of either, (B, P) each, to one number per example (B,)."""
 
 NEAR = 0.1
-"""Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread that is assumed of a
-teacher that has none."""
+"""Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread
+that is assumed of a teacher that has none."""
 CHOICE_LOSSES: dict[str, Loss] = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,
@@ -197,7 +199,8 @@ class Categorical:
 class Point:
     """A real action of A numbers, before it is squashed by tanh and scaled, or clipped, to its bounds; P = A.
 
-    Losses with ``clip`` see the mean before it is clipped, so that a student is told how far beyond the bound its teacher points.
+    Losses with ``clip`` see the mean before it is clipped, so that a student is told how far beyond the bound its
+    teacher points.
     """
 
     action: Bounds
@@ -207,7 +210,9 @@ class Point:
 
     def __post_init__(self) -> None:
         if self.squash == "tanh" and not self.action.bounded:
-            raise SpecError("An action squashed by tanh needs a low and a high bound in each dimension: name the environment's.")
+            raise SpecError(
+                "An action squashed by tanh needs a low and a high bound in each dimension: name the environment's."
+            )
 
     @property
     def real(self) -> bool:
@@ -259,8 +264,8 @@ class Point:
         """(B, A) what the losses compare by default: half-ranges after tanh, or before clipping."""
         return torch.tanh(self.units(p)) if self.squash == "tanh" else self.units(p)
 
-    def spread(self, p: Tensor) -> Tensor | float:
-        """(B, A) the policy's own standard deviation in the units of `compared`; a tenth of the half-range where it has none."""
+    def spread(self, p: Tensor) -> Tensor | float:  # noqa: ARG002
+        """(B, A) the policy's own standard deviation in the units of `compared`; `NEAR` where it has none."""
         return NEAR
 
     def compared(self, p: Tensor) -> Tensor:
@@ -330,18 +335,22 @@ class Point:
         return losses.value_regression(student=self.units(student), teacher=self.units(teacher))
 
     def _clipped_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        ours, theirs = ((self.greedy(p) - self._middle.to(p.device)) / self._half.to(p.device) for p in (student, teacher))
+        ours, theirs = (
+            (self.greedy(p) - self._middle.to(p.device)) / self._half.to(p.device) for p in (student, teacher)
+        )
         return losses.value_regression(student=ours, teacher=theirs)
 
     def _silent_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        return losses.silent_regression(student=self.units(student), teacher=self.units(teacher))
+        return losses.silent_regression(student=self.seen(student), teacher=self.seen(teacher))
 
 
 @dataclass(frozen=True)
 class Gaussian(Point):
-    """Mean and log standard deviation of a real action before it is squashed or clipped; P = 2 A. Its student is a `Point`.
+    """Mean and log standard deviation of a real action before it is squashed or clipped; P = 2 A. Its student is a
+    `Point`.
 
-    The KL of two Gaussians squashed by one tanh is that before the squash, so dimensions in which the teacher is sure weigh more.
+    The KL of two Gaussians squashed by one tanh is that before the squash, so dimensions in which the teacher is sure
+    weigh more.
     """
 
     @property
@@ -375,12 +384,12 @@ def head_for(action: ActionSpec, kind: Kind, squash: Squash = "clip") -> Head:
     """
     if isinstance(action, Choices):
         if kind not in ("q", "logits"):
-            raise SpecError(f"A policy whose numbers are '{kind}' gives real actions, but these are {action.describe()}: use q or logits.")
+            what = f"gives real actions, but these are {action.describe()}"
+            raise SpecError(f"A policy whose numbers are '{kind}' {what}: use q or logits.")
         return Categorical(action, cast("Literal['q', 'logits']", kind))
     if kind in ("q", "logits"):
-        raise SpecError(
-            f"A policy whose numbers are '{kind}' chooses among a few actions, but these are {action.describe()}: use mean or gaussian."
-        )
+        what = f"chooses among a few actions, but these are {action.describe()}"
+        raise SpecError(f"A policy whose numbers are '{kind}' {what}: use mean or gaussian.")
     return Gaussian(action, squash) if kind == "gaussian" else Point(action, squash)
 
 

@@ -76,7 +76,7 @@ def to_plain(value: Any) -> Any:
         json.dumps(to_plain(config))
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _part(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _part(getattr(value, f.name)) for f in fields(value) if f.init}
     return _part(value)
 
 
