@@ -330,3 +330,11 @@ def test_learning_waits_until_something_can_be_drawn(sign_teacher):
     early = small(stop_gap=-1.0, learning_starts=0)
     trained = train(early, sign_teacher, acceptance=ACCEPTANCE)
     assert trained.updates == 199 * early.updates  # the first row is there at the second of 200 steps
+
+
+def test_teacher_and_student_are_timed_the_same_way(sign_teacher, tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(sys.modules["distilrl.distill"], "latency_us", lambda policy, *_: timed.append(policy) or 1.0)
+    distill(sign_teacher, Job(small(), Comparison(20, 40, 0)), tmp_path / "run")
+    assert timed[0] is sign_teacher.network
+    assert isinstance(timed[1], type(sign_teacher.network))

@@ -248,7 +248,7 @@ def compared(
             "format": teacher.format,
             **teacher.size(),
             **parts["teacher"],
-            "latency_us": latency_us(teacher.action_values, info.obs_shape, info.obs_dtype),
+            "latency_us": latency_us(teacher.network, info.obs_shape, info.obs_dtype),
         },
         "random": {"return_mean": random},
         "student": named | parts["student"] | {"latency_us": latency_us(student, info.obs_shape, info.obs_dtype)},

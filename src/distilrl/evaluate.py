@@ -381,7 +381,10 @@ def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, state
 
 
 def latency_us(policy: Values, obs_shape: tuple[int, ...], dtype: type[np.generic], calls: int = 300) -> float:
-    """Median time of one greedy decision on a single observation, microseconds, on one CPU thread."""
+    """Median time of one greedy decision on a single observation, microseconds, on one CPU thread.
+
+    Networks are compared bare: what stands around one and not around the other (`Teacher.action_values`) would be timed too.
+    """
     obs = torch.from_numpy(np.zeros((1, *obs_shape), dtype))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
