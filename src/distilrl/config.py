@@ -8,7 +8,7 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TD_LOSSES, Term
-from distilrl.plain import check_choices, from_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
 from distilrl.teachers import TeacherFile
 
 
@@ -122,13 +122,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("env_steps", "n_envs", "updates", "batch_size", "check_every", "check_episodes", "patience", "threads"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"'{name}' must be at least 1, got {getattr(self, name)}.")
+        counts = ("env_steps", "n_envs", "updates", "batch_size", "capacity", "target_every", "check_every", "check_episodes", "patience")
+        check_numbers(self, **dict.fromkeys(counts, "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("learning_starts", "gap_exponent", "n_step", "priority_exponent", "obs_noise"), "[0, inf)"))
+        check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
+        check_numbers(self, **dict.fromkeys(("stop_gap", "stop_agreement", "stop_return", "drift_threshold"), "(-inf, inf)"))
+        check_numbers(self, threads=THREADS, average="[0, 1)", gamma="[0, 1]", eval_epsilon="[0, 1]")
         if not 0 <= self.seed < 900:
             raise SpecError(f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}.")
-        if not self.learning_rate > 0:
-            raise SpecError(f"'learning_rate' must be above 0, got {self.learning_rate}.")
         if self.learning_starts >= self.env_steps:
             raise SpecError(f"'learning_starts' ({self.learning_starts}) must be below 'env_steps' ({self.env_steps}).")
         if any(term.loss in TD_LOSSES for term in self.terms) and self.n_step < 1:

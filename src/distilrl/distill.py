@@ -30,7 +30,7 @@ from distilrl.evaluate import (
     size,
     ticker,
 )  # fmt: skip
-from distilrl.plain import from_plain
+from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.specs import NetworkSpec
@@ -50,6 +50,9 @@ class Job:
     """Episodes of the teacher's acceptance check."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, accept_episodes="[2, inf)")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
@@ -265,6 +268,7 @@ def train_teacher(
     Returns:
         The contents of ``out/results.json``.
     """
+    check_number("episodes", episodes, "[1, inf)")
     tell = tell or silent
     folder = RunFolder(out)
     if not resume:
@@ -308,8 +312,7 @@ def evaluate_policy(
     Returns:
         ``return_mean``, ``return_iqm``, ``return_ci95``, ``episodes``, ``distinct_episodes`` and ``params``.
     """
-    if episodes < 1:
-        raise SpecError(f"--episodes must be at least 1, got {episodes}.")
+    check_number("episodes", episodes, "[1, inf)")
     if isinstance(policy, Teacher):
         policy.check_fits(describe_env(env_id))
     values = policy.action_values if isinstance(policy, Teacher) else policy
@@ -336,13 +339,13 @@ def evaluate_against(
     Returns:
         ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either, and ``verdict``.
     """
+    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
     info = describe_env(env_id)
     for one in (policy, other):
         one.check_fits(info)
     tick = ticker(tell) if tell else None
     how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
     random = stats.mean(play(other.action_values, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
-    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
     parts = compare(other, policy.action_values, how, comparison, random, tick=tick)
     return {
         "policy": parts["student"] | {"params": policy.params},

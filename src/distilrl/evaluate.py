@@ -19,6 +19,7 @@ from distilrl.envs import VecEnv, check_finite, describe_env, make_vec_env
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.losses import agree, value_gap
 from distilrl.networks import Network, count_bytes
+from distilrl.plain import THREADS, check_number, check_numbers
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 
 Values = Callable[[Tensor], Tensor]
@@ -66,6 +67,11 @@ class Play:
     """Where the policies compute."""
     noise: tuple[float, ...] = ()
     """Standard deviation of the noise on each feature through which the policy sees a vector observation; () for none."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, max_steps="[1, inf)", keep_states="[0, inf)", noise="[0, inf)"
+        )
 
 
 def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
@@ -161,6 +167,8 @@ def load_teachers(files: Sequence[TeacherFile], env_id: str, combine: Combine = 
     Raises:
         DistilError: a file cannot be read, or the teachers do not fit each other or the environment.
     """
+    if not files:
+        raise SpecError("There is no teacher: name its file.")
     teachers = [load_teacher(file) for file in files]
     if len(teachers) == 1:
         return teachers[0]
@@ -208,8 +216,7 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
     Raises:
         TeacherError: an action value is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
     """
-    if episodes < 2:
-        raise SpecError(f"The acceptance check needs at least 2 episodes, got {episodes}.")
+    check_number("episodes", episodes, "[2, inf)")
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
     own = play(checked(teacher), how, seeds, tick=tick)
     random = play(checked(teacher), replace(how, epsilon=1.0, keep_states=0), seeds)
@@ -245,10 +252,9 @@ class Comparison:
     """States of either kind on which agreement is measured."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 2 or self.max_episodes < self.episodes:
-            raise SpecError("A comparison needs at least 2 episodes, and max_episodes no smaller than episodes.")
-        if not self.margin > 0:
-            raise SpecError(f"The margin must be above 0, got {self.margin}.")
+        check_numbers(self, episodes="[2, inf)", disturbed_episodes="[0, inf)", margin="(0, inf)", agreement_states="[1, inf)")
+        if self.max_episodes < self.episodes:
+            raise SpecError(f"'max_episodes' ({self.max_episodes}) must be no smaller than 'episodes' ({self.episodes}).")
 
 
 def compare(

@@ -16,6 +16,7 @@ from distilrl import losses
 from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Taps
+from distilrl.plain import check_numbers
 from distilrl.replay import Batch
 
 LossName = Literal[
@@ -93,6 +94,7 @@ class Schedule:
     """What it follows: the share of the budget used, or a measured number of `Progress`."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, begin="(-inf, inf)", end="(-inf, inf)")
         if not 0 < self.share <= 1:
             raise SpecError(f"A schedule's share must lie in (0, 1], got {self.share}.")
         if not 0 <= self.start < self.share:
@@ -137,11 +139,7 @@ class Term:
         known = (*TEACHER_LOSSES, *FEATURE_LOSSES, "discriminator", *TD_LOSSES)
         if self.loss not in known:
             raise SpecError(f"Unknown loss '{self.loss}': use one of {', '.join(known)}.")
-        for temperature in (self.teacher_temperature, self.student_temperature):
-            if temperature is not None and not temperature > 0:
-                raise SpecError(f"The temperature of '{self.loss}' must be above 0, got {temperature}.")
-        if not self.radius > 0:
-            raise SpecError(f"The radius of '{self.loss}' must be above 0, got {self.radius}.")
+        check_numbers(self, teacher_temperature="(0, inf)", student_temperature="(0, inf)", radius="(0, inf)", bonus="(-inf, inf)")
 
     @property
     def needs_teacher(self) -> bool:

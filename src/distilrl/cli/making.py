@@ -14,6 +14,7 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
 from distilrl.errors import SpecError
 from distilrl.evaluate import Comparison
+from distilrl.plain import check_number
 from distilrl.plan import Budget, plan
 from distilrl.report import write_report
 from distilrl.runs import RunFolder, read_config
@@ -83,6 +84,8 @@ class Distill(FileOptions):
 
     def run(self) -> None:
         """Distils."""
+        check_number("seeds", self.seeds, "[1, inf)")
+        check_number("assistants", self.assistants, "[0, inf)")
         job, out = self._job()
         with Display() as tell:
             if self.assistants > 0:
