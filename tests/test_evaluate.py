@@ -9,7 +9,7 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 from distilrl.collect import Behaviour
 from distilrl.envs import make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, play, seeds_from
+from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, load_teachers, play, seeds_from
 from distilrl.networks import build
 from distilrl.objective import Progress, Schedule
 from distilrl.specs import NetworkSpec
@@ -162,6 +162,19 @@ def test_latency_is_positive_and_leaves_the_thread_count(random_network):
 
 
 def test_wrong_comparisons_are_refused():
-    for wrong in ({"episodes": 1}, {"max_episodes": 5}, {"margin": 0.0}):
-        with pytest.raises(SpecError):
-            Comparison(**wrong)
+    nan, inf = float("nan"), float("inf")
+    for name, values in (
+        ("episodes", (1, 0, -5)),
+        ("max_episodes", (5,)),
+        ("margin", (0.0, -1.0, inf, nan)),
+        ("disturbed_episodes", (-1,)),
+        ("agreement_states", (0,)),
+    ):
+        for value in values:
+            with pytest.raises(SpecError, match=f"'{name}'"):
+                Comparison(**{name: value})
+
+
+def test_a_run_without_a_teachers_file_says_so():
+    with pytest.raises(SpecError, match="no teacher"):
+        load_teachers([], SIGN)

@@ -12,7 +12,7 @@ from torch import Tensor
 from distilrl.envs import Step, VecEnv
 from distilrl.errors import SpecError, TeacherError
 from distilrl.schedules import Progress, Schedule
-from distilrl.plain import check_choices
+from distilrl.plain import check_choices, check_numbers
 from distilrl.policies import Policy, State
 from distilrl.replay import Replay
 from distilrl.teachers import Teacher
@@ -46,8 +46,9 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.zeta is not None and not self.zeta > 1:
-            raise SpecError(f"The exponent 'zeta' must be above 1, got {self.zeta}.")
+        check_numbers(self, greedy_share="[0, 1]", zeta="(1, inf)")
+        if not self.labels:
+            raise SpecError("'labels' must name at least one schedule, got none.")
 
     def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
         """Which of N environments the teacher drives now, (N,)."""

@@ -3,8 +3,6 @@
 Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -13,11 +11,10 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TDTerm, TeacherTerm, Term
-from distilrl.plain import check_choices, from_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
 
-MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,10 @@ class StudentConfig:
     """Standard deviation, for each number of a vector observation, of the noise through which the student sees it, though its
     teacher does not; () for none."""
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -78,6 +79,11 @@ class DataConfig:
     """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never do."""
     mix: Literal["one", "all"] = "one"
     """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores; or of all."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "capacity"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("workers", "learning_starts", "stakes_exponent", "priority_exponent"), "[0, inf)"))
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,12 @@ class OptimConfig:
     n_step: int = 0
     """Steps that TD terms look ahead; 0 where there is none."""
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
+        check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
+
 
 @dataclass(frozen=True)
 class StopConfig:
@@ -128,6 +140,10 @@ class StopConfig:
     at_return: float | None = None
     """Without a teacher: the return at which to stop."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "patience"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -147,6 +163,10 @@ class RewardConfig:
     rate: float = 0.02
     """How far they then go, in the same units."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, env_steps="[0, inf)", **dict.fromkeys(("directions", "best", "episodes"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("radius", "rate"), "(0, inf)"))
+
 
 @dataclass(frozen=True)
 class ComputeConfig:
@@ -157,35 +177,11 @@ class ComputeConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks and the replay live: cpu or cuda."""
 
-
-def _at_least(least: float) -> "Range":
-    return lambda value: least <= value < math.inf, f"be at least {least:g}"
-
-
-def _above(least: float) -> "Range":
-    return lambda value: least < value < math.inf, f"be above {least:g} and finite"
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, threads=THREADS)
 
 
-def _within(low: float, high: float) -> "Range":
-    return lambda value: low <= value <= high, f"lie in {low:g} to {high:g}"
-
-
-Range = tuple[Callable[[Any], bool], str]
-"""Whether a value means something, and what to say where it does not."""
-RANGES: dict[str, Range] = {
-    **{name: _at_least(1) for name in ("env_steps", "n_envs", "updates", "batch_size", "check_every", "check_episodes", "patience")},
-    **{name: _at_least(1) for name in ("capacity", "target_every")},
-    **{name: _at_least(0) for name in ("workers", "learning_starts", "stakes_exponent", "priority_exponent", "n_step")},
-    **{name: _above(0) for name in ("learning_rate", "max_grad_norm")},
-    **{name: _within(0, 1) for name in ("gamma", "eval_epsilon", "agreement", "drift_threshold")},
-    "average": (lambda value: 0 <= value < 1, "lie in 0 to below 1"),
-    "entropy_share": (lambda value: 0 < value < 1, "lie between 0 and 1"),
-    "gap": (lambda value: math.isfinite(value), "be a number"),
-    "at_return": (lambda value: math.isfinite(value), "be a number"),
-    "threads": _within(1, MAX_THREADS),
-    "seed": (lambda value: 0 <= value < 900, "lie in 0 to 899, so that training and evaluation never share one"),
-    "noise": (lambda value: all(0 <= one < math.inf for one in value), "hold deviations of at least 0"),
-}
 GROUPS: dict[str, type] = {
     "student": StudentConfig, "data": DataConfig, "optim": OptimConfig, "stop": StopConfig, "compute": ComputeConfig,
 }  # fmt: skip
@@ -231,12 +227,10 @@ class TrainConfig:
     """Seed of every random draw of training."""
 
     def __post_init__(self) -> None:
-        for part in (self, self.student, self.data, self.optim, self.stop, self.compute):
-            check_choices(part)
-        for name, (good, words) in RANGES.items():
-            value = self.value(name)
-            if value is not None and not good(value):
-                raise SpecError(f"'{name}' must {words}, got {value}.")
+        check_choices(self)
+        check_numbers(self, eval_epsilon="[0, 1]")
+        if not 0 <= self.seed < 900:
+            raise SpecError(f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}.")
         self._check_objective()
         self._check_together()
 

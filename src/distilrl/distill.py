@@ -21,7 +21,7 @@ from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.plain import from_plain
+from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.networks import Network
@@ -44,9 +44,12 @@ class Job:
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, accept_episodes="[2, inf)")
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"train": self.train.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
@@ -334,6 +337,7 @@ def train_teacher(
 
         train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
     """
+    check_number("episodes", episodes, "[1, inf)")
     folder = RunFolder(out)
     with claimed(folder, Job(config), kind="teacher", resume=resume):
         return _train_teacher(config, folder, episodes, wandb, watch)
@@ -393,8 +397,7 @@ def evaluate_policy(
 
         evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4")["return_mean"]
     """
-    if episodes < 1:
-        raise SpecError(f"'episodes' must be at least 1, got {episodes}.")
+    check_number("episodes", episodes, "[1, inf)")
     ref = env_ref(env)
     if isinstance(policy, Teacher):
         policy = policy.fitted(describe_env(ref)).policy

@@ -17,6 +17,7 @@ from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.networks import Network, count_bytes
+from distilrl.plain import THREADS, check_number, check_numbers
 from distilrl.policies import Policy, rows_of
 from distilrl.spaces import ActionSpec, EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
@@ -72,8 +73,10 @@ class Play:
     """Environments that are held at once; more episodes are played one batch after the other."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise SpecError(f"'epsilon' must lie in 0 to 1, got {self.epsilon}.")
+        check_numbers(
+            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)", max_steps="[1, inf)", keep_states="[0, inf)",
+            noise="[0, inf)", at_once="[1, inf)",
+        )  # fmt: skip
 
 
 def play(
@@ -273,6 +276,8 @@ def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = 
     Raises:
         DistilError: a file cannot be read, or the teachers do not fit each other or the environment.
     """
+    if not files:
+        raise SpecError("There is no teacher: name its file.")
     info = describe_env(env)
     teachers = [load_teacher(file).fitted(info) for file in files]
     if len(teachers) == 1:
@@ -297,8 +302,7 @@ def accept(
     Raises:
         TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
     """
-    if episodes < 2:
-        raise SpecError(f"The acceptance check needs at least 2 episodes, got {episodes}.")
+    check_number("accept_episodes", episodes, "[2, inf)")
     _check_answers(teacher, describe_env(how.env))
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
     try:

@@ -21,6 +21,9 @@ WORDS: dict[Any, str] = {
     dict: "an object of names and values",
 }
 
+THREADS = "[1, 1024]"
+"""Range of every number of threads; PyTorch and the emulators crash on many more."""
+
 
 def from_plain(kind: Any, data: Any, where: str) -> Any:
     """What `to_plain` and JSON made of a value of this type. Nothing that the data names is imported or called.
@@ -158,6 +161,38 @@ def check_choices(made: Any) -> None:
     for name, hint in _hints(kind).items():
         if get_origin(hint) is Literal and getattr(made, name) not in get_args(hint):
             raise SpecError(f"'{name}' must be one of {', '.join(get_args(hint))}, got {getattr(made, name)!r}.")
+
+
+def check_numbers(made: Any, **ranges: str) -> None:
+    """Refuses a dataclass in which a number lies outside its range; NaN lies in none.
+
+    Args:
+        made: the dataclass; a field that is None is not looked at, and of a tuple each item is.
+        ranges: by name of the field, an interval as in mathematics: ``[0, 1)``, ``(0, inf)``.
+
+    Raises:
+        SpecError: names the field and its range.
+    """
+    for name, interval in ranges.items():
+        value = getattr(made, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            check_number(name, one, interval)
+
+
+def check_number(name: str, value: float | None, interval: str) -> None:
+    """As `check_numbers`, for one number and its name.
+
+    Raises:
+        SpecError: names the number and its range.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if value is None or (low <= value <= high and (value != low or interval[0] == "[") and (value != high or interval[-1] == "]")):
+        return
+    words = f"lie in {interval}"
+    if high == float("inf"):
+        words = "be a finite number" if low == -high else f"be {'at least' if interval[0] == '[' else 'above'} {low:g}"
+        words += " and finite" if low != -high and value in (high, -high) else ""
+    raise SpecError(f"'{name}' must {words}, got {value}.")
 
 
 @functools.cache

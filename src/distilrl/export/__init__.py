@@ -21,6 +21,7 @@ from distilrl.export import c, int8, onnx, qat, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
+from distilrl.plain import check_number
 from distilrl.runs import RunFolder
 from distilrl.teachers import TeacherFile
 
@@ -437,6 +438,7 @@ def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 1
         ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
         ``against_student``, the difference from the student's own; both None where the run has no teacher or the environment is another.
     """
+    check_number("episodes", episodes, "[1, inf)")
     path = Path(exported)
     folder = path if path.is_dir() else path.parent
     if not (folder / "export.json").is_file():
