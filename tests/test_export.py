@@ -495,6 +495,89 @@ def test_what_is_no_run_or_no_export_is_refused(tmp_path):
         verify(tmp_path)
 
 
+@pytest.fixture
+def bare(tmp_path):
+    """A run folder with nothing but a student."""
+    save_network(tmp_path / "run" / "student", sign_network(), env=SIGN)
+    return tmp_path / "run"
+
+
+def everything(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"thesis.tex": "years of work"}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": '{"format": "another"}'}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": "{"}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": '{"format": "distilrl-export"}'}, "holds 'thesis.tex'"),
+        ({"export.json/note": "a folder"}, "is not an export"),
+    ],
+)
+def test_an_export_deletes_nothing_of_the_users(bare, tmp_path, capsys, files, message):
+    for name, text in files.items():
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text(text)
+    before = everything(tmp_path)
+    assert main(["export", str(bare), "--to", "onnx", "--out", str(tmp_path / "home")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert everything(tmp_path) == before
+
+
+def test_an_export_touches_nothing_beside_its_place(bare, tmp_path):
+    for name in ("out.part", "out.tuned"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+    (tmp_path / "out").mkdir()  # an empty folder is no loss
+    before = everything(tmp_path)
+    export_policy(bare, "onnx", tmp_path / "out")
+    after = everything(tmp_path)
+    assert {name: data for name, data in after.items() if not name.startswith("out/")} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.part", "out.tuned", "run"]
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "run").stat().st_mode, "not private to this user"
+
+
+def test_an_export_follows_no_link(bare, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").write_text("a file")
+    for out, message in (("link", "symbolic link"), ("file", "is not an export")):
+        with pytest.raises(FileError, match=message):
+            export_policy(bare, "onnx", tmp_path / out)
+    (bare / "export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileError, match="export is a symbolic link"):
+        export_policy(bare, "onnx")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export_policy(bare, "onnx", out)
+    first = everything(out)
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(FileError, match="No space left"):
+        export_policy(bare, "torch", out)
+    monkeypatch.undo()
+    monkeypatch.setattr(export, "_golden", lambda *_a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_policy(bare, "torch", out)
+    monkeypatch.undo()
+    assert everything(out) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+    export_policy(bare, "torch", out)
+    assert sorted(everything(out)) == ["example.py", "export.json", "golden.npz", "policy.pt2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
 def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(tmp_path):
     save_network(tmp_path / "student", sign_network(), env=SIGN)
     export_policy(tmp_path, "onnx")
@@ -635,7 +718,7 @@ def test_fine_tuned_integers_take_the_place_of_failed_ones(run, tmp_path, monkey
     card = export_policy(tmp_path / "run", "int8")
     assert card["fine_tuned"] is True
     assert read_json(tmp_path / "run" / "export" / "int8" / "export.json")["fine_tuned"] is True
-    assert not (tmp_path / "run" / "export" / "int8.tuned").exists()
+    assert [path.name for path in (tmp_path / "run" / "export").iterdir()] == ["int8"]
     shutil.rmtree(tmp_path / "teacher")
     results = iter(["fail", "fail"])
     assert "fine_tuned" not in export_policy(tmp_path / "run", "int8")

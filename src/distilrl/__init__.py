@@ -12,6 +12,7 @@ from distilrl.errors import (
     EnvError,
     ExtraError,
     FileError,
+    NotFiniteError,
     ResumeError,
     SpecError,
     TeacherError,
@@ -32,7 +33,7 @@ from distilrl.viper import TreeConfig, distill_tree
 
 __all__ = [
     "RECIPES", "Behaviour", "Budget", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "TaskFile",
+    "NetworkSpec", "NotFiniteError", "ResumeError", "Schedule", "SpecError", "TaskFile",
     "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
     "__version__", "build", "distill", "distill_chain", "distill_seeds", "distill_tree",
     "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect",

@@ -7,7 +7,7 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.envs import describe_env
-from distilrl.evaluate import ACCEPT_SEEDS, Play, Tell, accept, play, seeds_from, ticker
+from distilrl.evaluate import ACCEPT_SEEDS, Play, Tell, accept, checked, play, seeds_from, ticker
 from distilrl.teachers import Teacher
 
 COLLAPSE = 0.7
@@ -54,10 +54,10 @@ def inspect_play(teacher: Teacher, env_id: str, *, episodes: int = 20, threads: 
             "missing normalizer."
         )
     for name, change in ways.items():
-        games = play(teacher.action_values, replace(how, **change), seeds_from(ACCEPT_SEEDS, episodes), tick=tick)
+        games = play(checked(teacher), replace(how, **change), seeds_from(ACCEPT_SEEDS, episodes), tick=tick)
         disturbed[name] = stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints)
         score = stats.score(float(games.returns.mean()), result["return_mean"], random)
-        if result["better_than_random"] and score < COLLAPSE:
+        if result["better_than_random"] and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
     if info.pixels and result["better_than_random"] and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]:
         warnings.append("It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01.")

@@ -1,7 +1,7 @@
 """Several runs as one: over training seeds, down a chain of teacher assistants, over a family of environments."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import torch
 from distilrl import stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TrainConfig
-from distilrl.distill import Job, distill, load_one
+from distilrl.distill import Job, claimed, distill, load_one, run_job
 from distilrl.envs import describe_env
-from distilrl.errors import FileError, SpecError
+from distilrl.errors import SpecError
 from distilrl.evaluate import Tell
 from distilrl.networks import Network, build
 from distilrl.runs import RunFolder
 from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
-from distilrl.train import train
+from distilrl.train import silent, train
 
 
 def distill_seeds(
@@ -32,17 +32,30 @@ def distill_seeds(
     Returns:
         The contents of ``out/results.json``: the runs' results, and over seeds the mean return, its 95 % Student t
         interval, and the verdict on the difference to the teacher.
+
+    Raises:
+        SpecError: fewer than two seeds, whose interval would have no ends.
+        FileError: the folder holds something already that is no study.
+        ResumeError: it holds another study.
     """
+    if seeds < 2:
+        raise SpecError(f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill.")
     folder = RunFolder(out)
+    with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
+        return _distill_seeds(teacher, job, folder, seeds, wandb, tell)
+
+
+def _distill_seeds(
+    teacher: Teacher | str | Path | None, job: Job, folder: RunFolder, seeds: int, wandb: bool, tell: Tell | None
+) -> dict[str, Any]:
     runs = []
     for seed in range(job.train.seed, job.train.seed + seeds):
         one = RunFolder(folder.path / f"seed-{seed}")
-        if one.results.is_file():
-            runs.append(read_json(one.results))
-            continue
         job_of_seed = replace(job, train=replace(job.train, seed=seed))
-        if one.config.is_file() and Job.from_json(one.read_config()) != job_of_seed:
-            raise FileError(f"{one.path} holds a run of another configuration: choose another --out.")
+        if one.results.is_file():
+            with claimed(one, job_of_seed, resume=True):
+                runs.append(read_json(one.results))
+            continue
         runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, tell=tell))
     results = _over_seeds(runs)
     write_json(folder.results, results)
@@ -66,7 +79,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "return_mean": stats.mean(means),
             "return_iqm": stats.iqm(means),
             "return_ci95": list(interval),
-            "score": stats.mean([run["student"]["score"] for run in runs]),
+            "score": stats.mean_score([run["student"]["score"] for run in runs]),
         },
         "verdict": {
             "result": verdict,
@@ -100,6 +113,8 @@ def distill_chain(
 
     Raises:
         SpecError: the teacher's size is unknown, or the student is no smaller.
+        FileError: the folder holds something already that is no chain.
+        ResumeError: it holds another chain.
     """
     first = load_one(teacher, job.train)
     info = describe_env(job.train.env_id)
@@ -108,22 +123,41 @@ def distill_chain(
         raise SpecError("A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants out.")
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
     names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]
-    folders = [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
+    whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
+    taught_by = [job.train.teacher, *((TeacherFile(str(folder.path)),) for folder in folders)]
+    jobs = [(folder, _link(folder, job, name, files)) for folder, name, files in zip(folders, names, taught_by, strict=False)]
+    last = _link(whole, job, job.train.student, taught_by[-1])
+    given = {"assistants": assistants, "teacher": [asdict(file) for file in job.train.teacher]}
+    with claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
+        return _distill_chain(first, [*jobs, (whole, last)], wandb, tell or silent)
+
+
+def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile, ...]) -> Job:
+    """The job of one link; an assistant who teaches is named as it was before, since one folder may be spelled in several ways."""
+    if folder.config.is_file() and teacher != job.train.teacher:
+        teacher = Job.from_json(folder.read_config()).train.teacher
+    return replace(job, train=replace(job.train, student=student, teacher=teacher))
+
+
+def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, tell: Tell) -> dict[str, Any]:
     chain: list[dict[str, Any]] = []
-    files, current = job.train.teacher, first
+    current = first
     results: dict[str, Any] = {}
-    for name, folder in zip((*names, job.train.student), (*folders, RunFolder(out)), strict=True):
-        one = replace(job, train=replace(job.train, student=name, teacher=files))
-        if folder.results.is_file():
-            results = read_json(folder.results)
+    for number, (folder, one) in enumerate(links, 1):
+        if number == len(links):  # its folder is the chain's own
+            done = folder.results.is_file()
+            results = read_json(folder.results) if done else run_job([current], one, folder, [first], wandb=wandb, tell=tell)
+        elif folder.results.is_file():
+            with claimed(folder, one, resume=True):
+                results = read_json(folder.results)
         else:
             results = distill(current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, tell=tell)
         about = {key: results["student"][key] for key in ("name", "params", "return_mean", "return_ci95", "score")}
         chain.append(about | {"verdict": results["verdict"]["result"], "path": str(folder.path)})
         if results["verdict"]["result"] == "fail":
             break
-        files = (TeacherFile(str(folder.path)),)
-        current = load_teacher(files[0])
+        if number < len(links):
+            current = load_teacher(TeacherFile(str(folder.path)))
     results["chain"] = chain
     write_json(Path(chain[-1]["path"]) / "results.json", results)
     return results

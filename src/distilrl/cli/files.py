@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distilrl.errors import SpecError
+from distilrl.runs import KINDS, read_config
 from distilrl.teachers import TeacherFile
 
 
@@ -29,6 +30,19 @@ class FileOptions:
         """The file with these answers."""
         normalizer = str(self.normalizer) if self.normalizer else None
         return TeacherFile(path, self.teacher_network, self.activation, normalizer, self.divisor, self.teacher_output, self.kind)
+
+
+def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
+    """A config.json that one of these left; one that does not say what it is of passes.
+
+    Raises:
+        SpecError: it is of something else.
+    """
+    data = read_config(file)
+    if "kind" in data and data["kind"] not in kinds:
+        what = KINDS.get(str(data["kind"]), f"the unknown kind {data['kind']!r}")
+        raise SpecError(f"{file} is the configuration of {what}, which this command does not make: give another.")
+    return data
 
 
 def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:

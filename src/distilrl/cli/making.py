@@ -8,7 +8,7 @@ import torch
 from tyro.conf import UseAppendAction
 
 from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.files import FileOptions, refuse_beside
+from distilrl.cli.files import FileOptions, of_kind, refuse_beside
 from distilrl.collect import BehaviourName
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
@@ -16,7 +16,7 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import Comparison
 from distilrl.plan import Budget, plan
 from distilrl.report import write_report
-from distilrl.runs import RunFolder, read_config
+from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.viper import TreeConfig, distill_tree
@@ -45,7 +45,7 @@ class Distill(FileOptions):
     out: Path | None = None
     """Run folder to write."""
     resume: Path | None = None
-    """Continue the run in this folder; nothing else is needed."""
+    """Continue the run, the study over seeds or the chain in this folder; nothing else is needed."""
     config: Path | None = None
     """Do again what this config.json says, in --out."""
     recipe: RecipeName = "distil"
@@ -83,13 +83,13 @@ class Distill(FileOptions):
 
     def run(self) -> None:
         """Distils."""
-        job, out = self._job()
+        job, out, seeds, assistants = self._job()
         with Display() as tell:
-            if self.assistants > 0:
-                results = distill_chain(None, job, out, self.assistants, wandb=self.wandb, tell=tell)
+            if assistants > 0:
+                results = distill_chain(None, job, out, assistants, wandb=self.wandb, tell=tell)
                 out = Path(results["chain"][-1]["path"])
-            elif self.seeds > 1:
-                results = distill_seeds(None, job, out, self.seeds, wandb=self.wandb, tell=tell)
+            elif seeds > 1:
+                results = distill_seeds(None, job, out, seeds, wandb=self.wandb, tell=tell)
             else:
                 results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
         print_results(results)
@@ -98,15 +98,16 @@ class Distill(FileOptions):
                 write_report(RunFolder(out).of_task(run["env"]).path)
             print(write_report(out))
 
-    def _job(self) -> tuple[Job, Path]:
+    def _job(self) -> tuple[Job, Path, int, int]:
+        """What to do, where, over how many seeds, and by how many assistants."""
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "wandb"})
-            return Job.from_json(RunFolder(self.resume).read_config()), self.resume
+            return _repeated(RunFolder(self.resume).read_config(), self.resume)
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "wandb"})
-            return Job.from_json(read_config(self.config)), self.out
+            return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
         (env_id, teacher), *others = self._tasks()
@@ -124,7 +125,7 @@ class Distill(FileOptions):
         if config.behaviour.name == "teacher":
             console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out
+        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out, self.seeds, self.assistants
 
     def _tasks(self) -> list[tuple[str, tuple[TeacherFile, ...]]]:
         """Environment and teachers of each task."""
@@ -187,7 +188,7 @@ class TrainTeacher:
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
         if self.config is not None and self.out is not None:
             refuse_beside(self, "--config", {"config", "out", "episodes", "wandb"})
-            return self.out, Job.from_json(read_config(self.config)).train
+            return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
         config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
@@ -294,6 +295,18 @@ class GrowTree(FileOptions):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
+
+
+def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
+    """What a config.json says was done: the job, and over how many seeds and by how many assistants."""
+    job, given = Job.from_json(config), config.get("given")
+    given = given if isinstance(given, dict) else {}
+    seeds, assistants, files = given.get("seeds", 1), given.get("assistants", 0), given.get("teacher", [])
+    if type(seeds) is not int or type(assistants) is not int or not isinstance(files, list):
+        raise SpecError("'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': restore it.")
+    if assistants > 0:  # the chain's own config.json is that of its last student, whom an assistant taught
+        job = replace(job, train=replace(job.train, teacher=tuple(TeacherFile.from_json(file) for file in files)))
+    return job, out, seeds, assistants
 
 
 def _checked(device: str) -> str:

@@ -15,6 +15,7 @@ from distilrl.distill import evaluate_against, evaluate_policy
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
+from distilrl.plain import THREADS, check_number
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.teachers import load_teacher
@@ -37,6 +38,8 @@ class Inspect(FileOptions):
 
     def run(self) -> None:
         """Inspects."""
+        check_number("episodes", self.episodes, "[2, inf)")
+        check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
         teacher = load_teacher(self.file(self.policy))
         facts = inspect(teacher)
@@ -74,6 +77,7 @@ class Evaluate(FileOptions):
 
     def run(self) -> int:
         """Evaluates; 1 where the policy fails a verdict."""
+        check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
         policy = load_teacher(self.file(self.policy))
         how: dict[str, Any] = {"episodes": self.episodes, "epsilon": self.epsilon, "sticky": self.sticky, "threads": self.threads}
@@ -198,6 +202,7 @@ class Watch:
 
     def run(self) -> None:
         """Writes it."""
+        check_number("steps", self.steps, "[1, inf)")
         folder = RunFolder(self.run_folder)
         if not (folder.student / "spec.json").is_file():
             raise FileError(f"{folder.path} holds no student yet: let the run come to its first check.")

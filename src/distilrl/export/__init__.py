@@ -1,8 +1,10 @@
 """Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
 
+import io
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from distilrl.export import c, int8, onnx, qat, tflite, web
 from distilrl.export.replay import Replayer, replayer
 from distilrl.export.steps import steps
 from distilrl.networks import Network
+from distilrl.plain import check_number
 from distilrl.runs import RunFolder
 from distilrl.teachers import TeacherFile
 
@@ -34,6 +37,12 @@ TUNED_ON = 4
 """Plays of the student whose states fine-tuning learns from."""
 GOLDEN = 64
 """Observations written beside the file."""
+FORMAT = "distilrl-export"
+WRITTEN = (
+    "export.json", "golden.npz", "golden.bin", "example.py", "example.c", "index.html",
+    "policy.onnx", "policy.pt2", "policy.tflite", "policy.c", "policy.h",
+)  # fmt: skip
+"""All files that an export may hold; anything else in its folder is the user's."""
 RANKS = ("fail", "inconclusive", "pass")
 TOLERANCE = 1e-5
 """Of action values, relative to the largest one; greedy actions may differ only between values closer than this."""
@@ -66,7 +75,8 @@ def export_policy(run: str | Path, target: Target, out: str | Path | None = None
     stored = load_network(folder.student)
     stored.network.eval()
     env_id = str(stored.meta.get("env", ""))
-    out = Path(out) if out is not None else folder.path / "export" / target
+    out = Path(out) if out is not None else own_place(folder, target)
+    check_place(out)
     obs = recorded(stored.network, env_id, tell)
     card = _card(folder, stored, env_id, target)
     result = keep_export(out, stored.network, obs, card, lambda part: _write(part, stored.network, target, obs, card, tell), tell)
@@ -97,14 +107,52 @@ def _tuned(folder: RunFolder, stored: Stored, out: Path, obs: NDArray[Any], resu
     seen = np.concatenate([recorded(stored.network, result["env"], tell, number) for number in range(1, TUNED_ON + 1)])
     network = qat.fine_tune(stored.network, teacher.action_values, seen, temperature, scaled_head=train["scale_head"])
     card = _card(folder, stored, result["env"], "int8") | {"fine_tuned": True}
-    apart = out.with_name(out.name + ".tuned")
-    tuned = keep_export(apart, network, obs, card, lambda part: _write(part, network, "int8", obs, card, tell), tell)
-    if _rank(tuned) <= _rank(result):
-        shutil.rmtree(apart)
-        return result
-    shutil.rmtree(out)
-    apart.replace(out)
-    return tuned | {"path": str(out)}
+
+    def better(new: dict[str, Any]) -> bool:
+        return _rank(new) > _rank(result)
+
+    tuned = keep_export(out, network, obs, card, lambda part: _write(part, network, "int8", obs, card, tell), tell, wanted=better)
+    return tuned if better(tuned) else result
+
+
+def own_place(folder: RunFolder, target: str) -> Path:
+    """``RUN/export/TARGET``.
+
+    Raises:
+        FileError: ``RUN/export`` is a link to somewhere else.
+    """
+    if (folder.path / "export").is_symlink():
+        raise FileError(f"{folder.path / 'export'} is a symbolic link: remove it, or name the folder to write with --out.")
+    return folder.path / "export" / target
+
+
+def check_place(out: Path) -> None:
+    """Makes sure that nothing but an earlier export would be replaced.
+
+    Raises:
+        FileError: there is something of the user's.
+    """
+    try:
+        if out.is_symlink():
+            raise FileError(f"{out} is a symbolic link: give --out the folder itself, or another one.")
+        if not out.exists():
+            return
+        names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else ["a file"]
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    if names and not _is_export(out):
+        raise FileError(f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away.")
+    if foreign := [name for name in names if name not in WRITTEN]:
+        raise FileError(f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out.")
+
+
+def _is_export(folder: Path) -> bool:
+    card = folder / "export.json"
+    try:
+        data = read_json(card) if card.is_file() and not card.is_symlink() else None
+    except FileError:  # not ours, or not whole: either way nothing to be replaced unasked
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
 
 
 def keep_export(
@@ -114,8 +162,12 @@ def keep_export(
     card: dict[str, Any],
     write: Callable[[Path], list[str]],
     tell: Tell | None,
+    *,
+    wanted: Callable[[dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Writes an export beside its place, replays it, and moves it into place only if it answers as the policy does.
+
+    An earlier export is replaced, anything else there is refused, and whatever fails leaves the earlier one in place.
 
     Args:
         out: folder to write.
@@ -124,11 +176,21 @@ def keep_export(
         card: what export.json shall say.
         write: writes the files into a folder and names those that can be played.
         tell: called as the work goes on.
+        wanted: whether to keep an export of this card; always by default.
+
+    Raises:
+        FileError: the folder holds something else, cannot be written, or the files do not answer as the policy does.
     """
     target: Target = card["target"]
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    check_place(out)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))  # nobody else can know or enter it
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    part = work / "new"
+    try:
+        part.mkdir()
         files = write(part)
         opened = {name: replayer(part / name, obs[0].size, card["n_actions"]) for name in files}
         card["replay"] = {name: _replay(name, play_file, policy, obs, target) for name, play_file in opened.items()}
@@ -138,14 +200,38 @@ def keep_export(
         if target == "int8":
             card["played"] = {name: verify(part / name, tell=tell) for name in files}
             write_json(part / "export.json", card)
-        if out.exists():
-            shutil.rmtree(out)
-        part.replace(out)
+        if wanted is None or wanted(card):
+            _swap(part, out, work / "old")
     except OSError as error:
-        raise FileError(f"Cannot write {out} ({error.strerror or error}): choose a writable folder with enough space.") from None
+        raise _unwritable(out, error) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # not empty where an earlier export could not be put back: then it is kept there
+            work.rmdir()
     return card | {"path": str(out)}
+
+
+def _unwritable(out: Path, error: OSError) -> FileError:
+    return FileError(f"Cannot write {out} ({error.strerror or error}): choose a writable folder with enough space.")
+
+
+def _swap(new: Path, out: Path, aside: Path) -> None:
+    """Puts ``new`` in the place of ``out``; the earlier export waits aside and is put back if that fails."""
+    check_place(out)  # again: much time has passed
+    earlier = out.exists()
+    if earlier:
+        out.rename(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        if earlier:
+            aside.rename(out)
+        raise
+    if earlier:
+        with suppress(OSError):  # the new one is in place; what cannot be removed stays aside
+            for name in WRITTEN:  # by name, so that a file which came in between is not lost
+                (aside / name).unlink(missing_ok=True)
+            aside.rmdir()
 
 
 def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None, number: int = 0) -> NDArray[Any]:
@@ -159,7 +245,7 @@ def recorded(network: Callable[[Tensor], Tensor], env_id: str, tell: Tell | None
 def _card(folder: RunFolder, stored: Stored, env_id: str, target: Target) -> dict[str, Any]:
     """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
     card: dict[str, Any] = {
-        "format": "distilrl-export",
+        "format": FORMAT,
         "target": target,
         "env": env_id,
         "obs_shape": list(stored.network.spec.obs_shape),
@@ -201,10 +287,11 @@ def _write(folder: Path, network: Network, target: Target, obs: NDArray[Any], ca
         write_bytes(folder / "policy.onnx", onnx.write(network, about))
         return ["policy.onnx"]
     if target == "torch":
-        folder.mkdir(parents=True, exist_ok=True)
         example = torch.from_numpy(obs[:2].copy())
         program = torch.export.export(_Plain(network), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, folder / "policy.pt2")
+        archive = io.BytesIO()  # PyTorch's own writer aborts the process where the disk is full
+        torch.export.save(program, archive)
+        write_bytes(folder / "policy.pt2", archive.getvalue())
         return ["policy.pt2"]
     if target == "tflite":
         write_bytes(folder / "policy.tflite", tflite.write(_Plain(network), obs[:1]))
@@ -295,8 +382,9 @@ def _golden(folder: Path, play_file: Replayer, obs: NDArray[Any], target: Target
     """Observations and expected actions beside the file, and an example that loads it."""
     few = _few(obs)
     answers = play_file(few)
-    with (folder / "golden.npz").open("wb") as file:
-        np.savez_compressed(file, obs=few, values=answers.values, action=answers.actions)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, obs=few, values=answers.values, action=answers.actions)
+    write_bytes(folder / "golden.npz", archive.getvalue())
     if target in ("c", "int8", "web"):
         rows = b"".join(int(a).to_bytes(4, "little") + np.ascontiguousarray(o).tobytes() for a, o in zip(answers.actions, few, strict=True))
         write_bytes(folder / "golden.bin", rows)
@@ -350,6 +438,7 @@ def verify(exported: str | Path, env_id: str | None = None, *, episodes: int = 1
         ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
         ``against_student``, the difference from the student's own; both None where the run has no teacher or the environment is another.
     """
+    check_number("episodes", episodes, "[1, inf)")
     path = Path(exported)
     folder = path if path.is_dir() else path.parent
     if not (folder / "export.json").is_file():

@@ -18,7 +18,8 @@ from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
 from distilrl.teachers.archive import MAX_BYTES, first_line
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.teacher import Kind, Teacher
+from distilrl.heads import Kind
+from distilrl.teachers.teacher import Teacher
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 LOOPS = {"Loop", "Scan", "SequenceMap"}

@@ -13,7 +13,8 @@ from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers.archive import MAX_BYTES, checked, read_state_dict
 from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, layer
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.teacher import Kind, Teacher
+from distilrl.heads import Kind
+from distilrl.teachers.teacher import Teacher
 
 BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy", "actor", "model", "net", "layers", "")
 """First parts of names under which a network that is acted with is found, the likeliest first."""
@@ -59,7 +60,7 @@ def load(file: TeacherFile) -> Teacher:
     obs_shape, outputs = _sizes(network)
     meta: dict[str, Any] = {"library": name, "algorithm": None, "version": None, "not_executed": []}
     teacher_kind: Kind = file.kind or kind  # type: ignore[assignment]
-    return Teacher(network, teacher_kind, name, label, digest(path), meta, obs_shape=obs_shape, n_actions=outputs)
+    return Teacher(network, teacher_kind, name, label, digest(path), meta, obs_shape=obs_shape, outputs=outputs)
 
 
 def _residual(state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.Module, str, Kind]:
@@ -140,5 +141,5 @@ def _sizes(network: nn.Module) -> tuple[tuple[int, ...], int]:
         obs_shape, outputs = _sizes(network.network)
         return obs_shape, outputs // len(network.atoms)
     if isinstance(network, Stack):
-        return network.obs_shape, network.n_actions
-    return network.spec.obs_shape, network.spec.n_actions  # type: ignore[union-attr,return-value]
+        return network.obs_shape, network.outputs
+    return network.spec.obs_shape, network.spec.outputs  # type: ignore[union-attr,return-value]

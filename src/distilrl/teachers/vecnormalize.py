@@ -6,6 +6,7 @@ that only remembers what it was given, or refused. No code of numpy, gymnasium o
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
     scale = 1 / np.sqrt(var + epsilon)
     network = Normalised(teacher.network, torch.from_numpy(mean).float(), torch.from_numpy(scale).float(), clip)
     meta = teacher.meta | {"normalizer": str(path)}
-    form = f"{teacher.format} with VecNormalize"
-    return Teacher(network, teacher.kind, form, teacher.path, teacher.digest, meta, shape, teacher.n_actions, teacher.params)
+    critic = teacher.critic and Normalised(teacher.critic, network.mean, network.scale, clip)
+    return replace(teacher, network=network, critic=critic, format=f"{teacher.format} with VecNormalize", meta=meta)
 
 
 def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
