@@ -163,6 +163,22 @@ def check_choices(made: Any) -> None:
             raise SpecError(f"'{name}' must be one of {', '.join(get_args(hint))}, got {getattr(made, name)!r}.")
 
 
+def check_numbers(made: Any, **ranges: str) -> None:
+    """Refuses a dataclass in which a number lies outside its range; NaN lies in none.
+
+    Args:
+        made: the dataclass; a field that is None is not looked at, and of a tuple each item is.
+        ranges: by name of the field, an interval as in mathematics: ``[0, 1)``, ``(0, inf)``.
+
+    Raises:
+        SpecError: names the field and its range.
+    """
+    for name, interval in ranges.items():
+        value = getattr(made, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            check_number(name, one, interval)
+
+
 def check_number(name: str, value: float | None, interval: str) -> None:
     """As `check_numbers`, for one number and its name.
 
