@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
-from distilrl.export import c, card_of, keep_export, own_place, recorded, reference, write_c
+from distilrl.export import c
+from distilrl.export.card import card_of, recorded, reference
+from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
 from distilrl.heads import Head
 from distilrl.policies import Policy
@@ -150,4 +152,4 @@ def export_tree(
         return ["policy.c"]
 
     obs = recorded(policy, info.ref, watch)
-    return keep_export(own_place(folder, "c"), policy, obs, card, write, watch)
+    return keep_export(own_place(folder, "c"), policy, obs, card, write, watch, env=info.ref)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError
 from distilrl.export.c import Source
 from distilrl.export.last import Last
@@ -35,8 +36,8 @@ def wasm(source: Source, last: Last) -> bytes:
         raise FileError("Writing a page needs clang and wasm-ld (on Debian: apt install clang lld): install them.")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "policy.h").write_text(source.header, encoding="utf-8")
-        (home / "policy.c").write_text(source.code + seats(last), encoding="utf-8")
+        write_bytes(home / "policy.h", source.header.encode())
+        write_bytes(home / "policy.c", (source.code + seats(last)).encode())
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, "__heap_base")]
         command = [clang, *FLAGS, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
