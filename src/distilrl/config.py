@@ -3,7 +3,7 @@
 Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
@@ -11,7 +11,7 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TDTerm, TeacherTerm, Term
-from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
 
@@ -299,9 +299,7 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        data = asdict(self)
-        for task, plain in zip(self.tasks, data["tasks"], strict=True):
-            plain["env"] = task.env.to_json()
+        data: dict[str, Any] = to_plain(self)
         return data
 
     @classmethod
