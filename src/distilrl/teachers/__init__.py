@@ -49,7 +49,7 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return onnx.load(file)
     if path.suffix == ".safetensors":
         return state_dicts.load(file)
-    if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path.read_bytes())):
+    if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path)):
         return state_dicts.load(file)
     if magic.startswith(b"PK") or path.suffix == ".zip":
         return sb3.load(file)

@@ -14,8 +14,6 @@ from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
 
 ATARI_SIZE = 84
-MAX_LAYERS = 256
-"""No policy of this project's users is deeper."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,10 @@ def finite(tensor: Tensor, name: str, label: str) -> Tensor:
 
 
 def numbered(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Names of the layers ``prefix.0``, ``prefix.2``, …, in the order of their numbers; few enough to be a policy's."""
+    """Names of the layers ``prefix.0``, ``prefix.2``, …, in the order of their numbers."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.weight")
     numbers = sorted(int(m[1]) for name in tensors if (m := pattern.fullmatch(name)))
-    return [f"{prefix}.{n}" for n in numbers[:MAX_LAYERS]]
+    return [f"{prefix}.{n}" for n in numbers]
 
 
 def joined(mean: Layer, log_std: Layer) -> Layer:
