@@ -92,7 +92,13 @@ _STORAGES = {
 }  # fmt: skip
 _KINDS = {name: type(name, (Inert,), {"dtype": dtype}) for name, dtype in _STORAGES.items()}
 _NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
-_SPACES = {"box": "Box", "discrete": "Discrete", "multi_discrete": "MultiDiscrete", "multi_binary": "MultiBinary", "dict": "Dict"}
+_SPACES = {
+    "box": "Box",
+    "discrete": "Discrete",
+    "multi_discrete": "MultiDiscrete",
+    "multi_binary": "MultiBinary",
+    "dict": "Dict",
+}
 _COMMON: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): Inert,
     ("numpy", "dtype"): DTypeOf,
@@ -106,7 +112,10 @@ NORMALIZER: dict[tuple[str, str], type] = {
     ("stable_baselines3.common.vec_env.vec_normalize", "VecNormalize"): Inert,
     ("stable_baselines3.common.running_mean_std", "RunningMeanStd"): Inert,
     **{(f"{gym}.spaces.{module}", kind): Inert for gym in ("gym", "gymnasium") for module, kind in _SPACES.items()},
-    **{("numpy.random._pickle", name): Inert for name in ("__generator_ctor", "__bit_generator_ctor", "__randomstate_ctor")},
+    **{
+        ("numpy.random._pickle", name): Inert
+        for name in ("__generator_ctor", "__bit_generator_ctor", "__randomstate_ctor")
+    },
     ("numpy.random._pcg64", "PCG64"): Inert,
     ("numpy.random._mt19937", "MT19937"): Inert,
     ("numpy.random.bit_generator", "SeedSequence"): Inert,
@@ -161,9 +170,20 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
         if self.names is not TORCH or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise pickle.UnpicklingError("it asks for an object outside the file")
         _, kind, key, _, numel, *view = pid
-        if not isinstance(kind, type) or not issubclass(kind, Inert) or not isinstance(getattr(kind, "dtype", None), torch.dtype):
+        if (
+            not isinstance(kind, type)
+            or not issubclass(kind, Inert)
+            or not isinstance(getattr(kind, "dtype", None), torch.dtype)
+        ):
             raise pickle.UnpicklingError("it holds numbers of a kind that is not known")
-        if not isinstance(key, str) or not key.isascii() or not key.isdigit() or type(numel) is not int or numel < 0 or view not in ([], [None]):
+        if (
+            not isinstance(key, str)
+            or not key.isascii()
+            or not key.isdigit()
+            or type(numel) is not int
+            or numel < 0
+            or view not in ([], [None])
+        ):
             raise pickle.UnpicklingError("it holds numbers in a place that is not known")
         storage = self.storages.setdefault(key, Storage(kind.dtype, key, numel))  # type: ignore[attr-defined]
         if storage != (kind.dtype, key, numel):  # type: ignore[attr-defined]
