@@ -64,7 +64,7 @@ def test_a_rollout_equals_gymnasiums_vector_to_the_bit(env_id, kwargs):
             step, (obs.astype(np.float32), reward.astype(np.float32), terminated, truncated), strict=True
         ):
             np.testing.assert_array_equal(own, other)
-    assert ends or env_id == "HalfCheetah-v5" and not kwargs
+    assert ends or (env_id == "HalfCheetah-v5" and not kwargs)
     ours.close()
     theirs.close()
 

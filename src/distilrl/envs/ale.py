@@ -112,7 +112,8 @@ def _check_ref(ref: EnvRef, spec: EnvSpec) -> dict[str, Any]:
     fixed += sorted(set(ref.kwargs) - OWN_KWARGS)
     if fixed:
         raise EnvError(
-            f"'{ref.label}' is a game of ALE, whose preprocessing is fixed (84x84 grey, 4 frames): leave out {', '.join(fixed)}."
+            f"'{ref.label}' is a game of ALE, whose preprocessing is fixed (84x84 grey, 4 frames): "
+            f"leave out {', '.join(fixed)}."
         )
     if not isinstance(spec.kwargs.get("frameskip"), int):
         name = spec.id.split("-")[0]
