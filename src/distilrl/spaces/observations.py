@@ -19,6 +19,8 @@ from distilrl.spaces.actions import finite_or_none
 
 SMALLEST_IMAGE = 8
 """A picture without channels must be at least this high and wide to be taken for one."""
+LARGEST_OBSERVATION = 2**24
+"""Numbers in one observation; more are a mistake, or a file's attempt to take memory."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = N
         edit: what is done to its image.
 
     Raises:
-        EnvError: a part of the space has no fixed size, there are two images, or nothing at all.
+        EnvError: a part of the space has no fixed size, there are two images, nothing at all, or too much.
     """
     leaves = list(_leaves(space, ()))
     images = [(path, leaf) for path, leaf in leaves if _is_image(leaf)]
@@ -95,6 +97,9 @@ def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = N
         )
     if not leaves or any(spaces.flatdim(leaf) == 0 for _, leaf in leaves):
         raise EnvError(f"'{name}' has observations of {space}, some of which hold no number: wrap it so that they do.")
+    numbers = sum(spaces.flatdim(leaf) for _, leaf in leaves)
+    if numbers > LARGEST_OBSERVATION:
+        raise EnvError(f"'{name}' has {numbers:,} numbers in one observation: wrap it so that there are fewer.")
     if not images:
         return _vector(flat)
     picture, read = _image(*images[0], edit)

@@ -9,9 +9,7 @@ from typing import Any
 import gymnasium
 
 from distilrl.errors import SpecError
-
-LARGEST_OBSERVATION = 2**24
-"""Numbers that a file may ask for in one observation."""
+from distilrl.spaces.observations import LARGEST_OBSERVATION
 
 
 @dataclass(frozen=True)
