@@ -101,6 +101,8 @@ class EnvRef:
         sized = (resize[0], resize[1]) if "resize" in data else None
         return cls(**given, resize=sized, wrappers=tuple(wrappers), named=False)
 
+    from_file = from_json
+
 
 EnvLike = str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]
 """What stands for an environment: its id, an `EnvRef`, or a function that makes one."""

@@ -1,5 +1,7 @@
 """From arrays of weights to a network: shapes must chain, and what a file cannot say (strides, activations) is told or asked for."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -40,21 +42,90 @@ def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str 
     if weight is None:
         raise FileError(f"{label} lacks the tensor '{name}.weight': it is not the network that it seems to be.")
     if weight.ndim not in (2, 4) or not min(weight.shape, default=0):
-        raise FileError(f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional layer's.")
-    bias = tensors.get(f"{name}.bias", torch.zeros(weight.shape[0]))
-    if bias.shape != weight.shape[:1]:
         raise FileError(
-            f"Tensor '{name}.bias' in {label} has shape {tuple(bias.shape)}, not {tuple(weight.shape[:1])}: the file is damaged."
+            f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional layer's."
         )
-    for part, tensor in (("weight", weight), ("bias", bias)):
-        if not torch.isfinite(tensor.float()).all():
-            raise FileError(f"Tensor '{name}.{part}' in {label} holds NaN or infinite numbers: the file is damaged, use another.")
-    return Layer(name, weight.float(), bias.float(), activation)
+    bias = (
+        vector(tensors, f"{name}.bias", weight.shape[0], label)
+        if f"{name}.bias" in tensors
+        else torch.zeros(weight.shape[0])
+    )
+    return Layer(name, finite(weight, f"{name}.weight", label), bias, activation)
+
+
+def vector(tensors: Mapping[str, Tensor], name: str, size: int, label: str) -> Tensor:
+    """The tensor ``name`` as ``size`` floats.
+
+    Raises:
+        FileError: it is missing, of another shape, or not finite.
+    """
+    if name not in tensors:
+        raise FileError(f"{label} lacks the tensor '{name}': it is not the network that it seems to be.")
+    if tuple(tensors[name].shape) != (size,):
+        raise FileError(
+            f"Tensor '{name}' in {label} has shape {tuple(tensors[name].shape)}, not {(size,)}: the file is damaged."
+        )
+    return finite(tensors[name], name, label)
+
+
+def finite(tensor: Tensor, name: str, label: str) -> Tensor:
+    """The tensor in float32.
+
+    Raises:
+        FileError: it holds NaN or infinite numbers.
+    """
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise FileError(f"Tensor '{name}' in {label} holds NaN or infinite numbers: the file is damaged, use another.")
+    return tensor
+
+
+def numbered(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Names of the layers ``prefix.0``, ``prefix.2``, …, in the order of their numbers."""
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.weight")
+    numbers = sorted(int(m[1]) for name in tensors if (m := pattern.fullmatch(name)))
+    return [f"{prefix}.{n}" for n in numbers]
+
+
+def joined(mean: Layer, log_std: Layer) -> Layer:
+    """Two heads that read the same features as one layer of 2 A outputs.
+
+    Raises:
+        FileError: their shapes differ.
+    """
+    if mean.weight.shape != log_std.weight.shape:
+        raise FileError(f"The heads '{mean.name}' and '{log_std.name}' differ in their shapes: the file is damaged.")
+    return replace(mean, weight=torch.cat([mean.weight, log_std.weight]), bias=torch.cat([mean.bias, log_std.bias]))
+
+
+def with_constants(head: Layer, constants: Tensor) -> Layer:
+    """A head that gives some constants (K,) after its own outputs: K rows of zero weights, the constants in the bias."""
+    rows = torch.zeros(len(constants), head.weight.shape[1])
+    return replace(head, weight=torch.cat([head.weight, rows]), bias=torch.cat([head.bias, constants]))
+
+
+def against_zero(head: Layer) -> Layer:
+    """A head of n Bernoulli logits x as 2 n logits (0, x), which say the same as choices of two."""
+    weight, bias = (torch.stack([torch.zeros_like(t), t], dim=1).flatten(0, 1) for t in (head.weight, head.bias))
+    return replace(head, weight=weight, bias=bias)
+
+
+def preceded(one: Layer, scale: Tensor, shift: Tensor) -> Layer:
+    """A dense layer that sees x · scale + shift, both (in,), as one that sees x."""
+    weight = one.weight.double()
+    return replace(
+        one, weight=(weight * scale.double()).float(), bias=(one.bias.double() + weight @ shift.double()).float()
+    )
 
 
 def assemble(
-    layers: Sequence[Layer], label: str, *, divisor: float = 255.0, kernels: Sequence[tuple[int, int]] = NATURE_KERNELS
-) -> nn.Module:
+    layers: Sequence[Layer],
+    label: str,
+    *,
+    divisor: float = 255.0,
+    kernels: Sequence[tuple[int, int]] = NATURE_KERNELS,
+    obs_shape: tuple[int, ...] | None = None,
+) -> "Network | Stack":
     """A network of these layers, taking raw observations.
 
     Args:
@@ -62,6 +133,7 @@ def assemble(
         label: what to call the file in an error.
         divisor: pixels are divided by it; vectors are taken as they are.
         kernels: (kernel, stride) of each convolution.
+        obs_shape: of one observation; a vector, or images of 84x84 where it is not known.
 
     Returns:
         A `Network` where one activation serves all layers, else a plain stack of modules.
@@ -72,55 +144,99 @@ def assemble(
     convs = [one for one in layers if one.weight.ndim == 4]
     dense = layers[len(convs) :]
     if not dense or any(one.weight.ndim != 2 for one in dense):
-        raise FileError(f"{label} is not a chain of convolutions followed by dense layers: name its network with --teacher-network.")
-    if [c.weight.shape[2:] for c in convs] != [(k, k) for k, _ in kernels[: len(convs)]]:
-        sizes = ", ".join("x".join(map(str, c.weight.shape[2:])) for c in convs)
-        raise FileError(f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with --teacher-network.")
-    convs = [replace(one, stride=stride) for one, (_, stride) in zip(convs, kernels, strict=False)]
+        raise FileError(
+            f"{label} is not a chain of convolutions followed by dense layers: name its network with --teacher-network."
+        )
+    convs = with_strides(convs, label, kernels)
+    first = layers[0].weight.shape[1]
+    if obs_shape is None or (convs and obs_shape[0] != first) or (not convs and math.prod(obs_shape) != first):
+        obs_shape = (first, ATARI_SIZE, ATARI_SIZE) if convs else (first,)
     spec = NetworkSpec(
-        obs_shape=(convs[0].weight.shape[1], ATARI_SIZE, ATARI_SIZE) if convs else (dense[0].weight.shape[1],),
-        n_actions=dense[-1].weight.shape[0],
+        obs_shape=obs_shape,
+        outputs=dense[-1].weight.shape[0],
         convs=tuple((c.weight.shape[0], c.weight.shape[2], c.stride) for c in convs),
         hidden=tuple(one.weight.shape[0] for one in dense[:-1]),
     )
     activations = [str(one.activation) for one in layers[:-1]]
-    one_for_all = Network(replace(spec, activation=activations[0]) if activations else spec)
-    network = Stack(one_for_all, [*activations, None]) if len(set(activations)) > 1 else one_for_all
-    load_weights(network, _state(one_for_all, layers), label, describes=spec.describe())
-    if spec.convs:
+    network = Network(replace(spec, activation=activations[0]) if activations else spec)
+    load_weights(network, _state(network, layers), label, describes=spec.describe())
+    if len(obs_shape) == 3:
         network.standardise(torch.zeros(1), torch.full((1,), 1 / divisor))
+    if len(set(activations)) > 1:
+        modules = sequential([*convs, *dense[:-1], replace(dense[-1], activation=None)], label)
+        return Stack(modules, obs_shape, spec.outputs, divisor if len(obs_shape) == 3 else 1.0)
     return network
 
 
-class Stack(nn.Module):
-    """The layers of a `Network`, each with an activation of its own."""
+def with_strides(
+    convs: Sequence[Layer], label: str, kernels: Sequence[tuple[int, int]] = NATURE_KERNELS
+) -> list[Layer]:
+    """Convolutions with the strides that belong to their kernels.
 
-    def __init__(self, network: Network, activations: Sequence[str | None]) -> None:
-        super().__init__()
-        modules = [m for m in network.layers if isinstance(m, nn.Conv2d | nn.Linear | nn.Flatten)]
-        names = iter(activations)
-        layers: list[nn.Module] = []
-        for module in modules:
-            layers.append(module)
-            name = None if isinstance(module, nn.Flatten) else next(names)
-            layers += [ACTIVATIONS[name]()] if name else []
-        self.layers, self.obs_shape, self.n_actions, self.scale = (
-            nn.Sequential(*layers),
-            network.spec.obs_shape,
-            network.spec.n_actions,
-            1.0,
+    Raises:
+        FileError: their kernels are others.
+    """
+    if [c.weight.shape[2:] for c in convs] != [(k, k) for k, _ in kernels[: len(convs)]]:
+        sizes = ", ".join("x".join(map(str, c.weight.shape[2:])) for c in convs)
+        raise FileError(
+            f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with --teacher-network."
         )
+    return [replace(one, stride=stride) for one, (_, stride) in zip(convs, kernels, strict=False)]
 
-    def standardise(self, _mean: Tensor, scale: Tensor) -> None:
-        """From now on pixels are multiplied by ``scale``."""
-        self.scale = float(scale)
+
+def sequential(layers: Sequence[Layer], label: str) -> nn.Sequential:
+    """Layers as plain modules, each with its own activation, an image flattened before the first dense layer.
+
+    Raises:
+        FileError: shapes do not chain.
+    """
+    modules: list[nn.Module] = []
+    before: Layer | None = None
+    for one in layers:
+        out, fan_in = one.weight.shape[:2]
+        dense = one.weight.ndim == 2
+        if before is not None:
+            flattens = dense and before.weight.ndim == 4
+            if fan_in != before.weight.shape[0] and not (flattens and fan_in % before.weight.shape[0] == 0):
+                raise FileError(
+                    f"Tensor '{one.name}.weight' in {label} has shape {tuple(one.weight.shape)}, but '{before.name}' before it gives "
+                    f"{before.weight.shape[0]} numbers: the file is damaged."
+                )
+            modules += [nn.Flatten()] if flattens else []
+        module = nn.Linear(fan_in, out) if dense else nn.Conv2d(fan_in, out, one.weight.shape[2], one.stride)
+        module.load_state_dict({"weight": one.weight, "bias": one.bias})
+        modules += [module, *([ACTIVATIONS[one.activation]()] if one.activation else [])]
+        before = one
+    return nn.Sequential(*modules)
+
+
+class Stack(nn.Module):
+    """Plain modules behind a division of pixels."""
+
+    def __init__(self, layers: nn.Module, obs_shape: tuple[int, ...], outputs: int, divisor: float = 1.0) -> None:
+        super().__init__()
+        self.layers, self.obs_shape, self.outputs, self.divisor = layers, obs_shape, outputs, divisor
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations (B, *obs_shape) to action values (B, A)."""
-        return self.layers(obs.float() * self.scale)  # type: ignore[no-any-return]
+        """Raw observations (B, *obs_shape) to numbers (B, P)."""
+        return self.layers(obs.float() / self.divisor)  # type: ignore[no-any-return]
 
 
-def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dense: Sequence[str], label: str, *, divisor: float) -> Network:
+class Clamped(nn.Module):
+    """A network whose outputs are held within ± a limit."""
+
+    def __init__(self, network: nn.Module, limit: float) -> None:
+        super().__init__()
+        self.network, self.limit = network, limit
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Raw observations (B, *obs_shape) to numbers (B, P)."""
+        return self.network(obs).clamp(-self.limit, self.limit)  # type: ignore[no-any-return]
+
+
+def assemble_residual(
+    tensors: Mapping[str, Tensor], stages: Sequence[str], dense: Sequence[str], label: str, *, divisor: float
+) -> Network:
     """An IMPALA network: each of ``stages`` names ``conv``, ``res_block0`` and ``res_block1`` with ``conv0`` and ``conv1``."""
     parts = ("conv", "res_block0.conv0", "res_block0.conv1", "res_block1.conv0", "res_block1.conv1")
     names = [f"{stage}.{part}" for stage in stages for part in parts]
@@ -128,7 +244,7 @@ def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dens
     side = _side(layers[len(names)].weight.shape[1], layers[len(names) - 1].weight.shape[0], len(stages))
     spec = NetworkSpec(
         obs_shape=(layers[0].weight.shape[1], side, side),
-        n_actions=layers[-1].weight.shape[0],
+        outputs=layers[-1].weight.shape[0],
         blocks=tuple(layers[5 * i].weight.shape[0] for i in range(len(stages))),
         hidden=tuple(one.weight.shape[0] for one in layers[len(names) : -1]),
     )
@@ -141,7 +257,11 @@ def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dens
 def _state(network: Network, layers: Sequence[Layer]) -> dict[str, Tensor]:
     """The layers' tensors under the network's own names, in its order."""
     names = [name.removesuffix(".weight") for name in network.state_dict() if name.endswith(".weight")]
-    return {f"{name}.{part}": getattr(one, part) for name, one in zip(names, layers, strict=True) for part in ("weight", "bias")}
+    return {
+        f"{name}.{part}": getattr(one, part)
+        for name, one in zip(names, layers, strict=True)
+        for part in ("weight", "bias")
+    }
 
 
 def _side(features: int, channels: int, stages: int) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from distilrl.checkpoints import digest, load_network
 from distilrl.errors import FileError
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.teacher import Kind, Teacher
+from distilrl.teachers.teacher import Teacher
 from distilrl.trees import TreePolicy, load_tree
 
 
@@ -32,8 +32,15 @@ def load(file: TeacherFile) -> Teacher:
     if not (folder / "spec.json").is_file():
         raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
     stored = load_network(folder)
-    if stored.kind not in ("q", "logits"):
-        raise FileError(f"{folder / 'spec.json'} names the kind '{stored.kind}': it must be 'q' or 'logits'.")
-    kind: Kind = "q" if stored.kind == "q" else "logits"
-    meta = {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []} | stored.meta
-    return Teacher(stored.network, kind, "distilrl", str(folder), stored.digest, meta)
+    head = stored.head.to_json()
+    meta = stored.meta | {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []}
+    return Teacher(
+        stored.network,
+        head["kind"],
+        "distilrl",
+        str(folder),
+        stored.digest,
+        meta,
+        action=stored.head.action,
+        squash=head.get("squash", "clip"),
+    )

@@ -1,153 +1,395 @@
-"""stable-baselines3 zips (DQN, PPO, A2C) and sb3-contrib's QR-DQN, read without either and without unpickling the objects in them.
+"""Zips of stable-baselines3 and sb3-contrib, read without either and without unpickling the objects in them.
 
 Such a zip holds ``data`` (JSON, with pickled objects inside as base64 strings that are never decoded here) and
-``policy.pth`` (a state dict, read by `torch.load` with ``weights_only=True``, a restricted unpickler that admits tensors).
-The network is recognised from the names and shapes of its tensors.
+``policy.pth`` (a state dict). The network is recognised from the names and shapes of its tensors, the spaces from their printed text.
+What makes the deterministic action of each algorithm is what its library's ``predict`` does.
 """
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distilrl.checkpoints import digest
-from distilrl.errors import FileError
+from distilrl.errors import FileError, SpecError
+from distilrl.heads import Kind, Squash, head_for
+from distilrl.networks import Network
+from distilrl.spaces import ActionSpec, Choices
+from distilrl.teachers import extractors, printed
 from distilrl.teachers.archive import read_members, read_state_dict
-from distilrl.teachers.layers import Layer, Stack, assemble, layer
+from distilrl.teachers.layers import (
+    Clamped,
+    Layer,
+    against_zero,
+    joined,
+    layer,
+    numbered,
+    preceded,
+    vector,
+    with_constants,
+)
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.teacher import Kind, Teacher
+from distilrl.teachers.teacher import Teacher
 
-State = dict[str, Tensor]
+CLIP_MEAN = 2.0
+"""Bound of the mean under generalised state-dependent exploration, unless policy_kwargs name another."""
+RENORM_EPSILON = 1e-3
+"""Of CrossQ's batch renormalisation, unless policy_kwargs name another."""
+FAMILIES = "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ and ARS of sb3-contrib"
 
 
-class _Algorithm(NamedTuple):
-    name: str
-    kind: Kind
-    body: str
-    """Prefix of the dense layers between features and head; their numbers follow."""
-    head: str
-    """Name of the head, where it stands outside ``body``."""
+@dataclass(frozen=True)
+class _Zip:
+    """What was read from a zip."""
+
+    label: str
+    data: dict[str, Any]
+    state: dict[str, Tensor]
     activation: str
+    source: extractors.Source
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self.data.get("policy_kwargs") or {}
+
+    def layer(self, name: str) -> Layer:
+        return layer(self.state, name, self.label, self.activation)
+
+    def chain(self, prefix: str) -> list[Layer]:
+        """Layers ``prefix.0``, ``prefix.2``, …, an activation after each."""
+        names = numbered(self.state, prefix)
+        if names != [f"{prefix}.{2 * i}" for i in range(len(names))]:
+            raise FileError(
+                f"{self.label}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds."
+            )
+        return [self.layer(name) for name in names]
+
+
+class _Actor(NamedTuple):
+    """The part of a policy that acts."""
+
+    extractors: tuple[str, ...]
+    """Prefixes under which its features extractor may be."""
+    dense: list[Layer]
+    kind: Kind
+    squash: Squash = "clip"
+    limit: float | None = None
+    """Bound of the outputs."""
+    bernoulli: bool = False
+    """Its head was made of one Bernoulli logit for each choice."""
+
+
+def _dqn(file: _Zip) -> _Actor:
+    return _Actor(("q_net.features_extractor",), file.chain("q_net.q_net"), "q")
+
+
+def _qrdqn(file: _Zip) -> _Actor:
+    dense = file.chain("quantile_net.quantile_net")
+    if dense:
+        dense[-1] = _mean_over_quantiles(file.label, dense[-1], file.data.get("n_quantiles"))
+    return _Actor(("quantile_net.features_extractor",), dense, "q")
+
+
+def _actor_critic(file: _Zip) -> _Actor:
+    """PPO, A2C and TRPO."""
+    body = file.chain("mlp_extractor.shared_net") + file.chain("mlp_extractor.policy_net")
+    head = file.layer("action_net")
+    kind: Kind = "logits"
+    squash: Squash = "clip"
+    log_std = file.state.get("log_std")
+    if log_std is not None:
+        squash = "tanh" if file.kwargs.get("squash_output") is True else "clip"
+        kind = (
+            "gaussian" if log_std.ndim == 1 else "mean"
+        )  # with gSDE the noise depends on the features, and no number says how much it is
+        head = (
+            with_constants(head, vector(file.state, "log_std", len(head.bias), file.label))
+            if kind == "gaussian"
+            else head
+        )
+    bernoulli = kind == "logits" and str((file.data.get("action_space") or {}).get(":type:")).endswith(".MultiBinary'>")
+    dense = [*body, against_zero(head) if bernoulli else head]
+    return _Actor(("pi_features_extractor", "features_extractor"), dense, kind, squash, bernoulli=bernoulli)
+
+
+def _gaussian(file: _Zip) -> _Actor:
+    """SAC and TQC."""
+    return _squashed(file, file.chain("actor.latent_pi"), lambda one: one)
+
+
+def _crossq(file: _Zip) -> _Actor:
+    body, last = _renormed(file, "actor.latent_pi")
+    return _squashed(file, body, last)
+
+
+def _squashed(file: _Zip, body: list[Layer], last: Callable[[Layer], Layer]) -> _Actor:
+    """A body with a head for the mean, and one for log std unless the noise is gSDE's."""
+    prefixes = ("actor.features_extractor",)
+    if "actor.log_std.weight" in file.state:
+        mean, log_std = (last(file.layer(f"actor.{name}")) for name in ("mu", "log_std"))
+        return _Actor(prefixes, [*body, joined(mean, log_std)], "gaussian", "tanh")
+    clamped = "actor.mu.0.weight" in file.state
+    limit = file.kwargs.get("clip_mean", CLIP_MEAN)
+    if clamped and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1e6):
+        raise FileError(f"{file.label}: its 'clip_mean' ({limit!r:.40}) must be a number above 0: the file is damaged.")
+    return _Actor(
+        prefixes,
+        [*body, last(file.layer("actor.mu.0" if clamped else "actor.mu"))],
+        "mean",
+        "tanh",
+        limit if clamped else None,
+    )
+
+
+def _deterministic(file: _Zip) -> _Actor:
+    """TD3 and DDPG."""
+    return _Actor(("actor.features_extractor",), file.chain("actor.mu"), "mean", "tanh")
+
+
+def _ars(file: _Zip) -> _Actor:
+    old = "action_net.weight" in file.state
+    dense = [file.layer("action_net")] if old else file.chain("action_net")
+    linear = len(dense) == 1 and ("with_bias" in file.kwargs or f"{dense[0].name}.bias" not in file.state)
+    squash = file.kwargs.get("squash_output", not linear) is True
+    if str((file.data.get("action_space") or {}).get(":type:")).endswith(".Box'>"):
+        return _Actor(("features_extractor",), dense, "mean", "tanh" if squash else "clip")
+    return _Actor(("features_extractor",), dense, "logits")
+
+
+class _Family(NamedTuple):
+    name: str
+    library: str
+    activation: str
+    actor: Callable[[_Zip], _Actor]
+
+
+_READERS = {
+    "stable_baselines3.dqn.policies": _Family("DQN", "stable-baselines3", "relu", _dqn),
+    "sb3_contrib.qrdqn.policies": _Family("QR-DQN", "sb3-contrib", "relu", _qrdqn),
+    "stable_baselines3.common.policies": _Family("A2C", "stable-baselines3", "tanh", _actor_critic),
+    "stable_baselines3.sac.policies": _Family("SAC", "stable-baselines3", "relu", _gaussian),
+    "stable_baselines3.td3.policies": _Family("TD3", "stable-baselines3", "relu", _deterministic),
+    "sb3_contrib.tqc.policies": _Family("TQC", "sb3-contrib", "relu", _gaussian),
+    "sb3_contrib.crossq.policies": _Family("CrossQ", "sb3-contrib", "relu", _crossq),
+    "sb3_contrib.ars.policies": _Family("ARS", "sb3-contrib", "relu", _ars),
+}
 
 
 def load(file: TeacherFile) -> Teacher:
-    """Reads a zip of stable-baselines3 1.x or 2.x with discrete actions and an MLP or a Nature CNN policy.
+    """Reads a zip of stable-baselines3 or sb3-contrib with an MLP, a Nature CNN, or one of each for the keys of a Dict.
 
     Raises:
         FileError: damaged, too large, or of another algorithm or architecture.
     """
     file.check_options("activation")
-    path = Path(file.path)
+    path, label = Path(file.path), file.path
     members = read_members(path, {"data": True, "policy.pth": True, "_stable_baselines3_version": False})
-    data = _json(path, members["data"])
-    state = read_state_dict(members["policy.pth"], f"{path}: its member 'policy.pth'")
-    algorithm = _algorithm(path, data)
+    data = _json(label, members["data"])
+    state = read_state_dict(members["policy.pth"], f"{label}: its member 'policy.pth'")
+    family = _family(label, data)
     kwargs = data.get("policy_kwargs") or {}
-    _refuse_spaces(path, data, state)
-    activation = file.activation or _activation(path, kwargs, algorithm.activation)
-    layers = _layers(path, state, algorithm, activation)
-    if algorithm.name == "QR-DQN":
-        layers[-1] = _mean_over_quantiles(path, layers[-1], data.get("n_quantiles"))
-    network = assemble(layers, str(path), divisor=1.0 if kwargs.get("normalize_images") is False else 255.0)
-    version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or "of unknown version"
-    library = "sb3-contrib" if algorithm.name == "QR-DQN" else "stable-baselines3"
-    meta = {
-        "library": library,
-        "algorithm": algorithm.name,
+    activation = file.activation or _activation(label, kwargs, family.activation)
+    divisor = 1.0 if kwargs.get("normalize_images") is False else 255.0
+    source = extractors.Source(label, state, printed.leaves(data.get("observation_space")), divisor)
+    read = _Zip(label, data, state, activation, source)
+    actor = family.actor(read)
+    if not actor.dense:
+        raise FileError(f"{label}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds.")
+    network = extractors.network(source, actor.extractors, actor.dense)
+    outputs = actor.dense[-1].weight.shape[0]
+    action = _action(label, data, actor, outputs)
+    version = (
+        members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or "of unknown version"
+    )
+    return Teacher(
+        network if actor.limit is None else Clamped(network, actor.limit),
+        actor.kind,
+        f"{family.library} {family.name} {version}",
+        label,
+        digest(path),
+        _meta(family, version, data) | _parts(source),
+        network.spec.obs_shape if isinstance(network, Network) else network.obs_shape,
+        outputs,
+        sum(p.numel() for p in network.parameters()) - _added(actor, state),
+        action=action,
+        squash=actor.squash,
+        critic=_critic(read, family.name, outputs // 2 if actor.kind == "gaussian" else outputs),
+    )
+
+
+def _added(actor: _Actor, state: dict[str, Tensor]) -> int:
+    """Parameters that the deterministic policy does not have: log std, zeros beside Bernoulli logits, biases that the file lacks."""
+    head = actor.dense[-1]
+    own = head.weight.shape[0] // 2 if actor.kind == "gaussian" or actor.bernoulli else 0
+    return own * (head.weight.shape[1] + 1) + sum(
+        len(one.bias) for one in actor.dense if f"{one.name}.bias" not in state
+    )
+
+
+def _parts(source: extractors.Source) -> dict[str, Any]:
+    """Keys of a Dict and how many numbers each has, in the order of the flat observation: the image last."""
+    if source.parts is None or len(source.parts) == 1:
+        return {}
+    return {"observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]}
+
+
+def _meta(family: _Family, version: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "library": family.library,
+        "algorithm": family.name,
         "version": version,
-        "policy_kwargs": {k: v for k, v in kwargs.items() if not k.startswith(":")},
+        "policy_kwargs": {k: v for k, v in (data.get("policy_kwargs") or {}).items() if not k.startswith(":")},
         "steps": data.get("num_timesteps"),
         "not_executed": sorted(k for k, v in data.items() if isinstance(v, dict) and ":serialized:" in v),
     }
-    obs_shape = network.obs_shape if isinstance(network, Stack) else None  # a Network knows its own
-    return Teacher(
-        network,
-        algorithm.kind,
-        f"{library} {algorithm.name} {version}",
-        str(path),
-        digest(path),
-        meta,
-        obs_shape,
-        layers[-1].weight.shape[0],
-    )
 
 
-def _json(path: Path, text: bytes) -> dict[str, Any]:
+def _json(label: str, text: bytes) -> dict[str, Any]:
     try:
         data: Any = json.loads(text)
+        spaces = [data.get(f"{name}_space") for name in ("action", "observation")]
+        kwargs = data.get("policy_kwargs")
         if (
-            isinstance(data, dict)
-            and isinstance(data["policy_class"]["__module__"], str)
-            and isinstance(data.get("policy_kwargs") or {}, dict)
+            isinstance(data["policy_class"]["__module__"], str)
+            and (kwargs is None or isinstance(kwargs, dict))
+            and all(space is None or isinstance(space, dict) for space in spaces)
         ):
-            return data
-    except (ValueError, KeyError, TypeError, RecursionError):
+            return data  # type: ignore[no-any-return]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         pass
-    raise FileError(f"{path}: its member 'data' is not the JSON that stable-baselines3 writes.")
+    raise FileError(f"{label}: its member 'data' is not the JSON that stable-baselines3 writes.")
 
 
-def _algorithm(path: Path, data: dict[str, Any]) -> _Algorithm:
-    """Which algorithm wrote the file, by the module of its policy class."""
+def _family(label: str, data: dict[str, Any]) -> _Family:
+    """Which algorithm wrote the file, by the module of its policy class and the settings that it has."""
     module = data["policy_class"]["__module__"]
-    if module == "stable_baselines3.dqn.policies":
-        return _Algorithm("DQN", "q", "q_net.q_net", "", "relu")
-    if module == "sb3_contrib.qrdqn.policies":
-        return _Algorithm("QR-DQN", "q", "quantile_net.quantile_net", "", "relu")
-    if module == "stable_baselines3.common.policies":
-        return _Algorithm("PPO" if "clip_range" in data else "A2C", "logits", "mlp_extractor.policy_net", "action_net", "tanh")
+    family = _READERS.get(module)
+    if family is None and ".recurrent." in module:
+        raise FileError(
+            f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX instead."
+        )
+    if family is None:
+        raise FileError(f"{label} holds a policy of {module[:80]!r}: {FAMILIES} can be read; export others to ONNX.")
+    if family.name == "A2C" and "clip_range" in data:
+        return family._replace(name="PPO")
+    if family.name == "A2C" and "cg_max_steps" in data:
+        return family._replace(name="TRPO", library="sb3-contrib")
+    if family.name == "TD3" and data.get("policy_delay") == 1 and data.get("target_noise_clip") == 0:
+        return family._replace(name="DDPG")
+    return family
+
+
+def _activation(label: str, kwargs: dict[str, Any], default: str) -> str:
+    """The activation's name as policy_kwargs prints it; the pickled class beside it is not looked at."""
+    extractor = str(kwargs.get("features_extractor_class", "FlattenExtractor'>"))
+    if not re.search(r"\.(FlattenExtractor|NatureCNN|CombinedExtractor)'>$", "." + extractor):
+        raise FileError(
+            f"{label}: its features extractor {extractor[:80]!r} is code of its own: export the policy to ONNX instead."
+        )
+    if "activation_fn" not in kwargs:
+        return default
+    known = re.fullmatch(
+        r"<class 'torch\.nn\.modules\.activation\.(ReLU|Tanh|ELU|SiLU)'>", str(kwargs["activation_fn"])
+    )
+    if known:
+        return known[1].lower()
     raise FileError(
-        f"{path} holds a policy of {module[:80]}: DQN, PPO and A2C of stable-baselines3 and QR-DQN of sb3-contrib can be read; "
-        "export others to ONNX."
+        f"{label} names its activation only in a pickled object, which is not executed: say which with --activation."
     )
 
 
-def _refuse_spaces(path: Path, data: dict[str, Any], state: State) -> None:
-    """Only one box of observations and one discrete action can be distilled."""
-    actions = str((data.get("action_space") or {}).get(":type:", "Discrete'>"))
-    if "log_std" in state or (not actions.endswith(".Discrete'>") and actions != "Discrete'>"):
-        raise FileError(f"{path} has actions that are not Discrete: only policies that choose one of several actions can be distilled.")
-    if any(".extractors." in name for name in state):
-        raise FileError(f"{path} reads a dict of observations: only one vector or one picture can be distilled.")
+def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> ActionSpec | None:
+    """The actions that the file names; None where its text does not say them in full."""
+    space = data.get("action_space")
+    action = printed.action_spec(space)
+    if action is None:
+        several = str((space or {}).get(":type:")).endswith((".MultiDiscrete'>", ".MultiBinary'>"))
+        if several:
+            raise FileError(
+                f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is damaged."
+            )
+        return Choices((outputs,)) if actor.kind in ("q", "logits") else None
+    try:
+        if head_for(action, actor.kind, actor.squash).width == outputs:
+            return action
+    except SpecError:
+        pass
+    raise FileError(
+        f"{label} has a policy of {outputs} numbers ({actor.kind}), but its space has {action.describe()}: the file is damaged."
+    )
 
 
-def _activation(path: Path, kwargs: dict[str, Any], default: str) -> str:
-    """The activation's name as policy_kwargs prints it; the pickled class beside it is not looked at."""
-    extractor = str(kwargs.get("features_extractor_class", "FlattenExtractor'>"))
-    if not re.search(r"(FlattenExtractor|NatureCNN)'>$", extractor):
-        raise FileError(f"{path}: its features extractor {extractor[:80]} is code of its own: export the policy to ONNX instead.")
-    if "activation_fn" not in kwargs:
-        return default
-    known = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(ReLU|Tanh|ELU)'>", str(kwargs["activation_fn"]))
-    if known:
-        return known[1].lower()
-    raise FileError(f"{path} names its activation only in a pickled object, which is not executed: say which with --activation.")
-
-
-def _layers(path: Path, state: State, algorithm: _Algorithm, activation: str) -> list[Layer]:
-    """Convolutions and features of the Nature CNN if there is one, then the dense layers and the head."""
-    label = str(path)
-    network = algorithm.body.split(".")[0]
-    prefixes = (f"{network}.features_extractor", "pi_features_extractor", "features_extractor")
-    prefix = next((p for p in prefixes if any(name.startswith(f"{p}.") for name in state)), None)
-    cnn = [f"{prefix}.cnn.{i}" for i in (0, 2, 4)] + [f"{prefix}.linear.0"] if prefix else []
-    body = re.escape(algorithm.body)
-    numbers = sorted(int(m[1]) for name in state if (m := re.fullmatch(rf"{body}\.(\d{{1,4}})\.weight", name)))
-    dense = [f"{algorithm.body}.{n}" for n in numbers] + ([algorithm.head] if algorithm.head else [])
-    if numbers != list(range(0, 2 * len(numbers), 2)) or not dense:
-        raise FileError(f"{path}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds.")
-    layers = [layer(state, name, label, "relu") for name in cnn]
-    return layers + [layer(state, name, label, activation) for name in dense]
-
-
-def _mean_over_quantiles(path: Path, head: Layer, n_quantiles: Any) -> Layer:
+def _mean_over_quantiles(label: str, head: Layer, n_quantiles: Any) -> Layer:
     """A head of A outputs, each the mean of an action's quantiles: exactly linear, so it is one matrix."""
     outputs = head.weight.shape[0]
-    if not isinstance(n_quantiles, int) or n_quantiles < 1 or outputs % n_quantiles:
+    if isinstance(n_quantiles, bool) or not isinstance(n_quantiles, int) or n_quantiles < 1 or outputs % n_quantiles:
         raise FileError(
-            f"{path}: its 'n_quantiles' ({n_quantiles}) does not divide the {outputs} outputs of its head: the file is damaged."
+            f"{label}: its 'n_quantiles' ({n_quantiles!r:.40}) does not divide the {outputs} outputs of its head: the file is damaged."
         )
     weight = head.weight.view(n_quantiles, -1, head.weight.shape[1]).mean(0)
-    return Layer(head.name, weight, torch.mean(head.bias.view(n_quantiles, -1), 0), head.activation)
+    return replace(head, weight=weight, bias=torch.mean(head.bias.view(n_quantiles, -1), 0))
+
+
+def _renormed(file: _Zip, prefix: str) -> tuple[list[Layer], Callable[[Layer], Layer]]:
+    """CrossQ's dense layers, the batch renormalisation before each folded into it, and what folds the last one into a head."""
+    found = [name for name in file.state if re.fullmatch(rf"{re.escape(prefix)}\.\d{{1,4}}\.(weight|scale)", name)]
+    layers: list[Layer] = []
+    waiting: Callable[[Layer], Layer] = lambda one: one  # noqa: E731
+    for name in sorted((name.rpartition(".")[0] for name in found), key=lambda name: int(name.rpartition(".")[2])):
+        if f"{name}.weight" in file.state:
+            layers.append(waiting(file.layer(name)))
+            waiting = lambda one: one  # noqa: E731
+        else:
+            waiting = _renorm(file, name)
+    return layers, waiting
+
+
+def _renorm(file: _Zip, name: str) -> Callable[[Layer], Layer]:
+    """What folds one batch renormalisation, as it is in evaluation, into the layer after it."""
+    size = len(file.state[f"{name}.scale"]) if file.state[f"{name}.scale"].ndim == 1 else 0
+    scale, bias, mean, var = (
+        vector(file.state, f"{name}.{part}", size, file.label).double()
+        for part in ("scale", "bias", "ra_mean", "ra_var")
+    )
+    epsilon = file.kwargs.get("batch_norm_eps", RENORM_EPSILON)
+    if (
+        isinstance(epsilon, bool)
+        or not isinstance(epsilon, int | float)
+        or not 0 <= epsilon < 1
+        or (var + epsilon <= 0).any()
+    ):
+        raise FileError(
+            f"{file.label}: the renormalisation '{name}' holds a negative variance or epsilon: the file is damaged."
+        )
+    factor = scale / (var + epsilon).sqrt()
+
+    def fold(one: Layer) -> Layer:
+        if one.weight.shape[1] != size:
+            raise FileError(
+                f"{file.label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: it is damaged."
+            )
+        return preceded(one, factor, bias - mean * factor)
+
+    return fold
+
+
+def _critic(file: _Zip, algorithm: str, actions: int) -> nn.Module | None:
+    """The critics of an algorithm that has some, over actions in −1 to 1."""
+    prefixes = sorted({m[1] for name in file.state if (m := re.match(r"(critic\.qf\d)\.", name))})
+    if not prefixes:
+        return None
+    towers = [_renormed(file, prefix)[0] if algorithm == "CrossQ" else file.chain(prefix) for prefix in prefixes]
+    if not all(towers):
+        return None
+    return extractors.critic(
+        file.source,
+        ("critic.features_extractor", "actor.features_extractor"),
+        towers,
+        actions,
+        quantiles=algorithm == "TQC",
+    )

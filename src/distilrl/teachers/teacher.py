@@ -1,13 +1,11 @@
 """The teacher: a frozen policy and its preprocessing, from raw observations to action values."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.envs import EnvInfo
@@ -19,7 +17,6 @@ from distilrl.spaces import ActionSpec
 
 STAKES_DIRECTIONS, STAKES_RADIUS = 8, 0.3
 """How many directions around the greedy action a critic is asked in, and how far, in half-ranges."""
-Combine = Literal["mean", "best"]
 
 
 @dataclass(frozen=True)
@@ -190,37 +187,9 @@ class Normalised(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations (B, D) to action values (B, A)."""
-        return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip))  # type: ignore[no-any-return]
-
-
-class Ensemble(nn.Module):
-    """log of the mean of the members' action probabilities, each softmax(values / its own temperature)."""
-
-    def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float]) -> None:
-        super().__init__()
-        self.members, self.temperatures = nn.ModuleList(members), tuple(temperatures)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations to logits (B, A)."""
-        pairs = zip(self.members, self.temperatures, strict=True)
-        log_p = torch.stack([F.log_softmax(member(obs) / temperature, dim=1) for member, temperature in pairs])
-        return torch.logsumexp(log_p, dim=0) - float(np.log(len(self.members)))
-
-
-class BestOf(nn.Module):
-    """In each state the action values of the member whose greedy action is worth most by its own estimate."""
-
-    def __init__(self, members: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations to action values (B, A)."""
-        values = torch.stack([member(obs) for member in self.members], dim=1)
-        best = values.amax(2).argmax(1)
-        return values[torch.arange(len(values), device=values.device), best]
+    def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
+        """Raw observations (B, D), and what else the network reads, to what it gives."""
+        return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)  # type: ignore[no-any-return]
 
 
 class _Called(nn.Module):
