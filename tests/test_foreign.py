@@ -89,7 +89,7 @@ def test_sb3_vectors(tmp_path, case):
     policy = write_sb3(tmp_path / "t.zip", algorithm, "CartPole-v1", **kwargs)
     teacher = load_teacher(tmp_path / "t.zip")
     theirs = own_values(policy, algorithm, vectors())
-    ours = teacher.action_values(vectors())
+    ours = teacher.network(vectors())
     if algorithm in ("PPO", "A2C"):  # logits are the same up to a constant
         ours, theirs = ours.log_softmax(1), theirs.log_softmax(1)
     same(ours, theirs)
@@ -102,9 +102,9 @@ def test_sb3_vectors(tmp_path, case):
 def test_sb3_pixels(tmp_path, algorithm, kwargs):
     policy = write_sb3(tmp_path / "t.zip", algorithm, Frames(), **kwargs)
     teacher = load_teacher(tmp_path / "t.zip")
-    ours, theirs = teacher.action_values(pictures()), own_values(policy, algorithm, pictures())
+    ours, theirs = teacher.network(pictures()), own_values(policy, algorithm, pictures())
     same(ours.log_softmax(1), theirs.log_softmax(1))
-    assert (teacher.obs_shape, teacher.n_actions) == (PIXELS, 6)
+    assert (teacher.obs_shape, teacher.outputs) == (PIXELS, 6)
     assert teacher.size()["macs"] > 9e6
 
 
@@ -113,12 +113,6 @@ def test_sb3_activations_are_asked_for_where_only_a_pickle_holds_them(tmp_path):
     with pytest.raises(FileError, match="--activation"):
         load_teacher(tmp_path / "t.zip")
     assert load_teacher(TeacherFile(str(tmp_path / "t.zip"), activation="elu")).network.spec.activation == "elu"
-
-
-def test_sb3_continuous_actions_are_refused(tmp_path):
-    write_sb3(tmp_path / "t.zip", "PPO", "Pendulum-v1")
-    with pytest.raises(FileError, match="not Discrete"):
-        load_teacher(tmp_path / "t.zip")
 
 
 def test_sb3_extractors_of_ones_own_are_refused(tmp_path):
@@ -162,7 +156,7 @@ def test_vecnormalize_statistics_are_those_of_the_library(tmp_path):
     teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=path))
     obs = vectors()
     normal = torch.from_numpy(envs.normalize_obs(obs.numpy().astype(np.float64)).astype(np.float32))
-    same(teacher.action_values(obs), own_values(policy, "DQN", normal))
+    same(teacher.network(obs), own_values(policy, "DQN", normal))
     assert not {m for m in sys.modules if m.startswith("distilrl") and "cloudpickle" in m}
 
 
@@ -209,26 +203,26 @@ def save(model, path, wrap=False):
 def test_cleanrl_dqn(tmp_path):
     model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
     teacher = save(model, tmp_path / "dqn.cleanrl_model")
-    same(teacher.action_values(vectors()), model.network(vectors()))
+    same(teacher.network(vectors()), model.network(vectors()))
     assert (teacher.format, teacher.kind) == ("CleanRL DQN", "q")
 
 
 def test_cleanrl_ppo(tmp_path):
     model = Holder(critic=chain((4, 64, 64, 1), nn.Tanh), actor=chain((4, 64, 64, 2), nn.Tanh))
     teacher = save(model, tmp_path / "ppo.cleanrl_model")
-    same(teacher.action_values(vectors()), model.actor(vectors()))
+    same(teacher.network(vectors()), model.actor(vectors()))
     assert (teacher.format, teacher.kind) == ("CleanRL PPO", "logits")
 
 
 def test_cleanrl_dqn_atari(tmp_path):
     model = Holder(network=nature())
-    same(save(model, tmp_path / "t.cleanrl_model").action_values(pictures()), model.network(pictures() / 255.0))
+    same(save(model, tmp_path / "t.cleanrl_model").network(pictures()), model.network(pictures() / 255.0))
 
 
 def test_cleanrl_ppo_atari(tmp_path):
     model = Holder(network=nature(head=False), actor=nn.Linear(512, 6), critic=nn.Linear(512, 1))
     teacher = save(model, tmp_path / "t.pth")
-    same(teacher.action_values(pictures()), model.actor(model.network(pictures() / 255.0)))
+    same(teacher.network(pictures()), model.actor(model.network(pictures() / 255.0)))
     assert teacher.kind == "logits"
 
 
@@ -238,8 +232,8 @@ def test_cleanrl_c51(tmp_path, wrap):
     model.register_buffer("atoms", torch.linspace(-10, 10, 11))
     teacher = save(model, tmp_path / "c51.cleanrl_model", wrap)
     values = (model.network(vectors()).view(-1, 2, 11).softmax(2) * model.atoms).sum(2)
-    same(teacher.action_values(vectors()), values)
-    assert (teacher.n_actions, teacher.obs_shape, teacher.format) == (2, (4,), "CleanRL C51")
+    same(teacher.network(vectors()), values)
+    assert (teacher.outputs, teacher.obs_shape, teacher.format) == (2, (4,), "CleanRL C51")
 
 
 class Block(nn.Module):
@@ -269,7 +263,7 @@ def test_cleanrl_residual_networks(tmp_path, policy):
         model.actor, model.critic = nn.Linear(32, 6), nn.Linear(32, 1)
     teacher = save(model, tmp_path / "t.cleanrl_model")
     theirs = model.network(pictures() / 255.0)
-    same(teacher.action_values(pictures()), model.actor(theirs.relu()) if policy else theirs)
+    same(teacher.network(pictures()), model.actor(theirs.relu()) if policy else theirs)
     assert teacher.name == "resnet:8,16,16:32"
     assert teacher.kind == ("logits" if policy else "q")
 
@@ -280,7 +274,7 @@ def test_a_residual_network_in_our_own_format(tmp_path):
     network = build(NetworkSpec.parse("resnet:4,8:16", PIXELS, 3), torch.Generator().manual_seed(0))
     network.standardise(torch.tensor([40.0]), torch.tensor([0.02]))
     save_network(tmp_path / "n", network)
-    same(load_teacher(tmp_path / "n").action_values(pictures()), network(pictures()))
+    same(load_teacher(tmp_path / "n").network(pictures()), network(pictures()))
 
 
 def test_a_dueling_network_ships_as_a_plain_one(tmp_path):
@@ -303,7 +297,7 @@ def test_plain_mlps_need_their_activation(tmp_path):
     torch.save(model.state_dict(), path)
     with pytest.raises(FileError, match="--activation"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, activation="tanh")).action_values(vectors()), model(vectors()))
+    same(load_teacher(TeacherFile(path, activation="tanh")).network(vectors()), model(vectors()))
 
 
 def test_safetensors_and_other_strides_with_a_spec(tmp_path):
@@ -315,13 +309,13 @@ def test_safetensors_and_other_strides_with_a_spec(tmp_path):
     with pytest.raises(FileError, match="--teacher-network"):
         load_teacher(path)
     teacher = load_teacher(TeacherFile(path, network="cnn:8k6s3,8k4s2:", divisor=128.0))
-    same(teacher.action_values(pictures()), model(pictures() / 128.0))
+    same(teacher.network(pictures()), model(pictures() / 128.0))
 
 
 def test_prefixes_of_compiled_and_parallel_models_are_dropped(tmp_path):
     model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
     torch.save({f"_orig_mod.module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "t.pt")
-    same(load_teacher(tmp_path / "t.pt").action_values(vectors()), model.network(vectors()))
+    same(load_teacher(tmp_path / "t.pt").network(vectors()), model.network(vectors()))
 
 
 def test_several_networks_in_one_file_are_not_guessed_between(tmp_path):
@@ -344,7 +338,7 @@ def test_an_answer_that_nobody_asked_is_refused(tmp_path):
 
 def test_the_real_cleanrl_file_is_the_sb3_one():
     ours = load_teacher(real_teacher("pong-dqn.cleanrl_model"))
-    same(ours.action_values(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").action_values(pictures()))
+    same(ours.network(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").network(pictures()))
 
 
 # -- ONNX
@@ -374,8 +368,8 @@ class Scaled(nn.Module):
 def test_onnx_vectors(tmp_path, dynamic):
     model = chain((4, 16, 2), nn.Tanh)
     teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(3, 4), dynamic=dynamic))
-    same(teacher.action_values(vectors()), model(vectors()))
-    assert (teacher.params, teacher.obs_shape, teacher.n_actions, teacher.kind) == (114, (4,), 2, "q")
+    same(teacher.network(vectors()), model(vectors()))
+    assert (teacher.params, teacher.obs_shape, teacher.outputs, teacher.kind) == (114, (4,), 2, "q")
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -383,7 +377,7 @@ def test_onnx_pixels_as_bytes(tmp_path, last):
     model = Scaled(nature(), 255.0, last)
     obs = pictures().permute(0, 2, 3, 1) if last else pictures()
     teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, obs[:1]))
-    same(teacher.action_values(pictures()), model(obs))
+    same(teacher.network(pictures()), model(obs))
 
 
 def test_onnx_pixels_as_floats(tmp_path):
@@ -393,7 +387,7 @@ def test_onnx_pixels_as_floats(tmp_path):
     path = write_onnx(tmp_path / "t.onnx", model, pictures()[:1].float())
     with pytest.raises(FileError, match="--divisor"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, divisor=255.0)).action_values(pictures()), model(pictures() / 255.0))
+    same(load_teacher(TeacherFile(path, divisor=255.0)).network(pictures()), model(pictures() / 255.0))
 
 
 def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
@@ -407,12 +401,13 @@ def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
 
     model = Two()
     known = load_teacher(write_onnx(tmp_path / "known.onnx", model, torch.zeros(1, 4), outputs=("features", "logits", "action")))
-    same(known.action_values(vectors()), model.b(vectors()))
+    assert known.kind == "logits"
+    same(known.network(vectors()), model.b(vectors()))
     assert known.kind == "logits"
     path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("left", "right", "action"))
     with pytest.raises(FileError, match="--teacher-output"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, output="right")).action_values(vectors()), model.b(vectors()))
+    same(load_teacher(TeacherFile(path, output="right")).network(vectors()), model.b(vectors()))
 
 
 # -- callables and ensembles
@@ -422,7 +417,7 @@ def test_callables_and_decision_rules():
     values = Teacher.from_callable(lambda obs: torch.stack([-obs[:, 0], obs[:, 0]], 1), 2)
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).numpy().astype(int), 2, obs_shape=(2,))
     obs = vectors(2)
-    assert torch.equal(values.action_values(obs).argmax(1), rule.action_values(obs).argmax(1))
+    assert torch.equal(values.network(obs).argmax(1), rule.network(obs).argmax(1))
     assert rule.params is None
     assert rule.size() == {"params": None, "bytes": None, "macs": None}
     module = Teacher.from_callable(nn.Linear(2, 2), 2, obs_shape=(2,))
@@ -456,8 +451,8 @@ def test_an_ensemble_is_the_mean_of_probabilities():
         member.network.scale_head(50.0)
     both = ensemble(members, vectors())
     temperatures = both.meta["temperatures"]
-    mean = torch.stack([(m.action_values(vectors()) / t).softmax(1) for m, t in zip(members, temperatures, strict=True)]).mean(0)
-    same(both.action_values(vectors()), mean.log())
+    mean = torch.stack([(m.network(vectors()) / t).softmax(1) for m, t in zip(members, temperatures, strict=True)]).mean(0)
+    same(both.network(vectors()), mean.log())
     assert both.params == sum(m.params for m in members)
     with pytest.raises(TeacherError, match="differ"):
         ensemble([members[0], make_teacher(sign_network())], vectors())
@@ -486,7 +481,7 @@ def test_inspect_prints_what_a_file_is(tmp_path, capsys):
     write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
     assert main(["inspect", str(tmp_path / "t.zip"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["algorithm"], facts["obs_shape"], facts["n_actions"], facts["params"]) == ("DQN", [4], 2, 58)
+    assert (facts["algorithm"], facts["obs_shape"], facts["outputs"], facts["params"]) == ("DQN", [4], 2, 58)
     assert [one["name"] for one in facts["layers"]] == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
     assert main(["inspect", str(tmp_path / "t.zip"), "--env", "CartPole-v1", "--episodes", "4"]) == 0
     out = capsys.readouterr().out

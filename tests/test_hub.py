@@ -71,7 +71,8 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     online = inspect(tmp_path, hub, "hf://owner/policy")
     assert online.returncode == 0, online.stderr
     facts = json.loads(online.stdout)
-    assert facts["sha256"] == hashlib.sha256(Hub.files["dqn-CartPole-v1.zip"]).hexdigest()
+    assert facts["file_sha256"] == hashlib.sha256(Hub.files["dqn-CartPole-v1.zip"]).hexdigest()
+    assert facts["sha256"] != facts["file_sha256"]  # the normalizer counts too
     assert facts["hub_commit"] == COMMIT
     assert facts["format"].endswith("with VecNormalize")
     offline = inspect(tmp_path, hub, "hf://owner/policy", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")

@@ -182,7 +182,7 @@ def _read(onnx: Any, path: Path) -> Any:
         raise FileError(f"{path} is not a readable ONNX file ({first_line(error)}): export it again.") from None
     if not model.graph.input or not model.graph.output:
         raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
-    if not all(value.name.isprintable() and value.name for value in (*model.graph.input, *model.graph.output)):
+    if not all(isinstance(v.name, str) and v.name and v.name.isprintable() for v in (*model.graph.input, *model.graph.output)):
         raise FileError(f"{path} holds names that are not text: the file is damaged, export it again.")
     return model
 
