@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SIGN, sign_network
 
-from distilrl.checkpoints import read_json, save_network
+from distilrl.checkpoints import digest, read_json, read_tensors, save_network, save_tensors, write_json
 from distilrl.cli import main
 
 SHORT = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "5", "--threads", "1"]
@@ -111,6 +111,42 @@ def test_watch_writes_an_animation(tmp_path, capsys, teacher):
     assert "data:image/webp" in (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "name"),
+    [
+        ("distill", ("--threads", "0"), "threads"),
+        ("distill", ("--threads", "100000"), "threads"),
+        ("distill", ("--seeds", "-3"), "seeds"),
+        ("distill", ("--seeds", "0"), "seeds"),
+        ("distill", ("--assistants", "-1"), "assistants"),
+        ("distill", ("--episodes", "0"), "episodes"),
+        ("distill", ("--disturbed-episodes", "-1"), "disturbed_episodes"),
+        ("distill", ("--eval-epsilon", "nan"), "eval_epsilon"),
+        ("distill", ("--margin", "inf"), "margin"),
+        ("train-teacher", ("--episodes", "0"), "episodes"),
+        ("train-teacher", ("--threads", "0"), "threads"),
+        ("evaluate", ("--threads", "0"), "threads"),
+        ("evaluate", ("--threads", "100000"), "threads"),
+        ("evaluate", ("--episodes", "0"), "episodes"),
+        ("evaluate", ("--epsilon", "nan"), "epsilon"),
+        ("evaluate", ("--sticky", "2"), "sticky"),
+        ("inspect", ("--threads", "0"), "threads"),
+        ("inspect", ("--episodes", "1"), "episodes"),
+    ],
+)
+def test_values_are_checked_before_the_first_step(command, words, name, teacher, tmp_path, capsys):
+    out = tmp_path / "out"
+    rest = {
+        "distill": ["--teacher", teacher, "--env", SIGN, "--student", "mlp:8", "--out", str(out)],
+        "train-teacher": ["--env", SIGN, "--out", str(out)],
+        "evaluate": [teacher, "--env", SIGN],
+        "inspect": [teacher, "--env", SIGN],
+    }[command]
+    assert main([command, *rest, *words]) == 2
+    assert f"'{name}' must" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
 def errors(tmp_path, teacher):
     (tmp_path / "file").write_text("x")
     (tmp_path / "truncated.zip").write_bytes(b"PK\x03\x04 not a zip")
@@ -144,10 +180,13 @@ def errors(tmp_path, teacher):
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
         "evaluate elsewhere": (["evaluate", teacher, "--env", "CartPole-v1"], "observations of shape"),
         "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 1"),
-        "one episode against": (["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"], "at least 2 episodes"),
+        "one episode against": (
+            ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"],
+            "'episodes' must be at least 2",
+        ),
         "against nothing": (["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")], "does not exist"),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
-        "margin": ([*base, "--margin", "0"], "margin must be above 0"),
+        "margin": ([*base, "--margin", "0"], "'margin' must be above 0"),
     }
 
 
@@ -178,10 +217,12 @@ def test_a_weak_teacher_stops_the_run(tmp_path, capsys):
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path, capsys):
-    network = sign_network()
-    with torch.no_grad():
-        network.layers[0].weight[0, 0] = float("nan")
-    save_network(tmp_path / "nan", network, name="teacher")
+    folder = tmp_path / "nan"
+    save_network(folder, sign_network(), name="teacher")
+    tensors, _ = read_tensors(folder / "teacher.safetensors")
+    tensors["layers.0.weight"][0, 0] = float("nan")
+    save_tensors(folder / "teacher.safetensors", tensors, {})
+    write_json(folder / "spec.json", read_json(folder / "spec.json") | {"sha256": digest(folder / "teacher.safetensors")})
     assert distill(str(tmp_path / "nan"), tmp_path / "run") == 2
     assert "NaN" in capsys.readouterr().err
 

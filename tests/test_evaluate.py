@@ -1,14 +1,15 @@
 """Evaluation: whole episodes, one per seed, the same for all; acceptance; verdicts that can fail."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN, make_teacher, sign_network
+from conftest import SIGN, SignEnv, make_teacher, sign_network
 
 from distilrl.collect import Behaviour
 from distilrl.envs import make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, play, seeds_from
+from distilrl.evaluate import Comparison, Play, _play, accept, compare, latency_us, load_teachers, play, seeds_from
 from distilrl.networks import build
 from distilrl.objective import Progress, Schedule
 from distilrl.specs import NetworkSpec
@@ -18,8 +19,45 @@ def test_returns_of_the_known_answer():
     games = play(sign_network(), Play(SIGN, keep_states=15), seeds_from(0, 12))
     assert games.returns.tolist() == [10.0] * 12
     assert games.lengths.tolist() == [10] * 12
-    assert games.states.shape == (10, 2)  # one per vector step, up to keep_states
+    assert games.states.shape == (15, 2)  # of 120
     assert play(sign_network(-1.0), Play(SIGN), seeds_from(0, 5)).returns.tolist() == [0.0] * 5
+
+
+class UnevenEnv(SignEnv):
+    """Every fourth seed's episode is 30 times as long; the first number tells which of the two it is."""
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.long = seed % 4 == 0
+        return super().reset(seed=seed, options=options)
+
+    def _observe(self):
+        return np.array([float(self.long), self.steps], np.float32)
+
+    def step(self, action):
+        self.steps += 1
+        return self._observe(), 1.0, self.steps >= (300 if self.long else 10), False, {}
+
+
+gymnasium.register("distilrl/UnevenEnv-v0", entry_point=UnevenEnv)
+
+
+def test_each_visited_state_has_the_same_chance_to_be_kept():
+    games = [play(sign_network(), Play("distilrl/UnevenEnv-v0", keep_states=60), seeds_from(k, 40)) for k in range(0, 400, 40)]
+    states = np.concatenate([game.states for game in games])
+    assert len(states) == 600
+    long = 10 * 300 / (10 * 300 + 30 * 10)
+    assert states[:, 0].mean() == pytest.approx(long, abs=0.03)  # by vector step it would be 0.97
+    assert states[states[:, 0] == 1, 1].mean() == pytest.approx(149.5, abs=12)
+    assert (games[0].states == play(sign_network(), Play("distilrl/UnevenEnv-v0", keep_states=60), seeds_from(0, 40)).states).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_keeping_states_changes_no_episode(random_network, epsilon):
+    runs = [play(random_network, Play(SIGN, epsilon=epsilon, keep_states=keep), seeds_from(0, 20)) for keep in (0, 7, 500)]
+    assert len({tuple(run.fingerprints.tolist()) for run in runs}) == 1
+    assert len({tuple(run.returns.tolist()) for run in runs}) == 1
+    assert [len(run.states) for run in runs] == [0, 7, 200]
 
 
 def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network):
@@ -124,6 +162,19 @@ def test_latency_is_positive_and_leaves_the_thread_count(random_network):
 
 
 def test_wrong_comparisons_are_refused():
-    for wrong in ({"episodes": 1}, {"max_episodes": 5}, {"margin": 0.0}):
-        with pytest.raises(SpecError):
-            Comparison(**wrong)
+    nan, inf = float("nan"), float("inf")
+    for name, values in (
+        ("episodes", (1, 0, -5)),
+        ("max_episodes", (5,)),
+        ("margin", (0.0, -1.0, inf, nan)),
+        ("disturbed_episodes", (-1,)),
+        ("agreement_states", (0,)),
+    ):
+        for value in values:
+            with pytest.raises(SpecError, match=f"'{name}'"):
+                Comparison(**{name: value})
+
+
+def test_a_run_without_a_teachers_file_says_so():
+    with pytest.raises(SpecError, match="no teacher"):
+        load_teachers([], SIGN)

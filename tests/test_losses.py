@@ -68,7 +68,9 @@ NUMPY = {
     "expected_cross_entropy": lambda s, t: -(softmax(s) * np.log(softmax(t))).sum(axis=1),
     "dkd": np_dkd,
     "large_margin": np_margin,
-    "correlation": lambda s, t: np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(softmax(s), softmax(t), strict=True)]),
+    "correlation": lambda s, t: np.array(
+        [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(softmax(s), softmax(t), strict=True)]
+    ),
     "centred_regression": lambda s, t: ((centred(s) - centred(t)) ** 2).mean(axis=1),
     "standardised_regression": lambda s, t: ((standardised(s) - standardised(t)) ** 2).mean(axis=1),
     "forward_kl": np_forward_kl,
@@ -118,7 +120,14 @@ def test_the_mean_does_not_depend_on_the_batch_size(name, batch):
 @settings(max_examples=50, deadline=None)
 def test_zero_where_equal(values):
     t = torch.from_numpy(values)
-    for name in (*DIVERGENCES, "value_regression", "centred_regression", "standardised_regression", "dkd", "worst_action_gap"):
+    for name in (
+        *DIVERGENCES,
+        "value_regression",
+        "centred_regression",
+        "standardised_regression",
+        "dkd",
+        "worst_action_gap",
+    ):
         assert getattr(losses, name)(student=t, teacher=t).abs().max() < 1e-9
 
 
@@ -146,7 +155,8 @@ def test_positive_where_policies_differ():
 
 
 @pytest.mark.parametrize(
-    "name", [*DIVERGENCES, "nll", "worst_action_gap", "centred_regression", "standardised_regression", "dkd", "correlation"]
+    "name",
+    [*DIVERGENCES, "nll", "worst_action_gap", "centred_regression", "standardised_regression", "dkd", "correlation"],
 )
 def test_a_constant_offset_costs_nothing(name):
     loss = getattr(losses, name)
@@ -160,7 +170,9 @@ def test_scale_costs_nothing_where_values_are_standardised():
 def test_the_margin_is_zero_only_where_the_teachers_action_leads_by_it():
     teacher = torch.tensor([[1.0, 0.0]])
     for lead, loss in ((0.0, 0.8), (0.5, 0.3), (0.8, 0.0), (2.0, 0.0)):
-        assert float(losses.large_margin(student=torch.tensor([[lead, 0.0]]), teacher=teacher)) == pytest.approx(loss, abs=1e-6)
+        assert float(losses.large_margin(student=torch.tensor([[lead, 0.0]]), teacher=teacher)) == pytest.approx(
+            loss, abs=1e-6
+        )
 
 
 def test_regression_does_see_an_offset():

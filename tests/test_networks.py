@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import distilrl
 from distilrl.errors import SpecError
 from distilrl.networks import build
 from distilrl.specs import NetworkSpec
@@ -78,3 +79,9 @@ def test_bytes_and_floats_give_the_same():
     network = build(NetworkSpec.parse("cnn:4,4:8", PIXELS, 5))
     obs = torch.randint(0, 256, (3, *PIXELS), dtype=torch.uint8)
     torch.testing.assert_close(network(obs), network(obs.float()))
+
+
+def test_a_folder_may_be_named_by_a_text(tmp_path):
+    network = build(NetworkSpec((2,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
+    distilrl.save_network(str(tmp_path / "student"), network)
+    assert torch.equal(distilrl.load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))

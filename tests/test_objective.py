@@ -1,25 +1,79 @@
-"""Schedules, terms, temperature, and that a weight of 0 costs nothing."""
+"""Terms, their context, what they refuse, and that a weight of 0 costs nothing."""
+
+import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from distilrl import losses
+from distilrl.context import Context
+from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
-from distilrl.objective import Progress, Schedule, Term, active, find_temperature, forward, term_loss
+from distilrl.features import FeatureMaps
+from distilrl.heads import ALL_LOSSES, Categorical, Gaussian, head_for, student_head
+from distilrl.networks import build
+from distilrl.objective import (
+    LOSSES,
+    AdversarialTerm,
+    FeatureTerm,
+    JudgedTerm,
+    TDTerm,
+    TeacherTerm,
+    Term,
+    active,
+    adversarial_states,
+    check_terms,
+    columns,
+    teacher_needed,
+    term,
+)
+from distilrl.plain import from_plain, to_plain
 from distilrl.replay import Batch
+from distilrl.schedules import Progress, Schedule, settle
+from distilrl.spaces import Bounds, Choices
+from distilrl.specs import NetworkSpec
+
+THREE = student_head(Choices((3,)))
+ARM = Gaussian(Bounds((-2.0, 0.0), (2.0, 1.0)))
 
 
-def batch(size=4):
+def batch(size=4, head=THREE, **more):
     generator = torch.Generator().manual_seed(0)
-    return Batch(
-        obs=torch.randn(size, 2, generator=generator),
-        action=torch.zeros(size, dtype=torch.int64),
-        reward=torch.ones(size),
-        next_obs=torch.randn(size, 2, generator=generator),
-        terminated=torch.zeros(size, dtype=torch.bool),
-        truncated=torch.zeros(size, dtype=torch.bool),
-        teacher_values=torch.randn(size, 3, generator=generator),
-        gap=torch.ones(size),
-    )
+    data = {
+        "obs": torch.randn(size, 2, generator=generator),
+        "action": torch.zeros(size, head.action.size, dtype=torch.int64),
+        "reward": torch.ones(size),
+        "next_obs": torch.randn(size, 2, generator=generator),
+        "terminated": torch.zeros(size, dtype=torch.bool),
+        "truncated": torch.zeros(size, dtype=torch.bool),
+        "labels": torch.randn(size, head.width, generator=generator),
+        "stakes": torch.ones(size),
+    }
+    return Batch(**(data | more))
+
+
+def net(outputs=3, hidden=(16,), seed=0):
+    return build(NetworkSpec((2,), outputs, hidden=hidden), torch.Generator().manual_seed(seed))
+
+
+def context(*terms, data=None, student=None, head=THREE, **more):
+    return Context(terms, data or batch(head=head), student or net(head.student.width), head, **more)
+
+
+class Counting(torch.nn.Module):
+    """Counts its passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, obs):
+        self.calls += 1
+        return torch.zeros(len(obs), 3)
+
+
+# -- schedules
 
 
 @pytest.mark.parametrize(("fraction", "value"), [(0.0, 1.0), (0.25, 0.525), (0.5, 0.05), (1.0, 0.05), (2.0, 0.05)])
@@ -33,96 +87,6 @@ def test_schedules_follow_what_is_measured(by):
     schedule = Schedule(1.0, 0.0, 0.8, start=0.4, by=by)
     for value, expected in ((0.0, 1.0), (0.4, 1.0), (0.6, 0.5), (0.8, 0.0), (2.0, 0.0)):
         assert schedule(Progress(0.3, **{by: value})) == pytest.approx(expected)
-    with pytest.raises(SpecError, match="follows"):
-        Schedule(1.0, by="mood")
-
-
-def test_hysteresis_ignores_noise_and_follows_change():
-    from distilrl.objective import settle
-
-    noise = [0.5, 0.52, 0.49, 0.53, 0.5]
-    now, seen = 0.5, []
-    for value in noise:
-        now = settle(now, value, 0.05)
-        seen.append(now)
-    assert set(seen) == {0.5}
-    assert settle(now, 0.7, 0.05) == 0.7
-
-
-def test_a_bonus_counts_in_the_next_states_choice():
-    data = batch()._replace(next_teacher_values=torch.tensor([[0.0, 5.0, 0.0]]).repeat(4, 1))
-    student, target = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
-    plain = forward([Term("double_td")], data, student, target, 0.9).double_td_target
-    with_bonus = forward([Term("double_td", bonus=0.5)], data, student, target, 0.9, temperature=2.0).double_td_target
-    choice = student(data.next_obs).argmax(1)
-    log_p = torch.log_softmax(data.next_teacher_values / 2.0, 1).gather(1, choice.unsqueeze(1)).squeeze(1)
-    torch.testing.assert_close(with_bonus - plain, 0.9 * 0.5 * log_p)
-    with pytest.raises(SpecError, match="labels the next states"):
-        forward([Term("double_td", bonus=0.5)], batch(), student, target, 0.9)
-
-
-def test_weight_zero_is_not_evaluated():
-    terms = (Term("forward_kl", weight=Schedule(0.0)), Term("td"), Term("nll", weight=Schedule(1.0, 0.0, 0.5)))
-    assert [term.loss for term, _ in active(terms, Progress(0.0))] == ["td", "nll"]
-    assert [term.loss for term, _ in active(terms, Progress(0.5))] == ["td"]
-
-
-def test_each_pass_is_made_once():
-    calls = []
-
-    class Counting(torch.nn.Module):
-        def forward(self, obs):
-            calls.append(len(obs))
-            return torch.zeros(len(obs), 3)
-
-    student = Counting()
-    forward([Term("forward_kl"), Term("worst_action_gap"), Term("nll")], batch(), student, None, 1.0)
-    assert calls == [4]
-    calls.clear()
-    forward([Term("td"), Term("double_td")], batch(), student, Counting(), 1.0)
-    assert len(calls) == 3  # target, choice of the double target, student
-
-
-def test_td_without_a_target_network_is_refused():
-    with pytest.raises(SpecError):
-        forward([Term("td")], batch(), torch.nn.Identity(), None, 1.0)
-
-
-def test_temperatures_divide_whom_they_name():
-    from distilrl import losses
-
-    data = batch()
-    outputs = forward([Term("forward_kl")], data, torch.nn.Linear(2, 3), None, 1.0)
-    for term, of_student, of_teacher in (
-        (Term("forward_kl"), 1.0, 0.2),
-        (Term("forward_kl", student_temperature=None), 0.2, 0.2),
-        (Term("forward_kl", teacher_temperature=0.01), 1.0, 0.01),
-    ):
-        expected = losses.forward_kl(student=outputs.values / of_student, teacher=data.teacher_values / of_teacher)
-        torch.testing.assert_close(term_loss(term, outputs, data, 0.2), expected)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_temperature_reaches_the_entropy_asked_for(scale):
-    values = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * scale + 100 * scale
-    tau = find_temperature(values, 0.4)
-    log_p = torch.log_softmax(values.double() / tau, dim=1)
-    entropy = -(log_p.exp() * log_p).sum(1).mean() / torch.log(torch.tensor(6.0))
-    assert float(entropy) == pytest.approx(0.4, abs=1e-3)
-
-
-def test_temperature_of_a_teacher_without_preferences():
-    assert find_temperature(torch.ones(5, 3), 0.5) == 1.0
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"loss": "kl"}, {"loss": "td", "teacher_temperature": 0.0}, {"loss": "nll", "student_temperature": -1.0}]
-)
-def test_wrong_terms_are_refused(wrong):
-    with pytest.raises(SpecError):
-        Term(**wrong)
-    with pytest.raises(SpecError):
-        Schedule(1.0, 0.0, 0.0)
 
 
 def test_a_schedule_by_score_never_comes_back():
@@ -143,33 +107,339 @@ def test_schedules_that_mean_nothing_are_refused(wrong):
         Schedule(1.0, 0.0, **wrong)
 
 
-def test_adversarial_states_stay_in_their_box_and_hurt():
-    from distilrl import losses
-    from distilrl.networks import build
-    from distilrl.objective import adversarial_states
-    from distilrl.specs import NetworkSpec
+def test_hysteresis_ignores_noise_and_follows_change():
+    now, seen = 0.5, []
+    for value in [0.5, 0.52, 0.49, 0.53, 0.5]:
+        now = settle(now, value, 0.05)
+        seen.append(now)
+    assert set(seen) == {0.5}
+    assert settle(now, 0.7, 0.05) == 0.7
 
-    student = build(NetworkSpec((2,), 3, hidden=(16,)), torch.Generator().manual_seed(0))
+
+def test_a_teacher_whose_weight_is_gone_for_good_is_not_needed_any_more():
+    terms = (term("double_td"), term("forward_kl", weight=Schedule(1.0, 0.0, 0.5)))
+    assert [teacher_needed(terms, Progress(f)) for f in (0.0, 0.4, 0.5, 1.0)] == [True, True, False, False]
+    late = (term("forward_kl", weight=Schedule(0.0, 1.0, 0.5, start=0.2)),)
+    assert teacher_needed(late, Progress(0.0))
+    by_score = (term("forward_kl", weight=Schedule(1.0, 0.0, by="score")),)
+    assert teacher_needed(by_score, Progress(0.9, score=1.0)), "the score may start anew after a drift"
+    assert not teacher_needed((term("forward_kl", weight=0),), Progress(0.0))
+
+
+# -- terms as data
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("forward_kl", TeacherTerm),
+        ("action_regression", TeacherTerm),
+        ("adversarial_kl", AdversarialTerm),
+        ("hint", FeatureTerm),
+        ("discriminator", JudgedTerm),
+        ("td", TDTerm),
+        ("double_td", TDTerm),
+    ],
+)
+def test_the_name_of_a_loss_picks_the_class(name, kind):
+    made = term(name, weight=0.5)
+    assert type(made) is kind
+    assert (made.name, made.weight) == (name, Schedule(0.5))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_terms_read_back_the_same(name):
+    made = term(name, weight=Schedule(1.0, 0.1, 0.5, by="score"))
+    assert from_plain(Term, json.loads(json.dumps(to_plain(made))), "term") == made
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"loss": "kl"}, "Unknown loss 'kl'"),
+        ({"loss": "forward_kl", "teacher_temperature": 0.0}, "teacher_temperature"),
+        ({"loss": "nll", "student_temperature": -1.0}, "student_temperature"),
+        ({"loss": "adversarial_kl", "radius": 0.0}, "radius"),
+        ({"loss": "adversarial_kl", "radius": float("nan")}, "radius"),
+        ({"loss": "adversarial_kl", "radius": float("inf")}, "radius"),
+        ({"loss": "nll", "teacher_temperature": float("inf")}, "teacher_temperature"),
+        ({"loss": "td", "bonus": float("nan")}, "bonus"),
+        ({"loss": "td", "weight": float("nan")}, "finite numbers"),
+        ({"loss": "hint", "taps": "first"}, "Unknown taps"),
+        ({"loss": "td", "weight": -1.0}, "at least 0"),
+        ({"loss": "td", "weight": Schedule(1.0, -1.0)}, "at least 0"),
+        ({"loss": "td", "weight": "much"}, "must be a Schedule"),
+        ({"loss": "dkd", "sharpness": 0.0}, "sharpness"),
+        ({"loss": "dkd", "radius": 0.1}, "no setting 'radius': it takes weight, teacher_temperature"),
+        ({"loss": "td", "taps": "all"}, "no setting 'taps'"),
+    ],
+)
+def test_wrong_terms_are_refused(wrong, words):
+    with pytest.raises(SpecError, match=words):
+        term(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"loss": "kl"}, r"In 'terms\[0\]': Unknown loss 'kl'"),
+        ({"loss": "dkd", "radius": 1.0}, r"Unknown key 'radius' in 'terms\[0\]'"),
+        ({"loss": "adversarial_kl", "radius": "far"}, r"'terms\[0\].radius' must be a number"),
+        ({"loss": "td", "weight": {"begin": 1.0, "by": "mood"}}, r"'terms\[0\].weight.by' must be one of budget"),
+        ({"loss": "hint", "weight": {"end": 1.0}}, r"'terms\[0\].weight' lacks 'begin'"),
+        ({"loss": ["td"]}, r"'terms\[0\].loss' must be a text"),
+        ({}, r"'terms\[0\]' lacks 'loss'"),
+        ("forward_kl", r"'terms\[0\]' must be an object"),
+    ],
+)
+def test_wrong_terms_in_files_are_refused_by_their_place(data, words):
+    with pytest.raises(SpecError, match=words):
+        from_plain(tuple[Term, ...], [data], "terms")
+
+
+def test_two_terms_of_one_loss_have_two_columns():
+    assert columns((term("td"), term("hint"), term("hint", taps="all"))) == ("td", "hint", "hint.2")
+
+
+# -- what reads what
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_says_what_it_reads(name):
+    one, several, real = THREE, student_head(Choices((3, 2))), ARM
+    choices_only = {"reverse_kl", "jsd", "nll", "value_regression", "centred_regression", "standardised_regression", "dkd",
+                    "correlation", "batch_correlation", "large_margin", "expected_cross_entropy"}  # fmt: skip
+    real_only = {"action_regression", "mean_regression", "clipped_regression", "silent_regression"}
+    td = {"td", "double_td"}
+    assert term(name).reads(one) == (name not in real_only)
+    assert term(name).reads(several) == (name not in real_only | td)
+    assert term(name).reads(real) == (name not in choices_only | td)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"),
+    [
+        (
+            "dkd",
+            ARM,
+            "'dkd' compares choices, but here there are 2 real numbers: use one of forward_kl, action_regression",
+        ),
+        (
+            "action_regression",
+            THREE,
+            "'action_regression' compares real actions, but here there are 3 actions: use one of",
+        ),
+        (
+            "td",
+            student_head(Choices((3, 2))),
+            "'td' compares action values of a single choice, but here there are choices",
+        ),
+    ],
+)
+def test_a_term_that_cannot_read_the_head_names_those_that_can(name, head, words):
+    with pytest.raises(SpecError, match=words):
+        check_terms([term("forward_kl"), term(name)], head)
+    check_terms([term("forward_kl"), term("worst_action_gap"), term("adversarial_kl"), term("discriminator")], head)
+
+
+def test_a_function_of_the_users_is_a_loss():
+    def twice(*, student, teacher):
+        return 2 * (student - teacher).square().sum(1)
+
+    own = term(twice, teacher_temperature=2.0)
+    check_terms([own], ARM)
+    here = context(own)
+    torch.testing.assert_close(own(here), 2 * (here.student - here.teacher / 2).square().sum(1))
+    with pytest.raises(SpecError, match=r"must give \(4,\), a number per example, not \(\)"):
+        term(lambda *, student, teacher: (student - teacher).mean())(here)
+    data = json.loads(json.dumps(to_plain(own)))
+    assert data["loss"] == f"{__name__}:{twice.__qualname__}"
+    read = from_plain(Term, data, "term")
+    with pytest.raises(SpecError, match="which is not imported"):
+        check_terms([read], THREE)
+
+
+# -- passes and temperatures
+
+
+def test_weight_zero_is_not_evaluated():
+    terms = (term("forward_kl", weight=0), term("td"), term("nll", weight=Schedule(1.0, 0.0, 0.5)))
+    assert [one.name for one, _ in active(terms, Progress(0.0))] == ["td", "nll"]
+    assert [one.name for one, _ in active(terms, Progress(0.5))] == ["td"]
+
+
+def test_each_pass_is_made_once_and_none_that_nobody_asks_for():
+    student, lagged = Counting(), Counting()
+    here = context(student=student, target=lagged)
+    for name in ("forward_kl", "worst_action_gap", "nll"):
+        term(name)(here)
+    assert (student.calls, lagged.calls) == (1, 0)
+    term("td")(here)
+    assert (student.calls, lagged.calls) == (1, 1)
+    term("double_td")(here)
+    term("double_td")(here)
+    assert (student.calls, lagged.calls) == (2, 1)  # the double target's choice
+
+
+def test_td_without_a_target_network_or_transitions_is_refused():
+    for more in ({}, {"target": net(), "data": batch(next_obs=None)}):
+        with pytest.raises(SpecError, match="target network and transitions"):
+            term("td")(context(**more))
+
+
+def test_a_teachers_term_without_labels_is_refused():
+    for name in ("forward_kl", "adversarial_kl"):
+        with pytest.raises(SpecError, match="no labels"):
+            term(name)(context(data=batch(labels=None)))
+
+
+def test_temperatures_divide_whom_they_name():
+    here = context(temperature=0.2, progress=Progress(0.0))
+    for settings, of_student, of_teacher in (
+        ({}, 1.0, 0.2),
+        ({"student_temperature": None}, 0.2, 0.2),
+        ({"teacher_temperature": 0.01}, 1.0, 0.01),
+        ({"sharpness": 0.5}, 1.0, 0.4),
+        ({"sharpness": Schedule(0.25, 1.0), "student_temperature": None}, 0.8, 0.8),
+    ):
+        expected = losses.forward_kl(student=here.student / of_student, teacher=here.teacher / of_teacher)
+        torch.testing.assert_close(term("forward_kl", **settings)(here), expected)
+
+
+def test_real_actions_have_no_temperature_and_a_narrower_student():
+    here = context(head=ARM, temperature=7.0)
+    assert (here.student.shape, here.teacher.shape) == ((4, 2), (4, 4))
+    mean, std = here.teacher[:, :2], here.teacher[:, 2:].exp()
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mean, std), normal(here.student, std)).sum(1)
+    for settings in ({}, {"teacher_temperature": 0.1, "student_temperature": None}):
+        torch.testing.assert_close(term("forward_kl", **settings)(here), expected)
+
+
+# -- TD
+
+
+def test_a_bonus_counts_in_the_next_states_choice_and_two_terms_share_no_target():
+    labels = torch.tensor([[0.0, 5.0, 0.0]]).repeat(4, 1)
+    student, target = net(seed=1), net(seed=2)
+    here = context(data=batch(next_labels=labels), student=student, target=target, discount=0.9, temperature=2.0)
+    plain, with_bonus = (term("double_td", bonus=bonus).target(here) for bonus in (0.0, 0.5))
+    choice = student(here.batch.next_obs).argmax(1)
+    log_p = torch.log_softmax(labels / 2.0, 1).gather(1, choice.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(with_bonus - plain, 0.9 * 0.5 * log_p)
+    assert (term("double_td", bonus=5)(here) != term("double_td")(here)).any()
+    with pytest.raises(SpecError, match="labels the next states"):
+        term("double_td", bonus=0.5)(context(target=target))
+
+
+def test_td_reads_the_action_taken_and_the_end_of_the_episode():
+    ended = torch.tensor([True, False, True, False])
+    action = torch.tensor([[0], [1], [2], [0]])
+    here = context(data=batch(action=action, terminated=ended), target=net(seed=3), discount=0.9)
+    worth = here.lagged.amax(1) * 0.9 * ~ended + here.batch.reward
+    chosen = here.student.gather(1, action).squeeze(1)
+    torch.testing.assert_close(term("td")(here), torch.nn.functional.smooth_l1_loss(chosen, worth, reduction="none"))
+
+
+# -- adversarial states
+
+
+@pytest.mark.parametrize("head", [THREE, ARM, head_for(ARM.action, "mean")])
+def test_adversarial_states_stay_in_their_box_and_hurt(head):
+    student = net(head.student.width)
     student.scale_head(10.0)
     student.standardise(torch.zeros(2), torch.tensor([1.0, 10.0]))
-    term, data = Term("adversarial_kl", radius=0.1), batch(64)
-    attacked = adversarial_states(term, data, student, 1.0)
-    offset = (attacked - data.obs).abs()
+    one, here = term("adversarial_kl"), context(data=batch(64, head), student=student, head=head)
+    attacked = adversarial_states(one, here)
+    offset = (attacked - here.batch.obs).abs()
     assert offset[:, 0].max() <= 0.1 + 1e-6
     assert offset[:, 1].max() <= 0.01 + 1e-6
     assert not attacked.requires_grad
-    clean, hurt = (losses.forward_kl(student=student(o), teacher=data.teacher_values) for o in (data.obs, attacked))
+    clean, hurt = (
+        head.losses["forward_kl"](student=student(o), teacher=here.teacher) for o in (here.batch.obs, attacked)
+    )
     assert float(hurt.mean().detach()) > float(clean.mean().detach())
+    torch.testing.assert_close(one(here), hurt)
     assert all(p.grad is None for p in student.parameters())
 
 
-def test_a_configuration_with_every_recipe_reads_back_the_same():
-    import json
+def test_two_attacks_have_two_radii():
+    here = context()
+    near, far = (adversarial_states(term("adversarial_kl", radius=radius), here) for radius in (0.1, 5.0))
+    assert float((near - here.batch.obs).abs().max()) <= 0.1 + 1e-6
+    assert float((far - here.batch.obs).abs().max()) > 1.0
 
-    from distilrl.config import TrainConfig
-    from distilrl.recipes import RECIPES
 
-    for name, recipe in RECIPES.items():
-        for pixels in (True, False) if name != "attention" else (True,):
-            config = recipe(pixels=pixels)
-            assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+def test_hidden_inputs_are_not_attacked_and_pixels_beside_a_vector_are():
+    student = net()
+    student.standardise(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    here = context(student=student)
+    assert (adversarial_states(term("adversarial_kl"), here)[:, 1] == here.batch.obs[:, 1]).all()
+    spec = NetworkSpec((3 + 64,), 3, convs=((4, 3, 2),), hidden=(8,), image=(1, 8, 8))
+    both = build(spec, torch.Generator().manual_seed(0))
+    both.standardise(torch.zeros(4), torch.tensor([1.0, 1.0, 1.0, 0.5]))
+    obs = torch.randn(4, 67, generator=torch.Generator().manual_seed(0))
+    here = context(data=batch(obs=obs), student=both)
+    offset = (adversarial_states(term("adversarial_kl"), here) - obs).abs()
+    assert float(offset[:, :3].max()) <= 0.1 + 1e-6
+    assert 0.1 < float(offset[:, 3:].max()) <= 0.2 + 1e-6
+
+
+# -- features and the discriminator
+
+
+def test_feature_terms_tap_the_students_one_pass():
+    student, teacher = net(), net(hidden=(8, 8), seed=1)
+    one, other, kl = term("hint"), term("relational_distance", taps="middle"), term("forward_kl")
+    maps = FeatureMaps(
+        ["last", "middle"], ["last"], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0)
+    )
+    passes = []
+    student.register_forward_hook(lambda *_: passes.append(1))
+    here = context(one, other, kl, student=student, maps=maps)
+    for each in (kl(here), one(here), other(here)):
+        assert each.shape == (4,)
+        assert each.requires_grad
+    assert len(passes) == 1
+    with pytest.raises(SpecError, match="not among the context's terms"):
+        one(context(kl, student=student, maps=maps))
+    with pytest.raises(SpecError, match="can be tapped"):
+        one(context(one, student=student))
+
+
+@pytest.mark.parametrize("head", [THREE, student_head(Choices((3, 2))), ARM])
+def test_a_discriminator_sees_the_heads_view_beside_the_state(head):
+    student = net(head.student.width)
+    judge = Discriminator(student.spec, head.student.width, torch.Generator().manual_seed(0))
+    here = context(data=batch(head=head), student=student, head=head, discriminator=judge)
+    loss = term("discriminator")(here)
+    logits = judge(here.batch.obs, head.view(here.student))
+    torch.testing.assert_close(loss, losses.fooling(logits))
+    assert loss.requires_grad
+    assert here.discriminator_loss().shape == (4,)
+    with pytest.raises(SpecError, match="needs its discriminator"):
+        term("discriminator")(replace(here, discriminator=None))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        NetworkSpec((4, 36, 36), 3, convs=((4, 8, 4),)),
+        NetworkSpec((3 + 64,), 3, convs=((4, 3, 2),), hidden=(8,), image=(1, 8, 8)),
+    ],
+)
+def test_a_discriminator_sees_images_coarsely(spec):
+    student = build(spec, torch.Generator().manual_seed(0))
+    judge = Discriminator(spec, 3, torch.Generator().manual_seed(0))
+    obs = torch.randint(0, 255, (4, *spec.obs_shape), dtype=torch.uint8)
+    here = context(data=batch(obs=obs), student=student, discriminator=judge)
+    assert term("discriminator")(here).shape == (4,)
+    assert judge.layers[0].weight.shape[1] == 144 + 3 + spec.vector
+
+
+def test_every_loss_between_numbers_gives_one_number_per_example():
+    for head in (THREE, Categorical(Choices((3, 2))), head_for(ARM.action, "mean"), ARM):
+        here = context(head=head)
+        for name in ALL_LOSSES:
+            if term(name).reads(head):
+                assert term(name)(here).shape == (4,), name

@@ -6,7 +6,7 @@ import distilrl
 
 PUBLIC = {
     "RECIPES", "Behaviour", "Budget", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "ResumeError", "Schedule", "SpecError", "TaskFile", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
+    "NetworkSpec", "NotFiniteError", "ResumeError", "Schedule", "SpecError", "TaskFile", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
     "__version__", "build", "distill", "distill_chain", "distill_seeds", "distill_tree", "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play", "load_network", "load_teacher", "make_config",
     "make_vec_env", "plan", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
 }  # fmt: skip

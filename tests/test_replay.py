@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from distilrl.envs import make_vec_env
-from distilrl.replay import Replay, ReplaySpec
+from distilrl.errors import SpecError
+from distilrl.replay import Replay, ReplaySpec, scale_of
 
 CPU = torch.device("cpu")
 
@@ -152,3 +153,83 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
     assert ends >= 10, "five lives would last longer"
     assert rewards <= {0.0, 1.0}
     assert torch.equal(replay.observations(torch.arange(500)), torch.stack(seen).flatten(0, 1))
+
+
+def standardised(states):
+    """Scales of some states, as a replay that holds them finds them."""
+    replay = Replay(spec(capacity=len(states), n_envs=1, obs_shape=(states.shape[1],)), CPU)
+    none = torch.zeros(1, dtype=torch.bool)
+    for state in states:
+        replay.add(state.unsqueeze(0), torch.zeros(1, dtype=torch.int64), torch.zeros(1), none, none, None)
+    mean, scale = replay.standardisation()
+    return (states - mean) * scale, scale
+
+
+def some(count=400, **columns):
+    """Two usual features, and others beside them."""
+    usual = torch.randn(count, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.3, 2.0])
+    return torch.cat([usual, *(c.view(count, 1).float() for c in columns.values())], dim=1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -7.5, 1e4, 1e-4])
+def test_a_feature_that_did_not_vary_keeps_its_unit(value):
+    """Leg contacts are 0 in the first states; once the lander stands on them they must be 1, not thousands."""
+    _, scale = standardised(some(left=torch.full((400,), value), right=torch.full((400,), value)))
+    assert scale[2:].tolist() == [1.0, 1.0]
+    assert scale[:2].tolist() == pytest.approx([1 / 0.3, 1 / 2.0], rel=0.15)
+
+
+def test_a_feature_that_varied_once_is_not_an_outlier():
+    contact = torch.zeros(400)
+    contact[350] = 1.0
+    seen, _ = standardised(some(contact=contact))
+    assert float(seen[:, 2].max()) == pytest.approx(10.0, rel=1e-4)  # 20 standard deviations
+    assert seen[:, :2].std(0).tolist() == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
+def test_features_of_other_units_are_standardised():
+    torch.manual_seed(0)
+    seen, _ = standardised(some(small=0.01 * torch.randn(400), large=500 + 50 * torch.randn(400)))
+    assert seen.std(0).tolist() == pytest.approx([1.0] * 4, abs=1e-3)
+    jitter = standardised(some(jitter=1e-5 * torch.randn(400)))[1]
+    assert 1.0 <= float(jitter[2]) <= 110 / 0.3  # it may still do what the others do
+
+
+def test_a_feature_is_not_made_smaller_because_others_are_large():
+    torch.manual_seed(0)
+    states = torch.cat([1e4 * torch.randn(400, 3), 0.5 * torch.randn(400, 1)], dim=1)
+    assert float(standardised(states)[1][3]) == 1.0
+
+
+def test_nothing_that_varies_at_all():
+    assert standardised(torch.zeros(20, 3))[1].tolist() == [1.0] * 3
+    assert float(scale_of(torch.zeros(1), torch.zeros(1))) == 1.0
+
+
+def test_pixels_have_one_scale():
+    assert float(scale_of(torch.tensor([40.0]), torch.tensor([30.0]))) == pytest.approx(1 / 30)
+
+
+def test_integers_are_tuned_on_the_same_scales():
+    from distilrl.export.qat import _standardise
+    from distilrl.networks import build
+    from distilrl.specs import NetworkSpec
+
+    states = some(contact=torch.zeros(400))
+    network = build(NetworkSpec((3,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
+    before = network(states)
+    _standardise(network, states.numpy())
+    assert float(network.obs_scale[2]) == 1.0
+    torch.testing.assert_close(network(states), before, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_drawn_where_nothing_may_be():
+    replay = Replay(spec(n_step=3), CPU)
+    for filled in (0, 3):
+        fill(replay, filled)
+        assert not replay.ready
+        with pytest.raises(SpecError, match="3 steps apart"):
+            replay.draw(4, torch.Generator().manual_seed(0))
+    fill(replay, 1)
+    assert replay.ready
+    assert set(replay.draw(50, torch.Generator().manual_seed(0)).tolist()) == {0, 1}

@@ -15,10 +15,11 @@ import torch
 from conftest import SIGN, make_teacher, sign_network
 
 from distilrl.checkpoints import digest, load_network, read_tensors
+from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy, make_config
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import Comparison
+from distilrl.evaluate import Comparison, Play
 from distilrl.objective import Schedule, Term
 from distilrl.recipes import RECIPES
 from distilrl.runs import RunFolder
@@ -128,6 +129,32 @@ class Killed(Exception):
     pass
 
 
+def without_clock(trained):
+    return [{k: v for k, v in row.items() if k != "train_s"} for row in trained.history]
+
+
+@pytest.mark.parametrize("moment", [75, 130])
+def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, moment):
+    """And which random actions are under way: both are as they were, though the actions are played again."""
+    config = small(stop_gap=-1.0)
+    behaviour = replace(config.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
+    config = replace(config, behaviour=behaviour)
+    whole = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    steps = 0
+
+    def kill(event, numbers):
+        nonlocal steps
+        steps += event == "step"
+        if steps > moment:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path), tell=kill)
+    resumed = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
+    assert without_clock(resumed) == without_clock(whole)
+    assert any(row["training_return"] is not None for row in whole.history)
+
+
 @pytest.mark.parametrize("recipe", ["distil", "dqn", "rainbow_lite"])
 @pytest.mark.parametrize("moment", [0, 1, 130, 199])
 def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
@@ -148,10 +175,7 @@ def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, mo
     for file in ("student/student.safetensors",):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert (resumed.env_steps, resumed.updates) == (whole.env_steps, whole.updates)
-    clocks = {"train_s", "training_return"}
-    assert [{k: v for k, v in row.items() if k not in clocks} for row in resumed.history] == [
-        {k: v for k, v in row.items() if k not in clocks} for row in whole.history
-    ]
+    assert without_clock(resumed) == without_clock(whole)
 
 
 SCRIPT = """
@@ -290,10 +314,83 @@ def test_what_python_gives_is_checked_too():
         small(share="head")
 
 
+NAN, INF = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(
-    "wrong",
-    [{"env_steps": 0}, {"learning_rate": 0.0}, {"seed": -1}, {"learning_starts": 10**9}, {"entropy_share": 1.0}, {"terms": (Term("td"),)}],
+    ("name", "values"),
+    [
+        ("env_steps", (0,)),
+        ("updates", (0,)),
+        ("capacity", (0, -3)),
+        ("target_every", (0,)),
+        ("threads", (0, 1025, 100_000)),
+        ("learning_starts", (-1, 10**9)),
+        ("n_step", (-1,)),
+        ("learning_rate", (0.0, -1.0, INF, NAN)),
+        ("max_grad_norm", (0.0, -1.0, INF, NAN)),
+        ("average", (7, 1.0, -0.1, NAN)),
+        ("gamma", (1.5, -0.1, NAN)),
+        ("gap_exponent", (-1.0, INF, NAN)),
+        ("priority_exponent", (-1.0, NAN)),
+        ("eval_epsilon", (2, -0.1, NAN)),
+        ("entropy_share", (1.0, 0.0, NAN)),
+        ("stop_gap", (INF, NAN)),
+        ("stop_agreement", (INF, NAN)),
+        ("stop_return", (INF, NAN)),
+        ("drift_threshold", (NAN,)),
+        ("obs_noise", ((0.1, -1.0), (NAN, 0.0))),
+        ("seed", (-1, 900)),
+    ],
 )
-def test_values_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(SpecError):
-        replace(small(), **wrong)
+def test_values_that_mean_nothing_are_refused(name, values):
+    for value in values:
+        with pytest.raises(SpecError, match=f"'{name}'") as caught:
+            replace(small(), **{name: value})
+        assert str(caught.value).endswith(".")
+
+
+def test_what_is_at_the_edge_is_taken():
+    edge = {"average": 0.0, "gamma": 1.0, "eval_epsilon": 1.0, "threads": 1024, "n_step": 0, "gap_exponent": 0.0, "learning_starts": 0}
+    assert replace(small(), **edge).gamma == 1.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: small(terms=(Term("td"),)),
+        lambda: Term("forward_kl", teacher_temperature=INF),
+        lambda: Term("adversarial_kl", radius=NAN),
+        lambda: Term("double_td", bonus=NAN),
+        lambda: Schedule(NAN),
+        lambda: Schedule(1.0, INF),
+        lambda: Behaviour(greedy_share=2.0),
+        lambda: Behaviour(zeta=INF),
+        lambda: Behaviour(labels=()),
+        lambda: Job(small(), accept_episodes=1),
+        lambda: Play(SIGN, epsilon=NAN),
+        lambda: Play(SIGN, sticky=2.0),
+        lambda: Play(SIGN, threads=0),
+    ],
+)
+def test_parts_that_mean_nothing_are_refused(make):
+    with pytest.raises(SpecError, match=r"must|needs"):
+        make()
+
+
+def test_learning_waits_until_something_can_be_drawn(sign_teacher):
+    sparse = small("kickstarting", n_step=1, learning_starts=8)
+    sparse = replace(sparse, behaviour=replace(sparse.behaviour, labels=(Schedule(0.05),)))  # never two steps in a row
+    with pytest.raises(SpecError, match="Nothing was learnt in 1600 steps"):
+        train(sparse, sign_teacher, acceptance=ACCEPTANCE)
+    early = small(stop_gap=-1.0, learning_starts=0)
+    trained = train(early, sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.updates == 199 * early.updates  # the first row is there at the second of 200 steps
+
+
+def test_teacher_and_student_are_timed_the_same_way(sign_teacher, tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr(sys.modules["distilrl.distill"], "latency_us", lambda policy, *_: timed.append(policy) or 1.0)
+    distill(sign_teacher, Job(small(), Comparison(20, 40, 0)), tmp_path / "run")
+    assert timed[0] is sign_teacher.network
+    assert isinstance(timed[1], type(sign_teacher.network))

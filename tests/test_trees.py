@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, SIGN, sign_network
 from test_train import small
 
+from distilrl import viper
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.distill import Job, make_config
@@ -17,6 +18,7 @@ from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Comparison, Play, play
 from distilrl.export.replay import Library
 from distilrl.export.tree import source
+from distilrl.runs import read_metrics
 from distilrl.teachers import load_teacher
 from distilrl.trees import PONG, Tree, TreePolicy, as_graphviz, as_text, load_tree, pong_features, save_tree
 from distilrl.viper import TreeConfig, distill_tree
@@ -137,3 +139,17 @@ def test_trees_ask_for_what_they_need(sign_teacher, tmp_path, monkeypatch):
             TreeConfig(**wrong)
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     assert not (tmp_path / "tree").exists()
+
+
+def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):
+    """Each round's check is left out once: with slow checks the time would fall below 0, or grow by them."""
+    now = [0.0]
+
+    def slow(*args, **kwargs):
+        now[0] += 100.0
+        return play(*args, **kwargs)
+
+    monkeypatch.setattr(viper, "play", slow)
+    monkeypatch.setattr(viper.time, "perf_counter", lambda: now[0])
+    distill_tree(sign_teacher, Job(small("distil"), Comparison(20, 40, 0)), tmp_path / "tree", TreeConfig(4, 3, states=80))
+    assert [float(row["train_s"]) for row in read_metrics(tmp_path / "tree" / "metrics.csv")] == [0.0, 0.0, 0.0]

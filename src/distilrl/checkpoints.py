@@ -1,8 +1,10 @@
 """The one file that reads or writes weights: safetensors and JSON, written whole or not at all, never pickle."""
 
+import copy
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distilrl.errors import FileError
+from distilrl.errors import FileError, NotFiniteError
+from distilrl.heads import Head, head_from_json
 from distilrl.networks import Network
 from distilrl.specs import NetworkSpec
 
@@ -26,32 +29,94 @@ class Stored:
     """A network read from a folder."""
 
     network: Network
-    kind: str
-    """What its outputs are: ``q`` or ``logits``."""
+    head: Head
+    """What its numbers mean."""
     digest: str
     """SHA-256 of the weights file."""
     meta: dict[str, Any]
     """The rest of spec.json: environment, protocol, where it came from."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash."""
-    temporary = path.with_name(path.name + ".tmp")
+def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.
+
+    The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no link which somebody
+    put there beforehand is followed.
+
+    Args:
+        path: the file.
+        data: what it shall hold.
+        new: replace nothing.
+
+    Raises:
+        FileError: the folder cannot be written, or ``path`` is a symbolic link.
+        FileExistsError: it is to be new and is there.
+    """
+    taken = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if path.is_symlink() and not new:
+            raise FileError(f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads.")
+        temporary = _write_beside(path, data)
+        try:
+            _claim(temporary, path) if new else os.replace(temporary, path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            taken = new and isinstance(error, FileExistsError)
+            raise
     except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        if taken:
+            raise
         raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
 
 
+def _write_beside(path: Path, data: bytes) -> Path:
+    """A new file beside ``path`` that holds the data, on the disk; none where that fails."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink()
+            raise
+    return temporary
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Moves a file to where nothing is yet; FileExistsError where something is, also if it came at this very moment."""
+    try:
+        os.link(temporary, path)
+        temporary.unlink()
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: there, a crash at this moment leaves an empty file
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
 def write_json(path: Path, data: object) -> None:
-    """Writes indented JSON in one step."""
-    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+    """Writes indented JSON in one step.
+
+    Raises:
+        FileError: it cannot be written, or a number in it is NaN or infinite, which JSON does not have.
+    """
+    try:
+        text = json.dumps(data, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise FileError(f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it.") from None
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_new_json(path: Path, data: object) -> bool:
+    """Writes indented JSON in one step where nothing is yet; of several that try at once, one is told True."""
+    try:
+        write_bytes(path, (json.dumps(data, indent=2) + "\n").encode(), new=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_json(path: Path) -> Any:
@@ -74,19 +139,28 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_network(folder: Path, network: Network, *, name: str = "student", kind: str = "q", **meta: Any) -> None:
-    """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written."""
-    shipped = Network(network.spec)
-    shipped.load_state_dict(network.state_dict())
-    shipped.standardise(network.obs_mean.cpu(), network.obs_scale.cpu())
+def save_network(folder: str | Path, network: Network, head: Head, *, name: str = "student", **meta: Any) -> None:
+    """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written.
+
+    Raises:
+        NotFiniteError: a weight is NaN or infinite; nothing is written then.
+    """
+    folder = Path(folder)
+    shipped = copy.deepcopy(network).cpu()
     shipped.fold()
+    for key, tensor in shipped.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise NotFiniteError(
+                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: its training has "
+                "diverged, lower the learning rate."
+            )
     weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
     spec = {
         "format": FORMAT,
         "version": 1,
         "weights": f"{name}.safetensors",
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "kind": kind,
+        "head": head.to_json(),
         "network": shipped.spec.to_json(),
         **meta,
     }
@@ -94,12 +168,13 @@ def save_network(folder: Path, network: Network, *, name: str = "student", kind:
     write_json(folder / "spec.json", spec)
 
 
-def load_network(folder: Path) -> Stored:
+def load_network(folder: str | Path) -> Stored:
     """Reads what `save_network` wrote.
 
     Raises:
         FileError: a file is missing, damaged, or does not fit the other.
     """
+    folder = Path(folder)
     path = folder / "spec.json"
     if path.is_file() and path.stat().st_size > MAX_SPEC_BYTES:
         raise FileError(f"{path} is larger than {MAX_SPEC_BYTES} bytes: it is no spec of a network.")
@@ -113,8 +188,11 @@ def load_network(folder: Path) -> Stored:
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
     network = Network(NetworkSpec.from_json(data.get("network", {})))
     load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
-    known = {"format", "version", "weights", "sha256", "kind", "network"}
-    return Stored(network, str(data.get("kind", "q")), data["sha256"], {k: v for k, v in data.items() if k not in known})
+    head = head_from_json(data.get("head"), f"head of {path}")
+    if head.width != network.spec.outputs:
+        raise FileError(f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is damaged.")
+    known = {"format", "version", "weights", "sha256", "head", "network"}
+    return Stored(network, head, data["sha256"], {k: v for k, v in data.items() if k not in known})
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str, *, describes: str = "its spec") -> None:

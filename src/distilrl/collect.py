@@ -1,8 +1,8 @@
 """Collection: a generator of vector steps under a behaviour, which fills the replay and labels every state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
-from distilrl.errors import SpecError
-from distilrl.objective import Progress, Schedule
-from distilrl.plain import check_choices
+from distilrl.errors import SpecError, TeacherError
+from distilrl.schedules import Progress, Schedule
+from distilrl.plain import check_choices, check_numbers
+from distilrl.policies import Policy, State
 from distilrl.replay import Replay
+from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
-Values = Callable[[Tensor], Tensor]
 LONGEST_REPEAT = 100
+NOT_LABELLED, LABELLED, NOT_NEEDED = 0, 1, 2
+"""What was asked of the teacher at a vector step: nothing, so that nothing is learnt from it; labels; nothing, because no term needs any."""
+RETURNS_KEPT = 20
+"""Episodes whose mean is the training return."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,19 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.zeta is not None and not self.zeta > 1:
-            raise SpecError(f"The exponent 'zeta' must be above 1, got {self.zeta}.")
+        check_numbers(self, greedy_share="[0, 1]", zeta="(1, inf)")
+        if not self.labels:
+            raise SpecError("'labels' must name at least one schedule, got none.")
 
     def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
         """Which of N environments the teacher drives now, (N,)."""
         share = {"teacher": 1.0, "student": 0.0, "mixed": self.beta(progress)}[self.name]
         driven: NDArray[np.bool_] = (np.arange(n_envs) + 0.5) / n_envs < share
         return driven
+
+    def asks(self, progress: Progress) -> bool:
+        """Whether the teacher may drive, now or later."""
+        return self.name == "teacher" or (self.name == "mixed" and not self.beta.over(progress))
 
     def labels_step(self, index: int, progress: Progress) -> bool:
         """Whether the teacher labels the vector step of this number; spread evenly."""
@@ -67,12 +77,12 @@ class Collected(NamedTuple):
 
     step_index: int
     """Number of vector steps before this one."""
-    actions: NDArray[np.int64]
-    """(N,) actions sent."""
+    actions: NDArray[Any]
+    """(N, F) or (N, A) actions sent."""
     replayed: bool
     """The actions were recorded by an earlier run and are played again."""
-    labelled: bool
-    """There is something to learn from it: the teacher labelled it, or there is no teacher."""
+    label: int
+    """What was asked of the teacher: `NOT_LABELLED`, `LABELLED` or `NOT_NEEDED`."""
     obs: Tensor
     """(N, *obs_shape) that the actions answer."""
 
@@ -80,81 +90,169 @@ class Collected(NamedTuple):
 class Collector:
     """Steps the environments, labels what is seen and adds it to the replay.
 
-    Iterate over `steps`; while the caller works on one item, the environments work on its actions.
+    Iterate over `steps`; while the caller works on one item, the environments work on its actions. Policies with memory see every step
+    of their episodes, and their state starts anew where one ends.
     """
 
     def __init__(
-        self, envs: VecEnv, replay: Replay, behaviour: Behaviour, rng: np.random.Generator, student: Values, teacher: Values | None
+        self,
+        envs: VecEnv,
+        replay: Replay,
+        behaviour: Behaviour,
+        rng: np.random.Generator,
+        teacher: Teacher | None = None,
+        *,
+        noise: tuple[float, ...] = (),
     ) -> None:
+        """Prepares to collect.
+
+        Args:
+            envs: N environments.
+            replay: where what is seen goes.
+            behaviour: who acts.
+            rng: source of random actions and of noise.
+            teacher: who labels; None: nobody.
+            noise: standard deviation for each number of an observation through which the student sees it.
+        """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.student, self.teacher = student, teacher
-        self.student_may_act = teacher is None
+        self.teacher, self.noise = teacher, noise
+        self.student: Policy | None = None
+        """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
         self.progress = Progress(0.0)
+        self.needed = True
+        """Whether a term, the behaviour or the sampling needs the teacher now or later."""
         self.episode_returns: list[float] = []
-        self.held = np.zeros((2, envs.n_envs), np.int64)
-        """(2, N): the random action under way in each environment, and for how many steps more."""
+        self.held = np.zeros((envs.n_envs, envs.info.action.size), envs.info.action.numpy)
+        """(N, F): the random action under way in each environment."""
+        self.held_for = np.zeros(envs.n_envs, np.int64)
+        """(N,): for how many steps more."""
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
+        self._teacher_state: State = ()
+        self._student_state: State | None = None
 
     def steps(
-        self, seeds: NDArray[np.int64], recorded: NDArray[np.int64] | tuple[()] = (), labelled: NDArray[np.bool_] | tuple[()] = ()
+        self, seeds: NDArray[np.int64], recorded: NDArray[Any] | tuple[()] = (), labels: NDArray[np.uint8] | tuple[()] = ()
     ) -> Iterator[Collected]:
         """Endless vector steps.
 
         Args:
             seeds: (N,) seeds of the first episodes.
-            recorded: (T, N) actions to play again first; none for a new run.
-            labelled: (T,) which of them the teacher labelled.
+            recorded: (T, N, F) actions to play again first; none for a new run.
+            labels: (T,) what was asked of the teacher then.
         """
         obs = self.envs.reset(seeds)
+        if self.teacher is not None:
+            self._teacher_state = self.teacher.policy.start(self.envs.n_envs)
         index = 0
         while True:
             seen = torch.from_numpy(obs).to(self.replay.device)
             replayed = index < len(recorded)
-            asked = bool(labelled[index]) if replayed else self.behaviour.labels_step(index, self.progress)
-            labels = self.teacher(seen) if self.teacher is not None and asked else None
-            actions = recorded[index] if replayed else self._choose(seen, labels)
+            asked = int(labels[index]) if replayed else self._ask(index)
+            answer = self._label(seen, index) if asked == LABELLED else None
+            actions = recorded[index] if replayed else self._choose(seen, answer)
             self.envs.send(actions)
-            yield Collected(index, actions, replayed, asked or self.teacher is None, seen)
+            yield Collected(index, actions, replayed, asked, seen)
             step = self.envs.recv()
-            self._add(seen, actions, step, labels)
+            # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
+            self._add(seen, actions, step, answer, needed=asked != NOT_NEEDED, counted=index >= len(recorded) - 1)
             obs = step.obs
             index += 1
 
-    def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[np.int64]:
-        """Actions (N,) of whoever drives, some of them random."""
-        n_envs = self.envs.n_envs
+    def _ask(self, index: int) -> int:
+        """What to ask of the teacher at the vector step of this number; one with memory must see every step."""
+        if self.teacher is None or not self.needed:
+            return NOT_NEEDED
+        if self.teacher.policy.remembers or self.behaviour.labels_step(index, self.progress):
+            return LABELLED
+        return NOT_LABELLED
+
+    def _label(self, obs: Tensor, steps: int) -> Tensor | None:
+        """The teacher's numbers (N, P) for what is seen."""
+        if self.teacher is None:
+            return None
+        labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
+        if not bool(torch.isfinite(labels).all()):
+            raise TeacherError(
+                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} steps in "
+                f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
+            )
+        return labels
+
+    def state(self) -> dict[str, Any]:
+        """What playing the recorded actions again does not restore, as plain data."""
+        return {
+            "held": self.held.tolist(),
+            "held_for": self.held_for.tolist(),
+            "student_whole_episode": self._student_whole_episode.tolist(),
+            "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Reads back what `state` gave."""
+        self.held[:], self.held_for[:] = state["held"], state["held_for"]
+        self._student_whole_episode[:] = state["student_whole_episode"]
+        self.episode_returns = list(state["episode_returns"])
+
+    def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[Any]:
+        """Actions (N, F) of whoever drives, some of them random."""
+        n_envs, action = self.envs.n_envs, self.envs.info.action
         teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
-        if not self.student_may_act and labels is not None:
+        if self.student is None and labels is not None:
             teacher_drives = np.ones(n_envs, np.bool_)
         self._student_whole_episode &= ~teacher_drives
-        actions = np.zeros(n_envs, np.int64)
-        by_teacher = labels.argmax(1).cpu().numpy() if labels is not None else actions
-        actions[teacher_drives] = by_teacher[teacher_drives]
+        actions = np.zeros((n_envs, action.size), action.numpy)
+        if labels is not None and self.teacher is not None:
+            actions[teacher_drives] = self.teacher.head.greedy(labels).cpu().numpy()[teacher_drives]
         if not teacher_drives.all():
-            with torch.no_grad():
-                by_student = self.student(obs).argmax(1).cpu().numpy()
-            actions[~teacher_drives] = by_student[~teacher_drives]
-        epsilon = self.behaviour.epsilon(self.progress)
-        random = (self.rng.random(n_envs) < epsilon) & self.behaviour.explores(n_envs) & (self.held[1] == 0)
-        actions[random] = self.rng.integers(0, self.envs.info.n_actions, int(random.sum()))
+            actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
+        random = (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress)) & self.behaviour.explores(n_envs) & (self.held_for == 0)
+        actions[random] = action.sample(int(random.sum()), self.rng)
         if self.behaviour.zeta is not None:
-            actions = np.where(self.held[1] > 0, self.held[0], actions)
+            actions = np.where(self.held_for[:, None] > 0, self.held, actions)
             durations = np.minimum(self.rng.zipf(self.behaviour.zeta, n_envs), LONGEST_REPEAT) - 1
-            self.held[1] = np.where(random, durations, np.maximum(self.held[1] - 1, 0))
-            self.held[0] = actions
+            self.held_for = np.where(random, durations, np.maximum(self.held_for - 1, 0))
+            self.held = actions
         return actions
 
-    def _add(self, obs: Tensor, actions: NDArray[np.int64], step: Step, labels: Tensor | None) -> None:
+    def _of_student(self, obs: Tensor) -> NDArray[Any]:
+        """The student's greedy actions (N, F), of what it sees."""
+        if self.student is None:
+            return self.envs.info.action.sample(self.envs.n_envs, self.rng)
+        if self.noise:
+            blur = self.rng.normal(0, self.noise, tuple(obs.shape)).astype(np.float32)
+            obs = obs + torch.from_numpy(blur).to(obs.device)
+        if self._student_state is None:
+            self._student_state = self.student.start(self.envs.n_envs)
+        actions, self._student_state = self.student.act(obs, self._student_state)
+        return actions.cpu().numpy()
+
+    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool, counted: bool) -> None:
+        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
-        self.replay.add(obs, action, reward, terminated, truncated, labels)
+        stakes = None
+        if labels is not None and self.teacher is not None:
+            # a critic is asked only where what it says is used: it costs several passes
+            weighed = self.replay.spec.stakes_exponent > 0
+            stakes = self.teacher.stakes(obs, labels) if weighed else self.teacher.head.stakes(labels)
+        self.replay.add(obs, action, reward, terminated, truncated, labels, stakes, needed=needed)
         self._running += step.reward
         ended = step.terminated | step.truncated
-        for env in np.flatnonzero(ended):
-            if self._student_whole_episode[env]:
-                self.episode_returns.append(float(self._running[env]))
+        if ended.any():
+            self._restart(torch.from_numpy(ended).to(device))
+        returned = self._running[ended & self._student_whole_episode].tolist()
         self._running[ended] = 0.0
-        self.held[1, ended] = 0
+        if not counted:
+            return
+        self.episode_returns += returned
+        self.held_for[ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again
+
+    def _restart(self, ended: Tensor) -> None:
+        """Lets policies with memory forget what ended."""
+        if self.teacher is not None:
+            self._teacher_state = self.teacher.policy.restart(self._teacher_state, ended)
+        if self.student is not None and self._student_state is not None:
+            self._student_state = self.student.restart(self._student_state, ended)

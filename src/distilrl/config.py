@@ -1,57 +1,95 @@
-"""All that decides a run, as one frozen dataclass; ``config.json`` in a run folder is this."""
+"""All that decides a run, as frozen groups; ``config.json`` in a run folder is this.
 
-from dataclasses import asdict, dataclass, field, replace
+Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
-from distilrl.objective import TD_LOSSES, Term
-from distilrl.plain import check_choices, from_plain
-from distilrl.teachers import TeacherFile
+from distilrl.objective import TDTerm, TeacherTerm, Term
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
+from distilrl.spaces import EnvRef
+from distilrl.teachers import Combine, TeacherFile
+
 
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A further task of a run: an environment and its teacher."""
+    """A task of a run: an environment and its teacher."""
 
-    env_id: str
+    env: EnvRef
     """Environment."""
     teacher: tuple[TeacherFile, ...] = ()
-    """Files of its teacher; several are an ensemble."""
+    """Files of its teacher; several are an ensemble, none where there is no teacher or it is not from a file."""
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """All that decides a run; ``config.json`` is this."""
+class StudentConfig:
+    """The network in training, and what it sees."""
 
-    recipe: str = "distil"
-    """Name of the recipe that this came from."""
-    env_id: str = ""
-    """Environment."""
-    student: str = "mlp:64,64"
-    """Student spec."""
-    teacher: tuple[TeacherFile, ...] = ()
-    """Files of the teachers; several are an ensemble, none where there is no teacher or it is not from a file."""
-    combine: Literal["mean", "best"] = "mean"
-    """Several teachers of one environment: the mean of their action probabilities, or in each state the one with the highest value."""
-    more_tasks: tuple[TaskFile, ...] = ()
-    """Tasks beside the first: one student body with a head for each, and an input layer for each kind of observation."""
-    mix: Literal["one", "all"] = "one"
-    """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores; or of all."""
+    network: str = "mlp:64,64"
+    """Student spec, e.g. ``mlp:64,64``, ``mlp:`` (linear) or ``cnn:16,16,16:64``."""
+    start: Start = "new"
+    """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest units."""
+    prune_from: str | None = None
+    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of the budget,
+    the weakest units and channels go until ``network`` is left. None: no pruning."""
+    reused_head: bool = False
+    """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it ships."""
+    dueling: bool = False
+    """Give the student a dueling head while it trains; it ships as a plain one."""
     share: Share = "body"
-    """What several tasks share: all but first layer and head, or of a convolutional network the convolutions alone."""
-    seed: int = 0
-    """Seed of every random draw of training."""
-    terms: tuple[Term, ...] = (Term("forward_kl"),)
-    """The objective."""
+    """What the students of several tasks share: all but first layer and head, or of a convolutional network the convolutions alone."""
+    hidden_features: tuple[int, ...] = ()
+    """Numbers of a vector observation that the student does not see, though its teacher does."""
+    noise: tuple[float, ...] = ()
+    """Standard deviation, for each number of a vector observation, of the noise through which the student sees it, though its
+    teacher does not; () for none."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is collected, and how it is drawn."""
+
     behaviour: Behaviour = field(default_factory=Behaviour)
     """Who acts while data is collected."""
     env_steps: int = 30_000
     """Budget: steps of one environment, summed over all."""
     n_envs: int = 8
     """Environments that step together."""
+    workers: int = 0
+    """Processes that step them; 0: this one. Games of ALE have threads of their own."""
+    learning_starts: int = 400
+    """Steps collected before the first update; input statistics and the temperature come from them."""
+    capacity: int = 100_000
+    """States in the replay."""
+    stakes_exponent: float = 0.0
+    """Draw states by (what a mistake costs there)^this: the teacher's value gap, or how fast its critic falls; 0: uniformly."""
+    priority_exponent: float = 0.0
+    """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
+    for_learning: bool = False
+    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never do."""
+    mix: Literal["one", "all"] = "one"
+    """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores; or of all."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "capacity"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("workers", "learning_starts", "stakes_exponent", "priority_exponent"), "[0, inf)"))
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the student learns from what was collected."""
+
     updates: int = 4
     """Gradient steps per vector step."""
     batch_size: int = 256
@@ -62,14 +100,10 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     average: float = 0.99
     """Decay per update of the weight average that is evaluated and shipped; 0: the last weights."""
-    learning_starts: int = 400
-    """Steps collected before the first update; input statistics and the temperature come from them."""
-    capacity: int = 100_000
-    """States in the replay."""
-    gap_exponent: float = 0.0
-    """Draw states by (teacher's value gap)^this; 0: uniformly."""
+    target_every: int = 250
+    """Updates after which the lagged copy is refreshed."""
     entropy_share: float = 0.5
-    """The temperature found makes the teacher's mean entropy this share of log A."""
+    """The temperature found makes the teacher's mean entropy this share of the largest."""
     standardise: Literal["states", "space", "no"] = "states"
     """Standardise inputs by the first states, or widen those features to ±1 whose space is narrower; folded into the student's
     first layer when it ships."""
@@ -79,42 +113,65 @@ class TrainConfig:
     """Discount per step of TD terms."""
     n_step: int = 0
     """Steps that TD terms look ahead; 0 where there is none."""
-    start: Start = "new"
-    """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest units."""
-    prune_from: str | None = None
-    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of the budget, the
-    weakest units and channels go until ``student`` is left. None: no pruning."""
-    reused_head: bool = False
-    """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it ships."""
-    hidden_features: tuple[int, ...] = ()
-    """Features of a vector observation that the student does not see, though its teacher does."""
-    obs_noise: tuple[float, ...] = ()
-    """Standard deviation, for each feature of a vector observation, of the noise through which the student sees it, though its teacher
-    does not; () for none."""
-    dueling: bool = False
-    """Give the student a dueling head while it trains; it ships as a plain one."""
-    priority_exponent: float = 0.0
-    """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
-    for_learning: bool = False
-    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never do."""
-    target_every: int = 250
-    """Updates after which the lagged copy is refreshed."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
+        check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """When the student is measured, and when training ends."""
+
     check_every: int = 2_000
     """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
     check_episodes: int = 20
     """Episodes of a check."""
-    eval_epsilon: float = 0.0
-    """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student alike."""
-    stop_gap: float = 0.01
+    gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
-    stop_agreement: float = 0.75
-    """... and agreement on student-visited states, weighted by the teacher's value gap, at least this, ..."""
+    agreement: float = 0.75
+    """... and agreement on student-visited states, weighted by what a mistake costs, at least this, ..."""
     patience: int = 2
     """... at this many checks in a row."""
     drift_threshold: float | None = None
     """Drift above which the best student of before does not count any more; None: it always counts."""
-    stop_return: float | None = None
+    at_return: float | None = None
     """Without a teacher: the return at which to stop."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "patience"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """A stage after imitation that learns from returns alone, for students too small to imitate: evolution of the distilled weights
+    (Mania et al. 2018: augmented random search, here from a distilled start and in units of each layer)."""
+
+    env_steps: int = 0
+    """Budget of environment steps; 0: no such stage."""
+    directions: int = 16
+    """Directions tried in a round, each both ways."""
+    best: int = 8
+    """Of these, how many of the most telling ones move the weights."""
+    episodes: int = 1
+    """Episodes for each way of a direction."""
+    radius: float = 0.03
+    """How far weights are moved to try a direction, in units of the root mean square of their layer."""
+    rate: float = 0.02
+    """How far they then go, in the same units."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, env_steps="[0, inf)", **dict.fromkeys(("directions", "best", "episodes"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("radius", "rate"), "(0, inf)"))
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """Where and with what it is computed."""
+
     threads: int = 2
     """Threads of the networks and of the emulators."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -122,47 +179,130 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("env_steps", "n_envs", "updates", "batch_size", "check_every", "check_episodes", "patience", "threads"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"'{name}' must be at least 1, got {getattr(self, name)}.")
+        check_numbers(self, threads=THREADS)
+
+
+GROUPS: dict[str, type] = {
+    "student": StudentConfig, "data": DataConfig, "optim": OptimConfig, "stop": StopConfig, "compute": ComputeConfig,
+}  # fmt: skip
+GROUP = {f.name: group for group, kind in GROUPS.items() for f in fields(kind)}
+"""Group of each field."""
+OWN = ("recipe", "tasks", "combine", "terms", "student", "data", "optim", "stop", "reward", "compute", "eval_epsilon", "seed")
+"""Fields of `TrainConfig` itself."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides a run; ``config.json`` is this.
+
+    Example::
+
+        config = make_config("distil", "HalfCheetah-v5", teacher="tqc.zip").but(network="mlp:32,32", env_steps=100_000)
+    """
+
+    recipe: str = "distil"
+    """Name of the recipe that this came from."""
+    tasks: tuple[TaskFile, ...] = ()
+    """Environments and their teachers; several are one student body with a head for each and an input layer for each kind of
+    observation."""
+    combine: Combine = "mean"
+    """Several teachers of one environment: the mean of their action probabilities, or in each state the one with the highest value."""
+    terms: tuple[Term, ...] = (TeacherTerm("forward_kl"),)
+    """The objective."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The network in training, and what it sees."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What is collected, and how it is drawn."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """How the student learns from it."""
+    stop: StopConfig = field(default_factory=StopConfig)
+    """When it is measured, and when training ends."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """A stage with reward after imitation."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """Where and with what it is computed."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student alike."""
+    seed: int = 0
+    """Seed of every random draw of training."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_numbers(self, eval_epsilon="[0, 1]")
         if not 0 <= self.seed < 900:
             raise SpecError(f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}.")
-        if not self.learning_rate > 0:
-            raise SpecError(f"'learning_rate' must be above 0, got {self.learning_rate}.")
-        if self.learning_starts >= self.env_steps:
-            raise SpecError(f"'learning_starts' ({self.learning_starts}) must be below 'env_steps' ({self.env_steps}).")
-        if any(term.loss in TD_LOSSES for term in self.terms) and self.n_step < 1:
+        self._check_objective()
+        self._check_together()
+
+    def _check_objective(self) -> None:
+        """The terms and what they need of the other groups."""
+        with_td = any(isinstance(term, TDTerm) for term in self.terms)
+        if not self.terms:
+            raise SpecError("'terms' is empty: an objective needs at least one.")
+        if with_td and self.optim.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
-        if self.priority_exponent > 0 and (self.gap_exponent > 0 or all(term.loss not in TD_LOSSES for term in self.terms)):
-            raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'gap_exponent' of 0.")
-        if not 0 < self.entropy_share < 1:
-            raise SpecError(f"'entropy_share' must lie in (0, 1), got {self.entropy_share}.")
-        if len({env_id for env_id, _ in self.tasks}) < len(self.tasks):
+        if self.data.priority_exponent > 0 and (self.data.stakes_exponent > 0 or not with_td):
+            raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'stakes_exponent' of 0.")
+
+    def _check_together(self) -> None:
+        """What excludes each other."""
+        if self.data.learning_starts >= self.data.env_steps:
+            raise SpecError(f"'learning_starts' ({self.data.learning_starts}) must be below 'env_steps' ({self.data.env_steps}).")
+        if len({task.env for task in self.tasks}) < len(self.tasks):
             raise SpecError("Each task of a run needs an environment of its own: several teachers of one environment are an ensemble.")
-        if self.prune_from is not None and (self.more_tasks or self.reused_head or self.dueling or self.start != "new"):
+        several, student = len(self.tasks) > 1, self.student
+        if student.prune_from is not None and (several or student.reused_head or student.dueling or student.start != "new"):
             raise SpecError("'prune_from' goes with one task, a plain head and new weights.")
-        if self.more_tasks and (self.priority_exponent > 0 or self.stop_return is not None):
-            raise SpecError("A run of several tasks takes neither 'priority_exponent' nor 'stop_return'.")
+        if several and (self.data.priority_exponent > 0 or self.stop.at_return is not None or self.reward.env_steps > 0):
+            raise SpecError("A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward.")
 
     @property
-    def tasks(self) -> tuple[tuple[str, tuple[TeacherFile, ...]], ...]:
-        """Environment and teacher's files of each task, the first one first."""
-        return ((self.env_id, self.teacher), *((task.env_id, task.teacher) for task in self.more_tasks))
+    def env(self) -> EnvRef:
+        """Environment of the first task.
+
+        Raises:
+            SpecError: there is no task.
+        """
+        if not self.tasks:
+            raise SpecError("The configuration names no environment: give it a task.")
+        return self.tasks[0].env
+
+    def value(self, name: str) -> Any:
+        """The field of this name, in whichever group it is."""
+        return getattr(self if name in OWN else getattr(self, GROUP[name]), name)
+
+    def but(self, **changes: Any) -> "TrainConfig":
+        """The same with some fields changed, each by its own name, in whichever group it is.
+
+        Raises:
+            SpecError: there is no such field, or a value that means nothing.
+        """
+        own = {name: value for name, value in changes.items() if name in OWN}
+        inside: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            if name in OWN:
+                continue
+            if name not in GROUP:
+                raise SpecError(f"Unknown setting '{name}': use one of {', '.join(sorted((*OWN, *GROUP)))}.")
+            inside.setdefault(GROUP[name], {})[name] = value
+        return replace(self, **own, **{group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()})
 
     def seen_from(self, number: int) -> "TrainConfig":
         """The same run with another of its tasks as the first."""
-        (env_id, teacher), *others = self.tasks[number], *self.tasks[:number], *self.tasks[number + 1 :]
-        return replace(self, env_id=env_id, teacher=teacher, more_tasks=tuple(TaskFile(*other) for other in others))
+        return replace(self, tasks=(self.tasks[number], *self.tasks[:number], *self.tasks[number + 1 :]))
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a term, the behaviour or the sampling ever asks the teacher."""
         used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)
-        return used or self.behaviour.name == "teacher" or self.gap_exponent > 0
+        return used or self.data.behaviour.name == "teacher" or self.data.stakes_exponent > 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        return asdict(self)
+        data = asdict(self)
+        for task, plain in zip(self.tasks, data["tasks"], strict=True):
+            plain["env"] = task.env.to_json()
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TrainConfig":

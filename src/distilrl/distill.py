@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +12,23 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
-from distilrl.config import TrainConfig
+from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import EnvInfo, describe_env
-from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import (
-    ACCEPT_SEEDS,
-    VERDICT_SEEDS,
-    Comparison,
-    Play,
-    Tell,
-    Values,
-    accept,
-    compare,
-    latency_us,
-    load_teachers,
-    play,
-    seeds_from,
-    size,
-    ticker,
-)  # fmt: skip
-from distilrl.plain import from_plain
+from distilrl.errors import ResumeError, SpecError, TeacherError
+from distilrl.comparison import Comparison, compare
+from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, accept, latency_us, load_teachers, play, seeds_from, size
+from distilrl.events import Accepted, Phase, Watch, silent
+from distilrl.heads import student_head
+from distilrl.policies import Policy
+from distilrl.spaces import EnvRef, env_ref
+from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.recipes import recipe, settings
-from distilrl.runs import RunFolder, write_metrics
+from distilrl.runs import RunFolder, described, write_metrics
+from distilrl.networks import Network
+from distilrl.objective import check_terms
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile
-from distilrl.train import Trained, silent, train
+from distilrl.train import Trained, train
 
 
 @dataclass(frozen=True)
@@ -51,32 +44,80 @@ class Job:
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, accept_episodes="[2, inf)")
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"train": self.train.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
-        """Reads `to_json`'s data.
+        """Reads `to_json`'s data, or a config.json, which says beside the job what its folder is of.
 
         Raises:
             SpecError: a key is unknown or missing, or a value has another type or means nothing.
         """
-        job: Job = from_plain(cls, data, "config.json")
+        job: Job = from_plain(cls, {k: v for k, v in data.items() if k not in ("kind", "given")}, "config.json")
         return job
 
 
-def make_config(name: str, env_id: str, *, teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (), **changes: Any) -> TrainConfig:
-    """A recipe's configuration for an environment, with some of its fields changed; ``teacher`` is only noted down.
+@contextmanager
+def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
+    """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
+
+    A teacher that is refused before anything else is written leaves nothing behind, so that the job can be begun again with what the
+    refusal advises.
 
     Raises:
-        SpecError: unknown recipe or a value that means nothing.
+        FileError: a new job, and the folder holds something already; or none to continue.
+        ResumeError: the folder holds another job.
     """
-    config = recipe(name, pixels=describe_env(env_id).pixels)
+    there = folder.path.exists()
+    if resume:
+        folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
+    else:
+        folder.begin(job.to_json(), kind=kind, given=given)
+    try:
+        yield
+    except TeacherError:
+        if not resume:
+            folder.abandon()
+            if not there and not any(folder.path.iterdir()):
+                folder.path.rmdir()
+        raise
+
+
+def make_config(
+    name: str | Callable[..., TrainConfig],
+    env: str | EnvRef | Callable[..., Any],
+    *,
+    teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (),
+    **changes: Any,
+) -> TrainConfig:
+    """A recipe's configuration for an environment, with some of its settings changed; ``teacher`` is only noted down.
+
+    Args:
+        name: of a recipe, or a function of yours from `EnvInfo` to a configuration.
+        env: a Gymnasium id, an `EnvRef`, or a function that makes the environment.
+        teacher: file or files of the teacher.
+        changes: settings by their own names, as `TrainConfig.but` takes them.
+
+    Raises:
+        SpecError: unknown recipe or setting, or a value that means nothing.
+
+    Example::
+
+        config = make_config("distil", "HalfCheetah-v5", teacher="tqc.zip", network="mlp:32,32")
+    """
+    ref = env_ref(env)
+    info = describe_env(ref)
+    config = recipe(name, info) if isinstance(name, str) else name(info)
     if isinstance(teacher, str | Path):
         teacher = TeacherFile(str(teacher))
     files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
-    return replace(config, env_id=env_id, teacher=files, **(settings(name, env_id) | changes))
+    known = settings(name, ref.id) if isinstance(name, str) else {}
+    return config.but(**({"tasks": (TaskFile(ref, files),)} | known | changes))
 
 
 def distill(
@@ -87,7 +128,7 @@ def distill(
     resume: bool = False,
     against: Teacher | None = None,
     wandb: bool = False,
-    tell: Tell | None = None,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
     """Distils a teacher into a student and proves what became of the score; or several teachers into one student of several tasks.
 
@@ -95,10 +136,10 @@ def distill(
         teacher: a teacher, or the file or folder that it is read from; one per task; None: what the job names.
         job: what to do.
         out: run folder.
-        resume: continue the run in ``out``.
+        resume: continue the run in ``out``, which must be of the same job.
         against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
-        tell: called as the work goes on.
+        watch: told of what happens.
 
     Returns:
         The contents of ``out/results.json``. With several tasks, ``out`` holds a run folder for each.
@@ -107,30 +148,37 @@ def distill(
         DistilError: anything that the user can mend.
     """
     config = job.train
-    tell = tell or silent
-    tasks = config.tasks
     teachers = _teachers(teacher, config)
-    infos = [describe_env(env_id) for env_id, _ in tasks]
-    for one, info in zip(teachers, infos, strict=True):
-        one.check_fits(info)
-        NetworkSpec.parse(config.student, info.obs_shape, info.n_actions)
-    started = time.perf_counter()
+    for one, task in zip(teachers, config.tasks, strict=True):
+        check_terms(config.terms, one.head)
+        NetworkSpec.of(config.student.network, describe_env(task.env).obs, one.head.student.width)
     folder = RunFolder(out)
-    homes = [folder.of_task(env_id) if len(tasks) > 1 else folder for env_id, _ in tasks]
-    if not resume:
-        folder.begin(job.to_json())
-    judges = [against] if against is not None else teachers
-    accepted = [take_acceptance(*what, job, tell) for what in zip(judges, infos, homes, strict=True)]
-    trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, tell=tell)
+    with claimed(folder, job, resume=resume):
+        return run_job(teachers, job, folder, [against] if against is not None else teachers, wandb=wandb, watch=watch)
+
+
+def run_job(
+    teachers: Sequence[Teacher], job: Job, folder: RunFolder, judges: Sequence[Teacher], *, wandb: bool = False, watch: Watch = silent
+) -> dict[str, Any]:
+    """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per task."""
+    config, tasks = job.train, job.train.tasks
+    infos = [describe_env(task.env) for task in tasks]
+    started = time.perf_counter()
+    homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
+    known = [_acceptance(*what, job, watch) for what in zip(judges, infos, homes, strict=True)]
+    for home, about in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
+        write_json(home.teacher, about)
+    accepted = [dict(about["acceptance"]) for about in known]
+    trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch)
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
-        save_network(home.student, trained.networks[number], kind="q", env=info.id, recipe=config.recipe)
+        save_student(home, trained, number, info, config)
         one.network.cpu()
-        results, episodes = results_of(one, trained, number, job, info, accepted[number], tell)
+        results, episodes = results_of(one, trained, number, job, info, accepted[number], watch)
         results["wall_s"] = time.perf_counter() - started
         write_json(home.episodes, episodes)
         if len(tasks) > 1:
-            write_json(home.config, replace(job, train=config.seen_from(number)).to_json())
+            write_json(home.config, described(replace(job, train=config.seen_from(number)).to_json(), "task"))
             write_metrics(home.metrics, trained.history_of(number))
         write_json(home.results, results)
         runs.append(results)
@@ -141,19 +189,25 @@ def distill(
     return together
 
 
+def save_student(folder: RunFolder, trained: Trained, number: int, info: EnvInfo, config: TrainConfig, **more: Any) -> None:
+    """Writes the student of a task into its run folder, with all that playing and exporting it needs."""
+    about = {"env": info.id, "environment": info.ref.to_json(), "recipe": config.recipe}
+    save_network(folder.student, trained.networks[number], trained.heads[number], **about, **more)
+
+
 def _teachers(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: TrainConfig) -> list[Teacher]:
-    """The teachers themselves, one per task, from wherever they are named."""
-    if isinstance(teacher, Teacher):
-        return [teacher]
-    if isinstance(teacher, list | tuple):
-        if len(teacher) != len(config.tasks):
-            raise SpecError(f"There are {len(config.tasks)} tasks but {len(teacher)} teachers: give one for each.")
-        return list(teacher)
+    """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
+    refs = [task.env for task in config.tasks]
+    if isinstance(teacher, str | Path):
+        return [load_teachers([TeacherFile(str(teacher))], config.env, config.combine)]
     if teacher is not None:
-        return [load_teachers([TeacherFile(str(teacher))], config.env_id, config.combine)]
-    if not all(files for _, files in config.tasks):
+        given = [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        if len(given) != len(refs):
+            raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")
+        return [one.fitted(describe_env(ref)) for one, ref in zip(given, refs, strict=True)]
+    if not refs or not all(task.teacher for task in config.tasks):
         raise SpecError("There is no teacher: name its file.")
-    return [load_teachers(files, env_id, config.combine) for env_id, files in config.tasks]
+    return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]
 
 
 def load_one(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:
@@ -179,52 +233,63 @@ def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
         "env_steps": trained.env_steps,
         "updates": trained.updates,
         "train_s": trained.train_s,
-        "student": {"params": trained.params, "score": stats.mean([run["student"]["score"] for run in runs])},
+        "student": {"params": trained.params, "score": stats.mean_score([run["student"]["score"] for run in runs])},
         "teachers": {"params": sum(run["teacher"]["params"] or 0 for run in runs)},
         "verdict": {"result": result},
         "tasks": runs,
     }
 
 
-def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, tell: Tell) -> dict[str, Any]:
+def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> dict[str, Any]:
     """The acceptance check, made once per run and kept in teacher.json."""
+    about = _acceptance(teacher, info, folder, job, watch)
+    write_json(folder.teacher, about)
+    return dict(about["acceptance"])
+
+
+def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> dict[str, Any]:
+    """What teacher.json shall say, or says already."""
     if folder.teacher.is_file():
         known = read_json(folder.teacher)
         if known.get("sha256") != teacher.digest:
             raise ResumeError(f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file.")
-        return dict(known["acceptance"])
-    tell("phase", {"name": "teacher"})
-    how = Play(info.id, epsilon=job.train.eval_epsilon, threads=job.train.threads)
-    acceptance = accept(teacher, how, episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, tick=ticker(tell))
+        return dict(known)
+    watch(Phase("teacher"))
+    acceptance = accept(teacher, _how(info, job.train), episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, watch=watch)
     description = {
         "path": teacher.path,
         "sha256": teacher.digest,
         "format": teacher.format,
         "kind": teacher.kind,
+        "head": teacher.head.to_json(),
         "network": teacher.name,
         "meta": teacher.meta,
         "params": teacher.params,
         "acceptance": acceptance,
     }
-    write_json(folder.teacher, description)
-    tell("accepted", description)
-    return acceptance
+    watch(Accepted(description))
+    return description
+
+
+def _how(info: EnvInfo, config: TrainConfig) -> Play:
+    """How teacher and student are played."""
+    return Play(info.ref, epsilon=config.eval_epsilon, threads=config.compute.threads, workers=config.data.workers)
 
 
 def results_of(
-    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
+    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], watch: Watch
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
     config, student = job.train, trained.networks[number]
     named = {"spec": student.spec.to_json(), "name": student.spec.describe(), **size(student)}
-    results, episodes = compared(teacher, student, named, job, info, acceptance, tell)
+    results, episodes = compared(teacher, Policy(student, trained.heads[number]), named, job, info, acceptance, watch)
     about = {
         "seed": config.seed,
         "recipe": config.recipe,
         "env_steps": trained.env_steps,
         "updates": trained.updates,
         "train_s": trained.train_s,
-        "device": config.device,
+        "device": config.compute.device,
         "stopped": trained.stopped,
         "temperature": trained.temperatures[number],
         "labelled_states": trained.labelled_states,
@@ -233,49 +298,60 @@ def results_of(
 
 
 def compared(
-    teacher: Teacher, student: Values, named: dict[str, Any], job: Job, info: EnvInfo, acceptance: dict[str, Any], tell: Tell
+    teacher: Teacher, student: Policy, named: dict[str, Any], job: Job, info: EnvInfo, acceptance: dict[str, Any], watch: Watch
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What results.json holds of teacher, student and verdict, and all of episodes.json; ``named`` says what the student is."""
-    tell("phase", {"name": "verdict"})
+    watch(Phase("verdict"))
     config, random = job.train, acceptance["random_return_mean"]
-    how = Play(info.id, epsilon=config.eval_epsilon, threads=config.threads)
-    parts = compare(teacher, student, how, job.comparison, random, noise=config.obs_noise, tick=ticker(tell))
+    parts = compare(
+        teacher, student, _how(info, config), job.comparison, random, info, noise=config.student.noise, watch=watch
+    )
     results = {
         "env": info.id,
+        "environment": info.ref.to_json(),
+        "action": student.head.to_json(),
         "protocol": info.protocol | {"epsilon": config.eval_epsilon},
         "wall_s": 0.0,
         "teacher": {
             "format": teacher.format,
             **teacher.size(),
             **parts["teacher"],
-            "latency_us": latency_us(teacher.action_values, info.obs_shape, info.obs_dtype),
+            "latency_us": latency_us(teacher.policy, info),
         },
         "random": {"return_mean": random},
-        "student": named | parts["student"] | {"latency_us": latency_us(student, info.obs_shape, info.obs_dtype)},
+        "student": named | parts["student"] | {"latency_us": latency_us(student, info)},
         **{name: parts[name] for name in ("agreement", "verdict", "disturbed")},
     }
     return results, {name: parts[name] for name in ("returns", "disagreements")}
 
 
 def train_teacher(
-    config: TrainConfig, out: str | Path, *, resume: bool = False, episodes: int = 100, wandb: bool = False, tell: Tell | None = None
+    config: TrainConfig, out: str | Path, *, resume: bool = False, episodes: int = 100, wandb: bool = False, watch: Watch = silent
 ) -> dict[str, Any]:
     """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and ``teacher.json`` its card.
 
     Returns:
         The contents of ``out/results.json``.
+
+    Example::
+
+        train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
     """
-    tell = tell or silent
+    check_number("episodes", episodes, "[1, inf)")
     folder = RunFolder(out)
-    if not resume:
-        folder.begin(Job(config).to_json())
-    trained = train(config, None, folder=folder, wandb=wandb, tell=tell)
-    tell("phase", {"name": "verdict"})
-    result = evaluate_policy(trained.network, config.env_id, episodes=episodes, threads=config.threads, tell=tell)
+    with claimed(folder, Job(config), kind="teacher", resume=resume):
+        return _train_teacher(config, folder, episodes, wandb, watch)
+
+
+def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, watch: Watch) -> dict[str, Any]:
+    trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
+    watch(Phase("verdict"))
+    info = describe_env(config.env)
+    result = evaluate_policy(trained.policy, config.env, episodes=episodes, threads=config.compute.threads, watch=watch)
     card = {"return_mean": result["return_mean"], "return_ci95": result["return_ci95"], "episodes": result["episodes"]}
-    save_network(folder.student, trained.network, kind="q", env=config.env_id, recipe=config.recipe, result=card)
+    save_student(folder, trained, 0, info, config, result=card)
     results = {
-        "env": config.env_id,
+        "env": info.id,
         "seed": config.seed,
         "recipe": config.recipe,
         "env_steps": trained.env_steps,
@@ -285,7 +361,7 @@ def train_teacher(
         "student": {"name": trained.network.spec.describe(), **size(trained.network), **result},
     }
     about = {name: results[name] for name in ("env", "recipe", "env_steps", "updates", "train_s")}
-    about["protocol"] = describe_env(config.env_id).protocol
+    about["protocol"] = info.protocol
     about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
     command = f"distilrl train-teacher --config {folder.config} --out NEW_FOLDER"
     write_json(folder.teacher, about | {"network": trained.network.spec.describe(), **card, "command": command})
@@ -294,56 +370,69 @@ def train_teacher(
 
 
 def evaluate_policy(
-    policy: Any,
-    env_id: str,
+    policy: Teacher | Network | Policy,
+    env: str | EnvRef,
     *,
     episodes: int = 100,
     epsilon: float = 0.0,
     sticky: float | None = None,
     threads: int = 2,
-    tell: Tell | None = None,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Greedy full episodes of a `Teacher` or `Network` on the verdict's seeds.
+    """Greedy full episodes on the verdict's seeds.
+
+    Args:
+        policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the environment asks.
+        env: environment.
+        episodes: how many.
+        epsilon: probability of a random action.
+        sticky: ALE's probability of repeating an action.
+        threads: CPU threads.
+        watch: told of episodes as they end.
 
     Returns:
         ``return_mean``, ``return_iqm``, ``return_ci95``, ``episodes``, ``distinct_episodes`` and ``params``.
+
+    Example::
+
+        evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4")["return_mean"]
     """
-    if episodes < 1:
-        raise SpecError(f"--episodes must be at least 1, got {episodes}.")
+    check_number("episodes", episodes, "[1, inf)")
+    ref = env_ref(env)
     if isinstance(policy, Teacher):
-        policy.check_fits(describe_env(env_id))
-    values = policy.action_values if isinstance(policy, Teacher) else policy
-    how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
-    games = play(values, how, seeds_from(VERDICT_SEEDS, episodes), tick=ticker(tell) if tell else None)
-    params = policy.params if isinstance(policy, Teacher) else policy.spec.params
+        policy = policy.fitted(describe_env(ref)).policy
+    elif isinstance(policy, Network):
+        policy = Policy(policy, student_head(describe_env(ref).action))
+    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
+    games = play(policy, how, seeds_from(VERDICT_SEEDS, episodes), watch=watch)
+    params = sum(p.numel() for p in policy.network.parameters()) or None
     return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": params}
 
 
 def evaluate_against(
     policy: Teacher,
     other: Teacher,
-    env_id: str,
+    env: str | EnvRef,
     *,
     episodes: int = 100,
     margin: float = 0.05,
     epsilon: float = 0.0,
     sticky: float | None = None,
     threads: int = 2,
-    tell: Tell | None = None,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one look.
 
     Returns:
         ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either, and ``verdict``.
     """
-    info = describe_env(env_id)
-    for one in (policy, other):
-        one.check_fits(info)
-    tick = ticker(tell) if tell else None
-    how = Play(env_id, epsilon=epsilon, sticky=sticky, threads=threads)
-    random = stats.mean(play(other.action_values, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
+    ref = env_ref(env)
+    info = describe_env(ref)
+    mine, theirs = policy.fitted(info), other.fitted(info)
+    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
+    random = stats.mean(play(theirs.policy, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
     comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
-    parts = compare(other, policy.action_values, how, comparison, random, tick=tick)
+    parts = compare(theirs, mine.policy, how, comparison, random, info, watch=watch)
     return {
         "policy": parts["student"] | {"params": policy.params},
         "against": parts["teacher"] | {"params": other.params},

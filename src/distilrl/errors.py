@@ -9,7 +9,8 @@ The command line prints it and exits with code 2::
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
-    └── ResumeError       a run that cannot be continued to the same result
+    ├── ResumeError       a run that cannot be continued to the same result
+    └── NotFiniteError    a loss, a weight, an action value or a return that is NaN or infinite
 """
 
 
@@ -42,3 +43,7 @@ class ExtraError(DistilError):
 
 class ResumeError(DistilError):
     """The run cannot be continued to the same result."""
+
+
+class NotFiniteError(DistilError):
+    """A loss, a weight, an action value or a return is NaN or infinite: nothing can be concluded from it."""

@@ -1,31 +1,26 @@
-"""Evaluation: whole episodes to returns, student against teacher on the same seeds, agreement, latency, verdict."""
+"""Evaluation: whole episodes to returns, the acceptance check of a teacher, latency, size."""
 
-import base64
-import io
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import VecEnv, describe_env, make_vec_env
-from distilrl.errors import SpecError, TeacherError
-from distilrl.losses import agree, value_gap
+from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
+from distilrl.errors import NotFiniteError, SpecError, TeacherError
+from distilrl.events import Episodes as EpisodesEnded
+from distilrl.events import Watch, silent
 from distilrl.networks import Network, count_bytes
+from distilrl.plain import THREADS, check_number, check_numbers
+from distilrl.policies import Policy, rows_of
+from distilrl.spaces import ActionSpec, EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
-
-Values = Callable[[Tensor], Tensor]
-Tick = Callable[[int, int, float], None]
-"""Called with episodes done, episodes in all, and the mean return so far."""
-Tell = Callable[[str, dict[str, Any]], None]
-"""Called as work goes on with an event (``phase``, ``accepted``, ``replay``, ``step``, ``check``, ``episodes``) and its numbers."""
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and of
@@ -42,15 +37,21 @@ class Episodes:
     """(E,) environment steps."""
     fingerprints: NDArray[np.uint64]
     """(E,) equal where the start and all actions are equal: one and the same episode."""
+    truncated: NDArray[np.bool_]
+    """(E,) the episode was cut by a limit of time or steps."""
     states: NDArray[Any]
     """(K, *obs_shape) a sample of the states visited."""
+    own: Tensor | None = None
+    """(K, P) numbers of the policy in these states, where one with memory was played."""
+    shadow: Tensor | None = None
+    """(K, P) numbers of the policy that only watched, where one did."""
 
 
 @dataclass(frozen=True)
 class Play:
     """How episodes are played."""
 
-    env_id: str
+    env: EnvRef
     """Environment."""
     epsilon: float = 0.0
     """Probability of a random action; 1 is the random policy."""
@@ -58,6 +59,8 @@ class Play:
     """ALE's probability of repeating an action; the environment's own where None."""
     threads: int = 2
     """Emulator threads."""
+    workers: int = 0
+    """Processes that step environments other than ALE's; 0: this one."""
     max_steps: int | None = None
     """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for ever."""
     keep_states: int = 0
@@ -65,93 +68,222 @@ class Play:
     device: str = "cpu"
     """Where the policies compute."""
     noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each feature through which the policy sees a vector observation; () for none."""
+    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for none."""
+    at_once: int = field(default=100, compare=False)
+    """Environments that are held at once; more episodes are played one batch after the other."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)", max_steps="[1, inf)", keep_states="[0, inf)",
+            noise="[0, inf)", at_once="[1, inf)",
+        )  # fmt: skip
 
 
-def play(policy: Values, how: Play, seeds: Sequence[int], *, tick: Tick | None = None) -> Episodes:
+def play(
+    policy: Policy, how: Play, seeds: Sequence[int], *, watch: Watch = silent, shadow: Policy | None = None
+) -> Episodes:
     """Plays one whole episode per seed; none is favoured for being short.
 
     Where the environment is deterministic and so is the policy, seeds that start in the same state give the same episode
     to the last frame: it is played once and counted for each of them, under one fingerprint.
+
+    Args:
+        policy: who plays, greedily but for ``how.epsilon``.
+        how: in what, and how disturbed.
+        seeds: one per episode.
+        watch: told of episodes as they end.
+        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with memory, which
+            cannot be asked about states out of their order.
+
+    Raises:
+        NotFiniteError: the policy gave a number that is NaN or infinite.
+        EnvError: the environment is at fault.
+
+    Example::
+
+        games = play(teacher.policy, Play(EnvRef("CartPole-v1")), range(100))
+        games.returns.mean()
     """
     queue = np.asarray(seeds, np.int64)
-    envs = make_vec_env(how.env_id, len(queue), sticky=how.sticky, threads=how.threads)
+    parts: list[Episodes] = []
+    for first in range(0, len(queue), how.at_once):
+        chunk = queue[first : first + how.at_once]
+        done = sum(len(part.returns) for part in parts)
+        sums = sum(float(part.returns.sum()) for part in parts)
+        kept = replace(how, keep_states=-(-how.keep_states * len(chunk) // len(queue)))
+        parts.append(_play_distinct(policy, kept, chunk, _offset(watch, done, len(queue), sums), shadow))
+    return _joined(parts)
+
+
+def _offset(watch: Watch, before: int, total: int, sums: float) -> Watch:
+    """Counts the episodes of earlier batches too."""
+
+    def tell(event: Any) -> None:
+        done = before + event.done
+        watch(EpisodesEnded(done, total, (sums + event.mean * event.done) / done))
+
+    return tell if watch is not silent else silent
+
+
+def _joined(parts: list[Episodes]) -> Episodes:
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("returns", "lengths", "fingerprints", "truncated", "states")}
+    own, shadow = ([getattr(p, name) for p in parts] for name in ("own", "shadow"))
+    return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
+
+
+def _play_distinct(policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None) -> Episodes:
+    envs = make_vec_env(how.env, len(queue), sticky=how.sticky, threads=how.threads, workers=how.workers)
     if not envs.info.deterministic or how.epsilon > 0 or how.noise:
-        return _play(policy, how, queue, envs, tick)
+        return _Game(policy, how, queue, envs, watch, shadow).play()
     envs.reset(queue)
     _, first, inverse = np.unique(envs.start_keys(), return_index=True, return_inverse=True)
     if len(first) < len(queue):
         envs.close()
-        envs = make_vec_env(how.env_id, len(first), sticky=how.sticky, threads=how.threads)
-    once = _play(policy, how, queue[first], envs, tick)
-    return Episodes(once.returns[inverse], once.lengths[inverse], once.fingerprints[inverse], once.states)
+        envs = make_vec_env(how.env, len(first), sticky=how.sticky, threads=how.threads, workers=how.workers)
+    once = _Game(policy, how, queue[first], envs, watch, shadow).play()
+    arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
+    return replace(once, **arrays)
 
 
-def _play(policy: Values, how: Play, seeds: NDArray[np.int64], envs: VecEnv, tick: Tick | None) -> Episodes:
-    """One episode in each environment; those that have ended wait for the last."""
-    rng = np.random.default_rng([int(seeds[0]), 0])
-    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
-    obs = envs.reset(seeds)
-    fingerprints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
-    live = np.arange(len(seeds))
-    states: list[NDArray[Any]] = []
-    steps = 0
-    while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
-        actions = np.zeros(len(seeds), np.int64)
-        seen = obs[live] + rng.normal(0, how.noise, obs[live].shape).astype(np.float32) if how.noise else obs[live]
-        actions[live] = _actions(policy, seen, how.epsilon, envs.info.n_actions, rng, how.device)
-        if how.keep_states:  # a reservoir: every vector step has the same chance to be kept
-            steps += 1
-            slot = len(states) if len(states) < how.keep_states else int(rng.integers(steps))
-            if slot < how.keep_states:
-                states[slot : slot + 1] = [np.array(obs[rng.choice(live)])]
-        envs.send(actions)
-        step = envs.recv()
-        returns[live] += step.reward[live]
-        lengths[live] += 1
-        fingerprints[live] = fingerprints[live] * np.uint64(1099511628211) + actions[live].astype(np.uint64) + np.uint64(1)
-        obs = step.obs
-        ended = (step.terminated | step.truncated)[live]
-        live = live[~ended]
-        if tick is not None and ended.any():
-            tick(len(seeds) - len(live), len(seeds), float(np.delete(returns, live).mean()))
-    envs.close()
-    kept = np.stack(states) if states else np.zeros((0, *envs.info.obs_shape), envs.info.obs_dtype)
-    return Episodes(returns, lengths, fingerprints, kept)
+class _Game:
+    """One episode in each environment; only those that live are stepped, where the environments can do that."""
+
+    def __init__(
+        self, policy: Policy, how: Play, seeds: NDArray[np.int64], envs: VecEnv, watch: Watch, shadow: Policy | None
+    ) -> None:
+        self.policy, self.how, self.seeds, self.envs, self.watch, self.shadow = policy, how, seeds, envs, watch, shadow
+        self.rng = np.random.default_rng([int(seeds[0]), 0])
+        # states are sampled by draws of their own, so that keeping some changes no episode
+        self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
+        self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
+
+    def play(self) -> Episodes:
+        """Plays to the end, and closes the environments."""
+        try:
+            return self._play()
+        finally:
+            self.envs.close()
+
+    def _play(self) -> Episodes:
+        how, envs, count = self.how, self.envs, len(self.seeds)
+        action = envs.info.action
+        returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        obs = envs.reset(self.seeds)
+        prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
+        self.state = self.policy.start(count)
+        self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
+        live = np.arange(count)
+        actions = np.zeros((count, action.size), action.numpy)
+        while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
+            actions[live] = self._act(obs[live], action, int(lengths.max()))
+            self.kept.offer(obs, live, self._numbers)
+            alive = np.zeros(count, np.bool_)
+            alive[live] = True
+            envs.send(actions, alive)
+            step = envs.recv()
+            returns[live] += step.reward[live]
+            lengths[live] += 1
+            prints[live] = prints[live] * np.uint64(1099511628211) + _hashed(actions[live]) + np.uint64(1)
+            obs = step.obs
+            truncated[live] |= step.truncated[live]
+            ended = (step.terminated | step.truncated)[live]
+            if ended.any():
+                stay = torch.from_numpy(np.flatnonzero(~ended))
+                self.state, self.shadow_state = rows_of(self.state, stay), rows_of(self.shadow_state, stay)
+                live = live[~ended]
+                self.watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
+        truncated[live] = True
+        own, shadow = self.kept.numbers()
+        return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)
+
+    def _act(self, obs: NDArray[Any], action: ActionSpec, steps: int) -> NDArray[Any]:
+        """Actions (L, F) in the living environments."""
+        how = self.how
+        if how.epsilon >= 1.0:
+            self._numbers = (None, None)
+            return action.sample(len(obs), self.rng)
+        blur = self.rng.normal(0, how.noise, obs.shape).astype(np.float32) if how.noise else 0
+        seen = torch.from_numpy(obs + blur if how.noise else obs).to(how.device)
+        with torch.no_grad():
+            p, self.state = self.policy.forward(seen, self.state)
+            q = None
+            if self.shadow is not None and self.remembers:
+                q, self.shadow_state = self.shadow.forward(torch.from_numpy(obs).to(how.device), self.shadow_state)
+        if not bool(torch.isfinite(p).all()):
+            raise NotFiniteError(
+                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows from that, make it anew."
+            )
+        self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
+        actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
+        if how.epsilon > 0:
+            random = self.rng.random(len(obs)) < how.epsilon
+            actions[random] = action.sample(int(random.sum()), self.rng)
+        return actions
 
 
-def _actions(policy: Values, obs: NDArray[Any], epsilon: float, n_actions: int, rng: np.random.Generator, device: str) -> NDArray[np.int64]:
-    n_envs = len(obs)
-    if epsilon >= 1.0:
-        return rng.integers(0, n_actions, n_envs)
-    with torch.no_grad():
-        actions: NDArray[np.int64] = policy(torch.from_numpy(obs).to(device)).argmax(1).cpu().numpy()
-    if epsilon > 0:
-        random = rng.random(n_envs) < epsilon
-        actions[random] = rng.integers(0, n_actions, int(random.sum()))
-    return actions
+def _hashed(actions: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number (L,) that tells rows of actions (L, F) apart."""
+    if actions.shape[1] == 1 and actions.dtype == np.int64:
+        return actions[:, 0].astype(np.uint64)
+    words = np.ascontiguousarray(actions).view(np.uint32).astype(np.uint64)
+    weights = np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64)
+    mixed: NDArray[np.uint64] = (words * weights).sum(axis=1, dtype=np.uint64)
+    return mixed
 
 
-def load_teachers(files: Sequence[TeacherFile], env_id: str, combine: Combine = "mean") -> Teacher:
-    """The teacher of these files; several are an ensemble, whose temperatures are found on states of random play.
+class _Reservoir:
+    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter 1985)."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.size, self.rng = size, rng
+        self.states: list[NDArray[Any]] = []
+        self._rows: list[tuple[Tensor | None, Tensor | None]] = []
+        self._offered = 0
+
+    def offer(self, obs: NDArray[Any], which: NDArray[np.int64], numbers: tuple[Tensor | None, Tensor | None]) -> None:
+        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to them."""
+        if self.size == 0:
+            return
+        places = self._offered + np.arange(len(which))
+        slots = np.where(places < self.size, places, self.rng.integers(places + 1))
+        self._offered += len(which)
+        for row in np.flatnonzero(slots < self.size).tolist():
+            slot = int(slots[row])
+            self.states[slot : slot + 1] = [obs[which[row]].copy()]
+            self._rows[slot : slot + 1] = [tuple(part[row] if part is not None else None for part in numbers)]  # type: ignore[list-item]
+
+    def stack(self, info: EnvInfo) -> NDArray[Any]:
+        """The states (K, *obs_shape)."""
+        return np.stack(self.states) if self.states else np.zeros((0, *info.obs.shape), info.obs.numpy)
+
+    def numbers(self) -> tuple[Tensor | None, Tensor | None]:
+        """The numbers (K, P) of player and shadow, where they were kept."""
+        sides = zip(*self._rows, strict=True) if self._rows else ((), ())
+        own, shadow = ([row for row in side if row is not None] for side in sides)
+        return (torch.stack(own) if own else None), (torch.stack(shadow) if shadow else None)
+
+
+def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = "mean") -> Teacher:
+    """The teacher of these files for an environment; several are an ensemble, whose temperatures are found on states of random play.
 
     Raises:
         DistilError: a file cannot be read, or the teachers do not fit each other or the environment.
     """
-    teachers = [load_teacher(file) for file in files]
+    if not files:
+        raise SpecError("There is no teacher: name its file.")
+    info = describe_env(env)
+    teachers = [load_teacher(file).fitted(info) for file in files]
     if len(teachers) == 1:
         return teachers[0]
-    random = Play(env_id, epsilon=1.0, keep_states=512)
-    states = play(teachers[0].action_values, random, seeds_from(ACCEPT_SEEDS, 8)).states
-    info = describe_env(env_id)
-    for teacher in teachers:
-        teacher.check_fits(info)
-    return ensemble(teachers, torch.from_numpy(states), combine)
-
-
-def ticker(tell: Tell) -> Tick:
-    """Tells of episodes as they end."""
-    return lambda done, total, mean: tell("episodes", {"done": done, "total": total, "mean": mean})
+    states = play(teachers[0].policy, Play(env, epsilon=1.0, keep_states=512), seeds_from(ACCEPT_SEEDS, 8)).states
+    return ensemble(teachers, torch.from_numpy(states), combine).fitted(info)
 
 
 def seeds_from(first: int, count: int) -> list[int]:
@@ -159,38 +291,31 @@ def seeds_from(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, tick: Tick | None = None) -> dict[str, Any]:
-    """The acceptance check before distilling: finite action values, and a return better than random play.
+def accept(
+    teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent
+) -> dict[str, Any]:
+    """The acceptance check before distilling: finite numbers of the right shape, and a return better than random play.
 
     Returns:
         The teacher's return with its interval, the random policy's, and whether the teacher is better.
 
     Raises:
-        TeacherError: an action value is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
+        TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
     """
-    if episodes < 2:
-        raise SpecError(f"The acceptance check needs at least 2 episodes, got {episodes}.")
-
-    def checked(obs: Tensor) -> Tensor:
-        values = teacher.action_values(obs)
-        if tuple(values.shape) != (len(obs), teacher.n_actions):
-            raise TeacherError(
-                f"The teacher {teacher.path} answers {len(obs)} observations with shape {tuple(values.shape)}: it must be "
-                f"{(len(obs), teacher.n_actions)}."
-            )
-        if not torch.isfinite(values).all():
-            raise TeacherError(f"The teacher {teacher.path} gives action values that are not finite: it cannot be distilled.")
-        return values
-
+    check_number("accept_episodes", episodes, "[2, inf)")
+    _check_answers(teacher, describe_env(how.env))
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
-    own = play(checked, how, seeds, tick=tick)
-    random = play(checked, replace(how, epsilon=1.0, keep_states=0), seeds)
+    try:
+        own = play(teacher.policy, how, seeds, watch=watch)
+    except NotFiniteError as error:
+        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
+    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
     rng = np.random.default_rng(0)
     gain = stats.bootstrap_interval(own.returns - random.returns, rng, clusters=own.fingerprints)
     better = gain[0] > 0
     if not better and not weak_ok:
         raise TeacherError(
-            f"The teacher {teacher.path} is no better than random play in {how.env_id} ({own.returns.mean():.1f} against "
+            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} against "
             f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass --accept-weak-teacher."
         )
     return {
@@ -201,160 +326,29 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
     }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How a student is compared with its teacher."""
-
-    episodes: int = 100
-    """Paired greedy episodes at the first look."""
-    max_episodes: int = 300
-    """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
-    disturbed_episodes: int = 40
-    """Episodes of teacher and student with random actions and with sticky actions (Atari) or noisy observations (vectors); 0: none."""
-    margin: float = 0.05
-    """Largest acceptable loss, as a share of (teacher − random)."""
-    agreement_states: int = 2000
-    """States of either kind on which agreement is measured."""
-
-    def __post_init__(self) -> None:
-        if self.episodes < 2 or self.max_episodes < self.episodes:
-            raise SpecError("A comparison needs at least 2 episodes, and max_episodes no smaller than episodes.")
-        if not self.margin > 0:
-            raise SpecError(f"The margin must be above 0, got {self.margin}.")
-
-
-def compare(
-    teacher: Teacher,
-    student: Values,
-    how: Play,
-    comparison: Comparison,
-    random_return: float,
-    *,
-    noise: tuple[float, ...] = (),
-    tick: Tick | None = None,
-) -> dict[str, Any]:
-    """Student against teacher on the verdict's own seeds; ``noise`` is what the student alone sees through.
-
-    Returns:
-        The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
-        ``returns`` and ``disagreements`` of episodes.json.
-    """
-    looks = comparison.max_episodes // comparison.episodes
-    how = replace(how, keep_states=comparison.agreement_states)
-    ours: list[Episodes] = []
-    theirs: list[Episodes] = []
-    rng = np.random.default_rng(0)
-    for look in range(looks):
-        seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
-        theirs.append(play(teacher.action_values, how, seeds, tick=tick))
-        ours.append(play(student, replace(how, noise=noise), seeds, tick=tick))
-        teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
-        teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
-        margin = float(comparison.margin * abs(teacher_returns.mean() - random_return))
-        pairs = teacher_prints * np.uint64(31) + student_prints
-        verdict = stats.non_inferiority(student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks)
-        if verdict.result != "inconclusive":
-            break
-    student_summary = stats.summarise(student_returns, rng, student_prints)
-    return {
-        "teacher": stats.summarise(teacher_returns, rng, teacher_prints),
-        "student": {
-            **student_summary,
-            "score": stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return),
-        },
-        "agreement": _agreement(teacher.action_values, student, theirs[0].states, ours[0].states, how.device),
-        "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
-        "disturbed": _disturbed(teacher.action_values, student, how, comparison.disturbed_episodes, theirs[0].states, tick),
-        "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
-        "disagreements": _disagreements(teacher.action_values, student, ours[0].states, how.device),
-    }
-
-
-def _agreement(teacher: Values, student: Values, teacher_states: NDArray[Any], student_states: NDArray[Any], device: str) -> dict[str, Any]:
-    """Agreement on both kinds of states, plain and where the choice matters, and who picks what on the student's."""
-    result: dict[str, Any] = {}
-    for name, states in (("teacher_states", teacher_states), ("student_states", student_states)):
-        by_teacher, by_student = _both(teacher, student, states, device)
-        result[name] = float(agree(student=by_student, teacher=by_teacher).float().mean())
-        result[f"{name}_where_it_matters"] = _weighted(by_teacher, by_student)
-    actions = by_teacher.shape[1]
-    table = torch.zeros(actions, actions, dtype=torch.int64)
-    table.index_put_((by_teacher.argmax(1), by_student.argmax(1)), torch.ones(len(by_teacher), dtype=torch.int64), accumulate=True)
-    result["table"] = table.tolist()
-    return result
-
-
-def weighted_agreement(teacher: Values, student: Values, states: NDArray[Any], device: str) -> float:
-    """Agreement on some states (K, *obs_shape), each weighted by the teacher's value gap: mistakes count where they matter."""
-    return _weighted(*_both(teacher, student, states, device))
-
-
-def _both(teacher: Values, student: Values, states: NDArray[Any], device: str) -> tuple[Tensor, Tensor]:
-    """What teacher and student say of some states (K, *obs_shape), each (K, A), on the CPU."""
-    obs = torch.from_numpy(states).to(device)
+def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
+    """A teacher of somebody's own may answer with anything: its numbers must have the head's width."""
+    obs = torch.from_numpy(np.zeros((2, *info.obs.shape), info.obs.numpy))
     with torch.no_grad():
-        return teacher(obs).cpu(), student(obs).cpu()
+        p, _ = teacher.policy.forward(obs, teacher.policy.start(2))
+    if tuple(p.shape) != (2, teacher.head.width):
+        raise TeacherError(
+            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be {(2, teacher.head.width)}."
+        )
 
 
-def _weighted(by_teacher: Tensor, by_student: Tensor) -> float:
-    gap = value_gap(by_teacher)
-    return float((agree(student=by_student, teacher=by_teacher) * gap).sum() / gap.sum().clamp_min(1e-12))
-
-
-def _disagreements(teacher: Values, student: Values, states: NDArray[Any], device: str, most: int = 8) -> list[dict[str, Any]]:
-    """The states visited by the student in which the two differ and the teacher's values differ most."""
-    by_teacher, by_student = _both(teacher, student, states, device)
-    gap = value_gap(by_teacher)
-    differ = torch.nonzero(~agree(student=by_student, teacher=by_teacher)).flatten()
-    worst = differ[gap[differ].argsort(descending=True, stable=True)][:most]
-    return [
-        {
-            "teacher_action": int(by_teacher[i].argmax()),
-            "student_action": int(by_student[i].argmax()),
-            "gap": float(gap[i]),
-            "obs": states[i].tolist() if states[i].ndim == 1 else None,
-            "image": _png(states[i][-1]) if states[i].ndim == 3 else None,
-        }
-        for i in worst.tolist()
-    ]
-
-
-def _png(grey: NDArray[np.uint8]) -> str:
-    """A grey picture as a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(grey).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _disturbed(teacher: Values, student: Values, how: Play, episodes: int, states: NDArray[Any], tick: Tick | None) -> dict[str, Any]:
-    """Returns under random actions; in ALE under sticky actions, and with vectors under noise of a tenth of each feature's spread."""
-    if episodes == 0:
-        return {}
-    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
-    if states.ndim == 4:
-        ways["sticky_0.25"] = {"sticky": 0.25}
-    else:
-        ways["noise_0.1"] = {"noise": tuple((0.1 * states.std(0)).tolist())}
-    result = {}
-    rng = np.random.default_rng(0)
-    for name, change in ways.items():
-        way = replace(how, **change, keep_states=0)
-        seeds = seeds_from(DISTURBED_SEEDS, episodes)
-        both = {side: play(policy, way, seeds, tick=tick) for side, policy in (("teacher", teacher), ("student", student))}
-        result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in both.items()}
-    return result
-
-
-def latency_us(policy: Values, obs_shape: tuple[int, ...], dtype: type[np.generic], calls: int = 300) -> float:
+def latency_us(policy: Policy, info: EnvInfo, calls: int = 300) -> float:
     """Median time of one greedy decision on a single observation, microseconds, on one CPU thread."""
-    obs = torch.from_numpy(np.zeros((1, *obs_shape), dtype))
+    obs = torch.from_numpy(np.zeros((1, *info.obs.shape), info.obs.numpy))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
+    state = policy.start(1)
     with torch.inference_mode():
         for call in range(calls + 20):
             start = time.perf_counter()
-            policy(obs).argmax(1)
+            p, state = policy.forward(obs, state)
+            policy.head.greedy(p)
             if call >= 20:
                 times.append(time.perf_counter() - start)
     torch.set_num_threads(threads)

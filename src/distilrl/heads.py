@@ -1,15 +1,17 @@
-"""Heads: what the P numbers of a policy say, as stateless functions of them; the one place that knows kinds of policies apart.
+"""Heads: what the P numbers of a policy say, as stateless functions of them; the one place that knows kinds of
+policies apart.
 
-A policy is a module that gives a flat tensor (B, P). `Categorical` reads it as one block of action values or logits for each choice,
-`Gaussian` as mean and log standard deviation of a real action, `Point` as the action itself; the last two before it is squashed by tanh or
-clipped to the space. A new kind of policy is a new head here, and nothing else changes.
+A policy is a module that gives a flat tensor (B, P). `Categorical` reads it as one block of action values or logits
+for each choice, `Gaussian` as mean and log standard deviation of a real action, `Point` as the action itself; the last
+two before it is squashed by tanh or clipped to the space. A new kind of policy is a new head here, and nothing else
+changes.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,8 @@ Loss = Callable[..., Tensor]
 """``loss(student=, teacher=)`` of the numbers of either, (B, P) each, to one number per example (B,)."""
 
 NEAR = 0.1
-"""Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread that is assumed of a
-teacher that has none."""
-TD = ("td", "double_td")
+"""Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread
+that is assumed of a teacher that has none."""
 CHOICE_LOSSES: dict[str, Loss] = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,
@@ -53,6 +54,10 @@ class Head(Protocol):
     @property
     def action(self) -> ActionSpec:
         """The actions that it chooses among."""
+
+    @property
+    def real(self) -> bool:
+        """Whether actions are real numbers, not choices."""
 
     @property
     def width(self) -> int:
@@ -93,6 +98,9 @@ class Head(Protocol):
     def view(self, p: Tensor) -> Tensor:
         """(B, ·) what a discriminator sees of a policy: log-probabilities, or the action in half-ranges."""
 
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """What two policies do in the same states, as plain data for results.json: ``tables`` of choices, or ``dimensions`` with errors."""
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `head_from_json` reads back."""
 
@@ -105,6 +113,10 @@ class Categorical:
     """The choices."""
     kind: Literal["q", "logits"] = "q"
     """``q``: values of actions; ``logits``: of a policy."""
+
+    @property
+    def real(self) -> bool:
+        return False
 
     @property
     def width(self) -> int:
@@ -131,7 +143,7 @@ class Categorical:
 
     def split(self, p: Tensor) -> tuple[Tensor, ...]:
         """The block (B, n) of each choice."""
-        return (p,) if self.action.size == 1 else p.split(self.action.nvec, dim=1)
+        return (p,) if self.action.size == 1 else torch.split(p, list(self.action.nvec), dim=1)
 
     def greedy(self, p: Tensor) -> Tensor:
         return torch.stack([block.argmax(1) for block in self.split(p)], dim=1)
@@ -158,7 +170,7 @@ class Categorical:
     def entropy_share(self, p: Tensor, temperature: float) -> float:
         logs = [torch.log_softmax(block.double() / temperature, dim=1) for block in self.split(p)]
         entropy = sum(float(-(log_p.exp() * log_p).sum(1).mean()) for log_p in logs)
-        return entropy / sum(math.log(n) for n in self.action.nvec if n > 1)
+        return entropy / max(sum(math.log(n) for n in self.action.nvec), 1e-12)  # a single choice has none
 
     def stakes(self, p: Tensor) -> Tensor:
         return torch.stack([losses.value_gap(block) for block in self.split(p)]).sum(0)
@@ -172,6 +184,13 @@ class Categorical:
     def view(self, p: Tensor) -> Tensor:
         return torch.cat([torch.log_softmax(block, dim=1) for block in self.split(p)], dim=1)
 
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """A table for each choice: how often the teacher picks the row and the student the column."""
+        tables = []
+        for theirs, ours, n in zip(teacher.unbind(1), student.unbind(1), self.action.nvec, strict=True):
+            tables.append(torch.bincount(theirs * n + ours, minlength=n * n).view(n, n).tolist())
+        return {"tables": tables}
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "action": asdict(self.action)}
 
@@ -180,7 +199,8 @@ class Categorical:
 class Point:
     """A real action of A numbers, before it is squashed by tanh and scaled, or clipped, to its bounds; P = A.
 
-    Losses with ``clip`` see the mean before it is clipped, so that a student is told how far beyond the bound its teacher points.
+    Losses with ``clip`` see the mean before it is clipped, so that a student is told how far beyond the bound its
+    teacher points.
     """
 
     action: Bounds
@@ -190,7 +210,13 @@ class Point:
 
     def __post_init__(self) -> None:
         if self.squash == "tanh" and not self.action.bounded:
-            raise SpecError("An action squashed by tanh needs a low and a high bound in each dimension: name the environment's.")
+            raise SpecError(
+                "An action squashed by tanh needs a low and a high bound in each dimension: name the environment's."
+            )
+
+    @property
+    def real(self) -> bool:
+        return True
 
     @property
     def width(self) -> int:
@@ -238,8 +264,8 @@ class Point:
         """(B, A) what the losses compare by default: half-ranges after tanh, or before clipping."""
         return torch.tanh(self.units(p)) if self.squash == "tanh" else self.units(p)
 
-    def spread(self, p: Tensor) -> Tensor | float:
-        """(B, A) the policy's own standard deviation in the units of `compared`; a tenth of the half-range where it has none."""
+    def spread(self, p: Tensor) -> Tensor | float:  # noqa: ARG002
+        """(B, A) the policy's own standard deviation in the units of `compared`; `NEAR` where it has none."""
         return NEAR
 
     def compared(self, p: Tensor) -> Tensor:
@@ -280,6 +306,24 @@ class Point:
     def view(self, p: Tensor) -> Tensor:
         return self.seen(p)
 
+    def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
+        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which either is at a bound."""
+        off = (student - teacher) / self._half
+        low, high = self._ends
+        bound = ((teacher <= low + 1e-6) | (teacher >= high - 1e-6)).float().mean(0)
+        rows = zip(
+            off.square().mean(0).sqrt().tolist(),
+            off.mean(0).tolist(),
+            bound.tolist(),
+            self.action.half.tolist(),
+            strict=True,
+        )
+        return {
+            "dimensions": [
+                {"rms": rms, "bias": bias, "at_bound": at, "half_range": half} for rms, bias, at, half in rows
+            ]
+        }
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "mean", "squash": self.squash, "action": asdict(self.action)}
 
@@ -301,18 +345,22 @@ class Point:
         return losses.value_regression(student=self.units(student), teacher=self.units(teacher))
 
     def _clipped_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        ours, theirs = ((self.greedy(p) - self._middle.to(p.device)) / self._half.to(p.device) for p in (student, teacher))
+        ours, theirs = (
+            (self.greedy(p) - self._middle.to(p.device)) / self._half.to(p.device) for p in (student, teacher)
+        )
         return losses.value_regression(student=ours, teacher=theirs)
 
     def _silent_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        return losses.silent_regression(student=self.units(student), teacher=self.units(teacher))
+        return losses.silent_regression(student=self.seen(student), teacher=self.seen(teacher))
 
 
 @dataclass(frozen=True)
 class Gaussian(Point):
-    """Mean and log standard deviation of a real action before it is squashed or clipped; P = 2 A. Its student is a `Point`.
+    """Mean and log standard deviation of a real action before it is squashed or clipped; P = 2 A. Its student is a
+    `Point`.
 
-    The KL of two Gaussians squashed by one tanh is that before the squash, so dimensions in which the teacher is sure weigh more.
+    The KL of two Gaussians squashed by one tanh is that before the squash, so dimensions in which the teacher is sure
+    weigh more.
     """
 
     @property
@@ -346,12 +394,12 @@ def head_for(action: ActionSpec, kind: Kind, squash: Squash = "clip") -> Head:
     """
     if isinstance(action, Choices):
         if kind not in ("q", "logits"):
-            raise SpecError(f"A policy whose numbers are '{kind}' gives real actions, but these are {action.describe()}: use q or logits.")
-        return Categorical(action, cast("Literal['q', 'logits']", kind))
+            what = f"gives real actions, but these are {action.describe()}"
+            raise SpecError(f"A policy whose numbers are '{kind}' {what}: use q or logits.")
+        return Categorical(action, kind)
     if kind in ("q", "logits"):
-        raise SpecError(
-            f"A policy whose numbers are '{kind}' chooses among a few actions, but these are {action.describe()}: use mean or gaussian."
-        )
+        what = f"chooses among a few actions, but these are {action.describe()}"
+        raise SpecError(f"A policy whose numbers are '{kind}' {what}: use mean or gaussian.")
     return Gaussian(action, squash) if kind == "gaussian" else Point(action, squash)
 
 

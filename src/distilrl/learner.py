@@ -1,4 +1,4 @@
-"""The learner: students, their lagged and averaged copies, optimiser, and what stands beside them; one `update` per batch."""
+"""The learner: pupils (one per task, one body), their optimiser, and one `update` per batch."""
 
 import copy
 import math
@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distilrl import discriminator, losses
+from distilrl import discriminator
+from distilrl.config import OptimConfig, StudentConfig
+from distilrl.context import Context
 from distilrl.discriminator import Discriminator
-from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
-from distilrl.networks import Network, ReusedHead, Share, build_shared, reuse_head
-from distilrl.objective import TD_LOSSES, Beside, Outputs, Progress, Term, active, forward, judge, term_loss
+from distilrl.heads import Head
+from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
+from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
+from distilrl.policies import Policy
 from distilrl.replay import Batch
+from distilrl.schedules import Progress
 from distilrl.specs import NetworkSpec
+from distilrl.teachers import Teacher
 
 
 class Part(NamedTuple):
@@ -44,53 +49,125 @@ def move_average(averages: list[Tensor], parameters: list[Tensor], decay: float,
         torch._foreach_lerp_(averages, parameters, 1 - min(decay, updates / (updates + 10)))
 
 
-class Learner:
-    """Everything that gradient steps change. One student per task, with one body: a single task has one student."""
+class Pupil:
+    """The student of one task and all that belongs to it: its copies, its temperature, and the helpers that its terms ask for."""
 
     def __init__(
-        self,
-        specs: Sequence[NetworkSpec],
-        terms: tuple[Term, ...],
-        *,
-        learning_rate: float,
-        average: float,
-        device: torch.device,
-        generator: torch.Generator,
-        teachers: Sequence[nn.Module | None] = (None,),
-        reused_head: bool = False,
-        share: Share = "body",
+        self, student: Network, head: Head, teacher: Teacher | None, terms: tuple[Term, ...], generator: torch.Generator, device: torch.device
     ) -> None:
-        """Builds the networks.
+        """Makes the copies and the helpers.
 
         Args:
-            specs: the student's shape for each task.
+            student: network in training, on ``device``; its layers may be shared with other pupils.
+            head: what its numbers mean.
+            teacher: whose labels it learns from.
             terms: the objective.
-            learning_rate: of Adam, at its peak.
-            average: decay of the weight average per update; 0: the average is the student itself.
-            device: where the networks live.
-            generator: source of the initial weights.
-            teachers: networks on ``device``, one per task, whose features and heads are used where the terms ask for them.
-            reused_head: the students end in their teachers' heads.
-            share: what the students have in common.
+            generator: source of the helpers' weights.
+            device: where they live.
         """
-        self.terms, self.learning_rate, self.decay = terms, learning_rate, average
-        students = build_shared(specs, generator, share)
-        for student, teacher in zip(students, teachers, strict=True):
-            if reused_head and teacher is not None:
-                reuse_head(student, teacher, generator)
-        self.students: list[Network] = list(_together(students).to(device))  # type: ignore[arg-type]
-        self.averages: list[Network] = list(_copied(self.students))  # type: ignore[arg-type]
-        has_td = any(term.loss in TD_LOSSES for term in terms)
-        self.targets: list[Network] = list(_copied(self.students)) if has_td else []  # type: ignore[arg-type]
-        self.beside = [_beside(terms, *pair, generator=generator, device=device) for pair in zip(self.students, teachers, strict=True)]
-        own, averaged = _together(self.students), _together(self.averages)
-        projectors = [p for one in self.beside if one.maps is not None for p in one.maps.parameters()]
+        self.student, self.head = student, head
+        self.labels_head = teacher.head if teacher is not None else head
+        self.temperature = 1.0
+        self.average: Network = student
+        self.target: Network | None = None
+        self.maps: FeatureMaps | None = None
+        self.discriminator: Discriminator | None = None
+        featured = [term for term in terms if isinstance(term, FeatureTerm)]
+        obs = torch.zeros((1, *student.spec.obs_shape), device=device)
+        if featured and teacher is not None:
+            projected = [term.taps for term in featured if term.projects]
+            self.maps = FeatureMaps([t.taps for t in featured], projected, student, teacher.network, obs, generator).to(device)
+        if any(isinstance(term, JudgedTerm) for term in terms):
+            width = head.view(torch.zeros(1, head.width)).shape[1]
+            self.discriminator = Discriminator(student.spec, width, generator).to(device)
+
+    @property
+    def policy(self) -> Policy:
+        """The network in training as a policy."""
+        return Policy(self.student, self.head)
+
+    @property
+    def copies(self) -> list[Network]:
+        """Student, average and lagged copy."""
+        return [network for network in (self.student, self.average, self.target) if network is not None]
+
+    def modules(self) -> dict[str, nn.Module]:
+        """All that a checkpoint holds, by name."""
+        own = {"student": self.student, "average": self.average, "target": self.target, "maps": self.maps, "discriminator": self.discriminator}
+        return {name: module for name, module in own.items() if module is not None}
+
+    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+        """Sets the input standardisation of all copies."""
+        for network in self.copies:
+            network.standardise(mean, scale)
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sets the temperature that was found; a reused head then gives numbers of that scale."""
+        self.temperature = temperature
+        for network in self.copies:
+            if isinstance(network.layers[-1], ReusedHead):
+                network.scale_head(1 / temperature)
+
+    def adopt(self) -> None:
+        """Makes the copies equal to a student whose weights were set from outside."""
+        for network in self.copies[1:]:
+            network.load_state_dict(self.student.state_dict())
+
+
+def make_pupils(
+    specs: Sequence[NetworkSpec],
+    heads: Sequence[Head],
+    teachers: Sequence[Teacher | None],
+    terms: tuple[Term, ...],
+    config: StudentConfig,
+    generator: torch.Generator,
+    device: torch.device,
+) -> list[Pupil]:
+    """One pupil per task; their students share layers as ``config`` says.
+
+    Args:
+        specs: the student's shape for each task.
+        heads: what its numbers mean there.
+        teachers: whose labels they learn from, their networks on ``device``.
+        terms: the objective.
+        config: the network in training.
+        generator: source of the initial weights.
+        device: where the networks live.
+    """
+    students = build_shared(specs, generator, config.share)
+    for student, teacher in zip(students, teachers, strict=True):
+        if config.reused_head and teacher is not None:
+            reuse_head(student, teacher.network, generator)
+    moved = nn.ModuleList(students).to(device)
+    made = zip(moved, heads, teachers, strict=True)
+    return [Pupil(student, head, teacher, terms, generator, device) for student, head, teacher in made]  # type: ignore[arg-type]
+
+
+class Learner:
+    """Everything that gradient steps change. One pupil per task, their students with one body: a single task has one."""
+
+    def __init__(self, pupils: Sequence[Pupil], terms: tuple[Term, ...], optim: OptimConfig) -> None:
+        """Makes averages, lagged copies where a term asks for them, and the optimisers.
+
+        Args:
+            pupils: one per task.
+            terms: the objective.
+            optim: how it is learnt.
+        """
+        self.pupils, self.terms, self.optim = list(pupils), terms, optim
+        own = nn.ModuleList(pupil.student for pupil in pupils)
+        averaged = _frozen_copies(own)
+        lagged = _frozen_copies(own) if any(isinstance(term, TDTerm) for term in terms) else None
+        for number, pupil in enumerate(pupils):
+            pupil.average = averaged[number]  # type: ignore[assignment]
+            pupil.target = lagged[number] if lagged is not None else None  # type: ignore[assignment]
+        projectors = [p for pupil in pupils if pupil.maps is not None for p in pupil.maps.parameters()]
         self._parameters: list[Tensor] = list(own.parameters())
         self._averages: list[Tensor] = list(averaged.parameters())
-        self.optimiser = torch.optim.Adam([*own.parameters(), *projectors], lr=learning_rate, eps=1e-5, fused=True)
-        judges = [p for one in self.beside if one.discriminator is not None for p in one.discriminator.parameters()]
+        self.optimiser = torch.optim.Adam([*own.parameters(), *projectors], lr=optim.learning_rate, eps=1e-5, fused=True)
+        judges = [p for pupil in pupils if pupil.discriminator is not None for p in pupil.discriminator.parameters()]
         self.discriminators = torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
-        self.temperatures = [1.0] * len(specs)
+        self._columns = {id(term): name for term, name in zip(terms, columns(terms), strict=True)}
         self.updates = 0
         self.errors: Tensor | None = None
         """(B,) TD losses of the last update, from which priorities are made."""
@@ -100,125 +177,101 @@ class Learner:
         """Parameters of all students together; what they share counts once."""
         return sum(p.numel() for p in self._parameters)
 
-    def standardise(self, task: int, mean: Tensor, scale: Tensor) -> None:
-        """Sets the input standardisation of all copies."""
-        for network in self._copies(task):
-            network.standardise(mean, scale)
-
-    def set_temperature(self, task: int, temperature: float) -> None:
-        """Sets the temperature that was found; a reused head then gives values of that scale."""
-        self.temperatures[task] = temperature
-        for network in self._copies(task):
-            if isinstance(network.layers[-1], ReusedHead):
-                network.scale_head(1 / temperature)
-
-    def measure_features(self, task: int, obs: Tensor) -> None:
-        """Finds the scale of the teacher's features on some states."""
-        maps = self.beside[task].maps
-        if maps is not None:
-            maps.measure(obs)
-
-    def adopt_student(self, task: int = 0) -> None:
-        """Makes the copies equal to a student whose weights were set from outside."""
-        for network in self._copies(task)[1:]:
-            network.load_state_dict(self.students[task].state_dict())
-
     def continue_from(self, wide: "Learner") -> None:
         """Takes over from a learner of a wider student of the same layers: its strongest units, temperature and count of updates.
 
         The optimiser starts anew; its moments are of weights that are gone.
         """
-        source = copy.deepcopy(wide.averages[0])
+        (mine,), (before,) = self.pupils, wide.pupils
+        source = copy.deepcopy(before.average)
         source.fold()
-        self.standardise(0, wide.students[0].obs_mean, wide.students[0].obs_scale)
-        self.set_temperature(0, wide.temperatures[0])
-        start_from(self.students[0], source, "strongest")
-        self.adopt_student()
+        mine.standardise(before.student.obs_mean, before.student.obs_scale)
+        mine.set_temperature(before.temperature)
+        start_from(mine.student, source, "strongest")
+        mine.adopt()
         self.updates = wide.updates
-        maps, before = self.beside[0].maps, wide.beside[0].maps
-        if maps is not None and before is not None:
-            maps.scales.copy_(before.scales)
+        if mine.maps is not None and before.maps is not None:
+            mine.maps.scales.copy_(before.maps.scales)
 
-    def _copies(self, task: int) -> list[Network]:
-        return [networks[task] for networks in (self.students, self.averages, self.targets) if networks]
-
-    def update(self, parts: Sequence[Part], discount: float, max_grad_norm: float) -> dict[str, Tensor]:
+    def update(self, parts: Sequence[Part]) -> dict[str, Tensor]:
         """One gradient step; returns the mean loss of each active term."""
-        set_learning_rate(self.optimiser, self.learning_rate, self.updates, parts[0].progress.fraction)
+        optim = self.optim
+        set_learning_rate(self.optimiser, optim.learning_rate, self.updates, parts[0].progress.fraction)
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
-        judged: list[tuple[Part, Outputs]] = []
+        judged: list[Context] = []
         for part in parts:
             now = active(self.terms, part.progress)
-            outputs = self._forward(part, [term for term, _ in now], discount)
+            context = self._context(part, [term for term, _ in now])
             for term, weight in now:
-                each = term_loss(term, outputs, part.batch, self.temperatures[part.task], part.progress)
-                if term.loss in TD_LOSSES:
+                each = term(context)
+                if isinstance(term, TDTerm):
                     self.errors = each.detach()
                     each = each if part.batch.weight is None else each * part.batch.weight
                 mean = each.mean()
                 loss = loss + part.share * weight * mean
-                means.setdefault(term.loss, []).append(mean.detach())
-            judged += [(part, outputs)] if outputs.judged is not None else []
+                means.setdefault(self._columns[id(term)], []).append(mean.detach())
+            judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
         self.optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._parameters, max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters, optim.max_grad_norm)
             self.optimiser.step()
         if judged:
             self._train_discriminators(judged)
         self.updates += 1
-        self._move_average()
+        move_average(self._averages, self._parameters, optim.average, self.updates)
+        if self.updates % optim.target_every == 0:
+            self._refresh_targets()
         return {name: torch.stack(values).mean() for name, values in means.items()}
 
-    def _forward(self, part: Part, terms: list[Term], discount: float) -> Outputs:
-        task = part.task
-        target = self.targets[task] if self.targets else None
-        return forward(terms, part.batch, self.students[task], target, discount, self.temperatures[task], self.beside[task])
+    def diverged(self) -> bool:
+        """Whether a weight of a student or of its average is NaN or infinite; waits for the device, so it is for checks only."""
+        return not all(bool(torch.isfinite(tensor).all()) for tensor in (*self._parameters, *self._averages))
 
-    def _train_discriminators(self, judged: list[tuple[Part, Outputs]]) -> None:
-        """One step of telling the teacher's values from the student's."""
+    def _context(self, part: Part, terms: list[Term]) -> Context:
+        pupil = self.pupils[part.task]
+        return Context(
+            terms,
+            part.batch,
+            pupil.student,
+            pupil.labels_head,
+            target=pupil.target,
+            discount=self.optim.gamma**self.optim.n_step,
+            temperature=pupil.temperature,
+            progress=part.progress,
+            maps=pupil.maps,
+            discriminator=pupil.discriminator,
+        )
+
+    def _train_discriminators(self, judged: list[Context]) -> None:
+        """One step of telling the teacher's policy from the student's."""
         if self.discriminators is None:
             return
         self.discriminators.zero_grad(set_to_none=True)
-        total = self._parameters[0].new_zeros(())
-        for part, outputs in judged:
-            if outputs.teacher_values is None:
-                raise SpecError("The term 'discriminator' needs a teacher, but the data carries no teacher values.")
-            student, own = self.students[part.task], self.beside[part.task].discriminator
-            of_student = judge(own, student, part.batch.obs, outputs.values.detach())
-            of_teacher = judge(own, student, part.batch.obs, outputs.teacher_values / self.temperatures[part.task])
-            total = total + losses.discriminator_loss(of_student=of_student, of_teacher=of_teacher).mean()
+        total = torch.stack([context.discriminator_loss().mean() for context in judged]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.discriminators.step()
 
-    def _move_average(self) -> None:
-        """Moves the average towards the student."""
-        move_average(self._averages, self._parameters, self.decay, self.updates)
-
-    def refresh_target(self) -> None:
+    def _refresh_targets(self) -> None:
         """Makes the lagged copies equal to the students."""
-        for target, student in zip(self.targets, self.students, strict=False):
-            target.load_state_dict(student.state_dict())
+        for pupil in self.pupils:
+            if pupil.target is not None:
+                pupil.target.load_state_dict(pupil.student.state_dict())
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {}
-        for task in range(len(self.students)):
-            names = ("student", "average", "target")
-            modules |= {f"{name}.{task}": network for name, network in zip(names, self._copies(task), strict=False)}
-            beside = {"maps": self.beside[task].maps, "discriminator": self.beside[task].discriminator}
-            modules |= {f"{name}.{task}": module for name, module in beside.items() if module is not None}
-        return modules
+        named = [(f"{name}.{task}", module) for task, pupil in enumerate(self.pupils) for name, module in pupil.modules().items()]
+        return dict(named)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All tensors, and the numbers beside them."""
         tensors = {f"{name}.{k}": v.clone() for name, module in self._modules().items() for k, v in module.state_dict().items()}
-        for task, student in enumerate(self.students):
-            tensors |= {f"obs_mean.{task}": student.obs_mean, f"obs_scale.{task}": student.obs_scale}
+        for task, pupil in enumerate(self.pupils):
+            tensors |= {f"obs_mean.{task}": pupil.student.obs_mean, f"obs_scale.{task}": pupil.student.obs_scale}
         for name, optimiser in self._optimisers().items():
             for index, values in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{k}": v for k, v in values.items()}
-        return tensors, {"temperatures": self.temperatures, "updates": self.updates}
+        return tensors, {"temperatures": [pupil.temperature for pupil in self.pupils], "updates": self.updates}
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         both = {"optimiser": self.optimiser, "judges": self.discriminators}
@@ -228,8 +281,9 @@ class Learner:
         """Reads back what `state` gave."""
         for name, module in self._modules().items():
             module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
-        for task in range(len(self.students)):
-            self.standardise(task, tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"])
+        for task, pupil in enumerate(self.pupils):
+            pupil.standardise(tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"])
+            pupil.temperature = float(state["temperatures"][task])
         for name, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
             for full, tensor in tensors.items():
@@ -237,31 +291,9 @@ class Learner:
                     _, index, key = full.split(".")
                     values.setdefault(int(index), {})[key] = tensor
             optimiser.load_state_dict(optimiser.state_dict() | {"state": values})
-        self.temperatures, self.updates = [float(t) for t in state["temperatures"]], int(state["updates"])
+        self.updates = int(state["updates"])
 
 
-def _together(networks: Sequence[nn.Module]) -> nn.ModuleList:
-    """As one module, in which shared layers are one."""
-    return nn.ModuleList(networks)
-
-
-def _copied(networks: Sequence[nn.Module]) -> nn.ModuleList:
+def _frozen_copies(networks: nn.ModuleList) -> nn.ModuleList:
     """Copies without gradient that share among themselves what the networks share."""
-    return copy.deepcopy(_together(networks)).requires_grad_(False)
-
-
-def _beside(
-    terms: tuple[Term, ...], student: Network, teacher: nn.Module | None, *, generator: torch.Generator, device: torch.device
-) -> Beside:
-    """Feature taps and discriminator of one task, where the terms ask for them."""
-    wanted = [term for term in terms if term.needs_features]
-    maps = judge_ = None
-    spec = student.spec
-    if wanted and teacher is not None:
-        obs = torch.zeros((1, *spec.obs_shape), device=device)
-        projected = [term.taps for term in wanted if term.loss == "hint"]
-        maps = FeatureMaps([term.taps for term in wanted], projected, student, teacher, obs, generator).to(device)
-    if any(term.loss == "discriminator" for term in terms):
-        seen = 12 * 12 if len(spec.obs_shape) == 3 else spec.obs_shape[0]
-        judge_ = Discriminator(seen, spec.n_actions, generator).to(device)
-    return Beside(maps, judge_)
+    return copy.deepcopy(networks).requires_grad_(False)

@@ -22,7 +22,9 @@ def centre(values: Values) -> Values:
 
 
 def forward_kl(*, student: Values, teacher: Values) -> PerExample:
-    """KL(p || p_s) = Σ_a p (log p − log p_s), p = softmax(teacher), p_s = softmax(student) (Rusu et al. 2016, eq. 3)."""
+    """KL(p || p_s) = Σ_a p (log p − log p_s), p = softmax(teacher), p_s = softmax(student) (Rusu et al. 2016, eq.
+    3).
+    """
     log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
     return _weighted_sum(log_p.exp(), log_p - log_q)
 
@@ -62,8 +64,11 @@ def standardised_regression(*, student: Values, teacher: Values) -> PerExample:
 def dkd(*, student: Values, teacher: Values, alpha: float = 1.0, beta: float = 8.0) -> PerExample:
     """Decoupled distillation, α KL(target or not) + β KL(among the others) (Zhao et al. 2022, eq. 7).
 
-    The target class is the teacher's greedy action. With two actions there are no others to tell apart: the second part is 0.
+    The target class is the teacher's greedy action. With two actions there are no others to tell apart: the second
+    part is 0.
     """
+    if teacher.shape[1] == 1:  # nothing to choose
+        return _weighted_sum(torch.zeros_like(student), student)
     target = F.one_hot(teacher.argmax(dim=1), teacher.shape[1]).bool()
     log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
 
@@ -95,14 +100,18 @@ def batch_correlation(*, student: Values, teacher: Values) -> PerExample:
 
 
 def large_margin(*, student: Values, teacher: Values, margin: float = 0.8) -> PerExample:
-    """max_a [Q_s(s,a) + margin · (a ≠ a*)] − Q_s(s,a*), a* the teacher's greedy action (DQfD, Hester et al. 2018, eq. 2)."""
+    """max_a [Q_s(s,a) + margin · (a ≠ a*)] − Q_s(s,a*), a* the teacher's greedy action (DQfD, Hester et al. 2018, eq.
+    2).
+    """
     best = teacher.argmax(dim=1, keepdim=True)
     raised = student + margin * torch.ones_like(student).scatter(1, best, 0.0)
     return raised.amax(dim=1) - student.gather(1, best).squeeze(1)
 
 
 def expected_cross_entropy(*, student: Values, teacher: Values) -> PerExample:
-    """−Σ_a p_s log p: what the student's own choices cost by the teacher's lights (Czarnecki et al. 2019, expected entropy regularised)."""
+    """−Σ_a p_s log p: what the student's own choices cost by the teacher's lights (Czarnecki et al. 2019, expected
+    entropy regularised).
+    """
     return -_weighted_sum(F.softmax(student, dim=1), F.log_softmax(teacher, dim=1))
 
 
@@ -112,7 +121,8 @@ def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
 
 
 def gaussian_kl(*, student: Values, teacher: Values, student_std: Values, teacher_std: Values) -> PerExample:
-    """KL(N(m, s²) || N(m_s, s_s²)) = Σ_d [log(s_s/s) + (s² + (m − m_s)²) / (2 s_s²) − ½] of real actions (B, A), dimensions independent.
+    """KL(N(m, s²) || N(m_s, s_s²)) = Σ_d [log(s_s/s) + (s² + (m − m_s)²) / (2 s_s²) − ½] of real actions (B, A),
+    dimensions independent.
 
     With equal deviations it is Σ_d ((m − m_s)/s)² / 2: where the teacher is sure, a difference costs more.
     """
@@ -121,12 +131,16 @@ def gaussian_kl(*, student: Values, teacher: Values, student_std: Values, teache
 
 
 def worst_dimension_gap(*, student: Values, teacher: Values) -> PerExample:
-    """max_d (m_d − m_s,d)² of real actions (B, A) in units of the caller's choice: the case study's L_adv, the worst dimension."""
+    """max_d (m_d − m_s,d)² of real actions (B, A) in units of the caller's choice: the case study's L_adv, the worst
+    dimension.
+    """
     return (student - teacher).square().amax(dim=1)
 
 
 def silent_regression(*, student: Values, teacher: Values) -> PerExample:
-    """Mean squared difference of real actions (B, A) in half-ranges, 0 where both lie beyond the same bound: the environment sees no odds."""
+    """Mean squared difference of real actions (B, A) in half-ranges, 0 where both lie beyond the same bound: the
+    environment sees no odds.
+    """
     beyond = ((student >= 1) & (teacher >= 1)) | ((student <= -1) & (teacher <= -1))
     return (student - teacher).square().masked_fill(beyond, 0.0).mean(dim=1)
 
@@ -159,12 +173,16 @@ def td(*, values: Values, action: Int[Tensor, "B"], target: PerExample, huber: b
 
 
 def hint(*, student: Features, teacher: Features) -> PerExample:
-    """Mean squared difference of features of one shape, after a projector where they differ (FitNets, Romero et al. 2015, eq. 3)."""
+    """Mean squared difference of features of one shape, after a projector where they differ (FitNets, Romero et al.
+    2015, eq. 3).
+    """
     return (student - teacher).square().flatten(1).mean(dim=1)
 
 
 def attention_transfer(*, student: Features, teacher: OtherFeatures) -> PerExample:
-    """Squared distance of the normalised maps Σ_c A_c² (Zagoruyko & Komodakis 2017, eq. 2, p = 2); (B, C, H, W), the larger is pooled."""
+    """Squared distance of the normalised maps Σ_c A_c² (Zagoruyko & Komodakis 2017, eq. 2, p = 2); (B, C, H, W), the
+    larger is pooled.
+    """
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
     maps = [F.adaptive_avg_pool2d(x.square().sum(1, keepdim=True), size).flatten(1) for x in (student, teacher)]
     ours, theirs = (F.normalize(x, dim=1, eps=1e-12) for x in maps)
@@ -172,7 +190,8 @@ def attention_transfer(*, student: Features, teacher: OtherFeatures) -> PerExamp
 
 
 def relational_distance(*, student: Features, teacher: OtherFeatures) -> PerExample:
-    """Huber difference of distances to the batch's other examples, each side in units of its own mean (RKD-D, Park et al. 2019, eq. 6).
+    """Huber difference of distances to the batch's other examples, each side in units of its own mean (RKD-D, Park et
+    al. 2019, eq. 6).
 
     Relational losses are of examples among others: they depend on which these are, though not on how many.
     """
@@ -181,12 +200,17 @@ def relational_distance(*, student: Features, teacher: OtherFeatures) -> PerExam
 
 
 def relational_angle(*, student: Features, teacher: OtherFeatures, neighbours: int = 8) -> PerExample:
-    """Huber difference of cosines of the angles at each example between pairs of others (RKD-A, Park et al. 2019, eq. 8).
+    """Huber difference of cosines of the angles at each example between pairs of others (RKD-A, Park et al. 2019, eq.
+    8).
 
     Of all triplets, those with the next ``neighbours`` examples of the batch are taken: linear instead of cubic in B.
     """
     ours, theirs = (_cosines(x.flatten(1), min(neighbours, len(student) - 1)) for x in (student, teacher))
-    return F.smooth_l1_loss(ours, theirs, reduction="none").flatten(1).mean(dim=1) if ours.numel() else ours.new_zeros(len(student))
+    return (
+        F.smooth_l1_loss(ours, theirs, reduction="none").flatten(1).mean(dim=1)
+        if ours.numel()
+        else ours.new_zeros(len(student))
+    )
 
 
 def similarity(*, student: Features, teacher: OtherFeatures) -> PerExample:
@@ -196,12 +220,16 @@ def similarity(*, student: Features, teacher: OtherFeatures) -> PerExample:
 
 
 def discriminator_loss(*, of_student: PerExample, of_teacher: PerExample) -> PerExample:
-    """−log D(teacher) − log(1 − D(student)) of logits: what the discriminator lowers (Goodfellow et al. 2014, eq. 1)."""
+    """−log D(teacher) − log(1 − D(student)) of logits: what the discriminator lowers (Goodfellow et al. 2014, eq.
+    1).
+    """
     return F.softplus(-of_teacher) + F.softplus(of_student)
 
 
 def fooling(of_student: PerExample) -> PerExample:
-    """−log D(student) of logits: what a student lowers that wants to be taken for its teacher (Goodfellow et al. 2014, section 3)."""
+    """−log D(student) of logits: what a student lowers that wants to be taken for its teacher (Goodfellow et al. 2014,
+    section 3).
+    """
     return F.softplus(-of_student)
 
 
@@ -234,7 +262,11 @@ def _mean_one(distances: Float[Tensor, "B B"]) -> Float[Tensor, "B B"]:
 
 def _cosines(x: Float[Tensor, "B D"], neighbours: int) -> Tensor:
     """Cosines (B, K, K) between the directions from each example to the K next ones."""
-    others = torch.stack([x.roll(-k, 0) for k in range(1, neighbours + 1)], dim=1) if neighbours > 0 else x.new_zeros(len(x), 0, x.shape[1])
+    others = (
+        torch.stack([x.roll(-k, 0) for k in range(1, neighbours + 1)], dim=1)
+        if neighbours > 0
+        else x.new_zeros(len(x), 0, x.shape[1])
+    )
     directions = F.normalize(others - x.unsqueeze(1), dim=2, eps=1e-12)
     return directions @ directions.transpose(1, 2)
 

@@ -1,338 +1,363 @@
-"""The objective: a list of terms, each a loss with a weight that may change as training goes on.
+"""The objective: a tuple of terms, each a loss with a weight that may change as training goes on.
 
-`forward` makes each network pass that the active terms need exactly once; a term whose weight is 0 costs nothing and
-asks for nothing.
+A term is called on a `Context`, which holds a batch and makes the network passes that terms ask for, each once and
+none before it is asked for::
+
+    for term, weight in active(terms, progress):
+        loss = loss + weight * term(context).mean()
+
+A term whose weight is 0 costs nothing and asks for nothing.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilrl import losses
-from distilrl.discriminator import Discriminator
+from distilrl.context import Context
 from distilrl.errors import SpecError
-from distilrl.features import FeatureMaps, Taps
-from distilrl.replay import Batch
+from distilrl.heads import ALL_LOSSES, Head, Loss
+from distilrl.plain import check_choices, name_of
+from distilrl.schedules import CONSTANT, Progress, Schedule
 
-LossName = Literal[
-    "forward_kl", "reverse_kl", "jsd", "nll", "value_regression", "centred_regression", "standardised_regression", "dkd", "correlation",
-    "batch_correlation", "large_margin", "worst_action_gap", "adversarial_kl", "expected_cross_entropy", "hint", "attention_transfer",
-    "relational_distance", "relational_angle", "similarity", "discriminator", "td", "double_td",
-]  # fmt: skip
-TD_LOSSES = ("td", "double_td")
-TEACHER_LOSSES: dict[str, Callable[..., Tensor]] = {
-    "forward_kl": losses.forward_kl,
-    "reverse_kl": losses.reverse_kl,
-    "jsd": losses.jsd,
-    "nll": losses.nll,
-    "value_regression": losses.value_regression,
-    "centred_regression": losses.centred_regression,
-    "standardised_regression": losses.standardised_regression,
-    "dkd": losses.dkd,
-    "correlation": losses.correlation,
-    "batch_correlation": losses.batch_correlation,
-    "large_margin": losses.large_margin,
-    "worst_action_gap": losses.worst_action_gap,
-    "adversarial_kl": losses.forward_kl,
-    "expected_cross_entropy": losses.expected_cross_entropy,
-}
-FEATURE_LOSSES: dict[str, Callable[..., Tensor]] = {
-    "hint": losses.hint,
-    "attention_transfer": losses.attention_transfer,
-    "relational_distance": losses.relational_distance,
-    "relational_angle": losses.relational_angle,
-    "similarity": losses.similarity,
-}
+FeatureLoss = Literal["hint", "attention_transfer", "relational_distance", "relational_angle", "similarity"]
+TDLoss = Literal["td", "double_td"]
+FEATURE_LOSSES: dict[str, Loss] = {name: getattr(losses, name) for name in get_args(FeatureLoss)}
 ATTACK_STEPS = 3
 """Steps of projected gradient ascent that find an adversarial state."""
+ATTACK_START = 0.01
+"""Where the ascent starts, as a share of the box: the KL of a student that equals its teacher has no slope in the
+middle."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far training has come."""
+class _Term:
+    """What all terms have in common."""
 
-    fraction: float
-    """Share of the step budget used, 0 to 1."""
-    score: float = 0.0
-    """The student's best score so far (since the visited states last drifted): 0 random play, 1 the teacher. It does not fall, so what
-    follows it does not come back."""
-    agreement: float = 0.0
-    """Agreement on student-visited states at the last check, weighted by the teacher's value gap."""
-    entropy: float = 1.0
-    """Mean entropy of the teacher's policy at its temperature on the last states labelled, as a share of log A."""
-    drift: float = 0.0
-    """How far the states that the student now visits lie from those it was trained on: two-sample statistic, 0 to 1."""
+    loss: Any
+    weight: Schedule
+    needs_features: ClassVar[bool] = False
+    """Whether it reads the networks' features."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether it needs transitions and a lagged copy of the student."""
 
-
-def settle(before: float, measured: float, band: float) -> float:
-    """Hysteresis: the new measurement where it differs from the one in force by more than ``band``, so that noise flaps nothing."""
-    return measured if abs(measured - before) > band else before
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A number that goes from ``begin`` to ``end`` in a straight line as training, or the score, goes from ``start`` to ``share``.
-
-    ``Schedule(1.0)`` is constant; ``Schedule(1.0, 0.05, 0.5)`` is 1 at the start, 0.525 at a quarter, and 0.05 from half
-    of the budget on; ``Schedule(3.0, 0.0, by="score")`` is 3 · (1 − score), and 0 for good once the teacher's score was reached.
-    """
-
-    begin: float
-    """Value at the start."""
-    end: float | None = None
-    """Value from ``share`` on; ``begin`` where it is None."""
-    share: float = 1.0
-    """Share of the budget (or score) at which ``end`` is reached, in (0, 1]."""
-    start: float = 0.0
-    """Share until which the value stays at ``begin``, below ``share``."""
-    by: Literal["budget", "score", "agreement", "entropy", "drift"] = "budget"
-    """What it follows: the share of the budget used, or a measured number of `Progress`."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SpecError(f"A schedule's share must lie in (0, 1], got {self.share}.")
-        if not 0 <= self.start < self.share:
-            raise SpecError(f"A schedule's start must lie in [0, share), got {self.start}.")
-        if self.by not in ("budget", "score", "agreement", "entropy", "drift"):
-            raise SpecError(f"A schedule follows the 'budget', 'score', 'agreement', 'entropy' or 'drift', not '{self.by}'.")
-
-    def __call__(self, progress: Progress) -> float:
-        """The number at this point of training."""
-        if self.end is None:
-            return self.begin
-        at = progress.fraction if self.by == "budget" else float(getattr(progress, self.by))
-        done = min(max((at - self.start) / (self.share - self.start), 0.0), 1.0)
-        return self.begin + (self.end - self.begin) * done
-
-
-@dataclass(frozen=True)
-class Term:
-    """One loss of the objective."""
-
-    loss: LossName
-    """Function of `distilrl.losses`."""
-    weight: Schedule = Schedule(1.0)
-    """Multiplier, at least 0; at 0 neither the loss nor what it needs is computed."""
-    teacher_temperature: float | None = None
-    """Divides the teacher's values; None: the temperature found from the teacher's entropy."""
-    student_temperature: float | None = 1.0
-    """Divides the student's values; None: the same as the teacher's."""
-    importance: bool = False
-    """Multiply each example by the teacher's value gap over its temperature: mistakes cost where the choice matters."""
-    radius: float = 0.1
-    """Of ``adversarial_kl``: half the side of the box around a state in which the student is attacked, in standard deviations of each
-    input."""
-    sharpness: Schedule = Schedule(1.0)
-    """Divides the teacher's temperature: below 1 it is softer than was found, above 1 sharper; a curriculum goes from soft to sharp."""
-    taps: str = "last"
-    """Of feature losses: ``last``, ``middle``, ``all``, or ``student.path=teacher.path``."""
-    bonus: float = 0.0
-    """Of TD losses: this times log p(a'|s') of the teacher is added to what the student's best next action a' is worth."""
-
-    def __post_init__(self) -> None:
-        known = (*TEACHER_LOSSES, *FEATURE_LOSSES, "discriminator", *TD_LOSSES)
-        if self.loss not in known:
-            raise SpecError(f"Unknown loss '{self.loss}': use one of {', '.join(known)}.")
-        for temperature in (self.teacher_temperature, self.student_temperature):
-            if temperature is not None and not temperature > 0:
-                raise SpecError(f"The temperature of '{self.loss}' must be above 0, got {temperature}.")
-        if not self.radius > 0:
-            raise SpecError(f"The radius of '{self.loss}' must be above 0, got {self.radius}.")
+    @property
+    def name(self) -> str:
+        """Name of the loss."""
+        return str(self.loss)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether it asks the teacher for anything."""
-        return self.loss not in TD_LOSSES or self.bonus != 0
+        return True
+
+    def reads(self, head: Head) -> bool:  # noqa: ARG002 (most can read any)
+        """Whether the loss can compare numbers of this head."""
+        return True
+
+    def _check(self) -> None:
+        """Refuses a weight, temperature or choice that means nothing."""
+        check_choices(self)
+        if not isinstance(self.weight, Schedule):
+            raise SpecError(
+                f"The weight of '{self.name}' must be a Schedule, got {self.weight!r}: write Schedule({self.weight!r})."
+            )
+        if not self.weight.least >= 0:
+            raise SpecError(f"The weight of '{self.name}' must be at least 0, got {self.weight.least}.")
+        for which in ("teacher_temperature", "student_temperature"):
+            temperature = getattr(self, which, None)
+            if temperature is not None and not 0 < temperature < math.inf:
+                raise SpecError(f"The {which} of '{self.name}' must be above 0 and finite, got {temperature}.")
+
+
+@dataclass(frozen=True)
+class TeacherTerm(_Term):
+    """A loss between the student's numbers and the teacher's."""
+
+    loss: str | Loss
+    """One of `heads.ALL_LOSSES`, or a function of yours, ``f(*, student, teacher) -> (B,)``, of numbers (B, P) that
+    are divided by the temperatures."""
+    weight: Schedule = CONSTANT
+    """Multiplier, at least 0."""
+    teacher_temperature: float | None = None
+    """Divides the teacher's numbers; None: the temperature found from the teacher's entropy. Real actions have none."""
+    student_temperature: float | None = 1.0
+    """Divides the student's numbers; None: the same as the teacher's."""
+    sharpness: Schedule = CONSTANT
+    """Divides the teacher's temperature: below 1 it is softer than was found, above 1 sharper; a curriculum goes from
+    soft to sharp."""
+
+    def __post_init__(self) -> None:
+        if not callable(self.loss) and self.loss not in ALL_LOSSES and ":" not in self.loss:
+            raise SpecError(f"Unknown loss '{self.loss}': use one of {', '.join(LOSSES)}, or a function.")
+        self._check()
+        if not self.sharpness.least > 0:
+            raise SpecError(f"The sharpness of '{self.name}' must be above 0, got {self.sharpness.least}.")
 
     @property
-    def needs_features(self) -> bool:
-        """Whether it reads the networks' features."""
-        return self.loss in FEATURE_LOSSES
+    def name(self) -> str:
+        return name_of(self.loss) if callable(self.loss) else self.loss
+
+    def reads(self, head: Head) -> bool:
+        return callable(self.loss) or self.loss in head.losses
+
+    def __call__(self, context: Context) -> Tensor:
+        """Loss of each example, (B,)."""
+        head = context.head
+        student, teacher = _tempered(self, context, self.sharpness(context.progress))
+        if not callable(self.loss):
+            return _known(head, self.loss)(student=student(context.student), teacher=teacher(context.teacher))
+        loss = self.loss(student=student(context.student), teacher=teacher(context.teacher))
+        count = len(context.batch.obs)
+        if loss.shape != (count,):
+            raise SpecError(
+                f"The loss '{self.name}' must give ({count},), a number per example, not {tuple(loss.shape)}."
+            )
+        return loss
 
 
-class Outputs(NamedTuple):
-    """What the networks said of a batch; None where no active term asked."""
+@dataclass(frozen=True)
+class AdversarialTerm(_Term):
+    """The KL at the worst states near those visited (Goldblum et al. 2020), from the teacher's answer to the clean."""
 
-    values: Tensor
-    """(B, A) of the student, with gradient."""
-    teacher_values: Tensor | None
-    """(B, A) of the teacher."""
-    td_target: Tensor | None
-    """(B,) target of the plain TD term."""
-    double_td_target: Tensor | None
-    """(B,) target of the double TD term."""
-    adversarial_values: Tensor | None = None
-    """(B, A) of the student at adversarial states, with gradient."""
-    features: dict[Term, list[tuple[Tensor, Tensor]]] | None = None
-    """Pairs of features (B, ...), the student's with gradient and first, of each feature term."""
-    judged: Tensor | None = None
-    """(B,) the discriminator's logits of the student's values, with gradient."""
+    loss: Literal["adversarial_kl"] = "adversarial_kl"
+    """The loss."""
+    weight: Schedule = CONSTANT
+    """Multiplier, at least 0."""
+    radius: float = 0.1
+    """Half the side of the box around a state in which the student is attacked, in standard deviations of each
+    input."""
+    teacher_temperature: float | None = None
+    """Divides the teacher's numbers; None: the temperature found from the teacher's entropy. Real actions have none."""
+    student_temperature: float | None = 1.0
+    """Divides the student's numbers; None: the same as the teacher's."""
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not 0 < self.radius < math.inf:
+            raise SpecError(f"The radius of '{self.loss}' must be above 0 and finite, got {self.radius}.")
+
+    def reads(self, head: Head) -> bool:
+        return "forward_kl" in head.losses
+
+    def __call__(self, context: Context) -> Tensor:
+        """Loss of each example, (B,)."""
+        return self.divergence(context, context.network(adversarial_states(self, context)))
+
+    def divergence(self, context: Context, numbers: Tensor) -> Tensor:
+        """KL (B,) of a student's numbers (B, P) from the teacher's clean answer."""
+        student, teacher = _tempered(self, context)
+        return _known(context.head, "forward_kl")(student=student(numbers), teacher=teacher(context.teacher))
 
 
-class Beside(NamedTuple):
-    """What stands beside the networks of one task where the terms ask for it."""
+@dataclass(frozen=True)
+class FeatureTerm(_Term):
+    """A loss between features of the student and of the teacher."""
 
-    maps: FeatureMaps | None = None
-    """Feature taps and projectors."""
-    discriminator: Discriminator | None = None
-    """The discriminator."""
+    loss: FeatureLoss
+    """Function of `distilrl.losses`."""
+    weight: Schedule = CONSTANT
+    """Multiplier, at least 0."""
+    taps: str = "last"
+    """Which features: ``last``, ``middle``, ``all``, or ``student.path=teacher.path``."""
+    needs_features: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.taps not in ("last", "middle", "all") and "=" not in self.taps:
+            raise SpecError(
+                f"Unknown taps '{self.taps}' of '{self.loss}': write last, middle, all, or student.path=teacher.path."
+            )
+
+    @property
+    def projects(self) -> bool:
+        """Whether it compares element by element, and so needs the student's features in the teacher's shape."""
+        return self.loss == "hint"
+
+    def __call__(self, context: Context) -> Tensor:
+        """Loss of each example, (B,): the mean over the pairs of taps."""
+        each = [FEATURE_LOSSES[self.loss](student=ours, teacher=theirs) for ours, theirs in context.features(self)]
+        return torch.stack(each).mean(0)
 
 
-NOTHING_BESIDE = Beside()
+@dataclass(frozen=True)
+class JudgedTerm(_Term):
+    """A discriminator that the student must fool."""
+
+    loss: Literal["discriminator"] = "discriminator"
+    """The loss."""
+    weight: Schedule = CONSTANT
+    """Multiplier, at least 0."""
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def __call__(self, context: Context) -> Tensor:
+        """Loss of each example, (B,)."""
+        return losses.fooling(context.judged(context.head.view(context.student)))
+
+
+@dataclass(frozen=True)
+class TDTerm(_Term):
+    """A temporal-difference error of the student's action values; for a single choice."""
+
+    loss: TDLoss
+    """``td``: the lagged copy chooses the next action; ``double_td``: the student does (van Hasselt et al. 2016)."""
+    weight: Schedule = CONSTANT
+    """Multiplier, at least 0."""
+    bonus: float = 0.0
+    """This times log p(a'|s') of the teacher is added to what the best next action a' is worth."""
+    looks_ahead: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not math.isfinite(self.bonus):
+            raise SpecError(f"The bonus of '{self.loss}' must be a finite number, got {self.bonus}.")
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.bonus != 0
+
+    def reads(self, head: Head) -> bool:
+        return not head.real and head.action.size == 1
+
+    def __call__(self, context: Context) -> Tensor:
+        """Loss of each example, (B,)."""
+        return losses.td(values=context.student, action=context.batch.action[:, 0], target=self.target(context))
+
+    def target(self, context: Context) -> Tensor:
+        """What Q(s, a) should be, (B,), without gradient."""
+        batch = context.batch
+        choice = context.next_student if self.loss == "double_td" else context.lagged
+        worth = context.lagged
+        if self.bonus:
+            if batch.next_labels is None:
+                raise SpecError("A TD term with a 'bonus' needs a teacher that labels the next states.")
+            log_p = context.head.view(context.head.temper(batch.next_labels, context.temperature))
+            worth = worth + self.bonus * log_p
+        discount = context.discount * ~batch.terminated
+        return losses.td_target(reward=batch.reward, discount=discount, next_values=worth, next_choice=choice)
+
+
+Term = TeacherTerm | AdversarialTerm | FeatureTerm | JudgedTerm | TDTerm
+"""One loss of the objective."""
+_CLASSES: dict[str, type] = {
+    "adversarial_kl": AdversarialTerm,
+    "discriminator": JudgedTerm,
+    **dict.fromkeys(FEATURE_LOSSES, FeatureTerm),
+    **dict.fromkeys(get_args(TDLoss), TDTerm),
+}
+LOSSES = (*ALL_LOSSES, *_CLASSES)
+"""Names of all losses."""
+
+
+def term(loss: str | Loss, **settings: Any) -> Term:
+    """The term of a loss, of whichever class has it.
+
+    Args:
+        loss: one of `LOSSES`, or a function ``f(*, student, teacher) -> (B,)``.
+        settings: fields of the class; a number for a schedule is a constant one.
+
+    Raises:
+        SpecError: there is no such loss, or it has no such field.
+
+    Example::
+
+        terms = (term("forward_kl"), term("hint", weight=0.1, taps="all"))
+    """
+    kind = _CLASSES.get(loss, TeacherTerm) if isinstance(loss, str) else TeacherTerm
+    known = [f.name for f in fields(kind) if f.name != "loss"]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise SpecError(f"The loss '{loss}' has no setting '{unknown[0]}': it takes {', '.join(known)}.")
+    settings = {
+        name: Schedule(value) if name in ("weight", "sharpness") and isinstance(value, int | float) else value
+        for name, value in settings.items()
+    }
+    return cast("Term", kind(loss, **settings))
+
+
+def check_terms(terms: Sequence[Term], head: Head) -> None:
+    """Refuses terms that cannot read what the teacher's numbers say.
+
+    Args:
+        terms: the objective.
+        head: of the labels; of the student where there is no teacher.
+
+    Raises:
+        SpecError: names the losses that can.
+
+    Example::
+
+        check_terms(config.terms, teacher.head)
+    """
+    for one in terms:
+        if isinstance(one.loss, str) and ":" in one.loss:
+            raise SpecError(
+                f"A file names the function '{one.loss}', which is not imported: give the term from Python."
+            )
+        if not one.reads(head):
+            what = "real actions" if one.name in ALL_LOSSES and not head.real else "choices"
+            what = "action values of a single choice" if one.looks_ahead else what
+            here, known = head.action.describe(), ", ".join(head.losses)
+            raise SpecError(f"'{one.name}' compares {what}, but here there are {here}: use one of {known}.")
 
 
 def active(terms: Sequence[Term], progress: Progress) -> list[tuple[Term, float]]:
     """The terms whose weight is above 0 at this point, with their weights."""
-    return [(term, weight) for term in terms if (weight := term.weight(progress)) > 0]
+    return [(one, weight) for one in terms if (weight := one.weight(progress)) > 0]
 
 
-def forward(
-    terms: Sequence[Term],
-    batch: Batch,
-    student: nn.Module,
-    target: nn.Module | None,
-    discount: float,
-    temperature: float = 1.0,
-    beside: Beside = NOTHING_BESIDE,
-) -> Outputs:
-    """Makes each pass that the terms need once.
+def columns(terms: Sequence[Term]) -> tuple[str, ...]:
+    """A name for each term in tables: its loss, and a number where several have one."""
+    names = [one.name for one in terms]
+    return tuple(
+        name if name not in names[:i] else f"{name}.{names[:i].count(name) + 1}" for i, name in enumerate(names)
+    )
 
-    Args:
-        terms: the active terms.
-        batch: B transitions.
-        student: network in training.
-        target: its lagged copy; needed by TD terms.
-        discount: gamma^n.
-        temperature: stands in where a term leaves it to be found.
-        beside: taps and discriminator, where feature terms or the discriminator's are among the terms.
+
+def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
+    """States (B, *obs_shape) in a box around the batch's where the student departs most from the teacher's clean
+    answer.
+
+    Projected gradient ascent on the KL (Madry et al. 2018; Goldblum et al. 2020 for distillation), `ATTACK_STEPS`
+    steps of half the radius; the box's sides are ``radius`` standard deviations of each input, which the student's own
+    standardisation knows.
     """
-    with_td = [term for term in terms if term.loss in TD_LOSSES]
-    lagged = _lagged(batch, target) if with_td else None
-    targets = {term.loss: _td_target(term, batch, student, lagged, discount, temperature) for term in with_td if lagged is not None}
-    adversarial = [term for term in terms if term.loss == "adversarial_kl"]
-    attacked = student(adversarial_states(adversarial[0], batch, student, temperature)) if adversarial else None
-    of_features = [term for term in terms if term.needs_features]
-    features: dict[Term, list[tuple[Tensor, Tensor]]] | None = None
-    if of_features:
-        if beside.maps is None:
-            raise SpecError("A feature term needs a teacher whose layers can be tapped.")
-        theirs = beside.maps.teacher_features(batch.obs)
-        with Taps(student, beside.maps.student_paths) as seen:
-            values = student(batch.obs)
-        features = {t: list(beside.maps.compare(t.taps, seen, theirs, project=t.loss == "hint")) for t in of_features}
-    else:
-        values = student(batch.obs)
-    judged = None
-    if any(term.loss == "discriminator" for term in terms):
-        judged = judge(beside.discriminator, student, batch.obs, values)
-    return Outputs(values, batch.teacher_values, targets.get("td"), targets.get("double_td"), attacked, features, judged)
-
-
-def _lagged(batch: Batch, target: nn.Module | None) -> Tensor:
-    """The lagged network's values (B, A) of the next states."""
-    if target is None or batch.next_obs is None:
-        raise SpecError("A TD term needs a target network and transitions: set n_step to at least 1.")
-    with torch.no_grad():
-        values: Tensor = target(batch.next_obs)
-        return values
-
-
-def _td_target(term: Term, batch: Batch, student: nn.Module, lagged: Tensor, discount: float, temperature: float) -> Tensor:
-    """Target (B,) of a TD term, without gradient."""
-    with torch.no_grad():
-        choice = student(batch.next_obs) if term.loss == "double_td" else lagged
-        if term.bonus:
-            if batch.next_teacher_values is None:
-                raise SpecError("A TD term with a 'bonus' needs a teacher that labels the next states.")
-            log_p = torch.log_softmax(batch.next_teacher_values / (term.teacher_temperature or temperature), dim=1)
-            lagged = lagged + term.bonus * log_p
-        return losses.td_target(reward=batch.reward, discount=discount * ~batch.terminated, next_values=lagged, next_choice=choice)
-
-
-def judge(discriminator: Discriminator | None, student: nn.Module, obs: Tensor, values: Tensor) -> Tensor:
-    """The discriminator's logits (B,) of action values (B, A), seen beside the standardised observation."""
-    if discriminator is None:
-        raise SpecError("The term 'discriminator' needs its discriminator.")
-    mean, scale = cast("Tensor", student.obs_mean), cast("Tensor", student.obs_scale)
-    x = obs.float()
-    if x.ndim == 4:  # of pixels, a coarse picture of the newest frame
-        x = nn.functional.adaptive_avg_pool2d(x[:, -1:], 12).flatten(1)
-    judged: Tensor = discriminator((x - mean) * scale, torch.log_softmax(values, dim=1))
-    return judged
-
-
-def adversarial_states(term: Term, batch: Batch, student: nn.Module, temperature: float) -> Tensor:
-    """States (B, *obs_shape) in a box around the batch's where the student departs most from the teacher's clean answer.
-
-    Projected gradient ascent on the KL (Madry et al. 2018; Goldblum et al. 2020 for distillation), `ATTACK_STEPS` steps of half the
-    radius; the box's sides are ``radius`` standard deviations of each input, which the student's own standardisation knows.
-    """
-    if batch.teacher_values is None:
-        raise SpecError("The term 'adversarial_kl' needs a teacher, but the data carries no teacher values.")
-    of_teacher = term.teacher_temperature or temperature
-    of_student = term.student_temperature or of_teacher
-    clean = batch.obs.float()
-    scale = cast("Tensor", student.obs_scale)
-    reach = torch.where(scale > 0, term.radius / scale, torch.zeros_like(scale))  # a feature that the student cannot see is not attacked
+    clean = context.batch.obs.float()
+    scale = cast("Tensor", context.network.obs_scale)
+    if clean.ndim == 2:  # beside a vector, the last number is that of all pixels
+        scale = torch.cat([scale[:-1], scale[-1:].expand(clean.shape[1] - len(scale) + 1)])
+    reach = torch.where(
+        scale > 0, term.radius / scale, torch.zeros_like(scale)
+    )  # what the student cannot see is not attacked
     offset = torch.zeros_like(clean)
     for step in range(ATTACK_STEPS):
-        start = clean + offset if step else clean + 0.01 * reach
+        start = clean + offset if step else clean + ATTACK_START * reach
         state = start.detach().requires_grad_(True)
-        loss = losses.forward_kl(student=student(state) / of_student, teacher=batch.teacher_values / of_teacher).sum()
-        (slope,) = torch.autograd.grad(loss, state)
+        (slope,) = torch.autograd.grad(term.divergence(context, context.network(state)).sum(), state)
         offset = (offset + 0.5 * reach * slope.sign()).clamp(-reach, reach)
     return clean + offset
 
 
-def term_loss(term: Term, outputs: Outputs, batch: Batch, temperature: float, progress: Progress = Progress(0.0)) -> Tensor:
-    """The term's loss per example, (B,); ``temperature`` stands in where the term leaves it to be found."""
-    if term.loss in TD_LOSSES:
-        target = outputs.td_target if term.loss == "td" else outputs.double_td_target
-        if target is None:
-            raise SpecError("A TD term was evaluated without its target.")
-        return losses.td(values=outputs.values, action=batch.action, target=target)
-    if term.needs_features:
-        if outputs.features is None:
-            raise SpecError("A feature term was evaluated without its features.")
-        each = [FEATURE_LOSSES[term.loss](student=ours, teacher=theirs) for ours, theirs in outputs.features[term]]
-        return torch.stack(each).mean(0)
-    if term.loss == "discriminator":
-        if outputs.judged is None:
-            raise SpecError("The term 'discriminator' was evaluated without its judgement.")
-        return losses.fooling(outputs.judged)
-    if outputs.teacher_values is None:
-        raise SpecError(f"The term '{term.loss}' needs a teacher, but the data carries no teacher values.")
-    sharpness = term.sharpness(progress)
-    of_teacher = (term.teacher_temperature or temperature) / sharpness
+def _tempered(
+    term: TeacherTerm | AdversarialTerm, context: Context, sharpness: float = 1.0
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Functions that divide the student's and the teacher's numbers by the term's temperatures."""
+    of_teacher = (term.teacher_temperature or context.temperature) / sharpness
     of_student = of_teacher if term.student_temperature is None else term.student_temperature
-    values = outputs.adversarial_values if term.loss == "adversarial_kl" else outputs.values
-    if values is None:
-        raise SpecError("An adversarial term was evaluated without its states.")
-    loss = TEACHER_LOSSES[term.loss](student=values / of_student, teacher=outputs.teacher_values / of_teacher)
-    return loss * batch.gap / of_teacher if term.importance else loss
+    return lambda p: context.head.temper(p, of_student), lambda p: context.head.temper(p, of_teacher)
 
 
-def find_temperature(teacher_values: Tensor, share: float) -> float:
-    """Temperature at which the mean entropy of softmax(values / τ) is ``share`` of log A (bisection in log τ).
-
-    Values that never differ have full entropy at any temperature; 1.0 is returned then.
-    """
-    values = losses.centre(teacher_values.double())
-    spread = float(values.std())
-    if not spread > 0:
-        return 1.0
-    low, high = math.log(spread) - 14.0, math.log(spread) + 14.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if entropy_share(values, math.exp(middle)) < share else (low, middle)
-    return math.exp((low + high) / 2)
+def _known(head: Head, name: str) -> Loss:
+    if name not in head.losses:
+        raise SpecError(f"The loss '{name}' cannot read {head.action.describe()}: use one of {', '.join(head.losses)}.")
+    return head.losses[name]
 
 
-def entropy_share(teacher_values: Tensor, temperature: float) -> float:
-    """Mean entropy of softmax(values / τ), as a share of log A."""
-    log_p = torch.log_softmax(teacher_values.double() / temperature, dim=1)
-    return float(-(log_p.exp() * log_p).sum(1).mean()) / math.log(teacher_values.shape[1])
+def teacher_needed(terms: Sequence[Term], progress: Progress) -> bool:
+    """Whether a term asks the teacher for anything now or later."""
+    return any(one.needs_teacher and not one.weight.over(progress) for one in terms)

@@ -12,15 +12,15 @@ import torch
 from distilrl import stats
 from distilrl.checkpoints import save_network, write_json
 from distilrl.collect import Collected, Collector
-from distilrl.distill import Job, load_one, results_of, take_acceptance
+from distilrl.distill import Job, claimed, load_one, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env, make_vec_env
-from distilrl.errors import FileError, SpecError
+from distilrl.errors import SpecError
 from distilrl.evaluate import SELECT_SEEDS, Play, Tell, latency_us, play, seeds_from, size
 from distilrl.networks import Network
 from distilrl.objective import find_temperature
 from distilrl.population import Population
 from distilrl.replay import Replay, ReplaySpec
-from distilrl.runs import RunFolder, write_metrics
+from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher
 from distilrl.train import Trained, silent
@@ -89,15 +89,12 @@ def plan(
 
     Raises:
         SpecError: no size fits the budget, or fewer than one seed.
-        FileError: the folder holds a plan already.
+        FileError: the folder holds a plan, or something else of distilrl's, already.
     """
     tell = tell or silent
-    started = time.perf_counter()
-    one, config, folder = load_one(teacher, job.train), job.train, Path(out)
+    one, config = load_one(teacher, job.train), job.train
     info = describe_env(config.env_id)
     one.check_fits(info)
-    if (folder / "plan.json").exists():
-        raise FileError(f"{folder} already holds a plan: choose another --out.")
     if seeds < 1:
         raise SpecError(f"A plan needs at least one seed for each size, got {seeds}.")
     limit = budget or Budget()
@@ -105,7 +102,22 @@ def plan(
     specs = sorted((spec for spec in specs if limit.allows(Network(spec), info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
-    winner_folder = RunFolder(folder / "winner")
+    with claimed(RunFolder(out), job, kind="plan", sizes=list(sizes), seeds=seeds, budget=asdict(limit), refine=refine):
+        return _plan(one, job, info, Path(out), specs, seeds, limit, refine, tell)
+
+
+def _plan(
+    one: Teacher,
+    job: Job,
+    info: EnvInfo,
+    folder: Path,
+    specs: list[NetworkSpec],
+    seeds: int,
+    limit: Budget,
+    refine: bool,
+    tell: Tell,
+) -> dict[str, Any]:
+    started, config, winner_folder = time.perf_counter(), job.train, RunFolder(folder / "winner")
     acceptance = take_acceptance(one, info, winner_folder, job, tell)
     search = _Search(one, job, info, acceptance, tell)
     rows = search.round(specs, seeds)
@@ -156,7 +168,7 @@ def _keep_winner(
 ) -> None:
     """Writes the winner's run folder."""
     config = replace(job.train, student=row["student"], seed=job.train.seed + row["best_seed"])
-    write_json(folder.config, replace(job, train=config).to_json())
+    write_json(folder.config, described(replace(job, train=config).to_json(), "winner"))
     save_network(folder.student, row["network"], kind="q", env=config.env_id, recipe=config.recipe)
     write_metrics(folder.metrics, search.history(row))
     write_json(folder.episodes, episodes)
@@ -178,7 +190,7 @@ class _Search:
         self.envs = make_vec_env(config.env_id, config.n_envs, threads=config.threads)
         behaviour = replace(config.behaviour, name="mixed")
         rng = np.random.default_rng([config.seed, 1])
-        self.collector = Collector(self.envs, self.replay, behaviour, rng, self._act, teacher.action_values)
+        self.collector = Collector(self.envs, self.replay, behaviour, rng, self._act, teacher.action_values, teacher.path)
         self.steps: Iterator[Collected] = self.collector.steps(config.seed * 10_000 + np.arange(config.n_envs))
         self.population: Population | None = None
         self.temperature = 1.0
@@ -230,7 +242,9 @@ class _Search:
             self.env_steps += config.n_envs
             fraction = (self.env_steps - begin) / config.env_steps
             self.collector.progress = replace(self.collector.progress, fraction=fraction)
-            for index in torch.split(self.replay.draw(config.updates * config.batch_size, self.generator), config.batch_size):
+            count = config.updates * config.batch_size
+            drawn = torch.split(self.replay.draw(count, self.generator), config.batch_size) if self.replay.ready else ()
+            for index in drawn:
                 batch = self.replay.batch(index)
                 if batch.teacher_values is not None:
                     population.update(batch.obs, batch.teacher_values / self.temperature, fraction)
@@ -244,6 +258,7 @@ class _Search:
             network = population.network(k)
             games = play(network, how, seeds_from(SELECT_SEEDS + config.seed * 1000, config.check_episodes))
             score = stats.score(stats.mean(games.returns), self.acceptance["return_mean"], self.acceptance["random_return_mean"])
+            score = 0.0 if score is None else score  # a teacher no better than random, taken all the same: no size reaches it
             if k not in best or score >= best[k][0]:
                 best[k] = (score, network)
             spec, seed = owners[k]

@@ -12,7 +12,7 @@ from distilrl.learner import move_average, set_learning_rate
 from distilrl.networks import Network, build
 from distilrl.specs import NetworkSpec
 
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu, "silu": F.silu}
 
 
 class StackedMLP(nn.Module):
@@ -35,8 +35,11 @@ class StackedMLP(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Standardised observations (B, D) to action values (K, B, A)."""
+        return self.each(obs.expand(len(self.specs), -1, -1))
+
+    def each(self, x: Tensor) -> Tensor:
+        """Standardised observations (K, B, D), those of each network, to numbers (K, B, P)."""
         activation = FUNCTIONS[self.specs[0].activation]
-        x = obs.expand(len(self.specs), -1, -1)
         for level, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight.transpose(1, 2))
             x = activation(x) if level < len(self.weights) - 1 else x

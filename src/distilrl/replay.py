@@ -1,16 +1,27 @@
 """Bounded replay of labelled states and transitions, on any device, with every random draw from a generator passed in.
 
-Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Pixel environments store
-each frame once; the stack of 4 is rebuilt on sampling, with zeros before the first frame of an episode, as ALE makes it.
+Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Images that stack frames of time store
+each frame once; the stack is rebuilt on sampling, with zeros before the first frame of an episode, as ALE makes it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from distilrl.errors import SpecError
+from distilrl.spaces import ActionSpec, ObsSpec
+
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
+MOST_BYTES = 4 << 30
+"""A replay holds no more bytes of observations than this, whatever its capacity."""
+FURTHEST = 10.0
+"""Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
+MOST_BLOWN_UP = 100.0
+"""A feature is scaled up at most so many times as much as the one of median deviation."""
 
 
 class Batch(NamedTuple):
@@ -19,7 +30,7 @@ class Batch(NamedTuple):
     obs: Tensor
     """(B, *obs_shape)."""
     action: Tensor
-    """(B,) int64."""
+    """(B, F) int64 or (B, A) float32."""
     reward: Tensor
     """(B,) n-step return, discounted within its n steps."""
     next_obs: Tensor | None
@@ -28,12 +39,12 @@ class Batch(NamedTuple):
     """(B,) bool: the episode terminated within the n steps."""
     truncated: Tensor
     """(B,) bool: the episode was cut at the first of the n steps."""
-    teacher_values: Tensor | None
-    """(B, A) the teacher's action values of obs; None where no teacher labels the data."""
-    gap: Tensor
-    """(B,) the teacher's value gap, how much the choice of action matters; 1 where no teacher labels the data."""
-    next_teacher_values: Tensor | None = None
-    """(B, A) the teacher's action values of next_obs; None where it is, or nobody labels the data."""
+    labels: Tensor | None
+    """(B, P) the teacher's numbers for obs; None where no teacher labels the data."""
+    stakes: Tensor
+    """(B,) how much a small mistake costs there (`Teacher.stakes`); 1 where no teacher labels the data."""
+    next_labels: Tensor | None = None
+    """(B, P) the teacher's numbers for next_obs; None where it is, or nobody labels the data."""
     weight: Tensor | None = None
     """(B,) importance weights of TD terms, at most 1; None where transitions were not drawn by priority."""
 
@@ -46,20 +57,23 @@ class ReplaySpec:
     """States it holds at most; rounded down to whole rows."""
     n_envs: int
     """Environments N."""
-    obs_shape: tuple[int, ...]
-    """Shape of one observation."""
-    n_actions: int
-    """Actions A."""
-    pixels: bool
-    """Observations are frame stacks: store single frames."""
-    labelled: bool
-    """Teacher values are stored."""
+    obs: ObsSpec
+    """What is observed."""
+    action: ActionSpec
+    """What is done."""
+    labels: int = 0
+    """Numbers P of a teacher's label; 0: nobody labels."""
     n_step: int = 0
     """Steps that a transition looks ahead; 0: states only."""
-    gap_exponent: float = 0.0
+    stakes_exponent: float = 0.0
     """Exponent e of `Replay.draw`; 0: uniform."""
     by_error: bool = False
     """Draw by what `set_priorities` was told last; new rows by the largest of it."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a teacher's labels are stored."""
+        return self.labels > 0
 
 
 class Replay:
@@ -67,20 +81,23 @@ class Replay:
 
     def __init__(self, spec: ReplaySpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
-        self.stack = spec.obs_shape[0] if spec.pixels else 1
-        self.rows = max(spec.capacity // spec.n_envs, self.stack + spec.n_step + 1)
-        shape = spec.obs_shape[1:] if spec.pixels else spec.obs_shape
-        dtype = torch.uint8 if spec.pixels else torch.float32
+        self.stack = spec.obs.frames
+        shape = (spec.obs.shape[0] // self.stack, *spec.obs.shape[1:]) if spec.obs.pixels else spec.obs.shape
+        dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
+        held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
+        self.rows = max(held // spec.n_envs, self.stack + spec.n_step + 1)
         grid = (self.rows, spec.n_envs)
         self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)
-        self._action = torch.zeros(grid, dtype=torch.int64, device=device)
+        kind = torch.from_numpy(np.zeros(0, spec.action.numpy)).dtype
+        self._action = torch.zeros((*grid, spec.action.size), dtype=kind, device=device)
         self._reward = torch.zeros(grid, device=device)
         self._flags = torch.zeros(grid, dtype=torch.uint8, device=device)
         self._age = torch.zeros(grid, dtype=torch.int64, device=device)
-        self._teacher = torch.zeros((*grid, spec.n_actions if spec.labelled else 0), device=device)
-        self._importance = torch.zeros(grid, device=device)
+        self._labels = torch.zeros((*grid, spec.labels), device=device)
+        self._stakes = torch.zeros(grid, device=device)
         self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
         self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
+        self._drawable = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self._newest = 1.0
@@ -93,26 +110,47 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        tensors = (self._obs, self._action, self._reward, self._flags, self._age, self._teacher, self._importance)
+        tensors = (self._obs, self._action, self._reward, self._flags, self._age, self._labels, self._stakes)
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    def add(self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, teacher: Tensor | None) -> None:
-        """Adds one row: N observations, what was done there, and what came of it; ``teacher`` (N, A) labels the observations.
+    def add(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        labels: Tensor | None = None,
+        stakes: Tensor | None = None,
+        *,
+        needed: bool = True,
+    ) -> None:
+        """Adds one row: N observations, what was done there, and what came of it.
 
         A row without labels in a labelled replay holds its place in time but is never drawn.
+
+        Args:
+            obs: (N, *obs_shape).
+            action: (N, F) or (N, A).
+            reward: (N,).
+            terminated: (N,) bool.
+            truncated: (N,) bool.
+            labels: (N, P) the teacher's numbers for obs.
+            stakes: (N,) what a mistake costs there; 1 where it is left out.
+            needed: whether a row without labels is not to be drawn.
         """
         row = self.added % self.rows
-        self._obs[row] = obs[:, -1] if self.spec.pixels else obs
+        frame = self._obs.shape[2] if self.spec.obs.pixels else 0
+        self._obs[row] = obs[:, -frame:] if frame else obs
         self._action[row], self._reward[row] = action, reward
         self._flags[row] = terminated.to(torch.uint8) * FLAG_TERMINATED + truncated.to(torch.uint8) * FLAG_TRUNCATED
         self._age[row] = self._episode_age
-        if self.spec.labelled and teacher is not None:
-            self._teacher[row] = teacher
-            self._importance[row] = teacher.amax(1) - teacher.amin(1)
-        else:
-            self._importance[row] = 1.0
-        self._labelled[row] = teacher is not None or not self.spec.labelled
-        self._priority[row] = self._newest if self.spec.by_error else self._importance[row].double().pow(self.spec.gap_exponent)
+        if self.spec.labelled and labels is not None:
+            self._labels[row] = labels
+        self._stakes[row] = 1.0 if stakes is None else stakes
+        self._labelled[row] = labels is not None or not self.spec.labelled
+        self._drawable[row] = bool(self._labelled[row]) or not needed
+        self._priority[row] = self._newest if self.spec.by_error else self._stakes[row].double().pow(self.spec.stakes_exponent)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
         self._update_ready(row)
@@ -131,14 +169,27 @@ class Replay:
             flags = self._flags[(first + step) % self.rows]
             usable &= ~(alive & (flags == FLAG_TRUNCATED))
             alive &= flags == 0
-        self._ready[first % self.rows] = usable & self._labelled[first % self.rows] & self._labelled[row]
+        self._ready[first % self.rows] = usable & self._drawable[first % self.rows] & self._drawable[row]
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a state to draw."""
+        return bool(self._ready.any())
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
 
-        With an exponent e > 0, four draws of five have probability proportional to gap^e, the gap being that between
-        the teacher's best and worst action value (VIPER samples so with e = 1); the fifth is uniform.
+        With an exponent e > 0, four draws of five have probability proportional to stakes^e (of action values the gap between the
+        teacher's best and worst; VIPER samples so with e = 1); the fifth is uniform.
+
+        Raises:
+            SpecError: no state is `ready`.
         """
+        if not self.ready:
+            raise SpecError(
+                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher label more steps "
+                f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
+            )
         held = min(self.added, self.rows)
         ready = self._ready[:held].view(-1).double()
         priority = self._priority[:held].view(-1) * ready
@@ -175,15 +226,15 @@ class Replay:
     def observations(self, index: Tensor) -> Tensor:
         """Observations (B, *obs_shape) behind flat indices (B,)."""
         flat = self._obs.view(self.rows * self.spec.n_envs, -1)
-        if not self.spec.pixels:
-            return flat[index]
+        if self.stack == 1:
+            return flat[index].view(len(index), *self.spec.obs.shape)
         back = torch.arange(self.stack - 1, -1, -1, device=self.device)
         source = (index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)
-        stacks = flat.index_select(0, source.view(-1)).view(len(index), *self.spec.obs_shape)
+        stacks = flat.index_select(0, source.view(-1)).view(len(index), self.stack, *self._obs.shape[2:])
         before = back > self._age.view(-1)[index].unsqueeze(1)
         if bool(before.any()):
             stacks[before] = 0
-        return stacks
+        return stacks.view(len(index), *self.spec.obs.shape)
 
     def batch(self, index: Tensor, gamma: float = 1.0) -> Batch:
         """The transitions behind flat indices (B,)."""
@@ -196,35 +247,37 @@ class Replay:
             reward += (gamma**step) * rewards[at] * ~terminated
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead = self.spec.n_step > 0
-        labels = self._teacher.view(total, -1)
+        labels = self._labels.view(total, -1)
         return Batch(
             obs=self.observations(index),
-            action=self._action.view(-1)[index],
+            action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
             next_obs=self.observations((index + self.spec.n_step * n_envs) % total) if look_ahead else None,
             terminated=terminated,
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
-            teacher_values=labels[index] if self.spec.labelled else None,
-            gap=self._importance.view(-1)[index],
-            next_teacher_values=labels[(index + self.spec.n_step * n_envs) % total] if self.spec.labelled and look_ahead else None,
+            labels=labels[index] if self.spec.labelled else None,
+            stakes=self._stakes.view(-1)[index],
+            next_labels=labels[(index + self.spec.n_step * n_envs) % total] if self.spec.labelled and look_ahead else None,
         )
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the observations held, (1,) over all pixels or (D,) per feature."""
-        held = self._obs[: min(self.added, self.rows)].flatten(0, 1).float()
-        if self.spec.pixels:
-            return held.mean().view(1), held.std().view(1)
-        return held.mean(0), held.std(0)
-
     def standardisation(self) -> tuple[Tensor, Tensor]:
-        """Mean, and the scale that gives a standard deviation of 1, as `statistics`; a feature that hardly varies is not blown up."""
-        mean, std = self.statistics()
-        return mean, scale_of(std)
+        """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors, (D + 1,) of both."""
+        held = self._obs[: min(self.added, self.rows)].flatten(0, 1)
+        if self.spec.obs.pixels:
+            return _of_pixels(held)
+        beside = self.spec.obs.vector
+        vector = held[:, :beside]
+        std, mean = torch.std_mean(vector, 0)
+        scale = scale_of(mean, std, (vector - mean).abs().amax(0))
+        if beside == held.shape[1]:
+            return mean, scale
+        of_pixels = _of_pixels(held[:, beside:])
+        return torch.cat([mean, of_pixels[0]]), torch.cat([scale, of_pixels[1]])
 
-    def teacher_values(self) -> Tensor:
-        """All teacher values held, (labelled rows · N, A)."""
+    def labels(self) -> Tensor:
+        """All labels held, (labelled rows · N, P)."""
         held = min(self.added, self.rows)
-        return self._teacher[:held][self._labelled[:held]].flatten(0, 1)
+        return self._labels[:held][self._labelled[:held]].flatten(0, 1)
 
     def newest(self, rows: int, *, labelled: bool) -> Tensor:
         """Indices of the states of the last ``rows`` rows; with ``labelled``, of the last such that the teacher labelled."""
@@ -235,6 +288,33 @@ class Replay:
         return (order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)).flatten()
 
 
-def scale_of(std: Tensor) -> Tensor:
-    """What brings standard deviations to 1; a feature that hardly varies is not blown up."""
-    return 1 / std.clamp_min(1e-3 * max(float(std.max()), 1e-6))
+def _of_pixels(held: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale (1,) over all pixels."""
+    pixels = held.float()
+    mean, std = pixels.mean().view(1), pixels.std().view(1)
+    return mean, scale_of(mean, std)
+
+
+def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tensor:
+    """What brings standard deviations to 1, except where few states cannot tell what a feature will do later.
+
+    The statistics come from the first states, and the scale is folded into the first layer, so that it cannot be clipped as
+    running statistics are: what is too large stays too large for good. Therefore
+
+    - a feature that did not vary (by more than rounding) keeps its own unit, scale 1: a contact that was never made in the first
+      states must not count thousands when it is;
+    - one that was at rest but for a few states is scaled so that the furthest of them lies at `FURTHEST`, where usual clips lie;
+    - none is blown up more than `MOST_BLOWN_UP` times as much as the typical feature, unless its own unit does that.
+
+    Args:
+        mean: of each feature, (D,).
+        std: standard deviations, (D,).
+        furthest: largest distance from the mean, (D,); None where outliers do not count, as for pixels.
+    """
+    varies = std > 1e-6 * mean.abs().clamp_min(1.0)
+    scale = 1 / std.clamp_min(torch.finfo(std.dtype).tiny)
+    if furthest is not None:
+        scale = torch.minimum(scale, FURTHEST / furthest.clamp_min(torch.finfo(std.dtype).tiny))
+    if bool(varies.any()):
+        scale = scale.clamp_max(max(MOST_BLOWN_UP / float(std[varies].median()), 1.0))
+    return torch.where(varies, scale, torch.ones_like(scale))

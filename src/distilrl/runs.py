@@ -2,17 +2,39 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor
 
-from distilrl.checkpoints import read_json, read_tensors, save_tensors, write_bytes, write_json
-from distilrl.errors import ExtraError, FileError
+from distilrl.checkpoints import read_json, read_tensors, save_tensors, write_bytes, write_new_json
+from distilrl.errors import ExtraError, FileError, ResumeError
 
 Row = Mapping[str, float | int | None]
+Plain = Mapping[str, Any]
+KINDS = {
+    "run": "a run",
+    "task": "one task of a run of several",
+    "teacher": "the training of a teacher",
+    "seeds": "a study over seeds",
+    "chain": "a chain of assistants",
+    "plan": "a plan",
+    "winner": "the winner of a plan",
+    "tree": "a tree",
+}
+"""What a folder may be of, as its config.json names it, and how it is called."""
+RESUMED = ("run", "teacher", "seeds", "chain")
+"""Kinds that can be continued."""
+OURS = (
+    "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
+    "metrics.csv", "report.html", "watch.webp",
+    "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
+)  # fmt: skip
+"""What a command may have left in a folder; nothing begins where one of these is."""
 
 
 class RunFolder:
@@ -25,21 +47,75 @@ class RunFolder:
         self.episodes = self.path / "episodes.json"
         self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
-        self._state = self.path / "checkpoint" / "state.safetensors"
+        self._checkpoint = self.path / "checkpoint"
 
     def of_task(self, env_id: str) -> "RunFolder":
         """The folder of one task of a run of several: a run folder to every command that reads one."""
         return RunFolder(self.path / env_id.replace("/", "-"))
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Starts a new run here.
+    def begin(self, config: Plain, *, kind: str = "run", given: Plain | None = None) -> None:
+        """Starts something new here; of several that try at once, one succeeds.
+
+        Args:
+            config: the job.
+            kind: what it is, one of `KINDS`.
+            given: what the command was given beside the job.
 
         Raises:
-            FileError: the folder holds a run already, or cannot be written.
+            FileError: the folder holds something of distilrl's already, or cannot be written.
         """
-        if self.config.exists():
-            raise FileError(f"{self.path} already holds a run: choose another --out, or continue it with --resume.")
-        write_json(self.config, config)
+        found = self._found()
+        if found or not write_new_json(self.config, described(config, kind, given)):
+            held = self.kind()
+            what = KINDS[held] if held else f"files of distilrl ({found[0]})"
+            way = ", or continue it with --resume" if held in RESUMED else ""
+            raise FileError(f"{self.path} already holds {what}: choose another --out{way}.")
+
+    def continue_(
+        self, config: Plain, *, kind: str = "run", given: Plain | None = None, complete: Callable[[dict[str, Any]], Plain] = dict
+    ) -> None:
+        """Makes sure that what is here was begun as the same job.
+
+        Args:
+            config: the job.
+            kind: what it is.
+            given: what the command was given beside the job.
+            complete: fills in what a job of an earlier version lacks.
+
+        Raises:
+            FileError: there is nothing to continue.
+            ResumeError: it is of another kind, or a field of the job differs.
+        """
+        data, held = self.read_config(), self.kind()
+        if held != kind and not (kind == "teacher" and "kind" not in data and held == "run"):  # once, these were not told apart
+            what = KINDS.get(str(held), "something unknown")
+            raise ResumeError(f"{self.path} holds {what}, which cannot be continued as {KINDS[kind]}: choose another folder.")
+        both = (described(complete(data), kind, data.get("given")), described(config, kind, given))
+        difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
+        if difference is not None:
+            name, old, new = difference
+            raise ResumeError(
+                f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or choose another --out."
+            )
+
+    def abandon(self) -> None:
+        """Takes back `begin`, if nothing was written since."""
+        if self._found() == ["config.json"]:
+            self.config.unlink()
+
+    def _found(self) -> list[str]:
+        """What is here of `OURS`."""
+        return [path.name for pattern in OURS for path in sorted(self.path.glob(pattern))]
+
+    def kind(self) -> str | None:
+        """What the folder is of, by its config.json, or where that does not say, by what else there is; None: not known."""
+        data: dict[str, Any] = {}
+        with suppress(FileError):
+            data = read_config(self.config)
+        if data.get("kind") in KINDS:
+            return str(data["kind"])
+        signs = (("plan.json", "plan"), ("tree.json", "tree"), ("seed-[0-9]*", "seeds"), ("assistant-[0-9]*", "chain"))
+        return next((kind for sign, kind in signs if any(self.path.glob(sign))), "run" if "train" in data else None)
 
     def read_config(self) -> dict[str, Any]:
         """The configuration of the run in this folder.
@@ -51,13 +127,36 @@ class RunFolder:
             raise FileError(f"{self.path} holds no run: it has no config.json.")
         return read_config(self.config)
 
-    def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Writes the checkpoint in one step."""
-        save_tensors(self._state, tensors, state)
+    def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
+        """Writes the checkpoint of this name in one step."""
+        save_tensors(self._checkpoint / f"{name}.safetensors", tensors, state)
 
-    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, or None before the first."""
-        return read_tensors(self._state) if self._state.is_file() else None
+    def load_state(self, name: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint of this name, or None before the first."""
+        path = self._checkpoint / f"{name}.safetensors"
+        return read_tensors(path) if path.is_file() else None
+
+
+def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:
+    """What config.json holds: what the folder is of, the job, and what the command was given beside it."""
+    return {"kind": kind, **{k: v for k, v in config.items() if k not in ("kind", "given")}, **({"given": dict(given)} if given else {})}
+
+
+def _difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first field in which two plain values differ, by its dotted name, with both its values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*new, *(key for key in old if key not in new)]
+        parts = [(f"{name}.{key}" if name and name != "given" else key, old.get(key), new.get(key)) for key in names]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        parts = [(f"{name}[{number}]", *both) for number, both in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else (name, old, new)
+    return next((found for part in parts if (found := _difference(part[1], part[2], part[0])) is not None), None)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_config(path: Path) -> dict[str, Any]:

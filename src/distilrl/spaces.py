@@ -10,7 +10,7 @@ An action is one row of numbers: the index chosen in each of F factors (`Choices
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import gymnasium
@@ -22,6 +22,9 @@ from distilrl.errors import EnvError, SpecError
 
 SMALLEST_IMAGE = 8
 """A picture without channels must be at least this high and wide to be taken for one."""
+
+LARGEST_OBSERVATION = 2**24
+"""Numbers that a file may ask for in one observation."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Choices:
         return len(self.nvec)
 
     @property
+    def bounded(self) -> bool:
+        """There are as many as there are."""
+        return True
+
+    @property
     def numpy(self) -> type[np.generic]:
         """Type in which an action of the policy is passed on."""
         return np.int64
@@ -131,8 +139,13 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if not self.low or len(self.low) != len(self.high):
-            raise SpecError(f"Bounds need as many low as high ends, at least one, got {len(self.low)} and {len(self.high)}.")
-        if any(low is not None and high is not None and not low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise SpecError(
+                f"Bounds need as many low as high ends, at least one, got {len(self.low)} and {len(self.high)}."
+            )
+        if any(
+            low is not None and high is not None and not low < high
+            for low, high in zip(self.low, self.high, strict=True)
+        ):
             raise SpecError(f"The low end of an action must lie below its high end, got {self.low} and {self.high}.")
 
     @property
@@ -168,8 +181,11 @@ class Bounds:
         return np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in pairs], np.float32)
 
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Random actions (count, A), uniform."""
-        return (self.middle + self.half * rng.uniform(-1, 1, (count, self.size))).astype(np.float32)
+        """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side."""
+        drawn = self.middle + self.half * rng.uniform(-1, 1, (count, self.size))
+        low = [-np.inf if n is None else n for n in self.low]
+        high = [np.inf if n is None else n for n in self.high]
+        return np.clip(drawn, low, high).astype(np.float32)
 
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""
@@ -221,11 +237,15 @@ class EnvRef:
             raise SpecError("An environment needs an id, e.g. CartPole-v1 or my_package:MyEnv-v0.")
         if self.stack < 1 or (self.resize is not None and min(self.resize) < 1) or self.zeros < 0:
             raise SpecError(f"'stack' and 'resize' of {self.id} must be at least 1, and 'zeros' at least 0.")
+        if self.stack * math.prod(self.resize or (1, 1)) + self.zeros > LARGEST_OBSERVATION:
+            raise SpecError(
+                f"'stack', 'resize' and 'zeros' of {self.id} ask for more than {LARGEST_OBSERVATION:,} numbers: choose less."
+            )
 
     @property
     def label(self) -> str:
         """The environment in few words: its id, and what it is made with."""
-        return self.id + (f" {json.dumps(self.kwargs)}" if self.kwargs else "")
+        return self.id + (f" {json.dumps(self.kwargs, default=str)}" if self.kwargs else "")
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -233,10 +253,23 @@ class EnvRef:
         return tuple(text.partition(":")[0] for text in (self.id, *self.wrappers) if ":" in text)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back; what is not set is left out."""
-        data = {name: value for name, value in asdict(self).items() if name not in ("factory", "named")}
+        """Plain data that `from_json` reads back; what is not set is left out.
+
+        Raises:
+            SpecError: ``kwargs`` hold what JSON cannot.
+        """
         default = EnvRef(self.id)
-        return {name: value for name, value in data.items() if name == "id" or value != getattr(default, name)}
+        kept = [f.name for f in fields(self) if f.name not in ("factory", "named")]
+        data = {
+            name: getattr(self, name) for name in kept if name == "id" or getattr(self, name) != getattr(default, name)
+        }
+        try:
+            plain: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"The kwargs of '{self.id}' must be plain numbers, texts, lists and objects ({error})."
+            ) from None
+        return plain
 
     @classmethod
     def from_json(cls, data: Any, where: str = "env") -> "EnvRef":
@@ -247,26 +280,31 @@ class EnvRef:
         """
         if isinstance(data, str):
             return cls(data, named=False)
-        known = {"id", "kwargs", "wrappers", "grey", "resize", "stack", "zeros"}
-        if not isinstance(data, dict) or not isinstance(data.get("id"), str) or set(data) - known:
-            raise SpecError(f"'{where}' must be an environment's id, or an object of {', '.join(sorted(known))}, got {data!r:.120}.")
-        resize = data.get("resize")
-        try:
-            return cls(
-                data["id"],
-                kwargs=dict(data.get("kwargs", {})),
-                wrappers=tuple(str(w) for w in data.get("wrappers", ())),
-                grey=bool(data.get("grey", False)),
-                resize=(int(resize[0]), int(resize[1])) if resize is not None else None,
-                stack=int(data.get("stack", 1)),
-                zeros=int(data.get("zeros", 0)),
-                named=False,
+        kinds = {"id": str, "kwargs": dict, "wrappers": list, "grey": bool, "resize": list, "stack": int, "zeros": int}
+        if not isinstance(data, dict) or "id" not in data or set(data) - set(kinds):
+            raise SpecError(
+                f"'{where}' must be an environment's id, or an object of {', '.join(kinds)}, got {data!r:.120}."
             )
-        except (TypeError, ValueError, IndexError) as error:
-            raise SpecError(f"'{where}' is damaged ({error}): write it as distilrl does.") from None
+        for name, value in data.items():
+            if type(value) is not kinds[name]:
+                raise SpecError(f"'{where}.{name}' must be a {kinds[name].__name__}, got {value!r:.60}.")
+        resize, wrappers = data.get("resize", [1, 1]), data.get("wrappers", [])
+        if len(resize) != 2 or any(type(n) is not int for n in resize):
+            raise SpecError(f"'{where}.resize' must be [height, width], got {resize!r:.60}.")
+        if any(type(text) is not str for text in wrappers):
+            raise SpecError(f"'{where}.wrappers' must be a list of 'module:Class', got {wrappers!r:.60}.")
+        given = {name: value for name, value in data.items() if name not in ("resize", "wrappers")}
+        sized = (resize[0], resize[1]) if "resize" in data else None
+        return cls(**given, resize=sized, wrappers=tuple(wrappers), named=False)
+
+    from_file = from_json
 
 
-def env_ref(env: "str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]") -> EnvRef:
+EnvLike = str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]
+"""What stands for an environment: its id, an `EnvRef`, or a function that makes one."""
+
+
+def env_ref(env: EnvLike) -> EnvRef:
     """The environment as an `EnvRef`: of its id, or of a function that makes it."""
     if isinstance(env, EnvRef):
         return env
@@ -276,43 +314,72 @@ def env_ref(env: "str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]") -> Env
 
 
 Reader = Callable[[Any], NDArray[Any]]
+"""Makes one array of one observation, or raises `Unreadable`."""
+Edit = Callable[[ObsSpec], tuple[ObsSpec, Callable[[NDArray[Any]], NDArray[Any]]]]
+"""Takes the spec of an image; gives the spec after an edit, and the function of (C, H, W) that edits."""
 
 
-def read_observations(space: spaces.Space[Any], name: str) -> tuple[ObsSpec, Reader]:
+class Unreadable(ValueError):
+    """An observation is not as its space says."""
+
+
+def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = None) -> tuple[ObsSpec, Reader]:
     """The spec of an observation space, and the function that makes one array of one observation.
+
+    Example::
+
+        spec, read = read_observations(gymnasium.spaces.Discrete(3), "mine")
+        spec.shape, read(1)  # (3,), [0, 1, 0]
 
     Args:
         space: of one environment.
         name: what to call the environment in an error.
+        edit: what is done to its image.
 
     Raises:
-        EnvError: a part of the space has no size, or there are two images.
+        EnvError: a part of the space has no fixed size, there are two images, or nothing at all.
     """
     leaves = list(_leaves(space, ()))
     images = [(path, leaf) for path, leaf in leaves if _is_image(leaf)]
     flat = [(path, leaf) for path, leaf in leaves if not _is_image(leaf)]
     for _, leaf in flat:
-        if not leaf.is_np_flattenable:
-            raise EnvError(f"'{name}' has observations of {leaf}, which have no fixed size: wrap it so that they are vectors or images.")
+        if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise EnvError(
+                f"'{name}' has observations of {leaf}, which have no fixed size: wrap it so that they are vectors or images."
+            )
     if len(images) > 1:
-        raise EnvError(f"'{name}' has {len(images)} images in one observation: wrap it so that there is one, with more channels.")
-    if images and not flat:
-        return _image_alone(*images[0])
-    features = [n for path, leaf in flat for n in _feature_names(path, leaf)]
-    reach = tuple(n for _, leaf in flat for n in _reach(leaf))
-    if not images and isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return ObsSpec(space.shape, reach=reach, names=tuple(features)), lambda obs: np.asarray(obs, np.float32)
-
-    def vector(obs: Any) -> list[NDArray[Any]]:
-        return [np.asarray(spaces.flatten(leaf, _at(obs, path)), np.float32).reshape(-1) for path, leaf in flat]
-
+        raise EnvError(
+            f"'{name}' has {len(images)} images in one observation: wrap it so that there is one, with more channels."
+        )
+    if not leaves or any(spaces.flatdim(leaf) == 0 for _, leaf in leaves):
+        raise EnvError(f"'{name}' has observations of {space}, some of which hold no number: wrap it so that they do.")
     if not images:
-        return ObsSpec((len(features),), reach=reach, names=tuple(features)), lambda obs: np.concatenate(vector(obs))
-    path, leaf = images[0]
-    picture, read = _image_alone(path, leaf)
+        return _vector(flat)
+    picture, read = _image(*images[0], edit)
+    if not flat:
+        return picture, read
+    vector, read_vector = _vector(flat)
     size = math.prod(picture.shape)
-    spec = ObsSpec((len(features) + size,), image=picture.image, reach=(*reach, *[_top(leaf)] * size), names=tuple(features))
-    return spec, lambda obs: np.concatenate([*vector(obs), read(obs).reshape(-1).astype(np.float32)])
+    spec = replace(
+        vector,
+        shape=(vector.shape[0] + size,),
+        image=picture.image,
+        reach=(*vector.reach, *[_top(images[0][1])] * size),
+    )
+    return spec, lambda obs: np.concatenate([read_vector(obs), read(obs).reshape(-1).astype(np.float32)])
+
+
+def append_zeros(spec: ObsSpec, read: Reader, count: int) -> tuple[ObsSpec, Reader]:
+    """A vector with zeros behind it: the spec, and the function that reads it."""
+    if count == 0:
+        return spec, read
+    longer = replace(
+        spec,
+        shape=(spec.shape[0] + count,),
+        reach=(*spec.reach, *[1.0] * count),
+        names=(*spec.names, *[f"zero[{i}]" for i in range(count)]),
+    )
+    return longer, lambda obs: np.pad(read(obs), (0, count))
 
 
 def read_actions(space: spaces.Space[Any], name: str) -> ActionSpec:
@@ -331,7 +398,10 @@ def read_actions(space: spaces.Space[Any], name: str) -> ActionSpec:
         return Choices((2,) * math.prod(space.shape), (), "MultiBinary", tuple(space.shape))
     if isinstance(space, spaces.Box):
         low, high = (tuple(_finite(v) for v in side.reshape(-1)) for side in (space.low, space.high))
-        return Bounds(low, high, tuple(space.shape) if len(space.shape) != 1 else ())
+        try:
+            return Bounds(low, high, tuple(space.shape) if len(space.shape) != 1 else ())
+        except SpecError as error:
+            raise EnvError(f"'{name}' has actions that cannot be used: {error}") from None
     raise EnvError(
         f"'{name}' has {type(space).__name__} actions: Discrete, MultiDiscrete, MultiBinary and Box can be used; flatten the others in a "
         "wrapper."
@@ -353,7 +423,7 @@ def action_from_json(data: Any, where: str = "action") -> ActionSpec:
             return Choices(nvec, start, kind, shape)
         low, high = (tuple(None if n is None else _number(n) for n in data[name]) for name in ("low", "high"))
         return Bounds(low, high, tuple(int(n) for n in data.get("shape", ())))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SpecError(f"'{where}' is damaged ({error}): it needs 'nvec', or 'low' and 'high'.") from None
 
 
@@ -387,22 +457,81 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 def _at(obs: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
-        obs = obs[key]
+        try:
+            obs = obs[key]
+        except (KeyError, IndexError, TypeError):
+            raise Unreadable(f"an observation without the part {key!r} that its space has") from None
     return obs
 
 
-def _image_alone(path: tuple[Any, ...], space: spaces.Box) -> tuple[ObsSpec, Reader]:
+def _array(value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """A part of an observation as an array of its space's shape."""
+    if value is None:
+        raise Unreadable("None for an observation")
+    try:
+        array = np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise Unreadable(
+            f"an observation of {type(value).__name__} where its space has an array of shape {shape}"
+        ) from None
+    if array.shape != shape:
+        raise Unreadable(f"an observation of shape {array.shape} where its space has {shape}")
+    return array
+
+
+def _vector(leaves: Sequence[tuple[tuple[Any, ...], spaces.Space[Any]]]) -> tuple[ObsSpec, Reader]:
+    """All that is no image, one after the other."""
+    names = tuple(n for path, leaf in leaves for n in _feature_names(path, leaf))
+    spec = ObsSpec((len(names),), reach=tuple(n for _, leaf in leaves for n in _reach(leaf)), names=names)
+    readers = [_leaf_reader(leaf) for _, leaf in leaves]
+    if len(leaves) == 1:
+        (path, _), read = leaves[0], readers[0]
+        return spec, read if not path else lambda obs: read(_at(obs, path))
+    return spec, lambda obs: np.concatenate(
+        [read(_at(obs, path)) for (path, _), read in zip(leaves, readers, strict=True)]
+    )
+
+
+def _leaf_reader(space: spaces.Space[Any]) -> Reader:
+    """Reads one part as a vector, as `gymnasium.spaces.flatten` does: real numbers as they are, choices one-hot."""
+    shape: tuple[int, ...] = tuple(int(n) for n in space.shape or ())
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        nvec = np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64).reshape(-1)
+        start = np.asarray(space.start, np.int64).reshape(-1)
+        offsets = np.cumsum(nvec) - nvec
+
+        def one_hot(obs: Any) -> NDArray[Any]:
+            index = _array(obs, shape, np.int64).reshape(-1) - start
+            if (index < 0).any() or (index >= nvec).any():
+                raise Unreadable(f"the observation {obs!r:.60} outside its space {space}")
+            vector = np.zeros(int(nvec.sum()), np.float32)
+            vector[offsets + index] = 1.0
+            return vector
+
+        return one_hot
+    if len(shape) == 1:
+        return lambda obs: _array(obs, shape, np.float32)
+    return lambda obs: _array(obs, shape, np.float32).reshape(-1)
+
+
+def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple[ObsSpec, Reader]:
     """Spec of an image and the function that brings its channels to the front: they are the smallest of the three sides."""
     shape = tuple(int(n) for n in space.shape)
     dtype: Literal["uint8", "float32"] = "uint8" if space.dtype == np.uint8 else "float32"
     kind = np.uint8 if dtype == "uint8" else np.float32
-    if len(shape) == 2:
-        return ObsSpec((1, *shape), (1, *shape), dtype), lambda obs: np.asarray(_at(obs, path), kind)[None]
-    if shape[2] < shape[0]:
-        channels_first = (shape[2], shape[0], shape[1])
-        spec = ObsSpec(channels_first, channels_first, dtype)
-        return spec, lambda obs: np.asarray(_at(obs, path), kind).transpose(2, 0, 1)
-    return ObsSpec(shape, (shape[0], shape[1], shape[2]), dtype), lambda obs: np.asarray(_at(obs, path), kind)
+    channels_last = len(shape) == 3 and shape[2] < shape[0]
+    front = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if channels_last else shape
+    image = (front[0], front[1], front[2])
+    spec = ObsSpec(image, image, dtype)
+
+    def read(obs: Any) -> NDArray[Any]:
+        array = _array(_at(obs, path), shape, kind)
+        return array.transpose(2, 0, 1) if channels_last else array.reshape(image)
+
+    if edit is None:
+        return spec, read
+    edited, change = edit(spec)
+    return edited, lambda obs: change(read(obs))
 
 
 def _top(space: spaces.Space[Any]) -> float | None:

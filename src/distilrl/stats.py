@@ -4,11 +4,14 @@ A deterministic game repeats itself, so episodes are not independent draws: the 
 of identical episodes. Percentile bootstrap throughout (Efron 1979), as recommended for RL by Agarwal et al. 2021.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from distilrl.errors import NotFiniteError
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -95,7 +98,14 @@ def non_inferiority(
         clusters: (E,) labels of identical episode pairs.
         looks: how many times this question may be asked of growing data; the decision is made at
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
+
+    Raises:
+        NotFiniteError: a return or the margin is NaN or infinite, from which no comparison would follow.
     """
+    for side, values in (("student", student), ("teacher", teacher), ("margin", margin)):
+        if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+            what = "The margin" if side == "margin" else f"A return of the {side}"
+            raise NotFiniteError(f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment.")
     difference = np.asarray(student, dtype=np.float64) - np.asarray(teacher, dtype=np.float64)
     confidence = 1.0 - 0.05 / looks
     state = rng.bit_generator.state
@@ -110,10 +120,16 @@ def non_inferiority(
     return Verdict(result, margin, float(difference.mean()), ci95, confidence)
 
 
-def score(student_return: float, teacher_return: float, random_return: float) -> float:
-    """(return − random) / (teacher − random): 0 is random play, 1 the teacher; NaN where the two do not differ."""
+def score(student_return: float, teacher_return: float, random_return: float) -> float | None:
+    """(return − random) / (teacher − random): 0 is random play, 1 the teacher; None where the two do not differ."""
     span = teacher_return - random_return
-    return (student_return - random_return) / span if span != 0 else float("nan")
+    return (student_return - random_return) / span if span != 0 else None
+
+
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """Mean of some scores; None where one of them is."""
+    known = [one for one in scores if one is not None]
+    return mean(known) if len(known) == len(scores) else None
 
 
 def summarise(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None) -> dict[str, float | int | list[float]]:

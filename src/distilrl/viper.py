@@ -1,7 +1,7 @@
 """Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by the teacher's value gap, the best iterate kept."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from distilrl import stats
 from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour, Collector
-from distilrl.distill import Job, compared, load_one, take_acceptance
+from distilrl.distill import Job, claimed, compared, load_one, take_acceptance
 from distilrl.envs import EnvInfo, describe_env, make_vec_env
 from distilrl.errors import ExtraError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, Play, Tell, play, seeds_from, ticker
+from distilrl.evaluate import SELECT_SEEDS, Play, Tell, checked, play, seeds_from, ticker
 from distilrl.export.tree import export_tree
 from distilrl.losses import value_gap
 from distilrl.objective import Progress, Schedule
@@ -69,6 +69,7 @@ def distill_tree(
 
     Raises:
         ExtraError: scikit-learn is not installed.
+        FileError: the folder holds something already.
         SpecError: the observations need an extractor, or have none.
     """
     tell, config = tell or silent, config or TreeConfig()
@@ -78,8 +79,12 @@ def distill_tree(
     if info.pixels != (config.extractor == "pong"):
         way = "pixels: trees need the extractor 'pong', made for Pong" if info.pixels else "vectors: leave the extractor at 'raw'"
         raise SpecError(f"{info.id} has {way}.")
+    with claimed(folder, job, kind="tree", **asdict(config)):
+        return _distill(one, job, info, folder, config, tell)
+
+
+def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, tell: Tell) -> dict[str, Any]:
     started = time.perf_counter()
-    folder.begin(job.to_json())
     acceptance = take_acceptance(one, info, folder, job, tell)
     tree, rows = _grow(one, job, info, config, acceptance, tell)
     policy = TreePolicy(tree)
@@ -119,7 +124,7 @@ def _grow(
     policy: list[TreePolicy] = []
     behaviour = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
     rng = np.random.default_rng([train.seed, 1])
-    collector = Collector(envs, replay, behaviour, rng, lambda obs: policy[-1](obs), teacher.action_values)
+    collector = Collector(envs, replay, behaviour, rng, lambda obs: policy[-1](obs), teacher.action_values, teacher.path)
     collector.student_may_act = True
     seeds = train.seed * 10_000 + np.arange(train.n_envs)
     steps = collector.steps(seeds)
@@ -137,6 +142,7 @@ def _grow(
         data = np.concatenate(held[-max(config.most_states // train.n_envs, 1) :])
         policy.append(TreePolicy(_fit(data, info, config, train.seed + number)))
         before = time.perf_counter()
+        train_s = before - started - looking
         games = play(policy[-1], how, seeds_from(SELECT_SEEDS + train.seed * 1000, train.check_episodes), tick=ticker(tell))
         looking += time.perf_counter() - before
         mean = stats.mean(games.returns)
@@ -145,7 +151,7 @@ def _grow(
         score = stats.score(mean, acceptance["return_mean"], acceptance["random_return_mean"])
         chosen = policy[-1].action[policy[-1].leaf(torch.from_numpy(data[:, :-2]))]
         agreement = float((chosen == torch.from_numpy(data[:, -2]).long()).float().mean())
-        row = {"env_steps": env_steps, "updates": number + 1, "train_s": before - started - looking, "return": mean, "score": score}
+        row = {"env_steps": env_steps, "updates": number + 1, "train_s": train_s, "return": mean, "score": score}
         rows.append(row | {"agreement": agreement})
         tell("check", rows[-1])
     envs.close()
@@ -154,7 +160,7 @@ def _grow(
 
 def _labelled(obs: torch.Tensor, teacher: Teacher, extractor: str) -> NDArray[np.float32]:
     """Features, the teacher's action and its value gap, one row per state."""
-    values = teacher.action_values(obs)
+    values = checked(teacher)(obs)
     gap = value_gap(values) if teacher.kind == "q" else torch.ones(len(values))
     features = pong_features(obs) if extractor == "pong" else obs.float()
     rows: NDArray[np.float32] = torch.cat([features, values.argmax(1, keepdim=True), gap.unsqueeze(1)], dim=1).numpy().astype(np.float32)

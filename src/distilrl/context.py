@@ -1,0 +1,127 @@
+"""What the terms of one update read: a batch, and network passes, each made once, when it is first asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from distilrl import losses
+from distilrl.discriminator import Discriminator, judge
+from distilrl.errors import SpecError
+from distilrl.features import FeatureMaps, Taps
+from distilrl.heads import Head
+from distilrl.networks import Network
+from distilrl.replay import Batch
+from distilrl.schedules import START, Progress
+
+if TYPE_CHECKING:
+    from distilrl.objective import FeatureTerm, Term
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the terms of one update read. Each network pass is made when it is first asked for, and once.
+
+    Example::
+
+        context = Context(terms, batch, student, teacher.head, temperature=0.2)
+        loss = sum(term(context).mean() for term in terms)
+    """
+
+    terms: Sequence["Term"]
+    """The active terms: they say which features are tapped in the student's pass."""
+    batch: Batch
+    """B transitions."""
+    network: nn.Module
+    """The student in training."""
+    head: Head
+    """What the labels mean; what the student's numbers mean where there is no teacher."""
+    target: nn.Module | None = None
+    """The student's lagged copy; needed by TD terms."""
+    discount: float = 1.0
+    """gamma^n of TD terms."""
+    temperature: float = 1.0
+    """Stands in where a term leaves it to be found."""
+    progress: Progress = START
+    """How far training has come."""
+    maps: FeatureMaps | None = None
+    """Taps and projectors; needed by feature terms."""
+    discriminator: Discriminator | None = None
+    """Needed by `JudgedTerm`."""
+
+    @cached_property
+    def _pass(self) -> tuple[Tensor, Taps | None]:
+        """The student's numbers, and its features where a term reads them."""
+        if not any(one.needs_features for one in self.terms):
+            return self.network(self.batch.obs), None
+        with Taps(self.network, self._maps.student_paths) as seen:
+            return self.network(self.batch.obs), seen
+
+    @property
+    def student(self) -> Tensor:
+        """(B, P) of the student, with gradient."""
+        return self._pass[0]
+
+    @property
+    def teacher(self) -> Tensor:
+        """(B, P) of the teacher, which may be wider than the student's.
+
+        Raises:
+            SpecError: nobody labelled the batch.
+        """
+        if self.batch.labels is None:
+            raise SpecError(
+                "A term compares the student with a teacher, but the data carries no labels: give a teacher."
+            )
+        return self.batch.labels
+
+    @cached_property
+    def lagged(self) -> Tensor:
+        """(B, P) of the lagged copy in the next states, without gradient.
+
+        Raises:
+            SpecError: there is no lagged copy, or there are no transitions.
+        """
+        return self._ahead(self.target)
+
+    @cached_property
+    def next_student(self) -> Tensor:
+        """(B, P) of the student in the next states, without gradient."""
+        return self._ahead(self.network)
+
+    def _ahead(self, network: nn.Module | None) -> Tensor:
+        if network is None or self.batch.next_obs is None:
+            raise SpecError("A TD term needs a target network and transitions: set n_step to at least 1.")
+        with torch.no_grad():
+            numbers: Tensor = network(self.batch.next_obs)
+            return numbers
+
+    @property
+    def _maps(self) -> FeatureMaps:
+        if self.maps is None:
+            raise SpecError("A feature term needs a teacher whose layers can be tapped.")
+        return self.maps
+
+    @cached_property
+    def _teacher_features(self) -> dict[str, Tensor]:
+        return self._maps.teacher_features(self.batch.obs)
+
+    def features(self, of: "FeatureTerm") -> list[tuple[Tensor, Tensor]]:
+        """Pairs of features (B, ...) that a term compares, the student's with gradient and first."""
+        theirs, (_, seen) = self._teacher_features, self._pass
+        if seen is None:
+            raise SpecError(f"The term '{of.name}' is not among the context's terms, so nothing was tapped for it.")
+        return list(self._maps.compare(of.taps, seen, theirs, project=of.projects))
+
+    def judged(self, view: Tensor) -> Tensor:
+        """The discriminator's logits (B,) of a policy's view (B, V)."""
+        return judge(self.discriminator, cast("Network", self.network), self.batch.obs, view)
+
+    def discriminator_loss(self) -> Tensor:
+        """(B,) what the discriminator lowers: that it tells the student's policy from the teacher's."""
+        ours, theirs = self.student.detach(), self.head.temper(self.teacher, self.temperature)
+        of_student, of_teacher = (self.judged(self.head.view(p)) for p in (ours, theirs))
+        return losses.discriminator_loss(of_student=of_student, of_teacher=of_teacher)

@@ -1,0 +1,7 @@
+"""Environments: games of ALE, everything of Gymnasium, and functions that make one, as vectors of N with one autoreset rule."""
+
+from distilrl.envs.interface import EnvInfo, Step, VecEnv
+from distilrl.envs.make import describe_env, make_vec_env
+from distilrl.envs.single import trust
+
+__all__ = ["EnvInfo", "Step", "VecEnv", "describe_env", "make_vec_env", "trust"]

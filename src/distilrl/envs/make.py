@@ -1,0 +1,83 @@
+"""The one way to a vector of environments."""
+
+from distilrl.envs.ale import AleVecEnv, is_ale
+from distilrl.envs.interface import EnvInfo, VecEnv
+from distilrl.envs.single import find_spec
+from distilrl.envs.sync import SyncVecEnv
+from distilrl.envs.workers import WorkerVecEnv
+from distilrl.errors import SpecError
+from distilrl.spaces import EnvLike, EnvRef, env_ref
+
+
+def make_vec_env(
+    env: EnvLike,
+    n_envs: int,
+    *,
+    sticky: float | None = None,
+    threads: int = 2,
+    workers: int = 0,
+    pictures: bool = False,
+    for_learning: bool = False,
+) -> VecEnv:
+    """N copies of an environment.
+
+    Example::
+
+        envs = make_vec_env("HalfCheetah-v5", 8)
+        envs = make_vec_env("PongNoFrameskip-v4", 8, sticky=0.25)
+        envs = make_vec_env(EnvRef("CarRacing-v3", {"continuous": False}, grey=True, resize=(84, 84), stack=4), 4, workers=2)
+
+    Args:
+        env: ``PongNoFrameskip-v4`` (no sticky actions) or ``ALE/Pong-v5`` (sticky 0.25) and the same for every game of
+            ALE, preprocessed as DQN's (frame skip 4, 84x84 grey, 4 frames, up to 30 no-ops, fire on reset); any id of
+            Gymnasium, ``module:Env-id`` to import a module first; or a function that makes an environment.
+        n_envs: number of copies N.
+        sticky: probability that ALE repeats the last action; the environment's own by default. ALE only.
+        threads: threads for ALE's emulators.
+        workers: processes that the environments are spread over; 0: they step in this one. Not for ALE, which has threads.
+        pictures: `VecEnv.picture` will be called.
+        for_learning: as DQN learns from ALE (Mnih et al. 2015): rewards clipped to their sign, and a lost life ends the
+            episode. ALE only.
+
+    Raises:
+        EnvError: the environment is unknown, of a kind that cannot be used, or failed.
+        ExtraError: a package that it needs is not installed.
+        SpecError: a value that means nothing here.
+    """
+    ref = env_ref(env)
+    _check_numbers(ref, n_envs, sticky, threads, workers)
+    spec = find_spec(ref)
+    if spec is not None and is_ale(spec):
+        if workers:
+            raise SpecError(f"'{ref.label}' is a game of ALE, which steps on threads: set 'threads', not 'workers'.")
+        return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning)
+    for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
+        if given:
+            raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
+    return WorkerVecEnv(ref, spec, n_envs, workers, pictures) if workers else SyncVecEnv(ref, spec, n_envs, pictures)
+
+
+def describe_env(env: EnvLike) -> EnvInfo:
+    """Spaces and protocol of an environment; one copy is made and closed again.
+
+    Example::
+
+        describe_env("CartPole-v1").action  # Choices(nvec=(2,), ...)
+
+    Raises:
+        DistilError: as `make_vec_env`.
+    """
+    envs = make_vec_env(env, 1)
+    envs.close()
+    return envs.info
+
+
+def _check_numbers(ref: EnvRef, n_envs: int, sticky: float | None, threads: int, workers: int) -> None:
+    if n_envs < 1:
+        raise SpecError(f"'n_envs' must be at least 1, got {n_envs}.")
+    if not 1 <= threads <= 1024:
+        raise SpecError(f"'threads' must lie between 1 and 1024, got {threads}.")
+    if workers < 0:
+        raise SpecError(f"'workers' must be at least 0, got {workers}.")
+    if sticky is not None and not 0 <= sticky <= 1:
+        raise SpecError(f"'sticky' is a probability between 0 and 1, got {sticky}.")

@@ -1,0 +1,249 @@
+"""One environment: found, made, wrapped; whatever goes wrong there becomes one sentence that names it.
+
+A name that a file brings never imports a module that the user did not name: see `trust`.
+"""
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
+
+from distilrl.errors import DistilError, EnvError, ExtraError
+from distilrl.spaces import EnvRef
+
+FAULTS = (Exception, SystemExit)
+"""What an environment's code may raise; SystemExit would end this program as if all were well."""
+EXTRAS = {
+    "box2d": ("Box2D", "box2d"),
+    "imageio": ("imageio", "mujoco"),
+    "mujoco": ("mujoco", "mujoco"),
+    "pygame": ("pygame", "render"),
+}
+"""Word in an error → the package that is missing, and the extra that brings it."""
+_trusted: set[str] = set()
+
+
+def trust(*modules: str) -> None:
+    """Allows environments and wrappers that a file names to import these modules, and their submodules.
+
+    Example::
+
+        trust("my_robots")  # what --trust my_robots does
+    """
+    _trusted.update(modules)
+
+
+def find_spec(ref: EnvRef) -> EnvSpec | None:
+    """What Gymnasium has registered under the id; None for a function that makes the environment.
+
+    Raises:
+        EnvError: the id or a module is unknown, or not trusted.
+    """
+    _check_trust(ref)
+    if ref.factory is not None:
+        return None
+    module, colon, name = ref.id.rpartition(":")
+    if colon:
+        _import(module, ref.id)
+    if name not in gymnasium.registry:
+        import ale_py  # noqa: F401  (importing it registers its environments)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        newest = _newest(name)
+        advice = f": use '{newest}'" if newest else ""
+        raise EnvError(f"Environment '{ref.id}' is unknown ({first_sentence(error)}){advice}.") from error
+
+
+def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.Env[Any, Any]:
+    """One environment with its wrappers.
+
+    Args:
+        ref: what to make.
+        spec: from `find_spec`.
+        pictures: make it so that it can be drawn.
+
+    Raises:
+        EnvError: it or a wrapper cannot be made.
+        ExtraError: a package that it needs is not installed.
+    """
+    if "render_mode" in ref.kwargs:
+        raise EnvError(f"'render_mode' of '{ref.id}' is set where it is needed: leave it out of its kwargs.")
+    egl = _draw_into_memory() if pictures else False
+    try:
+        env = _call_factory(ref.factory, pictures) if ref.factory is not None else _make_registered(ref, spec, pictures)
+    except DistilError:
+        raise
+    except FAULTS as error:
+        made = _not_made(ref, error, pictures)
+        if egl:  # an environment that is not drawn must not need the library
+            os.environ.pop("MUJOCO_GL", None)
+        raise made from error
+    if not isinstance(env, gymnasium.Env):
+        raise EnvError(f"Environment '{ref.label}' is a {type(env).__name__}, not a gymnasium.Env: return one.")
+    for text in ref.wrappers:
+        env = _wrap(env, text, ref)
+    return env
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first line of an error's message, of which there may be none, and not more than 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+
+
+def told(error: BaseException) -> str:
+    """What an environment's code did when it failed, to be put after its name."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code if error.code is not None else ''})"
+    lines = str(error).strip().splitlines()
+    return f"raised {type(error).__name__}" + (f" ({first_sentence(error)})" if lines else "")
+
+
+def no_opengl(name: str, error: BaseException) -> EnvError:
+    """What to say where MuJoCo has nothing to draw with."""
+    return EnvError(
+        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_sentence(error)}): set MUJOCO_GL to egl or "
+        "osmesa and install that library, or run it where there is a screen."
+    )
+
+
+def _check_trust(ref: EnvRef) -> None:
+    for module in () if ref.named else ref.modules:
+        if not any(module == name or module.startswith(f"{name}.") for name in _trusted):
+            raise EnvError(
+                f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: pass --trust {module} if you "
+                "trust it."
+            )
+
+
+def _import(module: str, wanted: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except FAULTS as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]:
+            raise EnvError(
+                f"'{wanted}' needs the module '{module}', which is not installed: install it, or mend its name."
+            ) from error
+        raise EnvError(f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported.") from error
+
+
+def _newest(name: str) -> str | None:
+    """Id of the newest version of an environment, if there is one."""
+    try:
+        namespace, stem, version = parse_env_id(name)
+    except gymnasium.error.Error:
+        return None
+    newest = find_highest_version(namespace, stem)
+    return None if newest is None or newest == version else get_env_id(namespace, stem, newest)
+
+
+def _draw_into_memory() -> bool:
+    """Neither pygame nor MuJoCo needs a screen, nor says that there is none.
+
+    Returns:
+        Whether MuJoCo's library for this (EGL) was chosen here.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or "MUJOCO_GL" in os.environ:
+        return False
+    os.environ["MUJOCO_GL"] = "egl"
+    return True
+
+
+def _call_factory(factory: Callable[..., Any], pictures: bool) -> Any:
+    if pictures:
+        try:
+            parameters = inspect.signature(factory).parameters.values()
+        except (TypeError, ValueError):  # a builtin has no signature
+            return factory()
+        if any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters):
+            return factory(render_mode="rgb_array")
+    return factory()
+
+
+def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
+    creator: Any = spec.entry_point if spec is not None else None
+    if isinstance(creator, str):
+        with warnings.catch_warnings():  # Box2D's import warns of what only its authors can change
+            warnings.simplefilter("ignore", DeprecationWarning)
+            creator = gymnasium.envs.registration.load_env_creator(creator)
+    _quiet_mujoco()
+    kwargs: dict[str, Any] = {
+        **ref.kwargs,
+        "disable_env_checker": True,
+    }  # `SyncVecEnv` checks what matters, at less cost
+    if pictures:
+        metadata = getattr(creator, "metadata", None)  # a function has none, and says nothing
+        if isinstance(metadata, dict) and "rgb_array" not in metadata.get("render_modes", []):
+            raise EnvError(f"'{ref.label}' cannot draw itself (it has no render mode 'rgb_array').")
+        kwargs["render_mode"] = "rgb_array"
+    return gymnasium.make(spec if spec is not None else ref.id, **kwargs)
+
+
+def _quiet_mujoco() -> None:
+    """MuJoCo's warnings once each, by `logging`, instead of once an environment and into a file of the working folder."""
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is None or not hasattr(mujoco, "get_mju_user_warning") or mujoco.get_mju_user_warning() is not None:
+        return
+    seen: set[str] = set()
+
+    def warn(message: str) -> None:
+        if message not in seen:
+            seen.add(message)
+            deprecated = "deprecated" in message  # of Gymnasium's own models: nothing that a user could mend
+            logging.getLogger(__name__).log(
+                logging.DEBUG if deprecated else logging.WARNING, "MuJoCo: %s", message.strip()
+            )
+
+    mujoco.set_mju_user_warning(warn)
+
+
+def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
+    """The one sentence for an environment that could not be made."""
+    newest = _newest(ref.id.rpartition(":")[2]) if ref.factory is None else None
+    if isinstance(error, ImportError):
+        words = f"{error.name or ''} {error}".lower()
+        if newest and "mujoco v2 and v3" in words:
+            return EnvError(f"Environment '{ref.id}' is no longer part of Gymnasium: use '{newest}'.")
+    if isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled):
+        words = str(error).lower()
+        for word, (package, extra) in EXTRAS.items():
+            if word in words:
+                return ExtraError(package, extra, f"Environment '{ref.label}'")
+        return EnvError(
+            f"Environment '{ref.label}' needs a package that is not installed ({first_sentence(error)}): install it."
+        )
+    if pictures and "mujoco" in str(ref.factory or gymnasium.registry.get(ref.id.rpartition(":")[2])):
+        return no_opengl(ref.label, error)
+    advice = f"; its newest version is '{newest}'" if newest else ""
+    return EnvError(f"Environment '{ref.label}' cannot be made: it {told(error)}{advice}.")
+
+
+def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env[Any, Any]:
+    """The environment in a wrapper ``module:Class``."""
+    module, colon, name = text.partition(":")
+    if not colon or not module or not name:
+        raise EnvError(
+            f"Wrapper '{text}' of '{ref.id}' must be written module:Class, e.g. gymnasium.wrappers:FlattenObservation."
+        )
+    maker = getattr(_import(module, text), name, None)
+    if not callable(maker):
+        raise EnvError(f"Wrapper '{text}' of '{ref.id}': the module '{module}' has no class '{name}', mend its name.")
+    try:
+        wrapped = maker(env)
+    except FAULTS as error:
+        raise EnvError(
+            f"Wrapper '{text}' {told(error)} around '{ref.label}': it is made with the environment alone."
+        ) from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise EnvError(f"Wrapper '{text}' of '{ref.id}' made a {type(wrapped).__name__}, not a gymnasium.Env.")
+    return wrapped

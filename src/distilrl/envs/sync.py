@@ -1,0 +1,196 @@
+"""A list of Gymnasium's environments that step one after the other, and only those that are asked to.
+
+`gymnasium.vector.SyncVectorEnv` steps all or none, so that a hundred episodes cost a hundred times the longest. An
+environment's own vector version (CartPole-v1 has one) is not used either: it takes one seed for all copies, so that the
+episodes of two policies could not be paired, and it steps all or none as well.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from distilrl.envs.images import image_editor, push, stacked
+from distilrl.envs.interface import EnvInfo, Step, VecEnv
+from distilrl.envs.single import FAULTS, make_single, no_opengl, told
+from distilrl.errors import EnvError, ExtraError, SpecError
+from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, append_zeros, read_actions, read_observations
+
+
+class SyncVecEnv(VecEnv):
+    """N environments in this process.
+
+    Args:
+        ref: what to make.
+        spec: what is registered under its id; None for a function that makes it.
+        n_envs: number of copies N.
+        pictures: they will be drawn.
+
+    Raises:
+        EnvError: they cannot be made or used.
+    """
+
+    def __init__(self, ref: EnvRef, spec: EnvSpec | None, n_envs: int, pictures: bool = False) -> None:
+        self.n_envs = n_envs
+        self._envs: list[gymnasium.Env[Any, Any]] = []
+        try:
+            for _ in range(n_envs):
+                self._envs.append(make_single(ref, spec, pictures))
+            self._check_alike(ref)
+            first = self._envs[0]
+            obs, self._read = _observation(ref, first)
+            action = read_actions(first.action_space, ref.label)
+        except BaseException:
+            self.close()
+            raise
+        self.info = EnvInfo(ref, obs, action, protocol=_protocol(ref, first, action.bounded))
+        box = isinstance(first.action_space, gymnasium.spaces.Box)
+        self._cast = box and (first.action_space.dtype != np.float32 or first.action_space.shape == ())
+        self._action_space = first.action_space
+        self._obs: NDArray[Any] = np.zeros((n_envs, *obs.shape), obs.numpy)
+        self._floats = obs.dtype == "float32"
+        self._seeds = np.zeros(n_envs, np.int64)
+        self._steps = np.zeros(n_envs, np.int64)
+        """(N,) since the seed was given: with the seed, they name a moment."""
+        self._actions: list[Any] = []
+        self._stepping: list[int] = []
+
+    def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
+        check_count("seeds", seeds, self.n_envs)
+        self._seeds, self._actions = np.asarray(seeds, np.int64), []
+        self._steps[:] = 0
+        for i, env in enumerate(self._envs):
+            try:
+                obs, _ = env.reset(seed=int(seeds[i]))
+                self._put(i, obs, True)
+            except FAULTS as error:
+                raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+        self._check_finite()
+        return self._obs.copy()
+
+    def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
+        check_count("actions", actions, self.n_envs)
+        self._actions = self.info.action.for_env(actions)
+        if self._cast:
+            self._actions = [_cast(action, self._action_space) for action in self._actions]
+        self._stepping = list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist()
+
+    def recv(self) -> Step:
+        reward = np.zeros(self.n_envs, np.float32)
+        terminated, truncated = np.zeros(self.n_envs, np.bool_), np.zeros(self.n_envs, np.bool_)
+        self._steps[self._stepping] += 1
+        for i in self._stepping:
+            env = self._envs[i]
+            try:
+                obs, reward[i], terminated[i], truncated[i], _ = env.step(self._actions[i])
+                ended = bool(terminated[i] or truncated[i])
+                if ended:
+                    obs, _ = env.reset()
+                self._put(i, obs, ended)
+            except FAULTS as error:
+                raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+        self._check_finite(reward)
+        return Step(self._obs.copy(), reward, terminated, truncated)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        try:
+            image = np.asarray(self._envs[index].render())
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ExtraError("pygame", "render", f"Drawing {self.info.id}") from error
+        except FAULTS as error:
+            if "mujoco" in f"{type(error).__module__} {type(self._envs[index].unwrapped).__module__}":
+                raise no_opengl(self.info.id, error) from error
+            raise self._fault(index, f"{told(error)} when it was drawn") from error
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise EnvError(f"'{self.info.id}' drew an array of shape {image.shape}: a picture is (height, width, 3).")
+        return image.astype(np.uint8)
+
+    def close(self) -> None:
+        for env in self._envs:
+            try:
+                env.close()
+            except FAULTS:  # it is not used any more: how it ends does not matter
+                pass
+        self._envs = []
+
+    def _check_alike(self, ref: EnvRef) -> None:
+        first = self._envs[0]
+        for i, env in enumerate(self._envs[1:], 1):
+            if env is first:
+                raise EnvError(
+                    f"'{ref.label}' gives the same environment again instead of a new one: make one in each call."
+                )
+            if env.observation_space != first.observation_space or env.action_space != first.action_space:
+                raise EnvError(f"'{ref.label}' has other spaces in copy {i} than in the first: all must be alike.")
+
+    def _put(self, i: int, obs: Any, first: bool) -> None:
+        """Writes an observation into its row."""
+        new = self._read(obs)
+        if self.info.ref.stack > 1:
+            push(self._obs[i].reshape(-1), new.reshape(-1), self.info.obs.vector, first)
+        else:
+            self._obs[i] = new
+
+    def _check_finite(self, reward: NDArray[np.float32] | None = None) -> None:
+        """What is not finite would spread through every mean that it enters."""
+        if reward is not None and not np.isfinite(reward).all():
+            i = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise self._fault(i, f"gave a reward of {reward[i]}")
+        if self._floats and not np.isfinite(self._obs).all():
+            row = ~np.isfinite(self._obs.reshape(self.n_envs, -1))
+            i = int(np.flatnonzero(row.any(1))[0])
+            number = int(np.flatnonzero(row[i])[0])
+            raise self._fault(i, f"gave an observation that is not finite (number {number})")
+
+    def _fault(self, i: int, did: str) -> EnvError:
+        """One sentence for what an environment did: it names the environment, the step, the action and the seed."""
+        when = f"in step {self._steps[i]} (action {_short(self._actions[i])})" if self._steps[i] else "in reset"
+        return EnvError(
+            f"Environment '{self.info.id}' {did} {when} after seed {self._seeds[i]}: mend it or its wrappers."
+        )
+
+
+def check_count(what: str, given: NDArray[Any], n_envs: int) -> None:
+    """Raises SpecError where there are not as many seeds or actions as environments."""
+    if len(given) != n_envs:
+        raise SpecError(f"{n_envs} environments need as many {what}, got {len(given)}.")
+
+
+def _observation(ref: EnvRef, env: gymnasium.Env[Any, Any]) -> tuple[ObsSpec, Reader]:
+    """The spec after all that is put around the environment, and the reader of one frame."""
+    spec, read = read_observations(env.observation_space, ref.label, image_editor(ref))
+    if spec.image is None and (ref.grey or ref.resize is not None or ref.stack > 1):
+        raise EnvError(f"'{ref.label}' has no image in its observations: leave out 'grey', 'resize' and 'stack'.")
+    if spec.image is not None and ref.zeros:
+        raise EnvError(
+            f"'{ref.label}' has an image in its observations, and 'zeros' are appended to vectors only: leave it out."
+        )
+    spec, read = append_zeros(spec, read, ref.zeros)
+    return stacked(spec, ref.stack), read
+
+
+def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], bounded: bool) -> dict[str, Any]:
+    protocol: dict[str, Any] = {
+        "max_episode_steps": env.spec.max_episode_steps if env.spec is not None else None,
+        "gymnasium": gymnasium.__version__,
+    }
+    if ref.kwargs:
+        protocol["kwargs"] = dict(ref.kwargs)
+    if ref.wrappers:
+        protocol["wrappers"] = list(ref.wrappers)
+    if not bounded:
+        protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
+    return protocol
+
+
+def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
+    """A real action of the space's own type, whole numbers rounded, and without a dimension where it has none."""
+    whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
+    return (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
+
+
+def _short(action: Any) -> str:
+    text = " ".join(str(action).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,122 @@
+"""Writing: one way for all files, in one step, that follows no link and leaves nothing behind."""
+
+import ast
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SIGN, sign_network
+
+from distilrl import checkpoints
+from distilrl.checkpoints import save_network, save_tensors, write_bytes, write_json
+from distilrl.errors import FileError
+from distilrl.export import export_policy
+from distilrl.runs import write_metrics
+
+SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
+WRITERS = {
+    "report.html": lambda path: write_bytes(path, b"new"),
+    "results.json": lambda path: write_json(path, {}),
+    "state.safetensors": lambda path: save_tensors(path, {"a": torch.zeros(1)}, {}),
+    "student.safetensors": lambda path: save_network(path.parent, sign_network()),
+    "metrics.csv": lambda path: write_metrics(path, [{"env_steps": 1}]),
+}
+
+
+@pytest.fixture
+def thesis(tmp_path):
+    path = tmp_path / "thesis.tex"
+    path.write_text("years of work")
+    return path
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_planted_link_is_not_followed(tmp_path, thesis, name):
+    home = tmp_path / "run"
+    home.mkdir()
+    (home / f"{name}.tmp").symlink_to(thesis)
+    WRITERS[name](home / name)
+    assert thesis.read_text() == "years of work"
+    assert (home / f"{name}.tmp").is_symlink()
+    assert (home / name).is_file()
+    assert not (home / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_link_is_not_replaced(tmp_path, thesis, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(thesis)
+    with pytest.raises(FileError, match=rf"{name} is a symbolic link.*: remove it"):
+        WRITERS[name](tmp_path / "run" / name)
+    assert thesis.read_text() == "years of work"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_a_folder_behind_a_link_is_the_users_choice(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    write_bytes(tmp_path / "runs" / "a" / "report.html", b"new")
+    assert (tmp_path / "disk" / "a" / "report.html").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
+def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path, monkeypatch, call, error):
+    write_bytes(tmp_path / "report.html", b"old")
+
+    def failing(*_given):
+        raise error
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises((FileError, KeyboardInterrupt)):
+        write_bytes(tmp_path / "report.html", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_bytes() == b"old"
+
+
+def test_a_name_that_is_taken_is_not_written_through(tmp_path, thesis, monkeypatch):
+    monkeypatch.setattr(checkpoints.secrets, "token_hex", lambda _bytes: "foreseen")
+    (tmp_path / ".foreseen.tmp").symlink_to(thesis)
+    with pytest.raises(FileError, match="File exists"):
+        write_bytes(tmp_path / "report.html", b"new")
+    assert thesis.read_text() == "years of work"
+    assert (tmp_path / ".foreseen.tmp").is_symlink()
+
+
+def test_a_file_has_the_users_own_permissions(tmp_path):
+    write_bytes(tmp_path / "ours", b"")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+def test_a_full_disk_in_export_is_one_sentence(tmp_path, monkeypatch, target):
+    save_network(tmp_path / "run" / "student", sign_network(), env=SIGN)
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="No space left"):
+        export_policy(tmp_path / "run", target)
+    assert list((tmp_path / "run" / "export").iterdir()) == []
+
+
+def writes(node):
+    """Whether a call opens a file for writing by another way than ours."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    modes = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
+    if name == "open":
+        return any(isinstance(mode, str) and set(mode) & set("wax+") and set(mode) <= set("rwaxbt+") for mode in modes)
+    if ast.unparse(node.func) in ("np.savez", "np.savez_compressed", "np.save", "torch.save", "torch.export.save"):
+        return "archive" not in [ast.unparse(a) for a in node.args]  # bytes in memory, which then go our way
+    return isinstance(node.func, ast.Attribute) and name in ("write_text", "write_bytes", "save_file", "tofile", "savetxt")
+
+
+def test_there_is_one_way_to_write_a_file():
+    for path in SOURCE.rglob("*.py"):
+        if path.name != "checkpoints.py":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                assert not (isinstance(node, ast.Call) and writes(node)), f"{path}:{node.lineno} {ast.unparse(node)}"

@@ -1,0 +1,254 @@
+"""A folder holds one thing: nothing begins where something is, and only the same job is continued."""
+
+import json
+import shutil
+import threading
+from dataclasses import replace
+
+import pytest
+from conftest import SIGN, make_teacher, sign_network
+from test_train import Killed, small
+
+from distilrl import series
+from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.cli import main
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.distill import Job, distill, train_teacher
+from distilrl.errors import FileError, ResumeError, TeacherError
+from distilrl.evaluate import Comparison
+from distilrl.plan import plan
+from distilrl.runs import KINDS, RunFolder
+from distilrl.series import distill_chain, distill_seeds
+from distilrl.viper import TreeConfig, distill_tree
+
+TREE = TreeConfig(leaves=4, iterations=2, states=100)
+
+
+def job(**changes):
+    return Job(small(**({"student": "mlp:2", "env_steps": 800} | changes)), Comparison(20, 20, 0, margin=2.0), accept_episodes=5)
+
+
+COMMANDS = {
+    "run": lambda teacher, out: distill(teacher, job(), out),
+    "teacher": lambda teacher, out: train_teacher(small("dqn", env_steps=800), out, episodes=5),
+    "seeds": lambda teacher, out: distill_seeds(teacher, job(), out, 2),
+    "chain": lambda teacher, out: distill_chain(teacher, job(), out, 1),
+    "plan": lambda teacher, out: plan(teacher, job(), out, sizes=["mlp:2"], seeds=1, refine=False),
+    "tree": lambda teacher, out: distill_tree(teacher, job(), out, TREE),
+}
+
+
+def everything(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of each kind, as its command leaves it."""
+    home = tmp_path_factory.mktemp("made")
+    pytest.importorskip("sklearn")
+    for kind, command in COMMANDS.items():
+        command(make_teacher(sign_network()), home / kind)
+    return home
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, command):
+    before = everything(made / kind)
+    assert read_json(made / kind / "config.json")["kind"] == kind
+    if kind == command and kind in ("seeds", "chain"):
+        COMMANDS[command](sign_teacher, made / kind)  # goes on, and there is nothing left to do
+        changed = {name for name, data in everything(made / kind).items() if before.get(name) != data}
+        assert changed <= {"results.json"}
+        return
+    with pytest.raises((FileError, ResumeError), match=f"holds {KINDS[kind]}"):
+        COMMANDS[command](sign_teacher, made / kind)
+    assert everything(made / kind) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"]
+)
+def test_what_is_left_of_anything_is_enough_to_refuse(sign_teacher, tmp_path, name):
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("{}")
+    for command in COMMANDS.values():
+        with pytest.raises(FileError, match="already holds"):
+            command(sign_teacher, tmp_path / "run")
+    assert everything(tmp_path / "run") == {name: b"{}"}
+
+
+def test_files_of_the_users_are_no_hindrance(sign_teacher, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "seed-corn").mkdir()
+    distill(sign_teacher, job(), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"learning_rate": 1e-4}, "train.learning_rate"),
+        ({"env_steps": 1600}, "train.env_steps"),
+        ({"seed": 5}, "train.seed"),
+        ({"terms": small("dkd").terms}, r"train.terms\[0\].loss"),
+        ({"behaviour": replace(small().behaviour, name="student")}, "train.behaviour.name"),
+    ],
+)
+def test_another_job_is_not_continued(made, sign_teacher, change, name):
+    other = replace(job(), train=replace(job().train, **change))
+    calls = {
+        "run": lambda out: distill(sign_teacher, other, out, resume=True),
+        "seeds": lambda out: distill_seeds(sign_teacher, other, out, 2),
+        "chain": lambda out: distill_chain(sign_teacher, other, out, 1),
+    }
+    for kind, call in calls.items():
+        before = everything(made / kind)
+        with pytest.raises(ResumeError, match=f"begun with another '{name}'"):
+            call(made / kind)
+        assert everything(made / kind) == before
+
+
+def test_the_rest_of_the_job_counts_too(made, sign_teacher):
+    with pytest.raises(ResumeError, match=r"'comparison.margin' \(2.0, not 0.2\)"):
+        distill(sign_teacher, replace(job(), comparison=Comparison(20, 20, 0, margin=0.2)), made / "run", resume=True)
+    with pytest.raises(ResumeError, match=r"'seeds' \(2, not 3\)"):
+        distill_seeds(sign_teacher, job(), made / "seeds", 3)
+    with pytest.raises(ResumeError, match="'assistants'"):
+        distill_chain(sign_teacher, job(), made / "chain", 2)
+    with pytest.raises(ResumeError, match="another 'train\\.env_steps'"):
+        train_teacher(small("dqn", env_steps=1600), made / "teacher", resume=True)
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
+    before = everything(made / kind)
+    for command, own in (("distill", {"run", "seeds", "chain"}), ("train-teacher", {"teacher"})):
+        if kind not in own:
+            assert main([command, "--resume", str(made / kind)]) == 2
+            said = " ".join(capsys.readouterr().err.split())
+            assert said.startswith("error: ")
+            assert said.count(". ") == 0
+            assert main([command, "--config", str(made / kind / "config.json"), "--out", str(made / "new")]) == 2
+            assert f"is the configuration of {KINDS[kind]}" in " ".join(capsys.readouterr().err.split())
+            assert not (made / "new").exists()
+    assert everything(made / kind) == before
+
+
+def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
+    with pytest.raises(ResumeError, match="holds a tree, which cannot be continued as a run"):
+        distill(sign_teacher, job(), made / "tree", resume=True)
+
+
+def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teacher, tmp_path):
+    for kind, again in (("run", lambda out: distill(sign_teacher, job(), out, resume=True)),
+                        ("teacher", lambda out: train_teacher(small("dqn", env_steps=800), out, episodes=5, resume=True))):  # fmt: skip
+        shutil.copytree(made / kind, tmp_path / kind)
+        data = read_json(tmp_path / kind / "config.json")
+        del data["kind"], data["train"]["drift_threshold"]
+        write_json(tmp_path / kind / "config.json", data)
+        again(tmp_path / kind)
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A command line that distils in few steps; its teacher is in a file."""
+    save_network(tmp_path / "teacher", sign_network(), name="teacher")
+    steps = ["--steps", "810", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1"]
+    steps += ["--margin", "2"]  # a chain goes on to its end
+    return ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", *steps]
+
+
+@pytest.mark.parametrize("more", [["--seeds", "2"], ["--assistants", "1"]])
+def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, monkeypatch, more):
+    calls = []
+
+    def cut(*given, **named):
+        calls.append(given)
+        if len(calls) == 2:
+            raise Killed
+        return distill(*given, **named)
+
+    def cut_at_the_end(*_given, **_named):
+        raise Killed
+
+    monkeypatch.setattr(series, "distill", cut)
+    monkeypatch.setattr(series, "run_job", cut_at_the_end)
+    with pytest.raises(Killed):
+        main([*words, *more, "--out", str(tmp_path / "run")])
+    monkeypatch.undo()
+    assert main(["distill", "--resume", str(tmp_path / "run")]) == 0
+    assert main(["distill", "--config", str(tmp_path / "run" / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("seed-0", "seed-1") if more[0] == "--seeds" else ("assistant-1", "."):
+        one, two = (read_json(tmp_path / run / name / "student" / "spec.json")["sha256"] for run in ("run", "again"))
+        assert one == two
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 0
+    words[words.index("--margin") + 1] = "3"
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
+
+
+def test_a_chains_folder_may_be_spelled_in_another_way(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--assistants", "1", "--out", str(tmp_path / "run")]) == 0
+    assert main([*words, "--assistants", "1", "--out", "run"]) == 0
+
+
+@pytest.mark.parametrize("command", ["run", "seeds", "chain", "plan", "tree"])
+def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, command):
+    weak = make_teacher(sign_network(-1.0))
+    with pytest.raises(TeacherError, match="accept-weak-teacher"):
+        COMMANDS[command](weak, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()  # the user's own: it stays
+    with pytest.raises(TeacherError):
+        COMMANDS[command](weak, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    distill(weak, replace(job(), accept_weak_teacher=True), tmp_path / "run")
+
+
+def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
+    two = small(student="mlp:4,4", env_steps=800, more_tasks=(TaskFile("distilrl/ForgetfulEnv-v0"),))
+    with pytest.raises(TeacherError):
+        distill([make_teacher(sign_network()), make_teacher(sign_network(-1.0))], replace(job(), train=two), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_runs_that_start_at_once_one_goes_on(tmp_path):
+    for number in range(30):
+        outcomes, start = [], threading.Barrier(4)
+
+        def begin(folder, seed, outcomes=outcomes, start=start):
+            start.wait()
+            try:
+                folder.begin(Job(TrainConfig(seed=seed)).to_json())
+            except FileError as error:
+                outcomes.append(str(error))
+            else:
+                outcomes.append(seed)
+
+        folder = RunFolder(tmp_path / str(number))
+        threads = [threading.Thread(target=begin, args=(folder, seed)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (winner,) = [outcome for outcome in outcomes if isinstance(outcome, int)]
+        assert all("already holds a run" in outcome for outcome in outcomes if outcome != winner)
+        assert json.loads(folder.config.read_text())["train"]["seed"] == winner
+        assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+
+
+def test_claiming_works_without_links_too(tmp_path, monkeypatch):
+    def refused(*_given):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({"train": {}})
+    assert read_json(folder.config) == {"kind": "run", "train": {}}
+    monkeypatch.setattr(RunFolder, "_found", lambda _folder: [])
+    with pytest.raises(FileError, match="already holds a run"):
+        folder.begin({"train": {"seed": 1}})
+    assert read_json(folder.config) == {"kind": "run", "train": {}}
+    assert [path.name for path in folder.path.iterdir()] == ["config.json"]
