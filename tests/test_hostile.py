@@ -63,7 +63,9 @@ def test_a_file_from_before_pytorch_1_6_is_read_and_checked(tmp_path):
     model = mlp()
     torch.save(model.state_dict(), tmp_path / "t.pth", _use_new_zipfile_serialization=False)
     obs = torch.randn(5, 2)
-    torch.testing.assert_close(load_teacher(TeacherFile(str(tmp_path / "t.pth"), activation="relu")).network(obs), model(obs).detach())
+    torch.testing.assert_close(
+        load_teacher(TeacherFile(str(tmp_path / "t.pth"), activation="relu")).network(obs), model(obs).detach()
+    )
     data = (tmp_path / "t.pth").read_bytes()
     for cut in (20, 200, len(data) - 3):
         (tmp_path / "cut.pth").write_bytes(data[:cut])
@@ -94,7 +96,9 @@ def test_code_in_a_normalizer_is_refused_by_name(tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["builtins.eval", "builtins.getattr", "numpy.load", "stable_baselines3.common.save_util.load_from_pkl"])
+@pytest.mark.parametrize(
+    "name", ["builtins.eval", "builtins.getattr", "numpy.load", "stable_baselines3.common.save_util.load_from_pkl"]
+)
 def test_every_other_name_is_refused(tmp_path, name):
     module, function = name.rsplit(".", 1)
     (tmp_path / "vec.pkl").write_bytes(b"\x80\x04c" + f"{module}\n{function}\n".encode() + b"(X\x01\x00\x00\x001tR.")
@@ -151,7 +155,9 @@ def bomb(levels=60):
         b"\x80\x05\x96\x00\x00\x00\xc0\x00\x00\x00\x00.",  # a bytearray of 3 GB
         b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\xc0\x00\x85R.",
         b"\x80\x02" + b"]" * 600_000 + b".",  # more steps than any policy needs
-        b"\x80\x02(" + b"".join(b"\x8a\x09" + (i * (2**61 - 1)).to_bytes(9, "little") + b"N" for i in range(1, 50)) + b"d.",
+        b"\x80\x02("
+        + b"".join(b"\x8a\x09" + (i * (2**61 - 1)).to_bytes(9, "little") + b"N" for i in range(1, 50))
+        + b"d.",
         b"\x80\x02}(" + b"\x8a\x09" + (2**61 - 1).to_bytes(9, "little") + b"Nu.",
         b"\x80\x02}X\x05\x00\x00\x00a\x1b[1mNs.",  # a key that would colour a terminal
         b"\x80\x02ccollections\nOrderedDict\nK\x05\x85R.",
@@ -297,7 +303,9 @@ def test_external_data_outside_the_folder_is_refused(tmp_path):
         refused(graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "folder|beside")
     (tmp_path / "inside" / "link.bin").symlink_to(tmp_path / "secret.bin")
     tensor.external_data[0].value = "link.bin"
-    refused(graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "outside its own folder")
+    refused(
+        graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "outside its own folder"
+    )
 
 
 def test_a_declared_tensor_of_10_gigabytes_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """CleanRL's real actions and the checkpoints of robot libraries, written in their exact layout: the action is their own forward pass's."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ ENV = EnvInfo(EnvRef("robot"), ObsSpec((5,)), Bounds((-1.0, -1.0), (1.0, 1.0)))
 
 def mlp(*sizes, activation=nn.ELU):
     layers = []
-    for index, (fan_in, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (fan_in, out) in enumerate(pairwise(sizes)):
         layers += [activation()] if index else []
         layers.append(nn.Linear(fan_in, out))
     return nn.Sequential(*layers)
@@ -43,7 +44,11 @@ def read(path, content, **told):
 
 def test_cleanrl_ppo_of_real_actions(tmp_path):
     actor = mlp(5, 64, 64, 2, activation=nn.Tanh)
-    state = {"actor_logstd": torch.tensor([[0.5, -1.0]]), **named("critic", mlp(5, 64, 64, 1)), **named("actor_mean", actor)}
+    state = {
+        "actor_logstd": torch.tensor([[0.5, -1.0]]),
+        **named("critic", mlp(5, 64, 64, 1)),
+        **named("actor_mean", actor),
+    }
     teacher = read(tmp_path / "ppo.cleanrl_model", OrderedDict(state))
     assert (teacher.format, teacher.kind, teacher.squash, teacher.action) == ("CleanRL PPO", "gaussian", "clip", None)
     assert "does not save" in teacher.meta["note"]
@@ -145,13 +150,22 @@ def normaliser(prefix=""):
 
 def rsl_rl(actor, version):
     std = torch.tensor([0.5, 2.0])
-    rest = {"optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}, "iter": 3, "infos": None}
+    rest = {
+        "optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]},
+        "iter": 3,
+        "infos": None,
+    }
     if version == 1:
         return {"model_state_dict": {"std": std, **named("actor", actor), **named("critic", mlp(5, 8, 1))}, **rest}
     if version == 2:
         return rsl_rl(actor, 1) | {"obs_norm_state_dict": normaliser(), "critic_obs_norm_state_dict": normaliser()}
     if version == 3:
-        state = {"log_std": std.log(), **named("actor", actor), **normaliser("actor_obs_normalizer."), **normaliser("critic_obs_normalizer.")}
+        state = {
+            "log_std": std.log(),
+            **named("actor", actor),
+            **normaliser("actor_obs_normalizer."),
+            **normaliser("critic_obs_normalizer."),
+        }
         return {"model_state_dict": state, **rest}
     if version == "student":
         return {"model_state_dict": {"std": std, **named("student", actor), **named("teacher", mlp(9, 8, 2))}, **rest}
@@ -202,8 +216,19 @@ def test_rl_games(tmp_path, normalise):
         "value_mean_std.running_mean": torch.zeros(1, dtype=torch.float64),
     }
     if normalise:
-        state |= {"running_mean_std.running_mean": mean, "running_mean_std.running_var": var, "running_mean_std.count": torch.ones(())}
-    content = {"model": state, "epoch": 4, "frame": 100, "last_mean_rewards": np.float32(3.5), "optimizer": {"state": {}}, "env_state": None}
+        state |= {
+            "running_mean_std.running_mean": mean,
+            "running_mean_std.running_var": var,
+            "running_mean_std.count": torch.ones(()),
+        }
+    content = {
+        "model": state,
+        "epoch": 4,
+        "frame": 100,
+        "last_mean_rewards": np.float32(3.5),
+        "optimizer": {"state": {}},
+        "env_state": None,
+    }
     with pytest.raises(FileError, match="--activation"):
         read(tmp_path / "t.pth", content)
     teacher = read(tmp_path / "t.pth", content, activation="elu")
@@ -227,7 +252,11 @@ def test_skrl(tmp_path, key):
     mean, var = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.linspace(0.1, 3, 5, dtype=torch.float64)
     content = {"policy": policy, "value": policy, "optimizer": {"state": {}}}
     if key:
-        content[key] = {"running_mean": mean, "running_variance": var, "current_count": torch.ones((), dtype=torch.float64)}
+        content[key] = {
+            "running_mean": mean,
+            "running_variance": var,
+            "current_count": torch.ones((), dtype=torch.float64),
+        }
     far = OBS * 10
     seen = ((far - mean.float()) / (var.float().sqrt() + 1e-8)).clamp(-5, 5) if key else far
     teacher = read(tmp_path / "agent.pt", content, activation="elu").fitted(ENV)

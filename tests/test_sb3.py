@@ -90,7 +90,11 @@ def check(model, path, normalizer=None, count=200):
     obs = torch.from_numpy(np.stack([read(one) for one in observations]))
     if teacher.obs_shape is not None and len(spec.shape) == 1:
         assert teacher.obs_shape == spec.shape
-    stacked = {k: np.stack([o[k] for o in observations]) for k in plain.spaces} if isinstance(plain, spaces.Dict) else np.stack(observations)
+    stacked = (
+        {k: np.stack([o[k] for o in observations]) for k in plain.spaces}
+        if isinstance(plain, spaces.Dict)
+        else np.stack(observations)
+    )
     theirs = model.predict(stacked, deterministic=True)[0]
     ours = teacher.policy.act(obs)[0].numpy().reshape(count, -1)
     half = getattr(teacher.action, "half", 1.0)
@@ -107,7 +111,12 @@ CASES = {
     "trpo": ("TRPO", {}, "gaussian", "clip"),
     "sac": ("SAC", {"net_arch": [16, 8]}, "gaussian", "tanh"),
     "sac-gsde": ("SAC", {"net_arch": [16], "use_sde": True}, "mean", "tanh"),
-    "sac-elu": ("SAC", {"net_arch": {"pi": [8], "qf": [16, 16]}, "activation_fn": nn.ELU, "n_critics": 3}, "gaussian", "tanh"),
+    "sac-elu": (
+        "SAC",
+        {"net_arch": {"pi": [8], "qf": [16, 16]}, "activation_fn": nn.ELU, "n_critics": 3},
+        "gaussian",
+        "tanh",
+    ),
     "tqc": ("TQC", {"net_arch": [16], "n_quantiles": 5}, "gaussian", "tanh"),
     "td3": ("TD3", {"net_arch": [16, 8]}, "mean", "tanh"),
     "ddpg": ("DDPG", {"net_arch": [16]}, "mean", "tanh"),
@@ -171,7 +180,10 @@ def test_ars(tmp_path, linear):
 def test_choices(tmp_path, algorithm, actions):
     teacher = check(made(algorithm, actions=actions), tmp_path / "t.zip")
     assert teacher.kind == "logits"
-    assert teacher.action.nvec == {"MultiDiscrete": (3, 2, 4), "MultiBinary": (2, 2, 2), "Discrete": (4,)}[type(actions).__name__]
+    assert (
+        teacher.action.nvec
+        == {"MultiDiscrete": (3, 2, 4), "MultiBinary": (2, 2, 2), "Discrete": (4,)}[type(actions).__name__]
+    )
     assert isinstance(teacher.network, Network)
 
 
@@ -228,7 +240,9 @@ def test_images_without_convolutions(tmp_path):
     assert teacher.obs_shape == (3, 9, 8)
 
 
-@pytest.mark.parametrize("space", [spaces.Discrete(5), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(4), spaces.Box(-1, 1, (2, 3))])
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(5), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(4), spaces.Box(-1, 1, (2, 3))]
+)
 def test_other_observations(tmp_path, space):
     check(made("PPO", space), tmp_path / "t.zip", count=40)
 
@@ -239,7 +253,9 @@ def test_vecnormalize_is_before_policy_and_critic(tmp_path, parts):
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     space = spaces.Dict({"x": VECTOR, "y": spaces.Box(-1, 1, (2,), np.float32)}) if parts else VECTOR
-    envs = VecNormalize(DummyVecEnv([lambda: Still(space, BOX)]), clip_obs=1.5, **({"norm_obs_keys": ["x"]} if parts else {}))
+    envs = VecNormalize(
+        DummyVecEnv([lambda: Still(space, BOX)]), clip_obs=1.5, **({"norm_obs_keys": ["x"]} if parts else {})
+    )
     envs.reset()
     for _ in range(50):
         envs.step(np.zeros((1, 2)))
@@ -257,7 +273,11 @@ def test_vecnormalize_is_before_policy_and_critic(tmp_path, parts):
     with torch.no_grad():
         expected = torch.cat(model.critic(model.policy.obs_to_tensor(normal)[0], actions), 1).amin(1)
     torch.testing.assert_close(teacher.critic(obs, actions), expected, rtol=1e-4, atol=1e-4)
-    assert (teacher.action, teacher.squash, teacher.params is not None) == (Bounds((-2.0, -1.0), (2.0, 3.0)), "tanh", True)
+    assert (teacher.action, teacher.squash, teacher.params is not None) == (
+        Bounds((-2.0, -1.0), (2.0, 3.0)),
+        "tanh",
+        True,
+    )
 
 
 # -- real files
@@ -277,7 +297,14 @@ def reference(path, teacher):
     algorithm = path.name.split("-")[0].upper()
     actions = spaces.Box(np.array(teacher.action.low, np.float32), np.array(teacher.action.high, np.float32))
     policy = "LinearPolicy" if algorithm == "ARS" else None
-    model = made(algorithm, spaces.Box(-np.inf, np.inf, teacher.obs_shape), actions, policy, data.get("use_sde") or None, **kwargs)
+    model = made(
+        algorithm,
+        spaces.Box(-np.inf, np.inf, teacher.obs_shape),
+        actions,
+        policy,
+        data.get("use_sde") or None,
+        **kwargs,
+    )
     state = torch.load(io.BytesIO(weights), weights_only=True, map_location="cpu")
     if algorithm == "ARS" and "action_net.weight" in state:
         state = {"action_net.0.weight": state["action_net.weight"]}
@@ -340,7 +367,15 @@ def test_spaces_are_read_as_they_are_printed():
     assert printed.action_spec(open_box) == Bounds((None, -0.5), (1.0, 2.0))
     several = {":type:": "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>", "nvec": "[3 2]", "_shape": [2]}
     assert printed.action_spec(several) == Choices((3, 2), (), "MultiDiscrete", (2,))
-    for bad in ({}, None, [], box | {"shape": None}, box | {"low": "[__import__]"}, box | {"shape": [10**12]}, box | {"high": "[nan 1.]"}):
+    for bad in (
+        {},
+        None,
+        [],
+        box | {"shape": None},
+        box | {"low": "[__import__]"},
+        box | {"shape": [10**12]},
+        box | {"high": "[nan 1.]"},
+    ):
         assert printed.action_spec(bad) is None
 
 

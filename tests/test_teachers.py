@@ -47,7 +47,10 @@ def write_zip(path, state, *, module="stable_baselines3.dqn.policies", kwargs=No
     tensors = {f"{prefix}.{k}": v for k, v in state.items() for prefix in ("q_net", "q_net_target")}
     buffer = io.BytesIO()
     torch.save(tensors if policy is None else policy, buffer)
-    data = {"policy_class": {":type:": "x", ":serialized:": "gASVnot-decoded", "__module__": module}, "policy_kwargs": kwargs or {}}
+    data = {
+        "policy_class": {":type:": "x", ":serialized:": "gASVnot-decoded", "__module__": module},
+        "policy_kwargs": kwargs or {},
+    }
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data", json.dumps(data))
         archive.writestr("policy.pth", buffer.getvalue())
@@ -76,7 +79,9 @@ def test_a_cnn_zip_gives_its_own_forward_pass(tmp_path, normalise):
     assert teacher.params == 1_687_206
 
 
-@pytest.mark.parametrize(("name", "params"), [("cartpole", 67_586), ("acrobot", 68_355), ("pong", 1_687_206), ("breakout", 1_686_180)])
+@pytest.mark.parametrize(
+    ("name", "params"), [("cartpole", 67_586), ("acrobot", 68_355), ("pong", 1_687_206), ("breakout", 1_686_180)]
+)
 def test_real_zips(name, params):
     path = real_teacher(f"{name}-dqn-sb3.zip")
     teacher = load_teacher(path)
@@ -152,7 +157,9 @@ def damaged(tmp_path):
         "nan": write_zip(tmp_path / "nan.zip", nan),
         "odd": write_zip(tmp_path / "odd.zip", odd),
         "nothing": write_zip(tmp_path / "nothing.zip", {}),
-        "activation": write_zip(tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}),
+        "activation": write_zip(
+            tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}
+        ),
         "list": write_zip(tmp_path / "list.zip", {}, policy=[1, 2]),
     }
 
