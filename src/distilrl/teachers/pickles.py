@@ -23,7 +23,8 @@ _REFUSED = frozenset(
     getattr(pickle, name)[0]
     for name in (
         "PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "GET", "PUT", "INT", "LONG", "FLOAT", "STRING", "UNICODE",
-        "LIST", "DICT", "DUP", "LONG4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET", "ADDITEMS",
+        "LIST", "DICT", "DUP", "LONG4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET",
+        "ADDITEMS",
     )
 )  # fmt: skip
 """Opcodes that no such file needs: of old protocols, extensions, sets, and those that take memory on the file's word
