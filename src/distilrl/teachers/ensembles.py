@@ -26,12 +26,13 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         teachers: at least two, each with its own preprocessing.
         states: (K, *obs_shape) observations, from which the temperature of each teacher of kind ``q`` is found;
             ``logits`` are taken as they are.
-        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions the mean action.
-            ``best``: in each state the values of the teacher whose greedy action is worth most by its own estimate, which must all be
-            of one reward and discount.
+        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions
+            the mean action. ``best``: in each state the values of the teacher whose greedy action is worth most by its
+            own estimate, which must all be of one reward and discount.
 
     Raises:
-        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no values.
+        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no
+            values.
 
     Example::
 
@@ -45,13 +46,14 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         shapes = (first.obs_shape or other.obs_shape, other.obs_shape or first.obs_shape)
         if shapes[0] != shapes[1] or head.action != heads[0].action:
             raise TeacherError(
-                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, {heads[0].action.describe()}; "
+                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, "
+                f"{heads[0].action.describe()}; "
                 f"{other.obs_shape}, {head.action.describe()}): an ensemble is of one environment."
             )
     meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
     network: nn.Module
     if combine == "best":
-        if any(t.kind != "q" for t in teachers):
+        if any(t.kind != "q" for t in teachers) or not isinstance(heads[0], Categorical):
             raise TeacherError(
                 "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
             )
@@ -105,7 +107,7 @@ def _numbers(teacher: Teacher, states: Tensor) -> Tensor:
 
 
 class MeanProbability(nn.Module):
-    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / its own temperature)."""
+    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / own temperature)."""
 
     def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float], head: Categorical) -> None:
         super().__init__()
