@@ -76,7 +76,9 @@ def export_policy(
     check_place(out)
     student = _Student.of(folder, env_ref(env) if env is not None else None)
     if target in ("c", "int8", "web"):
-        steps(student.policy_network, "integers" if target == "int8" else "C")  # what cannot be written is refused before it is played
+        steps(
+            student.policy_network, "integers" if target == "int8" else "C"
+        )  # what cannot be written is refused before it is played
     obs = recorded(student.policy, student.info.ref, watch)
     work = _Export(student, target, out, obs, watch)
     result = work.keep()

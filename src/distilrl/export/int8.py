@@ -66,7 +66,9 @@ class Quantised:
             sums = _sums(one, x)
             x = np.clip((sums * one.multiplier + (1 << (one.shift - 1))) >> one.shift, 0, 255)
         head = self.steps[-1]
-        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(np.float32)
+        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(
+            np.float32
+        )
         return values
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
@@ -90,7 +92,9 @@ def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
     if step.weight.ndim != 4:
         return x.reshape(len(x), -1)
     kernel = step.weight.shape[2]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[
+        :, :: step.stride, :: step.stride
+    ]
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 

@@ -150,7 +150,9 @@ class ChoiceStep:
         for index, (n, start) in enumerate(zip(self.action.nvec, self._start, strict=True)):
             lines += [f"    best = {first};", f"    for (int a = {first + 1}; a < {first + n}; a++)"]
             lines += [f"        if ({above.format('a', 'best')}) best = a;"]
-            moved = "best" if start == first else f"best - {first - start}" if first > start else f"best + {start - first}"
+            moved = (
+                "best" if start == first else f"best - {first - start}" if first > start else f"best + {start - first}"
+            )
             lines.append(f"    return {moved};" if self.scalar else f"    action[{index}] = {moved};")
             first += n
         return "\n".join(lines) + "\n"
@@ -289,7 +291,10 @@ class RealStep:
         return actions.astype("<f4")
 
     def tolerance(self) -> NDArray[np.float32] | None:
-        ends = [max(abs(n) for n in (*pair, 0.0) if n is not None) for pair in zip(self.action.low, self.action.high, strict=True)]
+        ends = [
+            max(abs(n) for n in (*pair, 0.0) if n is not None)
+            for pair in zip(self.action.low, self.action.high, strict=True)
+        ]
         return (CLOSE * np.maximum(self.action.half, ends)).astype(np.float32)
 
     def same(self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: float) -> bool:  # noqa: ARG002

@@ -123,7 +123,9 @@ def _module(graph: Graph, module: nn.Module, x: str) -> str:
         inputs = [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))]
         return graph.node("Conv", inputs, strides=[int(stride)] * 2, pads=[pad] * 4)
     if isinstance(module, nn.Linear):
-        return graph.node("Gemm", [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))], transB=1)
+        return graph.node(
+            "Gemm", [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))], transB=1
+        )
     if isinstance(module, nn.MaxPool2d):
         return graph.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     if isinstance(module, ResidualBlock):
