@@ -1,4 +1,4 @@
-"""Keeping an export: written beside its place, held against the policy, and moved into place only if it answers as that does."""
+"""Keeping an export: written beside its place, and moved into it only if it answers as the policy does."""
 
 import io
 import shutil
@@ -155,8 +155,8 @@ def _replayed(name: str, file: Replayer, policy: Policy, obs: NDArray[Any], targ
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     if not good:
         raise FileError(
-            f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of the largest, "
-            f"{found.same_action:.1%} of the actions are the same): it was not kept; please report this."
+            f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of "
+            f"the largest, {found.same_action:.1%} of the actions are the same): it was not kept; please report this."
         )
     return found.to_json()
 

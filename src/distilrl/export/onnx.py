@@ -79,8 +79,8 @@ class Graph:
 def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
     """A folded network in floats.
 
-    Its outputs are ``action_values`` (batch, P) and ``action`` (batch,) of one choice, (batch, F) of several; or ``mean``
-    (batch, A), before it is squashed or clipped, and ``action`` (batch, A) of real actions. Actions are what the
+    Its outputs are ``action_values`` (batch, P) and ``action``, (batch,) of one choice or (batch, F) of several; of
+    real actions ``mean`` (batch, A), before it is squashed or clipped, and ``action`` (batch, A). Actions are what the
     environment takes.
 
     Args:
@@ -140,7 +140,7 @@ def _module(graph: Graph, module: nn.Module, x: str) -> str:
 
 
 def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
-    """A quantised student as QuantizeLinear and DequantizeLinear pairs (QDQ), which onnxruntime fuses into integer kernels.
+    """A quantised student as pairs of QuantizeLinear and DequantizeLinear, which onnxruntime fuses to integer kernels.
 
     Args:
         student: in integers.

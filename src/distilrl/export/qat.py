@@ -29,7 +29,7 @@ def fine_tune(
     scaled_head: bool = False,
     seed: int = 0,
 ) -> Network:
-    """A copy of a student that has learned to live with eight bits (Jacob et al. 2018, section 3: straight-through rounding).
+    """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).
 
     Args:
         network: the student, folded.

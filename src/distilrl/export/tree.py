@@ -36,7 +36,7 @@ void policy_values({obs}, float values[{width}]) {{
 
 
 def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
-    """policy.h and policy.c of a tree: of one choice, the conditions return it; else they return a row of a table of actions.
+    """policy.h and policy.c of a tree: the conditions return the choice or, of other actions, a row of a table.
 
     Args:
         tree: the tree.
