@@ -23,6 +23,9 @@ from distilrl.errors import EnvError, SpecError
 SMALLEST_IMAGE = 8
 """A picture without channels must be at least this high and wide to be taken for one."""
 
+LARGEST_OBSERVATION = 2**24
+"""Numbers that a file may ask for in one observation."""
+
 
 @dataclass(frozen=True)
 class ObsSpec:
@@ -178,8 +181,11 @@ class Bounds:
         return np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in pairs], np.float32)
 
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Random actions (count, A), uniform."""
-        return (self.middle + self.half * rng.uniform(-1, 1, (count, self.size))).astype(np.float32)
+        """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side."""
+        drawn = self.middle + self.half * rng.uniform(-1, 1, (count, self.size))
+        low = [-np.inf if n is None else n for n in self.low]
+        high = [np.inf if n is None else n for n in self.high]
+        return np.clip(drawn, low, high).astype(np.float32)
 
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""
@@ -231,6 +237,10 @@ class EnvRef:
             raise SpecError("An environment needs an id, e.g. CartPole-v1 or my_package:MyEnv-v0.")
         if self.stack < 1 or (self.resize is not None and min(self.resize) < 1) or self.zeros < 0:
             raise SpecError(f"'stack' and 'resize' of {self.id} must be at least 1, and 'zeros' at least 0.")
+        if self.stack * math.prod(self.resize or (1, 1)) + self.zeros > LARGEST_OBSERVATION:
+            raise SpecError(
+                f"'stack', 'resize' and 'zeros' of {self.id} ask for more than {LARGEST_OBSERVATION:,} numbers: choose less."
+            )
 
     @property
     def label(self) -> str:

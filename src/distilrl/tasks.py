@@ -46,12 +46,13 @@ class Task:
         Args:
             config: all that decides the run.
             number: of the task.
-            teacher: who labels, fitted to the environment.
+            teacher: who labels.
             acceptance: what `evaluate.accept` said of it.
             initial: a network of the student's shape to start from.
         """
-        self.config, self.number, self.teacher, self.acceptance, self.initial = config, number, teacher, acceptance, initial
+        self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial
         self.stream = Stream(config, teacher, number=number)
+        self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student

@@ -4,6 +4,7 @@ from distilrl.envs.ale import AleVecEnv, is_ale
 from distilrl.envs.interface import EnvInfo, VecEnv
 from distilrl.envs.single import find_spec
 from distilrl.envs.sync import SyncVecEnv
+from distilrl.envs.workers import WorkerVecEnv
 from distilrl.errors import SpecError
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 
@@ -53,7 +54,7 @@ def make_vec_env(
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
-    return SyncVecEnv(ref, spec, n_envs, pictures)
+    return WorkerVecEnv(ref, spec, n_envs, workers, pictures) if workers else SyncVecEnv(ref, spec, n_envs, pictures)
 
 
 def describe_env(env: EnvLike) -> EnvInfo:

@@ -1,24 +1,70 @@
-"""C99: one self-contained file and a header, no allocation, weights in constant memory.
+"""C99: one self-contained file and a header, no allocation, no library, weights in constant memory.
 
-Layout: activations are stored with channels innermost, so that what a convolution reads of one row of its input is one run of
-numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie side by side, for several
-pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no intrinsics), elsewhere plain loops. The
-input of the first convolution is turned into floats row by row, in a ring that holds as many rows as its kernel is high.
+Layout: activations are stored with channels innermost, so that what a convolution reads of one row of its input is one
+run of numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie
+side by side, for several pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no
+intrinsics), elsewhere plain loops. The input of the first convolution is turned into floats row by row, in a ring that
+holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: short,
+and the same on every machine.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
+from distilrl.heads import Head
+from distilrl.spaces import ObsSpec
 
-ACTIVATIONS = {
-    "relu": "static float act_relu(float x) { return x > 0.0f ? x : 0.0f; }",
-    "tanh": "static float act_tanh(float x) { return tanhf(x); }",
-    "elu": "static float act_elu(float x) { return x > 0.0f ? x : expm1f(x); }",
+MATHS = {
+    "tanh": """static float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
+    x = 7.90531111f < x ? 7.90531111f : x;
+    x = -7.90531111f > x ? -7.90531111f : x;
+    float s = x * x;
+    float p = -2.76076847742355e-16f;
+    p = p * s + 2.00018790482477e-13f;
+    p = p * s - 8.60467152213735e-11f;
+    p = p * s + 5.12229709037114e-08f;
+    p = p * s + 1.48572235717979e-05f;
+    p = p * s + 6.37261928875436e-04f;
+    p = p * s + 4.89352455891786e-03f;
+    float q = 1.19825839466702e-06f;
+    q = q * s + 1.18534705686654e-04f;
+    q = q * s + 2.26843463243900e-03f;
+    q = q * s + 4.89352518554385e-03f;
+    return x * p / q;
 }
+""",
+    "exp": """static float exp_of(float x) { /* 2^n times a polynomial of the rest, off by at most 1e-7 of its value */
+    union { uint32_t bits; float value; } power;
+    x = x > -87.0f ? x : -87.0f;
+    x = x < 88.0f ? x : 88.0f;
+    float t = x * 1.44269504f;
+    int32_t n = (int32_t)(t + (t < 0.0f ? -0.5f : 0.5f));
+    float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    power.bits = (uint32_t)(n + 127) << 23;
+    return (p * r * r + r + 1.0f) * power.value;
+}
+""",
+}
+"""Coefficients of tanh as in Eigen, of exp as in Cephes."""
+ACTIVATIONS = {
+    "relu": ((), "static float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
+    "tanh": (("tanh",), "static float act_tanh(float x) { return tanh_of(x); }"),
+    "elu": (("exp",), "static float act_elu(float x) { return x > 0.0f ? x : exp_of(x) - 1.0f; }"),
+    "silu": (("exp",), "static float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
+}
+"""Functions of `MATHS` that each needs, and its own."""
 VECTORS = """#if defined(__AVX__)
 #define LANES 8
 typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
@@ -39,79 +85,135 @@ class Source:
     """policy.h."""
     code: str
     """policy.c."""
+    example: str
+    """example.c."""
     scratch_bytes: int
-    """Static memory that it writes to."""
+    """Static memory that it writes to; 0 where it can be called from several threads at once."""
     weight_bytes: int
     """Constant memory."""
 
 
-def header(obs_size: int, n_actions: int, pixels: bool, comment: str, scratch: int, weights: int) -> str:
-    """policy.h of any C export."""
-    kind, told = ("uint8_t", "raw bytes, frames (4, 84, 84), the newest last") if pixels else ("float", "raw numbers")
-    return f"""/* {comment} */
+def declared(obs: ObsSpec) -> str:
+    """C's declaration of an observation as a function's argument."""
+    return "const obs_t *obs" if obs.pixels else f"const float obs[{obs.shape[0]}]"
+
+
+def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weights: int, width: int) -> Source:
+    """The header and the example of any C export, beside its code.
+
+    Args:
+        obs: what the policy reads.
+        last: its last step.
+        comment: what it is.
+        code: policy.c.
+        scratch: bytes of static memory.
+        weights: bytes of constant memory.
+        width: how many numbers its head gives.
+    """
+    kind = {"uint8": "uint8_t", "float32": "float"}[obs.dtype]
+    told = "raw numbers"
+    if obs.pixels:
+        frames = f", {obs.frames} frames, the newest last" if obs.frames > 1 else ""
+        told = f"raw {'bytes' if obs.dtype == 'uint8' else 'numbers'}, channels, rows and columns {obs.shape}{frames}"
+    threads = "Not reentrant: it writes to static memory." if scratch else "Reentrant: it writes to the stack alone."
+    header = f"""/* {comment} */
 #ifndef POLICY_H
 #define POLICY_H
 #include <stdint.h>
 
-#define POLICY_OBS_SIZE {obs_size}
-#define POLICY_ACTIONS {n_actions}
+#define POLICY_OBS_SIZE {math.prod(obs.shape)}
+#define POLICY_VALUES {width}
+#define POLICY_ACTION_SIZE {last.size}
 #define POLICY_SCRATCH_BYTES {scratch}
 #define POLICY_WEIGHT_BYTES {weights}
 
 typedef {kind} obs_t;
 
-/* Action values of one observation ({told}). */
-void policy_values(const obs_t *obs, float *values);
+/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}). */
+void policy_values({declared(obs)}, float values[{width}]);
 
-/* The greedy action. Not reentrant: the scratch memory is static. */
-int policy_act(const obs_t *obs);
+/* {last.comment()}
+{threads} */
+{last.prototype(declared(obs))};
 
 #endif
 """
+    return Source(header, code, example(last), scratch, weights)
 
 
-ACT = """
-int policy_act(const obs_t *obs) {
-    float values[POLICY_ACTIONS];
-    int best = 0;
-    policy_values(obs, values);
-    for (int a = 1; a < POLICY_ACTIONS; a++)
-        if (values[a] > values[best]) best = a;
-    return best;
-}
-"""
+def act(obs: ObsSpec, last: Last) -> str:
+    """``policy_act`` of the numbers that ``policy_values`` gives."""
+    body = "    float values[POLICY_VALUES];\n    policy_values(obs, values);\n" + last.c_body()
+    return f"\n{last.prototype(declared(obs))} {{\n{body}}}\n"
 
 
-def write(steps: list[Step], comment: str) -> Source:
-    """Floats: the same action values as the network, up to the order of summation."""
-    pixels = len(steps[0].in_shape) == 3
-    parts = [f'/* {comment} */\n#include "policy.h"\n']
+def maths(names: Iterable[str]) -> str:
+    """Our own mathematical functions of these names."""
+    wanted = set(names)
+    return "".join(text for name, text in MATHS.items() if name in wanted)
+
+
+def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
+    """Floats: the same numbers and actions as the policy's, up to the order of summation.
+
+    Args:
+        steps: the network, as `distilrl.export.steps.steps` gives it.
+        head: what its numbers mean.
+        obs: what it reads.
+        comment: the first line of both files.
+
+    Example::
+
+        written = write(steps(network, "C"), head, info.obs, "my policy")
+        Path("policy.c").write_text(written.code)
+    """
+    last = last_step(head)
     used = sorted({s.activation for s in steps if s.activation})
-    parts.append("#include <math.h>\n" if {"tanh", "elu"} & set(used) else "")
-    parts.append("\n" + VECTORS + "\n" + "\n".join(ACTIVATIONS[name] for name in used) + "\n")
-    weight_bytes = scratch = 0
-    sizes: list[int] = []
+    needed = {name for activation in used for name in ACTIVATIONS[activation][0]} | last.uses
+    parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
+    parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
+    weight_bytes = 0
     for index, step in enumerate(steps):
         weight, bias, lanes = _packed(step)
         weight_bytes += weight.nbytes + bias.nbytes
-        parts.append(f"\nstatic const float w{index}[{weight.size}] = {{{_numbers(weight)}}};\n")
-        parts.append(f"static const float b{index}[{bias.size}] = {{{_numbers(bias)}}};\n")
+        parts.append(f"\nstatic const float w{index}[{weight.size}] = {{{literals(weight)}}};\n")
+        parts.append(f"static const float b{index}[{bias.size}] = {{{literals(bias)}}};\n")
         parts.append(_kernel(index, step, lanes))
-        sizes.append(math.prod(step.out_shape))
-    for side in (0, 1):
-        size = max([n for i, n in enumerate(sizes[:-1]) if i % 2 == side], default=0)
-        if size:
-            parts.append(f"\nstatic float buffer{side}[{size}];\n")
-            scratch += 4 * size
+    buffers = scratch_buffers(steps, "float")
+    calls = "".join(_layer(i, s, obs.pixels, last=i == len(steps) - 1) for i, s in enumerate(steps))
+    # images need much scratch memory, which small machines have no stack for
+    outside, inside = (buffers.text, "") if obs.pixels else ("", buffers.text)
+    parts.append("\n" + outside if outside else "")
+    values = f"void policy_values({declared(obs)}, float values[{head.width}])"
+    parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last)}")
+    scratch = buffers.count * 4 if obs.pixels else 0
+    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Where activations are kept."""
+
+    text: str
+    """C's declarations."""
+    count: int
+    """Numbers in all of them."""
+
+
+def scratch_buffers(steps: list[Step], kind: str) -> Buffers:
+    """Two buffers in turn, and with images the ring of rows; static with images, else local."""
+    pixels = len(steps[0].in_shape) == 3
+    place = "static " if pixels else "    "
+    sizes = [math.prod(step.out_shape) for step in steps[:-1]]
+    named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
+    text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)
+    count = sum(named.values())
     if pixels:
         channels, _, width = steps[0].in_shape
         kernel = steps[0].weight.shape[2]
-        parts.append(f"static float ring[{kernel}][{width * channels}];\n")
-        scratch += 4 * kernel * width * channels
-    calls = [_layer(i, s, pixels, last=i == len(steps) - 1) for i, s in enumerate(steps)]
-    parts.append("\nvoid policy_values(const obs_t *obs, float *values) {\n" + "".join(calls) + "}\n" + ACT)
-    obs_size, n_actions = math.prod(steps[0].in_shape), steps[-1].out_shape[0]
-    return Source(header(obs_size, n_actions, pixels, comment, scratch, weight_bytes), "".join(parts), scratch, weight_bytes)
+        text += f"static {kind} ring[{kernel}][{width * channels}];\n"
+        count += kernel * width * channels
+    return Buffers(text, count)
 
 
 def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
@@ -228,8 +330,6 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
     out = "values" if last else f"buffer{index % 2}"
     source = "obs" if index == 0 else f"buffer{(index - 1) % 2}"
     if step.weight.ndim != 4:
-        if index == 0 and pixels:
-            raise AssertionError("pixels go through a convolution first")
         return f"    {{\n        const float *rows[1] = {{{source}}};\n        k{index}_p1(rows, {out});\n    }}\n"
     channels, height, width = step.in_shape
     outputs, out_height, out_width = step.out_shape
@@ -259,29 +359,39 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"
 
 
-def _numbers(array: NDArray[np.float32]) -> str:
-    """Literals that read back to the same floats."""
-    return ",".join(_literal(float(x)) for x in array.reshape(-1))
+def example(last: Last) -> str:
+    """example.c: holds the policy against golden.bin, which has one action and one observation after the other."""
+    if last.scalar:
+        compared = "same += policy_act(obs) == action[0];"
+    elif last.element == "int32_t":
+        compared = (
+            "policy_act(obs, own);\n        int all = 1;\n"
+            "        for (int i = 0; i < POLICY_ACTION_SIZE; i++) all &= own[i] == action[i];\n        same += all;"
+        )
+    else:
+        compared = (
+            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++)\n"
+            "            all &= own[i] - action[i] <= close[i] && action[i] - own[i] <= close[i];\n        same += all;"
+        )
+    own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
+    close = last.tolerance()
+    limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
+    return EXAMPLE.replace("@element", last.element).replace("@compared", compared).replace("@own", own + limits)
 
 
-def _literal(value: float) -> str:
-    text = np.format_float_scientific(np.float32(value), unique=True, trim="0")
-    return f"{text}f"
-
-
-EXAMPLE = """/* cc -O3 -std=c99 example.c policy.c -lm -o example && ./example golden.bin */
+EXAMPLE = """/* cc -O3 -std=c99 example.c policy.c -o example && ./example golden.bin */
 #include <stdio.h>
 #include "policy.h"
 
 int main(int argc, char **argv) {
     static obs_t obs[POLICY_OBS_SIZE];
-    int32_t action;
-    int seen = 0, same = 0;
+    @element action[POLICY_ACTION_SIZE];
+@own    int seen = 0, same = 0;
     FILE *golden = argc > 1 ? fopen(argv[1], "rb") : NULL;
     if (!golden) return 2;
-    while (fread(&action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1) {
+    while (fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1) {
         seen++;
-        same += policy_act(obs) == action;
+        @compared
     }
     fclose(golden);
     printf("%d of %d actions as expected\\n", same, seen);

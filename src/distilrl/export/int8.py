@@ -1,8 +1,9 @@
 """Eight-bit integers: per-channel weights, calibrated activations, and an exact model of the arithmetic in NumPy.
 
-Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come, activations after a
-ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output channel, sums are 32-bit
-integers. Between layers a sum becomes a byte by one multiplication with a 15-bit integer and a shift.
+Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come,
+activations after a ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output
+channel, sums are 32-bit integers. Between layers a sum becomes a byte by one multiplication with a 15-bit integer and a
+shift. Choices are made among integers; real actions are a few floats at the end.
 """
 
 import math
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.c import ACT, Source, channels_last, geometry, header
+from distilrl.export.c import Source, channels_last, declared, geometry, maths, scratch_buffers, source
+from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
+from distilrl.heads import Head
+from distilrl.spaces import ObsSpec
 
 Ints = NDArray[np.int64]
 INPUT_LIMIT = 127
-"""Vectors are quantised to -127 to 127, one scale per feature."""
+"""Floats are quantised to -127 to 127, one scale for each number of a vector or for all of an image."""
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
 
@@ -37,7 +41,7 @@ class IntStep:
     bias: Ints
     """(out,) in units of the sums."""
     multiplier: Ints
-    """(out,): sum · multiplier >> shift is the next layer's byte; of the head, a number proportional to the action value."""
+    """(out,): sum · multiplier >> shift is the next layer's byte; of the head, a number proportional to the value."""
     shift: int
     """Bits."""
     scale: NDArray[np.float64]
@@ -51,12 +55,12 @@ class Quantised:
     steps: list[IntStep]
     """Its layers."""
     input_scale: NDArray[np.float32] | None
-    """(D,): vectors are multiplied by it and rounded; None for pixels."""
+    """(D,) for vectors, (1,) for images of floats: they are multiplied by it and rounded; None for images of bytes."""
     activation_scales: list[float]
     """Real number of one unit of each activation."""
 
     def values(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        """Action values (B, A) of raw observations (B, *obs_shape), by the very arithmetic of the C code."""
+        """Numbers (B, P) of raw observations (B, *obs_shape), by the very arithmetic of the C code."""
         x = self._enter(obs)
         for one in self.steps[:-1]:
             sums = _sums(one, x)
@@ -67,10 +71,10 @@ class Quantised:
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
+        x = obs.transpose(0, 2, 3, 1) if obs.ndim == 4 else obs
         if self.input_scale is None:
-            return obs.astype(np.int64).transpose(0, 2, 3, 1)
-        scaled = np.asarray(obs, np.float32) * self.input_scale
-        rounded = np.floor(scaled + np.float32(0.5))
+            return x.astype(np.int64)
+        rounded = np.floor(np.asarray(x, np.float32) * self.input_scale + np.float32(0.5))
         entered: Ints = np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
         return entered
 
@@ -103,10 +107,9 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
     """
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError("Only ReLU students can be written in integers: distil with the default activation.")
-    pixels = calibration.ndim == 4
-    input_scale = None if pixels else (INPUT_LIMIT / np.maximum(np.abs(calibration).max(0), 1e-6)).astype(np.float32)
+    input_scale = input_gain(calibration)
     x: NDArray[np.float64] = calibration.astype(np.float64)
-    x = x.transpose(0, 2, 3, 1) if pixels else x
+    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
     scale_in: NDArray[np.float64] | float = 1.0 if input_scale is None else 1.0 / input_scale.astype(np.float64)
     result: list[IntStep] = []
     scales: list[float] = []
@@ -128,57 +131,75 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
     return Quantised(result, input_scale, scales)
 
 
+def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
+    """What observations (K, *obs_shape) are multiplied by before they are rounded: (D,), (1,) for images, None for bytes.
+
+    Example::
+
+        input_gain(np.array([[1.0, -10.0]]))  # [127, 12.7]
+    """
+    if obs.dtype == np.uint8:
+        return None
+    largest = np.abs(obs).max(0) if obs.ndim == 2 else np.abs(obs).max().reshape(1)
+    gain: NDArray[np.float32] = (INPUT_LIMIT / np.maximum(largest, 1e-6)).astype(np.float32)
+    return gain
+
+
 def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The layer in floats, channels innermost."""
     result: NDArray[np.float64] = _runs(step, x) @ channels_last(step).astype(np.float64).T + step.bias
     return np.maximum(result, 0.0) if step.activation else result
 
 
-def write(student: Quantised, comment: str) -> Source:
-    """C99 in integers; floats occur only where vectors enter and in `policy_values`."""
-    steps = student.steps
-    pixels = student.input_scale is None
-    parts = [f'/* {comment} */\n#include "policy.h"\n']
+def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
+    """C99 in integers; floats occur only where floats enter, in ``policy_values``, and in the last step of real actions.
+
+    Args:
+        student: in integers.
+        head: what its numbers mean.
+        obs: what it reads.
+        comment: the first line of both files.
+
+    Example::
+
+        written = write(quantise(steps(network, "integers"), seen), head, info.obs, "my policy")
+    """
+    steps, last = student.steps, last_step(head)
+    final = len(steps) - 1
+    parts = [f'/* {comment} */\n#include "policy.h"\n', maths(last.uses)]
     weight_bytes = 0
     for index, one in enumerate(steps):
-        parts.append(_array("int8_t", f"w{index}", one.weight))
-        parts.append(_array("int32_t", f"b{index}", one.bias))
-        wide = index == len(steps) - 1
-        parts.append(_array("int32_t" if wide else "int16_t", f"m{index}", one.multiplier))
-        weight_bytes += one.weight.size + (8 if wide else 6) * len(one.bias)
-    scales = ",".join(f"{np.float32(s):.9e}f" for s in steps[-1].scale)
-    parts.append(f"static const float scale[{len(steps[-1].scale)}] = {{{scales}}};\n")
-    scratch = 0
+        parts += [_array("int8_t", f"w{index}", one.weight), _array("int32_t", f"b{index}", one.bias)]
+        weight_bytes += one.weight.size + 4 * len(one.bias)
+        if index < final or last.element == "int32_t":  # real actions have nothing to compare
+            width = 4 if index == final else 2
+            parts.append(_array(f"int{8 * width}_t", f"m{index}", one.multiplier))
+            weight_bytes += width * len(one.bias)
+    parts.append(_floats("scale", steps[-1].scale))
     if student.input_scale is not None:
-        parts.append(f"static const float gain[{len(student.input_scale)}] = {{{','.join(f'{g:.9e}f' for g in student.input_scale)}}};\n")
-        parts.append(f"static int16_t entered[{len(student.input_scale)}];\n")
-        scratch += 2 * len(student.input_scale)
-    sizes = [math.prod(one.step.out_shape) for one in steps]
-    for side in (0, 1):
-        size = max([n for i, n in enumerate(sizes[:-1]) if i % 2 == side], default=0)
-        if size:
-            parts.append(f"static int16_t buffer{side}[{size}];\n")
-            scratch += 2 * size
-    if pixels:
-        channels, _, width = steps[0].step.in_shape
-        kernel = steps[0].step.weight.shape[2]
-        parts.append(f"static int16_t ring[{kernel}][{width * channels}];\n")
-        scratch += 2 * kernel * width * channels
-    parts.append(f"static int32_t head[{sizes[-1]}];\n{DOT}{TO_BYTE if len(steps) > 1 else ''}")
-    scratch += 4 * sizes[-1]
-    calls = [_layer(i, one, pixels, last=i == len(steps) - 1) for i, one in enumerate(steps)]
-    enter = "" if pixels else _enter(len(student.input_scale))  # type: ignore[arg-type]
-    parts.append("\nstatic void run(const obs_t *obs) {\n" + enter + "".join(calls) + "}\n")
-    actions = sizes[-1]
-    parts.append(
-        "\nvoid policy_values(const obs_t *obs, float *values) {\n    run(obs);\n"
-        f"    for (int a = 0; a < {actions}; a++) values[a] = (float)head[a] * scale[a];\n}}\n"
-        + ACT.replace("    float values[POLICY_ACTIONS];\n", "")
-        .replace("policy_values(obs, values)", "run(obs)")
-        .replace("values[a] > values[best]", f"(int64_t)head[a] * m{len(steps) - 1}[a] > (int64_t)head[best] * m{len(steps) - 1}[best]")
+        parts.append(_floats("gain", student.input_scale) + ENTER)
+    buffers = scratch_buffers([one.step for one in steps], "int16_t")
+    parts.append(f"{buffers.text if obs.pixels else ''}{DOT}{TO_BYTE if len(steps) > 1 else ''}")
+    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0])
+    gain = "gain[0]" if student.input_scale is not None else None
+    calls = "".join(_layer(i, one, obs.pixels, gain, last=i == final) for i, one in enumerate(steps))
+    parts.append(f"\nstatic void run({declared(obs)}, int32_t *head) {{\n{inside}{calls}}}\n")
+    parts.append(_act(obs, last, head.width, final))
+    scratch = 2 * buffers.count if obs.pixels else 0
+    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width)
+
+
+def _act(obs: ObsSpec, last: Last, width: int, final: int) -> str:
+    """``policy_values`` and ``policy_act``: choices compare integers."""
+    start = f"    int32_t head[{width}];\n    run(obs, head);\n"
+    weighed = f"(int64_t)head[{{}}] * m{final}[{{}}]"
+    above = f"{weighed.format('{0}', '{0}')} > {weighed.format('{1}', '{1}')}"
+    body = last.c_body("((float)head[{0}] * scale[{0}])", above=above)
+    return (
+        f"\nvoid policy_values({declared(obs)}, float values[{width}]) {{\n{start}"
+        f"    for (int a = 0; a < {width}; a++) values[a] = (float)head[a] * scale[a];\n}}\n"
+        f"\n{last.prototype(declared(obs))} {{\n{start}{body}}}\n"
     )
-    head = header(math.prod(steps[0].step.in_shape), actions, pixels, comment, scratch, weight_bytes)
-    return Source(head, "".join(parts), scratch, weight_bytes)
 
 
 DOT = """
@@ -197,15 +218,23 @@ static int16_t to_byte(int32_t sum, int32_t multiplier, int shift) {
 """
 
 
-def _enter(size: int) -> str:
-    return (
-        f"    for (int i = 0; i < {size}; i++) {{\n        float x = obs[i] * gain[i] + 0.5f;\n"
-        f"        int32_t n = x < -{INPUT_LIMIT}.0f ? -{INPUT_LIMIT} : x >= {INPUT_LIMIT}.0f ? {INPUT_LIMIT} : (int32_t)x;\n"
-        "        entered[i] = (int16_t)(n > x ? n - 1 : n);\n    }\n"
-    )
+ENTER = f"""
+static int16_t enter(float x, float gain) {{
+    float scaled = x * gain + 0.5f;
+    if (!(scaled > -{INPUT_LIMIT}.0f)) return -{INPUT_LIMIT};
+    if (scaled >= {INPUT_LIMIT}.0f) return {INPUT_LIMIT};
+    int32_t n = (int32_t)scaled;
+    return (int16_t)((float)n > scaled ? n - 1 : n);
+}}
+"""
 
 
-def _layer(index: int, one: IntStep, pixels: bool, *, last: bool) -> str:
+def _entered(size: int) -> str:
+    return f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = enter(obs[i], gain[i]);\n"
+
+
+def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bool) -> str:
+    """The call of one layer; ``gain`` is what an image of floats is multiplied by."""
     step = one.step
     rows, run, _ = geometry(step)
     outputs = len(step.bias)
@@ -222,10 +251,12 @@ def _layer(index: int, one: IntStep, pixels: bool, *, last: bool) -> str:
     fill, row = "", f"{source} + (y * {step.stride} + r) * {width * channels} + x * {step.stride * channels}"
     if index == 0:
         row = f"ring[(y * {step.stride} + r) % {rows}] + x * {step.stride * channels}"
+        read = f"obs[(c * {height} + filled) * {width} + x]"
+        read = f"enter({read}, {gain})" if gain else read
         fill = (
             f"        for (; filled < y * {step.stride} + {rows}; filled++)\n            for (int c = 0; c < {channels}; c++)\n"
             f"                for (int x = 0; x < {width}; x++)\n"
-            f"                    ring[filled % {rows}][x * {channels} + c] = obs[(c * {height} + filled) * {width} + x];\n"
+            f"                    ring[filled % {rows}][x * {channels} + c] = {read};\n"
         )
     start = "    int filled = 0;\n" if index == 0 else ""
     return (
@@ -238,3 +269,7 @@ def _layer(index: int, one: IntStep, pixels: bool, *, last: bool) -> str:
 
 def _array(kind: str, name: str, values: Ints) -> str:
     return f"static const {kind} {name}[{values.size}] = {{{','.join(map(str, values.reshape(-1).tolist()))}}};\n"
+
+
+def _floats(name: str, values: NDArray[Any]) -> str:
+    return f"static const float {name}[{len(values)}] = {{{literals(values.astype(np.float32))}}};\n"

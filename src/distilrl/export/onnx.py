@@ -1,6 +1,7 @@
-"""ONNX graphs, written node by node: raw observations in, action values and greedy action out, batch of any size."""
+"""ONNX graphs, written node by node: raw observations in, the head's numbers and the action out, batch of any size."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,17 @@ from torch import Tensor, nn
 
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
+from distilrl.export.last import last_step
+from distilrl.heads import Head
 from distilrl.networks import Network, ResidualBlock
+from distilrl.spaces import ObsSpec
 
 OPSET, IR = 17, 9
 NODES: dict[type[nn.Module], str] = {nn.ReLU: "Relu", nn.Tanh: "Tanh", nn.ELU: "Elu"}
 
 
-class _Graph:
-    """Nodes and constants under way."""
+class Graph:
+    """Nodes, constants and outputs under way."""
 
     def __init__(self) -> None:
         try:
@@ -26,52 +30,93 @@ class _Graph:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.outputs: list[Any] = []
+        self.names = 0
 
     def constant(self, values: Any) -> str:
+        """The name of a constant array."""
         name = f"c{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        # ascontiguousarray would make a scalar a vector
+        self.constants.append(self.onnx.numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        output = output or f"n{len(self.nodes)}"
+        """Adds a node; the name of its output."""
+        output = output or self._name()
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def finish(self, spec_shape: tuple[int, ...], n_actions: int, values: str, metadata: dict[str, Any]) -> bytes:
+    def nodes_of(self, kind: str, inputs: list[str], count: int, **attributes: Any) -> list[str]:
+        """Adds a node of several outputs; their names."""
+        outputs = [self._name() for _ in range(count)]
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, **attributes))
+        return outputs
+
+    def output(self, name: str, kind: str, *shape: int) -> None:
+        """Makes a value an output of the graph, ("batch", *shape)."""
+        element = getattr(self.onnx.TensorProto, kind)
+        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, element, ["batch", *shape]))
+
+    def finish(self, obs: ObsSpec, head: Head, numbers: str, metadata: dict[str, Any]) -> bytes:
         """The whole model as bytes."""
         helper = self.onnx.helper
-        self.node("Identity", [values], "action_values")
-        self.node("ArgMax", ["action_values"], "action", axis=1, keepdims=0)
-        kind = self.onnx.TensorProto.UINT8 if len(spec_shape) == 3 else self.onnx.TensorProto.FLOAT
-        inputs = [helper.make_tensor_value_info("obs", kind, ["batch", *spec_shape])]
-        outputs = [
-            helper.make_tensor_value_info("action_values", self.onnx.TensorProto.FLOAT, ["batch", n_actions]),
-            helper.make_tensor_value_info("action", self.onnx.TensorProto.INT64, ["batch"]),
-        ]
-        graph = helper.make_graph(self.nodes, "policy", inputs, outputs, self.constants)
+        last_step(head).onnx(self, numbers)
+        kind = self.onnx.TensorProto.UINT8 if obs.dtype == "uint8" else self.onnx.TensorProto.FLOAT
+        inputs = [helper.make_tensor_value_info("obs", kind, ["batch", *obs.shape])]
+        graph = helper.make_graph(self.nodes, "policy", inputs, self.outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="distilrl")
         model.ir_version = IR
-        helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+        helper.set_model_props(model, texts)
         self.onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
 
+    def _name(self) -> str:
+        self.names += 1
+        return f"n{self.names - 1}"
 
-def write(network: Network, metadata: dict[str, Any]) -> bytes:
+
+def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
     """A folded network in floats.
+
+    Its outputs are ``action_values`` (batch, P) and ``action`` (batch,) of one choice, (batch, F) of several; or ``mean``
+    (batch, A), before it is squashed or clipped, and ``action`` (batch, A) of real actions. Actions are what the
+    environment takes.
+
+    Args:
+        network: folded.
+        head: what its numbers mean.
+        obs: what it reads.
+        metadata: what the file says of itself.
 
     Raises:
         ExtraError: onnx is not installed.
+
+    Example::
+
+        Path("policy.onnx").write_bytes(write(network, head, info.obs, {"env": info.id}))
     """
-    graph = _Graph()
-    x = "obs"
-    if len(network.spec.obs_shape) == 3:
+    graph = Graph()
+    x, vector = "obs", None
+    if obs.dtype == "uint8":
         x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
+    if network.spec.image is not None:
+        x, vector = _parted(graph, x, network.spec.vector, network.spec.image)
     for module in network.layers:
         x = _module(graph, module, x)
-    return graph.finish(network.spec.obs_shape, network.spec.n_actions, x, metadata)
+        if isinstance(module, nn.Flatten) and vector is not None:
+            x = graph.node("Concat", [x, vector], axis=1)
+    return graph.finish(obs, head, x, metadata)
 
 
-def _module(graph: _Graph, module: nn.Module, x: str) -> str:
+def _parted(graph: Graph, x: str, vector: int, image: tuple[int, int, int]) -> tuple[str, str]:
+    """The image and the vector of an observation that has both."""
+    sizes = graph.constant(np.array([vector, math.prod(image)], np.int64))
+    features, pixels = graph.nodes_of("Split", [x, sizes], 2, axis=1)
+    return graph.node("Reshape", [pixels, graph.constant(np.array([-1, *image], np.int64))]), features
+
+
+def _module(graph: Graph, module: nn.Module, x: str) -> str:
     """The nodes of one module."""
     if isinstance(module, nn.Conv2d):
         (stride, _), pad = module.stride, int(module.padding[0])
@@ -87,16 +132,28 @@ def _module(graph: _Graph, module: nn.Module, x: str) -> str:
         return graph.node("Add", [x, _module(graph, module.conv1, inner)])
     if isinstance(module, nn.Flatten):
         return graph.node("Flatten", [x], axis=1)
+    if isinstance(module, nn.SiLU):
+        return graph.node("Mul", [x, graph.node("Sigmoid", [x])])
     return graph.node(NODES[type(module)], [x])
 
 
-def write_int8(student: Quantised, obs_shape: tuple[int, ...], metadata: dict[str, Any]) -> bytes:
+def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
     """A quantised student as QuantizeLinear and DequantizeLinear pairs (QDQ), which onnxruntime fuses into integer kernels.
+
+    Args:
+        student: in integers.
+        head: what its numbers mean.
+        obs: what it reads.
+        metadata: what the file says of itself.
 
     Raises:
         ExtraError: onnx is not installed.
+
+    Example::
+
+        Path("policy.onnx").write_bytes(write_int8(quantised, head, info.obs, {}))
     """
-    graph = _Graph()
+    graph = Graph()
     x = "obs"
     if student.input_scale is None:
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
@@ -123,7 +180,7 @@ def write_int8(student: Quantised, obs_shape: tuple[int, ...], metadata: dict[st
             x = graph.node("Relu", [x])
             x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, q, zero_q]), q, zero_q])
             unit = next_unit
-    return graph.finish(obs_shape, student.steps[-1].step.out_shape[0], x, metadata)
+    return graph.finish(obs, head, x, metadata)
 
 
 def _channels_first(weight: NDArray[Any], shape: tuple[int, ...], in_shape: tuple[int, ...]) -> NDArray[Any]:

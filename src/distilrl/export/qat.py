@@ -1,27 +1,28 @@
-"""Quantisation-aware fine-tuning: a student learns from its teacher once more, everything rounded as integers will round it."""
+"""Quantisation-aware fine-tuning: a student learns from its teacher once more, rounded as integers will round it."""
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilrl.export.int8 import INPUT_LIMIT, quantise
+from distilrl.export.int8 import INPUT_LIMIT, input_gain, quantise
 from distilrl.export.steps import steps
-from distilrl.losses import forward_kl
+from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.replay import scale_of
+from distilrl.teachers.teacher import Teacher
 
 UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
+LOSSES = ("action_regression", "forward_kl")
+"""What is learned by: the first of these that the teacher's head knows."""
 
 
 def fine_tune(
     network: Network,
-    teacher: Callable[[Tensor], Tensor],
+    teacher: Teacher,
     obs: NDArray[Any],
     temperature: float,
     *,
@@ -32,36 +33,57 @@ def fine_tune(
 
     Args:
         network: the student, folded.
-        teacher: raw observations to action values.
+        teacher: fitted to the environment, without memory.
         obs: (K, *obs_shape) observations of the student's own play.
-        temperature: divides the teacher's values.
-        scaled_head: the student's outputs are on the teacher's scale, and are divided by it too.
+        temperature: of the teacher's choices; real actions have none.
+        scaled_head: the student's outputs are on the teacher's scale, and are divided by the temperature too.
         seed: of the order of the states.
+
+    Example::
+
+        tuned = fine_tune(network, teacher.fitted(info), seen, 0.1)
     """
+    head = teacher.head
+    factor = _tempered(head, temperature) if scaled_head else 1.0
     student = copy.deepcopy(network)
     _standardise(student, obs)
-    student.scale_head(1 / temperature if scaled_head else 1.0)
+    student.scale_head(factor)
     student.requires_grad_(True)
     units = quantise(steps(network, "integers"), _some(obs)).activation_scales
-    gain = torch.from_numpy(INPUT_LIMIT / np.maximum(np.abs(obs).max(0), 1e-6)).float() if obs.ndim == 2 else None
+    scale = input_gain(obs)
+    gain = torch.from_numpy(scale) if scale is not None else None
     data = torch.from_numpy(obs)
-    with torch.no_grad():
-        labels = torch.cat([teacher(part) for part in torch.split(data, 512)]) / temperature
-    best = labels.topk(2).values
-    matters = (best[:, 0] - best[:, 1]).clamp_min(1e-9).sqrt()  # drawn by value gap, as in training
+    labels, stakes = _labelled(teacher, data, temperature)
+    matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as in training
+    lose = next(head.losses[name] for name in LOSSES if name in head.losses)
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATE)
     for update in range(UPDATES):
         index = torch.multinomial(matters, BATCH, replacement=True, generator=generator)
-        loss = forward_kl(student=rounded(student, data[index], gain, units), teacher=labels[index]).mean()
+        loss = lose(student=rounded(student, data[index], gain, units), teacher=labels[index]).mean()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / UPDATES))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    student.requires_grad_(False).scale_head(temperature if scaled_head else 1.0)
+    student.requires_grad_(False).scale_head(1 / factor)
     student.fold()
     return student.eval()
+
+
+def _tempered(head: Head, temperature: float) -> float:
+    """What a temperature multiplies a head's numbers by; real actions stay as they are."""
+    return float(head.temper(torch.ones(1, head.width), temperature)[0, 0])
+
+
+def _labelled(teacher: Teacher, data: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The teacher's numbers (K, P) at a temperature, and what is at stake (K,), of observations (K, *obs_shape)."""
+    numbers, stakes = [], []
+    for part in torch.split(data, 512):
+        p = teacher.numbers(part)
+        numbers.append(teacher.head.temper(p, temperature))
+        stakes.append(teacher.stakes(part, p))
+    return torch.cat(numbers), torch.cat(stakes)
 
 
 def _some(obs: NDArray[Any]) -> NDArray[Any]:
@@ -78,11 +100,11 @@ def _standardise(student: Network, obs: NDArray[Any]) -> None:
 
 
 def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[float]) -> Tensor:
-    """Action values (B, A) with everything rounded as `int8.quantise` will, and gradients as if nothing was."""
+    """Numbers (B, P) with everything rounded as `int8.quantise` will, and gradients as if nothing was."""
     x, before = obs.float(), torch.ones(())
     if gain is not None:
         x = _through(x, (x * gain).round().clamp(-INPUT_LIMIT, INPUT_LIMIT) / gain)
-        before = 1 / gain
+        before = 1 / gain  # (D,) of a vector, (1,) of an image
     level = 0
     for module in student.layers:
         if not isinstance(module, nn.Conv2d | nn.Linear):
@@ -95,7 +117,10 @@ def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[floa
         channel = real.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
         channel = channel.view(-1, *[1] * (real.ndim - 1))
         weight = _through(own, (real / channel).round() * channel / before)
-        x = nn.functional.conv2d(x, weight, bias, module.stride) if isinstance(module, nn.Conv2d) else nn.functional.linear(x, weight, bias)
+        if isinstance(module, nn.Conv2d):
+            x = nn.functional.conv2d(x, weight, bias, module.stride)
+        else:
+            x = nn.functional.linear(x, weight, bias)
         before, level = torch.ones(()), level + 1
     return x
 

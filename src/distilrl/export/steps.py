@@ -12,7 +12,7 @@ from distilrl.errors import SpecError
 from distilrl.networks import Network
 
 Floats = NDArray[np.float32]
-NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu"}
+NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu", nn.SiLU: "silu"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Step:
     stride: int
     """1 for dense layers."""
     activation: str | None
-    """relu, tanh, elu, or None after the head."""
+    """relu, tanh, elu, silu, or None after the head."""
     in_shape: tuple[int, ...]
     """(C, H, W) or (D,)."""
     out_shape: tuple[int, ...]
@@ -37,10 +37,25 @@ def steps(network: Network, target: str) -> list[Step]:
     """The steps of a folded network.
 
     Raises:
-        SpecError: it has residual blocks, which ``target`` cannot write.
+        SpecError: it has residual blocks, or an image beside a vector, which ``target`` cannot write.
+
+    Example::
+
+        source = c.write(steps(network, "C"), head, "my policy")
     """
-    if network.spec.blocks:
-        raise SpecError(f"A residual network cannot be written as {target}: export it to onnx or torch, or distil it into a cnn student.")
+    spec = network.spec
+    if spec.blocks:
+        raise SpecError(
+            f"A residual network cannot be written as {target}: export it to onnx or torch, or distil it into a cnn student."
+        )
+    if spec.image is not None:
+        raise SpecError(
+            f"A student that reads an image beside a vector cannot be written as {target}: export it to onnx or torch."
+        )
+    if len(spec.obs_shape) == 3 and not spec.convs:
+        raise SpecError(
+            f"A student of dense layers that reads images cannot be written as {target}: export it to onnx or torch."
+        )
     shipped = Network(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise(network.obs_mean, network.obs_scale)

@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite) through litert-torch, a batch of one."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from distilrl.errors import ExtraError
 
 
 def write(network: nn.Module, example: NDArray[Any]) -> bytes:
-    """A module from observations to values and actions as a .tflite file.
+    """A module from observations to numbers and actions as a .tflite file.
 
     Args:
-        network: folded, in plain layers.
+        network: folded, in plain layers, as `torch_export.Plain`.
         example: (1, *obs_shape) an observation.
 
     Raises:
@@ -33,8 +34,8 @@ def write(network: nn.Module, example: NDArray[Any]) -> bytes:
         return path.read_bytes()
 
 
-def runner(path: Path) -> Any:
-    """A function from one observation (1, *obs_shape) to (values, actions).
+def runner(path: Path) -> Callable[[NDArray[Any]], tuple[NDArray[np.float32], NDArray[Any]]]:
+    """A function from one observation (1, *obs_shape) to (numbers, actions).
 
     Raises:
         ExtraError: ai-edge-litert is not installed.
@@ -44,9 +45,11 @@ def runner(path: Path) -> Any:
     except ImportError:
         raise ExtraError("ai-edge-litert", "litert", "Replaying a LiteRT file") from None
     signature = Interpreter(str(path), num_threads=1).get_signature_runner()
+    names = sorted(signature.get_output_details())  # output_0, output_1, in the module's order
 
-    def answer(obs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        values, action = sorted(signature(args_0=obs).values(), key=np.ndim, reverse=True)
+    def answer(obs: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        outputs = signature(args_0=obs)
+        values, action = (outputs[name] for name in names)
         return values, action
 
     return answer

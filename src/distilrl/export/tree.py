@@ -3,51 +3,153 @@
 from pathlib import Path
 from typing import Any
 
-from distilrl.envs import EnvInfo
-from distilrl.evaluate import Tell
-from distilrl.export import FORMAT, c, keep_export, own_place, recorded, reference, write_c
-from distilrl.runs import RunFolder
-from distilrl.trees import PONG, PONG_C, Tree, TreePolicy, as_c
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-HEAD = """#include "policy.h"
+from distilrl.envs import EnvInfo
+from distilrl.events import Watch, silent
+from distilrl.export import c
+from distilrl.export.card import card_of, recorded, reference
+from distilrl.export.keep import keep_export, own_place, write_c
+from distilrl.export.last import Last, last_step, literals
+from distilrl.heads import Head
+from distilrl.policies import Policy
+from distilrl.runs import RunFolder
+from distilrl.spaces import ObsSpec
+from distilrl.trees import PONG, PONG_C, Tree, TreePolicy
+
+PLAYS = """#include "policy.h"
 {extract}
 static int decide(const float *f) {{
 {tree}}}
 
-int policy_act(const obs_t *obs) {{
+{table}static int leaf_of({obs}) {{
+{features}}}
+
+{prototype} {{
 {act}}}
 
-void policy_values(const obs_t *obs, float *values) {{
-    for (int a = 0; a < POLICY_ACTIONS; a++) values[a] = 0.0f;
-    values[policy_act(obs)] = 1.0f;
-}}
+void policy_values({obs}, float values[{width}]) {{
+{values}}}
 """
 
 
-def source(tree: Tree, comment: str) -> c.Source:
-    """policy.h and policy.c of a tree."""
-    pixels = tree.extractor == "pong"
-    size = 4 * 84 * 84 if pixels else tree.obs_shape[0]
-    act = f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n" if pixels else "    return decide(obs);\n"
-    code = f"/* {comment} */\n" + HEAD.format(extract=PONG_C if pixels else "", tree=as_c(tree), act=act)
-    return c.Source(c.header(size, tree.n_actions, pixels, comment, 0, 0), code, 0, 0)
+def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
+    """policy.h and policy.c of a tree: of one choice, the conditions return it; else they return a row of a table of actions.
+
+    Args:
+        tree: the tree.
+        head: of its policy.
+        obs: what it reads.
+        comment: the first line of both files.
+
+    Example::
+
+        Path("policy.c").write_text(source(tree, head, info.obs, "my tree").code)
+    """
+    last = last_step(head)
+    numbers = leaf_numbers(tree, head)
+    actions = last.shifted(head.greedy(numbers).numpy())
+    leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
+    place = {node: int(actions[row, 0]) if last.scalar else row for row, node in enumerate(leaves)}
+    pong = tree.extractor == "pong"
+    features = f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n" if pong else "    return decide(obs);\n"
+    code = PLAYS.format(
+        extract=PONG_C if pong else "",
+        tree=_conditions(tree, place),
+        table=_tables(last, actions, numbers.numpy()),
+        obs=c.declared(obs),
+        features=features,
+        prototype=last.prototype(c.declared(obs)),
+        act=_act(last),
+        width=head.width,
+        values=_values(last, head.width, int(last.shifted(np.zeros((1, last.size), np.int64))[0, 0])),
+    )
+    weights = 0 if last.scalar else 4 * (actions.size + numbers.numel())
+    return c.source(obs, last, comment, f"/* {comment} */\n{code}", 0, weights, head.width)
+
+
+def leaf_numbers(tree: Tree, head: Head) -> torch.Tensor:
+    """The head's numbers (leaves, P) that a tree gives in each of its leaves, in their order."""
+    values = getattr(tree, "value", ())
+    leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
+    if values:
+        return torch.tensor([values[node] for node in leaves], dtype=torch.float32)
+    return head.inverse(torch.tensor([[tree.action[node]] for node in leaves]))
+
+
+def _conditions(tree: Tree, place: dict[int, int], node: int = 0, depth: int = 1) -> str:
+    """The tree as nested C conditions on an array ``f`` of features, each leaf returning its place."""
+    pad = "    " * depth
+    if tree.feature[node] < 0:
+        return f"{pad}return {place[node]};\n"
+    below, above = (_conditions(tree, place, side[node], depth + 1) for side in (tree.left, tree.right))
+    limit = literals(np.array([tree.threshold[node]], np.float32))
+    return f"{pad}if (f[{tree.feature[node]}] <= {limit}) {{\n{below}{pad}}} else {{\n{above}{pad}}}\n"
+
+
+def _tables(last: Last, actions: NDArray[Any], numbers: NDArray[np.float32]) -> str:
+    """Actions and numbers of the leaves, where an action is more than one choice."""
+    if last.scalar:
+        return ""
+    rows = literals(actions) if last.element == "float" else ",".join(map(str, actions.reshape(-1).tolist()))
+    return (
+        f"static const {last.element} actions[{len(actions)}][{last.size}] = {{{_braced(rows, last.size)}}};\n"
+        f"static const float numbers[{len(numbers)}][{numbers.shape[1]}] = "
+        f"{{{_braced(literals(numbers), numbers.shape[1])}}};\n\n"
+    )
+
+
+def _braced(row: str, size: int) -> str:
+    """Numbers with commas as rows in braces."""
+    parts = row.split(",")
+    return ",".join(f"{{{','.join(parts[i : i + size])}}}" for i in range(0, len(parts), size))
+
+
+def _act(last: Last) -> str:
+    if last.scalar:
+        return "    return leaf_of(obs);\n"
+    return f"    int leaf = leaf_of(obs);\n    for (int i = 0; i < {last.size}; i++) action[i] = actions[leaf][i];\n"
+
+
+def _values(last: Last, width: int, start: int) -> str:
+    """One for the action of one choice and zero for the others, or the leaf's numbers."""
+    if not last.scalar:
+        return f"    int leaf = leaf_of(obs);\n    for (int i = 0; i < {width}; i++) values[i] = numbers[leaf][i];\n"
+    return f"    for (int i = 0; i < {width}; i++) values[i] = 0.0f;\n    values[leaf_of(obs) - ({start})] = 1.0f;\n"
 
 
 def export_tree(
-    tree: Tree, folder: RunFolder, info: EnvInfo, sha256: str, results: dict[str, Any], episodes: dict[str, Any], tell: Tell
+    tree: Tree,
+    head: Head,
+    folder: RunFolder,
+    info: EnvInfo,
+    sha256: str,
+    results: dict[str, Any],
+    episodes: dict[str, Any],
+    watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Writes ``export/c`` of a run folder, replayed like any other export."""
-    policy = TreePolicy(tree)
-    card: dict[str, Any] = {
-        "format": FORMAT, "target": "c", "env": info.id, "obs_shape": list(info.obs_shape), "n_actions": info.n_actions,
-        "network": tree.describe(), "params": len(tree.feature), "student_sha256": sha256,
-        "scratch_bytes": 0, "weight_bytes": 0,
-        **reference(results, episodes),
-    }  # fmt: skip
-    written = source(tree, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
+    """Writes ``export/c`` of a run folder, replayed like any other export.
+
+    Args:
+        tree: the tree.
+        head: of its policy.
+        folder: the run's.
+        info: of the environment.
+        sha256: of the tree's file.
+        results: the contents of results.json.
+        episodes: the contents of episodes.json.
+        watch: told as the work goes on.
+    """
+    policy = Policy(TreePolicy(tree), head)
+    card = card_of("c", info, head, tree.describe(), len(tree.feature), sha256) | reference(results, episodes)
+    card |= {"scratch_bytes": 0, "weight_bytes": 0}
+    written = source(tree, head, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
 
     def write(part: Path) -> list[str]:
         write_c(part, written)
         return ["policy.c"]
 
-    return keep_export(own_place(folder, "c"), policy, recorded(policy, info.id, tell), card, write, tell)
+    obs = recorded(policy, info.ref, watch)
+    return keep_export(own_place(folder, "c"), policy, obs, card, write, watch, env=info.ref)

@@ -6,56 +6,80 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.checkpoints import write_bytes
-from distilrl.errors import FileError, SpecError
+from distilrl.errors import FileError
 from distilrl.export.c import Source
+from distilrl.export.last import Last
+from distilrl.export.replay import Answers
 
-FLAGS = ("--target=wasm32", "-O3", "-std=c99", "-nostdlib", "-ffreestanding", "-msimd128", "-Wl,--no-entry", "-Wl,--export-dynamic")
-EXPORTS = ("policy_act", "policy_values", "policy_buffer")
+FLAGS = (
+    "--target=wasm32", "-O3", "-std=c99", "-nostdlib", "-ffreestanding", "-msimd128",
+    "-Wl,--no-entry", "-Wl,--export-dynamic",
+)  # fmt: skip
+EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action")
 
 
-def wasm(source: Source, activation: str) -> bytes:
-    """A policy's C as a WebAssembly module without imports; ``policy_buffer`` is where an observation goes.
+def wasm(source: Source, last: Last) -> bytes:
+    """A policy's C as a WebAssembly module without imports.
+
+    ``policy_buffer`` is where an observation goes, and ``policy_action`` where an action of several numbers comes from.
 
     Raises:
         FileError: there is no clang with WebAssembly here, or it refuses.
-        SpecError: the activation needs the mathematics library.
     """
-    if activation != "relu":
-        raise SpecError(f"A page cannot hold a student with '{activation}' units, which need a mathematics library: use relu.")
     clang = shutil.which("clang")
     if clang is None or shutil.which("wasm-ld") is None:
         raise FileError("Writing a page needs clang and wasm-ld (on Debian: apt install clang lld): install them.")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_bytes(home / "policy.h", source.header.encode())
-        code = source.code.replace("#include <math.h>\n", "").replace("#include <string.h>\n", "")
-        write_bytes(home / "policy.c", (code + "\nobs_t policy_buffer[POLICY_OBS_SIZE];\n").encode())
+        write_bytes(home / "policy.c", (source.code + seats(last)).encode())
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, "__heap_base")]
         command = [clang, *FLAGS, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
         if done.returncode:
-            raise FileError(f"clang does not compile the policy to WebAssembly ({done.stderr.strip()[:160]}): export it to c instead.")
+            raise FileError(
+                f"clang does not compile the policy to WebAssembly ({done.stderr.strip()[:160]}): export it to c instead."
+            )
         return (home / "policy.wasm").read_bytes()
 
 
-def page(module: bytes, env_id: str, name: str, golden: NDArray[Any], actions: NDArray[np.int64]) -> str:
-    """The page, complete in itself."""
+def seats(last: Last) -> str:
+    """C of the memory through which a page and the policy talk."""
+    return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{last.element} policy_action[POLICY_ACTION_SIZE];\n"
+
+
+def page(module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers) -> str:
+    """The page, complete in itself.
+
+    Args:
+        module: of `wasm`.
+        env: the environment's name.
+        name: the student's.
+        last: its last step.
+        golden: (K, *obs_shape) observations on which the page is checked.
+        answers: what it must say of them.
+    """
+    limits = last.tolerance()
     data = {
-        "env": env_id,
+        "env": env,
         "name": name,
         "wasm": base64.b64encode(module).decode(),
         "size": int(golden[0].size),
-        "pixels": golden.dtype == np.uint8,
+        "bytes": golden.dtype == np.uint8,
         "golden": base64.b64encode(np.ascontiguousarray(golden).tobytes()).decode(),
-        "actions": [int(a) for a in actions],
+        "scalar": last.scalar,
+        "real": last.element == "float",
+        "actions": answers.actions.tolist(),
+        "limits": limits.tolist() if limits is not None else [0] * last.size,
     }
-    return TEMPLATE.replace("__DATA__", json.dumps(data)).replace("__TITLE__", f"{env_id}: {name}")
+    text = f"{env}: {name}".replace("&", "&amp;").replace("<", "&lt;")
+    plain = json.dumps(data).replace("</", "<\\/")  # no name ends the script
+    return TEMPLATE.replace("__TITLE__", text).replace("__DATA__", plain)
 
 
 TEMPLATE = """<!doctype html>
@@ -72,23 +96,40 @@ h1 { font-size: 1.2rem; font-weight: 600; } canvas { width: 100%; border: 1px so
 <body>
 <h1>__TITLE__</h1>
 <p id="check">loading the policy</p>
+<p id="shown"></p>
 <canvas id="field" width="640" height="320" hidden></canvas>
 <p id="told" class="soft"></p>
 <script>
 const data = __DATA__;
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const policy = new WebAssembly.Instance(new WebAssembly.Module(bytes(data.wasm))).exports;
-const Kind = data.pixels ? Uint8Array : Float32Array;
+const Kind = data.bytes ? Uint8Array : Float32Array;
 const seat = new Kind(policy.memory.buffer, policy.policy_buffer.value, data.size);
-function act(obs) { seat.set(obs); return policy.policy_act(policy.policy_buffer.value); }
+const hand = new (data.real ? Float32Array : Int32Array)(policy.memory.buffer, policy.policy_action.value, data.limits.length);
+function act(obs) { /* an action as a row of numbers */
+  seat.set(obs);
+  const one = policy.policy_act(policy.policy_buffer.value, policy.policy_action.value);
+  return data.scalar ? [one] : hand;
+}
 
 const golden = new Kind(bytes(data.golden).buffer);
-const same = data.actions.filter((action, i) => act(golden.subarray(i * data.size, (i + 1) * data.size)) === action).length;
+const observation = i => golden.subarray(i * data.size, (i + 1) * data.size);
+const near = (one, other) => one.every((number, i) => Math.abs(number - other[i]) <= data.limits[i]);
+const same = data.actions.filter((action, i) => near(action, act(observation(i)))).length;
 const started = performance.now();
-for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(golden.subarray(0, data.size)); act.calls = i + 1; }
+for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(observation(0)); act.calls = i + 1; }
 const each = (performance.now() - started) * 1000 / act.calls;
 document.getElementById("check").textContent =
   `${same} of ${data.actions.length} actions as expected, ${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
+
+let shown = 0;
+function show() {
+  const numbers = Array.from(act(observation(shown))).map(n => data.real ? n.toFixed(4) : n).join(", ");
+  document.getElementById("shown").textContent = `action of observation ${shown + 1}: ${numbers}`;
+  shown = (shown + 1) % data.actions.length;
+}
+show();
+setInterval(show, 1000);
 
 /* CartPole's equations (Barto, Sutton and Anderson 1983), as in Gymnasium */
 function step(state, action) {
@@ -106,7 +147,7 @@ if (data.env.startsWith("CartPole")) {
   let total = 0;
   for (let episode = 0; episode < 20; episode++) {
     let state = start(), steps = 0;
-    while (steps < 500 && !fallen(state)) { state = step(state, act(state)); steps++; }
+    while (steps < 500 && !fallen(state)) { state = step(state, act(state)[0]); steps++; }
     total += steps;
   }
   document.getElementById("told").textContent = `20 episodes played in this page: mean return ${(total / 20).toFixed(1)} of 500`;
@@ -116,7 +157,7 @@ if (data.env.startsWith("CartPole")) {
   let state = start(), steps = 0;
   function frame() {
     if (steps++ >= 500 || fallen(state)) { state = start(); steps = 0; }
-    state = step(state, act(state));
+    state = step(state, act(state)[0]);
     const x = 320 + state[0] * 120;
     pen.clearRect(0, 0, 640, 320);
     pen.strokeStyle = "#b8b8b8"; pen.beginPath(); pen.moveTo(0, 250); pen.lineTo(640, 250); pen.stroke();

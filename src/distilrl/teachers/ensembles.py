@@ -52,11 +52,19 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
     network: nn.Module
     if combine == "best":
         if any(t.kind != "q" for t in teachers):
-            raise TeacherError("The best teacher of a state is told by value, and one of these has none (a policy's): use the mean.")
+            raise TeacherError(
+                "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
+            )
         network, head = BestOf([t.network for t in teachers], heads[0]), heads[0]
     elif isinstance(heads[0], Categorical):
-        sharp = [1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE) for t, h in zip(teachers, heads, strict=True)]
-        network, head = MeanProbability([t.network for t in teachers], sharp, heads[0]), head_for(heads[0].action, "logits")
+        sharp = [
+            1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE)
+            for t, h in zip(teachers, heads, strict=True)
+        ]
+        network, head = (
+            MeanProbability([t.network for t in teachers], sharp, heads[0]),
+            head_for(heads[0].action, "logits"),
+        )
         meta["temperatures"] = sharp
     else:
         squashes = {t.squash for t in teachers}
@@ -107,7 +115,10 @@ class MeanProbability(nn.Module):
         """Raw observations to logits (B, P)."""
         pairs = zip(self.members, self.temperatures, strict=True)
         log_p = [[F.log_softmax(block, dim=1) for block in self.head.split(member(obs) / t)] for member, t in pairs]
-        mixed = [torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(self.members)) for blocks in zip(*log_p, strict=True)]
+        mixed = [
+            torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(self.members))
+            for blocks in zip(*log_p, strict=True)
+        ]
         return torch.cat(mixed, dim=1)
 
 
@@ -134,5 +145,7 @@ class BestOf(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations to action values (B, P)."""
         values = torch.stack([member(obs) for member in self.members], dim=1)
-        worth = torch.stack([sum((b.amax(1) for b in self.head.split(one)), one.new_zeros(len(one))) for one in values.unbind(1)], dim=1)
+        worth = torch.stack(
+            [sum((b.amax(1) for b in self.head.split(one)), one.new_zeros(len(one))) for one in values.unbind(1)], dim=1
+        )
         return values[torch.arange(len(values), device=values.device), worth.argmax(1)]

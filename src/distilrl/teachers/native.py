@@ -35,5 +35,12 @@ def load(file: TeacherFile) -> Teacher:
     head = stored.head.to_json()
     meta = stored.meta | {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []}
     return Teacher(
-        stored.network, head["kind"], "distilrl", str(folder), stored.digest, meta, action=stored.head.action, squash=head.get("squash", "clip")
+        stored.network,
+        head["kind"],
+        "distilrl",
+        str(folder),
+        stored.digest,
+        meta,
+        action=stored.head.action,
+        squash=head.get("squash", "clip"),
     )

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +93,12 @@ def _shape(space: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > 20 or int(float(value)) < 1:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | str)
+        or len(str(value)) > 20
+        or int(float(value)) < 1
+    ):
         raise ValueError(f"size {value!r:.40}")
     return int(float(value))
 

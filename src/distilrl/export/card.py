@@ -1,0 +1,159 @@
+"""export.json, the card of an export: what is in it, where it comes from, and what is needed to check it again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl.checkpoints import digest, read_json
+from distilrl.envs import EnvInfo
+from distilrl.errors import FileError
+from distilrl.evaluate import EXPORT_SEEDS, Play, play, seeds_from
+from distilrl.events import Watch
+from distilrl.heads import Head, head_from_json
+from distilrl.policies import Policy
+from distilrl.spaces import EnvRef
+
+STATES = 1000
+"""Observations of the student's own play on which a file must answer as the student does."""
+FORMAT = "distilrl-export"
+
+
+def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str) -> dict[str, Any]:
+    """What export.json says before anything is written.
+
+    Args:
+        target: what is written.
+        info: of the environment.
+        head: of the policy.
+        network: the policy's network in few words.
+        params: how many parameters it has.
+        sha256: of the file that holds it.
+    """
+    obs = info.obs
+    return {
+        "format": FORMAT,
+        "version": 2,
+        "target": target,
+        "env": info.id,
+        "environment": info.ref.to_json(),
+        "obs": {"shape": list(obs.shape), "dtype": obs.dtype, "frames": obs.frames, "image": obs.image and list(obs.image)},
+        "head": head.to_json(),
+        "network": network,
+        "params": params,
+        "student_sha256": sha256,
+    }
+
+
+def reference(results: Mapping[str, Any], episodes: Mapping[str, Any], noise: tuple[float, ...] = ()) -> dict[str, Any]:
+    """What export.json says of a finished run: its verdict, and what teacher and student did on the verdict's seeds.
+
+    Args:
+        results: the contents of results.json.
+        episodes: the contents of episodes.json.
+        noise: through which the student saw its observations.
+    """
+    return {
+        "student_verdict": results["verdict"]["result"],
+        "reference": {
+            "teacher_returns": episodes["returns"]["teacher"],
+            "student_returns": episodes["returns"]["student"],
+            "random_return_mean": results["random"]["return_mean"],
+            "margin": results["verdict"]["margin"],
+            "epsilon": results["protocol"]["epsilon"],
+            "noise": list(noise),
+        },
+    }
+
+
+def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> NDArray[Any]:
+    """A thousand observations of a policy's own play, now and then disturbed; another thousand for each number."""
+    episodes = 8
+    how = Play(env, epsilon=0.05, keep_states=STATES, max_steps=20_000)
+    states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
+    return states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What teacher and student did on the verdict's seeds."""
+
+    teacher_returns: NDArray[np.float64]
+    """(E,) of the teacher."""
+    student_returns: NDArray[np.float64]
+    """(E,) of the student."""
+    margin: float
+    """Largest acceptable loss."""
+    epsilon: float
+    """Probability of a random action."""
+    noise: tuple[float, ...]
+    """Standard deviation of the noise through which the student saw each number of an observation."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What an export's card says, read and checked."""
+
+    path: Path
+    """The card."""
+    env: EnvRef
+    """Environment."""
+    obs_size: int
+    """Numbers in an observation."""
+    head: Head
+    """What the policy's numbers mean."""
+    files: tuple[str, ...]
+    """Names of the files that can be played."""
+    sha256: Mapping[str, str]
+    """Digest of each file."""
+    reference: Reference | None
+    """None where the run was not finished."""
+
+    def check(self, path: Path) -> None:
+        """Makes sure that a file is the one that was exported, before anything of it is run.
+
+        Raises:
+            FileError: it is another.
+        """
+        names = [path.name, *(["policy.h"] if path.suffix == ".c" else [])]
+        for name in names:
+            file = path.with_name(name)
+            if not file.is_file() or self.sha256.get(name) != digest(file):
+                raise FileError(f"{file} is not the file that {self.path} describes (its SHA-256 differs): export it again.")
+
+
+def read_card(path: Path) -> Shipped:
+    """Reads an export.json.
+
+    Raises:
+        FileError: it is missing, damaged, or of no export.
+        SpecError: its environment or its head means nothing.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("head"), dict):
+        raise FileError(f"{path} is no card of an export that this version wrote: export the run again.")
+    try:
+        told = data.get("reference")
+        files = tuple(Path(str(name)).name for name in data["files"])  # names only, so that no path in a file is followed
+        return Shipped(
+            path,
+            EnvRef.from_json(data["environment"], f"environment of {path}"),
+            int(np.prod([int(n) for n in data["obs"]["shape"]])),
+            head_from_json(data["head"], f"head of {path}"),
+            files,
+            {str(name): str(value) for name, value in data["sha256"].items()},
+            _reference(told) if told is not None else None,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
+
+
+def _reference(data: dict[str, Any]) -> Reference:
+    teacher, student = (np.array(data[name], np.float64) for name in ("teacher_returns", "student_returns"))
+    if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
+        raise ValueError("the returns of teacher and student differ in number")
+    noise = tuple(float(n) for n in data["noise"])
+    return Reference(teacher, student, float(data["margin"]), float(data["epsilon"]), noise)

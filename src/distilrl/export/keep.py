@@ -1,0 +1,205 @@
+"""Keeping an export: written beside its place, held against the policy, and moved into place only if it answers as that does."""
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl.checkpoints import digest, read_json, write_bytes, write_json
+from distilrl.errors import FileError
+from distilrl.events import Watch
+from distilrl.export import c
+from distilrl.export.card import FORMAT
+from distilrl.export.examples import EXAMPLES
+from distilrl.export.last import last_step
+from distilrl.export.replay import Held, Replayer, held, replayer
+from distilrl.export.verifying import verify
+from distilrl.policies import Policy
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef
+
+
+WRITTEN = (
+    "export.json", "golden.npz", "golden.bin", "example.py", "example.c", "index.html",
+    "policy.onnx", "policy.pt2", "policy.tflite", "policy.c", "policy.h",
+)  # fmt: skip
+"""All files that an export may hold; anything else in its folder is the user's."""
+GOLDEN = 64
+"""Observations written beside the file."""
+INT8_DISTANCE = 0.1
+"""An integer file whose actions are further from its student's was not quantised well enough to be played at all."""
+
+
+def own_place(folder: RunFolder, target: str) -> Path:
+    """``RUN/export/TARGET``.
+
+    Raises:
+        FileError: ``RUN/export`` is a link to somewhere else.
+    """
+    if (folder.path / "export").is_symlink():
+        raise FileError(f"{folder.path / 'export'} is a symbolic link: remove it, or name the folder to write with --out.")
+    return folder.path / "export" / target
+
+
+def check_place(out: Path) -> None:
+    """Makes sure that nothing but an earlier export would be replaced.
+
+    Raises:
+        FileError: there is something of the user's.
+    """
+    try:
+        if out.is_symlink():
+            raise FileError(f"{out} is a symbolic link: give --out the folder itself, or another one.")
+        if not out.exists():
+            return
+        names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else ["a file"]
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    if names and not _is_export(out):
+        raise FileError(f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away.")
+    if foreign := [name for name in names if name not in WRITTEN]:
+        raise FileError(f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out.")
+
+
+def _is_export(folder: Path) -> bool:
+    card = folder / "export.json"
+    try:
+        data = read_json(card) if card.is_file() and not card.is_symlink() else None
+    except FileError:  # not ours, or not whole: either way nothing to be replaced unasked
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def keep_export(
+    out: Path,
+    policy: Policy,
+    obs: NDArray[Any],
+    card: dict[str, Any],
+    write: Callable[[Path], list[str]],
+    watch: Watch,
+    *,
+    env: EnvRef | None = None,
+    wanted: Callable[[dict[str, Any]], bool] | None = None,
+) -> dict[str, Any]:
+    """Writes an export beside its place, replays it, and moves it into place only if it answers as the policy does.
+
+    An earlier export is replaced, anything else there is refused, and whatever fails leaves the earlier one in place.
+
+    Args:
+        out: folder to write.
+        policy: what the files must answer as.
+        obs: (K, *obs_shape) observations to replay.
+        card: what export.json shall say.
+        write: writes the files into a folder and names those that can be played.
+        watch: told as the work goes on.
+        env: in which integers are played; the card's by default.
+        wanted: whether to keep an export of this card; always by default.
+
+    Raises:
+        FileError: the folder holds something else, cannot be written, or the files do not answer as the policy does.
+    """
+    check_place(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))  # nobody else can know or enter it
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    part = work / "new"
+    try:
+        part.mkdir()
+        files = write(part)
+        _check(part, files, policy, obs, card)
+        if card["target"] == "int8":
+            card["played"] = {name: verify(part / name, env, watch=watch) for name in files}
+            write_json(part / "export.json", card)
+        if wanted is None or wanted(card):
+            _swap(part, out, work / "old")
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # not empty where an earlier export could not be put back: then it is kept there
+            work.rmdir()
+    return card | {"path": str(out)}
+
+
+def _check(part: Path, files: list[str], policy: Policy, obs: NDArray[Any], card: dict[str, Any]) -> None:
+    """Replays the files, and writes golden observations, an example, and the card with every file's digest."""
+    target = card["target"]
+    opened = {name: replayer(part / name, policy.head, obs[0].size) for name in files}
+    card["replay"] = {name: _replayed(name, file, policy, obs, target) for name, file in opened.items()}
+    card["files"] = {name: (part / name).stat().st_size for name in files}
+    _write_golden(part, opened[files[0]], policy, obs, target)
+    card["sha256"] = {path.name: digest(path) for path in sorted(part.iterdir())}
+    write_json(part / "export.json", card)
+
+
+def _replayed(name: str, file: Replayer, policy: Policy, obs: NDArray[Any], target: str) -> dict[str, Any]:
+    """Holds a file against the policy on recorded observations; what export.json says of it.
+
+    Raises:
+        FileError: it does not answer as the policy does.
+    """
+    found: Held = held(file(obs), policy.network, policy.head, obs)
+    good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
+    if not good:
+        raise FileError(
+            f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of the largest, "
+            f"{found.same_action:.1%} of the actions are the same): it was not kept; please report this."
+        )
+    return found.to_json()
+
+
+def few(obs: NDArray[Any]) -> NDArray[Any]:
+    """Some of the observations, spread evenly."""
+    return obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
+
+
+def _write_golden(folder: Path, file: Replayer, policy: Policy, obs: NDArray[Any], target: str) -> None:
+    """Observations and expected actions beside the file, and an example that loads it."""
+    some, last = few(obs), last_step(policy.head)
+    answers = file(some)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions)
+    write_bytes(folder / "golden.npz", archive.getvalue())
+    if target in ("c", "int8", "web"):
+        pairs = zip(last.golden(answers.actions), some, strict=True)
+        write_bytes(folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs))
+    if target not in ("c", "web"):
+        text = EXAMPLES.get(target, EXAMPLES["onnx"]).replace("@numbers", last.numbers_name)
+        write_bytes(folder / "example.py", text.encode())
+
+
+def write_c(folder: Path, source: c.Source) -> None:
+    """Writes a policy's C, its header, and an example that runs it on the golden observations."""
+    for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", source.example)):
+        write_bytes(folder / name, text.encode())
+
+
+def _unwritable(out: Path, error: OSError) -> FileError:
+    return FileError(f"Cannot write {out} ({error.strerror or error}): choose a writable folder with enough space.")
+
+
+def _swap(new: Path, out: Path, aside: Path) -> None:
+    """Puts ``new`` in the place of ``out``; the earlier export waits aside and is put back if that fails."""
+    check_place(out)  # again: much time has passed
+    earlier = out.exists()
+    if earlier:
+        out.rename(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        if earlier:
+            aside.rename(out)
+        raise
+    if earlier:
+        with suppress(OSError):  # the new one is in place; what cannot be removed stays aside
+            for name in WRITTEN:  # by name, so that a file which came in between is not lost
+                (aside / name).unlink(missing_ok=True)
+            aside.rmdir()

@@ -1,0 +1,80 @@
+"""Playing an exported file itself, on the seeds of its student's verdict."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrl import stats
+from distilrl.errors import FileError
+from distilrl.evaluate import VERDICT_SEEDS, Episodes, Play, play, seeds_from
+from distilrl.events import Watch, silent
+from distilrl.export.card import Reference, read_card
+from distilrl.export.replay import file_policy, replayer
+from distilrl.spaces import EnvRef, env_ref
+
+
+def verify(
+    exported: str | Path, env: str | EnvRef | None = None, *, episodes: int = 100, watch: Watch = silent
+) -> dict[str, Any]:
+    """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
+
+    A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only what you exported, or had from
+    somebody whom you trust. A file whose SHA-256 is not the one in its card is refused, which finds files that were mixed up
+    or damaged; whoever can change the file can change the card.
+
+    Args:
+        exported: a folder that `export_policy` wrote, or one of its files.
+        env: environment; the student's own by default.
+        episodes: full episodes; as many as the teacher played where its returns are known.
+        watch: told as the work goes on.
+
+    Returns:
+        ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
+        ``against_student``, the difference from the student's own; both None where the run has no teacher or the environment
+        is another.
+
+    Raises:
+        FileError: it is no export, or not the file that its card describes.
+
+    Example::
+
+        verify("runs/pong/export/c")["return_mean"]
+    """
+    path = Path(exported)
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "export.json").is_file():
+        raise FileError(f"{exported} is no export: give a folder that distilrl export wrote, or a file in one.")
+    card = read_card(folder / "export.json")
+    if path.is_dir():
+        if not card.files:
+            raise FileError(f"{card.path} names no file: export the run again.")
+        path = folder / card.files[0]
+    card.check(path)
+    ref = env_ref(env) if env is not None else card.env
+    known = card.reference if ref.to_json() == card.env.to_json() else None
+    policy = file_policy(replayer(path, card.head, card.obs_size), card.head)
+    how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
+    count = len(known.teacher_returns) if known else episodes
+    games = play(policy, how, seeds_from(VERDICT_SEEDS, count), watch=watch)
+    rng = np.random.default_rng(0)
+    result: dict[str, Any] = {"file": path.name, **stats.summarise(games.returns, rng, games.fingerprints)}
+    return result | (_against(games, known, rng) if known else {"verdict": None, "against_student": None})
+
+
+def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> dict[str, Any]:
+    """The file's episodes against the teacher's and the student's on the same seeds."""
+
+    def pairs(returns: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        return games.fingerprints * np.uint64(31) + returns.view(np.uint64)
+
+    theirs, students = known.teacher_returns, known.student_returns
+    margin = max(known.margin, 1e-9)
+    verdict = stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs(theirs))
+    lost = games.returns - students
+    interval = stats.bootstrap_interval(lost, rng, clusters=pairs(students))
+    return {
+        "verdict": asdict(verdict),
+        "against_student": {"difference": stats.mean(lost), "difference_ci95": list(interval)},
+    }
