@@ -1,12 +1,14 @@
 """The one way to a vector of environments."""
 
+import functools
+
 from distilrl.envs.ale import AleVecEnv, is_ale
 from distilrl.envs.interface import EnvInfo, VecEnv
 from distilrl.envs.single import find_spec
 from distilrl.envs.sync import SyncVecEnv
 from distilrl.envs.workers import WorkerVecEnv
 from distilrl.errors import SpecError
-from distilrl.spaces import EnvLike, env_ref
+from distilrl.spaces import EnvLike, EnvRef, env_ref
 
 
 def make_vec_env(
@@ -69,7 +71,13 @@ def describe_env(env: EnvLike) -> EnvInfo:
     Raises:
         DistilError: as `make_vec_env`.
     """
-    envs = make_vec_env(env, 1)
+    return _describe(env_ref(env))
+
+
+@functools.lru_cache(maxsize=64)
+def _describe(ref: EnvRef) -> EnvInfo:
+    """Made once for each environment: a teacher, a recipe and a run all ask."""
+    envs = make_vec_env(ref, 1)
     envs.close()
     return envs.info
 
