@@ -108,7 +108,7 @@ class MixedEnv(SignEnv):
 class FaultyEnv(SignEnv):
     """Does what it must not: ``fault`` says what, at step 3, or in reset, init or render."""
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = gymnasium.Env.metadata | {"render_modes": ["rgb_array"]}
 
     def __init__(self, fault="", render_mode=None):
         self.fault, self.render_mode = fault, render_mode

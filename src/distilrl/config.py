@@ -285,7 +285,8 @@ class TrainConfig:
             if name not in GROUP:
                 raise SpecError(f"Unknown setting '{name}': use one of {', '.join(sorted((*OWN, *GROUP)))}.")
             inside.setdefault(GROUP[name], {})[name] = value
-        return replace(self, **own, **{group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()})
+        changed = {group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()}
+        return replace(self, **(own | changed))
 
     def seen_from(self, number: int) -> "TrainConfig":
         """The same run with another of its tasks as the first."""

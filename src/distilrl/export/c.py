@@ -180,7 +180,7 @@ def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
         parts.append(f"static const float b{index}[{bias.size}] = {{{literals(bias)}}};\n")
         parts.append(_kernel(index, step, lanes))
     buffers = scratch_buffers(steps, "float")
-    calls = "".join(_layer(i, s, obs.pixels, last=i == len(steps) - 1) for i, s in enumerate(steps))
+    calls = "".join(_layer(i, s, last=i == len(steps) - 1) for i, s in enumerate(steps))
     # images need much scratch memory, which small machines have no stack for
     outside, inside = (buffers.text, "") if obs.pixels else ("", buffers.text)
     parts.append("\n" + outside if outside else "")
@@ -217,7 +217,7 @@ def scratch_buffers(steps: list[Step], kind: str) -> Buffers:
 
 
 def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4; and that multiple."""
+    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4, and that."""
     weight = channels_last(step)
     outputs = len(step.bias)
     lanes = _lanes(outputs)
@@ -268,12 +268,18 @@ def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
     hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
     outputs = len(step.bias)
     act = f"act_{step.activation}(%s)" if step.activation else "%s"
-    head = f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n    float sums[{pixels}][{lanes}];\n"
+    head = (
+        f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
+        f"    float sums[{pixels}][{lanes}];\n"
+    )
     branches = []
     for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4), ("#else", 1)):
         branches.append(f"{guard}\n{_sums(index, rows, run, hop, lanes, pixels, width)}")
     result = act % "sums[p][k]"
-    tail = f"    for (int p = 0; p < {pixels}; p++)\n        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = {result};\n}}\n"
+    tail = (
+        f"    for (int p = 0; p < {pixels}; p++)\n"
+        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = {result};\n}}\n"
+    )
     return head + "".join(branches) + "#endif\n" + tail
 
 
@@ -283,7 +289,8 @@ def _sums(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, wi
         loads = "".join(f"                sums[{p}][k] += x[i + {p * hop}] * w[k];\n" for p in range(pixels))
         return (
             f"    const float *w = w{index};\n"
-            f"    for (int p = 0; p < {pixels}; p++)\n        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
+            f"    for (int p = 0; p < {pixels}; p++)\n"
+            f"        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
             f"    for (int r = 0; r < {rows}; r++) {{\n        const float *x = rows[r];\n"
             f"        for (int i = 0; i < {run}; i++, w += {lanes})\n"
             f"            for (int k = 0; k < {lanes}; k++) {{\n{loads}            }}\n    }}\n"
@@ -325,7 +332,7 @@ def _block(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, g
     return "\n".join([*lines, "    }\n"])
 
 
-def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
+def _layer(index: int, step: Step, *, last: bool) -> str:
     """The call of one layer."""
     out = "values" if last else f"buffer{index % 2}"
     source = "obs" if index == 0 else f"buffer{(index - 1) % 2}"
@@ -343,7 +350,8 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
             f"        for (; filled < y * {stride} + {kernel}; filled++)\n"
             f"            for (int c = 0; c < {channels}; c++)\n"
             f"                for (int x = 0; x < {width}; x++)\n"
-            f"                    ring[filled % {kernel}][x * {channels} + c] = (float)obs[(c * {height} + filled) * {width} + x];\n"
+            f"                    ring[filled % {kernel}][x * {channels} + c] =\n"
+            f"                        (float)obs[(c * {height} + filled) * {width} + x];\n"
         )
     whole = out_width - out_width % together
 

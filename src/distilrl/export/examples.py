@@ -1,8 +1,8 @@
 """example.py of each kind of file: loads it and holds it against golden.npz."""
 
-CHECK = '''close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
+CHECK = """close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
 print(f"{close.all(axis=1).mean():.1%} of {len(wanted)} actions as expected")
-'''
+"""
 EXAMPLES = {
     "onnx": f'''"""pip install numpy onnxruntime; python example.py"""
 import numpy as np
@@ -21,7 +21,7 @@ golden = np.load("golden.npz")
 wanted = golden["action"]
 policy = torch.export.load("policy.pt2").module()
 numbers, action = policy(torch.from_numpy(golden["obs"]))
-action = action.numpy()
+action = action.detach().numpy()
 {CHECK}''',
     "tflite": f'''"""pip install numpy ai-edge-litert; python example.py"""
 import numpy as np

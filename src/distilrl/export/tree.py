@@ -36,7 +36,7 @@ void policy_values({obs}, float values[{width}]) {{
 
 
 def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
-    """policy.h and policy.c of a tree: of one choice, the conditions return it; else they return a row of a table of actions.
+    """policy.h and policy.c of a tree: the conditions return the choice or, of other actions, a row of a table.
 
     Args:
         tree: the tree.
@@ -54,7 +54,11 @@ def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
     leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
     place = {node: int(actions[row, 0]) if last.scalar else row for row, node in enumerate(leaves)}
     pong = tree.extractor == "pong"
-    features = f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n" if pong else "    return decide(obs);\n"
+    features = (
+        f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n"
+        if pong
+        else "    return decide(obs);\n"
+    )
     code = PLAYS.format(
         extract=PONG_C if pong else "",
         tree=_conditions(tree, place),

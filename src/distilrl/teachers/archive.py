@@ -1,4 +1,4 @@
-"""Reading foreign archives and state dicts: sizes are checked before anything is unpacked, and nothing in them is executed."""
+"""Foreign archives and state dicts: sizes are checked before anything is unpacked, nothing in them is executed."""
 
 import io
 import lzma
@@ -23,8 +23,28 @@ MAX_TENSORS = 10_000
 """Most tensors of a state dict."""
 MAX_MEMBERS = 20_000
 """Most members of a zip."""
-TENSOR_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.int8, torch.bool)
-ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error, lzma.LZMAError, MemoryError)
+TENSOR_DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.int8,
+    torch.bool,
+)
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    MemoryError,
+)
 """What a damaged zip may make its reader raise."""
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 """First bytes of a file that PyTorch wrote before 1.6."""
@@ -53,10 +73,14 @@ def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
                     continue
                 size = archive.getinfo(name).file_size
                 if size > MAX_BYTES:
-                    raise FileError(f"{path}: its member '{name}' unpacks to {size} bytes, more than a policy can need.")
+                    raise FileError(
+                        f"{path}: its member '{name}' unpacks to {size} bytes, more than a policy can need."
+                    )
                 members[name] = _read(archive, name, size)
     except ZIP_ERRORS as error:
-        raise FileError(f"{path} is not a readable zip ({first_line(error)}): it may be truncated, copy it again.") from None
+        raise FileError(
+            f"{path} is not a readable zip ({first_line(error)}): it may be truncated, copy it again."
+        ) from None
     return members
 
 
@@ -102,27 +126,44 @@ class Checkpoint:
         if not is_state(found):
             raise FileError(f"{self.label} is not a state dict of tensors: save the network's state_dict alone.")
         if len(found) > MAX_TENSORS:
-            raise FileError(f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's state_dict alone.")
+            raise FileError(
+                f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's "
+                "state_dict alone."
+            )
         return checked({name: self._tensor(name, value) for name, value in found.items()}, self.label)
 
     def _tensor(self, name: str, value: Any) -> Tensor:
         """A tensor of numbers that are in the file."""
         while isinstance(value, pickles.ParameterOf) and value.args:
             value = value.args[0]
-        storage, offset, size, stride = value.args[:4] if isinstance(value, pickles.TensorOf) and len(value.args) >= 4 else (None,) * 4
-        if not isinstance(storage, pickles.Storage) or not all(_sizes(part) for part in ((offset,), size, stride)) or len(size) != len(stride):
+        storage, offset, size, stride = (
+            value.args[:4] if isinstance(value, pickles.TensorOf) and len(value.args) >= 4 else (None,) * 4
+        )
+        if (
+            not isinstance(storage, pickles.Storage)
+            or not all(_sizes(part) for part in ((offset,), size, stride))
+            or len(size) != len(stride)
+        ):
             raise FileError(f"Tensor '{name}' in {self.label} is no plain array of numbers: save dense float weights.")
         count = math.prod(size)
-        if count > storage.numel or (count and offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) >= storage.numel):
-            raise FileError(f"Tensor '{name}' in {self.label} claims shape {tuple(size)}, more than the file holds: it is damaged.")
+        if count > storage.numel or (
+            count and offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) >= storage.numel
+        ):
+            raise FileError(
+                f"Tensor '{name}' in {self.label} claims shape {tuple(size)}, more than the file holds: it is damaged."
+            )
         self.left -= 4 * count + (0 if storage.key in self.read else storage.numel * storage.dtype.itemsize)
         if self.left < 0:
-            raise FileError(f"{self.label} unpacks to more than a policy can need: save the network's state_dict alone.")
+            raise FileError(
+                f"{self.label} unpacks to more than a policy can need: save the network's state_dict alone."
+            )
         if storage.key not in self.read:
             data = self.raw(storage)
             if len(data) != storage.numel * storage.dtype.itemsize:
                 raise FileError(f"Tensor '{name}' in {self.label} has more numbers than the file holds: it is damaged.")
-            self.read[storage.key] = torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+            self.read[storage.key] = (
+                torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+            )
         return self.read[storage.key].as_strided(size, stride, offset).contiguous()
 
 
@@ -155,9 +196,15 @@ def read_checkpoint(data: bytes, label: str) -> Checkpoint:
     except FileError:
         raise
     except pickle.UnpicklingError as error:
-        raise FileError(f"{label} is not a plain state dict ({first_line(error)}): save the network's state_dict alone.") from None
-    except Exception as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
-        raise FileError(f"{label} is not a readable file of PyTorch ({first_line(error)}): save the network's state_dict again.") from None
+        raise FileError(
+            f"{label} is not a plain state dict ({first_line(error)}): save the network's state_dict alone."
+        ) from None
+    except (
+        Exception
+    ) as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
+        raise FileError(
+            f"{label} is not a readable file of PyTorch ({first_line(error)}): save the network's state_dict again."
+        ) from None
 
 
 def _zipped(data: bytes, label: str) -> Checkpoint:
@@ -167,14 +214,21 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
         if len(members) > MAX_MEMBERS or sum(m.file_size for m in members.values()) > MAX_BYTES:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
         if any(name.endswith("constants.pkl") or "/code/" in name for name in members):
-            raise FileError(f"{label} is TorchScript, which is code and is not executed: export the policy to ONNX instead.")
+            raise FileError(
+                f"{label} is TorchScript, which is code and is not executed: export the policy to ONNX instead."
+            )
         name = next((name for name in members if name.endswith("/data.pkl") or name == "data.pkl"), "")
         if not name:
-            raise FileError(f"{label} is not a file of PyTorch: load it where it was made and save its state_dict again.")
+            raise FileError(
+                f"{label} is not a file of PyTorch: load it where it was made and save its state_dict again."
+            )
         prefix = name.removesuffix("data.pkl")
         if members[name].file_size > pickles.MAX_PICKLE_BYTES:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
-        if f"{prefix}byteorder" in members and _read(archive, f"{prefix}byteorder", members[f"{prefix}byteorder"].file_size) != b"little":
+        if (
+            f"{prefix}byteorder" in members
+            and _read(archive, f"{prefix}byteorder", members[f"{prefix}byteorder"].file_size) != b"little"
+        ):
             raise FileError(f"{label} was written on a machine of another byte order: save it again on this one.")
         reader = pickles.load(io.BytesIO(_read(archive, name, members[name].file_size)), pickles.TORCH)
 
@@ -184,17 +238,23 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 return _read(archive, member, storage.numel * storage.dtype.itemsize) if member in members else b""
         except ZIP_ERRORS as error:
-            raise FileError(f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again.") from None
+            raise FileError(
+                f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again."
+            ) from None
 
     return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES)
 
 
 def _legacy(data: bytes, label: str) -> Checkpoint:
-    """Five pickles (a magic number, a version, the machine, the structure, the storages' keys) and the storages' bytes in that order."""
+    """Five pickles (a magic number, a version, the machine, the structure, the storages' keys) and the storages' bytes
+    in that order.
+    """
     stream = io.BytesIO(data)
     _, version, machine = (pickles.load(stream, pickles.TORCH).loaded for _ in range(3))
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise FileError(f"{label} is of an unknown version of PyTorch's old format: save the network's state_dict again.")
+        raise FileError(
+            f"{label} is of an unknown version of PyTorch's old format: save the network's state_dict again."
+        )
     reader = pickles.load(stream, pickles.TORCH)
     keys = pickles.load(stream, pickles.TORCH).loaded
     places = {}
@@ -224,7 +284,7 @@ def read_state_dict(data: bytes, label: str) -> dict[str, Tensor]:
 
 
 def find_state(loaded: Any) -> Any:
-    """The dict of tensors in what was loaded: itself, or what lies under one of a few keys; None where there is none."""
+    """The dict of tensors in what was loaded: itself, or what lies under one of a few keys; None if there is none."""
     candidates = [loaded, *(loaded.get(key) for key in STATE_KEYS)] if isinstance(loaded, dict) else []
     return next((one for one in candidates if is_state(one)), None)
 
@@ -236,10 +296,18 @@ def checked(state: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
         FileError: names the tensor.
     """
     for name, tensor in state.items():
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.dtype not in TENSOR_DTYPES:
+        if (
+            tensor.layout is not torch.strided
+            or tensor.is_quantized
+            or tensor.device.type != "cpu"
+            or tensor.dtype not in TENSOR_DTYPES
+        ):
             raise FileError(f"Tensor '{name}' in {label} is no plain array of numbers: save dense float weights.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise FileError(f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is damaged.")
+            raise FileError(
+                f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is "
+                "damaged."
+            )
     return dict(state)
 
 

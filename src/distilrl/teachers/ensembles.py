@@ -26,12 +26,13 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         teachers: at least two, each with its own preprocessing.
         states: (K, *obs_shape) observations, from which the temperature of each teacher of kind ``q`` is found;
             ``logits`` are taken as they are.
-        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions the mean action.
-            ``best``: in each state the values of the teacher whose greedy action is worth most by its own estimate, which must all be
-            of one reward and discount.
+        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions
+            the mean action. ``best``: in each state the values of the teacher whose greedy action is worth most by its
+            own estimate, which must all be of one reward and discount.
 
     Raises:
-        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no values.
+        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no
+            values.
 
     Example::
 
@@ -45,18 +46,27 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         shapes = (first.obs_shape or other.obs_shape, other.obs_shape or first.obs_shape)
         if shapes[0] != shapes[1] or head.action != heads[0].action:
             raise TeacherError(
-                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, {heads[0].action.describe()}; "
+                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, "
+                f"{heads[0].action.describe()}; "
                 f"{other.obs_shape}, {head.action.describe()}): an ensemble is of one environment."
             )
     meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
     network: nn.Module
     if combine == "best":
-        if any(t.kind != "q" for t in teachers):
-            raise TeacherError("The best teacher of a state is told by value, and one of these has none (a policy's): use the mean.")
+        if any(t.kind != "q" for t in teachers) or not isinstance(heads[0], Categorical):
+            raise TeacherError(
+                "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
+            )
         network, head = BestOf([t.network for t in teachers], heads[0]), heads[0]
     elif isinstance(heads[0], Categorical):
-        sharp = [1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE) for t, h in zip(teachers, heads, strict=True)]
-        network, head = MeanProbability([t.network for t in teachers], sharp, heads[0]), head_for(heads[0].action, "logits")
+        sharp = [
+            1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE)
+            for t, h in zip(teachers, heads, strict=True)
+        ]
+        network, head = (
+            MeanProbability([t.network for t in teachers], sharp, heads[0]),
+            head_for(heads[0].action, "logits"),
+        )
         meta["temperatures"] = sharp
     else:
         squashes = {t.squash for t in teachers}
@@ -97,7 +107,7 @@ def _numbers(teacher: Teacher, states: Tensor) -> Tensor:
 
 
 class MeanProbability(nn.Module):
-    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / its own temperature)."""
+    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / own temperature)."""
 
     def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float], head: Categorical) -> None:
         super().__init__()
@@ -107,7 +117,10 @@ class MeanProbability(nn.Module):
         """Raw observations to logits (B, P)."""
         pairs = zip(self.members, self.temperatures, strict=True)
         log_p = [[F.log_softmax(block, dim=1) for block in self.head.split(member(obs) / t)] for member, t in pairs]
-        mixed = [torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(self.members)) for blocks in zip(*log_p, strict=True)]
+        mixed = [
+            torch.logsumexp(torch.stack(blocks), dim=0) - math.log(len(self.members))
+            for blocks in zip(*log_p, strict=True)
+        ]
         return torch.cat(mixed, dim=1)
 
 
@@ -134,5 +147,7 @@ class BestOf(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations to action values (B, P)."""
         values = torch.stack([member(obs) for member in self.members], dim=1)
-        worth = torch.stack([sum((b.amax(1) for b in self.head.split(one)), one.new_zeros(len(one))) for one in values.unbind(1)], dim=1)
+        worth = torch.stack(
+            [sum((b.amax(1) for b in self.head.split(one)), one.new_zeros(len(one))) for one in values.unbind(1)], dim=1
+        )
         return values[torch.arange(len(values), device=values.device), worth.argmax(1)]
