@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -53,20 +53,19 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
     meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
     network: nn.Module
     if combine == "best":
-        if any(t.kind != "q" for t in teachers) or not isinstance(heads[0], Categorical):
+        if any(t.kind != "q" for t in teachers):
             raise TeacherError(
                 "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
             )
-        network, head = BestOf([t.network for t in teachers], heads[0]), heads[0]
-    elif isinstance(heads[0], Categorical):
+        head = heads[0]
+        network = BestOf([t.network for t in teachers], cast("Categorical", head))
+    elif not heads[0].real:
         sharp = [
             1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE)
             for t, h in zip(teachers, heads, strict=True)
         ]
-        network, head = (
-            MeanProbability([t.network for t in teachers], sharp, heads[0]),
-            head_for(heads[0].action, "logits"),
-        )
+        network = MeanProbability([t.network for t in teachers], sharp, cast("Categorical", heads[0]))
+        head = head_for(heads[0].action, "logits")
         meta["temperatures"] = sharp
     else:
         squashes = {t.squash for t in teachers}
@@ -74,7 +73,7 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         network = MeanAction([t.network for t in teachers], heads, head)
     return Teacher(
         network,
-        "q" if combine == "best" else "logits" if isinstance(head, Categorical) else "mean",
+        "q" if combine == "best" else "mean" if head.real else "logits",
         f"{'best' if combine == 'best' else 'ensemble'} of {len(teachers)}",
         " + ".join(t.path for t in teachers),
         hashlib.sha256("".join((combine * (combine != "mean"), *(t.digest for t in teachers))).encode()).hexdigest(),
