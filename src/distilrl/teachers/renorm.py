@@ -61,8 +61,8 @@ def _fold(state: Mapping[str, Tensor], name: str, label: str, epsilon: Any) -> F
     def fold(one: Layer) -> Layer:
         if one.weight.shape[1] != size:
             raise FileError(
-                f"{label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: the file is "
-                "damaged."
+                f"{label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: the "
+                "file is damaged."
             )
         return preceded(one, factor, bias - mean * factor)
 
