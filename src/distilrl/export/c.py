@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.export.examples import c_example
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
 from distilrl.heads import Head
@@ -138,7 +139,7 @@ void policy_values({declared(obs)}, float values[{width}]);
 
 #endif
 """
-    return Source(header, code, example(last), scratch, weights)
+    return Source(header, code, c_example(last), scratch, weights)
 
 
 def act(obs: ObsSpec, last: Last) -> str:
@@ -365,44 +366,3 @@ def _layer(index: int, step: Step, *, last: bool) -> str:
     loops = loop(0, whole, together) + (loop(whole, out_width, 1) if whole < out_width else "")
     start = "    int filled = 0;\n" if index == 0 else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"
-
-
-def example(last: Last) -> str:
-    """example.c: holds the policy against golden.bin, which has one action and one observation after the other."""
-    if last.scalar:
-        compared = "same += policy_act(obs) == action[0];"
-    elif last.element == "int32_t":
-        compared = (
-            "policy_act(obs, own);\n        int all = 1;\n"
-            "        for (int i = 0; i < POLICY_ACTION_SIZE; i++) all &= own[i] == action[i];\n        same += all;"
-        )
-    else:
-        compared = (
-            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++)\n"
-            "            all &= own[i] - action[i] <= close[i] && action[i] - own[i] <= close[i];\n        same += all;"
-        )
-    own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
-    close = last.tolerance()
-    limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
-    return EXAMPLE.replace("@element", last.element).replace("@compared", compared).replace("@own", own + limits)
-
-
-EXAMPLE = """/* cc -O3 -std=c99 example.c policy.c -o example && ./example golden.bin */
-#include <stdio.h>
-#include "policy.h"
-
-int main(int argc, char **argv) {
-    static obs_t obs[POLICY_OBS_SIZE];
-    @element action[POLICY_ACTION_SIZE];
-@own    int seen = 0, same = 0;
-    FILE *golden = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    if (!golden) return 2;
-    while (fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1) {
-        seen++;
-        @compared
-    }
-    fclose(golden);
-    printf("%d of %d actions as expected\\n", same, seen);
-    return same == seen && seen > 0 ? 0 : 1;
-}
-"""

@@ -319,7 +319,7 @@ class _Choose(nn.Module):
         self.register_buffer("start", torch.tensor(start))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        blocks = torch.split(numbers, self.nvec, dim=1)  # type: ignore[no-untyped-call]
+        blocks = torch.split(numbers, list(self.nvec), dim=1)
         best = torch.stack([block.argmax(1) for block in blocks], dim=1) + self.start
         return best[:, 0] if len(self.nvec) == 1 else best
 

@@ -20,7 +20,7 @@ from distilrl.errors import FileError, SpecError
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.spaces import ActionSpec, Choices
-from distilrl.teachers import extractors, printed
+from distilrl.teachers import extractors, printed, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
 from distilrl.teachers.layers import (
     Clamped,
@@ -29,7 +29,6 @@ from distilrl.teachers.layers import (
     joined,
     layer,
     numbered,
-    preceded,
     vector,
     with_constants,
 )
@@ -38,8 +37,6 @@ from distilrl.teachers.teacher import Teacher
 
 CLIP_MEAN = 2.0
 """Bound of the mean under generalised state-dependent exploration, unless policy_kwargs name another."""
-RENORM_EPSILON = 1e-3
-"""Of CrossQ's batch renormalisation, unless policy_kwargs name another."""
 FAMILIES = "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ and ARS of sb3-contrib"
 
 
@@ -342,49 +339,9 @@ def _mean_over_quantiles(label: str, head: Layer, n_quantiles: Any) -> Layer:
 
 
 def _renormed(file: _Zip, prefix: str) -> tuple[list[Layer], Callable[[Layer], Layer]]:
-    """CrossQ's dense layers, the batch renormalisation before each folded into it, and what folds the last one into a
-    head.
-    """
-    found = [name for name in file.state if re.fullmatch(rf"{re.escape(prefix)}\.\d{{1,4}}\.(weight|scale)", name)]
-    layers: list[Layer] = []
-    waiting: Callable[[Layer], Layer] = lambda one: one  # noqa: E731
-    for name in sorted((name.rpartition(".")[0] for name in found), key=lambda name: int(name.rpartition(".")[2])):
-        if f"{name}.weight" in file.state:
-            layers.append(waiting(file.layer(name)))
-            waiting = lambda one: one  # noqa: E731
-        else:
-            waiting = _renorm(file, name)
-    return layers, waiting
-
-
-def _renorm(file: _Zip, name: str) -> Callable[[Layer], Layer]:
-    """What folds one batch renormalisation, as it is in evaluation, into the layer after it."""
-    size = len(file.state[f"{name}.scale"]) if file.state[f"{name}.scale"].ndim == 1 else 0
-    scale, bias, mean, var = (
-        vector(file.state, f"{name}.{part}", size, file.label).double()
-        for part in ("scale", "bias", "ra_mean", "ra_var")
-    )
-    epsilon = file.kwargs.get("batch_norm_eps", RENORM_EPSILON)
-    if (
-        isinstance(epsilon, bool)
-        or not isinstance(epsilon, int | float)
-        or not 0 <= epsilon < 1
-        or (var + epsilon <= 0).any()
-    ):
-        raise FileError(
-            f"{file.label}: the renormalisation '{name}' holds a negative variance or epsilon: the file is damaged."
-        )
-    factor = scale / (var + epsilon).sqrt()
-
-    def fold(one: Layer) -> Layer:
-        if one.weight.shape[1] != size:
-            raise FileError(
-                f"{file.label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: it "
-                "is damaged."
-            )
-        return preceded(one, factor, bias - mean * factor)
-
-    return fold
+    """CrossQ's dense layers, and what folds the renormalisation after them into a head."""
+    epsilon = file.kwargs.get("batch_norm_eps", renorm.EPSILON)
+    return renorm.folded(file.state, prefix, file.label, file.activation, epsilon)
 
 
 def _critic(file: _Zip, algorithm: str, actions: int) -> nn.Module | None:
