@@ -12,10 +12,10 @@ from test_train import ACCEPTANCE, small
 
 from distilrl import stats
 from distilrl.checkpoints import save_network, write_json
-from distilrl.distill import Job, distill
-from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
 from distilrl.comparison import Comparison, compare
+from distilrl.distill import Job, distill
 from distilrl.envs import describe_env
+from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
 from distilrl.evaluate import Play, play, seeds_from
 from distilrl.heads import Categorical
 from distilrl.policies import Policy
@@ -124,7 +124,9 @@ def test_updates_do_not_wait_to_look(sign_teacher, monkeypatch):
     assert len(looked) == len(trained.history) < trained.updates
 
 
-@pytest.mark.parametrize(("name", "what"), [("BadRewardEnv", "a reward of nan"), ("BadObsEnv", "an observation that is not finite (number 0)")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("BadRewardEnv", "a reward of nan"), ("BadObsEnv", "an observation that is not finite (number 0)")]
+)
 def test_an_environment_that_gives_nan_is_named(sign_teacher, name, what):
     env_id = f"distilrl/{name}-v0"
     for run in (

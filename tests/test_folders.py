@@ -12,10 +12,10 @@ from test_train import small
 from distilrl import series
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
+from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import Job, distill, train_teacher
 from distilrl.errors import FileError, ResumeError, TeacherError
-from distilrl.comparison import Comparison
 from distilrl.heads import Categorical
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder

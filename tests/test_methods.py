@@ -15,18 +15,18 @@ from test_train import ACCEPTANCE, small
 from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
 from distilrl.collect import Behaviour
+from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy
 from distilrl.errors import SpecError, TeacherError
-from distilrl.comparison import Comparison
 from distilrl.evaluate import Play, play
 from distilrl.heads import Categorical
 from distilrl.networks import Network
 from distilrl.objective import term
-from distilrl.schedules import Progress, Schedule
 from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
+from distilrl.schedules import Progress, Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec

@@ -1,6 +1,7 @@
 """Policies with memory: whoever plays one carries its state from step to step and starts it anew where an episode ends."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -149,7 +150,7 @@ def episodes_of(replay, rows):
     """(observations (T, D), labels (T, P)) of each episode that ended within these rows."""
     for env in range(6):
         ends = [-1, *torch.nonzero(replay._flags[:rows, env]).flatten().tolist()]
-        for before, end in zip(ends, ends[1:], strict=False):
+        for before, end in pairwise(ends):
             yield replay._obs[before + 1 : end + 1, env], replay._labels[before + 1 : end + 1, env]
 
 

@@ -17,15 +17,15 @@ from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 from distilrl import events
 from distilrl.checkpoints import digest, load_network, read_tensors
 from distilrl.collect import Behaviour
+from distilrl.comparison import Comparison
 from distilrl.config import GROUP, TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy, make_config
 from distilrl.errors import ResumeError, SpecError
-from distilrl.comparison import Comparison
 from distilrl.evaluate import Play
 from distilrl.objective import term
-from distilrl.schedules import Schedule
 from distilrl.recipes import RECIPES
 from distilrl.runs import RunFolder
+from distilrl.schedules import Schedule
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.train import train
@@ -96,7 +96,12 @@ def test_the_case_study_ships_values_of_the_teachers_scale():
 def test_training_changes_the_student_and_not_the_teacher(sign_teacher):
     before = {k: v.clone() for k, v in sign_teacher.network.state_dict().items()}
     rows = []
-    train(small(), sign_teacher, acceptance=ACCEPTANCE, watch=lambda event: rows.append(event.row) if isinstance(event, events.Check) else None)
+    train(
+        small(),
+        sign_teacher,
+        acceptance=ACCEPTANCE,
+        watch=lambda event: rows.append(event.row) if isinstance(event, events.Check) else None,
+    )
     assert all(torch.equal(v, before[k]) for k, v in sign_teacher.network.state_dict().items())
     assert rows[-1]["loss/forward_kl"] < rows[0]["loss/forward_kl"]
 
