@@ -134,7 +134,9 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert json.loads(json.dumps(card)) == read_json(out / "export.json") | {"path": str(out)}
     assert all(facts["observations"] >= 1000 for facts in card["replay"].values())
     if target != "int8":
-        assert all(facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values())
+        assert all(
+            facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values()
+        )
     assert card["head"] == right_network(env)[1].to_json()
     assert card["environment"] == {"id": env}
     assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
@@ -346,7 +348,9 @@ def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypa
 
 def needs(*programs):
     missing = [name for name in programs if shutil.which(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)")
+    return pytest.mark.skipif(
+        bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)"
+    )
 
 
 def cartpole_run(folder):
@@ -401,7 +405,19 @@ def test_the_page_plays_in_a_browser(tmp_path):
 @pytest.mark.parametrize("target", ["c", "int8"])
 def test_c_compiles_for_a_microcontroller(tmp_path, target):
     folder = Path(export_policy(cartpole_run(tmp_path / "run"), target)["path"])
-    flags = ["-mcpu=cortex-m4", "-mthumb", "-std=c99", "-Os", "-Wall", "-Wextra", "-Werror", "-c", "policy.c", "-o", "policy.o"]
+    flags = [
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-std=c99",
+        "-Os",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-c",
+        "policy.c",
+        "-o",
+        "policy.o",
+    ]
     subprocess.run(["arm-none-eabi-gcc", *flags], cwd=folder, check=True)
 
 
@@ -499,7 +515,8 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
     chosen = export._Export(one, "int8", Path(), obs, silent)._integers(network)
     expected_scales = [
-        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales for percentile in int8.PERCENTILES
+        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales
+        for percentile in int8.PERCENTILES
     ]
     assert chosen.activation_scales == expected_scales[1]
     assert expected_scales[1] not in (expected_scales[0], expected_scales[2])
@@ -511,7 +528,11 @@ def verdicts(monkeypatch, results, means=()):
 
     def verified(*_a, **_k):
         mean = next(means, 0.0)
-        return {"verdict": {"result": next(results)}, "against_student": {"difference_ci95": [mean, mean]}, "return_mean": 10 + mean}
+        return {
+            "verdict": {"result": next(results)},
+            "against_student": {"difference_ci95": [mean, mean]},
+            "return_mean": 10 + mean,
+        }
 
     monkeypatch.setattr(keep, "verify", verified)
 
@@ -567,35 +588,35 @@ def test_a_tuned_candidate_that_fails_its_replay_leaves_the_calibrated_one(taugh
 # -- trees
 
 
-TREE = Tree((2,), 2, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (0, 0, 1))
+def stump(head, *values):
+    return Tree((2,), head, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, 0, 0), (2, 0, 0), (values[0], *values))
 
 
 @needs_cc
 @pytest.mark.parametrize("start", [(), (5,)])
 def test_a_tree_of_one_choice_is_nested_conditions(tmp_path, start):
     head = head_for(Choices((2,), start), "q")
-    written = source(TREE, head, ObsSpec((2,)), "test")
+    tree = stump(head, (0,), (1,))
+    written = source(tree, ObsSpec((2,)), "test")
     assert f"return {5 if start else 0};" in written.code
     obs = sign_states(50)
     answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, TreePolicy(TREE), head, obs).alike
+    assert held(answers, TreePolicy(tree), head, obs).alike
     assert (answers.actions[:, 0] == (obs[:, 0] > 0) + (5 if start else 0)).all()
 
 
 @needs_cc
 @pytest.mark.parametrize(
-    "head",
+    ("head", "values"),
     [
-        head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"),
-        head_for(Bounds((-1.0, -1.0, None), (1.0, 1.0, None)), "mean"),
-        head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", "tanh"),
+        (head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"), ((0, 2), (1, 1))),
+        (head_for(Bounds((-1.0, -1.0, None), (1.0, 1.0, None)), "mean"), ((0.25, -2.0, 7.5), (1.0, 0.1, -1e6))),
+        (head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", "tanh"), ((0.25, -1.0), (1.0, 0.1))),
     ],
 )
-def test_a_tree_of_other_actions_is_a_table(tmp_path, monkeypatch, head):
-    rows = torch.randn((2, head.width), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("distilrl.export.tree.leaf_numbers", lambda _tree, _head: rows)
-    obs = sign_states(50)
-    written = source(TREE, head, ObsSpec((2,)), "test")
+def test_a_tree_of_other_actions_is_a_table(tmp_path, head, values):
+    tree, obs = stump(head, *values), sign_states(50)
+    written = source(tree, ObsSpec((2,)), "test")
     assert written.weight_bytes == 4 * 2 * (head.width + head.action.size)
     answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, lambda x: rows[(x[:, 0] > 0).long()], head, obs).alike
+    assert held(answers, TreePolicy(tree), head, obs).alike
