@@ -96,7 +96,8 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
     chosen = export._Export(one, "int8", Path(), obs, silent)._integers(network)
     expected_scales = [
-        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales for percentile in int8.PERCENTILES
+        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales
+        for percentile in int8.PERCENTILES
     ]
     assert chosen.activation_scales == expected_scales[1]
     assert expected_scales[1] not in (expected_scales[0], expected_scales[2])
