@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from distilrl.events import Step
 from distilrl.networks import Network, build
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
@@ -37,7 +38,9 @@ class SignEnv(gymnasium.Env):
         return self._observe(), {}
 
     def _observe(self):
-        self.obs = self.np_random.normal(0, 1, 2).astype(np.float32) * np.array([1.0, 5.0], np.float32) + np.array([0.0, 3.0], np.float32)
+        self.obs = self.np_random.normal(0, 1, 2).astype(np.float32) * np.array([1.0, 5.0], np.float32) + np.array(
+            [0.0, 3.0], np.float32
+        )
         return self.obs
 
     def step(self, action):
@@ -59,7 +62,89 @@ class ContinuousEnv(SignEnv):
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
 
-for env in (SignEnv, ForgetfulEnv, ContinuousEnv):
+class MultiEnv(SignEnv):
+    """Two choices, of 2 and of 3: each pays half, the first as in SignEnv, the second for the option that the steps count to."""
+
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def step(self, action):
+        right = (self.obs[0] > 0) == bool(action[0]), int(action[1]) == self.steps % 3
+        obs, _, *rest = super().step(action[0])
+        return obs, sum(right) / 2, *rest
+
+
+class LateEnv(SignEnv):
+    """Actions that count from 1."""
+
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def step(self, action):
+        assert action in (1, 2), action
+        return super().step(action - 1)
+
+
+class MixedEnv(SignEnv):
+    """A small picture, SignEnv's two numbers and a choice of three; real actions in a box of shape (1, 2), one side open."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "camera": gymnasium.spaces.Box(0, 255, (12, 16, 3), np.uint8),
+            "body": gymnasium.spaces.Dict(
+                {"numbers": SignEnv.observation_space, "gear": gymnasium.spaces.Discrete(3, start=1)}
+            ),
+        }
+    )
+    action_space = gymnasium.spaces.Box(np.array([[-2, -np.inf]], np.float32), np.array([[4, np.inf]], np.float32))
+
+    def _observe(self):
+        camera = self.np_random.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        return {"camera": camera, "body": {"numbers": super()._observe(), "gear": 1 + self.steps % 3}}
+
+    def step(self, action):
+        assert action.shape == (1, 2), action
+        return super().step(action[0, 0] > 0)
+
+
+class FaultyEnv(SignEnv):
+    """Does what it must not: ``fault`` says what, at step 3, or in reset, init or render."""
+
+    metadata = gymnasium.Env.metadata | {"render_modes": ["rgb_array"]}
+
+    def __init__(self, fault="", render_mode=None):
+        self.fault, self.render_mode = fault, render_mode
+        self._fail("init")
+
+    def _fail(self, where):
+        if self.fault == where:
+            raise ValueError(f"broken in {where}\nand a second line")
+
+    def reset(self, *, seed=None, options=None):
+        self._fail("reset")
+        return super().reset(seed=seed)
+
+    def render(self):
+        self._fail("render")
+        return np.zeros((4, 5), np.uint8) if self.fault == "picture" else np.zeros((4, 5, 3), np.uint8)
+
+    def step(self, action):
+        obs, reward, ended, cut, info = super().step(action)
+        if self.steps < 3:
+            return obs, reward, ended, cut, info
+        self._fail("step")
+        if self.fault == "exit":
+            raise SystemExit(0)
+        if self.fault == "die":
+            os._exit(9)
+        if self.fault == "old":
+            return obs, reward, ended, info
+        obs = {"none": None, "nan": obs * np.nan, "shape": np.zeros(5), "text": "left", "scalar": np.float32(1)}.get(
+            self.fault, obs
+        )
+        reward = {"reward": np.nan, "nothing": None}.get(self.fault, reward)
+        return obs, reward, ended, cut, info
+
+
+for env in (SignEnv, ForgetfulEnv, ContinuousEnv, MultiEnv, LateEnv, MixedEnv, FaultyEnv):
     if f"distilrl/{env.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env, max_episode_steps=50)
 
@@ -81,6 +166,20 @@ def sign_network(sign: float = 1.0) -> Network:
 
 def make_teacher(network: Network) -> Teacher:
     return Teacher(network, "q", "test", "memory", "0" * 64)
+
+
+class Killed(Exception):
+    """Stands for a run that is cut short."""
+
+
+def killed_after(env_steps):
+    """Watches a run and cuts it short once it has made more steps than these."""
+
+    def watch(event):
+        if isinstance(event, Step) and event.env_steps > env_steps:
+            raise Killed
+
+    return watch
 
 
 @pytest.fixture

@@ -1,23 +1,40 @@
 """Environments: equal to Gymnasium's own vectors to the bit, only the living step, and every fault is one sentence."""
 
+import os
+import sys
+
+import conftest
 import gymnasium
 import numpy as np
 import pytest
 
-from distilrl.envs import make_vec_env
-from distilrl.spaces import EnvRef
+from distilrl.envs import describe_env, make_vec_env, single, trust
+from distilrl.envs.images import area_resize, push, to_grey
+from distilrl.errors import EnvError, ExtraError, SpecError
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 
 SAME_STEP = gymnasium.vector.AutoresetMode.SAME_STEP
 
 
-def rollout(envs, steps, live=None):
+def rollout(envs, steps=40, lively=False):
     """Everything that an environment answers to random actions."""
     rng = np.random.default_rng(0)
-    yield envs.reset(np.arange(envs.n_envs) + 7)
+    answers = [envs.reset(np.arange(envs.n_envs) + 7)]
     for _ in range(steps):
+        live = rng.random(envs.n_envs) < 0.5 if lively else None
         envs.send(envs.info.action.sample(envs.n_envs, rng), live)
-        yield from envs.recv()
+        answers += envs.recv()
     envs.close()
+    return answers
+
+
+def one_sentence(error, *parts):
+    """The message of an error, which is one line that ends in a full stop and holds these parts."""
+    text = str(error.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+    for part in parts:
+        assert part in text, text
 
 
 @pytest.mark.parametrize(
@@ -47,7 +64,7 @@ def test_a_rollout_equals_gymnasiums_vector_to_the_bit(env_id, kwargs):
             step, (obs.astype(np.float32), reward.astype(np.float32), terminated, truncated), strict=True
         ):
             np.testing.assert_array_equal(own, other)
-    assert ends or env_id == "HalfCheetah-v5" and not kwargs
+    assert ends or (env_id == "HalfCheetah-v5" and not kwargs)
     ours.close()
     theirs.close()
 
@@ -65,21 +82,53 @@ def test_only_the_living_step():
         step, full = envs.recv(), alone.recv()
         np.testing.assert_array_equal(step.obs[[0, 2]], full.obs[[0, 2]])
         np.testing.assert_array_equal(step.obs[1], first[1])
-        assert step.reward[1] == 0 and not step.terminated[1] and not step.truncated[1]
+        assert (step.reward[1], step.terminated[1], step.truncated[1]) == (0, False, False)
     envs.send(actions)  # it goes on where it stood
     assert (envs.recv().obs[1] != first[1]).any()
 
 
-def test_a_game_of_ale_at_rest_answers_with_its_last_observation():
-    envs = make_vec_env("PongNoFrameskip-v4", 2)
-    assert envs.info.atari and envs.info.obs.frames == 4 and envs.info.obs.dtype == "uint8" and envs.info.deterministic
-    first = envs.reset(np.arange(2))
+def test_games_of_ale_equal_its_own_vector_to_the_bit():
+    vector = pytest.importorskip("ale_py.vector_env")
+    ours = make_vec_env("ALE/Breakout-v5", 3, threads=2)
+    options = {"repeat_action_probability": 0.25, "reward_clipping": False, "frameskip": 4}
+    theirs = vector.AtariVectorEnv("breakout", 3, autoreset_mode=SAME_STEP, **options)
+    assert (ours.info.atari, ours.info.deterministic) == (True, False)
+    assert ours.info.obs == ObsSpec((4, 84, 84), (4, 84, 84), "uint8", 4)
+    assert ours.info.action == Choices((4,))
+    rng = np.random.default_rng(0)
+    obs, info = theirs.reset(seed=np.array([5, 3, 9]))
+    np.testing.assert_array_equal(ours.reset(np.array([5, 3, 9])), obs)
+    np.testing.assert_array_equal(ours.start_keys(), info["frame_number"])
+    ends = 0
+    for _ in range(250):
+        actions = ours.info.action.sample(3, rng)
+        ours.send(actions)
+        theirs.send(actions[:, 0])
+        for own, other in zip(ours.recv(), theirs.recv()[:4], strict=True):
+            np.testing.assert_array_equal(own, other)
+            ends += int(own.sum()) if own.dtype == np.bool_ else 0
+    assert ends > 0
+    assert ours.picture(0).shape == (252, 252, 3)
+    ours.close()
+
+
+def test_a_game_of_ale_stands_still():
+    envs, alone = make_vec_env("PongNoFrameskip-v4", 2), make_vec_env("PongNoFrameskip-v4", 2)
+    assert envs.info.deterministic
+    first, same = envs.reset(np.arange(2)), alone.reset(np.arange(2))
+    np.testing.assert_array_equal(first, same)
+    down = np.full((2, 1), 2)
     for _ in range(5):
-        envs.send(np.full((2, 1), 2), np.array([True, False]))
+        envs.send(down, np.array([True, False]))
         step = envs.recv()
-    np.testing.assert_array_equal(step.obs[1], first[1])
-    assert (step.obs[0] != first[0]).any() and step.reward[1] == 0
+        np.testing.assert_array_equal(step.obs[1], first[1])
+        assert step.reward[1] == 0
+    assert (step.obs[0] != first[0]).any()
+    envs.send(down)
+    alone.send(down)
+    np.testing.assert_array_equal(envs.recv().obs[1], alone.recv().obs[1])  # it goes on where it stood
     envs.close()
+    alone.close()
 
 
 def test_what_is_handed_out_belongs_to_the_caller():
@@ -89,3 +138,366 @@ def test_what_is_handed_out_belongs_to_the_caller():
     envs.send(np.zeros((1, 1), np.int64))
     envs.recv().obs[:] = 3
     np.testing.assert_array_equal(first, kept)
+
+
+# -- workers
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "distilrl/MixedEnv-v0"])
+def test_workers_answer_as_this_process_does(env_id):
+    for lively in (False, True):
+        alone = rollout(make_vec_env(env_id, 5), lively=lively)
+        together = rollout(make_vec_env(env_id, 5, workers=2), lively=lively)
+        for own, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(own, other)
+
+
+def test_more_workers_than_environments_and_their_pictures():
+    envs = make_vec_env(EnvRef("distilrl/FaultyEnv-v0"), 2, workers=4, pictures=True)
+    envs.reset(np.arange(2))
+    assert envs.picture(1).shape == (4, 5, 3)
+    assert envs.info == describe_env("distilrl/FaultyEnv-v0")
+    envs.close()
+    envs.close()  # twice does no harm
+
+
+def test_a_workers_error_is_the_same_error_and_the_others_are_heard():
+    messages = []
+    for workers in (0, 2):
+        envs = make_vec_env(EnvRef("distilrl/FaultyEnv-v0", {"fault": "step"}), 4, workers=workers)
+        with pytest.raises(EnvError) as error:
+            rollout(envs)
+        messages.append(str(error.value))
+        assert error.value.__cause__ is not None
+        assert envs.reset(np.arange(4)).shape == (4, 2)
+        envs.close()
+    assert messages[0] == messages[1]
+
+
+def test_a_worker_that_dies():
+    envs = make_vec_env(EnvRef("distilrl/FaultyEnv-v0", {"fault": "die"}), 2, workers=2)
+    with pytest.raises(EnvError) as error:
+        rollout(envs)
+    one_sentence(error, "Worker 0", "exit code 9", "workers=0")
+    envs.close()
+
+
+def test_a_function_that_no_worker_could_find():
+    with pytest.raises(EnvError) as error:
+        make_vec_env(lambda: conftest.SignEnv(), 2, workers=1)
+    one_sentence(error, "worker process", "workers=0")
+
+
+# -- functions that make environments
+
+
+def test_a_function_makes_them_and_draws_where_it_can():
+    envs = make_vec_env(conftest.FaultyEnv, 2, pictures=True)
+    assert envs.info.id == "FaultyEnv"
+    assert envs._envs[0].render_mode == "rgb_array"
+    rollout(envs)
+    rollout(make_vec_env(lambda: gymnasium.make("CartPole-v1"), 2, pictures=True), 3)
+
+
+def broken():
+    raise KeyError("robot")
+
+
+def test_functions_that_do_not_make_environments():
+    same = conftest.SignEnv()
+    for function, parts in (
+        (broken, ("'broken'", "KeyError", "robot")),
+        (lambda: 3, ("int", "gymnasium.Env")),
+        (lambda: same, ("the same environment",)),
+        (sys.exit, ("sys.exit()",)),
+    ):
+        with pytest.raises(EnvError) as error:
+            make_vec_env(function, 2)
+        one_sentence(error, *parts)
+
+
+def test_copies_with_other_spaces():
+    kinds = iter([conftest.SignEnv, conftest.ContinuousEnv])
+    with pytest.raises(EnvError) as error:
+        make_vec_env(lambda: next(kinds)(), 2)
+    one_sentence(error, "other spaces in copy 1")
+
+
+# -- faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "parts"),
+    [
+        ("step", ("raised ValueError (broken in step)", "in step 3 (action ", "after seed 7")),
+        ("exit", ("called sys.exit(0)", "in step 3")),
+        ("old", ("raised ValueError", "in step 3")),
+        ("none", ("gave None for an observation", "in step 3")),
+        ("nan", ("not finite (number 0)", "in step 3")),
+        ("shape", ("of shape (5,) where its space has (2,)", "in step 3")),
+        ("scalar", ("of shape () where its space has (2,)", "in step 3")),
+        ("text", ("of str where its space has an array of shape (2,)", "in step 3")),
+        ("reward", ("gave a reward of nan", "in step 3")),
+        ("nothing", ("reward", "in step 3")),
+        ("reset", ("raised ValueError (broken in reset)", "in reset", "after seed 7")),
+        ("init", ("cannot be made: it raised ValueError (broken in init)",)),
+    ],
+)
+def test_faults_name_environment_step_action_and_seed(fault, parts):
+    with pytest.raises(EnvError) as error:
+        rollout(make_vec_env(EnvRef("distilrl/FaultyEnv-v0", {"fault": fault}), 2))
+    one_sentence(error, "distilrl/FaultyEnv-v0", *parts)
+
+
+@pytest.mark.parametrize(("fault", "part"), [("render", "broken in render"), ("picture", "of shape (4, 5)")])
+def test_faults_in_drawing(fault, part):
+    envs = make_vec_env(EnvRef("distilrl/FaultyEnv-v0", {"fault": fault}), 1, pictures=True)
+    envs.reset(np.zeros(1, np.int64))
+    with pytest.raises(EnvError) as error:
+        envs.picture(0)
+    one_sentence(error, part)
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "parts"),
+    [
+        ("CartPole-v1", {"sticky": 0.25}, ("'sticky'", "ALE")),
+        ("CartPole-v1", {"for_learning": True}, ("'for_learning'", "ALE")),
+        ("CartPole-v1", {"sticky": 2.0}, ("'sticky'", "between 0 and 1")),
+        ("PongNoFrameskip-v4", {"sticky": float("nan")}, ("'sticky'", "between 0 and 1")),
+        ("PongNoFrameskip-v4", {"workers": 2}, ("'threads'",)),
+        ("CartPole-v1", {"threads": 0}, ("'threads'",)),
+        ("CartPole-v1", {"threads": 100_000}, ("'threads'",)),
+        ("CartPole-v1", {"workers": -1}, ("'workers'",)),
+    ],
+)
+def test_values_that_mean_nothing_here(env, kwargs, parts):
+    with pytest.raises(SpecError) as error:
+        make_vec_env(env, 2, **kwargs)
+    one_sentence(error, *parts)
+
+
+def test_counts_that_do_not_fit():
+    with pytest.raises(SpecError):
+        make_vec_env("CartPole-v1", 0)
+    for workers in (0, 1):
+        envs = make_vec_env("CartPole-v1", 2, workers=workers)
+        with pytest.raises(SpecError, match="as many seeds, got 3"):
+            envs.reset(np.arange(3))
+        with pytest.raises(SpecError, match="as many actions, got 1"):
+            envs.send(np.zeros((1, 1), np.int64))
+        envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "parts"),
+    [
+        ("Nothing-v0", ("'Nothing-v0' is unknown",)),
+        ("CartPole-v9", ("'CartPole-v9' is unknown", "use 'CartPole-v1'")),
+        ("CartPole", ("use 'CartPole-v1'",)),
+        ("LunarLander-v2", ("use 'LunarLander-v3'",)),
+        ("Ant-v3", ("no longer part of Gymnasium", "use 'Ant-v5'")),
+        ("no_such_module:Thing-v0", ("module 'no_such_module'", "not installed")),
+        ("a:b:c", ("module 'a:b'",)),
+        ("Bad id!", ("is unknown",)),
+        ("Pong-v4", ("PongNoFrameskip-v4", "ALE/Pong-v5")),
+        (EnvRef("ALE/Pong-v5", grey=True, stack=2), ("preprocessing is fixed", "grey, stack")),
+        (EnvRef("ALE/Pong-v5", {"frameskip": 2}), ("leave out frameskip",)),
+        (EnvRef("ALE/Pong-v5", {"repeat_action_probability": 7}), ("between 0 and 1",)),
+        (EnvRef("ALE/Pong-v5", wrappers=("a:B",)), ("leave out wrappers",)),
+        (EnvRef("CartPole-v1", {"nonsense": 1}), ("raised TypeError", "nonsense")),
+        (EnvRef("CartPole-v1", {"render_mode": "human"}), ("'render_mode'",)),
+        (EnvRef("CartPole-v1", grey=True), ("no image", "'grey'")),
+        (EnvRef("CartPole-v1", stack=4), ("no image",)),
+        (EnvRef("distilrl/MixedEnv-v0", zeros=4), ("'zeros'",)),
+        (EnvRef("CartPole-v1", wrappers=("Flatten",)), ("module:Class",)),
+        (EnvRef("CartPole-v1", wrappers=("no_such_module:X",)), ("not installed",)),
+        (EnvRef("CartPole-v1", wrappers=("gymnasium.wrappers:Nothing",)), ("no class 'Nothing'",)),
+        (EnvRef("CartPole-v1", wrappers=("gymnasium:__version__",)), ("no class '__version__'",)),
+        (EnvRef("CartPole-v1", wrappers=("builtins:int",)), ("'builtins:int' raised TypeError",)),
+        (EnvRef("CartPole-v1", wrappers=("builtins:str",)), ("made a str",)),
+    ],
+)
+def test_environments_that_cannot_be_made(env, parts):
+    with pytest.raises(EnvError) as error:
+        make_vec_env(env, 1)
+    one_sentence(error, *parts)
+
+
+@pytest.mark.parametrize(
+    ("raised", "extra"),
+    [
+        (
+            gymnasium.error.DependencyNotInstalled(
+                "Box2D is not installed, you can install it by run `pip install swig`"
+            ),
+            "box2d",
+        ),
+        (gymnasium.error.DependencyNotInstalled("No module named 'mujoco'. (HINT: install mujoco)"), "mujoco"),
+        (ModuleNotFoundError("No module named 'imageio'", name="imageio"), "mujoco"),
+        (gymnasium.error.DependencyNotInstalled("pygame is not installed"), "render"),
+    ],
+)
+def test_a_missing_package_names_its_extra(raised, extra):
+    def lacking():
+        raise raised
+
+    with pytest.raises(ExtraError) as error:
+        make_vec_env(lacking, 1)
+    one_sentence(error, f"pip install 'distilrl[{extra}]'")
+
+
+def test_mujoco_without_opengl_is_one_sentence_and_leaves_no_trace(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+    def mujoco_robot(render_mode=None):
+        raise RuntimeError(f"no context with {os.environ['MUJOCO_GL']}")
+
+    with pytest.raises(EnvError) as error:
+        make_vec_env(mujoco_robot, 1, pictures=True)
+    one_sentence(error, "cannot be drawn here with MUJOCO_GL=egl", "no context")
+    assert "MUJOCO_GL" not in os.environ
+
+
+# -- trust
+
+
+def test_a_file_imports_no_module_that_is_not_trusted(tmp_path, monkeypatch):
+    (tmp_path / "burglar.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('mark').touch()\nclass W: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(single, "_trusted", set())
+    for data in ({"id": "burglar:Env-v0"}, {"id": "CartPole-v1", "wrappers": ["burglar:W"]}):
+        with pytest.raises(EnvError) as error:
+            describe_env(EnvRef.from_json(data))
+        one_sentence(error, "--trust burglar")
+    assert not (tmp_path / "mark").exists()
+    trust("burglar")
+    with pytest.raises(EnvError, match=r"'burglar:Env-v0' is unknown"):
+        describe_env(EnvRef.from_json({"id": "burglar:Env-v0"}))
+    assert (tmp_path / "mark").exists()
+
+
+def test_trust_holds_for_submodules_only(monkeypatch):
+    monkeypatch.setattr(single, "_trusted", set())
+    trust("gymnasium.wrappers")
+    wrapped = EnvRef.from_json({"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:FlattenObservation"]})
+    assert describe_env(wrapped).protocol["wrappers"] == ["gymnasium.wrappers:FlattenObservation"]
+    with pytest.raises(EnvError, match="--trust gymnasium_robotics"):
+        describe_env(EnvRef.from_json({"id": "gymnasium_robotics:Fetch-v0"}))
+
+
+# -- what is read and taken
+
+
+def test_real_actions_with_an_open_side_and_an_image_beside_a_vector():
+    info = describe_env("distilrl/MixedEnv-v0")
+    assert info.obs.shape == (5 + 3 * 12 * 16,)
+    assert info.obs.image == (3, 12, 16)
+    assert info.action == Bounds((-2.0, None), (4.0, None), (1, 2))
+    assert "[-1, 1]" in info.protocol["random_play"]
+    answers = rollout(make_vec_env("distilrl/MixedEnv-v0", 2), 3)
+    assert np.abs(answers[0][:, :3]).tolist() == [[1, 0, 0], [1, 0, 0]]  # the gear, one-hot: keys are sorted
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Box(-1, 1, ()),
+        gymnasium.spaces.Box(-1, 1, (2,), np.float64),
+        gymnasium.spaces.Box(0, 255, (2, 2), np.uint8),
+        gymnasium.spaces.MultiBinary((2, 2)),
+    ],
+    ids=str,
+)
+def test_actions_reach_the_environment_as_its_space_has_them(space):
+    class Strict(conftest.SignEnv):
+        action_space = space
+
+        def step(self, action):
+            assert space.contains(action), action
+            return super().step(0)
+
+    rollout(make_vec_env(Strict, 2), 5)
+
+
+def test_choices_of_every_kind():
+    assert describe_env("distilrl/MultiEnv-v0").action == Choices((2, 3), (), "MultiDiscrete", (2,))
+    assert describe_env("distilrl/LateEnv-v0").action.start == (1,)
+    late, sign = (rollout(make_vec_env(f"distilrl/{name}-v0", 2)) for name in ("LateEnv", "SignEnv"))
+    for own, other in zip(late, sign, strict=True):
+        np.testing.assert_array_equal(own, other)
+    rollout(make_vec_env("distilrl/MultiEnv-v0", 2))
+
+
+def test_kwargs_and_zeros():
+    info = describe_env(EnvRef("CartPole-v1", {"max_episode_steps": 7}, zeros=3))
+    assert info.obs.shape == (7,)
+    assert info.protocol["max_episode_steps"] == 7
+    answers = rollout(make_vec_env(info.ref, 2), 20)
+    plain = rollout(make_vec_env(EnvRef("CartPole-v1", {"max_episode_steps": 7}), 2), 20)
+    for own, other in zip(answers, plain, strict=True):
+        np.testing.assert_array_equal(own, np.pad(other, ((0, 0), (0, 3))) if other.ndim == 2 else other)
+
+
+def test_carracing_grey_small_and_stacked_as_gymnasiums_wrappers():
+    ref = EnvRef("CarRacing-v3", {"continuous": False, "max_episode_steps": 3}, grey=True, stack=3)
+    envs = make_vec_env(ref, 1)
+    assert envs.info.obs == ObsSpec((3, 96, 96), (3, 96, 96), "uint8", 3)
+    assert envs.info.action == Choices((5,))
+    theirs = gymnasium.make("CarRacing-v3", continuous=False, max_episode_steps=3)
+    theirs = gymnasium.wrappers.GrayscaleObservation(theirs)
+    theirs = gymnasium.wrappers.FrameStackObservation(theirs, 3, padding_type="zero")
+    np.testing.assert_array_equal(envs.reset(np.array([4]))[0], theirs.reset(seed=4)[0])
+    for action in (0, 3, 2, 1):
+        envs.send(np.array([[action]]))
+        step = envs.recv()
+        obs, reward, terminated, truncated, _ = theirs.step(action)
+        obs = theirs.reset()[0] if terminated or truncated else obs
+        np.testing.assert_array_equal(step.obs[0], obs)
+        assert (step.reward[0], step.truncated[0]) == (np.float32(reward), truncated)
+    envs.close()
+    assert describe_env(EnvRef("CarRacing-v3", resize=(32, 40))).obs.shape == (3, 32, 40)
+    assert describe_env(EnvRef("distilrl/MixedEnv-v0", grey=True, resize=(6, 8), stack=2)).obs.shape == (5 + 2 * 6 * 8,)
+
+
+def test_an_image_beside_a_vector_is_stacked_alone():
+    plain = make_vec_env("distilrl/MixedEnv-v0", 1)
+    stacked = make_vec_env(EnvRef("distilrl/MixedEnv-v0", stack=2), 1)
+    size = 3 * 12 * 16
+    before, seen = plain.reset(np.array([1])), stacked.reset(np.array([1]))
+    assert not seen[0, 5:-size].any()
+    for i in range(12):  # an episode ends after ten steps
+        for envs in (plain, stacked):
+            envs.send(np.zeros((1, 2), np.float32))
+        step, seen = plain.recv(), stacked.recv().obs
+        older = np.zeros(size) if step.terminated[0] else before[0, 5:]
+        np.testing.assert_array_equal(seen[0], np.concatenate([step.obs[0, :5], older, step.obs[0, 5:]]), str(i))
+        before = step.obs
+
+
+def test_area_resize_is_the_mean_of_what_a_pixel_covers():
+    image = np.arange(2 * 4 * 6, dtype=np.uint8).reshape(2, 4, 6)
+    small = area_resize((4, 6), (2, 3))(image)
+    np.testing.assert_array_equal(small, np.rint(image.reshape(2, 2, 2, 3, 2).mean((2, 4))).astype(np.uint8))
+    third = area_resize((1, 3), (1, 2))(np.array([[[0.0, 3.0, 9.0]]]))  # each covers one and a half
+    np.testing.assert_allclose(third, [[[1.0, 7.0]]], rtol=1e-6)
+    np.testing.assert_allclose(area_resize((1, 2), (1, 4))(np.array([[[1.0, 5.0]]])), [[[1, 1, 5, 5]]], rtol=1e-6)
+
+
+def test_grey_is_gymnasiums_to_the_bit():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    theirs = np.sum(np.multiply(image, np.array([0.2125, 0.7154, 0.0721])), axis=-1).astype(np.uint8)
+    np.testing.assert_array_equal(to_grey(image.transpose(2, 0, 1))[0], theirs)
+
+
+def test_frames_move_up():
+    row = np.array([9.0, 1, 2, 3])
+    push(row, np.array([8.0, 4]), vector=1, first=False)
+    np.testing.assert_array_equal(row, [8, 2, 3, 4])
+    push(row, np.array([7.0, 5]), vector=1, first=True)
+    np.testing.assert_array_equal(row, [7, 0, 0, 5])

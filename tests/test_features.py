@@ -2,14 +2,19 @@
 
 import pytest
 import torch
-from test_train import ACCEPTANCE, small
 
-from distilrl.checkpoints import load_network
+from distilrl.checkpoints import load_network, save_network
+from distilrl.config import TaskFile
+from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Projector, Taps, pair, points, start_from
+from distilrl.heads import student_head
 from distilrl.networks import build, build_shared, reuse_head
+from distilrl.recipes import recipe
 from distilrl.runs import RunFolder
+from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec, scaled
+from distilrl.teachers import Teacher
 from distilrl.train import train
 
 PIXELS = (4, 84, 84)
@@ -41,7 +46,10 @@ def test_taps_see_what_layers_give_and_leave_nothing_behind():
     [
         ("last", [("layers.8", "layers.8")]),
         ("middle", [("layers.3", "layers.3")]),
-        ("all", [("layers.1", "layers.1"), ("layers.3", "layers.3"), ("layers.5", "layers.5"), ("layers.8", "layers.8")]),
+        (
+            "all",
+            [("layers.1", "layers.1"), ("layers.3", "layers.3"), ("layers.5", "layers.5"), ("layers.8", "layers.8")],
+        ),
         ("layers.1=layers.5", [("layers.1", "layers.5")]),
     ],
 )
@@ -59,7 +67,9 @@ def test_pairs_of_networks_of_unequal_depth():
         pair(student, teacher, torch.zeros(1, 2), "first")
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [((4,), (7,)), ((4, 9, 9), (8, 6, 5)), ((4, 9, 9), (12,)), ((5,), (2, 3, 3)), ((5,), (5,))])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [((4,), (7,)), ((4, 9, 9), (8, 6, 5)), ((4, 9, 9), (12,)), ((5,), (2, 3, 3)), ((5,), (5,))]
+)
 def test_projectors_give_the_teachers_shape(ours, theirs):
     projector = Projector(ours, theirs, torch.Generator().manual_seed(0))
     assert projector(torch.randn(2, *ours)).shape == (2, *theirs)
@@ -76,19 +86,31 @@ def test_teacher_features_come_in_units_of_their_size():
     assert not any("teacher" in name for name, _ in maps.named_parameters())
 
 
-@pytest.mark.parametrize("recipe", ["fitnets", "hints", "relational", "similarity", "actor_mimic", "reused_head", "discriminator"])
-def test_nothing_beside_the_student_ships(sign_teacher, tmp_path, recipe):
-    train(small(recipe), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+def train_briefly(name, teacher, folder=None):
+    ref = EnvRef("distilrl/SignEnv-v0")
+    settings = {"network": "mlp:8", "env_steps": 480, "learning_starts": 160, "check_every": 240, "check_episodes": 2}
+    config = recipe(name, describe_env(ref)).but(tasks=(TaskFile(ref),), batch_size=32, **settings)
+    acceptance = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}
+    return train(config, teacher, acceptance=acceptance, folder=folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["fitnets", "hints", "relational", "similarity", "actor_mimic", "reused_head", "discriminator"]
+)
+def test_nothing_beside_the_student_ships(sign_teacher, tmp_path, name):
+    train_briefly(name, sign_teacher, RunFolder(tmp_path / "run"))
     shipped = load_network(tmp_path / "run" / "student").network
     assert sum(p.numel() for p in shipped.parameters()) == shipped.spec.params == 2 * 8 + 8 + 8 * 2 + 2
 
 
-def test_a_reused_head_is_the_teachers_and_folds(sign_teacher):
-    student, obs = net((8,)), torch.randn(20, 2)
-    reuse_head(student, sign_teacher.network, torch.Generator().manual_seed(0))
+def test_a_reused_head_is_the_teachers_and_folds():
+    student, teacher, obs = net((8,)), net((4,), seed=1), torch.randn(20, 2)
+    reuse_head(student, teacher, torch.Generator().manual_seed(0))
     head = student.layers[-1]
-    assert [name for name, _ in head.named_parameters()] == ["projection.weight", "projection.bias"], "the teacher's part is frozen"
-    torch.testing.assert_close(head.weight, sign_teacher.network.layers[-1].weight)
+    assert [name for name, _ in head.named_parameters()] == ["projection.weight", "projection.bias"], (
+        "the teacher's part is frozen"
+    )
+    torch.testing.assert_close(head.weight, teacher.layers[-1].weight)
     before = student(obs)
     student.scale_head(3.0)
     student.fold()
@@ -141,6 +163,101 @@ def test_projection_goes_through_convolutions(how):
         start_from(student, torch.nn.Linear(2, 2), how)
 
 
+def gaussian_teacher(hidden=(8,), obs=(2,), actions=3):
+    """A policy of 2 A numbers, the mean first, and a narrower student of the same layers."""
+    return net(hidden, obs=obs, actions=2 * actions, seed=1), net(hidden, obs=obs, actions=actions, seed=2)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 8)])
+def test_a_student_starts_from_the_mean_of_a_gaussian(hidden):
+    teacher, student = gaussian_teacher(hidden)
+    student.standardise(torch.tensor([0.3, 20.0]), torch.tensor([2.0, 0.02]))
+    start_from(student, teacher, "strongest")
+    obs = torch.randn(40, 2)
+    torch.testing.assert_close(student(obs), teacher(obs)[:, :3], rtol=1e-4, atol=1e-4)
+
+
+def test_a_reused_head_of_a_gaussian_is_its_mean():
+    teacher, student = gaussian_teacher()
+    reuse_head(student, teacher, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(student.layers[-1].weight, teacher.layers[-1].weight[:3])
+    assert student(torch.randn(5, 2)).shape == (5, 3)
+    with pytest.raises(SpecError, match="head to reuse"):
+        reuse_head(teacher, student, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("how", ["svd", "strongest"])
+@pytest.mark.parametrize("theirs", [(), (16,), (16, 16)])
+@pytest.mark.parametrize("ours", [(8,), (8, 8)])
+def test_a_dueling_student_starts_as_far_as_layers_are_alike(how, ours, theirs):
+    teacher, student, obs = net(theirs, seed=1), net(ours, dueling=True), torch.randn(20, 2)
+    if not theirs:
+        with pytest.raises(SpecError, match="first layer"):
+            start_from(student, teacher, how)
+        return
+    done = start_from(student, teacher, how)
+    assert len(done) == len(ours) + (len(ours) == len(theirs)) - (len(ours) > len(theirs))
+    assert torch.isfinite(student(obs)).all()
+
+
+def test_heads_of_two_parts_need_a_layer_before_them():
+    with pytest.raises(SpecError, match="dueling head needs a layer before it"):
+        net((), dueling=True)
+    with pytest.raises(SpecError, match="linear student has no layer before"):
+        reuse_head(net(()), net((4,)), torch.Generator())
+
+
+def test_a_dueling_student_of_the_same_layers_starts_as_its_teacher():
+    teacher, student, obs = net((8,), seed=1), net((8,), seed=2, dueling=True), torch.randn(40, 2)
+    start_from(student, teacher, "strongest", head_factor=3.0)
+    torch.testing.assert_close(student(obs), 3 * teacher(obs), rtol=1e-4, atol=1e-4)
+    student.fold()
+    torch.testing.assert_close(student(obs), 3 * teacher(obs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_student_with_a_reused_head_starts_from_the_layers_before_it():
+    teacher, student = net((8,), seed=1), net((8,), seed=2)
+    reuse_head(student, teacher, torch.Generator().manual_seed(0))
+    assert start_from(student, teacher, "strongest") == ["layers.0"]
+    torch.testing.assert_close(student.layers[0].weight, teacher.layers[0].weight)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+def test_an_image_beside_a_vector_starts_too(hidden):
+    spec = NetworkSpec((3 + 64,), 2, convs=((4, 3, 2),), hidden=hidden, image=(1, 8, 8))
+    teacher, student = (build(spec, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    student.standardise(torch.tensor([0.3, 20.0, 0.0, 5.0]), torch.tensor([2.0, 0.02, 1.0, 0.5]))
+    assert len(start_from(student, teacher, "strongest")) == 2 + len(hidden)
+    obs = torch.randn(40, 67)
+    torch.testing.assert_close(student(obs), teacher(obs), rtol=1e-3, atol=1e-3)
+
+
+def test_layers_that_were_not_set_stay_as_they_were_drawn():
+    image = {"hidden": (8,), "image": (1, 16, 16)}
+    student = build(NetworkSpec((3 + 256,), 2, convs=((4, 3, 2), (4, 3, 2)), **image), torch.Generator().manual_seed(2))
+    teacher = build(NetworkSpec((3 + 256,), 2, convs=((4, 3, 2),), **image), torch.Generator().manual_seed(1))
+    student.standardise(torch.zeros(4), torch.tensor([1e-3, 1.0, 1.0, 1.0]))
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    assert start_from(student, teacher, "strongest") == ["layers.0"]
+    assert [name for name, value in student.state_dict().items() if (value != before[name]).any()] == [
+        "layers.0.weight"
+    ]
+
+
+def test_a_network_in_training_is_saved_with_its_head_folded(tmp_path):
+    obs, teacher = torch.randn(20, 2), net((4,), seed=1)
+    for dueling in (False, True):
+        student = net((8,), dueling=dueling)
+        student.standardise(torch.tensor([0.3, 20.0]), torch.tensor([2.0, 0.02]))
+        if not dueling:
+            reuse_head(student, teacher, torch.Generator().manual_seed(0))
+        save_network(tmp_path / str(dueling), student, student_head(Choices((2,))))
+        torch.testing.assert_close(
+            load_network(tmp_path / str(dueling)).network(obs), student(obs), rtol=1e-4, atol=1e-4
+        )
+        assert student.spec.dueling == dueling
+
+
 def test_shared_networks_share_their_body():
     specs = [NetworkSpec((4,), 2, hidden=(8, 6)), NetworkSpec((6,), 3, hidden=(8, 6))]
     one, two = build_shared(specs, torch.Generator().manual_seed(0))
@@ -154,7 +271,9 @@ def test_shared_networks_share_their_body():
     shapes = [NetworkSpec(PIXELS, actions, convs=((4, 8, 4), (4, 4, 2)), hidden=(8,)) for actions in (6, 4)]
     for share, common in (("body", [0, 1, 2, 3, 4, 5, 6]), ("convolutions", [0, 1, 2, 3])):
         one, two = build_shared(shapes, share=share)
-        assert [index for index, pair in enumerate(zip(one.layers, two.layers, strict=True)) if pair[0] is pair[1]] == common
+        assert [
+            index for index, pair in enumerate(zip(one.layers, two.layers, strict=True)) if pair[0] is pair[1]
+        ] == common
     with pytest.raises(SpecError, match="no convolutions"):
         build_shared(specs, share="convolutions")
 
@@ -167,11 +286,9 @@ def test_scaled_hits_the_size_asked_for():
     assert abs(scaled(pixels, 300_000).params / 300_000 - 1) < 0.05
 
 
-def test_feature_terms_need_a_teacher_that_can_be_tapped(sign_teacher):
-    from distilrl.teachers import Teacher
-
+def test_feature_terms_need_a_teacher_that_can_be_tapped():
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
     with pytest.raises(SpecError, match="can be tapped"):
-        train(small("hints"), rule, acceptance=ACCEPTANCE)
+        train_briefly("hints", rule)
     with pytest.raises(SpecError, match="plain layers"):
-        train(small("reused_head"), rule, acceptance=ACCEPTANCE)
+        train_briefly("reused_head", rule)

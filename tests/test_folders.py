@@ -15,7 +15,7 @@ from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, train_teacher
 from distilrl.errors import FileError, ResumeError, TeacherError
-from distilrl.evaluate import Comparison
+from distilrl.comparison import Comparison
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder
 from distilrl.series import distill_chain, distill_seeds
@@ -25,7 +25,7 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 
 
 def job(**changes):
-    return Job(small(**({"student": "mlp:2", "env_steps": 800} | changes)), Comparison(20, 20, 0, margin=2.0), accept_episodes=5)
+    return Job(small(**({"network": "mlp:2", "env_steps": 800} | changes)), Comparison(20, 20, 0, margin=2.0), accept_episodes=5)
 
 
 COMMANDS = {
@@ -208,7 +208,7 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
 
 
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
-    two = small(student="mlp:4,4", env_steps=800, more_tasks=(TaskFile("distilrl/ForgetfulEnv-v0"),))
+    two = small(network="mlp:4,4", env_steps=800, more_tasks=(TaskFile("distilrl/ForgetfulEnv-v0"),))
     with pytest.raises(TeacherError):
         distill([make_teacher(sign_network()), make_teacher(sign_network(-1.0))], replace(job(), train=two), tmp_path / "run")
     assert not (tmp_path / "run").exists()

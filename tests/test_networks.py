@@ -3,12 +3,15 @@
 import pytest
 import torch
 
-import distilrl
+from distilrl.checkpoints import load_network, save_network
 from distilrl.errors import SpecError
+from distilrl.heads import Categorical
 from distilrl.networks import build
+from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 
 PIXELS = (4, 84, 84)
+HEAD = Categorical(Choices((2,)))
 
 
 @pytest.mark.parametrize(
@@ -83,5 +86,5 @@ def test_bytes_and_floats_give_the_same():
 
 def test_a_folder_may_be_named_by_a_text(tmp_path):
     network = build(NetworkSpec((2,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
-    distilrl.save_network(str(tmp_path / "student"), network)
-    assert torch.equal(distilrl.load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))
+    save_network(str(tmp_path / "student"), network, HEAD)
+    assert torch.equal(load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))

@@ -4,9 +4,19 @@ __version__ = "0.1.0"
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.collect import Behaviour
-from distilrl.config import TaskFile, TrainConfig
+from distilrl.comparison import Comparison
+from distilrl.config import (
+    ComputeConfig,
+    DataConfig,
+    OptimConfig,
+    RewardConfig,
+    StopConfig,
+    StudentConfig,
+    TaskFile,
+    TrainConfig,
+)
 from distilrl.distill import Job, distill, evaluate_against, evaluate_policy, make_config, train_teacher
-from distilrl.envs import make_vec_env
+from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
 from distilrl.errors import (
     DistilError,
     EnvError,
@@ -17,26 +27,32 @@ from distilrl.errors import (
     SpecError,
     TeacherError,
 )
-from distilrl.evaluate import Comparison
+from distilrl.evaluate import Play, play
+from distilrl.events import Event, Watch
 from distilrl.export import export_policy, verify
+from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import Network, build
-from distilrl.objective import Schedule, Term
+from distilrl.objective import Term, term
 from distilrl.plan import Budget, plan
+from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
+from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.train import Trained, train
 from distilrl.viper import TreeConfig, distill_tree
 
 __all__ = [
-    "RECIPES", "Behaviour", "Budget", "Comparison", "DistilError", "EnvError", "ExtraError", "FileError", "Job", "Network",
-    "NetworkSpec", "NotFiniteError", "ResumeError", "Schedule", "SpecError", "TaskFile",
-    "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
-    "__version__", "build", "distill", "distill_chain", "distill_seeds", "distill_tree",
-    "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect",
-    "inspect_play", "load_network", "load_teacher", "make_config",
-    "make_vec_env", "plan", "recipe", "reptile", "save_network", "train", "train_teacher", "verify", "write_report",
+    "RECIPES", "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison", "ComputeConfig", "DataConfig",
+    "DistilError", "EnvError", "EnvInfo", "EnvRef", "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job",
+    "Network", "NetworkSpec", "NotFiniteError", "ObsSpec", "OptimConfig", "Play", "Point", "Policy", "ResumeError",
+    "RewardConfig", "Schedule", "SpecError", "StopConfig", "StudentConfig", "TaskFile", "Teacher", "TeacherError",
+    "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig", "Watch", "__version__", "build", "describe_env",
+    "distill", "distill_chain", "distill_seeds", "distill_tree", "ensemble", "evaluate_against", "evaluate_policy",
+    "export_policy", "inspect", "inspect_play", "load_network", "load_teacher", "make_config", "make_vec_env", "plan",
+    "play", "recipe", "reptile", "save_network", "term", "train", "train_teacher", "trust", "verify", "write_report",
 ]  # fmt: skip

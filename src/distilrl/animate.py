@@ -1,77 +1,113 @@
 """Teacher and student side by side, as an animated image."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from distilrl.checkpoints import write_bytes
 from distilrl.envs import VecEnv, make_vec_env
-from distilrl.evaluate import VERDICT_SEEDS, Values
+from distilrl.evaluate import VERDICT_SEEDS
+from distilrl.plain import check_number
+from distilrl.policies import Policy
+from distilrl.spaces import EnvLike
 
-PANEL_WIDTH = 240
+PANEL_WIDTH, TALLEST = 240, 480
+"""Width of a picture and the most that it may be high, in pixels; it keeps its proportions."""
 
 
-def side_by_side(policies: dict[str, Values], env_id: str, *, steps: int = 600, every: int = 3, seed: int = VERDICT_SEEDS) -> bytes:
+def side_by_side(
+    policies: Mapping[str, Policy], env: EnvLike, *, steps: int = 600, every: int = 3, seed: int = VERDICT_SEEDS
+) -> bytes:
     """Animated WebP of policies playing the same episode, greedily.
 
     Args:
-        policies: name shown above the picture, and action values.
-        env_id: environment.
+        policies: name shown above the picture, and who plays.
+        env: environment.
         steps: environment steps at most.
         every: one picture per this many steps.
         seed: of the episode.
+
+    Raises:
+        EnvError: the environment cannot be drawn, or not on this machine.
+        ExtraError: drawing it needs a package that is not installed.
+
+    Example::
+
+        webp = side_by_side({"teacher": teacher.policy, "student": student}, "HalfCheetah-v5", steps=300)
     """
-    envs = {name: make_vec_env(env_id, 1, pictures=True) for name in policies}
-    obs: dict[str, NDArray[Any]] = {name: env.reset(np.array([seed])) for name, env in envs.items()}
-    returns, over = dict.fromkeys(policies, 0.0), dict.fromkeys(policies, False)
-    panels: dict[str, Image.Image] = {}
+    check_number("steps", steps, "[1, inf)")
+    check_number("every", every, "[1, inf)")
+    players: list[_Player] = []
     frames = []
-    for step in range(steps):
+    try:
         for name, policy in policies.items():
-            if over[name]:
-                continue
+            players.append(_Player(name, policy, make_vec_env(env, 1, pictures=True), seed))
+        for step in range(steps):
+            for player in players:
+                player.step(draw=step % every == 0)
             if step % every == 0:
-                panels[name] = _panel(envs[name], name, returns[name])
-            with torch.no_grad():
-                envs[name].send(policy(torch.from_numpy(obs[name])).argmax(1).numpy())
-            answer = envs[name].recv()
-            obs[name] = answer.obs
-            returns[name] += float(answer.reward[0])
-            over[name] = bool(answer.terminated[0] or answer.truncated[0])
-        if step % every == 0:
-            frames.append(_join(list(panels.values())))
-        if all(over.values()):
-            break
-    for env in envs.values():
-        env.close()
+                frames.append(_join([player.panel for player in players]))
+            if all(player.over for player in players):
+                break
+    finally:
+        for player in players:
+            player.envs.close()
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=50, loop=0, quality=60, method=2)
     return buffer.getvalue()
 
 
-def write(path: Path, policies: dict[str, Values], env_id: str, *, steps: int = 600, every: int = 3) -> None:
+def write(path: Path, policies: Mapping[str, Policy], env: EnvLike, *, steps: int = 600, every: int = 3) -> None:
     """Writes `side_by_side` to a file."""
-    write_bytes(path, side_by_side(policies, env_id, steps=steps, every=every))
+    write_bytes(path, side_by_side(policies, env, steps=steps, every=every))
 
 
-def _panel(env: VecEnv, name: str, so_far: float) -> Image.Image:
+class _Player:
+    """One policy in an environment of its own."""
+
+    def __init__(self, name: str, policy: Policy, envs: VecEnv, seed: int) -> None:
+        self.name, self.policy, self.envs = name, policy, envs
+        self.obs = envs.reset(np.array([seed]))
+        self.state = policy.start(1)
+        self.so_far, self.over = 0.0, False
+        self.panel: Image.Image
+
+    def step(self, *, draw: bool) -> None:
+        """One step of its episode, unless that is over; drawn before, if so wished."""
+        if self.over:
+            return
+        if draw:
+            self.panel = _panel(self.envs, self.name, self.so_far)
+        actions, self.state = self.policy.act(torch.from_numpy(self.obs), self.state)
+        self.envs.send(actions.numpy())
+        answer = self.envs.recv()
+        self.obs = answer.obs
+        self.so_far += float(answer.reward[0])
+        self.over = bool(answer.terminated[0] or answer.truncated[0])
+
+
+def _panel(envs: VecEnv, name: str, so_far: float) -> Image.Image:
     """The environment's picture under a line of text."""
-    picture = Image.fromarray(env.picture(0))
-    picture = picture.resize((PANEL_WIDTH, PANEL_WIDTH * picture.height // picture.width), Image.Resampling.NEAREST)
-    panel = Image.new("RGB", (PANEL_WIDTH, picture.height + 24), "white")
-    panel.paste(picture, (0, 24))
-    ImageDraw.Draw(panel).text((6, 6), f"{name}: {so_far:g}", fill="black", font_size=13)
+    picture = Image.fromarray(envs.picture(0))
+    factor = min(PANEL_WIDTH / picture.width, TALLEST / picture.height)
+    width, height = (max(1, round(side * factor)) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX)
+    panel = Image.new("RGB", (PANEL_WIDTH, height + 24), "white")
+    panel.paste(picture, ((PANEL_WIDTH - width) // 2, 24))
+    number = f"{so_far:,.0f}" if so_far == round(so_far) else f"{so_far:,.1f}"
+    ImageDraw.Draw(panel).text((6, 6), f"{name}: {number}", fill="black", font_size=13)
     return panel
 
 
 def _join(panels: list[Image.Image]) -> Image.Image:
+    """Panels in a row."""
     gap = 12
-    joined = Image.new("RGB", (sum(p.width for p in panels) + gap * (len(panels) - 1), max(p.height for p in panels)), "white")
+    width = sum(p.width for p in panels) + gap * (len(panels) - 1)
+    joined = Image.new("RGB", (width, max(p.height for p in panels)), "white")
     left = 0
     for panel in panels:
         joined.paste(panel, (left, 0))

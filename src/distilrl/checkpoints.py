@@ -1,5 +1,6 @@
 """The one file that reads or writes weights: safetensors and JSON, written whole or not at all, never pickle."""
 
+import copy
 import hashlib
 import json
 import os
@@ -145,9 +146,7 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
         NotFiniteError: a weight is NaN or infinite; nothing is written then.
     """
     folder = Path(folder)
-    shipped = Network(network.spec)
-    shipped.load_state_dict(network.state_dict())
-    shipped.standardise(network.obs_mean.cpu(), network.obs_scale.cpu())
+    shipped = copy.deepcopy(network).cpu()
     shipped.fold()
     for key, tensor in shipped.state_dict().items():
         if not torch.isfinite(tensor).all():

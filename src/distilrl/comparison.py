@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.envs import EnvInfo
-from distilrl.errors import NotFiniteError, SpecError
+from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
@@ -66,6 +66,10 @@ def compare(
     Returns:
         The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
         ``returns`` and ``disagreements`` of episodes.json.
+
+    Raises:
+        TeacherError: the teacher gave a number that is NaN or infinite.
+        NotFiniteError: the student did.
     """
     looks = comparison.max_episodes // comparison.episodes
     how = replace(how, keep_states=comparison.agreement_states)
@@ -74,7 +78,10 @@ def compare(
     rng = np.random.default_rng(0)
     for look in range(looks):
         seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
-        theirs.append(play(teacher.policy, how, seeds, watch=watch, shadow=student))
+        try:
+            theirs.append(play(teacher.policy, how, seeds, watch=watch, shadow=student))
+        except NotFiniteError as error:  # whose fault it is decides what to do
+            raise TeacherError(f"The teacher {teacher.path} has no return to compare with: {error}") from None
         ours.append(play(student, replace(how, noise=noise), seeds, watch=watch, shadow=teacher.policy))
         teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
         teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))

@@ -3,7 +3,7 @@
 Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
@@ -11,7 +11,7 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TDTerm, TeacherTerm, Term
-from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
 
@@ -285,7 +285,8 @@ class TrainConfig:
             if name not in GROUP:
                 raise SpecError(f"Unknown setting '{name}': use one of {', '.join(sorted((*OWN, *GROUP)))}.")
             inside.setdefault(GROUP[name], {})[name] = value
-        return replace(self, **own, **{group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()})
+        changed = {group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()}
+        return replace(self, **(own | changed))
 
     def seen_from(self, number: int) -> "TrainConfig":
         """The same run with another of its tasks as the first."""
@@ -299,9 +300,7 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        data = asdict(self)
-        for task, plain in zip(self.tasks, data["tasks"], strict=True):
-            plain["env"] = task.env.to_json()
+        data: dict[str, Any] = to_plain(self)
         return data
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Feature mapping: taps on modules, projectors between them, and a student that starts from, or ends in, its teacher's weights.
+"""Feature mapping: taps on modules, projectors between them, and a student that starts from, or ends in, its teacher's
+weights.
 
 Nothing in the models changes for a tap, and projectors never ship: they live beside the student while it trains.
 """
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.errors import SpecError
-from distilrl.networks import Network, ResidualBlock, ReusedHead, draw_weights
+from distilrl.networks import Dueling, Network, ResidualBlock, ReusedHead, draw_weights
 
 Start = Literal["new", "svd", "strongest"]
 POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, ResidualBlock)
@@ -21,7 +22,14 @@ POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn
 
 
 class Taps:
-    """While it is entered, keeps what the named modules give: ``with Taps(net, ["layers.1"]) as taps: net(obs); taps["layers.1"]``."""
+    """While it is entered, keeps what the named modules give.
+
+    Example::
+
+        with Taps(network, ["layers.1"]) as taps:
+            network(obs)
+        features = taps["layers.1"]
+    """
 
     def __init__(self, network: nn.Module, paths: Sequence[str]) -> None:
         """Names the modules.
@@ -32,17 +40,23 @@ class Taps:
         modules = dict(network.named_modules())
         for path in paths:
             if path not in modules:
-                raise SpecError(f"There is no module '{path}' to tap: choose one of {', '.join(name for name in modules if name)}.")
+                raise SpecError(
+                    f"There is no module '{path}' to tap: choose one of {', '.join(name for name in modules if name)}."
+                )
         self._modules = {path: modules[path] for path in paths}
         self._hooks: list[Any] = []
         self._seen: dict[str, Tensor] = {}
 
     def __enter__(self) -> "Taps":
         for path, module in self._modules.items():
-            self._hooks.append(module.register_forward_hook(lambda _m, _i, output, path=path: self._seen.__setitem__(path, output)))
+            self._hooks.append(
+                module.register_forward_hook(lambda _m, _i, output, path=path: self._seen.__setitem__(path, output))
+            )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -54,7 +68,7 @@ class Taps:
             SpecError: the pass did not call it.
         """
         if path not in self._seen:
-            raise SpecError(f"The module '{path}' cannot be tapped, because the network does not call it as a module: tap what follows it.")
+            raise SpecError(f"The network does not call '{path}' as a module, so it has no tap: tap what follows it.")
         return self._seen[path]
 
 
@@ -75,8 +89,9 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
         student: network in training.
         teacher: the frozen one.
         obs: an observation (1, *obs_shape).
-        taps: ``last`` (what the head reads), ``middle``, ``all``, or paths, ``layers.1=layers.3`` (several with commas). By themselves,
-            taps of one rank (maps with maps, vectors with vectors) are paired by their relative depth.
+        taps: ``last`` (what the head reads), ``middle``, ``all``, or paths, ``layers.1=layers.3`` (several with
+            commas). By themselves, taps of one rank (maps with maps, vectors with vectors) are paired by their
+            relative depth.
 
     Raises:
         SpecError: a network has nothing to tap, or the text means nothing.
@@ -87,13 +102,18 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
     ours, theirs = points(student, obs), points(teacher, obs)
     for name, found in (("student", ours), ("teacher", theirs)):
         if not found:
-            raise SpecError(f"The {name} has no hidden layer that can be tapped: name the taps as student.path=teacher.path.")
+            raise SpecError(
+                f"The {name} has no hidden layer that can be tapped: name the taps as student.path=teacher.path."
+            )
     matched = []
     for rank in (3, 1):
         mine, other = ([path for path, shape in found.items() if len(shape) == rank] for found in (ours, theirs))
         if mine and other:
             last = len(mine) - 1
-            matched += [(path, other[round(i * (len(other) - 1) / last) if last else len(other) - 1]) for i, path in enumerate(mine)]
+            matched += [
+                (path, other[round(i * (len(other) - 1) / last) if last else len(other) - 1])
+                for i, path in enumerate(mine)
+            ]
     if not matched:
         matched = [(list(ours)[-1], list(theirs)[-1])]
     if taps == "all":
@@ -104,7 +124,7 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
 
 
 class Projector(nn.Module):
-    """From the student's features to the teacher's shape: linear, or a 1x1 convolution and a resize; nothing where the shapes are equal."""
+    """From the student's features to the teacher's shape: linear, a 1x1 convolution and a resize, or nothing."""
 
     def __init__(self, student: tuple[int, ...], teacher: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
@@ -116,7 +136,9 @@ class Projector(nn.Module):
             self.map = nn.Conv2d(student[0], teacher[0], 1)
         else:
             self.size = None
-            self.map = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(student), math.prod(teacher)), nn.Unflatten(1, teacher))
+            self.map = nn.Sequential(
+                nn.Flatten(), nn.Linear(math.prod(student), math.prod(teacher)), nn.Unflatten(1, teacher)
+            )
         draw_weights(self.map, generator)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -126,7 +148,7 @@ class Projector(nn.Module):
 
 
 class FeatureMaps(nn.Module):
-    """The feature taps of one task: for each wanted name, pairs of taps, and projectors for the terms that compare element by element."""
+    """The feature taps of one task: pairs of taps for each wanted name, and projectors where elements are compared."""
 
     scales: Tensor
 
@@ -158,7 +180,9 @@ class FeatureMaps(nn.Module):
             student(obs)
             teacher(obs)
             shapes = [
-                (tuple(mine[a].shape[1:]), tuple(theirs[b].shape[1:])) for taps in dict.fromkeys(projected) for a, b in self.pairs[taps]
+                (tuple(mine[a].shape[1:]), tuple(theirs[b].shape[1:]))
+                for taps in dict.fromkeys(projected)
+                for a, b in self.pairs[taps]
             ]
         names = [(taps, a, b) for taps in dict.fromkeys(projected) for a, b in self.pairs[taps]]
         self._place = {name: index for index, name in enumerate(names)}
@@ -169,7 +193,9 @@ class FeatureMaps(nn.Module):
         """From now on the teacher's features are in units of their root mean square over these observations."""
         with torch.no_grad():
             raw = self._raw_teacher(obs)
-            self.scales.copy_(torch.stack([raw[path].square().mean().sqrt().clamp_min(1e-6) for path in self.teacher_paths]))
+            self.scales.copy_(
+                torch.stack([raw[path].square().mean().sqrt().clamp_min(1e-6) for path in self.teacher_paths])
+            )
 
     def _raw_teacher(self, obs: Tensor) -> dict[str, Tensor]:
         (teacher,) = self._teacher
@@ -177,7 +203,9 @@ class FeatureMaps(nn.Module):
             teacher(obs)
             return {path: taps[path] for path in self.teacher_paths}
 
-    def compare(self, taps: str, seen: Taps, teacher: dict[str, Tensor], *, project: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def compare(
+        self, taps: str, seen: Taps, teacher: dict[str, Tensor], *, project: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of features (B, ...), the student's first, projected where asked."""
         for mine, theirs in self.pairs[taps]:
             features = seen[mine]
@@ -192,11 +220,14 @@ class FeatureMaps(nn.Module):
 
 
 def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: float = 1.0) -> list[str]:
-    """Starts a student from its teacher's weights, projected to its widths layer by layer, as far as the two are built alike.
+    """Starts a student from its teacher's weights, projected to its widths layer by layer, as far as the two are built
+    alike.
 
-    ``strongest`` picks the units with the largest product of incoming and outgoing norms; ``svd`` takes the leading left singular vectors
-    of each layer, which is exact for linear layers of enough width and a start otherwise. Layers are followed from
-    the input on; the first one of another kind, kernel or stride ends the projection, and the head is set only if everything before it was.
+    ``strongest`` picks the units with the largest product of incoming and outgoing norms; ``svd`` takes the leading
+    left singular vectors of each layer, which is exact for linear layers of enough width and a start otherwise. Layers
+    are followed from the input on; the first one of another kind, kernel or stride ends the projection, and the head
+    is set only if everything before it was. A teacher's head may be wider than the student's: a Gaussian's mean comes
+    first.
 
     Args:
         student: network in training, its standardisation set.
@@ -209,31 +240,85 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
 
     Raises:
         SpecError: the teacher is not a `Network`, or its first layer is of another kind already.
+
+    Example::
+
+        start_from(student, teacher.network, "svd")
     """
     if how == "new":
         return []
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
-        raise SpecError("A student can start only from a teacher of dense layers and plain convolutions: leave 'start' at new.")
+        raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
     ours, theirs = _weighted(student), _weighted(teacher)
-    basis = torch.eye(teacher.spec.obs_shape[0], device=student.obs_mean.device)
+    basis = torch.eye((teacher.spec.picture or teacher.spec.obs_shape)[0], device=student.obs_mean.device)
     done: list[str] = []
-    while len(done) < len(ours) and len(done) < len(theirs):
-        (name, mine), (_, other) = ours[len(done)], theirs[len(done)]
-        head = len(done) == len(ours) - 1
-        if head != (len(done) == len(theirs) - 1) or not _alike(mine, other):
+    # -- the layers before the head, as long as they are alike
+    for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):
+        if not _alike(mine, other):
             break
-        following = theirs[len(done) + 1][1] if len(done) + 1 < len(theirs) else None
-        basis = _project(mine, other, following, basis, how, head_factor if head else None)
+        onward = _plain(following)[0].flatten(1)
+        onward = onward[:, : onward.shape[1] - _passing_by(teacher, following)]
+        past = _passing_by(teacher, other)
+        basis = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
         done.append(name)
+    # -- the head, if it reads the same features
+    head, taught = ours[-1][1], theirs[-1][1]
+    same_depth = len(done) == len(ours) - 1 == len(theirs) - 1
+    if same_depth and student.spec.outputs <= teacher.spec.outputs and not isinstance(head, ReusedHead):
+        weight, bias = _plain(taught)
+        weight = _through(weight[: student.spec.outputs], basis, _passing_by(teacher, taught))
+        _set_head(head, weight * head_factor, bias[: student.spec.outputs] * head_factor)
+        done.append(ours[-1][0])
     if not done:
-        raise SpecError("The student's first layer is not built like the teacher's (kind, kernel, stride): leave 'start' at new.")
+        raise SpecError(
+            "The student's first layer is not built like the teacher's (kind, kernel, stride): leave 'start' at new."
+        )
+    kept = [(p, p.detach().clone()) for name, m in ours[1:] if name not in done for p in m.parameters()]
     student.unfold()
+    with torch.no_grad():
+        for parameter, value in kept:  # what is new was drawn for standardised inputs
+            parameter.copy_(value)
     return done
 
 
-def _weighted(network: Network) -> list[tuple[str, nn.Conv2d | nn.Linear]]:
-    layers = [(f"layers.{i}", m) for i, m in enumerate(network.layers)]
-    return [(name, m) for name, m in layers if isinstance(m, nn.Conv2d | nn.Linear)]
+Layer = nn.Conv2d | nn.Linear
+
+
+def _weighted(network: Network) -> list[tuple[str, nn.Module]]:
+    """Path and module of each layer with weights, the head last."""
+    kinds = (nn.Conv2d, nn.Linear, Dueling, ReusedHead)
+    return [(f"layers.{i}", m) for i, m in enumerate(network.layers) if isinstance(m, kinds)]
+
+
+def _passing_by(network: Network, layer: nn.Module) -> int:
+    """Numbers of a vector beside an image that this layer reads, the last of its inputs."""
+    first = next(m for m in network.layers if isinstance(m, nn.Linear | Dueling | ReusedHead))
+    return network.spec.vector if layer is first else 0
+
+
+def _through(weight: Tensor, basis: Tensor, past: int) -> Tensor:
+    """A layer's weights (out, in · positions + past) with its inputs written in a basis (in, student's in)."""
+    outputs, known = weight.shape[0], weight.flatten(1)
+    maps, rest = known[:, : known.shape[1] - past], known[:, known.shape[1] - past :]
+    maps = maps.reshape(outputs, basis.shape[0], -1)  # a dense layer after maps reads many positions of each
+    return torch.cat([torch.einsum("oip,ij->ojp", maps, basis).reshape(outputs, -1), rest], dim=1)
+
+
+def _plain(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, or of the linear one that a head is."""
+    weight, bias = layer.plain() if isinstance(layer, Dueling | ReusedHead) else (layer.weight, layer.bias)
+    return cast("Tensor", weight).detach(), cast("Tensor", bias).detach()
+
+
+def _set_head(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Makes a plain or dueling head this linear layer."""
+    with torch.no_grad():
+        if isinstance(head, Dueling):  # V + A − mean A is A itself where V is its mean
+            head.value.weight.copy_(weight.mean(0, keepdim=True))
+            head.value.bias.copy_(bias.mean(0, keepdim=True))
+            head = head.advantage
+        cast("nn.Linear", head).weight.copy_(weight)
+        cast("nn.Linear", head).bias.copy_(bias)
 
 
 def _alike(mine: nn.Module, other: nn.Module) -> bool:
@@ -242,27 +327,29 @@ def _alike(mine: nn.Module, other: nn.Module) -> bool:
     return isinstance(mine, nn.Linear) and isinstance(other, nn.Linear)
 
 
-def _project(
-    mine: nn.Conv2d | nn.Linear, other: nn.Conv2d | nn.Linear, following: nn.Module | None, basis: Tensor, how: Start, head: float | None
-) -> Tensor:
-    """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives."""
-    outputs = other.weight.shape[0]
-    weight = other.weight.detach().reshape(outputs, basis.shape[0], -1)  # (out, in, positions): a dense layer after maps reads many
-    weight = torch.einsum("oip,ij->ojp", weight, basis).reshape(outputs, -1)
-    bias = cast("Tensor", other.bias).detach()
+def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int) -> Tensor:
+    """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives.
+
+    Args:
+        mine: the student's.
+        other: the teacher's.
+        onward: weights (·, teacher's units · positions) with which the teacher's next layer reads it.
+        basis: of what it reads, (teacher's units, student's units).
+        how: ``svd`` or ``strongest``.
+        past: numbers that it reads beside them.
+    """
+    weight, bias = _plain(other)
+    outputs, weight = len(weight), _through(weight, basis, past)
+    width = min(mine.weight.shape[0], outputs)
+    out = torch.zeros(outputs, mine.weight.shape[0], device=weight.device)
     with torch.no_grad():
-        if head is not None:
-            mine.weight.copy_((weight * head).reshape(mine.weight.shape))
-            cast("Tensor", mine.bias).copy_(bias * head)
-            return basis
-        width = min(mine.weight.shape[0], outputs)
-        out = torch.zeros(outputs, mine.weight.shape[0], device=weight.device)
         if how == "svd":
             left = torch.linalg.svd(torch.cat([weight, bias.unsqueeze(1)], 1), full_matrices=False)[0][:, :width]
-            out[:, : left.shape[1]] = left * torch.where(left.sum(0) < 0, -1.0, 1.0)  # ReLU lets positive features through
+            out[:, : left.shape[1]] = left * torch.where(
+                left.sum(0) < 0, -1.0, 1.0
+            )  # ReLU lets positive features through
         else:
-            onward = cast("Tensor", following.weight).detach() if following is not None else torch.ones(1, outputs, device=weight.device)
-            strength = weight.norm(dim=1) * onward.reshape(onward.shape[0], outputs, -1).norm(dim=(0, 2))
+            strength = weight.norm(dim=1) * onward.reshape(len(onward), outputs, -1).norm(dim=(0, 2))
             chosen = strength.topk(width).indices.sort().values
             out[chosen, torch.arange(width, device=weight.device)] = 1.0
         used = out.norm(dim=0) > 0  # a student wider than its teacher keeps the rest as it is

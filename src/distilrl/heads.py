@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +143,7 @@ class Categorical:
 
     def split(self, p: Tensor) -> tuple[Tensor, ...]:
         """The block (B, n) of each choice."""
-        return (p,) if self.action.size == 1 else p.split(self.action.nvec, dim=1)
+        return (p,) if self.action.size == 1 else torch.split(p, list(self.action.nvec), dim=1)
 
     def greedy(self, p: Tensor) -> Tensor:
         return torch.stack([block.argmax(1) for block in self.split(p)], dim=1)
@@ -311,8 +311,18 @@ class Point:
         off = (student - teacher) / self._half
         low, high = self._ends
         bound = ((teacher <= low + 1e-6) | (teacher >= high - 1e-6)).float().mean(0)
-        rows = zip(off.square().mean(0).sqrt().tolist(), off.mean(0).tolist(), bound.tolist(), self.action.half.tolist(), strict=True)
-        return {"dimensions": [{"rms": rms, "bias": bias, "at_bound": at, "half_range": half} for rms, bias, at, half in rows]}
+        rows = zip(
+            off.square().mean(0).sqrt().tolist(),
+            off.mean(0).tolist(),
+            bound.tolist(),
+            self.action.half.tolist(),
+            strict=True,
+        )
+        return {
+            "dimensions": [
+                {"rms": rms, "bias": bias, "at_bound": at, "half_range": half} for rms, bias, at, half in rows
+            ]
+        }
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "mean", "squash": self.squash, "action": asdict(self.action)}
@@ -386,7 +396,7 @@ def head_for(action: ActionSpec, kind: Kind, squash: Squash = "clip") -> Head:
         if kind not in ("q", "logits"):
             what = f"gives real actions, but these are {action.describe()}"
             raise SpecError(f"A policy whose numbers are '{kind}' {what}: use q or logits.")
-        return Categorical(action, cast("Literal['q', 'logits']", kind))
+        return Categorical(action, kind)
     if kind in ("q", "logits"):
         what = f"chooses among a few actions, but these are {action.describe()}"
         raise SpecError(f"A policy whose numbers are '{kind}' {what}: use mean or gaussian.")

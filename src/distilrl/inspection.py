@@ -1,13 +1,16 @@
 """What a teacher's file is: library, spaces, layers, what in it was not executed; and how it plays."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from distilrl import stats
-from distilrl.envs import describe_env
-from distilrl.evaluate import ACCEPT_SEEDS, Play, Tell, accept, checked, play, seeds_from, ticker
+from distilrl.envs import EnvInfo, describe_env
+from distilrl.errors import NotFiniteError, TeacherError
+from distilrl.evaluate import ACCEPT_SEEDS, Play, accept, play, seeds_from
+from distilrl.events import Watch, silent
+from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
 
 COLLAPSE = 0.7
@@ -15,14 +18,26 @@ COLLAPSE = 0.7
 
 
 def inspect(teacher: Teacher) -> dict[str, Any]:
-    """What the file says of itself."""
+    """What the file says of itself, as plain data.
+
+    Example::
+
+        inspect(load_teacher("tqc-HalfCheetah-v3.zip"))["action"]  # {'low': (-1.0, ...), 'high': (1.0, ...), ...}
+
+    Returns:
+        Path, format, spaces, network, layers and size; ``kind``, ``obs_shape``, ``outputs`` and ``action`` are None
+        where only the environment can tell.
+    """
     layers = [{"name": name, "shape": list(p.shape)} for name, p in teacher.network.named_parameters()]
     return {
         "path": teacher.path,
         "format": teacher.format,
         "kind": teacher.kind,
         "obs_shape": list(teacher.obs_shape) if teacher.obs_shape else None,
-        "n_actions": teacher.n_actions,
+        "outputs": teacher.outputs,
+        "action": asdict(teacher.action) if teacher.action is not None else None,
+        "squash": teacher.squash if teacher.kind in ("mean", "gaussian") else None,
+        "critic": teacher.critic is not None,
         "network": teacher.name,
         "layers": layers,
         **teacher.size(),
@@ -31,34 +46,58 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
     }
 
 
-def inspect_play(teacher: Teacher, env_id: str, *, episodes: int = 20, threads: int = 2, tell: Tell | None = None) -> dict[str, Any]:
+def inspect_play(
+    teacher: Teacher, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch = silent
+) -> dict[str, Any]:
     """The acceptance check, the score with random and with sticky actions, and warnings in words.
 
+    Args:
+        teacher: who plays.
+        env: environment.
+        episodes: of each way of playing.
+        threads: CPU threads.
+        watch: told of episodes as they end.
+
     Raises:
-        TeacherError: the spaces differ, or an action value is not finite.
+        TeacherError: the spaces differ, or one of the teacher's numbers is not finite.
+
+    Example::
+
+        inspect_play(load_teacher("tqc.zip"), "HalfCheetah-v5", episodes=5)["warnings"]
     """
-    info = describe_env(env_id)
-    teacher.check_fits(info)
-    how = Play(env_id, threads=threads)
-    tick = ticker(tell) if tell else None
-    result = accept(teacher, how, episodes=episodes, weak_ok=True, tick=tick)
-    random = result["random_return_mean"]
-    ways: dict[str, dict[str, Any]] = {"epsilon 0.05": {"epsilon": 0.05}} | (
-        {"sticky actions 0.25": {"sticky": 0.25}} if info.pixels else {}
-    )
-    disturbed = {}
-    warnings = []
+    ref = env_ref(env)
+    info = describe_env(ref)
+    teacher = teacher.fitted(info)
+    how = Play(ref, threads=threads)
+    result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)
+    disturbed, warnings = {}, []
     if not result["better_than_random"]:
         warnings.append(
-            "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, scaling), or a "
-            "missing normalizer."
+            "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
+            "scaling), or a missing normalizer."
         )
-    for name, change in ways.items():
-        games = play(checked(teacher), replace(how, **change), seeds_from(ACCEPT_SEEDS, episodes), tick=tick)
-        disturbed[name] = stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints)
-        score = stats.score(float(games.returns.mean()), result["return_mean"], random)
+    for name, change in _ways(info).items():
+        disturbed[name] = _disturbed(teacher, replace(how, **change), episodes, watch)
+        score = stats.score(disturbed[name]["return_mean"], result["return_mean"], result["random_return_mean"])
         if result["better_than_random"] and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
-    if info.pixels and result["better_than_random"] and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]:
-        warnings.append("It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01.")
-    return {"env": env_id, "protocol": info.protocol, **result, "disturbed": disturbed, "warnings": warnings}
+    stuck = info.obs.image is not None and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]
+    if stuck and result["better_than_random"]:
+        warnings.append(
+            "It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01."
+        )
+    return {"env": info.id, "protocol": info.protocol, **result, "disturbed": disturbed, "warnings": warnings}
+
+
+def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
+    """How its play is disturbed, and what of `Play` that changes."""
+    ways: dict[str, dict[str, Any]] = {"epsilon 0.05": {"epsilon": 0.05}}
+    return ways | ({"sticky actions 0.25": {"sticky": 0.25}} if info.atari else {})
+
+
+def _disturbed(teacher: Teacher, how: Play, episodes: int, watch: Watch) -> dict[str, Any]:
+    try:
+        games = play(teacher.policy, how, seeds_from(ACCEPT_SEEDS, episodes), watch=watch)
+    except NotFiniteError as error:
+        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
+    return stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints)

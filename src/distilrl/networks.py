@@ -215,16 +215,19 @@ def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: flo
 
 
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
-    """Gives a network its teacher's frozen head behind a learned projection.
+    """Gives a network its teacher's frozen head behind a learned projection; of a wider one the first numbers, a Gaussian's mean.
 
     Raises:
         SpecError: the teacher is not a `Network`, or its head is not of this network's actions.
     """
-    theirs = teacher.layers[-1] if isinstance(teacher, Network) else None
-    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] != network.spec.outputs:
+    theirs, outputs = teacher.layers[-1] if isinstance(teacher, Network) else None, network.spec.outputs
+    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] < outputs:
         raise SpecError("Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another recipe.")
+    if len(network.layers) == 1:
+        raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
     features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
-    network.layers[-1] = head = ReusedHead(features, theirs.weight, cast("Tensor", theirs.bias))
+    network.spec = replace(network.spec, dueling=False)
+    network.layers[-1] = head = ReusedHead(features, theirs.weight[:outputs], cast("Tensor", theirs.bias)[:outputs])
     draw_weights(head.projection, generator)
 
 

@@ -9,6 +9,7 @@ none before it is asked for::
 A term whose weight is 0 costs nothing and asks for nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, cast, get_args
@@ -68,8 +69,8 @@ class _Term:
             raise SpecError(f"The weight of '{self.name}' must be at least 0, got {self.weight.least}.")
         for which in ("teacher_temperature", "student_temperature"):
             temperature = getattr(self, which, None)
-            if temperature is not None and not temperature > 0:
-                raise SpecError(f"The {which} of '{self.name}' must be above 0, got {temperature}.")
+            if temperature is not None and not 0 < temperature < math.inf:
+                raise SpecError(f"The {which} of '{self.name}' must be above 0 and finite, got {temperature}.")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class AdversarialTerm(_Term):
 
     def __post_init__(self) -> None:
         self._check()
-        if not self.radius > 0:
-            raise SpecError(f"The radius of '{self.loss}' must be above 0, got {self.radius}.")
+        if not 0 < self.radius < math.inf:
+            raise SpecError(f"The radius of '{self.loss}' must be above 0 and finite, got {self.radius}.")
 
     def reads(self, head: Head) -> bool:
         return "forward_kl" in head.losses
@@ -213,6 +214,8 @@ class TDTerm(_Term):
 
     def __post_init__(self) -> None:
         self._check()
+        if not math.isfinite(self.bonus):
+            raise SpecError(f"The bonus of '{self.loss}' must be a finite number, got {self.bonus}.")
 
     @property
     def needs_teacher(self) -> bool:

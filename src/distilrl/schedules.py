@@ -1,5 +1,6 @@
 """Numbers that change as training goes on."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,9 @@ class Schedule:
     """What it follows: the share of the budget used, or a measured number of `Progress`."""
 
     def __post_init__(self) -> None:
+        for value in (self.begin, self.end):
+            if value is not None and not math.isfinite(value):
+                raise SpecError(f"A schedule must go between finite numbers, got {value}.")
         if not 0 < self.share <= 1:
             raise SpecError(f"A schedule's share must lie in (0, 1], got {self.share}.")
         if not 0 <= self.start < self.share:

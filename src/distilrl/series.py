@@ -10,20 +10,21 @@ import torch
 
 from distilrl import stats
 from distilrl.checkpoints import read_json, write_json
-from distilrl.config import TrainConfig
+from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, claimed, distill, load_one, run_job
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
-from distilrl.evaluate import Tell
+from distilrl.events import Watch, silent
 from distilrl.networks import Network, build
 from distilrl.runs import RunFolder
+from distilrl.spaces import EnvLike, env_ref
 from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
-from distilrl.train import silent, train
+from distilrl.train import train
 
 
 def distill_seeds(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, tell: Tell | None = None
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, watch: Watch = silent
 ) -> dict[str, Any]:
     """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
 
@@ -42,11 +43,11 @@ def distill_seeds(
         raise SpecError(f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill.")
     folder = RunFolder(out)
     with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
-        return _distill_seeds(teacher, job, folder, seeds, wandb, tell)
+        return _distill_seeds(teacher, job, folder, seeds, wandb, watch)
 
 
 def _distill_seeds(
-    teacher: Teacher | str | Path | None, job: Job, folder: RunFolder, seeds: int, wandb: bool, tell: Tell | None
+    teacher: Teacher | str | Path | None, job: Job, folder: RunFolder, seeds: int, wandb: bool, watch: Watch
 ) -> dict[str, Any]:
     runs = []
     for seed in range(job.train.seed, job.train.seed + seeds):
@@ -56,7 +57,7 @@ def _distill_seeds(
             with claimed(one, job_of_seed, resume=True):
                 runs.append(read_json(one.results))
             continue
-        runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, tell=tell))
+        runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, watch=watch))
     results = _over_seeds(runs)
     write_json(folder.results, results)
     return results
@@ -93,7 +94,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def distill_chain(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, assistants: int, *, wandb: bool = False, tell: Tell | None = None
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, assistants: int, *, wandb: bool = False, watch: Watch = silent
 ) -> dict[str, Any]:
     """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching the next.
 
@@ -106,7 +107,7 @@ def distill_chain(
         out: run folder of the last student; ``out/assistant-K`` are theirs.
         assistants: how many stand between teacher and student.
         wandb: log to Weights & Biases too.
-        tell: called as the work goes on.
+        watch: told of what happens.
 
     Returns:
         Results of the last student trained, with ``chain``: name, parameters, return and verdict of each.
@@ -117,41 +118,43 @@ def distill_chain(
         ResumeError: it holds another chain.
     """
     first = load_one(teacher, job.train)
-    info = describe_env(job.train.env_id)
-    spec = NetworkSpec.parse(job.train.student, info.obs_shape, info.n_actions)
+    info = describe_env(job.train.env)
+    spec = NetworkSpec.of(job.train.student.network, info.obs, first.head.student.width)
     if first.params is None or first.params <= spec.params:
         raise SpecError("A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants out.")
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
     names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]
     whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
-    taught_by = [job.train.teacher, *((TeacherFile(str(folder.path)),) for folder in folders)]
+    files = job.train.tasks[0].teacher
+    taught_by = [files, *((TeacherFile(str(folder.path)),) for folder in folders)]
     jobs = [(folder, _link(folder, job, name, files)) for folder, name, files in zip(folders, names, taught_by, strict=False)]
-    last = _link(whole, job, job.train.student, taught_by[-1])
-    given = {"assistants": assistants, "teacher": [asdict(file) for file in job.train.teacher]}
+    last = _link(whole, job, job.train.student.network, taught_by[-1])
+    given = {"assistants": assistants, "teacher": [asdict(file) for file in files]}
     with claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
-        return _distill_chain(first, [*jobs, (whole, last)], wandb, tell or silent)
+        return _distill_chain(first, [*jobs, (whole, last)], wandb, watch)
 
 
 def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile, ...]) -> Job:
     """The job of one link; an assistant who teaches is named as it was before, since one folder may be spelled in several ways."""
-    if folder.config.is_file() and teacher != job.train.teacher:
+    if folder.config.is_file() and teacher != job.train.tasks[0].teacher:
         teacher = Job.from_json(folder.read_config()).train.teacher
-    return replace(job, train=replace(job.train, student=student, teacher=teacher))
+    task = replace(job.train.tasks[0], teacher=teacher)
+    return replace(job, train=job.train.but(network=student, tasks=(task,)))
 
 
-def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, tell: Tell) -> dict[str, Any]:
+def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, watch: Watch) -> dict[str, Any]:
     chain: list[dict[str, Any]] = []
     current = first
     results: dict[str, Any] = {}
     for number, (folder, one) in enumerate(links, 1):
         if number == len(links):  # its folder is the chain's own
             done = folder.results.is_file()
-            results = read_json(folder.results) if done else run_job([current], one, folder, [first], wandb=wandb, tell=tell)
+            results = read_json(folder.results) if done else run_job([current], one, folder, [first], wandb=wandb, watch=watch)
         elif folder.results.is_file():
             with claimed(folder, one, resume=True):
                 results = read_json(folder.results)
         else:
-            results = distill(current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, tell=tell)
+            results = distill(current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch)
         about = {key: results["student"][key] for key in ("name", "params", "return_mean", "return_ci95", "score")}
         chain.append(about | {"verdict": results["verdict"]["result"], "path": str(folder.path)})
         if results["verdict"]["result"] == "fail":
@@ -164,7 +167,7 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
 
 
 def reptile(
-    config: TrainConfig, family: Sequence[str], teacher: Teacher | Sequence[Teacher], *, rounds: int, rate: float = 0.5, seed: int = 0
+    config: TrainConfig, family: Sequence[EnvLike], teacher: Teacher | Sequence[Teacher], *, rounds: int, rate: float = 0.5, seed: int = 0
 ) -> Network:
     """A student to start from, for new members of a family of environments (Reptile, Nichol et al. 2018).
 
@@ -182,17 +185,19 @@ def reptile(
     Raises:
         SpecError: the family is empty or its spaces differ.
     """
-    infos = [describe_env(env_id) for env_id in family]
-    if len({(info.obs_shape, info.n_actions) for info in infos}) != 1:
+    refs = [env_ref(env) for env in family]
+    infos = [describe_env(ref) for ref in refs]
+    if len({(info.obs.shape, info.action) for info in infos}) != 1:
         raise SpecError("A family of environments needs at least one member, and one observation and action space for all.")
-    teachers = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
-    start = build(NetworkSpec.parse(config.student, infos[0].obs_shape, infos[0].n_actions), torch.Generator().manual_seed(seed))
+    given = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
+    teachers = [one.fitted(info) for one, info in zip(given, infos, strict=True)]
+    start = build(NetworkSpec.of(config.student.network, infos[0].obs, teachers[0].head.student.width), torch.Generator().manual_seed(seed))
     order = np.random.default_rng(seed)
     members: list[int] = []
     for number in range(rounds):
         members = members or order.permutation(len(family)).tolist()
         member = members.pop()
-        one = replace(config, env_id=family[member], seed=(seed + number) % 900, stop_gap=-10.0)
+        one = config.but(tasks=(TaskFile(refs[member]),), seed=(seed + number) % 900, gap=-10.0)
         learnt = train(one, teachers[member], initial=start if number else None).network
         if number == 0:
             start = learnt

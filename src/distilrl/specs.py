@@ -41,6 +41,8 @@ class NetworkSpec:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
         if min((self.outputs, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
+        if self.dueling and not (self.hidden or self.convs or self.blocks):
+            raise SpecError("A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out.")
         if self.convs and self.blocks:
             raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
         if self.image is not None and (len(self.obs_shape) != 1 or math.prod(self.image) >= self.obs_shape[0] or not self.convs):

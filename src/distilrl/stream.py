@@ -37,16 +37,17 @@ class Stream:
 
         Args:
             config: what is collected.
-            teacher: who labels, fitted to the environment; None: nobody.
+            teacher: who labels; None: nobody.
             number: of the task whose stream this is.
             behaviour: who acts; the configuration's own by default.
         """
-        data, self.config, self.teacher = config.data, config, teacher
+        data, self.config = config.data, config
         self.env = config.tasks[number].env
         self.envs = make_vec_env(
             self.env, data.n_envs, threads=config.compute.threads, workers=data.workers, for_learning=data.for_learning
         )
         self.info = self.envs.info
+        self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
         self.head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
         self._check_views()

@@ -46,12 +46,13 @@ class Task:
         Args:
             config: all that decides the run.
             number: of the task.
-            teacher: who labels, fitted to the environment.
+            teacher: who labels.
             acceptance: what `evaluate.accept` said of it.
             initial: a network of the student's shape to start from.
         """
-        self.config, self.number, self.teacher, self.acceptance, self.initial = config, number, teacher, acceptance, initial
+        self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial
         self.stream = Stream(config, teacher, number=number)
+        self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
@@ -94,14 +95,8 @@ class Task:
 
     def look_at_first_states(self) -> None:
         """Input statistics, temperature and the student's start, from the states collected before the first update."""
-        config, pupil, replay, info = self.config, self.pupil, self.stream.replay, self.info
-        mean, scale = torch.zeros_like(pupil.student.obs_mean), torch.ones_like(pupil.student.obs_scale)
-        if config.optim.standardise == "states":
-            mean, scale = replay.standardisation()
-        elif config.optim.standardise == "space":
-            scale = _widened(info.obs.reach, info.obs.vector, len(scale)).to(scale.device)
-        scale[list(config.student.hidden_features)] = 0.0
-        pupil.standardise(mean, scale)
+        config, pupil, replay = self.config, self.pupil, self.stream.replay
+        pupil.standardise(*input_statistics(config, self.stream))
         if replay.spec.labelled and self.teacher is not None:
             pupil.set_temperature(self.teacher.head.find_temperature(replay.labels(), config.optim.entropy_share))
             self.measured["entropy"] = config.optim.entropy_share
@@ -184,6 +179,21 @@ class Task:
             self.stream.collector.student = self.pupil.policy
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._priorities = tensors.get("priorities")
+
+
+def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:
+    """What a student subtracts from its inputs, and what it multiplies them by, from the states collected before the first update.
+
+    Returns:
+        Mean and scale, each (1,) for an image, (D,) for a vector, (D + 1,) for both.
+    """
+    mean, scale = stream.replay.standardisation()
+    if config.optim.standardise != "states":
+        mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
+    if config.optim.standardise == "space":
+        scale = _widened(stream.info.obs.reach, stream.info.obs.vector, len(scale)).to(scale.device)
+    scale[list(config.student.hidden_features)] = 0.0
+    return mean, scale
 
 
 def _widened(reach: tuple[float | None, ...], vector: int, size: int) -> Tensor:

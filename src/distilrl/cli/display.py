@@ -1,161 +1,236 @@
-"""What a user sees of work under way and of its results; all of it on standard error."""
+"""What a user sees of work under way and of its results; all of it on standard error, in 80 columns."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(stderr=True)
+from distilrl.events import Accepted, Check, Episodes, Event, Phase, Replaying, Step
+from distilrl.spaces import action_from_json
+
+console = Console(stderr=True, highlight=False)
 COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+PLAYED = {"teacher": "teacher's check", "verdict": "verdict", "reward": "check"}
+"""What episodes are for in each phase."""
 
 
 class Display:
-    """Progress bars from what the work tells; used as a context manager that gives the function to tell."""
+    """Progress bars and lines of what happens: a watcher of events, used as a context manager.
 
-    def __enter__(self) -> "Display":
+    Example::
+
+        with Display() as watch:
+            distill(None, job, "runs/cheetah", watch=watch)
+    """
+
+    def __init__(self) -> None:
         columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(24),
+            TextColumn("{task.description}"),
+            BarColumn(16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
         self._progress = Progress(*columns, console=console)
+        self._bars: dict[str, TaskID] = {}
+        self._stage, self._played = "training", "episodes"
+
+    def __enter__(self) -> "Display":
         self._progress.start()
-        self._train: Any = None
-        self._play: Any = None
-        self._what = "episodes"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def __call__(self, event: str, numbers: dict[str, Any]) -> None:
-        """Shows one event of `train.Tell`."""
-        handler = getattr(self, f"_on_{event}", None)
-        if handler is not None:
-            handler(numbers)
+    def __call__(self, event: Event) -> None:
+        """Shows one event."""
+        match event:
+            case Phase(name=name):
+                self._begin(name)
+            case Accepted(teacher=teacher):
+                self._played = "check"
+                print_teacher(teacher)
+            case Replaying(done=done, total=total):
+                self._advance("steps", "replaying (steps)", done, total)
+                if done >= total:
+                    self._drop("steps")
+            case Step(env_steps=done, budget=budget, training_return=recent):
+                note = None if recent is None else f"return {recent:,.2f}"
+                self._advance("steps", f"{self._stage} (steps)", done, budget, note)
+            case Check(row=row):
+                self._measured(row)
+            case Episodes(done=done, total=total, mean=mean):
+                self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
+                if done >= total:
+                    self._drop("episodes")
 
-    def _on_phase(self, numbers: dict[str, Any]) -> None:
-        self._what = {"teacher": "teacher's check", "verdict": "verdict"}[numbers["name"]]
+    def _begin(self, phase: str) -> None:
+        """Another kind of work: a bar of its own for what is trained in it."""
+        self._played = PLAYED.get(phase, phase)
+        self._drop("episodes")
+        if phase in ("teacher", "reward"):  # a run of several begins anew, or imitation is over
+            self._drop("steps")
+            self._stage = "reward" if phase == "reward" else "training"
 
-    def _on_accepted(self, numbers: dict[str, Any]) -> None:
-        acceptance = numbers["acceptance"]
-        low, high = acceptance["return_ci95"]
-        console.print(
-            f"teacher: {numbers['format']}, {_number(numbers['params'])} parameters, return {acceptance['return_mean']:.2f} "
-            f"[{low:.2f}, {high:.2f}] over {acceptance['episodes']} episodes; random play {acceptance['random_return_mean']:.2f}"
-        )
-        self._what = "check"
+    def _advance(self, bar: str, what: str, done: int, total: int, note: str | None = None) -> None:
+        """Moves a bar on; the first time it appears."""
+        if bar not in self._bars:
+            self._bars[bar] = self._progress.add_task(what, total=total, note="")
+        self._progress.update(self._bars[bar], completed=done, total=total)
+        if note is not None:
+            self._progress.update(self._bars[bar], note=note)
 
-    def _on_replay(self, numbers: dict[str, Any]) -> None:
-        if self._train is None:
-            self._train = self._progress.add_task("replaying", total=numbers["total"], note="")
-        self._progress.update(self._train, completed=numbers["done"])
-        if numbers["done"] >= numbers["total"]:
-            self._progress.remove_task(self._train)
-            self._train = None
+    def _drop(self, bar: str) -> None:
+        """Takes a bar away, if it is there."""
+        if bar in self._bars:
+            self._progress.remove_task(self._bars.pop(bar))
 
-    def _on_step(self, numbers: dict[str, Any]) -> None:
-        if self._train is None:
-            self._train = self._progress.add_task("training (steps)", total=numbers["budget"], note="")
-        self._progress.update(self._train, completed=numbers["env_steps"])
-
-    def _on_check(self, row: dict[str, Any]) -> None:
-        parts = [f"return {row['return']:.2f}"]
+    def _measured(self, row: dict[str, Any]) -> None:
+        """A line for a check."""
+        parts = [f"return {row['return']:,.2f}"]
         parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
         parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
-        parts += [f"{name.removeprefix('return/')} {row[name]:.2f}" for name in row if name.startswith("return/")]
-        note = ", ".join(parts)
-        self._progress.update(self._train, note=note)
-        console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {note}")
+        parts += [f"{name.removeprefix('return/')} {row[name]:,.2f}" for name in row if name.startswith("return/")]
+        console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
 
-    def _on_episodes(self, numbers: dict[str, Any]) -> None:
-        if self._play is None:
-            self._play = self._progress.add_task(self._what, total=numbers["total"], note="")
-        self._progress.update(self._play, completed=numbers["done"], total=numbers["total"], note=f"mean return {numbers['mean']:.2f}")
-        if numbers["done"] >= numbers["total"]:
-            self._progress.remove_task(self._play)
-            self._play = None
+
+def print_teacher(about: dict[str, Any]) -> None:
+    """The teacher and what its acceptance check found, of the contents of teacher.json."""
+    acceptance = about["acceptance"]
+    console.print(f"teacher: {escape(about['format'])}, {_number(about['params'])} parameters", soft_wrap=True)
+    console.print(
+        f"  return {_returned(acceptance)} over {acceptance['episodes']} episodes; "
+        f"random play {acceptance['random_return_mean']:,.2f}"
+    )
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """What `Inspect` prints."""
-    play = facts.pop("play", None)
-    layers, not_executed = facts.pop("layers"), facts.pop("not_executed", [])
+    """What `Inspect` prints, on standard output.
+
+    Args:
+        facts: of `inspection.inspect`, with ``play`` of `inspection.inspect_play` where it was played.
+    """
+    play = facts.get("play")
+    shown = {name: value for name, value in facts.items() if name not in ("play", "layers", "not_executed", "action")}
+    unknown = "known only beside its environment"
+    shown["kind"] = facts["kind"] or unknown
+    shown["outputs"] = facts["outputs"] or unknown
+    shown["actions"] = action_from_json(facts["action"]).describe() if facts["action"] else unknown
+    rows = [
+        (name.replace("_", " "), _plain(value)) for name, value in shown.items() if value not in (None, {}, "", False)
+    ]
+    rows += [
+        ("" if number else "layers", f"{one['name']} {tuple(one['shape'])}")
+        for number, one in enumerate(facts["layers"])
+    ]
+    rows.append(("not executed", _plain(facts.get("not_executed")) or "nothing in it would have needed executing"))
+    _print_rows(rows)
+    if play:
+        ways = {"greedy": play, **play["disturbed"]}
+        random = ("return, random play", f"{play['random_return_mean']:,.2f}")
+        _print_rows([random, *((f"return, {name}", _returned(result)) for name, result in ways.items())])
+        for warning in play["warnings"]:
+            console.print(f"[yellow]{escape(warning)}[/]")
+
+
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and values, on standard output."""
     table = Table(box=None, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value not in (None, {}, ""):
-            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else escape(str(value)))
-    for one in layers:
-        table.add_row("", f"{one['name']} {tuple(one['shape'])}")
-    table.add_row("not executed", escape(", ".join(not_executed)) or "nothing in it would have needed executing")
-    rows = {"random play": {"return_mean": play["random_return_mean"]}, "greedy": play, **play["disturbed"]} if play else {}
-    for name, result in rows.items():
-        interval = f" [{result['return_ci95'][0]:.2f}, {result['return_ci95'][1]:.2f}]" if "return_ci95" in result else ""
-        table.add_row(f"return, {name}", f"{result['return_mean']:.2f}{interval}")
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
     Console().print(table)
-    for warning in play["warnings"] if play else []:
-        console.print(f"[yellow]{escape(warning)}[/]")
 
 
 def print_results(results: dict[str, Any]) -> None:
     """The short table."""
     for run in results.get("tasks", []):
-        console.print(f"[bold]{run['env']}[/]")
+        console.print(f"[bold]{escape(run['env'])}[/]")
         print_results(run)
     if "tasks" in results:
         verdict = results["verdict"]["result"]
-        console.print(f"all tasks: [{COLORS[verdict]} bold]{verdict}[/], {results['student']['params']:,} parameters together")
+        size = f"{results['student']['params']:,} parameters together"
+        console.print(f"all tasks: [{COLORS[verdict]} bold]{verdict}[/], {size}")
         return
     for link in results.get("chain", []):
-        low, high = link["return_ci95"]
-        console.print(
-            f"{link['name']}: {link['params']:,} parameters, return {link['return_mean']:.2f} [{low:.2f}, {high:.2f}], {link['verdict']}"
-        )
+        size = f"{link['params']:,} parameters"
+        console.print(f"{escape(link['name'])}: {size}, return {_returned(link)}, {link['verdict']}")
     if "runs" not in results:
-        table = Table(box=None, header_style="bold")
-        for column in ("", "return", "95 % interval", "parameters", "MACs", "µs a decision"):
-            table.add_column(column, justify="right" if column else "left")
-        for side in ("teacher", "student"):
-            one = results[side]
-            table.add_row(
-                side, f"{one['return_mean']:.2f}", f"{one['return_ci95'][0]:.2f} … {one['return_ci95'][1]:.2f}",
-                _number(one["params"]), _number(one["macs"]), f"{one['latency_us']:.0f}",
-            )  # fmt: skip
-        console.print(table)
-        console.print(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
+        _print_sides(results)
+        console.print(
+            escape(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
+        )
+        console.print(f"on states that the student visits: {_alike(results['agreement'])}")
     print_verdict(results["verdict"], "student - teacher")
+
+
+def _print_sides(results: dict[str, Any]) -> None:
+    """Teacher and student, a row each."""
+    table = Table(box=None, header_style="bold")
+    for column in ("", "return", "95 % interval", "parameters", "MACs", "µs"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for side in ("teacher", "student"):
+        one = results[side]
+        low, high = one["return_ci95"]
+        numbers = (_number(one["params"]), _number(one["macs"]), f"{one['latency_us']:,.0f}")
+        table.add_row(side, f"{one['return_mean']:,.2f}", f"{low:,.2f} … {high:,.2f}", *numbers)
+    console.print(table)
+
+
+def _alike(agreement: dict[str, Any]) -> str:
+    """How near the student's actions are to the teacher's."""
+    if "dimensions" in agreement:
+        return f"action error {agreement['student_states_error']:.3f} half-ranges (RMS)"
+    return f"same choice in {agreement['student_states']:.1%}"
 
 
 def print_plan(result: dict[str, Any]) -> None:
     """The frontier."""
     table = Table(box=None, header_style="bold")
-    for column in ("", "parameters", "µs", "score over seeds", "best", "verdict"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for column in ("parameters", "µs", "score over seeds", "best", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in result["frontier"]:
         low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
         numbers = (_number(row["params"]), f"{row['latency_us']:.0f}")
-        table.add_row(
-            row["student"], *numbers, f"{row['score_mean']:.3f} [{low:.2f}, {high:.2f}]", f"{row['best_score']:.3f}", row["verdict"] or ""
-        )
+        score = f"{row['score_mean']:.3f} [{low:.2f}, {high:.2f}]"
+        table.add_row(escape(row["student"]), *numbers, escape(score), f"{row['best_score']:.3f}", row["verdict"] or "")
     console.print(table)
-    smallest = f"[green bold]{result['winner']}[/]" if result["winner"] else "[red bold]none[/]"
-    console.print(f"smallest that passes: {smallest}; {result['env_steps']:,} labelled states, {result['wall_s']:.1f} s in all")
+    smallest = f"[green bold]{escape(result['winner'])}[/]" if result["winner"] else "[red bold]none[/]"
+    console.print(
+        f"smallest that passes: {smallest}; {result['env_steps']:,} labelled states, {result['wall_s']:.1f} s in all"
+    )
 
 
 def print_verdict(verdict: dict[str, Any], what: str) -> None:
     """The verdict in one line."""
     color = COLORS[verdict["result"]]
     low, high = verdict["difference_ci95"]
+    difference = escape(f"{verdict['difference']:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
     console.print(
-        f"verdict: [{color} bold]{verdict['result']}[/] ({what} {verdict['difference']:+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"margin {verdict['margin']:.2f})"
+        f"verdict: [{color} bold]{verdict['result']}[/] ({what} {difference}, margin {verdict['margin']:,.2f})"
     )
+
+
+def _returned(result: dict[str, Any]) -> str:
+    """A mean return and its interval."""
+    low, high = result["return_ci95"]
+    return f"{result['return_mean']:,.2f} [{low:,.2f}, {high:,.2f}]"
+
+
+def _plain(value: Any) -> str:
+    """A value of a file in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _number(value: int | None) -> str:

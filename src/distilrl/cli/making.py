@@ -8,36 +8,30 @@ import torch
 from tyro.conf import UseAppendAction
 
 from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.files import FileOptions, of_kind, refuse_beside
+from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside, with_settings
 from distilrl.collect import BehaviourName
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
 from distilrl.errors import SpecError
-from distilrl.evaluate import Comparison
-from distilrl.plan import Budget, plan
+from distilrl.comparison import Comparison
+from distilrl.envs import trust
+from distilrl.plan import Budget, plan, plan_steps
 from distilrl.report import write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.viper import TreeConfig, distill_tree
 
-RecipeName = Literal[
-    "distil", "policy_distillation", "case_study", "regression", "cloning", "dkd", "dist",
-    "fitnets", "hints", "attention", "relational", "similarity", "actor_mimic", "reused_head", "svd_start", "strongest_start",
-    "adversarial_states", "discriminator", "curriculum", "dynamic",
-    "qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(FileOptions):
+class Distill(FileOptions, EnvOptions):
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
     teacher: tuple[str, ...] = ()
     """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or hf://owner/repository;
     several are an ensemble."""
     env: str | None = None
-    """Environment, e.g. PongNoFrameskip-v4, ALE/Breakout-v5, CartPole-v1."""
+    """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
     student: str | None = None
     """Student: mlp:64,64, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
     task: UseAppendAction[tuple[str, ...]] = ()
@@ -48,12 +42,20 @@ class Distill(FileOptions):
     """Continue the run, the study over seeds or the chain in this folder; nothing else is needed."""
     config: Path | None = None
     """Do again what this config.json says, in --out."""
-    recipe: RecipeName = "distil"
-    """Method; distil is the best known."""
+    recipe: str = "distil"
+    """Method, by name or as module:function; distil is the best known."""
     behaviour: BehaviourName | None = None
     """Who plays while data is collected; the recipe's own by default (mixed)."""
     steps: int | None = None
     """Budget of environment steps; the recipe's own by default. Training ends before when the student is good enough."""
+    reward_steps: int = 0
+    """Environment steps of a stage with reward after imitation, for students too small to imitate; 0: none."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting, several times: --set learning-rate=0.001 --set stakes-exponent=0.5."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that --config or --resume may import for its environment, wrappers or recipe; several times."""
     seed: int = 0
     """Seed of training."""
     seeds: int = 1
@@ -84,14 +86,14 @@ class Distill(FileOptions):
     def run(self) -> None:
         """Distils."""
         job, out, seeds, assistants = self._job()
-        with Display() as tell:
+        with Display() as watch:
             if assistants > 0:
-                results = distill_chain(None, job, out, assistants, wandb=self.wandb, tell=tell)
+                results = distill_chain(None, job, out, assistants, wandb=self.wandb, watch=watch)
                 out = Path(results["chain"][-1]["path"])
             elif seeds > 1:
-                results = distill_seeds(None, job, out, seeds, wandb=self.wandb, tell=tell)
+                results = distill_seeds(None, job, out, seeds, wandb=self.wandb, watch=watch)
             else:
-                results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, tell=tell)
+                results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, watch=watch)
         print_results(results)
         with console.status("writing the report"):
             for run in results.get("tasks", []):
@@ -110,39 +112,41 @@ class Distill(FileOptions):
             return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
-        (env_id, teacher), *others = self._tasks()
+        tasks = self._tasks()
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {"student": self.student, "seed": self.seed, "device": _checked(self.device)}
-        changes |= {"eval_epsilon": self.eval_epsilon, "combine": self.combine}
-        changes |= {"more_tasks": tuple(TaskFile(*task) for task in others)}
-        changes |= {"env_steps": self.steps} if self.steps is not None else {}
-        changes |= {"threads": self.threads} if self.threads is not None else {}
-        changes |= {"prune_from": self.prune_from} if self.prune_from is not None else {}
-        config = make_config(self.recipe, env_id, teacher=teacher, **changes)
+        changes: dict[str, Any] = {"network": self.student, "seed": self.seed, "device": _checked(self.device), "tasks": tasks}
+        changes |= {"eval_epsilon": self.eval_epsilon, "combine": self.combine, "workers": self.workers}
+        given = {"env_steps": self.steps, "threads": self.threads, "prune_from": self.prune_from}
+        changes |= {name: value for name, value in given.items() if value is not None}
+        config = make_config(self.recipe, tasks[0].env, **changes)
         if self.behaviour is not None:
-            config = replace(config, behaviour=replace(config.behaviour, name=self.behaviour))
-        if config.behaviour.name == "teacher":
+            config = config.but(behaviour=replace(config.data.behaviour, name=self.behaviour))
+        if self.reward_steps:
+            config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
+        config = with_settings(config, self.set)
+        if config.data.behaviour.name == "teacher":
             console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
         return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out, self.seeds, self.assistants
 
-    def _tasks(self) -> list[tuple[str, tuple[TeacherFile, ...]]]:
+    def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""
         if not self.task:
             for name in ("teacher", "env"):
                 if not getattr(self, name):
                     raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
-            return [(str(self.env), tuple(self.file(path) for path in self.teacher))]
+            return (TaskFile(self.ref(str(self.env)), tuple(self.file(path) for path in self.teacher)),)
         if self.env or self.teacher:
             raise SpecError("--task takes the place of --env and --teacher: leave these out.")
         if wrong := [text for text in self.task if not all(text.partition("="))]:
             raise SpecError(f"--task {wrong[0]}: write ENV=TEACHER.")
-        return [(env_id, (self.file(path),)) for env_id, _, path in (text.partition("=") for text in self.task)]
+        pairs = (text.partition("=") for text in self.task)
+        return tuple(TaskFile(self.ref(env), (self.file(path),)) for env, _, path in pairs)
 
 
-@dataclass(frozen=True)
-class TrainTeacher:
+@dataclass(frozen=True, kw_only=True)
+class TrainTeacher(EnvOptions):
     """Train a DQN teacher from nothing; the run folder then is a teacher."""
 
     env: str | None = None
@@ -175,8 +179,8 @@ class TrainTeacher:
     def run(self) -> None:
         """Trains."""
         out, config = self._config()
-        with Display() as tell:
-            results = train_teacher(config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, tell=tell)
+        with Display() as watch:
+            results = train_teacher(config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch)
         low, high = results["student"]["return_ci95"]
         console.print(f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} steps")
         with console.status("writing the report"):
@@ -191,15 +195,13 @@ class TrainTeacher:
             return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
-        config = make_config(self.recipe, self.env, seed=self.seed, stop_return=self.stop_return, device=_checked(self.device))
-        changes: dict[str, Any] = {"student": self.network} if self.network is not None else {}
-        changes |= {"env_steps": self.steps} if self.steps is not None else {}
-        changes |= {"threads": self.threads} if self.threads is not None else {}
-        return self.out, replace(config, **changes)
+        given = {"network": self.network, "env_steps": self.steps, "threads": self.threads, "at_return": self.stop_return}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return self.out, make_config(self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(FileOptions):
+class Plan(FileOptions, EnvOptions):
     """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
 
     teacher: tuple[str, ...]
@@ -240,12 +242,12 @@ class Plan(FileOptions):
         files = [self.file(path) for path in self.teacher]
         changes: dict[str, Any] = {"seed": self.seed, "eval_epsilon": self.eval_epsilon, "check_episodes": 10}
         changes |= {"threads": self.threads} if self.threads is not None else {}
-        config = make_config("distil", self.env, teacher=files, **changes)
-        config = replace(config, env_steps=self.steps or (config.env_steps if config.n_envs == 64 else config.env_steps // 10))
+        config = make_config("distil", self.ref(self.env), teacher=files, **changes)
+        config = config.but(env_steps=self.steps or plan_steps(config))
         budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
         job = Job(config, Comparison(self.episodes, 3 * self.episodes, 0, self.margin))
-        with Display() as tell:
-            result = plan(None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, tell=tell)
+        with Display() as watch:
+            result = plan(None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, watch=watch)
         print_plan(result)
         with console.status("writing the report"):
             if result["winner"]:
@@ -255,7 +257,7 @@ class Plan(FileOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowTree(FileOptions):
+class GrowTree(FileOptions, EnvOptions):
     """Distil a teacher into a decision tree (VIPER), as text, Graphviz and C, and prove what became of the score."""
 
     teacher: tuple[str, ...]
@@ -286,12 +288,14 @@ class GrowTree(FileOptions):
     def run(self) -> None:
         """Grows it."""
         changes: dict[str, Any] = {"threads": self.threads} if self.threads is not None else {}
-        config = make_config("distil", self.env, teacher=[self.file(path) for path in self.teacher], seed=self.seed, **changes)
+        config = make_config(
+            "distil", self.ref(self.env), teacher=[self.file(path) for path in self.teacher], seed=self.seed, **changes
+        )
         states = self.states or (10_000 if self.extractor == "pong" else 2_000)
         grown = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
         job = Job(config, Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin))
-        with Display() as tell:
-            results = distill_tree(None, job, self.out, grown, tell=tell)
+        with Display() as watch:
+            results = distill_tree(None, job, self.out, grown, watch=watch)
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
@@ -305,7 +309,8 @@ def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
     if type(seeds) is not int or type(assistants) is not int or not isinstance(files, list):
         raise SpecError("'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': restore it.")
     if assistants > 0:  # the chain's own config.json is that of its last student, whom an assistant taught
-        job = replace(job, train=replace(job.train, teacher=tuple(TeacherFile.from_json(file) for file in files)))
+        task = replace(job.train.tasks[0], teacher=tuple(TeacherFile.from_json(file) for file in files))
+        job = replace(job, train=job.train.but(tasks=(task,)))
     return job, out, seeds, assistants
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
-from distilrl.cli.files import FileOptions
+from distilrl.cli.options import EnvOptions, FileOptions
 from distilrl.distill import evaluate_against, evaluate_policy
+from distilrl.envs import trust
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
@@ -22,7 +23,7 @@ from distilrl.teachers import load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(FileOptions):
+class Inspect(FileOptions, EnvOptions):
     """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
 
     policy: Positional[str]
@@ -44,8 +45,8 @@ class Inspect(FileOptions):
         teacher = load_teacher(self.file(self.policy))
         facts = inspect(teacher)
         if self.env is not None:
-            with Display() as tell:
-                facts["play"] = inspect_play(teacher, self.env, episodes=self.episodes, threads=self.threads, tell=tell)
+            with Display() as watch:
+                facts["play"] = inspect_play(teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch)
         if self.json:
             print(json.dumps(facts))
         else:
@@ -53,7 +54,7 @@ class Inspect(FileOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(FileOptions):
+class Evaluate(FileOptions, EnvOptions):
     """Play greedy full episodes and print the return with its interval; with --against, a verdict."""
 
     policy: Positional[str]
@@ -81,11 +82,11 @@ class Evaluate(FileOptions):
         torch.set_num_threads(self.threads)
         policy = load_teacher(self.file(self.policy))
         how: dict[str, Any] = {"episodes": self.episodes, "epsilon": self.epsilon, "sticky": self.sticky, "threads": self.threads}
-        with Display() as tell:
+        with Display() as watch:
             if self.against is None:
-                result = evaluate_policy(policy, self.env, **how, tell=tell)
+                result = evaluate_policy(policy, self.ref(self.env), **how, watch=watch)
             else:
-                result = evaluate_against(policy, load_teacher(self.against), self.env, **how, margin=self.margin, tell=tell)
+                result = evaluate_against(policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch)
         if self.json:
             print(json.dumps(result))
         elif self.against is None:
@@ -132,8 +133,8 @@ class Export:
     def run(self) -> int:
         """Exports; 1 where a quantised student fails its verdict."""
         torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
-        with Display() as tell:
-            card = export_policy(self.run_folder, self.to, self.out, tell=tell)
+        with Display() as watch:
+            card = export_policy(self.run_folder, self.to, self.out, watch=watch)
         for name, facts in card["replay"].items():
             console.print(
                 f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
@@ -159,6 +160,8 @@ class Verify:
     """Folder that export wrote, or one of its files."""
     env: str | None = None
     """Environment; the student's own by default."""
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that the export's environment may import; several times."""
     episodes: int = 100
     """Full episodes; as many as the teacher played where its returns are known."""
     json: bool = False
@@ -167,8 +170,9 @@ class Verify:
     def run(self) -> int:
         """Verifies; 1 where the file fails its verdict."""
         torch.set_num_threads(1)
-        with Display() as tell:
-            result = verify(self.exported, self.env, episodes=self.episodes, tell=tell)
+        trust(*self.trust)
+        with Display() as watch:
+            result = verify(self.exported, self.env, episodes=self.episodes, watch=watch)
         if self.json:
             print(json.dumps(result))
         else:

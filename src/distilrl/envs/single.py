@@ -5,6 +5,7 @@ A name that a file brings never imports a module that the user did not name: see
 
 import importlib
 import inspect
+import logging
 import os
 import sys
 import warnings
@@ -75,14 +76,16 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
     """
     if "render_mode" in ref.kwargs:
         raise EnvError(f"'render_mode' of '{ref.id}' is set where it is needed: leave it out of its kwargs.")
-    if pictures:
-        _draw_into_memory()
+    egl = _draw_into_memory() if pictures else False
     try:
         env = _call_factory(ref.factory, pictures) if ref.factory is not None else _make_registered(ref, spec, pictures)
     except DistilError:
         raise
     except FAULTS as error:
-        raise _not_made(ref, error) from error
+        made = _not_made(ref, error, pictures)
+        if egl:  # an environment that is not drawn must not need the library
+            os.environ.pop("MUJOCO_GL", None)
+        raise made from error
     if not isinstance(env, gymnasium.Env):
         raise EnvError(f"Environment '{ref.label}' is a {type(env).__name__}, not a gymnasium.Env: return one.")
     for text in ref.wrappers:
@@ -104,12 +107,20 @@ def told(error: BaseException) -> str:
     return f"raised {type(error).__name__}" + (f" ({first_sentence(error)})" if lines else "")
 
 
+def no_opengl(name: str, error: BaseException) -> EnvError:
+    """What to say where MuJoCo has nothing to draw with."""
+    return EnvError(
+        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_sentence(error)}): "
+        "set MUJOCO_GL to egl or osmesa and install that library, or run it where there is a screen."
+    )
+
+
 def _check_trust(ref: EnvRef) -> None:
     for module in () if ref.named else ref.modules:
         if not any(module == name or module.startswith(f"{name}.") for name in _trusted):
             raise EnvError(
-                f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: pass --trust {module} if you "
-                "trust it."
+                f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: "
+                f"pass --trust {module} if you trust it."
             )
 
 
@@ -134,12 +145,18 @@ def _newest(name: str) -> str | None:
     return None if newest is None or newest == version else get_env_id(namespace, stem, newest)
 
 
-def _draw_into_memory() -> None:
-    """Neither pygame nor MuJoCo needs a screen, nor says that there is none."""
+def _draw_into_memory() -> bool:
+    """Neither pygame nor MuJoCo needs a screen, nor says that there is none.
+
+    Returns:
+        Whether MuJoCo's library for this (EGL) was chosen here.
+    """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or "MUJOCO_GL" in os.environ:
+        return False
+    os.environ["MUJOCO_GL"] = "egl"
+    return True
 
 
 def _call_factory(factory: Callable[..., Any], pictures: bool) -> Any:
@@ -159,6 +176,7 @@ def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
         with warnings.catch_warnings():  # Box2D's import warns of what only its authors can change
             warnings.simplefilter("ignore", DeprecationWarning)
             creator = gymnasium.envs.registration.load_env_creator(creator)
+    _quiet_mujoco()
     kwargs: dict[str, Any] = {
         **ref.kwargs,
         "disable_env_checker": True,
@@ -171,7 +189,25 @@ def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
     return gymnasium.make(spec if spec is not None else ref.id, **kwargs)
 
 
-def _not_made(ref: EnvRef, error: BaseException) -> DistilError:
+def _quiet_mujoco() -> None:
+    """MuJoCo's warnings once each, by `logging`; its own way is one for each environment, and a file in the folder."""
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is None or not hasattr(mujoco, "get_mju_user_warning") or mujoco.get_mju_user_warning() is not None:
+        return
+    seen: set[str] = set()
+
+    def warn(message: str) -> None:
+        if message not in seen:
+            seen.add(message)
+            deprecated = "deprecated" in message  # of Gymnasium's own models: nothing that a user could mend
+            logging.getLogger(__name__).log(
+                logging.DEBUG if deprecated else logging.WARNING, "MuJoCo: %s", message.strip()
+            )
+
+    mujoco.set_mju_user_warning(warn)
+
+
+def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
     """The one sentence for an environment that could not be made."""
     newest = _newest(ref.id.rpartition(":")[2]) if ref.factory is None else None
     if isinstance(error, ImportError):
@@ -186,6 +222,8 @@ def _not_made(ref: EnvRef, error: BaseException) -> DistilError:
         return EnvError(
             f"Environment '{ref.label}' needs a package that is not installed ({first_sentence(error)}): install it."
         )
+    if pictures and "mujoco" in str(ref.factory or gymnasium.registry.get(ref.id.rpartition(":")[2])):
+        return no_opengl(ref.label, error)
     advice = f"; its newest version is '{newest}'" if newest else ""
     return EnvError(f"Environment '{ref.label}' cannot be made: it {told(error)}{advice}.")
 

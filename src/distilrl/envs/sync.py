@@ -5,6 +5,7 @@ environment's own vector version (CartPole-v1 has one) is not used either: it ta
 episodes of two policies could not be paired, and it steps all or none as well.
 """
 
+import contextlib
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from distilrl.envs.images import image_editor, push, stacked
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
-from distilrl.envs.single import FAULTS, first_sentence, make_single, told
+from distilrl.envs.single import FAULTS, make_single, no_opengl, told
 from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, append_zeros, read_actions, read_observations
 
@@ -46,7 +47,9 @@ class SyncVecEnv(VecEnv):
             self.close()
             raise
         self.info = EnvInfo(ref, obs, action, protocol=_protocol(ref, first, action.bounded))
-        self._action_dtype = first.action_space.dtype if isinstance(first.action_space, gymnasium.spaces.Box) else None
+        box = isinstance(first.action_space, gymnasium.spaces.Box)
+        self._cast = box and (first.action_space.dtype != np.float32 or first.action_space.shape == ())
+        self._action_space = first.action_space
         self._obs: NDArray[Any] = np.zeros((n_envs, *obs.shape), obs.numpy)
         self._floats = obs.dtype == "float32"
         self._seeds = np.zeros(n_envs, np.int64)
@@ -56,8 +59,7 @@ class SyncVecEnv(VecEnv):
         self._stepping: list[int] = []
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
-        if len(seeds) != self.n_envs:
-            raise SpecError(f"{self.n_envs} environments need as many seeds, got {len(seeds)}.")
+        check_count("seeds", seeds, self.n_envs)
         self._seeds, self._actions = np.asarray(seeds, np.int64), []
         self._steps[:] = 0
         for i, env in enumerate(self._envs):
@@ -70,11 +72,10 @@ class SyncVecEnv(VecEnv):
         return self._obs.copy()
 
     def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
-        if len(actions) != self.n_envs:
-            raise SpecError(f"{self.n_envs} environments need as many actions, got {len(actions)}.")
+        check_count("actions", actions, self.n_envs)
         self._actions = self.info.action.for_env(actions)
-        if self._action_dtype is not None and self._action_dtype != np.float32:
-            self._actions = [_cast(action, self._action_dtype) for action in self._actions]
+        if self._cast:
+            self._actions = [_cast(action, self._action_space) for action in self._actions]
         self._stepping = list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist()
 
     def recv(self) -> Step:
@@ -101,10 +102,7 @@ class SyncVecEnv(VecEnv):
             raise ExtraError("pygame", "render", f"Drawing {self.info.id}") from error
         except FAULTS as error:
             if "mujoco" in f"{type(error).__module__} {type(self._envs[index].unwrapped).__module__}":
-                raise EnvError(
-                    f"'{self.info.id}' cannot be drawn here, where MuJoCo has no OpenGL ({first_sentence(error)}): set MUJOCO_GL=egl or "
-                    "osmesa and install that library, or run it where there is a screen."
-                ) from error
+                raise no_opengl(self.info.id, error) from error
             raise self._fault(index, f"{told(error)} when it was drawn") from error
         if image.ndim != 3 or image.shape[2] != 3:
             raise EnvError(f"'{self.info.id}' drew an array of shape {image.shape}: a picture is (height, width, 3).")
@@ -112,10 +110,8 @@ class SyncVecEnv(VecEnv):
 
     def close(self) -> None:
         for env in self._envs:
-            try:
+            with contextlib.suppress(*FAULTS):  # it is not used any more: how it ends does not matter
                 env.close()
-            except FAULTS:  # it is not used any more: how it ends does not matter
-                pass
         self._envs = []
 
     def _check_alike(self, ref: EnvRef) -> None:
@@ -155,6 +151,12 @@ class SyncVecEnv(VecEnv):
         )
 
 
+def check_count(what: str, given: NDArray[Any], n_envs: int) -> None:
+    """Raises SpecError where there are not as many seeds or actions as environments."""
+    if len(given) != n_envs:
+        raise SpecError(f"{n_envs} environments need as many {what}, got {len(given)}.")
+
+
 def _observation(ref: EnvRef, env: gymnasium.Env[Any, Any]) -> tuple[ObsSpec, Reader]:
     """The spec after all that is put around the environment, and the reader of one frame."""
     spec, read = read_observations(env.observation_space, ref.label, image_editor(ref))
@@ -182,9 +184,10 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], bounded: bool) -> dict[
     return protocol
 
 
-def _cast(action: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """As the space has it; whole numbers are rounded."""
-    return (np.rint(action) if np.issubdtype(dtype, np.integer) else action).astype(dtype)
+def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
+    """A real action of the space's own type, whole numbers rounded, and without a dimension where it has none."""
+    whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
+    return (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
 
 
 def _short(action: Any) -> str:

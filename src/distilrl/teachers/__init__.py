@@ -1,10 +1,14 @@
 """Teachers: frozen policies read from files, nothing in which is ever executed."""
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
+from distilrl.checkpoints import digest
 from distilrl.errors import FileError
 from distilrl.teachers import hub, native, onnx, sb3, state_dicts, vecnormalize
-from distilrl.teachers.archive import is_torch_file
+from distilrl.teachers.archive import LEGACY, MAX_BYTES, is_torch_file
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
@@ -35,27 +39,44 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
         teacher = _load_file(file, path)
     if commit:
         teacher.meta["hub_commit"] = commit
-    return vecnormalize.normalised(teacher, Path(file.normalizer)) if file.normalizer else teacher
+    return _identified(vecnormalize.normalised(teacher, Path(file.normalizer)) if file.normalizer else teacher, file)
+
+
+def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
+    """The teacher with a digest of all that decides its answers: its file, what the user told about it, and its
+    normalizer.
+    """
+    told: dict[str, str | float] = dict(file.answers)
+    if file.normalizer:
+        told["normalizer"] = digest(Path(file.normalizer))
+    if not told:
+        return teacher
+    text = json.dumps([teacher.digest, told], sort_keys=True)
+    meta = teacher.meta | {"file_sha256": teacher.digest}
+    return replace(teacher, digest=hashlib.sha256(text.encode()).hexdigest(), meta=meta)
 
 
 def _load_file(file: TeacherFile, path: Path) -> Teacher:
     """Picks the adapter by the file's first bytes and its suffix."""
     try:
         with path.open("rb") as opened:
-            magic = opened.read(4)
+            magic = opened.read(len(LEGACY))
+        size = path.stat().st_size
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+    if size > MAX_BYTES:
+        raise FileError(f"{path} is larger than a policy can be: give a file of the network's weights alone.")
     if path.suffix == ".onnx":
         return onnx.load(file)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or magic == LEGACY:
         return state_dicts.load(file)
-    if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path.read_bytes())):
+    if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path)):
         return state_dicts.load(file)
     if magic.startswith(b"PK") or path.suffix == ".zip":
         return sb3.load(file)
     if path.suffix in (".pt", ".pth", ".cleanrl_model", ".pkl", ".pickle"):
         raise FileError(
-            f"{path} is a pickle of an old kind, which is not executed: save the network's state_dict with PyTorch 1.6 or newer."
+            f"{path} is a bare pickle, which is not executed: save the network's state_dict with torch.save."
         )
     raise FileError(
         f"{path} is of no known format: give a folder of distilrl, a stable-baselines3 zip, a state_dict (.pt, .pth, "

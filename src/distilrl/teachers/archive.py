@@ -1,7 +1,13 @@
-"""Reading foreign archives and state dicts: sizes are checked before anything is unpacked, and nothing in them is executed."""
+"""Foreign archives and state dicts: sizes are checked before anything is unpacked, nothing in them is executed."""
 
 import io
+import lzma
+import math
+import pickle
 import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +15,41 @@ import torch
 from torch import Tensor
 
 from distilrl.errors import FileError
+from distilrl.teachers import pickles
 
 MAX_BYTES = 1 << 30
 """No policy of this project's users is larger; what is declared to be is refused before it is read."""
-MAX_PICKLE_BYTES = 16 << 20
-TENSOR_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.int8, torch.bool)
+MAX_TENSORS = 10_000
+"""Most tensors of a state dict."""
+MAX_MEMBERS = 20_000
+"""Most members of a zip."""
+TENSOR_DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.int8,
+    torch.bool,
+)
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    MemoryError,
+)
+"""What a damaged zip may make its reader raise."""
+LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+"""First bytes of a file that PyTorch wrote before 1.6."""
+STATE_KEYS = ("model_weights", "state_dict", "model_state_dict", "model", "q_network", "agent")
+"""Where a state dict lies inside a dict of other things."""
 
 
 def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
@@ -37,92 +73,244 @@ def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
                     continue
                 size = archive.getinfo(name).file_size
                 if size > MAX_BYTES:
-                    raise FileError(f"{path}: its member '{name}' unpacks to {size} bytes, more than a policy can need.")
-                with archive.open(name) as file:
-                    members[name] = file.read(MAX_BYTES)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise FileError(f"{path} is not a readable zip ({first_line(error)}): it may be truncated, copy it again.") from None
+                    raise FileError(
+                        f"{path}: its member '{name}' unpacks to {size} bytes, more than a policy can need."
+                    )
+                members[name] = _read(archive, name, size)
+    except ZIP_ERRORS as error:
+        raise FileError(
+            f"{path} is not a readable zip ({first_line(error)}): it may be truncated, copy it again."
+        ) from None
     return members
 
 
-def is_torch_file(data: bytes) -> bool:
-    """Whether bytes are a zip as `torch.save` writes it (rather than any other zip)."""
+def _read(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
+    """One member, of exactly this size."""
+    with archive.open(name) as file:
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise ValueError(f"its member '{name[:80]}' has another size than it says")
+    return data
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file is a zip as `torch.save` writes it (rather than any other zip)."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+    except ZIP_ERRORS:
         return False
 
 
-def read_state_dict(data: bytes, label: str) -> dict[str, Tensor]:
-    """The tensors of a file that `torch.save` wrote, read by the unpickler that admits tensors and plain data only.
+@dataclass
+class Checkpoint:
+    """What a torch file holds: plain data, and tensors whose numbers are read when they are asked for."""
 
-    A state dict inside a dict of other things (``model_weights``, ``state_dict``, ``model``) is found.
+    loaded: Any
+    """Dicts, lists, tuples, texts and numbers; stand-ins for tensors and whatever else is of no interest."""
+    label: str
+    """What to call the file in an error."""
+    raw: Callable[[pickles.Storage], bytes]
+    """Bytes of a storage."""
+    read: dict[str, Tensor] = field(default_factory=dict)
+    """Storages that were read already."""
+    left: int = MAX_BYTES
+    """Bytes that tensors may still take."""
+
+    def tensors(self, found: Any) -> dict[str, Tensor]:
+        """The tensors of a dict that holds nothing else.
+
+        Raises:
+            FileError: it is something else, or a tensor is damaged.
+        """
+        if not is_state(found):
+            raise FileError(f"{self.label} is not a state dict of tensors: save the network's state_dict alone.")
+        if len(found) > MAX_TENSORS:
+            raise FileError(
+                f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's "
+                "state_dict alone."
+            )
+        return checked({name: self._tensor(name, value) for name, value in found.items()}, self.label)
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        """A tensor of numbers that are in the file."""
+        while isinstance(value, pickles.ParameterOf) and value.args:
+            value = value.args[0]
+        storage, offset, size, stride = (
+            value.args[:4] if isinstance(value, pickles.TensorOf) and len(value.args) >= 4 else (None,) * 4
+        )
+        if (
+            not isinstance(storage, pickles.Storage)
+            or not all(_sizes(part) for part in ((offset,), size, stride))
+            or len(size) != len(stride)
+        ):
+            raise FileError(f"Tensor '{name}' in {self.label} is no plain array of numbers: save dense float weights.")
+        count = math.prod(size)
+        if count > storage.numel or (
+            count and offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) >= storage.numel
+        ):
+            raise FileError(
+                f"Tensor '{name}' in {self.label} claims shape {tuple(size)}, more than the file holds: it is damaged."
+            )
+        self.left -= 4 * count + (0 if storage.key in self.read else storage.numel * storage.dtype.itemsize)
+        if self.left < 0:
+            raise FileError(
+                f"{self.label} unpacks to more than a policy can need: save the network's state_dict alone."
+            )
+        if storage.key not in self.read:
+            data = self.raw(storage)
+            if len(data) != storage.numel * storage.dtype.itemsize:
+                raise FileError(f"Tensor '{name}' in {self.label} has more numbers than the file holds: it is damaged.")
+            self.read[storage.key] = (
+                torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+            )
+        return self.read[storage.key].as_strided(size, stride, offset).contiguous()
+
+
+def _sizes(values: Any) -> bool:
+    """Whether these are a few whole numbers as a tensor's shape has them."""
+    return isinstance(values, tuple) and len(values) <= 8 and all(type(n) is int and 0 <= n < 1 << 40 for n in values)
+
+
+def is_state(found: Any) -> bool:
+    """Whether this is a dict of tensors by name, and not empty."""
+    return (
+        isinstance(found, dict)
+        and bool(found)
+        and all(isinstance(k, str) and isinstance(v, pickles.TensorOf | pickles.ParameterOf) for k, v in found.items())
+    )
+
+
+def read_checkpoint(data: bytes, label: str) -> Checkpoint:
+    """What a file holds that `torch.save` wrote, also before PyTorch 1.6.
 
     Args:
         data: the file.
         label: what to call it in an error.
 
     Raises:
-        FileError: not such a file, code in it, or a tensor that is no plain array of numbers.
+        FileError: not such a file, or code in it.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+        return _legacy(data, label) if data.startswith(LEGACY) else _zipped(data, label)
+    except FileError:
+        raise
+    except pickle.UnpicklingError as error:
         raise FileError(
-            f"{label} is not a file of PyTorch 1.6 or newer: load it where it was made and save its state_dict again."
+            f"{label} is not a plain state dict ({first_line(error)}): save the network's state_dict alone."
         ) from None
-    if any(m.filename.endswith("constants.pkl") or "/code/" in m.filename for m in members):
-        raise FileError(f"{label} is TorchScript, which is code and is not executed: export the policy to ONNX instead.")
-    if sum(m.file_size for m in members) > MAX_BYTES or any(
-        m.filename.endswith(".pkl") and m.file_size > MAX_PICKLE_BYTES for m in members
-    ):
-        raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
-    try:
-        loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
-        reason = _code_in(data) or first_line(error)
-        raise FileError(f"{label} is not a plain state dict ({reason}): save the network's state_dict alone.") from None
-    return checked(_find(loaded, label), label)
+    except (
+        Exception
+    ) as error:  # a hostile or damaged file may make the reader raise anything; all of it means one thing
+        raise FileError(
+            f"{label} is not a readable file of PyTorch ({first_line(error)}): save the network's state_dict again."
+        ) from None
 
 
-def checked(state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+def _zipped(data: bytes, label: str) -> Checkpoint:
+    """A zip: data.pkl with the structure, a member for each storage."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {m.filename: m for m in archive.infolist()}
+        if len(members) > MAX_MEMBERS or sum(m.file_size for m in members.values()) > MAX_BYTES:
+            raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
+        if any(name.endswith("constants.pkl") or "/code/" in name for name in members):
+            raise FileError(
+                f"{label} is TorchScript, which is code and is not executed: export the policy to ONNX instead."
+            )
+        name = next((name for name in members if name.endswith("/data.pkl") or name == "data.pkl"), "")
+        if not name:
+            raise FileError(
+                f"{label} is not a file of PyTorch: load it where it was made and save its state_dict again."
+            )
+        prefix = name.removesuffix("data.pkl")
+        if members[name].file_size > pickles.MAX_PICKLE_BYTES:
+            raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
+        if (
+            f"{prefix}byteorder" in members
+            and _read(archive, f"{prefix}byteorder", members[f"{prefix}byteorder"].file_size) != b"little"
+        ):
+            raise FileError(f"{label} was written on a machine of another byte order: save it again on this one.")
+        reader = pickles.load(io.BytesIO(_read(archive, name, members[name].file_size)), pickles.TORCH)
+
+    def raw(storage: pickles.Storage) -> bytes:
+        member = f"{prefix}data/{storage.key}"
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return _read(archive, member, storage.numel * storage.dtype.itemsize) if member in members else b""
+        except ZIP_ERRORS as error:
+            raise FileError(
+                f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again."
+            ) from None
+
+    return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES)
+
+
+def _legacy(data: bytes, label: str) -> Checkpoint:
+    """Five pickles (a magic number, a version, the machine, the structure, the storages' keys) and the storages' bytes
+    in that order.
+    """
+    stream = io.BytesIO(data)
+    _, version, machine = (pickles.load(stream, pickles.TORCH).loaded for _ in range(3))
+    if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise FileError(
+            f"{label} is of an unknown version of PyTorch's old format: save the network's state_dict again."
+        )
+    reader = pickles.load(stream, pickles.TORCH)
+    keys = pickles.load(stream, pickles.TORCH).loaded
+    places = {}
+    for key in keys:
+        storage = reader.storages[key]
+        size = storage.numel * storage.dtype.itemsize
+        if int.from_bytes(stream.read(8), "little") != storage.numel or stream.tell() + size > len(data):
+            raise FileError(f"{label} has more numbers than it holds: it may be truncated, copy it again.")
+        places[key] = (stream.tell(), size)
+        stream.seek(size, io.SEEK_CUR)
+
+    def raw(storage: pickles.Storage) -> bytes:
+        start, size = places.get(storage.key, (0, 0))
+        return data[start : start + size]
+
+    return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES)
+
+
+def read_state_dict(data: bytes, label: str) -> dict[str, Tensor]:
+    """The tensors of a file that `torch.save` wrote; a state dict inside a dict of other things is found.
+
+    Raises:
+        FileError: not such a file, code in it, or a tensor that is no plain array of numbers.
+    """
+    checkpoint = read_checkpoint(data, label)
+    return checkpoint.tensors(find_state(checkpoint.loaded))
+
+
+def find_state(loaded: Any) -> Any:
+    """The dict of tensors in what was loaded: itself, or what lies under one of a few keys; None if there is none."""
+    candidates = [loaded, *(loaded.get(key) for key in STATE_KEYS)] if isinstance(loaded, dict) else []
+    return next((one for one in candidates if is_state(one)), None)
+
+
+def checked(state: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
     """The same tensors, after checking that each is a plain array that its storage really holds.
 
     Raises:
         FileError: names the tensor.
     """
     for name, tensor in state.items():
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.dtype not in TENSOR_DTYPES:
+        if (
+            tensor.layout is not torch.strided
+            or tensor.is_quantized
+            or tensor.device.type != "cpu"
+            or tensor.dtype not in TENSOR_DTYPES
+        ):
             raise FileError(f"Tensor '{name}' in {label} is no plain array of numbers: save dense float weights.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise FileError(f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is damaged.")
-    return state
-
-
-def _code_in(data: bytes) -> str:
-    """What a pickle would have had to execute, by name; found without executing it."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
-    except Exception:  # a damaged file: the reader's own words will do
-        return ""
-    return f"it would execute {', '.join(sorted(names))[:160]}" if names else ""
-
-
-def _find(loaded: Any, label: str) -> dict[str, Tensor]:
-    """The state dict in what was loaded."""
-    candidates = [loaded]
-    if isinstance(loaded, dict):
-        candidates += [loaded.get(key) for key in ("model_weights", "state_dict", "model_state_dict", "model", "q_network", "agent")]
-    for candidate in candidates:
-        if isinstance(candidate, dict) and candidate and all(isinstance(k, str) for k in candidate):
-            tensors = {k: v for k, v in candidate.items() if isinstance(v, Tensor)}
-            if len(tensors) == len(candidate):
-                return tensors
-    raise FileError(f"{label} is not a state dict of tensors: save the network's state_dict alone.")
+            raise FileError(
+                f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is "
+                "damaged."
+            )
+    return dict(state)
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error, short enough to stand inside a sentence."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200].rstrip(".: ")
+    return pickles.legible((str(error).strip() or type(error).__name__).split("\n")[0], 200).rstrip(".: ")

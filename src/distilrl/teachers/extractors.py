@@ -1,4 +1,7 @@
-"""What stands before the dense layers of a stable-baselines3 policy (nothing, a Nature CNN, or one part for each key of a Dict), and critics."""
+"""What stands before the dense layers of a stable-baselines3 policy, and its critics.
+
+That is nothing, a Nature CNN, or one part for each key of a Dict.
+"""
 
 import math
 import re
@@ -46,7 +49,9 @@ class Source:
 
 
 class Combined(nn.Module):
-    """A flat observation whose image goes through convolutions; their features stand among the rest where the image's key stood."""
+    """A flat observation whose image goes through convolutions; their features stand among the rest where the image's
+    key stood.
+    """
 
     def __init__(self, images: nn.Module, image: tuple[int, ...], before: int, vector: int, divisor: float) -> None:
         """Says where the image is.
@@ -109,13 +114,18 @@ def network(source: Source, prefixes: Sequence[str], dense: Sequence[Layer]) -> 
         features, size = _combined(source, parted)
         head = sequential([*dense[:-1], replace(dense[-1], activation=None)], label)
         if dense[0].weight.shape[1] != size:
-            raise FileError(f"{label} has parts of observations with {size} features, but reads {dense[0].weight.shape[1]}: it is damaged.")
+            raise FileError(
+                f"{label} has parts of observations with {size} features, but reads {dense[0].weight.shape[1]}: it "
+                "is damaged."
+            )
         return Stack(nn.Sequential(features, head), features.obs_shape, dense[-1].weight.shape[0])
     _refuse_pictures(source)
     return assemble(dense, label, divisor=_flat_divisor(source), obs_shape=source.shape)
 
 
-def critic(source: Source, prefixes: Sequence[str], towers: Sequence[Sequence[Layer]], actions: int, *, quantiles: bool) -> Critic:
+def critic(
+    source: Source, prefixes: Sequence[str], towers: Sequence[Sequence[Layer]], actions: int, *, quantiles: bool
+) -> Critic:
     """The critics of a file, each a chain of dense layers that reads features and actions.
 
     Raises:
@@ -132,22 +142,30 @@ def critic(source: Source, prefixes: Sequence[str], towers: Sequence[Sequence[La
         features, size = Flat(_flat_divisor(source)), towers[0][0].weight.shape[1] - actions
     for tower in towers:
         if tower[0].weight.shape[1] != size + actions or (not quantiles and tower[-1].weight.shape[0] != 1):
-            raise FileError(f"{source.label}: its critic '{tower[0].name}' does not read observations and actions: the file is damaged.")
+            raise FileError(
+                f"{source.label}: its critic '{tower[0].name}' does not read observations and actions: the file is "
+                "damaged."
+            )
     made = [sequential([*tower[:-1], replace(tower[-1], activation=None)], source.label) for tower in towers]
     return Critic(features, made, quantiles)
 
 
 def _combined(source: Source, prefix: str) -> tuple[Combined, int]:
     """The extractor of a Dict with one image, and how many features it gives."""
-    images = sorted({m[1] for name in source.state if (m := re.match(rf"{re.escape(prefix)}\.extractors\.([^.]+)\.cnn\.", name))})
+    images = sorted(
+        {m[1] for name in source.state if (m := re.match(rf"{re.escape(prefix)}\.extractors\.([^.]+)\.cnn\.", name))}
+    )
     parts = source.parts
     if parts is None or images != [part.key for part in parts if part.image] or len(images) != 1:
         raise FileError(
-            f"{source.label} reads a Dict of observations with {len(images)} images, whose sizes it does not say or of which there are "
+            f"{source.label} reads a Dict of observations with {len(images)} images, whose sizes it does not say or "
+            "of which there are "
             "several: export the policy to ONNX instead."
         )
     if any(part.picture for part in parts if not part.image):
-        raise FileError(f"{source.label} reads a picture as a vector beside an image: export the policy to ONNX instead.")
+        raise FileError(
+            f"{source.label} reads a picture as a vector beside an image: export the policy to ONNX instead."
+        )
     at = next(i for i, part in enumerate(parts) if part.image)
     layers = source.nature(f"{prefix}.extractors.{images[0]}")
     shape = parts[at].shape

@@ -32,7 +32,9 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     """
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/([\w .-]+\.\w+))?", file.path)
     if not match:
-        raise FileError(f"'{file.path}' is no id of the Hub: write hf://owner/repository, optionally with @revision and /file.")
+        raise FileError(
+            f"'{file.path}' is no id of the Hub: write hf://owner/repository, optionally with @revision and /file."
+        )
     try:
         import huggingface_hub
         import huggingface_hub.constants
@@ -42,6 +44,11 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     try:
         names, commit = _contents(huggingface_hub, repository, revision)
         chosen = name or _choose(names, file.path)
+        if chosen not in names:
+            raise FileError(
+                f"{file.path} names no file of the repository, or one that is larger than a policy can be: look at "
+                "its files."
+            )
         local = Path(huggingface_hub.hf_hub_download(repository, chosen, revision=revision))
         normalizer = file.normalizer
         if normalizer is None and chosen.endswith(".zip") and NORMALIZER in names:
@@ -49,7 +56,9 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     except FileError:
         raise
     except Exception as error:  # network, cache and repository errors are of many kinds
-        raise FileError(f"{file.path} cannot be had from the Hub ({first_line(error)}): check the id and the network.") from None
+        raise FileError(
+            f"{file.path} cannot be had from the Hub ({first_line(error)}): check the id and the network."
+        ) from None
     return replace(file, path=str(local), normalizer=normalizer), commit or ""
 
 
@@ -57,7 +66,9 @@ def _contents(hub: Any, repository: str, revision: str | None) -> tuple[list[str
     """Names of a repository's files and its commit; from the cache when offline."""
     if hub.constants.HF_HUB_OFFLINE:
         patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
-        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+        folder = Path(
+            hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
+        )
         return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()], folder.name
     info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
@@ -71,5 +82,7 @@ def _choose(names: list[str], label: str) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise FileError(f"{label} holds several policies ({', '.join(sorted(found))[:160]}): name one as {label}/FILE.")
+            raise FileError(
+                f"{label} holds several policies ({', '.join(sorted(found))[:160]}): name one as {label}/FILE."
+            )
     raise FileError(f"{label} holds no policy ({', '.join(SUFFIXES)}): look at its files.")

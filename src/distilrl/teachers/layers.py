@@ -1,4 +1,4 @@
-"""From arrays of weights to a network: shapes must chain, and what a file cannot say (strides, activations) is told or asked for."""
+"""From arrays of weights to a network: shapes must chain, what no file says (strides, activations) is asked for."""
 
 import math
 import re
@@ -14,8 +14,6 @@ from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
 
 ATARI_SIZE = 84
-MAX_LAYERS = 256
-"""No policy of this project's users is deeper."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,15 @@ def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str 
     if weight is None:
         raise FileError(f"{label} lacks the tensor '{name}.weight': it is not the network that it seems to be.")
     if weight.ndim not in (2, 4) or not min(weight.shape, default=0):
-        raise FileError(f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional layer's.")
-    bias = vector(tensors, f"{name}.bias", weight.shape[0], label) if f"{name}.bias" in tensors else torch.zeros(weight.shape[0])
+        raise FileError(
+            f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional "
+            "layer's."
+        )
+    bias = (
+        vector(tensors, f"{name}.bias", weight.shape[0], label)
+        if f"{name}.bias" in tensors
+        else torch.zeros(weight.shape[0])
+    )
     return Layer(name, finite(weight, f"{name}.weight", label), bias, activation)
 
 
@@ -58,7 +63,9 @@ def vector(tensors: Mapping[str, Tensor], name: str, size: int, label: str) -> T
     if name not in tensors:
         raise FileError(f"{label} lacks the tensor '{name}': it is not the network that it seems to be.")
     if tuple(tensors[name].shape) != (size,):
-        raise FileError(f"Tensor '{name}' in {label} has shape {tuple(tensors[name].shape)}, not {(size,)}: the file is damaged.")
+        raise FileError(
+            f"Tensor '{name}' in {label} has shape {tuple(tensors[name].shape)}, not {(size,)}: the file is damaged."
+        )
     return finite(tensors[name], name, label)
 
 
@@ -75,10 +82,10 @@ def finite(tensor: Tensor, name: str, label: str) -> Tensor:
 
 
 def numbered(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Names of the layers ``prefix.0``, ``prefix.2``, …, in the order of their numbers; few enough to be a policy's."""
+    """Names of the layers ``prefix.0``, ``prefix.2``, …, in the order of their numbers."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d{{1,4}})\.weight")
     numbers = sorted(int(m[1]) for name in tensors if (m := pattern.fullmatch(name)))
-    return [f"{prefix}.{n}" for n in numbers[:MAX_LAYERS]]
+    return [f"{prefix}.{n}" for n in numbers]
 
 
 def joined(mean: Layer, log_std: Layer) -> Layer:
@@ -93,7 +100,7 @@ def joined(mean: Layer, log_std: Layer) -> Layer:
 
 
 def with_constants(head: Layer, constants: Tensor) -> Layer:
-    """A head that gives some constants (K,) after its own outputs: K rows of zero weights, the constants in the bias."""
+    """A head that gives some constants (K,) after its own outputs: rows of zero weights, the constants in the bias."""
     rows = torch.zeros(len(constants), head.weight.shape[1])
     return replace(head, weight=torch.cat([head.weight, rows]), bias=torch.cat([head.bias, constants]))
 
@@ -107,7 +114,9 @@ def against_zero(head: Layer) -> Layer:
 def preceded(one: Layer, scale: Tensor, shift: Tensor) -> Layer:
     """A dense layer that sees x · scale + shift, both (in,), as one that sees x."""
     weight = one.weight.double()
-    return replace(one, weight=(weight * scale.double()).float(), bias=(one.bias.double() + weight @ shift.double()).float())
+    return replace(
+        one, weight=(weight * scale.double()).float(), bias=(one.bias.double() + weight @ shift.double()).float()
+    )
 
 
 def assemble(
@@ -136,7 +145,9 @@ def assemble(
     convs = [one for one in layers if one.weight.ndim == 4]
     dense = layers[len(convs) :]
     if not dense or any(one.weight.ndim != 2 for one in dense):
-        raise FileError(f"{label} is not a chain of convolutions followed by dense layers: name its network with --teacher-network.")
+        raise FileError(
+            f"{label} is not a chain of convolutions followed by dense layers: name its network with --teacher-network."
+        )
     convs = with_strides(convs, label, kernels)
     first = layers[0].weight.shape[1]
     if obs_shape is None or (convs and obs_shape[0] != first) or (not convs and math.prod(obs_shape) != first):
@@ -158,7 +169,9 @@ def assemble(
     return network
 
 
-def with_strides(convs: Sequence[Layer], label: str, kernels: Sequence[tuple[int, int]] = NATURE_KERNELS) -> list[Layer]:
+def with_strides(
+    convs: Sequence[Layer], label: str, kernels: Sequence[tuple[int, int]] = NATURE_KERNELS
+) -> list[Layer]:
     """Convolutions with the strides that belong to their kernels.
 
     Raises:
@@ -166,7 +179,10 @@ def with_strides(convs: Sequence[Layer], label: str, kernels: Sequence[tuple[int
     """
     if [c.weight.shape[2:] for c in convs] != [(k, k) for k, _ in kernels[: len(convs)]]:
         sizes = ", ".join("x".join(map(str, c.weight.shape[2:])) for c in convs)
-        raise FileError(f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with --teacher-network.")
+        raise FileError(
+            f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with "
+            "--teacher-network."
+        )
     return [replace(one, stride=stride) for one, (_, stride) in zip(convs, kernels, strict=False)]
 
 
@@ -185,7 +201,8 @@ def sequential(layers: Sequence[Layer], label: str) -> nn.Sequential:
             flattens = dense and before.weight.ndim == 4
             if fan_in != before.weight.shape[0] and not (flattens and fan_in % before.weight.shape[0] == 0):
                 raise FileError(
-                    f"Tensor '{one.name}.weight' in {label} has shape {tuple(one.weight.shape)}, but '{before.name}' before it gives "
+                    f"Tensor '{one.name}.weight' in {label} has shape {tuple(one.weight.shape)}, but '{before.name}' "
+                    "before it gives "
                     f"{before.weight.shape[0]} numbers: the file is damaged."
                 )
             modules += [nn.Flatten()] if flattens else []
@@ -220,8 +237,12 @@ class Clamped(nn.Module):
         return self.network(obs).clamp(-self.limit, self.limit)  # type: ignore[no-any-return]
 
 
-def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dense: Sequence[str], label: str, *, divisor: float) -> Network:
-    """An IMPALA network: each of ``stages`` names ``conv``, ``res_block0`` and ``res_block1`` with ``conv0`` and ``conv1``."""
+def assemble_residual(
+    tensors: Mapping[str, Tensor], stages: Sequence[str], dense: Sequence[str], label: str, *, divisor: float
+) -> Network:
+    """An IMPALA network: each of ``stages`` names ``conv``, ``res_block0`` and ``res_block1`` with ``conv0`` and
+    ``conv1``.
+    """
     parts = ("conv", "res_block0.conv0", "res_block0.conv1", "res_block1.conv0", "res_block1.conv1")
     names = [f"{stage}.{part}" for stage in stages for part in parts]
     layers = [layer(tensors, name, label) for name in (*names, *dense)]
@@ -241,7 +262,11 @@ def assemble_residual(tensors: Mapping[str, Tensor], stages: Sequence[str], dens
 def _state(network: Network, layers: Sequence[Layer]) -> dict[str, Tensor]:
     """The layers' tensors under the network's own names, in its order."""
     names = [name.removesuffix(".weight") for name in network.state_dict() if name.endswith(".weight")]
-    return {f"{name}.{part}": getattr(one, part) for name, one in zip(names, layers, strict=True) for part in ("weight", "bias")}
+    return {
+        f"{name}.{part}": getattr(one, part)
+        for name, one in zip(names, layers, strict=True)
+        for part in ("weight", "bias")
+    }
 
 
 def _side(features: int, channels: int, stages: int) -> int:

@@ -1,8 +1,8 @@
 """Zips of stable-baselines3 and sb3-contrib, read without either and without unpickling the objects in them.
 
 Such a zip holds ``data`` (JSON, with pickled objects inside as base64 strings that are never decoded here) and
-``policy.pth`` (a state dict). The network is recognised from the names and shapes of its tensors, the spaces from their printed text.
-What makes the deterministic action of each algorithm is what its library's ``predict`` does.
+``policy.pth`` (a state dict). The network is recognised from the names and shapes of its tensors, the spaces from their
+printed text. What makes the deterministic action of each algorithm is what its library's ``predict`` does.
 """
 
 import json
@@ -20,16 +20,23 @@ from distilrl.errors import FileError, SpecError
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.spaces import ActionSpec, Choices
-from distilrl.teachers import extractors, printed
+from distilrl.teachers import extractors, printed, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
-from distilrl.teachers.layers import Clamped, Layer, against_zero, joined, layer, numbered, preceded, vector, with_constants
+from distilrl.teachers.layers import (
+    Clamped,
+    Layer,
+    against_zero,
+    joined,
+    layer,
+    numbered,
+    vector,
+    with_constants,
+)
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 
 CLIP_MEAN = 2.0
 """Bound of the mean under generalised state-dependent exploration, unless policy_kwargs name another."""
-RENORM_EPSILON = 1e-3
-"""Of CrossQ's batch renormalisation, unless policy_kwargs name another."""
 FAMILIES = "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ and ARS of sb3-contrib"
 
 
@@ -54,7 +61,9 @@ class _Zip:
         """Layers ``prefix.0``, ``prefix.2``, …, an activation after each."""
         names = numbered(self.state, prefix)
         if names != [f"{prefix}.{2 * i}" for i in range(len(names))]:
-            raise FileError(f"{self.label}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds.")
+            raise FileError(
+                f"{self.label}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds."
+            )
         return [self.layer(name) for name in names]
 
 
@@ -92,8 +101,14 @@ def _actor_critic(file: _Zip) -> _Actor:
     log_std = file.state.get("log_std")
     if log_std is not None:
         squash = "tanh" if file.kwargs.get("squash_output") is True else "clip"
-        kind = "gaussian" if log_std.ndim == 1 else "mean"  # with gSDE the noise depends on the features, and no number says how much it is
-        head = with_constants(head, vector(file.state, "log_std", len(head.bias), file.label)) if kind == "gaussian" else head
+        kind = (
+            "gaussian" if log_std.ndim == 1 else "mean"
+        )  # with gSDE the noise depends on the features, and no number says how much it is
+        head = (
+            with_constants(head, vector(file.state, "log_std", len(head.bias), file.label))
+            if kind == "gaussian"
+            else head
+        )
     bernoulli = kind == "logits" and str((file.data.get("action_space") or {}).get(":type:")).endswith(".MultiBinary'>")
     dense = [*body, against_zero(head) if bernoulli else head]
     return _Actor(("pi_features_extractor", "features_extractor"), dense, kind, squash, bernoulli=bernoulli)
@@ -119,7 +134,13 @@ def _squashed(file: _Zip, body: list[Layer], last: Callable[[Layer], Layer]) -> 
     limit = file.kwargs.get("clip_mean", CLIP_MEAN)
     if clamped and (isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1e6):
         raise FileError(f"{file.label}: its 'clip_mean' ({limit!r:.40}) must be a number above 0: the file is damaged.")
-    return _Actor(prefixes, [*body, last(file.layer("actor.mu.0" if clamped else "actor.mu"))], "mean", "tanh", limit if clamped else None)
+    return _Actor(
+        prefixes,
+        [*body, last(file.layer("actor.mu.0" if clamped else "actor.mu"))],
+        "mean",
+        "tanh",
+        limit if clamped else None,
+    )
 
 
 def _deterministic(file: _Zip) -> _Actor:
@@ -179,14 +200,16 @@ def load(file: TeacherFile) -> Teacher:
     network = extractors.network(source, actor.extractors, actor.dense)
     outputs = actor.dense[-1].weight.shape[0]
     action = _action(label, data, actor, outputs)
-    version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or "of unknown version"
+    version = (
+        members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or "of unknown version"
+    )
     return Teacher(
         network if actor.limit is None else Clamped(network, actor.limit),
         actor.kind,
         f"{family.library} {family.name} {version}",
         label,
         digest(path),
-        _meta(family, version, data),
+        _meta(family, version, data) | _parts(source),
         network.spec.obs_shape if isinstance(network, Network) else network.obs_shape,
         outputs,
         sum(p.numel() for p in network.parameters()) - _added(actor, state),
@@ -197,10 +220,21 @@ def load(file: TeacherFile) -> Teacher:
 
 
 def _added(actor: _Actor, state: dict[str, Tensor]) -> int:
-    """Parameters that the deterministic policy does not have: log std, zeros beside Bernoulli logits, biases that the file lacks."""
+    """Parameters that the deterministic policy does not have: log std, zeros beside Bernoulli logits, biases that the
+    file lacks.
+    """
     head = actor.dense[-1]
     own = head.weight.shape[0] // 2 if actor.kind == "gaussian" or actor.bernoulli else 0
-    return own * (head.weight.shape[1] + 1) + sum(len(one.bias) for one in actor.dense if f"{one.name}.bias" not in state)
+    return own * (head.weight.shape[1] + 1) + sum(
+        len(one.bias) for one in actor.dense if f"{one.name}.bias" not in state
+    )
+
+
+def _parts(source: extractors.Source) -> dict[str, Any]:
+    """Keys of a Dict and how many numbers each has, in the order of the flat observation: the image last."""
+    if source.parts is None or len(source.parts) == 1:
+        return {}
+    return {"observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]}
 
 
 def _meta(family: _Family, version: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +269,10 @@ def _family(label: str, data: dict[str, Any]) -> _Family:
     module = data["policy_class"]["__module__"]
     family = _READERS.get(module)
     if family is None and ".recurrent." in module:
-        raise FileError(f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX instead.")
+        raise FileError(
+            f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX "
+            "instead."
+        )
     if family is None:
         raise FileError(f"{label} holds a policy of {module[:80]!r}: {FAMILIES} can be read; export others to ONNX.")
     if family.name == "A2C" and "clip_range" in data:
@@ -251,13 +288,19 @@ def _activation(label: str, kwargs: dict[str, Any], default: str) -> str:
     """The activation's name as policy_kwargs prints it; the pickled class beside it is not looked at."""
     extractor = str(kwargs.get("features_extractor_class", "FlattenExtractor'>"))
     if not re.search(r"\.(FlattenExtractor|NatureCNN|CombinedExtractor)'>$", "." + extractor):
-        raise FileError(f"{label}: its features extractor {extractor[:80]!r} is code of its own: export the policy to ONNX instead.")
+        raise FileError(
+            f"{label}: its features extractor {extractor[:80]!r} is code of its own: export the policy to ONNX instead."
+        )
     if "activation_fn" not in kwargs:
         return default
-    known = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(ReLU|Tanh|ELU|SiLU)'>", str(kwargs["activation_fn"]))
+    known = re.fullmatch(
+        r"<class 'torch\.nn\.modules\.activation\.(ReLU|Tanh|ELU|SiLU)'>", str(kwargs["activation_fn"])
+    )
     if known:
         return known[1].lower()
-    raise FileError(f"{label} names its activation only in a pickled object, which is not executed: say which with --activation.")
+    raise FileError(
+        f"{label} names its activation only in a pickled object, which is not executed: say which with --activation."
+    )
 
 
 def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> ActionSpec | None:
@@ -267,14 +310,20 @@ def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> Ac
     if action is None:
         several = str((space or {}).get(":type:")).endswith((".MultiDiscrete'>", ".MultiBinary'>"))
         if several:
-            raise FileError(f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is damaged.")
+            raise FileError(
+                f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is "
+                "damaged."
+            )
         return Choices((outputs,)) if actor.kind in ("q", "logits") else None
     try:
         if head_for(action, actor.kind, actor.squash).width == outputs:
             return action
     except SpecError:
         pass
-    raise FileError(f"{label} has a policy of {outputs} numbers ({actor.kind}), but its space has {action.describe()}: the file is damaged.")
+    raise FileError(
+        f"{label} has a policy of {outputs} numbers ({actor.kind}), but its space has {action.describe()}: the file "
+        "is damaged."
+    )
 
 
 def _mean_over_quantiles(label: str, head: Layer, n_quantiles: Any) -> Layer:
@@ -282,41 +331,17 @@ def _mean_over_quantiles(label: str, head: Layer, n_quantiles: Any) -> Layer:
     outputs = head.weight.shape[0]
     if isinstance(n_quantiles, bool) or not isinstance(n_quantiles, int) or n_quantiles < 1 or outputs % n_quantiles:
         raise FileError(
-            f"{label}: its 'n_quantiles' ({n_quantiles!r:.40}) does not divide the {outputs} outputs of its head: the file is damaged."
+            f"{label}: its 'n_quantiles' ({n_quantiles!r:.40}) does not divide the {outputs} outputs of its head: "
+            "the file is damaged."
         )
     weight = head.weight.view(n_quantiles, -1, head.weight.shape[1]).mean(0)
     return replace(head, weight=weight, bias=torch.mean(head.bias.view(n_quantiles, -1), 0))
 
 
 def _renormed(file: _Zip, prefix: str) -> tuple[list[Layer], Callable[[Layer], Layer]]:
-    """CrossQ's dense layers, the batch renormalisation before each folded into it, and what folds the last one into a head."""
-    found = [name for name in file.state if re.fullmatch(rf"{re.escape(prefix)}\.\d{{1,4}}\.(weight|scale)", name)]
-    layers: list[Layer] = []
-    waiting: Callable[[Layer], Layer] = lambda one: one  # noqa: E731
-    for name in sorted((name.rpartition(".")[0] for name in found), key=lambda name: int(name.rpartition(".")[2])):
-        if f"{name}.weight" in file.state:
-            layers.append(waiting(file.layer(name)))
-            waiting = lambda one: one  # noqa: E731
-        else:
-            waiting = _renorm(file, name)
-    return layers, waiting
-
-
-def _renorm(file: _Zip, name: str) -> Callable[[Layer], Layer]:
-    """What folds one batch renormalisation, as it is in evaluation, into the layer after it."""
-    size = len(file.state[f"{name}.scale"]) if file.state[f"{name}.scale"].ndim == 1 else 0
-    scale, bias, mean, var = (vector(file.state, f"{name}.{part}", size, file.label).double() for part in ("scale", "bias", "ra_mean", "ra_var"))
-    epsilon = file.kwargs.get("batch_norm_eps", RENORM_EPSILON)
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1 or (var + epsilon <= 0).any():
-        raise FileError(f"{file.label}: the renormalisation '{name}' holds a negative variance or epsilon: the file is damaged.")
-    factor = scale / (var + epsilon).sqrt()
-
-    def fold(one: Layer) -> Layer:
-        if one.weight.shape[1] != size:
-            raise FileError(f"{file.label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: it is damaged.")
-        return preceded(one, factor, bias - mean * factor)
-
-    return fold
+    """CrossQ's dense layers, and what folds the renormalisation after them into a head."""
+    epsilon = file.kwargs.get("batch_norm_eps", renorm.EPSILON)
+    return renorm.folded(file.state, prefix, file.label, file.activation, epsilon)
 
 
 def _critic(file: _Zip, algorithm: str, actions: int) -> nn.Module | None:
@@ -328,5 +353,9 @@ def _critic(file: _Zip, algorithm: str, actions: int) -> nn.Module | None:
     if not all(towers):
         return None
     return extractors.critic(
-        file.source, ("critic.features_extractor", "actor.features_extractor"), towers, actions, quantiles=algorithm == "TQC"
+        file.source,
+        ("critic.features_extractor", "actor.features_extractor"),
+        towers,
+        actions,
+        quantiles=algorithm == "TQC",
     )

@@ -1,11 +1,16 @@
 """Where a teacher comes from, and what its file does not say of itself."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 
 from distilrl.errors import SpecError
+from distilrl.heads import Kind, Squash
 from distilrl.plain import from_plain
 from distilrl.specs import ACTIVATIONS
+
+ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")
+"""Fields in which a user tells what a file does not say."""
 
 
 @dataclass(frozen=True)
@@ -17,23 +22,50 @@ class TeacherFile:
     network: str | None = None
     """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
     activation: str | None = None
-    """Activation between dense layers, where the file does not hold it: relu, tanh or elu."""
+    """Activation between dense layers, where the file does not hold it: relu, tanh, elu or silu."""
     normalizer: str | None = None
     """VecNormalize pickle of stable-baselines3 whose statistics the policy expects."""
     divisor: float | None = None
     """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
     output: str | None = None
-    """Output of an ONNX graph that holds the action values, where there are several."""
+    """Output of an ONNX graph that holds the policy's numbers, where there are several."""
     kind: str | None = None
-    """What the outputs are: q or logits; recognised where the library is."""
+    """What the outputs are: q, logits, mean or gaussian (mean and log standard deviation of a real action); recognised
+    where the library is, and by default values of actions where the environment has choices, the action itself where it
+    has real ones."""
+    squash: str | None = None
+    """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is."""
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        if self.kind not in (None, "q", "logits"):
-            raise SpecError(f"Unknown kind '{self.kind}' of a teacher's outputs: use q or logits.")
-        if self.divisor is not None and not self.divisor > 0:
-            raise SpecError(f"The pixels' divisor must be above 0, got {self.divisor}.")
+        for name, hint in (("kind", Kind), ("squash", Squash)):
+            if getattr(self, name) not in (None, *get_args(hint)):
+                raise SpecError(
+                    f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got "
+                    f"{getattr(self, name)!r:.40}."
+                )
+        if self.divisor is not None and not 0 < self.divisor < math.inf:
+            raise SpecError(f"The pixels' divisor must be a number above 0, got {self.divisor}.")
+        if self.squash is not None and self.kind in ("q", "logits"):
+            raise SpecError(
+                f"'squash' is for real actions, but the teacher's kind is {self.kind}: leave one of them out."
+            )
+
+    @property
+    def own_kind(self) -> Kind | None:
+        """The kind that the user named."""
+        return cast("Kind | None", self.kind)
+
+    @property
+    def own_squash(self) -> Squash | None:
+        """The squash that the user named."""
+        return cast("Squash | None", self.squash)
+
+    @property
+    def answers(self) -> dict[str, str | float]:
+        """What the user told about the file, by name: a file read with other answers is another teacher."""
+        return {name: value for name in ANSWERS if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TeacherFile":
@@ -47,6 +79,8 @@ class TeacherFile:
         Raises:
             SpecError: names it.
         """
-        for name in ("network", "activation", "divisor", "output", "kind"):
+        for name in ANSWERS:
             if getattr(self, name) is not None and name not in known:
-                raise SpecError(f"'{name}' was given for the teacher {self.path}, which does not need it: leave it out.")
+                raise SpecError(
+                    f"'{name}' was given for the teacher {self.path}, which does not need it: leave it out."
+                )

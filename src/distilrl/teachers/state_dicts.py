@@ -1,6 +1,10 @@
-"""State dicts (.cleanrl_model, .pt, .pth, .safetensors): CleanRL's are recognised by their keys, others where keys and shapes suffice."""
+"""State dicts (.cleanrl_model, .pt, .pth, .safetensors): CleanRL's are recognised by their keys, others where keys and
+shapes suffice.
+"""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,11 +13,13 @@ from torch import Tensor, nn
 
 from distilrl.checkpoints import digest, read_tensors
 from distilrl.errors import FileError
+from distilrl.heads import Kind, Squash
+from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
-from distilrl.teachers.archive import MAX_BYTES, checked, read_state_dict
+from distilrl.teachers import cleanrl, robots
+from distilrl.teachers.archive import checked, find_state, is_state, read_checkpoint
 from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, layer
 from distilrl.teachers.source import TeacherFile
-from distilrl.heads import Kind
 from distilrl.teachers.teacher import Teacher
 
 BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy", "actor", "model", "net", "layers", "")
@@ -36,31 +42,108 @@ class Expectation(nn.Module):
         return cast("Tensor", (logits.view(len(logits), -1, len(self.atoms)).softmax(2) * self.atoms).sum(2))
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A network that was recognised."""
+
+    network: nn.Module
+    name: str
+    """Library and algorithm."""
+    kind: Kind | None
+    """What its outputs are; None where only the environment can tell."""
+    squash: Squash = "clip"
+    action: ActionSpec | None = None
+    critic: nn.Module | None = None
+    constants: int = 0
+    """Outputs that no state changes: rows of zeros, which are no parameters of the policy."""
+    note: str = ""
+    """What a user must know of it."""
+    sizes: tuple[tuple[int, ...], int] | None = None
+    """Observation shape and outputs, where the network does not know them."""
+
+
 def load(file: TeacherFile) -> Teacher:
-    """Reads a state dict.
+    """Reads a state dict, or a checkpoint that holds one.
 
     Raises:
         FileError: damaged, code, or of a network that is not recognised.
     """
-    file.check_options("network", "activation", "divisor", "kind")
+    file.check_options("network", "activation", "divisor", "kind", "squash")
     path, label = Path(file.path), file.path
-    if path.stat().st_size > MAX_BYTES:
-        raise FileError(f"{label} is larger than a policy can be: give a file of the network's weights alone.")
-    state = checked(read_tensors(path)[0], label) if path.suffix == ".safetensors" else read_state_dict(path.read_bytes(), label)
-    state = {re.sub(r"^(?:_orig_mod\.|module\.)+", "", name): tensor for name, tensor in state.items()}
+    found = _recognised(file, path)
+    obs_shape, outputs = found.sizes or _sizes(found.network)
+    meta: dict[str, Any] = {"library": found.name, "algorithm": None, "version": None, "not_executed": []}
+    if found.note:
+        meta["note"] = found.note
+    params = sum(p.numel() for p in found.network.parameters()) - found.constants * (_fan_in(found.network) + 1)
+    return Teacher(
+        found.network,
+        file.own_kind or found.kind or ("mean" if file.squash else None),
+        found.name,
+        label,
+        digest(path),
+        meta,
+        obs_shape,
+        outputs,
+        params,
+        action=found.action,
+        squash=file.own_squash or found.squash,
+        critic=found.critic,
+    )
+
+
+def _recognised(file: TeacherFile, path: Path) -> _Found:
+    """The network of a file, by the names of what is in it."""
+    label = file.path
+    if path.suffix == ".safetensors":
+        return _from_state(file, _bare(checked(read_tensors(path)[0], label)), label)
+    checkpoint = read_checkpoint(path.read_bytes(), label)
+    robot = robots.read(checkpoint, file.activation)
+    if robot is not None:
+        sizes = (robot.obs_shape, robot.outputs)
+        return _Found(robot.network, robot.library, robot.kind, constants=robot.log_std, note=robot.note, sizes=sizes)
+    if not isinstance(checkpoint.loaded, list | tuple):
+        return _from_state(file, _bare(checkpoint.tensors(find_state(checkpoint.loaded))), label)
+    states = [_bare(checkpoint.tensors(one)) for one in checkpoint.loaded[:8] if is_state(one)]
+    acting = next((one for one in states if cleanrl.is_actor(one)), None)
+    if acting is None:
+        raise FileError(
+            f"{label} holds several state dicts, none of which is an actor of CleanRL's: save the one that acts alone."
+        )
+    return _from_state(file, acting, label, [one for one in states if one is not acting])
+
+
+def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the prefixes of compiled and parallel models."""
+    return {re.sub(r"^(?:_orig_mod\.|module\.)+", "", name): tensor for name, tensor in state.items()}
+
+
+def _from_state(
+    file: TeacherFile, state: dict[str, Tensor], label: str, beside: Sequence[dict[str, Tensor]] = ()
+) -> _Found:
     divisor = file.divisor or 255.0
-    if any(".lstm." in f".{name}" or ".gru." in f".{name}" for name in state):
+    if any(re.search(r"(^|\.)(lstm|gru|rnn)\w*\.", name) for name in state):
         raise FileError(f"{label} is recurrent: only policies that see one observation at a time can be distilled.")
+    if cleanrl.is_ppo(state):
+        network = cleanrl.ppo(state, label, file.activation or "tanh")
+        return _Found(network, "CleanRL PPO", "gaussian", constants=_sizes(network)[1] // 2, note=cleanrl.UNSAVED)
+    if cleanrl.is_actor(state):
+        activation = file.activation or "relu"
+        network, bounds = cleanrl.actor(state, label, activation)
+        name = (
+            "CleanRL SAC" if "fc_mean.weight" in state else "CleanRL TD3" if len(beside) > 1 else "CleanRL DDPG or TD3"
+        )
+        return _Found(network, name, "mean", "tanh", bounds, cleanrl.critic(beside, state, label, activation))
     if file.network is None and "network.0.conv.weight" in state:
-        network, name, kind = _residual(state, label, divisor)
+        found = _Found(*_residual(state, label, divisor))
     else:
-        network, name, kind = _chain(file, state, label, divisor)
-    if "atoms" in state:
-        network = _expectation(network, state["atoms"], label)
-    obs_shape, outputs = _sizes(network)
-    meta: dict[str, Any] = {"library": name, "algorithm": None, "version": None, "not_executed": []}
-    teacher_kind: Kind = file.kind or kind  # type: ignore[assignment]
-    return Teacher(network, teacher_kind, name, label, digest(path), meta, obs_shape=obs_shape, outputs=outputs)
+        found = _Found(*_chain(file, state, label, divisor))
+    return replace(found, network=_expectation(found.network, state["atoms"], label)) if "atoms" in state else found
+
+
+def _fan_in(network: nn.Module) -> int:
+    """Inputs of the last dense layer."""
+    return [m for m in network.modules() if isinstance(m, nn.Linear)][-1].in_features
 
 
 def _residual(state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.Module, str, Kind]:
@@ -72,11 +155,13 @@ def _residual(state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.
     return network, f"CleanRL {'PPO' if policy else 'QDagger'} residual network", "logits" if policy else "q"
 
 
-def _chain(file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.Module, str, Kind]:
+def _chain(
+    file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float
+) -> tuple[nn.Module, str, Kind | None]:
     """Convolutions and dense layers in the order of their names."""
     names = _order(state, label)
     policy = names[0].startswith("actor") or names[-1] == "actor"
-    cleanrl = names[0].startswith("network.0") or (names[0] == "actor.0" and "critic.0.weight" in state)
+    known = names[0].startswith("network.0") or (names[0] == "actor.0" and "critic.0.weight" in state)
     layers = [layer(state, name, label, "relu") for name in names]
     kernels: tuple[tuple[int, int], ...] = NATURE_KERNELS
     activation = file.activation
@@ -85,25 +170,34 @@ def _chain(file: TeacherFile, state: dict[str, Tensor], label: str, divisor: flo
         kernels = tuple((kernel, stride) for _, kernel, stride in spec.convs)
         activation = activation or spec.activation
     if activation is None:
-        if not cleanrl and layers[0].weight.ndim == 2 and len(layers) > 1:
-            raise FileError(f"{label} is an MLP, and no state_dict holds its activation: say which with --activation relu (or tanh, elu).")
-        activation = "tanh" if cleanrl and policy and layers[0].weight.ndim == 2 else "relu"
+        if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
+            raise FileError(
+                f"{label} is an MLP, and no state_dict holds its activation: say which with --activation relu (or "
+                "tanh, elu)."
+            )
+        activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
-    return network, f"CleanRL {algorithm}" if cleanrl else "state_dict", "logits" if policy else "q"
+    kind: Kind | None = "logits" if policy and not file.squash else "q" if known or "atoms" in state else None
+    return network, f"CleanRL {algorithm}" if known else "state_dict", kind
 
 
 def _order(state: dict[str, Tensor], label: str) -> list[str]:
     """Names of the layers of the network that is acted with, in order."""
-    found = [name.removesuffix(".weight") for name, tensor in state.items() if name.endswith(".weight") and tensor.ndim in (2, 4)]
+    found = [
+        name.removesuffix(".weight")
+        for name, tensor in state.items()
+        if name.endswith(".weight") and tensor.ndim in (2, 4)
+    ]
     heads = {name.split(".")[0] if "." in name else "" for name in found}
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
         body = heads.pop()
     if body is None:
         raise FileError(
-            f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that acts alone."
+            f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that "
+            "acts alone."
         )
     names = [name for name in found if name.startswith(f"{body}.") or (not body and "." not in name)]
     numbered = [re.findall(r"\d+", name) for name in names]
@@ -123,7 +217,8 @@ def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
     spec = NetworkSpec.parse(text, obs_shape, layers[-1].weight.shape[0])
     if len(spec.convs) + len(spec.hidden) + 1 != len(layers):
         raise FileError(
-            f"{label} has {len(layers)} layers, but '{text}' has {len(spec.convs) + len(spec.hidden) + 1}: correct --teacher-network."
+            f"{label} has {len(layers)} layers, but '{text}' has {len(spec.convs) + len(spec.hidden) + 1}: correct "
+            "--teacher-network."
         )
     return spec
 
@@ -131,7 +226,9 @@ def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
 def _expectation(network: nn.Module, atoms: Tensor, label: str) -> nn.Module:
     outputs = _sizes(network)[1]
     if atoms.ndim != 1 or not len(atoms) or outputs % len(atoms) or not torch.isfinite(atoms).all():
-        raise FileError(f"Tensor 'atoms' in {label} has shape {tuple(atoms.shape)}, which does not divide its {outputs} outputs.")
+        raise FileError(
+            f"Tensor 'atoms' in {label} has shape {tuple(atoms.shape)}, which does not divide its {outputs} outputs."
+        )
     return Expectation(network, atoms.float())
 
 

@@ -1,0 +1,125 @@
+"""What several commands ask: about a teacher's file, about the environment, and settings by name."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tyro.conf import UseAppendAction
+
+from distilrl.config import GROUP, GROUPS, TrainConfig
+from distilrl.errors import SpecError
+from distilrl.heads import Kind, Squash
+from distilrl.plain import from_plain
+from distilrl.runs import KINDS, read_config
+from distilrl.spaces import EnvRef
+from distilrl.teachers import TeacherFile
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Answers to what a teacher's file may not say of itself."""
+
+    teacher_network: str | None = None
+    """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
+    activation: str | None = None
+    """Activation of the dense layers where the file does not hold it: relu, tanh, elu or silu."""
+    normalizer: Path | None = None
+    """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
+    divisor: float | None = None
+    """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
+    teacher_output: str | None = None
+    """Output of an ONNX graph that holds the policy's numbers, where there are several."""
+    kind: Kind | None = None
+    """What the file's numbers are: q (action values), logits, mean (a real action), or gaussian (mean and log std);
+    recognised where the library is."""
+    squash: Squash | None = None
+    """How real actions come into their bounds: tanh or clip; recognised where the library is."""
+
+    def file(self, path: str) -> TeacherFile:
+        """The file with these answers."""
+        return TeacherFile(
+            path,
+            network=self.teacher_network,
+            activation=self.activation,
+            normalizer=str(self.normalizer) if self.normalizer else None,
+            divisor=self.divisor,
+            output=self.teacher_output,
+            kind=self.kind,
+            squash=self.squash,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """What is put around an environment."""
+
+    env_kwargs: str = ""
+    """What the environment is made with, as JSON: '{"continuous": false}'."""
+    wrapper: UseAppendAction[tuple[str, ...]] = ()
+    """module:Class around the environment; several times, the innermost first."""
+    grey: bool = False
+    """Images lose their colours."""
+    resize: tuple[int, int] | None = None
+    """Height and width to which images are resized."""
+    stack: int = 1
+    """Frames of time in one image."""
+    zeros: int = 0
+    """Zeros appended to a vector observation (84 for teachers of Ant-v2 and -v3)."""
+
+    def ref(self, env: str) -> EnvRef:
+        """The environment of this id with these options.
+
+        Raises:
+            SpecError: --env-kwargs is no JSON object.
+        """
+        kwargs: Any = {}
+        if self.env_kwargs:
+            try:
+                kwargs = json.loads(self.env_kwargs)
+            except ValueError as error:
+                raise SpecError(f"--env-kwargs is not JSON ({error}): write e.g. '{{\"continuous\": false}}'.") from None
+            if not isinstance(kwargs, dict):
+                raise SpecError("--env-kwargs must be a JSON object, e.g. '{\"continuous\": false}'.")
+        return EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack, self.zeros)
+
+
+def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
+    """The configuration with ``NAME=VALUE`` settings; the value as JSON, or a text as it is.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    changes: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        name = name.rpartition(".")[2].replace("-", "_")
+        if not equals or name not in GROUP:
+            raise SpecError(f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}.")
+        try:
+            plain = json.loads(value)
+        except ValueError:
+            plain = value
+        changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], plain, f"--set {name}")
+    return config.but(**changes)
+
+
+def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
+    """A config.json that one of these left; one that does not say what it is of passes.
+
+    Raises:
+        SpecError: it is of something else.
+    """
+    data = read_config(file)
+    if "kind" in data and data["kind"] not in kinds:
+        what = KINDS.get(str(data["kind"]), f"the unknown kind {data['kind']!r}")
+        raise SpecError(f"{file} is the configuration of {what}, which this command does not make: give another.")
+    return data
+
+
+def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
+    """Raises where options are given beside a file that has settled them."""
+    given = [f.name for f in fields(options) if f.name not in allowed and getattr(options, f.name) != f.default]
+    if given:
+        names = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SpecError(f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as --config.")

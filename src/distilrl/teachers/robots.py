@@ -1,0 +1,195 @@
+"""Checkpoints of the libraries that robots are trained with: rsl_rl, rl_games and skrl.
+
+Their networks are chains of dense layers behind a normaliser of observations. None of the files holds its activation:
+rsl_rl's default is ELU, for the others it is asked for. Their actions have no bounds of their own: the environment's
+are used.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from distilrl.errors import FileError
+from distilrl.heads import Kind
+from distilrl.networks import Network
+from distilrl.teachers.archive import Checkpoint, is_state
+from distilrl.teachers.layers import Stack, assemble, layer, numbered, preceded, vector, with_constants
+from distilrl.teachers.teacher import Normalised
+
+RSL_EPSILON = 1e-2
+"""What rsl_rl adds to the standard deviation of an observation."""
+RL_GAMES_EPSILON, RL_GAMES_CLIP = 1e-5, 5.0
+"""What rl_games adds to the variance of an observation, and where it clips what comes out."""
+SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
+"""What skrl adds to the standard deviation of an observation, and where it clips what comes out."""
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A policy of one of these libraries."""
+
+    network: nn.Module
+    library: str
+    kind: Kind
+    obs_shape: tuple[int, ...]
+    outputs: int
+    log_std: int = 0
+    """How many of the outputs are a log standard deviation that no state changes."""
+    note: str = ""
+    """What a user must know of it."""
+
+
+def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
+    """The policy in a checkpoint; None where it is of none of these libraries.
+
+    Raises:
+        FileError: the policy is recurrent, its shapes do not chain, or its activation must be told.
+    """
+    loaded = checkpoint.loaded
+    if not isinstance(loaded, dict):
+        return None
+    for key in ("actor_state_dict", "student_state_dict"):
+        if is_state(loaded.get(key)):
+            return _rsl_rl(checkpoint, checkpoint.tensors(loaded[key]), "mlp", "obs_normalizer", activation)
+    if is_state(loaded.get("model_state_dict")) and _names(loaded["model_state_dict"], r"(actor|student)\.\d+\.weight"):
+        state = checkpoint.tensors(loaded["model_state_dict"])
+        body = "student" if _names(state, r"student\.\d+\.weight") else "actor"
+        if is_state(loaded.get("obs_norm_state_dict")):
+            state |= {
+                f"{body}_obs_normalizer.{k}": v for k, v in checkpoint.tensors(loaded["obs_norm_state_dict"]).items()
+            }
+        return _rsl_rl(checkpoint, state, body, f"{body}_obs_normalizer", activation)
+    if is_state(loaded.get("model")) and _names(loaded["model"], r"a2c_network\..*"):
+        return _rl_games(checkpoint.tensors(loaded["model"]), checkpoint.label, activation)
+    if is_state(loaded.get("policy")) and _names(loaded["policy"], r"\w+_container\.\d+\.weight"):
+        return _skrl(checkpoint, loaded, activation)
+    return None
+
+
+def _names(state: Any, pattern: str) -> list[str]:
+    """Names of tensors that a pattern fits."""
+    return [name for name in state if re.fullmatch(pattern, name)]
+
+
+def _refuse_memory(state: Mapping[str, Tensor], label: str) -> None:
+    memory = _names(state, r"(.*\.)?(memory_[as]|rnn|lstm|gru)\..*")
+    if memory:
+        raise FileError(
+            f"{label} is recurrent ('{memory[0]}'): only policies that see one observation at a time can be read "
+            "from it."
+        )
+    images = _names(state, r"(.*\.)?(actor_cnn|cnns?|conv\w*)\..*")
+    if images:
+        raise FileError(
+            f"{label} reads images ('{images[0]}'), whose strides no file holds: export the policy to ONNX instead."
+        )
+
+
+def _rsl_rl(
+    checkpoint: Checkpoint, state: Mapping[str, Tensor], body: str, normaliser: str, activation: str | None
+) -> Robot:
+    """rsl_rl: (o − mean) / (std + 0.01) is folded into the first layer."""
+    label = checkpoint.label
+    _refuse_memory(state, label)
+    layers = [layer(state, name, label, activation or "elu") for name in numbered(state, body)]
+    if not layers:
+        raise FileError(
+            f"{label} holds no dense layers '{body}.0.weight' of an actor: export the policy to ONNX instead."
+        )
+    size, outputs = layers[0].weight.shape[1], layers[-1].weight.shape[0]
+    if f"{normaliser}._mean" in state:
+        mean, std = (vector({name: state[name].flatten() for name in (full,) if name in state}, full, size, label)
+                     for full in (f"{normaliser}._mean", f"{normaliser}._std"))  # fmt: skip
+        if (std < 0).any():
+            raise FileError(f"Tensor '{normaliser}._std' in {label} is negative: the file is damaged.")
+        scale = 1 / (std + RSL_EPSILON)
+        layers[0] = preceded(layers[0], scale, -mean * scale)
+    name = next(
+        (n for n in ("log_std", "std", "distribution.log_std_param", "distribution.std_param") if n in state), None
+    )
+    if name is not None and state[name].shape == (outputs,):
+        noise = vector(state, name, outputs, label)
+        layers[-1] = with_constants(layers[-1], noise if "log" in name else noise.abs().clamp_min(1e-6).log())
+    noisy = layers[-1].weight.shape[0] > outputs
+    return _robot(assemble(layers, label), "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+
+
+def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -> Robot:
+    """rl_games: clip((o − mean) / √(var + 1e-5), ±5), then the network."""
+    _refuse_memory(state, label)
+    discrete = "a2c_network.logits.weight" in state
+    names = [*numbered(state, "a2c_network.actor_mlp"), f"a2c_network.{'logits' if discrete else 'mu'}"]
+    layers = [layer(state, name, label, _asked(activation, label)) for name in names]
+    outputs, sigma = layers[-1].weight.shape[0], state.get("a2c_network.sigma")
+    noisy = not discrete and sigma is not None and sigma.shape == (outputs,)
+    if noisy:
+        layers[-1] = with_constants(layers[-1], vector(state, "a2c_network.sigma", outputs, label))
+    robot = _robot(
+        assemble(layers, label),
+        "rl_games",
+        "logits" if discrete else "gaussian" if noisy else "mean",
+        outputs if noisy else 0,
+    )
+    note = (
+        "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds where "
+        "clip_actions is on: "
+        "here they are clipped to the environment's bounds, which is the same where those are −1 to 1."
+    )
+    return _behind(robot, state, "running_mean_std.", ("running_mean", "running_var"), label, note)
+
+
+def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None) -> Robot:
+    """skrl: clip((o − mean) / (√var + 1e-8), ±5), then the network."""
+    label, state = checkpoint.label, checkpoint.tensors(loaded["policy"])
+    _refuse_memory(state, label)
+    bodies = sorted({name.split(".")[0] for name in _names(state, r"\w+_container\.\d+\.weight")})
+    heads = [name for name in ("output_layer", "policy_layer") if f"{name}.weight" in state]
+    if len(bodies) != 1 or len(heads) > 1:
+        raise FileError(
+            f"{label} holds several networks ({', '.join([*bodies, *heads])[:120]}): export the policy to ONNX instead."
+        )
+    names = [*numbered(state, bodies[0]), *heads]
+    layers = [layer(state, name, label, _asked(activation, label)) for name in names]
+    outputs = layers[-1].weight.shape[0]
+    noisy = "log_std_parameter" in state
+    if noisy:
+        layers[-1] = with_constants(layers[-1], vector(state, "log_std_parameter", outputs, label))
+    robot = _robot(assemble(layers, label), "skrl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    found = next(
+        (loaded[k] for k in ("observation_preprocessor", "state_preprocessor") if is_state(loaded.get(k))), None
+    )
+    statistics = checkpoint.tensors(found) if found is not None else {}
+    return _behind(robot, statistics, "", ("running_mean", "running_variance"), label, "")
+
+
+def _asked(activation: str | None, label: str) -> str:
+    if activation is None:
+        raise FileError(
+            f"{label} does not hold the activation of its network: say which with --activation elu (or relu, tanh, "
+            "silu)."
+        )
+    return activation
+
+
+def _robot(network: Network | Stack, library: str, kind: Kind, log_std: int) -> Robot:
+    if isinstance(network, Network):
+        return Robot(network, library, kind, network.spec.obs_shape, network.spec.outputs, log_std)
+    return Robot(network, library, kind, network.obs_shape, network.outputs, log_std)
+
+
+def _behind(
+    robot: Robot, state: Mapping[str, Tensor], prefix: str, names: tuple[str, str], label: str, note: str
+) -> Robot:
+    """The policy behind its normaliser, where the file has one."""
+    network: nn.Module = robot.network
+    if f"{prefix}{names[0]}" in state:
+        mean, var = (vector(state, prefix + name, robot.obs_shape[0], label) for name in names)
+        if (var < 0).any():
+            raise FileError(f"Tensor '{prefix}{names[1]}' in {label} is negative: the file is damaged.")
+        games = robot.library == "rl_games"
+        scale = 1 / ((var + RL_GAMES_EPSILON).sqrt() if games else var.sqrt() + SKRL_EPSILON)
+        network = Normalised(network, mean, scale, RL_GAMES_CLIP if games else SKRL_CLIP)
+    return Robot(network, robot.library, robot.kind, robot.obs_shape, robot.outputs, robot.log_std, note)

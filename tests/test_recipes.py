@@ -1,0 +1,132 @@
+"""Recipes: each makes a configuration that reads back the same, or says in one sentence what it lacks."""
+
+import json
+
+import pytest
+
+from distilrl.config import TrainConfig
+from distilrl.envs import EnvInfo
+from distilrl.errors import SpecError
+from distilrl.heads import student_head
+from distilrl.objective import check_terms
+from distilrl.recipes import RECIPES, TEACHERLESS, recipe, settings
+from distilrl.schedules import Progress
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.specs import NetworkSpec
+
+PICTURE = (4, 84, 84)
+VECTOR, IMAGE = ObsSpec((6,)), ObsSpec(PICTURE, PICTURE, "uint8", 4)
+BOTH = ObsSpec((3 + 3 * 48 * 48,), (3, 48, 48))
+ONE, SEVERAL, REAL = Choices((4,)), Choices((3, 2), space="MultiDiscrete", shape=(2,)), Bounds((-1.0,) * 3, (1.0,) * 3)
+ENVS = {
+    f"{obs_name}, {action_name}": EnvInfo(EnvRef("X-v0"), obs, action, atari=obs_name == "atari")
+    for obs_name, obs in (("vector", VECTOR), ("atari", IMAGE), ("image", IMAGE), ("both", BOTH))
+    for action_name, action in (("one choice", ONE), ("several choices", SEVERAL), ("real", REAL))
+}
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_is_complete_or_says_what_it_lacks(name, env):
+    info = ENVS[env]
+    if RECIPES[name].lacks(info):
+        with pytest.raises(SpecError, match=f"The recipe '{name}' needs .*: use one of distil, ") as caught:
+            recipe(name, info)
+        assert name not in str(caught.value).split("use one of")[1].removesuffix(".").split(", ")
+        return
+    config = recipe(name, info)
+    assert config.recipe == name
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    NetworkSpec.of(config.student.network, info.obs, 4)
+    check_terms(config.terms, student_head(info.action))
+    assert config.needs_teacher == ("teacher" in RECIPES[name].needs)
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_needs_is_what_its_terms_read(name, env):
+    info = ENVS[env]
+    try:
+        check_terms(RECIPES[name].make(info).terms, student_head(info.action))
+        reads = True
+    except SpecError:
+        reads = False
+    if name not in ("attention", "curriculum"):  # these lack maps, and a temperature
+        assert reads == (not RECIPES[name].lacks(info))
+
+
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [
+        ("distil", ("forward_kl", "action_regression")),
+        ("case_study", ("forward_kl+worst_action_gap", "forward_kl+worst_action_gap")),
+        ("regression", ("centred_regression", "action_regression")),
+        ("cloning", ("nll", "clipped_regression")),
+        ("hints", ("forward_kl+hint", "action_regression+hint")),
+    ],
+)
+def test_recipes_have_a_counterpart_for_real_actions(name, losses):
+    made = [
+        "+".join(term.name for term in recipe(name, ENVS[f"vector, {kind}"]).terms) for kind in ("one choice", "real")
+    ]
+    assert tuple(made) == losses
+
+
+def test_the_default_for_real_actions():
+    config = recipe("distil", ENVS["vector, real"])
+    beta = config.data.behaviour.beta
+    assert [beta(Progress(f)) for f in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]
+    assert (config.data.env_steps, config.data.learning_starts, config.data.stakes_exponent) == (200_000, 2_000, 0.0)
+    assert (config.optim.learning_rate, config.optim.average, config.stop.agreement) == (2e-3, 0.995, 0.0)
+
+
+def test_atari_keeps_its_own_sizes():
+    atari, image = (recipe("distil", ENVS[f"{kind}, one choice"]) for kind in ("atari", "image"))
+    assert (atari.data.n_envs, atari.optim.updates, atari.data.env_steps) == (64, 8, 96_000)
+    assert atari.data.stakes_exponent == image.data.stakes_exponent == 0.5
+    assert image.data.n_envs == 8
+    assert recipe("dqn", ENVS["atari, one choice"]).data.for_learning
+    assert not recipe("dqn", ENVS["image, one choice"]).data.for_learning
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "words"),
+    [
+        ("dkd", "vector, real", "needs choices among a few actions, but X-v0 has 3 real numbers"),
+        ("dqn", "vector, several choices", "needs a single choice, but X-v0 has choices of 3, 2"),
+        ("attention", "vector, one choice", "needs maps of convolutions, but X-v0 shows vectors of 6 numbers"),
+        ("distill", "vector, one choice", "Unknown recipe 'distill': use one of distil, "),
+        ("no_such_module:mine", "vector, one choice", "cannot be imported"),
+        ("math:no_such_function", "vector, one choice", "cannot be imported"),
+        ("math:pi", "vector, one choice", "must be a function from EnvInfo to TrainConfig"),
+        ("pprint:pformat", "vector, one choice", "must be a function from EnvInfo to TrainConfig"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(name, env, words):
+    with pytest.raises(SpecError, match=words):
+        recipe(name, ENVS[env])
+
+
+def test_a_recipe_of_the_users_own_module(tmp_path, monkeypatch):
+    (tmp_path / "my_recipes.py").write_text(
+        "from distilrl.recipes import distil\n\n\ndef sharp(info):\n    return distil(info).but(entropy_share=0.05)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match="pass --trust my_recipes"):
+        recipe("my_recipes:sharp", ENVS["vector, one choice"], trusted=False)
+    config = recipe("my_recipes:sharp", ENVS["vector, one choice"])
+    assert (config.recipe, config.optim.entropy_share) == ("my_recipes:sharp", 0.05)
+
+
+def test_the_table_says_what_each_recipe_is():
+    assert TEACHERLESS == ("dqn", "rainbow_lite")
+    for name, one in RECIPES.items():
+        assert one.name == name
+        assert 20 < len(one.summary) <= 120
+        assert one.summary.endswith(".")
+
+
+def test_settings_are_fields_of_the_configuration():
+    for env_id in ("Acrobot-v1", "MountainCar-v0", "LunarLander-v3"):
+        recipe("dqn", ENVS["vector, one choice"]).but(**settings("dqn", env_id))
+    assert settings("distil", "Acrobot-v1") == {}
