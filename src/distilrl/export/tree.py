@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
 from distilrl.export import c
@@ -133,7 +134,9 @@ def export_tree(
         watch: told as the work goes on.
     """
     policy = Policy(TreePolicy(tree), tree.head)
-    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256) | reference(results, episodes)
+    noise = TrainConfig.from_json(folder.read_config()["train"]).student.noise
+    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
+    card |= reference(results, episodes, noise)
     written = source(tree, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 
