@@ -42,7 +42,11 @@ class Run:
     reward_steps: int = 0
 
 
-CHEETAH, HOPPER, WALKER = ("HalfCheetah-v5", "tqc-HalfCheetah-v3"), ("Hopper-v5", "trpo-Hopper-v3"), ("Walker2d-v5", "tqc-Walker2d-v3")
+CHEETAH, HOPPER, WALKER = (
+    ("HalfCheetah-v5", "tqc-HalfCheetah-v3"),
+    ("Hopper-v5", "trpo-Hopper-v3"),
+    ("Walker2d-v5", "tqc-Walker2d-v3"),
+)
 ROWS = {
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
     "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
@@ -70,7 +74,13 @@ def teacher_file(folder: Path, name: str) -> TeacherFile:
 def config_of(run: Run, folder: Path, seed: int, **changes: Any) -> distilrl.TrainConfig:
     """The recipe's own settings but for what the row says."""
     config = make_config(
-        "distil", run.env, teacher=teacher_file(folder, run.teacher), network=run.network, seed=seed, threads=1, **(run.changes | changes)
+        "distil",
+        run.env,
+        teacher=teacher_file(folder, run.teacher),
+        network=run.network,
+        seed=seed,
+        threads=1,
+        **(run.changes | changes),
     )
     return config.but(reward=distilrl.RewardConfig(env_steps=run.reward_steps)) if run.reward_steps else config
 
@@ -92,7 +102,9 @@ def result(config: distilrl.TrainConfig, episodes: int = 100) -> dict[str, Any]:
     """Distils, and what a table needs of the results."""
     started, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        results = distill(None, Job(config, Comparison(episodes, 3 * episodes, disturbed_episodes=0)), Path(folder) / "run")
+        results = distill(
+            None, Job(config, Comparison(episodes, 3 * episodes, disturbed_episodes=0)), Path(folder) / "run"
+        )
     student, teacher = results["student"], results["teacher"]
     kept = ("return_mean", "return_ci95", "episodes")
     return {
@@ -125,7 +137,11 @@ def losses(folder: Path, seeds: int = 3) -> None:
             for loss in (*LOSSES, "case_study"):
                 if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
                     continue
-                terms = (term("forward_kl"), term("worst_action_gap", weight=0.1)) if loss == "case_study" else (term(loss),)
+                terms = (
+                    (term("forward_kl"), term("worst_action_gap", weight=0.1))
+                    if loss == "case_study"
+                    else (term(loss),)
+                )
                 config = config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000)
                 append(path, {"row": name, "loss": loss, "seed": seed} | result(config))
 
@@ -169,7 +185,9 @@ def tables() -> None:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in made(OUT / "rows.jsonl"):
         groups.setdefault(row["row"], []).append(row)
-    print("| row | student | parameters | returns, each seed | teacher | verdicts | steps | minutes in all |\n|---|---|--:|---|--:|---|--:|--:|")
+    print(
+        "| row | student | parameters | returns, each seed | teacher | verdicts | steps | minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
+    )
     for name, group in groups.items():
         returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
         verdicts = [row["verdict"]["result"] for row in group]
@@ -189,7 +207,9 @@ def tables() -> None:
             low, high = distilrl.stats.t_interval(scores)
             each = ", ".join(f"{score:.3f}" for score in scores)
             print(f"| {name} | {value} | {len(scores)} | {np.mean(scores):.3f} [{low:.3f}, {high:.3f}] | {each} |")
-    print("\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|")
+    print(
+        "\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|"
+    )
     for row in made(OUT / "plans.jsonl"):
         params = next((one["params"] for one in row["frontier"] if one["student"] == row["winner"]), None)
         print(
@@ -213,4 +233,7 @@ if __name__ == "__main__":
     else:
         machine()
         teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
-        {"rows": rows, "plans": plans}[kind](teachers, chosen) if kind in ("rows", "plans") else {"losses": losses, "stakes": stakes}[kind](teachers)
+        {"rows": rows, "plans": plans}[kind](teachers, chosen) if kind in ("rows", "plans") else {
+            "losses": losses,
+            "stakes": stakes,
+        }[kind](teachers)

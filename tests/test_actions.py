@@ -94,7 +94,9 @@ def score(network_or_teacher, env_id, acceptance):
 
 
 def following_config(recipe="distil", **changes):
-    return small(recipe, env=FOLLOW, **({"network": "mlp:16", "env_steps": 4000, "gap": -20.0, "agreement": 0.9} | changes))
+    return small(
+        recipe, env=FOLLOW, **({"network": "mlp:16", "env_steps": 4000, "gap": -20.0, "agreement": 0.9} | changes)
+    )
 
 
 def test_the_answer_is_known():
@@ -224,7 +226,9 @@ def test_a_picture_beside_numbers_and_a_side_without_a_bound(tmp_path):
     teacher = Teacher.from_callable(answer, 2, name="sign of a number")
     known = accepted(teacher, env_id)
     assert known["return_mean"] == 10.0
-    config = small("distil", env=env_id, network="cnn:2k4s4:16", env_steps=4800, n_envs=8, updates=4, gap=-20.0, agreement=0.0)
+    config = small(
+        "distil", env=env_id, network="cnn:2k4s4:16", env_steps=4800, n_envs=8, updates=4, gap=-20.0, agreement=0.0
+    )
     trained = train(config, teacher, acceptance=known, folder=RunFolder(tmp_path / "run"))
     assert trained.heads[0] == Point(Bounds((-2.0, None), (4.0, None), (1, 2)))
     assert score(trained.network, env_id, known) > 0.85

@@ -64,7 +64,8 @@ gymnasium.register("distilrl/UnevenEnv-v0", entry_point=UnevenEnv)
 
 def test_each_visited_state_has_the_same_chance_to_be_kept():
     games = [
-        play(policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(k, 40)) for k in range(0, 400, 40)
+        play(policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(k, 40))
+        for k in range(0, 400, 40)
     ]
     states = np.concatenate([game.states for game in games])
     assert len(states) == 600
@@ -72,14 +73,18 @@ def test_each_visited_state_has_the_same_chance_to_be_kept():
     assert states[:, 0].mean() == pytest.approx(long, abs=0.03)  # by vector step it would be 0.97
     assert states[states[:, 0] == 1, 1].mean() == pytest.approx(149.5, abs=12)
     assert (
-        games[0].states == play(policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(0, 40)).states
+        games[0].states
+        == play(
+            policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(0, 40)
+        ).states
     ).all()
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 def test_keeping_states_changes_no_episode(random_network, epsilon):
     runs = [
-        play(policy_of(random_network), Play(EnvRef(SIGN), epsilon=epsilon, keep_states=keep), seeds_from(0, 20)) for keep in (0, 7, 500)
+        play(policy_of(random_network), Play(EnvRef(SIGN), epsilon=epsilon, keep_states=keep), seeds_from(0, 20))
+        for keep in (0, 7, 500)
     ]
     assert len({tuple(run.fingerprints.tolist()) for run in runs}) == 1
     assert len({tuple(run.returns.tolist()) for run in runs}) == 1

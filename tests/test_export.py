@@ -155,14 +155,17 @@ def test_the_header_says_what_goes_in_and_what_comes_out():
     assert "void policy_act(const float obs[5], int action[3]);" in header("several")
     assert "action[2] from -3 to 0" in header("several")
     assert "void policy_act(const float obs[5], float action[3]);" in header("squashed")
-    assert "squashed by tanh into its bounds:\naction[0] from -1 to 1\naction[1] from -2 to 2\naction[2] from 0 to 8\n" in header(
-        "squashed"
+    assert (
+        "squashed by tanh into its bounds:\naction[0] from -1 to 1\naction[1] from -2 to 2\naction[2] from 0 to 8\n"
+        in header("squashed")
     )
     assert "action[0] without bounds\naction[1] from -0.5\naction[2] to 0.25\n" in header("open")
     assert "Reentrant" in header("one")
     assert "void policy_values(const obs_t *obs, float values[3]);" in header("squashed", "cnn:4k3s2,3k3s1:8")
     assert "Not reentrant" in header("one", "cnn:3k8s4,5k4s2:")
-    assert "raw bytes, channels, rows and columns (4, 84, 84), 4 frames, the newest last" in header("one", "cnn:3k8s4,5k4s2:")
+    assert "raw bytes, channels, rows and columns (4, 84, 84), 4 frames, the newest last" in header(
+        "one", "cnn:3k8s4,5k4s2:"
+    )
 
 
 @needs_cc
@@ -181,7 +184,9 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(1.0 if parameter.ndim > 1 else 0.0)
-    x = np.concatenate([np.linspace(-12, 12, 20001), [0.0, -1e-30, 1e-30, -100, 100, -1e30, 1e30]]).astype(np.float32)[:, None]
+    x = np.concatenate([np.linspace(-12, 12, 20001), [0.0, -1e-30, 1e-30, -100, 100, -1e30, 1e30]]).astype(np.float32)[
+        :, None
+    ]
     source = c.write(steps(network, "C"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
     values = replayer(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
     np.testing.assert_allclose(values, expected(network, x), rtol=1e-6, atol=1e-6)
@@ -191,7 +196,12 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
 @pytest.mark.parametrize("flags", [[], ["-mavx"], ["-DPLAIN"]])
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("mlp:7", "one"), ("mlp:16,16", "squashed"), ("cnn:3k8s4,5k4s2:", "several"), ("cnn:8k8s4,8k4s2,8k3s2:32", "open")],
+    [
+        ("mlp:7", "one"),
+        ("mlp:16,16", "squashed"),
+        ("cnn:3k8s4,5k4s2:", "several"),
+        ("cnn:8k8s4,8k4s2,8k3s2:32", "open"),
+    ],
 )
 def test_c_is_clean_under_the_sanitizers(tmp_path, text, name, flags):
     head = ACTIONS[name]
@@ -219,7 +229,16 @@ def test_numbers_that_are_none_do_no_harm(tmp_path):
     write_c(tmp_path, in_c("mlp:16,16", student("mlp:16,16", "elu", head), head))
     obs = np.full((3, 5), [[np.nan], [np.inf], [-np.inf]], np.float32)
     (tmp_path / "golden.bin").write_bytes(b"".join(np.zeros(3, "<f4").tobytes() + o.tobytes() for o in obs))
-    command = ["cc", *CFLAGS, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "example.c", "policy.c", "-o", "example"]
+    command = [
+        "cc",
+        *CFLAGS,
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "example.c",
+        "policy.c",
+        "-o",
+        "example",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
@@ -231,7 +250,9 @@ def test_c_takes_no_memory_of_its_own(tmp_path, text, name):
     source = in_c(text, student(text, "tanh", ACTIONS[name]), ACTIONS[name])
     path = write_c(tmp_path, source)
     subprocess.run(["cc", *CFLAGS, "-c", str(path), "-o", str(tmp_path / "policy.o")], check=True)
-    symbols = subprocess.run(["nm", "-S", str(tmp_path / "policy.o")], capture_output=True, text=True, check=True).stdout
+    symbols = subprocess.run(
+        ["nm", "-S", str(tmp_path / "policy.o")], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split() for line in symbols.splitlines()]
     assert {r[-1] for r in rows if r[-2] == "U"} <= {"memset", "memcpy", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}, (
         "no library is needed"
@@ -257,7 +278,9 @@ def test_onnx_is_the_student(tmp_path, text, monkeypatch):
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
     assert_same(ONE, answers.actions, answers.values)
     divisor = 1.0 if obs_spec(text).pixels and obs_spec(text).dtype == "float32" else None
-    teacher = load_teacher(TeacherFile(str(tmp_path / "policy.onnx"), divisor=divisor))  # our own exports are teachers again
+    teacher = load_teacher(
+        TeacherFile(str(tmp_path / "policy.onnx"), divisor=divisor)
+    )  # our own exports are teachers again
     with torch.no_grad():
         np.testing.assert_allclose(teacher.network(torch.from_numpy(obs)).numpy(), answers.values, rtol=1e-5, atol=1e-5)
     model = onnx.load(str(tmp_path / "policy.onnx"))
@@ -267,7 +290,9 @@ def test_onnx_is_the_student(tmp_path, text, monkeypatch):
 
 
 def write_torch(path, network, head, obs):
-    program = torch.export.export(Plain(network, head), (torch.from_numpy(obs[:2]),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(
+        Plain(network, head), (torch.from_numpy(obs[:2]),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     torch.export.save(program, path)
     return path
 
@@ -383,7 +408,9 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name):
         write_c(tmp_path, int8.write(quantised, head, obs_spec(text), "test"))
         rows = np.concatenate([obs, extreme])
         actions = last_step(head).golden(expected_actions(head, quantised.values(rows)))
-        (tmp_path / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, rows, strict=True)))
+        (tmp_path / "golden.bin").write_bytes(
+            b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, rows, strict=True))
+        )
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["cc", *CFLAGS, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
         done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -127,7 +127,9 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert json.loads(json.dumps(card)) == read_json(out / "export.json") | {"path": str(out)}
     assert all(facts["observations"] >= 1000 for facts in card["replay"].values())
     if target != "int8":
-        assert all(facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values())
+        assert all(
+            facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values()
+        )
     assert card["head"] == right_network(env)[1].to_json()
     assert card["environment"] == {"id": env}
     assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
@@ -339,7 +341,9 @@ def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypa
 
 def needs(*programs):
     missing = [name for name in programs if shutil.which(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)")
+    return pytest.mark.skipif(
+        bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)"
+    )
 
 
 def cartpole_run(folder):
@@ -394,7 +398,19 @@ def test_the_page_plays_in_a_browser(tmp_path):
 @pytest.mark.parametrize("target", ["c", "int8"])
 def test_c_compiles_for_a_microcontroller(tmp_path, target):
     folder = Path(export_policy(cartpole_run(tmp_path / "run"), target)["path"])
-    flags = ["-mcpu=cortex-m4", "-mthumb", "-std=c99", "-Os", "-Wall", "-Wextra", "-Werror", "-c", "policy.c", "-o", "policy.o"]
+    flags = [
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-std=c99",
+        "-Os",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-c",
+        "policy.c",
+        "-o",
+        "policy.o",
+    ]
     subprocess.run(["arm-none-eabi-gcc", *flags], cwd=folder, check=True)
 
 
@@ -422,7 +438,11 @@ def verdicts(monkeypatch, results, means=()):
 
     def verified(*_a, **_k):
         mean = next(means, 0.0)
-        return {"verdict": {"result": next(results)}, "against_student": {"difference_ci95": [mean, mean]}, "return_mean": 10 + mean}
+        return {
+            "verdict": {"result": next(results)},
+            "against_student": {"difference_ci95": [mean, mean]},
+            "return_mean": 10 + mean,
+        }
 
     monkeypatch.setattr(keep, "verify", verified)
 

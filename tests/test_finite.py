@@ -75,7 +75,9 @@ def one_sentence(caught):
     return message
 
 
-@pytest.mark.parametrize("after", [12, 30, 100, 218])  # at the first label, before and after the first update, in the verdict
+@pytest.mark.parametrize(
+    "after", [12, 30, 100, 218]
+)  # at the first label, before and after the first update, in the verdict
 def test_a_teacher_that_turns_nan_is_no_pass(tmp_path, after):
     with pytest.raises(DistilError) as caught:
         distill(turning(after), Job(small(gap=-1.0), Comparison(20, 20, 0)), tmp_path / "run")
@@ -85,7 +87,9 @@ def test_a_teacher_that_turns_nan_is_no_pass(tmp_path, after):
 
 
 def test_the_label_that_is_nan_is_placed(tmp_path):
-    with pytest.raises(TeacherError, match=r"gave NaN or infinite numbers after 320 steps in distilrl/SignEnv-v0") as caught:
+    with pytest.raises(
+        TeacherError, match=r"gave NaN or infinite numbers after 320 steps in distilrl/SignEnv-v0"
+    ) as caught:
         train(small(), turning(40), acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
     one_sentence(caught)
 
@@ -93,7 +97,12 @@ def test_the_label_that_is_nan_is_placed(tmp_path):
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_a_diverged_training_names_loss_and_learning_rate(sign_teacher, tmp_path, average):
     with pytest.raises(NotFiniteError, match=r"'forward_kl'.*'learning_rate' \(1e\+30\)") as caught:
-        train(small(learning_rate=1e30, average=average), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+        train(
+            small(learning_rate=1e30, average=average),
+            sign_teacher,
+            acceptance=ACCEPTANCE,
+            folder=RunFolder(tmp_path / "run"),
+        )
     one_sentence(caught)
     assert not (tmp_path / "run" / "student").exists()
 
@@ -125,7 +134,8 @@ def test_updates_do_not_wait_to_look(sign_teacher, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("BadRewardEnv", "a reward of nan"), ("BadObsEnv", "an observation that is not finite (number 0)")]
+    ("name", "what"),
+    [("BadRewardEnv", "a reward of nan"), ("BadObsEnv", "an observation that is not finite (number 0)")],
 )
 def test_an_environment_that_gives_nan_is_named(sign_teacher, name, what):
     env_id = f"distilrl/{name}-v0"

@@ -27,7 +27,11 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 
 
 def job(**changes):
-    return Job(small(**({"network": "mlp:2", "env_steps": 800} | changes)), Comparison(20, 20, 0, margin=2.0), accept_episodes=5)
+    return Job(
+        small(**({"network": "mlp:2", "env_steps": 800} | changes)),
+        Comparison(20, 20, 0, margin=2.0),
+        accept_episodes=5,
+    )
 
 
 COMMANDS = {
@@ -70,7 +74,8 @@ def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, comm
 
 
 @pytest.mark.parametrize(
-    "name", ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"]
+    "name",
+    ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"],
 )
 def test_what_is_left_of_anything_is_enough_to_refuse(sign_teacher, tmp_path, name):
     (tmp_path / "run" / name).parent.mkdir(parents=True)
@@ -212,9 +217,15 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
 
 
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
-    two = small(network="mlp:4,4", env_steps=800, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0"))))
+    two = small(
+        network="mlp:4,4", env_steps=800, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0")))
+    )
     with pytest.raises(TeacherError):
-        distill([make_teacher(sign_network()), make_teacher(sign_network(-1.0))], replace(job(), train=two), tmp_path / "run")
+        distill(
+            [make_teacher(sign_network()), make_teacher(sign_network(-1.0))],
+            replace(job(), train=two),
+            tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -96,7 +96,8 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
     chosen = export._Export(one, "int8", Path(), obs, silent)._integers(network)
     expected_scales = [
-        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales for percentile in int8.PERCENTILES
+        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales
+        for percentile in int8.PERCENTILES
     ]
     assert chosen.activation_scales == expected_scales[1]
     assert expected_scales[1] not in (expected_scales[0], expected_scales[2])
@@ -105,35 +106,35 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
 # -- trees
 
 
-TREE = Tree((2,), 2, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (0, 0, 1))
+def sign_tree(head, below, above):
+    """Asks whether the first number is at most 0."""
+    return Tree((2,), head, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (below, below, above))
 
 
 @needs_cc
 @pytest.mark.parametrize("start", [(), (5,)])
 def test_a_tree_of_one_choice_is_nested_conditions(tmp_path, start):
     head = head_for(Choices((2,), start), "q")
-    written = source(TREE, head, ObsSpec((2,)), "test")
+    tree, obs = sign_tree(head, (0,), (1,)), sign_states(50)
+    written = source(tree, ObsSpec((2,)), "test")
     assert f"return {5 if start else 0};" in written.code
-    obs = sign_states(50)
     answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, TreePolicy(TREE), head, obs).alike
+    assert held(answers, TreePolicy(tree), head, obs).alike
     assert (answers.actions[:, 0] == (obs[:, 0] > 0) + (5 if start else 0)).all()
 
 
 @needs_cc
 @pytest.mark.parametrize(
-    "head",
+    ("head", "below", "above"),
     [
-        head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"),
-        head_for(Bounds((-1.0, -1.0, None), (1.0, 1.0, None)), "mean"),
-        head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", "tanh"),
+        (head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"), (0, 2), (1, 0)),
+        (head_for(Bounds((-1.0, -1.0, None), (1.0, 1.0, None)), "mean"), (0.25, -1.0, 7.5), (1.0, 0.5, -3.0)),
+        (head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", "tanh"), (0.25, -0.9), (0.7, 0.5)),
     ],
 )
-def test_a_tree_of_other_actions_is_a_table(tmp_path, monkeypatch, head):
-    rows = torch.randn((2, head.width), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("distilrl.export.tree.leaf_numbers", lambda _tree, _head: rows)
-    obs = sign_states(50)
-    written = source(TREE, head, ObsSpec((2,)), "test")
+def test_a_tree_of_other_actions_is_a_table(tmp_path, head, below, above):
+    tree, obs = sign_tree(head, below, above), sign_states(50)
+    written = source(tree, ObsSpec((2,)), "test")
     assert written.weight_bytes == 4 * 2 * (head.width + head.action.size)
     answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, lambda x: rows[(x[:, 0] > 0).long()], head, obs).alike
+    assert held(answers, TreePolicy(tree), head, obs).alike

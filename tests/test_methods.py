@@ -140,19 +140,25 @@ def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
 def test_several_tasks_resume_to_the_same_bytes(tmp_path, mix):
     config = two_tasks(tmp_path, mix=mix)
     teachers = [make_teacher(sign_network()), make_teacher(wide_network())]
-    known = {"acceptance": [ACCEPTANCE, ACCEPTANCE | {"return_mean": 20 * ACCEPTANCE["return_mean"]}]}  # the second stays behind
+    known = {
+        "acceptance": [ACCEPTANCE, ACCEPTANCE | {"return_mean": 20 * ACCEPTANCE["return_mean"]}]
+    }  # the second stays behind
     train(config, teachers, folder=RunFolder(tmp_path / "whole"), **known)
 
     with pytest.raises(Killed):
         train(config, teachers, folder=RunFolder(tmp_path / "cut"), watch=killed_after(3000), **known)
     train(config, teachers, folder=RunFolder(tmp_path / "cut"), **known)
     for env_id in (SIGN, WIDE):
-        one, two = (RunFolder(tmp_path / name).of_task(env_id).student / "student.safetensors" for name in ("whole", "cut"))
+        one, two = (
+            RunFolder(tmp_path / name).of_task(env_id).student / "student.safetensors" for name in ("whole", "cut")
+        )
         assert one.read_bytes() == two.read_bytes()
     tensors, _ = RunFolder(tmp_path / "cut").load_state()
     steps = [len(tensors[f"task.{number}.actions"]) for number in range(2)]
     assert sum(steps) * config.data.n_envs == config.data.env_steps
-    assert steps[1] > 1.5 * steps[0] if mix == "one" else steps[0] == steps[1], "a task that is behind gets more of the steps"
+    assert steps[1] > 1.5 * steps[0] if mix == "one" else steps[0] == steps[1], (
+        "a task that is behind gets more of the steps"
+    )
 
 
 def test_a_study_over_seeds_is_of_one_task(tmp_path):
@@ -165,7 +171,18 @@ def test_tasks_on_the_command_line(tmp_path, capsys):
     config = two_tasks(tmp_path)
     assert config.tasks[1].env.id == WIDE
     tasks = [f"--task={env_id}={tmp_path / name}" for env_id, name in ((SIGN, "sign"), (WIDE, "wide"))]
-    rest = ["--student", "mlp:16,8", "--steps", "6400", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1"]
+    rest = [
+        "--student",
+        "mlp:16,8",
+        "--steps",
+        "6400",
+        "--episodes",
+        "20",
+        "--disturbed-episodes",
+        "0",
+        "--threads",
+        "1",
+    ]
     assert main(["distill", *tasks, "--out", str(tmp_path / "run"), *rest]) == 0
     printed = capsys.readouterr()
     assert "all tasks: pass" in printed.err
@@ -182,11 +199,36 @@ def test_tasks_on_the_command_line(tmp_path, capsys):
 
 def test_a_chain_of_assistants(tmp_path, capsys):
     teacher = Network(NetworkSpec((2,), 2, hidden=(64, 64)))
-    wide = train(small("distil", network="mlp:64,64", env_steps=3200, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE)
+    wide = train(
+        small("distil", network="mlp:64,64", env_steps=3200, gap=-1.0),
+        make_teacher(sign_network()),
+        acceptance=ACCEPTANCE,
+    )
     teacher = wide.network
     save_network(tmp_path / "teacher", teacher, Q_OF_TWO, name="teacher")
-    command = ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:4,4", "--assistants", "2"]
-    rest = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1", "--out", str(tmp_path / "run")]
+    command = [
+        "distill",
+        "--teacher",
+        str(tmp_path / "teacher"),
+        "--env",
+        SIGN,
+        "--student",
+        "mlp:4,4",
+        "--assistants",
+        "2",
+    ]
+    rest = [
+        "--steps",
+        "4000",
+        "--episodes",
+        "20",
+        "--disturbed-episodes",
+        "0",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main([*command, *rest]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     sizes = [link["params"] for link in results["chain"]]
@@ -279,7 +321,9 @@ def test_reptile_gives_a_start_from_which_less_is_to_learn(sign_teacher):
     config = small("distil", env_steps=800, learning_starts=400, check_every=800)
     start = reptile(config, [SIGN, SIGN], sign_teacher, rounds=10)
     short = small("distil", env_steps=440, learning_starts=400, check_every=440, updates=1, seed=9, gap=-20.0)
-    warm, cold = (train(short, sign_teacher, acceptance=ACCEPTANCE, initial=initial).history[-1] for initial in (start, None))
+    warm, cold = (
+        train(short, sign_teacher, acceptance=ACCEPTANCE, initial=initial).history[-1] for initial in (start, None)
+    )
     assert warm["loss/forward_kl"] < 0.5 * cold["loss/forward_kl"]
     with pytest.raises(SpecError, match="family"):
         reptile(config, [SIGN, WIDE], sign_teacher, rounds=2)

@@ -60,7 +60,9 @@ def test_standardisation_is_what_it_says_and_folds_away(text, shape):
     pixels = len(shape) == 3
     obs = torch.randint(0, 256, (7, *shape), dtype=torch.uint8) if pixels else torch.randn(7, *shape) * 9 + 4
     mean, scale = (
-        (torch.tensor([90.0]), torch.tensor([0.02])) if pixels else (torch.tensor([4.0, 3.0, -1.0]), torch.tensor([0.1, 2.0, 0.5]))
+        (torch.tensor([90.0]), torch.tensor([0.02]))
+        if pixels
+        else (torch.tensor([4.0, 3.0, -1.0]), torch.tensor([0.1, 2.0, 0.5]))
     )
     plain = network((obs.float() - mean) * scale)
     network.standardise(mean, scale)

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN
+from conftest import SIGN, real_teacher
 from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import plan as planning
 from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
-from distilrl.config import OptimConfig, RewardConfig, StudentConfig
+from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.distill import Job, evaluate_policy
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, SpecError
@@ -28,9 +28,10 @@ from distilrl.population import TURN, Population, StackedMLP, returns_of
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, ladder
-from distilrl.spaces import Bounds, Choices, ObsSpec
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Check
+from distilrl.teachers import TeacherFile
 
 SPECS = [NetworkSpec((2,), 2, hidden=h) for h in ((), (3,), (8,), (4, 5), (2, 9))]
 TWO = student_head(Choices((2,)))
@@ -398,3 +399,14 @@ def test_noise_and_hidden_numbers_are_the_students_own(sign_teacher, tmp_path):
     assert result["winner"] == "mlp:4"
     network = load_network(tmp_path / "plan" / "winner" / "student").network
     assert not np.any(network.layers[0].weight[:, 1].detach().numpy())
+
+
+def test_a_real_teacher_of_real_actions(tmp_path):
+    """SAC's Pendulum: its Gaussian becomes a point, and its critic says where a mistake costs most."""
+    files = (TeacherFile(str(real_teacher("continuous/sac-Pendulum-v1.zip"))),)
+    config = tiny_config(check_episodes=4).but(tasks=(TaskFile(EnvRef("Pendulum-v1"), files),), env_steps=4000)
+    result = plan(
+        None, Job(config, Comparison(10, 10, 0)), tmp_path / "plan", sizes=["mlp:", "mlp:16,16"], seeds=1, refine=False
+    )
+    linear, deep = result["frontier"]
+    assert deep["best_score"] > 0.8 > linear["best_score"]

@@ -87,7 +87,9 @@ def test_draws_follow_the_gap():
         zeros = torch.zeros(2, dtype=torch.bool)
         labels = torch.tensor([[0.0, 3.0], [0.0, 1.0]])
         stakes = torch.tensor([3.0, 1.0])
-        replay.add(torch.zeros(2, 1), torch.zeros((2, 1), dtype=torch.int64), torch.zeros(2), zeros, zeros, labels, stakes)
+        replay.add(
+            torch.zeros(2, 1), torch.zeros((2, 1), dtype=torch.int64), torch.zeros(2), zeros, zeros, labels, stakes
+        )
     index = replay.draw(20_000, torch.Generator().manual_seed(0))
     share = float((index % 2 == 0).float().mean())
     assert share == pytest.approx(0.8 * 0.75 + 0.2 * 0.5, abs=0.02)
@@ -257,7 +259,9 @@ def test_real_actions_and_labels_come_back_as_they_went_in():
 def test_an_image_beside_a_vector_has_a_scale_of_its_own():
     obs = ObsSpec((2 + 12,), (1, 3, 4))
     replay = Replay(spec(capacity=200, n_envs=1, obs=obs), CPU)
-    states = torch.cat([torch.randn(200, 2) * torch.tensor([1.0, 7.0]) + 3, torch.randint(0, 256, (200, 12)).float()], dim=1)
+    states = torch.cat(
+        [torch.randn(200, 2) * torch.tensor([1.0, 7.0]) + 3, torch.randint(0, 256, (200, 12)).float()], dim=1
+    )
     none = torch.zeros(1, dtype=torch.bool)
     for state in states:
         replay.add(state[None], torch.zeros((1, 1), dtype=torch.int64), torch.zeros(1), none, none)

@@ -67,7 +67,9 @@ def test_recipes_that_learn_from_reward_too(sign_teacher, name):
 def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(name):
     mediocre = sign_network()
     with torch.no_grad():
-        mediocre.layers[0].bias[:2] += torch.tensor([-0.7, 0.7])  # wrong wherever the first number lies between 0 and 0.7
+        mediocre.layers[0].bias[:2] += torch.tensor(
+            [-0.7, 0.7]
+        )  # wrong wherever the first number lies between 0 and 0.7
     teacher = make_teacher(mediocre)
     own = evaluate_policy(teacher, SIGN, episodes=100)["return_mean"]
     assert own < 8.0
@@ -142,7 +144,9 @@ def without_clock(trained):
 def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, moment):
     """And which random actions are under way: both are as they were, though the actions are played again."""
     config = small(gap=-1.0)
-    behaviour = replace(config.data.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
+    behaviour = replace(
+        config.data.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0
+    )
     config = config.but(behaviour=behaviour)
     whole = train(config, sign_teacher, acceptance=ACCEPTANCE)
     with pytest.raises(Killed):
@@ -159,7 +163,9 @@ def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, mo
     config = small(recipe, gap=-1.0)
     whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
-        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(8 * moment))
+        train(
+            config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(8 * moment)
+        )
     resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
     for file in ("student/student.safetensors",):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -257,7 +263,14 @@ def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
     }  # fmt: skip
     assert set(stored["verdict"]) >= {"result", "margin", "difference", "difference_ci95"}
     assert stored["verdict"]["result"] == "pass"
-    for name in ("config.json", "teacher.json", "metrics.csv", "student/spec.json", "checkpoint/state.safetensors", "tensorboard"):
+    for name in (
+        "config.json",
+        "teacher.json",
+        "metrics.csv",
+        "student/spec.json",
+        "checkpoint/state.safetensors",
+        "tensorboard",
+    ):
         assert (tmp_path / "run" / name).exists()
     assert Job.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == job
 
@@ -294,7 +307,10 @@ def test_config_survives_json_and_refuses_unknown_keys():
         ({"reward": {"env_steps": -1}}, "In 'train.reward': 'env_steps' must be at least 0"),
         ({"terms": 5}, "'train.terms' must be a list"),
         ({"terms": [{"weight": {"begin": 1.0}}]}, "'train.terms[0]' lacks 'loss'"),
-        ({"terms": [{"loss": "forward_kl", "weight": {"begin": "a"}}]}, "'train.terms[0].weight.begin' must be a number"),
+        (
+            {"terms": [{"loss": "forward_kl", "weight": {"begin": "a"}}]},
+            "'train.terms[0].weight.begin' must be a number",
+        ),
         ({"tasks": [{"env": "CartPole-v1", "file": 1}]}, "Unknown key 'file' in 'train.tasks[0]'"),
         ({"tasks": [{"env": {"id": "CartPole-v1", "kwargs": 3}}]}, "'train.tasks[0].env.kwargs' must be a dict"),
     ],
@@ -361,7 +377,15 @@ def test_a_setting_that_there_is_not_is_named():
 
 
 def test_what_is_at_the_edge_is_taken():
-    edge = {"average": 0.0, "gamma": 1.0, "eval_epsilon": 1.0, "threads": 1024, "n_step": 0, "stakes_exponent": 0.0, "learning_starts": 0}
+    edge = {
+        "average": 0.0,
+        "gamma": 1.0,
+        "eval_epsilon": 1.0,
+        "threads": 1024,
+        "n_step": 0,
+        "stakes_exponent": 0.0,
+        "learning_starts": 0,
+    }
     assert small().but(**edge).optim.gamma == 1.0
 
 

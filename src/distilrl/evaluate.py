@@ -23,8 +23,8 @@ from distilrl.spaces import ActionSpec, EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
-"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and of
-the observations on which exported files are replayed."""
+"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
+of the observations on which exported files are replayed."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,15 @@ class Play:
     workers: int = 0
     """Processes that step environments other than ALE's; 0: this one."""
     max_steps: int | None = None
-    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for ever."""
+    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for
+    ever."""
     keep_states: int = 0
     """States to sample."""
     device: str = "cpu"
     """Where the policies compute."""
     noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for none."""
+    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
+    none."""
     at_once: int = field(default=100, compare=False)
     """Environments that are held at once; more episodes are played one batch after the other."""
 
@@ -84,15 +86,16 @@ def play(
 ) -> Episodes:
     """Plays one whole episode per seed; none is favoured for being short.
 
-    Where the environment is deterministic and so is the policy, seeds that start in the same state give the same episode
-    to the last frame: it is played once and counted for each of them, under one fingerprint.
+    Where the environment is deterministic and so is the policy, seeds that start in the same state give the same
+    episode to the last frame: it is played once and counted for each of them, under one fingerprint.
 
     Args:
         policy: who plays, greedily but for ``how.epsilon``.
         how: in what, and how disturbed.
         seeds: one per episode.
         watch: told of episodes as they end.
-        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with memory, which
+        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with
+            memory, which
             cannot be asked about states out of their order.
 
     Raises:
@@ -128,7 +131,10 @@ def _offset(watch: Watch, before: int, total: int, sums: float) -> Watch:
 def _joined(parts: list[Episodes]) -> Episodes:
     if len(parts) == 1:
         return parts[0]
-    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("returns", "lengths", "fingerprints", "truncated", "states")}
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in ("returns", "lengths", "fingerprints", "truncated", "states")
+    }
     own, shadow = ([getattr(p, name) for p in parts] for name in ("own", "shadow"))
     return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))
 
@@ -138,7 +144,9 @@ def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if there else None
 
 
-def _play_distinct(policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None) -> Episodes:
+def _play_distinct(
+    policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None
+) -> Episodes:
     envs = make_vec_env(how.env, len(queue), sticky=how.sticky, threads=how.threads, workers=how.workers)
     if not envs.info.deterministic or how.epsilon > 0 or how.noise:
         return _Game(policy, how, queue, envs, watch, shadow).play()
@@ -239,7 +247,9 @@ def _hashed(actions: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 class _Reservoir:
-    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter 1985)."""
+    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter
+    1985).
+    """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
@@ -248,7 +258,9 @@ class _Reservoir:
         self._offered = 0
 
     def offer(self, obs: NDArray[Any], which: NDArray[np.int64], numbers: tuple[Tensor | None, Tensor | None]) -> None:
-        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to them."""
+        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to
+        them.
+        """
         if self.size == 0:
             return
         places = self._offered + np.arange(len(which))
@@ -271,7 +283,8 @@ class _Reservoir:
 
 
 def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = "mean") -> Teacher:
-    """The teacher of these files for an environment; several are an ensemble, whose temperatures are found on states of random play.
+    """The teacher of these files for an environment; several are an ensemble, whose temperatures are found on states of
+    random play.
 
     Raises:
         DistilError: a file cannot be read, or the teachers do not fit each other or the environment.

@@ -31,7 +31,9 @@ Command = (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a failed `export`, `verify` or `evaluate --against`, 2 for what the user can mend."""
+    """Entry point; returns the exit code: 0, 1 for a failed `export`, `verify` or `evaluate --against`, 2 for what the
+    user can mend.
+    """
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")
         return 0

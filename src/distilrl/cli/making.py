@@ -10,11 +10,10 @@ from tyro.conf import UseAppendAction
 from distilrl.cli.display import Display, console, print_plan, print_results
 from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside, with_settings
 from distilrl.collect import BehaviourName
+from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
 from distilrl.errors import SpecError
-from distilrl.comparison import Comparison
-from distilrl.envs import trust
 from distilrl.plan import Budget, plan, plan_steps
 from distilrl.report import write_report
 from distilrl.runs import RunFolder
@@ -28,8 +27,8 @@ class Distill(FileOptions, EnvOptions):
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
     teacher: tuple[str, ...] = ()
-    """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or hf://owner/repository;
-    several are an ensemble."""
+    """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or
+    hf://owner/repository; several are an ensemble."""
     env: str | None = None
     """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
     student: str | None = None
@@ -47,7 +46,8 @@ class Distill(FileOptions, EnvOptions):
     behaviour: BehaviourName | None = None
     """Who plays while data is collected; the recipe's own by default (mixed)."""
     steps: int | None = None
-    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good enough."""
+    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good
+    enough."""
     reward_steps: int = 0
     """Environment steps of a stage with reward after imitation, for students too small to imitate; 0: none."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -115,7 +115,12 @@ class Distill(FileOptions, EnvOptions):
         tasks = self._tasks()
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {"network": self.student, "seed": self.seed, "device": _checked(self.device), "tasks": tasks}
+        changes: dict[str, Any] = {
+            "network": self.student,
+            "seed": self.seed,
+            "device": _checked(self.device),
+            "tasks": tasks,
+        }
         changes |= {"eval_epsilon": self.eval_epsilon, "combine": self.combine, "workers": self.workers}
         given = {"env_steps": self.steps, "threads": self.threads, "prune_from": self.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
@@ -126,9 +131,16 @@ class Distill(FileOptions, EnvOptions):
             config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
         config = with_settings(config, self.set)
         if config.data.behaviour.name == "teacher":
-            console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
+            console.print(
+                "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]"
+            )
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out, self.seeds, self.assistants
+        return (
+            Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher),
+            self.out,
+            self.seeds,
+            self.assistants,
+        )
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""
@@ -180,9 +192,13 @@ class TrainTeacher(EnvOptions):
         """Trains."""
         out, config = self._config()
         with Display() as watch:
-            results = train_teacher(config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch)
+            results = train_teacher(
+                config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
+            )
         low, high = results["student"]["return_ci95"]
-        console.print(f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} steps")
+        console.print(
+            f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} steps"
+        )
         with console.status("writing the report"):
             print(write_report(out))
 
@@ -195,9 +211,16 @@ class TrainTeacher(EnvOptions):
             return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
-        given = {"network": self.network, "env_steps": self.steps, "threads": self.threads, "at_return": self.stop_return}
+        given = {
+            "network": self.network,
+            "env_steps": self.steps,
+            "threads": self.threads,
+            "at_return": self.stop_return,
+        }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes)
+        return self.out, make_config(
+            self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +270,9 @@ class Plan(FileOptions, EnvOptions):
         budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
         job = Job(config, Comparison(self.episodes, 3 * self.episodes, 0, self.margin))
         with Display() as watch:
-            result = plan(None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, watch=watch)
+            result = plan(
+                None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, watch=watch
+            )
         print_plan(result)
         with console.status("writing the report"):
             if result["winner"]:
@@ -307,7 +332,9 @@ def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
     given = given if isinstance(given, dict) else {}
     seeds, assistants, files = given.get("seeds", 1), given.get("assistants", 0), given.get("teacher", [])
     if type(seeds) is not int or type(assistants) is not int or not isinstance(files, list):
-        raise SpecError("'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': restore it.")
+        raise SpecError(
+            "'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': restore it."
+        )
     if assistants > 0:  # the chain's own config.json is that of its last student, whom an assistant taught
         task = replace(job.train.tasks[0], teacher=tuple(TeacherFile.from_json(file) for file in files))
         job = replace(job, train=job.train.but(tasks=(task,)))

@@ -46,7 +46,9 @@ class Inspect(FileOptions, EnvOptions):
         facts = inspect(teacher)
         if self.env is not None:
             with Display() as watch:
-                facts["play"] = inspect_play(teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch)
+                facts["play"] = inspect_play(
+                    teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
+                )
         if self.json:
             print(json.dumps(facts))
         else:
@@ -81,12 +83,19 @@ class Evaluate(FileOptions, EnvOptions):
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
         policy = load_teacher(self.file(self.policy))
-        how: dict[str, Any] = {"episodes": self.episodes, "epsilon": self.epsilon, "sticky": self.sticky, "threads": self.threads}
+        how: dict[str, Any] = {
+            "episodes": self.episodes,
+            "epsilon": self.epsilon,
+            "sticky": self.sticky,
+            "threads": self.threads,
+        }
         with Display() as watch:
             if self.against is None:
                 result = evaluate_policy(policy, self.ref(self.env), **how, watch=watch)
             else:
-                result = evaluate_against(policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch)
+                result = evaluate_against(
+                    policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch
+                )
         if self.json:
             print(json.dumps(result))
         elif self.against is None:
@@ -115,7 +124,9 @@ def _played(result: dict[str, Any]) -> str:
     if result["against_student"] is None:
         return words
     low, high = result["against_student"]["difference_ci95"]
-    return f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+    return (
+        f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,8 +136,8 @@ class Export:
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     to: Target
-    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT; web: a page with
-    the C in WebAssembly."""
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT;
+    web: a page with the C in WebAssembly."""
     out: Path | None = None
     """Folder to write; RUN/export/TARGET by default."""
 
@@ -143,7 +154,9 @@ class Export:
         if "weight_bytes" in card:
             console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
         if card.get("fine_tuned"):
-            console.print("fine-tuned against the teacher with everything rounded: the calibrated integers had lost return")
+            console.print(
+                "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
+            )
         played = [one for one in card.get("played", {}).values() if one["verdict"]]
         for one in played:
             console.print(_played(one))

@@ -4,8 +4,8 @@ Layout: activations are stored with channels innermost, so that what a convoluti
 run of numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie
 side by side, for several pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no
 intrinsics), elsewhere plain loops. The input of the first convolution is turned into floats row by row, in a ring that
-holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: short,
-and the same on every machine.
+holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without
+branches, so that compilers do several at once, and the same on every machine.
 """
 
 import math
@@ -21,10 +21,18 @@ from distilrl.export.steps import Step
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
+CLAMPED = """/* x, or the limit with x's sign where x is further from 0; NaN stays. Integers vectorise everywhere. */
+static inline float clamped(float x, int32_t limit) {
+    union { float value; int32_t bits; } u;
+    u.value = x;
+    int32_t size = u.bits & 0x7fffffff;
+    u.bits = (size < limit || size > 0x7f800000 ? size : limit) | (u.bits & INT32_MIN);
+    return u.value;
+}
+"""
 MATHS = {
-    "tanh": """static float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
-    x = 7.90531111f < x ? 7.90531111f : x;
-    x = -7.90531111f > x ? -7.90531111f : x;
+    "tanh": """static inline float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
+    x = clamped(x, 0x40fcf84f); /* 7.9053 */
     float s = x * x;
     float p = -2.76076847742355e-16f;
     p = p * s + 2.00018790482477e-13f;
@@ -40,12 +48,11 @@ MATHS = {
     return x * p / q;
 }
 """,
-    "exp": """static float exp_of(float x) { /* 2^n times a polynomial of the rest, off by at most 1e-7 of its value */
-    union { uint32_t bits; float value; } power;
-    x = x > -87.0f ? x : -87.0f;
-    x = x < 88.0f ? x : 88.0f;
-    float t = x * 1.44269504f;
-    int32_t n = (int32_t)(t + (t < 0.0f ? -0.5f : 0.5f));
+    "exp": """static inline float exp_of(float x) { /* 2^n times a polynomial, off by at most 1e-7 of its value */
+    union { float value; int32_t bits; } u, power;
+    x = clamped(x, 0x42ae0000); /* 87 */
+    u.value = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest integer */
+    int32_t n = u.bits - 0x4b400000;
     float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -53,17 +60,26 @@ MATHS = {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    power.bits = (uint32_t)(n + 127) << 23;
+    power.bits = (int32_t)((uint32_t)(n + 127) << 23);
     return (p * r * r + r + 1.0f) * power.value;
 }
 """,
 }
 """Coefficients of tanh as in Eigen, of exp as in Cephes."""
 ACTIVATIONS = {
-    "relu": ((), "static float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
-    "tanh": (("tanh",), "static float act_tanh(float x) { return tanh_of(x); }"),
-    "elu": (("exp",), "static float act_elu(float x) { return x > 0.0f ? x : exp_of(x) - 1.0f; }"),
-    "silu": (("exp",), "static float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
+    "relu": ((), "static inline float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
+    "tanh": (("tanh",), "static inline float act_tanh(float x) { return tanh_of(x); }"),
+    "elu": (
+        ("exp",),
+        """static inline float act_elu(float x) {
+    union { float value; int32_t bits; } below, above;
+    above.value = x;
+    below.bits = above.bits < 0 ? above.bits : 0;
+    above.bits = above.bits < 0 ? 0 : above.bits;
+    return above.value + (exp_of(below.value) - 1.0f);
+}""",
+    ),
+    "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
 }
 """Functions of `MATHS` that each needs, and its own."""
 VECTORS = """#if defined(__AVX__)
@@ -151,7 +167,7 @@ def act(obs: ObsSpec, last: Last) -> str:
 def maths(names: Iterable[str]) -> str:
     """Our own mathematical functions of these names."""
     wanted = set(names)
-    return "".join(text for name, text in MATHS.items() if name in wanted)
+    return (CLAMPED if wanted else "") + "".join(text for name, text in MATHS.items() if name in wanted)
 
 
 def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
@@ -268,7 +284,6 @@ def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
     rows, run, _ = geometry(step)
     hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
     outputs = len(step.bias)
-    act = f"act_{step.activation}(%s)" if step.activation else "%s"
     head = (
         f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
         f"    float sums[{pixels}][{lanes}];\n"
@@ -276,11 +291,14 @@ def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
     branches = []
     for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4), ("#else", 1)):
         branches.append(f"{guard}\n{_sums(index, rows, run, hop, lanes, pixels, width)}")
-    result = act % "sums[p][k]"
+    count = pixels * outputs
     tail = (
         f"    for (int p = 0; p < {pixels}; p++)\n"
-        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = {result};\n}}\n"
+        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = sums[p][k];\n"
     )
+    if step.activation:  # a loop of its own, which vectorises
+        tail += f"    for (int k = 0; k < {count}; k++) out[k] = act_{step.activation}(out[k]);\n"
+    tail += "}\n"
     return head + "".join(branches) + "#endif\n" + tail
 
 

@@ -5,6 +5,7 @@ own units (`Bounds`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +66,11 @@ class Choices:
             return [int(a) for a in moved[:, 0]]
         kind = np.int8 if self.space == "MultiBinary" else np.int64
         return list(moved.astype(kind).reshape(-1, *self.shape))
+
+    def holds(self, action: Sequence[float]) -> bool:
+        """Whether these numbers are one of these actions."""
+        pairs = zip(action, self.nvec, strict=False)
+        return len(action) == self.size and all(0 <= a < n and a == int(a) for a, n in pairs)
 
     def within(self, env: "ActionSpec") -> "Choices":
         """These choices as an environment has them.
@@ -148,6 +154,10 @@ class Bounds:
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""
         return list(actions.astype(np.float32).reshape(-1, *(self.shape or (self.size,))))
+
+    def holds(self, action: Sequence[float]) -> bool:
+        """Whether these numbers are an action; one beyond its bounds is clipped to them."""
+        return len(action) == self.size and all(math.isfinite(a) for a in action)
 
     def within(self, env: "ActionSpec") -> "Bounds":
         """These bounds, by which a policy was scaled, in an environment with as many numbers.

@@ -30,8 +30,20 @@ def _tree(path: Path) -> Teacher:
     """A decision tree of ours."""
     tree, about = load_tree(path)
     meta: dict[str, Any] = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []} | about
-    sizes = (tree.obs_shape, tree.n_actions, len(tree.feature))
-    return Teacher(TreePolicy(tree), "q", f"distilrl {tree.describe()}", str(path.parent), digest(path), meta, *sizes)
+    head = tree.head.to_json()
+    return Teacher(
+        TreePolicy(tree),
+        head["kind"],
+        f"distilrl {tree.describe()}",
+        str(path.parent),
+        digest(path),
+        meta,
+        obs_shape=tree.obs_shape,
+        outputs=tree.head.width,
+        params=len(tree.feature),
+        action=tree.head.action,
+        squash=head.get("squash", "clip"),
+    )
 
 
 def load(file: TeacherFile) -> Teacher:
