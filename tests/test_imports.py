@@ -15,7 +15,7 @@ ROWS = [
     {"context", "runs", "trees"},
     {"objective", "teachers"},
     {"collect", "evaluate"},
-    {"animate", "comparison", "config", "inspection", "sizes"},
+    {"animate", "comparison", "config", "figures", "inspection", "sizes"},
     {"export", "learner", "report", "reward_recipes", "stream"},
     {"population", "recipes", "tasks"},
     {"evolution"},
