@@ -210,3 +210,36 @@ def test_wrong_comparisons_are_refused():
 def test_a_run_without_a_teachers_file_says_so():
     with pytest.raises(SpecError, match="no teacher"):
         load_teachers([], EnvRef(SIGN))
+
+
+class StuckEnv(SignEnv):
+    """Every fourth seed's episode never ends by itself."""
+
+    stepped = 0
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.stuck = seed % 4 == 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        StuckEnv.stepped += 1
+        obs, reward, ended, *rest = super().step(action)
+        return obs, reward, ended and not self.stuck, *rest
+
+
+if "distilrl/StuckEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/StuckEnv-v0", entry_point=StuckEnv, max_episode_steps=50)
+
+
+def test_who_is_stuck_costs_its_own_steps_only_and_is_counted(sign_teacher):
+    """The results say how many episodes were cut; nobody else is stepped while they go on."""
+    how, info = Play(EnvRef("distilrl/StuckEnv-v0")), describe_env(EnvRef("distilrl/StuckEnv-v0"))
+    StuckEnv.stepped = 0
+    games = play(policy_of(sign_network()), how, seeds_from(0, 20))
+    assert games.truncated.tolist() == [seed % 4 == 0 for seed in range(20)]
+    assert StuckEnv.stepped == 5 * 50 + 15 * 10
+    parts = compare(sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), 5.0, info)
+    assert parts["student"]["truncated"] == parts["teacher"]["truncated"] == 5
+    cut = play(policy_of(sign_network()), Play(EnvRef(SIGN), max_steps=4), seeds_from(0, 3))
+    assert cut.truncated.all()

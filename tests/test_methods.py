@@ -30,7 +30,7 @@ from distilrl.schedules import Progress, Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
-from distilrl.teachers import TeacherFile, ensemble
+from distilrl.teachers import Teacher, TeacherFile, ensemble
 from distilrl.train import train
 
 WITH_REWARD = ("qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware")
@@ -275,8 +275,6 @@ def test_unlabelled_steps_never_ask_and_resume_the_same(sign_teacher, tmp_path):
         calls.append(len(obs))
         return sign_teacher.network(obs)
 
-    from distilrl.teachers import Teacher
-
     teacher = Teacher.from_callable(counted, 2, obs_shape=(2,))
     whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     assert whole.labelled_states == 800
@@ -392,3 +390,45 @@ def test_what_cannot_shrink_is_refused(sign_teacher):
             train(pruned().but(prune_from=wide), sign_teacher, acceptance=ACCEPTANCE)
     with pytest.raises(SpecError, match="new weights"):
         pruned(start="svd")
+
+
+@pytest.mark.parametrize("recipe", ["kickstarting", "transfer"])
+def test_a_teacher_whose_terms_have_faded_labels_nothing_any_more(sign_teacher, tmp_path, recipe):
+    """From half of the budget on reward alone is left; so the teacher is not asked, and a resumed run does not ask either."""
+    config = small(recipe, gap=-20.0, env_steps=3200, gamma=0.5, n_step=1, learning_starts=160)
+    asked = []
+
+    def counted(obs):
+        asked.append(len(obs))
+        return sign_teacher.network(obs)
+
+    teacher = Teacher.from_callable(counted, 2, obs_shape=(2,), name="counted")
+    whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    labelled = {row["env_steps"]: row["labelled_states"] for row in whole.history}
+    assert labelled[1600] == 1600, "the step that begins at half of the budget is the first that needs no label"
+    assert {labelled[steps] for steps in labelled if steps > 1600} == {1600}
+    assert whole.history[-1]["loss/forward_kl"] is None
+    assert whole.history[-1]["loss/double_td"] is not None
+    assert whole.history[-1]["updates"] > whole.history[len(whole.history) // 2]["updates"], (
+        "what is not labelled is learnt from"
+    )
+    with pytest.raises(Killed):
+        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(2600))
+    resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
+    one, two = (tmp_path / name / "student" / "student.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == two.read_bytes()
+    assert resumed.labelled_states == 1600
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"behaviour": Behaviour("teacher")},
+        {"terms": (term("double_td"), term("forward_kl", weight=0.1))},
+        {"terms": (term("td", bonus=1.0),)},
+    ],
+)
+def test_a_teacher_that_is_needed_must_be_there(changes):
+    """Whoever acts or is compared with; without one, a run would be of another method than it says."""
+    with pytest.raises(SpecError, match="needs a teacher"):
+        train(small("dqn", **changes))

@@ -7,7 +7,7 @@ from distilrl.checkpoints import load_network, save_network
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical
 from distilrl.networks import build
-from distilrl.spaces import Choices
+from distilrl.spaces import Choices, ObsSpec
 from distilrl.specs import NetworkSpec
 
 PIXELS = (4, 84, 84)
@@ -90,3 +90,83 @@ def test_a_folder_may_be_named_by_a_text(tmp_path):
     network = build(NetworkSpec((2,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
     save_network(str(tmp_path / "student"), network, HEAD)
     assert torch.equal(load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))
+
+
+MIXED = ObsSpec((5 + 3 * 12 * 16,), (3, 12, 16))
+
+
+def some_network(text, obs, seed):
+    """A network whose layers are none of them 0, and states, a mean and a scale for it."""
+    rng = torch.Generator().manual_seed(seed)
+    network = build(NetworkSpec.of(text, obs, 4), rng)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+    shape = network.obs_mean.shape
+    states = 40 * torch.rand((9, *obs.shape), generator=rng) + 5
+    return network, states, 30 * torch.rand(shape, generator=rng), 0.02 + 0.5 * torch.rand(shape, generator=rng)
+
+
+KINDS = [
+    ("mlp:", ObsSpec((3,))),
+    ("mlp:8,8", ObsSpec((3,))),
+    ("cnn:4k3s2,4k3s1:8", ObsSpec((3, 12, 16), (3, 12, 16))),
+    ("cnn:4k3s2:", ObsSpec((3, 12, 16), (3, 12, 16))),
+    ("cnn:4k3s2:8", MIXED),
+    ("cnn:4k3s2:", MIXED),
+    ("cnn:4k3s2,4k3s1:8,8", MIXED),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "obs"), KINDS, ids=lambda value: value if isinstance(value, str) else str(value.shape)
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_folding_keeps_the_function_and_unfolding_is_its_inverse(text, obs, seed):
+    network, states, mean, scale = some_network(text, obs, seed)
+    raw = network(states)
+    network.standardise(mean, scale)
+    network.unfold()
+    torch.testing.assert_close(network(states), raw, rtol=1e-3, atol=1e-3)  # the same function of raw states
+    network.fold()
+    assert not network.obs_mean.any()
+    assert bool((network.obs_scale == 1).all())
+    torch.testing.assert_close(network(states), raw, rtol=1e-3, atol=1e-3)
+    network.standardise(mean, scale)
+    before = network(states)
+    assert not torch.allclose(before, raw, rtol=1e-2, atol=1e-2)
+    network.fold()
+    torch.testing.assert_close(network(states), before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["cnn:4k3s2:8", "cnn:4k3s2:"])
+def test_an_image_beside_a_vector_is_standardised_apart(text):
+    network, states, mean, scale = some_network(text, MIXED, 0)
+    plain = states.clone()
+    plain[:, :5] = (states[:, :5] - mean[:5]) * scale[:5]
+    plain[:, 5:] = (states[:, 5:] - mean[5]) * scale[5]
+    expected = network(plain)
+    network.standardise(mean, scale)
+    torch.testing.assert_close(network(states), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_hidden_beside_an_image_stays_hidden():
+    network, states, mean, scale = some_network("cnn:4k3s2:8", MIXED, 1)
+    scale[2] = 0.0
+    network.standardise(mean, scale)
+    network.fold()
+    other = states.clone()
+    other[:, 2] += 100
+    assert torch.equal(network(other), network(states))
+
+
+def test_an_image_beside_a_vector_survives_its_file_and_counts_its_operations(tmp_path):
+    network, states, mean, scale = some_network("cnn:4k3s2:8", MIXED, 2)
+    network.standardise(mean, scale)
+    save_network(tmp_path, network, Categorical(Choices((4,))))
+    stored = load_network(tmp_path).network
+    torch.testing.assert_close(stored(states), network(states), rtol=1e-4, atol=1e-4)
+    convolved = 4 * 5 * 7
+    assert stored.spec.params == (3 * 9 * 4 + 4) + ((convolved + 5) * 8 + 8) + (8 * 4 + 4)
+    assert stored.spec.macs == 3 * 9 * convolved + (convolved + 5) * 8 + 8 * 4
+    assert NetworkSpec.from_json(stored.spec.to_json()) == stored.spec
