@@ -16,6 +16,7 @@ VARIABLES = {TEACHER: "--teacher", STUDENT: "--student", INK: "--ink", FAINT: "-
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "distilrl",
+    "text.parse_math": False,  # names come from files
     "font.size": 9,
     "savefig.transparent": True,
     "axes.spines.top": False,
@@ -78,7 +79,7 @@ def returns(results: Mapping[str, Any]) -> str:
             axis.plot([low, high], [row + offset] * 2, color=color, linewidth=2)
             axis.plot(mean, row + offset, "o", color=color, markersize=5, label=side if row == 0 else None)
             _note(axis, f"{mean:,.2f}", high, row + offset)
-    axis.set_yticks(range(len(ways)), [name.replace("_", " ") for name in ways])
+    axis.set_yticks(range(len(ways)), [_short(name.replace("_", " "), 24) for name in ways])
     axis.set_ylim(len(ways) - 0.5, -0.5)
     axis.margins(x=0.16)
     axis.set_xlabel("return, mean and 95 % interval")
@@ -164,7 +165,7 @@ def _note(axis: Axes, text: str, x: float, y: float, below: int = 0) -> None:
     axis.annotate(text, (x, y), xytext=(5, -below), textcoords="offset points", va="center", fontsize=8)
 
 
-def _tick(value: float, _position: int | None = None) -> str:
+def _tick(value: float, _position: float) -> str:
     """A number on an axis, short: 2.5k, 10M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -173,8 +174,8 @@ def _tick(value: float, _position: int | None = None) -> str:
 
 
 def _short(name: str, most: int = 16) -> str:
-    """A name that leaves room; a dollar sign would begin mathematics."""
-    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
+    """A name that leaves room."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _svg(figure: Figure) -> str:

@@ -65,7 +65,7 @@ def write_report(run: str | Path) -> Path:
         kind = next((kind for key, kind in KINDS.items() if key in results), "train")
         page = template.render(kind=kind, r=results, name=folder.path.name, **_parts(kind, folder, results))
     except DAMAGED as error:
-        what = f"{type(error).__name__}: {error}"
+        what = " ".join(f"{type(error).__name__}: {error}".split())
         raise FileError(
             f"{source} or a file beside it is damaged ({what:.120}): take a copy of the run that is whole."
         ) from error
@@ -129,17 +129,18 @@ def _table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, A
 
 def _disagreement(one: dict[str, Any], names: Sequence[str], dimensions: Sequence[dict[str, float]]) -> dict[str, Any]:
     """A state in which the two differ: its picture or its largest numbers, and what either does."""
-    obs, image = one.get("obs"), one.get("image")
+    obs, image = one.get("obs") or [], one.get("image")
     pairs = list(zip(one["teacher_action"], one["student_action"], strict=True))
     if dimensions:
         off = [abs(ours - theirs) / d["half_range"] for (theirs, ours), d in zip(pairs, dimensions, strict=True)]
         most = sorted(sorted(range(len(pairs)), key=lambda i: -off[i])[:MOST_NUMBERS])
         rows = [(names[i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
     elif len(pairs) == 1:
-        rows = [("", *(names[int(a)] if names else str(a) for a in pairs[0]))]
+        theirs, ours = pairs[0]
+        rows = [("", names[theirs], names[ours])]
     else:
         rows = [(f"choice {i}", str(a), str(b)) for i, (a, b) in enumerate(pairs) if a != b][:MOST_NUMBERS]
-    numbers = sorted(range(len(obs or ())), key=lambda i: -abs(obs[i]))[:MOST_NUMBERS]
+    numbers = sorted(range(len(obs)), key=lambda i: -abs(obs[i]))[:MOST_NUMBERS]
     return {
         "rows": rows,
         "hidden": len(pairs) - len(rows) if dimensions else 0,
@@ -147,7 +148,7 @@ def _disagreement(one: dict[str, Any], names: Sequence[str], dimensions: Sequenc
         "stakes": one["stakes"],
         "image": image if image and re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", image) else None,
         "numbers": [(i, obs[i]) for i in sorted(numbers)],
-        "of": len(obs or ()),
+        "of": len(obs),
     }
 
 
