@@ -27,7 +27,7 @@ from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
-from distilrl.series import distill_chain, reptile
+from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile, ensemble
@@ -159,6 +159,12 @@ def test_several_tasks_resume_to_the_same_bytes(tmp_path, mix):
     assert steps[1] > 1.5 * steps[0] if mix == "one" else steps[0] == steps[1], (
         "a task that is behind gets more of the steps"
     )
+
+
+def test_a_study_over_seeds_is_of_one_task(tmp_path):
+    with pytest.raises(SpecError, match="study over seeds is of one task"):
+        distill_seeds(None, Job(two_tasks(tmp_path)), tmp_path / "run", 2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tasks_on_the_command_line(tmp_path, capsys):

@@ -304,8 +304,9 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
         total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    state = (network.start(1),) if hasattr(network, "start") else ()  # a policy with memory reads its state too
     with torch.no_grad():
-        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32))
+        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
     for hook in hooks:
         hook.remove()
     return total or None

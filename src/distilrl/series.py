@@ -41,7 +41,7 @@ def distill_seeds(
         interval, and the verdict on the difference to the teacher.
 
     Raises:
-        SpecError: fewer than two seeds, whose interval would have no ends.
+        SpecError: fewer than two seeds, whose interval would have no ends, or several tasks.
         FileError: the folder holds something already that is no study.
         ResumeError: it holds another study.
     """
@@ -49,6 +49,8 @@ def distill_seeds(
         raise SpecError(
             f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill."
         )
+    if len(job.train.tasks) > 1:  # said before days of training, not after
+        raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")
     folder = RunFolder(out)
     with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
         return _distill_seeds(teacher, job, folder, seeds, wandb, watch)
@@ -159,7 +161,8 @@ def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile,
     several ways.
     """
     if folder.config.is_file() and teacher != job.train.tasks[0].teacher:
-        teacher = Job.from_json(folder.read_config()).train.teacher
+        known = Job.from_json(folder.read_config()).train.tasks
+        teacher = known[0].teacher if known else teacher
     task = replace(job.train.tasks[0], teacher=teacher)
     return replace(job, train=job.train.but(network=student, tasks=(task,)))
 
