@@ -157,7 +157,8 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
     for key, tensor in shipped.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise NotFiniteError(
-                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: its training has "
+                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: "
+                "its training has "
                 "diverged, lower the learning rate."
             )
     weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
@@ -197,7 +198,8 @@ def load_network(folder: str | Path) -> Stored:
     head = head_from_json(data.get("head"), f"head of {path}")
     if head.width != network.spec.outputs:
         raise FileError(
-            f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is damaged."
+            f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is "
+            "damaged."
         )
     known = {"format", "version", "weights", "sha256", "head", "network"}
     return Stored(network, head, data["sha256"], {k: v for k, v in data.items() if k not in known})

@@ -179,7 +179,8 @@ class Collector:
         labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
         if not bool(torch.isfinite(labels).all()):
             raise TeacherError(
-                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} steps in "
+                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} "
+                "steps in "
                 f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
             )
         return labels

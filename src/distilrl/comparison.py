@@ -42,13 +42,15 @@ class Comparison:
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.max_episodes < self.episodes:
             raise SpecError(
-                f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and {self.max_episodes}."
+                f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and "
+                f"{self.max_episodes}."
             )
         if not 0 < self.margin < math.inf:
             raise SpecError(f"'margin' must be above 0 and finite, got {self.margin}.")
         if self.disturbed_episodes < 0 or self.agreement_states < 1:
             raise SpecError(
-                f"'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got {self.disturbed_episodes} and "
+                "'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got "
+                f"{self.disturbed_episodes} and "
                 f"{self.agreement_states}."
             )
 
@@ -140,7 +142,8 @@ def _both(
     for side, numbers in (("teacher", by_teacher), ("student", by_student)):
         if not torch.isfinite(numbers).all():
             raise NotFiniteError(
-                f"The {side} gave NaN or infinite numbers in states that were visited: there is no agreement to measure."
+                f"The {side} gave NaN or infinite numbers in states that were visited: there is no agreement to "
+                "measure."
             )
     return by_teacher, by_student
 

@@ -278,7 +278,8 @@ class TrainConfig:
             )
         if len({task.env for task in self.tasks}) < len(self.tasks):
             raise SpecError(
-                "Each task of a run needs an environment of its own: several teachers of one environment are an ensemble."
+                "Each task of a run needs an environment of its own: several teachers of one environment are an "
+                "ensemble."
             )
         several, student = len(self.tasks) > 1, self.student
         if student.prune_from is not None and (

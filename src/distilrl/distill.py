@@ -212,7 +212,7 @@ def save_student(
     folder: RunFolder, trained: Trained, number: int, info: EnvInfo, config: TrainConfig, **more: Any
 ) -> None:
     """Writes the student of a task into its run folder, with all that playing and exporting it needs."""
-    about = {"env": info.id, "environment": info.ref.to_json(), "recipe": config.recipe}
+    about: dict[str, Any] = {"env": info.id, "environment": info.ref.to_json(), "recipe": config.recipe}
     save_network(folder.student, trained.networks[number], trained.heads[number], **about, **more)
 
 
@@ -274,7 +274,8 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
         known = read_json(folder.teacher)
         if known.get("sha256") != teacher.digest:
             raise ResumeError(
-                f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file."
+                f"The run in {folder.path} was started with another teacher (its digest differs): give it the same "
+                "file."
             )
         return dict(known)
     watch(Phase("teacher"))

@@ -76,8 +76,8 @@ class Play:
 
     def __post_init__(self) -> None:
         check_numbers(
-            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)", max_steps="[1, inf)", keep_states="[0, inf)",
-            noise="[0, inf)", at_once="[1, inf)",
+            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
+            max_steps="[1, inf)", keep_states="[0, inf)", noise="[0, inf)", at_once="[1, inf)",
         )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ class _Game:
         """Actions (L, F) in the living environments."""
         how = self.how
         if how.epsilon >= 1.0:
-            self._numbers = (None, None)
+            self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return action.sample(len(obs), self.rng)
         blur = self.rng.normal(0, how.noise, obs.shape).astype(np.float32) if how.noise else 0
         seen = torch.from_numpy(obs + blur if how.noise else obs).to(how.device)
@@ -226,7 +226,8 @@ class _Game:
                 q, self.shadow_state = self.shadow.forward(torch.from_numpy(obs).to(how.device), self.shadow_state)
         if not bool(torch.isfinite(p).all()):
             raise NotFiniteError(
-                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows from that, make it anew."
+                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
+                "from that, make it anew."
             )
         self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
         actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
@@ -328,8 +329,10 @@ def accept(
     better = gain[0] > 0
     if not better and not weak_ok:
         raise TeacherError(
-            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} against "
-            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass --accept-weak-teacher."
+            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
+            "against "
+            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass "
+            "--accept-weak-teacher."
         )
     return {
         **stats.summarise(own.returns, rng, own.fingerprints),
@@ -346,7 +349,8 @@ def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
         p, _ = teacher.policy.forward(obs, teacher.policy.start(2))
     if tuple(p.shape) != (2, teacher.head.width):
         raise TeacherError(
-            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be {(2, teacher.head.width)}."
+            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be "
+            f"{(2, teacher.head.width)}."
         )
 
 

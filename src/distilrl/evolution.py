@@ -175,7 +175,10 @@ def with_reward(
         if found.mean > best_return and (longer := check.long(policy, FINALISTS)) > best_return:
             best_weights, best_return = search.weights.clone(), longer
         seconds = before + time.perf_counter() - started
-        row = {"env_steps": trained.env_steps + search.env_steps, "updates": trained.updates + search.round}
+        row: dict[str, Any] = {
+            "env_steps": trained.env_steps + search.env_steps,
+            "updates": trained.updates + search.round,
+        }
         row |= {
             "train_s": trained.train_s + seconds,
             "return": found.mean,

@@ -238,7 +238,8 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
     theirs, outputs = teacher.layers[-1] if isinstance(teacher, Network) else None, network.spec.outputs
     if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] < outputs:
         raise SpecError(
-            "Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another recipe."
+            "Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another "
+            "recipe."
         )
     if len(network.layers) == 1:
         raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
@@ -304,7 +305,8 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
         total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    state = (network.start(1),) if hasattr(network, "start") else ()  # a policy with memory reads its state too
+    # a policy with memory reads its state too
+    state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
     with torch.no_grad():
         network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
     for hook in hooks:

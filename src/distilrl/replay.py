@@ -192,7 +192,8 @@ class Replay:
         """
         if not self.ready:
             raise SpecError(
-                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher label more steps "
+                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher "
+                "label more steps "
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
         held = min(self.added, self.rows)

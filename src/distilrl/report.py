@@ -134,7 +134,7 @@ def _disagreement(one: dict[str, Any], names: Sequence[str], dimensions: Sequenc
     if dimensions:
         off = [abs(ours - theirs) / d["half_range"] for (theirs, ours), d in zip(pairs, dimensions, strict=True)]
         most = sorted(sorted(range(len(pairs)), key=lambda i: -off[i])[:MOST_NUMBERS])
-        rows = [(names[i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
+        rows: list[tuple[str, str, str]] = [(names[i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
     elif len(pairs) == 1:
         theirs, ours = pairs[0]
         rows = [("", names[theirs], names[ours])]

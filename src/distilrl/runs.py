@@ -106,7 +106,8 @@ class RunFolder:
         if difference is not None:
             name, old, new = difference
             raise ResumeError(
-                f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or choose another --out."
+                f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
+                "choose another --out."
             )
 
     def abandon(self) -> None:

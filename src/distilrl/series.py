@@ -139,7 +139,8 @@ def distill_chain(
     spec = NetworkSpec.of(job.train.student.network, info.obs, first.head.student.width)
     if first.params is None or first.params <= spec.params:
         raise SpecError(
-            "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants out."
+            "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants "
+            "out."
         )
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
     names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]

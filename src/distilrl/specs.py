@@ -98,7 +98,8 @@ class NetworkSpec:
             if height < 1 or width < 1:
                 raise SpecError(
                     f"The {len(shapes) + 1}. convolution (kernel {kernel}, stride {stride}) of {self.describe()} "
-                    f"does not fit its input: use fewer layers or smaller kernels for images of {self.picture}, e.g. cnn:16k3s2,16k3s1:64."
+                    f"does not fit its input: use fewer layers or smaller kernels for images of {self.picture}, e.g. "
+                    "cnn:16k3s2,16k3s1:64."
                 )
             shapes.append((channels, height, width))
         return shapes
@@ -154,7 +155,8 @@ class NetworkSpec:
             return cls(obs_shape, outputs, hidden=_integers(mlp[1]))
         if mlp:
             raise SpecError(
-                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. {suggest(image or obs_shape)}."
+                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. "
+                f"{suggest(image or obs_shape)}."
             )
         resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
         if resnet:

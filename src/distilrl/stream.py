@@ -93,7 +93,8 @@ class Stream:
         student, obs = self.config.student, self.info.obs
         if student.noise and (obs.image is not None or len(student.noise) != obs.shape[0]):
             raise SpecError(
-                f"'noise' needs one standard deviation per number of a vector observation, and {self.info.id} has {obs.shape}."
+                f"'noise' needs one standard deviation per number of a vector observation, and {self.info.id} has "
+                f"{obs.shape}."
             )
         if student.hidden_features and (
             obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
@@ -132,7 +133,8 @@ class Stream:
         self._last = step.obs
         if step.replayed and len(self.actions) == len(self.recorded) and _checksum(step.obs) != self._expected:
             raise ResumeError(
-                f"{self.info.id} did not answer its recorded actions as before (another version, or an environment that "
+                f"{self.info.id} did not answer its recorded actions as before (another version, or an environment "
+                "that "
                 "is not deterministic under its seed), so the run cannot continue to the same result: start it again."
             )
         return step

@@ -348,8 +348,10 @@ class _Run:
             return
         what, optim = f"The loss '{bad[0]}' has" if bad else "The student's weights have", self.config.optim
         raise NotFiniteError(
-            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has diverged, lower "
-            f"'learning_rate' ({optim.learning_rate}), 'max_grad_norm' ({optim.max_grad_norm}) or the weight of that loss."
+            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has "
+            "diverged, lower "
+            f"'learning_rate' ({optim.learning_rate}), 'max_grad_norm' ({optim.max_grad_norm}) or the weight of that "
+            "loss."
         )
 
     def _notice_drift(self) -> None:
@@ -391,7 +393,8 @@ class _Run:
             task.stream.close()
         if self.learner.updates == 0:
             raise SpecError(
-                f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the teacher label a larger "
+                f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the "
+                "teacher label a larger "
                 f"share of the steps ('labels' of the behaviour), or lower 'n_step' ({self.config.optim.n_step})."
             )
 

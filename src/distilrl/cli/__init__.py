@@ -10,7 +10,8 @@ from tyro.conf import subcommand
 
 from distilrl import __version__
 from distilrl.cli.display import console
-from distilrl.cli.making import Distill, GrowTree, Plan, TrainTeacher
+from distilrl.cli.making import Distill, TrainTeacher
+from distilrl.cli.searching import GrowTree, Plan
 from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
 
@@ -41,7 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
         code = tyro.cli(
             Command,
             prog="distilrl",
-            description="Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it.",
+            description=(
+                "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
+            ),
             args=args,
         ).run()
     except DistilError as error:

@@ -125,5 +125,6 @@ def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SpecError(
-            f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as --config."
+            f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as "
+            "--config."
         )

@@ -120,7 +120,10 @@ def _returned(result: dict[str, Any]) -> str:
 def _played(result: dict[str, Any]) -> str:
     """What `verify` found, in words."""
     low, high = result["return_ci95"]
-    words = f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes"
+    words = (
+        f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} "
+        "episodes"
+    )
     if result["against_student"] is None:
         return words
     low, high = result["against_student"]["difference_ci95"]
@@ -148,7 +151,8 @@ class Export:
             card = export_policy(self.run_folder, self.to, self.out, watch=watch)
         for name, facts in card["replay"].items():
             console.print(
-                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
+                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} "
+                "greedy actions as the "
                 f"student's, values within {facts['largest_difference']:.1e}"
             )
         if "weight_bytes" in card:
@@ -202,8 +206,12 @@ class Report:
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
 
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that the run's environment may import, to be drawn; several times."""
+
     def run(self) -> None:
         """Writes it."""
+        trust(*self.trust)
         with console.status("writing the report"):
             print(write_report(self.run_folder))
 
@@ -217,8 +225,12 @@ class Watch:
     steps: int = 1500
     """Environment steps at most."""
 
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that the run's environment may import, to be drawn; several times."""
+
     def run(self) -> None:
         """Writes it."""
+        trust(*self.trust)
         check_number("steps", self.steps, "[1, inf)")
         folder = RunFolder(self.run_folder)
         if not (folder.student / "spec.json").is_file():

@@ -93,7 +93,7 @@ class Teacher:
         if isinstance(policy, nn.Module):
             for key, tensor in policy.state_dict().items():
                 digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
-        label = name or getattr(policy, "__qualname__", type(policy).__name__)
+        label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
         return cls(
             _Called(policy),
             kind,
@@ -186,7 +186,8 @@ class Teacher:
                 else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
             )
             raise TeacherError(
-                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the environment it was trained in."
+                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the "
+                "environment it was trained in."
             ) from None
         network = self.network.bound(head) if isinstance(self.network, _Called) else self.network
         return replace(
