@@ -28,6 +28,7 @@ from distilrl.networks import Network
 from distilrl.policies import Policy
 from distilrl.population import StackedMLP
 from distilrl.runs import Metrics, RunFolder
+from distilrl.specs import NetworkSpec
 from distilrl.tasks import Task
 
 if TYPE_CHECKING:
@@ -41,10 +42,30 @@ FINALISTS = 4
 """How many times the episodes of a check decide whether a student that looks better is."""
 
 
+def check_student(spec: NetworkSpec) -> None:
+    """Refuses a student that is too large to be searched.
+
+    Raises:
+        SpecError: it has convolutions.
+    """
+    if spec.picture is not None:
+        raise SpecError(
+            "A stage with reward moves all weights at once, which suits an mlp student: leave it out for images."
+        )
+
+
 class Search:
     """The search from one network; everything random follows from the seed and the number of the round."""
 
-    def __init__(self, network: Network, mean: Tensor, scale: Tensor, config: RewardConfig, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        mean: Tensor,
+        scale: Tensor,
+        config: RewardConfig,
+        seed: int,
+        noise: tuple[float, ...] = (),
+    ) -> None:
         """Takes the weights.
 
         Args:
@@ -53,15 +74,13 @@ class Search:
             scale: what it multiplies them by.
             config: how it is searched.
             seed: of all draws.
+            noise: standard deviation for each number of an observation through which the student sees it.
 
         Raises:
             SpecError: it has convolutions.
         """
-        if network.spec.picture is not None:
-            raise SpecError(
-                "A stage with reward moves all weights at once, which suits an mlp student: leave it out for images."
-            )
-        self.config, self.seed, self.round, self.env_steps = config, seed, 0, 0
+        check_student(network.spec)
+        self.config, self.seed, self.round, self.env_steps, self.noise = config, seed, 0, 0, noise
         self.template = copy.deepcopy(network)
         self.template.standardise(mean, torch.where(scale == 0, torch.zeros_like(scale), scale))
         self.template.unfold()
@@ -113,7 +132,11 @@ class Search:
         obs = envs.reset(seeds)
         returns, live = np.zeros(len(seeds)), np.ones(len(seeds), np.bool_)
         actions: NDArray[Any] = np.zeros((len(seeds), action.size), action.numpy)
+        rng = np.random.default_rng([self.seed, self.round])
         while live.any():
+            if self.noise:  # the same for both ways of a direction, as their episodes are
+                blur = rng.normal(0, self.noise, (len(obs) // 2, obs.shape[1]))
+                obs = obs + np.tile(blur, (2, 1)).astype(np.float32)
             seen = (torch.from_numpy(obs) - template.obs_mean) * template.obs_scale
             with torch.no_grad():
                 numbers = stacked.each(seen.view(len(tried), episodes, -1)).flatten(0, 1)
@@ -144,7 +167,9 @@ def with_reward(
         watch: told of what happens.
     """
     reward, head, student = config.reward, task.head, task.pupil.student
-    search = Search(trained.networks[0], student.obs_mean.cpu(), student.obs_scale.cpu(), reward, config.seed)
+    search = Search(
+        trained.networks[0], student.obs_mean.cpu(), student.obs_scale.cpu(), reward, config.seed, config.student.noise
+    )
     check = task.check_student
     started, before = time.perf_counter(), 0.0
     best, best_return = trained.networks[0], float("-inf")

@@ -115,6 +115,8 @@ def train(
     torch.set_num_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
     run = _Run(config, _each(teacher, config, "teacher"), _each(acceptance, config, "acceptance"), watch, initial)
+    if config.reward.env_steps > 0:  # said before training, not after
+        evolution.check_student(run.tasks[0].spec)
     saved = folder.load_state() if folder is not None else None
     if saved is not None:
         run.load(*saved)
