@@ -1,0 +1,215 @@
+"""The stage with reward: it finds what imitation cannot, continues where it was cut short, and says where it does not go."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from conftest import Killed, killed_after
+from test_train import small, without_clock
+
+from distilrl import events
+from distilrl.comparison import Comparison
+from distilrl.config import RewardConfig, TaskFile
+from distilrl.distill import Job, distill
+from distilrl.envs import describe_env, make_vec_env
+from distilrl.errors import SpecError
+from distilrl.evaluate import Play, play
+from distilrl.evolution import Search
+from distilrl.heads import Point
+from distilrl.networks import build
+from distilrl.runs import RunFolder, read_metrics
+from distilrl.spaces import Bounds, EnvRef
+from distilrl.specs import NetworkSpec
+from distilrl.teachers import Teacher
+from distilrl.train import train
+
+
+class MiddleEnv(gymnasium.Env):
+    """One number; the action is to equal it, but only numbers between -1 and 1 pay. Ten steps an episode.
+
+    The teacher is right there and answers 0 elsewhere, which costs it nothing. A linear student cannot do both: imitation gives it a
+    slope of 0.2, and the best linear policy has a slope of 1.
+    """
+
+    observation_space = gymnasium.spaces.Box(-100, 100, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-5, 5, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def _observe(self):
+        self.obs = self.np_random.normal(0, 1, 1).astype(np.float32)
+        return self.obs
+
+    def step(self, action):
+        pays = abs(self.obs[0]) < 1
+        reward = max(0.0, 1.0 - 4.0 * abs(float(action[0] - self.obs[0]))) if pays else 0.0
+        self.steps += 1
+        return self._observe(), reward, self.steps >= 10, False, {}
+
+
+MIDDLE = "distilrl/MiddleEnv-v0"
+if MIDDLE not in gymnasium.registry:
+    gymnasium.register(MIDDLE, entry_point=MiddleEnv)
+TEACHER = Teacher.from_callable(lambda obs: obs * (obs.abs() < 1), 1, obs_shape=(1,), name="middle")
+ACCEPTANCE = {"return_mean": 6.8, "random_return_mean": 0.3, "longest_episode": 10}
+REWARD = RewardConfig(env_steps=32_000, directions=8, best=4, episodes=4, radius=0.1, rate=0.3)
+
+
+def config_of(reward=REWARD, **changes):
+    return small(env=MIDDLE, reward=reward, **({"network": "mlp:", "gap": -20.0} | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with the stage, unbroken, and the events it told of."""
+    seen = []
+    folder = RunFolder(tmp_path_factory.mktemp("whole"))
+    return train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=folder, watch=seen.append), seen, folder
+
+
+def test_reward_finds_what_imitation_of_a_larger_teacher_cannot(whole):
+    trained, seen, _ = whole
+    imitated = train(config_of(RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
+    ours, before = (
+        play(one.policy, Play(EnvRef(MIDDLE)), range(100, 200)).returns.mean() for one in (trained, imitated)
+    )
+    assert before < 3.0
+    assert ours > 4.0
+    assert 0.8 < float(trained.network.layers[-1].weight) < 1.2
+    assert "rounds with reward" in trained.stopped
+    assert trained.env_steps == imitated.env_steps + REWARD.env_steps
+    (where,) = (place for place, event in enumerate(seen) if event == events.Phase("reward"))
+    assert {event.budget for event in seen[where:] if isinstance(event, events.Step)} == {REWARD.env_steps}
+
+
+def test_metrics_go_on_through_the_stage(whole):
+    trained, _, folder = whole
+    rows = read_metrics(folder.metrics)
+    assert len(rows) == len(trained.history)
+    steps = [int(row["env_steps"]) for row in rows]
+    assert steps == sorted(steps)
+    assert steps[-1] == trained.env_steps
+
+
+@pytest.mark.parametrize("moment", [600, 8_000])  # before the stage's first state is saved, and after
+def test_the_stage_is_resumed_to_the_same_result(whole, tmp_path, moment):
+    trained, _, _ = whole
+    started = []
+
+    def kill(event):
+        started.append(event == events.Phase("reward"))
+        if any(started):
+            killed_after(moment)(event)
+
+    with pytest.raises(Killed):
+        train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path), watch=kill)
+    assert (RunFolder(tmp_path).load_state("reward") is not None) == (moment > 4_000)
+    resumed = train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
+    for name, tensor in trained.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+    assert without_clock(resumed) == without_clock(trained)
+    assert (resumed.env_steps, resumed.updates, resumed.stopped) == (
+        trained.env_steps,
+        trained.updates,
+        trained.stopped,
+    )
+    again = train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
+    assert without_clock(again) == without_clock(trained), "a run that has ended is not made again"
+
+
+def test_a_student_that_reward_does_not_help_stays_as_it_was():
+    """A stage that only harms ships what imitation gave."""
+    harmful = RewardConfig(env_steps=2_000, directions=2, best=2, episodes=1, radius=5.0, rate=50.0)
+    imitated = train(config_of(RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
+    trained = train(config_of(harmful), TEACHER, acceptance=ACCEPTANCE)
+    ours, before = (
+        play(one.policy, Play(EnvRef(MIDDLE)), range(100, 200)).returns.mean() for one in (trained, imitated)
+    )
+    assert ours > before - 0.3
+
+
+def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
+    job = Job(config_of(), Comparison(40, 40, 0), accept_episodes=20)
+    results = distill(TEACHER, job, tmp_path / "run")
+    assert results["student"]["score"] > 0.55
+    assert results["env_steps"] == 1600 + REWARD.env_steps
+    assert Job.from_json(RunFolder(tmp_path / "run").read_config()) == job
+
+
+def test_images_are_refused_before_training():
+    env_id, seen = "distilrl/MixedEnv-v0", []
+    teacher = Teacher.from_callable(lambda obs: obs[:, :2], 2, name="two")
+    config = small(env=env_id, network="cnn:2k4s4:4", reward=REWARD)
+    with pytest.raises(SpecError, match="suits an mlp student: leave it out for images"):
+        train(config, teacher, acceptance=ACCEPTANCE, watch=seen.append)
+    assert seen == []
+
+
+def test_several_tasks_are_refused():
+    both = tuple(TaskFile(EnvRef(env_id)) for env_id in (MIDDLE, "distilrl/SignEnv-v0"))
+    with pytest.raises(SpecError, match=r"several tasks takes neither .* nor a stage with reward"):
+        config_of(tasks=both)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("env_steps", (-1,)),
+        ("directions", (0,)),
+        ("best", (0,)),
+        ("episodes", (0,)),
+        ("radius", (0.0, float("nan"))),
+        ("rate", (-1.0,)),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(name, values):
+    for value in values:
+        with pytest.raises(SpecError, match=f"'{name}'"):
+            RewardConfig(**{name: value})
+
+
+def test_the_search_starts_from_the_function_that_was_distilled():
+    network = build(NetworkSpec((2,), 1, hidden=(5,)), torch.Generator().manual_seed(0))
+    mean, scale = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
+    search = Search(network, mean, scale, REWARD, 0)
+    obs = torch.randn(20, 2) * 3
+    torch.testing.assert_close(search.network(search.weights)(obs), network(obs), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(search.network(search.weights, ships=True)(obs), network(obs), rtol=1e-4, atol=1e-4)
+    widths = [5 * 2 + 5, 5 + 1]
+    assert len(search.weights) == sum(widths)
+    assert [len(part.unique()) for part in search.units.split(widths)] == [1, 1], "one unit for each layer"
+
+
+def test_directions_are_tried_through_the_noise_of_the_student():
+    """What sees through noise is chosen through noise; a way and its opposite meet the same."""
+    network = build(NetworkSpec((1,), 1), torch.Generator().manual_seed(0))
+    head = Point(Bounds((-5.0,), (5.0,)))
+    returns = []
+    for noise in ((), (0.0,), (3.0,)):
+        search = Search(network, torch.zeros(1), torch.ones(1), REWARD, 0, noise)
+        envs = make_vec_env(EnvRef(MIDDLE), 2 * REWARD.directions * REWARD.episodes)
+        same = search.weights.repeat(2 * REWARD.directions, 1)
+        played = search._play(same, envs, head)
+        assert torch.equal(*played.chunk(2))
+        returns.append(played)
+        envs.close()
+    assert torch.equal(returns[0], returns[1])
+    assert not torch.equal(returns[0], returns[2])
+
+
+def test_hidden_features_stay_hidden():
+    network = build(NetworkSpec((2,), 1, hidden=(3,)), torch.Generator().manual_seed(1))
+    search = Search(network, torch.zeros(2), torch.tensor([1.0, 0.0]), REWARD, 0)
+    moved = search.network(search.weights + 1.0, ships=True)
+    assert not moved.layers[0].weight[:, 1].any()
+    assert moved.layers[0].weight[:, 0].any()
+
+
+def test_the_teachers_return_is_as_said():
+    info = describe_env(EnvRef(MIDDLE))
+    assert play(TEACHER.fitted(info).policy, Play(EnvRef(MIDDLE)), range(100)).returns.mean() == pytest.approx(
+        6.8, abs=0.3
+    )
