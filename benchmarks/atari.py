@@ -26,7 +26,14 @@ SEEDS = {PONG: range(2), BREAKOUT: range(1)}
 EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
 BUDGETS = {
     PONG: {"env_steps": 48_000, "n_envs": 32, "updates": 4, "batch_size": 64, "capacity": 50_000, "check_every": 9_600},
-    BREAKOUT: {"env_steps": 320_000, "n_envs": 64, "updates": 8, "batch_size": 64, "capacity": 200_000, "check_every": 64_000},
+    BREAKOUT: {
+        "env_steps": 320_000,
+        "n_envs": 64,
+        "updates": 8,
+        "batch_size": 64,
+        "capacity": 200_000,
+        "check_every": 64_000,
+    },
 }
 DISTURBED = ({"epsilon": 0.05}, {"sticky": 0.25})
 
@@ -58,7 +65,13 @@ def main(folder: Path, env_ids: list[str]) -> None:
         with out.open("a") as file:
             if not done:
                 about = {"params": teacher.params, "random": acceptance["random_return_mean"], **BUDGETS[env_id]}
-                row = {"method": "teacher", "student": "", "seed": 0, **about, **measure(teacher.network, teacher, env_id)}
+                row = {
+                    "method": "teacher",
+                    "student": "",
+                    "seed": 0,
+                    **about,
+                    **measure(teacher.network, teacher, env_id),
+                }
                 print(json.dumps(row), file=file, flush=True)
             for seed in SEEDS[env_id]:
                 for student in STUDENTS[env_id]:

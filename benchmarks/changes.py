@@ -91,7 +91,9 @@ def hidden(teacher: Teacher) -> Iterator[dict]:
             returns = evaluate.play(trained.network, how, evaluate.seeds_from(evaluate.VERDICT_SEEDS, 100)).returns
             yield {"method": name, "seed": seed, "return": stats.mean(returns)}
         unaware = train(make_config("distil", ENV, seed=seed, **base), teacher, acceptance=acceptance).network
-        returns = evaluate.play(unaware, Play(ENV, noise=spread), evaluate.seeds_from(evaluate.VERDICT_SEEDS, 100)).returns
+        returns = evaluate.play(
+            unaware, Play(ENV, noise=spread), evaluate.seeds_from(evaluate.VERDICT_SEEDS, 100)
+        ).returns
         yield {"method": "noise, trained without", "seed": seed, "return": stats.mean(returns)}
 
 
@@ -100,7 +102,9 @@ def meta(teacher: Teacher) -> Iterator[dict]:
     grid = [f"variants/CartPole-{length}-{gravity}" for length in variants.LENGTHS for gravity in variants.GRAVITIES]
     new = grid[1::4]
     family = [env_id for env_id in grid if env_id not in new]
-    inner = make_config("distil", ENV, student=STUDENT, env_steps=1_200, learning_starts=400, check_every=1_200, check_episodes=4)
+    inner = make_config(
+        "distil", ENV, student=STUDENT, env_steps=1_200, learning_starts=400, check_every=1_200, check_episodes=4
+    )
     quick = {
         "student": STUDENT,
         "env_steps": 4_000,
@@ -119,11 +123,21 @@ def meta(teacher: Teacher) -> Iterator[dict]:
         )
         for env_id in new:
             acceptance = accepted(teacher, env_id)
-            for name, initial in (("reptile", start), ("a student of plain CartPole", joint.network), ("new weights", None)):
+            for name, initial in (
+                ("reptile", start),
+                ("a student of plain CartPole", joint.network),
+                ("new weights", None),
+            ):
                 config = make_config("distil", env_id, seed=seed + 100, stop_gap=0.05, stop_agreement=0.0, **quick)
                 trained = train(config, teacher, acceptance=acceptance, initial=initial)
                 reached = next((row["updates"] for row in trained.history if row["score"] >= 0.95), None)
-                yield {"method": name, "seed": seed, "env": env_id, "updates": reached, "teacher": acceptance["return_mean"]}
+                yield {
+                    "method": name,
+                    "seed": seed,
+                    "env": env_id,
+                    "updates": reached,
+                    "teacher": acceptance["return_mean"],
+                }
 
 
 STORIES = {"dynamic": dynamic, "transfer": transfer, "hidden": hidden, "reptile": meta}

@@ -16,7 +16,10 @@ from pathlib import Path
 from distilrl.checkpoints import read_json
 from distilrl.export import export_policy
 
-CPUS = {"cortex-m4": ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"], "cortex-m0": ["-mcpu=cortex-m0", "-mthumb"]}
+CPUS = {
+    "cortex-m4": ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"],
+    "cortex-m0": ["-mcpu=cortex-m0", "-mthumb"],
+}
 
 
 def measure(source: Path, cpu: str) -> dict[str, int]:
@@ -29,7 +32,10 @@ def measure(source: Path, cpu: str) -> dict[str, int]:
         flags = ["-std=c99", "-Os", "-Wall", "-Wextra", "-Werror", *CPUS[cpu]]
         subprocess.run([compiler, *flags, "-c", str(source), "-o", str(out)], check=True)
         text, data, bss = map(
-            int, subprocess.run([sizer, str(out)], capture_output=True, text=True, check=True).stdout.splitlines()[1].split()[:3]
+            int,
+            subprocess.run([sizer, str(out)], capture_output=True, text=True, check=True)
+            .stdout.splitlines()[1]
+            .split()[:3],
         )
     return {"flash": text + data, "ram": data + bss}
 

@@ -67,7 +67,9 @@ def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], int]:
             weight = step.weight.reshape(len(step.bias), -1)
             if step.weight.ndim == 4:
                 kernel = step.weight.shape[2]
-                windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+                windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[
+                    :, :: step.stride, :: step.stride
+                ]
                 columns = windows.transpose(0, 3, 4, 1, 2).reshape(weight.shape[1], -1)
                 x = (weight @ columns + step.bias[:, None]).reshape(step.out_shape)
             else:
@@ -83,8 +85,12 @@ def c_us(folder: Path, native: bool, calls: int) -> float:
         (Path(scratch) / "timer.c").write_text(TIMER)
         flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
         program = str(Path(scratch) / "timer")
-        subprocess.run(["cc", *flags, f"-I{folder}", f"{scratch}/timer.c", f"{folder}/policy.c", "-lm", "-o", program], check=True)
-        out = subprocess.run([program, str(folder / "golden.bin"), str(calls)], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            ["cc", *flags, f"-I{folder}", f"{scratch}/timer.c", f"{folder}/policy.c", "-lm", "-o", program], check=True
+        )
+        out = subprocess.run(
+            [program, str(folder / "golden.bin"), str(calls)], capture_output=True, text=True, check=True
+        ).stdout
     return float(out.split()[0])
 
 
@@ -132,7 +138,9 @@ def main() -> None:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = 1
         for name, folder in (("student, onnxruntime", folders["onnx"]), ("student, onnxruntime int8", folders["int8"])):
-            session = onnxruntime.InferenceSession(str(folder / "policy.onnx"), settings, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(folder / "policy.onnx"), settings, providers=["CPUExecutionProvider"]
+            )
             rows[name] = median_us(lambda session=session: session.run(["action"], {"obs": obs}))
         calls = 20 if obs.ndim == 4 else 20_000
         for name, target in (("student, C", "c"), ("student, C int8", "int8")):
@@ -141,7 +149,13 @@ def main() -> None:
     for name, value in rows.items():
         print(f"{name:40} {value:10.3f} us")
     name = f"{config['env_id'].replace('/', '-')}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
-    facts = {"distilrl": __version__, "torch": torch.__version__, "threads": 1, "env": config["env_id"], "student": network.spec.describe()}
+    facts = {
+        "distilrl": __version__,
+        "torch": torch.__version__,
+        "threads": 1,
+        "env": config["env_id"],
+        "student": network.spec.describe(),
+    }
     write_json(Path("benchmarks/results/latency") / f"{name}.json", facts | {"microseconds": rows})
 
 

@@ -29,8 +29,18 @@ from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.specs import scaled
 
 TASKS = {
-    "CartPole-v1": ("cartpole-dqn-sb3.zip", ("mlp:16,16", "mlp:2"), 6_000, {"changed": "CartPole-long", "starts": "CartPole-starts"}),
-    "Acrobot-v1": ("acrobot-dqn-sb3.zip", ("mlp:16,16", "mlp:2"), 6_000, {"changed": "Acrobot-heavy", "starts": "Acrobot-starts"}),
+    "CartPole-v1": (
+        "cartpole-dqn-sb3.zip",
+        ("mlp:16,16", "mlp:2"),
+        6_000,
+        {"changed": "CartPole-long", "starts": "CartPole-starts"},
+    ),
+    "Acrobot-v1": (
+        "acrobot-dqn-sb3.zip",
+        ("mlp:16,16", "mlp:2"),
+        6_000,
+        {"changed": "Acrobot-heavy", "starts": "Acrobot-starts"},
+    ),
     "LunarLander-v3": ("lunarlander", ("mlp:16,16", "mlp:4"), 10_000, {"changed": "LunarLander-wind"}),
 }
 METHODS = (*(name for name in RECIPES if name not in ("attention", *TEACHERLESS)), "assistant", "dqn")
@@ -56,14 +66,18 @@ def attacked(student: Callable[[Tensor], Tensor], reach: Tensor) -> Callable[[Te
         for _ in range(3):
             with torch.enable_grad():
                 moved = moved.detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(losses.forward_kl(student=student(moved) / scale, teacher=clean / scale).sum(), moved)
+                (slope,) = torch.autograd.grad(
+                    losses.forward_kl(student=student(moved) / scale, teacher=clean / scale).sum(), moved
+                )
             moved = obs + (moved - obs + 0.5 * reach * slope.sign()).clamp(-reach, reach)
         return student(moved.detach())
 
     return policy
 
 
-def measure(policy: Callable[[Tensor], Tensor], teacher: Teacher, env_id: str, spread: np.ndarray, changed: dict[str, str]) -> dict:
+def measure(
+    policy: Callable[[Tensor], Tensor], teacher: Teacher, env_id: str, spread: np.ndarray, changed: dict[str, str]
+) -> dict:
     """Mean returns, clean and disturbed, and agreement."""
     seeds, fewer = seeds_from(VERDICT_SEEDS, 100), seeds_from(VERDICT_SEEDS, 50)
     clean = play(policy, Play(env_id, keep_states=1000), seeds)
@@ -74,7 +88,9 @@ def measure(policy: Callable[[Tensor], Tensor], teacher: Teacher, env_id: str, s
         "noise": stats.mean(play(policy, Play(env_id, noise=tuple((0.1 * spread).tolist())), fewer).returns),
         "attack": stats.mean(play(attacked(policy, reach), Play(env_id), fewer).returns),
     }
-    return row | {name: stats.mean(play(policy, Play(f"variants/{other}"), fewer).returns) for name, other in changed.items()}
+    return row | {
+        name: stats.mean(play(policy, Play(f"variants/{other}"), fewer).returns) for name, other in changed.items()
+    }
 
 
 def student_of(method: str, env_id: str, student: str, seed: int, steps: int, teacher: Teacher, acceptance: dict):
@@ -85,7 +101,9 @@ def student_of(method: str, env_id: str, student: str, seed: int, steps: int, te
         own = NetworkSpec.parse(student, info.obs_shape, info.n_actions)
         middle = scaled(own, round((own.params * (teacher.params or own.params)) ** 0.5)).describe()
         assistant = train(replace(config, student=middle), teacher, acceptance=acceptance)
-        return train(config, Teacher(assistant.network, "q", "assistant", "memory", "0" * 64), acceptance=acceptance), steps // 2
+        return train(
+            config, Teacher(assistant.network, "q", "assistant", "memory", "0" * 64), acceptance=acceptance
+        ), steps // 2
     changes = dict(EQUAL)
     base = recipe(method, pixels=False)
     if base.priority_exponent == 0 and method in ("dqn",):
@@ -101,7 +119,9 @@ def main(folder: Path, env_ids: list[str]) -> None:
         name, students, steps, changed = TASKS[env_id]
         teacher = load_teacher(folder / name)
         acceptance = evaluate.accept(teacher, Play(env_id, threads=1), episodes=100)
-        spread = play(teacher.action_values, Play(env_id, keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states.std(0)
+        spread = play(teacher.action_values, Play(env_id, keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states.std(
+            0
+        )
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         out.parent.mkdir(parents=True, exist_ok=True)
         done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
@@ -109,7 +129,13 @@ def main(folder: Path, env_ids: list[str]) -> None:
         with out.open("a") as file:
             if not done:
                 about = {"params": teacher.params, "random": acceptance["random_return_mean"], "steps": steps, **EQUAL}
-                row = {"method": "teacher", "student": "", "seed": 0, **about, **measure(teacher.network, teacher, env_id, spread, changed)}
+                row = {
+                    "method": "teacher",
+                    "student": "",
+                    "seed": 0,
+                    **about,
+                    **measure(teacher.network, teacher, env_id, spread, changed),
+                }
                 print(json.dumps(row), file=file, flush=True)
             for seed in SEEDS:
                 for student in students:
@@ -117,7 +143,9 @@ def main(folder: Path, env_ids: list[str]) -> None:
                         if (method, student, seed) in known:
                             continue
                         trained, before = student_of(method, env_id, student, seed, steps, teacher, acceptance)
-                        parity = next((row["env_steps"] + before for row in trained.history if row["score"] >= 0.99), None)
+                        parity = next(
+                            (row["env_steps"] + before for row in trained.history if row["score"] >= 0.99), None
+                        )
                         row = {
                             "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
                             "updates": trained.updates, "train_s": round(trained.train_s, 2), "parity_steps": parity,

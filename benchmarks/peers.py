@@ -111,7 +111,10 @@ def run(env_id: str, algorithm: str, seed: int, folder: Path) -> dict:
             return model.num_timesteps
 
         return until_parity(advance, model, env_id, threshold, CAP_S)
-    expert = DQN.load(folder / name, custom_objects=spaces | {"learning_rate": 1e-3, "lr_schedule": None, "exploration_schedule": None})
+    expert = DQN.load(
+        folder / name,
+        custom_objects=spaces | {"learning_rate": 1e-3, "lr_schedule": None, "exploration_schedule": None},
+    )
     policy = student_policy(venv)
     trainer = bc.BC(observation_space=venv.observation_space, action_space=venv.action_space, rng=rng, policy=policy)
     if algorithm == "bc":
@@ -129,7 +132,9 @@ def run(env_id: str, algorithm: str, seed: int, folder: Path) -> dict:
 
         return until_parity(advance, policy, env_id, threshold, CAP_S)
     with tempfile.TemporaryDirectory() as scratch:
-        dagger = SimpleDAggerTrainer(venv=venv, scratch_dir=scratch, expert_policy=expert.policy, bc_trainer=trainer, rng=rng)
+        dagger = SimpleDAggerTrainer(
+            venv=venv, scratch_dir=scratch, expert_policy=expert.policy, bc_trainer=trainer, rng=rng
+        )
         taken = 0
 
         def advance() -> int:
@@ -152,6 +157,8 @@ if __name__ == "__main__":
         for env_id in TASKS:
             for algorithm, seeds in SEEDS.items():
                 for seed in range(seeds):
-                    row = {"env": env_id, "algorithm": algorithm, "seed": seed} | run(env_id, algorithm, seed, Path(sys.argv[1]))
+                    row = {"env": env_id, "algorithm": algorithm, "seed": seed} | run(
+                        env_id, algorithm, seed, Path(sys.argv[1])
+                    )
                     print(json.dumps(row), file=file, flush=True)
                     print(row, flush=True)

@@ -44,8 +44,28 @@ RUNS = {
         "0",
     ],
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
-    "pong-4k": [*PONG, "--student", "cnn:4k8s4,8k4s2,8k3s2:16", "--steps", "180000", "--threads", "1", "--disturbed-episodes", "0"],
-    "pong-2k-fine": [*PONG, "--student", "cnn:4k6s4,4k4s2,6k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
+    "pong-4k": [
+        *PONG,
+        "--student",
+        "cnn:4k8s4,8k4s2,8k3s2:16",
+        "--steps",
+        "180000",
+        "--threads",
+        "1",
+        "--disturbed-episodes",
+        "0",
+    ],
+    "pong-2k-fine": [
+        *PONG,
+        "--student",
+        "cnn:4k6s4,4k4s2,6k3s2:8",
+        "--steps",
+        "250000",
+        "--threads",
+        "1",
+        "--disturbed-episodes",
+        "0",
+    ],
     # the same student, pruned from one of twice its width while it learns
     "pong-2k-pruned": [
         *PONG,
@@ -60,7 +80,17 @@ RUNS = {
         "--disturbed-episodes",
         "0",
     ],
-    "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", "--threads", "1", "--disturbed-episodes", "0"],
+    "pong-2k": [
+        *PONG,
+        "--student",
+        "cnn:3k8s4,6k4s3,8k3s2:8",
+        "--steps",
+        "250000",
+        "--threads",
+        "1",
+        "--disturbed-episodes",
+        "0",
+    ],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
     "pong-61k-robust": ["--config", "benchmarks/results/pong-61k-robust/config.json"],
     # half of its parameters, trained the same
@@ -76,7 +106,9 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
     for way in ({"epsilon": 0.01}, {"epsilon": 0.05}, {"sticky": 0.25}):
         name = "_".join(str(part) for pair in way.items() for part in pair)
         for side, path in (("teacher", "zoo/pong-dqn"), ("student", str(kept / "student"))):
-            rows.setdefault(name, {})[side] = evaluate_policy(load_teacher(path), "PongNoFrameskip-v4", episodes=episodes, **way)
+            rows.setdefault(name, {})[side] = evaluate_policy(
+                load_teacher(path), "PongNoFrameskip-v4", episodes=episodes, **way
+            )
     write_json(kept / "disturbed.json", rows)
 
 
@@ -90,7 +122,11 @@ def run(name: str, extra: list[str]) -> None:
     shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
     if name == "pong-61k-robust":
         disturbed(kept)
-    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     write_json(kept / "machine.json", machine | {"command": ["distilrl", "distill", *RUNS[name], *extra]})
 
 

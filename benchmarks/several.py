@@ -36,10 +36,20 @@ from distilrl.cli.display import Display
 from distilrl.evaluate import Play
 
 SEEDS = range(5)
-BREAKOUT = {"capacity": 300_000, "check_episodes": 16, "behaviour": Behaviour("mixed", beta=Schedule(0.5, 0.25, share=0.5))}
+BREAKOUT = {
+    "capacity": 300_000,
+    "check_episodes": 16,
+    "behaviour": Behaviour("mixed", beta=Schedule(0.5, 0.25, share=0.5)),
+}
 """As a student of Breakout alone is distilled in benchmarks/pong.py."""
 ATARI = {
-    "atari": {"student": "cnn:16,16,16:64", "env_steps": 600_000, "capacity": 150_000, "check_every": 60_032, "check_episodes": 8},
+    "atari": {
+        "student": "cnn:16,16,16:64",
+        "env_steps": 600_000,
+        "capacity": 150_000,
+        "check_every": 60_032,
+        "check_episodes": 8,
+    },
     "atari-wide": {
         "student": "cnn:32,32,32:128",
         "env_steps": 1_280_000,
@@ -48,7 +58,13 @@ ATARI = {
         "check_episodes": 8,
         "learning_rate": 2e-3,
     },
-    "atari-balanced": {"student": "cnn:16,16,16:64", "env_steps": 2_400_000, "check_every": 240_000, "learning_rate": 3e-3, **BREAKOUT},
+    "atari-balanced": {
+        "student": "cnn:16,16,16:64",
+        "env_steps": 2_400_000,
+        "check_every": 240_000,
+        "learning_rate": 3e-3,
+        **BREAKOUT,
+    },
     "atari-convolutions": {
         "student": "cnn:16,16,16:64",
         "env_steps": 2_000_000,
@@ -72,14 +88,23 @@ VECTORS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3
 def tasks(folder: Path) -> Iterator[dict]:
     """One body, two heads, against a student of its own for each task at half of the steps."""
     teachers = {env_id: load_teacher(folder / name) for env_id, name in VECTORS.items()}
-    accepted = {env_id: evaluate.accept(teacher, Play(env_id, threads=1), episodes=100) for env_id, teacher in teachers.items()}
+    accepted = {
+        env_id: evaluate.accept(teacher, Play(env_id, threads=1), episodes=100) for env_id, teacher in teachers.items()
+    }
     first, second = VECTORS
     base = {"check_every": 2_000, "check_episodes": 50, "stop_gap": -99.0}
     for student in ("mlp:16,16", "mlp:32,32"):
         for seed in SEEDS:
             for mix in ("one", "all"):
                 config = make_config(
-                    "distil", first, student=student, seed=seed, env_steps=32_000, mix=mix, more_tasks=(TaskFile(second),), **base
+                    "distil",
+                    first,
+                    student=student,
+                    seed=seed,
+                    env_steps=32_000,
+                    mix=mix,
+                    more_tasks=(TaskFile(second),),
+                    **base,
                 )
                 trained = train(config, list(teachers.values()), acceptance=list(accepted.values()))
                 yield row(
@@ -98,9 +123,19 @@ def tasks(folder: Path) -> Iterator[dict]:
 
 
 def row(method: str, student: str, seed: int, params: int, networks: dict, accepted: dict) -> dict:
-    returns = {env_id: evaluate_policy(network, env_id, episodes=100, threads=1)["return_mean"] for env_id, network in networks.items()}
+    returns = {
+        env_id: evaluate_policy(network, env_id, episodes=100, threads=1)["return_mean"]
+        for env_id, network in networks.items()
+    }
     teachers = {env_id: known["return_mean"] for env_id, known in accepted.items()}
-    return {"method": method, "student": student, "seed": seed, "params": params, "returns": returns, "teachers": teachers}
+    return {
+        "method": method,
+        "student": student,
+        "seed": seed,
+        "params": params,
+        "returns": returns,
+        "teachers": teachers,
+    }
 
 
 def assistants(folder: Path) -> Iterator[dict]:
@@ -116,7 +151,9 @@ def assistants(folder: Path) -> Iterator[dict]:
                     )  # fmt: skip
                     run = Path("benchmarks/runs/assistants")
                     shutil.rmtree(run, ignore_errors=True)
-                    job = Job(config, Comparison(100, 100, 0, margin=10.0))  # a margin that no link fails: the chain goes on to its end
+                    job = Job(
+                        config, Comparison(100, 100, 0, margin=10.0)
+                    )  # a margin that no link fails: the chain goes on to its end
                     results = distill_chain(teacher, job, run, count)
                     chain = [[link["name"], link["return_mean"]] for link in results["chain"]]
                     yield {
@@ -166,7 +203,11 @@ def atari(folder: Path, name: str) -> Iterator[dict]:
     kept.mkdir(parents=True, exist_ok=True)
     for file in ("results.json", "metrics.csv", "config.json"):
         shutil.copy(run / file, kept / file)
-    yield {"verdict": results["verdict"], "params": results["student"]["params"], "teachers": results["teachers"]["params"]} | {
+    yield {
+        "verdict": results["verdict"],
+        "params": results["student"]["params"],
+        "teachers": results["teachers"]["params"],
+    } | {
         one["env"]: [one["student"]["return_mean"], one["student"]["return_ci95"], one["teacher"]["return_mean"]]
         for one in results["tasks"]
     }
@@ -177,7 +218,11 @@ def main(name: str, folder: Path) -> None:
     out = Path("benchmarks/results/several") / f"{name}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w") as file:
-        for line in atari(folder, name) if name in ATARI else {"tasks": tasks, "assistants": assistants, "pruned": pruned}[name](folder):
+        for line in (
+            atari(folder, name)
+            if name in ATARI
+            else {"tasks": tasks, "assistants": assistants, "pruned": pruned}[name](folder)
+        ):
             print(json.dumps(line), file=file, flush=True)
             print(line, flush=True)
 

@@ -36,7 +36,11 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
     pixels = env_id.startswith("Pong")
     changes = BUDGETS[env_id] | {"threads": 1, "check_episodes": 8 if pixels else 10}
     config = make_config(
-        "distil", env_id, teacher=TeacherFile(teacher), student="cnn:8k8s4,8k4s2,8k3s2:32" if pixels else "mlp:16,16", **changes
+        "distil",
+        env_id,
+        teacher=TeacherFile(teacher),
+        student="cnn:8k8s4,8k4s2,8k3s2:32" if pixels else "mlp:16,16",
+        **changes,
     )
     job = Job(config, Comparison(disturbed_episodes=0))
     folder, out = Path("benchmarks/runs") / f"plan-{env_id}", Path("benchmarks/results/smallest") / f"{env_id}.json"
@@ -50,12 +54,16 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
             distill(None, Job(single, Comparison(disturbed_episodes=0)), f"{folder}-single", tell=tell)
         result["single_run_s"] = time.perf_counter() - started
     with Display() as tell:
-        found = plan(None, job, folder, sizes=PIXELS if pixels else (), seeds=1 if pixels else 5, refine=not pixels, tell=tell)
+        found = plan(
+            None, job, folder, sizes=PIXELS if pixels else (), seeds=1 if pixels else 5, refine=not pixels, tell=tell
+        )
     print_plan(found)
     result = found | result | {"teacher": Path(teacher).name}
     if cost:
         result["plan_in_single_runs"] = result["wall_s"] / result["single_run_s"]
-        print(f"plan {result['wall_s']:.1f} s = {result['plan_in_single_runs']:.2f} single runs of {result['single_run_s']:.1f} s")
+        print(
+            f"plan {result['wall_s']:.1f} s = {result['plan_in_single_runs']:.2f} single runs of {result['single_run_s']:.1f} s"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
     if found["winner"]:

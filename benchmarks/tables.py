@@ -117,7 +117,13 @@ def methods(env: str) -> str:
     students = list(dict.fromkeys(student for student, _ in groups))
     names = list(dict.fromkeys(method for _, method in groups))
     names.sort(
-        key=lambda name: -mean(score(r["return"], teacher) for s in students for r in groups[s, name] or [{"return": teacher["random"]}])
+        key=lambda name: (
+            -mean(
+                score(r["return"], teacher)
+                for s in students
+                for r in groups[s, name] or [{"return": teacher["random"]}]
+            )
+        )
     )
     ways = [way for way in ("noise", "attack", "changed", "starts") if way in teacher]
     rows = [
@@ -135,7 +141,11 @@ def methods(env: str) -> str:
             there = [run["parity_steps"] for run in runs if run["parity_steps"]]
             parity = f"{len(there)}/{len(runs)}" + (f", {median(there):,.0f}" if there else "")
             disturbed = " | ".join(cell(runs, teacher, way) for way in ways)
-            link = f"[{name}](methods/{name}.md)" if (RESULTS.parents[1] / "docs" / "methods" / f"{name}.md").exists() else name
+            link = (
+                f"[{name}](methods/{name}.md)"
+                if (RESULTS.parents[1] / "docs" / "methods" / f"{name}.md").exists()
+                else name
+            )
             rows.append(
                 f"| {link} | `{student}` | {len(runs)} | {cell(runs, teacher, 'return')} | {parity} | {mean(r['agreement'] for r in runs):.2f} | {disturbed} |"
             )
@@ -155,9 +165,13 @@ def atari_methods(env: str) -> str:
         "|---|---|---|--:|--:|--:|",
     ]  # fmt: skip
     for (student, name), runs in groups.items():
-        each = ", ".join(f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs)
+        each = ", ".join(
+            f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs
+        )
         ways = " | ".join(", ".join(f"{run[way]:.1f}" for run in runs) for way in ("epsilon_0.05", "sticky_0.25"))
-        rows.append(f"| [{name}](methods/{name}.md) | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |")
+        rows.append(
+            f"| [{name}](methods/{name}.md) | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |"
+        )
     return "\n".join(rows)
 
 
@@ -173,7 +187,11 @@ def one_method(name: str) -> str:
             if runs:
                 head.append(f"{env} `{student}` ({len(runs)} seed{'s' * (len(runs) > 1)})")
                 cells.append(cell(runs, teacher, "return"))
-    return "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |")) if head else "not run"
+    return (
+        "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |"))
+        if head
+        else "not run"
+    )
 
 
 def write() -> None:
@@ -187,7 +205,9 @@ def write() -> None:
             table = methods(name) if name in ENVS else atari_methods(name) if name in ATARI else one_method(name)
             return f"<!-- result {name} -->\n{table}\n<!-- end -->"
 
-        path.write_text(re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8")
+        path.write_text(
+            re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

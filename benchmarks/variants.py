@@ -43,11 +43,14 @@ _register("CartPole-long", lambda **options: cartpole(1.0, **options))
 _register("CartPole-starts", lambda **options: _Starts(gymnasium.make("CartPole-v1", **options), 0.2))
 _register("Acrobot-heavy", lambda **options: acrobot(1.5, **options))
 _register("Acrobot-starts", lambda **options: _Starts(gymnasium.make("Acrobot-v1", **options), 0.5))
-_register("LunarLander-wind", lambda **options: gymnasium.make("LunarLander-v3", enable_wind=True, wind_power=10.0, **options))
+_register(
+    "LunarLander-wind", lambda **options: gymnasium.make("LunarLander-v3", enable_wind=True, wind_power=10.0, **options)
+)
 for _length in LENGTHS:
     for _gravity in GRAVITIES:
         _register(
-            f"CartPole-{_length}-{_gravity}", lambda length=_length, gravity=_gravity, **options: cartpole(length, gravity, **options)
+            f"CartPole-{_length}-{_gravity}",
+            lambda length=_length, gravity=_gravity, **options: cartpole(length, gravity, **options),
         )
 
 

@@ -28,7 +28,15 @@ def main(teachers: Path, out: Path) -> None:
             acceptance = evaluate.accept(teacher, evaluate.Play(env_id), episodes=100)
             for student in STUDENTS:
                 for seed in range(5):
-                    config = make_config("distil", env_id, student=student, seed=seed, check_every=250, check_episodes=50, env_steps=8_000)
+                    config = make_config(
+                        "distil",
+                        env_id,
+                        student=student,
+                        seed=seed,
+                        check_every=250,
+                        check_episodes=50,
+                        env_steps=8_000,
+                    )
                     trained = train(replace(config, stop_agreement=0.0), teacher, acceptance=acceptance)
                     parity = next((row for row in trained.history if row["score"] >= 0.99), {})
                     result = evaluate_policy(trained.network, env_id, episodes=100, threads=1)
@@ -39,8 +47,19 @@ def main(teachers: Path, out: Path) -> None:
                         "teacher_return_mean": acceptance["return_mean"], "random_return_mean": acceptance["random_return_mean"],
                     }  # fmt: skip
                     print(json.dumps(row), file=file, flush=True)
-                    print(env_id, student, seed, parity.get("env_steps"), parity.get("train_s"), result["return_mean"], flush=True)
+                    print(
+                        env_id,
+                        student,
+                        seed,
+                        parity.get("env_steps"),
+                        parity.get("train_s"),
+                        result["return_mean"],
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else Path(__file__).parent / "results" / "vectors.jsonl"))
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2] if len(sys.argv) > 2 else Path(__file__).parent / "results" / "vectors.jsonl"),
+    )

@@ -55,7 +55,14 @@ def main() -> None:
                 }
             )
             print(recipe, seed, f"{result['return_mean']:.1f}", f"{trained.train_s:.1f} s", flush=True)
-            facts = {"distilrl": __version__, "torch": torch.__version__, "env": ENV, "noise": noise, "teacher": acceptance, "rows": rows}
+            facts = {
+                "distilrl": __version__,
+                "torch": torch.__version__,
+                "env": ENV,
+                "noise": noise,
+                "teacher": acceptance,
+                "rows": rows,
+            }
             write_json(Path("benchmarks/results/weak-teacher.json"), facts)
 
 

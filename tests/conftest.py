@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from distilrl.events import Step
 from distilrl.networks import Network, build
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
@@ -107,7 +108,7 @@ class MixedEnv(SignEnv):
 class FaultyEnv(SignEnv):
     """Does what it must not: ``fault`` says what, at step 3, or in reset, init or render."""
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = gymnasium.Env.metadata | {"render_modes": ["rgb_array"]}
 
     def __init__(self, fault="", render_mode=None):
         self.fault, self.render_mode = fault, render_mode
@@ -165,6 +166,20 @@ def sign_network(sign: float = 1.0) -> Network:
 
 def make_teacher(network: Network) -> Teacher:
     return Teacher(network, "q", "test", "memory", "0" * 64)
+
+
+class Killed(Exception):
+    """Stands for a run that is cut short."""
+
+
+def killed_after(env_steps):
+    """Watches a run and cuts it short once it has made more steps than these."""
+
+    def watch(event):
+        if isinstance(event, Step) and event.env_steps > env_steps:
+            raise Killed
+
+    return watch
 
 
 @pytest.fixture

@@ -86,15 +86,43 @@ def test_several_seeds(teacher, tmp_path, capsys):
 
 def test_train_teacher_then_distil(tmp_path, capsys):
     out = tmp_path / "teacher"
-    assert main(["train-teacher", "--env", SIGN, "--out", str(out), "--steps", "6000", "--episodes", "20", "--network", "mlp:16"]) == 0
+    assert (
+        main(
+            [
+                "train-teacher",
+                "--env",
+                SIGN,
+                "--out",
+                str(out),
+                "--steps",
+                "6000",
+                "--episodes",
+                "20",
+                "--network",
+                "mlp:16",
+            ]
+        )
+        == 0
+    )
     assert "return" in capsys.readouterr().err
     card = read_json(out / "teacher.json")
     assert card["env"] == SIGN
     assert card["episodes"] == 20
     assert card["return_ci95"][0] <= card["return_mean"] <= card["return_ci95"][1]
-    again = ["train-teacher", "--config", str(out / "config.json"), "--out", str(tmp_path / "again"), "--episodes", "20"]
+    again = [
+        "train-teacher",
+        "--config",
+        str(out / "config.json"),
+        "--out",
+        str(tmp_path / "again"),
+        "--episodes",
+        "20",
+    ]
     assert main(again) == 0
-    assert read_json(tmp_path / "again" / "student" / "spec.json")["sha256"] == read_json(out / "student" / "spec.json")["sha256"]
+    assert (
+        read_json(tmp_path / "again" / "student" / "spec.json")["sha256"]
+        == read_json(out / "student" / "spec.json")["sha256"]
+    )
     assert distill(str(out), tmp_path / "run", "--accept-weak-teacher") == 0
 
 
@@ -171,10 +199,19 @@ def errors(tmp_path, teacher):
         "no student": (base[:5] + base[7:], "--student is missing"),
         "no out": (base[:7], "--out is missing"),
         "resume nothing": (["distill", "--resume", str(tmp_path / "nothing")], "holds no run"),
-        "config nothing": (["distill", "--config", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "run")], "nothing.json"),
-        "config and student": (["distill", "--config", "config.json", "--out", "run", "--student", "mlp:8"], "leave --student out"),
+        "config nothing": (
+            ["distill", "--config", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "run")],
+            "nothing.json",
+        ),
+        "config and student": (
+            ["distill", "--config", "config.json", "--out", "run", "--student", "mlp:8"],
+            "leave --student out",
+        ),
         "resume and steps": (["distill", "--resume", "run", "--steps", "9"], "leave --steps out"),
-        "teacher's config and seed": (["train-teacher", "--config", "c.json", "--out", "run", "--seed", "3"], "leave --seed out"),
+        "teacher's config and seed": (
+            ["train-teacher", "--config", "c.json", "--out", "run", "--seed", "3"],
+            "leave --seed out",
+        ),
         "report nothing": (["report", str(tmp_path / "nothing")], "no results.json"),
         "watch nothing": (["watch", str(tmp_path / "nothing")], "no student yet"),
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
@@ -184,7 +221,10 @@ def errors(tmp_path, teacher):
             ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"],
             "'episodes' must be at least 2",
         ),
-        "against nothing": (["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")], "does not exist"),
+        "against nothing": (
+            ["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")],
+            "does not exist",
+        ),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
         "margin": ([*base, "--margin", "0"], "'margin' must be above 0"),
     }
@@ -222,7 +262,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, capsys):
     tensors, _ = read_tensors(folder / "teacher.safetensors")
     tensors["layers.0.weight"][0, 0] = float("nan")
     save_tensors(folder / "teacher.safetensors", tensors, {})
-    write_json(folder / "spec.json", read_json(folder / "spec.json") | {"sha256": digest(folder / "teacher.safetensors")})
+    write_json(
+        folder / "spec.json", read_json(folder / "spec.json") | {"sha256": digest(folder / "teacher.safetensors")}
+    )
     assert distill(str(tmp_path / "nan"), tmp_path / "run") == 2
     assert "NaN" in capsys.readouterr().err
 

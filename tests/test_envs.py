@@ -64,7 +64,7 @@ def test_a_rollout_equals_gymnasiums_vector_to_the_bit(env_id, kwargs):
             step, (obs.astype(np.float32), reward.astype(np.float32), terminated, truncated), strict=True
         ):
             np.testing.assert_array_equal(own, other)
-    assert ends or env_id == "HalfCheetah-v5" and not kwargs
+    assert ends or (env_id == "HalfCheetah-v5" and not kwargs)
     ours.close()
     theirs.close()
 
@@ -87,18 +87,48 @@ def test_only_the_living_step():
     assert (envs.recv().obs[1] != first[1]).any()
 
 
-def test_a_game_of_ale_at_rest_answers_with_its_last_observation():
-    envs = make_vec_env("PongNoFrameskip-v4", 2)
-    assert (envs.info.atari, envs.info.deterministic) == (True, True)
-    assert envs.info.obs == ObsSpec((4, 84, 84), (4, 84, 84), "uint8", 4)
-    first = envs.reset(np.arange(2))
+def test_games_of_ale_equal_its_own_vector_to_the_bit():
+    vector = pytest.importorskip("ale_py.vector_env")
+    ours = make_vec_env("ALE/Breakout-v5", 3, threads=2)
+    options = {"repeat_action_probability": 0.25, "reward_clipping": False, "frameskip": 4}
+    theirs = vector.AtariVectorEnv("breakout", 3, autoreset_mode=SAME_STEP, **options)
+    assert (ours.info.atari, ours.info.deterministic) == (True, False)
+    assert ours.info.obs == ObsSpec((4, 84, 84), (4, 84, 84), "uint8", 4)
+    assert ours.info.action == Choices((4,))
+    rng = np.random.default_rng(0)
+    obs, info = theirs.reset(seed=np.array([5, 3, 9]))
+    np.testing.assert_array_equal(ours.reset(np.array([5, 3, 9])), obs)
+    np.testing.assert_array_equal(ours.start_keys(), info["frame_number"])
+    ends = 0
+    for _ in range(250):
+        actions = ours.info.action.sample(3, rng)
+        ours.send(actions)
+        theirs.send(actions[:, 0])
+        for own, other in zip(ours.recv(), theirs.recv()[:4], strict=True):
+            np.testing.assert_array_equal(own, other)
+            ends += int(own.sum()) if own.dtype == np.bool_ else 0
+    assert ends > 0
+    assert ours.picture(0).shape == (252, 252, 3)
+    ours.close()
+
+
+def test_a_game_of_ale_stands_still():
+    envs, alone = make_vec_env("PongNoFrameskip-v4", 2), make_vec_env("PongNoFrameskip-v4", 2)
+    assert envs.info.deterministic
+    first, same = envs.reset(np.arange(2)), alone.reset(np.arange(2))
+    np.testing.assert_array_equal(first, same)
+    down = np.full((2, 1), 2)
     for _ in range(5):
-        envs.send(np.full((2, 1), 2), np.array([True, False]))
+        envs.send(down, np.array([True, False]))
         step = envs.recv()
-    np.testing.assert_array_equal(step.obs[1], first[1])
+        np.testing.assert_array_equal(step.obs[1], first[1])
+        assert step.reward[1] == 0
     assert (step.obs[0] != first[0]).any()
-    assert step.reward[1] == 0
+    envs.send(down)
+    alone.send(down)
+    np.testing.assert_array_equal(envs.recv().obs[1], alone.recv().obs[1])  # it goes on where it stood
     envs.close()
+    alone.close()
 
 
 def test_what_is_handed_out_belongs_to_the_caller():
@@ -273,6 +303,7 @@ def test_counts_that_do_not_fit():
         ("Pong-v4", ("PongNoFrameskip-v4", "ALE/Pong-v5")),
         (EnvRef("ALE/Pong-v5", grey=True, stack=2), ("preprocessing is fixed", "grey, stack")),
         (EnvRef("ALE/Pong-v5", {"frameskip": 2}), ("leave out frameskip",)),
+        (EnvRef("ALE/Pong-v5", {"repeat_action_probability": 7}), ("between 0 and 1",)),
         (EnvRef("ALE/Pong-v5", wrappers=("a:B",)), ("leave out wrappers",)),
         (EnvRef("CartPole-v1", {"nonsense": 1}), ("raised TypeError", "nonsense")),
         (EnvRef("CartPole-v1", {"render_mode": "human"}), ("'render_mode'",)),

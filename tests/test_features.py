@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from distilrl.checkpoints import load_network, save_network
+from distilrl.config import TaskFile
+from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Projector, Taps, pair, points, start_from
 from distilrl.heads import student_head
 from distilrl.networks import build, build_shared, reuse_head
-from distilrl.spaces import Choices
+from distilrl.recipes import recipe
+from distilrl.runs import RunFolder
+from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec, scaled
+from distilrl.teachers import Teacher
+from distilrl.train import train
 
 PIXELS = (4, 84, 84)
 
@@ -80,16 +86,19 @@ def test_teacher_features_come_in_units_of_their_size():
     assert not any("teacher" in name for name, _ in maps.named_parameters())
 
 
+def train_briefly(name, teacher, folder=None):
+    ref = EnvRef("distilrl/SignEnv-v0")
+    settings = {"network": "mlp:8", "env_steps": 480, "learning_starts": 160, "check_every": 240, "check_episodes": 2}
+    config = recipe(name, describe_env(ref)).but(tasks=(TaskFile(ref),), batch_size=32, **settings)
+    acceptance = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}
+    return train(config, teacher, acceptance=acceptance, folder=folder)
+
+
 @pytest.mark.parametrize(
-    "recipe", ["fitnets", "hints", "relational", "similarity", "actor_mimic", "reused_head", "discriminator"]
+    "name", ["fitnets", "hints", "relational", "similarity", "actor_mimic", "reused_head", "discriminator"]
 )
-def test_nothing_beside_the_student_ships(sign_teacher, tmp_path, recipe):
-    from test_train import ACCEPTANCE, small
-
-    from distilrl.runs import RunFolder
-    from distilrl.train import train
-
-    train(small(recipe), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+def test_nothing_beside_the_student_ships(sign_teacher, tmp_path, name):
+    train_briefly(name, sign_teacher, RunFolder(tmp_path / "run"))
     shipped = load_network(tmp_path / "run" / "student").network
     assert sum(p.numel() for p in shipped.parameters()) == shipped.spec.params == 2 * 8 + 8 + 8 * 2 + 2
 
@@ -277,14 +286,9 @@ def test_scaled_hits_the_size_asked_for():
     assert abs(scaled(pixels, 300_000).params / 300_000 - 1) < 0.05
 
 
-def test_feature_terms_need_a_teacher_that_can_be_tapped(sign_teacher):
-    from test_train import ACCEPTANCE, small
-
-    from distilrl.teachers import Teacher
-    from distilrl.train import train
-
+def test_feature_terms_need_a_teacher_that_can_be_tapped():
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
     with pytest.raises(SpecError, match="can be tapped"):
-        train(small("hints"), rule, acceptance=ACCEPTANCE)
+        train_briefly("hints", rule)
     with pytest.raises(SpecError, match="plain layers"):
-        train(small("reused_head"), rule, acceptance=ACCEPTANCE)
+        train_briefly("reused_head", rule)

@@ -62,7 +62,9 @@ def test_a_folder_behind_a_link_is_the_users_choice(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"]
+)
 def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path, monkeypatch, call, error):
     write_bytes(tmp_path / "report.html", b"old")
 
@@ -112,7 +114,13 @@ def writes(node):
         return any(isinstance(mode, str) and set(mode) & set("wax+") and set(mode) <= set("rwaxbt+") for mode in modes)
     if ast.unparse(node.func) in ("np.savez", "np.savez_compressed", "np.save", "torch.save", "torch.export.save"):
         return "archive" not in [ast.unparse(a) for a in node.args]  # bytes in memory, which then go our way
-    return isinstance(node.func, ast.Attribute) and name in ("write_text", "write_bytes", "save_file", "tofile", "savetxt")
+    return isinstance(node.func, ast.Attribute) and name in (
+        "write_text",
+        "write_bytes",
+        "save_file",
+        "tofile",
+        "savetxt",
+    )
 
 
 def test_there_is_one_way_to_write_a_file():

@@ -1,6 +1,7 @@
 """Numbers that are not finite: wherever they come from, one sentence names it, and no verdict and no file is made of them."""
 
 import json
+import re
 
 import gymnasium
 import numpy as np
@@ -11,14 +12,26 @@ from test_train import ACCEPTANCE, small
 
 from distilrl import stats
 from distilrl.checkpoints import save_network, write_json
+from distilrl.comparison import Comparison, compare
 from distilrl.distill import Job, distill
+from distilrl.envs import describe_env
 from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
-from distilrl.evaluate import Comparison, Play, compare, play, seeds_from
+from distilrl.evaluate import Play, play, seeds_from
+from distilrl.heads import Categorical
+from distilrl.policies import Policy
 from distilrl.runs import RunFolder
+from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
 NAN = float("nan")
+HEAD = Categorical(Choices((2,)))
+HOW = Play(EnvRef(SIGN))
+
+
+def compared(teacher, student):
+    info = describe_env(EnvRef(SIGN))
+    return compare(teacher.fitted(info), Policy(student, HEAD), HOW, Comparison(4, 4, 0), 5.0, info)
 
 
 class BadRewardEnv(SignEnv):
@@ -62,17 +75,21 @@ def one_sentence(caught):
     return message
 
 
-@pytest.mark.parametrize("after", [12, 30, 100, 218])  # at the first label, before and after the first update, in the verdict
+@pytest.mark.parametrize(
+    "after", [12, 30, 100, 218]
+)  # at the first label, before and after the first update, in the verdict
 def test_a_teacher_that_turns_nan_is_no_pass(tmp_path, after):
     with pytest.raises(DistilError) as caught:
-        distill(turning(after), Job(small(stop_gap=-1.0), Comparison(20, 20, 0)), tmp_path / "run")
+        distill(turning(after), Job(small(gap=-1.0), Comparison(20, 20, 0)), tmp_path / "run")
     assert isinstance(caught.value, TeacherError)
     assert "policy" in one_sentence(caught)
     assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_the_label_that_is_nan_is_placed(tmp_path):
-    with pytest.raises(TeacherError, match=r"gave NaN or infinite action values after 320 steps in distilrl/SignEnv-v0") as caught:
+    with pytest.raises(
+        TeacherError, match=r"gave NaN or infinite numbers after 320 steps in distilrl/SignEnv-v0"
+    ) as caught:
         train(small(), turning(40), acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
     one_sentence(caught)
 
@@ -80,7 +97,12 @@ def test_the_label_that_is_nan_is_placed(tmp_path):
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_a_diverged_training_names_loss_and_learning_rate(sign_teacher, tmp_path, average):
     with pytest.raises(NotFiniteError, match=r"'forward_kl'.*'learning_rate' \(1e\+30\)") as caught:
-        train(small(learning_rate=1e30, average=average), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+        train(
+            small(learning_rate=1e30, average=average),
+            sign_teacher,
+            acceptance=ACCEPTANCE,
+            folder=RunFolder(tmp_path / "run"),
+        )
     one_sentence(caught)
     assert not (tmp_path / "run" / "student").exists()
 
@@ -107,18 +129,21 @@ def test_updates_do_not_wait_to_look(sign_teacher, monkeypatch):
 
     looked, diverged = [], Learner.diverged
     monkeypatch.setattr(Learner, "diverged", lambda self: looked.append(self.updates) or diverged(self))
-    trained = train(small(stop_gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
+    trained = train(small(gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
     assert len(looked) == len(trained.history) < trained.updates
 
 
-@pytest.mark.parametrize(("name", "what"), [("BadRewardEnv", "a reward"), ("BadObsEnv", "an observation")])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("BadRewardEnv", "a reward of nan"), ("BadObsEnv", "an observation that is not finite (number 0)")],
+)
 def test_an_environment_that_gives_nan_is_named(sign_teacher, name, what):
     env_id = f"distilrl/{name}-v0"
     for run in (
         lambda: train(small(env=env_id), sign_teacher, acceptance=ACCEPTANCE),
-        lambda: play(sign_network(), Play(env_id), seeds_from(0, 3)),
+        lambda: play(Policy(sign_network(), HEAD), Play(EnvRef(env_id)), seeds_from(0, 3)),
     ):
-        with pytest.raises(EnvError, match=f"{env_id} gave {what} that is NaN or infinite at step 3") as caught:
+        with pytest.raises(EnvError, match=re.escape(f"'{env_id}' gave {what} in step 4 (action")) as caught:
             run()
         one_sentence(caught)
 
@@ -127,13 +152,13 @@ def test_a_policy_that_gives_nan_has_no_return(sign_teacher):
     broken = sign_network()
     with torch.no_grad():
         broken.layers[2].bias[0] = NAN
-    with pytest.raises(NotFiniteError, match="action values") as caught:
-        play(broken, Play(SIGN), seeds_from(0, 3))
+    with pytest.raises(NotFiniteError, match="numbers") as caught:
+        play(Policy(broken, HEAD), HOW, seeds_from(0, 3))
     one_sentence(caught)
     with pytest.raises(NotFiniteError):
-        compare(sign_teacher, broken, Play(SIGN), Comparison(4, 4, 0), 5.0)
+        compared(sign_teacher, broken)
     with pytest.raises(TeacherError):
-        compare(make_teacher(broken), sign_network(), Play(SIGN), Comparison(4, 4, 0), 5.0)
+        compared(make_teacher(broken), sign_network())
 
 
 @pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
@@ -150,7 +175,7 @@ def test_weights_that_are_nan_are_not_saved(tmp_path):
     with torch.no_grad():
         network.layers[2].weight[0, 0] = float("inf")
     with pytest.raises(NotFiniteError, match=r"layers\.2\.weight") as caught:
-        save_network(tmp_path / "student", network)
+        save_network(tmp_path / "student", network, HEAD)
     one_sentence(caught)
     assert not (tmp_path / "student").exists()
 
@@ -167,5 +192,7 @@ def test_a_teacher_no_better_than_random_leaves_json_without_a_score(tmp_path):
     assert stats.score(3.0, 2.0, 2.0) is None
     assert stats.mean_score([0.5, None]) is None
     assert stats.mean_score([0.5, 1.0]) == 0.75
-    results = compare(make_teacher(sign_network()), sign_network(), Play(SIGN), Comparison(4, 4, 0), 10.0)
+    info = describe_env(EnvRef(SIGN))
+    teacher = make_teacher(sign_network()).fitted(info)
+    results = compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0), 10.0, info)
     assert json.loads(json.dumps(results["student"], allow_nan=False))["score"] is None

@@ -6,26 +6,32 @@ import threading
 from dataclasses import replace
 
 import pytest
-from conftest import SIGN, make_teacher, sign_network
-from test_train import Killed, small
+from conftest import SIGN, Killed, make_teacher, sign_network
+from test_train import small
 
 from distilrl import series
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
-from distilrl.config import TaskFile, TrainConfig
+from distilrl.comparison import Comparison
+from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import Job, distill, train_teacher
 from distilrl.errors import FileError, ResumeError, TeacherError
-from distilrl.evaluate import Comparison
+from distilrl.heads import Categorical
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder
 from distilrl.series import distill_chain, distill_seeds
+from distilrl.spaces import Choices, EnvRef
 from distilrl.viper import TreeConfig, distill_tree
 
 TREE = TreeConfig(leaves=4, iterations=2, states=100)
 
 
 def job(**changes):
-    return Job(small(**({"student": "mlp:2", "env_steps": 800} | changes)), Comparison(20, 20, 0, margin=2.0), accept_episodes=5)
+    return Job(
+        small(**({"network": "mlp:2", "env_steps": 800} | changes)),
+        Comparison(20, 20, 0, margin=2.0),
+        accept_episodes=5,
+    )
 
 
 COMMANDS = {
@@ -68,7 +74,8 @@ def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, comm
 
 
 @pytest.mark.parametrize(
-    "name", ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"]
+    "name",
+    ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"],
 )
 def test_what_is_left_of_anything_is_enough_to_refuse(sign_teacher, tmp_path, name):
     (tmp_path / "run" / name).parent.mkdir(parents=True)
@@ -89,15 +96,17 @@ def test_files_of_the_users_are_no_hindrance(sign_teacher, tmp_path):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"learning_rate": 1e-4}, "train.learning_rate"),
-        ({"env_steps": 1600}, "train.env_steps"),
+        ({"learning_rate": 1e-4}, "train.optim.learning_rate"),
+        ({"env_steps": 1600}, "train.data.env_steps"),
         ({"seed": 5}, "train.seed"),
         ({"terms": small("dkd").terms}, r"train.terms\[0\].loss"),
-        ({"behaviour": replace(small().behaviour, name="student")}, "train.behaviour.name"),
+        ({"behaviour": replace(small().data.behaviour, name="student")}, "train.data.behaviour.name"),
+        ({"reward": RewardConfig(env_steps=100)}, "train.reward.env_steps"),
+        ({"tasks": (TaskFile(EnvRef(SIGN, {"max_episode_steps": 9})),)}, r"train.tasks\[0\].env.kwargs"),
     ],
 )
 def test_another_job_is_not_continued(made, sign_teacher, change, name):
-    other = replace(job(), train=replace(job().train, **change))
+    other = replace(job(), train=job().train.but(**change))
     calls = {
         "run": lambda out: distill(sign_teacher, other, out, resume=True),
         "seeds": lambda out: distill_seeds(sign_teacher, other, out, 2),
@@ -117,7 +126,7 @@ def test_the_rest_of_the_job_counts_too(made, sign_teacher):
         distill_seeds(sign_teacher, job(), made / "seeds", 3)
     with pytest.raises(ResumeError, match="'assistants'"):
         distill_chain(sign_teacher, job(), made / "chain", 2)
-    with pytest.raises(ResumeError, match="another 'train\\.env_steps'"):
+    with pytest.raises(ResumeError, match="another 'train\\.data\\.env_steps'"):
         train_teacher(small("dqn", env_steps=1600), made / "teacher", resume=True)
 
 
@@ -146,7 +155,7 @@ def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teac
                         ("teacher", lambda out: train_teacher(small("dqn", env_steps=800), out, episodes=5, resume=True))):  # fmt: skip
         shutil.copytree(made / kind, tmp_path / kind)
         data = read_json(tmp_path / kind / "config.json")
-        del data["kind"], data["train"]["drift_threshold"]
+        del data["kind"], data["train"]["stop"]["drift_threshold"]
         write_json(tmp_path / kind / "config.json", data)
         again(tmp_path / kind)
 
@@ -154,7 +163,7 @@ def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teac
 @pytest.fixture
 def words(tmp_path):
     """A command line that distils in few steps; its teacher is in a file."""
-    save_network(tmp_path / "teacher", sign_network(), name="teacher")
+    save_network(tmp_path / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
     steps = ["--steps", "810", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1"]
     steps += ["--margin", "2"]  # a chain goes on to its end
     return ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", *steps]
@@ -208,9 +217,15 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
 
 
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
-    two = small(student="mlp:4,4", env_steps=800, more_tasks=(TaskFile("distilrl/ForgetfulEnv-v0"),))
+    two = small(
+        network="mlp:4,4", env_steps=800, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0")))
+    )
     with pytest.raises(TeacherError):
-        distill([make_teacher(sign_network()), make_teacher(sign_network(-1.0))], replace(job(), train=two), tmp_path / "run")
+        distill(
+            [make_teacher(sign_network()), make_teacher(sign_network(-1.0))],
+            replace(job(), train=two),
+            tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()
 
 

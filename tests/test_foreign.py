@@ -12,8 +12,11 @@ import torch
 from conftest import SIGN, TEACHERS, make_teacher, real_teacher, sign_network
 from torch import nn
 
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, SpecError, TeacherError
+from distilrl.heads import Categorical
 from distilrl.networks import Network, build, count_macs
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 
@@ -56,7 +59,9 @@ def write_sb3(path, algorithm, env, **kwargs):
         import stable_baselines3
 
         kind = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
-        settings = {"n_steps": 8, "batch_size": 8} if algorithm == "PPO" else {} if algorithm == "A2C" else {"buffer_size": 10}
+        settings = (
+            {"n_steps": 8, "batch_size": 8} if algorithm == "PPO" else {} if algorithm == "A2C" else {"buffer_size": 10}
+        )
         policy = "CnnPolicy" if isinstance(env, Frames) else "MlpPolicy"
         model = kind(policy, env, seed=1, device="cpu", policy_kwargs=kwargs, **settings)
         model.save(path)
@@ -89,7 +94,7 @@ def test_sb3_vectors(tmp_path, case):
     policy = write_sb3(tmp_path / "t.zip", algorithm, "CartPole-v1", **kwargs)
     teacher = load_teacher(tmp_path / "t.zip")
     theirs = own_values(policy, algorithm, vectors())
-    ours = teacher.action_values(vectors())
+    ours = teacher.network(vectors())
     if algorithm in ("PPO", "A2C"):  # logits are the same up to a constant
         ours, theirs = ours.log_softmax(1), theirs.log_softmax(1)
     same(ours, theirs)
@@ -98,13 +103,15 @@ def test_sb3_vectors(tmp_path, case):
     assert "policy_class" in teacher.meta["not_executed"]
 
 
-@pytest.mark.parametrize(("algorithm", "kwargs"), [("DQN", {}), ("PPO", {}), ("PPO", {"net_arch": [16]}), ("QRDQN", {"n_quantiles": 3})])
+@pytest.mark.parametrize(
+    ("algorithm", "kwargs"), [("DQN", {}), ("PPO", {}), ("PPO", {"net_arch": [16]}), ("QRDQN", {"n_quantiles": 3})]
+)
 def test_sb3_pixels(tmp_path, algorithm, kwargs):
     policy = write_sb3(tmp_path / "t.zip", algorithm, Frames(), **kwargs)
     teacher = load_teacher(tmp_path / "t.zip")
-    ours, theirs = teacher.action_values(pictures()), own_values(policy, algorithm, pictures())
+    ours, theirs = teacher.network(pictures()), own_values(policy, algorithm, pictures())
     same(ours.log_softmax(1), theirs.log_softmax(1))
-    assert (teacher.obs_shape, teacher.n_actions) == (PIXELS, 6)
+    assert (teacher.obs_shape, teacher.outputs) == (PIXELS, 6)
     assert teacher.size()["macs"] > 9e6
 
 
@@ -113,12 +120,6 @@ def test_sb3_activations_are_asked_for_where_only_a_pickle_holds_them(tmp_path):
     with pytest.raises(FileError, match="--activation"):
         load_teacher(tmp_path / "t.zip")
     assert load_teacher(TeacherFile(str(tmp_path / "t.zip"), activation="elu")).network.spec.activation == "elu"
-
-
-def test_sb3_continuous_actions_are_refused(tmp_path):
-    write_sb3(tmp_path / "t.zip", "PPO", "Pendulum-v1")
-    with pytest.raises(FileError, match="not Discrete"):
-        load_teacher(tmp_path / "t.zip")
 
 
 def test_sb3_extractors_of_ones_own_are_refused(tmp_path):
@@ -162,7 +163,7 @@ def test_vecnormalize_statistics_are_those_of_the_library(tmp_path):
     teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=path))
     obs = vectors()
     normal = torch.from_numpy(envs.normalize_obs(obs.numpy().astype(np.float64)).astype(np.float32))
-    same(teacher.action_values(obs), own_values(policy, "DQN", normal))
+    same(teacher.network(obs), own_values(policy, "DQN", normal))
     assert not {m for m in sys.modules if m.startswith("distilrl") and "cloudpickle" in m}
 
 
@@ -198,37 +199,41 @@ class Holder(nn.Module):
 
 def nature(outputs=6, head=True):
     convs = [nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1), nn.ReLU()]
-    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), *([nn.Linear(512, outputs)] if head else []))
+    return nn.Sequential(
+        *convs, nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), *([nn.Linear(512, outputs)] if head else [])
+    )
 
 
 def save(model, path, wrap=False):
-    torch.save({"model_weights": model.state_dict(), "args": {"env_id": "x", "seed": 1}} if wrap else model.state_dict(), path)
+    torch.save(
+        {"model_weights": model.state_dict(), "args": {"env_id": "x", "seed": 1}} if wrap else model.state_dict(), path
+    )
     return load_teacher(path)
 
 
 def test_cleanrl_dqn(tmp_path):
     model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
     teacher = save(model, tmp_path / "dqn.cleanrl_model")
-    same(teacher.action_values(vectors()), model.network(vectors()))
+    same(teacher.network(vectors()), model.network(vectors()))
     assert (teacher.format, teacher.kind) == ("CleanRL DQN", "q")
 
 
 def test_cleanrl_ppo(tmp_path):
     model = Holder(critic=chain((4, 64, 64, 1), nn.Tanh), actor=chain((4, 64, 64, 2), nn.Tanh))
     teacher = save(model, tmp_path / "ppo.cleanrl_model")
-    same(teacher.action_values(vectors()), model.actor(vectors()))
+    same(teacher.network(vectors()), model.actor(vectors()))
     assert (teacher.format, teacher.kind) == ("CleanRL PPO", "logits")
 
 
 def test_cleanrl_dqn_atari(tmp_path):
     model = Holder(network=nature())
-    same(save(model, tmp_path / "t.cleanrl_model").action_values(pictures()), model.network(pictures() / 255.0))
+    same(save(model, tmp_path / "t.cleanrl_model").network(pictures()), model.network(pictures() / 255.0))
 
 
 def test_cleanrl_ppo_atari(tmp_path):
     model = Holder(network=nature(head=False), actor=nn.Linear(512, 6), critic=nn.Linear(512, 1))
     teacher = save(model, tmp_path / "t.pth")
-    same(teacher.action_values(pictures()), model.actor(model.network(pictures() / 255.0)))
+    same(teacher.network(pictures()), model.actor(model.network(pictures() / 255.0)))
     assert teacher.kind == "logits"
 
 
@@ -238,14 +243,17 @@ def test_cleanrl_c51(tmp_path, wrap):
     model.register_buffer("atoms", torch.linspace(-10, 10, 11))
     teacher = save(model, tmp_path / "c51.cleanrl_model", wrap)
     values = (model.network(vectors()).view(-1, 2, 11).softmax(2) * model.atoms).sum(2)
-    same(teacher.action_values(vectors()), values)
-    assert (teacher.n_actions, teacher.obs_shape, teacher.format) == (2, (4,), "CleanRL C51")
+    same(teacher.network(vectors()), values)
+    assert (teacher.outputs, teacher.obs_shape, teacher.format) == (2, (4,), "CleanRL C51")
 
 
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()
-        self.conv0, self.conv1 = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv0, self.conv1 = (
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
 
     def forward(self, x):
         return x + self.conv1(torch.relu(self.conv0(torch.relu(x))))
@@ -269,7 +277,7 @@ def test_cleanrl_residual_networks(tmp_path, policy):
         model.actor, model.critic = nn.Linear(32, 6), nn.Linear(32, 1)
     teacher = save(model, tmp_path / "t.cleanrl_model")
     theirs = model.network(pictures() / 255.0)
-    same(teacher.action_values(pictures()), model.actor(theirs.relu()) if policy else theirs)
+    same(teacher.network(pictures()), model.actor(theirs.relu()) if policy else theirs)
     assert teacher.name == "resnet:8,16,16:32"
     assert teacher.kind == ("logits" if policy else "q")
 
@@ -279,8 +287,8 @@ def test_a_residual_network_in_our_own_format(tmp_path):
 
     network = build(NetworkSpec.parse("resnet:4,8:16", PIXELS, 3), torch.Generator().manual_seed(0))
     network.standardise(torch.tensor([40.0]), torch.tensor([0.02]))
-    save_network(tmp_path / "n", network)
-    same(load_teacher(tmp_path / "n").action_values(pictures()), network(pictures()))
+    save_network(tmp_path / "n", network, Categorical(Choices((3,))))
+    same(load_teacher(tmp_path / "n").network(pictures()), network(pictures()))
 
 
 def test_a_dueling_network_ships_as_a_plain_one(tmp_path):
@@ -291,7 +299,7 @@ def test_a_dueling_network_ships_as_a_plain_one(tmp_path):
     hidden = network.layers[1](network.layers[0](vectors()))
     expected = values(hidden) + advantage(hidden) - advantage(hidden).mean(1, keepdim=True)
     same(network(vectors()), expected)
-    save_network(tmp_path / "n", network)
+    save_network(tmp_path / "n", network, Categorical(Choices((3,))))
     shipped = load_network(tmp_path / "n").network
     assert not shipped.spec.dueling
     same(shipped(vectors()), expected)
@@ -303,25 +311,27 @@ def test_plain_mlps_need_their_activation(tmp_path):
     torch.save(model.state_dict(), path)
     with pytest.raises(FileError, match="--activation"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, activation="tanh")).action_values(vectors()), model(vectors()))
+    same(load_teacher(TeacherFile(path, activation="tanh")).network(vectors()), model(vectors()))
 
 
 def test_safetensors_and_other_strides_with_a_spec(tmp_path):
     import safetensors.torch
 
-    model = nn.Sequential(nn.Conv2d(4, 8, 6, 3), nn.ReLU(), nn.Conv2d(8, 8, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12 * 12, 6))
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 6, 3), nn.ReLU(), nn.Conv2d(8, 8, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 12 * 12, 6)
+    )
     path = str(tmp_path / "t.safetensors")
     safetensors.torch.save_file(model.state_dict(), path)
     with pytest.raises(FileError, match="--teacher-network"):
         load_teacher(path)
     teacher = load_teacher(TeacherFile(path, network="cnn:8k6s3,8k4s2:", divisor=128.0))
-    same(teacher.action_values(pictures()), model(pictures() / 128.0))
+    same(teacher.network(pictures()), model(pictures() / 128.0))
 
 
 def test_prefixes_of_compiled_and_parallel_models_are_dropped(tmp_path):
     model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
     torch.save({f"_orig_mod.module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "t.pt")
-    same(load_teacher(tmp_path / "t.pt").action_values(vectors()), model.network(vectors()))
+    same(load_teacher(tmp_path / "t.pt").network(vectors()), model.network(vectors()))
 
 
 def test_several_networks_in_one_file_are_not_guessed_between(tmp_path):
@@ -331,7 +341,9 @@ def test_several_networks_in_one_file_are_not_guessed_between(tmp_path):
 
 
 def test_recurrent_policies_are_refused(tmp_path):
-    torch.save(Holder(network=nature(head=False), lstm=nn.LSTM(512, 8), actor=nn.Linear(8, 6)).state_dict(), tmp_path / "t.pt")
+    torch.save(
+        Holder(network=nature(head=False), lstm=nn.LSTM(512, 8), actor=nn.Linear(8, 6)).state_dict(), tmp_path / "t.pt"
+    )
     with pytest.raises(FileError, match="recurrent"):
         load_teacher(tmp_path / "t.pt")
 
@@ -344,7 +356,7 @@ def test_an_answer_that_nobody_asked_is_refused(tmp_path):
 
 def test_the_real_cleanrl_file_is_the_sb3_one():
     ours = load_teacher(real_teacher("pong-dqn.cleanrl_model"))
-    same(ours.action_values(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").action_values(pictures()))
+    same(ours.network(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").network(pictures()))
 
 
 # -- ONNX
@@ -355,7 +367,13 @@ def write_onnx(path, module, example, *, dynamic=True, names=("obs",), outputs=(
         warnings.simplefilter("ignore")
         axes = {name: {0: "batch"} for name in (*names, *outputs)} if dynamic else None
         torch.onnx.export(
-            module.eval(), (example,), str(path), input_names=list(names), output_names=list(outputs), dynamic_axes=axes, dynamo=False
+            module.eval(),
+            (example,),
+            str(path),
+            input_names=list(names),
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            dynamo=False,
         )
     return str(path)
 
@@ -374,8 +392,8 @@ class Scaled(nn.Module):
 def test_onnx_vectors(tmp_path, dynamic):
     model = chain((4, 16, 2), nn.Tanh)
     teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(3, 4), dynamic=dynamic))
-    same(teacher.action_values(vectors()), model(vectors()))
-    assert (teacher.params, teacher.obs_shape, teacher.n_actions, teacher.kind) == (114, (4,), 2, "q")
+    same(teacher.network(vectors()), model(vectors()))
+    assert (teacher.params, teacher.obs_shape, teacher.outputs, teacher.kind) == (114, (4,), 2, "q")
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -383,7 +401,7 @@ def test_onnx_pixels_as_bytes(tmp_path, last):
     model = Scaled(nature(), 255.0, last)
     obs = pictures().permute(0, 2, 3, 1) if last else pictures()
     teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, obs[:1]))
-    same(teacher.action_values(pictures()), model(obs))
+    same(teacher.network(pictures()), model(obs))
 
 
 def test_onnx_pixels_as_floats(tmp_path):
@@ -393,7 +411,7 @@ def test_onnx_pixels_as_floats(tmp_path):
     path = write_onnx(tmp_path / "t.onnx", model, pictures()[:1].float())
     with pytest.raises(FileError, match="--divisor"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, divisor=255.0)).action_values(pictures()), model(pictures() / 255.0))
+    same(load_teacher(TeacherFile(path, divisor=255.0)).network(pictures()), model(pictures() / 255.0))
 
 
 def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
@@ -406,13 +424,86 @@ def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
             return self.a(x), self.b(x), self.a(x).argmax(1)
 
     model = Two()
-    known = load_teacher(write_onnx(tmp_path / "known.onnx", model, torch.zeros(1, 4), outputs=("features", "logits", "action")))
-    same(known.action_values(vectors()), model.b(vectors()))
+    known = load_teacher(
+        write_onnx(tmp_path / "known.onnx", model, torch.zeros(1, 4), outputs=("features", "logits", "action"))
+    )
+    assert known.kind == "logits"
+    same(known.network(vectors()), model.b(vectors()))
     assert known.kind == "logits"
     path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("left", "right", "action"))
     with pytest.raises(FileError, match="--teacher-output"):
         load_teacher(path)
-    same(load_teacher(TeacherFile(path, output="right")).action_values(vectors()), model.b(vectors()))
+    same(load_teacher(TeacherFile(path, output="right")).network(vectors()), model.b(vectors()))
+
+
+ROBOT = EnvInfo(EnvRef("robot"), ObsSpec((4,)), Bounds((-1.0, -0.5), (1.0, 0.5)))
+
+
+def test_onnx_of_real_actions(tmp_path):
+    model = chain((4, 16, 2), nn.Tanh)
+    clipped = model(vectors()).clamp(torch.tensor([-1.0, -0.5]), torch.tensor([1.0, 0.5]))
+    for name, kind in (("output", None), ("continuous_actions", "mean"), ("mu", "mean")):
+        teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=(name,)))
+        assert (teacher.kind, teacher.outputs, teacher.action) == (kind, 2, None)
+        same(teacher.fitted(ROBOT).policy.act(vectors())[0], clipped)
+    squashed = load_teacher(TeacherFile(str(tmp_path / "t.onnx"), squash="tanh")).fitted(ROBOT)
+    same(squashed.policy.act(vectors())[0], torch.tanh(model(vectors())) * torch.tensor([1.0, 0.5]))
+    choices = EnvInfo(EnvRef("choices"), ObsSpec((4,)), Choices((2,)))
+    unnamed = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("output",)))
+    assert unnamed.fitted(choices).kind == "q"
+    with pytest.raises(TeacherError, match="2 numbers"):
+        unnamed.fitted(EnvInfo(EnvRef("other"), ObsSpec((4,)), Bounds((-1.0,) * 3, (1.0,) * 3)))
+
+
+def test_onnx_of_one_real_action_and_of_mean_and_spread(tmp_path):
+    one = load_teacher(
+        write_onnx(tmp_path / "t.onnx", chain((4, 8, 1), nn.ReLU), torch.zeros(1, 4), outputs=("output",))
+    )
+    assert one.fitted(EnvInfo(EnvRef("one"), ObsSpec((4,)), Bounds((-1.0,), (1.0,)))).head.width == 1
+    model = chain((4, 8, 4), nn.SiLU)
+    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("output",))
+    both = load_teacher(TeacherFile(path, kind="gaussian", squash="tanh")).fitted(ROBOT)
+    same(both.policy.act(vectors())[0], torch.tanh(model(vectors())[:, :2]) * torch.tensor([1.0, 0.5]))
+
+
+def test_a_real_robot_walks_by_twelve_numbers():
+    teacher = load_teacher(real_teacher("robots/unitree_go1/policy.onnx"))
+    assert (teacher.kind, teacher.outputs, teacher.obs_shape) == ("mean", 12, (48,))
+
+
+def test_weights_beside_a_graph_count_in_its_digest(tmp_path):
+    import onnx
+
+    path = write_onnx(tmp_path / "t.onnx", chain((4, 400, 2), nn.ReLU), torch.zeros(1, 4))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=10)
+    first = load_teacher(path)
+    weights = bytearray((tmp_path / "w.bin").read_bytes())
+    weights[0] ^= 1
+    (tmp_path / "w.bin").write_bytes(bytes(weights))
+    assert load_teacher(path).digest != first.digest
+
+
+def test_the_digest_names_all_that_decides_the_answers(tmp_path):
+    path = str(tmp_path / "t.pt")
+    torch.save(chain((4, 8, 2), nn.ReLU).state_dict(), path)
+    told = (
+        {"activation": "relu"},
+        {"activation": "tanh"},
+        {"activation": "relu", "kind": "logits"},
+        {"activation": "relu", "squash": "tanh"},
+    )
+    teachers = [load_teacher(TeacherFile(path, **one)) for one in told]
+    assert len({t.digest for t in teachers}) == 4
+    assert len({t.meta["file_sha256"] for t in teachers}) == 1
+    assert load_teacher(TeacherFile(path, activation="relu")).digest == teachers[0].digest
+
+
+@pytest.mark.parametrize(
+    "told", [{"kind": "x"}, {"squash": "x"}, {"kind": "q", "squash": "tanh"}, {"divisor": float("nan")}]
+)
+def test_answers_that_mean_nothing_are_refused(told):
+    with pytest.raises(SpecError):
+        TeacherFile("t.pt", **told)
 
 
 # -- callables and ensembles
@@ -420,9 +511,11 @@ def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
 
 def test_callables_and_decision_rules():
     values = Teacher.from_callable(lambda obs: torch.stack([-obs[:, 0], obs[:, 0]], 1), 2)
-    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).numpy().astype(int), 2, obs_shape=(2,))
+    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).numpy().astype(int), 2, obs_shape=(2,)).fitted(
+        describe_env(SIGN)
+    )
     obs = vectors(2)
-    assert torch.equal(values.action_values(obs).argmax(1), rule.action_values(obs).argmax(1))
+    assert torch.equal(values.network(obs).argmax(1), rule.network(obs).argmax(1))
     assert rule.params is None
     assert rule.size() == {"params": None, "bytes": None, "macs": None}
     module = Teacher.from_callable(nn.Linear(2, 2), 2, obs_shape=(2,))
@@ -433,17 +526,19 @@ def test_a_callable_that_answers_in_the_wrong_shape_is_refused():
     from distilrl.evaluate import Play, accept
 
     with pytest.raises(TeacherError, match="must be"):
-        accept(Teacher.from_callable(lambda obs: torch.zeros(len(obs), 3), 2), Play(SIGN), episodes=2)
+        accept(
+            Teacher.from_callable(lambda obs: torch.zeros(len(obs), 3), 2).fitted(describe_env(SIGN)),
+            Play(EnvRef(SIGN)),
+            episodes=2,
+        )
 
 
 def test_a_decision_rule_is_distilled_to_the_end(tmp_path):
-    from dataclasses import replace
-
+    from distilrl.comparison import Comparison
     from distilrl.distill import Job, distill, make_config
-    from distilrl.evaluate import Comparison
 
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
-    config = replace(make_config("distil", SIGN, student="mlp:8"), env_steps=6000, check_every=2000)
+    config = make_config("distil", SIGN, network="mlp:8", env_steps=6000, check_every=2000)
     results = distill(rule, Job(config, Comparison(20, 20, 0), accept_episodes=10), tmp_path / "run")
     assert results["teacher"]["params"] is None
     assert results["student"]["score"] > 0.9
@@ -456,8 +551,10 @@ def test_an_ensemble_is_the_mean_of_probabilities():
         member.network.scale_head(50.0)
     both = ensemble(members, vectors())
     temperatures = both.meta["temperatures"]
-    mean = torch.stack([(m.action_values(vectors()) / t).softmax(1) for m, t in zip(members, temperatures, strict=True)]).mean(0)
-    same(both.action_values(vectors()), mean.log())
+    mean = torch.stack(
+        [(m.network(vectors()) / t).softmax(1) for m, t in zip(members, temperatures, strict=True)]
+    ).mean(0)
+    same(both.network(vectors()), mean.log())
     assert both.params == sum(m.params for m in members)
     with pytest.raises(TeacherError, match="differ"):
         ensemble([members[0], make_teacher(sign_network())], vectors())
@@ -486,8 +583,13 @@ def test_inspect_prints_what_a_file_is(tmp_path, capsys):
     write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
     assert main(["inspect", str(tmp_path / "t.zip"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["algorithm"], facts["obs_shape"], facts["n_actions"], facts["params"]) == ("DQN", [4], 2, 58)
-    assert [one["name"] for one in facts["layers"]] == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
+    assert (facts["algorithm"], facts["obs_shape"], facts["outputs"], facts["params"]) == ("DQN", [4], 2, 58)
+    assert [one["name"] for one in facts["layers"]] == [
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.2.weight",
+        "layers.2.bias",
+    ]
     assert main(["inspect", str(tmp_path / "t.zip"), "--env", "CartPole-v1", "--episodes", "4"]) == 0
     out = capsys.readouterr().out
     assert "not executed" in out
@@ -499,8 +601,19 @@ def test_distil_an_ensemble_from_the_command_line(tmp_path):
     from distilrl.cli import main
 
     for sign in (1, 2):
-        save_network(tmp_path / str(sign), sign_network(float(sign)))
-    run = [str(tmp_path / "1"), str(tmp_path / "2"), "--env", SIGN, "--student", "mlp:4", "--steps", "2000", "--episodes", "10"]
+        save_network(tmp_path / str(sign), sign_network(float(sign)), Categorical(Choices((2,))))
+    run = [
+        str(tmp_path / "1"),
+        str(tmp_path / "2"),
+        "--env",
+        SIGN,
+        "--student",
+        "mlp:4",
+        "--steps",
+        "2000",
+        "--episodes",
+        "10",
+    ]
     assert main(["distill", "--teacher", *run, "--disturbed-episodes", "0", "--out", str(tmp_path / "run")]) == 0
     assert read_json(tmp_path / "run" / "teacher.json")["format"] == "ensemble of 2"
     assert (tmp_path / "run" / "report.html").is_file()

@@ -32,14 +32,29 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.split("?")[0]
-        if path in ("/api/models/owner/policy", f"/api/models/owner/policy/revision/{COMMIT}", "/api/models/owner/policy/revision/main"):
+        if path in (
+            "/api/models/owner/policy",
+            f"/api/models/owner/policy/revision/{COMMIT}",
+            "/api/models/owner/policy/revision/main",
+        ):
             siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
-            body = {"id": "owner/policy", "modelId": "owner/policy", "sha": COMMIT, "siblings": siblings, "tags": [], "downloads": 0}
+            body = {
+                "id": "owner/policy",
+                "modelId": "owner/policy",
+                "sha": COMMIT,
+                "siblings": siblings,
+                "tags": [],
+                "downloads": 0,
+            }
             return self.answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
         name = path.removeprefix("/owner/policy/resolve/").partition("/")[2]
         if name in self.files:
             data = self.files[name]
-            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            headers = {
+                "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+                "X-Repo-Commit": COMMIT,
+                "Accept-Ranges": "bytes",
+            }
             return self.answer(200, data, headers)
         return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound" if "/api/" in path else "EntryNotFound"})
 
@@ -53,7 +68,11 @@ def hub(tmp_path):
     write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
     _, normalizer = vec_normalize(tmp_path, steps=5)
     with open(normalizer, "rb") as file:  # noqa: PTH123
-        Hub.files = {"dqn-CartPole-v1.zip": (tmp_path / "t.zip").read_bytes(), "README.md": b"hello", "vec_normalize.pkl": file.read()}
+        Hub.files = {
+            "dqn-CartPole-v1.zip": (tmp_path / "t.zip").read_bytes(),
+            "README.md": b"hello",
+            "vec_normalize.pkl": file.read(),
+        }
     yield server
     server.shutdown()
     server.server_close()
@@ -61,7 +80,9 @@ def hub(tmp_path):
 
 def inspect(tmp_path, server, name, **more):
     endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"} | more
+    env = (
+        os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"} | more
+    )
     env.pop("HF_HUB_OFFLINE", None) if "HF_HUB_OFFLINE" not in more else None
     command = [sys.executable, "-m", "distilrl", "inspect", name, "--json"]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
@@ -71,7 +92,8 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     online = inspect(tmp_path, hub, "hf://owner/policy")
     assert online.returncode == 0, online.stderr
     facts = json.loads(online.stdout)
-    assert facts["sha256"] == hashlib.sha256(Hub.files["dqn-CartPole-v1.zip"]).hexdigest()
+    assert facts["file_sha256"] == hashlib.sha256(Hub.files["dqn-CartPole-v1.zip"]).hexdigest()
+    assert facts["sha256"] != facts["file_sha256"]  # the normalizer counts too
     assert facts["hub_commit"] == COMMIT
     assert facts["format"].endswith("with VecNormalize")
     offline = inspect(tmp_path, hub, "hf://owner/policy", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")

@@ -3,12 +3,15 @@
 import pytest
 import torch
 
-import distilrl
+from distilrl.checkpoints import load_network, save_network
 from distilrl.errors import SpecError
+from distilrl.heads import Categorical
 from distilrl.networks import build
+from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 
 PIXELS = (4, 84, 84)
+HEAD = Categorical(Choices((2,)))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,9 @@ def test_standardisation_is_what_it_says_and_folds_away(text, shape):
     pixels = len(shape) == 3
     obs = torch.randint(0, 256, (7, *shape), dtype=torch.uint8) if pixels else torch.randn(7, *shape) * 9 + 4
     mean, scale = (
-        (torch.tensor([90.0]), torch.tensor([0.02])) if pixels else (torch.tensor([4.0, 3.0, -1.0]), torch.tensor([0.1, 2.0, 0.5]))
+        (torch.tensor([90.0]), torch.tensor([0.02]))
+        if pixels
+        else (torch.tensor([4.0, 3.0, -1.0]), torch.tensor([0.1, 2.0, 0.5]))
     )
     plain = network((obs.float() - mean) * scale)
     network.standardise(mean, scale)
@@ -83,5 +88,5 @@ def test_bytes_and_floats_give_the_same():
 
 def test_a_folder_may_be_named_by_a_text(tmp_path):
     network = build(NetworkSpec((2,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
-    distilrl.save_network(str(tmp_path / "student"), network)
-    assert torch.equal(distilrl.load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))
+    save_network(str(tmp_path / "student"), network, HEAD)
+    assert torch.equal(load_network(str(tmp_path / "student")).network(torch.ones(1, 2)), network(torch.ones(1, 2)))

@@ -3,34 +3,63 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from conftest import SIGN, sign_network
-from test_train import small
+from conftest import SIGN, real_teacher
+from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
-from distilrl.checkpoints import load_network, save_network
-from distilrl.cli import main
+from distilrl import plan as planning
+from distilrl.checkpoints import load_network
+from distilrl.collect import Behaviour
+from distilrl.comparison import Comparison
+from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.distill import Job, evaluate_policy
-from distilrl.errors import FileError, SpecError
-from distilrl.evaluate import Comparison
-from distilrl.losses import forward_kl
+from distilrl.envs import describe_env
+from distilrl.errors import FileError, NotFiniteError, SpecError
+from distilrl.events import Episodes, Step
+from distilrl.heads import Point, head_for, student_head
+from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import Network, build
-from distilrl.plan import Budget, plan
-from distilrl.population import Population, StackedMLP
+from distilrl.objective import FeatureTerm, TeacherTerm, term
+from distilrl.plan import plan
+from distilrl.policies import Policy
+from distilrl.population import TURN, Population, StackedMLP, returns_of
+from distilrl.replay import Batch
+from distilrl.schedules import START, Progress, Schedule
+from distilrl.sizes import Budget, PlanOptions, ladder
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Check
+from distilrl.teachers import TeacherFile
 
 SPECS = [NetworkSpec((2,), 2, hidden=h) for h in ((), (3,), (8,), (4, 5), (2, 9))]
-PIXELS = [NetworkSpec((4, 84, 84), 6, convs=((c, 8, 4), (c, 4, 2)), hidden=(8,)) for c in (2, 3)]
+TWO = student_head(Choices((2,)))
+KL = (TeacherTerm("forward_kl"),)
 
 
-def job(**changes):
-    config = small(**({"env_steps": 1600} | changes))
-    return Job(replace(config, check_episodes=5), Comparison(20, 40, 0))
+def batches(count, obs=(2,), outputs=2, size=32, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    nothing = torch.zeros(size)
+    return [
+        Batch(
+            torch.randn(size, *obs, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(), nothing.bool(),
+            torch.randn(size, outputs, generator=rng) * 3, nothing + 1,
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def population(specs=SPECS, terms=KL, head=TWO, **optim):
+    return Population(
+        specs, range(len(specs)), head, terms, OptimConfig(**({"learning_rate": 1e-2, "average": 0.9} | optim))
+    )
 
 
 def test_a_stack_answers_as_its_members_do():
     networks = [
-        build(NetworkSpec((3,), 4, hidden=h, activation="tanh"), torch.Generator().manual_seed(i)) for i, h in enumerate(((2, 7), (5, 3)))
+        build(NetworkSpec((3,), 4, hidden=h, activation="tanh"), torch.Generator().manual_seed(i))
+        for i, h in enumerate(((2, 7), (5, 3)))
     ]
     stack, obs = StackedMLP(networks), torch.randn(6, 3)
     torch.testing.assert_close(stack(obs), torch.stack([n(obs) for n in networks]))
@@ -40,90 +69,344 @@ def test_a_stack_answers_as_its_members_do():
     torch.testing.assert_close(stack(obs)[0], networks[1](obs))
 
 
-def test_a_population_learns_as_each_student_would_alone():
-    """Padding gets no gradient, and nobody's step depends on who else is there."""
-    generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(32, 2, generator=generator), torch.randn(32, 2, generator=generator) * 3) for _ in range(30)]
-    together = Population(SPECS, range(5), learning_rate=1e-2, average=0.9)
-    for obs, teacher in batches:
-        kl = together.update(obs, teacher, 0.0)
-    assert kl.shape == (5,)
-    for k, spec in enumerate(SPECS):
-        alone = Population([spec], [k], learning_rate=1e-2, average=0.9)
-        for obs, teacher in batches:
-            alone.update(obs, teacher, 0.0)
+def own_loss(*, student, teacher):
+    return (student - teacher).abs().sum(1)
+
+
+REAL = Point(Bounds((-1.0, -2.0), (1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("terms", "head"),
+    [
+        (KL, TWO),
+        ((term("nll"), term("centred_regression", weight=0.3)), TWO),
+        ((term("correlation"), term("batch_correlation", weight=2.0)), TWO),
+        ((term(own_loss),), TWO),
+        (
+            (
+                term("forward_kl", sharpness=Schedule(0.5, 1.0), weight=0.2),
+                term("worst_action_gap", student_temperature=None),
+            ),
+            TWO,
+        ),
+        ((term("action_regression"),), REAL),
+        (KL, head_for(REAL.action, "gaussian", "tanh")),
+        (KL, student_head(Choices((3, 2)))),
+    ],
+)
+def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms, head):
+    """Padding gets no gradient, nobody's step depends on who else is there, and the terms are the configuration's own."""
+    optim = OptimConfig(learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
+    specs = [NetworkSpec((2,), head.student.width, hidden=spec.hidden) for spec in SPECS]
+    together = Population(specs, range(5), head.student, terms, optim, labels_head=head)
+    data = batches(20, outputs=head.width)
+    together.temperature = 0.7
+    for number, batch in enumerate(data):
+        found = together.update(batch, Progress(number / 40))
+    assert found.shape == (5,)
+    for k, spec in enumerate(specs):
+        pupil = Pupil(
+            build(spec, torch.Generator().manual_seed(k)),
+            head.student,
+            None,
+            terms,
+            torch.Generator(),
+            torch.device("cpu"),
+        )
+        pupil.labels_head, pupil.temperature = head, 0.7
+        learner = Learner([pupil], terms, optim)
+        for number, batch in enumerate(data):
+            losses = learner.update([Part(0, batch, Progress(number / 40))])
         obs = torch.randn(10, 2)
-        torch.testing.assert_close(together.network(k)(obs), alone.network(0)(obs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.network(k)(obs), pupil.average(obs), rtol=1e-3, atol=1e-4)
+        weighted = sum(
+            float(value) * one.weight(Progress(19 / 40)) for value, one in zip(losses.values(), terms, strict=True)
+        )
+        assert float(found[k]) == pytest.approx(weighted, rel=1e-3, abs=1e-5)
         assert sum(p.numel() for p in together.network(k).parameters()) == spec.params
-    with torch.no_grad():
-        final = [forward_kl(student=together.network(k)(batches[-1][0]), teacher=batches[-1][1]).mean() for k in range(5)]
-    assert max(final) < 3.0
+
+
+def test_terms_that_have_faded_move_nothing():
+    some = population(terms=(term("forward_kl", weight=Schedule(1.0, 0.0, 0.5)),))
+    before = some.network(2)(torch.ones(1, 2))
+    assert not some.update(batches(1)[0], Progress(0.9)).any()
+    torch.testing.assert_close(some.network(2)(torch.ones(1, 2)), before)
 
 
 def test_who_acts_and_who_stays():
-    population = Population(SPECS, range(5), learning_rate=1e-2, average=0.0)
+    some = population(average=0.0)
     obs = torch.randn(12, 2)
-    expected = torch.stack([population.network(n % 5)(obs[n : n + 1])[0] for n in range(12)])
-    torch.testing.assert_close(population.act(obs), expected)
-    before = {k: population.network(k)(obs) for k in (1, 4)}
-    population.keep([1, 4])
-    assert population.alive == [1, 4]
+    expected = torch.cat([some.network(n % 5)(obs[n : n + 1]) for n in range(12)])
+    assert torch.equal(some.act(obs), expected.argmax(1, keepdim=True))
+    assert not some.policy.remembers
+    before = {k: some.network(k)(obs) for k in (1, 4)}
+    some.keep([1, 4])
+    assert some.alive == [1, 4]
     for k, values in before.items():
-        torch.testing.assert_close(population.network(k)(obs), values)
-    torch.testing.assert_close(population.act(obs)[1], before[4][1])
+        torch.testing.assert_close(some.network(k)(obs), values)
+    torch.testing.assert_close(some.in_turn(obs)[1], before[4][1])
     with pytest.raises(KeyError):
-        population.network(0)
+        some.network(0)
+
+
+def test_where_there_are_more_students_than_environments_all_get_their_turn():
+    some = population(average=0.0)
+    obs = torch.randn(2, 2)
+    alone = torch.stack([some.network(k)(obs) for k in range(5)])
+    drivers = []
+    for _ in range(3):
+        numbers = some.in_turn(obs)
+        drivers += [int((alone[:, n] - numbers[n]).abs().sum(1).argmin()) for n in range(2)]
+        some._acted += TURN - 1
+    assert drivers == [0, 1, 2, 3, 4, 0]
+
+
+def test_a_head_on_the_teachers_scale_is_shipped_so():
+    plain, scaled = population(average=0.0), population(average=0.0, scale_head=True)
+    for some in (plain, scaled):
+        some.temperature = 5.0
+    obs = torch.randn(3, 2)
+    torch.testing.assert_close(scaled.network(1)(obs), 5 * plain.network(1)(obs))
+
+
+def test_who_has_diverged_is_known():
+    some = population()
+    with torch.no_grad():
+        some.groups[1][1].weights[0][1, 0, 0] = torch.nan
+    assert some.diverged() == [some.groups[1][0][1]]
 
 
 def test_convolutional_students_share_the_stream():
-    population = Population(PIXELS, range(2), learning_rate=1e-3, average=0.5)
-    population.standardise(torch.tensor([20.0]), torch.tensor([0.02]))
-    obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
-    first = population.update(obs, torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), 0.0)
+    specs = [NetworkSpec((4, 84, 84), 6, convs=((c, 8, 4), (c, 4, 2)), hidden=(8,)) for c in (2, 3)]
+    some = Population(specs, range(2), student_head(Choices((6,))), KL, OptimConfig(learning_rate=1e-3, average=0.5))
+    some.standardise(torch.tensor([20.0]), torch.tensor([0.02]))
+    batch = batches(1, (1,), 6, 8)[0]._replace(obs=torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8))
+    first = some.update(batch, START)
     for _ in range(20):
-        last = population.update(obs, torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), 0.0)
+        last = some.update(batch, START)
     assert (last < first).all()
-    assert population.act(obs).shape == (8, 6)
-    assert isinstance(population.network(1), Network)
+    assert some.act(batch.obs).shape == (8, 1)
+    assert isinstance(some.network(1), Network)
+
+
+def test_playing_together_is_playing_one_by_one():
+    info = describe_env(LINEAR)
+    head = student_head(info.action)
+    networks = [build(NetworkSpec((2,), 1, hidden=(h,)), torch.Generator().manual_seed(h)) for h in (1, 2, 3, 4, 5)]
+    policies = [Policy(network.eval(), head) for network in networks]
+    told = []
+    for changes in ({}, {"at_once": 11}):
+        check = Check(tiny_config(LINEAR), None, keep_states=0)
+        check.how = replace(check.how, **changes)
+        assert returns_of(policies, check, info, told.append) == [check(policy).mean for policy in policies]
+    assert all(isinstance(event, Episodes) for event in told)
+    noisy = Check(tiny_config(LINEAR, eval_epsilon=0.3), None, keep_states=0)
+    assert returns_of(policies, noisy, info) == [noisy(policy).mean for policy in policies]
 
 
 def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
-    result = plan(sign_teacher, job(env_steps=6400), tmp_path / "plan", sizes=["mlp:16", "mlp:", "mlp:4"], seeds=2)
+    events = []
+    job = tiny_job(env_steps=4800)
+    result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:16", "mlp:", "mlp:4"], seeds=2, watch=events.append)
     assert [row["student"] for row in result["frontier"]] == ["mlp:", "mlp:4", "mlp:16"]
     assert result["winner"] == "mlp:"  # the sign of a number is a linear matter
     winner = tmp_path / "plan" / "winner"
-    assert evaluate_policy(load_network(winner / "student").network, SIGN, episodes=20)["return_mean"] > 9.5
-    assert json.loads((winner / "results.json").read_text())["verdict"]["result"] == "pass"
-    assert main(["report", str(winner)]) == main(["report", str(tmp_path / "plan")]) == 0
-    assert "The smallest student that passes is mlp:" in (tmp_path / "plan" / "report.html").read_text(encoding="utf-8")
+    stored = load_network(winner / "student")
+    assert evaluate_policy(Policy(stored.network, stored.head), SIGN, episodes=20)["return_mean"] > 9.5
+    assert stored.meta["environment"] == {"id": SIGN}
+    results = json.loads((winner / "results.json").read_text())
+    assert results["verdict"]["result"] == "pass"
+    assert max(event.env_steps for event in events if isinstance(event, Step)) <= 4800 + 8
+    config = json.loads((winner / "config.json").read_text())
+    assert (config["kind"], Job.from_json(config).train.student.network) == ("winner", "mlp:")
     with pytest.raises(FileError, match="already holds a plan"):
-        plan(sign_teacher, job(), tmp_path / "plan")
+        plan(sign_teacher, job, tmp_path / "plan")
+
+
+def test_the_config_of_a_plan_makes_it_again(sign_teacher, tmp_path):
+    job = tiny_job(SIGN, TeacherTerm("nll"), check_episodes=3)
+    first = plan(
+        sign_teacher,
+        job,
+        tmp_path / "one",
+        sizes=["mlp:", "mlp:3"],
+        seeds=2,
+        budget=Budget(params=60, us=1e6),
+        refine=False,
+    )
+    data = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert data["kind"] == "plan"
+    options = PlanOptions.from_config(data)
+    assert options == PlanOptions(("mlp:", "mlp:3"), 2, Budget(params=60, us=1e6), False)
+    again = plan(sign_teacher, Job.from_json(data), tmp_path / "two", **vars(options))
+    timed = ("train_s", "wall_s", "latency_us")
+    for one in (first, again):
+        one["frontier"] = [{k: v for k, v in row.items() if k not in timed} for row in one["frontier"]]
+    assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}
+    for wrong in ({"seeds": 0}, {"seeds": "2"}, {"budget": {"params": -1}}, {"hurry": True}):
+        with pytest.raises(SpecError, match=f"{next(iter(wrong))}|params"):
+            PlanOptions.from_config(data | {"given": data["given"] | wrong})
+
+
+@pytest.mark.parametrize("terms", [(term("centred_regression"),), (term("nll"),), (term(own_loss),)])
+def test_a_plan_trains_the_loss_of_its_job(sign_teacher, tmp_path, monkeypatch, terms):
+    """The student that a plan on another loss finds is the one that this loss makes."""
+    called = []
+    original = TeacherTerm.__call__
+    monkeypatch.setattr(TeacherTerm, "__call__", lambda self, context: called.append(self) or original(self, context))
+    result = plan(
+        sign_teacher,
+        tiny_job(SIGN, *terms, check_episodes=3),
+        tmp_path / "plan",
+        sizes=["mlp:4"],
+        seeds=1,
+        refine=False,
+    )
+    assert called
+    assert set(called) == set(terms)
+    assert result["frontier"][0]["best_score"] > 0.8
+
+
+def test_real_actions_find_the_linear_student(tmp_path):
+    job = tiny_job(LINEAR, env_steps=4000, learning_rate=1e-2)
+    result = plan(linear_teacher(), job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:8"], seeds=2)
+    assert result["winner"] == "mlp:"
+    stored = load_network(tmp_path / "plan" / "winner" / "student")
+    torch.testing.assert_close(stored.network(torch.eye(2))[:, 0], torch.tensor([0.8, -0.3]), atol=0.1, rtol=0)
+    assert isinstance(stored.head, Point)
+
+
+def test_several_choices_at_once(tmp_path):
+    result = plan(
+        pair_teacher(),
+        tiny_job(PAIR, env_steps=4800),
+        tmp_path / "plan",
+        sizes=["mlp:", "mlp:16"],
+        seeds=1,
+        refine=False,
+    )
+    assert result["winner"] is not None
+    assert result["frontier"][0]["params"] == 15
+
+
+def test_sizes_between_are_tried(monkeypatch, tmp_path):
+    """Where a size falls short and a larger one does not, those between get their chance."""
+    tried = []
+    original = planning._Search.round
+
+    def noted(self, specs, seeds):
+        tried.append([spec.describe() for spec in specs])
+        return original(self, specs, seeds)
+
+    monkeypatch.setattr(planning._Search, "round", noted)
+    monkeypatch.setattr(
+        planning, "returns_of", lambda policies, *_: [float(p.network.spec.params > 20) for p in policies]
+    )
+    monkeypatch.setattr(Check, "score", lambda self, mean: mean)
+    monkeypatch.setattr(planning._Search, "passes", lambda *_: False)
+    teacher, job = linear_teacher(), tiny_job(LINEAR)
+    plan(teacher, job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:16"], seeds=1)
+    assert tried[0] == ["mlp:", "mlp:2", "mlp:16"]
+    assert tried[1]
+    assert all(2 < int(name[4:]) < 16 for name in tried[1])
 
 
 def test_budgets_leave_sizes_out(sign_teacher, tmp_path):
-    result = plan(sign_teacher, job(), tmp_path / "plan", sizes=["mlp:4", "mlp:64"], seeds=1, budget=Budget(params=100), refine=False)
+    job = tiny_job(check_episodes=2)
+    result = plan(
+        sign_teacher,
+        job,
+        tmp_path / "plan",
+        sizes=["mlp:4", "mlp:64"],
+        seeds=1,
+        budget=Budget(params=100),
+        refine=False,
+    )
     assert [row["student"] for row in result["frontier"]] == ["mlp:4"]
     for budget in (Budget(bytes=10), Budget(macs=1), Budget(us=0.0001)):
         with pytest.raises(SpecError, match="No size fits"):
-            plan(sign_teacher, job(), tmp_path / "none", sizes=["mlp:4"], seeds=1, budget=budget)
+            plan(sign_teacher, job, tmp_path / "none", sizes=["mlp:4"], seeds=1, budget=budget)
     assert not (tmp_path / "none").exists()
 
 
-def test_a_plan_without_a_winner_says_so(tmp_path, capsys):
-    save_network(tmp_path / "teacher", sign_network(), name="teacher")
-    command = [
-        "plan",
-        "--teacher",
-        str(tmp_path / "teacher"),
-        "--env",
-        SIGN,
-        "--out",
-        str(tmp_path / "plan"),
-        "--sizes",
-        "mlp:1",
-        "--steps",
-        "810",
-    ]
-    assert main([*command, "--seeds", "1", "--episodes", "20", "--margin", "0.0001", "--threads", "1"]) == 1
-    assert "smallest that passes: none" in capsys.readouterr().err
+def test_a_plan_without_a_winner_says_so(sign_teacher, tmp_path):
+    job = Job(tiny_config(check_episodes=2), Comparison(20, 20, 0, margin=1e-6))
+    result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:1"], seeds=1)
+    assert result["winner"] is None
     assert not (tmp_path / "plan" / "winner" / "student").exists()
+
+
+def test_a_stage_with_reward_is_no_part_of_it(sign_teacher, tmp_path):
+    job = tiny_job(env_steps=4800, reward=RewardConfig(env_steps=100_000))
+    result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1)
+    assert result["winner"] == "mlp:4"
+    assert (
+        Job.from_json(json.loads((tmp_path / "plan" / "winner" / "config.json").read_text())).train.reward.env_steps
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"terms": (*KL, FeatureTerm("hint"))}, "term 'hint' of the recipe 'mine'"),
+        ({"terms": (*KL, term("adversarial_kl"))}, "'adversarial_kl'"),
+        ({"terms": (*KL, term("discriminator"))}, "'discriminator'"),
+        ({"terms": (*KL, term("td")), "n_step": 1}, "'td'"),
+        ({"student": StudentConfig(start="svd")}, "'start' of the recipe 'mine'"),
+        ({"reused_head": True}, "'reused_head'"),
+        ({"behaviour": Behaviour(beta=Schedule(0.5, 0.0, by="score"))}, "'score' of one student"),
+        ({"terms": (term("forward_kl", sharpness=Schedule(0.5, 1.0, by="agreement")),)}, "'agreement'"),
+        ({"terms": (term("action_regression"),)}, "compares real actions"),
+        ({"seed": 899}, "'seed' must lie in 0 to 899"),
+    ],
+)
+def test_what_a_population_cannot_do_is_refused_in_one_sentence(sign_teacher, tmp_path, changes, what):
+    with pytest.raises(SpecError, match=what) as error:
+        plan(sign_teacher, tiny_job(recipe="mine", **changes), tmp_path / "plan", sizes=["mlp:4"], seeds=2)
+    assert str(error.value).count(". ") == 0
+    assert not (tmp_path / "plan").exists()
+
+
+def test_a_plan_that_diverges_says_who(sign_teacher, tmp_path):
+    def explodes(*, student, teacher):
+        return (student - teacher).sum(1) * 1e38 * 1e38
+
+    with pytest.raises(NotFiniteError, match=r"mlp:4 \(seed 0\).*learning_rate"):
+        plan(sign_teacher, tiny_job(SIGN, term(explodes)), tmp_path / "plan", sizes=["mlp:4"], seeds=1)
+
+
+def test_ladders_fit_what_is_seen_and_done():
+    head, real = TWO, student_head(Bounds((-1.0,), (1.0,)))
+    small = ObsSpec((4,))
+    assert ladder(small, head)[0] == ladder(small, real)[0] == "mlp:"
+    assert ladder(small, head)[-1] == "mlp:32,32"
+    assert ladder(small, real)[-1] == ladder(ObsSpec((100,)), head)[-1] == "mlp:64,64"
+    for shape in ((4, 84, 84), (3, 36, 40), (3, 35, 64), (3, 10, 10), (1, 5, 5), (1, 3, 3)):
+        obs = ObsSpec(shape, shape, "uint8")
+        specs = [NetworkSpec.of(text, obs, 2) for text in ladder(obs, head)]
+        assert len({spec.params for spec in specs}) == 6
+    beside = ObsSpec((7 + 3 * 20 * 20,), (3, 20, 20))
+    assert len([NetworkSpec.of(text, beside, 2) for text in ladder(beside, head)]) == 6
+
+
+def test_noise_and_hidden_numbers_are_the_students_own(sign_teacher, tmp_path):
+    config = tiny_config(noise=(0.0, 0.5), hidden_features=(1,), env_steps=3200)
+    result = plan(
+        sign_teacher, Job(config, Comparison(20, 40, 0)), tmp_path / "plan", sizes=["mlp:4"], seeds=1, refine=False
+    )
+    assert result["winner"] == "mlp:4"
+    network = load_network(tmp_path / "plan" / "winner" / "student").network
+    assert not np.any(network.layers[0].weight[:, 1].detach().numpy())
+
+
+def test_a_real_teacher_of_real_actions(tmp_path):
+    """SAC's Pendulum: its Gaussian becomes a point, and its critic says where a mistake costs most."""
+    files = (TeacherFile(str(real_teacher("continuous/sac-Pendulum-v1.zip"))),)
+    config = tiny_config(check_episodes=4).but(tasks=(TaskFile(EnvRef("Pendulum-v1"), files),), env_steps=4000)
+    result = plan(
+        None, Job(config, Comparison(10, 10, 0)), tmp_path / "plan", sizes=["mlp:", "mlp:16,16"], seeds=1, refine=False
+    )
+    linear, deep = result["frontier"]
+    assert deep["best_score"] > 0.8 > linear["best_score"]

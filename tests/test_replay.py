@@ -7,12 +7,15 @@ import torch
 from distilrl.envs import make_vec_env
 from distilrl.errors import SpecError
 from distilrl.replay import Replay, ReplaySpec, scale_of
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 
 CPU = torch.device("cpu")
+VECTOR = ObsSpec((1,))
+STACKS = ObsSpec((4, 84, 84), (4, 84, 84), "uint8", frames=4)
 
 
 def spec(**changes):
-    values = {"capacity": 60, "n_envs": 2, "obs_shape": (1,), "n_actions": 2, "pixels": False, "labelled": False, "n_step": 0}
+    values = {"capacity": 60, "n_envs": 2, "obs": VECTOR, "action": Choices((2,)), "labels": 0, "n_step": 0}
     return ReplaySpec(**(values | changes))
 
 
@@ -21,7 +24,7 @@ def fill(replay, steps, *, terminated=(), truncated=()):
     for t in range(steps):
         obs = torch.tensor([[float(t)], [float(t + 100)]])
         flags = [torch.tensor([t in ends, False]) for ends in (terminated, truncated)]
-        replay.add(obs, torch.tensor([t, t]), torch.tensor([1.0 + t, 0.0]), *flags, None)
+        replay.add(obs, torch.tensor([[t], [t]]), torch.tensor([1.0 + t, 0.0]), *flags)
 
 
 def every(replay):
@@ -30,23 +33,20 @@ def every(replay):
 
 
 def test_stacks_are_those_that_the_environment_gave():
-    envs = make_vec_env("PongNoFrameskip-v4", 2, threads=1)
-    envs._env.ale  # noqa: B018 (the native environment)
-    replay = Replay(spec(capacity=160, obs_shape=(4, 84, 84), n_actions=6, pixels=True, labelled=True, n_step=3), CPU)
+    envs = make_vec_env(EnvRef("PongNoFrameskip-v4"), 2, threads=1)
+    replay = Replay(spec(capacity=160, obs=STACKS, action=Choices((6,)), labels=6, n_step=3), CPU)
     rng = np.random.default_rng(0)
     obs = envs.reset(np.array([1, 2]))
     seen = {}
     for t in range(110):
-        seen[t] = obs.copy()
-        actions = rng.integers(0, 6, 2)
+        seen[t] = obs
+        actions = rng.integers(0, 6, (2, 1))
         envs.send(actions)
         step = envs.recv()
-        arrays = (obs, actions, step.reward, np.array([t % 37 == 36, False]), np.array([False, False]))
+        cut = t % 37 == 36  # the environments did not really end here: start real episodes to have real first stacks
+        arrays = (obs, actions, step.reward, np.array([cut, cut]), np.array([False, False]))
         replay.add(*map(torch.from_numpy, arrays), torch.from_numpy(rng.normal(size=(2, 6)).astype(np.float32)))
-        if t % 37 == 36:  # the environment did not really end here: start a real episode to have a real first stack
-            obs = envs.reset(np.array([t, 0]), np.array([True, False])).copy()
-        else:
-            obs = step.obs
+        obs = envs.reset(np.array([t, t + 1])) if cut else step.obs
     index = torch.nonzero(replay._ready.view(-1)).flatten()
     batch = replay.batch(index, 0.99)
     newest = 109
@@ -82,11 +82,13 @@ def test_an_old_row_is_forgotten():
 
 
 def test_draws_follow_the_gap():
-    replay = Replay(spec(labelled=True, gap_exponent=1.0, capacity=400), CPU)
+    replay = Replay(spec(labels=2, stakes_exponent=1.0, capacity=400), CPU)
     for _ in range(100):
         zeros = torch.zeros(2, dtype=torch.bool)
+        labels = torch.tensor([[0.0, 3.0], [0.0, 1.0]])
+        stakes = torch.tensor([3.0, 1.0])
         replay.add(
-            torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(2), zeros, zeros, torch.tensor([[0.0, 3.0], [0.0, 1.0]])
+            torch.zeros(2, 1), torch.zeros((2, 1), dtype=torch.int64), torch.zeros(2), zeros, zeros, labels, stakes
         )
     index = replay.draw(20_000, torch.Generator().manual_seed(0))
     share = float((index % 2 == 0).float().mean())
@@ -94,25 +96,26 @@ def test_draws_follow_the_gap():
 
 
 def test_draws_survive_a_teacher_without_preferences():
-    replay = Replay(spec(labelled=True, gap_exponent=0.5), CPU)
+    replay = Replay(spec(labels=2, stakes_exponent=0.5), CPU)
     for _ in range(10):
         zeros = torch.zeros(2, dtype=torch.bool)
-        replay.add(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.zeros(2), zeros, zeros, torch.zeros(2, 2))
+        row = (torch.zeros(2, 1), torch.zeros((2, 1), dtype=torch.int64), torch.zeros(2), zeros, zeros)
+        replay.add(*row, torch.zeros(2, 2), torch.zeros(2))
     assert int(replay.draw(100, torch.Generator().manual_seed(0)).max()) < 20
 
 
 def test_a_hundred_thousand_pong_states_fit_in_a_gigabyte():
-    tiny = Replay(spec(capacity=640, n_envs=64, obs_shape=(4, 84, 84), n_actions=6, pixels=True, labelled=True), CPU)
+    tiny = Replay(spec(capacity=640, n_envs=64, obs=STACKS, action=Choices((6,)), labels=6), CPU)
     assert tiny.nbytes / len(tiny._obs.view(-1, 84, 84)) * 100_000 < 1e9
 
 
 def test_statistics():
     replay = Replay(spec(), CPU)
     fill(replay, 10)
-    mean, std = replay.statistics()
+    mean, scale = replay.standardisation()
     values = torch.cat([torch.arange(10.0), torch.arange(10.0) + 100])
     torch.testing.assert_close(mean, values.mean().view(1))
-    torch.testing.assert_close(std, values.std().view(1))
+    torch.testing.assert_close(1 / scale, values.std().view(1))
 
 
 def test_draws_follow_the_error_and_new_rows_come_first():
@@ -136,17 +139,17 @@ def test_draws_follow_the_error_and_new_rows_come_first():
 
 @pytest.mark.parametrize("game", ["BreakoutNoFrameskip-v4"])
 def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
-    envs = make_vec_env(game, 2, threads=1, for_learning=True)
-    replay = Replay(spec(capacity=2000, obs_shape=(4, 84, 84), n_actions=4, pixels=True), CPU)
+    envs = make_vec_env(EnvRef(game), 2, threads=1, for_learning=True)
+    replay = Replay(spec(capacity=2000, obs=STACKS, action=Choices((4,))), CPU)
     rng = np.random.default_rng(0)
     obs, seen, ends, rewards = envs.reset(np.array([1, 2])), [], 0, set()
     for _ in range(250):
-        actions = rng.integers(0, 4, 2)
+        actions = rng.integers(0, 4, (2, 1))
         seen.append(torch.from_numpy(obs.copy()))
         envs.send(actions)
         step = envs.recv()
         arrays = (actions, step.reward, step.terminated, step.truncated)
-        replay.add(seen[-1], *(torch.from_numpy(a) for a in arrays), None)
+        replay.add(seen[-1], *(torch.from_numpy(a) for a in arrays))
         obs, ends = step.obs, ends + int(step.terminated.sum())
         rewards |= set(step.reward.tolist())
     envs.close()
@@ -157,10 +160,10 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
 
 def standardised(states):
     """Scales of some states, as a replay that holds them finds them."""
-    replay = Replay(spec(capacity=len(states), n_envs=1, obs_shape=(states.shape[1],)), CPU)
+    replay = Replay(spec(capacity=len(states), n_envs=1, obs=ObsSpec((states.shape[1],))), CPU)
     none = torch.zeros(1, dtype=torch.bool)
     for state in states:
-        replay.add(state.unsqueeze(0), torch.zeros(1, dtype=torch.int64), torch.zeros(1), none, none, None)
+        replay.add(state.unsqueeze(0), torch.zeros((1, 1), dtype=torch.int64), torch.zeros(1), none, none)
     mean, scale = replay.standardisation()
     return (states - mean) * scale, scale
 
@@ -233,3 +236,35 @@ def test_nothing_is_drawn_where_nothing_may_be():
     fill(replay, 1)
     assert replay.ready
     assert set(replay.draw(50, torch.Generator().manual_seed(0)).tolist()) == {0, 1}
+
+
+def test_real_actions_and_labels_come_back_as_they_went_in():
+    replay = Replay(spec(action=Bounds((-1.0, -2.0, 0.0), (1.0, 2.0, 9.0)), labels=6, n_step=1), CPU)
+    rng = torch.Generator().manual_seed(0)
+    rows = [[torch.randn(shape, generator=rng) for shape in ((2, 1), (2, 3), (2,), (2, 6), (2,))] for _ in range(10)]
+    none = torch.zeros(2, dtype=torch.bool)
+    for obs, action, reward, labels, stakes in rows:
+        replay.add(obs, action, reward, none, none, labels, stakes.abs())
+    index = torch.tensor([0, 3, 8])
+    batch = replay.batch(index, 0.5)
+    for k, (row, env) in enumerate(((0, 0), (1, 1), (4, 0))):
+        obs, action, reward, labels, stakes = (part[env] for part in rows[row])
+        assert torch.equal(batch.obs[k], obs)
+        assert torch.equal(batch.action[k], action)
+        assert torch.equal(batch.labels[k], labels)
+        assert torch.equal(batch.next_labels[k], rows[row + 1][3][env])
+        assert (batch.reward[k], batch.stakes[k]) == (reward, stakes.abs())
+
+
+def test_an_image_beside_a_vector_has_a_scale_of_its_own():
+    obs = ObsSpec((2 + 12,), (1, 3, 4))
+    replay = Replay(spec(capacity=200, n_envs=1, obs=obs), CPU)
+    states = torch.cat(
+        [torch.randn(200, 2) * torch.tensor([1.0, 7.0]) + 3, torch.randint(0, 256, (200, 12)).float()], dim=1
+    )
+    none = torch.zeros(1, dtype=torch.bool)
+    for state in states:
+        replay.add(state[None], torch.zeros((1, 1), dtype=torch.int64), torch.zeros(1), none, none)
+    mean, scale = replay.standardisation()
+    torch.testing.assert_close(mean, torch.cat([states[:, :2].mean(0), states[:, 2:].mean().view(1)]))
+    torch.testing.assert_close(1 / scale, torch.cat([states[:, :2].std(0), states[:, 2:].std().view(1)]))

@@ -104,6 +104,7 @@ def test_an_image_beside_a_vector_comes_last():
         spaces.Graph(spaces.Discrete(2), None),
         spaces.Dict({"a": spaces.Discrete(2), "mission": spaces.Text(5)}),
         spaces.Tuple((spaces.Box(0, 255, (8, 8, 3), np.uint8),) * 2),
+        spaces.Discrete(10**9),
         spaces.Dict({}),
         spaces.Box(0, 1, (0,)),
     ],

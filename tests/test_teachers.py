@@ -12,9 +12,11 @@ from conftest import SIGN, make_teacher, real_teacher, sign_network
 from torch import nn
 
 from distilrl.checkpoints import load_network, save_network
-from distilrl.distill import describe_env
+from distilrl.envs import EnvInfo
 from distilrl.errors import FileError, TeacherError
+from distilrl.heads import Categorical
 from distilrl.networks import build
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import archive, load_teacher
 
@@ -45,7 +47,10 @@ def write_zip(path, state, *, module="stable_baselines3.dqn.policies", kwargs=No
     tensors = {f"{prefix}.{k}": v for k, v in state.items() for prefix in ("q_net", "q_net_target")}
     buffer = io.BytesIO()
     torch.save(tensors if policy is None else policy, buffer)
-    data = {"policy_class": {":type:": "x", ":serialized:": "gASVnot-decoded", "__module__": module}, "policy_kwargs": kwargs or {}}
+    data = {
+        "policy_class": {":type:": "x", ":serialized:": "gASVnot-decoded", "__module__": module},
+        "policy_kwargs": kwargs or {},
+    }
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data", json.dumps(data))
         archive.writestr("policy.pth", buffer.getvalue())
@@ -59,7 +64,7 @@ def test_an_mlp_zip_gives_its_own_forward_pass(tmp_path):
     net = mlp()
     teacher = load_teacher(write_zip(tmp_path / "t.zip", mlp_state(net), kwargs={"net_arch": [8, 8]}))
     obs = torch.randn(50, 2) * 3
-    torch.testing.assert_close(teacher.action_values(obs), net(obs).detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(teacher.network(obs), net(obs).detach(), rtol=0, atol=1e-5)
     assert (teacher.kind, teacher.format) == ("q", "stable-baselines3 DQN 2.9.2")
 
 
@@ -70,11 +75,13 @@ def test_a_cnn_zip_gives_its_own_forward_pass(tmp_path, normalise):
     teacher = load_teacher(write_zip(tmp_path / "t.zip", cnn_state(net), kwargs=kwargs))
     obs = torch.randint(0, 256, (5, *PIXELS), dtype=torch.uint8)
     expected = net(obs.float() / 255 if normalise else obs.float()).detach()
-    torch.testing.assert_close(teacher.action_values(obs), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(teacher.network(obs), expected, rtol=1e-4, atol=1e-5)
     assert teacher.params == 1_687_206
 
 
-@pytest.mark.parametrize(("name", "params"), [("cartpole", 67_586), ("acrobot", 68_355), ("pong", 1_687_206), ("breakout", 1_686_180)])
+@pytest.mark.parametrize(
+    ("name", "params"), [("cartpole", 67_586), ("acrobot", 68_355), ("pong", 1_687_206), ("breakout", 1_686_180)]
+)
 def test_real_zips(name, params):
     path = real_teacher(f"{name}-dqn-sb3.zip")
     teacher = load_teacher(path)
@@ -83,7 +90,7 @@ def test_real_zips(name, params):
         raw = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
     if teacher.network.spec.convs:
         obs = torch.randint(0, 256, (5, *PIXELS), dtype=torch.uint8)
-        net = nature(teacher.network.spec.n_actions)
+        net = nature(teacher.network.spec.outputs)
         net.load_state_dict({k: raw[f"q_net.{v}"] for k, v in zip(net.state_dict(), cnn_state(net), strict=True)})
         expected = net(obs.float() / 255)
     else:
@@ -93,7 +100,11 @@ def test_real_zips(name, params):
             x = x.relu() if layer != "0" else x
             x = x @ raw[f"q_net.q_net.{layer}.weight"].T + raw[f"q_net.q_net.{layer}.bias"]
         expected = x
-    torch.testing.assert_close(teacher.action_values(obs), expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(teacher.network(obs), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def environment(shape, action):
+    return EnvInfo(EnvRef("some"), ObsSpec(shape), action)
 
 
 class Burglar:
@@ -146,7 +157,9 @@ def damaged(tmp_path):
         "nan": write_zip(tmp_path / "nan.zip", nan),
         "odd": write_zip(tmp_path / "odd.zip", odd),
         "nothing": write_zip(tmp_path / "nothing.zip", {}),
-        "activation": write_zip(tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}),
+        "activation": write_zip(
+            tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}
+        ),
         "list": write_zip(tmp_path / "list.zip", {}, policy=[1, 2]),
     }
 
@@ -166,17 +179,17 @@ def test_damaged_files_get_one_sentence(tmp_path, kind):
 
 def test_our_format_gives_back_what_was_saved(tmp_path, random_network):
     random_network.standardise(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.5]))
-    save_network(tmp_path / "n", random_network, name="teacher", kind="q", env=SIGN)
+    save_network(tmp_path / "n", random_network, Categorical(Choices((2,))), name="teacher", env=SIGN)
     teacher = load_teacher(tmp_path / "n")
     obs = torch.randn(20, 2) * 5
-    torch.testing.assert_close(teacher.action_values(obs), random_network(obs).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(teacher.network(obs), random_network(obs).detach(), rtol=1e-4, atol=1e-4)
     assert teacher.meta["env"] == SIGN
 
 
 @pytest.mark.parametrize("harm", ["digest", "spec", "format", "missing", "climb", "shape"])
 def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
     folder = tmp_path / "n"
-    save_network(folder, random_network)
+    save_network(folder, random_network, Categorical(Choices((2,))))
     spec = json.loads((folder / "spec.json").read_text())
     if harm == "digest":
         with (folder / "student.safetensors").open("r+b") as file:
@@ -193,13 +206,13 @@ def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
         (folder / "student.safetensors").unlink()
         (folder / "spec.json").write_text(json.dumps(spec | {"weights": "../student.safetensors"}))
     else:
-        (folder / "spec.json").write_text(json.dumps(spec | {"network": spec["network"] | {"n_actions": 7}}))
+        (folder / "spec.json").write_text(json.dumps(spec | {"network": spec["network"] | {"outputs": 7}}))
     with pytest.raises(FileError):
         load_network(folder)
 
 
 def test_a_teacher_is_frozen(sign_teacher):
-    values = sign_teacher.action_values(torch.randn(4, 2))
+    values = sign_teacher.network(torch.randn(4, 2))
     assert not values.requires_grad
     assert not sign_teacher.network.training
     assert not any(p.requires_grad for p in sign_teacher.network.parameters())
@@ -207,9 +220,13 @@ def test_a_teacher_is_frozen(sign_teacher):
 
 def test_spaces_that_do_not_fit_are_refused(sign_teacher):
     with pytest.raises(TeacherError, match="observations of shape"):
-        sign_teacher.check_fits(describe_env("CartPole-v1"))
-    with pytest.raises(TeacherError, match="3 actions"):
-        make_teacher(build(NetworkSpec((2,), 3))).check_fits(describe_env(SIGN))
+        sign_teacher.fitted(environment((4,), Choices((2,))))
+    with pytest.raises(TeacherError, match="3 numbers"):
+        make_teacher(build(NetworkSpec((2,), 3))).fitted(environment((2,), Choices((2,))))
+    with pytest.raises(TeacherError, match="2 real numbers"):
+        sign_teacher.fitted(environment((2,), Bounds((-1.0, -1.0), (1.0, 1.0))))
+    fitted = sign_teacher.fitted(environment((2,), Choices((2,), (5,))))
+    assert fitted.action == Choices((2,), (5,))
 
 
 def test_the_shipped_pong_teacher_is_whole():
@@ -220,10 +237,10 @@ def test_the_shipped_pong_teacher_is_whole():
     assert (ROOT / "zoo" / "pong-dqn" / "teacher.safetensors").stat().st_size <= 7_000_000
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *PIXELS), dtype=np.uint8))
     original = real_teacher("pong-dqn-sb3.zip")
-    torch.testing.assert_close(teacher.action_values(obs), load_teacher(original).action_values(obs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(teacher.network(obs), load_teacher(original).network(obs), rtol=1e-5, atol=1e-5)
 
 
 def test_known_answer(sign_teacher):
     obs = torch.tensor([[2.0, 9.0], [-2.0, 9.0]])
-    assert sign_teacher.action_values(obs).argmax(1).tolist() == [1, 0]
+    assert sign_teacher.network(obs).argmax(1).tolist() == [1, 0]
     assert sign_network(-1.0)(obs).argmax(1).tolist() == [0, 1]

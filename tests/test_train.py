@@ -12,28 +12,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN, make_teacher, sign_network
+from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 
+from distilrl import events
 from distilrl.checkpoints import digest, load_network, read_tensors
 from distilrl.collect import Behaviour
-from distilrl.config import TrainConfig
+from distilrl.comparison import Comparison
+from distilrl.config import GROUP, TrainConfig
 from distilrl.distill import Job, distill, evaluate_policy, make_config
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import Comparison, Play
-from distilrl.objective import Schedule, Term
+from distilrl.evaluate import Play
+from distilrl.objective import term
 from distilrl.recipes import RECIPES
 from distilrl.runs import RunFolder
+from distilrl.schedules import Schedule
+from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
-ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0}
+ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}
 SMALL = {
     "env_steps": 1600,
     "learning_starts": 160,
     "check_every": 400,
     "check_episodes": 10,
     "batch_size": 64,
-    "student": "mlp:8",
+    "network": "mlp:8",
     "threads": 1,
 }
 
@@ -44,16 +48,16 @@ def small(recipe="distil", **changes):
 
 @pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study", "adversarial_states"])
 def test_recipes_learn(sign_teacher, name):
-    trained = train(small(name, stop_gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
+    trained = train(small(name, gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.7
 
 
 @pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune", "dqfd"])
 def test_recipes_that_learn_from_reward_too(sign_teacher, name):
-    config = small(name, stop_gap=-1.0, env_steps=4000, gamma=0.5, n_step=1)
+    config = small(name, gap=-1.0, env_steps=4000, gamma=0.5, n_step=1)
     trained = train(config, sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.5
-    names = {term.loss for term in config.terms}
+    names = {one.loss for one in config.terms}
     first, last = trained.history[0], trained.history[-1]
     assert any(first[f"loss/{n}"] is not None for n in names)
     assert {n for n in names if last[f"loss/{n}"] is not None} >= {"double_td"}
@@ -63,11 +67,13 @@ def test_recipes_that_learn_from_reward_too(sign_teacher, name):
 def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(name):
     mediocre = sign_network()
     with torch.no_grad():
-        mediocre.layers[0].bias[:2] += torch.tensor([-0.7, 0.7])  # wrong wherever the first number lies between 0 and 0.7
+        mediocre.layers[0].bias[:2] += torch.tensor(
+            [-0.7, 0.7]
+        )  # wrong wherever the first number lies between 0 and 0.7
     teacher = make_teacher(mediocre)
     own = evaluate_policy(teacher, SIGN, episodes=100)["return_mean"]
     assert own < 8.0
-    config = small(name, stop_gap=-9.0, env_steps=8000, updates=6, gamma=0.5, n_step=1)
+    config = small(name, gap=-9.0, env_steps=8000, updates=6, gamma=0.5, n_step=1)
     trained = train(config, teacher, acceptance=ACCEPTANCE | {"return_mean": own})
     assert evaluate_policy(trained.network, SIGN, episodes=100)["return_mean"] > own + 1.0
 
@@ -83,16 +89,21 @@ def test_the_case_study_ships_values_of_the_teachers_scale():
     teacher_network = sign_network()
     teacher_network.scale_head(100.0)
     teacher = make_teacher(teacher_network)
-    trained = train(small("case_study", stop_gap=-1.0, env_steps=3200), teacher, acceptance=ACCEPTANCE)
+    trained = train(small("case_study", gap=-1.0, env_steps=3200), teacher, acceptance=ACCEPTANCE)
     obs = torch.tensor([[0.4, 3.0], [-0.4, 3.0], [1.0, -2.0]])
-    ours, theirs = trained.network(obs), teacher.action_values(obs)
+    ours, theirs = trained.network(obs), teacher.network(obs)
     assert (ours[:, 1] - ours[:, 0] - (theirs[:, 1] - theirs[:, 0])).abs().max() < 40
 
 
 def test_training_changes_the_student_and_not_the_teacher(sign_teacher):
     before = {k: v.clone() for k, v in sign_teacher.network.state_dict().items()}
     rows = []
-    train(small(), sign_teacher, acceptance=ACCEPTANCE, tell=lambda event, numbers: rows.append(numbers) if event == "check" else None)
+    train(
+        small(),
+        sign_teacher,
+        acceptance=ACCEPTANCE,
+        watch=lambda event: rows.append(event.row) if isinstance(event, events.Check) else None,
+    )
     assert all(torch.equal(v, before[k]) for k, v in sign_teacher.network.state_dict().items())
     assert rows[-1]["loss/forward_kl"] < rows[0]["loss/forward_kl"]
 
@@ -107,13 +118,13 @@ def test_a_teacher_of_weight_zero_is_never_called():
         def forward(self, obs):
             raise AssertionError("the teacher was called")
 
-    config = small("dqn", terms=(Term("double_td"), Term("forward_kl", weight=Schedule(0.0))))
-    trained = train(config, Teacher(Offended(), "q", "test", "memory", "0" * 64, obs_shape=(2,), n_actions=2))
+    config = small("dqn", terms=(term("double_td"), term("forward_kl", weight=0.0)))
+    trained = train(config, Teacher(Offended(), "q", "test", "memory", "0" * 64, obs_shape=(2,), outputs=2))
     assert trained.updates > 0
 
 
 def test_terms_without_a_teacher_are_refused():
-    with pytest.raises(SpecError, match="need a teacher"):
+    with pytest.raises(SpecError, match="needs a teacher"):
         train(small())
 
 
@@ -125,10 +136,6 @@ def test_same_config_same_student(sign_teacher, tmp_path):
     assert one == two != other
 
 
-class Killed(Exception):
-    pass
-
-
 def without_clock(trained):
     return [{k: v for k, v in row.items() if k != "train_s"} for row in trained.history]
 
@@ -136,20 +143,14 @@ def without_clock(trained):
 @pytest.mark.parametrize("moment", [75, 130])
 def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, moment):
     """And which random actions are under way: both are as they were, though the actions are played again."""
-    config = small(stop_gap=-1.0)
-    behaviour = replace(config.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
-    config = replace(config, behaviour=behaviour)
+    config = small(gap=-1.0)
+    behaviour = replace(
+        config.data.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0
+    )
+    config = config.but(behaviour=behaviour)
     whole = train(config, sign_teacher, acceptance=ACCEPTANCE)
-    steps = 0
-
-    def kill(event, numbers):
-        nonlocal steps
-        steps += event == "step"
-        if steps > moment:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path), tell=kill)
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path), watch=killed_after(8 * moment))
     resumed = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
     assert without_clock(resumed) == without_clock(whole)
     assert any(row["training_return"] is not None for row in whole.history)
@@ -159,18 +160,12 @@ def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, mo
 @pytest.mark.parametrize("moment", [0, 1, 130, 199])
 def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
     teacher = None if recipe != "distil" else sign_teacher
-    config = small(recipe, stop_gap=-1.0)
+    config = small(recipe, gap=-1.0)
     whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
-    steps = 0
-
-    def kill(event, numbers):
-        nonlocal steps
-        steps += event == "step"
-        if steps > moment:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), tell=kill)
+        train(
+            config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(8 * moment)
+        )
     resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
     for file in ("student/student.safetensors",):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -183,10 +178,11 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
+from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.train import train
 from distilrl.runs import RunFolder
-train(small(env_steps=4000, stop_gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
+train(small(env_steps=4000, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
 """
 
 
@@ -195,13 +191,13 @@ def test_kill_9_and_resume(sign_teacher, tmp_path):
     script = SCRIPT.format(tests=os.path.dirname(__file__), out=str(out))  # noqa: PTH120
     process = subprocess.Popen([sys.executable, "-c", script])
     state = out / "checkpoint" / "state.safetensors"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
+    while not state.exists() and process.poll() is None:
         time.sleep(0.01)
+    assert state.exists(), "the run ended before its first checkpoint"
     time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    config = small(env_steps=4000, stop_gap=-1.0)
+    config = small(env_steps=4000, gap=-1.0)
     train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(out))
     train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     files = [folder / "student" / "student.safetensors" for folder in (out, tmp_path / "whole")]
@@ -209,15 +205,11 @@ def test_kill_9_and_resume(sign_teacher, tmp_path):
 
 
 def test_an_environment_that_does_not_replay_says_so(sign_teacher, tmp_path):
-    config = small(env="distilrl/ForgetfulEnv-v0", stop_gap=-1.0)
-
-    def kill(event, numbers):
-        if event == "step" and numbers["env_steps"] > 900:
-            raise Killed
+    config = small(env="distilrl/ForgetfulEnv-v0", gap=-1.0)
 
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Killed):
-        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, tell=kill)
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, watch=killed_after(900))
     with pytest.raises(ResumeError, match="recorded actions"):
         train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
 
@@ -231,10 +223,10 @@ def test_a_resumed_run_wants_its_own_teacher(sign_teacher, tmp_path):
 
 
 def test_training_stops_when_it_is_good_enough(sign_teacher):
-    generous = train(small(stop_gap=2.0, stop_agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
+    generous = train(small(gap=2.0, agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
     assert generous.env_steps == 800
     assert "2 checks" in generous.stopped
-    never = train(small(stop_gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
+    never = train(small(gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
     assert (never.env_steps, never.stopped) == (1600, "budget used")
 
 
@@ -271,42 +263,62 @@ def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
     }  # fmt: skip
     assert set(stored["verdict"]) >= {"result", "margin", "difference", "difference_ci95"}
     assert stored["verdict"]["result"] == "pass"
-    for name in ("config.json", "teacher.json", "metrics.csv", "student/spec.json", "checkpoint/state.safetensors", "tensorboard"):
+    for name in (
+        "config.json",
+        "teacher.json",
+        "metrics.csv",
+        "student/spec.json",
+        "checkpoint/state.safetensors",
+        "tensorboard",
+    ):
         assert (tmp_path / "run" / name).exists()
     assert Job.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == job
 
 
+def with_values(changes):
+    """A configuration as JSON with some values changed, each in its group."""
+    data = small().to_json()
+    for name, value in changes.items():
+        (data[GROUP[name]] if name in GROUP else data)[name] = value
+    return data
+
+
 def test_config_survives_json_and_refuses_unknown_keys():
-    for name in set(RECIPES) - {"attention"}:
+    for name in sorted(set(RECIPES) - {"attention"}):
         config = small(name)
         assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(SpecError, match="learing_rate"):
-        TrainConfig.from_json(small().to_json() | {"learing_rate": 1.0})
+        TrainConfig.from_json(with_values({"learing_rate": 1.0}))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mix": "al"}, "'mix' must be one of one, all"),
-        ({"standardise": None}, "'standardise' must be one of"),
-        ({"device": "tpu"}, "'device' must be one of cpu, cuda"),
-        ({"behaviour": {"name": "nobody"}}, "'name' must be one of teacher, student, mixed"),
-        ({"behaviour": {"beta": 3}}, "'beta' must be an object"),
-        ({"env_steps": "9"}, "'env_steps' must be a whole number, got '9'"),
-        ({"env_steps": 1e6}, "'env_steps' must be a whole number"),
-        ({"n_envs": True}, "'n_envs' must be a whole number"),
-        ({"learning_rate": None}, "'learning_rate' must be a number, got None"),
-        ({"for_learning": "no"}, "'for_learning' must be true or false"),
-        ({"terms": 5}, "'terms' must be a list"),
-        ({"terms": [{"weight": {"begin": 1.0}}]}, "'terms' lacks 'loss'"),
-        ({"terms": [{"loss": "forward_kl", "weight": {"begin": "a"}}]}, "'begin' must be a number"),
-        ({"more_tasks": [{"env": "CartPole-v1"}]}, "Unknown key 'env' in 'more_tasks'"),
+        ({"mix": "al"}, "'train.data.mix' must be one of one, all"),
+        ({"standardise": None}, "'train.optim.standardise' must be one of"),
+        ({"device": "tpu"}, "'train.compute.device' must be one of cpu, cuda"),
+        ({"behaviour": {"name": "nobody"}}, "'train.data.behaviour.name' must be one of teacher, student, mixed"),
+        ({"behaviour": {"beta": 3}}, "'train.data.behaviour.beta' must be an object"),
+        ({"env_steps": "9"}, "'train.data.env_steps' must be a whole number, got '9'"),
+        ({"env_steps": 1e6}, "'train.data.env_steps' must be a whole number"),
+        ({"n_envs": True}, "'train.data.n_envs' must be a whole number"),
+        ({"learning_rate": None}, "'train.optim.learning_rate' must be a number, got None"),
+        ({"for_learning": "no"}, "'train.data.for_learning' must be true or false"),
+        ({"reward": {"env_steps": -1}}, "In 'train.reward': 'env_steps' must be at least 0"),
+        ({"terms": 5}, "'train.terms' must be a list"),
+        ({"terms": [{"weight": {"begin": 1.0}}]}, "'train.terms[0]' lacks 'loss'"),
+        (
+            {"terms": [{"loss": "forward_kl", "weight": {"begin": "a"}}]},
+            "'train.terms[0].weight.begin' must be a number",
+        ),
+        ({"tasks": [{"env": "CartPole-v1", "file": 1}]}, "Unknown key 'file' in 'train.tasks[0]'"),
+        ({"tasks": [{"env": {"id": "CartPole-v1", "kwargs": 3}}]}, "'train.tasks[0].env.kwargs' must be a dict"),
     ],
     ids=str,
 )
 def test_a_configuration_that_means_nothing_is_refused(change, message):
     with pytest.raises(SpecError, match=re.escape(message)):
-        TrainConfig.from_json(small().to_json() | change)
+        TrainConfig.from_json(with_values(change))
 
 
 def test_what_python_gives_is_checked_too():
@@ -331,46 +343,68 @@ NAN, INF = float("nan"), float("inf")
         ("max_grad_norm", (0.0, -1.0, INF, NAN)),
         ("average", (7, 1.0, -0.1, NAN)),
         ("gamma", (1.5, -0.1, NAN)),
-        ("gap_exponent", (-1.0, INF, NAN)),
+        ("stakes_exponent", (-1.0, INF, NAN)),
         ("priority_exponent", (-1.0, NAN)),
         ("eval_epsilon", (2, -0.1, NAN)),
         ("entropy_share", (1.0, 0.0, NAN)),
-        ("stop_gap", (INF, NAN)),
-        ("stop_agreement", (INF, NAN)),
-        ("stop_return", (INF, NAN)),
+        ("gap", (INF, NAN)),
+        ("agreement", (INF, NAN)),
+        ("at_return", (INF, NAN)),
         ("drift_threshold", (NAN,)),
-        ("obs_noise", ((0.1, -1.0), (NAN, 0.0))),
+        ("noise", ((0.1, -1.0), (NAN, 0.0))),
+        ("workers", (-1,)),
+        ("patience", (0,)),
+        ("n_envs", (0,)),
+        ("batch_size", (0,)),
+        ("check_every", (0,)),
+        ("check_episodes", (0,)),
+        ("hidden_features", ((-1,),)),
         ("seed", (-1, 900)),
     ],
 )
 def test_values_that_mean_nothing_are_refused(name, values):
     for value in values:
         with pytest.raises(SpecError, match=f"'{name}'") as caught:
-            replace(small(), **{name: value})
+            small().but(**{name: value})
         assert str(caught.value).endswith(".")
 
 
+def test_a_setting_that_there_is_not_is_named():
+    with pytest.raises(SpecError, match="Unknown setting 'gap_exponent'"):
+        small().but(gap_exponent=1.0)
+    with pytest.raises(SpecError, match="Unknown setting 'student_width'"):
+        make_config("distil", SIGN, student_width=3)
+
+
 def test_what_is_at_the_edge_is_taken():
-    edge = {"average": 0.0, "gamma": 1.0, "eval_epsilon": 1.0, "threads": 1024, "n_step": 0, "gap_exponent": 0.0, "learning_starts": 0}
-    assert replace(small(), **edge).gamma == 1.0
+    edge = {
+        "average": 0.0,
+        "gamma": 1.0,
+        "eval_epsilon": 1.0,
+        "threads": 1024,
+        "n_step": 0,
+        "stakes_exponent": 0.0,
+        "learning_starts": 0,
+    }
+    assert small().but(**edge).optim.gamma == 1.0
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: small(terms=(Term("td"),)),
-        lambda: Term("forward_kl", teacher_temperature=INF),
-        lambda: Term("adversarial_kl", radius=NAN),
-        lambda: Term("double_td", bonus=NAN),
+        lambda: small(terms=(term("td"),)),
+        lambda: term("forward_kl", teacher_temperature=INF),
+        lambda: term("adversarial_kl", radius=NAN),
+        lambda: term("double_td", bonus=NAN),
         lambda: Schedule(NAN),
         lambda: Schedule(1.0, INF),
         lambda: Behaviour(greedy_share=2.0),
         lambda: Behaviour(zeta=INF),
         lambda: Behaviour(labels=()),
         lambda: Job(small(), accept_episodes=1),
-        lambda: Play(SIGN, epsilon=NAN),
-        lambda: Play(SIGN, sticky=2.0),
-        lambda: Play(SIGN, threads=0),
+        lambda: Play(EnvRef(SIGN), epsilon=NAN),
+        lambda: Play(EnvRef(SIGN), sticky=2.0),
+        lambda: Play(EnvRef(SIGN), threads=0),
     ],
 )
 def test_parts_that_mean_nothing_are_refused(make):
@@ -379,18 +413,18 @@ def test_parts_that_mean_nothing_are_refused(make):
 
 
 def test_learning_waits_until_something_can_be_drawn(sign_teacher):
-    sparse = small("kickstarting", n_step=1, learning_starts=8)
-    sparse = replace(sparse, behaviour=replace(sparse.behaviour, labels=(Schedule(0.05),)))  # never two steps in a row
+    sparse = small("kickstarting", terms=(term("double_td"), term("forward_kl")), n_step=1, learning_starts=8)
+    sparse = sparse.but(behaviour=replace(sparse.data.behaviour, labels=(Schedule(0.05),)))  # never two steps in a row
     with pytest.raises(SpecError, match="Nothing was learnt in 1600 steps"):
         train(sparse, sign_teacher, acceptance=ACCEPTANCE)
-    early = small(stop_gap=-1.0, learning_starts=0)
+    early = small(gap=-1.0, learning_starts=0)
     trained = train(early, sign_teacher, acceptance=ACCEPTANCE)
-    assert trained.updates == 199 * early.updates  # the first row is there at the second of 200 steps
+    assert trained.updates == 199 * early.optim.updates  # the first row is there at the second of 200 steps
 
 
 def test_teacher_and_student_are_timed_the_same_way(sign_teacher, tmp_path, monkeypatch):
     timed = []
     monkeypatch.setattr(sys.modules["distilrl.distill"], "latency_us", lambda policy, *_: timed.append(policy) or 1.0)
     distill(sign_teacher, Job(small(), Comparison(20, 40, 0)), tmp_path / "run")
-    assert timed[0] is sign_teacher.network
-    assert isinstance(timed[1], type(sign_teacher.network))
+    assert timed[0].network is sign_teacher.network
+    assert isinstance(timed[1].network, type(sign_teacher.network))

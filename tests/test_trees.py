@@ -3,36 +3,71 @@
 import ctypes
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SIGN, sign_network
-from test_train import small
+from conftest import ROOT, SIGN
+from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import viper
-from distilrl.checkpoints import save_network
-from distilrl.cli import main
-from distilrl.distill import Job, make_config
+from distilrl.comparison import Comparison
+from distilrl.config import TaskFile
+from distilrl.distill import Job, evaluate_policy
+from distilrl.envs import describe_env
 from distilrl.errors import FileError, SpecError
-from distilrl.evaluate import Comparison, Play, play
+from distilrl.evaluate import Play, play
+from distilrl.events import Check, Step
+from distilrl.export.keep import write_c
 from distilrl.export.replay import Library
 from distilrl.export.tree import source
+from distilrl.export.verifying import verify
+from distilrl.heads import head_for, student_head
+from distilrl.policies import Policy
 from distilrl.runs import read_metrics
-from distilrl.teachers import load_teacher
+from distilrl.spaces import Bounds, Choices, EnvRef
+from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.trees import PONG, Tree, TreePolicy, as_graphviz, as_text, load_tree, pong_features, save_tree
-from distilrl.viper import TreeConfig, distill_tree
+from distilrl.viper import TreeConfig, distill_tree, fit
 
-STUMP = Tree((2,), 2, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, 0, 0), (2, 0, 0), (0, 0, 1))
-DEEP = Tree((2,), 3, "raw", (1, -1, 0, -1, -1), (0.5, 0, -1.25, 0, 0), (1, 0, 3, 0, 0), (2, 0, 4, 0, 0), (0, 2, 0, 0, 1))
+TWO, THREE = student_head(Choices((2,))), student_head(Choices((3,)))
+REAL = student_head(Bounds((-1.0, -2.0), (1.0, 2.0)))
+PAIRS = student_head(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)))
+SPLITS = ((0, -1, -1), (0.0, 0.0, 0.0), (1, 0, 0), (2, 0, 0))
+STUMP = Tree((2,), TWO, "raw", *SPLITS, ((0,), (0,), (1,)))
+DEEP = Tree(
+    (2,), THREE, "raw", (1, -1, 0, -1, -1), (0.5, 0, -1.25, 0, 0), (1, 0, 3, 0, 0), (2, 0, 4, 0, 0), ((0,), (2,), (0,), (0,), (1,))
+)  # fmt: skip
+SLOPED = Tree((2,), REAL, "raw", *SPLITS, ((0.0, 0.0), (-0.25, 2.0), (0.3333, 1e-7)))
 
 
 def test_a_tree_decides_as_it_reads():
     obs = torch.tensor([[0.0, 0.0], [-3.0, 1.0], [0.0, 0.6], [-1.25, 0.5001]])
-    assert TreePolicy(DEEP)(obs).argmax(1).tolist() == [2, 0, 1, 0]
+    actions, _ = Policy(TreePolicy(DEEP), DEEP.head).act(obs)
+    assert actions[:, 0].tolist() == [2, 0, 1, 0]
     assert (DEEP.leaves, DEEP.depth, DEEP.describe()) == (3, 2, "tree:3")
-    assert as_text(DEEP, ["a", "b", "c"]) == ("if obs[1] <= 0.5:\n    c\nelse:\n    if obs[0] <= -1.25:\n        a\n    else:\n        b\n")
+    assert as_text(DEEP, ["a", "b", "c"]) == (
+        "if obs[1] <= 0.5:\n    c\nelse:\n    if obs[0] <= -1.25:\n        a\n    else:\n        b\n"
+    )
+    assert as_text(STUMP, features=["x", "y"]) == "if x <= 0:\n    0\nelse:\n    1\n"
     assert as_graphviz(DEEP, ["a", "b", "c"]).count("->") == 4
+
+
+@pytest.mark.parametrize("squash", ["clip", "tanh"])
+def test_leaves_may_be_real_actions(squash):
+    tree = replace(SLOPED, head=head_for(REAL.action, "mean", squash))
+    actions, _ = Policy(TreePolicy(tree), tree.head).act(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    torch.testing.assert_close(actions, torch.tensor([[-0.25, 2.0], [0.3333, 0.0]]), atol=1e-4, rtol=0)
+    assert as_text(tree) == "if obs[0] <= 0:\n    -0.25, 2\nelse:\n    0.3333, 1e-07\n"
+
+
+def test_leaves_may_be_several_choices_and_are_said_as_the_environment_counts():
+    tree = Tree((2,), PAIRS, "raw", *SPLITS, ((0, 0), (1, 0), (0, 2)))
+    actions, _ = Policy(TreePolicy(tree), PAIRS).act(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    assert actions.tolist() == [[1, 0], [0, 2]]
+    assert as_text(tree).split("\n")[1::2] == ["    6, -1", "    5, 1"]
+    assert 'label="6, -1"' in as_graphviz(tree)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +75,16 @@ def test_a_tree_decides_as_it_reads():
     [
         {"left": (0, 0, 0)},
         {"feature": (5, -1, -1)},
-        {"action": (0, 0, 7)},
+        {"value": ((0,), (0,), (7,))},
+        {"value": ((0,), (0,), (0.5,))},
+        {"value": ((0,), (0,), (float("nan"),))},
+        {"value": ((0,), (0,), (0, 0))},
+        {"head": REAL, "value": ((0.0, 0.0), (0.0, float("inf")), (0.0, 0.0))},
         {"threshold": (0.0,)},
         {"extractor": "mind"},
+        {"extractor": "pong"},
+        {"obs_shape": (2, 2)},
+        {"head": student_head(Choices((1 << 40,)))},
         {"right": (9, 0, 0)},
     ],
 )
@@ -51,15 +93,46 @@ def test_damaged_trees_are_refused(wrong):
         replace(STUMP, **wrong)
 
 
-def test_a_tree_survives_its_file(tmp_path):
-    save_tree(tmp_path / "tree.json", DEEP, env="x")
-    assert load_tree(tmp_path / "tree.json") == (DEEP, {"env": "x"})
-    (tmp_path / "tree.json").write_text("{}")
+@pytest.mark.parametrize("tree", [DEEP, SLOPED, Tree((2,), PAIRS, "raw", *SPLITS, ((0, 0), (1, 0), (0, 2)))])
+def test_a_tree_survives_its_file(tmp_path, tree):
+    save_tree(tmp_path / "tree.json", tree, env="x")
+    assert load_tree(tmp_path / "tree.json") == (tree, {"env": "x"})
+    teacher = load_teacher(TeacherFile(str(tmp_path)))
+    obs = torch.randn(9, 2)
+    assert torch.equal(teacher.policy.act(obs)[0], Policy(TreePolicy(tree), tree.head).act(obs)[0])
+    assert teacher.head == tree.head
+
+
+def test_damaged_files_are_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "tree.json"
+    path.write_text("{}")
     with pytest.raises(FileError, match="not a tree"):
-        load_tree(tmp_path / "tree.json")
-    (tmp_path / "tree.json").write_text(json.dumps({"format": "distilrl-tree", "tree": {"obs_shape": [2]}}))
-    with pytest.raises(FileError, match="damaged"):
-        load_tree(tmp_path / "tree.json")
+        load_tree(path)
+    save_tree(path, DEEP)
+    good = json.loads(path.read_text())
+    for wrong, what in [
+        ({"obs_shape": ["2"]}, "whole number"),
+        ({"feature": [1.5, -1, 0, -1, -1]}, r"tree.feature\[0\]"),
+        ({"head": {"kind": "mind"}}, "tree.head"),
+        ({"value": [[9]] * 5}, "does not exist"),
+        ({"threshold": ["inf"] * 5}, "threshold"),
+        ({"more": 1}, "must be an object of"),
+    ]:
+        path.write_text(json.dumps(good | {"tree": good["tree"] | wrong}))
+        with pytest.raises(FileError, match=what):
+            load_tree(path)
+
+
+def test_a_tree_may_be_deeper_than_python_recurses():
+    count = 3000
+    feature, left, right = [], [], []
+    for n in range(count):
+        feature += [0, -1]
+        left, right = [*left, 2 * n + 1, 0], [*right, 2 * n + 2, 0]
+    tree = Tree(
+        (2,), TWO, "raw", (*feature, -1), (0.0,) * (2 * count + 1), (*left, 0), (*right, 0), ((0,),) * (2 * count + 1)
+    )
+    assert as_text(tree).count("else") == count
 
 
 def frames(ball, paddle):
@@ -79,8 +152,8 @@ def test_pongs_features_are_where_things_are():
     found = dict(zip(PONG, pong_features(torch.from_numpy(obs[None]))[0].tolist(), strict=True))
     assert found == pytest.approx(
         {
-            "ball_x": 40, "ball_y": 26.5 - 14, "ball_dx": 6, "ball_dy": 4, "paddle_y": 49.5 - 14, "paddle_dy": 4, "paddle_dy_before": 1,
-            "offset": 26.5 - 49.5,
+            "ball_x": 40, "ball_y": 26.5 - 14, "ball_dx": 6, "ball_dy": 4, "paddle_y": 49.5 - 14, "paddle_dy": 4,
+            "paddle_dy_before": 1, "offset": 26.5 - 49.5,
         }, abs=1e-4,
     )  # fmt: skip
     away = frames([(20, 30), (20, 30), (22, 34), (-1, 0)], [40] * 4)
@@ -89,55 +162,138 @@ def test_pongs_features_are_where_things_are():
 
 
 def test_c_decides_as_torch_does_in_real_frames(tmp_path):
-    teacher = load_teacher(ROOT / "zoo" / "pong-dqn")
-    states = play(teacher.action_values, Play("PongNoFrameskip-v4", epsilon=0.2, keep_states=200, max_steps=200), [1, 2]).states
+    env = EnvRef("PongNoFrameskip-v4")
+    info = describe_env(env)
+    head = student_head(info.action)
+    anybody = Policy(torch.nn.Flatten(), head)
+    states = play(anybody, Play(env, epsilon=1.0, keep_states=200, max_steps=200), [1, 2]).states
     middle = pong_features(torch.from_numpy(states)).median(0).values
     for feature, name in enumerate(PONG):
-        tree = Tree((4, 84, 84), 6, "pong", (feature, -1, -1), (float(middle[feature]), 0.0, 0.0), (1, 0, 0), (2, 0, 0), (0, 3, 5))
-        (tmp_path / "policy.h").write_text(source(tree, name).header)
-        (tmp_path / "policy.c").write_text(source(tree, name).code)
+        splits = ((feature, -1, -1), (float(middle[feature]), 0.0, 0.0), (1, 0, 0), (2, 0, 0))
+        tree = Tree((4, 84, 84), head, "pong", *splits, ((0,), (3,), (5,)))
+        write_c(tmp_path, source(tree, info.obs, name))
         act = Library(tmp_path / "policy.c").handle.policy_act
         ours = [act(ctypes.c_void_p(np.ascontiguousarray(obs).ctypes.data)) for obs in states]
-        assert ours == TreePolicy(tree)(torch.from_numpy(states)).argmax(1).tolist(), name
+        assert ours == Policy(TreePolicy(tree), head).act(torch.from_numpy(states))[0][:, 0].tolist(), name
 
 
-def test_from_teacher_to_tree(tmp_path, capsys):
-    save_network(tmp_path / "teacher", sign_network(), name="teacher")
+def test_splits_are_those_of_scikit_learn_to_the_last_float():
+    """A threshold between two neighbouring floats must not move past either when it becomes a float itself."""
+    x = np.float32(16777215.0)
+    features = np.array([[x], [np.nextafter(x, np.float32(np.inf))]] * 8, np.float32)
+    actions = np.array([[0], [1]] * 8)
+    tree = fit(features, actions, np.ones(16, np.float32), TWO, (1,), "raw", 2, 0)
+    chosen, _ = Policy(TreePolicy(tree), TWO).act(torch.from_numpy(features))
+    assert chosen.tolist() == actions.tolist()
+
+
+def test_real_actions_are_fitted_in_half_ranges_and_by_weight():
+    """The one question goes to the dimension that is wrong by more of its range; weights decide what a leaf says."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-1, 1, (400, 2)).astype(np.float32)
+    head = student_head(Bounds((-1.0, -1000.0), (1.0, 1000.0)))
+    actions = np.where(features > 0, 1, -1) * np.array([0.9, 500.0])
+    tree = fit(features, actions.astype(np.float32), np.ones(400, np.float32), head, (2,), "raw", 2, 0)
+    assert tree.feature[0] == 0
+    weight = np.where(actions[:, 1] > 0, 1e6, 1.0).astype(np.float32)
+    tree = fit(features, actions.astype(np.float32), weight, head, (2,), "raw", 2, 0)
+    assert min(row[1] for row in tree.value) > 499
+
+
+def test_from_teacher_to_tree(sign_teacher, tmp_path):
+    events = []
     out = tmp_path / "tree"
-    command = ["tree", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--out", str(out), "--leaves", "4", "--iterations", "4"]
-    assert main([*command, "--states", "400", "--episodes", "20", "--disturbed-episodes", "5"]) == 0
-    assert "verdict: pass" in capsys.readouterr().err
-    results = json.loads((out / "results.json").read_text())
+    job = Job(tiny_config(), Comparison(20, 40, 5))
+    results = distill_tree(sign_teacher, job, out, TreeConfig(4, 4, states=400), watch=events.append)
+    assert results["verdict"]["result"] == "pass"
     assert results["student"]["name"].startswith("tree:")
     assert "obs[0] <=" in (out / "tree.txt").read_text()
-    assert main(["evaluate", str(out), "--env", SIGN, "--episodes", "10"]) == 0
-    assert main(["verify", str(out / "export" / "c")]) == 0
-    assert "Pass." in (out / "report.html").read_text(encoding="utf-8")
-    # a tree teaches too
-    assert main(["distill", "--teacher", str(out), "--env", SIGN, "--student", "mlp:4", "--steps", "4000", "--episodes", "20",
-                 "--disturbed-episodes", "0", "--threads", "1", "--out", str(tmp_path / "run")]) == 0  # fmt: skip
+    assert verify(out / "export" / "c", episodes=10)["return_mean"] > 9
+    assert sum(isinstance(event, Check) for event in events) == sum(isinstance(event, Step) for event in events) == 4
+    tree = load_teacher(TeacherFile(str(out)))
+    assert evaluate_policy(tree, SIGN, episodes=10)["return_mean"] > 9
+    assert results["labelled_states"] == 8 + 1600
+
+
+def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
+    given = TreeConfig(4, 3, states=200, most_states=300)
+    distill_tree(sign_teacher, tiny_job(check_episodes=3), tmp_path / "one", given)
+    data = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert (data["kind"], TreeConfig.from_config(data)) == ("tree", given)
+    distill_tree(sign_teacher, Job.from_json(data), tmp_path / "two", TreeConfig.from_config(data))
+    for name in ("tree.json", "tree.dot"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with pytest.raises(SpecError, match="'leaves'"):
+        TreeConfig.from_config({"given": {"leaves": 1}})
+    with pytest.raises(SpecError, match="hurry"):
+        TreeConfig.from_config({"given": {"hurry": True}})
+
+
+def test_real_actions_grow_a_regression_tree(tmp_path):
+    job = Job(tiny_config(LINEAR), Comparison(20, 40, 0, margin=0.1))
+    results = distill_tree(linear_teacher(), job, tmp_path / "tree", TreeConfig(128, 3, states=3000))
+    assert results["student"]["score"] > 0.9
+    assert results["verdict"]["result"] == "pass"
+    tree, _ = load_tree(tmp_path / "tree" / "tree.json")
+    assert 32 < tree.leaves <= 128
+    assert "float action[1]" in (tmp_path / "tree" / "export" / "c" / "policy.h").read_text()
+    assert verify(tmp_path / "tree" / "export" / "c", episodes=5)["return_mean"] > -2
+    assert float(read_metrics(tmp_path / "tree" / "metrics.csv")[-1]["agreement"]) > 0.5
+
+
+def test_several_choices_grow_one_tree(tmp_path):
+    results = distill_tree(pair_teacher(), tiny_job(PAIR), tmp_path / "tree", TreeConfig(8, 4, states=800))
+    assert results["verdict"]["result"] == "pass"
+    tree, _ = load_tree(tmp_path / "tree" / "tree.json")
+    assert {row for node, row in enumerate(tree.value) if tree.feature[node] < 0} == {
+        (x, y) for x in (0, 1) for y in (0, 1, 2)
+    }
+    assert verify(tmp_path / "tree" / "export" / "c", episodes=5)["return_mean"] > 9
+
+
+def test_the_teacher_is_asked_once_a_state(tmp_path, monkeypatch):
+    asked = []
+    original = Teacher.label
+
+    def noted(self, obs, state=()):
+        asked.append(len(obs))
+        return original(self, obs, state)
+
+    monkeypatch.setattr(Teacher, "label", noted)
+    distill_tree(pair_teacher(), tiny_job(PAIR, check_episodes=2), tmp_path / "tree", TreeConfig(8, 2, states=80))
+    assert sum(n for n in asked if n == 8) == 8 + 160  # more at once are the verdict's
+
+
+def test_a_round_may_be_one_step(sign_teacher, tmp_path):
+    distill_tree(sign_teacher, tiny_job(check_episodes=2), tmp_path / "tree", TreeConfig(2, 1, states=1))
+    assert (tmp_path / "tree" / "tree.json").is_file()
 
 
 def test_questions_with_one_answer_are_left_out(sign_teacher, tmp_path):
-    job = Job(small("distil"), Comparison(20, 40, 0))
-    results = distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(leaves=40, iterations=2, states=400))
+    results = distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(leaves=40, iterations=2, states=400))
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
     pairs = [(tree.left[n], tree.right[n]) for n, f in enumerate(tree.feature) if f >= 0]
-    assert all(tree.feature[a] >= 0 or tree.feature[b] >= 0 or tree.action[a] != tree.action[b] for a, b in pairs)
+    assert all(tree.feature[a] >= 0 or tree.feature[b] >= 0 or tree.value[a] != tree.value[b] for a, b in pairs)
     assert results["student"]["params"] == len(tree.feature)
 
 
-def test_trees_ask_for_what_they_need(sign_teacher, tmp_path, monkeypatch):
-    job = Job(small("distil"), Comparison(20, 40, 0))
+def test_what_the_student_must_not_see_no_question_asks(sign_teacher, tmp_path):
+    job = tiny_job(hidden_features=(0,), check_episodes=2)
+    distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(leaves=8, iterations=2, states=200))
+    assert "obs[0]" not in (tmp_path / "tree" / "tree.txt").read_text()
+
+
+def test_trees_ask_for_what_they_need(sign_teacher, tmp_path):
     with pytest.raises(SpecError, match="leave the extractor"):
-        distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(extractor="pong"))
-    pong = Job(make_config("distil", "PongNoFrameskip-v4", threads=1), Comparison(2, 2, 0))
+        distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(extractor="pong"))
+    files = (TeacherFile(str(ROOT / "zoo" / "pong-dqn")),)
+    pong = Job(tiny_config().but(tasks=(TaskFile(EnvRef("PongNoFrameskip-v4"), files),)), Comparison(2, 2, 0))
+    player = Teacher.from_callable(lambda obs: torch.zeros(len(obs), 6), kind="q", name="idle")
     with pytest.raises(SpecError, match="made for Pong"):
-        distill_tree(load_teacher(ROOT / "zoo" / "pong-dqn"), pong, tmp_path / "tree")
+        distill_tree(player, pong, tmp_path / "tree")
     for wrong in ({"leaves": 1}, {"states": 0}, {"extractor": "mind"}):
         with pytest.raises(SpecError):
             TreeConfig(**wrong)
-    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     assert not (tmp_path / "tree").exists()
 
 
@@ -145,11 +301,13 @@ def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):
     """Each round's check is left out once: with slow checks the time would fall below 0, or grow by them."""
     now = [0.0]
 
-    def slow(*args, **kwargs):
-        now[0] += 100.0
-        return play(*args, **kwargs)
+    class Slow(viper.Check):
+        def __call__(self, *args, **kwargs):
+            now[0] += 100.0
+            return super().__call__(*args, **kwargs)
 
-    monkeypatch.setattr(viper, "play", slow)
+    monkeypatch.setattr(viper, "Check", Slow)
     monkeypatch.setattr(viper.time, "perf_counter", lambda: now[0])
-    distill_tree(sign_teacher, Job(small("distil"), Comparison(20, 40, 0)), tmp_path / "tree", TreeConfig(4, 3, states=80))
-    assert [float(row["train_s"]) for row in read_metrics(tmp_path / "tree" / "metrics.csv")] == [0.0, 0.0, 0.0]
+    distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(4, 3, states=80))
+    rows = read_metrics(Path(tmp_path / "tree" / "metrics.csv"))
+    assert [float(row["train_s"]) for row in rows] == [0.0, 0.0, 0.0]

@@ -34,12 +34,13 @@ from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import Network, build
 from distilrl.objective import Term, term
-from distilrl.plan import Budget, plan
+from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
 from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
+from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher

@@ -2,13 +2,11 @@
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from distilrl.checkpoints import write_bytes
 from distilrl.envs import VecEnv, make_vec_env
 from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.plain import check_number
@@ -59,11 +57,6 @@ def side_by_side(
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=50, loop=0, quality=60, method=2)
     return buffer.getvalue()
-
-
-def write(path: Path, policies: Mapping[str, Policy], env: EnvLike, *, steps: int = 600, every: int = 3) -> None:
-    """Writes `side_by_side` to a file."""
-    write_bytes(path, side_by_side(policies, env, steps=steps, every=every))
 
 
 class _Player:

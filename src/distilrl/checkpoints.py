@@ -40,8 +40,8 @@ class Stored:
 def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.
 
-    The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no link which somebody
-    put there beforehand is followed.
+    The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no
+    link which somebody put there beforehand is followed.
 
     Args:
         path: the file.
@@ -56,7 +56,9 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() and not new:
-            raise FileError(f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads.")
+            raise FileError(
+                f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads."
+            )
         temporary = _write_beside(path, data)
         try:
             _claim(temporary, path) if new else os.replace(temporary, path)
@@ -67,7 +69,9 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     except OSError as error:
         if taken:
             raise
-        raise FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.") from None
+        raise FileError(
+            f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space."
+        ) from None
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
@@ -106,7 +110,9 @@ def write_json(path: Path, data: object) -> None:
     try:
         text = json.dumps(data, indent=2, allow_nan=False)
     except ValueError as error:
-        raise FileError(f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it.") from None
+        raise FileError(
+            f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it."
+        ) from None
     write_bytes(path, (text + "\n").encode())
 
 
@@ -151,7 +157,8 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
     for key, tensor in shipped.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise NotFiniteError(
-                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: its training has "
+                f"The tensor '{key}' of the network for {folder} holds NaN or infinite numbers, so it is not saved: "
+                "its training has "
                 "diverged, lower the learning rate."
             )
     weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
@@ -190,12 +197,17 @@ def load_network(folder: str | Path) -> Stored:
     load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
     head = head_from_json(data.get("head"), f"head of {path}")
     if head.width != network.spec.outputs:
-        raise FileError(f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is damaged.")
+        raise FileError(
+            f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is "
+            "damaged."
+        )
     known = {"format", "version", "weights", "sha256", "head", "network"}
     return Stored(network, head, data["sha256"], {k: v for k, v in data.items() if k not in known})
 
 
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str, *, describes: str = "its spec") -> None:
+def load_weights(
+    network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str, *, describes: str = "its spec"
+) -> None:
     """Copies tensors into a network after checking names, shapes, and that every number is finite.
 
     Args:
@@ -217,7 +229,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path |
                 f"{tuple(target.shape)}: the file and its spec do not belong together."
             )
         if not torch.isfinite(tensors[name].float()).all():
-            raise FileError(f"Tensor '{name}' in {path} holds NaN or infinite numbers: the file is damaged, use another.")
+            raise FileError(
+                f"Tensor '{name}' in {path} holds NaN or infinite numbers: the file is damaged, use another."
+            )
     network.load_state_dict({name: tensors[name].float() for name in wanted})
 
 

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
 from distilrl.errors import SpecError, TeacherError
-from distilrl.schedules import Progress, Schedule
 from distilrl.plain import check_choices, check_numbers
 from distilrl.policies import Policy, State
 from distilrl.replay import Replay
+from distilrl.schedules import Progress, Schedule
 from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
 LONGEST_REPEAT = 100
 NOT_LABELLED, LABELLED, NOT_NEEDED = 0, 1, 2
-"""What was asked of the teacher at a vector step: nothing, so that nothing is learnt from it; labels; nothing, because no term needs any."""
+"""What was asked of the teacher at a vector step: nothing, so that nothing is learnt from it; labels; nothing, because
+no term needs any."""
 RETURNS_KEPT = 20
 """Episodes whose mean is the training return."""
 
@@ -39,10 +40,11 @@ class Behaviour:
     greedy_share: float = 0.25
     """Share of the environments, spread evenly, in which no random action is taken."""
     labels: tuple[Schedule, ...] = (Schedule(1.0),)
-    """Share of the vector steps that the teacher labels, the largest of these; in the others it is not asked, and nothing is learnt."""
+    """Share of the vector steps that the teacher labels, the largest of these; in the others it is not asked, and
+    nothing is learnt."""
     zeta: float | None = None
-    """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021): some tasks
-    need long pushes to see a reward at all, others end at once under them. None: taken once."""
+    """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021):
+    some tasks need long pushes to see a reward at all, others end at once under them. None: taken once."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -90,8 +92,8 @@ class Collected(NamedTuple):
 class Collector:
     """Steps the environments, labels what is seen and adds it to the replay.
 
-    Iterate over `steps`; while the caller works on one item, the environments work on its actions. Policies with memory see every step
-    of their episodes, and their state starts anew where one ends.
+    Iterate over `steps`; while the caller works on one item, the environments work on its actions. Policies with memory
+    see every step of their episodes, and their state starts anew where one ends.
     """
 
     def __init__(
@@ -132,7 +134,10 @@ class Collector:
         self._student_state: State | None = None
 
     def steps(
-        self, seeds: NDArray[np.int64], recorded: NDArray[Any] | tuple[()] = (), labels: NDArray[np.uint8] | tuple[()] = ()
+        self,
+        seeds: NDArray[np.int64],
+        recorded: NDArray[Any] | tuple[()] = (),
+        labels: NDArray[np.uint8] | tuple[()] = (),
     ) -> Iterator[Collected]:
         """Endless vector steps.
 
@@ -174,7 +179,8 @@ class Collector:
         labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
         if not bool(torch.isfinite(labels).all()):
             raise TeacherError(
-                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} steps in "
+                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} "
+                "steps in "
                 f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
             )
         return labels
@@ -206,7 +212,11 @@ class Collector:
             actions[teacher_drives] = self.teacher.head.greedy(labels).cpu().numpy()[teacher_drives]
         if not teacher_drives.all():
             actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
-        random = (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress)) & self.behaviour.explores(n_envs) & (self.held_for == 0)
+        random = (
+            (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress))
+            & self.behaviour.explores(n_envs)
+            & (self.held_for == 0)
+        )
         actions[random] = action.sample(int(random.sum()), self.rng)
         if self.behaviour.zeta is not None:
             actions = np.where(self.held_for[:, None] > 0, self.held, actions)
@@ -227,8 +237,12 @@ class Collector:
         actions, self._student_state = self.student.act(obs, self._student_state)
         return actions.cpu().numpy()
 
-    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool, counted: bool) -> None:
-        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under way."""
+    def _add(
+        self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool, counted: bool
+    ) -> None:
+        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under
+        way.
+        """
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.envs import EnvInfo
-from distilrl.errors import NotFiniteError, SpecError
+from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
@@ -32,7 +32,8 @@ class Comparison:
     max_episodes: int = 300
     """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
     disturbed_episodes: int = 40
-    """Episodes of teacher and student with random actions and with sticky actions (Atari) or noisy observations (vectors); 0: none."""
+    """Episodes of teacher and student with random actions and with sticky actions (Atari) or noisy observations
+    (vectors); 0: none."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher − random)."""
     agreement_states: int = 2000
@@ -40,12 +41,16 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.max_episodes < self.episodes:
-            raise SpecError(f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and {self.max_episodes}.")
+            raise SpecError(
+                f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and "
+                f"{self.max_episodes}."
+            )
         if not 0 < self.margin < math.inf:
             raise SpecError(f"'margin' must be above 0 and finite, got {self.margin}.")
         if self.disturbed_episodes < 0 or self.agreement_states < 1:
             raise SpecError(
-                f"'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got {self.disturbed_episodes} and "
+                "'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got "
+                f"{self.disturbed_episodes} and "
                 f"{self.agreement_states}."
             )
 
@@ -66,6 +71,10 @@ def compare(
     Returns:
         The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
         ``returns`` and ``disagreements`` of episodes.json.
+
+    Raises:
+        TeacherError: the teacher gave a number that is NaN or infinite.
+        NotFiniteError: the student did.
     """
     looks = comparison.max_episodes // comparison.episodes
     how = replace(how, keep_states=comparison.agreement_states)
@@ -74,13 +83,18 @@ def compare(
     rng = np.random.default_rng(0)
     for look in range(looks):
         seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
-        theirs.append(play(teacher.policy, how, seeds, watch=watch, shadow=student))
+        try:
+            theirs.append(play(teacher.policy, how, seeds, watch=watch, shadow=student))
+        except NotFiniteError as error:  # whose fault it is decides what to do
+            raise TeacherError(f"The teacher {teacher.path} has no return to compare with: {error}") from None
         ours.append(play(student, replace(how, noise=noise), seeds, watch=watch, shadow=teacher.policy))
         teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
         teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
         margin = float(comparison.margin * abs(teacher_returns.mean() - random_return))
         pairs = teacher_prints * np.uint64(31) + student_prints
-        verdict = stats.non_inferiority(student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks)
+        verdict = stats.non_inferiority(
+            student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks
+        )
         if verdict.result != "inconclusive":
             break
     student_summary = stats.summarise(student_returns, rng, student_prints)
@@ -113,8 +127,12 @@ def agreement(teacher: Teacher, student: Policy, games: Episodes, device: str) -
     return _weighted(teacher.head, student.head, *_both(teacher, student, games, device))
 
 
-def _both(teacher: Teacher, student: Policy, games: Episodes, device: str, *, student_played: bool = True) -> tuple[Tensor, Tensor]:
-    """What teacher and student say of the kept states, each (K, P), on the CPU; as it was while playing where one of them remembers."""
+def _both(
+    teacher: Teacher, student: Policy, games: Episodes, device: str, *, student_played: bool = True
+) -> tuple[Tensor, Tensor]:
+    """What teacher and student say of the kept states, each (K, P), on the CPU; as it was while playing where one of
+    them remembers.
+    """
     if games.own is not None and games.shadow is not None:
         by_teacher, by_student = (games.shadow, games.own) if student_played else (games.own, games.shadow)
     else:
@@ -123,7 +141,10 @@ def _both(teacher: Teacher, student: Policy, games: Episodes, device: str, *, st
             by_teacher, by_student = teacher.numbers(obs).cpu(), student.forward(obs)[0].cpu()
     for side, numbers in (("teacher", by_teacher), ("student", by_student)):
         if not torch.isfinite(numbers).all():
-            raise NotFiniteError(f"The {side} gave NaN or infinite numbers in states that were visited: there is no agreement to measure.")
+            raise NotFiniteError(
+                f"The {side} gave NaN or infinite numbers in states that were visited: there is no agreement to "
+                "measure."
+            )
     return by_teacher, by_student
 
 
@@ -135,7 +156,9 @@ def _weighted(theirs: Head, ours: Head, by_teacher: Tensor, by_student: Tensor) 
 
 
 def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Agreement and error on both kinds of states, plain and where the choice matters, and who does what on the student's."""
+    """Agreement and error on both kinds of states, plain and where the choice matters, and who does what on the
+    student's.
+    """
     result: dict[str, Any] = {}
     for name, (by_teacher, by_student) in sides.items():
         actions = theirs.greedy(by_teacher), ours.greedy(by_student)
@@ -188,7 +211,9 @@ def _png(picture: NDArray[np.uint8]) -> str:
 def _disturbed(
     teacher: Teacher, student: Policy, how: Play, episodes: int, states: NDArray[Any], info: EnvInfo, watch: Watch
 ) -> dict[str, Any]:
-    """Returns under random actions; in ALE under sticky actions, and with vectors under noise of a tenth of each number's spread."""
+    """Returns under random actions; in ALE under sticky actions, and with vectors under noise of a tenth of each
+    number's spread.
+    """
     if episodes == 0:
         return {}
     ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
@@ -201,6 +226,9 @@ def _disturbed(
     for name, change in ways.items():
         way = replace(how, **change, keep_states=0)
         seeds = seeds_from(DISTURBED_SEEDS, episodes)
-        both = {side: play(policy, way, seeds, watch=watch) for side, policy in (("teacher", teacher.policy), ("student", student))}
+        both = {
+            side: play(policy, way, seeds, watch=watch)
+            for side, policy in (("teacher", teacher.policy), ("student", student))
+        }
         result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in both.items()}
     return result

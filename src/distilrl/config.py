@@ -3,7 +3,7 @@
 Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
@@ -11,10 +11,9 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TDTerm, TeacherTerm, Term
-from distilrl.plain import THREADS, check_choices, check_numbers, from_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
-
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,24 @@ class StudentConfig:
     network: str = "mlp:64,64"
     """Student spec, e.g. ``mlp:64,64``, ``mlp:`` (linear) or ``cnn:16,16,16:64``."""
     start: Start = "new"
-    """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest units."""
+    """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest
+    units."""
     prune_from: str | None = None
-    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of the budget,
-    the weakest units and channels go until ``network`` is left. None: no pruning."""
+    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of
+    the budget, the weakest units and channels go until ``network`` is left. None: no pruning."""
     reused_head: bool = False
-    """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it ships."""
+    """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it
+    ships."""
     dueling: bool = False
     """Give the student a dueling head while it trains; it ships as a plain one."""
     share: Share = "body"
-    """What the students of several tasks share: all but first layer and head, or of a convolutional network the convolutions alone."""
+    """What the students of several tasks share: all but first layer and head, or of a convolutional network the
+    convolutions alone."""
     hidden_features: tuple[int, ...] = ()
     """Numbers of a vector observation that the student does not see, though its teacher does."""
     noise: tuple[float, ...] = ()
-    """Standard deviation, for each number of a vector observation, of the noise through which the student sees it, though its
-    teacher does not; () for none."""
+    """Standard deviation, for each number of a vector observation, of the noise through which the student sees it,
+    though its teacher does not; () for none."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -72,18 +74,23 @@ class DataConfig:
     capacity: int = 100_000
     """States in the replay."""
     stakes_exponent: float = 0.0
-    """Draw states by (what a mistake costs there)^this: the teacher's value gap, or how fast its critic falls; 0: uniformly."""
+    """Draw states by (what a mistake costs there)^this: the teacher's value gap, or how fast its critic falls; 0:
+    uniformly."""
     priority_exponent: float = 0.0
     """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
     for_learning: bool = False
-    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never do."""
+    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never
+    do."""
     mix: Literal["one", "all"] = "one"
-    """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores; or of all."""
+    """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores;
+    or of all."""
 
     def __post_init__(self) -> None:
         check_choices(self)
         check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "capacity"), "[1, inf)"))
-        check_numbers(self, **dict.fromkeys(("workers", "learning_starts", "stakes_exponent", "priority_exponent"), "[0, inf)"))
+        check_numbers(
+            self, **dict.fromkeys(("workers", "learning_starts", "stakes_exponent", "priority_exponent"), "[0, inf)")
+        )
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,8 @@ class OptimConfig:
     entropy_share: float = 0.5
     """The temperature found makes the teacher's mean entropy this share of the largest."""
     standardise: Literal["states", "space", "no"] = "states"
-    """Standardise inputs by the first states, or widen those features to ±1 whose space is narrower; folded into the student's
-    first layer when it ships."""
+    """Standardise inputs by the first states, or widen those features to ±1 whose space is narrower; folded into the
+    student's first layer when it ships."""
     scale_head: bool = False
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
     gamma: float = 0.99
@@ -147,8 +154,10 @@ class StopConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """A stage after imitation that learns from returns alone, for students too small to imitate: evolution of the distilled weights
-    (Mania et al. 2018: augmented random search, here from a distilled start and in units of each layer)."""
+    """A stage after imitation that learns from returns alone, for students too small to imitate: evolution of the
+    distilled weights (Mania et al. 2018: augmented random search, here from a distilled start and in units of each
+    layer).
+    """
 
     env_steps: int = 0
     """Budget of environment steps; 0: no such stage."""
@@ -187,7 +196,20 @@ GROUPS: dict[str, type] = {
 }  # fmt: skip
 GROUP = {f.name: group for group, kind in GROUPS.items() for f in fields(kind)}
 """Group of each field."""
-OWN = ("recipe", "tasks", "combine", "terms", "student", "data", "optim", "stop", "reward", "compute", "eval_epsilon", "seed")
+OWN = (
+    "recipe",
+    "tasks",
+    "combine",
+    "terms",
+    "student",
+    "data",
+    "optim",
+    "stop",
+    "reward",
+    "compute",
+    "eval_epsilon",
+    "seed",
+)
 """Fields of `TrainConfig` itself."""
 
 
@@ -203,10 +225,11 @@ class TrainConfig:
     recipe: str = "distil"
     """Name of the recipe that this came from."""
     tasks: tuple[TaskFile, ...] = ()
-    """Environments and their teachers; several are one student body with a head for each and an input layer for each kind of
-    observation."""
+    """Environments and their teachers; several are one student body with a head for each and an input layer for each
+    kind of observation."""
     combine: Combine = "mean"
-    """Several teachers of one environment: the mean of their action probabilities, or in each state the one with the highest value."""
+    """Several teachers of one environment: the mean of their action probabilities, or in each state the one with the
+    highest value."""
     terms: tuple[Term, ...] = (TeacherTerm("forward_kl"),)
     """The objective."""
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -222,7 +245,8 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     """Where and with what it is computed."""
     eval_epsilon: float = 0.0
-    """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student alike."""
+    """Probability of a random action in the acceptance check, the checks and the verdict, for teacher and student
+    alike."""
     seed: int = 0
     """Seed of every random draw of training."""
 
@@ -230,7 +254,9 @@ class TrainConfig:
         check_choices(self)
         check_numbers(self, eval_epsilon="[0, 1]")
         if not 0 <= self.seed < 900:
-            raise SpecError(f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}.")
+            raise SpecError(
+                f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}."
+            )
         self._check_objective()
         self._check_together()
 
@@ -247,14 +273,25 @@ class TrainConfig:
     def _check_together(self) -> None:
         """What excludes each other."""
         if self.data.learning_starts >= self.data.env_steps:
-            raise SpecError(f"'learning_starts' ({self.data.learning_starts}) must be below 'env_steps' ({self.data.env_steps}).")
+            raise SpecError(
+                f"'learning_starts' ({self.data.learning_starts}) must be below 'env_steps' ({self.data.env_steps})."
+            )
         if len({task.env for task in self.tasks}) < len(self.tasks):
-            raise SpecError("Each task of a run needs an environment of its own: several teachers of one environment are an ensemble.")
+            raise SpecError(
+                "Each task of a run needs an environment of its own: several teachers of one environment are an "
+                "ensemble."
+            )
         several, student = len(self.tasks) > 1, self.student
-        if student.prune_from is not None and (several or student.reused_head or student.dueling or student.start != "new"):
+        if student.prune_from is not None and (
+            several or student.reused_head or student.dueling or student.start != "new"
+        ):
             raise SpecError("'prune_from' goes with one task, a plain head and new weights.")
-        if several and (self.data.priority_exponent > 0 or self.stop.at_return is not None or self.reward.env_steps > 0):
-            raise SpecError("A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward.")
+        if several and (
+            self.data.priority_exponent > 0 or self.stop.at_return is not None or self.reward.env_steps > 0
+        ):
+            raise SpecError(
+                "A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward."
+            )
 
     @property
     def env(self) -> EnvRef:
@@ -285,7 +322,8 @@ class TrainConfig:
             if name not in GROUP:
                 raise SpecError(f"Unknown setting '{name}': use one of {', '.join(sorted((*OWN, *GROUP)))}.")
             inside.setdefault(GROUP[name], {})[name] = value
-        return replace(self, **own, **{group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()})
+        changed = {group: replace(own.get(group, getattr(self, group)), **new) for group, new in inside.items()}
+        return replace(self, **(own | changed))
 
     def seen_from(self, number: int) -> "TrainConfig":
         """The same run with another of its tasks as the first."""
@@ -299,9 +337,7 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        data = asdict(self)
-        for task, plain in zip(self.tasks, data["tasks"], strict=True):
-            plain["env"] = task.env.to_json()
+        data: dict[str, Any] = to_plain(self)
         return data
 
     @classmethod

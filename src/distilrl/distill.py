@@ -12,20 +12,30 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError, TeacherError
-from distilrl.comparison import Comparison, compare
-from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, accept, latency_us, load_teachers, play, seeds_from, size
+from distilrl.evaluate import (
+    ACCEPT_SEEDS,
+    VERDICT_SEEDS,
+    Play,
+    accept,
+    latency_us,
+    load_teachers,
+    play,
+    seeds_from,
+    size,
+)
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.heads import student_head
-from distilrl.policies import Policy
-from distilrl.spaces import EnvRef, env_ref
-from distilrl.plain import check_number, check_numbers, from_plain
-from distilrl.recipes import recipe, settings
-from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.networks import Network
 from distilrl.objective import check_terms
+from distilrl.plain import check_number, check_numbers, from_plain
+from distilrl.policies import Policy
+from distilrl.recipes import recipe, settings
+from distilrl.runs import RunFolder, described, write_metrics
+from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import Trained, train
@@ -66,8 +76,8 @@ class Job:
 def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
     """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
 
-    A teacher that is refused before anything else is written leaves nothing behind, so that the job can be begun again with what the
-    refusal advises.
+    A teacher that is refused before anything else is written leaves nothing behind, so that the job can be begun again
+    with what the refusal advises.
 
     Raises:
         FileError: a new job, and the folder holds something already; or none to continue.
@@ -130,7 +140,8 @@ def distill(
     wandb: bool = False,
     watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Distils a teacher into a student and proves what became of the score; or several teachers into one student of several tasks.
+    """Distils a teacher into a student and proves what became of the score; or several teachers into one student of
+    several tasks.
 
     Args:
         teacher: a teacher, or the file or folder that it is read from; one per task; None: what the job names.
@@ -158,9 +169,17 @@ def distill(
 
 
 def run_job(
-    teachers: Sequence[Teacher], job: Job, folder: RunFolder, judges: Sequence[Teacher], *, wandb: bool = False, watch: Watch = silent
+    teachers: Sequence[Teacher],
+    job: Job,
+    folder: RunFolder,
+    judges: Sequence[Teacher],
+    *,
+    wandb: bool = False,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
-    """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per task."""
+    """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per
+    task.
+    """
     config, tasks = job.train, job.train.tasks
     infos = [describe_env(task.env) for task in tasks]
     started = time.perf_counter()
@@ -189,9 +208,11 @@ def run_job(
     return together
 
 
-def save_student(folder: RunFolder, trained: Trained, number: int, info: EnvInfo, config: TrainConfig, **more: Any) -> None:
+def save_student(
+    folder: RunFolder, trained: Trained, number: int, info: EnvInfo, config: TrainConfig, **more: Any
+) -> None:
     """Writes the student of a task into its run folder, with all that playing and exporting it needs."""
-    about = {"env": info.id, "environment": info.ref.to_json(), "recipe": config.recipe}
+    about: dict[str, Any] = {"env": info.id, "environment": info.ref.to_json(), "recipe": config.recipe}
     save_network(folder.student, trained.networks[number], trained.heads[number], **about, **more)
 
 
@@ -252,10 +273,15 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
     if folder.teacher.is_file():
         known = read_json(folder.teacher)
         if known.get("sha256") != teacher.digest:
-            raise ResumeError(f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file.")
+            raise ResumeError(
+                f"The run in {folder.path} was started with another teacher (its digest differs): give it the same "
+                "file."
+            )
         return dict(known)
     watch(Phase("teacher"))
-    acceptance = accept(teacher, _how(info, job.train), episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, watch=watch)
+    acceptance = accept(
+        teacher, _how(info, job.train), episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, watch=watch
+    )
     description = {
         "path": teacher.path,
         "sha256": teacher.digest,
@@ -298,9 +324,17 @@ def results_of(
 
 
 def compared(
-    teacher: Teacher, student: Policy, named: dict[str, Any], job: Job, info: EnvInfo, acceptance: dict[str, Any], watch: Watch
+    teacher: Teacher,
+    student: Policy,
+    named: dict[str, Any],
+    job: Job,
+    info: EnvInfo,
+    acceptance: dict[str, Any],
+    watch: Watch,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What results.json holds of teacher, student and verdict, and all of episodes.json; ``named`` says what the student is."""
+    """What results.json holds of teacher, student and verdict, and all of episodes.json; ``named`` says what the
+    student is.
+    """
     watch(Phase("verdict"))
     config, random = job.train, acceptance["random_return_mean"]
     parts = compare(
@@ -326,9 +360,16 @@ def compared(
 
 
 def train_teacher(
-    config: TrainConfig, out: str | Path, *, resume: bool = False, episodes: int = 100, wandb: bool = False, watch: Watch = silent
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    episodes: int = 100,
+    wandb: bool = False,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and ``teacher.json`` its card.
+    """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and
+    ``teacher.json`` its card.
 
     Returns:
         The contents of ``out/results.json``.
@@ -382,7 +423,8 @@ def evaluate_policy(
     """Greedy full episodes on the verdict's seeds.
 
     Args:
-        policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the environment asks.
+        policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the
+            environment asks.
         env: environment.
         episodes: how many.
         epsilon: probability of a random action.
@@ -421,10 +463,12 @@ def evaluate_against(
     threads: int = 2,
     watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one look.
+    """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
+    look.
 
     Returns:
-        ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either, and ``verdict``.
+        ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either,
+        and ``verdict``.
     """
     ref = env_ref(env)
     info = describe_env(ref)

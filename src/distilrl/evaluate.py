@@ -23,8 +23,8 @@ from distilrl.spaces import ActionSpec, EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
-"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and of
-the observations on which exported files are replayed."""
+"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
+of the observations on which exported files are replayed."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,22 @@ class Play:
     workers: int = 0
     """Processes that step environments other than ALE's; 0: this one."""
     max_steps: int | None = None
-    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for ever."""
+    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for
+    ever."""
     keep_states: int = 0
     """States to sample."""
     device: str = "cpu"
     """Where the policies compute."""
     noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for none."""
+    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
+    none."""
     at_once: int = field(default=100, compare=False)
     """Environments that are held at once; more episodes are played one batch after the other."""
 
     def __post_init__(self) -> None:
         check_numbers(
-            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)", max_steps="[1, inf)", keep_states="[0, inf)",
-            noise="[0, inf)", at_once="[1, inf)",
+            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
+            max_steps="[1, inf)", keep_states="[0, inf)", noise="[0, inf)", at_once="[1, inf)",
         )  # fmt: skip
 
 
@@ -84,15 +86,16 @@ def play(
 ) -> Episodes:
     """Plays one whole episode per seed; none is favoured for being short.
 
-    Where the environment is deterministic and so is the policy, seeds that start in the same state give the same episode
-    to the last frame: it is played once and counted for each of them, under one fingerprint.
+    Where the environment is deterministic and so is the policy, seeds that start in the same state give the same
+    episode to the last frame: it is played once and counted for each of them, under one fingerprint.
 
     Args:
         policy: who plays, greedily but for ``how.epsilon``.
         how: in what, and how disturbed.
         seeds: one per episode.
         watch: told of episodes as they end.
-        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with memory, which
+        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with
+            memory, which
             cannot be asked about states out of their order.
 
     Raises:
@@ -128,7 +131,10 @@ def _offset(watch: Watch, before: int, total: int, sums: float) -> Watch:
 def _joined(parts: list[Episodes]) -> Episodes:
     if len(parts) == 1:
         return parts[0]
-    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("returns", "lengths", "fingerprints", "truncated", "states")}
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in ("returns", "lengths", "fingerprints", "truncated", "states")
+    }
     own, shadow = ([getattr(p, name) for p in parts] for name in ("own", "shadow"))
     return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))
 
@@ -138,7 +144,9 @@ def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if there else None
 
 
-def _play_distinct(policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None) -> Episodes:
+def _play_distinct(
+    policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None
+) -> Episodes:
     envs = make_vec_env(how.env, len(queue), sticky=how.sticky, threads=how.threads, workers=how.workers)
     if not envs.info.deterministic or how.epsilon > 0 or how.noise:
         return _Game(policy, how, queue, envs, watch, shadow).play()
@@ -207,7 +215,7 @@ class _Game:
         """Actions (L, F) in the living environments."""
         how = self.how
         if how.epsilon >= 1.0:
-            self._numbers = (None, None)
+            self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return action.sample(len(obs), self.rng)
         blur = self.rng.normal(0, how.noise, obs.shape).astype(np.float32) if how.noise else 0
         seen = torch.from_numpy(obs + blur if how.noise else obs).to(how.device)
@@ -218,7 +226,8 @@ class _Game:
                 q, self.shadow_state = self.shadow.forward(torch.from_numpy(obs).to(how.device), self.shadow_state)
         if not bool(torch.isfinite(p).all()):
             raise NotFiniteError(
-                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows from that, make it anew."
+                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
+                "from that, make it anew."
             )
         self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
         actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
@@ -239,7 +248,9 @@ def _hashed(actions: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 class _Reservoir:
-    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter 1985)."""
+    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter
+    1985).
+    """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
@@ -248,7 +259,9 @@ class _Reservoir:
         self._offered = 0
 
     def offer(self, obs: NDArray[Any], which: NDArray[np.int64], numbers: tuple[Tensor | None, Tensor | None]) -> None:
-        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to them."""
+        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to
+        them.
+        """
         if self.size == 0:
             return
         places = self._offered + np.arange(len(which))
@@ -271,7 +284,8 @@ class _Reservoir:
 
 
 def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = "mean") -> Teacher:
-    """The teacher of these files for an environment; several are an ensemble, whose temperatures are found on states of random play.
+    """The teacher of these files for an environment; several are an ensemble, whose temperatures are found on states of
+    random play.
 
     Raises:
         DistilError: a file cannot be read, or the teachers do not fit each other or the environment.
@@ -315,8 +329,10 @@ def accept(
     better = gain[0] > 0
     if not better and not weak_ok:
         raise TeacherError(
-            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} against "
-            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass --accept-weak-teacher."
+            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
+            "against "
+            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass "
+            "--accept-weak-teacher."
         )
     return {
         **stats.summarise(own.returns, rng, own.fingerprints),
@@ -333,7 +349,8 @@ def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
         p, _ = teacher.policy.forward(obs, teacher.policy.start(2))
     if tuple(p.shape) != (2, teacher.head.width):
         raise TeacherError(
-            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be {(2, teacher.head.width)}."
+            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be "
+            f"{(2, teacher.head.width)}."
         )
 
 

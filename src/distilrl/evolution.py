@@ -1,8 +1,10 @@
-"""A stage with reward after imitation: evolution of a distilled student's weights, for students too small to imitate their teacher.
+"""A stage with reward after imitation: evolution of a distilled student's weights, for students too small to imitate
+their teacher.
 
-Augmented random search (Mania, Guy & Recht 2018, algorithm 2, V2-t) from a distilled start: random directions are tried both ways, the most
-telling ones move the weights. Departures: it starts from imitation instead of zeros, and a step is measured in units of each layer's root
-mean square, so that one radius suits all layers. Inputs stay standardised as in training. No gradient and no teacher is needed.
+Augmented random search (Mania, Guy & Recht 2018, algorithm 2, V2-t) from a distilled start: random directions are tried
+both ways, the most telling ones move the weights. Departures: it starts from imitation instead of zeros, and a step is
+measured in units of each layer's root mean square, so that one radius suits all layers. Inputs stay standardised as in
+training. No gradient and no teacher is needed.
 """
 
 import copy
@@ -56,7 +58,9 @@ class Search:
             SpecError: it has convolutions.
         """
         if network.spec.picture is not None:
-            raise SpecError("A stage with reward moves all weights at once, which suits an mlp student: leave it out for images.")
+            raise SpecError(
+                "A stage with reward moves all weights at once, which suits an mlp student: leave it out for images."
+            )
         self.config, self.seed, self.round, self.env_steps = config, seed, 0, 0
         self.template = copy.deepcopy(network)
         self.template.standardise(mean, torch.where(scale == 0, torch.zeros_like(scale), scale))
@@ -78,7 +82,8 @@ class Search:
         return made.eval().requires_grad_(False)
 
     def step(self, envs: VecEnv, head: Head) -> float:
-        """One round: directions are tried both ways and the weights move; returns the mean return of all that was tried.
+        """One round: directions are tried both ways and the weights move; returns the mean return of all that was
+        tried.
 
         Args:
             envs: as many as there are directions, twice, times the episodes of each.
@@ -92,7 +97,9 @@ class Search:
         plus, minus = returns.chunk(2)
         best = torch.maximum(plus, minus).topk(min(config.best, config.directions)).indices
         spread = torch.cat([plus[best], minus[best]]).std().clamp_min(1e-6)
-        self.weights += config.rate / (len(best) * spread) * ((plus - minus)[best].unsqueeze(1) * directions[best]).sum(0)
+        self.weights += (
+            config.rate / (len(best) * spread) * ((plus - minus)[best].unsqueeze(1) * directions[best]).sum(0)
+        )
         self.round += 1
         return float(returns.mean())
 
@@ -120,10 +127,14 @@ class Search:
         return torch.from_numpy(returns).float().view(len(tried), episodes).mean(1)
 
 
-def with_reward(trained: "Trained", config: TrainConfig, task: Task, folder: RunFolder | None, watch: Watch) -> "Trained":
-    """The student after a stage with reward, or as it was where that did not raise its return; continued where it was cut short.
+def with_reward(
+    trained: "Trained", config: TrainConfig, task: Task, folder: RunFolder | None, watch: Watch
+) -> "Trained":
+    """The student after a stage with reward, or as it was where that did not raise its return; continued where it was
+    cut short.
 
-    A check may be lucky, so a student takes the place of the one before only if it is better on `FINALISTS` times as many episodes.
+    A check may be lucky, so a student takes the place of the one before only if it is better on `FINALISTS` times as
+    many episodes.
 
     Args:
         trained: what imitation gave.
@@ -142,7 +153,12 @@ def with_reward(trained: "Trained", config: TrainConfig, task: Task, folder: Run
     if saved is not None:
         tensors, about = saved
         search.weights, search.round, search.env_steps = tensors["weights"], about["round"], about["env_steps"]
-        best, best_return, before, history = search.network(tensors["best"], ships=True), about["best_return"], about["train_s"], about["history"]
+        best, best_return, before, history = (
+            search.network(tensors["best"], ships=True),
+            about["best_return"],
+            about["train_s"],
+            about["history"],
+        )
         best_weights = tensors["best"]
     else:
         best_weights = search.weights.clone()
@@ -159,12 +175,27 @@ def with_reward(trained: "Trained", config: TrainConfig, task: Task, folder: Run
         if found.mean > best_return and (longer := check.long(policy, FINALISTS)) > best_return:
             best_weights, best_return = search.weights.clone(), longer
         seconds = before + time.perf_counter() - started
-        row = {"env_steps": trained.env_steps + search.env_steps, "updates": trained.updates + search.round}
-        row |= {"train_s": trained.train_s + seconds, "return": found.mean, "score": found.score, "agreement": None, "training_return": tried}
+        row: dict[str, Any] = {
+            "env_steps": trained.env_steps + search.env_steps,
+            "updates": trained.updates + search.round,
+        }
+        row |= {
+            "train_s": trained.train_s + seconds,
+            "return": found.mean,
+            "score": found.score,
+            "agreement": None,
+            "training_return": tried,
+        }
         history.append(row)
         watch(CheckEvent(row))
         if folder is not None:
-            about = {"round": search.round, "env_steps": search.env_steps, "best_return": best_return, "train_s": seconds, "history": history}
+            about = {
+                "round": search.round,
+                "env_steps": search.env_steps,
+                "best_return": best_return,
+                "train_s": seconds,
+                "history": history,
+            }
             folder.save_state({"weights": search.weights, "best": best_weights}, about, name="reward")
     envs.close()
     if folder is not None:

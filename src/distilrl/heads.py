@@ -99,7 +99,9 @@ class Head(Protocol):
         """(B, ·) what a discriminator sees of a policy: log-probabilities, or the action in half-ranges."""
 
     def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
-        """What two policies do in the same states, as plain data for results.json: ``tables`` of choices, or ``dimensions`` with errors."""
+        """What two policies do in the same states, as plain data for results.json: ``tables`` of choices, or
+        ``dimensions`` with errors.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `head_from_json` reads back."""
@@ -307,7 +309,9 @@ class Point:
         return self.seen(p)
 
     def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
-        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which either is at a bound."""
+        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which either
+        is at a bound.
+        """
         off = (student - teacher) / self._half
         low, high = self._ends
         bound = ((teacher <= low + 1e-6) | (teacher >= high - 1e-6)).float().mean(0)

@@ -25,8 +25,8 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
         inspect(load_teacher("tqc-HalfCheetah-v3.zip"))["action"]  # {'low': (-1.0, ...), 'high': (1.0, ...), ...}
 
     Returns:
-        Path, format, spaces, network, layers and size; ``kind``, ``obs_shape``, ``outputs`` and ``action`` are None where only the
-        environment can tell.
+        Path, format, spaces, network, layers and size; ``kind``, ``obs_shape``, ``outputs`` and ``action`` are None
+        where only the environment can tell.
     """
     layers = [{"name": name, "shape": list(p.shape)} for name, p in teacher.network.named_parameters()]
     return {
@@ -73,8 +73,8 @@ def inspect_play(
     disturbed, warnings = {}, []
     if not result["better_than_random"]:
         warnings.append(
-            "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, scaling), or a "
-            "missing normalizer."
+            "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
+            "scaling), or a missing normalizer."
         )
     for name, change in _ways(info).items():
         disturbed[name] = _disturbed(teacher, replace(how, **change), episodes, watch)

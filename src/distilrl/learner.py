@@ -50,10 +50,18 @@ def move_average(averages: list[Tensor], parameters: list[Tensor], decay: float,
 
 
 class Pupil:
-    """The student of one task and all that belongs to it: its copies, its temperature, and the helpers that its terms ask for."""
+    """The student of one task and all that belongs to it: its copies, its temperature, and the helpers that its terms
+    ask for.
+    """
 
     def __init__(
-        self, student: Network, head: Head, teacher: Teacher | None, terms: tuple[Term, ...], generator: torch.Generator, device: torch.device
+        self,
+        student: Network,
+        head: Head,
+        teacher: Teacher | None,
+        terms: tuple[Term, ...],
+        generator: torch.Generator,
+        device: torch.device,
     ) -> None:
         """Makes the copies and the helpers.
 
@@ -76,7 +84,9 @@ class Pupil:
         obs = torch.zeros((1, *student.spec.obs_shape), device=device)
         if featured and teacher is not None:
             projected = [term.taps for term in featured if term.projects]
-            self.maps = FeatureMaps([t.taps for t in featured], projected, student, teacher.network, obs, generator).to(device)
+            self.maps = FeatureMaps([t.taps for t in featured], projected, student, teacher.network, obs, generator).to(
+                device
+            )
         if any(isinstance(term, JudgedTerm) for term in terms):
             width = head.view(torch.zeros(1, head.width)).shape[1]
             self.discriminator = Discriminator(student.spec, width, generator).to(device)
@@ -93,7 +103,13 @@ class Pupil:
 
     def modules(self) -> dict[str, nn.Module]:
         """All that a checkpoint holds, by name."""
-        own = {"student": self.student, "average": self.average, "target": self.target, "maps": self.maps, "discriminator": self.discriminator}
+        own = {
+            "student": self.student,
+            "average": self.average,
+            "target": self.target,
+            "maps": self.maps,
+            "discriminator": self.discriminator,
+        }
         return {name: module for name, module in own.items() if module is not None}
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
@@ -144,7 +160,9 @@ def make_pupils(
 
 
 class Learner:
-    """Everything that gradient steps change. One pupil per task, their students with one body: a single task has one."""
+    """Everything that gradient steps change. One pupil per task, their students with one body: a single task has
+    one.
+    """
 
     def __init__(self, pupils: Sequence[Pupil], terms: tuple[Term, ...], optim: OptimConfig) -> None:
         """Makes averages, lagged copies where a term asks for them, and the optimisers.
@@ -164,9 +182,13 @@ class Learner:
         projectors = [p for pupil in pupils if pupil.maps is not None for p in pupil.maps.parameters()]
         self._parameters: list[Tensor] = list(own.parameters())
         self._averages: list[Tensor] = list(averaged.parameters())
-        self.optimiser = torch.optim.Adam([*own.parameters(), *projectors], lr=optim.learning_rate, eps=1e-5, fused=True)
+        self.optimiser = torch.optim.Adam(
+            [*own.parameters(), *projectors], lr=optim.learning_rate, eps=1e-5, fused=True
+        )
         judges = [p for pupil in pupils if pupil.discriminator is not None for p in pupil.discriminator.parameters()]
-        self.discriminators = torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
+        self.discriminators = (
+            torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
+        )
         self._columns = {id(term): name for term, name in zip(terms, columns(terms), strict=True)}
         self.updates = 0
         self.errors: Tensor | None = None
@@ -178,7 +200,8 @@ class Learner:
         return sum(p.numel() for p in self._parameters)
 
     def continue_from(self, wide: "Learner") -> None:
-        """Takes over from a learner of a wider student of the same layers: its strongest units, temperature and count of updates.
+        """Takes over from a learner of a wider student of the same layers: its strongest units, temperature and count
+        of updates.
 
         The optimiser starts anew; its moments are of weights that are gone.
         """
@@ -226,7 +249,9 @@ class Learner:
         return {name: torch.stack(values).mean() for name, values in means.items()}
 
     def diverged(self) -> bool:
-        """Whether a weight of a student or of its average is NaN or infinite; waits for the device, so it is for checks only."""
+        """Whether a weight of a student or of its average is NaN or infinite; waits for the device, so it is for checks
+        only.
+        """
         return not all(bool(torch.isfinite(tensor).all()) for tensor in (*self._parameters, *self._averages))
 
     def _context(self, part: Part, terms: list[Term]) -> Context:
@@ -260,12 +285,18 @@ class Learner:
                 pupil.target.load_state_dict(pupil.student.state_dict())
 
     def _modules(self) -> dict[str, nn.Module]:
-        named = [(f"{name}.{task}", module) for task, pupil in enumerate(self.pupils) for name, module in pupil.modules().items()]
+        named = [
+            (f"{name}.{task}", module)
+            for task, pupil in enumerate(self.pupils)
+            for name, module in pupil.modules().items()
+        ]
         return dict(named)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All tensors, and the numbers beside them."""
-        tensors = {f"{name}.{k}": v.clone() for name, module in self._modules().items() for k, v in module.state_dict().items()}
+        tensors = {
+            f"{name}.{k}": v.clone() for name, module in self._modules().items() for k, v in module.state_dict().items()
+        }
         for task, pupil in enumerate(self.pupils):
             tensors |= {f"obs_mean.{task}": pupil.student.obs_mean, f"obs_scale.{task}": pupil.student.obs_scale}
         for name, optimiser in self._optimisers().items():
@@ -280,7 +311,9 @@ class Learner:
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
         for name, module in self._modules().items():
-            module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+            module.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            )
         for task, pupil in enumerate(self.pupils):
             pupil.standardise(tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"])
             pupil.temperature = float(state["temperatures"][task])

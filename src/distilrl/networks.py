@@ -53,7 +53,9 @@ class Dueling(nn.Module):
 
 
 class ReusedHead(nn.Module):
-    """The teacher's own frozen head behind a learned projection (SimKD, Chen et al. 2022); one plain layer when it ships."""
+    """The teacher's own frozen head behind a learned projection (SimKD, Chen et al. 2022); one plain layer when it
+    ships.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -93,7 +95,12 @@ class Network(nn.Module):
             layers += [nn.Conv2d(channels, out, kernel, stride), activation()]
             channels = out
         for out in spec.blocks:
-            layers += [nn.Conv2d(channels, out, 3, padding=1), nn.MaxPool2d(3, 2, padding=1), ResidualBlock(out), ResidualBlock(out)]
+            layers += [
+                nn.Conv2d(channels, out, 3, padding=1),
+                nn.MaxPool2d(3, 2, padding=1),
+                ResidualBlock(out),
+                ResidualBlock(out),
+            ]
             channels = out
         if spec.blocks:
             layers.append(activation())
@@ -114,7 +121,8 @@ class Network(nn.Module):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
-        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for an image, (D,) for vectors, (D + 1,) for both.
+        """From now on the first layer sees (obs − mean) · scale; shapes (1,) for an image, (D,) for vectors, (D + 1,)
+        for both.
 
         A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros.
         """
@@ -124,7 +132,9 @@ class Network(nn.Module):
         self.obs_scale.copy_(scale)
 
     def fold(self) -> None:
-        """Moves what only training needs (standardisation, a dueling or reused head) into plain layers: the same function."""
+        """Moves what only training needs (standardisation, a dueling or reused head) into plain layers: the same
+        function.
+        """
         head = self.layers[-1]
         if isinstance(head, Dueling | ReusedHead):
             weight, bias = (t.detach() for t in head.plain())
@@ -146,7 +156,9 @@ class Network(nn.Module):
         self.obs_scale.fill_(1.0)
 
     def unfold(self) -> None:
-        """Makes weights that were written for raw observations the same function under the standardisation now set; `fold`'s inverse."""
+        """Makes weights that were written for raw observations the same function under the standardisation now set;
+        `fold`'s inverse.
+        """
         first, scale, mean = self._first(), self.obs_scale, self.obs_mean
         inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
         with torch.no_grad():
@@ -209,20 +221,26 @@ def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: flo
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (gain / math.sqrt(parameter[0].numel())))
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * (gain / math.sqrt(parameter[0].numel()))
+                )
             else:
                 parameter.zero_()
 
 
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
-    """Gives a network its teacher's frozen head behind a learned projection; of a wider one the first numbers, a Gaussian's mean.
+    """Gives a network its teacher's frozen head behind a learned projection; of a wider one the first numbers, a
+    Gaussian's mean.
 
     Raises:
         SpecError: the teacher is not a `Network`, or its head is not of this network's actions.
     """
     theirs, outputs = teacher.layers[-1] if isinstance(teacher, Network) else None, network.spec.outputs
     if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] < outputs:
-        raise SpecError("Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another recipe.")
+        raise SpecError(
+            "Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another "
+            "recipe."
+        )
     if len(network.layers) == 1:
         raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
     features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
@@ -231,10 +249,12 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
     draw_weights(head.projection, generator)
 
 
-def build_shared(specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body") -> list[Network]:
-    """One network per task with one body: what follows the first layer is shared, and the first layer too where the observations have
-    one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are shared (in Rusu et al. 2016 games have
-    one dense layer in common and one each).
+def build_shared(
+    specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body"
+) -> list[Network]:
+    """One network per task with one body: what follows the first layer is shared, and the first layer too where the
+    observations have one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are
+    shared (in Rusu et al. 2016 games have one dense layer in common and one each).
 
     Raises:
         SpecError: some tasks have pixels and some vectors, or there are no convolutions.
@@ -272,7 +292,9 @@ def count_bytes(network: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
-    """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of PyTorch's."""
+    """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
+    PyTorch's.
+    """
     if isinstance(network, Network):
         return network.spec.macs
     total = 0
@@ -283,8 +305,10 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
         total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    # a policy with memory reads its state too
+    state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
     with torch.no_grad():
-        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32))
+        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
     for hook in hooks:
         hook.remove()
     return total or None

@@ -186,7 +186,9 @@ def check_number(name: str, value: float | None, interval: str) -> None:
         SpecError: names the number and its range.
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
-    if value is None or (low <= value <= high and (value != low or interval[0] == "[") and (value != high or interval[-1] == "]")):
+    if value is None or (
+        low <= value <= high and (value != low or interval[0] == "[") and (value != high or interval[-1] == "]")
+    ):
         return
     words = f"lie in {interval}"
     if high == float("inf"):

@@ -1,8 +1,9 @@
 """Policies: a network, the head that reads its numbers, and the state that it carries from step to step.
 
-A network without memory maps observations to numbers. One with memory has ``start(n)``, which gives the state of ``n`` fresh episodes, a
-tuple of tensors whose first dimension is n, and maps (observations, state) to (numbers, next state). Whoever plays a policy threads the
-state through and starts it anew where an episode ends, so neither kind needs to be told from the other.
+A network without memory maps observations to numbers. One with memory has ``start(n)``, which gives the state of ``n``
+fresh episodes, a tuple of tensors whose first dimension is n, and maps (observations, state) to (numbers, next state).
+Whoever plays a policy threads the state through and starts it anew where an episode ends, so neither kind needs to be
+told from the other.
 """
 
 from dataclasses import dataclass
@@ -59,7 +60,10 @@ class Policy:
         if not state or not bool(ended.any()):
             return state
         fresh = self.start(len(ended))
-        return tuple(torch.where(ended.view(-1, *[1] * (now.ndim - 1)), new.to(now.device), now) for now, new in zip(state, fresh, strict=True))
+        return tuple(
+            torch.where(ended.view(-1, *[1] * (now.ndim - 1)), new.to(now.device), now)
+            for now, new in zip(state, fresh, strict=True)
+        )
 
 
 def rows_of(state: State, index: Tensor) -> State:

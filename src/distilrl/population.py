@@ -1,22 +1,40 @@
-"""Many students that learn from one stream: MLPs stacked into batched products, convolutional ones in turn on the same batch."""
+"""Many students of one stream: MLPs stacked into batched products, convolutional ones in turn on the same batch."""
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distilrl import losses
+from distilrl import stats
+from distilrl.config import OptimConfig
+from distilrl.context import Context
+from distilrl.envs import EnvInfo
+from distilrl.evaluate import play
+from distilrl.events import Watch, silent
+from distilrl.heads import Head
 from distilrl.learner import move_average, set_learning_rate
 from distilrl.networks import Network, build
+from distilrl.objective import TeacherTerm, active
+from distilrl.policies import Policy, State
+from distilrl.replay import Batch
+from distilrl.schedules import Progress
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Check
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu, "silu": F.silu}
+WHOLE_BATCH = ("batch_correlation",)
+"""Losses that compare an example with the others of its batch: they are asked for one student at a time."""
+TURN = 100
+"""Steps for which the same students drive, before the next ones do."""
 
 
 class StackedMLP(nn.Module):
-    """K multilayer perceptrons of one depth and any widths as one: weights (K, out, in), padded with zeros that stay zeros."""
+    """K multilayer perceptrons of one depth and any widths as one: weights (K, out, in), padded with zeros that stay
+    zeros.
+    """
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
@@ -34,7 +52,7 @@ class StackedMLP(nn.Module):
             self.biases.append(nn.Parameter(bias))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Standardised observations (B, D) to action values (K, B, A)."""
+        """Standardised observations (B, D), the same for all, to numbers (K, B, P)."""
         return self.each(obs.expand(len(self.specs), -1, -1))
 
     def each(self, x: Tensor) -> Tensor:
@@ -54,7 +72,7 @@ class StackedMLP(nn.Module):
 
     def network(self, k: int) -> Network:
         """One of the students, its standardisation not yet set."""
-        network = Network(self.specs[k])
+        network = Network(self.specs[k]).to(self.weights[0].device)
         layers = [m for m in network.layers if isinstance(m, nn.Linear)]
         with torch.no_grad():
             for layer, weight, bias in zip(layers, self.weights, self.biases, strict=True):
@@ -65,25 +83,58 @@ class StackedMLP(nn.Module):
 
 
 class Population:
-    """Students of several sizes and seeds, trained with the KL on the same batches by one Adam, averaged weights beside them."""
+    """Students of several sizes and seeds, trained on the same batches by one Adam, averaged weights beside them.
 
-    def __init__(self, specs: Sequence[NetworkSpec], seeds: Sequence[int], *, learning_rate: float, average: float) -> None:
-        """Builds student k of ``specs[k]`` from ``seeds[k]``."""
-        self.learning_rate, self.decay = learning_rate, average
+    No student's step depends on who else is there: losses, the limit on gradients and Adam's moments are each one's
+    own.
+
+    Example::
+
+        population = Population([small, large], [0, 1], head, (TeacherTerm("forward_kl"),), OptimConfig())
+        losses = population.update(batch, Progress(0.1))  # (2,)
+        population.network(0)  # as it ships
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[NetworkSpec],
+        seeds: Sequence[int],
+        head: Head,
+        terms: Sequence[TeacherTerm],
+        optim: OptimConfig,
+        *,
+        labels_head: Head | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """Builds student k of ``specs[k]`` from ``seeds[k]``.
+
+        Args:
+            specs: shape of each student.
+            seeds: of the initial weights of each.
+            head: what the students' numbers mean.
+            terms: the objective.
+            optim: how it is learnt.
+            labels_head: what the teacher's numbers mean; the same as the students' by default.
+            device: where the students live.
+        """
+        self.head, self.labels_head, self.terms, self.optim = head, labels_head or head, tuple(terms), optim
+        self.temperature = 1.0
+        """Stands in where a term leaves it to be found."""
         self.alive = list(range(len(specs)))
         self.specs = list(specs)
         networks = [build(spec, torch.Generator().manual_seed(seed)) for spec, seed in zip(specs, seeds, strict=True)]
         depths: dict[int, list[int]] = {}
         for k, spec in enumerate(specs):
-            depths.setdefault(-1 - k if spec.convs or spec.blocks else len(spec.hidden), []).append(k)
-        self.groups = [(members, self._module([networks[k] for k in members])) for members in depths.values()]
-        self.mean, self.scale = torch.zeros(1), torch.ones(1)
-        self.updates = 0
+            depths.setdefault(-1 - k if spec.picture is not None else len(spec.hidden), []).append(k)
+        self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in depths.values()]
+        self.device = torch.device(device)
+        self.mean, self.scale = torch.zeros(1, device=device), torch.ones(1, device=device)
+        self.updates, self._acted = 0, 0
+        self.policy = Policy(_InTurn(self), head)
+        """Environment n is driven by student n, counted among the living and again from the first; the next ones follow
+        after `TURN` steps.
+        """
         self._restart()
-
-    @staticmethod
-    def _module(networks: list[Network]) -> StackedMLP | Network:
-        return networks[0] if networks[0].spec.convs or networks[0].spec.blocks else StackedMLP(networks)
 
     def _restart(self) -> None:
         """A new optimiser and new averages of what is left; Adam's moments are forgotten."""
@@ -91,8 +142,8 @@ class Population:
         self._averages = [p.detach().clone() for p in self._parameters]
         self._since = 0
         grouped = [k for members, _ in self.groups for k in members]
-        self._order = torch.tensor([grouped.index(k) for k in self.alive])
-        self.optimiser = torch.optim.Adam(self._parameters, lr=self.learning_rate, eps=1e-5, fused=True)
+        self._order = torch.tensor([grouped.index(k) for k in self.alive], device=self.device)
+        self.optimiser = torch.optim.Adam(self._parameters, lr=self.optim.learning_rate, eps=1e-5, fused=True)
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """Sets what all students subtract and multiply by."""
@@ -101,58 +152,110 @@ class Population:
             if isinstance(module, Network):
                 module.standardise(mean, scale)
 
-    def _values(self, module: StackedMLP | Network, obs: Tensor) -> Tensor:
-        """Action values (K, B, A) of a group."""
+    def _numbers(self, module: "StackedMLP | Network", obs: Tensor) -> Tensor:
+        """Numbers (K, B, P) of a group."""
         if isinstance(module, Network):
             return module(obs).unsqueeze(0)  # type: ignore[no-any-return]
         return module((obs.float() - self.mean) * self.scale)  # type: ignore[no-any-return]
 
     def act(self, obs: Tensor) -> Tensor:
-        """Action values (N, A): environment n is driven by the n-th living student, and again from the first."""
-        owner = torch.arange(len(obs)) % len(self.alive)
-        result = torch.zeros(len(obs), self.specs[0].n_actions)
-        place = {k: number for number, k in enumerate(self.alive)}
-        with torch.no_grad():
-            for members, module in self.groups:
-                mine = torch.isin(owner, torch.tensor([place[k] for k in members])).nonzero().flatten()
-                if len(mine):
-                    values = self._values(module, obs[mine])
-                    row = torch.tensor([members.index(self.alive[int(owner[n])]) for n in mine])
-                    result[mine] = values[row, torch.arange(len(mine))]
+        """Greedy actions (N, F) or (N, A) of N environments, as `policy` takes them."""
+        return self.policy.act(obs)[0]
+
+    def in_turn(self, obs: Tensor) -> Tensor:
+        """Numbers (N, P), those of environment n by the student whose turn it is."""
+        first = self._acted // TURN * len(obs)
+        self._acted += 1
+        owner = (torch.arange(len(obs)) + first) % len(self.alive)
+        result = torch.zeros(len(obs), self.head.width, device=obs.device)
+        for members, module in self.groups:
+            places = torch.tensor([self.alive.index(k) for k in members])
+            mine = torch.isin(owner, places).nonzero().flatten()
+            if len(mine):
+                row = (owner[mine].unsqueeze(1) == places).int().argmax(1)
+                result[mine] = self._numbers(module, obs[mine])[row, torch.arange(len(mine))]
         return result
 
-    def update(self, obs: Tensor, teacher: Tensor, fraction: float) -> Tensor:
-        """One gradient step of all; ``teacher`` (B, A) is divided by its temperature. Returns the KL of each living student, (K,)."""
+    def update(self, batch: Batch, progress: Progress) -> Tensor:
+        """One gradient step of all; returns the weighted loss of each living student, (K,)."""
         self.updates += 1
-        set_learning_rate(self.optimiser, self.learning_rate, self._since, fraction)
-        each = []
-        for _, module in self.groups:
-            values = self._values(module, obs)
-            flat = losses.forward_kl(student=values.flatten(0, 1), teacher=teacher.expand(len(values), -1, -1).flatten(0, 1))
-            each.append(flat.view(len(values), -1).mean(1))
-        loss = torch.cat(each)
+        set_learning_rate(self.optimiser, self.optim.learning_rate, self._since, progress.fraction)
+        loss = torch.cat([self._loss(self._numbers(module, batch.obs), batch, progress) for _, module in self.groups])
         self.optimiser.zero_grad(set_to_none=True)
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        if loss.requires_grad:  # else every term's weight is 0 just now
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            self._limit_gradients()
+            self.optimiser.step()
         self._since += 1
-        move_average(self._averages, self._parameters, self.decay, self._since)
+        move_average(self._averages, self._parameters, self.optim.average, self._since)
         return loss.detach()[self._order]
 
+    def _loss(self, numbers: Tensor, batch: Batch, progress: Progress) -> Tensor:
+        """Weighted loss (K,) of students that gave numbers (K, B, P)."""
+        count, size = numbers.shape[:2]
+        total = numbers.detach().new_zeros(count)
+        for term, weight in active(self.terms, progress):
+            if callable(term.loss) or term.loss in WHOLE_BATCH:
+                each = torch.stack([self._of_term(term, one, batch, 1, progress).mean() for one in numbers])  # type: ignore[arg-type]
+            else:
+                each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size).mean(1)  # type: ignore[arg-type]
+            total = total + weight * each
+        return total
+
+    def _of_term(self, term: TeacherTerm, numbers: Tensor, batch: Batch, times: int, progress: Progress) -> Tensor:
+        """Loss of each row of numbers (times · B, P), which a network that only hands them on says again."""
+        labels = batch.labels.repeat(times, 1) if batch.labels is not None else None
+        said = batch._replace(obs=numbers, labels=labels)
+        return term(
+            Context([term], said, nn.Identity(), self.labels_head, temperature=self.temperature, progress=progress)
+        )
+
+    def _limit_gradients(self) -> None:
+        """Scales the gradient of each student down to the largest norm that is allowed."""
+        most = self.optim.max_grad_norm
+        for _, module in self.groups:
+            if isinstance(module, Network):
+                nn.utils.clip_grad_norm_(module.parameters(), most)
+                continue
+            slopes = [p.grad for p in module.parameters() if p.grad is not None]
+            norm = torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()
+            factor = (most / (norm + 1e-6)).clamp_max(1.0).view(-1, 1, 1)
+            for slope in slopes:
+                slope.mul_(factor)
+
+    def diverged(self) -> list[int]:
+        """Living students with a weight that is NaN or infinite; waits for the device, so it is for checks only."""
+        found = []
+        for members, module in self.groups:
+            finite = [torch.isfinite(p.detach()) for p in module.parameters()]
+            if isinstance(module, Network):
+                found += members if not all(bool(one.all()) for one in finite) else []
+                continue
+            good = torch.stack([one.flatten(1).all(1) for one in finite]).all(0)
+            found += [k for k, fine in zip(members, good.tolist(), strict=True) if not fine]
+        return found
+
     def network(self, k: int) -> Network:
-        """Student k as it ships: averaged weights, raw observations."""
+        """Student k as it ships: averaged weights, raw observations.
+
+        Raises:
+            KeyError: it is not among the living.
+        """
         start = 0
         for members, module in self.groups:
             count = len(list(module.parameters()))
             if k in members:
-                own = [p.detach().clone() for p in module.parameters()]
+                averaged = copy.deepcopy(module)
                 with torch.no_grad():
-                    for parameter, average in zip(module.parameters(), self._averages[start : start + count], strict=True):
+                    for parameter, average in zip(
+                        averaged.parameters(), self._averages[start : start + count], strict=True
+                    ):
                         parameter.copy_(average)
-                    network = module.network(members.index(k)) if isinstance(module, StackedMLP) else copy.deepcopy(module)
-                    for parameter, value in zip(module.parameters(), own, strict=True):
-                        parameter.copy_(value)
+                network = averaged.network(members.index(k)) if isinstance(averaged, StackedMLP) else averaged
                 network.standardise(self.mean, self.scale)
                 network.fold()
+                if self.optim.scale_head:
+                    network.scale_head(self.temperature)
                 return network.eval().requires_grad_(False)
             start += count
         raise KeyError(k)
@@ -171,3 +274,65 @@ class Population:
                 groups.append((left, module))
         self.groups, self.alive = groups, [k for k in self.alive if k in chosen]
         self._restart()
+
+
+class _InTurn(nn.Module):
+    """A population as one network; its students are not parts of this module."""
+
+    def __init__(self, population: Population) -> None:
+        super().__init__()
+        self._answer = population.in_turn
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self._answer(obs)
+
+
+def _module(networks: list[Network]) -> StackedMLP | Network:
+    return networks[0] if networks[0].spec.picture is not None else StackedMLP(networks)
+
+
+class _SideBySide(nn.Module):
+    """Several networks that play at once, each its own episodes; whose an episode is, is kept as its state."""
+
+    def __init__(self, networks: Sequence[nn.Module], episodes: int) -> None:
+        super().__init__()
+        self.networks, self.episodes = nn.ModuleList(networks), episodes
+
+    def start(self, count: int) -> State:
+        """Whose each of the episodes is, (count,), in their order."""
+        return (torch.arange(count) // self.episodes,)
+
+    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
+        # rows of one network lie together, and are those that it would see if it played alone
+        counts = torch.bincount(state[0], minlength=len(self.networks)).tolist()
+        parts = zip(self.networks, torch.split(obs, counts), strict=True)
+        return torch.cat([network(rows) for network, rows in parts if len(rows)]), state
+
+
+def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: Watch = silent) -> list[float]:
+    """Mean return of each of several policies without memory in a check; they play at once where that changes no
+    episode.
+
+    Args:
+        policies: of one head.
+        check: in what they play.
+        info: of its environment.
+        watch: told of episodes as they end.
+
+    Example::
+
+        returns_of([small, large], Check(config, acceptance, keep_states=0), info)
+    """
+    how, episodes = check.how, len(check.seeds)
+    together = max(how.at_once // episodes, 1)
+    # draws of random actions and of noise are those of one policy; in a deterministic game equal starts would be played
+    # once for all
+    if info.deterministic or how.epsilon > 0 or how.noise or together == 1:
+        return [check(policy, watch).mean for policy in policies]
+    means: list[float] = []
+    for first in range(0, len(policies), together):
+        some = policies[first : first + together]
+        policy = Policy(_SideBySide([one.network for one in some], episodes), some[0].head)
+        games = play(policy, replace(how, keep_states=0), check.seeds * len(some), watch=watch)
+        means += [stats.mean(returns) for returns in games.returns.reshape(len(some), episodes)]
+    return means

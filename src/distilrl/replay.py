@@ -1,7 +1,8 @@
 """Bounded replay of labelled states and transitions, on any device, with every random draw from a generator passed in.
 
-Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Images that stack frames of time store
-each frame once; the stack is rebuilt on sampling, with zeros before the first frame of an episode, as ALE makes it.
+Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Images that stack
+frames of time store each frame once; the stack is rebuilt on sampling, with zeros before the first frame of an episode,
+as ALE makes it.
 """
 
 import math
@@ -150,13 +151,17 @@ class Replay:
         self._stakes[row] = 1.0 if stakes is None else stakes
         self._labelled[row] = labels is not None or not self.spec.labelled
         self._drawable[row] = bool(self._labelled[row]) or not needed
-        self._priority[row] = self._newest if self.spec.by_error else self._stakes[row].double().pow(self.spec.stakes_exponent)
+        self._priority[row] = (
+            self._newest if self.spec.by_error else self._stakes[row].double().pow(self.spec.stakes_exponent)
+        )
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
         self._update_ready(row)
 
     def _update_ready(self, row: int) -> None:
-        """Marks which rows may be drawn: their stack is whole, and the n steps ahead are known and not cut by a limit."""
+        """Marks which rows may be drawn: their stack is whole, and the n steps ahead are known and not cut by a
+        limit.
+        """
         self._ready[row] = False
         for ahead in range(1, self.stack):  # the oldest rows: the frames before them were just overwritten
             self._ready[(row + ahead) % self.rows] = False
@@ -179,15 +184,16 @@ class Replay:
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement.
 
-        With an exponent e > 0, four draws of five have probability proportional to stakes^e (of action values the gap between the
-        teacher's best and worst; VIPER samples so with e = 1); the fifth is uniform.
+        With an exponent e > 0, four draws of five have probability proportional to stakes^e (of action values the gap
+        between the teacher's best and worst; VIPER samples so with e = 1); the fifth is uniform.
 
         Raises:
             SpecError: no state is `ready`.
         """
         if not self.ready:
             raise SpecError(
-                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher label more steps "
+                f"None of the {len(self)} states in the replay may be drawn yet: collect more, or let the teacher "
+                "label more steps "
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
         held = min(self.added, self.rows)
@@ -198,7 +204,9 @@ class Replay:
         return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
 
     def importance_weights(self, index: Tensor) -> Tensor:
-        """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's Rainbow)."""
+        """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's
+        Rainbow).
+        """
         held = min(self.added, self.rows)
         ready = self._ready[:held].view(-1).double()
         priority = self._priority[:held].view(-1) * ready
@@ -257,11 +265,15 @@ class Replay:
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
             labels=labels[index] if self.spec.labelled else None,
             stakes=self._stakes.view(-1)[index],
-            next_labels=labels[(index + self.spec.n_step * n_envs) % total] if self.spec.labelled and look_ahead else None,
+            next_labels=labels[(index + self.spec.n_step * n_envs) % total]
+            if self.spec.labelled and look_ahead
+            else None,
         )
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
-        """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors, (D + 1,) of both."""
+        """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,
+        (D + 1,) of both.
+        """
         held = self._obs[: min(self.added, self.rows)].flatten(0, 1)
         if self.spec.obs.pixels:
             return _of_pixels(held)
@@ -280,12 +292,16 @@ class Replay:
         return self._labels[:held][self._labelled[:held]].flatten(0, 1)
 
     def newest(self, rows: int, *, labelled: bool) -> Tensor:
-        """Indices of the states of the last ``rows`` rows; with ``labelled``, of the last such that the teacher labelled."""
+        """Indices of the states of the last ``rows`` rows; with ``labelled``, of the last such that the teacher
+        labelled.
+        """
         held = min(self.added, self.rows)
         order = torch.arange(self.added - 1, self.added - 1 - held, -1, device=self.device) % self.rows
         if labelled:
             order = order[self._labelled[order]]
-        return (order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)).flatten()
+        return (
+            order[:rows].unsqueeze(1) * self.spec.n_envs + torch.arange(self.spec.n_envs, device=self.device)
+        ).flatten()
 
 
 def _of_pixels(held: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,12 +314,14 @@ def _of_pixels(held: Tensor) -> tuple[Tensor, Tensor]:
 def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tensor:
     """What brings standard deviations to 1, except where few states cannot tell what a feature will do later.
 
-    The statistics come from the first states, and the scale is folded into the first layer, so that it cannot be clipped as
-    running statistics are: what is too large stays too large for good. Therefore
+    The statistics come from the first states, and the scale is folded into the first layer, so that it cannot be
+    clipped as running statistics are: what is too large stays too large for good. Therefore
 
-    - a feature that did not vary (by more than rounding) keeps its own unit, scale 1: a contact that was never made in the first
+    - a feature that did not vary (by more than rounding) keeps its own unit, scale 1: a contact that was never made in
+      the first
       states must not count thousands when it is;
-    - one that was at rest but for a few states is scaled so that the furthest of them lies at `FURTHEST`, where usual clips lie;
+    - one that was at rest but for a few states is scaled so that the furthest of them lies at `FURTHEST`, where usual
+      clips lie;
     - none is blown up more than `MOST_BLOWN_UP` times as much as the typical feature, unless its own unit does that.
 
     Args:

@@ -1,4 +1,6 @@
-"""The run folder: what a run leaves behind, written so that a run killed at any moment can be resumed or says why not."""
+"""The run folder: what a run leaves behind, written so that a run killed at any moment can be resumed or says why
+not.
+"""
 
 import csv
 import io
@@ -72,7 +74,12 @@ class RunFolder:
             raise FileError(f"{self.path} already holds {what}: choose another --out{way}.")
 
     def continue_(
-        self, config: Plain, *, kind: str = "run", given: Plain | None = None, complete: Callable[[dict[str, Any]], Plain] = dict
+        self,
+        config: Plain,
+        *,
+        kind: str = "run",
+        given: Plain | None = None,
+        complete: Callable[[dict[str, Any]], Plain] = dict,
     ) -> None:
         """Makes sure that what is here was begun as the same job.
 
@@ -87,15 +94,20 @@ class RunFolder:
             ResumeError: it is of another kind, or a field of the job differs.
         """
         data, held = self.read_config(), self.kind()
-        if held != kind and not (kind == "teacher" and "kind" not in data and held == "run"):  # once, these were not told apart
+        if held != kind and not (
+            kind == "teacher" and "kind" not in data and held == "run"
+        ):  # once, these were not told apart
             what = KINDS.get(str(held), "something unknown")
-            raise ResumeError(f"{self.path} holds {what}, which cannot be continued as {KINDS[kind]}: choose another folder.")
+            raise ResumeError(
+                f"{self.path} holds {what}, which cannot be continued as {KINDS[kind]}: choose another folder."
+            )
         both = (described(complete(data), kind, data.get("given")), described(config, kind, given))
         difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
         if difference is not None:
             name, old, new = difference
             raise ResumeError(
-                f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or choose another --out."
+                f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
+                "choose another --out."
             )
 
     def abandon(self) -> None:
@@ -108,7 +120,9 @@ class RunFolder:
         return [path.name for pattern in OURS for path in sorted(self.path.glob(pattern))]
 
     def kind(self) -> str | None:
-        """What the folder is of, by its config.json, or where that does not say, by what else there is; None: not known."""
+        """What the folder is of, by its config.json, or where that does not say, by what else there is; None: not
+        known.
+        """
         data: dict[str, Any] = {}
         with suppress(FileError):
             data = read_config(self.config)
@@ -139,7 +153,11 @@ class RunFolder:
 
 def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:
     """What config.json holds: what the folder is of, the job, and what the command was given beside it."""
-    return {"kind": kind, **{k: v for k, v in config.items() if k not in ("kind", "given")}, **({"given": dict(given)} if given else {})}
+    return {
+        "kind": kind,
+        **{k: v for k, v in config.items() if k not in ("kind", "given")},
+        **({"given": dict(given)} if given else {}),
+    }
 
 
 def _difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
@@ -172,7 +190,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 class Metrics:
-    """Numbers as they come: metrics.csv, TensorBoard events where tensorboard is installed, Weights & Biases on request."""
+    """Numbers as they come: metrics.csv, TensorBoard events where tensorboard is installed, Weights & Biases on
+    request.
+    """
 
     def __init__(self, folder: RunFolder, *, keep_rows: int = 0, wandb: bool = False) -> None:
         """Opens the files, keeping the first ``keep_rows`` rows of a run that is resumed.
@@ -188,18 +208,24 @@ class Metrics:
                 import wandb as weights_and_biases
             except ImportError:
                 raise ExtraError("wandb", "wandb", "--wandb") from None
-            self._wandb = weights_and_biases.init(project="distilrl", name=folder.path.name, config=folder.read_config())
+            self._wandb = weights_and_biases.init(
+                project="distilrl", name=folder.path.name, config=folder.read_config()
+            )
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # an extra: the same numbers are in metrics.csv
             return
-        self._board = SummaryWriter(str(folder.path / "tensorboard"), purge_step=self._last_step() + 1 if keep_rows else None)
+        self._board = SummaryWriter(
+            str(folder.path / "tensorboard"), purge_step=self._last_step() + 1 if keep_rows else None
+        )
 
     def __enter__(self) -> "Metrics":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:

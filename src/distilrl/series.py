@@ -24,7 +24,13 @@ from distilrl.train import train
 
 
 def distill_seeds(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, seeds: int, *, wandb: bool = False, watch: Watch = silent
+    teacher: Teacher | str | Path | None,
+    job: Job,
+    out: str | Path,
+    seeds: int,
+    *,
+    wandb: bool = False,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
     """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
 
@@ -35,12 +41,16 @@ def distill_seeds(
         interval, and the verdict on the difference to the teacher.
 
     Raises:
-        SpecError: fewer than two seeds, whose interval would have no ends.
+        SpecError: fewer than two seeds, whose interval would have no ends, or several tasks.
         FileError: the folder holds something already that is no study.
         ResumeError: it holds another study.
     """
     if seeds < 2:
-        raise SpecError(f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill.")
+        raise SpecError(
+            f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill."
+        )
+    if len(job.train.tasks) > 1:  # said before days of training, not after
+        raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")
     folder = RunFolder(out)
     with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
         return _distill_seeds(teacher, job, folder, seeds, wandb, watch)
@@ -94,12 +104,19 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def distill_chain(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, assistants: int, *, wandb: bool = False, watch: Watch = silent
+    teacher: Teacher | str | Path | None,
+    job: Job,
+    out: str | Path,
+    assistants: int,
+    *,
+    wandb: bool = False,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
-    """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching the next.
+    """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching
+    the next.
 
-    Score and verdict of each are about the first teacher. The chain ends at the first whose verdict is ``fail``: what it lost, those
-    behind it would learn. An assistant whose folder holds results is not trained again.
+    Score and verdict of each are about the first teacher. The chain ends at the first whose verdict is ``fail``: what
+    it lost, those behind it would learn. An assistant whose folder holds results is not trained again.
 
     Args:
         teacher: the teacher; None: what the job names.
@@ -121,13 +138,19 @@ def distill_chain(
     info = describe_env(job.train.env)
     spec = NetworkSpec.of(job.train.student.network, info.obs, first.head.student.width)
     if first.params is None or first.params <= spec.params:
-        raise SpecError("A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants out.")
+        raise SpecError(
+            "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants "
+            "out."
+        )
     factor = (spec.params / first.params) ** (1 / (assistants + 1))
     names = [scaled(spec, round(first.params * factor**k)).describe() for k in range(1, assistants + 1)]
     whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
     files = job.train.tasks[0].teacher
     taught_by = [files, *((TeacherFile(str(folder.path)),) for folder in folders)]
-    jobs = [(folder, _link(folder, job, name, files)) for folder, name, files in zip(folders, names, taught_by, strict=False)]
+    jobs = [
+        (folder, _link(folder, job, name, files))
+        for folder, name, files in zip(folders, names, taught_by, strict=False)
+    ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
     given = {"assistants": assistants, "teacher": [asdict(file) for file in files]}
     with claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
@@ -135,9 +158,12 @@ def distill_chain(
 
 
 def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile, ...]) -> Job:
-    """The job of one link; an assistant who teaches is named as it was before, since one folder may be spelled in several ways."""
+    """The job of one link; an assistant who teaches is named as it was before, since one folder may be spelled in
+    several ways.
+    """
     if folder.config.is_file() and teacher != job.train.tasks[0].teacher:
-        teacher = Job.from_json(folder.read_config()).train.teacher
+        known = Job.from_json(folder.read_config()).train.tasks
+        teacher = known[0].teacher if known else teacher
     task = replace(job.train.tasks[0], teacher=teacher)
     return replace(job, train=job.train.but(network=student, tasks=(task,)))
 
@@ -149,12 +175,18 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
     for number, (folder, one) in enumerate(links, 1):
         if number == len(links):  # its folder is the chain's own
             done = folder.results.is_file()
-            results = read_json(folder.results) if done else run_job([current], one, folder, [first], wandb=wandb, watch=watch)
+            results = (
+                read_json(folder.results)
+                if done
+                else run_job([current], one, folder, [first], wandb=wandb, watch=watch)
+            )
         elif folder.results.is_file():
             with claimed(folder, one, resume=True):
                 results = read_json(folder.results)
         else:
-            results = distill(current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch)
+            results = distill(
+                current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch
+            )
         about = {key: results["student"][key] for key in ("name", "params", "return_mean", "return_ci95", "score")}
         chain.append(about | {"verdict": results["verdict"]["result"], "path": str(folder.path)})
         if results["verdict"]["result"] == "fail":
@@ -167,12 +199,18 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
 
 
 def reptile(
-    config: TrainConfig, family: Sequence[EnvLike], teacher: Teacher | Sequence[Teacher], *, rounds: int, rate: float = 0.5, seed: int = 0
+    config: TrainConfig,
+    family: Sequence[EnvLike],
+    teacher: Teacher | Sequence[Teacher],
+    *,
+    rounds: int,
+    rate: float = 0.5,
+    seed: int = 0,
 ) -> Network:
     """A student to start from, for new members of a family of environments (Reptile, Nichol et al. 2018).
 
-    Each round distils for a few updates in one member and moves the start by ``rate`` towards what came out, on weights for raw
-    observations. Start a run from it with ``train(..., initial=...)``.
+    Each round distils for a few updates in one member and moves the start by ``rate`` towards what came out, on weights
+    for raw observations. Start a run from it with ``train(..., initial=...)``.
 
     Args:
         config: a round; its ``env_steps`` are those of a round.
@@ -188,10 +226,15 @@ def reptile(
     refs = [env_ref(env) for env in family]
     infos = [describe_env(ref) for ref in refs]
     if len({(info.obs.shape, info.action) for info in infos}) != 1:
-        raise SpecError("A family of environments needs at least one member, and one observation and action space for all.")
+        raise SpecError(
+            "A family of environments needs at least one member, and one observation and action space for all."
+        )
     given = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
     teachers = [one.fitted(info) for one, info in zip(given, infos, strict=True)]
-    start = build(NetworkSpec.of(config.student.network, infos[0].obs, teachers[0].head.student.width), torch.Generator().manual_seed(seed))
+    start = build(
+        NetworkSpec.of(config.student.network, infos[0].obs, teachers[0].head.student.width),
+        torch.Generator().manual_seed(seed),
+    )
     order = np.random.default_rng(seed)
     members: list[int] = []
     for number in range(rounds):

@@ -25,28 +25,42 @@ class NetworkSpec:
     convs: tuple[tuple[int, int, int], ...] = ()
     """Convolutions as (channels, kernel, stride), no padding; empty for an MLP."""
     blocks: tuple[int, ...] = ()
-    """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution, max-pooling of
-    stride 2 and two residual blocks; instead of ``convs``."""
+    """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution,
+    max-pooling of stride 2 and two residual blocks; instead of ``convs``."""
     hidden: tuple[int, ...] = ()
     """Widths of the dense layers before the head; empty for a linear head."""
     activation: str = "relu"
     """Name of the activation: relu, tanh, elu or silu."""
     dueling: bool = False
-    """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it ships."""
+    """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it
+    ships."""
     image: tuple[int, int, int] | None = None
-    """(C, H, W) of an image that is the last numbers of a vector: its convolutions' features and the rest go into the dense layers."""
+    """(C, H, W) of an image that is the last numbers of a vector: its convolutions' features and the rest go into the
+    dense layers."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        if min((self.outputs, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)), default=0) < 1:
+        if (
+            min(
+                (self.outputs, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)),
+                default=0,
+            )
+            < 1
+        ):
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
         if self.dueling and not (self.hidden or self.convs or self.blocks):
-            raise SpecError("A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out.")
+            raise SpecError(
+                "A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out."
+            )
         if self.convs and self.blocks:
             raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
-        if self.image is not None and (len(self.obs_shape) != 1 or math.prod(self.image) >= self.obs_shape[0] or not self.convs):
-            raise SpecError("A network of an image beside a vector needs convolutions, and observations of both in one vector.")
+        if self.image is not None and (
+            len(self.obs_shape) != 1 or math.prod(self.image) >= self.obs_shape[0] or not self.convs
+        ):
+            raise SpecError(
+                "A network of an image beside a vector needs convolutions, and observations of both in one vector."
+            )
         if (self.convs or self.blocks) and self.picture is None:
             raise SpecError(
                 f"A convolutional network needs (C, H, W) observations, but these have shape {self.obs_shape}: "
@@ -84,7 +98,8 @@ class NetworkSpec:
             if height < 1 or width < 1:
                 raise SpecError(
                     f"The {len(shapes) + 1}. convolution (kernel {kernel}, stride {stride}) of {self.describe()} "
-                    f"does not fit its input: use fewer layers or smaller kernels for images of {self.picture}, e.g. cnn:16k3s2,16k3s1:64."
+                    f"does not fit its input: use fewer layers or smaller kernels for images of {self.picture}, e.g. "
+                    "cnn:16k3s2,16k3s1:64."
                 )
             shapes.append((channels, height, width))
         return shapes
@@ -119,7 +134,9 @@ class NetworkSpec:
                 image=_image(data.get("image")),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise SpecError(f"The network spec {data!r} is damaged ({error}): it needs obs_shape and outputs.") from None
+            raise SpecError(
+                f"The network spec {data!r} is damaged ({error}): it needs obs_shape and outputs."
+            ) from None
 
     @classmethod
     def parse(
@@ -138,7 +155,8 @@ class NetworkSpec:
             return cls(obs_shape, outputs, hidden=_integers(mlp[1]))
         if mlp:
             raise SpecError(
-                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. {suggest(image or obs_shape)}."
+                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. "
+                f"{suggest(image or obs_shape)}."
             )
         resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
         if resnet:
@@ -156,7 +174,9 @@ class NetworkSpec:
         for index, layer in enumerate(layers):
             numbers = [int(n) for n in re.findall(r"\d+", layer)]
             convs.append((numbers[0], *(numbers[1:] if len(numbers) == 3 else NATURE_KERNELS[index])))
-        return cls(obs_shape, outputs, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]), image=image)
+        return cls(
+            obs_shape, outputs, convs=tuple((c, k, s) for c, k, s in convs), hidden=_integers(cnn[2]), image=image
+        )
 
     @classmethod
     def of(cls, text: str, obs: ObsSpec, outputs: int) -> "NetworkSpec":
@@ -200,15 +220,20 @@ def suggest(picture: tuple[int, ...]) -> str:
 
 
 def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec:
-    """The network whose widths lie between two of one build, in geometric steps: ``wide`` at a share of 0, ``narrow`` at 1.
+    """The network whose widths lie between two of one build, in geometric steps: ``wide`` at a share of 0, ``narrow``
+    at 1.
 
     Raises:
         SpecError: they differ in more than their widths, or ``wide`` is narrower somewhere.
     """
     layers = [[c for c, _, _ in spec.convs] + list(spec.blocks) + list(spec.hidden) for spec in (wide, narrow)]
-    shapes = [(len(spec.convs), len(spec.blocks), len(spec.hidden), [c[1:] for c in spec.convs]) for spec in (wide, narrow)]
+    shapes = [
+        (len(spec.convs), len(spec.blocks), len(spec.hidden), [c[1:] for c in spec.convs]) for spec in (wide, narrow)
+    ]
     if shapes[0] != shapes[1] or any(big < small for big, small in zip(*layers, strict=True)):
-        raise SpecError(f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones.")
+        raise SpecError(
+            f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones."
+        )
     widths = [round(small * (big / small) ** (1 - share)) for big, small in zip(*layers, strict=True)]
     convs = tuple((width, k, s) for width, (_, k, s) in zip(widths, narrow.convs, strict=False))
     dense = tuple(widths[len(widths) - len(narrow.hidden) :])

@@ -105,7 +105,9 @@ def non_inferiority(
     for side, values in (("student", student), ("teacher", teacher), ("margin", margin)):
         if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
             what = "The margin" if side == "margin" else f"A return of the {side}"
-            raise NotFiniteError(f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment.")
+            raise NotFiniteError(
+                f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment."
+            )
     difference = np.asarray(student, dtype=np.float64) - np.asarray(teacher, dtype=np.float64)
     confidence = 1.0 - 0.05 / looks
     state = rng.bit_generator.state
@@ -132,7 +134,9 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(scores) else None
 
 
-def summarise(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None) -> dict[str, float | int | list[float]]:
+def summarise(
+    returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None
+) -> dict[str, float | int | list[float]]:
     """Mean, IQM, 95 % interval, number of episodes and of distinct ones, as ``results.json`` holds them."""
     values = np.asarray(returns, dtype=np.float64)
     low, high = bootstrap_interval(values, rng, clusters=clusters)
@@ -150,7 +154,9 @@ def two_sample(one: ArrayLike, other: ArrayLike) -> float:
     """Kolmogorov-Smirnov statistic: the largest difference of the two empirical distribution functions, 0 to 1."""
     a, b = np.sort(np.asarray(one, dtype=np.float64)), np.sort(np.asarray(other, dtype=np.float64))
     at = np.concatenate([a, b])
-    return float(np.abs(np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)).max())
+    return float(
+        np.abs(np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)).max()
+    )
 
 
 def median(values: ArrayLike) -> float:

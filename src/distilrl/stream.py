@@ -1,4 +1,5 @@
-"""A stream of labelled states: one environment, its teacher, the replay and who acts; and the check of a policy on selection seeds.
+"""A stream of labelled states: one environment, its teacher, the replay and who acts; and the check of a policy on
+selection seeds.
 
 Everything that learns reads a `Stream` and is measured by a `Check`: a student, a population of sizes, a tree.
 """
@@ -30,9 +31,13 @@ from distilrl.teachers import Teacher
 
 
 class Stream:
-    """One environment with its teacher, collected into a replay one vector step at a time, and played again on resuming."""
+    """One environment with its teacher, collected into a replay one vector step at a time, and played again on
+    resuming.
+    """
 
-    def __init__(self, config: TrainConfig, teacher: Teacher | None, *, number: int = 0, behaviour: Behaviour | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, teacher: Teacher | None, *, number: int = 0, behaviour: Behaviour | None = None
+    ) -> None:
         """Makes the environments.
 
         Args:
@@ -66,7 +71,12 @@ class Stream:
         self.replay = Replay(spec, torch.device(config.compute.device))
         rng = np.random.default_rng([config.seed, 1 + number])
         self.collector = Collector(
-            self.envs, self.replay, behaviour or data.behaviour, rng, teacher if labelled else None, noise=config.student.noise
+            self.envs,
+            self.replay,
+            behaviour or data.behaviour,
+            rng,
+            teacher if labelled else None,
+            noise=config.student.noise,
         )
         self._seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
         self._steps: Iterator[Collected] | None = None
@@ -82,9 +92,16 @@ class Stream:
         """What the student sees otherwise than its teacher must be numbers of a vector."""
         student, obs = self.config.student, self.info.obs
         if student.noise and (obs.image is not None or len(student.noise) != obs.shape[0]):
-            raise SpecError(f"'noise' needs one standard deviation per number of a vector observation, and {self.info.id} has {obs.shape}.")
-        if student.hidden_features and (obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)):
-            raise SpecError(f"'hidden_features' are places in a vector observation, and {self.info.id} has {obs.shape}.")
+            raise SpecError(
+                f"'noise' needs one standard deviation per number of a vector observation, and {self.info.id} has "
+                f"{obs.shape}."
+            )
+        if student.hidden_features and (
+            obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
+        ):
+            raise SpecError(
+                f"'hidden_features' are places in a vector observation, and {self.info.id} has {obs.shape}."
+            )
 
     @property
     def env_steps(self) -> int:
@@ -116,7 +133,8 @@ class Stream:
         self._last = step.obs
         if step.replayed and len(self.actions) == len(self.recorded) and _checksum(step.obs) != self._expected:
             raise ResumeError(
-                f"{self.info.id} did not answer its recorded actions as before (another version, or an environment that "
+                f"{self.info.id} did not answer its recorded actions as before (another version, or an environment "
+                "that "
                 "is not deterministic under its seed), so the run cannot continue to the same result: start it again."
             )
         return step
@@ -133,7 +151,10 @@ class Stream:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the stream."""
         stored = self.info.action.stored
-        tensors = {"actions": torch.from_numpy(np.stack(self.actions).astype(stored)), "labels": torch.tensor(self.labels, dtype=torch.uint8)}
+        tensors = {
+            "actions": torch.from_numpy(np.stack(self.actions).astype(stored)),
+            "labels": torch.tensor(self.labels, dtype=torch.uint8),
+        }
         return tensors, {
             "rng": self.collector.rng.bit_generator.state,
             "collector": self.collector.state(),
@@ -161,7 +182,8 @@ class Checked:
     mean: float
     """Mean return."""
     score: float | None
-    """Share of the way from random play to the teacher; None without a teacher, or with one that is no better than random."""
+    """Share of the way from random play to the teacher; None without a teacher, or with one that is no better than
+    random."""
     games: Episodes
     """The episodes."""
 
@@ -169,7 +191,9 @@ class Checked:
 class Check:
     """Plays a policy on the selection seeds of a run and gives its return and score."""
 
-    def __init__(self, config: TrainConfig, acceptance: dict[str, Any] | None, *, number: int = 0, keep_states: int = 500) -> None:
+    def __init__(
+        self, config: TrainConfig, acceptance: dict[str, Any] | None, *, number: int = 0, keep_states: int = 500
+    ) -> None:
         """Prepares.
 
         Args:

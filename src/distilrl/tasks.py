@@ -1,4 +1,6 @@
-"""One task of a run: its stream, its pupil's place in the learner, its checks, and what is measured of the student there."""
+"""One task of a run: its stream, its pupil's place in the learner, its checks, and what is measured of the student
+there.
+"""
 
 import copy
 from typing import Any
@@ -57,7 +59,11 @@ class Task:
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
         self.spec = NetworkSpec.of(student.network, self.info.obs, self.head.width)
-        self.wide = NetworkSpec.of(student.prune_from, self.info.obs, self.head.width) if student.prune_from is not None else self.spec
+        self.wide = (
+            NetworkSpec.of(student.prune_from, self.info.obs, self.head.width)
+            if student.prune_from is not None
+            else self.spec
+        )
         between(self.wide, self.spec, 0.0)
         self.check_student = Check(config, acceptance, number=number)
         self.best: dict[str, Tensor] = {}
@@ -73,10 +79,16 @@ class Task:
 
     def shape(self, stage: int) -> NetworkSpec:
         """The student's shape at a stage of pruning, the last of which leaves what is wanted."""
-        return between(self.wide, self.spec, stage / len(PRUNE_AT)) if self.config.student.prune_from is not None else self.spec
+        return (
+            between(self.wide, self.spec, stage / len(PRUNE_AT))
+            if self.config.student.prune_from is not None
+            else self.spec
+        )
 
     def join(self, learner: Learner) -> None:
-        """Takes the learner's pupil of this task as its own; a student may act from the start only where no teacher does."""
+        """Takes the learner's pupil of this task as its own; a student may act from the start only where no teacher
+        does.
+        """
         self.learner = learner
         self.pupil: Pupil = learner.pupils[self.number]
         if self.stream.collector.student is not None or self.stream.collector.teacher is None:
@@ -95,14 +107,8 @@ class Task:
 
     def look_at_first_states(self) -> None:
         """Input statistics, temperature and the student's start, from the states collected before the first update."""
-        config, pupil, replay, info = self.config, self.pupil, self.stream.replay, self.info
-        mean, scale = torch.zeros_like(pupil.student.obs_mean), torch.ones_like(pupil.student.obs_scale)
-        if config.optim.standardise == "states":
-            mean, scale = replay.standardisation()
-        elif config.optim.standardise == "space":
-            scale = _widened(info.obs.reach, info.obs.vector, len(scale)).to(scale.device)
-        scale[list(config.student.hidden_features)] = 0.0
-        pupil.standardise(mean, scale)
+        config, pupil, replay = self.config, self.pupil, self.stream.replay
+        pupil.standardise(*input_statistics(config, self.stream))
         if replay.spec.labelled and self.teacher is not None:
             pupil.set_temperature(self.teacher.head.find_temperature(replay.labels(), config.optim.entropy_share))
             self.measured["entropy"] = config.optim.entropy_share
@@ -114,14 +120,20 @@ class Task:
             pupil.adopt()
         if config.student.start != "new" and self.teacher is not None:
             tempered = getattr(config.terms[0], "student_temperature", 1.0) is not None
-            start_from(pupil.student, self.teacher.network, config.student.start, 1 / pupil.temperature if tempered else 1.0)
+            start_from(
+                pupil.student, self.teacher.network, config.student.start, 1 / pupil.temperature if tempered else 1.0
+            )
             pupil.adopt()
         self.stream.collector.student = pupil.policy
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""
         policy = Policy(self.pupil.average, self.head)
-        found = self.check_student(policy, watch, shadow=self.teacher.policy if self.teacher is not None and self.teacher.policy.remembers else None)
+        found = self.check_student(
+            policy,
+            watch,
+            shadow=self.teacher.policy if self.teacher is not None and self.teacher.policy.remembers else None,
+        )
         if found.score is not None:
             self.measured["score"] = max(self.measured["score"], found.score)
             self.scores = [*self.scores[-2:], found.score]
@@ -187,9 +199,29 @@ class Task:
         self._priorities = tensors.get("priorities")
 
 
+def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:
+    """What a student subtracts from its inputs, and what it multiplies them by, from the states collected before the
+    first update.
+
+    Returns:
+        Mean and scale, each (1,) for an image, (D,) for a vector, (D + 1,) for both.
+    """
+    mean, scale = stream.replay.standardisation()
+    if config.optim.standardise != "states":
+        mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
+    if config.optim.standardise == "space":
+        scale = _widened(stream.info.obs.reach, stream.info.obs.vector, len(scale)).to(scale.device)
+    scale[list(config.student.hidden_features)] = 0.0
+    return mean, scale
+
+
 def _widened(reach: tuple[float | None, ...], vector: int, size: int) -> Tensor:
-    """Scale (size,) that widens to ±1 what the space keeps narrower; the place behind a vector's numbers is that of all pixels."""
+    """Scale (size,) that widens to ±1 what the space keeps narrower; the place behind a vector's numbers is that of all
+    pixels.
+    """
     whole = np.array([np.inf if n is None else n for n in reach] or [255.0])
     if size > vector:  # pixels
-        return torch.from_numpy(1 / np.concatenate([whole[:vector].clip(1e-6, 1.0), whole[vector:][:1].clip(1e-6, 255.0)])).float()
+        return torch.from_numpy(
+            1 / np.concatenate([whole[:vector].clip(1e-6, 1.0), whole[vector:][:1].clip(1e-6, 255.0)])
+        ).float()
     return torch.from_numpy(1 / whole.clip(1e-6, 1.0)).float()

@@ -1,10 +1,10 @@
-"""The only training loop: plain DQN, policy distillation and RL with a teacher are lists of terms on it; one task or several.
+"""The only training loop: plain DQN, policy distillation and RL with a teacher are lists of terms on it; one task or
+several.
 
 Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so far and a resumed run plays them again,
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
 """
 
-import math
 import math
 import time
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from distilrl import evolution, stats
 from distilrl.checkpoints import save_network
-from distilrl.config import TrainConfig
 from distilrl.collect import RETURNS_KEPT
+from distilrl.config import TrainConfig
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
 from distilrl.heads import Head
@@ -62,7 +62,10 @@ class Trained:
         """One row per check, with the numbers of one task in the place of the first's."""
         env_id = self.env_ids[number]
         others = {f"{name}/{env}" for name in ("return", "score", "agreement") for env in self.env_ids}
-        return [{name: row.get(f"{name}/{env_id}", value) for name, value in row.items() if name not in others} for row in self.history]
+        return [
+            {name: row.get(f"{name}/{env_id}", value) for name, value in row.items() if name not in others}
+            for row in self.history
+        ]
 
     @property
     def network(self) -> Network:
@@ -142,7 +145,9 @@ def train(
 
 def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
     """One of it per task."""
-    items = list(given) if isinstance(given, list | tuple) else [given] * (1 if given is not None else len(config.tasks))
+    items = (
+        list(given) if isinstance(given, list | tuple) else [given] * (1 if given is not None else len(config.tasks))
+    )
     if len(items) != len(config.tasks):
         raise SpecError(f"There are {len(config.tasks)} tasks but {len(items)} of '{what}': give one for each.")
     return items
@@ -176,12 +181,17 @@ class _Run:
         watch: Watch,
         initial: Network | None,
     ) -> None:
-        if None in teachers and (any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"):
+        if None in teachers and (
+            any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
+        ):
             raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
         self.config, self.watch, self.track = config, watch, _Track()
         self.generator = torch.Generator().manual_seed(config.seed)
         what = enumerate(zip(teachers, acceptances, strict=True))
-        self.tasks = [Task(config, number, teacher, accepted, initial if number == 0 else None) for number, (teacher, accepted) in what]
+        self.tasks = [
+            Task(config, number, teacher, accepted, initial if number == 0 else None)
+            for number, (teacher, accepted) in what
+        ]
         self.learner = self._learner()
         self.stride = config.data.n_envs * len(self.tasks)
         self._losses: dict[str, list[Tensor]] = {}
@@ -224,7 +234,8 @@ class _Run:
         return self.env_steps / self.config.data.env_steps
 
     def collect(self) -> list[Task]:
-        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again first.
+        """One vector step per task; returns those in which there is something to learn. Recorded steps are played again
+        first.
 
         What the first updates need of each task (statistics, temperature) must be there for all of them.
         """
@@ -249,7 +260,9 @@ class _Run:
             for task in self.tasks:
                 task.look_at_first_states()
         count = optim.updates * optim.batch_size
-        drawn = {task.number: torch.split(task.stream.replay.draw(count, self.generator), optim.batch_size) for task in tasks}
+        drawn = {
+            task.number: torch.split(task.stream.replay.draw(count, self.generator), optim.batch_size) for task in tasks
+        }
         turns = self._turns(tasks, optim.updates)
         for number in range(optim.updates):
             chosen = tasks if data.mix == "all" else [turns[number]]
@@ -271,7 +284,8 @@ class _Run:
         return Part(task.number, batch, task.progress(self.fraction), share)
 
     def _turns(self, tasks: list[Task], count: int) -> list[Task]:
-        """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a fifth as often).
+        """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a
+        fifth as often).
 
         The score is the mean of the last three checks: the best one of many is luck.
         """
@@ -300,7 +314,9 @@ class _Run:
             track.best = value
             for task in self.tasks:
                 task.keep_best()
-        others = {f"{name}/{task.name}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row}
+        others = {
+            f"{name}/{task.name}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row
+        }
         row = {
             "env_steps": self.env_steps,
             "updates": self.learner.updates,
@@ -323,13 +339,19 @@ class _Run:
 
         Looked at here and not after each update, where the device would have to be waited for.
         """
-        bad = [name.removeprefix("loss/") for name, value in losses.items() if value is not None and not math.isfinite(value)]
+        bad = [
+            name.removeprefix("loss/")
+            for name, value in losses.items()
+            if value is not None and not math.isfinite(value)
+        ]
         if not bad and not self.learner.diverged():
             return
         what, optim = f"The loss '{bad[0]}' has" if bad else "The student's weights have", self.config.optim
         raise NotFiniteError(
-            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has diverged, lower "
-            f"'learning_rate' ({optim.learning_rate}), 'max_grad_norm' ({optim.max_grad_norm}) or the weight of that loss."
+            f"{what} become NaN or infinite by update {self.learner.updates} ({self.env_steps} steps): training has "
+            "diverged, lower "
+            f"'learning_rate' ({optim.learning_rate}), 'max_grad_norm' ({optim.max_grad_norm}) or the weight of that "
+            "loss."
         )
 
     def _notice_drift(self) -> None:
@@ -348,7 +370,8 @@ class _Run:
         """The stop rule; empty while training goes on."""
         stop, track = self.config.stop, self.track
         good = all(
-            row["score"] is not None and row["score"] >= 1 - stop.gap and (row["agreement"] or 0.0) >= stop.agreement for row in rows
+            row["score"] is not None and row["score"] >= 1 - stop.gap and (row["agreement"] or 0.0) >= stop.agreement
+            for row in rows
         )
         good = good or (stop.at_return is not None and rows[0]["return"] >= stop.at_return)
         track.good_checks = track.good_checks + 1 if good else 0
@@ -370,7 +393,8 @@ class _Run:
             task.stream.close()
         if self.learner.updates == 0:
             raise SpecError(
-                f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the teacher label a larger "
+                f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the "
+                "teacher label a larger "
                 f"share of the steps ('labels' of the behaviour), or lower 'n_step' ({self.config.optim.n_step})."
             )
 

@@ -1,17 +1,27 @@
-"""Decision trees as policies: plain data, a torch module that plays, and text, Graphviz and C of the same tree."""
+"""Decision trees as policies: plain data, a torch module that plays, and text and Graphviz of the same tree."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.errors import FileError, SpecError
+from distilrl.heads import Head, head_from_json
+from distilrl.plain import from_plain
 
 PONG = ("ball_x", "ball_y", "ball_dx", "ball_dy", "paddle_y", "paddle_dy", "paddle_dy_before", "offset")
-"""Features of Pong's frames, in pixels and pixels a step; ``offset`` is ball_y − paddle_y, positive where the ball is below."""
+"""Features of Pong's frames, in pixels and pixels a step; ``offset`` is ball_y − paddle_y, positive where the ball is
+below.
+"""
+MOST_BYTES = 64 << 20
+"""A tree's file is no larger than this."""
+MOST_NUMBERS = 1 << 26
+"""A tree's leaves hold no more numbers than this, nodes times the head's width."""
 TOP, BOTTOM, LEFT, PADDLE, RIGHT, GROUND = 14, 77, 11, 73, 79, 87
 """Rows of the field, columns of the space between the paddles and of one's own, grey of the ground."""
 
@@ -19,8 +29,8 @@ TOP, BOTTOM, LEFT, PADDLE, RIGHT, GROUND = 14, 77, 11, 73, 79, 87
 def pong_features(obs: Tensor) -> Tensor:
     """Ball and paddle from stacks (B, 4, 84, 84) of Pong's frames, (B, 8), as `PONG` names them.
 
-    The ball is the centre of what is brighter than the ground between the paddles, the paddle that of what is in its columns. Where the
-    ball is out of sight, its place is −1 and its speed 0.
+    The ball is the centre of what is brighter than the ground between the paddles, the paddle that of what is in its
+    columns. Where the ball is out of sight, its place is −1 and its speed 0.
     """
     bright = (obs[:, 1:, TOP:BOTTOM].float() - GROUND).clamp_min(0.0)
     ball, paddle = bright[..., LEFT:PADDLE], bright[..., PADDLE:RIGHT]
@@ -36,7 +46,9 @@ def pong_features(obs: Tensor) -> Tensor:
     seen = (x[:, 1:] >= 0) & (x[:, :-1] >= 0)
     dx, dy = ((v[:, 1:] - v[:, :-1]) * seen for v in (x, y))
     moved = own[:, 1:] - own[:, :-1]
-    return torch.stack([x[:, 2], y[:, 2], dx[:, 1], dy[:, 1], own[:, 2], moved[:, 1], moved[:, 0], y[:, 2] - own[:, 2]], dim=1)
+    return torch.stack(
+        [x[:, 2], y[:, 2], dx[:, 1], dy[:, 1], own[:, 2], moved[:, 1], moved[:, 0], y[:, 2] - own[:, 2]], dim=1
+    )
 
 
 PONG_C = f"""static void features(const obs_t *obs, float *f) {{
@@ -65,12 +77,19 @@ PONG_C = f"""static void features(const obs_t *obs, float *f) {{
 
 @dataclass(frozen=True)
 class Tree:
-    """A binary tree: an inner node goes left where its feature is at most its threshold; a leaf has feature −1 and an action."""
+    """A binary tree: an inner node goes left where its feature is at most its threshold; a leaf has feature −1 and an
+    action.
+
+    Example::
+
+        stump = Tree((2,), head, "raw", (0, -1, -1), (0.5, 0, 0), (1, 0, 0), (2, 0, 0), ((0,), (0,), (1,)))
+        Policy(TreePolicy(stump), stump.head)
+    """
 
     obs_shape: tuple[int, ...]
     """Shape of one observation."""
-    n_actions: int
-    """Number of actions A."""
+    head: Head
+    """What its actions are."""
     extractor: str
     """``raw``: the observation itself; ``pong``: `pong_features`."""
     feature: tuple[int, ...]
@@ -81,20 +100,26 @@ class Tree:
     """Node where it is at most that."""
     right: tuple[int, ...]
     """Node where it is more."""
-    action: tuple[int, ...]
-    """Greedy action of each node's examples; what counts is a leaf's."""
+    value: tuple[tuple[float, ...], ...]
+    """Greedy action of each node's examples, the index of each choice or real numbers; what counts is a leaf's."""
 
     def __post_init__(self) -> None:
         nodes = len(self.feature)
-        lists = (self.threshold, self.left, self.right, self.action)
+        lists = (self.threshold, self.left, self.right, self.value)
         if self.extractor not in ("raw", "pong") or any(len(one) != nodes for one in lists) or not nodes:
-            raise SpecError("The tree is damaged: its lists differ in length, or its extractor is neither raw nor pong.")
-        width = len(self.names)
+            raise SpecError(
+                "The tree is damaged: its lists differ in length, or its extractor is neither raw nor pong."
+            )
+        if len(self.obs_shape) != (3 if self.extractor == "pong" else 1) or nodes * self.head.width > MOST_NUMBERS:
+            raise SpecError(
+                f"The tree is damaged: its observations have shape {self.obs_shape}, or {nodes} nodes of "
+                f"{self.head.width} numbers are too many."
+            )
+        width = len(PONG) if self.extractor == "pong" else self.obs_shape[0]
         for node, feature in enumerate(self.feature):  # children come later, so that no walk is endless
-            inner = feature >= 0
-            if not 0 <= self.action[node] < self.n_actions or feature >= width or feature < -1:
+            if not self.head.action.holds(self.value[node]) or feature >= width or feature < -1:
                 raise SpecError(f"The tree is damaged: node {node} names a feature or an action that does not exist.")
-            if inner and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
+            if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")
 
     @property
@@ -116,36 +141,51 @@ class Tree:
                 depths[self.left[node]] = depths[self.right[node]] = depths[node] + 1
         return max(depths)
 
+    @property
+    def numbers(self) -> Tensor:
+        """(nodes, P) numbers of the head of which each node's action is the greedy one."""
+        return self.head.inverse(torch.tensor(self.value, dtype=torch.float32))
+
     def describe(self) -> str:
         """In few words, for example ``tree:16`` (leaves)."""
         return f"tree:{self.leaves}"
 
 
 class TreePolicy(nn.Module):
-    """Plays a tree: action values are 1 for its action and 0 for the others."""
+    """Plays a tree: numbers of which the leaf's action is the greedy one.
+
+    Example::
+
+        actions, _ = Policy(TreePolicy(tree), tree.head).act(obs)
+    """
 
     feature: Tensor
     threshold: Tensor
     left: Tensor
     right: Tensor
-    action: Tensor
+    numbers: Tensor
 
     def __init__(self, tree: Tree) -> None:
         super().__init__()
         self.tree = tree
-        for name in ("feature", "left", "right", "action"):
+        for name in ("feature", "left", "right"):
             self.register_buffer(name, torch.tensor(getattr(tree, name)))
-        self.register_buffer("threshold", torch.tensor(tree.threshold))
+        self.register_buffer("threshold", torch.tensor(tree.threshold, dtype=torch.float32))
+        self.register_buffer("numbers", tree.numbers)
+        self._depth = tree.depth
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Raw observations (B, *obs_shape) to values (B, A)."""
-        action = self.action[self.leaf(pong_features(obs) if self.tree.extractor == "pong" else obs.float())]
-        return nn.functional.one_hot(action, self.tree.n_actions).float()
+        """Raw observations (B, *obs_shape) to numbers (B, P)."""
+        return self.numbers[self.leaf(self.features(obs))]
+
+    def features(self, obs: Tensor) -> Tensor:
+        """What the tree looks at, (B, F), of raw observations (B, *obs_shape)."""
+        return features_of(obs, self.tree.extractor)
 
     def leaf(self, features: Tensor) -> Tensor:
         """Node (B,) at which features (B, F) end."""
         node = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-        for _ in range(self.tree.depth):
+        for _ in range(self._depth):
             feature = self.feature[node]
             value = features.gather(1, feature.clamp_min(0).unsqueeze(1)).squeeze(1)
             following = torch.where(value <= self.threshold[node], self.left[node], self.right[node])
@@ -153,63 +193,124 @@ class TreePolicy(nn.Module):
         return node
 
 
+def features_of(obs: Tensor, extractor: str) -> Tensor:
+    """What a tree of this extractor looks at, (B, F), of raw observations (B, *obs_shape)."""
+    return pong_features(obs) if extractor == "pong" else obs.float()
+
+
+FIELDS: dict[str, Any] = {
+    "obs_shape": tuple[int, ...],
+    "extractor": str,
+    "feature": tuple[int, ...],
+    "threshold": tuple[float, ...],
+    "left": tuple[int, ...],
+    "right": tuple[int, ...],
+    "value": tuple[tuple[float, ...], ...],
+}
+"""Types of what a tree's file holds beside the head."""
+
+
 def save_tree(path: Path, tree: Tree, **meta: Any) -> None:
-    """Writes a tree as JSON."""
-    write_json(path, {"format": "distilrl-tree", "version": 1, **meta, "tree": asdict(tree)})
+    """Writes a tree as JSON.
+
+    Example::
+
+        save_tree(Path("tree.json"), tree, env="CartPole-v1")
+    """
+    data = {name: getattr(tree, name) for name in FIELDS} | {"head": tree.head.to_json()}
+    if not tree.head.real:
+        data["value"] = [[int(index) for index in row] for row in tree.value]
+    write_json(path, {"format": "distilrl-tree", "version": 1, **meta, "tree": data})
 
 
 def load_tree(path: Path) -> tuple[Tree, dict[str, Any]]:
     """Reads what `save_tree` wrote, and what else it was told.
 
     Raises:
-        FileError: it is no tree.
-        SpecError: it is damaged.
+        FileError: it is no tree, or damaged.
+
+    Example::
+
+        tree, about = load_tree(Path("runs/tree/tree.json"))
     """
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise FileError(f"{path} is larger than {MOST_BYTES} bytes: it is no tree of distilrl.")
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != "distilrl-tree":
         raise FileError(f"{path} is not a tree of distilrl: its field 'format' must be 'distilrl-tree'.")
+    own = data.get("tree")
+    if not isinstance(own, dict) or set(own) != {*FIELDS, "head"}:
+        raise FileError(
+            f"{path} is damaged: 'tree' must be an object of {', '.join((*FIELDS, 'head'))}; copy it again."
+        )
     try:
-        own = data["tree"]
-        tree = Tree(
-            tuple(int(n) for n in own["obs_shape"]), int(own["n_actions"]), str(own["extractor"]), tuple(int(n) for n in own["feature"]),
-            tuple(float(n) for n in own["threshold"]), *(tuple(int(n) for n in own[name]) for name in ("left", "right", "action")),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"{path} is damaged ({error}): copy it again.") from None
+        head = head_from_json(own["head"], "tree.head")
+        tree = Tree(head=head, **{name: from_plain(kind, own[name], f"tree.{name}") for name, kind in FIELDS.items()})
+    except SpecError as error:
+        raise FileError(f"{path} is damaged, copy it again: {error}") from None
     return tree, {k: v for k, v in data.items() if k not in ("format", "version", "tree")}
 
 
-def as_text(tree: Tree, actions: list[str], node: int = 0, depth: int = 0) -> str:
-    """The tree as nested questions."""
-    pad = "    " * depth
-    if tree.feature[node] < 0:
-        return f"{pad}{actions[tree.action[node]]}\n"
-    below, above = (as_text(tree, actions, side[node], depth + 1) for side in (tree.left, tree.right))
-    return f"{pad}if {tree.names[tree.feature[node]]} <= {tree.threshold[node]:.6g}:\n{below}{pad}else:\n{above}"
+def action_text(tree: Tree, node: int, actions: Sequence[str] = ()) -> str:
+    """A node's action as the environment takes it; its name where there is one choice and it has names."""
+    row = tree.value[node]
+    if actions and len(row) == 1 and not tree.head.real:
+        return actions[int(row[0])]
+    (taken,) = tree.head.action.for_env(np.asarray([row], tree.head.action.numpy))
+    return ", ".join(f"{n:.4g}" if tree.head.real else str(n) for n in np.ravel(taken).tolist())
 
 
-def as_graphviz(tree: Tree, actions: list[str]) -> str:
-    """The tree in Graphviz's language: ``dot -Tsvg tree.dot``."""
+def as_text(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = ()) -> str:
+    """The tree as nested questions.
+
+    Args:
+        tree: the tree.
+        actions: names of the choices; numbers where there are none.
+        features: names of the features; places in the observation where there are none.
+
+    Example::
+
+        print(as_text(tree, ["left", "right"]))
+    """
+    lines: list[str] = []
+    names = features or tree.names
+    waiting: list[tuple[int, int]] = [(0, 0)]  # a stack, since a tree may be deeper than Python can recurse
+    while waiting:
+        node, depth = waiting.pop()
+        pad = "    " * depth
+        if node < 0:  # the way back from what lies to the left of a question
+            lines.append(f"{pad}else:")
+        elif tree.feature[node] < 0:
+            lines.append(f"{pad}{action_text(tree, node, actions)}")
+        else:
+            lines.append(f"{pad}if {names[tree.feature[node]]} <= {tree.threshold[node]:.6g}:")
+            waiting += [(tree.right[node], depth + 1), (-1, depth), (tree.left[node], depth + 1)]
+    return "\n".join(lines) + "\n"
+
+
+def as_graphviz(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = ()) -> str:
+    """The tree in Graphviz's language: ``dot -Tsvg tree.dot``.
+
+    Args:
+        tree: the tree.
+        actions: names of the choices; numbers where there are none.
+        features: names of the features; places in the observation where there are none.
+
+    Example::
+
+        Path("tree.dot").write_text(as_graphviz(tree))
+    """
+    names = features or tree.names
     lines = ["digraph tree {", '    node [shape=box, fontname="sans-serif"];']
     for node, feature in enumerate(tree.feature):
         if feature < 0:
-            lines.append(f'    n{node} [label="{actions[tree.action[node]]}", style=filled, fillcolor="#dcebf7"];')
+            lines.append(
+                f'    n{node} [label="{action_text(tree, node, actions)}", style=filled, fillcolor="#dcebf7"];'
+            )
             continue
-        lines.append(f'    n{node} [label="{tree.names[feature]} <= {tree.threshold[node]:.4g}"];')
-        lines += [f'    n{node} -> n{tree.left[node]} [label="yes"];', f'    n{node} -> n{tree.right[node]} [label="no"];']
+        lines.append(f'    n{node} [label="{names[feature]} <= {tree.threshold[node]:.4g}"];')
+        lines += [
+            f'    n{node} -> n{tree.left[node]} [label="yes"];',
+            f'    n{node} -> n{tree.right[node]} [label="no"];',
+        ]
     return "\n".join([*lines, "}"]) + "\n"
-
-
-def as_c(tree: Tree, node: int = 0, depth: int = 1) -> str:
-    """The tree as nested C conditions on an array ``f`` of features."""
-    pad = "    " * depth
-    if tree.feature[node] < 0:
-        return f"{pad}return {tree.action[node]};\n"
-    below, above = (as_c(tree, side[node], depth + 1) for side in (tree.left, tree.right))
-    return f"{pad}if (f[{tree.feature[node]}] <= {_float(tree.threshold[node])}) {{\n{below}{pad}}} else {{\n{above}{pad}}}\n"
-
-
-def _float(value: float) -> str:
-    """A float literal of C that reads back as the same number."""
-    text = f"{value:.9g}"
-    return f"{text if any(c in text for c in '.en') else text + '.0'}f"

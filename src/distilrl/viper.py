@@ -1,34 +1,46 @@
-"""Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by the teacher's value gap, the best iterate kept."""
+"""Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by stakes, the best tree kept."""
 
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilrl import stats
 from distilrl.checkpoints import digest, write_bytes, write_json
-from distilrl.collect import Behaviour, Collector
+from distilrl.collect import Behaviour
+from distilrl.config import TrainConfig
 from distilrl.distill import Job, claimed, compared, load_one, take_acceptance
-from distilrl.envs import EnvInfo, describe_env, make_vec_env
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, Play, Tell, checked, play, seeds_from, ticker
+from distilrl.events import Check as CheckEvent
+from distilrl.events import Step, Watch, silent
 from distilrl.export.tree import export_tree
-from distilrl.losses import value_gap
-from distilrl.objective import Progress, Schedule
-from distilrl.replay import Replay, ReplaySpec
+from distilrl.heads import Head
+from distilrl.objective import TeacherTerm
+from distilrl.plain import check_numbers, from_plain
+from distilrl.policies import Policy
 from distilrl.runs import RunFolder, write_metrics
+from distilrl.schedules import Progress, Schedule
+from distilrl.spaces import Bounds
+from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
-from distilrl.train import silent
-from distilrl.trees import Tree, TreePolicy, as_graphviz, as_text, pong_features, save_tree
+from distilrl.trees import Tree, TreePolicy, as_graphviz, as_text, features_of, save_tree
+
+BEHAVIOUR = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
+"""The teacher drives in the first round, the tree in all others."""
 
 
 @dataclass(frozen=True)
 class TreeConfig:
-    """How a tree is grown."""
+    """How a tree is grown; ``given`` of its config.json.
+
+    Example::
+
+        distill_tree("tqc.zip", job, "runs/tree", TreeConfig(leaves=64))
+    """
 
     leaves: int = 32
     """Leaves at most."""
@@ -42,27 +54,41 @@ class TreeConfig:
     """``raw``: the observation itself; ``pong``: ball and paddle from Pong's frames."""
 
     def __post_init__(self) -> None:
-        for name in ("leaves", "iterations", "states", "most_states"):
-            if getattr(self, name) < 2 - (name != "leaves"):
-                raise SpecError(f"'{name}' of a tree is too small: {getattr(self, name)}.")
+        check_numbers(self, leaves="[2, inf)", iterations="[1, inf)", states="[1, inf)", most_states="[1, inf)")
         if self.extractor not in ("raw", "pong"):
             raise SpecError(f"Unknown extractor '{self.extractor}': use raw or pong.")
 
+    @classmethod
+    def from_config(cls, data: dict[str, Any]) -> "TreeConfig":
+        """What a tree's config.json holds: ``distill_tree(None, Job.from_json(data), out, config)`` grows it again.
+
+        Raises:
+            SpecError: it is damaged.
+        """
+        config: TreeConfig = from_plain(cls, data.get("given", {}), "given")
+        return config
+
 
 def distill_tree(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, config: TreeConfig | None = None, *, tell: Tell | None = None
+    teacher: Teacher | str | Path | None,
+    job: Job,
+    out: str | Path,
+    config: TreeConfig | None = None,
+    *,
+    watch: Watch = silent,
 ) -> dict[str, Any]:
     """Distils a teacher into a decision tree and proves what became of the score.
 
-    States are weighted by max_a Q − min_a Q instead of being drawn with that probability, which is the same in the mean; for policies
-    (logits) all weigh the same.
+    Choices are classified (several at once, if there are several), real actions regressed in half-ranges. States are
+    weighted by what a mistake costs there, the value gap or a critic's, instead of being drawn with that probability,
+    which is the same in the mean; for policies that know neither all weigh the same.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.
-        job: environment, seed and the comparison; the student it names is not used.
+        job: environment, seed and the comparison; the student and the objective that it names are not used.
         out: folder to write: a run folder, with tree.json, tree.txt and tree.dot, and the tree in C in ``export/c``.
         config: how the tree is grown.
-        tell: called as the work goes on.
+        watch: told of what happens.
 
     Returns:
         The contents of ``out/results.json``.
@@ -71,39 +97,63 @@ def distill_tree(
         ExtraError: scikit-learn is not installed.
         FileError: the folder holds something already.
         SpecError: the observations need an extractor, or have none.
+
+    Example::
+
+        job = Job(make_config("distil", "CartPole-v1", teacher="ppo.zip"))
+        distill_tree(None, job, "runs/tree", TreeConfig(leaves=8))
     """
-    tell, config = tell or silent, config or TreeConfig()
+    config = config or TreeConfig()
     _sklearn()
-    one, info, folder = load_one(teacher, job.train), describe_env(job.train.env_id), RunFolder(out)
-    one.check_fits(info)
-    if info.pixels != (config.extractor == "pong"):
-        way = "pixels: trees need the extractor 'pong', made for Pong" if info.pixels else "vectors: leave the extractor at 'raw'"
-        raise SpecError(f"{info.id} has {way}.")
+    one, info, folder = load_one(teacher, job.train), describe_env(job.train.env), RunFolder(out)
+    if info.obs.pixels != (config.extractor == "pong"):
+        with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
+        without = "vectors: leave the extractor at 'raw'"
+        raise SpecError(f"{info.id} has {with_pixels if info.obs.pixels else without}.")
     with claimed(folder, job, kind="tree", **asdict(config)):
-        return _distill(one, job, info, folder, config, tell)
+        return _distill(one, job, info, folder, config, watch)
 
 
-def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, tell: Tell) -> dict[str, Any]:
+def _distill(
+    one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch
+) -> dict[str, Any]:
     started = time.perf_counter()
-    acceptance = take_acceptance(one, info, folder, job, tell)
-    tree, rows = _grow(one, job, info, config, acceptance, tell)
-    policy = TreePolicy(tree)
-    size = {"params": len(tree.feature), "bytes": 4 * len(tree.feature) * 2, "macs": 0}
-    named = {"spec": {"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor}, "name": tree.describe(), **size}
-    results, episodes = compared(one, policy, named, job, info, acceptance, tell)
+    acceptance = take_acceptance(one, info, folder, job, watch)
+    tree, rows = _grow(one, job.train, config, acceptance, watch)
+    # -- what is small about it, and the verdict
+    about = {"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor}
+    numbers = {"params": len(tree.feature), "bytes": 4 * len(tree.feature) * 2, "macs": 0}
+    named = {"spec": about, "name": tree.describe(), **numbers}
+    policy = Policy(TreePolicy(tree), tree.head)
+    results, episodes = compared(one, policy, named, job, info, acceptance, watch)
     results |= {
-        "seed": job.train.seed, "recipe": "viper", "env_steps": rows[-1]["env_steps"], "updates": len(rows), "train_s": rows[-1]["train_s"],
-        "stopped": "all rounds played", "wall_s": time.perf_counter() - started, "device": "cpu",
-    }  # fmt: skip
-    actions = [str(name) for name in info.protocol.get("actions", range(info.n_actions))]
-    save_tree(folder.tree, tree, env=info.id, recipe="viper")
-    write_bytes(folder.path / "tree.txt", as_text(tree, actions).encode())
-    write_bytes(folder.path / "tree.dot", as_graphviz(tree, actions).encode())
-    write_metrics(folder.metrics, rows)
+        "seed": job.train.seed,
+        "recipe": "viper",
+        "env_steps": rows[-1]["env_steps"],
+        "labelled_states": rows[-1]["env_steps"],
+        "updates": len(rows),
+        "train_s": rows[-1]["train_s"],
+        "stopped": "all rounds played",
+        "wall_s": time.perf_counter() - started,
+        "device": "cpu",
+    }
+    _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes)
     write_json(folder.results, results)
-    export_tree(tree, folder, info, digest(folder.tree), results, episodes, tell)
+    export_tree(tree, folder, info, digest(folder.tree), results, episodes, watch)
     return results
+
+
+def _write(folder: RunFolder, tree: Tree, info: EnvInfo, rows: list[dict[str, Any]]) -> None:
+    """The tree as data, text and Graphviz, and what each round gave."""
+    names = (
+        [str(name) for name in info.protocol.get("actions", ())],
+        info.obs.names if tree.extractor == "raw" else (),
+    )
+    save_tree(folder.tree, tree, env=info.id, environment=info.ref.to_json(), recipe="viper")
+    write_bytes(folder.path / "tree.txt", as_text(tree, *names).encode())
+    write_bytes(folder.path / "tree.dot", as_graphviz(tree, *names).encode())
+    write_metrics(folder.metrics, rows)
 
 
 def _sklearn() -> Any:
@@ -115,82 +165,160 @@ def _sklearn() -> Any:
 
 
 def _grow(
-    teacher: Teacher, job: Job, info: EnvInfo, config: TreeConfig, acceptance: dict[str, Any], tell: Tell
+    teacher: Teacher, train: TrainConfig, config: TreeConfig, acceptance: dict[str, Any], watch: Watch
 ) -> tuple[Tree, list[dict[str, Any]]]:
     """The best tree by its selection episodes, and a row per round."""
-    train, started = job.train, time.perf_counter()
-    envs = make_vec_env(train.env_id, train.n_envs, threads=train.threads)
-    replay = Replay(ReplaySpec(train.n_envs, train.n_envs, info.obs_shape, info.n_actions, info.pixels, labelled=True), torch.device("cpu"))
-    policy: list[TreePolicy] = []
-    behaviour = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
-    rng = np.random.default_rng([train.seed, 1])
-    collector = Collector(envs, replay, behaviour, rng, lambda obs: policy[-1](obs), teacher.action_values, teacher.path)
-    collector.student_may_act = True
-    seeds = train.seed * 10_000 + np.arange(train.n_envs)
-    steps = collector.steps(seeds)
-    held: list[NDArray[Any]] = []
+    started, looking = time.perf_counter(), 0.0
+    # what is remembered of the stream are features, which are fewer than an image's numbers, so its replay is short
+    train = train.but(
+        terms=(TeacherTerm("forward_kl"),),
+        stakes_exponent=1.0,
+        priority_exponent=0.0,
+        n_step=0,
+        capacity=1,
+        device="cpu",
+    )
+    stream, check = Stream(train, teacher, behaviour=BEHAVIOUR), Check(train, acceptance, keep_states=0)
+    data = _Labelled(stream, teacher, config)
     rows: list[dict[str, Any]] = []
-    best: tuple[float, int, TreePolicy] | None = None
-    how = Play(train.env_id, epsilon=train.eval_epsilon, threads=train.threads, max_steps=2 * acceptance["longest_episode"])
-    env_steps, looking = 0, 0.0
-    for number in range(config.iterations):
-        collector.progress = Progress(0.0 if number == 0 else 1.0)
-        for _ in range(-(-config.states // train.n_envs)):
-            held.append(_labelled(next(steps).obs, teacher, config.extractor))
-            env_steps += train.n_envs
-        tell("step", {"env_steps": env_steps, "budget": config.iterations * train.n_envs * -(-config.states // train.n_envs)})
-        data = np.concatenate(held[-max(config.most_states // train.n_envs, 1) :])
-        policy.append(TreePolicy(_fit(data, info, config, train.seed + number)))
-        before = time.perf_counter()
-        train_s = before - started - looking
-        games = play(policy[-1], how, seeds_from(SELECT_SEEDS + train.seed * 1000, train.check_episodes), tick=ticker(tell))
-        looking += time.perf_counter() - before
-        mean = stats.mean(games.returns)
-        if best is None or (mean, -policy[-1].tree.leaves) > best[:2]:
-            best = (mean, -policy[-1].tree.leaves, policy[-1])
-        score = stats.score(mean, acceptance["return_mean"], acceptance["random_return_mean"])
-        chosen = policy[-1].action[policy[-1].leaf(torch.from_numpy(data[:, :-2]))]
-        agreement = float((chosen == torch.from_numpy(data[:, -2]).long()).float().mean())
-        row = {"env_steps": env_steps, "updates": number + 1, "train_s": train_s, "return": mean, "score": score}
-        rows.append(row | {"agreement": agreement})
-        tell("check", rows[-1])
-    envs.close()
-    return (best[2].tree if best is not None else policy[-1].tree), rows
+    best: tuple[float, int, Tree] | None = None
+    count = -(-config.states // train.data.n_envs)
+    try:
+        data.collect(Progress(0.0))  # each step's labels come with the next, so that one is always under way
+        for number in range(config.iterations):
+            # -- play: the teacher in the first round, then the last tree
+            for _ in range(count):
+                data.collect(Progress(0.0 if number == 0 else 1.0))
+            watch(Step(stream.env_steps, (1 + config.iterations * count) * train.data.n_envs))
+            # -- grow, and look
+            tree = data.tree(train.seed + number)
+            policy = Policy(TreePolicy(tree), tree.head)
+            stream.collector.student = policy
+            train_s = time.perf_counter() - started - looking
+            before = time.perf_counter()
+            found = check(policy, watch)
+            looking += time.perf_counter() - before
+            if best is None or (found.mean, -tree.leaves) > best[:2]:
+                best = (found.mean, -tree.leaves, tree)
+            row = {"env_steps": stream.env_steps, "updates": number + 1, "train_s": train_s, "return": found.mean}
+            rows.append(row | {"score": found.score, "agreement": data.agreement(policy)})
+            watch(CheckEvent(rows[-1]))
+    finally:
+        stream.close()
+    return (best[2] if best is not None else tree), rows
 
 
-def _labelled(obs: torch.Tensor, teacher: Teacher, extractor: str) -> NDArray[np.float32]:
-    """Features, the teacher's action and its value gap, one row per state."""
-    values = checked(teacher)(obs)
-    gap = value_gap(values) if teacher.kind == "q" else torch.ones(len(values))
-    features = pong_features(obs) if extractor == "pong" else obs.float()
-    rows: NDArray[np.float32] = torch.cat([features, values.argmax(1, keepdim=True), gap.unsqueeze(1)], dim=1).numpy().astype(np.float32)
-    return rows
+class _Labelled:
+    """The states that a tree is fitted to: features, the teacher's actions, weights."""
+
+    def __init__(self, stream: Stream, teacher: Teacher, config: TreeConfig) -> None:
+        self.stream, self.teacher, self.config = stream, teacher, config
+        # logits of a policy say how sure it is, not what a mistake costs
+        self._weighed = teacher.critic is not None or teacher.kind != "logits"
+        self._parts: list[tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]] = []
+
+    def collect(self, progress: Progress) -> None:
+        """The next vector step; what the replay took in by it, the step before, is remembered with its labels."""
+        replay = self.stream.replay
+        before = replay.added
+        self.stream.collect(progress)
+        if replay.added == before:  # the first step is still under way
+            return
+        batch = replay.batch(replay.newest(1, labelled=True))
+        features = features_of(batch.obs, self.config.extractor)
+        features[:, list(self.stream.config.student.hidden_features)] = 0.0
+        actions = self.teacher.head.greedy(cast("torch.Tensor", batch.labels))
+        weight = batch.stakes if self._weighed else torch.ones_like(batch.stakes)
+        self._parts.append((features.numpy().copy(), actions.numpy(), weight.numpy()))
+        del self._parts[: -max(self.config.most_states // len(weight), 1)]
+
+    def _all(self) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
+        """Features (N, D), actions (N, F) or (N, A), and weights (N,)."""
+        features, actions, weight = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return features, actions, weight
+
+    def tree(self, seed: int) -> Tree:
+        """A tree fitted to all that is remembered."""
+        features, actions, weight = self._all()
+        weight = weight / max(float(weight.mean()), 1e-12)
+        extractor, shape = self.config.extractor, self.stream.info.obs.shape
+        return fit(features, actions, weight, self.stream.head, shape, extractor, self.config.leaves, seed)
+
+    def agreement(self, policy: Policy) -> float:
+        """Share of what is remembered in which a tree does what the teacher did."""
+        features, actions, _ = self._all()
+        network = cast("TreePolicy", policy.network)
+        chosen = policy.head.greedy(network.numbers[network.leaf(torch.from_numpy(features))])
+        return float(policy.head.agree(torch.from_numpy(actions), chosen).mean())
 
 
-def _fit(data: NDArray[np.float32], info: EnvInfo, config: TreeConfig, seed: int) -> Tree:
-    """A CART tree of weighted states."""
-    weight = data[:, -1] / max(float(data[:, -1].mean()), 1e-12)
-    fitted = _sklearn().DecisionTreeClassifier(max_leaf_nodes=config.leaves, random_state=seed)
-    fitted.fit(data[:, :-2], data[:, -2].astype(np.int64), sample_weight=weight)
-    inner = fitted.tree_
+def fit(
+    features: NDArray[np.float32],
+    actions: NDArray[Any],
+    weight: NDArray[np.float32],
+    head: Head,
+    obs_shape: tuple[int, ...],
+    extractor: str,
+    leaves: int,
+    seed: int,
+) -> Tree:
+    """A CART tree of weighted states.
+
+    Args:
+        features: (N, D) what the tree looks at.
+        actions: (N, F) choices or (N, A) real actions.
+        weight: (N,) of each state.
+        head: what the actions are.
+        obs_shape: of one observation.
+        extractor: what makes features of observations.
+        leaves: at most so many.
+        seed: breaks ties.
+
+    Example::
+
+        fit(obs, actions, np.ones(len(obs), np.float32), teacher.head.student, (4,), "raw", 8, 0)
+    """
+    if head.real:
+        half = cast("Bounds", head.action).half
+        fitted = _sklearn().DecisionTreeRegressor(max_leaf_nodes=leaves, random_state=seed)
+        fitted.fit(features, actions / half, sample_weight=weight)
+        value = fitted.tree_.value[:, :, 0] * half
+    else:
+        fitted = _sklearn().DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=seed)
+        fitted.fit(features, actions, sample_weight=weight)
+        classes = fitted.classes_ if actions.shape[1] > 1 else [fitted.classes_]
+        best = fitted.tree_.value.argmax(2)
+        value = np.stack([known[best[:, factor]] for factor, known in enumerate(classes)], axis=1)
+    return _as_tree(fitted.tree_, value.astype(np.float64), head, obs_shape, extractor)
+
+
+def _as_tree(inner: Any, value: NDArray[np.float64], head: Head, obs_shape: tuple[int, ...], extractor: str) -> Tree:
+    """A tree of ours from one of scikit-learn's, without the questions whose answers lead to one action."""
     left, right = inner.children_left.copy(), inner.children_right.copy()
-    action = fitted.classes_[inner.value[:, 0].argmax(1)]
-    for node in reversed(_depth_first(left, right)):  # a question whose answers lead to one action is none
-        if left[node] >= 0 and left[left[node]] < 0 and left[right[node]] < 0 and action[left[node]] == action[right[node]]:
-            action[node], left[node] = action[left[node]], -1
+    for node in reversed(_depth_first(left, right)):
+        below, above = int(left[node]), int(right[node])
+        if below >= 0 and left[below] < 0 and left[above] < 0 and (value[below] == value[above]).all():
+            value[node], left[node] = value[below], -1
     order = _depth_first(left, right)
     place = {node: number for number, node in enumerate(order)}
-    inside = [left[n] >= 0 for n in order]
+    inside = [left[node] >= 0 for node in order]
+    pairs = list(zip(order, inside, strict=True))
     return Tree(
-        info.obs_shape,
-        info.n_actions,
-        config.extractor,
-        tuple(int(inner.feature[n]) if own else -1 for n, own in zip(order, inside, strict=True)),
-        tuple(float(np.float32(inner.threshold[n])) if own else 0.0 for n, own in zip(order, inside, strict=True)),
-        tuple(place[int(left[n])] if own else 0 for n, own in zip(order, inside, strict=True)),
-        tuple(place[int(right[n])] if own else 0 for n, own in zip(order, inside, strict=True)),
-        tuple(int(action[n]) for n in order),
+        obs_shape,
+        head,
+        extractor,
+        feature=tuple(int(inner.feature[node]) if own else -1 for node, own in pairs),
+        threshold=tuple(_float_below(inner.threshold[node]) if own else 0.0 for node, own in pairs),
+        left=tuple(place[int(left[node])] if own else 0 for node, own in pairs),
+        right=tuple(place[int(right[node])] if own else 0 for node, own in pairs),
+        value=tuple(tuple(value[node].tolist()) for node in order),
     )
+
+
+def _float_below(threshold: float) -> float:
+    """The largest float32 that is no larger: a float32 is at most the one where it is at most the other."""
+    near = np.float32(threshold)
+    return float(near if near <= threshold else np.nextafter(near, np.float32(-np.inf)))
 
 
 def _depth_first(left: NDArray[Any], right: NDArray[Any]) -> list[int]:

@@ -10,7 +10,8 @@ from tyro.conf import subcommand
 
 from distilrl import __version__
 from distilrl.cli.display import console
-from distilrl.cli.making import Distill, GrowTree, Plan, TrainTeacher
+from distilrl.cli.making import Distill, TrainTeacher
+from distilrl.cli.searching import GrowTree, Plan
 from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
 
@@ -31,7 +32,9 @@ Command = (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a failed `export`, `verify` or `evaluate --against`, 2 for what the user can mend."""
+    """Entry point; returns the exit code: 0, 1 for a failed `export`, `verify` or `evaluate --against`, 2 for what the
+    user can mend.
+    """
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")
         return 0
@@ -39,7 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
         code = tyro.cli(
             Command,
             prog="distilrl",
-            description="Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it.",
+            description=(
+                "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
+            ),
             args=args,
         ).run()
     except DistilError as error:

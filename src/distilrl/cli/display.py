@@ -35,8 +35,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
         )
         self._progress = Progress(*columns, console=console)
-        self._steps: TaskID | None = None
-        self._episodes: TaskID | None = None
+        self._bars: dict[str, TaskID] = {}
         self._stage, self._played = "training", "episodes"
 
     def __enter__(self) -> "Display":
@@ -55,33 +54,39 @@ class Display:
                 self._played = "check"
                 print_teacher(teacher)
             case Replaying(done=done, total=total):
-                self._advance("replaying", done, total)
+                self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
-                    self._steps = self._drop(self._steps)
+                    self._drop("steps")
             case Step(env_steps=done, budget=budget, training_return=recent):
-                self._advance(self._stage, done, budget, "" if recent is None else f"return {recent:,.2f}")
+                note = None if recent is None else f"return {recent:,.2f}"
+                self._advance("steps", f"{self._stage} (steps)", done, budget, note)
             case Check(row=row):
                 self._measured(row)
             case Episodes(done=done, total=total, mean=mean):
-                self._ended(done, total, mean)
+                self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
+                if done >= total:
+                    self._drop("episodes")
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
         self._played = PLAYED.get(phase, phase)
-        self._episodes = self._drop(self._episodes)
+        self._drop("episodes")
         if phase in ("teacher", "reward"):  # a run of several begins anew, or imitation is over
-            self._steps, self._stage = self._drop(self._steps), "reward" if phase == "reward" else "training"
+            self._drop("steps")
+            self._stage = "reward" if phase == "reward" else "training"
 
-    def _drop(self, bar: TaskID | None) -> None:
-        """Takes a bar away."""
-        if bar is not None:
-            self._progress.remove_task(bar)
+    def _advance(self, bar: str, what: str, done: int, total: int, note: str | None = None) -> None:
+        """Moves a bar on; the first time it appears."""
+        if bar not in self._bars:
+            self._bars[bar] = self._progress.add_task(what, total=total, note="")
+        self._progress.update(self._bars[bar], completed=done, total=total)
+        if note is not None:
+            self._progress.update(self._bars[bar], note=note)
 
-    def _advance(self, what: str, done: int, total: int, note: str = "") -> None:
-        """The bar of steps."""
-        if self._steps is None:
-            self._steps = self._progress.add_task(f"{what} (steps)", total=total, note="")
-        self._progress.update(self._steps, completed=done, total=total, **({"note": note} if note else {}))
+    def _drop(self, bar: str) -> None:
+        """Takes a bar away, if it is there."""
+        if bar in self._bars:
+            self._progress.remove_task(self._bars.pop(bar))
 
     def _measured(self, row: dict[str, Any]) -> None:
         """A line for a check."""
@@ -90,14 +95,6 @@ class Display:
         parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
         parts += [f"{name.removeprefix('return/')} {row[name]:,.2f}" for name in row if name.startswith("return/")]
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
-
-    def _ended(self, done: int, total: int, mean: float) -> None:
-        """The bar of episodes, gone with the last of them."""
-        if self._episodes is None:
-            self._episodes = self._progress.add_task(self._played, total=total, note="")
-        self._progress.update(self._episodes, completed=done, total=total, note=f"mean {mean:,.2f}")
-        if done >= total:
-            self._episodes = self._drop(self._episodes)
 
 
 def print_teacher(about: dict[str, Any]) -> None:

@@ -7,20 +7,17 @@ from typing import Any, Literal
 import torch
 from tyro.conf import UseAppendAction
 
-from distilrl.cli.display import Display, console, print_plan, print_results
+from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside, with_settings
 from distilrl.collect import BehaviourName
+from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
 from distilrl.errors import SpecError
-from distilrl.comparison import Comparison
-from distilrl.envs import trust
-from distilrl.plan import Budget, plan, plan_steps
 from distilrl.report import write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
-from distilrl.viper import TreeConfig, distill_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +25,8 @@ class Distill(FileOptions, EnvOptions):
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
     teacher: tuple[str, ...] = ()
-    """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or hf://owner/repository;
-    several are an ensemble."""
+    """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or
+    hf://owner/repository; several are an ensemble."""
     env: str | None = None
     """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
     student: str | None = None
@@ -47,7 +44,8 @@ class Distill(FileOptions, EnvOptions):
     behaviour: BehaviourName | None = None
     """Who plays while data is collected; the recipe's own by default (mixed)."""
     steps: int | None = None
-    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good enough."""
+    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good
+    enough."""
     reward_steps: int = 0
     """Environment steps of a stage with reward after imitation, for students too small to imitate; 0: none."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -115,7 +113,12 @@ class Distill(FileOptions, EnvOptions):
         tasks = self._tasks()
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {"network": self.student, "seed": self.seed, "device": _checked(self.device), "tasks": tasks}
+        changes: dict[str, Any] = {
+            "network": self.student,
+            "seed": self.seed,
+            "device": _checked(self.device),
+            "tasks": tasks,
+        }
         changes |= {"eval_epsilon": self.eval_epsilon, "combine": self.combine, "workers": self.workers}
         given = {"env_steps": self.steps, "threads": self.threads, "prune_from": self.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
@@ -126,9 +129,17 @@ class Distill(FileOptions, EnvOptions):
             config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
         config = with_settings(config, self.set)
         if config.data.behaviour.name == "teacher":
-            console.print("[yellow]Teacher-driven data alone: students trained so are known to drift into states that they never saw.[/]")
+            console.print(
+                "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
+                "never saw.[/]"
+            )
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), self.out, self.seeds, self.assistants
+        return (
+            Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher),
+            self.out,
+            self.seeds,
+            self.assistants,
+        )
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""
@@ -180,9 +191,14 @@ class TrainTeacher(EnvOptions):
         """Trains."""
         out, config = self._config()
         with Display() as watch:
-            results = train_teacher(config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch)
+            results = train_teacher(
+                config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
+            )
         low, high = results["student"]["return_ci95"]
-        console.print(f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} steps")
+        console.print(
+            f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} "
+            "steps"
+        )
         with console.status("writing the report"):
             print(write_report(out))
 
@@ -195,110 +211,16 @@ class TrainTeacher(EnvOptions):
             return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
-        given = {"network": self.network, "env_steps": self.steps, "threads": self.threads, "at_return": self.stop_return}
+        given = {
+            "network": self.network,
+            "env_steps": self.steps,
+            "threads": self.threads,
+            "at_return": self.stop_return,
+        }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(FileOptions, EnvOptions):
-    """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
-
-    teacher: tuple[str, ...]
-    """Teacher, as for distill."""
-    env: str
-    """Environment."""
-    out: Path
-    """Folder to write: plan.json, report.html, and winner, a run folder."""
-    sizes: tuple[str, ...] = ()
-    """Student specs to try; a ladder of twelve MLPs or six convolutional networks by default."""
-    seeds: int = 5
-    """Students of each size."""
-    budget_params: int | None = None
-    """No more parameters than this."""
-    budget_bytes: int | None = None
-    """No more bytes of weights (floats) than this."""
-    budget_macs: int | None = None
-    """No more multiply-accumulates a decision than this."""
-    budget_us: float | None = None
-    """No more microseconds a decision than this, in PyTorch on this machine."""
-    steps: int | None = None
-    """Environment steps of the search; a tenth of the recipe's own for vectors, all of them for pixels."""
-    refine: bool = True
-    """Try sizes between the largest that fell short and the smallest that did not."""
-    seed: int = 0
-    """First training seed."""
-    episodes: int = 100
-    """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
-    eval_epsilon: float = 0.0
-    """Probability of a random action in all evaluation; 0: greedy."""
-    margin: float = 0.05
-    """Largest acceptable loss, as a share of (teacher - random)."""
-    threads: int | None = None
-    """CPU threads; by default 2 for pixels and 1 for vectors."""
-
-    def run(self) -> int:
-        """Plans; 1 where no size passes."""
-        files = [self.file(path) for path in self.teacher]
-        changes: dict[str, Any] = {"seed": self.seed, "eval_epsilon": self.eval_epsilon, "check_episodes": 10}
-        changes |= {"threads": self.threads} if self.threads is not None else {}
-        config = make_config("distil", self.ref(self.env), teacher=files, **changes)
-        config = config.but(env_steps=self.steps or plan_steps(config))
-        budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
-        job = Job(config, Comparison(self.episodes, 3 * self.episodes, 0, self.margin))
-        with Display() as watch:
-            result = plan(None, job, self.out, sizes=self.sizes, seeds=self.seeds, budget=budget, refine=self.refine, watch=watch)
-        print_plan(result)
-        with console.status("writing the report"):
-            if result["winner"]:
-                write_report(self.out / "winner")
-            print(write_report(self.out))
-        return 0 if result["winner"] else 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class GrowTree(FileOptions, EnvOptions):
-    """Distil a teacher into a decision tree (VIPER), as text, Graphviz and C, and prove what became of the score."""
-
-    teacher: tuple[str, ...]
-    """Teacher, as for distill."""
-    env: str
-    """Environment with vector observations; or Pong, with --extractor pong."""
-    out: Path
-    """Run folder to write."""
-    leaves: int = 32
-    """Leaves at most."""
-    iterations: int = 20
-    """Rounds of play and trees; the best is kept."""
-    states: int | None = None
-    """States a round; 2,000 by default, 10,000 for pixels."""
-    extractor: Literal["raw", "pong"] = "raw"
-    """What the tree looks at: the observation itself, or ball and paddle in Pong's frames."""
-    seed: int = 0
-    """Seed."""
-    episodes: int = 100
-    """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
-    disturbed_episodes: int = 40
-    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
-    margin: float = 0.05
-    """Largest acceptable loss, as a share of (teacher - random)."""
-    threads: int | None = None
-    """CPU threads; by default 2 for pixels and 1 for vectors."""
-
-    def run(self) -> None:
-        """Grows it."""
-        changes: dict[str, Any] = {"threads": self.threads} if self.threads is not None else {}
-        config = make_config(
-            "distil", self.ref(self.env), teacher=[self.file(path) for path in self.teacher], seed=self.seed, **changes
+        return self.out, make_config(
+            self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
         )
-        states = self.states or (10_000 if self.extractor == "pong" else 2_000)
-        grown = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
-        job = Job(config, Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin))
-        with Display() as watch:
-            results = distill_tree(None, job, self.out, grown, watch=watch)
-        print_results(results)
-        with console.status("writing the report"):
-            print(write_report(self.out))
 
 
 def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
@@ -307,7 +229,10 @@ def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
     given = given if isinstance(given, dict) else {}
     seeds, assistants, files = given.get("seeds", 1), given.get("assistants", 0), given.get("teacher", [])
     if type(seeds) is not int or type(assistants) is not int or not isinstance(files, list):
-        raise SpecError("'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': restore it.")
+        raise SpecError(
+            "'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': "
+            "restore it."
+        )
     if assistants > 0:  # the chain's own config.json is that of its last student, whom an assistant taught
         task = replace(job.train.tasks[0], teacher=tuple(TeacherFile.from_json(file) for file in files))
         job = replace(job, train=job.train.but(tasks=(task,)))

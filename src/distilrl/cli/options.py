@@ -78,7 +78,9 @@ class EnvOptions:
             try:
                 kwargs = json.loads(self.env_kwargs)
             except ValueError as error:
-                raise SpecError(f"--env-kwargs is not JSON ({error}): write e.g. '{{\"continuous\": false}}'.") from None
+                raise SpecError(
+                    f"--env-kwargs is not JSON ({error}): write e.g. '{{\"continuous\": false}}'."
+                ) from None
             if not isinstance(kwargs, dict):
                 raise SpecError("--env-kwargs must be a JSON object, e.g. '{\"continuous\": false}'.")
         return EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack, self.zeros)
@@ -122,4 +124,7 @@ def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
     given = [f.name for f in fields(options) if f.name not in allowed and getattr(options, f.name) != f.default]
     if given:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise SpecError(f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as --config.")
+        raise SpecError(
+            f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as "
+            "--config."
+        )

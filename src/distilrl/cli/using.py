@@ -46,7 +46,9 @@ class Inspect(FileOptions, EnvOptions):
         facts = inspect(teacher)
         if self.env is not None:
             with Display() as watch:
-                facts["play"] = inspect_play(teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch)
+                facts["play"] = inspect_play(
+                    teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
+                )
         if self.json:
             print(json.dumps(facts))
         else:
@@ -81,12 +83,19 @@ class Evaluate(FileOptions, EnvOptions):
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
         policy = load_teacher(self.file(self.policy))
-        how: dict[str, Any] = {"episodes": self.episodes, "epsilon": self.epsilon, "sticky": self.sticky, "threads": self.threads}
+        how: dict[str, Any] = {
+            "episodes": self.episodes,
+            "epsilon": self.epsilon,
+            "sticky": self.sticky,
+            "threads": self.threads,
+        }
         with Display() as watch:
             if self.against is None:
                 result = evaluate_policy(policy, self.ref(self.env), **how, watch=watch)
             else:
-                result = evaluate_against(policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch)
+                result = evaluate_against(
+                    policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch
+                )
         if self.json:
             print(json.dumps(result))
         elif self.against is None:
@@ -111,11 +120,16 @@ def _returned(result: dict[str, Any]) -> str:
 def _played(result: dict[str, Any]) -> str:
     """What `verify` found, in words."""
     low, high = result["return_ci95"]
-    words = f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes"
+    words = (
+        f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} "
+        "episodes"
+    )
     if result["against_student"] is None:
         return words
     low, high = result["against_student"]["difference_ci95"]
-    return f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+    return (
+        f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+    )
 
 
 @dataclass(frozen=True)
@@ -125,8 +139,8 @@ class Export:
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
     to: Target
-    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT; web: a page with
-    the C in WebAssembly."""
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT;
+    web: a page with the C in WebAssembly."""
     out: Path | None = None
     """Folder to write; RUN/export/TARGET by default."""
 
@@ -137,13 +151,16 @@ class Export:
             card = export_policy(self.run_folder, self.to, self.out, watch=watch)
         for name, facts in card["replay"].items():
             console.print(
-                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} greedy actions as the "
+                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} "
+                "greedy actions as the "
                 f"student's, values within {facts['largest_difference']:.1e}"
             )
         if "weight_bytes" in card:
             console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
         if card.get("fine_tuned"):
-            console.print("fine-tuned against the teacher with everything rounded: the calibrated integers had lost return")
+            console.print(
+                "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
+            )
         played = [one for one in card.get("played", {}).values() if one["verdict"]]
         for one in played:
             console.print(_played(one))
@@ -189,8 +206,12 @@ class Report:
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
 
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that the run's environment may import, to be drawn; several times."""
+
     def run(self) -> None:
         """Writes it."""
+        trust(*self.trust)
         with console.status("writing the report"):
             print(write_report(self.run_folder))
 
@@ -204,8 +225,12 @@ class Watch:
     steps: int = 1500
     """Environment steps at most."""
 
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that the run's environment may import, to be drawn; several times."""
+
     def run(self) -> None:
         """Writes it."""
+        trust(*self.trust)
         check_number("steps", self.steps, "[1, inf)")
         folder = RunFolder(self.run_folder)
         if not (folder.student / "spec.json").is_file():

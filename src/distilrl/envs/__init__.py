@@ -1,4 +1,4 @@
-"""Environments: games of ALE, everything of Gymnasium, and functions that make one, as vectors of N with one autoreset rule."""
+"""Environments as vectors of N with one autoreset rule: games of ALE, all of Gymnasium, and functions that make one."""
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.make import describe_env, make_vec_env

@@ -1,5 +1,12 @@
-"""ALE's native vector environment: emulation, resizing and stacking in C++ threads."""
+"""Games of ALE: its native vector environment emulates, resizes and stacks in C++, one for each game.
 
+A vector environment of ALE steps all its games or none, and those whose episode has ended cost as much as the others
+until the last one ends; with one for each game only the living step, at the same speed and with the same results.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -8,6 +15,8 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
+from distilrl.envs.single import FAULTS, told
+from distilrl.envs.sync import check_count
 from distilrl.errors import EnvError
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 
@@ -22,38 +31,41 @@ def is_ale(spec: EnvSpec) -> bool:
 
 
 class AleVecEnv(VecEnv):
-    """N copies of one game, preprocessed as DQN's (Mnih et al. 2015)."""
+    """N copies of one game, preprocessed as DQN's (Mnih et al. 2015).
+
+    Args:
+        ref: what to make.
+        spec: what is registered under its id.
+        n_envs: number of copies N.
+        sticky: probability that the last action is repeated; the game's own by default.
+        threads: emulators that run at once.
+        for_learning: rewards clipped to their sign, and a lost life ends the episode.
+
+    Raises:
+        EnvError: the game cannot be made, or not so.
+    """
 
     def __init__(
         self, ref: EnvRef, spec: EnvSpec, n_envs: int, sticky: float | None, threads: int, for_learning: bool
     ) -> None:
-        from ale_py.vector_env import AtariVectorEnv
-
         kwargs = _check_ref(ref, spec)
-        if sticky is None:
-            sticky = float(kwargs.get("repeat_action_probability", 0.0))
-        self._env = AtariVectorEnv(
-            str(spec.kwargs["game"]),
-            n_envs,
-            num_threads=threads,
-            frameskip=FRAMES_PER_STEP,
-            repeat_action_probability=sticky,
-            full_action_space=bool(kwargs.get("full_action_space", False)),
-            reward_clipping=for_learning,
-            episodic_life=for_learning,
-            autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-        )
+        sticky = float(kwargs.get("repeat_action_probability", 0.0)) if sticky is None else sticky
         self.n_envs = n_envs
-        frames, height, width = (int(n) for n in self._env.single_observation_space.shape)
+        try:
+            self._games = [_make_game(spec, kwargs, sticky, for_learning) for _ in range(n_envs)]
+        except FAULTS as error:
+            raise EnvError(f"Environment '{ref.label}' cannot be made: ALE {told(error)}.") from error
+        first = self._games[0]
+        frames, height, width = (int(n) for n in first.single_observation_space.shape)
         shape = (frames, height, width)
         self.info = EnvInfo(
             ref,
             ObsSpec(shape, shape, "uint8", frames),
-            Choices((int(self._env.single_action_space.n),)),
+            Choices((int(first.single_action_space.n),)),
             atari=True,
             deterministic=sticky == 0.0,
             protocol={
-                "actions": [action.name for action in self._env.ale.get_action_set()],
+                "actions": [action.name for action in first.ale.get_action_set()],
                 "frame_skip": FRAMES_PER_STEP,
                 "sticky_actions": sticky,
                 "noop_max": 30,
@@ -64,38 +76,94 @@ class AleVecEnv(VecEnv):
                 "life_loss_terminal": for_learning,
             },
         )
-        self._last: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
+        self._threads = min(threads, n_envs)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ale")
+        self._running: list[Future[None]] = []
+        self._obs: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
         self._frames = np.zeros(n_envs, np.int64)
-        self._resting: NDArray[np.bool_] | None = None
+        self._step = self._nothing()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
-        self._last, info = self._env.reset(seed=np.asarray(seeds, np.int64))
-        self._frames[info["env_id"]] = info["frame_number"]
-        return self._last.copy()
+        check_count("seeds", seeds, self.n_envs)
+
+        def reset(i: int) -> None:
+            obs, info = self._games[i].reset(seed=np.array([seeds[i]], np.int64))
+            self._obs[i], self._frames[i] = obs[0], info["frame_number"][0]
+
+        self._wait()
+        self._start(reset, list(range(self.n_envs)))
+        self._wait()
+        return self._obs.copy()
 
     def start_keys(self) -> NDArray[np.int64]:
-        return self._frames.copy()  # without sticky actions a game starts in as many ways as there are counts of no-ops
+        return self._frames.copy()  # without sticky actions, there are as many starts as counts of no-ops
 
     def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
-        self._resting = None if live is None or live.all() else ~live
-        self._env.send(np.ascontiguousarray(actions[:, 0], np.int64))
+        check_count("actions", actions, self.n_envs)
+        step = self._step = self._nothing()
+        chosen = actions[:, :1].astype(np.int64)
+
+        def play(i: int) -> None:
+            self._games[i].send(chosen[i])
+            obs, reward, terminated, truncated, _ = self._games[i].recv()
+            self._obs[i], step.reward[i] = obs[0], reward[0]
+            step.terminated[i], step.truncated[i] = terminated[0], truncated[0]
+
+        self._start(play, list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist())
 
     def recv(self) -> Step:
-        obs, reward, terminated, truncated, _ = self._env.recv()
-        step = Step(np.array(obs), np.array(reward, np.float32), np.array(terminated), np.array(truncated))
-        if self._resting is not None:  # ALE steps them all: what those at rest did is not seen
-            step.obs[self._resting] = self._last[self._resting]
-            for array in step[1:]:
-                array[self._resting] = 0
-        self._last = step.obs
-        return step
+        self._wait()
+        return self._step._replace(obs=self._obs.copy())
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        grey = self._last[index, -1].repeat(3, axis=0).repeat(3, axis=1)
+        grey = self._obs[index, -1].repeat(3, axis=0).repeat(3, axis=1)
         return np.stack([grey] * 3, axis=-1)
 
     def close(self) -> None:
-        self._env.close()
+        self._pool.shutdown()
+        for game in self._games:
+            game.close()
+        self._games = []
+
+    def _nothing(self) -> Step:
+        """The answer where nobody steps."""
+        n = self.n_envs
+        return Step(self._obs, np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_))
+
+    def _start(self, do: Callable[[int], None], games: list[int]) -> None:
+        """Does something to these games; a thread that is done with one takes the next."""
+        todo = deque(games)
+
+        def work() -> None:
+            while todo:
+                try:
+                    i = todo.popleft()
+                except IndexError:  # another thread took the last
+                    return
+                do(i)
+
+        self._running = [self._pool.submit(work) for _ in range(min(self._threads, len(games)))]
+
+    def _wait(self) -> None:
+        running, self._running = self._running, []
+        for future in running:
+            future.result()
+
+
+def _make_game(spec: EnvSpec, kwargs: dict[str, Any], sticky: float, for_learning: bool) -> Any:
+    from ale_py.vector_env import AtariVectorEnv
+
+    return AtariVectorEnv(
+        str(spec.kwargs["game"]),
+        1,
+        num_threads=1,
+        frameskip=FRAMES_PER_STEP,
+        repeat_action_probability=sticky,
+        full_action_space=bool(kwargs.get("full_action_space", False)),
+        reward_clipping=for_learning,
+        episodic_life=for_learning,
+        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    )
 
 
 def _check_ref(ref: EnvRef, spec: EnvSpec) -> dict[str, Any]:
@@ -112,9 +180,16 @@ def _check_ref(ref: EnvRef, spec: EnvSpec) -> dict[str, Any]:
     fixed += sorted(set(ref.kwargs) - OWN_KWARGS)
     if fixed:
         raise EnvError(
-            f"'{ref.label}' is a game of ALE, whose preprocessing is fixed (84x84 grey, 4 frames): leave out {', '.join(fixed)}."
+            f"'{ref.label}' is a game of ALE, whose preprocessing is fixed (84x84 grey, 4 frames): "
+            f"leave out {', '.join(fixed)}."
         )
     if not isinstance(spec.kwargs.get("frameskip"), int):
         name = spec.id.split("-")[0]
         raise EnvError(f"'{ref.label}' skips a random number of frames: use '{name}NoFrameskip-v4' or 'ALE/{name}-v5'.")
-    return {**spec.kwargs, **ref.kwargs}
+    kwargs = {**spec.kwargs, **ref.kwargs}
+    sticky = kwargs.get("repeat_action_probability", 0.0)
+    if not isinstance(sticky, int | float) or not 0 <= sticky <= 1:
+        raise EnvError(
+            f"'repeat_action_probability' of '{ref.id}' is a probability between 0 and 1, got {sticky!r:.40}."
+        )
+    return kwargs

@@ -9,24 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import EnvError
-from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.spaces import Edit, EnvRef, ObsSpec
 
-Edit = Callable[[NDArray[Any]], NDArray[Any]]
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+"""A function of an image (C, H, W)."""
 LUMA = (0.2125, 0.7154, 0.0721)
 """Weights of red, green and blue in `gymnasium.wrappers.GrayscaleObservation`."""
 
 
-def image_editor(ref: EnvRef) -> Callable[[ObsSpec], tuple[ObsSpec, Edit]] | None:
-    """What to do to one frame: takes the spec of an image, gives the new spec and a function of (C, H, W); None for nothing."""
+def image_editor(ref: EnvRef) -> Edit | None:
+    """What to do to one frame, as `Edit` of its spec; None for nothing."""
     if not ref.grey and ref.resize is None:
         return None
 
-    def edit(spec: ObsSpec) -> tuple[ObsSpec, Edit]:
-        assert spec.image is not None
-        channels, height, width = spec.image
+    def edit(spec: ObsSpec) -> tuple[ObsSpec, Change]:
+        channels, height, width = spec.shape
         if ref.grey and channels != 3:
             raise EnvError(
-                f"'{ref.label}' has an image with {channels} channels, and only one with 3 has colours to lose: leave out 'grey'."
+                f"'{ref.label}' has an image with {channels} channels, and only one with 3 has colours to lose: "
+                "leave out 'grey'."
             )
         size = ref.resize or (height, width)
         after = (1 if ref.grey else channels, *size)
@@ -42,11 +43,12 @@ def image_editor(ref: EnvRef) -> Callable[[ObsSpec], tuple[ObsSpec, Edit]] | Non
 
 
 def to_grey(image: NDArray[Any]) -> NDArray[Any]:
-    """(3, H, W) to (1, H, W), to the bit as `gymnasium.wrappers.GrayscaleObservation` does (bytes are cut, not rounded)."""
-    return (image[0] * LUMA[0] + image[1] * LUMA[1] + image[2] * LUMA[2]).astype(image.dtype)[None]
+    """(3, H, W) to (1, H, W), to the bit as `gymnasium.wrappers.GrayscaleObservation`: bytes are cut, not rounded."""
+    grey: NDArray[Any] = (image[0] * LUMA[0] + image[1] * LUMA[1] + image[2] * LUMA[2]).astype(image.dtype)[None]
+    return grey
 
 
-def area_resize(before: tuple[int, int], after: tuple[int, int]) -> Edit:
+def area_resize(before: tuple[int, int], after: tuple[int, int]) -> Change:
     """Resizes (C, H, W) so that each new pixel is the mean of the area that it covers, as OpenCV's INTER_AREA.
 
     Args:
@@ -68,14 +70,14 @@ def _areas(old: int, new: int) -> NDArray[np.float32]:
     edges = np.arange(new + 1) * (old / new)
     pixels = np.arange(old)
     cover = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (cover.clip(0) * (new / old)).astype(np.float32)
+    share: NDArray[np.float32] = (cover.clip(0) * (new / old)).astype(np.float32)
+    return share
 
 
 def stacked(spec: ObsSpec, frames: int) -> ObsSpec:
     """Spec of an observation whose image holds several frames, the newest last."""
-    if frames == 1:
+    if frames == 1 or spec.image is None:
         return spec
-    assert spec.image is not None
     channels, height, width = spec.image
     image = (channels * frames, height, width)
     if spec.pixels:

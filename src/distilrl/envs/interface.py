@@ -92,8 +92,8 @@ class VecEnv(ABC):
 
         Args:
             actions: (N, F) indices or (N, A) real numbers, as the action spec says.
-            live: (N,) which environments step, all by default; the others answer with their last observation, reward 0,
-                and no end. ALE's games cannot stand still: they play on unseen.
+            live: (N,) which environments step, all by default; the others stand still and answer with their last
+                observation, reward 0, and no end.
         """
 
     @abstractmethod

@@ -1,5 +1,7 @@
 """The one way to a vector of environments."""
 
+import functools
+
 from distilrl.envs.ale import AleVecEnv, is_ale
 from distilrl.envs.interface import EnvInfo, VecEnv
 from distilrl.envs.single import find_spec
@@ -25,7 +27,8 @@ def make_vec_env(
 
         envs = make_vec_env("HalfCheetah-v5", 8)
         envs = make_vec_env("PongNoFrameskip-v4", 8, sticky=0.25)
-        envs = make_vec_env(EnvRef("CarRacing-v3", {"continuous": False}, grey=True, resize=(84, 84), stack=4), 4, workers=2)
+        ref = EnvRef("CarRacing-v3", {"continuous": False}, grey=True, resize=(84, 84), stack=4)
+        envs = make_vec_env(ref, 4, workers=2)
 
     Args:
         env: ``PongNoFrameskip-v4`` (no sticky actions) or ``ALE/Pong-v5`` (sticky 0.25) and the same for every game of
@@ -34,7 +37,8 @@ def make_vec_env(
         n_envs: number of copies N.
         sticky: probability that ALE repeats the last action; the environment's own by default. ALE only.
         threads: threads for ALE's emulators.
-        workers: processes that the environments are spread over; 0: they step in this one. Not for ALE, which has threads.
+        workers: processes that the environments are spread over; 0: they step in this one. Not for ALE, which has
+            threads.
         pictures: `VecEnv.picture` will be called.
         for_learning: as DQN learns from ALE (Mnih et al. 2015): rewards clipped to their sign, and a lost life ends the
             episode. ALE only.
@@ -45,7 +49,7 @@ def make_vec_env(
         SpecError: a value that means nothing here.
     """
     ref = env_ref(env)
-    _check_numbers(ref, n_envs, sticky, threads, workers)
+    _check_numbers(n_envs, sticky, threads, workers)
     spec = find_spec(ref)
     if spec is not None and is_ale(spec):
         if workers:
@@ -67,12 +71,18 @@ def describe_env(env: EnvLike) -> EnvInfo:
     Raises:
         DistilError: as `make_vec_env`.
     """
-    envs = make_vec_env(env, 1)
+    return _describe(env_ref(env))
+
+
+@functools.lru_cache(maxsize=64)
+def _describe(ref: EnvRef) -> EnvInfo:
+    """Made once for each environment: a teacher, a recipe and a run all ask."""
+    envs = make_vec_env(ref, 1)
     envs.close()
     return envs.info
 
 
-def _check_numbers(ref: EnvRef, n_envs: int, sticky: float | None, threads: int, workers: int) -> None:
+def _check_numbers(n_envs: int, sticky: float | None, threads: int, workers: int) -> None:
     if n_envs < 1:
         raise SpecError(f"'n_envs' must be at least 1, got {n_envs}.")
     if not 1 <= threads <= 1024:

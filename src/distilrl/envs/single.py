@@ -110,8 +110,8 @@ def told(error: BaseException) -> str:
 def no_opengl(name: str, error: BaseException) -> EnvError:
     """What to say where MuJoCo has nothing to draw with."""
     return EnvError(
-        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_sentence(error)}): set MUJOCO_GL to egl or "
-        "osmesa and install that library, or run it where there is a screen."
+        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_sentence(error)}): "
+        "set MUJOCO_GL to egl or osmesa and install that library, or run it where there is a screen."
     )
 
 
@@ -119,8 +119,8 @@ def _check_trust(ref: EnvRef) -> None:
     for module in () if ref.named else ref.modules:
         if not any(module == name or module.startswith(f"{name}.") for name in _trusted):
             raise EnvError(
-                f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: pass --trust {module} if you "
-                "trust it."
+                f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: "
+                f"pass --trust {module} if you trust it."
             )
 
 
@@ -190,7 +190,7 @@ def _make_registered(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> Any:
 
 
 def _quiet_mujoco() -> None:
-    """MuJoCo's warnings once each, by `logging`, instead of once an environment and into a file of the working folder."""
+    """MuJoCo's warnings once each, by `logging`; its own way is one for each environment, and a file in the folder."""
     mujoco: Any = sys.modules.get("mujoco")
     if mujoco is None or not hasattr(mujoco, "get_mju_user_warning") or mujoco.get_mju_user_warning() is not None:
         return

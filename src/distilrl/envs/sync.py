@@ -5,6 +5,7 @@ environment's own vector version (CartPole-v1 has one) is not used either: it ta
 episodes of two policies could not be paired, and it steps all or none as well.
 """
 
+import contextlib
 from typing import Any
 
 import gymnasium
@@ -109,10 +110,8 @@ class SyncVecEnv(VecEnv):
 
     def close(self) -> None:
         for env in self._envs:
-            try:
+            with contextlib.suppress(*FAULTS):  # it is not used any more: how it ends does not matter
                 env.close()
-            except FAULTS:  # it is not used any more: how it ends does not matter
-                pass
         self._envs = []
 
     def _check_alike(self, ref: EnvRef) -> None:

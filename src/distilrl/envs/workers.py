@@ -1,9 +1,10 @@
-"""Environments in processes of their own: they step while the learner learns, and answer as those in this process would.
+"""Environments in processes of their own: they step while the learner learns, and answer as in this process.
 
 Each worker holds a part of them in a `SyncVecEnv`, so that the results are equal to the bit. Workers are started afresh
 (forkserver, or spawn where there is none): a fork of a process whose libraries run threads may hang.
 """
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
@@ -103,19 +104,17 @@ class WorkerVecEnv(VecEnv):
             pass
         except Exception as error:  # pickle's, of many kinds
             raise EnvError(
-                f"Environment '{self._label}' cannot be sent to a worker process ({first_sentence(error)}): define what makes it at the "
-                "top of a module, or set workers=0."
+                f"Environment '{self._label}' cannot be sent to a worker process ({first_sentence(error)}): "
+                "define what makes it at the top of a module, or set workers=0."
             ) from error
 
     def _tell(self, messages: list[Any], workers: list[int] | None = None) -> None:
         for k, message in zip(workers or range(len(self._pipes)), messages, strict=True):
-            try:
+            with contextlib.suppress(OSError):  # `_hear` says that it is dead
                 self._pipes[k].send(message)
-            except OSError:  # `_hear` says that it is dead
-                pass
 
     def _hear(self, workers: list[int] | None = None) -> list[Any]:
-        """The answers of all workers, or of some; all are heard before an error is raised, so that none is left in a pipe.
+        """The answers of all workers, or of some; all are heard before an error is raised: none is left in a pipe.
 
         Raises:
             DistilError: what a worker raised; or one died.
@@ -140,8 +139,8 @@ class WorkerVecEnv(VecEnv):
         process = self._processes[k]
         process.join(SECONDS_TO_END)
         return (
-            f"Worker {k} of environment '{self._label}' died (exit code {process.exitcode}): set workers=0 to see why; a script that is "
-            'run needs if __name__ == "__main__": around what it does.'
+            f"Worker {k} of environment '{self._label}' died (exit code {process.exitcode}): set workers=0 to see why; "
+            'a script that is run needs if __name__ == "__main__": around what it does.'
         )
 
 
@@ -158,7 +157,8 @@ def _start(process: Any) -> None:
         process.start()
     except RuntimeError as error:  # this is a worker itself, which imports the script that started it
         raise EnvError(
-            'Worker processes import the script that starts them: put what it does under if __name__ == "__main__":, or set workers=0.'
+            'Worker processes import the script that starts them: put what it does under if __name__ == "__main__":, '
+            "or set workers=0."
         ) from error
 
 
@@ -175,7 +175,7 @@ def _serve(pipe: Connection) -> None:
         while True:
             name, *values = pipe.recv()
             try:
-                answer = _do(envs, name, values)
+                answer: tuple[Any, Any, str] = (None, _do(envs, name, values), "")
             except DistilError as error:
                 answer = (type(error), str(error), traceback.format_exc())
             pipe.send(answer)
@@ -196,14 +196,15 @@ def _made(pipe: Connection) -> SyncVecEnv:
         raise
     except FAULTS as error:
         raise EnvError(
-            f"The environment cannot be made in a worker process, which {told(error)}: define what makes it in a module that can be "
-            "imported, or set workers=0."
+            f"The environment cannot be made in a worker process, which {told(error)}: "
+            "define what makes it in a module that can be imported, or set workers=0."
         ) from error
     return SyncVecEnv(ref, spec, count, pictures)
 
 
-def _do(envs: SyncVecEnv, name: str, values: list[Any]) -> tuple[None, Any, str]:
+def _do(envs: SyncVecEnv, name: str, values: list[Any]) -> Any:
+    """The answer to a message."""
     if name == "step":
         envs.send(*values)
-        return None, tuple(envs.recv()), ""
-    return None, envs.reset(*values) if name == "reset" else envs.picture(*values), ""
+        return tuple(envs.recv())
+    return envs.reset(*values) if name == "reset" else envs.picture(*values)

@@ -1,4 +1,4 @@
-"""Export: a student as a file for its target, replayed against the student before it is kept, with what is needed to check it again."""
+"""Export: a student as a file for its target, held against the student before it is kept, and checked again at will."""
 
 import tempfile
 from pathlib import Path
@@ -50,8 +50,8 @@ def export_policy(
 
     Args:
         run: run folder.
-        target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again), ``torch`` (torch.export),
-            ``tflite`` (LiteRT) or ``web`` (a page with the C in WebAssembly).
+        target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again), ``torch``
+            (torch.export), ``tflite`` (LiteRT) or ``web`` (a page with the C in WebAssembly).
         out: folder to write; ``RUN/export/TARGET`` by default.
         env: environment; the student's own by default, to be named where it was made by a function.
         watch: told as the work goes on.
@@ -60,7 +60,7 @@ def export_policy(
         The contents of ``export.json``.
 
     Raises:
-        FileError: the run holds no student, the folder cannot be written, or the file does not answer as the student does.
+        FileError: the run holds no student, the folder cannot be written, or the file does not answer as the student.
         SpecError: the target cannot hold such a student.
         ExtraError: a package that the target needs is missing.
 
@@ -76,7 +76,9 @@ def export_policy(
     check_place(out)
     student = _Student.of(folder, env_ref(env) if env is not None else None)
     if target in ("c", "int8", "web"):
-        steps(student.policy_network, "integers" if target == "int8" else "C")  # what cannot be written is refused before it is played
+        steps(
+            student.policy_network, "integers" if target == "int8" else "C"
+        )  # what cannot be written is refused before it is played
     obs = recorded(student.policy, student.info.ref, watch)
     work = _Export(student, target, out, obs, watch)
     result = work.keep()
@@ -102,7 +104,8 @@ class _Student:
         """
         if not (folder.student / "spec.json").is_file():
             raise FileError(
-                f"{folder.path} holds no student to export: give a run folder whose training has come to its first check."
+                f"{folder.path} holds no student to export: give a run folder whose training has come to its first "
+                "check."
             )
         stored = load_network(folder.student)
         stored.network.eval()
@@ -111,8 +114,8 @@ class _Student:
         info = describe_env(env or EnvRef.from_json(stored.meta["environment"], f"environment of {folder.student}"))
         if info.obs.shape != stored.network.spec.obs_shape:
             raise FileError(
-                f"The student in {folder.student} reads observations of shape {stored.network.spec.obs_shape}, but {info.id} gives "
-                f"{info.obs.shape}: name the environment that it was trained in."
+                f"The student in {folder.student} reads observations of shape {stored.network.spec.obs_shape}, but "
+                f"{info.id} gives {info.obs.shape}: name the environment that it was trained in."
             )
         return cls(folder, stored, info)
 
@@ -201,7 +204,7 @@ class _Export:
 
 
 def _loses(card: dict[str, Any]) -> bool:
-    """Whether integers fall short of the teacher by the verdict, or return less than the floats that they were made of."""
+    """Whether integers fall short of the teacher by the verdict, or return less than the floats that they were."""
     played = [one for one in card["played"].values() if one["verdict"]]
     return any(one["verdict"]["result"] != "pass" or one["against_student"]["difference_ci95"][1] < 0 for one in played)
 
@@ -213,7 +216,7 @@ def _rank(card: dict[str, Any]) -> tuple[int, float]:
 
 
 def _tuned(work: _Export, result: dict[str, Any]) -> dict[str, Any]:
-    """Integers again, of the student fine-tuned against its teacher with everything rounded; kept where their verdict is better."""
+    """Integers again, of the student fine-tuned with everything rounded; kept where their verdict is better."""
     student, config = work.student, work.student.config
     if config is None:
         return result
@@ -232,7 +235,7 @@ def _tuned(work: _Export, result: dict[str, Any]) -> dict[str, Any]:
         )
         tuned = work.keep(network, better, fine_tuned=True)
     except DistilError:
-        # the teacher's file is elsewhere by now, or what was tuned is no better at being rounded: the integers stay as calibrated,
-        # with the verdict that they have
+        # the teacher's file is elsewhere by now, or what was tuned is no better at being rounded: the integers stay as
+        # calibrated, with the verdict that they have
         return result
     return tuned if better(tuned) else result

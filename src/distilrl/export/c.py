@@ -4,8 +4,8 @@ Layout: activations are stored with channels innermost, so that what a convoluti
 run of numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie
 side by side, for several pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no
 intrinsics), elsewhere plain loops. The input of the first convolution is turned into floats row by row, in a ring that
-holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: short,
-and the same on every machine.
+holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without
+branches, so that compilers do several at once, and the same on every machine.
 """
 
 import math
@@ -15,15 +15,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.export.examples import c_example
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
+CLAMPED = """/* x, or the limit with x's sign where x is further from 0; NaN stays. Integers vectorise everywhere. */
+static inline float clamped(float x, int32_t limit) {
+    union { float value; int32_t bits; } u;
+    u.value = x;
+    int32_t size = u.bits & 0x7fffffff;
+    u.bits = (size < limit || size > 0x7f800000 ? size : limit) | (u.bits & INT32_MIN);
+    return u.value;
+}
+"""
 MATHS = {
-    "tanh": """static float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
-    x = 7.90531111f < x ? 7.90531111f : x;
-    x = -7.90531111f > x ? -7.90531111f : x;
+    "tanh": """static inline float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
+    x = clamped(x, 0x40fcf84f); /* 7.9053 */
     float s = x * x;
     float p = -2.76076847742355e-16f;
     p = p * s + 2.00018790482477e-13f;
@@ -39,12 +48,11 @@ MATHS = {
     return x * p / q;
 }
 """,
-    "exp": """static float exp_of(float x) { /* 2^n times a polynomial of the rest, off by at most 1e-7 of its value */
-    union { uint32_t bits; float value; } power;
-    x = x > -87.0f ? x : -87.0f;
-    x = x < 88.0f ? x : 88.0f;
-    float t = x * 1.44269504f;
-    int32_t n = (int32_t)(t + (t < 0.0f ? -0.5f : 0.5f));
+    "exp": """static inline float exp_of(float x) { /* 2^n times a polynomial, off by at most 1e-7 of its value */
+    union { float value; int32_t bits; } u, power;
+    x = clamped(x, 0x42ae0000); /* 87 */
+    u.value = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest integer */
+    int32_t n = u.bits - 0x4b400000;
     float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -52,17 +60,26 @@ MATHS = {
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    power.bits = (uint32_t)(n + 127) << 23;
+    power.bits = (int32_t)((uint32_t)(n + 127) << 23);
     return (p * r * r + r + 1.0f) * power.value;
 }
 """,
 }
 """Coefficients of tanh as in Eigen, of exp as in Cephes."""
 ACTIVATIONS = {
-    "relu": ((), "static float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
-    "tanh": (("tanh",), "static float act_tanh(float x) { return tanh_of(x); }"),
-    "elu": (("exp",), "static float act_elu(float x) { return x > 0.0f ? x : exp_of(x) - 1.0f; }"),
-    "silu": (("exp",), "static float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
+    "relu": ((), "static inline float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
+    "tanh": (("tanh",), "static inline float act_tanh(float x) { return tanh_of(x); }"),
+    "elu": (
+        ("exp",),
+        """static inline float act_elu(float x) {
+    union { float value; int32_t bits; } below, above;
+    above.value = x;
+    below.bits = above.bits < 0 ? above.bits : 0;
+    above.bits = above.bits < 0 ? 0 : above.bits;
+    return above.value + (exp_of(below.value) - 1.0f);
+}""",
+    ),
+    "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
 }
 """Functions of `MATHS` that each needs, and its own."""
 VECTORS = """#if defined(__AVX__)
@@ -138,7 +155,7 @@ void policy_values({declared(obs)}, float values[{width}]);
 
 #endif
 """
-    return Source(header, code, example(last), scratch, weights)
+    return Source(header, code, c_example(last), scratch, weights)
 
 
 def act(obs: ObsSpec, last: Last) -> str:
@@ -150,7 +167,7 @@ def act(obs: ObsSpec, last: Last) -> str:
 def maths(names: Iterable[str]) -> str:
     """Our own mathematical functions of these names."""
     wanted = set(names)
-    return "".join(text for name, text in MATHS.items() if name in wanted)
+    return (CLAMPED if wanted else "") + "".join(text for name, text in MATHS.items() if name in wanted)
 
 
 def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
@@ -180,7 +197,7 @@ def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
         parts.append(f"static const float b{index}[{bias.size}] = {{{literals(bias)}}};\n")
         parts.append(_kernel(index, step, lanes))
     buffers = scratch_buffers(steps, "float")
-    calls = "".join(_layer(i, s, obs.pixels, last=i == len(steps) - 1) for i, s in enumerate(steps))
+    calls = "".join(_layer(i, s, last=i == len(steps) - 1) for i, s in enumerate(steps))
     # images need much scratch memory, which small machines have no stack for
     outside, inside = (buffers.text, "") if obs.pixels else ("", buffers.text)
     parts.append("\n" + outside if outside else "")
@@ -217,7 +234,7 @@ def scratch_buffers(steps: list[Step], kind: str) -> Buffers:
 
 
 def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4; and that multiple."""
+    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4, and that."""
     weight = channels_last(step)
     outputs = len(step.bias)
     lanes = _lanes(outputs)
@@ -267,13 +284,21 @@ def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
     rows, run, _ = geometry(step)
     hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
     outputs = len(step.bias)
-    act = f"act_{step.activation}(%s)" if step.activation else "%s"
-    head = f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n    float sums[{pixels}][{lanes}];\n"
+    head = (
+        f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
+        f"    float sums[{pixels}][{lanes}];\n"
+    )
     branches = []
     for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4), ("#else", 1)):
         branches.append(f"{guard}\n{_sums(index, rows, run, hop, lanes, pixels, width)}")
-    result = act % "sums[p][k]"
-    tail = f"    for (int p = 0; p < {pixels}; p++)\n        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = {result};\n}}\n"
+    count = pixels * outputs
+    tail = (
+        f"    for (int p = 0; p < {pixels}; p++)\n"
+        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = sums[p][k];\n"
+    )
+    if step.activation:  # a loop of its own, which vectorises
+        tail += f"    for (int k = 0; k < {count}; k++) out[k] = act_{step.activation}(out[k]);\n"
+    tail += "}\n"
     return head + "".join(branches) + "#endif\n" + tail
 
 
@@ -283,7 +308,8 @@ def _sums(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, wi
         loads = "".join(f"                sums[{p}][k] += x[i + {p * hop}] * w[k];\n" for p in range(pixels))
         return (
             f"    const float *w = w{index};\n"
-            f"    for (int p = 0; p < {pixels}; p++)\n        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
+            f"    for (int p = 0; p < {pixels}; p++)\n"
+            f"        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
             f"    for (int r = 0; r < {rows}; r++) {{\n        const float *x = rows[r];\n"
             f"        for (int i = 0; i < {run}; i++, w += {lanes})\n"
             f"            for (int k = 0; k < {lanes}; k++) {{\n{loads}            }}\n    }}\n"
@@ -325,7 +351,7 @@ def _block(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, g
     return "\n".join([*lines, "    }\n"])
 
 
-def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
+def _layer(index: int, step: Step, *, last: bool) -> str:
     """The call of one layer."""
     out = "values" if last else f"buffer{index % 2}"
     source = "obs" if index == 0 else f"buffer{(index - 1) % 2}"
@@ -343,7 +369,8 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
             f"        for (; filled < y * {stride} + {kernel}; filled++)\n"
             f"            for (int c = 0; c < {channels}; c++)\n"
             f"                for (int x = 0; x < {width}; x++)\n"
-            f"                    ring[filled % {kernel}][x * {channels} + c] = (float)obs[(c * {height} + filled) * {width} + x];\n"
+            f"                    ring[filled % {kernel}][x * {channels} + c] =\n"
+            f"                        (float)obs[(c * {height} + filled) * {width} + x];\n"
         )
     whole = out_width - out_width % together
 
@@ -357,44 +384,3 @@ def _layer(index: int, step: Step, pixels: bool, *, last: bool) -> str:
     loops = loop(0, whole, together) + (loop(whole, out_width, 1) if whole < out_width else "")
     start = "    int filled = 0;\n" if index == 0 else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"
-
-
-def example(last: Last) -> str:
-    """example.c: holds the policy against golden.bin, which has one action and one observation after the other."""
-    if last.scalar:
-        compared = "same += policy_act(obs) == action[0];"
-    elif last.element == "int32_t":
-        compared = (
-            "policy_act(obs, own);\n        int all = 1;\n"
-            "        for (int i = 0; i < POLICY_ACTION_SIZE; i++) all &= own[i] == action[i];\n        same += all;"
-        )
-    else:
-        compared = (
-            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++)\n"
-            "            all &= own[i] - action[i] <= close[i] && action[i] - own[i] <= close[i];\n        same += all;"
-        )
-    own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
-    close = last.tolerance()
-    limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
-    return EXAMPLE.replace("@element", last.element).replace("@compared", compared).replace("@own", own + limits)
-
-
-EXAMPLE = """/* cc -O3 -std=c99 example.c policy.c -o example && ./example golden.bin */
-#include <stdio.h>
-#include "policy.h"
-
-int main(int argc, char **argv) {
-    static obs_t obs[POLICY_OBS_SIZE];
-    @element action[POLICY_ACTION_SIZE];
-@own    int seen = 0, same = 0;
-    FILE *golden = argc > 1 ? fopen(argv[1], "rb") : NULL;
-    if (!golden) return 2;
-    while (fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1) {
-        seen++;
-        @compared
-    }
-    fclose(golden);
-    printf("%d of %d actions as expected\\n", same, seen);
-    return same == seen && seen > 0 ? 0 : 1;
-}
-"""

@@ -40,7 +40,12 @@ def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, s
         "target": target,
         "env": info.id,
         "environment": info.ref.to_json(),
-        "obs": {"shape": list(obs.shape), "dtype": obs.dtype, "frames": obs.frames, "image": obs.image and list(obs.image)},
+        "obs": {
+            "shape": list(obs.shape),
+            "dtype": obs.dtype,
+            "frames": obs.frames,
+            "image": obs.image and list(obs.image),
+        },
         "head": head.to_json(),
         "network": network,
         "params": params,
@@ -122,7 +127,9 @@ class Shipped:
         for name in names:
             file = path.with_name(name)
             if not file.is_file() or self.sha256.get(name) != digest(file):
-                raise FileError(f"{file} is not the file that {self.path} describes (its SHA-256 differs): export it again.")
+                raise FileError(
+                    f"{file} is not the file that {self.path} describes (its SHA-256 differs): export it again."
+                )
 
 
 def read_card(path: Path) -> Shipped:
@@ -137,7 +144,9 @@ def read_card(path: Path) -> Shipped:
         raise FileError(f"{path} is no card of an export that this version wrote: export the run again.")
     try:
         told = data.get("reference")
-        files = tuple(Path(str(name)).name for name in data["files"])  # names only, so that no path in a file is followed
+        files = tuple(
+            Path(str(name)).name for name in data["files"]
+        )  # names only, so that no path in a file is followed
         return Shipped(
             path,
             EnvRef.from_json(data["environment"], f"environment of {path}"),

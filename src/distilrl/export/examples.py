@@ -1,8 +1,10 @@
-"""example.py of each kind of file: loads it and holds it against golden.npz."""
+"""example.py and example.c of each kind of file: they load it and hold it against its golden observations."""
 
-CHECK = '''close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
+from distilrl.export.last import Last, literals
+
+CHECK = """close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
 print(f"{close.all(axis=1).mean():.1%} of {len(wanted)} actions as expected")
-'''
+"""
 EXAMPLES = {
     "onnx": f'''"""pip install numpy onnxruntime; python example.py"""
 import numpy as np
@@ -21,7 +23,7 @@ golden = np.load("golden.npz")
 wanted = golden["action"]
 policy = torch.export.load("policy.pt2").module()
 numbers, action = policy(torch.from_numpy(golden["obs"]))
-action = action.numpy()
+action = action.detach().numpy()
 {CHECK}''',
     "tflite": f'''"""pip install numpy ai-edge-litert; python example.py"""
 import numpy as np
@@ -35,3 +37,44 @@ action = np.concatenate([policy(args_0=obs[None])[last] for obs in golden["obs"]
 {CHECK}''',
 }
 """By target; ``@numbers`` is what the head's numbers are called."""
+
+
+def c_example(last: Last) -> str:
+    """example.c: holds the policy against golden.bin, which has one action and one observation after the other."""
+    if last.scalar:
+        compared = "same += policy_act(obs) == action[0];"
+    elif last.element == "int32_t":
+        compared = (
+            "policy_act(obs, own);\n        int all = 1;\n"
+            "        for (int i = 0; i < POLICY_ACTION_SIZE; i++) all &= own[i] == action[i];\n        same += all;"
+        )
+    else:
+        compared = (
+            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++)\n"
+            "            all &= own[i] - action[i] <= close[i] && action[i] - own[i] <= close[i];\n        same += all;"
+        )
+    own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
+    close = last.tolerance()
+    limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
+    return C_EXAMPLE.replace("@element", last.element).replace("@compared", compared).replace("@own", own + limits)
+
+
+C_EXAMPLE = """/* cc -O3 -std=c99 example.c policy.c -o example && ./example golden.bin */
+#include <stdio.h>
+#include "policy.h"
+
+int main(int argc, char **argv) {
+    static obs_t obs[POLICY_OBS_SIZE];
+    @element action[POLICY_ACTION_SIZE];
+@own    int seen = 0, same = 0;
+    FILE *golden = argc > 1 ? fopen(argv[1], "rb") : NULL;
+    if (!golden) return 2;
+    while (fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1) {
+        seen++;
+        @compared
+    }
+    fclose(golden);
+    printf("%d of %d actions as expected\\n", same, seen);
+    return same == seen && seen > 0 ? 0 : 1;
+}
+"""

@@ -66,7 +66,9 @@ class Quantised:
             sums = _sums(one, x)
             x = np.clip((sums * one.multiplier + (1 << (one.shift - 1))) >> one.shift, 0, 255)
         head = self.steps[-1]
-        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(np.float32)
+        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(
+            np.float32
+        )
         return values
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
@@ -90,7 +92,9 @@ def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
     if step.weight.ndim != 4:
         return x.reshape(len(x), -1)
     kernel = step.weight.shape[2]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[:, :: step.stride, :: step.stride]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[
+        :, :: step.stride, :: step.stride
+    ]
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
@@ -132,7 +136,9 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
 
 
 def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
-    """What observations (K, *obs_shape) are multiplied by before they are rounded: (D,), (1,) for images, None for bytes.
+    """What observations (K, *obs_shape) are multiplied by before they are rounded.
+
+    (D,) for vectors, (1,) for images of floats, None for images of bytes.
 
     Example::
 
@@ -152,7 +158,7 @@ def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
-    """C99 in integers; floats occur only where floats enter, in ``policy_values``, and in the last step of real actions.
+    """C99 in integers; floats occur where floats enter, in ``policy_values``, and in the last step of real actions.
 
     Args:
         student: in integers.
@@ -243,7 +249,8 @@ def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bo
     store = f"{out}[%s] = sum" if last else f"{out}[%s] = to_byte(sum, m{index}[k], {one.shift})"
     if step.weight.ndim != 4:
         return (
-            f"    for (int k = 0; k < {outputs}; k++) {{\n        int32_t sum = b{index}[k] + dot({source}, w{index} + k * {run}, {run});\n"
+            f"    for (int k = 0; k < {outputs}; k++) {{\n"
+            f"        int32_t sum = b{index}[k] + dot({source}, w{index} + k * {run}, {run});\n"
             f"        {store % 'k'};\n    }}\n"
         )
     channels, height, width = step.in_shape
@@ -254,7 +261,8 @@ def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bo
         read = f"obs[(c * {height} + filled) * {width} + x]"
         read = f"enter({read}, {gain})" if gain else read
         fill = (
-            f"        for (; filled < y * {step.stride} + {rows}; filled++)\n            for (int c = 0; c < {channels}; c++)\n"
+            f"        for (; filled < y * {step.stride} + {rows}; filled++)\n"
+            f"            for (int c = 0; c < {channels}; c++)\n"
             f"                for (int x = 0; x < {width}; x++)\n"
             f"                    ring[filled % {rows}][x * {channels} + c] = {read};\n"
         )
@@ -262,7 +270,8 @@ def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bo
     return (
         f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}        for (int x = 0; x < {out_width}; x++)\n"
         f"            for (int k = 0; k < {outputs}; k++) {{\n                int32_t sum = b{index}[k];\n"
-        f"                for (int r = 0; r < {rows}; r++) sum += dot({row}, w{index} + (k * {rows} + r) * {run}, {run});\n"
+        f"                for (int r = 0; r < {rows}; r++)\n"
+        f"                    sum += dot({row}, w{index} + (k * {rows} + r) * {run}, {run});\n"
         f"                {store % f'(y * {out_width} + x) * {outputs} + k'};\n            }}\n    }}\n"
     )
 

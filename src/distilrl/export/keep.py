@@ -1,4 +1,4 @@
-"""Keeping an export: written beside its place, held against the policy, and moved into place only if it answers as that does."""
+"""Keeping an export: written beside its place, and moved into it only if it answers as the policy does."""
 
 import io
 import shutil
@@ -24,7 +24,6 @@ from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
 
-
 WRITTEN = (
     "export.json", "golden.npz", "golden.bin", "example.py", "example.c", "index.html",
     "policy.onnx", "policy.pt2", "policy.tflite", "policy.c", "policy.h",
@@ -43,7 +42,9 @@ def own_place(folder: RunFolder, target: str) -> Path:
         FileError: ``RUN/export`` is a link to somewhere else.
     """
     if (folder.path / "export").is_symlink():
-        raise FileError(f"{folder.path / 'export'} is a symbolic link: remove it, or name the folder to write with --out.")
+        raise FileError(
+            f"{folder.path / 'export'} is a symbolic link: remove it, or name the folder to write with --out."
+        )
     return folder.path / "export" / target
 
 
@@ -62,9 +63,13 @@ def check_place(out: Path) -> None:
     except OSError as error:
         raise _unwritable(out, error) from None
     if names and not _is_export(out):
-        raise FileError(f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away.")
+        raise FileError(
+            f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away."
+        )
     if foreign := [name for name in names if name not in WRITTEN]:
-        raise FileError(f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out.")
+        raise FileError(
+            f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out."
+        )
 
 
 def _is_export(folder: Path) -> bool:
@@ -150,8 +155,8 @@ def _replayed(name: str, file: Replayer, policy: Policy, obs: NDArray[Any], targ
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     if not good:
         raise FileError(
-            f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of the largest, "
-            f"{found.same_action:.1%} of the actions are the same): it was not kept; please report this."
+            f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of "
+            f"the largest, {found.same_action:.1%} of the actions are the same): it was not kept; please report this."
         )
     return found.to_json()
 
@@ -170,7 +175,9 @@ def _write_golden(folder: Path, file: Replayer, policy: Policy, obs: NDArray[Any
     write_bytes(folder / "golden.npz", archive.getvalue())
     if target in ("c", "int8", "web"):
         pairs = zip(last.golden(answers.actions), some, strict=True)
-        write_bytes(folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs))
+        write_bytes(
+            folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs)
+        )
     if target not in ("c", "web"):
         text = EXAMPLES.get(target, EXAMPLES["onnx"]).replace("@numbers", last.numbers_name)
         write_bytes(folder / "example.py", text.encode())

@@ -1,7 +1,7 @@
 """The last step of an exported policy: from the head's numbers to the action that the environment takes.
 
-One class for each kind of action, each of which says the same step in every target's language; exporters ask `last_step` and know no
-kinds of actions apart.
+One class for each kind of action, each of which says the same step in every target's language; exporters ask
+`last_step` and know no kinds of actions apart.
 """
 
 from dataclasses import dataclass
@@ -107,7 +107,8 @@ def last_step(head: Head) -> Last:
     if isinstance(head, Point) and head.width == head.action.size:
         return RealStep(head.action, head)
     raise SpecError(
-        f"A policy whose numbers are '{head.to_json()['kind']}' is not exported as it is: distil it, and export its student."
+        f"A policy whose numbers are '{head.to_json()['kind']}' is not exported as it is: distil it, and export its "
+        "student."
     )
 
 
@@ -150,7 +151,9 @@ class ChoiceStep:
         for index, (n, start) in enumerate(zip(self.action.nvec, self._start, strict=True)):
             lines += [f"    best = {first};", f"    for (int a = {first + 1}; a < {first + n}; a++)"]
             lines += [f"        if ({above.format('a', 'best')}) best = a;"]
-            moved = "best" if start == first else f"best - {first - start}" if first > start else f"best + {start - first}"
+            moved = (
+                "best" if start == first else f"best - {first - start}" if first > start else f"best + {start - first}"
+            )
             lines.append(f"    return {moved};" if self.scalar else f"    action[{index}] = {moved};")
             first += n
         return "\n".join(lines) + "\n"
@@ -244,7 +247,8 @@ class RealStep:
             arrays = (("middle", self.action.middle), ("half", self.action.half))
             return (
                 "".join(f"    static const float {name}[{size}] = {{{literals(array)}}};\n" for name, array in arrays)
-                + f"    for (int i = 0; i < {size}; i++) action[i] = middle[i] + half[i] * tanh_of({values.format('i')});\n"
+                + f"    for (int i = 0; i < {size}; i++)\n"
+                + f"        action[i] = middle[i] + half[i] * tanh_of({values.format('i')});\n"
             )
         lines = []
         for i, (low, high) in enumerate(zip(self.action.low, self.action.high, strict=True)):
@@ -289,7 +293,10 @@ class RealStep:
         return actions.astype("<f4")
 
     def tolerance(self) -> NDArray[np.float32] | None:
-        ends = [max(abs(n) for n in (*pair, 0.0) if n is not None) for pair in zip(self.action.low, self.action.high, strict=True)]
+        ends = [
+            max(abs(n) for n in (*pair, 0.0) if n is not None)
+            for pair in zip(self.action.low, self.action.high, strict=True)
+        ]
         return (CLOSE * np.maximum(self.action.half, ends)).astype(np.float32)
 
     def same(self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: float) -> bool:  # noqa: ARG002
@@ -312,7 +319,7 @@ class _Choose(nn.Module):
         self.register_buffer("start", torch.tensor(start))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        blocks = numbers.split(self.nvec, dim=1)
+        blocks = torch.split(numbers, list(self.nvec), dim=1)
         best = torch.stack([block.argmax(1) for block in blocks], dim=1) + self.start
         return best[:, 0] if len(self.nvec) == 1 else best
 

@@ -79,8 +79,8 @@ class Graph:
 def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
     """A folded network in floats.
 
-    Its outputs are ``action_values`` (batch, P) and ``action`` (batch,) of one choice, (batch, F) of several; or ``mean``
-    (batch, A), before it is squashed or clipped, and ``action`` (batch, A) of real actions. Actions are what the
+    Its outputs are ``action_values`` (batch, P) and ``action``, (batch,) of one choice or (batch, F) of several; of
+    real actions ``mean`` (batch, A), before it is squashed or clipped, and ``action`` (batch, A). Actions are what the
     environment takes.
 
     Args:
@@ -123,7 +123,9 @@ def _module(graph: Graph, module: nn.Module, x: str) -> str:
         inputs = [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))]
         return graph.node("Conv", inputs, strides=[int(stride)] * 2, pads=[pad] * 4)
     if isinstance(module, nn.Linear):
-        return graph.node("Gemm", [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))], transB=1)
+        return graph.node(
+            "Gemm", [x, graph.constant(_array(module.weight)), graph.constant(_array(module.bias))], transB=1
+        )
     if isinstance(module, nn.MaxPool2d):
         return graph.node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     if isinstance(module, ResidualBlock):
@@ -138,7 +140,7 @@ def _module(graph: Graph, module: nn.Module, x: str) -> str:
 
 
 def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str, Any]) -> bytes:
-    """A quantised student as QuantizeLinear and DequantizeLinear pairs (QDQ), which onnxruntime fuses into integer kernels.
+    """A quantised student as pairs of QuantizeLinear and DequantizeLinear, which onnxruntime fuses to integer kernels.
 
     Args:
         student: in integers.

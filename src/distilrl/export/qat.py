@@ -29,7 +29,7 @@ def fine_tune(
     scaled_head: bool = False,
     seed: int = 0,
 ) -> Network:
-    """A copy of a student that has learned to live with eight bits (Jacob et al. 2018, section 3: straight-through rounding).
+    """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).
 
     Args:
         network: the student, folded.
@@ -94,7 +94,9 @@ def _some(obs: NDArray[Any]) -> NDArray[Any]:
 def _standardise(student: Network, obs: NDArray[Any]) -> None:
     """Weights for standardised observations, which learn at a rate that suits them; the same function."""
     own = torch.from_numpy(_some(obs)).float()
-    std, mean = (one.reshape(student.obs_mean.shape) for one in torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0))
+    std, mean = (
+        one.reshape(student.obs_mean.shape) for one in torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0)
+    )
     student.standardise(mean, scale_of(mean, std, None if obs.ndim == 4 else (own - mean).abs().amax(0)))
     student.unfold()
 

@@ -95,7 +95,7 @@ Replayer = Callable[[NDArray[Any]], Answers]
 
 
 def replayer(path: Path, head: Head, obs_size: int, *, native: bool = False) -> Replayer:
-    """Opens an exported file: .onnx, .c, .pt2 or .tflite. C is compiled and run, and PyTorch loads .pt2: trust them first.
+    """Opens an exported file: .onnx, .c, .pt2 or .tflite. C is compiled and run, PyTorch loads .pt2: trust them first.
 
     Args:
         path: the file.

@@ -46,7 +46,8 @@ def steps(network: Network, target: str) -> list[Step]:
     spec = network.spec
     if spec.blocks:
         raise SpecError(
-            f"A residual network cannot be written as {target}: export it to onnx or torch, or distil it into a cnn student."
+            f"A residual network cannot be written as {target}: export it to onnx or torch, or distil it into a cnn "
+            "student."
         )
     if spec.image is not None:
         raise SpecError(

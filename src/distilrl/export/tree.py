@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
 from distilrl.export import c
 from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
-from distilrl.heads import Head
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import ObsSpec
@@ -35,26 +34,29 @@ void policy_values({obs}, float values[{width}]) {{
 """
 
 
-def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
-    """policy.h and policy.c of a tree: of one choice, the conditions return it; else they return a row of a table of actions.
+def source(tree: Tree, obs: ObsSpec, comment: str) -> c.Source:
+    """policy.h and policy.c of a tree: the conditions return the choice or, of other actions, a row of a table.
 
     Args:
         tree: the tree.
-        head: of its policy.
         obs: what it reads.
         comment: the first line of both files.
 
     Example::
 
-        Path("policy.c").write_text(source(tree, head, info.obs, "my tree").code)
+        Path("policy.c").write_text(source(tree, info.obs, "my tree").code)
     """
-    last = last_step(head)
-    numbers = leaf_numbers(tree, head)
-    actions = last.shifted(head.greedy(numbers).numpy())
+    head, last = tree.head, last_step(tree.head)
     leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
+    numbers = tree.numbers[leaves]
+    actions = last.shifted(head.greedy(numbers).numpy())
     place = {node: int(actions[row, 0]) if last.scalar else row for row, node in enumerate(leaves)}
     pong = tree.extractor == "pong"
-    features = f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n" if pong else "    return decide(obs);\n"
+    features = (
+        f"    float f[{len(PONG)}];\n    features(obs, f);\n    return decide(f);\n"
+        if pong
+        else "    return decide(obs);\n"
+    )
     code = PLAYS.format(
         extract=PONG_C if pong else "",
         tree=_conditions(tree, place),
@@ -68,15 +70,6 @@ def source(tree: Tree, head: Head, obs: ObsSpec, comment: str) -> c.Source:
     )
     weights = 0 if last.scalar else 4 * (actions.size + numbers.numel())
     return c.source(obs, last, comment, f"/* {comment} */\n{code}", 0, weights, head.width)
-
-
-def leaf_numbers(tree: Tree, head: Head) -> torch.Tensor:
-    """The head's numbers (leaves, P) that a tree gives in each of its leaves, in their order."""
-    values = getattr(tree, "value", ())
-    leaves = [node for node, feature in enumerate(tree.feature) if feature < 0]
-    if values:
-        return torch.tensor([values[node] for node in leaves], dtype=torch.float32)
-    return head.inverse(torch.tensor([[tree.action[node]] for node in leaves]))
 
 
 def _conditions(tree: Tree, place: dict[int, int], node: int = 0, depth: int = 1) -> str:
@@ -122,7 +115,6 @@ def _values(last: Last, width: int, start: int) -> str:
 
 def export_tree(
     tree: Tree,
-    head: Head,
     folder: RunFolder,
     info: EnvInfo,
     sha256: str,
@@ -134,7 +126,6 @@ def export_tree(
 
     Args:
         tree: the tree.
-        head: of its policy.
         folder: the run's.
         info: of the environment.
         sha256: of the tree's file.
@@ -142,10 +133,12 @@ def export_tree(
         episodes: the contents of episodes.json.
         watch: told as the work goes on.
     """
-    policy = Policy(TreePolicy(tree), head)
-    card = card_of("c", info, head, tree.describe(), len(tree.feature), sha256) | reference(results, episodes)
-    card |= {"scratch_bytes": 0, "weight_bytes": 0}
-    written = source(tree, head, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
+    policy = Policy(TreePolicy(tree), tree.head)
+    noise = TrainConfig.from_json(folder.read_config()["train"]).student.noise
+    card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
+    card |= reference(results, episodes, noise)
+    written = source(tree, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
+    card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 
     def write(part: Path) -> list[str]:
         write_c(part, written)

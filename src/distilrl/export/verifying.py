@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilrl import stats
 from distilrl.errors import FileError
@@ -20,9 +21,9 @@ def verify(
 ) -> dict[str, Any]:
     """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
 
-    A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only what you exported, or had from
-    somebody whom you trust. A file whose SHA-256 is not the one in its card is refused, which finds files that were mixed up
-    or damaged; whoever can change the file can change the card.
+    A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only what you exported, or had
+    from somebody whom you trust. A file whose SHA-256 is not the one in its card is refused, which finds files that
+    were mixed up or damaged; whoever can change the file can change the card.
 
     Args:
         exported: a folder that `export_policy` wrote, or one of its files.
@@ -32,8 +33,8 @@ def verify(
 
     Returns:
         ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
-        ``against_student``, the difference from the student's own; both None where the run has no teacher or the environment
-        is another.
+        ``against_student``, the difference from the student's own; both None where the run has no teacher or the
+        environment is another.
 
     Raises:
         FileError: it is no export, or not the file that its card describes.
@@ -66,8 +67,9 @@ def verify(
 def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> dict[str, Any]:
     """The file's episodes against the teacher's and the student's on the same seeds."""
 
-    def pairs(returns: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        return games.fingerprints * np.uint64(31) + returns.view(np.uint64)
+    def pairs(returns: NDArray[np.float64]) -> NDArray[np.uint64]:
+        together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
+        return together
 
     theirs, students = known.teacher_returns, known.student_returns
     margin = max(known.margin, 1e-9)

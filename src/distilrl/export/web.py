@@ -1,4 +1,4 @@
-"""A web page that holds the student: the C of `c` in WebAssembly, checked on golden observations and, for CartPole, playing."""
+"""A web page that holds the student: its C in WebAssembly, checked on golden observations; it plays CartPole."""
 
 import base64
 import json
@@ -43,7 +43,8 @@ def wasm(source: Source, last: Last) -> bytes:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
         if done.returncode:
             raise FileError(
-                f"clang does not compile the policy to WebAssembly ({done.stderr.strip()[:160]}): export it to c instead."
+                f"clang does not compile the policy to WebAssembly ({done.stderr.strip()[:160]}): export it to c "
+                "instead."
             )
         return (home / "policy.wasm").read_bytes()
 
@@ -105,7 +106,8 @@ const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const policy = new WebAssembly.Instance(new WebAssembly.Module(bytes(data.wasm))).exports;
 const Kind = data.bytes ? Uint8Array : Float32Array;
 const seat = new Kind(policy.memory.buffer, policy.policy_buffer.value, data.size);
-const hand = new (data.real ? Float32Array : Int32Array)(policy.memory.buffer, policy.policy_action.value, data.limits.length);
+const Hand = data.real ? Float32Array : Int32Array;
+const hand = new Hand(policy.memory.buffer, policy.policy_action.value, data.limits.length);
 function act(obs) { /* an action as a row of numbers */
   seat.set(obs);
   const one = policy.policy_act(policy.policy_buffer.value, policy.policy_action.value);
@@ -120,7 +122,8 @@ const started = performance.now();
 for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(observation(0)); act.calls = i + 1; }
 const each = (performance.now() - started) * 1000 / act.calls;
 document.getElementById("check").textContent =
-  `${same} of ${data.actions.length} actions as expected, ${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
+  `${same} of ${data.actions.length} actions as expected, ` +
+  `${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
 
 let shown = 0;
 function show() {
@@ -150,7 +153,8 @@ if (data.env.startsWith("CartPole")) {
     while (steps < 500 && !fallen(state)) { state = step(state, act(state)[0]); steps++; }
     total += steps;
   }
-  document.getElementById("told").textContent = `20 episodes played in this page: mean return ${(total / 20).toFixed(1)} of 500`;
+  document.getElementById("told").textContent =
+    `20 episodes played in this page: mean return ${(total / 20).toFixed(1)} of 500`;
   document.body.dataset.mean = total / 20;
   const canvas = document.getElementById("field"), pen = canvas.getContext("2d");
   canvas.hidden = false;
@@ -163,7 +167,8 @@ if (data.env.startsWith("CartPole")) {
     pen.strokeStyle = "#b8b8b8"; pen.beginPath(); pen.moveTo(0, 250); pen.lineTo(640, 250); pen.stroke();
     pen.fillStyle = "#4a4a4a"; pen.fillRect(x - 30, 232, 60, 36);
     pen.strokeStyle = "#1769aa"; pen.lineWidth = 10; pen.lineCap = "round";
-    pen.beginPath(); pen.moveTo(x, 236); pen.lineTo(x + 150 * Math.sin(state[2]), 236 - 150 * Math.cos(state[2])); pen.stroke();
+    pen.beginPath(); pen.moveTo(x, 236);
+    pen.lineTo(x + 150 * Math.sin(state[2]), 236 - 150 * Math.cos(state[2])); pen.stroke();
     pen.lineWidth = 1; pen.fillStyle = "#666"; pen.fillText(`step ${steps}`, 10, 20);
     requestAnimationFrame(frame);
   }

@@ -43,7 +43,9 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
 
 
 def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
-    """The teacher with a digest of all that decides its answers: its file, what the user told about it, and its normalizer."""
+    """The teacher with a digest of all that decides its answers: its file, what the user told about it, and its
+    normalizer.
+    """
     told: dict[str, str | float] = dict(file.answers)
     if file.normalizer:
         told["normalizer"] = digest(Path(file.normalizer))

@@ -1,4 +1,4 @@
-"""Reading foreign archives and state dicts: sizes are checked before anything is unpacked, and nothing in them is executed."""
+"""Foreign archives and state dicts: sizes are checked before anything is unpacked, nothing in them is executed."""
 
 import io
 import lzma
@@ -127,7 +127,8 @@ class Checkpoint:
             raise FileError(f"{self.label} is not a state dict of tensors: save the network's state_dict alone.")
         if len(found) > MAX_TENSORS:
             raise FileError(
-                f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's state_dict alone."
+                f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's "
+                "state_dict alone."
             )
         return checked({name: self._tensor(name, value) for name, value in found.items()}, self.label)
 
@@ -245,7 +246,9 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
 
 
 def _legacy(data: bytes, label: str) -> Checkpoint:
-    """Five pickles (a magic number, a version, the machine, the structure, the storages' keys) and the storages' bytes in that order."""
+    """Five pickles (a magic number, a version, the machine, the structure, the storages' keys) and the storages' bytes
+    in that order.
+    """
     stream = io.BytesIO(data)
     _, version, machine = (pickles.load(stream, pickles.TORCH).loaded for _ in range(3))
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
@@ -281,7 +284,7 @@ def read_state_dict(data: bytes, label: str) -> dict[str, Tensor]:
 
 
 def find_state(loaded: Any) -> Any:
-    """The dict of tensors in what was loaded: itself, or what lies under one of a few keys; None where there is none."""
+    """The dict of tensors in what was loaded: itself, or what lies under one of a few keys; None if there is none."""
     candidates = [loaded, *(loaded.get(key) for key in STATE_KEYS)] if isinstance(loaded, dict) else []
     return next((one for one in candidates if is_state(one)), None)
 
@@ -302,7 +305,8 @@ def checked(state: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
             raise FileError(f"Tensor '{name}' in {label} is no plain array of numbers: save dense float weights.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise FileError(
-                f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is damaged."
+                f"Tensor '{name}' in {label} claims shape {tuple(tensor.shape)}, more than the file holds: it is "
+                "damaged."
             )
     return dict(state)
 

@@ -21,7 +21,10 @@ from distilrl.teachers.layers import (
     with_constants,
 )
 
-UNSAVED = "CleanRL trains PPO on normalised observations and does not save their statistics: unless they were folded in, this policy plays badly."
+UNSAVED = (
+    "CleanRL trains PPO on normalised observations and does not save their statistics, "
+    "without which this policy plays badly."
+)
 
 
 def is_ppo(state: Mapping[str, Tensor]) -> bool:
@@ -40,7 +43,8 @@ def ppo(state: Mapping[str, Tensor], label: str, activation: str) -> "Network | 
     log_std = finite(state["actor_logstd"], "actor_logstd", label).flatten()
     if len(log_std) != len(layers[-1].bias):
         raise FileError(
-            f"Tensor 'actor_logstd' in {label} has {len(log_std)} numbers for {len(layers[-1].bias)} of an action: it is damaged."
+            f"Tensor 'actor_logstd' in {label} has {len(log_std)} numbers for {len(layers[-1].bias)} of an action: "
+            "it is damaged."
         )
     return assemble([*layers[:-1], with_constants(layers[-1], log_std)], label)
 

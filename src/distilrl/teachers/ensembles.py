@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from distilrl.teachers.teacher import Teacher
 
 ENTROPY_SHARE = 0.3
 """Share of the largest entropy to which action values are sharpened before their probabilities are averaged."""
+CHOOSING = ("q", "logits")
+"""Kinds of teachers that choose among a few actions."""
 Combine = Literal["mean", "best"]
 
 
@@ -26,12 +28,13 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         teachers: at least two, each with its own preprocessing.
         states: (K, *obs_shape) observations, from which the temperature of each teacher of kind ``q`` is found;
             ``logits`` are taken as they are.
-        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions the mean action.
-            ``best``: in each state the values of the teacher whose greedy action is worth most by its own estimate, which must all be
-            of one reward and discount.
+        combine: ``mean``: the logarithm of the mean of their action probabilities, for each choice; of real actions
+            the mean action. ``best``: in each state the values of the teacher whose greedy action is worth most by its
+            own estimate, which must all be of one reward and discount.
 
     Raises:
-        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no values.
+        TeacherError: fewer than two, their spaces differ, one has memory, or ``best`` with a teacher that has no
+            values.
 
     Example::
 
@@ -39,40 +42,12 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
     """
     if len(teachers) < 2:
         raise TeacherError("An ensemble needs at least two teachers: give more, or use the one alone.")
-    heads = [_head(t) for t in teachers]
-    first = teachers[0]
-    for other, head in zip(teachers[1:], heads[1:], strict=True):
-        shapes = (first.obs_shape or other.obs_shape, other.obs_shape or first.obs_shape)
-        if shapes[0] != shapes[1] or head.action != heads[0].action:
-            raise TeacherError(
-                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, {heads[0].action.describe()}; "
-                f"{other.obs_shape}, {head.action.describe()}): an ensemble is of one environment."
-            )
-    meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
-    network: nn.Module
-    if combine == "best":
-        if any(t.kind != "q" for t in teachers):
-            raise TeacherError(
-                "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
-            )
-        network, head = BestOf([t.network for t in teachers], heads[0]), heads[0]
-    elif isinstance(heads[0], Categorical):
-        sharp = [
-            1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE)
-            for t, h in zip(teachers, heads, strict=True)
-        ]
-        network, head = (
-            MeanProbability([t.network for t in teachers], sharp, heads[0]),
-            head_for(heads[0].action, "logits"),
-        )
-        meta["temperatures"] = sharp
-    else:
-        squashes = {t.squash for t in teachers}
-        head = head_for(heads[0].action, "mean", squashes.pop() if len(squashes) == 1 else "clip")
-        network = MeanAction([t.network for t in teachers], heads, head)
+    first, heads = teachers[0], [_head(t) for t in teachers]
+    _check_spaces(teachers, heads)
+    network, head, meta = _combined(teachers, heads, states, combine)
     return Teacher(
         network,
-        "q" if combine == "best" else "logits" if isinstance(head, Categorical) else "mean",
+        "q" if combine == "best" else "logits" if first.kind in CHOOSING else "mean",
         f"{'best' if combine == 'best' else 'ensemble'} of {len(teachers)}",
         " + ".join(t.path for t in teachers),
         hashlib.sha256("".join((combine * (combine != "mean"), *(t.digest for t in teachers))).encode()).hexdigest(),
@@ -85,10 +60,51 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
     )
 
 
+def _check_spaces(teachers: Sequence[Teacher], heads: Sequence[Head]) -> None:
+    """Refuses teachers of different observations or actions."""
+    first = teachers[0]
+    for other, head in zip(teachers[1:], heads[1:], strict=True):
+        shapes = (first.obs_shape or other.obs_shape, other.obs_shape or first.obs_shape)
+        if shapes[0] != shapes[1] or head.action != heads[0].action:
+            raise TeacherError(
+                f"The teachers {first.path} and {other.path} differ in their spaces ({first.obs_shape}, "
+                f"{heads[0].action.describe()}; "
+                f"{other.obs_shape}, {head.action.describe()}): an ensemble is of one environment."
+            )
+
+
+def _combined(
+    teachers: Sequence[Teacher], heads: Sequence[Head], states: Tensor, combine: Combine
+) -> tuple[nn.Module, Head, dict[str, Any]]:
+    """The network of several, its head, and what is said of it."""
+    meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
+    network: nn.Module
+    head: Head
+    if combine == "best":
+        if any(t.kind != "q" for t in teachers):
+            raise TeacherError(
+                "The best teacher of a state is told by value, and one of these has none (a policy's): use the mean."
+            )
+        network, head = BestOf([t.network for t in teachers], cast("Categorical", heads[0])), heads[0]
+    elif teachers[0].kind in CHOOSING:
+        sharp = [
+            1.0 if t.kind == "logits" else h.find_temperature(_numbers(t, states), ENTROPY_SHARE)
+            for t, h in zip(teachers, heads, strict=True)
+        ]
+        network = MeanProbability([t.network for t in teachers], sharp, cast("Categorical", heads[0]))
+        head = head_for(heads[0].action, "logits")
+        meta["temperatures"] = sharp
+    else:
+        squashes = {t.squash for t in teachers}
+        head = head_for(heads[0].action, "mean", squashes.pop() if len(squashes) == 1 else "clip")
+        network = MeanAction([t.network for t in teachers], heads, head)
+    return network, head, meta
+
+
 def _head(teacher: Teacher) -> Head:
     """A teacher's head; a teacher of values or logits that was not fitted to an environment has one choice."""
     try:
-        if teacher.action is None and teacher.kind in ("q", "logits") and teacher.outputs is not None:
+        if teacher.action is None and teacher.kind in CHOOSING and teacher.outputs is not None:
             head = head_for(Choices((teacher.outputs,)), teacher.kind)
         else:
             head = teacher.head
@@ -105,7 +121,7 @@ def _numbers(teacher: Teacher, states: Tensor) -> Tensor:
 
 
 class MeanProbability(nn.Module):
-    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / its own temperature)."""
+    """For each choice the log of the mean of the members' probabilities, each softmax(numbers / own temperature)."""
 
     def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float], head: Categorical) -> None:
         super().__init__()

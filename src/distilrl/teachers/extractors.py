@@ -1,6 +1,7 @@
 """What stands before the dense layers of a stable-baselines3 policy, and its critics.
 
-That is nothing, a Nature CNN, or one part for each key of a Dict."""
+That is nothing, a Nature CNN, or one part for each key of a Dict.
+"""
 
 import math
 import re
@@ -48,7 +49,9 @@ class Source:
 
 
 class Combined(nn.Module):
-    """A flat observation whose image goes through convolutions; their features stand among the rest where the image's key stood."""
+    """A flat observation whose image goes through convolutions; their features stand among the rest where the image's
+    key stood.
+    """
 
     def __init__(self, images: nn.Module, image: tuple[int, ...], before: int, vector: int, divisor: float) -> None:
         """Says where the image is.
@@ -112,7 +115,8 @@ def network(source: Source, prefixes: Sequence[str], dense: Sequence[Layer]) -> 
         head = sequential([*dense[:-1], replace(dense[-1], activation=None)], label)
         if dense[0].weight.shape[1] != size:
             raise FileError(
-                f"{label} has parts of observations with {size} features, but reads {dense[0].weight.shape[1]}: it is damaged."
+                f"{label} has parts of observations with {size} features, but reads {dense[0].weight.shape[1]}: it "
+                "is damaged."
             )
         return Stack(nn.Sequential(features, head), features.obs_shape, dense[-1].weight.shape[0])
     _refuse_pictures(source)
@@ -139,7 +143,8 @@ def critic(
     for tower in towers:
         if tower[0].weight.shape[1] != size + actions or (not quantiles and tower[-1].weight.shape[0] != 1):
             raise FileError(
-                f"{source.label}: its critic '{tower[0].name}' does not read observations and actions: the file is damaged."
+                f"{source.label}: its critic '{tower[0].name}' does not read observations and actions: the file is "
+                "damaged."
             )
     made = [sequential([*tower[:-1], replace(tower[-1], activation=None)], source.label) for tower in towers]
     return Critic(features, made, quantiles)
@@ -153,7 +158,8 @@ def _combined(source: Source, prefix: str) -> tuple[Combined, int]:
     parts = source.parts
     if parts is None or images != [part.key for part in parts if part.image] or len(images) != 1:
         raise FileError(
-            f"{source.label} reads a Dict of observations with {len(images)} images, whose sizes it does not say or of which there are "
+            f"{source.label} reads a Dict of observations with {len(images)} images, whose sizes it does not say or "
+            "of which there are "
             "several: export the policy to ONNX instead."
         )
     if any(part.picture for part in parts if not part.image):

@@ -44,6 +44,11 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     try:
         names, commit = _contents(huggingface_hub, repository, revision)
         chosen = name or _choose(names, file.path)
+        if chosen not in names:
+            raise FileError(
+                f"{file.path} names no file of the repository, or one that is larger than a policy can be: look at "
+                "its files."
+            )
         local = Path(huggingface_hub.hf_hub_download(repository, chosen, revision=revision))
         normalizer = file.normalizer
         if normalizer is None and chosen.endswith(".zip") and NORMALIZER in names:

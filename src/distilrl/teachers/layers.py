@@ -1,4 +1,4 @@
-"""From arrays of weights to a network: shapes must chain, and what a file cannot say (strides, activations) is told or asked for."""
+"""From arrays of weights to a network: shapes must chain, what no file says (strides, activations) is asked for."""
 
 import math
 import re
@@ -43,7 +43,8 @@ def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str 
         raise FileError(f"{label} lacks the tensor '{name}.weight': it is not the network that it seems to be.")
     if weight.ndim not in (2, 4) or not min(weight.shape, default=0):
         raise FileError(
-            f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional layer's."
+            f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional "
+            "layer's."
         )
     bias = (
         vector(tensors, f"{name}.bias", weight.shape[0], label)
@@ -99,7 +100,7 @@ def joined(mean: Layer, log_std: Layer) -> Layer:
 
 
 def with_constants(head: Layer, constants: Tensor) -> Layer:
-    """A head that gives some constants (K,) after its own outputs: K rows of zero weights, the constants in the bias."""
+    """A head that gives some constants (K,) after its own outputs: rows of zero weights, the constants in the bias."""
     rows = torch.zeros(len(constants), head.weight.shape[1])
     return replace(head, weight=torch.cat([head.weight, rows]), bias=torch.cat([head.bias, constants]))
 
@@ -179,7 +180,8 @@ def with_strides(
     if [c.weight.shape[2:] for c in convs] != [(k, k) for k, _ in kernels[: len(convs)]]:
         sizes = ", ".join("x".join(map(str, c.weight.shape[2:])) for c in convs)
         raise FileError(
-            f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with --teacher-network."
+            f"{label} has convolutions of {sizes}, whose strides no file holds: name its network with "
+            "--teacher-network."
         )
     return [replace(one, stride=stride) for one, (_, stride) in zip(convs, kernels, strict=False)]
 
@@ -199,7 +201,8 @@ def sequential(layers: Sequence[Layer], label: str) -> nn.Sequential:
             flattens = dense and before.weight.ndim == 4
             if fan_in != before.weight.shape[0] and not (flattens and fan_in % before.weight.shape[0] == 0):
                 raise FileError(
-                    f"Tensor '{one.name}.weight' in {label} has shape {tuple(one.weight.shape)}, but '{before.name}' before it gives "
+                    f"Tensor '{one.name}.weight' in {label} has shape {tuple(one.weight.shape)}, but '{before.name}' "
+                    "before it gives "
                     f"{before.weight.shape[0]} numbers: the file is damaged."
                 )
             modules += [nn.Flatten()] if flattens else []
@@ -237,7 +240,9 @@ class Clamped(nn.Module):
 def assemble_residual(
     tensors: Mapping[str, Tensor], stages: Sequence[str], dense: Sequence[str], label: str, *, divisor: float
 ) -> Network:
-    """An IMPALA network: each of ``stages`` names ``conv``, ``res_block0`` and ``res_block1`` with ``conv0`` and ``conv1``."""
+    """An IMPALA network: each of ``stages`` names ``conv``, ``res_block0`` and ``res_block1`` with ``conv0`` and
+    ``conv1``.
+    """
     parts = ("conv", "res_block0.conv0", "res_block0.conv1", "res_block1.conv0", "res_block1.conv1")
     names = [f"{stage}.{part}" for stage in stages for part in parts]
     layers = [layer(tensors, name, label) for name in (*names, *dense)]

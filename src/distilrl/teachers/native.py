@@ -1,6 +1,7 @@
 """Our own format: a folder with ``spec.json`` and safetensors, or a run folder, whose student is then the teacher."""
 
 from pathlib import Path
+from typing import Any
 
 from distilrl.checkpoints import digest, load_network
 from distilrl.errors import FileError
@@ -8,13 +9,41 @@ from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 from distilrl.trees import TreePolicy, load_tree
 
+OURS = (
+    "path",
+    "format",
+    "kind",
+    "obs_shape",
+    "outputs",
+    "params",
+    "bytes",
+    "macs",
+    "sha256",
+    "layers",
+    "network",
+    "not_executed",
+)
+"""What is said of a teacher by us, and not by its file."""
+
 
 def _tree(path: Path) -> Teacher:
     """A decision tree of ours."""
     tree, about = load_tree(path)
-    meta = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []} | about
-    sizes = (tree.obs_shape, tree.n_actions, len(tree.feature))
-    return Teacher(TreePolicy(tree), "q", f"distilrl {tree.describe()}", str(path.parent), digest(path), meta, *sizes)
+    meta: dict[str, Any] = {"library": "distilrl", "algorithm": "viper", "version": None, "not_executed": []} | about
+    head = tree.head.to_json()
+    return Teacher(
+        TreePolicy(tree),
+        head["kind"],
+        f"distilrl {tree.describe()}",
+        str(path.parent),
+        digest(path),
+        meta,
+        obs_shape=tree.obs_shape,
+        outputs=tree.head.width,
+        params=len(tree.feature),
+        action=tree.head.action,
+        squash=head.get("squash", "clip"),
+    )
 
 
 def load(file: TeacherFile) -> Teacher:
@@ -33,7 +62,8 @@ def load(file: TeacherFile) -> Teacher:
         raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
     stored = load_network(folder)
     head = stored.head.to_json()
-    meta = stored.meta | {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []}
+    meta: dict[str, Any] = {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []}
+    meta |= {k: v for k, v in stored.meta.items() if k not in OURS}
     return Teacher(
         stored.network,
         head["kind"],

@@ -1,7 +1,7 @@
 """ONNX graphs through onnxruntime: teachers of Keras, TensorFlow, JAX, PaddlePaddle and whatever else can write one.
 
-A graph is data, but it can ask for custom code, for files beside it, and for endless loops or memory: all of these are refused
-before onnxruntime sees it. Needs the extra ``onnx``.
+A graph is data, but it can ask for custom code, for files beside it, and for endless loops or memory: all of these are
+refused before onnxruntime sees it. Needs the extra ``onnx``.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from distilrl.teachers.teacher import Teacher
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
 RANDOM = {
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout", "BitmaskDropout",
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",
+    "BitmaskDropout",
 }  # fmt: skip
 MAX_NODES = 100_000
 """Most steps of a graph, the functions that it calls written out."""
@@ -116,12 +117,14 @@ def _load(file: TeacherFile) -> Teacher:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise FileError(
-            f"{path} has {len(inputs)} inputs ({_names(inputs)}): only policies that see one observation at a time can be distilled."
+            f"{path} has {len(inputs)} inputs ({_names(inputs)}): only policies that see one observation at a time "
+            "can be distilled."
         )
     shape, dtype = tuple(inputs[0].shape), DTYPES.get(inputs[0].type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
         raise FileError(
-            f"{path} takes {inputs[0].type} of shape {shape}: a batch of vectors or pictures of fixed size is needed, of floats or bytes."
+            f"{path} takes {inputs[0].type} of shape {shape}: a batch of vectors or pictures of fixed size is "
+            "needed, of floats or bytes."
         )
     divisor = _divisor(file, onnx, model, len(shape), dtype)
     obs_shape = (shape[3], shape[1], shape[2]) if len(shape) == 4 and _channels_last(shape) else shape[1:]
@@ -182,7 +185,9 @@ def _read(onnx: Any, path: Path) -> Any:
         raise FileError(f"{path} is not a readable ONNX file ({first_line(error)}): export it again.") from None
     if not model.graph.input or not model.graph.output:
         raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
-    if not all(value.name.isprintable() and value.name for value in (*model.graph.input, *model.graph.output)):
+    if not all(
+        isinstance(v.name, str) and v.name and v.name.isprintable() for v in (*model.graph.input, *model.graph.output)
+    ):
         raise FileError(f"{path} holds names that are not text: the file is damaged, export it again.")
     return model
 
@@ -198,7 +203,8 @@ def _check(onnx: Any, model: Any, path: Path) -> int:
         for node in graph.node:
             if node.domain not in DOMAINS | own:
                 raise FileError(
-                    f"{path} uses the custom operator {node.domain}.{node.op_type}, which is code: export it with standard operators."
+                    f"{path} uses the custom operator {node.domain}.{node.op_type}, which is code: export it with "
+                    "standard operators."
                 )
             if node.op_type in LOOPS:
                 raise FileError(
@@ -321,7 +327,8 @@ def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np
     ):
         return 1.0
     raise FileError(
-        f"{file.path} takes pixels as floats and does not say of what range: say --divisor 255, or --divisor 1 for raw pixels."
+        f"{file.path} takes pixels as floats and does not say of what range: say --divisor 255, or --divisor 1 for "
+        "raw pixels."
     )
 
 
@@ -363,7 +370,8 @@ def _output(
     if not wanted or wanted[0] not in fitting:
         found = ", ".join(f"{n} {getattr(a, 'shape', '')}" for n, a in answers.items())
         raise FileError(
-            f"{file.path} has the outputs {found[:200]}: numbers of a policy (batch, numbers) are needed, name theirs with --teacher-output."
+            f"{file.path} has the outputs {found[:200]}: numbers of a policy (batch, numbers) are needed, name "
+            "theirs with --teacher-output."
         )
     return wanted[0], int(fitting[wanted[0]])
 

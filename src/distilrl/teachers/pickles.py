@@ -1,8 +1,10 @@
-"""One inert reader of pickles, for torch files and for VecNormalize: it builds plain data and stand-ins, and runs nothing.
+"""One inert reader of pickles, for torch files and for VecNormalize: it builds plain data and stand-ins, and runs
+nothing.
 
-Whatever a pickle asks for by name is either one of a short list of harmless names, each replaced by a stand-in that only remembers what it
-was given, or refused by name. No code of PyTorch, numpy, gymnasium or stable-baselines3 runs. The opcodes, their number, and what may be
-the key of a dict are limited, so that a small file can neither hang the reader nor make it take memory that the file does not have.
+Whatever a pickle asks for by name is either one of a short list of harmless names, each replaced by a stand-in that
+only remembers what it was given, or refused by name. No code of PyTorch, numpy, gymnasium or stable-baselines3 runs.
+The opcodes, their number, and what may be the key of a dict are limited, so that a small file can neither hang the
+reader nor make it take memory that the file does not have.
 """
 
 import io
@@ -20,11 +22,13 @@ MAX_KEY = 512
 _REFUSED = frozenset(
     getattr(pickle, name)[0]
     for name in (
-        "PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "GET", "PUT", "INT", "LONG", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "DUP",
-        "LONG4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET", "ADDITEMS",
+        "PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "GET", "PUT", "INT", "LONG", "FLOAT", "STRING", "UNICODE",
+        "LIST", "DICT", "DUP", "LONG4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET",
+        "ADDITEMS",
     )
 )  # fmt: skip
-"""Opcodes that no such file needs: of old protocols, extensions, sets, and those that take memory on the file's word alone."""
+"""Opcodes that no such file needs: of old protocols, extensions, sets, and those that take memory on the file's word
+alone."""
 
 
 class Inert:
@@ -86,9 +90,9 @@ class Storage(NamedTuple):
 
 
 _STORAGES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 _KINDS = {name: type(name, (Inert,), {"dtype": dtype}) for name, dtype in _STORAGES.items()}
 _NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
@@ -142,12 +146,12 @@ class _Steps:
         self.left -= 1
         if self.left < 0:
             raise pickle.UnpicklingError("it asks for more steps than a policy needs")
-        if opcode in _REFUSED or opcode not in pickle._Unpickler.dispatch:  # type: ignore[attr-defined]
+        if opcode in _REFUSED or opcode not in pickle._Unpickler.dispatch:
             raise pickle.UnpicklingError(f"it uses the opcode {opcode}")
-        return _KEYED.get(opcode) or pickle._Unpickler.dispatch[opcode]  # type: ignore[attr-defined]
+        return _KEYED.get(opcode) or pickle._Unpickler.dispatch[opcode]
 
 
-class Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class Unpickler(pickle._Unpickler):
     """Builds plain data and stand-ins; every other name is refused.
 
     The unpickler written in Python, because the one in C makes room for as many memo entries as a file claims to have.
@@ -155,7 +159,8 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
     def __init__(self, file: io.BytesIO, names: dict[tuple[str, str], type]) -> None:
         super().__init__(file)
-        self.names, self.dispatch = names, _Steps()
+        self.names = names
+        self.dispatch = _Steps()  # type: ignore[misc,assignment]  # this reader's own count
         self.storages: dict[str, Storage] = {}
         self.loaded: Any = None
 
@@ -185,8 +190,8 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
             or view not in ([], [None])
         ):
             raise pickle.UnpicklingError("it holds numbers in a place that is not known")
-        storage = self.storages.setdefault(key, Storage(kind.dtype, key, numel))  # type: ignore[attr-defined]
-        if storage != (kind.dtype, key, numel):  # type: ignore[attr-defined]
+        storage = Storage(kind.dtype, key, numel)  # type: ignore[attr-defined]
+        if self.storages.setdefault(key, storage) != storage:
             raise pickle.UnpicklingError("it says two things of one storage")
         return storage
 

@@ -1,4 +1,6 @@
-"""Gymnasium's spaces as stable-baselines3 prints them into its zips: readable text beside a pickled object that is never looked at."""
+"""Gymnasium's spaces as stable-baselines3 prints them into its zips: readable text beside a pickled object that is
+never looked at.
+"""
 
 import math
 import re
@@ -34,7 +36,8 @@ class Leaf:
 
 
 def action_spec(space: Any) -> ActionSpec | None:
-    """The actions of a printed space; None where it is not printed, printed in part (long arrays), or of a kind that is not known.
+    """The actions of a printed space; None where it is not printed, printed in part (long arrays), or of a kind that is
+    not known.
 
     Example::
 
@@ -133,7 +136,7 @@ def _dict(text: str) -> list[Leaf] | None:
             found.append(_box(match[1], tuple(int(n) for n in re.findall(r"\d+", tail[1])), tail[2]))
         else:
             numbers = [int(n) for n in re.findall(r"\d{1,9}", body.split("start")[0])]
-            size = {"Discrete": sum, "MultiDiscrete": sum, "MultiBinary": math.prod}[match[2]](numbers)
+            size = math.prod(numbers) if match[2] == "MultiBinary" else sum(numbers)
             found.append(Leaf(match[1], (size,)))
     return found if found and "Dict(" not in rest.replace("OrderedDict(", "") and "Tuple(" not in rest else None
 

@@ -1,7 +1,8 @@
 """Checkpoints of the libraries that robots are trained with: rsl_rl, rl_games and skrl.
 
-Their networks are chains of dense layers behind a normaliser of observations. None of the files holds its activation: rsl_rl's default is
-ELU, for the others it is asked for. Their actions have no bounds of their own: the environment's are used.
+Their networks are chains of dense layers behind a normaliser of observations. None of the files holds its activation:
+rsl_rl's default is ELU, for the others it is asked for. Their actions have no bounds of their own: the environment's
+are used.
 """
 
 import re
@@ -77,7 +78,8 @@ def _refuse_memory(state: Mapping[str, Tensor], label: str) -> None:
     memory = _names(state, r"(.*\.)?(memory_[as]|rnn|lstm|gru)\..*")
     if memory:
         raise FileError(
-            f"{label} is recurrent ('{memory[0]}'): only policies that see one observation at a time can be read from it."
+            f"{label} is recurrent ('{memory[0]}'): only policies that see one observation at a time can be read "
+            "from it."
         )
     images = _names(state, r"(.*\.)?(actor_cnn|cnns?|conv\w*)\..*")
     if images:
@@ -132,7 +134,8 @@ def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -
         outputs if noisy else 0,
     )
     note = (
-        "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds where clip_actions is on: "
+        "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds where "
+        "clip_actions is on: "
         "here they are clipped to the environment's bounds, which is the same where those are −1 to 1."
     )
     return _behind(robot, state, "running_mean_std.", ("running_mean", "running_var"), label, note)
@@ -165,7 +168,8 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
 def _asked(activation: str | None, label: str) -> str:
     if activation is None:
         raise FileError(
-            f"{label} does not hold the activation of its network: say which with --activation elu (or relu, tanh, silu)."
+            f"{label} does not hold the activation of its network: say which with --activation elu (or relu, tanh, "
+            "silu)."
         )
     return activation
 

@@ -1,8 +1,8 @@
 """Zips of stable-baselines3 and sb3-contrib, read without either and without unpickling the objects in them.
 
 Such a zip holds ``data`` (JSON, with pickled objects inside as base64 strings that are never decoded here) and
-``policy.pth`` (a state dict). The network is recognised from the names and shapes of its tensors, the spaces from their printed text.
-What makes the deterministic action of each algorithm is what its library's ``predict`` does.
+``policy.pth`` (a state dict). The network is recognised from the names and shapes of its tensors, the spaces from their
+printed text. What makes the deterministic action of each algorithm is what its library's ``predict`` does.
 """
 
 import json
@@ -20,7 +20,7 @@ from distilrl.errors import FileError, SpecError
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.spaces import ActionSpec, Choices
-from distilrl.teachers import extractors, printed
+from distilrl.teachers import extractors, printed, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
 from distilrl.teachers.layers import (
     Clamped,
@@ -29,7 +29,6 @@ from distilrl.teachers.layers import (
     joined,
     layer,
     numbered,
-    preceded,
     vector,
     with_constants,
 )
@@ -38,8 +37,6 @@ from distilrl.teachers.teacher import Teacher
 
 CLIP_MEAN = 2.0
 """Bound of the mean under generalised state-dependent exploration, unless policy_kwargs name another."""
-RENORM_EPSILON = 1e-3
-"""Of CrossQ's batch renormalisation, unless policy_kwargs name another."""
 FAMILIES = "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ and ARS of sb3-contrib"
 
 
@@ -223,7 +220,9 @@ def load(file: TeacherFile) -> Teacher:
 
 
 def _added(actor: _Actor, state: dict[str, Tensor]) -> int:
-    """Parameters that the deterministic policy does not have: log std, zeros beside Bernoulli logits, biases that the file lacks."""
+    """Parameters that the deterministic policy does not have: log std, zeros beside Bernoulli logits, biases that the
+    file lacks.
+    """
     head = actor.dense[-1]
     own = head.weight.shape[0] // 2 if actor.kind == "gaussian" or actor.bernoulli else 0
     return own * (head.weight.shape[1] + 1) + sum(
@@ -271,7 +270,8 @@ def _family(label: str, data: dict[str, Any]) -> _Family:
     family = _READERS.get(module)
     if family is None and ".recurrent." in module:
         raise FileError(
-            f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX instead."
+            f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX "
+            "instead."
         )
     if family is None:
         raise FileError(f"{label} holds a policy of {module[:80]!r}: {FAMILIES} can be read; export others to ONNX.")
@@ -311,7 +311,8 @@ def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> Ac
         several = str((space or {}).get(":type:")).endswith((".MultiDiscrete'>", ".MultiBinary'>"))
         if several:
             raise FileError(
-                f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is damaged."
+                f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is "
+                "damaged."
             )
         return Choices((outputs,)) if actor.kind in ("q", "logits") else None
     try:
@@ -320,7 +321,8 @@ def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> Ac
     except SpecError:
         pass
     raise FileError(
-        f"{label} has a policy of {outputs} numbers ({actor.kind}), but its space has {action.describe()}: the file is damaged."
+        f"{label} has a policy of {outputs} numbers ({actor.kind}), but its space has {action.describe()}: the file "
+        "is damaged."
     )
 
 
@@ -329,53 +331,17 @@ def _mean_over_quantiles(label: str, head: Layer, n_quantiles: Any) -> Layer:
     outputs = head.weight.shape[0]
     if isinstance(n_quantiles, bool) or not isinstance(n_quantiles, int) or n_quantiles < 1 or outputs % n_quantiles:
         raise FileError(
-            f"{label}: its 'n_quantiles' ({n_quantiles!r:.40}) does not divide the {outputs} outputs of its head: the file is damaged."
+            f"{label}: its 'n_quantiles' ({n_quantiles!r:.40}) does not divide the {outputs} outputs of its head: "
+            "the file is damaged."
         )
     weight = head.weight.view(n_quantiles, -1, head.weight.shape[1]).mean(0)
     return replace(head, weight=weight, bias=torch.mean(head.bias.view(n_quantiles, -1), 0))
 
 
 def _renormed(file: _Zip, prefix: str) -> tuple[list[Layer], Callable[[Layer], Layer]]:
-    """CrossQ's dense layers, the batch renormalisation before each folded into it, and what folds the last one into a head."""
-    found = [name for name in file.state if re.fullmatch(rf"{re.escape(prefix)}\.\d{{1,4}}\.(weight|scale)", name)]
-    layers: list[Layer] = []
-    waiting: Callable[[Layer], Layer] = lambda one: one  # noqa: E731
-    for name in sorted((name.rpartition(".")[0] for name in found), key=lambda name: int(name.rpartition(".")[2])):
-        if f"{name}.weight" in file.state:
-            layers.append(waiting(file.layer(name)))
-            waiting = lambda one: one  # noqa: E731
-        else:
-            waiting = _renorm(file, name)
-    return layers, waiting
-
-
-def _renorm(file: _Zip, name: str) -> Callable[[Layer], Layer]:
-    """What folds one batch renormalisation, as it is in evaluation, into the layer after it."""
-    size = len(file.state[f"{name}.scale"]) if file.state[f"{name}.scale"].ndim == 1 else 0
-    scale, bias, mean, var = (
-        vector(file.state, f"{name}.{part}", size, file.label).double()
-        for part in ("scale", "bias", "ra_mean", "ra_var")
-    )
-    epsilon = file.kwargs.get("batch_norm_eps", RENORM_EPSILON)
-    if (
-        isinstance(epsilon, bool)
-        or not isinstance(epsilon, int | float)
-        or not 0 <= epsilon < 1
-        or (var + epsilon <= 0).any()
-    ):
-        raise FileError(
-            f"{file.label}: the renormalisation '{name}' holds a negative variance or epsilon: the file is damaged."
-        )
-    factor = scale / (var + epsilon).sqrt()
-
-    def fold(one: Layer) -> Layer:
-        if one.weight.shape[1] != size:
-            raise FileError(
-                f"{file.label}: '{name}' normalises {size} numbers, but '{one.name}' reads {one.weight.shape[1]}: it is damaged."
-            )
-        return preceded(one, factor, bias - mean * factor)
-
-    return fold
+    """CrossQ's dense layers, and what folds the renormalisation after them into a head."""
+    epsilon = file.kwargs.get("batch_norm_eps", renorm.EPSILON)
+    return renorm.folded(file.state, prefix, file.label, file.activation, epsilon)
 
 
 def _critic(file: _Zip, algorithm: str, actions: int) -> nn.Module | None:

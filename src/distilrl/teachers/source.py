@@ -30,10 +30,11 @@ class TeacherFile:
     output: str | None = None
     """Output of an ONNX graph that holds the policy's numbers, where there are several."""
     kind: str | None = None
-    """What the outputs are: q, logits, mean or gaussian (mean and log standard deviation of a real action); recognised where the library
-    is, and by default values of actions where the environment has choices, the action itself where it has real ones."""
+    """What the outputs are: q, logits, mean or gaussian (mean and log standard deviation of a real action); recognised
+    where the library is, and by default values of actions where the environment has choices, the action itself where it
+    has real ones."""
     squash: str | None = None
-    """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is, else clip."""
+    """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is."""
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:
@@ -41,7 +42,8 @@ class TeacherFile:
         for name, hint in (("kind", Kind), ("squash", Squash)):
             if getattr(self, name) not in (None, *get_args(hint)):
                 raise SpecError(
-                    f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got {getattr(self, name)!r:.40}."
+                    f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got "
+                    f"{getattr(self, name)!r:.40}."
                 )
         if self.divisor is not None and not 0 < self.divisor < math.inf:
             raise SpecError(f"The pixels' divisor must be a number above 0, got {self.divisor}.")

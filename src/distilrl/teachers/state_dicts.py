@@ -1,4 +1,6 @@
-"""State dicts (.cleanrl_model, .pt, .pth, .safetensors): CleanRL's are recognised by their keys, others where keys and shapes suffice."""
+"""State dicts (.cleanrl_model, .pt, .pth, .safetensors): CleanRL's are recognised by their keys, others where keys and
+shapes suffice.
+"""
 
 import re
 from collections.abc import Sequence
@@ -170,7 +172,8 @@ def _chain(
     if activation is None:
         if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
             raise FileError(
-                f"{label} is an MLP, and no state_dict holds its activation: say which with --activation relu (or tanh, elu)."
+                f"{label} is an MLP, and no state_dict holds its activation: say which with --activation relu (or "
+                "tanh, elu)."
             )
         activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
@@ -193,7 +196,8 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         body = heads.pop()
     if body is None:
         raise FileError(
-            f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that acts alone."
+            f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that "
+            "acts alone."
         )
     names = [name for name in found if name.startswith(f"{body}.") or (not body and "." not in name)]
     numbered = [re.findall(r"\d+", name) for name in names]
@@ -213,7 +217,8 @@ def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
     spec = NetworkSpec.parse(text, obs_shape, layers[-1].weight.shape[0])
     if len(spec.convs) + len(spec.hidden) + 1 != len(layers):
         raise FileError(
-            f"{label} has {len(layers)} layers, but '{text}' has {len(spec.convs) + len(spec.hidden) + 1}: correct --teacher-network."
+            f"{label} has {len(layers)} layers, but '{text}' has {len(spec.convs) + len(spec.hidden) + 1}: correct "
+            "--teacher-network."
         )
     return spec
 

@@ -26,7 +26,8 @@ class Teacher:
     network: nn.Module
     """Raw observations (B, *obs_shape) to numbers (B, P); its preprocessing is inside."""
     kind: Kind | None
-    """What the numbers are: ``q``, ``logits``, ``mean`` or ``gaussian``; None where only the environment can tell (`fitted`)."""
+    """What the numbers are: ``q``, ``logits``, ``mean`` or ``gaussian``; None where only the environment can tell
+    (`fitted`)."""
     format: str
     """Where it came from, e.g. ``stable-baselines3 DQN 2.9.2``."""
     path: str
@@ -46,7 +47,8 @@ class Teacher:
     squash: Squash = "clip"
     """How real actions come into their bounds."""
     critic: nn.Module | None = None
-    """(observations (B, *obs_shape), actions (B, A) in −1 to 1) to the value (B,) of taking them, where the file brings one."""
+    """(observations (B, *obs_shape), actions (B, A) in −1 to 1) to the value (B,) of taking them, where the file brings
+    one."""
 
     def __post_init__(self) -> None:
         for parameter in [*self.network.parameters(), *(self.critic.parameters() if self.critic is not None else ())]:
@@ -73,11 +75,13 @@ class Teacher:
         """Makes a teacher of a function or a module of yours; a decision rule counts.
 
         Args:
-            policy: takes raw observations, a tensor (B, *obs_shape), and returns numbers (B, P) as ``kind`` says, or the chosen
+            policy: takes raw observations, a tensor (B, *obs_shape), and returns numbers (B, P) as ``kind`` says, or
+                the chosen
                 actions as integers, (B,) or (B, F); tensor or array.
             outputs: numbers P, or None: as many as the environment's actions ask for.
             obs_shape: shape of one observation; None: whatever the environment gives.
-            kind: what the numbers are; None: action values where the environment has choices, real actions where it has bounds.
+            kind: what the numbers are; None: action values where the environment has choices, real actions where it has
+                bounds.
             squash: how real actions come into their bounds.
             name: what tells this function from others; its qualified name and the bytes of its code by default.
 
@@ -89,9 +93,16 @@ class Teacher:
         if isinstance(policy, nn.Module):
             for key, tensor in policy.state_dict().items():
                 digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
-        label = name or getattr(policy, "__qualname__", type(policy).__name__)
+        label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
         return cls(
-            _Called(policy), kind, "Python callable", label, digest.hexdigest(), obs_shape=obs_shape, outputs=outputs, squash=squash
+            _Called(policy),
+            kind,
+            "Python callable",
+            label,
+            digest.hexdigest(),
+            obs_shape=obs_shape,
+            outputs=outputs,
+            squash=squash,
         )
 
     @property
@@ -144,7 +155,9 @@ class Teacher:
             return self.head.stakes(p)
         with torch.no_grad():
             best = self.head.view(p).clamp(-1, 1)
-            directions = torch.randn((STAKES_DIRECTIONS, best.shape[1]), generator=torch.Generator().manual_seed(0)).to(best.device)
+            directions = torch.randn((STAKES_DIRECTIONS, best.shape[1]), generator=torch.Generator().manual_seed(0)).to(
+                best.device
+            )
             near = (best + STAKES_RADIUS * directions.unsqueeze(1)).clamp(-1, 1)
             at = self.critic(obs, best)
             fallen = torch.stack([at - self.critic(obs, one) for one in near]).mean(0)
@@ -167,16 +180,25 @@ class Teacher:
             if self.outputs not in (None, head.width):
                 raise SpecError(f"it gives {self.outputs} numbers")
         except SpecError:
-            own = self.action.describe() if self.action is not None else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
+            own = (
+                self.action.describe()
+                if self.action is not None
+                else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
+            )
             raise TeacherError(
-                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the environment it was trained in."
+                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the "
+                "environment it was trained in."
             ) from None
         network = self.network.bound(head) if isinstance(self.network, _Called) else self.network
-        return replace(self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width)
+        return replace(
+            self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width
+        )
 
 
 class Normalised(nn.Module):
-    """A network behind clip((obs − mean) · scale): what stable-baselines3's VecNormalize does before a policy sees it."""
+    """A network behind clip((obs − mean) · scale): what stable-baselines3's VecNormalize does before a policy sees
+    it.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -214,9 +236,15 @@ def _named(policy: Callable[..., Any]) -> str:
     """A function's name and, where it has some, its code and constants: two functions of one name are told apart."""
     code = getattr(policy, "__code__", None)
     kept = [getattr(cell, "cell_contents", None) for cell in getattr(policy, "__closure__", None) or ()]
-    plain = [value for value in (*kept, *(getattr(policy, "__defaults__", None) or ())) if isinstance(value, int | float | str | bool)]
+    plain = [
+        value
+        for value in (*kept, *(getattr(policy, "__defaults__", None) or ()))
+        if isinstance(value, int | float | str | bool)
+    ]
     text = getattr(policy, "__qualname__", type(policy).__name__)
-    return text + (f" {code.co_code.hex()} {code.co_names} {_plain(code.co_consts)} {plain}" if code is not None else "")
+    return text + (
+        f" {code.co_code.hex()} {code.co_names} {_plain(code.co_consts)} {plain}" if code is not None else ""
+    )
 
 
 def _plain(constants: tuple[Any, ...]) -> list[Any]:
@@ -227,5 +255,5 @@ def _plain(constants: tuple[Any, ...]) -> list[Any]:
 def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
     """What may bring an environment's observations to a teacher's shape."""
     if env.id.startswith("Ant-v5") and obs_shape == (111,):
-        return 'give --env-kwargs \'{"include_cfrc_ext_in_observation": false}\' --zeros 84, which is what Ant-v3 gave'
+        return "give --env-kwargs '{\"include_cfrc_ext_in_observation\": false}' --zeros 84, which is what Ant-v3 gave"
     return "choose the environment it was trained in, or wrap this one"

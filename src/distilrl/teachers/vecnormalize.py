@@ -62,7 +62,8 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
     else:
         if shape is None or len(shape) != 1 or found.mean.shape != shape or found.var.shape != shape:
             raise FileError(
-                f"{path} normalises observations of shape {found.mean.shape}, but the teacher {teacher.path} reads {shape}."
+                f"{path} normalises observations of shape {found.mean.shape}, but the teacher {teacher.path} reads "
+                f"{shape}."
             )
         mean, scale = (torch.from_numpy(n).float() for n in (found.mean, 1 / np.sqrt(found.var + epsilon)))
 
@@ -81,9 +82,10 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
 def _flattened(
     teacher: Teacher, path: Path, found: dict[str, Statistics], epsilon: float, clip: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, scale and bound of each number of a Dict's flat observation; keys without statistics are left as they are."""
-    parts = teacher.meta.get("observation") or []
-    sizes = {key: size for key, size in parts}
+    """Mean, scale and bound of each number of a Dict's flat observation; keys without statistics stay as they are."""
+    known = teacher.meta.get("observation")
+    parts = known if isinstance(known, list) and teacher.meta.get("library") != "distilrl" else []
+    sizes = dict(parts)
     if teacher.obs_shape != (sum(sizes.values()),) or any(
         sizes.get(key) != one.mean.size for key, one in found.items()
     ):
@@ -183,7 +185,7 @@ def _array(value: Any, path: Path, name: str) -> NDArray[np.float64]:
         )
     except (TypeError, ValueError):
         raise FileError(f"{path}: its '{name}' is not an array of numbers: the file is damaged.") from None
-    if not np.isfinite(result).all():
+    if not (np.abs(result) < LARGEST**2).all():  # also NaN; what float32 holds, with room to be squared
         raise FileError(f"{path}: its '{name}' holds NaN or infinite numbers: the file is damaged.")
     return result
 

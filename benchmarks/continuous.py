@@ -1,0 +1,239 @@
+"""Real actions: students of public teachers, the smallest by plan, and what weights and losses do; a queue that can be continued.
+
+    python benchmarks/continuous.py TEACHERS rows [NAME ...]     # the table of students, five seeds each
+    python benchmarks/continuous.py TEACHERS losses              # what a loss sees of a real action
+    python benchmarks/continuous.py TEACHERS stakes              # states weighted by the critic, or not
+    python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
+    python benchmarks/continuous.py tables                       # prints the tables of what there is
+
+TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends one line to
+benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped. Run it alone on the machine: seconds
+made beside other work are not for tables.
+"""
+
+import json
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+import distilrl
+from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
+
+OUT = Path("benchmarks/results/continuous")
+ANT = EnvRef("Ant-v5", {"include_cfrc_ext_in_observation": False}, zeros=84)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A student of a teacher."""
+
+    env: str | EnvRef
+    teacher: str
+    network: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    reward_steps: int = 0
+
+
+CHEETAH, HOPPER, WALKER = (
+    ("HalfCheetah-v5", "tqc-HalfCheetah-v3"),
+    ("Hopper-v5", "trpo-Hopper-v3"),
+    ("Walker2d-v5", "tqc-Walker2d-v3"),
+)
+ROWS = {
+    "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
+    "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
+    "hopper-515": Run(*HOPPER, "mlp:16,16"),
+    "hopper-195": Run(*HOPPER, "mlp:8,8"),
+    "hopper-linear": Run(*HOPPER, "mlp:", reward_steps=1_000_000),
+    "bipedal-120": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:4"),
+    "bipedal-linear": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:", reward_steps=1_000_000),
+    "lander-linear": Run("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2", "mlp:"),
+    "swimmer-linear": Run("Swimmer-v5", "ars-Swimmer-v3", "mlp:"),
+    "walker-1830": Run(*WALKER, "mlp:32,32"),
+    "walker-662": Run(*WALKER, "mlp:16,16"),
+    "ant-1080": Run(ANT, "trpo-Ant-v3", "mlp:9"),
+    "pendulum-81": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:16"),
+    "car-17": Run("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0", "mlp:4"),
+}
+
+
+def teacher_file(folder: Path, name: str) -> TeacherFile:
+    """The zip, and the normaliser beside it."""
+    normalizer = folder / f"{name}.vecnormalize.pkl"
+    return TeacherFile(str(folder / f"{name}.zip"), normalizer=str(normalizer) if normalizer.exists() else None)
+
+
+def config_of(run: Run, folder: Path, seed: int, **changes: Any) -> distilrl.TrainConfig:
+    """The recipe's own settings but for what the row says."""
+    config = make_config(
+        "distil",
+        run.env,
+        teacher=teacher_file(folder, run.teacher),
+        network=run.network,
+        seed=seed,
+        threads=1,
+        **(run.changes | changes),
+    )
+    return config.but(reward=distilrl.RewardConfig(env_steps=run.reward_steps)) if run.reward_steps else config
+
+
+def made(path: Path) -> list[dict[str, Any]]:
+    """Lines that are there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """One line more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def result(config: distilrl.TrainConfig, episodes: int = 100) -> dict[str, Any]:
+    """Distils, and what a table needs of the results."""
+    started, cpu = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        results = distill(
+            None, Job(config, Comparison(episodes, 3 * episodes, disturbed_episodes=0)), Path(folder) / "run"
+        )
+    student, teacher = results["student"], results["teacher"]
+    kept = ("return_mean", "return_ci95", "episodes")
+    return {
+        "params": student["params"], "student": {k: student[k] for k in kept} | {"score": student["score"]},
+        "teacher": {k: teacher[k] for k in kept} | {"params": teacher["params"]}, "random": results["random"]["return_mean"],
+        "verdict": results["verdict"], "error": results["agreement"]["student_states_error"], "env_steps": results["env_steps"],
+        "updates": results["updates"], "stopped": results["stopped"], "train_s": results["train_s"],
+        "wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu,
+    }  # fmt: skip
+
+
+def rows(folder: Path, names: list[str], seeds: int = 5) -> None:
+    """The table of students."""
+    path = OUT / "rows.jsonl"
+    for seed in range(seeds):
+        for name in names or ROWS:
+            if not any(row["row"] == name and row["seed"] == seed for row in made(path)):
+                run = ROWS[name]
+                append(path, {"row": name, "network": run.network, "seed": seed} | result(config_of(run, folder, seed)))
+
+
+LOSSES = ("action_regression", "mean_regression", "clipped_regression", "silent_regression", "forward_kl")
+
+
+def losses(folder: Path, seeds: int = 3) -> None:
+    """What a loss sees of a real action: one squashed and one clipped policy, at sizes where it hurts."""
+    path = OUT / "losses.jsonl"
+    for seed in range(seeds):
+        for name, env, teacher, network in (("cheetah", *CHEETAH, "mlp:32,32"), ("hopper", *HOPPER, "mlp:16,16")):
+            for loss in (*LOSSES, "case_study"):
+                if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
+                    continue
+                terms = (
+                    (term("forward_kl"), term("worst_action_gap", weight=0.1))
+                    if loss == "case_study"
+                    else (term(loss),)
+                )
+                config = config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000)
+                append(path, {"row": name, "loss": loss, "seed": seed} | result(config))
+
+
+def stakes(folder: Path, seeds: int = 5) -> None:
+    """States weighted by the critic, or not, at sizes where it hurts."""
+    path = OUT / "stakes.jsonl"
+    runs = {
+        "cheetah": Run(*CHEETAH, "mlp:32,32"), "walker": Run(*WALKER, "mlp:16,16"), "pendulum": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:6"),
+    }  # fmt: skip
+    for seed in range(seeds):
+        for name, run in runs.items():
+            for exponent in (0.0, 0.5, 1.0):
+                if any((row["row"], row["exponent"], row["seed"]) == (name, exponent, seed) for row in made(path)):
+                    continue
+                steps = 10_000 if name == "pendulum" else 50_000
+                config = config_of(run, folder, seed, stakes_exponent=exponent, env_steps=steps)
+                append(path, {"row": name, "exponent": exponent, "seed": seed} | result(config))
+
+
+def plans(folder: Path, names: list[str]) -> None:
+    """The smallest student that passes, the linear one in its ladder."""
+    path = OUT / "plans.jsonl"
+    tasks = {
+        "lander": ("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2"), "swimmer": ("Swimmer-v5", "ars-Swimmer-v3"),
+        "bipedal": ("BipedalWalker-v3", "a2c-BipedalWalker-v3"), "hopper": HOPPER, "cheetah": CHEETAH, "walker": WALKER,
+        "pendulum": ("Pendulum-v1", "sac-Pendulum-v1"), "car": ("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0"),
+        "ant": (ANT, "trpo-Ant-v3"),
+    }  # fmt: skip
+    for name in names or tasks:
+        if any(row["row"] == name for row in made(path)):
+            continue
+        config = config_of(Run(*tasks[name], "mlp:"), folder, 0, check_episodes=10)
+        with tempfile.TemporaryDirectory() as out:
+            found = plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3)
+        append(path, {"row": name} | found)
+
+
+def tables() -> None:
+    """Prints what benchmarks/README.md shows."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in made(OUT / "rows.jsonl"):
+        groups.setdefault(row["row"], []).append(row)
+    print(
+        "| row | student | parameters | returns, each seed | teacher | verdicts | steps | minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
+    )
+    for name, group in groups.items():
+        returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
+        verdicts = [row["verdict"]["result"] for row in group]
+        counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "inconclusive", "fail") if v in verdicts)
+        steps, minutes = (float(np.median([row[key] for row in group])) for key in ("env_steps", "wall_s"))
+        first = group[0]
+        print(
+            f"| {name} | `{first['network']}` | {first['params']:,} | {returns} | {first['teacher']['return_mean']:,.1f} | {counted} "
+            f"| {steps:,.0f} | {minutes / 60:.1f} |"
+        )
+    for kind, key in (("losses", "loss"), ("stakes", "exponent")):
+        cells: dict[tuple[str, Any], list[float]] = {}
+        for row in made(OUT / f"{kind}.jsonl"):
+            cells.setdefault((row["row"], row[key]), []).append(row["student"]["score"])
+        print(f"\n| environment | {key} | seeds | score, mean [95 % over seeds] | each seed |\n|---|---|--:|---|---|")
+        for (name, value), scores in cells.items():
+            low, high = distilrl.stats.t_interval(scores)
+            each = ", ".join(f"{score:.3f}" for score in scores)
+            print(f"| {name} | {value} | {len(scores)} | {np.mean(scores):.3f} [{low:.3f}, {high:.3f}] | {each} |")
+    print(
+        "\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|"
+    )
+    for row in made(OUT / "plans.jsonl"):
+        params = next((one["params"] for one in row["frontier"] if one["student"] == row["winner"]), None)
+        print(
+            f"| {row['env']} | {row['winner'] or 'none'} | {params or ''} | {row['teacher_params']:,} | {row['labelled_states']:,} "
+            f"| {row['wall_s']:.0f} |"
+        )
+
+
+def machine() -> None:
+    """What it ran on."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "gymnasium": gymnasium.__version__}
+    about = {"platform": platform.platform(), "cpu": platform.processor(), "threads": 1, **versions}
+    (OUT / "machine.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1:] == ["tables"]:
+        tables()
+    else:
+        machine()
+        teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
+        {"rows": rows, "plans": plans}[kind](teachers, chosen) if kind in ("rows", "plans") else {
+            "losses": losses,
+            "stakes": stakes,
+        }[kind](teachers)

@@ -1,0 +1,127 @@
+"""Commands that look for a student: the smallest that passes, and a decision tree."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import UseAppendAction
+
+from distilrl.cli.display import Display, console, print_plan, print_results
+from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside
+from distilrl.comparison import Comparison
+from distilrl.distill import Job, make_config
+from distilrl.envs import describe_env, trust
+from distilrl.errors import SpecError
+from distilrl.plan import plan
+from distilrl.report import write_report
+from distilrl.sizes import Budget, PlanOptions, plan_steps
+from distilrl.viper import TreeConfig, distill_tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search(FileOptions, EnvOptions):
+    """What both ask."""
+
+    teacher: tuple[str, ...] = ()
+    """Teacher, as for distill."""
+    env: str | None = None
+    """Environment, as for distill."""
+    out: Path
+    """Folder to write."""
+    config: Path | None = None
+    """Do again what this config.json says, in --out."""
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that --config may import for its environment or wrappers; several times."""
+    seed: int = 0
+    """First training seed."""
+    episodes: int = 100
+    """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
+    margin: float = 0.05
+    """Largest acceptable loss, as a share of (teacher - random)."""
+    threads: int | None = None
+    """CPU threads; by default 2 for pixels and 1 for vectors."""
+
+    def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
+        """The job, and the config.json that it is from, if it is."""
+        trust(*self.trust)
+        if self.config is not None:
+            refuse_beside(self, "--config", {"config", "out", "trust"})
+            data = of_kind(self.config, {kind})
+            return Job.from_json(data), data
+        if not self.teacher or self.env is None:
+            raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
+        changes |= {"threads": self.threads} if self.threads is not None else {}
+        files = [self.file(path) for path in self.teacher]
+        config = make_config("distil", self.ref(self.env), teacher=files, seed=self.seed, **changes)
+        return Job(config, Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin)), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(_Search):
+    """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
+
+    sizes: tuple[str, ...] = ()
+    """Student specs to try; a ladder that suits observations and actions by default, the linear student first."""
+    seeds: int = 5
+    """Students of each size."""
+    budget_params: int | None = None
+    """No more parameters than this."""
+    budget_bytes: int | None = None
+    """No more bytes of weights (floats) than this."""
+    budget_macs: int | None = None
+    """No more multiply-accumulates a decision than this."""
+    budget_us: float | None = None
+    """No more microseconds a decision than this, in PyTorch on this machine."""
+    steps: int | None = None
+    """Environment steps of the search; by default a tenth of the recipe's own where a vector chooses, else all."""
+    refine: bool = True
+    """Try sizes between the largest that fell short and the smallest that did not."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in all evaluation; 0: greedy."""
+
+    def run(self) -> int:
+        """Plans; 1 where no size passes."""
+        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10)
+        if data:
+            options = PlanOptions.from_config(data)
+        else:
+            steps = self.steps or plan_steps(job.train, describe_env(job.train.env))
+            job = replace(job, train=job.train.but(env_steps=steps))
+            budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
+            options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
+        with Display() as watch:
+            result = plan(None, job, self.out, **vars(options), watch=watch)
+        print_plan(result)
+        with console.status("writing the report"):
+            if result["winner"]:
+                write_report(self.out / "winner")
+            print(write_report(self.out))
+        return 0 if result["winner"] else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowTree(_Search):
+    """Distil a teacher into a decision tree (VIPER), as text, Graphviz and C, and prove what became of the score."""
+
+    leaves: int = 32
+    """Leaves at most."""
+    iterations: int = 20
+    """Rounds of play and trees; the best is kept."""
+    states: int | None = None
+    """States a round; 2,000 by default, 10,000 for pixels."""
+    extractor: Literal["raw", "pong"] = "raw"
+    """What the tree looks at: the observation itself, or ball and paddle in Pong's frames."""
+    disturbed_episodes: int = 40
+    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
+
+    def run(self) -> None:
+        """Grows it."""
+        job, data = self._job("tree", self.disturbed_episodes)
+        states = self.states or (10_000 if self.extractor == "pong" else 2_000)
+        own = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
+        grown = TreeConfig.from_config(data) if data else own
+        with Display() as watch:
+            results = distill_tree(None, job, self.out, grown, watch=watch)
+        print_results(results)
+        with console.status("writing the report"):
+            print(write_report(self.out))

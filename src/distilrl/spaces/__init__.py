@@ -1,0 +1,33 @@
+"""Spaces as plain data: what a policy reads, what it answers, and which environment gives and takes it."""
+
+from distilrl.spaces.actions import ActionSpec, Bounds, Choices, action_from_json, read_actions
+from distilrl.spaces.observations import (
+    LARGEST_OBSERVATION,
+    SMALLEST_IMAGE,
+    Edit,
+    ObsSpec,
+    Reader,
+    Unreadable,
+    append_zeros,
+    read_observations,
+)
+from distilrl.spaces.reference import EnvLike, EnvRef, env_ref
+
+__all__ = [
+    "LARGEST_OBSERVATION",
+    "SMALLEST_IMAGE",
+    "ActionSpec",
+    "Bounds",
+    "Choices",
+    "Edit",
+    "EnvLike",
+    "EnvRef",
+    "ObsSpec",
+    "Reader",
+    "Unreadable",
+    "action_from_json",
+    "append_zeros",
+    "env_ref",
+    "read_actions",
+    "read_observations",
+]

@@ -1,0 +1,241 @@
+"""What a policy reads, and how it is read from an observation of any space.
+
+An observation is one array. An image alone stays an image (C, H, W), bytes where the space has bytes; anything else (a
+Box of any shape, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these) is flattened into one vector (D,)
+of floats. Where there are both, the image's numbers follow the vector's, and `ObsSpec.image` says how many they are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from distilrl.errors import EnvError
+from distilrl.spaces.actions import finite_or_none
+
+SMALLEST_IMAGE = 8
+"""A picture without channels must be at least this high and wide to be taken for one."""
+LARGEST_OBSERVATION = 2**24
+"""Numbers in one observation; more are a mistake, or a file's attempt to take memory."""
+
+
+@dataclass(frozen=True)
+class ObsSpec:
+    """What a policy reads."""
+
+    shape: tuple[int, ...]
+    """Shape of one observation: (C, H, W) of an image alone, else (D,)."""
+    image: tuple[int, int, int] | None = None
+    """(C, H, W) of the image, if there is one. Beside a vector, it is the last C·H·W numbers of the observation."""
+    dtype: Literal["uint8", "float32"] = "float32"
+    """Bytes for an image of bytes alone, else floats."""
+    frames: int = 1
+    """Frames of time that are stacked in an image's channels, the newest last."""
+    reach: tuple[float | None, ...] = ()
+    """Largest absolute value of each number of a vector, as its space declares it; None where it declares none."""
+    names: tuple[str, ...] = ()
+    """Name of each number of a vector."""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the observation is an image alone."""
+        return len(self.shape) == 3
+
+    @property
+    def vector(self) -> int:
+        """Numbers of the vector; 0 where there is an image alone."""
+        return 0 if self.pixels else self.shape[0] - (math.prod(self.image) if self.image else 0)
+
+    @property
+    def numpy(self) -> type[np.generic]:
+        """NumPy's type of one number."""
+        return np.uint8 if self.dtype == "uint8" else np.float32
+
+
+Reader = Callable[[Any], NDArray[Any]]
+"""Makes one array of one observation, or raises `Unreadable`."""
+Edit = Callable[[ObsSpec], tuple[ObsSpec, Callable[[NDArray[Any]], NDArray[Any]]]]
+"""Takes the spec of an image; gives the spec after an edit, and the function of (C, H, W) that edits."""
+
+
+class Unreadable(ValueError):
+    """An observation is not as its space says."""
+
+
+def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = None) -> tuple[ObsSpec, Reader]:
+    """The spec of an observation space, and the function that makes one array of one observation.
+
+    Example::
+
+        spec, read = read_observations(gymnasium.spaces.Discrete(3), "mine")
+        spec.shape, read(1)  # (3,), [0, 1, 0]
+
+    Args:
+        space: of one environment.
+        name: what to call the environment in an error.
+        edit: what is done to its image.
+
+    Raises:
+        EnvError: a part of the space has no fixed size, there are two images, nothing at all, or too much.
+    """
+    leaves = list(_leaves(space, ()))
+    images = [(path, leaf) for path, leaf in leaves if _is_image(leaf)]
+    flat = [(path, leaf) for path, leaf in leaves if not _is_image(leaf)]
+    for _, leaf in flat:
+        if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise EnvError(
+                f"'{name}' has observations of {leaf}, which have no fixed size: "
+                "wrap it so that they are vectors or images."
+            )
+    if len(images) > 1:
+        raise EnvError(
+            f"'{name}' has {len(images)} images in one observation: wrap it so that there is one, with more channels."
+        )
+    if not leaves or any(spaces.flatdim(leaf) == 0 for _, leaf in leaves):
+        raise EnvError(f"'{name}' has observations of {space}, some of which hold no number: wrap it so that they do.")
+    numbers = sum(spaces.flatdim(leaf) for _, leaf in leaves)
+    if numbers > LARGEST_OBSERVATION:
+        raise EnvError(f"'{name}' has {numbers:,} numbers in one observation: wrap it so that there are fewer.")
+    if not images:
+        return _vector(flat)
+    picture, read = _image(*images[0], edit)
+    if not flat:
+        return picture, read
+    vector, read_vector = _vector(flat)
+    size = math.prod(picture.shape)
+    spec = replace(
+        vector,
+        shape=(vector.shape[0] + size,),
+        image=picture.image,
+        reach=(*vector.reach, *[_top(images[0][1])] * size),
+    )
+    return spec, lambda obs: np.concatenate([read_vector(obs), read(obs).reshape(-1).astype(np.float32)])
+
+
+def append_zeros(spec: ObsSpec, read: Reader, count: int) -> tuple[ObsSpec, Reader]:
+    """A vector with zeros behind it: the spec, and the function that reads it."""
+    if count == 0:
+        return spec, read
+    longer = replace(
+        spec,
+        shape=(spec.shape[0] + count,),
+        reach=(*spec.reach, *[1.0] * count),
+        names=(*spec.names, *[f"zero[{i}]" for i in range(count)]),
+    )
+    return longer, lambda obs: np.pad(read(obs), (0, count))
+
+
+def _leaves(space: spaces.Space[Any], path: tuple[Any, ...]) -> Sequence[tuple[tuple[Any, ...], spaces.Space[Any]]]:
+    """Parts of a space that have no parts, in its own order, and the keys that lead to each."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, part in space.spaces.items() for leaf in _leaves(part, (*path, key))]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for key, part in enumerate(space.spaces) for leaf in _leaves(part, (*path, key))]
+    return [(path, space)]
+
+
+def _is_image(space: spaces.Space[Any]) -> TypeGuard[spaces.Box]:
+    """A Box of three dimensions, or one of bytes and of two."""
+    if not isinstance(space, spaces.Box):
+        return False
+    two = len(space.shape) == 2 and space.dtype == np.uint8 and min(space.shape) >= SMALLEST_IMAGE
+    return len(space.shape) == 3 or two
+
+
+def _at(obs: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        try:
+            obs = obs[key]
+        except (KeyError, IndexError, TypeError):
+            raise Unreadable(f"an observation without the part {key!r} that its space has") from None
+    return obs
+
+
+def _array(value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """A part of an observation as an array of its space's shape."""
+    if value is None:
+        raise Unreadable("None for an observation")
+    try:
+        array = np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise Unreadable(
+            f"an observation of {type(value).__name__} where its space has an array of shape {shape}"
+        ) from None
+    if array.shape != shape:
+        raise Unreadable(f"an observation of shape {array.shape} where its space has {shape}")
+    return array
+
+
+def _vector(leaves: Sequence[tuple[tuple[Any, ...], spaces.Space[Any]]]) -> tuple[ObsSpec, Reader]:
+    """All that is no image, one after the other."""
+    names = tuple(n for path, leaf in leaves for n in _feature_names(path, leaf))
+    spec = ObsSpec((len(names),), reach=tuple(n for _, leaf in leaves for n in _reach(leaf)), names=names)
+    readers = [_leaf_reader(leaf) for _, leaf in leaves]
+    if len(leaves) == 1:
+        (path, _), read = leaves[0], readers[0]
+        return spec, read if not path else lambda obs: read(_at(obs, path))
+    return spec, lambda obs: np.concatenate(
+        [read(_at(obs, path)) for (path, _), read in zip(leaves, readers, strict=True)]
+    )
+
+
+def _leaf_reader(space: spaces.Space[Any]) -> Reader:
+    """Reads one part as a vector, as `gymnasium.spaces.flatten` does: real numbers as they are, choices one-hot."""
+    shape: tuple[int, ...] = tuple(int(n) for n in space.shape or ())
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        nvec = np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64).reshape(-1)
+        start = np.asarray(space.start, np.int64).reshape(-1)
+        offsets = np.cumsum(nvec) - nvec
+
+        def one_hot(obs: Any) -> NDArray[Any]:
+            index = _array(obs, shape, np.int64).reshape(-1) - start
+            if (index < 0).any() or (index >= nvec).any():
+                raise Unreadable(f"the observation {obs!r:.60} outside its space {space}")
+            vector = np.zeros(int(nvec.sum()), np.float32)
+            vector[offsets + index] = 1.0
+            return vector
+
+        return one_hot
+    if len(shape) == 1:
+        return lambda obs: _array(obs, shape, np.float32)
+    return lambda obs: _array(obs, shape, np.float32).reshape(-1)
+
+
+def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple[ObsSpec, Reader]:
+    """Spec of an image, and the function that brings its channels, the smallest of its three sides, to the front."""
+    shape = tuple(int(n) for n in space.shape)
+    dtype: Literal["uint8", "float32"] = "uint8" if space.dtype == np.uint8 else "float32"
+    kind = np.uint8 if dtype == "uint8" else np.float32
+    channels_last = len(shape) == 3 and shape[2] < shape[0]
+    front = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if channels_last else shape
+    image = (front[0], front[1], front[2])
+    spec = ObsSpec(image, image, dtype)
+
+    def read(obs: Any) -> NDArray[Any]:
+        array = _array(_at(obs, path), shape, kind)
+        return array.transpose(2, 0, 1) if channels_last else array.reshape(image)
+
+    if edit is None:
+        return spec, read
+    edited, change = edit(spec)
+    return edited, lambda obs: change(read(obs))
+
+
+def _top(space: spaces.Space[Any]) -> float | None:
+    return finite_or_none(np.abs(space.high).max()) if isinstance(space, spaces.Box) else 1.0
+
+
+def _reach(space: spaces.Space[Any]) -> list[float | None]:
+    """Largest absolute value of each number that the space is flattened to."""
+    if isinstance(space, spaces.Box):
+        return [finite_or_none(n) for n in np.maximum(np.abs(space.low), np.abs(space.high)).reshape(-1)]
+    return [1.0] * spaces.flatdim(space)
+
+
+def _feature_names(path: tuple[Any, ...], space: spaces.Space[Any]) -> list[str]:
+    name = ".".join(map(str, path)) or "obs"
+    return [f"{name}[{i}]" for i in range(spaces.flatdim(space))]

@@ -1,0 +1,117 @@
+"""The animation: any policy in any environment that can draw itself."""
+
+import io
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN
+from PIL import Image
+from torch import nn
+
+from distilrl.animate import side_by_side
+from distilrl.errors import DistilError, SpecError
+from distilrl.heads import Categorical, Point
+from distilrl.policies import Policy
+from distilrl.spaces import Bounds, Choices
+
+SEEN = []
+
+
+class DrawnEnv(gymnasium.Env):
+    """A wide picture; it ends after five steps, and pays what is done."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, render_mode=None, real=True, shape=(50, 100, 3)):
+        self.render_mode, self.shape = render_mode, shape
+        self.action_space = (
+            gymnasium.spaces.Box(-2, 2, (3,), np.float32) if real else gymnasium.spaces.MultiDiscrete([2, 3])
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        SEEN.append(action)
+        self.steps += 1
+        return np.zeros(2, np.float32), float(np.sum(action)), self.steps >= 5, False, {}
+
+    def render(self):
+        return np.full(self.shape, 40 * self.steps, np.uint8)
+
+    def close(self):
+        SEEN.append("closed")
+
+
+class BlindEnv(DrawnEnv):
+    """Says that it can draw itself, and cannot."""
+
+    def render(self):
+        raise RuntimeError("no screen here")
+
+
+class Counter(nn.Module):
+    """Answers with how often it was asked since the episode began."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def start(self, count):
+        return (torch.zeros(count, 1),)
+
+    def forward(self, obs, state):
+        (before,) = state
+        return before.expand(-1, self.width), (before + 1,)
+
+
+def frames(data):
+    image = Image.open(io.BytesIO(data))
+    return image.n_frames, image.size
+
+
+def drawn(env, policies, **how):
+    SEEN.clear()
+    return side_by_side(policies, env, **how)
+
+
+def test_a_policy_keeps_its_memory():
+    policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    data = drawn(DrawnEnv, {"a": policy, "b": policy}, every=1)
+    assert frames(data) == (5, (240 * 2 + 12, 120 + 24))
+    played = [a for a in SEEN if not isinstance(a, str)]
+    assert [float(a[0]) for a in played] == [n for n in (0, 1, 2, 2, 2) for _ in range(2)], "clipped to the bounds"
+    assert SEEN[-2:] == ["closed"] * 2
+
+
+def test_several_choices_and_steps():
+    policy = Policy(nn.Linear(2, 5), Categorical(Choices((2, 3), space="MultiDiscrete", shape=(2,))))
+    assert frames(drawn(lambda **kw: DrawnEnv(real=False, **kw), {"policy": policy}, steps=4, every=2))[0] == 2
+
+
+@pytest.mark.parametrize("shape", [(2000, 3, 3), (1, 900, 3), (7, 7, 3)])
+def test_pictures_of_any_size(shape):
+    policy = Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    width, height = frames(drawn(lambda **kw: DrawnEnv(shape=shape, **kw), {"policy": policy}))[1]
+    assert width == 240
+    assert height <= 480 + 24
+
+
+@pytest.mark.parametrize(
+    ("env", "why"), [(SIGN, "cannot draw itself"), (BlindEnv, "no screen here.* when it was drawn")]
+)
+def test_what_cannot_be_drawn_is_one_sentence(env, why):
+    with pytest.raises(DistilError, match=why):
+        drawn(env, {"policy": Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))})
+    assert env is SIGN or SEEN == ["closed"]
+
+
+def test_steps_are_checked():
+    with pytest.raises(SpecError, match="'steps' must be at least 1"):
+        side_by_side({}, SIGN, steps=0)

@@ -1,0 +1,162 @@
+"""What is seen in a terminal of 80 columns."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from distilrl.cli import display
+from distilrl.cli.display import Display, print_facts, print_plan, print_results
+from distilrl.events import Accepted, Check, Episodes, Phase, Replaying, Step
+
+INTERVAL = [11900.12, 12190.55]
+ACCEPTANCE = {"return_mean": 12045.33, "return_ci95": INTERVAL, "episodes": 20, "random_return_mean": -258.39}
+ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}
+VERDICT = {"result": "inconclusive", "margin": 620.5, "difference": -1012.5, "difference_ci95": [-1300.0, -5.0]}
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """The terminal: a file whose text is what was printed, without colours."""
+    file = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False))
+    return file
+
+
+def lines(screen):
+    return screen.getvalue().splitlines()
+
+
+def results(**agreement):
+    side = {
+        "return_mean": 12045.33,
+        "return_ci95": INTERVAL,
+        "params": 1_234_567,
+        "macs": 1_234_567,
+        "latency_us": 12345.0,
+    }
+    return {
+        "teacher": side, "student": side, "env_steps": 30_000, "train_s": 45.3, "stopped": "[red]budget[/] used",
+        "agreement": {"student_states": 0.925, "student_states_error": 0.369} | agreement, "verdict": VERDICT,
+    }  # fmt: skip
+
+
+def test_a_run_fits_and_every_event_is_taken(screen):
+    with Display() as watch:
+        watch(Phase("teacher"))
+        watch(Episodes(10, 20, 12045.33))
+        watch(Episodes(20, 20, 12045.33))
+        watch(Accepted({"format": "sb3-contrib [bold]TQC", "params": None, "acceptance": ACCEPTANCE}))
+        watch(Replaying(500, 1000))
+        watch(Replaying(1000, 1000))
+        watch(Step(9_750_000, 10_000_000, 12045.33))
+        watch(Check(ROW))
+        watch(Phase("reward"))
+        watch(Step(1_000, 20_000, 12045.33))
+        watch(Check(ROW | {"agreement": None, "score": None}))
+        watch(Phase("verdict"))
+        watch(Episodes(50, 100, 12045.33))
+    assert max(map(len, lines(screen))) <= 80
+    said = screen.getvalue()
+    assert "teacher: sb3-contrib [bold]TQC, ? parameters" in said
+    assert "return 12,045.33 [11,900.12, 12,190.55] over 20 episodes; random play -258.39" in said
+    assert "9,750,000 steps 12345.6 s  return 12,045.33, score 0.987, agreement 0.93" in said
+    assert "reward (steps)" in said
+    assert "training (steps)" not in said, "imitation is over, its bar is gone"
+    assert "verdict" in said
+
+
+def test_the_bar_of_a_stage_with_reward_begins_anew(screen):
+    with Display() as watch:
+        watch(Step(100, 100))
+        watch(Phase("reward"))
+        watch(Step(7, 20))
+        (bar,) = watch._progress.tasks
+        assert (bar.description, bar.completed, bar.total) == ("reward (steps)", 7, 20)
+
+
+def test_runs_of_several_begin_anew(screen):
+    with Display() as watch:
+        for _ in range(2):
+            watch(Phase("teacher"))
+            watch(Accepted({"format": "x", "params": 5, "acceptance": ACCEPTANCE}))
+            watch(Step(30, 100))
+            watch(Check(ROW))
+            watch(Phase("verdict"))
+            watch(Episodes(3, 3, 1.0))
+        assert [bar.completed for bar in watch._progress.tasks] == [30]
+
+
+def test_returns_of_tasks_are_named_as_they_are(screen):
+    with Display() as watch:
+        watch(Check(ROW | {"return/[red]Mine-v0": 3.0}))
+    assert "[red]Mine-v0 3.00" in " ".join(screen.getvalue().split())
+
+
+def test_results_of_real_actions_and_of_choices(screen):
+    print_results(results(dimensions=[{}]))
+    print_results(results(tables=[[[1]]]))
+    assert max(map(len, lines(screen))) <= 80
+    said = " ".join(screen.getvalue().split())
+    assert "11,900.12 … 12,190.55 1,234,567 1,234,567 12,345" in said
+    assert "training: 30,000 steps, 45.3 s ([red]budget[/] used)" in said
+    assert "action error 0.369 half-ranges (RMS)" in said
+    assert "same choice in 92.5%" in said
+    assert "inconclusive (student - teacher -1,012.50 [-1,300.00, -5.00], margin 620.50)" in said
+
+
+def test_results_of_tasks_and_of_a_chain(screen):
+    print_results(
+        {"tasks": [results(tables=[]) | {"env": "[red]A-v0"}], "verdict": VERDICT, "student": {"params": 9000}}
+    )
+    link = {"name": "mlp:8", "params": 90, "return_mean": 1.0, "return_ci95": [0.5, 1.5], "verdict": "pass"}
+    print_results(results(tables=[]) | {"chain": [link]})
+    assert "[red]A-v0" in lines(screen)
+    assert "all tasks: inconclusive, 9,000 parameters together" in lines(screen)
+    assert "mlp:8: 90 parameters, return 1.00 [0.50, 1.50], pass" in lines(screen)
+
+
+def test_a_plan_fits(screen):
+    row = {"student": "cnn:4k8s4,8k4s2,8k3s2:24", "params": 1_234_567, "latency_us": 1234.0, "score_mean": 0.987}
+    row |= {"score_ci95": [0.95, 1.02], "best_score": 1.01, "verdict": "inconclusive"}
+    print_plan({"frontier": [row], "winner": None, "env_steps": 1_000_000, "wall_s": 12.3})
+    assert max(map(len, lines(screen))) <= 80
+    said = screen.getvalue()
+    assert all(part in said for part in ("cnn:4k8s4", "1,234,567", "0.987 [0.95, 1.02]", "inconclusive", "none"))
+
+
+def test_facts_of_a_teacher_without_an_environment(screen, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    facts = {
+        "path": "[red]evil",
+        "kind": None,
+        "outputs": None,
+        "action": None,
+        "critic": False,
+        "layers": [],
+        "bytes": None,
+    }
+    print_facts(dict(facts))
+    said = capsys.readouterr().out
+    assert "[red]evil" in said
+    assert said.count("known only beside its environment") == 3
+    assert "nothing in it would have needed executing" in said
+    assert "critic" not in said
+
+
+def test_facts_with_play(screen, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    facts = {"kind": "gaussian", "outputs": 12, "action": {"low": [-1.0] * 6, "high": [1.0] * 6, "shape": []}}
+    facts |= {"layers": [{"name": "layers.0.weight", "shape": [256, 17]}], "not_executed": ["lr_schedule", "[b]x"]}
+    facts |= {"sha256": "a" * 64, "policy_kwargs": {"use_sde": False}, "params": 71942}
+    play = {"return_mean": 12045.33, "return_ci95": INTERVAL, "random_return_mean": -258.39, "warnings": ["[b]careful"]}
+    given = facts | {"play": play | {"disturbed": {"epsilon 0.05": ACCEPTANCE}}}
+    print_facts(given)
+    assert "play" in given, "what is printed stays whole"
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "6 real numbers" in said
+    assert "use_sde: no" in said
+    assert "lr_schedule, [b]x" in said
+    assert " ".join(said.split()).endswith("return, epsilon 0.05 12,045.33 [11,900.12, 12,190.55]")
+    assert "[b]careful" in screen.getvalue()

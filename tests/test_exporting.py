@@ -1,0 +1,495 @@
+"""Exporting a run: the folder is complete and true or it is not there, and a file is played as its student was."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, sign_network
+from test_export import needs_cc
+
+from distilrl.checkpoints import digest, read_json, save_network, write_json
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.distill import Job
+from distilrl.envs import describe_env
+from distilrl.errors import DistilError, ExtraError, FileError
+from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from
+from distilrl.export import c, export_policy, keep, verify
+from distilrl.heads import head_for
+from distilrl.networks import Network, build
+from distilrl.policies import Policy
+from distilrl.spaces import Bounds, Choices, EnvRef
+from distilrl.specs import NetworkSpec
+from distilrl.teachers import TeacherFile
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+TWO = head_for(Choices((2,)), "q")
+
+
+class TrackEnv(gymnasium.Env):
+    """Four numbers; the first of them say which action pays best. Ten steps an episode, 10 the best return."""
+
+    observation_space = gymnasium.spaces.Box(-100, 100, (4,), np.float32)
+    action_space = gymnasium.spaces.Box(np.float32([-2, -1]), np.float32([2, 3]))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def _observe(self):
+        self.obs = self.np_random.normal(0, 1, 4).astype(np.float32)
+        return self.obs
+
+    def wanted(self):
+        low, high = self.action_space.low, self.action_space.high
+        return (low + high) / 2 + (high - low) / 2 * np.tanh(self.obs[:2])
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        half = (self.action_space.high - self.action_space.low) / 2
+        reward = 1 - float(np.abs((action - self.wanted()) / half).mean())
+        self.steps += 1
+        return self._observe(), reward, self.steps >= 10, False, {}
+
+
+class ManyEnv(TrackEnv):
+    """The same with two choices that do not count from 0."""
+
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3], start=[5, -1])
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        reward = float(action[0] == 5 + (self.obs[0] > 0)) / 2 + float(action[1] == -1 + 2 * (self.obs[1] > 0)) / 2
+        self.steps += 1
+        return self._observe(), reward, self.steps >= 10, False, {}
+
+
+for kind in (TrackEnv, ManyEnv):
+    if f"distilrl/{kind.__name__}-v0" not in gymnasium.registry:
+        gymnasium.register(f"distilrl/{kind.__name__}-v0", entry_point=kind, max_episode_steps=50)
+TRACK, MANY = "distilrl/TrackEnv-v0", "distilrl/ManyEnv-v0"
+
+
+def right_network(env):
+    """The best policy of each environment, in a network, and its head."""
+    if env == SIGN:
+        return sign_network(), TWO
+    action = describe_env(EnvRef(env)).action
+    squash = {"squash": "tanh"} if env == TRACK else {}
+    head = head_for(action, "mean" if env == TRACK else "q", **squash)
+    network = Network(NetworkSpec((4,), head.width, hidden=(4,)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        for i in (0, 1):  # x = relu(x) - relu(-x)
+            network.layers[0].weight[2 * i, i], network.layers[0].weight[2 * i + 1, i] = 1.0, -1.0
+        places = ((0, 1.0), (1, 1.0)) if env == TRACK else ((1, 1.0), (0, -1.0), (4, 1.0), (2, -1.0))
+        for place, sign in places:
+            which = place if env == TRACK else int(place > 1)
+            network.layers[2].weight[place, 2 * which] += sign
+            network.layers[2].weight[place, 2 * which + 1] -= sign
+    return network.eval(), head
+
+
+def run_of(folder, env=SIGN, teachers=(), **changes):
+    """A finished run folder whose student is the best policy, and whose teacher played as it did."""
+    network, head = right_network(env)
+    save_network(folder / "student", network, head, env=env, environment=EnvRef(env).to_json(), recipe="test")
+    config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
+    write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
+    how = Play(EnvRef(env), epsilon=config.eval_epsilon, noise=config.student.noise)
+    returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 20)).returns.tolist()
+    results = {"verdict": {"result": "pass", "margin": 1.0}, "random": {"return_mean": 5.0}, "temperature": 0.2}
+    write_json(folder / "results.json", results | {"protocol": {"epsilon": config.eval_epsilon}})
+    write_json(folder / "episodes.json", {"returns": {"teacher": returns, "student": returns}})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return run_of(tmp_path / "run")
+
+
+@needs_cc
+@pytest.mark.parametrize("env", [SIGN, TRACK, MANY])
+@pytest.mark.parametrize("target", ["onnx", "c", "int8", "torch"])
+def test_every_target_plays_as_the_student(tmp_path, env, target):
+    out = tmp_path / target
+    card = export_policy(run_of(tmp_path / "run", env), target, out)
+    assert json.loads(json.dumps(card)) == read_json(out / "export.json") | {"path": str(out)}
+    assert all(facts["observations"] >= 1000 for facts in card["replay"].values())
+    if target != "int8":
+        assert all(
+            facts["same_action"] == 1.0 and facts["largest_difference"] <= 1e-5 for facts in card["replay"].values()
+        )
+    assert card["head"] == right_network(env)[1].to_json()
+    assert card["environment"] == {"id": env}
+    assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
+    assert card["sha256"] == {p.name: digest(p) for p in out.iterdir() if p.name != "export.json"}
+    result = verify(out)
+    assert result["episodes"] == 20
+    assert result["return_mean"] > 9.0
+    assert result["verdict"]["result"] == "pass"
+    if target != "int8":
+        assert abs(result["against_student"]["difference"]) < 1e-4
+    golden = np.load(out / "golden.npz")
+    assert len(golden["obs"]) == len(golden["action"]) == 64
+    if (out / "example.py").exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            done = subprocess.run([sys.executable, "example.py"], cwd=out, capture_output=True, text=True, check=True)
+        assert "100.0% of 64" in done.stdout or target == "int8"
+    if (out / "example.c").exists():
+        subprocess.run(["cc", "-O3", "-std=c99", "example.c", "policy.c", "-o", "example"], cwd=out, check=True)
+        assert subprocess.run(["./example", "golden.bin"], cwd=out, check=False).returncode == 0
+
+
+@needs_cc
+@pytest.mark.parametrize("target", ["c", "int8"])
+def test_verify_sees_what_the_student_saw(tmp_path, target):
+    """Noise and random actions of the run are those of the file's episodes: it returns the same."""
+    folder = run_of(tmp_path / "run", noise=(0.3, 0.1), eval_epsilon=0.1)
+    card = export_policy(folder, target)
+    assert card["reference"]["noise"] == [0.3, 0.1]
+    assert card["reference"]["epsilon"] == 0.1
+    result = verify(card["path"])
+    assert result["return_mean"] < 9.9
+    assert abs(result["against_student"]["difference"]) < 0.5
+    assert target == "int8" or result["against_student"]["difference"] == 0.0
+
+
+@needs_cc
+@pytest.mark.parametrize("name", ["policy.c", "policy.h"])
+def test_a_file_that_is_not_the_cards_is_refused_before_it_is_run(run, name):
+    folder = Path(export_policy(run, "c")["path"])
+    (folder / name).write_text((folder / name).read_text() + "\n/* improved */\n")
+    for path in (folder, folder / "policy.c"):
+        with pytest.raises(FileError, match=f"{name} is not the file that .* describes"):
+            verify(path)
+    assert json.loads((folder / "export.json").read_text())["sha256"]["policy.c"]
+
+
+def test_damaged_cards_are_one_sentence_each(run):
+    folder = Path(export_policy(run, "onnx")["path"])
+    whole = read_json(folder / "export.json")
+    for change, message in (
+        ({"sha256": None}, "is damaged"),
+        ({"files": 3}, "is damaged"),
+        ({"files": {}}, "names no file"),
+        ({"files": {"../student/spec.json": 1}}, "is not the file"),
+        ({"obs": {"shape": ["x"]}}, "is damaged"),
+        ({"head": {"kind": "dice"}}, "must be an object whose 'kind'"),
+        ({"head": None}, "is no card"),
+        ({"environment": {"id": 3}}, "environment of"),
+        ({"reference": {"teacher_returns": [1]}}, "is damaged"),
+        ({"reference": whole["reference"] | {"student_returns": [1.0, 2.0]}}, "is damaged"),
+    ):
+        write_json(folder / "export.json", whole | change)
+        with pytest.raises(DistilError, match=message):
+            verify(folder)
+    write_json(folder / "export.json", [])
+    with pytest.raises(FileError, match="is no card"):
+        verify(folder)
+
+
+@needs_cc
+def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+    honest = c.write
+
+    def wrong(layers, *more):
+        return honest([*layers[:-1], type(layers[-1])(-layers[-1].weight, *list(vars(layers[-1]).values())[1:])], *more)
+
+    monkeypatch.setattr(c, "write", wrong)
+    with pytest.raises(FileError, match="not kept"):
+        export_policy(run, "c", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_no_compiler_is_one_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(FileError, match="compiler"):
+        export_policy(run, "c", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_no_run_or_no_export_is_refused(tmp_path, run):
+    for call in (lambda: export_policy(tmp_path, "onnx"), lambda: verify(tmp_path), lambda: export_policy(run, "wasm")):
+        with pytest.raises(DistilError):
+            call()
+    folder = Path(export_policy(run, "onnx")["path"])
+    (folder / "policy.txt").write_text("no policy")
+    card = read_json(folder / "export.json")
+    card["sha256"]["policy.txt"] = digest(folder / "policy.txt")
+    write_json(folder / "export.json", card)
+    with pytest.raises(FileError, match="no exported policy"):
+        verify(folder / "policy.txt")
+
+
+def test_a_student_whose_environment_is_not_named_or_another_is_refused(tmp_path):
+    save_network(tmp_path / "student", sign_network(), TWO)
+    with pytest.raises(FileError, match="does not say in which environment"):
+        export_policy(tmp_path, "onnx")
+    assert export_policy(tmp_path, "onnx", env=SIGN)["env"] == SIGN
+    with pytest.raises(FileError, match=r"reads observations of shape \(2,\)"):
+        export_policy(tmp_path, "c", env=TRACK)
+
+
+def test_a_student_of_a_function_is_exported_beside_it(tmp_path):
+    ref = EnvRef("TrackEnv", factory=TrackEnv)
+    network, head = right_network(TRACK)
+    save_network(tmp_path / "student", network, head, env=ref.label, environment=ref.to_json())
+    card = export_policy(tmp_path, "onnx", env=ref)
+    assert verify(card["path"], ref, episodes=5)["return_mean"] > 9.9
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A run folder with nothing but a student."""
+    save_network(tmp_path / "run" / "student", sign_network(), TWO, env=SIGN, environment={"id": SIGN})
+    return tmp_path / "run"
+
+
+def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(bare):
+    export_policy(bare, "onnx")
+    result = verify(bare / "export" / "onnx", episodes=10)
+    assert (result["verdict"], result["return_mean"]) == (None, 10.0)
+
+
+def everything(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"thesis.tex": "years of work"}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": '{"format": "another"}'}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": "{"}, "is not an export"),
+        ({"thesis.tex": "years of work", "export.json": '{"format": "distilrl-export"}'}, "holds 'thesis.tex'"),
+        ({"export.json/note": "a folder"}, "is not an export"),
+    ],
+)
+def test_an_export_deletes_nothing_of_the_users(bare, tmp_path, files, message):
+    for name, text in files.items():
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text(text)
+    before = everything(tmp_path)
+    with pytest.raises(FileError, match=message):
+        export_policy(bare, "onnx", tmp_path / "home")
+    assert everything(tmp_path) == before
+
+
+def test_an_export_touches_nothing_beside_its_place(bare, tmp_path):
+    for name in ("out.part", "out.tuned"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+    (tmp_path / "out").mkdir()  # an empty folder is no loss
+    before = everything(tmp_path)
+    export_policy(bare, "onnx", tmp_path / "out")
+    after = everything(tmp_path)
+    assert {name: data for name, data in after.items() if not name.startswith("out/")} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.part", "out.tuned", "run"]
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "run").stat().st_mode, "not private to this user"
+
+
+def test_an_export_follows_no_link(bare, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").write_text("a file")
+    for out, message in (("link", "symbolic link"), ("file", "is not an export")):
+        with pytest.raises(FileError, match=message):
+            export_policy(bare, "onnx", tmp_path / out)
+    (bare / "export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileError, match="export is a symbolic link"):
+        export_policy(bare, "onnx")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export_policy(bare, "onnx", out)
+    first = everything(out)
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(FileError, match="No space left"):
+        export_policy(bare, "torch", out)
+    monkeypatch.undo()
+    monkeypatch.setattr(keep, "_write_golden", lambda *_a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_policy(bare, "torch", out)
+    monkeypatch.undo()
+    assert everything(out) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+    export_policy(bare, "torch", out)
+    assert sorted(everything(out)) == ["example.py", "export.json", "golden.npz", "policy.pt2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def needs(*programs):
+    missing = [name for name in programs if shutil.which(name) is None]
+    return pytest.mark.skipif(
+        bool(missing), reason=f"not here: {', '.join(missing)} (apt install clang lld chromium gcc-arm-none-eabi)"
+    )
+
+
+def cartpole_run(folder):
+    """A run folder whose student balances CartPole by a linear rule."""
+    network = Network(NetworkSpec((4,), 2, hidden=(2,)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[0].weight.copy_(torch.tensor([[0.1, 0.3, 1.0, 1.0], [-0.1, -0.3, -1.0, -1.0]]))
+        network.layers[2].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    save_network(folder / "student", network, TWO, env="CartPole-v1", environment={"id": "CartPole-v1"}, recipe="test")
+    return folder
+
+
+PAGES = {
+    "squashed": (head_for(Bounds((-2.0, -1.0), (2.0, 3.0)), "mean", "tanh"), TRACK),
+    "several": (head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"), MANY),
+}
+
+
+@needs("clang", "wasm-ld")
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "silu"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_holds_the_student(tmp_path, name, activation):
+    head, env = PAGES[name]
+    network = build(NetworkSpec((4,), head.width, hidden=(8,), activation=activation), torch.Generator().manual_seed(0))
+    save_network(tmp_path / "student", network, head, env=env, environment={"id": env})
+    page = (Path(export_policy(tmp_path, "web")["path"]) / "index.html").read_text(encoding="utf-8")
+    assert "__DATA__" not in page
+    assert not re.search(r'(src|href)="', page), "the page must open offline"
+    if shutil.which("node") is None:
+        pytest.skip("there is no node to run the page's script")
+    around = "const els = {}; const document = {getElementById: i => els[i] ??= {}, body: {dataset: {}}}; globalThis.setInterval = () => 0;"
+    script = page.split("<script>")[1].split("</script>")[0]
+    (tmp_path / "page.js").write_text(f"{around}\n{script}\nconsole.log(els.check.textContent, els.shown.textContent);")
+    shown = subprocess.run(["node", str(tmp_path / "page.js")], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("64 of 64 actions as expected")
+    assert re.search(r"action of observation 1: -?\d[\d.]*, -?\d", shown)
+
+
+@needs("clang", "wasm-ld", "chromium")
+def test_the_page_plays_in_a_browser(tmp_path):
+    page = Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"]) / "index.html"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-same="64"' in shown
+    assert float(re.search(r'data-mean="([\d.]+)"', shown)[1]) > 450
+
+
+@needs("arm-none-eabi-gcc")
+@pytest.mark.parametrize("target", ["c", "int8"])
+def test_c_compiles_for_a_microcontroller(tmp_path, target):
+    folder = Path(export_policy(cartpole_run(tmp_path / "run"), target)["path"])
+    flags = [
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-std=c99",
+        "-Os",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-c",
+        "policy.c",
+        "-o",
+        "policy.o",
+    ]
+    subprocess.run(["arm-none-eabi-gcc", *flags], cwd=folder, check=True)
+
+
+def test_a_page_without_a_compiler_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("distilrl.export.web.shutil.which", lambda _name: None)
+    with pytest.raises(FileError, match="clang and wasm-ld"):
+        export_policy(cartpole_run(tmp_path / "run"), "web")
+
+
+@pytest.mark.parametrize("env", [SIGN, TRACK, MANY])
+def test_litert_answers_as_the_student_or_names_its_extra(tmp_path, env):
+    folder = run_of(tmp_path / "run", env)
+    try:
+        import litert_torch  # noqa: F401
+    except ImportError:
+        with pytest.raises(ExtraError, match=r"distilrl\[litert\]"):
+            export_policy(folder, "tflite")
+        return
+    assert export_policy(folder, "tflite")["replay"]["policy.tflite"]["same_action"] == 1.0
+
+
+def verdicts(monkeypatch, results, means=()):
+    """Makes `verify` say these things, one after the other."""
+    results, means = iter(results), iter(means)
+
+    def verified(*_a, **_k):
+        mean = next(means, 0.0)
+        return {
+            "verdict": {"result": next(results)},
+            "against_student": {"difference_ci95": [mean, mean]},
+            "return_mean": 10 + mean,
+        }
+
+    monkeypatch.setattr(keep, "verify", verified)
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """A run whose teacher is at hand."""
+    save_network(tmp_path / "teacher", sign_network(), TWO, name="teacher")
+    return run_of(tmp_path / "run", teachers=(TeacherFile(str(tmp_path / "teacher")),))
+
+
+@needs_cc
+def test_fine_tuned_integers_take_the_place_of_failed_ones(taught, tmp_path, monkeypatch):
+    verdicts(monkeypatch, ["fail", "fail", "pass", "pass"])
+    card = export_policy(taught, "int8")
+    assert card["fine_tuned"] is True
+    assert read_json(taught / "export" / "int8" / "export.json")["fine_tuned"] is True
+    assert [path.name for path in (taught / "export").iterdir()] == ["int8"]
+    shutil.rmtree(tmp_path / "teacher")
+    verdicts(monkeypatch, ["fail", "fail"])
+    assert "fine_tuned" not in export_policy(taught, "int8")
+
+
+@needs_cc
+@pytest.mark.parametrize(("after", "better"), [(-0.5, True), (-1.5, False)])
+def test_integers_that_pass_but_return_less_than_their_floats_are_fine_tuned_too(taught, monkeypatch, after, better):
+    verdicts(monkeypatch, ["pass"] * 4, [-1.0, -1.0, after, after])
+    card = export_policy(taught, "int8")
+    assert card.get("fine_tuned", False) is better
+    assert card["played"]["policy.c"]["return_mean"] == (9.5 if better else 9.0)
+
+
+@needs_cc
+def test_a_tuned_candidate_that_fails_its_replay_leaves_the_calibrated_one(taught, monkeypatch):
+    verdicts(monkeypatch, ["fail", "fail"])
+    replays = []
+    honest = keep._replayed
+
+    def failing(*args):
+        replays.append(args[0])
+        if len(replays) > 2:
+            raise FileError("policy.c does not answer as the student does")
+        return honest(*args)
+
+    monkeypatch.setattr(keep, "_replayed", failing)
+    card = export_policy(taught, "int8")
+    assert "fine_tuned" not in card
+    assert len(replays) == 3
+    assert "fine_tuned" not in read_json(taught / "export" / "int8" / "export.json")
+    assert [path.name for path in (taught / "export").iterdir()] == ["int8"]

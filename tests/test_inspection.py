@@ -1,0 +1,47 @@
+"""What is said of a teacher's file, and of how it plays."""
+
+import json
+
+import pytest
+import torch
+from conftest import SIGN, make_teacher, real_teacher, sign_network
+
+from distilrl.errors import TeacherError
+from distilrl.inspection import inspect, inspect_play
+from distilrl.teachers import Teacher, load_teacher
+
+
+def test_what_only_the_environment_can_tell_is_none():
+    facts = inspect(Teacher.from_callable(lambda obs: obs[:, :1]))
+    assert [facts[name] for name in ("kind", "outputs", "action", "obs_shape", "squash", "params")] == [None] * 6
+    json.dumps(facts)
+
+
+def test_a_file_of_real_actions():
+    facts = json.loads(json.dumps(inspect(load_teacher(real_teacher("continuous/tqc-HalfCheetah-v3.zip")))))
+    assert (facts["kind"], facts["outputs"], facts["squash"], facts["critic"]) == ("gaussian", 12, "tanh", True)
+    assert facts["action"]["low"] == [-1.0] * 6
+
+
+def test_play_in_its_environment():
+    told = []
+    play = inspect_play(make_teacher(sign_network()), SIGN, episodes=5, watch=told.append)
+    assert play["return_mean"] == 10.0 > play["random_return_mean"]
+    assert list(play["disturbed"]) == ["epsilon 0.05"]
+    assert play["warnings"] == []
+    assert told[-1].done == told[-1].total == 5
+    json.dumps(play)
+
+
+def test_play_of_a_function_takes_what_it_lacks_from_the_environment():
+    better = inspect_play(Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long()), SIGN, episodes=5)
+    assert better["return_mean"] == 10.0
+    worse = inspect_play(Teacher.from_callable(lambda obs: (obs[:, 0] <= 0).long()), SIGN, episodes=5)
+    assert "no better than random play" in worse["warnings"][0]
+
+
+def test_play_refuses_other_spaces_and_numbers_that_are_not_finite():
+    with pytest.raises(TeacherError, match="reads observations of shape"):
+        inspect_play(make_teacher(sign_network()), "CartPole-v1")
+    with pytest.raises(TeacherError, match="NaN or infinite"):
+        inspect_play(Teacher.from_callable(lambda obs: torch.full((len(obs), 2), float("nan"))), SIGN)

@@ -1,0 +1,140 @@
+"""Integers learn, choose and are chosen; trees in C."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import sign_network
+from test_export import ONE, needs_cc, observations, student, write_c
+
+from distilrl import export
+from distilrl.events import silent
+from distilrl.export import int8, qat
+from distilrl.export.replay import held, replayer
+from distilrl.export.steps import steps
+from distilrl.export.tree import source
+from distilrl.heads import head_for
+from distilrl.networks import Network, build
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.specs import NetworkSpec
+from distilrl.teachers import Teacher
+from distilrl.trees import Tree, TreePolicy
+
+
+def coarse_network():
+    """A student whose eight bits are too few: in each layer one weight is so large that the others round to nothing."""
+    network = build(NetworkSpec((2,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.layers[0].weight[0] = torch.tensor([0.01, 3.0])
+        network.layers[0].weight[1] = torch.tensor([-0.01, 3.0])
+        network.layers[2].weight.zero_()
+        network.layers[2].weight[1, 0], network.layers[2].weight[0, 1] = 100.0, 100.0
+    return network
+
+
+def sign_states(count=500):
+    rng = np.random.default_rng(0)
+    return rng.normal(0, 1, (count, 2)).astype(np.float32) * np.array([1, 5], np.float32) + np.array([0, 3], np.float32)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 6, 6)])
+def test_rounding_in_training_is_rounding_in_integers(shape):
+    obs = torch.randn((200, *shape), generator=torch.Generator().manual_seed(0)) * 3
+    convs = ((4, 3, 2),) if len(shape) == 3 else ()
+    network = build(NetworkSpec(shape, 3, convs=convs, hidden=(8, 8)), torch.Generator().manual_seed(0))
+    rounded = int8.quantise(steps(network, "integers"), obs.numpy())
+    gain = torch.from_numpy(int8.input_gain(obs.numpy()))
+    values = qat.rounded(network, obs, gain, rounded.activation_scales).detach().numpy()
+    np.testing.assert_allclose(values, rounded.values(obs.numpy()), atol=0.02 * np.abs(values).max())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_student_that_integers_break_learns_to_live_with_them(scaled):
+    obs = sign_states()
+    right = obs[:, 0] > 0
+
+    def in_integers(network):
+        return float((int8.quantise(steps(network, "integers"), obs).values(obs).argmax(1) == right).mean())
+
+    before = coarse_network()
+    teacher = Teacher(sign_network(), "q", "test", "memory", "0" * 64, action=Choices((2,)))
+    after = qat.fine_tune(before, teacher, obs, 0.2, scaled_head=scaled)
+    assert in_integers(after) > in_integers(before) + 0.1
+
+
+@pytest.mark.parametrize(("kind", "squash"), [("mean", "tanh"), ("mean", "clip"), ("gaussian", "tanh")])
+def test_real_actions_that_integers_break_come_closer_again(monkeypatch, kind, squash):
+    monkeypatch.setattr(qat, "UPDATES", 1000)
+    obs, action = sign_states(), Bounds((-1.0,), (1.0,))
+    theirs = build(NetworkSpec((2,), 2 if kind == "gaussian" else 1, hidden=(16,)), torch.Generator().manual_seed(1))
+    teacher = Teacher(theirs, kind, "test", "memory", "0" * 64, action=action, squash=squash)
+    ours, head = Network(NetworkSpec((2,), 1, hidden=(16,))), teacher.head.student
+    with torch.no_grad():
+        for name, tensor in ours.state_dict().items():  # the mean alone
+            tensor.copy_(theirs.state_dict()[name][: len(tensor)])
+        for tensor in (ours.layers[0].weight, ours.layers[0].bias):
+            tensor[0] *= 300.0  # the same function, but one unit spoils the scale that all of them share
+        ours.layers[2].weight[:, 0] /= 300.0
+        wanted = teacher.head.greedy(teacher.network(torch.from_numpy(obs)))
+
+    def error(network):
+        values = int8.quantise(steps(network, "integers"), obs).values(obs)
+        return float(head.error(head.greedy(torch.from_numpy(values)), wanted).square().mean().sqrt())
+
+    after = qat.fine_tune(ours, teacher, obs, 0.2, scaled_head=True)  # no temperature for real actions
+    assert error(after) < 0.6 * error(ours)
+
+
+@needs_cc
+def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
+    network, obs = student("mlp:16,16"), observations("mlp:16,16", 300)
+    means = iter([1.0, 3.0, 2.0, 3.0])
+    monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
+    info = SimpleNamespace(ref=EnvRef("any"), obs=ObsSpec((5,)))
+    one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
+    chosen = export._Export(one, "int8", Path(), obs, silent)._integers(network)
+    expected_scales = [
+        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales
+        for percentile in int8.PERCENTILES
+    ]
+    assert chosen.activation_scales == expected_scales[1]
+    assert expected_scales[1] not in (expected_scales[0], expected_scales[2])
+
+
+# -- trees
+
+
+def sign_tree(head, below, above):
+    """Asks whether the first number is at most 0."""
+    return Tree((2,), head, "raw", (0, -1, -1), (0.0, 0.0, 0.0), (1, -1, -1), (2, -1, -1), (below, below, above))
+
+
+@needs_cc
+@pytest.mark.parametrize("start", [(), (5,)])
+def test_a_tree_of_one_choice_is_nested_conditions(tmp_path, start):
+    head = head_for(Choices((2,), start), "q")
+    tree, obs = sign_tree(head, (0,), (1,)), sign_states(50)
+    written = source(tree, ObsSpec((2,)), "test")
+    assert f"return {5 if start else 0};" in written.code
+    answers = replayer(write_c(tmp_path, written), head, 2)(obs)
+    assert held(answers, TreePolicy(tree), head, obs).alike
+    assert (answers.actions[:, 0] == (obs[:, 0] > 0) + (5 if start else 0)).all()
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("head", "below", "above"),
+    [
+        (head_for(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)), "q"), (0, 2), (1, 0)),
+        (head_for(Bounds((-1.0, -1.0, None), (1.0, 1.0, None)), "mean"), (0.25, -1.0, 7.5), (1.0, 0.5, -3.0)),
+        (head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", "tanh"), (0.25, -0.9), (0.7, 0.5)),
+    ],
+)
+def test_a_tree_of_other_actions_is_a_table(tmp_path, head, below, above):
+    tree, obs = sign_tree(head, below, above), sign_states(50)
+    written = source(tree, ObsSpec((2,)), "test")
+    assert written.weight_bytes == 4 * 2 * (head.width + head.action.size)
+    answers = replayer(write_c(tmp_path, written), head, 2)(obs)
+    assert held(answers, TreePolicy(tree), head, obs).alike

@@ -1,0 +1,286 @@
+"""The report: what it shows of each kind of run, and what it lets through of a run's files."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from conftest import SIGN, sign_network
+
+from distilrl import figures
+from distilrl.checkpoints import save_network, write_json
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.errors import EnvError, FileError
+from distilrl.heads import Categorical
+from distilrl.report import animation, write_report
+from distilrl.runs import RunFolder, write_metrics
+from distilrl.spaces import Choices, EnvRef
+from distilrl.teachers import TeacherFile
+
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
+SUMMARY = {"return_mean": 12045.33, "return_iqm": 12000.0, "return_ci95": [11900.12, 12190.55], "episodes": 20}
+DIMENSION = {"rms": 0.25, "bias": -0.1, "at_bound": 0.5, "half_range": 1.0}
+VERDICT = {
+    "result": "pass",
+    "margin": 620.5,
+    "difference": -12.5,
+    "difference_ci95": [-30.0, 5.0],
+    "margin_share": 0.05,
+}
+
+
+def side(params):
+    return SUMMARY | {"name": "mlp:8", "params": params, "bytes": 4 * params, "macs": params, "latency_us": 40.0}
+
+
+def results(**changes):
+    agreement = {"dimensions": [DIMENSION, DIMENSION | {"rms": 0.5, "at_bound": 0.0}]}
+    for states in ("teacher_states", "student_states"):
+        agreement |= {states: 0.9, f"{states}_where_it_matters": 0.95, f"{states}_error": 0.123}
+    return {
+        "env": "Mine-v0", "recipe": "distil", "protocol": {}, "seed": 0, "env_steps": 30_000, "updates": 4, "train_s": 1.5,
+        "stopped": "budget used", "teacher": side(1000), "random": {"return_mean": -258.0}, "verdict": VERDICT,
+        "student": side(100) | {"score": 0.99, "distinct_episodes": 20}, "agreement": agreement,
+        "disturbed": {"noise_0.1": {"teacher": SUMMARY, "student": SUMMARY}},
+    } | changes  # fmt: skip
+
+
+def choices(*tables):
+    known = results()["agreement"]
+    return results(agreement={k: v for k, v in known.items() if k != "dimensions"} | {"tables": list(tables)})
+
+
+def difference(**changes):
+    one = {"teacher_action": [0.75, -1.0], "student_action": [-0.25, 0.125], "stakes": 1.0, "error": 1.5}
+    return one | {"obs": [0.5, -2.0], "image": None} | changes
+
+
+def run_folder(path, found, *disagreements, env=None, teacher=(), kind="run"):
+    folder = RunFolder(path)
+    path.mkdir(parents=True)
+    write_json(folder.results, found)
+    write_json(folder.episodes, {"returns": {}, "disagreements": list(disagreements)})
+    write_json(
+        folder.config, {"kind": kind, "train": TrainConfig(tasks=(TaskFile(env or EnvRef(SIGN), teacher),)).to_json()}
+    )
+    row = {"updates": 1, "score": 0.5, "agreement": 0.5}
+    write_metrics(folder.metrics, [row | {"env_steps": n, "train_s": n, "return": n} for n in (1, 2)])
+    save_network(folder.student, sign_network(), Categorical(Choices((2,))), env=SIGN)
+    return folder
+
+
+class Links(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.links = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name.split(":")[-1] in ("src", "href")]
+
+
+def page_of(folder):
+    return write_report(folder.path).read_text(encoding="utf-8")
+
+
+def words(page):
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def test_real_actions_show_their_errors(tmp_path):
+    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+    said = words(page)
+    assert "Pass. The student keeps the score." in said
+    assert "differs from the teacher's by -12.50, 95 % interval -30.00 to +5.00; a loss of 620.50" in said
+    assert "off by 0.123 half-ranges" in said
+    assert "a[0]" in said
+    assert "0.250, 50% at a bound" in said
+    assert "0.500, " not in said, "nothing is at a bound there"
+    assert "a[0] 0.750 -0.250 a[1] -1.000 0.125" in said
+    assert "error 1.50 half-ranges" in said
+    assert "state: 0.5, -2" in said
+    assert "teacher ↓ student →" not in said
+
+
+def test_names_of_dimensions_are_used(tmp_path):
+    page = page_of(run_folder(tmp_path / "run", results(protocol={"actions": ["hip", "knee"]}), difference()))
+    assert "hip 0.750 -0.250" in words(page)
+
+
+def test_of_many_dimensions_and_numbers_the_largest_are_shown(tmp_path):
+    found = results()
+    found["agreement"]["dimensions"] = [DIMENSION | {"rms": 0.01 * n} for n in range(40)]
+    action = [0.0] * 40
+    one = difference(teacher_action=action, student_action=[*action[:-1], 1.0], obs=list(range(17)))
+    said = words(page_of(run_folder(tmp_path / "run", found, one)))
+    assert "10 dimensions with smaller errors are left out" in said
+    assert "a[9] " not in said.split("Where they disagree")[0]
+    assert "a[39] 0.000 1.000" in said
+    assert "28 dimensions with smaller errors" in said
+    assert "largest of 17 numbers: [5] 5, " in said.replace("&nbsp;", " ").replace("\xa0", " ")
+
+
+def test_one_choice_is_a_table_with_names(tmp_path):
+    found = choices([[90, 10], [0, 0]]) | {"protocol": {"actions": ["LEFT", "RIGHT"]}}
+    one = difference(teacher_action=[1], student_action=[0], stakes=0.25, image=PNG, obs=None)
+    page = page_of(run_folder(tmp_path / "run", found, one))
+    assert "teacher ↓ student → LEFT RIGHT LEFT 90 10 RIGHT 0 0" in words(page)
+    assert "Same greedy action on 90.0 %" in words(page)
+    assert "teacher student RIGHT LEFT the teacher's values differ by 0.25" in words(page)
+    assert PNG in Links(page).links
+    assert "half-ranges" not in page
+
+
+def test_several_choices_are_a_table_each_up_to_four(tmp_path):
+    wide = [[int(i == j) for j in range(30)] for i in range(30)]
+    found = choices([[1, 2], [3, 4]], wide, *[[[1]]] * 4)
+    one = difference(teacher_action=[0, 29, 0, 0, 0, 0], student_action=[0, 3, 0, 0, 0, 0])
+    said = words(page_of(run_folder(tmp_path / "run", found, one)))
+    assert "make 90.0 % of their choices alike" in said
+    assert [f"Choice {i}" in said for i in range(6)] == [True] * 4 + [False] * 2
+    assert "30 choices are too many for a table; both pick the same in 100.0 % of the states" in said
+    assert "The tables of 2 more choices are in results.json" in said
+    assert "choice 1 29 3" in said
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "javascript:alert(1)",
+        "https://example.org/a.png",
+        "data:image/svg+xml;base64,AAAA",
+        "data:text/html,x",
+        f"{PNG}\n",
+        "//a/b",
+    ],
+)
+def test_only_pictures_are_let_through(tmp_path, image):
+    page = page_of(
+        run_folder(tmp_path / "run", choices([[1]]), difference(teacher_action=[0], student_action=[0], image=image))
+    )
+    assert "img" not in Links(page).tags
+
+
+def test_names_from_files_stay_text(tmp_path):
+    bad = "<script>alert(1)</script><img src=x onerror=alert(1)>$\\frac{1}$"
+    found = results(
+        env=bad,
+        recipe=bad,
+        stopped=bad,
+        protocol={"actions": [bad, bad]},
+        disturbed={bad: results()["disturbed"]["noise_0.1"]},
+    )
+    page = page_of(run_folder(tmp_path / "run", found, difference()))
+    assert not {"script", "img", "iframe"} & set(Links(page).tags)
+    assert all(re.match(r"#|data:image/(png|webp);base64,", link) for link in Links(page).links)
+
+
+def test_links_stay_within_the_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    found = {"tasks": [results(env=env) for env in ("A-v0", "../..", "..", "javascript:alert(1)", 'B-v0 {"n": 1}')]}
+    found |= {
+        "envs": ["A-v0"],
+        "recipe": "distil",
+        "env_steps": 1,
+        "updates": 1,
+        "train_s": 1.0,
+        "teachers": {"params": 0},
+    }
+    write_json(tmp_path / "run" / "results.json", found | {"student": {"params": 9}, "verdict": {"result": "pass"}})
+    page = page_of(RunFolder(tmp_path / "run"))
+    own = {
+        "./A-v0/report.html",
+        "./..-../report.html",
+        "./javascript%3Aalert%281%29/report.html",
+        "./B-v0%20%7B%22n%22%3A%201%7D/report.html",
+    }
+    assert {link for link in Links(page).links if not link.startswith("#")} == own
+
+
+def test_a_module_that_a_file_names_is_not_imported(tmp_path):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        page = page_of(run_folder(tmp_path / "run", results(), env=EnvRef("evil_module:Evil-v0")))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "evil_module" not in sys.modules
+    assert "No animation: A file says that" in words(page)
+
+
+def test_why_there_is_no_animation(tmp_path):
+    page = page_of(run_folder(tmp_path / "drawn", results()))
+    assert f"No animation: &#39;{SIGN}&#39; cannot draw itself" in page
+    gone = run_folder(tmp_path / "gone", results(), teacher=(TeacherFile(str(tmp_path / "gone.zip")),))
+    assert "gone.zip does not exist" in words(page_of(gone))
+    with pytest.raises(EnvError, match="cannot draw itself"):
+        animation(RunFolder(tmp_path / "drawn"))
+
+
+def test_plan_seeds_and_a_teachers_training(tmp_path):
+    plan = tmp_path / "plan"
+    plan.mkdir()
+    row = {"student": "mlp:8", "params": 100, "bytes": 400, "macs": 90, "latency_us": 30.0, "score_mean": 0.9}
+    row |= {"score_ci95": None, "best_score": 0.95, "verdict": "pass"}
+    about = {"env": "Mine-v0", "seeds": 1, "env_steps": 1000, "train_s": 1.0, "wall_s": 2.0, "teacher_params": None}
+    write_json(plan / "plan.json", about | {"winner": "mlp:8", "frontier": [row]})
+    assert "The smallest student that passes is mlp:8." in words(page_of(RunFolder(plan)))
+    (tmp_path / "seeds").mkdir()
+    found = {"env": "Mine-v0", "recipe": "distil", "seeds": [0, 1], "student": side(100), "verdict": VERDICT}
+    write_json(tmp_path / "seeds" / "results.json", found | {"runs": [results(seed=n) for n in (0, 1)]})
+    assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))
+    trained = {
+        k: v for k, v in results().items() if k not in ("verdict", "teacher", "random", "agreement", "disturbed")
+    }
+    page = page_of(run_folder(tmp_path / "teacher", trained, kind="teacher"))
+    assert "distilrl train-teacher --config" in page
+    assert "agreement" not in page.split("Configuration")[0]
+
+
+def test_charts_take_the_colours_of_the_page(tmp_path):
+    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+    assert "prefers-color-scheme: dark" in page
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--student)" in drawn
+    assert not [color for color in figures.VARIABLES if color in drawn]
+    for variable in figures.VARIABLES.values():
+        assert len(re.findall(rf"{variable}: #", page)) == 2, f"{variable} has a colour in light and one in dark"
+
+
+def test_checks_without_agreement_are_left_out():
+    rows = [{"env_steps": n, "train_s": n, "return": n, "agreement": float("nan")} for n in (1.0, 2.0)]
+    assert len(figures.curves(rows, results())) == 2
+    assert len(figures.curves([rows[0] | {"agreement": 0.5}, *rows], results())) == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda found: found.pop("agreement"),
+        lambda found: found["verdict"].pop("difference_ci95"),
+        lambda found: found["student"].update(params="many"),
+        lambda found: found["student"].update(params=0),
+        lambda found: found["teacher"].update(return_ci95=[1.0]),
+        lambda found: found.update(protocol=None),
+        lambda found: found["agreement"].update(dimensions=[{}]),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(tmp_path, damage):
+    found = json.loads(json.dumps(results()))
+    damage(found)
+    folder = run_folder(tmp_path / "run", found)
+    with pytest.raises(FileError, match=r"results\.json or a file beside it is damaged \(.*\): take a copy"):
+        write_report(folder.path)
+    assert not folder.report.exists()
+
+
+def test_an_unfinished_run_is_one_sentence(tmp_path):
+    with pytest.raises(FileError, match="not finished, continue it with --resume"):
+        write_report(tmp_path)
+
+
+def test_a_path_with_spaces_is_quoted(tmp_path):
+    page = page_of(run_folder(tmp_path / "my run", results()))
+    assert re.search(r"--config &#39;[^&]*my run/config\.json&#39; --out", page)

@@ -1,0 +1,270 @@
+"""CleanRL's real actions and the checkpoints of robot libraries, written in their exact layout: the action is their own forward pass's."""
+
+from collections import OrderedDict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distilrl.envs import EnvInfo
+from distilrl.errors import FileError, TeacherError
+from distilrl.networks import Network
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.teachers import TeacherFile, load_teacher
+
+OBS = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (200, 5)).astype(np.float32))
+ENV = EnvInfo(EnvRef("robot"), ObsSpec((5,)), Bounds((-1.0, -1.0), (1.0, 1.0)))
+
+
+def mlp(*sizes, activation=nn.ELU):
+    layers = []
+    for index, (fan_in, out) in enumerate(pairwise(sizes)):
+        layers += [activation()] if index else []
+        layers.append(nn.Linear(fan_in, out))
+    return nn.Sequential(*layers)
+
+
+def named(prefix, module):
+    return {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def same(ours, theirs):
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
+
+
+def read(path, content, **told):
+    torch.save(content, path)
+    return load_teacher(TeacherFile(str(path), **told))
+
+
+# -- CleanRL
+
+
+def test_cleanrl_ppo_of_real_actions(tmp_path):
+    actor = mlp(5, 64, 64, 2, activation=nn.Tanh)
+    state = {
+        "actor_logstd": torch.tensor([[0.5, -1.0]]),
+        **named("critic", mlp(5, 64, 64, 1)),
+        **named("actor_mean", actor),
+    }
+    teacher = read(tmp_path / "ppo.cleanrl_model", OrderedDict(state))
+    assert (teacher.format, teacher.kind, teacher.squash, teacher.action) == ("CleanRL PPO", "gaussian", "clip", None)
+    assert "does not save" in teacher.meta["note"]
+    assert teacher.params == sum(p.numel() for p in actor.parameters())
+    fitted = teacher.fitted(ENV)
+    same(fitted.policy.act(OBS)[0], actor(OBS).clamp(-1, 1))
+    same(fitted.numbers(OBS)[:, 2:], torch.tensor([[0.5, -1.0]]).expand(200, 2))
+    assert isinstance(fitted.network, Network)
+
+
+class Actor(nn.Module):
+    """CleanRL's actor of SAC, TD3 and DDPG."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(5, 16), nn.Linear(16, 16)
+        setattr(self, head, nn.Linear(16, 2))
+        if head == "fc_mean":
+            self.fc_logstd = nn.Linear(16, 2)
+        self.head = getattr(self, head)
+        self.register_buffer("action_scale", torch.tensor([2.0, 0.5]))
+        self.register_buffer("action_bias", torch.tensor([0.0, 1.0]))
+
+    def state(self):
+        return OrderedDict((k, v) for k, v in self.state_dict().items() if not k.startswith("head."))
+
+    def forward(self, x):
+        x = torch.relu(self.fc2(torch.relu(self.fc1(x))))
+        return torch.tanh(self.head(x)) * self.action_scale + self.action_bias
+
+
+class Q(nn.Module):
+    """CleanRL's critic."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(7, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+
+    def forward(self, x, a):
+        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(torch.cat([x, a], 1))))))
+
+
+@pytest.mark.parametrize(("head", "critics"), [("fc_mean", 2), ("fc_mu", 2), ("fc_mu", 1), ("fc_mu", 0)])
+def test_cleanrl_actors_of_real_actions(tmp_path, head, critics):
+    actor, qs = Actor(head), [Q() for _ in range(critics)]
+    content = (actor.state(), *(q.state_dict() for q in qs)) if critics else actor.state()
+    teacher = read(tmp_path / "t.cleanrl_model", content)
+    assert (teacher.kind, teacher.squash, teacher.action) == ("mean", "tanh", Bounds((-2.0, 0.5), (2.0, 1.5)))
+    same(teacher.policy.act(OBS)[0], actor(OBS))
+    assert isinstance(teacher.network, Network)
+    if critics:
+        actions = torch.rand(200, 2) * 2 - 1
+        expected = torch.cat([q(OBS, actions * actor.action_scale + actor.action_bias) for q in qs], 1).amin(1)
+        same(teacher.critic(OBS, actions), expected)
+    else:
+        assert teacher.critic is None
+
+
+def test_a_tuple_without_an_actor_is_refused(tmp_path):
+    with pytest.raises(FileError, match="none of which is an actor"):
+        read(tmp_path / "t.pt", (mlp(5, 4, 2).state_dict(), mlp(5, 4, 1).state_dict()))
+
+
+def test_a_scale_of_zero_is_refused(tmp_path):
+    actor = Actor("fc_mu")
+    actor.action_scale.zero_()
+    with pytest.raises(FileError, match="action_scale"):
+        read(tmp_path / "t.pt", actor.state())
+
+
+# -- plain state dicts
+
+
+def test_a_plain_network_of_real_actions(tmp_path):
+    model = mlp(5, 8, 2, activation=nn.ReLU)
+    teacher = read(tmp_path / "t.pt", model.state_dict(), activation="relu")
+    assert teacher.kind is None
+    with pytest.raises(TeacherError, match="environment"):
+        teacher.numbers(OBS)
+    same(teacher.fitted(ENV).policy.act(OBS)[0], model(OBS).clamp(-1, 1))
+    choices = EnvInfo(EnvRef("choices"), ObsSpec((5,)), Choices((2,)))
+    assert teacher.fitted(choices).kind == "q"
+    squashed = read(tmp_path / "t.pt", model.state_dict(), activation="relu", squash="tanh")
+    same(squashed.fitted(ENV).policy.act(OBS)[0], torch.tanh(model(OBS)))
+    assert squashed.digest != teacher.digest
+    both = read(tmp_path / "t.pt", mlp(5, 8, 4).state_dict(), activation="elu", kind="gaussian")
+    assert both.fitted(ENV).head.width == 4
+
+
+# -- rsl_rl
+
+MEAN, STD = torch.linspace(-1, 1, 5), torch.linspace(0, 2, 5)
+
+
+def normaliser(prefix=""):
+    statistics = {"_mean": MEAN[None], "_var": STD[None] ** 2, "_std": STD[None], "count": torch.tensor(7)}
+    return {f"{prefix}{name}": tensor for name, tensor in statistics.items()}
+
+
+def rsl_rl(actor, version):
+    std = torch.tensor([0.5, 2.0])
+    rest = {
+        "optimizer_state_dict": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]},
+        "iter": 3,
+        "infos": None,
+    }
+    if version == 1:
+        return {"model_state_dict": {"std": std, **named("actor", actor), **named("critic", mlp(5, 8, 1))}, **rest}
+    if version == 2:
+        return rsl_rl(actor, 1) | {"obs_norm_state_dict": normaliser(), "critic_obs_norm_state_dict": normaliser()}
+    if version == 3:
+        state = {
+            "log_std": std.log(),
+            **named("actor", actor),
+            **normaliser("actor_obs_normalizer."),
+            **normaliser("critic_obs_normalizer."),
+        }
+        return {"model_state_dict": state, **rest}
+    if version == "student":
+        return {"model_state_dict": {"std": std, **named("student", actor), **named("teacher", mlp(9, 8, 2))}, **rest}
+    state = {**normaliser("obs_normalizer."), **named("mlp", actor), "distribution.std_param": std}
+    return {"actor_state_dict": state, "critic_state_dict": named("mlp", mlp(5, 8, 1)), **rest}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, "student"])
+def test_rsl_rl(tmp_path, version):
+    actor = mlp(5, 16, 8, 2)
+    teacher = read(tmp_path / "model_100.pt", rsl_rl(actor, version))
+    assert (teacher.format, teacher.kind, teacher.squash, teacher.action) == ("rsl_rl", "gaussian", "clip", None)
+    seen = OBS if version in (1, "student") else (OBS - MEAN) / (STD + 1e-2)
+    fitted = teacher.fitted(ENV)
+    torch.testing.assert_close(fitted.policy.act(OBS)[0], actor(seen).clamp(-1, 1).detach(), rtol=1e-4, atol=1e-4)
+    same(fitted.numbers(OBS)[:, 2:].exp(), torch.tensor([[0.5, 2.0]]).expand(200, 2))
+    assert isinstance(fitted.network, Network)
+    assert teacher.params == sum(p.numel() for p in actor.parameters())
+
+
+def test_rsl_rl_with_another_activation(tmp_path):
+    actor = mlp(5, 16, 2, activation=nn.ReLU)
+    teacher = read(tmp_path / "t.pt", rsl_rl(actor, 1), activation="relu").fitted(ENV)
+    same(teacher.policy.act(OBS)[0], actor(OBS).clamp(-1, 1))
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_recurrent_robots_are_refused(tmp_path, version):
+    content = rsl_rl(mlp(5, 16, 2), version)
+    key, prefix = ("model_state_dict", "memory_a.rnn") if version == 3 else ("actor_state_dict", "rnn.rnn")
+    content[key] |= named(prefix, nn.LSTM(5, 5))
+    with pytest.raises(FileError, match="recurrent"):
+        read(tmp_path / "t.pt", content)
+
+
+# -- rl_games and skrl
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_rl_games(tmp_path, normalise):
+    body, mu = mlp(5, 16, 8), nn.Linear(8, 2)
+    mean, var = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.linspace(0.1, 3, 5, dtype=torch.float64)
+    state = {
+        **named("a2c_network.actor_mlp", nn.Sequential(*body, nn.ELU())),
+        **named("a2c_network.mu", mu),
+        **named("a2c_network.value", nn.Linear(8, 1)),
+        "a2c_network.sigma": torch.tensor([0.1, -0.2]),
+        "value_mean_std.running_mean": torch.zeros(1, dtype=torch.float64),
+    }
+    if normalise:
+        state |= {
+            "running_mean_std.running_mean": mean,
+            "running_mean_std.running_var": var,
+            "running_mean_std.count": torch.ones(()),
+        }
+    content = {
+        "model": state,
+        "epoch": 4,
+        "frame": 100,
+        "last_mean_rewards": np.float32(3.5),
+        "optimizer": {"state": {}},
+        "env_state": None,
+    }
+    with pytest.raises(FileError, match="--activation"):
+        read(tmp_path / "t.pth", content)
+    teacher = read(tmp_path / "t.pth", content, activation="elu")
+    far = OBS * 10
+    seen = ((far - mean.float()) / (var.float() + 1e-5).sqrt()).clamp(-5, 5) if normalise else far
+    fitted = teacher.fitted(ENV)
+    same(fitted.policy.act(far)[0], mu(nn.functional.elu(body(seen))).clamp(-1, 1))
+    same(fitted.numbers(far)[:, 2:], torch.tensor([[0.1, -0.2]]).expand(200, 2))
+    assert (teacher.format, teacher.kind) == ("rl_games", "gaussian")
+
+
+@pytest.mark.parametrize("key", ["state_preprocessor", "observation_preprocessor", None])
+def test_skrl(tmp_path, key):
+    body, head = mlp(5, 16, 8), nn.Linear(8, 2)
+    policy = {
+        "log_std_parameter": torch.tensor([0.1, -0.2]),
+        **named("net_container", nn.Sequential(*body, nn.ELU())),
+        **named("policy_layer", head),
+        **named("value_layer", nn.Linear(8, 1)),
+    }
+    mean, var = torch.linspace(-1, 1, 5, dtype=torch.float64), torch.linspace(0.1, 3, 5, dtype=torch.float64)
+    content = {"policy": policy, "value": policy, "optimizer": {"state": {}}}
+    if key:
+        content[key] = {
+            "running_mean": mean,
+            "running_variance": var,
+            "current_count": torch.ones((), dtype=torch.float64),
+        }
+    far = OBS * 10
+    seen = ((far - mean.float()) / (var.float().sqrt() + 1e-8)).clamp(-5, 5) if key else far
+    teacher = read(tmp_path / "agent.pt", content, activation="elu").fitted(ENV)
+    same(teacher.policy.act(far)[0], head(nn.functional.elu(body(seen))).clamp(-1, 1))
+    assert (teacher.format, teacher.kind) == ("skrl", "gaussian")
+
+
+def test_images_in_a_robot_checkpoint_are_refused(tmp_path):
+    state = {**named("a2c_network.actor_cnn", nn.Conv2d(1, 2, 3)), **named("a2c_network.mu", nn.Linear(8, 2))}
+    with pytest.raises(FileError, match="ONNX"):
+        read(tmp_path / "t.pth", {"model": state}, activation="elu")
