@@ -1,0 +1,635 @@
+"""Continuous control: CPU seconds and environment steps to the teacher's score, ours beside other libraries.
+
+    python benchmarks/peers_continuous.py METHOD --task TASK --seed 0 --teachers FOLDER --out OUT.jsonl
+    python benchmarks/peers_continuous.py queue --teachers FOLDER --out OUT.jsonl --python ours=... --python imitation=...
+    python benchmarks/peers_continuous.py table --out OUT.jsonl
+
+METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`; each runs in an environment that holds its
+library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was
+stopped goes on where it was.
+
+Protocol, the same for all. The student is 32-32, on one thread. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and random play were measured in the same process's environment; the
+score is (student - random) / (teacher - random). Parity at 0.95 and 0.99 is the second check in a row at or above it.
+Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
+those that a library throws away included. Rivals see observations that are normalised as the teacher's are, where the
+teacher has statistics; ours sees raw ones. What is not a library's own default is said where it is set.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+EPISODES, CHECK_SEEDS = 50, 20_000_000
+"""Episodes of a check, and the first of their seeds: the selection seeds of this project's own runs."""
+LIMIT_S = 3_600.0
+"""CPU seconds of one line at most."""
+
+
+class Task(NamedTuple):
+    """An environment and its teacher."""
+
+    env: str
+    algorithm: str
+    file: str
+    grid: int
+    cap: int
+    normalised: bool = False
+    old: str = ""
+
+
+TASKS = {
+    "pendulum": Task("Pendulum-v1", "SAC", "sac-Pendulum-v1", 2_000, 40_000),
+    "walker": Task("BipedalWalker-v3", "A2C", "a2c-BipedalWalker-v3", 2_000, 60_000, True),
+    "hopper": Task("Hopper-v5", "TRPO", "trpo-Hopper-v3", 10_000, 200_000, True, "Hopper-v4"),
+    "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 10_000, 200_000, True, "HalfCheetah-v4"),
+    "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 10_000, 200_000, False, "HalfCheetah-v4"),
+}  # v4 and v5 of Hopper and HalfCheetah show and do the same
+ON_POLICY = ("A2C", "TRPO", "PPO")
+"""Teachers with `get_distribution`, without which sb3_distill cannot do."""
+RATES = {"ours": 2e-3, "ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
+"""Default learning rates, of which --rate gives a multiple."""
+COPIES = {"ours": 8, "ppd": 1, "student-distill": 8, "dagger": 8, "bc": 8, "rsl-rl": 8}
+"""Environments that step together: for PPD one, of which its 2,048 steps make a rollout as in PPO's own defaults."""
+INTERPRETER = {
+    "ours": "ours", "ppd": "sb3_distill", "student-distill": "sb3_distill", "dagger": "imitation", "bc": "imitation",
+    "rsl-rl": "rsl_rl",
+}  # fmt: skip
+
+
+def supports(method: str, task: str) -> bool:
+    """Whether a method can use a task's teacher."""
+    return INTERPRETER[method] != "sb3_distill" or TASKS[task].algorithm in ON_POLICY
+
+
+# -- environments and teachers
+
+
+def env_id(task: Task) -> str:
+    """The newest of its names that this Gymnasium knows."""
+    import gymnasium
+
+    return task.env if task.env in gymnasium.registry else task.old
+
+
+def make_env(task: Task):
+    import gymnasium
+
+    return gymnasium.make(env_id(task), disable_env_checker=True)
+
+
+def play(task: Task, seeds, act):
+    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (L, D) of those that live to actions."""
+    import numpy as np
+
+    envs = [make_env(task) for _ in seeds]
+    obs = np.stack([env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)])
+    returns, live = np.zeros(len(envs)), list(range(len(envs)))
+    low, high = envs[0].action_space.low, envs[0].action_space.high
+    while live:
+        actions = np.clip(act(obs[live]), low, high).astype(np.float32)
+        for i, action in zip(tuple(live), actions, strict=True):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+            returns[i] += reward
+            if terminated or truncated:
+                live.remove(i)
+    for env in envs:
+        env.close()
+    return returns
+
+
+class Plain:
+    """Stands for a class of a pickle of which only the fields are wanted."""
+
+    def __init__(self, *args) -> None:
+        self.args = args
+
+    def __setstate__(self, state) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
+
+class Statistics(pickle.Unpickler):
+    """Reads a VecNormalize that was written under gym, which is not installed here."""
+
+    def find_class(self, module: str, name: str):
+        return Plain if module.startswith(("gym", "stable_baselines3")) else super().find_class(module, name)
+
+
+class Teacher:
+    """A teacher of stable-baselines3 as that library reads it, and the normaliser that belongs to it."""
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        import sb3_contrib
+        import stable_baselines3
+
+        env = make_env(task)
+        maker = getattr(stable_baselines3, task.algorithm, None) or getattr(sb3_contrib, task.algorithm)
+        old = {"lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.2, "learning_rate": 0.0}
+        spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+        self.model = maker.load(folder / f"{task.file}.zip", device="cpu", custom_objects=old | spaces)
+        self.task, self.statistics = task, None
+        if task.normalised:
+            with (folder / f"{task.file}.vecnormalize.pkl").open("rb") as file:
+                self.statistics = Statistics(file).load()
+
+    def see(self, obs):
+        """Observations (N, D) as the teacher is shown them."""
+        import numpy as np
+
+        s = self.statistics
+        if s is None:
+            return obs
+        seen = (obs - s.obs_rms.mean) / np.sqrt(s.obs_rms.var + s.epsilon)
+        return np.clip(seen, -s.clip_obs, s.clip_obs).astype(np.float32)
+
+    def act(self, obs):
+        return self.model.predict(self.see(obs), deterministic=True)[0]
+
+    def envs(self, copies: int, seed: int, reward: bool = False):
+        """Environments that count their steps, and show what the teacher sees; ``reward``: normalised as its was."""
+        from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
+
+        class Counter(VecEnvWrapper):
+            steps = 0
+
+            def reset(self):
+                return self.venv.reset()
+
+            def step_wait(self):
+                self.steps += self.num_envs
+                return self.venv.step_wait()
+
+        envs = counter = Counter(DummyVecEnv([lambda: make_env(self.task)] * copies))
+        if self.statistics is not None:
+            s = self.statistics
+            envs = VecNormalize(counter, False, True, reward, s.clip_obs, s.clip_reward, s.gamma, s.epsilon)
+            for own, stored in ((envs.obs_rms, s.obs_rms), (envs.ret_rms, s.ret_rms)):
+                own.mean, own.var, own.count = stored.mean, stored.var, stored.count
+        envs.seed(seed * 10_000)
+        return envs, counter
+
+
+def our_teacher(task: Task, folder: Path):
+    """The same teacher as this project reads it."""
+    from distilrl import TeacherFile, describe_env, load_teacher
+
+    normalizer = str(folder / f"{task.file}.vecnormalize.pkl") if task.normalised else None
+    return load_teacher(TeacherFile(str(folder / f"{task.file}.zip"), normalizer=normalizer)).fitted(
+        describe_env(env_id(task))
+    )
+
+
+def raw_act(policy):
+    """How a policy of ours answers raw observations as arrays."""
+    import torch
+
+    return lambda obs: policy.act(torch.from_numpy(obs).float())[0].numpy()
+
+
+def baseline(task: Task, seed: int, act, cache: Path) -> tuple[float, float]:
+    """Mean returns of teacher and random play on the seeds of this seed's checks, measured once."""
+    import gymnasium
+    import numpy as np
+
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    key = f"{task.file} {env_id(task)} gymnasium {gymnasium.__version__} seed {seed}"
+    if key not in known:
+        seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        space, rng = make_env(task).action_space, np.random.default_rng(0)
+        random = play(task, seeds, lambda obs: rng.uniform(space.low, space.high, (len(obs), *space.shape)))
+        known[key] = [float(play(task, seeds, act).mean()), float(random.mean())]
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps(known, indent=1) + "\n")
+    return tuple(known[key])
+
+
+# -- the clock and the checks
+
+
+class Meter:
+    """Process time between checks, and what the checks found."""
+
+    def __init__(self, task: Task, seed: int, teacher: float, random: float) -> None:
+        import numpy as np
+
+        self.task, self.teacher, self.random = task, teacher, random
+        self.seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        self.checks: list[tuple[int, float, float, float]] = []
+        self.next, self.spent, self.since, self.over = task.grid, 0.0, time.process_time(), ""
+
+    def start(self) -> None:
+        """What comes now is counted."""
+        self.since = time.process_time()
+
+    def due(self, steps: int) -> bool:
+        return steps >= self.next
+
+    def check(self, steps: int, act) -> bool:
+        """Stops the clock, plays, notes the score; whether training ends here."""
+        self.spent += time.process_time() - self.since
+        self.note(steps, float(play(self.task, self.seeds, act).mean()))
+        self.start()
+        return bool(self.over)
+
+    def note(self, steps: int, mean: float) -> None:
+        self.next = (steps // self.task.grid + 1) * self.task.grid
+        score = (mean - self.random) / (self.teacher - self.random)
+        self.checks.append((steps, round(self.spent, 3), round(mean, 2), round(score, 4)))
+        ends = {"parity": self.parity(0.99)[0], "cap": steps >= self.task.cap, "limit of seconds": self.spent > LIMIT_S}
+        self.over = next((why for why, there in ends.items() if there), "")
+        print(f"  {steps:>7} steps {self.spent:8.2f} s  return {mean:9.1f}  score {score:.3f}", flush=True)
+
+    def parity(self, score: float) -> tuple[int | None, float | None]:
+        """Steps and seconds at the second check in a row with this score."""
+        for before, now in zip(self.checks, self.checks[1:], strict=False):
+            if before[3] >= score and now[3] >= score:
+                return now[0], now[1]
+        return None, None
+
+    def row(self) -> dict:
+        result = {"teacher": self.teacher, "random": self.random, "env_steps": self.checks[-1][0], "cpu_s": self.spent}
+        for name, score in (("95", 0.95), ("99", 0.99)):
+            result[f"steps_{name}"], result[f"cpu_{name}"] = self.parity(score)
+        return result | {"stopped": self.over, "best": max(check[3] for check in self.checks), "checks": self.checks}
+
+
+class Line(NamedTuple):
+    """One run: what a line of the output is about."""
+
+    task: Task
+    seed: int
+    learning_rate: float
+    copies: int
+    folder: Path
+    cache: Path
+
+
+def rival(line: Line) -> tuple[Teacher, Meter]:
+    """Teacher and meter of another library's run, its random draws seeded."""
+    import numpy as np
+    import torch
+
+    teacher = Teacher(line.task, line.folder)
+    known = baseline(line.task, line.seed, teacher.act, line.cache)
+    np.random.seed(line.seed)  # noqa: NPY002  (the libraries draw from it)
+    torch.manual_seed(line.seed)
+    return teacher, Meter(line.task, line.seed, *known)
+
+
+# -- the methods
+
+
+def ours(line: Line) -> Meter:
+    """`distil` as it is; its own check plays the same episodes, and its acceptance is the teacher on them."""
+    from distilrl import make_config, train
+    from distilrl.events import Check, Event, Step
+
+    task, teacher = line.task, our_teacher(line.task, line.folder)
+    known = baseline(task, line.seed, raw_act(teacher.policy), line.cache)
+    meter = Meter(task, line.seed, *known)
+    config = make_config(
+        "distil", env_id(task), network="mlp:32,32", seed=line.seed, learning_rate=line.learning_rate, n_envs=line.copies,
+        env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
+    )  # fmt: skip
+    # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
+    acceptance = {"return_mean": known[0], "random_return_mean": known[1], "longest_episode": 10**6}
+    stopped = 0.0
+
+    def watch(event: Event) -> None:
+        nonlocal stopped
+        match event:
+            case Step():
+                stopped = time.process_time()
+            case Check(row=row):
+                meter.spent += stopped - meter.since
+                meter.note(row["env_steps"], row["return"])
+                meter.start()
+
+    meter.start()
+    train(config, teacher, acceptance=acceptance, watch=watch)
+    return meter
+
+
+def _sb3_distill(line: Line, ppd: bool) -> Meter:
+    """PPD or StudentDistill with their constructors' settings; a teacher with gSDE needs a student with it."""
+    import sb3_distill
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed, reward=True)
+    make = sb3_distill.ProximalPolicyDistillation if ppd else sb3_distill.StudentDistill
+    model = make(
+        "MlpPolicy", envs, learning_rate=line.learning_rate, seed=line.seed, device="cpu",
+        use_sde=teacher.model.use_sde, policy_kwargs={"net_arch": [32, 32]},
+    )  # fmt: skip
+    model.set_teacher(teacher.model)
+
+    class Checks(BaseCallback):
+        def _on_step(self) -> bool:
+            return not meter.over
+
+        def _on_rollout_start(self) -> None:  # the update of the last rollout is done
+            if meter.due(counter.steps):
+                meter.check(counter.steps, act)
+
+    def act(obs):
+        model.policy.set_training_mode(False)
+        return model.policy.predict(teacher.see(obs), deterministic=True)[0]
+
+    meter.start()
+    model.learn(line.task.cap, callback=Checks())
+    if not meter.over:
+        meter.check(counter.steps, act)
+    return meter
+
+
+def ppd(line: Line) -> Meter:
+    return _sb3_distill(line, True)
+
+
+def student_distill(line: Line) -> Meter:
+    return _sb3_distill(line, False)
+
+
+def _imitation(line: Line, dagger: bool) -> Meter:
+    """DAgger in rounds; BC: whole episodes of the teacher, `grid` steps at least, then 4 epochs over all, and so on.
+
+    Default policy (32-32), batch, losses and schedule; no episodes for the log; deterministic teacher in both.
+    """
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # DAgger keeps its rounds as such data sets
+    import numpy as np
+    from imitation.algorithms import bc as cloning
+    from imitation.algorithms.dagger import SimpleDAggerTrainer
+    from imitation.data import rollout
+    from imitation.util import logger
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed)
+    rng, quiet = (
+        np.random.default_rng(line.seed),
+        {"progress_bar": False, "log_interval": 10**9, "log_rollouts_venv": None},
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        silent = logger.configure(scratch, format_strs=[])
+        trainer = cloning.BC(
+            observation_space=envs.observation_space, action_space=envs.action_space, rng=rng, device="cpu",
+            optimizer_kwargs={"lr": line.learning_rate}, custom_logger=silent,
+        )  # fmt: skip
+        model, flat = teacher.model, []
+        trainers = {"bc_trainer": trainer, "rng": rng, "custom_logger": silent}
+        rounds = SimpleDAggerTrainer(venv=envs, scratch_dir=scratch, expert_policy=model.policy, **trainers)
+        meter.start()
+        while True:
+            if dagger:
+                rounds.train(1, bc_train_kwargs=dict(quiet))
+            else:
+                until = rollout.make_sample_until(min_timesteps=line.task.grid)
+                flat += rollout.generate_trajectories(model.policy, envs, until, rng, deterministic_policy=True)
+                trainer.set_demonstrations(rollout.flatten_trajectories(flat))
+                trainer.train(n_epochs=rounds.DEFAULT_N_EPOCHS, **quiet)
+            done = meter.due(counter.steps) and meter.check(
+                counter.steps, lambda obs: trainer.policy.predict(teacher.see(obs), deterministic=True)[0]
+            )
+            if done:
+                return meter
+
+
+def dagger(line: Line) -> Meter:
+    return _imitation(line, True)
+
+
+def bc(line: Line) -> Meter:
+    return _imitation(line, False)
+
+
+def rsl_rl(line: Line) -> Meter:
+    """Distillation in its runner: defaults but 5 epochs of 24 steps (so that none is left over) and std 0.1."""
+    import torch
+    from rsl_rl.runners import DistillationRunner
+    from tensordict import TensorDict
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed)
+
+    class Adapter:
+        num_envs, num_actions, device, cfg = line.copies, envs.action_space.shape[0], "cpu", {}
+        max_episode_length = make_env(line.task).spec.max_episode_steps
+        episode_length_buf = torch.zeros(line.copies, dtype=torch.long)
+        obs = envs.reset()
+
+        def get_observations(self):
+            return TensorDict({"policy": torch.from_numpy(self.obs).float()}, batch_size=[self.num_envs])
+
+        def step(self, actions):
+            taken = actions.numpy().clip(envs.action_space.low, envs.action_space.high)
+            self.obs, rewards, dones, _ = envs.step(taken)
+            return self.get_observations(), torch.from_numpy(rewards), torch.from_numpy(dones).float(), {}
+
+    class Expert(torch.nn.Module):
+        def __init__(self, *_args, **_settings) -> None:
+            super().__init__()
+
+        def forward(self, obs):
+            return torch.from_numpy(teacher.model.predict(obs["policy"].numpy(), deterministic=True)[0])
+
+        def reset(self, dones=None, hidden_state=None) -> None:
+            pass
+
+        def get_hidden_state(self) -> None:
+            pass
+
+    config = {
+        "num_steps_per_env": 24, "save_interval": 10**9, "obs_groups": {"student": ["policy"], "teacher": ["policy"]},
+        "student": {
+            "class_name": "MLPModel", "hidden_dims": [32, 32],
+            "distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.1},
+        },
+        "teacher": {"class_name": Expert},
+        "algorithm": {"class_name": "Distillation", "num_learning_epochs": 5, "learning_rate": line.learning_rate},
+    }  # fmt: skip
+    with contextlib.redirect_stdout(None):  # it prints its networks
+        runner = DistillationRunner(Adapter(), config, log_dir=None, device="cpu")
+    runner.alg.teacher_loaded = True
+
+    def act(obs):
+        with torch.no_grad():
+            seen = torch.from_numpy(teacher.see(obs)).float()
+            return runner.alg.get_policy()(TensorDict({"policy": seen}, batch_size=[len(seen)])).numpy()
+
+    meter.start()
+    while True:
+        runner.learn(-(-(meter.next - counter.steps) // (24 * line.copies)))
+        if meter.check(counter.steps, act):
+            return meter
+
+
+METHODS = {"ours": ours, "ppd": ppd, "student-distill": student_distill, "dagger": dagger, "bc": bc, "rsl-rl": rsl_rl}
+
+
+# -- lines, queue, table
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(text) for text in out.read_text().splitlines() if text] if out.exists() else []
+
+
+def key(row: dict) -> tuple:
+    return row["method"], row["task"], row["seed"], row["rate"]
+
+
+def run(args: argparse.Namespace) -> None:
+    """One line, appended to the output unless it is there."""
+    import torch
+
+    wanted = {"method": args.method, "task": args.task, "seed": args.seed, "rate": args.rate}
+    if key(wanted) in {key(row) for row in lines(args.out)}:
+        return
+    if not supports(args.method, args.task):
+        sys.exit(f"{args.method} cannot use the teacher of {args.task}: it has no distribution to ask for.")
+    torch.set_num_threads(1)
+    task = TASKS[args.task]
+    task = task._replace(cap=args.steps or task.cap, grid=args.every or task.grid)
+    rate, copies = RATES[args.method] * args.rate, args.copies or COPIES[args.method]
+    print(f"{args.method} {args.task} seed {args.seed} rate {rate:g}", flush=True)
+    started = time.perf_counter()
+    cache = args.out.with_suffix(".baselines.json")
+    meter = METHODS[args.method](Line(task, args.seed, rate, copies, args.teachers, cache))
+    about = {"env": env_id(task), "learning_rate": rate, "n_envs": copies, "wall_s": time.perf_counter() - started}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a") as file:
+        print(json.dumps(wanted | about | meter.row()), file=file)
+
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "sb3-contrib", "imitation", "rsl-rl-lib")
+
+
+def about(args: argparse.Namespace) -> None:
+    """Versions here, and what each teacher does in 8 states, so that a queue can see that all have the same."""
+    import numpy as np
+
+    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in metadata.distributions()}
+    actions = {}
+    for name, task in TASKS.items():
+        obs = np.random.default_rng(0).normal(size=(8, *make_env(task).observation_space.shape)).astype(np.float32)
+        act = raw_act(our_teacher(task, args.teachers).policy) if args.ours else Teacher(task, args.teachers).act
+        actions[name] = np.asarray(act(obs), np.float64).round(6).tolist()
+    versions = {name: found[name] for name in PACKAGES if name in found}
+    print(json.dumps({"python": platform.python_version(), "versions": versions, "actions": actions}))
+
+
+def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dict[str, dict]) -> None:
+    """Writes machine.json beside the output; ends the program where teachers differ."""
+    import numpy as np
+
+    cpu = Path("/proc/cpuinfo")
+    model = [text.split(":")[1].strip() for text in cpu.read_text().splitlines() if "model name" in text][:1]
+    data = {
+        "platform": platform.platform(),
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "environments": {},
+    }
+    first = None
+    for name, python in pythons.items():
+        command = [python, __file__, "about", "--teachers", str(args.teachers), *(["--ours"] if name == "ours" else [])]
+        text = subprocess.run(command, env=environments[name], check=True, capture_output=True, text=True).stdout
+        told = json.loads(text.splitlines()[-1])
+        actions = told.pop("actions")
+        first = first or actions
+        gap = {task: float(np.abs(np.subtract(actions[task], first[task])).max()) for task in TASKS}
+        print(name, told["versions"], "largest difference of teachers' actions:", gap, flush=True)
+        if max(gap.values()) > 1e-4:
+            sys.exit(f"The teachers act otherwise in the environment '{name}' than in '{next(iter(pythons))}'.")
+        data["environments"][name] = told
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    (args.out.parent / "machine.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+def queue(args: argparse.Namespace) -> None:
+    """All lines that are missing, a seed after the other, each in its own process."""
+    pythons = dict(text.split("=", 1) for text in args.python)
+    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    paths = {"ours": str(Path(__file__).parent.parent / "src"), "sb3_distill": args.sb3_distill}
+    environments = {name: os.environ | one | {"PYTHONPATH": paths.get(name, "")} for name in pythons}
+    machine(args, pythons, environments)
+    methods = [name for name in args.methods if INTERPRETER[name] in pythons]
+    wanted = [
+        (method, task, seed, rate)
+        for rate in args.rates for seed in args.seeds for task in args.tasks for method in methods
+        if supports(method, task) and (rate == 1 or method != "ours")
+    ]  # fmt: skip
+    for method, task, seed, rate in wanted:
+        if (method, task, seed, rate) in {key(row) for row in lines(args.out)}:
+            continue
+        name = INTERPRETER[method]
+        command = [pythons[name], __file__, method, "--task", task, "--seed", str(seed), "--rate", str(rate)]
+        command += ["--teachers", str(args.teachers), "--out", str(args.out)]
+        for option in ("steps", "every"):
+            command += [f"--{option}", str(value)] if (value := getattr(args, option)) else []
+        code = subprocess.run(command, env=environments[name], check=False).returncode
+        if code:
+            print(f"FAILED ({code}): {' '.join(command)}", flush=True)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Medians over the seeds that got there, as Markdown; ``rate`` is the multiple of the default learning rate."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in sorted(
+        lines(args.out), key=lambda row: ([*TASKS].index(row["task"]), [*METHODS].index(row["method"]), row["rate"])
+    ):
+        groups.setdefault((row["task"], row["method"], row["rate"]), []).append(row)
+    print(
+        "| environment | teacher | method | rate | seeds at 0.95 | steps | CPU s | seeds at 0.99 | steps | CPU s | best |"
+    )
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for (task, method, rate), rows in groups.items():
+        cells = []
+        for name in ("95", "99"):
+            there = [row for row in rows if row[f"steps_{name}"] is not None]
+            steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
+            seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
+            cells += [f"{len(there)}/{len(rows)}", steps, seconds]
+        best = median(row["best"] for row in rows)
+        print(
+            f"| {TASKS[task].env} | {TASKS[task].algorithm} | {method} | {rate:g} | {' | '.join(cells)} | {best:.2f} |"
+        )
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("method", choices=[*METHODS, "queue", "table", "about"])
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "peers-continuous" / "lines.jsonl"
+    )
+    parser.add_argument("--teachers", type=Path, help="folder of the zips and VecNormalize pickles")
+    parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.0, help="multiple of the default learning rate")
+    parser.add_argument("--copies", type=int, help="environments that step together")
+    parser.add_argument("--steps", type=int, help="another cap, for a trial")
+    parser.add_argument("--every", type=int, help="another grid, for a trial")
+    parser.add_argument("--ours", action="store_true", help="about: read the teachers with this project")
+    parser.add_argument(
+        "--python", action="append", default=[], help="queue: ours, sb3_distill, imitation or rsl_rl=interpreter"
+    )
+    parser.add_argument("--sb3-distill", default="", help="queue: folder of a checkout of sb3_distill")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--rates", nargs="+", type=float, default=[1.0])
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    arguments = parse(sys.argv[1:])
+    {"queue": queue, "table": table, "about": about}.get(arguments.method, run)(arguments)
