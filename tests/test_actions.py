@@ -21,9 +21,10 @@ from distilrl.networks import Network
 from distilrl.objective import term
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
-from distilrl.schedules import Schedule
+from distilrl.schedules import START, Schedule
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Stream
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -320,3 +321,29 @@ def test_where_two_policies_differ_is_shown_with_its_picture():
         assert (one["teacher_action"], one["student_action"]) == ([1.0, 1.0], [-1.0, -1.0])
     assert parts["agreement"]["student_states"] == 0.0
     assert {"epsilon_0.01", "epsilon_0.05"} <= set(parts["disturbed"])
+
+
+class Critic(torch.nn.Module):
+    """What an action is worth: nothing is at stake where the first number is negative."""
+
+    def forward(self, obs, actions):
+        return -actions.square().sum(1) * (obs[:, 0] > 0)
+
+
+def test_states_are_drawn_by_what_a_critic_says_is_at_stake():
+    teacher = replace(following(), critic=Critic())
+    config = following_config(env_steps=800, stakes_exponent=1.0, capacity=800)
+    stream = Stream(config, teacher)
+    for _ in range(100):
+        stream.collect(START)
+    replay = stream.replay
+    drawn = replay.batch(replay.draw(4_000, torch.Generator().manual_seed(0)))
+    stream.close()
+    share = float((drawn.obs[:, 0] > 0).float().mean())
+    assert share == pytest.approx(0.8 + 0.2 * 0.5, abs=0.04)
+    assert float(drawn.stakes.min()) == pytest.approx(1e-6), "never 0: every state stays possible"
+    plain = Stream(config.but(stakes_exponent=0.0), teacher)
+    for _ in range(2):
+        plain.collect(START)
+    assert bool((plain.replay._stakes[:1] == 1).all()), "where it decides nothing, the critic is not asked"
+    plain.close()
