@@ -6,12 +6,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import Killed, SignEnv, killed_after
+from conftest import SIGN, Killed, SignEnv, killed_after
 from test_train import small, without_clock
 
 from distilrl.checkpoints import load_network, read_json
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
+from distilrl.config import TaskFile
 from distilrl.distill import Job, distill, evaluate_policy, make_config
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
@@ -19,6 +20,7 @@ from distilrl.evaluate import Play, accept, play
 from distilrl.heads import Gaussian, Point
 from distilrl.networks import Network
 from distilrl.objective import term
+from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
 from distilrl.schedules import START, Schedule
@@ -347,3 +349,20 @@ def test_states_are_drawn_by_what_a_critic_says_is_at_stake():
         plain.collect(START)
     assert bool((plain.replay._stakes[:1] == 1).all()), "where it decides nothing, the critic is not asked"
     plain.close()
+
+
+def test_one_student_of_choices_and_of_real_actions(sign_teacher):
+    """Tasks whose actions are of different kinds share one body; the loss must be one that can read both."""
+    teachers = [sign_teacher, following("gaussian")]
+    tasks = tuple(TaskFile(EnvRef(env_id)) for env_id in (SIGN, FOLLOW))
+    known = [accepted(teacher, task.env.id) for teacher, task in zip(teachers, tasks, strict=True)]
+    config = small("distil", tasks=tasks, network="mlp:16,16", env_steps=8000, gap=-20.0)
+    trained = train(config, teachers, acceptance=known)
+    assert [head.real for head in trained.heads] == [False, True]
+    assert torch.equal(*(network.layers[2].weight for network in trained.networks))
+    for network, head, task, acceptance in zip(trained.networks, trained.heads, tasks, known, strict=True):
+        games = play(Policy(network, head), Play(task.env), range(50, 80))
+        random = acceptance["random_return_mean"]
+        assert (games.returns.mean() - random) / (acceptance["return_mean"] - random) > 0.93
+    with pytest.raises(SpecError, match="'nll' compares choices"):
+        train(config.but(terms=(term("nll"),)), teachers, acceptance=known)
