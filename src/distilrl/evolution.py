@@ -93,7 +93,8 @@ class Search:
     def network(self, weights: Tensor, *, ships: bool = False) -> Network:
         """The network of these weights; as it ships, for raw observations."""
         made = copy.deepcopy(self.template)
-        torch.nn.utils.vector_to_parameters(weights, made.parameters())
+        # a copy: the parameters become views of what they are given, and folding would change the search itself
+        torch.nn.utils.vector_to_parameters(weights.clone(), made.parameters())
         if ships:
             made.fold()
         return made.eval().requires_grad_(False)

@@ -32,8 +32,11 @@ Command = (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a failed `export`, `verify` or `evaluate --against`, 2 for what the
-    user can mend.
+    """Entry point.
+
+    Returns:
+        The exit code: 0; 1 where a policy or file fails its verdict (`export`, `verify`, `evaluate --against`) or no
+        size passes (`plan`); 2 for what the user can mend; 130 where the user stopped it.
     """
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")

@@ -8,12 +8,13 @@ import torch
 from tyro.conf import UseAppendAction
 
 from distilrl.cli.display import Display, console, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside, with_settings
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside, with_settings
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, distill, make_config, train_teacher
 from distilrl.errors import SpecError
+from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
@@ -21,7 +22,7 @@ from distilrl.teachers import Combine, TeacherFile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(FileOptions, EnvOptions):
+class Distill(FileOptions, EnvOptions, TrustOptions):
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
     teacher: tuple[str, ...] = ()
@@ -52,8 +53,6 @@ class Distill(FileOptions, EnvOptions):
     """NAME=VALUE for any other setting, several times: --set learning-rate=0.001 --set stakes-exponent=0.5."""
     workers: int = 0
     """Processes that step slow environments; 0: this one."""
-    trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that --config or --resume may import for its environment, wrappers or recipe; several times."""
     seed: int = 0
     """Seed of training."""
     seeds: int = 1
@@ -100,13 +99,15 @@ class Distill(FileOptions, EnvOptions):
 
     def _job(self) -> tuple[Job, Path, int, int]:
         """What to do, where, over how many seeds, and by how many assistants."""
+        self.allow()
+        check_numbers(self, seeds="[1, inf)", assistants="[0, inf)")
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "wandb"})
+            refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
             return _repeated(RunFolder(self.resume).read_config(), self.resume)
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "wandb"})
+            refuse_beside(self, "--config", {"config", "out", "trust", "wandb"})
             return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
@@ -157,7 +158,7 @@ class Distill(FileOptions, EnvOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTeacher(EnvOptions):
+class TrainTeacher(EnvOptions, TrustOptions):
     """Train a DQN teacher from nothing; the run folder then is a teacher."""
 
     env: str | None = None
@@ -203,11 +204,12 @@ class TrainTeacher(EnvOptions):
             print(write_report(out))
 
     def _config(self) -> tuple[Path, TrainConfig]:
+        self.allow()
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "episodes", "wandb"})
+            refuse_beside(self, "--resume", {"resume", "trust", "episodes", "wandb"})
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
         if self.config is not None and self.out is not None:
-            refuse_beside(self, "--config", {"config", "out", "episodes", "wandb"})
+            refuse_beside(self, "--config", {"config", "out", "trust", "episodes", "wandb"})
             return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
             raise SpecError("--env or --out is missing: training needs both.")
@@ -233,6 +235,8 @@ def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:
             "'given' in config.json must hold whole numbers as 'seeds' and 'assistants', and a list as 'teacher': "
             "restore it."
         )
+    check_number("given.seeds", seeds, "[1, inf)")
+    check_number("given.assistants", assistants, "[0, inf)")
     if assistants > 0:  # the chain's own config.json is that of its last student, whom an assistant taught
         task = replace(job.train.tasks[0], teacher=tuple(TeacherFile.from_json(file) for file in files))
         job = replace(job, train=job.train.but(tasks=(task,)))

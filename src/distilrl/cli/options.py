@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from tyro.conf import UseAppendAction
 
 from distilrl.config import GROUP, GROUPS, TrainConfig
+from distilrl.envs import trust
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
 from distilrl.plain import from_plain
@@ -68,7 +69,7 @@ class EnvOptions:
     """Zeros appended to a vector observation (84 for teachers of Ant-v2 and -v3)."""
 
     def ref(self, env: str) -> EnvRef:
-        """The environment of this id with these options.
+        """The environment of this id with these options; the report that follows may import what was named here.
 
         Raises:
             SpecError: --env-kwargs is no JSON object.
@@ -83,7 +84,21 @@ class EnvOptions:
                 ) from None
             if not isinstance(kwargs, dict):
                 raise SpecError("--env-kwargs must be a JSON object, e.g. '{\"continuous\": false}'.")
-        return EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack, self.zeros)
+        ref = EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack, self.zeros)
+        trust(*ref.modules)
+        return ref
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustOptions:
+    """What a file may import."""
+
+    trust: UseAppendAction[tuple[str, ...]] = ()
+    """Module that a config.json may import for its environment or wrappers; several times."""
+
+    def allow(self) -> None:
+        """Allows it, before the file is read."""
+        trust(*self.trust)
 
 
 def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:

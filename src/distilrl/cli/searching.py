@@ -4,13 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tyro.conf import UseAppendAction
-
 from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, of_kind, refuse_beside
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside
 from distilrl.comparison import Comparison
 from distilrl.distill import Job, make_config
-from distilrl.envs import describe_env, trust
+from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.plan import plan
 from distilrl.report import write_report
@@ -19,7 +17,7 @@ from distilrl.viper import TreeConfig, distill_tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search(FileOptions, EnvOptions):
+class _Search(FileOptions, EnvOptions, TrustOptions):
     """What both ask."""
 
     teacher: tuple[str, ...] = ()
@@ -30,8 +28,6 @@ class _Search(FileOptions, EnvOptions):
     """Folder to write."""
     config: Path | None = None
     """Do again what this config.json says, in --out."""
-    trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that --config may import for its environment or wrappers; several times."""
     seed: int = 0
     """First training seed."""
     episodes: int = 100
@@ -43,7 +39,7 @@ class _Search(FileOptions, EnvOptions):
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
         """The job, and the config.json that it is from, if it is."""
-        trust(*self.trust)
+        self.allow()
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "trust"})
             data = of_kind(self.config, {kind})
@@ -85,7 +81,8 @@ class Plan(_Search):
         if data:
             options = PlanOptions.from_config(data)
         else:
-            steps = self.steps or plan_steps(job.train, describe_env(job.train.env))
+            own = self.steps is None
+            steps = plan_steps(job.train, describe_env(job.train.env)) if own else self.steps
             job = replace(job, train=job.train.but(env_steps=steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
@@ -117,7 +114,8 @@ class GrowTree(_Search):
     def run(self) -> None:
         """Grows it."""
         job, data = self._job("tree", self.disturbed_episodes)
-        states = self.states or (10_000 if self.extractor == "pong" else 2_000)
+        usual = 10_000 if self.extractor == "pong" else 2_000
+        states = usual if self.states is None else self.states
         own = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
         grown = TreeConfig.from_config(data) if data else own
         with Display() as watch:

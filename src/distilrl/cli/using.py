@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
-from distilrl.cli.options import EnvOptions, FileOptions
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions
 from distilrl.distill import evaluate_against, evaluate_policy
-from distilrl.envs import trust
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
@@ -133,7 +132,7 @@ def _played(result: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(TrustOptions):
     """Write a run's student as a file for its target, replayed against the student before it is kept."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -146,6 +145,7 @@ class Export:
 
     def run(self) -> int:
         """Exports; 1 where a quantised student fails its verdict."""
+        self.allow()
         torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as watch:
             card = export_policy(self.run_folder, self.to, self.out, watch=watch)
@@ -170,15 +170,13 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Verify:
+class Verify(TrustOptions):
     """Play an exported file itself and give its own verdict."""
 
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""
     env: str | None = None
     """Environment; the student's own by default."""
-    trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that the export's environment may import; several times."""
     episodes: int = 100
     """Full episodes; as many as the teacher played where its returns are known."""
     json: bool = False
@@ -187,7 +185,7 @@ class Verify:
     def run(self) -> int:
         """Verifies; 1 where the file fails its verdict."""
         torch.set_num_threads(1)
-        trust(*self.trust)
+        self.allow()
         with Display() as watch:
             result = verify(self.exported, self.env, episodes=self.episodes, watch=watch)
         if self.json:
@@ -200,24 +198,21 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(TrustOptions):
     """Write report.html of a finished run."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
 
-    trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that the run's environment may import, to be drawn; several times."""
-
     def run(self) -> None:
         """Writes it."""
-        trust(*self.trust)
+        self.allow()
         with console.status("writing the report"):
             print(write_report(self.run_folder))
 
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(TrustOptions):
     """Write an animated image of teacher and student side by side."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -225,12 +220,9 @@ class Watch:
     steps: int = 1500
     """Environment steps at most."""
 
-    trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that the run's environment may import, to be drawn; several times."""
-
     def run(self) -> None:
         """Writes it."""
-        trust(*self.trust)
+        self.allow()
         check_number("steps", self.steps, "[1, inf)")
         folder = RunFolder(self.run_folder)
         if not (folder.student / "spec.json").is_file():
