@@ -11,7 +11,8 @@ from distilrl.comparison import Comparison, compare
 from distilrl.distill import evaluate_policy
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import Play, accept, latency_us, load_teachers, play, seeds_from
+from distilrl.evaluate import Play, _Game, accept, latency_us, load_teachers, play, seeds_from
+from distilrl.events import silent
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
@@ -116,7 +117,7 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     seeds = np.array(seeds_from(0, 40))
     policy = policy_of(network, 6)
     once = play(policy, how, seeds)
-    every = _play(policy_of(network), how, seeds, make_vec_env("PongNoFrameskip-v4", 40), None)
+    every = _Game(policy, how, seeds, make_vec_env(how.env, 40), silent, None).play()
     assert once.returns.tolist() == every.returns.tolist()
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()
