@@ -1,5 +1,7 @@
 """Every kind of action and observation, from training through the checkpoint to the file, in environments with known answers."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,18 +9,22 @@ import torch
 from conftest import Killed, SignEnv, killed_after
 from test_train import small, without_clock
 
-from distilrl.checkpoints import load_network
+from distilrl.checkpoints import load_network, read_json
 from distilrl.collect import Behaviour
-from distilrl.distill import evaluate_policy, make_config
+from distilrl.comparison import Comparison, compare
+from distilrl.distill import Job, distill, evaluate_policy, make_config
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import Play, accept, play
 from distilrl.heads import Gaussian, Point
 from distilrl.networks import Network
 from distilrl.objective import term
+from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
+from distilrl.schedules import START, Schedule
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Stream
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -244,3 +250,100 @@ def test_a_gaussian_teacher_says_how_sure_it_is_and_a_student_does_not():
     head = following("gaussian").fitted(describe_env(EnvRef(FOLLOW))).head
     assert isinstance(head, Gaussian)
     assert (head.width, head.student.width) == (4, 2)
+
+
+def layered():
+    """The answer of FollowEnv as a network with a hidden layer, whose features can be compared and reused."""
+    network = Network(NetworkSpec((2,), 2, hidden=(4,)))
+    with torch.no_grad():
+        both = torch.cat([torch.eye(2), -torch.eye(2)])
+        network.layers[0].weight.copy_(both)
+        network.layers[0].bias.zero_()
+        network.layers[2].weight.copy_(HALF[:, None] * GAINS @ both.T)
+        network.layers[2].bias.copy_(MIDDLE)
+    return Teacher(network, "mean", "test", "memory", "0" * 64)
+
+
+FOR_REAL = [
+    name for name, one in RECIPES.items() if not one.lacks(describe_env(EnvRef(FOLLOW))) and name not in TEACHERLESS
+]
+
+
+def test_what_is_about_choices_is_refused_for_real_actions():
+    refused = set(RECIPES) - set(FOR_REAL)
+    assert {"dkd", "dist", "curriculum", "dqn", "qdagger", "kickstarting"} <= refused
+    assert {"distil", "case_study", "cloning", "hints", "svd_start", "reused_head", "adversarial_states"} <= set(
+        FOR_REAL
+    )
+    for name in sorted(refused - {"attention"}):
+        with pytest.raises(SpecError, match=rf"'{name}' needs .*: use one of .*distil"):
+            make_config(name, FOLLOW)
+
+
+@pytest.mark.parametrize("name", FOR_REAL)
+def test_each_recipe_of_real_actions_lowers_its_own_terms(name):
+    config = following_config(name, env_steps=1600, check_every=200)
+    if config.data.behaviour.labels != (Schedule(1.0),):
+        config = config.but(behaviour=replace(config.data.behaviour, labels=(Schedule(1.0),)))
+    history = train(config, layered(), acceptance=accepted(layered(), FOLLOW)).history
+    for one in config.terms:
+        seen = [row[f"loss/{one.name}"] for row in history if row[f"loss/{one.name}"] is not None]
+        assert len(seen) >= 2, one.name
+        if one.name != "discriminator" and (config.student.start == "new" or seen[0] > 1e-3):
+            assert min(seen[1:]) < seen[0], (one.name, seen)
+
+
+def test_the_whole_job_of_real_actions(tmp_path):
+    job = Job(following_config("case_study"), Comparison(20, 40, 4, margin=0.1), accept_episodes=10)
+    distill(following("gaussian"), job, tmp_path / "run")
+    results = read_json(tmp_path / "run" / "results.json")
+    assert results["verdict"]["result"] == "pass"
+    rows = results["agreement"]["dimensions"]
+    assert [row["half_range"] for row in rows] == HALF.tolist()
+    assert all(row["rms"] < 0.2 for row in rows)
+    assert results["agreement"]["student_states_error"] < 0.2
+    assert results["action"]["kind"] == "mean"
+    assert results["action"]["action"]["high"] == [1.0, 6.0]
+    assert results["student"]["params"] == 2 * 16 + 16 + 16 * 2 + 2
+    again = distill(following("gaussian"), job, tmp_path / "run", resume=True)
+    assert again["student"]["return_mean"] == results["student"]["return_mean"]
+
+
+def test_where_two_policies_differ_is_shown_with_its_picture():
+    env_id = "distilrl/MixedEnv-v0"
+    info = describe_env(EnvRef(env_id))
+    teacher = Teacher.from_callable(lambda obs: torch.ones(len(obs), 2), 2, name="one").fitted(info)
+    student = Teacher.from_callable(lambda obs: -torch.ones(len(obs), 2), 2, name="minus one").fitted(info).policy
+    parts = compare(teacher, student, Play(EnvRef(env_id)), Comparison(5, 5, 2, agreement_states=40), 0.0, info)
+    assert len(parts["disagreements"]) == 8
+    for one in parts["disagreements"]:
+        assert one["image"].startswith("data:image/png;base64,")
+        assert (one["teacher_action"], one["student_action"]) == ([1.0, 1.0], [-1.0, -1.0])
+    assert parts["agreement"]["student_states"] == 0.0
+    assert {"epsilon_0.01", "epsilon_0.05"} <= set(parts["disturbed"])
+
+
+class Critic(torch.nn.Module):
+    """What an action is worth: nothing is at stake where the first number is negative."""
+
+    def forward(self, obs, actions):
+        return -actions.square().sum(1) * (obs[:, 0] > 0)
+
+
+def test_states_are_drawn_by_what_a_critic_says_is_at_stake():
+    teacher = replace(following(), critic=Critic())
+    config = following_config(env_steps=800, stakes_exponent=1.0, capacity=800)
+    stream = Stream(config, teacher)
+    for _ in range(100):
+        stream.collect(START)
+    replay = stream.replay
+    drawn = replay.batch(replay.draw(4_000, torch.Generator().manual_seed(0)))
+    stream.close()
+    share = float((drawn.obs[:, 0] > 0).float().mean())
+    assert share == pytest.approx(0.8 + 0.2 * 0.5, abs=0.04)
+    assert float(drawn.stakes.min()) == pytest.approx(1e-6), "never 0: every state stays possible"
+    plain = Stream(config.but(stakes_exponent=0.0), teacher)
+    for _ in range(2):
+        plain.collect(START)
+    assert bool((plain.replay._stakes[:1] == 1).all()), "where it decides nothing, the critic is not asked"
+    plain.close()

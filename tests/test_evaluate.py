@@ -8,6 +8,7 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
+from distilrl.distill import evaluate_policy
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
 from distilrl.evaluate import Play, accept, latency_us, load_teachers, play, seeds_from
@@ -243,3 +244,15 @@ def test_who_is_stuck_costs_its_own_steps_only_and_is_counted(sign_teacher):
     assert parts["student"]["truncated"] == parts["teacher"]["truncated"] == 5
     cut = play(policy_of(sign_network()), Play(EnvRef(SIGN), max_steps=4), seeds_from(0, 3))
     assert cut.truncated.all()
+
+
+def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_network):
+    """Also where actions are random, though the verdict keeps states and an evaluation does not."""
+    how = Play(EnvRef(SIGN), epsilon=0.3)
+    student = policy_of(random_network)
+    parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), 5.0, describe_env(EnvRef(SIGN)))
+    again = evaluate_policy(student, SIGN, episodes=20, epsilon=0.3)
+    assert again["return_mean"] == parts["student"]["return_mean"]
+    assert again["distinct_episodes"] == parts["student"]["distinct_episodes"]
+    theirs = evaluate_policy(sign_teacher, SIGN, episodes=20, epsilon=0.3)
+    assert theirs["return_mean"] == parts["teacher"]["return_mean"]

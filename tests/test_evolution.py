@@ -213,3 +213,13 @@ def test_the_teachers_return_is_as_said():
     assert play(TEACHER.fitted(info).policy, Play(EnvRef(MIDDLE)), range(100)).returns.mean() == pytest.approx(
         6.8, abs=0.3
     )
+
+
+def test_the_network_that_ships_shares_nothing_with_the_search():
+    """Its standardisation is folded into its weights; the search goes on with its own."""
+    network = build(NetworkSpec((3,), 1, hidden=(4,)), torch.Generator().manual_seed(0))
+    search = Search(network, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 5.0, 2.0]), RewardConfig(), 0)
+    before, obs = search.weights.clone(), torch.randn(20, 3)
+    shipped = search.network(search.weights, ships=True)
+    assert torch.equal(search.weights, before)
+    torch.testing.assert_close(shipped(obs), network(obs), rtol=1e-4, atol=1e-5)

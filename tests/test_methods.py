@@ -432,3 +432,27 @@ def test_a_teacher_that_is_needed_must_be_there(changes):
     """Whoever acts or is compared with; without one, a run would be of another method than it says."""
     with pytest.raises(SpecError, match="needs a teacher"):
         train(small("dqn", **changes))
+
+
+def squared(*, student, teacher):
+    """A loss of one's own."""
+    return (student - teacher).square().mean(dim=1)
+
+
+def test_a_loss_of_ones_own_is_kept_by_its_name_and_resumed_from_python(sign_teacher, tmp_path):
+    job = Job(small("distil", terms=(term(squared),), env_steps=800, gap=-20.0), Comparison(20, 20, 0))
+    results = distill(sign_teacher, job, tmp_path / "run")
+    known = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert known["train"]["terms"][0]["loss"] == "test_methods:squared"
+    again = distill(sign_teacher, job, tmp_path / "run", resume=True)
+    assert again["student"]["return_mean"] == results["student"]["return_mean"]
+    with pytest.raises(SpecError, match="names the function 'test_methods:squared', which is not imported"):
+        distill(sign_teacher, Job.from_json(known), tmp_path / "other")
+
+
+def test_a_teacher_that_faded_may_leave_the_replay(sign_teacher):
+    """Its last labels are overwritten long before the end; what is measured of them then stays as it was."""
+    config = small("kickstarting", gap=-20.0, env_steps=3200, gamma=0.5, n_step=1, learning_starts=160, capacity=320)
+    history = train(config, sign_teacher, acceptance=ACCEPTANCE).history
+    assert all(0 <= row["agreement"] <= 1 for row in history)
+    assert history[-1]["drift"] == 0.0

@@ -44,7 +44,8 @@ from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
-from distilrl.train import Trained, train
+from distilrl.train import train
+from distilrl.trained import Trained
 from distilrl.viper import TreeConfig, distill_tree
 
 __all__ = [

@@ -38,7 +38,8 @@ from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile
-from distilrl.train import Trained, train
+from distilrl.train import train
+from distilrl.trained import Trained
 
 
 @dataclass(frozen=True)

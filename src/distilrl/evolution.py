@@ -10,7 +10,7 @@ training. No gradient and no teacher is needed.
 import copy
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from distilrl.population import StackedMLP
 from distilrl.runs import Metrics, RunFolder
 from distilrl.specs import NetworkSpec
 from distilrl.tasks import Task
-
-if TYPE_CHECKING:
-    from distilrl.train import Trained
+from distilrl.trained import Trained
 
 FIRST_SEED = 9 * VERDICT_SEEDS
 """First seed of the episodes that tell directions apart; far from those of training, selection and verdict."""
@@ -95,7 +93,8 @@ class Search:
     def network(self, weights: Tensor, *, ships: bool = False) -> Network:
         """The network of these weights; as it ships, for raw observations."""
         made = copy.deepcopy(self.template)
-        torch.nn.utils.vector_to_parameters(weights, made.parameters())
+        # a copy: the parameters become views of what they are given, and folding would change the search itself
+        torch.nn.utils.vector_to_parameters(weights.clone(), made.parameters())
         if ships:
             made.fold()
         return made.eval().requires_grad_(False)
@@ -150,9 +149,7 @@ class Search:
         return torch.from_numpy(returns).float().view(len(tried), episodes).mean(1)
 
 
-def with_reward(
-    trained: "Trained", config: TrainConfig, task: Task, folder: RunFolder | None, watch: Watch
-) -> "Trained":
+def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFolder | None, watch: Watch) -> Trained:
     """The student after a stage with reward, or as it was where that did not raise its return; continued where it was
     cut short.
 

@@ -31,7 +31,7 @@ from distilrl.specs import NetworkSpec
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
-from distilrl.train import Trained
+from distilrl.trained import Trained
 
 CHECKS = 3
 """Checks of a round; at each, half of those that are not there yet are dropped."""

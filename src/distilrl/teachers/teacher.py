@@ -1,10 +1,13 @@
 """The teacher: a frozen policy and its preprocessing, from raw observations to action values."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,10 +92,9 @@ class Teacher:
 
             teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
-        digest = hashlib.sha256((name or _named(policy)).encode())
-        if isinstance(policy, nn.Module):
-            for key, tensor in policy.state_dict().items():
-                digest.update(key.encode() + tensor.detach().cpu().numpy().tobytes())
+        digest = hashlib.sha256((name or _told(policy)).encode())
+        if name and isinstance(policy, nn.Module):
+            digest.update(_told(policy).encode())
         label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
         return cls(
             _Called(policy),
@@ -232,24 +234,29 @@ class _Called(nn.Module):
         return answer.float()
 
 
-def _named(policy: Callable[..., Any]) -> str:
-    """A function's name and, where it has some, its code and constants: two functions of one name are told apart."""
-    code = getattr(policy, "__code__", None)
-    kept = [getattr(cell, "cell_contents", None) for cell in getattr(policy, "__closure__", None) or ()]
-    plain = [
-        value
-        for value in (*kept, *(getattr(policy, "__defaults__", None) or ()))
-        if isinstance(value, int | float | str | bool)
-    ]
-    text = getattr(policy, "__qualname__", type(policy).__name__)
-    return text + (
-        f" {code.co_code.hex()} {code.co_names} {_plain(code.co_consts)} {plain}" if code is not None else ""
-    )
+def _told(value: Any, depth: int = 4) -> str:
+    """What decides a function's answers, as a text that is the same in every process.
 
-
-def _plain(constants: tuple[Any, ...]) -> list[Any]:
-    """Constants whose text is the same in every process."""
-    return [value for value in constants if isinstance(value, int | float | str | bool)]
+    Of a function its name, code, defaults and what it keeps from around it; of a module its structure and weights.
+    """
+    if value is None or isinstance(value, int | float | str | bytes | bool):
+        return repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
+    if isinstance(value, nn.Module):
+        weights = [f"{key}={_told(tensor)}" for key, tensor in value.state_dict().items()]
+        return f"{type(value).__qualname__} {re.sub('0x[0-9a-f]+', '', repr(value))} {weights}"
+    if isinstance(value, CodeType):
+        constants = [_told(one, depth - 1) for one in value.co_consts] if depth else []
+        return f"{value.co_code.hex()} {value.co_names} {constants}"
+    code = getattr(value, "__code__", None)
+    text = getattr(value, "__qualname__", type(value).__qualname__)
+    if code is None or depth == 0:
+        return str(text)
+    kept = [getattr(cell, "cell_contents", None) for cell in getattr(value, "__closure__", None) or ()]
+    around = [_told(one, depth - 1) for one in (*kept, *(getattr(value, "__defaults__", None) or ()))]
+    return f"{text} {_told(code, depth)} {around}"
 
 
 def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:

@@ -1,0 +1,101 @@
+"""Teachers of somebody's own code: the digest tells apart what answers differently, and is the same in every process."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distilrl.teachers import Teacher
+
+
+def digest(policy, **more):
+    return Teacher.from_callable(policy, 2, **more).digest
+
+
+def scaled(factor):
+    return lambda obs: obs * factor
+
+
+def by_matrix(matrix):
+    return lambda obs: obs @ matrix
+
+
+def nested(number):
+    def outer(obs):
+        def inner(x):
+            return x + 3.0
+
+        return inner(obs) * number
+
+    return outer
+
+
+def other_nested(number):
+    def outer(obs):
+        def inner(x):
+            return x + 4.0
+
+        return inner(obs) * number
+
+    outer.__qualname__ = "nested.<locals>.outer"
+    return outer
+
+
+def with_default(obs, gain=1.0):
+    return obs * gain
+
+
+LINEAR = nn.Linear(2, 2)
+APART = {
+    "two functions of one name": (lambda obs: obs, lambda obs: -obs),
+    "constants": (lambda obs: obs * 2, lambda obs: obs * 3),
+    "numbers kept from around": (scaled(1.0), scaled(2.0)),
+    "arrays kept from around": (by_matrix(np.eye(2)), by_matrix(2 * np.eye(2))),
+    "tensors kept from around": (by_matrix(torch.eye(2)), by_matrix(torch.ones(2, 2))),
+    "modules kept from around": (by_matrix(nn.Linear(2, 2)), by_matrix(nn.Linear(2, 2))),
+    "functions within": (nested(1.0), other_nested(1.0)),
+    "functions kept from around": (scaled(scaled(1.0)), scaled(scaled(2.0))),
+    "activations": (nn.Sequential(LINEAR, nn.ReLU()), nn.Sequential(LINEAR, nn.Tanh())),
+    "weights": (nn.Linear(2, 2), nn.Linear(2, 2)),
+}
+
+
+@pytest.mark.parametrize("difference", APART)
+def test_what_answers_differently_has_another_digest(difference):
+    one, other = APART[difference]
+    assert digest(one) != digest(other)
+    assert digest(one) == digest(one)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: scaled(2.0), lambda: by_matrix(np.eye(2)), lambda: nested(1.0), lambda: with_default]
+)
+def test_the_same_code_and_data_have_the_same_digest(make):
+    assert digest(make()) == digest(make())
+
+
+def test_a_name_stands_for_a_function_but_not_for_weights():
+    assert digest(scaled(1.0), name="mine") == digest(scaled(2.0), name="mine")
+    assert digest(nn.Linear(2, 2), name="mine") != digest(nn.Linear(2, 2), name="mine")
+
+
+def test_the_digest_is_the_same_in_another_process():
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_callables as t\n"  # noqa: PTH120
+    code += "print([t.digest(f) for f in (t.scaled(2.0), t.nested(1.0), t.with_default, t.by_matrix(t.np.eye(2)))])"
+    said = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(said) == 1
+    assert str([digest(f) for f in (scaled(2.0), nested(1.0), with_default, by_matrix(np.eye(2)))]) in said.pop()
+
+
+def test_a_function_that_keeps_itself_ends():
+    def recursive(obs):
+        return recursive(obs[1:]) if len(obs) > 1 else obs
+
+    assert digest(recursive) == digest(recursive)
