@@ -16,8 +16,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distilrl import Teacher, evaluate, load_teacher, make_config, stats, train
-from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from, weighted_agreement
+from distilrl import (
+    EnvRef,
+    Play,
+    Policy,
+    Teacher,
+    describe_env,
+    evaluate,
+    load_teacher,
+    make_config,
+    play,
+    stats,
+    train,
+)
+from distilrl.comparison import agreement
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 
 METHODS = ("distil", "policy_distillation", "case_study", "reused_head")
 PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
@@ -38,15 +51,15 @@ BUDGETS = {
 DISTURBED = ({"epsilon": 0.05}, {"sticky": 0.25})
 
 
-def measure(student: torch.nn.Module, teacher: Teacher, env_id: str) -> dict:
+def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
     """Mean returns with their interval, clean and disturbed, and agreement."""
-    how = Play(env_id, epsilon=EPSILON[env_id], keep_states=1000, threads=1)
+    how = Play(EnvRef(env_id), epsilon=EPSILON[env_id], keep_states=1000, threads=1)
     games = play(student, how, seeds_from(VERDICT_SEEDS, 100))
     low, high = stats.bootstrap_interval(games.returns, np.random.default_rng(0), clusters=games.fingerprints)
     row = {
         "return": stats.mean(games.returns),
         "return_ci95": [low, high],
-        "agreement": weighted_agreement(teacher.action_values, student, games.states, "cpu"),
+        "agreement": agreement(teacher, student, games, "cpu"),
     }
     for way in DISTURBED:
         disturbed = play(student, replace(how, keep_states=0, **way), seeds_from(VERDICT_SEEDS, 40))
@@ -58,7 +71,8 @@ def main(folder: Path, env_ids: list[str]) -> None:
     torch.set_num_threads(1)
     for env_id in env_ids:
         teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
-        acceptance = evaluate.accept(teacher, Play(env_id, epsilon=EPSILON[env_id], threads=1), episodes=20)
+        teacher = teacher.fitted(describe_env(env_id))
+        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
         known = {(row["method"], row["student"], row["seed"]) for row in done}
@@ -70,7 +84,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
                     "student": "",
                     "seed": 0,
                     **about,
-                    **measure(teacher.network, teacher, env_id),
+                    **measure(teacher.policy, teacher, env_id),
                 }
                 print(json.dumps(row), file=file, flush=True)
             for seed in SEEDS[env_id]:
@@ -79,16 +93,16 @@ def main(folder: Path, env_ids: list[str]) -> None:
                         if (method, student, seed) in known:
                             continue
                         config = make_config(
-                            method, env_id, student=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
-                            learning_starts=1_280, stop_gap=-99.0, **BUDGETS[env_id],
+                            method, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
+                            learning_starts=1_280, gap=-99.0, **BUDGETS[env_id],
                         )  # fmt: skip
-                        if env_id == BREAKOUT and config.average > 0:
-                            config = replace(config, average=0.999)
+                        if env_id == BREAKOUT and config.optim.average > 0:
+                            config = config.but(average=0.999)
                         trained = train(config, teacher, acceptance=acceptance)
                         row = {
                             "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
                             "updates": trained.updates, "train_s": round(trained.train_s, 1), "best_check": max(r["return"] for r in trained.history),
-                            **measure(trained.network, teacher, env_id),
+                            **measure(trained.policy, teacher, env_id),
                         }  # fmt: skip
                         print(json.dumps(row), file=file, flush=True)
                         print(env_id, student, method, seed, f"{row['return']:.2f}", flush=True)

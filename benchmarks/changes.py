@@ -15,8 +15,23 @@ import numpy as np
 import torch
 import variants
 
-from distilrl import Schedule, Teacher, evaluate, evaluate_policy, load_teacher, make_config, reptile, stats, train
-from distilrl.evaluate import Play
+from distilrl import (
+    EnvRef,
+    Play,
+    Policy,
+    Schedule,
+    Teacher,
+    describe_env,
+    evaluate,
+    evaluate_policy,
+    load_teacher,
+    make_config,
+    play,
+    reptile,
+    stats,
+    train,
+)
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 
 SEEDS = range(5)
 ENV = "CartPole-v1"
@@ -25,23 +40,23 @@ STUDENT = "mlp:16,16"
 
 
 def accepted(teacher: Teacher, env_id: str) -> dict:
-    return evaluate.accept(teacher, Play(env_id, threads=1), episodes=50, weak_ok=True)
+    return evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=50, weak_ok=True)
 
 
-def after(network, env_id: str = LONG) -> float:
-    return float(evaluate_policy(network, env_id, episodes=100, threads=1)["return_mean"])
+def after(policy: Teacher | Policy, env_id: str = LONG) -> float:
+    return float(evaluate_policy(policy, env_id, episodes=100, threads=1)["return_mean"])
 
 
 def dynamic(teacher: Teacher) -> Iterator[dict]:
     """Poles double in length in the middle of 24,000 steps: who still balances them at the end, and how often was the teacher asked?"""
     turning, acceptance = "variants/CartPole-turning", accepted(teacher, ENV)
-    base = {"student": STUDENT, "env_steps": 24_000, "check_every": 1_000, "check_episodes": 20}
+    base = {"network": STUDENT, "env_steps": 24_000, "check_every": 1_000, "check_episodes": 20}
     for seed in SEEDS:
-        static = make_config("distil", turning, seed=seed, stop_gap=-99.0, **base)
-        early = replace(static.behaviour, labels=(Schedule(1.0, 0.0, 0.26, start=0.25),))
+        static = make_config("distil", turning, seed=seed, gap=-99.0, **base)
+        early = replace(static.data.behaviour, labels=(Schedule(1.0, 0.0, 0.26, start=0.25),))
         runs = {
             "distil, stops when good": make_config("distil", turning, seed=seed, **base),
-            "distil, labels in the first quarter": replace(static, behaviour=early),
+            "distil, labels in the first quarter": static.but(behaviour=early),
             "distil, labels throughout": static,
             "dynamic": make_config("dynamic", turning, seed=seed, **base),
         }
@@ -49,7 +64,7 @@ def dynamic(teacher: Teacher) -> Iterator[dict]:
             trained = train(config, teacher, acceptance=acceptance)
             rows = [[row["env_steps"], row["return"], row["drift"], row["labelled_states"]] for row in trained.history]
             yield {
-                "method": name, "seed": seed, "before_turn": after(trained.network, ENV), "after_turn": after(trained.network),
+                "method": name, "seed": seed, "before_turn": after(trained.policy, ENV), "after_turn": after(trained.policy),
                 "labelled_states": trained.labelled_states, "env_steps": trained.env_steps, "checks": rows,
             }  # fmt: skip
     yield {"method": "teacher", "seed": 0, "before_turn": after(teacher, ENV), "after_turn": after(teacher)}
@@ -64,36 +79,34 @@ def transfer(teacher: Teacher) -> Iterator[dict]:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     acceptance = accepted(teacher, there)
     yield {"method": "teacher", "seed": 0, "home": after(teacher, ENV), "there": after(teacher, there)}
-    base = {"student": STUDENT, "env_steps": 30_000, "stop_gap": -99.0, "check_every": 1_000, "check_episodes": 20}
+    base = {"network": STUDENT, "env_steps": 30_000, "gap": -99.0, "check_every": 1_000, "check_episodes": 20}
     for seed in SEEDS:
         for name in ("transfer", "finetune", "qdagger", "distil", "dqn"):
             config = make_config(name, there, seed=seed, **base)
             trained = train(config, teacher if name != "dqn" else None, acceptance=acceptance)
             curve = [[row["env_steps"], row["return"]] for row in trained.history]
-            yield {"method": name, "seed": seed, "there": after(trained.network, there), "checks": curve}
+            yield {"method": name, "seed": seed, "there": after(trained.policy, there), "checks": curve}
 
 
 def hidden(teacher: Teacher) -> Iterator[dict]:
     """Students that do not see velocities, or see everything through noise, of a teacher that does."""
     acceptance = accepted(teacher, ENV)
-    spread = (0.1, 0.3, 0.03, 0.3)
-    base = {"student": STUDENT, "env_steps": 12_000, "stop_gap": -99.0, "check_every": 1_000, "check_episodes": 20}
+    spread, seeds = (0.1, 0.3, 0.03, 0.3), seeds_from(VERDICT_SEEDS, 100)
+    base = {"network": STUDENT, "env_steps": 12_000, "gap": -99.0, "check_every": 1_000, "check_episodes": 20}
     ways = {
         "sees all": {},
         "no cart velocity": {"hidden_features": (1,)},
         "no pole velocity": {"hidden_features": (3,)},
-        "noise": {"obs_noise": spread},
+        "noise": {"noise": spread},
     }
     for seed in SEEDS:
         for name, change in ways.items():
             trained = train(make_config("distil", ENV, seed=seed, **base, **change), teacher, acceptance=acceptance)
-            how = Play(ENV, noise=spread if name == "noise" else ())
-            returns = evaluate.play(trained.network, how, evaluate.seeds_from(evaluate.VERDICT_SEEDS, 100)).returns
+            how = Play(EnvRef(ENV), noise=spread if name == "noise" else ())
+            returns = play(trained.policy, how, seeds).returns
             yield {"method": name, "seed": seed, "return": stats.mean(returns)}
-        unaware = train(make_config("distil", ENV, seed=seed, **base), teacher, acceptance=acceptance).network
-        returns = evaluate.play(
-            unaware, Play(ENV, noise=spread), evaluate.seeds_from(evaluate.VERDICT_SEEDS, 100)
-        ).returns
+        unaware = train(make_config("distil", ENV, seed=seed, **base), teacher, acceptance=acceptance).policy
+        returns = play(unaware, Play(EnvRef(ENV), noise=spread), seeds).returns
         yield {"method": "noise, trained without", "seed": seed, "return": stats.mean(returns)}
 
 
@@ -103,10 +116,10 @@ def meta(teacher: Teacher) -> Iterator[dict]:
     new = grid[1::4]
     family = [env_id for env_id in grid if env_id not in new]
     inner = make_config(
-        "distil", ENV, student=STUDENT, env_steps=1_200, learning_starts=400, check_every=1_200, check_episodes=4
+        "distil", ENV, network=STUDENT, env_steps=1_200, learning_starts=400, check_every=1_200, check_episodes=4
     )
     quick = {
-        "student": STUDENT,
+        "network": STUDENT,
         "env_steps": 4_000,
         "learning_starts": 400,
         "updates": 1,
@@ -115,9 +128,9 @@ def meta(teacher: Teacher) -> Iterator[dict]:
         "patience": 1,
     }
     for seed in SEEDS:
-        start = reptile(replace(inner, learning_rate=2e-3), family, teacher, rounds=60, seed=seed)
+        start = reptile(inner.but(learning_rate=2e-3), family, teacher, rounds=60, seed=seed)
         joint = train(
-            make_config("distil", ENV, student=STUDENT, seed=seed, env_steps=12_000, stop_gap=-99.0),
+            make_config("distil", ENV, network=STUDENT, seed=seed, env_steps=12_000, gap=-99.0),
             teacher,
             acceptance=accepted(teacher, ENV),
         )
@@ -128,7 +141,7 @@ def meta(teacher: Teacher) -> Iterator[dict]:
                 ("a student of plain CartPole", joint.network),
                 ("new weights", None),
             ):
-                config = make_config("distil", env_id, seed=seed + 100, stop_gap=0.05, stop_agreement=0.0, **quick)
+                config = make_config("distil", env_id, seed=seed + 100, gap=0.05, agreement=0.0, **quick)
                 trained = train(config, teacher, acceptance=acceptance, initial=initial)
                 reached = next((row["updates"] for row in trained.history if row["score"] >= 0.95), None)
                 yield {
@@ -149,7 +162,7 @@ def main(folder: Path, names: list[str]) -> None:
         out = Path("benchmarks/results/changes") / f"{name}.jsonl"
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w") as file:
-            for row in STORIES[name](load_teacher(folder / "cartpole-dqn-sb3.zip")):
+            for row in STORIES[name](load_teacher(folder / "cartpole-dqn-sb3.zip").fitted(describe_env(ENV))):
                 print(json.dumps(row), file=file, flush=True)
                 print(name, {k: v for k, v in row.items() if k != "checks"}, flush=True)
 

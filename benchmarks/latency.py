@@ -17,11 +17,11 @@ import gymnasium
 import numpy as np
 import torch
 
-from distilrl import __version__, export_policy, load_network, load_teacher
+from distilrl import TrainConfig, __version__, export_policy, load_network, load_teacher
 from distilrl.checkpoints import read_json, write_json
 from distilrl.evaluate import load_teachers
+from distilrl.export.last import Last, last_step
 from distilrl.export.steps import Step, steps
-from distilrl.teachers import TeacherFile
 
 TIMER = r"""
 #define _POSIX_C_SOURCE 199309L
@@ -34,16 +34,16 @@ static int compare(const void *a, const void *b) { double x = *(const double *)a
 int main(int argc, char **argv) {
     static obs_t obs[64][POLICY_OBS_SIZE];
     static double times[201];
-    int32_t action; int rows = 0, sum = 0, calls = atoi(argv[2]);
+    @element action[POLICY_ACTION_SIZE], own[POLICY_ACTION_SIZE]; int rows = 0, calls = atoi(argv[2]); double sum = 0;
     FILE *golden = fopen(argv[1], "rb");
-    while (rows < 64 && fread(&action, 4, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1) rows++;
+    while (rows < 64 && fread(action, sizeof action, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1) rows++;
     for (int t = 0; t < 201; t++) {
         double start = now();
-        for (int i = 0; i < calls; i++) sum += policy_act(obs[i % rows]);
+        for (int i = 0; i < calls; i++) { @call sum += own[0]; }
         times[t] = (now() - start) / calls;
     }
     qsort(times, 201, sizeof times[0], compare);
-    printf("%.4f %d\n", times[100], sum + argc);
+    printf("%.4f %f\n", times[100], sum);
     return 0;
 }
 """
@@ -58,10 +58,11 @@ def median_us(call: Callable[[], object], calls: int = 500) -> float:
     return float(np.median(times[calls // 10 :])) * 1e6
 
 
-def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], int]:
-    """The student in NumPy: one matrix product per layer."""
+def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], np.ndarray]:
+    """The student in NumPy: one matrix product per layer; gives the head's numbers."""
+    known = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 
-    def act(obs: np.ndarray) -> int:
+    def numbers(obs: np.ndarray) -> np.ndarray:
         x = obs.astype(np.float32)
         for step in layers:
             weight = step.weight.reshape(len(step.bias), -1)
@@ -74,15 +75,16 @@ def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], int]:
                 x = (weight @ columns + step.bias[:, None]).reshape(step.out_shape)
             else:
                 x = weight @ x.reshape(-1) + step.bias
-            x = x if step.activation is None else np.maximum(x, 0)
-        return int(x.argmax())
+            x = x if step.activation is None else known[step.activation](x)
+        return x
 
-    return act
+    return numbers
 
 
-def c_us(folder: Path, native: bool, calls: int) -> float:
+def c_us(folder: Path, last: Last, native: bool, calls: int) -> float:
+    call = "own[0] = policy_act(obs[i % rows]);" if last.scalar else "policy_act(obs[i % rows], own);"
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "timer.c").write_text(TIMER)
+        (Path(scratch) / "timer.c").write_text(TIMER.replace("@element", last.element).replace("@call", call))
         flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
         program = str(Path(scratch) / "timer")
         subprocess.run(
@@ -100,8 +102,10 @@ def main() -> None:
     parser.add_argument("--sb3", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = read_json(options.run / "config.json")["train"]
-    network = load_network(options.run / "student").network.eval()
+    config = TrainConfig.from_json(read_json(options.run / "config.json")["train"])
+    env = config.env
+    stored = load_network(options.run / "student")
+    network, head, last = stored.network.eval(), stored.head, last_step(stored.head)
     rows: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
@@ -113,26 +117,27 @@ def main() -> None:
         obs = np.load(folders["onnx"] / "golden.npz")["obs"][:1]
         tensor = torch.from_numpy(obs)
         if options.sb3:
-            from stable_baselines3 import A2C, DQN, PPO  # noqa: F401
+            import stable_baselines3
 
             known: dict = {"lr_schedule": 0.0, "exploration_schedule": 0.0}
             if obs.ndim == 2:  # old files hold spaces of gym, which is not needed to predict
-                env = gymnasium.make(config["env_id"])
-                known |= {"observation_space": env.observation_space, "action_space": env.action_space}
-            algorithm = {"DQN": DQN, "PPO": PPO}[load_teacher(options.sb3).meta["algorithm"]]
+                played = gymnasium.make(env.id, **env.kwargs)
+                known |= {"observation_space": played.observation_space, "action_space": played.action_space}
+            algorithm = getattr(stable_baselines3, load_teacher(options.sb3).meta["algorithm"])
             model = algorithm.load(options.sb3, device="cpu", custom_objects=known)
             rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
-        teacher = load_teachers([TeacherFile.from_json(f) for f in config["teacher"]], config["env_id"])
+        teacher = load_teachers(config.tasks[0].teacher, env, config.combine)
         with torch.inference_mode():
-            rows["teacher, PyTorch"] = median_us(lambda: teacher.network(tensor).argmax(1))
-            rows["student, PyTorch"] = median_us(lambda: network(tensor).argmax(1))
+            rows["teacher, PyTorch"] = median_us(lambda: teacher.head.greedy(teacher.network(tensor)))
+            rows["student, PyTorch"] = median_us(lambda: head.greedy(network(tensor)))
             program = torch.export.load(folders["torch"] / "policy.pt2").module()
             rows["student, torch.export"] = median_us(lambda: program(tensor))
             traced = torch.jit.freeze(torch.jit.trace(network, tensor))
-            rows["student, TorchScript"] = median_us(lambda: traced(tensor).argmax(1))
-        numpy_act = in_numpy(steps(network, "NumPy"))
-        assert numpy_act(obs[0]) == int(network(tensor).argmax(1))
-        rows["student, NumPy"] = median_us(lambda: numpy_act(obs[0]))
+            rows["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
+        numpy_numbers = in_numpy(steps(network, "NumPy"))
+        assert np.allclose(numpy_numbers(obs[0]), network(tensor)[0].detach().numpy(), rtol=1e-3, atol=1e-4)
+        if last.scalar:  # of other actions, the last step is no one line of NumPy
+            rows["student, NumPy"] = median_us(lambda: int(numpy_numbers(obs[0]).argmax()))
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -144,16 +149,16 @@ def main() -> None:
             rows[name] = median_us(lambda session=session: session.run(["action"], {"obs": obs}))
         calls = 20 if obs.ndim == 4 else 20_000
         for name, target in (("student, C", "c"), ("student, C int8", "int8")):
-            rows[name] = c_us(folders[target], False, calls)
-            rows[f"{name}, -march=native"] = c_us(folders[target], True, calls)
+            rows[name] = c_us(folders[target], last, False, calls)
+            rows[f"{name}, -march=native"] = c_us(folders[target], last, True, calls)
     for name, value in rows.items():
         print(f"{name:40} {value:10.3f} us")
-    name = f"{config['env_id'].replace('/', '-')}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
+    name = f"{env.id.replace('/', '-')}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
     facts = {
         "distilrl": __version__,
         "torch": torch.__version__,
         "threads": 1,
-        "env": config["env_id"],
+        "env": env.label,
         "student": network.spec.describe(),
     }
     write_json(Path("benchmarks/results/latency") / f"{name}.json", facts | {"microseconds": rows})

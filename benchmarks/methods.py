@@ -14,18 +14,33 @@ starts    first states further out than any seen
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
-from torch import Tensor
+from torch import Tensor, nn
 
-from distilrl import NetworkSpec, Teacher, evaluate, load_teacher, losses, make_config, recipe, stats, train
-from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from, weighted_agreement
-from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl import (
+    RECIPES,
+    EnvRef,
+    NetworkSpec,
+    Play,
+    Policy,
+    Teacher,
+    Trained,
+    describe_env,
+    evaluate,
+    load_teacher,
+    losses,
+    make_config,
+    play,
+    stats,
+    train,
+)
+from distilrl.comparison import agreement
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.recipes import TEACHERLESS
 from distilrl.specs import scaled
 
 TASKS = {
@@ -52,76 +67,73 @@ EQUAL = {
     "learning_starts": 800,
     "check_every": 1_000,
     "check_episodes": 20,
-    "stop_gap": -99.0,
+    "gap": -99.0,
 }
 
 
-def attacked(student: Callable[[Tensor], Tensor], reach: Tensor) -> Callable[[Tensor], Tensor]:
+class Attacked(nn.Module):
     """The student, each of whose observations is moved first: three steps of gradient ascent on the KL from its own clean answer."""
 
-    def policy(obs: Tensor) -> Tensor:
-        clean = student(obs).detach()
+    def __init__(self, student: Policy, reach: Tensor) -> None:
+        super().__init__()
+        self.student, self.reach = student, reach
+
+    def forward(self, obs: Tensor) -> Tensor:
+        clean = self.student.forward(obs)[0].detach()
         scale = clean.std(1, keepdim=True).clamp_min(1e-6)
-        moved = obs + 0.1 * reach
+        moved = obs + 0.1 * self.reach
         for _ in range(3):
             with torch.enable_grad():
                 moved = moved.detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(
-                    losses.forward_kl(student=student(moved) / scale, teacher=clean / scale).sum(), moved
-                )
-            moved = obs + (moved - obs + 0.5 * reach * slope.sign()).clamp(-reach, reach)
-        return student(moved.detach())
-
-    return policy
+                answer = self.student.forward(moved)[0]
+                kl = losses.forward_kl(student=answer / scale, teacher=clean / scale)
+                (slope,) = torch.autograd.grad(kl.sum(), moved)
+            moved = obs + (moved - obs + 0.5 * self.reach * slope.sign()).clamp(-self.reach, self.reach)
+        return self.student.forward(moved.detach())[0]
 
 
-def measure(
-    policy: Callable[[Tensor], Tensor], teacher: Teacher, env_id: str, spread: np.ndarray, changed: dict[str, str]
-) -> dict:
+def measure(policy: Policy, teacher: Teacher, env_id: str, spread: np.ndarray, changed: dict[str, str]) -> dict:
     """Mean returns, clean and disturbed, and agreement."""
     seeds, fewer = seeds_from(VERDICT_SEEDS, 100), seeds_from(VERDICT_SEEDS, 50)
-    clean = play(policy, Play(env_id, keep_states=1000), seeds)
-    reach = torch.from_numpy(spread).float() * 0.1
+    env = EnvRef(env_id)
+    clean = play(policy, Play(env, keep_states=1000), seeds)
+    attacked = Policy(Attacked(policy, torch.from_numpy(spread).float() * 0.1), policy.head)
     row = {
         "return": stats.mean(clean.returns),
-        "agreement": weighted_agreement(teacher.action_values, policy, clean.states, "cpu"),
-        "noise": stats.mean(play(policy, Play(env_id, noise=tuple((0.1 * spread).tolist())), fewer).returns),
-        "attack": stats.mean(play(attacked(policy, reach), Play(env_id), fewer).returns),
+        "agreement": agreement(teacher, policy, clean, "cpu"),
+        "noise": stats.mean(play(policy, Play(env, noise=tuple((0.1 * spread).tolist())), fewer).returns),
+        "attack": stats.mean(play(attacked, Play(env), fewer).returns),
     }
     return row | {
-        name: stats.mean(play(policy, Play(f"variants/{other}"), fewer).returns) for name, other in changed.items()
+        name: stats.mean(play(policy, Play(EnvRef(f"variants/{other}")), fewer).returns)
+        for name, other in changed.items()
     }
 
 
-def student_of(method: str, env_id: str, student: str, seed: int, steps: int, teacher: Teacher, acceptance: dict):
+def student_of(
+    method: str, env_id: str, student: str, seed: int, steps: int, teacher: Teacher, acceptance: dict
+) -> tuple[Trained, int]:
     """One run of a method, and how many of its budget's steps an assistant took."""
     if method == "assistant":  # half of the budget each, so that the chain has no more data and updates than the others
-        config = make_config("distil", env_id, student=student, seed=seed, env_steps=steps // 2, **EQUAL)
-        info = evaluate.describe_env(env_id)
-        own = NetworkSpec.parse(student, info.obs_shape, info.n_actions)
+        config = make_config("distil", env_id, network=student, seed=seed, env_steps=steps // 2, **EQUAL)
+        info = describe_env(env_id)
+        own = NetworkSpec.of(student, info.obs, teacher.head.width)
         middle = scaled(own, round((own.params * (teacher.params or own.params)) ** 0.5)).describe()
-        assistant = train(replace(config, student=middle), teacher, acceptance=acceptance)
-        return train(
-            config, Teacher(assistant.network, "q", "assistant", "memory", "0" * 64), acceptance=acceptance
-        ), steps // 2
-    changes = dict(EQUAL)
-    base = recipe(method, pixels=False)
-    if base.priority_exponent == 0 and method in ("dqn",):
-        changes |= {"learning_starts": 800}
-    config = make_config(method, env_id, student=student, seed=seed, **(changes | {"env_steps": steps}))
-    with_teacher = method not in TEACHERLESS
-    return train(config, teacher if with_teacher else None, acceptance=acceptance), 0
+        assistant = train(config.but(network=middle), teacher, acceptance=acceptance).network
+        between = Teacher(assistant, "q", "assistant", "memory", "0" * 64).fitted(info)
+        return train(config, between, acceptance=acceptance), steps // 2
+    config = make_config(method, env_id, network=student, seed=seed, **(EQUAL | {"env_steps": steps}))
+    return train(config, None if method in TEACHERLESS else teacher, acceptance=acceptance), 0
 
 
 def main(folder: Path, env_ids: list[str]) -> None:
     torch.set_num_threads(1)
     for env_id in env_ids:
         name, students, steps, changed = TASKS[env_id]
-        teacher = load_teacher(folder / name)
-        acceptance = evaluate.accept(teacher, Play(env_id, threads=1), episodes=100)
-        spread = play(teacher.action_values, Play(env_id, keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states.std(
-            0
-        )
+        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
+        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+        seen = play(teacher.policy, Play(EnvRef(env_id), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
+        spread = seen.std(0)
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         out.parent.mkdir(parents=True, exist_ok=True)
         done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
@@ -134,7 +146,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
                     "student": "",
                     "seed": 0,
                     **about,
-                    **measure(teacher.network, teacher, env_id, spread, changed),
+                    **measure(teacher.policy, teacher, env_id, spread, changed),
                 }
                 print(json.dumps(row), file=file, flush=True)
             for seed in SEEDS:
@@ -150,7 +162,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
                             "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
                             "updates": trained.updates, "train_s": round(trained.train_s, 2), "parity_steps": parity,
                             "labelled_states": trained.labelled_states,
-                            **measure(trained.network, teacher, env_id, spread, changed),
+                            **measure(trained.policy, teacher, env_id, spread, changed),
                         }  # fmt: skip
                         print(json.dumps(row), file=file, flush=True)
                         print(env_id, student, method, seed, f"{row['return']:.1f}", flush=True)

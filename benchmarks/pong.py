@@ -1,6 +1,7 @@
 """Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
 
 The Breakout runs read breakout-dqn-sb3.zip in the folder that it is run from. Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+The config.json of a run that is kept there is as the version that made it wrote it; what the run was is said here.
 """
 
 import platform
@@ -16,88 +17,44 @@ from distilrl.cli import main
 
 HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine
 PONG = ["--teacher", "zoo/pong-dqn", "--env", "PongNoFrameskip-v4"]
+BREAKOUT = [
+    "--teacher", "breakout-dqn-sb3.zip", "--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01",
+    "--steps", "1400000", "--threads", "1", "--disturbed-episodes", "0",
+    "--set", "average=0.999", "--set", "capacity=300000", "--set", "agreement=0.9",
+    "--set", "check-every=140032", "--set", "check-episodes=16",
+    "--set", 'behaviour={"name": "mixed", "beta": {"begin": 0.5, "end": 0.25, "share": 0.5}}',
+]  # fmt: skip
+SMALL = ["--threads", "1", "--disturbed-episodes", "0"]
 RUNS = {
     # "under 2 minutes of training", with 40 episodes of each disturbance
     "pong-61k": [*PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--disturbed-episodes", "40"],
     # the headline command as README.md prints it: the recipe's own budget, ended by the stop rule
     "pong-61k-default": [*PONG, "--student", "cnn:16,16,16:64", "--disturbed-episodes", "20"],
     "pong-61k-textbook": [
-        *PONG,
-        "--student",
-        "cnn:16,16,16:64",
-        "--steps",
-        "48000",
-        "--recipe",
-        "policy_distillation",
-        "--disturbed-episodes",
-        "0",
+        *PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "policy_distillation", "--disturbed-episodes", "0",
     ],
     "pong-61k-case-study": [
-        *PONG,
-        "--student",
-        "cnn:16,16,16:64",
-        "--steps",
-        "48000",
-        "--recipe",
-        "case_study",
-        "--disturbed-episodes",
-        "0",
+        *PONG, "--student", "cnn:16,16,16:64", "--steps", "48000", "--recipe", "case_study", "--disturbed-episodes", "0",
     ],
     "pong-8k": [*PONG, "--student", "cnn:8k8s4,8k4s2,8k3s2:32", "--steps", "100000", "--disturbed-episodes", "0"],
-    "pong-4k": [
-        *PONG,
-        "--student",
-        "cnn:4k8s4,8k4s2,8k3s2:16",
-        "--steps",
-        "180000",
-        "--threads",
-        "1",
-        "--disturbed-episodes",
-        "0",
-    ],
-    "pong-2k-fine": [
-        *PONG,
-        "--student",
-        "cnn:4k6s4,4k4s2,6k3s2:8",
-        "--steps",
-        "250000",
-        "--threads",
-        "1",
-        "--disturbed-episodes",
-        "0",
-    ],
+    "pong-4k": [*PONG, "--student", "cnn:4k8s4,8k4s2,8k3s2:16", "--steps", "180000", *SMALL],
+    "pong-2k-fine": [*PONG, "--student", "cnn:4k6s4,4k4s2,6k3s2:8", "--steps", "250000", *SMALL],
     # the same student, pruned from one of twice its width while it learns
     "pong-2k-pruned": [
-        *PONG,
-        "--student",
-        "cnn:4k6s4,4k4s2,6k3s2:8",
-        "--prune-from",
-        "cnn:8k6s4,8k4s2,12k3s2:16",
-        "--steps",
-        "250000",
-        "--threads",
-        "1",
-        "--disturbed-episodes",
-        "0",
+        *PONG, "--student", "cnn:4k6s4,4k4s2,6k3s2:8", "--prune-from", "cnn:8k6s4,8k4s2,12k3s2:16", "--steps", "250000", *SMALL,
     ],
-    "pong-2k": [
-        *PONG,
-        "--student",
-        "cnn:3k8s4,6k4s3,8k3s2:8",
-        "--steps",
-        "250000",
-        "--threads",
-        "1",
-        "--disturbed-episodes",
-        "0",
-    ],
+    "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", *SMALL],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
-    "pong-61k-robust": ["--config", "benchmarks/results/pong-61k-robust/config.json"],
-    # half of its parameters, trained the same
-    "breakout-32k": ["--config", "benchmarks/results/breakout-32k/config.json"],
+    "pong-61k-robust": [
+        "--teacher", "zoo/pong-dqn", "--env", "ALE/Pong-v5", "--student", "cnn:16,16,16:64", "--accept-weak-teacher",
+        "--steps", "320000", "--episodes", "40", *SMALL,
+        "--set", "check-every=32000", "--set", "check-episodes=16", "--set", "patience=999",
+    ],
     # 1.4 million steps, 300,000 states held, a longer average; run it beside the teacher's file, which is named breakout-dqn-sb3.zip
-    "breakout-61k": ["--config", "benchmarks/results/breakout-61k/config.json"],
-}
+    "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64"],
+    # half of its parameters, trained the same
+    "breakout-32k": [*BREAKOUT, "--student", "cnn:8,16,16:32"],
+}  # fmt: skip
 
 
 def disturbed(kept: Path, episodes: int = 60) -> None:

@@ -12,7 +12,6 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,10 +19,13 @@ import torch
 from distilrl import (
     Behaviour,
     Comparison,
+    EnvRef,
     Job,
+    Play,
     Schedule,
     TaskFile,
     TeacherFile,
+    describe_env,
     distill,
     distill_chain,
     evaluate,
@@ -33,7 +35,6 @@ from distilrl import (
     train,
 )
 from distilrl.cli.display import Display
-from distilrl.evaluate import Play
 
 SEEDS = range(5)
 BREAKOUT = {
@@ -44,14 +45,14 @@ BREAKOUT = {
 """As a student of Breakout alone is distilled in benchmarks/pong.py."""
 ATARI = {
     "atari": {
-        "student": "cnn:16,16,16:64",
+        "network": "cnn:16,16,16:64",
         "env_steps": 600_000,
         "capacity": 150_000,
         "check_every": 60_032,
         "check_episodes": 8,
     },
     "atari-wide": {
-        "student": "cnn:32,32,32:128",
+        "network": "cnn:32,32,32:128",
         "env_steps": 1_280_000,
         "capacity": 200_000,
         "check_every": 128_000,
@@ -59,14 +60,14 @@ ATARI = {
         "learning_rate": 2e-3,
     },
     "atari-balanced": {
-        "student": "cnn:16,16,16:64",
+        "network": "cnn:16,16,16:64",
         "env_steps": 2_400_000,
         "check_every": 240_000,
         "learning_rate": 3e-3,
         **BREAKOUT,
     },
     "atari-convolutions": {
-        "student": "cnn:16,16,16:64",
+        "network": "cnn:16,16,16:64",
         "env_steps": 2_000_000,
         "check_every": 250_000,
         "learning_rate": 3e-3,
@@ -75,7 +76,7 @@ ATARI = {
         "check_episodes": 24,
     },
     "atari-wide-balanced": {
-        "student": "cnn:32,32,32:128",
+        "network": "cnn:32,32,32:128",
         "env_steps": 2_000_000,
         "check_every": 200_000,
         "learning_rate": 2e-3,
@@ -87,23 +88,24 @@ VECTORS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3
 
 def tasks(folder: Path) -> Iterator[dict]:
     """One body, two heads, against a student of its own for each task at half of the steps."""
-    teachers = {env_id: load_teacher(folder / name) for env_id, name in VECTORS.items()}
+    teachers = {env_id: load_teacher(folder / name).fitted(describe_env(env_id)) for env_id, name in VECTORS.items()}
     accepted = {
-        env_id: evaluate.accept(teacher, Play(env_id, threads=1), episodes=100) for env_id, teacher in teachers.items()
+        env_id: evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+        for env_id, teacher in teachers.items()
     }
     first, second = VECTORS
-    base = {"check_every": 2_000, "check_episodes": 50, "stop_gap": -99.0}
+    base = {"check_every": 2_000, "check_episodes": 50, "gap": -99.0}
     for student in ("mlp:16,16", "mlp:32,32"):
         for seed in SEEDS:
             for mix in ("one", "all"):
                 config = make_config(
                     "distil",
                     first,
-                    student=student,
+                    network=student,
                     seed=seed,
                     env_steps=32_000,
                     mix=mix,
-                    more_tasks=(TaskFile(second),),
+                    tasks=(TaskFile(EnvRef(first)), TaskFile(EnvRef(second))),
                     **base,
                 )
                 trained = train(config, list(teachers.values()), acceptance=list(accepted.values()))
@@ -117,7 +119,7 @@ def tasks(folder: Path) -> Iterator[dict]:
                 )
             apart = {}
             for env_id, teacher in teachers.items():
-                config = make_config("distil", env_id, student=student, seed=seed, env_steps=16_000, **base)
+                config = make_config("distil", env_id, network=student, seed=seed, env_steps=16_000, **base)
                 apart[env_id] = train(config, teacher, acceptance=accepted[env_id]).network
             yield row("apart", student, seed, sum(network.spec.params for network in apart.values()), apart, accepted)
 
@@ -141,12 +143,12 @@ def row(method: str, student: str, seed: int, params: int, networks: dict, accep
 def assistants(folder: Path) -> Iterator[dict]:
     """The same steps in all, shared evenly by the links of a chain."""
     for env_id, name in VECTORS.items():
-        teacher = load_teacher(folder / name)
+        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
         for student in ("mlp:4", "mlp:2"):
             for seed in SEEDS:
                 for count in (0, 1, 2):
                     config = make_config(
-                        "distil", env_id, student=student, seed=seed, env_steps=18_000 // (count + 1), check_every=1_000, stop_gap=-99.0,
+                        "distil", env_id, network=student, seed=seed, env_steps=18_000 // (count + 1), check_every=1_000, gap=-99.0,
                         teacher=TeacherFile(str(folder / name)),
                     )  # fmt: skip
                     run = Path("benchmarks/runs/assistants")
@@ -173,12 +175,12 @@ def pruned(folder: Path) -> Iterator[dict]:
         ("Acrobot-v1", VECTORS["Acrobot-v1"], "mlp:2", "mlp:16"),
         ("LunarLander-v3", "lunarlander", "mlp:6", "mlp:32"),
     ):
-        teacher = load_teacher(folder / name)
-        acceptance = evaluate.accept(teacher, Play(env_id, threads=1), episodes=100)
+        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
+        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
         for seed in SEEDS:
             for wider in (None, wide):
                 config = make_config(
-                    "distil", env_id, student=student, seed=seed, env_steps=12_000, check_every=1_000, check_episodes=20, stop_gap=-99.0,
+                    "distil", env_id, network=student, seed=seed, env_steps=12_000, check_every=1_000, check_episodes=20, gap=-99.0,
                     prune_from=wider,
                 )  # fmt: skip
                 network = train(config, teacher, acceptance=acceptance).network
@@ -191,15 +193,15 @@ def pruned(folder: Path) -> Iterator[dict]:
 
 def atari(folder: Path, name: str) -> Iterator[dict]:
     """Pong and Breakout in one network no larger than one teacher."""
+    files = {"PongNoFrameskip-v4": "zoo/pong-dqn", "BreakoutNoFrameskip-v4": str(folder / "breakout-dqn-sb3.zip")}
+    games = tuple(TaskFile(EnvRef(env_id), (TeacherFile(path),)) for env_id, path in files.items())
     config = make_config(
-        "distil", "PongNoFrameskip-v4", teacher="zoo/pong-dqn", threads=1, eval_epsilon=0.01,
-        more_tasks=(TaskFile("BreakoutNoFrameskip-v4", (TeacherFile(str(folder / "breakout-dqn-sb3.zip")),)),), n_envs=32, average=0.999,
-        **ATARI[name],
+        "distil", games[0].env, tasks=games, threads=1, eval_epsilon=0.01, n_envs=32, average=0.999, agreement=0.9, **ATARI[name]
     )  # fmt: skip
     run, kept = Path("benchmarks/runs") / name, Path("benchmarks/results/several") / name
-    job = Job(replace(config, stop_agreement=0.9), Comparison(disturbed_episodes=0))
-    with Display() as tell:
-        results = distill(None, job, run, resume=(run / "config.json").is_file(), tell=tell)
+    job = Job(config, Comparison(disturbed_episodes=0))
+    with Display() as watch:
+        results = distill(None, job, run, resume=(run / "config.json").is_file(), watch=watch)
     kept.mkdir(parents=True, exist_ok=True)
     for file in ("results.json", "metrics.csv", "config.json"):
         shutil.copy(run / file, kept / file)

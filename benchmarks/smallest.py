@@ -39,7 +39,7 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
         "distil",
         env_id,
         teacher=TeacherFile(teacher),
-        student="cnn:8k8s4,8k4s2,8k3s2:32" if pixels else "mlp:16,16",
+        network="cnn:8k8s4,8k4s2,8k3s2:32" if pixels else "mlp:16,16",
         **changes,
     )
     job = Job(config, Comparison(disturbed_episodes=0))
@@ -49,13 +49,13 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
     result = {}
     if cost:
         started = time.perf_counter()
-        single = make_config("distil", env_id, teacher=TeacherFile(teacher), student=config.student, threads=1)
-        with Display() as tell:
-            distill(None, Job(single, Comparison(disturbed_episodes=0)), f"{folder}-single", tell=tell)
+        single = make_config("distil", env_id, teacher=TeacherFile(teacher), network=config.student.network, threads=1)
+        with Display() as watch:
+            distill(None, Job(single, Comparison(disturbed_episodes=0)), f"{folder}-single", watch=watch)
         result["single_run_s"] = time.perf_counter() - started
-    with Display() as tell:
+    with Display() as watch:
         found = plan(
-            None, job, folder, sizes=PIXELS if pixels else (), seeds=1 if pixels else 5, refine=not pixels, tell=tell
+            None, job, folder, sizes=PIXELS if pixels else (), seeds=1 if pixels else 5, refine=not pixels, watch=watch
         )
     print_plan(found)
     result = found | result | {"teacher": Path(teacher).name}

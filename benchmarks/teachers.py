@@ -37,10 +37,10 @@ ZOO = {  # rl-zoo3, hyperparams/dqn.yml
 
 
 def ours(env_id: str, seed: int) -> dict:
-    config = make_config("dqn", env_id, seed=seed, stop_return=float(THRESHOLDS[env_id]))
+    config = make_config("dqn", env_id, seed=seed, at_return=float(THRESHOLDS[env_id]))
     trained = train(config, None)
     reached = next((row for row in trained.history if row["return"] >= THRESHOLDS[env_id]), None)
-    final = evaluate_policy(trained.network, env_id, episodes=100, threads=1)
+    final = evaluate_policy(trained.policy, env_id, episodes=100, threads=1)
     return {
         "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"], "updates": trained.updates,
         "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final["return_mean"],

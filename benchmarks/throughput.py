@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from distilrl import load_teacher, make_vec_env
+from distilrl import describe_env, load_teacher, make_vec_env
 from distilrl.collect import Behaviour, Collector
 from distilrl.replay import Replay, ReplaySpec
 
@@ -31,20 +31,20 @@ def rate(work: Callable[[], object]) -> float:
 
 def main(out: Path) -> None:
     torch.set_num_threads(THREADS)
-    teacher = load_teacher("zoo/pong-dqn")
+    teacher = load_teacher("zoo/pong-dqn").fitted(describe_env("PongNoFrameskip-v4"))
     envs = make_vec_env("PongNoFrameskip-v4", N, threads=THREADS)
     rng = np.random.default_rng(0)
     obs = torch.from_numpy(envs.reset(np.arange(N)).copy())
 
     def ale() -> None:
-        envs.send(rng.integers(0, 6, N))
+        envs.send(envs.info.action.sample(N, rng))
         envs.recv()
 
     others = make_vec_env("PongNoFrameskip-v4", N, threads=THREADS)
-    replay = Replay(ReplaySpec(20_000, N, (4, 84, 84), 6, True, True), torch.device("cpu"))
-    collector = Collector(others, replay, Behaviour("teacher"), rng, teacher.network, teacher.action_values)
-    steps = collector.steps(np.arange(N), np.zeros((0, N), np.int64))
-    works = {"ale": ale, "teacher": lambda: teacher.action_values(obs), "collector": lambda: next(steps)}
+    replay = Replay(ReplaySpec(20_000, N, envs.info.obs, envs.info.action, teacher.head.width), torch.device("cpu"))
+    collector = Collector(others, replay, Behaviour("teacher"), rng, teacher)
+    steps = collector.steps(np.arange(N))
+    works = {"ale": ale, "teacher": lambda: teacher.numbers(obs), "collector": lambda: next(steps)}
     rates: dict[str, list[float]] = {name: [] for name in works}
     for _, (name, work) in itertools.product(range(ROUNDS), works.items()):
         rates[name].append(rate(work))

@@ -7,13 +7,11 @@ Seconds are of collecting and learning on one thread; checks are not counted.
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from distilrl import evaluate, load_teacher, make_config, train
-from distilrl.distill import evaluate_policy
+from distilrl import EnvRef, Play, describe_env, evaluate, evaluate_policy, load_teacher, make_config, train
 
 TASKS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3.zip"}
 STUDENTS = ("mlp:16,16", "mlp:8", "mlp:4", "mlp:")
@@ -24,22 +22,23 @@ def main(teachers: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w") as file:
         for env_id, name in TASKS.items():
-            teacher = load_teacher(teachers / name)
-            acceptance = evaluate.accept(teacher, evaluate.Play(env_id), episodes=100)
+            teacher = load_teacher(teachers / name).fitted(describe_env(env_id))
+            acceptance = evaluate.accept(teacher, Play(EnvRef(env_id)), episodes=100)
             for student in STUDENTS:
                 for seed in range(5):
                     config = make_config(
                         "distil",
                         env_id,
-                        student=student,
+                        network=student,
                         seed=seed,
                         check_every=250,
                         check_episodes=50,
                         env_steps=8_000,
+                        agreement=0.0,
                     )
-                    trained = train(replace(config, stop_agreement=0.0), teacher, acceptance=acceptance)
+                    trained = train(config, teacher, acceptance=acceptance)
                     parity = next((row for row in trained.history if row["score"] >= 0.99), {})
-                    result = evaluate_policy(trained.network, env_id, episodes=100, threads=1)
+                    result = evaluate_policy(trained.policy, env_id, episodes=100, threads=1)
                     row = {
                         "env": env_id, "student": student, "seed": seed, "params": trained.network.spec.params,
                         "parity_steps": parity.get("env_steps"), "parity_s": parity.get("train_s"), "parity_updates": parity.get("updates"),

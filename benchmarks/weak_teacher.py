@@ -7,14 +7,13 @@ over three seeds with the same budget, 30,000 steps, to its end.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from distilrl import Teacher, __version__, evaluate_policy, load_teacher, make_config, train
+from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
 from distilrl.checkpoints import write_json
-from distilrl.evaluate import Play, accept
+from distilrl.evaluate import accept
 
 ENV, SEEDS = "CartPole-v1", range(3)
 RECIPES = ("distil", "qdagger", "kickstarting", "finetune", "dqfd", "dqn")
@@ -22,7 +21,7 @@ RECIPES = ("distil", "qdagger", "kickstarting", "finetune", "dqfd", "dqn")
 
 def weakened(path: str) -> tuple[Teacher, float, float]:
     for tenth in range(1, 60):
-        teacher = load_teacher(path)
+        teacher = load_teacher(path).fitted(describe_env(ENV))
         generator = torch.Generator().manual_seed(tenth)
         with torch.no_grad():
             for parameter in teacher.network.parameters():
@@ -37,14 +36,14 @@ def main() -> None:
     torch.set_num_threads(1)
     teacher, noise, mean = weakened(sys.argv[1])
     print(f"noise {noise:.2f}: return {mean:.1f}", flush=True)
-    acceptance = accept(teacher, Play(ENV, threads=1), episodes=50)
+    acceptance = accept(teacher, Play(EnvRef(ENV), threads=1), episodes=50)
     rows = []
     for recipe in RECIPES:
         for seed in SEEDS:
-            config = make_config(recipe, ENV, student="mlp:16,16", seed=seed, env_steps=30_000, check_every=2_000)
-            config = replace(config, patience=999, stop_return=None)
+            config = make_config(recipe, ENV, network="mlp:16,16", seed=seed, env_steps=30_000, check_every=2_000)
+            config = config.but(patience=999, at_return=None)
             trained = train(config, teacher if recipe != "dqn" else None, acceptance=acceptance)
-            result = evaluate_policy(trained.network, ENV, episodes=100, threads=1)
+            result = evaluate_policy(trained.policy, ENV, episodes=100, threads=1)
             rows.append(
                 {
                     "recipe": recipe,

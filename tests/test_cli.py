@@ -532,10 +532,12 @@ def test_a_plan_and_a_plan_again(teacher, tmp_path, capsys):
     # the winner is a run, and its configuration is that of a run, not of a plan
     assert main(["plan", "--config", str(out / "winner" / "config.json"), "--out", str(tmp_path / "third")]) == 2
     assert "which this command does not make" in " ".join(capsys.readouterr().err.split())
-    # no size passes
-    tiny = [*base, "--steps", "1000", "--sizes", "mlp:", "--seeds", "1", "--no-refine", "--margin", "0.0001"]
-    assert main([*tiny, "--budget-params", "1", "--out", str(tmp_path / "none")]) == 2
+    # no size passes: there is none that small, or none that was there in time
+    short = [*base, "--steps", "816", "--sizes", "mlp:", "--seeds", "1", "--no-refine", "--margin", "0.0001"]
+    assert main([*short, "--budget-params", "1", "--out", str(tmp_path / "none")]) == 2
     assert "budget" in " ".join(capsys.readouterr().err.split())
+    assert main([*short, "--out", str(tmp_path / "late")]) == 1
+    assert "smallest that passes: none" in capsys.readouterr().err
 
 
 def test_a_tree_and_the_tree_again(teacher, tmp_path, capsys):
