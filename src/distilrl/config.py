@@ -167,10 +167,10 @@ class RewardConfig:
     """Of these, how many of the most telling ones move the weights."""
     episodes: int = 1
     """Episodes for each way of a direction."""
-    radius: float = 0.03
+    radius: float = 0.02
     """How far weights are moved to try a direction, in units of the root mean square of their layer."""
     rate: float = 0.02
-    """How far they then go, in the same units."""
+    """How far they then go, in the same units; falls to 0 over the budget in a straight line."""
 
     def __post_init__(self) -> None:
         check_numbers(self, env_steps="[0, inf)", **dict.fromkeys(("directions", "best", "episodes"), "[1, inf)"))

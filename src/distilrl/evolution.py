@@ -115,9 +115,9 @@ class Search:
         plus, minus = returns.chunk(2)
         best = torch.maximum(plus, minus).topk(min(config.best, config.directions)).indices
         spread = torch.cat([plus[best], minus[best]]).std().clamp_min(1e-6)
-        self.weights += (
-            config.rate / (len(best) * spread) * ((plus - minus)[best].unsqueeze(1) * directions[best]).sum(0)
-        )
+        # steps shrink to nothing over the budget: near the end a step is mostly the noise of its episodes
+        rate = config.rate * max(1.0 - self.env_steps / config.env_steps, 0.0)
+        self.weights += rate / (len(best) * spread) * ((plus - minus)[best].unsqueeze(1) * directions[best]).sum(0)
         self.round += 1
         return float(returns.mean())
 
