@@ -358,14 +358,20 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
 MODULE = """
 import gymnasium
 from conftest import SignEnv
-from distilrl import recipe
+from distilrl import recipe, term
 
 class Halved(gymnasium.RewardWrapper):
     def reward(self, reward):
         return reward / 2
 
+def apart(*, student, teacher):
+    return (student - teacher).square().mean(1)
+
 def gentle(info):
     return recipe("distil", info).but(learning_rate=2e-3)
+
+def owned(info):
+    return recipe("distil", info).but(terms=(term(apart),))
 
 gymnasium.register("Own-v0", entry_point=SignEnv, max_episode_steps=50)
 """
@@ -425,6 +431,18 @@ def test_a_recipe_of_ones_own(teacher, tmp_path, own_module):
     assert train["recipe"] == f"{own_module}:gentle"
     assert train["optim"]["learning_rate"] == 2e-3
     assert read_json(tmp_path / "run" / "results.json")["recipe"] == f"{own_module}:gentle"
+
+
+def test_a_loss_of_ones_own_is_not_imported_from_a_file(teacher, tmp_path, own_module, capsys):
+    run = tmp_path / "run"
+    assert distill(teacher, run, "--recipe", f"{own_module}:owned") == 0
+    assert read_json(run / "config.json")["train"]["terms"][0]["loss"] == f"{own_module}:apart"
+    assert "nan" not in (run / "metrics.csv").read_text()
+    assert main(["report", str(run)]) == 0
+    capsys.readouterr()
+    for words in (["--resume", str(run)], ["--config", str(run / "config.json"), "--out", str(tmp_path / "again")]):
+        assert main(["distill", *words, "--trust", own_module]) == 2
+        assert "give the term from Python" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, capsys):

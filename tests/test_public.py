@@ -1,8 +1,20 @@
 """The public surface: what `import distilrl` offers, all of it documented and typed."""
 
+import importlib
 import inspect
+import re
+from pathlib import Path
+
+import pytest
+from conftest import SIGN, make_teacher, sign_network
+from tiny_envs import LINEAR, linear_teacher, tiny_config
 
 import distilrl
+from distilrl.checkpoints import read_json
+from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl.runs import read_metrics
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 PUBLIC = {
     "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison", "ComputeConfig", "DataConfig",
@@ -33,7 +45,57 @@ def test_everything_public_is_documented_and_typed():
 
 
 def test_version_has_a_changelog_entry():
-    from pathlib import Path
-
-    changelog = (Path(__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {distilrl.__version__}" in changelog
+
+
+@pytest.fixture
+def printed(tmp_path, monkeypatch):
+    """The method of the documents as a module of the user's own."""
+    text = (DOCS / "adding-a-method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.splitlines()) < 30
+    (tmp_path / "my_module.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("my_module")
+    monkeypatch.delitem(importlib.sys.modules, "my_module")
+
+
+@pytest.mark.parametrize("env", [SIGN, LINEAR])
+def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_path):
+    short = tiny_config(env)
+    changes = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8"}
+    config = distilrl.make_config(printed.steady, env, **changes).but(env_steps=3200, gap=-20.0, stakes_exponent=0.0)
+    teacher = make_teacher(sign_network()) if env == SIGN else linear_teacher()
+    job = distilrl.Job(config, distilrl.Comparison(20, 40, 0))
+    results = distilrl.distill(teacher, job, tmp_path / "run")
+    assert results["recipe"] == "steady"
+    assert results["student"]["score"] > 0.95
+    losses = [float(row["loss/my_module:change"]) for row in read_metrics(tmp_path / "run" / "metrics.csv")]
+    assert losses[3] < losses[0] / 2
+    named = distilrl.make_config("my_module:steady", env, **changes)
+    assert named.terms == config.terms
+    assert read_json(tmp_path / "run" / "config.json")["train"]["terms"][-1]["loss"] == "my_module:change"
+
+
+def test_the_documents_configurations_are_of_either_kind_of_action(printed):
+    assert [one.loss for one in printed.choices.terms] == ["forward_kl", printed.change]
+    assert [one.loss for one in printed.real.terms] == ["action_regression", printed.change]
+    assert printed.real.env.id == "Pendulum-v1"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in TEACHERLESS])
+def test_every_page_says_whether_it_reads_real_actions(name):
+    lines = (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    (said,) = [line for line in lines if line.startswith("**Actions.**")]
+    needs = RECIPES[name].needs
+    kind = next((one for one in ("one choice", "choices", "image") if one in needs), "")
+    begin = {
+        "one choice": "A single choice",
+        "choices": "Choices only",
+        "image": "Images, with choices or real actions",
+    }
+    assert said.startswith(f"**Actions.** {begin.get(kind, 'Choices and real actions')}")
+    assert bool(RECIPES[name].lacks(distilrl.describe_env(LINEAR))) == (
+        kind != ""
+    )  # LinearEnv has vectors and real actions
