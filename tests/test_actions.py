@@ -13,7 +13,7 @@ from distilrl.checkpoints import load_network, read_json
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile
-from distilrl.distill import Job, distill, evaluate_policy, make_config
+from distilrl.distill import Job, distill, make_config
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import Play, accept, play
@@ -28,6 +28,7 @@ from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Stream
 from distilrl.teachers import Teacher
+from distilrl.teaching import evaluate_policy
 from distilrl.train import train
 
 GAINS = torch.tensor([[1.0, 0.0], [-1.0, 2.0]])

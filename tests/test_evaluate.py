@@ -8,7 +8,6 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
-from distilrl.distill import evaluate_policy
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
 from distilrl.evaluate import Play, _Game, accept, latency_us, load_teachers, play, seeds_from
@@ -19,6 +18,7 @@ from distilrl.policies import Policy
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.teaching import evaluate_policy
 
 HOW = Play(EnvRef(SIGN))
 

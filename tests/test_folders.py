@@ -14,13 +14,14 @@ from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
-from distilrl.distill import Job, distill, train_teacher
+from distilrl.distill import Job, distill
 from distilrl.errors import FileError, ResumeError, TeacherError
 from distilrl.heads import Categorical
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
+from distilrl.teaching import train_teacher
 from distilrl.viper import TreeConfig, distill_tree
 
 TREE = TreeConfig(leaves=4, iterations=2, states=100)

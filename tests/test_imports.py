@@ -21,7 +21,7 @@ ROWS = [
     {"evolution"},
     {"train"},
     {"distill"},
-    {"plan", "series", "viper"},
+    {"plan", "series", "teaching", "viper"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}

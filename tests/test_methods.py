@@ -16,7 +16,7 @@ from distilrl.cli import main
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill, evaluate_policy
+from distilrl.distill import Job, distill
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import Play, play
 from distilrl.heads import Categorical
@@ -30,6 +30,7 @@ from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble
+from distilrl.teaching import evaluate_policy
 from distilrl.train import train
 
 WITH_REWARD = ("qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware")

@@ -14,7 +14,7 @@ from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
-from distilrl.distill import Job, evaluate_policy
+from distilrl.distill import Job
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, SpecError
 from distilrl.events import Episodes, Step
@@ -32,6 +32,7 @@ from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Check
 from distilrl.teachers import TeacherFile
+from distilrl.teaching import evaluate_policy
 
 SPECS = [NetworkSpec((2,), 2, hidden=h) for h in ((), (3,), (8,), (4, 5), (2, 9))]
 TWO = student_head(Choices((2,)))

@@ -19,7 +19,7 @@ from distilrl.checkpoints import digest, load_network, read_tensors
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import GROUP, TrainConfig
-from distilrl.distill import Job, distill, evaluate_policy, make_config
+from distilrl.distill import Job, distill, make_config
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import Play
 from distilrl.objective import term
@@ -28,6 +28,7 @@ from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
+from distilrl.teaching import evaluate_policy
 from distilrl.train import train
 
 ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}

@@ -14,7 +14,7 @@ from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, t
 from distilrl import viper
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
-from distilrl.distill import Job, evaluate_policy
+from distilrl.distill import Job
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Play, play
@@ -28,6 +28,7 @@ from distilrl.policies import Policy
 from distilrl.runs import read_metrics
 from distilrl.spaces import Bounds, Choices, EnvRef
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.teaching import evaluate_policy
 from distilrl.trees import PONG, Tree, TreePolicy, as_graphviz, as_text, load_tree, pong_features, save_tree
 from distilrl.viper import TreeConfig, distill_tree, fit
 

@@ -15,7 +15,7 @@ from distilrl.config import (
     TaskFile,
     TrainConfig,
 )
-from distilrl.distill import Job, distill, evaluate_against, evaluate_policy, make_config, train_teacher
+from distilrl.distill import Job, distill, make_config
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
 from distilrl.errors import (
     DistilError,
@@ -44,6 +44,7 @@ from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teaching import evaluate_against, evaluate_policy, train_teacher
 from distilrl.train import train
 from distilrl.trained import Trained
 from distilrl.viper import TreeConfig, distill_tree

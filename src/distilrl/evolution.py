@@ -9,7 +9,7 @@ training. No gradient and no teacher is needed.
 
 import copy
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from distilrl.policies import Policy
 from distilrl.population import StackedMLP
 from distilrl.runs import Metrics, RunFolder
 from distilrl.specs import NetworkSpec
+from distilrl.stream import Checked
 from distilrl.tasks import Task
 from distilrl.trained import Trained
 
@@ -163,28 +164,20 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         folder: where the state of the search goes; None: nowhere.
         watch: told of what happens.
     """
-    reward, head, student = config.reward, task.head, task.pupil.student
-    search = Search(
-        trained.networks[0], student.obs_mean.cpu(), student.obs_scale.cpu(), reward, config.seed, config.student.noise
-    )
-    check = task.check_student
-    started, before = time.perf_counter(), 0.0
-    best, best_return = trained.networks[0], float("-inf")
-    history: list[dict[str, Any]] = []
+    reward, head, check, pupil = config.reward, task.head, task.check_student, task.pupil.student
+    started = time.perf_counter()
+    inputs = pupil.obs_mean.cpu(), pupil.obs_scale.cpu()
+    search = Search(trained.networks[0], *inputs, reward, config.seed, config.student.noise)
+    # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
-    if saved is not None:
-        tensors, about = saved
-        search.weights, search.round, search.env_steps = tensors["weights"], about["round"], about["env_steps"]
-        best, best_return, before, history = (
-            search.network(tensors["best"], ships=True),
-            about["best_return"],
-            about["train_s"],
-            about["history"],
-        )
-        best_weights = tensors["best"]
+    if saved is None:
+        track = _Track(check.long(Policy(trained.networks[0], head), FINALISTS))
+        best = search.weights.clone()
     else:
-        best_weights = search.weights.clone()
-        best_return = check.long(Policy(best, head), FINALISTS)
+        tensors, about = saved
+        search.weights, best, track = tensors["weights"], tensors["best"], _Track(**about)
+        search.round, search.env_steps = track.round, track.env_steps
+    before = track.train_s
     count = 2 * reward.directions * reward.episodes
     envs = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
     while search.env_steps < reward.env_steps:
@@ -192,44 +185,52 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         watch(Step(search.env_steps, reward.env_steps, tried))
         if search.round % CHECK_EVERY and search.env_steps < reward.env_steps:
             continue
+        # -- look at it as it would ship
         policy = Policy(search.network(search.weights, ships=True), head)
         found = check(policy, watch)
-        if found.mean > best_return and (longer := check.long(policy, FINALISTS)) > best_return:
-            best_weights, best_return = search.weights.clone(), longer
-        seconds = before + time.perf_counter() - started
-        row: dict[str, Any] = {
-            "env_steps": trained.env_steps + search.env_steps,
-            "updates": trained.updates + search.round,
-        }
-        row |= {
-            "train_s": trained.train_s + seconds,
-            "return": found.mean,
-            "score": found.score,
-            "agreement": None,
-            "training_return": tried,
-        }
-        history.append(row)
-        watch(CheckEvent(row))
+        if found.mean > track.best_return and (longer := check.long(policy, FINALISTS)) > track.best_return:
+            best, track.best_return = search.weights.clone(), longer
+        track.round, track.env_steps = search.round, search.env_steps
+        track.train_s = before + time.perf_counter() - started
+        track.history.append(_row(trained, track, found, tried))
+        watch(CheckEvent(track.history[-1]))
         if folder is not None:
-            about = {
-                "round": search.round,
-                "env_steps": search.env_steps,
-                "best_return": best_return,
-                "train_s": seconds,
-                "history": history,
-            }
-            folder.save_state({"weights": search.weights, "best": best_weights}, about, name="reward")
+            folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
     envs.close()
     if folder is not None:
         with Metrics(folder, keep_rows=len(trained.history)) as writer:
-            for row in history:
+            for row in track.history:
                 writer.write(row)
     return replace(
         trained,
-        networks=(search.network(best_weights, ships=True),),
+        networks=(search.network(best, ships=True),),
         env_steps=trained.env_steps + search.env_steps,
         updates=trained.updates + search.round,
-        train_s=trained.train_s + before + time.perf_counter() - started,
+        train_s=trained.train_s + track.train_s,
         stopped=f"{trained.stopped}; then {search.round} rounds with reward",
-        history=[*trained.history, *history],
+        history=[*trained.history, *track.history],
     )
+
+
+@dataclass
+class _Track:
+    """What the checks of the stage remember; part of its checkpoint."""
+
+    best_return: float
+    round: int = 0
+    env_steps: int = 0
+    train_s: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _row(trained: Trained, track: _Track, found: Checked, tried: float) -> dict[str, Any]:
+    """A row of metrics.csv; rounds count as updates."""
+    return {
+        "env_steps": trained.env_steps + track.env_steps,
+        "updates": trained.updates + track.round,
+        "train_s": trained.train_s + track.train_s,
+        "return": found.mean,
+        "score": found.score,
+        "agreement": None,
+        "training_return": tried,
+    }

@@ -12,13 +12,14 @@ from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind,
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill, make_config, train_teacher
+from distilrl.distill import Job, distill, make_config
 from distilrl.errors import SpecError
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
+from distilrl.teaching import train_teacher
 
 
 @dataclass(frozen=True, kw_only=True)

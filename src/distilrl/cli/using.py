@@ -11,7 +11,6 @@ from tyro.conf import Positional, arg
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions
-from distilrl.distill import evaluate_against, evaluate_policy
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
@@ -19,6 +18,7 @@ from distilrl.plain import THREADS, check_number
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.teachers import load_teacher
+from distilrl.teaching import evaluate_against, evaluate_policy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,151 @@
+"""Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrl import stats
+from distilrl.checkpoints import write_json
+from distilrl.comparison import Comparison, compare
+from distilrl.config import TrainConfig
+from distilrl.distill import Job, claimed, save_student
+from distilrl.envs import describe_env
+from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, play, seeds_from, size
+from distilrl.events import Phase, Watch, silent
+from distilrl.heads import student_head
+from distilrl.networks import Network
+from distilrl.plain import check_number
+from distilrl.policies import Policy
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef, env_ref
+from distilrl.teachers import Teacher
+from distilrl.train import train
+
+
+def train_teacher(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    episodes: int = 100,
+    wandb: bool = False,
+    watch: Watch = silent,
+) -> dict[str, Any]:
+    """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and
+    ``teacher.json`` its card.
+
+    Returns:
+        The contents of ``out/results.json``.
+
+    Example::
+
+        train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
+    """
+    check_number("episodes", episodes, "[1, inf)")
+    folder = RunFolder(out)
+    with claimed(folder, Job(config), kind="teacher", resume=resume):
+        return _train_teacher(config, folder, episodes, wandb, watch)
+
+
+def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, watch: Watch) -> dict[str, Any]:
+    trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
+    watch(Phase("verdict"))
+    info = describe_env(config.env)
+    result = evaluate_policy(trained.policy, config.env, episodes=episodes, threads=config.compute.threads, watch=watch)
+    card = {"return_mean": result["return_mean"], "return_ci95": result["return_ci95"], "episodes": result["episodes"]}
+    save_student(folder, trained, 0, info, config, result=card)
+    results = {
+        "env": info.id,
+        "seed": config.seed,
+        "recipe": config.recipe,
+        "env_steps": trained.env_steps,
+        "updates": trained.updates,
+        "train_s": trained.train_s,
+        "stopped": trained.stopped,
+        "student": {"name": trained.network.spec.describe(), **size(trained.network), **result},
+    }
+    about = {name: results[name] for name in ("env", "recipe", "env_steps", "updates", "train_s")}
+    about["protocol"] = info.protocol
+    about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
+    command = f"distilrl train-teacher --config {folder.config} --out NEW_FOLDER"
+    write_json(folder.teacher, about | {"network": trained.network.spec.describe(), **card, "command": command})
+    write_json(folder.results, results)
+    return results
+
+
+def evaluate_policy(
+    policy: Teacher | Network | Policy,
+    env: str | EnvRef,
+    *,
+    episodes: int = 100,
+    epsilon: float = 0.0,
+    sticky: float | None = None,
+    threads: int = 2,
+    watch: Watch = silent,
+) -> dict[str, Any]:
+    """Greedy full episodes on the verdict's seeds.
+
+    Args:
+        policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the
+            environment asks.
+        env: environment.
+        episodes: how many.
+        epsilon: probability of a random action.
+        sticky: ALE's probability of repeating an action.
+        threads: CPU threads.
+        watch: told of episodes as they end.
+
+    Returns:
+        ``return_mean``, ``return_iqm``, ``return_ci95``, ``episodes``, ``distinct_episodes`` and ``params``.
+
+    Example::
+
+        evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4")["return_mean"]
+    """
+    check_number("episodes", episodes, "[1, inf)")
+    ref = env_ref(env)
+    if isinstance(policy, Teacher):
+        policy = policy.fitted(describe_env(ref)).policy
+    elif isinstance(policy, Network):
+        policy = Policy(policy, student_head(describe_env(ref).action))
+    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
+    games = play(policy, how, seeds_from(VERDICT_SEEDS, episodes), watch=watch)
+    params = sum(p.numel() for p in policy.network.parameters()) or None
+    return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": params}
+
+
+def evaluate_against(
+    policy: Teacher,
+    other: Teacher,
+    env: str | EnvRef,
+    *,
+    episodes: int = 100,
+    margin: float = 0.05,
+    epsilon: float = 0.0,
+    sticky: float | None = None,
+    threads: int = 2,
+    watch: Watch = silent,
+) -> dict[str, Any]:
+    """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
+    look.
+
+    Returns:
+        ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either,
+        and ``verdict``.
+    """
+    ref = env_ref(env)
+    info = describe_env(ref)
+    mine, theirs = policy.fitted(info), other.fitted(info)
+    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
+    random = stats.mean(play(theirs.policy, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
+    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
+    parts = compare(theirs, mine.policy, how, comparison, random, info, watch=watch)
+    return {
+        "policy": parts["student"] | {"params": policy.params},
+        "against": parts["teacher"] | {"params": other.params},
+        "random": {"return_mean": random},
+        "agreement": parts["agreement"],
+        "verdict": parts["verdict"],
+    }
