@@ -55,7 +55,7 @@ if MIDDLE not in gymnasium.registry:
     gymnasium.register(MIDDLE, entry_point=MiddleEnv)
 TEACHER = Teacher.from_callable(lambda obs: obs * (obs.abs() < 1), 1, obs_shape=(1,), name="middle")
 ACCEPTANCE = {"return_mean": 6.8, "random_return_mean": 0.3, "longest_episode": 10}
-REWARD = RewardConfig(env_steps=32_000, directions=8, best=4, episodes=4, radius=0.1, rate=0.3)
+REWARD = RewardConfig(env_steps=32_000, directions=8, best=4, episodes=4, radius=0.1, rate=0.9)
 
 
 def config_of(reward=REWARD, **changes):

@@ -60,7 +60,7 @@ class TrackEnv(gymnasium.Env):
         return self._observe(), reward, self.steps >= 10, False, {}
 
 
-class ManyEnv(TrackEnv):
+class SeveralEnv(TrackEnv):
     """The same with two choices that do not count from 0."""
 
     action_space = gymnasium.spaces.MultiDiscrete([2, 3], start=[5, -1])
@@ -72,10 +72,10 @@ class ManyEnv(TrackEnv):
         return self._observe(), reward, self.steps >= 10, False, {}
 
 
-for kind in (TrackEnv, ManyEnv):
+for kind in (TrackEnv, SeveralEnv):
     if f"distilrl/{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{kind.__name__}-v0", entry_point=kind, max_episode_steps=50)
-TRACK, MANY = "distilrl/TrackEnv-v0", "distilrl/ManyEnv-v0"
+TRACK, MANY = "distilrl/TrackEnv-v0", "distilrl/SeveralEnv-v0"
 
 
 def right_network(env):

@@ -13,16 +13,20 @@ from distilrl import checkpoints
 from distilrl.checkpoints import save_network, save_tensors, write_bytes, write_json
 from distilrl.errors import FileError
 from distilrl.export import export_policy
+from distilrl.heads import Categorical
 from distilrl.runs import write_metrics
+from distilrl.spaces import Choices
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 WRITERS = {
     "report.html": lambda path: write_bytes(path, b"new"),
     "results.json": lambda path: write_json(path, {}),
     "state.safetensors": lambda path: save_tensors(path, {"a": torch.zeros(1)}, {}),
-    "student.safetensors": lambda path: save_network(path.parent, sign_network()),
+    "student.safetensors": lambda path: save_network(path.parent, sign_network(), SIGN_HEAD),
     "metrics.csv": lambda path: write_metrics(path, [{"env_steps": 1}]),
 }
+
+SIGN_HEAD = Categorical(Choices((2,)))
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_a_file_has_the_users_own_permissions(tmp_path):
 
 @pytest.mark.parametrize("target", ["onnx", "torch"])
 def test_a_full_disk_in_export_is_one_sentence(tmp_path, monkeypatch, target):
-    save_network(tmp_path / "run" / "student", sign_network(), env=SIGN)
+    save_network(tmp_path / "run" / "student", sign_network(), SIGN_HEAD, env=SIGN, environment={"id": SIGN})
 
     def full(_descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
