@@ -47,21 +47,22 @@ CHEETAH, HOPPER, WALKER = (
     ("Hopper-v5", "trpo-Hopper-v3"),
     ("Walker2d-v5", "tqc-Walker2d-v3"),
 )
+SHORT = {"env_steps": 50_000, "check_every": 5_000}
 ROWS = {
-    "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
+    "lander-linear": Run("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2", "mlp:", SHORT),
+    "swimmer-linear": Run("Swimmer-v5", "ars-Swimmer-v3", "mlp:", SHORT),
+    "car-17": Run("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0", "mlp:4", SHORT),
+    "pendulum-81": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:16", SHORT | {"env_steps": 20_000}),
+    "bipedal-120": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:4", SHORT),
+    "hopper-515": Run(*HOPPER, "mlp:16,16", SHORT),
+    "hopper-195": Run(*HOPPER, "mlp:8,8", {"env_steps": 100_000}),
+    "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),
+    "bipedal-linear": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:", SHORT, reward_steps=1_000_000),
     "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
-    "hopper-515": Run(*HOPPER, "mlp:16,16"),
-    "hopper-195": Run(*HOPPER, "mlp:8,8"),
-    "hopper-linear": Run(*HOPPER, "mlp:", reward_steps=1_000_000),
-    "bipedal-120": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:4"),
-    "bipedal-linear": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:", reward_steps=1_000_000),
-    "lander-linear": Run("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2", "mlp:"),
-    "swimmer-linear": Run("Swimmer-v5", "ars-Swimmer-v3", "mlp:"),
-    "walker-1830": Run(*WALKER, "mlp:32,32"),
-    "walker-662": Run(*WALKER, "mlp:16,16"),
-    "ant-1080": Run(ANT, "trpo-Ant-v3", "mlp:9"),
-    "pendulum-81": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:16"),
-    "car-17": Run("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0", "mlp:4"),
+    "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
+    "walker-1830": Run(*WALKER, "mlp:32,32", {"env_steps": 100_000}),
+    "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
+    "ant-1080": Run(ANT, "trpo-Ant-v3", "mlp:9", {"env_steps": 100_000}),
 }
 
 
@@ -154,7 +155,7 @@ def stakes(folder: Path, seeds: int = 5) -> None:
     }  # fmt: skip
     for seed in range(seeds):
         for name, run in runs.items():
-            for exponent in (0.0, 0.5, 1.0):
+            for exponent in (0.0, 0.5):
                 if any((row["row"], row["exponent"], row["seed"]) == (name, exponent, seed) for row in made(path)):
                     continue
                 steps = 10_000 if name == "pendulum" else 50_000
