@@ -12,7 +12,14 @@ from distilrl.events import Accepted, Check, Episodes, Phase, Replaying, Step
 INTERVAL = [11900.12, 12190.55]
 ACCEPTANCE = {"return_mean": 12045.33, "return_ci95": INTERVAL, "episodes": 20, "random_return_mean": -258.39}
 ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}
-VERDICT = {"result": "inconclusive", "margin": 620.5, "difference": -1012.5, "difference_ci95": [-1300.0, -5.0]}
+VERDICT = {
+    "result": "inconclusive",
+    "margin": 620.5,
+    "difference": -1012.5,
+    "difference_ci95": [-1300.0, -700.0],
+    "interval": [-1400.0, -5.0],
+    "confidence": 1 - 0.05 / 3,
+}
 
 
 @pytest.fixture
@@ -102,7 +109,7 @@ def test_results_of_real_actions_and_of_choices(screen):
     assert "training: 30,000 steps, 45.3 s ([red]budget[/] used)" in said
     assert "action error 0.369 half-ranges (RMS)" in said
     assert "same choice in 92.5%" in said
-    assert "inconclusive (student - teacher -1,012.50 [-1,300.00, -5.00], margin 620.50)" in said
+    assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
 
 
 def test_results_of_tasks_and_of_a_chain(screen):
@@ -160,3 +167,12 @@ def test_facts_with_play(screen, monkeypatch, capsys):
     assert "lr_schedule, [b]x" in said
     assert " ".join(said.split()).endswith("return, epsilon 0.05 12,045.33 [11,900.12, 12,190.55]")
     assert "[b]careful" in screen.getvalue()
+
+
+def test_the_interval_shown_is_the_one_that_decided(screen):
+    """At 95 % this student has failed; three looks ask for more, and so the verdict is open."""
+    display.print_verdict(VERDICT, "student - teacher")
+    said = " ".join(screen.getvalue().split())
+    assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
+    display.print_verdict(VERDICT | {"interval": [-1.0, 1.0], "confidence": 0.95}, "student - teacher")
+    assert "[-1.00, +1.00], margin" in " ".join(screen.getvalue().split())

@@ -149,6 +149,63 @@ def test_acceptance(sign_teacher, random_network):
     assert not accept(fitted(weak), HOW, episodes=10, weak_ok=True)["better_than_random"]
 
 
+class PaidAtRandomEnv(SignEnv):
+    """Starts and shows the same in each episode; what it pays is drawn, around 1 whatever is done."""
+
+    def _observe(self):
+        return np.zeros(2, np.float32)
+
+    def step(self, action):
+        self.steps += 1
+        return self._observe(), float(self.np_random.normal(1.0, 5.0)), self.steps >= 2, False, {}
+
+
+class RepeatingEnv(SignEnv):
+    """One episode, whatever the seed: it pays for three actions 0 in a row, twice as much for three actions 1."""
+
+    def _observe(self):
+        return np.array([1.0, self.steps], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.taken = []
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.steps += 1
+        self.taken.append(int(action))
+        paid = {(0, 0, 0): 2.0, (1, 1, 1): 7.0}.get(tuple(self.taken), 0.0)
+        return self._observe(), paid, self.steps >= 3, False, {}
+
+
+for env in (PaidAtRandomEnv, RepeatingEnv):
+    if f"distilrl/{env.__name__}-v0" not in gymnasium.registry:
+        gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env)
+
+
+def test_episodes_of_equal_actions_that_pay_differently_are_several(sign_teacher):
+    """Else chance would look like certainty: an interval without width around the mean of all."""
+    ref = EnvRef("distilrl/PaidAtRandomEnv-v0")
+    games = play(policy_of(sign_network()), Play(ref), seeds_from(0, 20))
+    assert len(set(games.returns.tolist())) == len(set(games.fingerprints.tolist())) == 20
+    low, high = evaluate_policy(sign_network(), ref, episodes=20)["return_ci95"]
+    assert high - low > 1.0
+
+
+def test_what_starts_and_ends_alike_is_one_episode():
+    games = play(policy_of(sign_network()), Play(EnvRef("distilrl/RepeatingEnv-v0")), seeds_from(0, 20))
+    assert len(set(games.fingerprints.tolist())) == 1
+
+
+def test_acceptance_minds_that_random_play_differs_where_the_teacher_repeats_itself():
+    """Its 2.0 are above the 1.1 of random play, but twenty episodes of it do not tell."""
+    ref = EnvRef("distilrl/RepeatingEnv-v0")
+    always_first = make_teacher(sign_network(-1.0)).fitted(describe_env(ref))
+    found = accept(always_first, Play(ref), episodes=20, weak_ok=True)
+    assert (found["return_mean"], found["distinct_episodes"]) == (2.0, 1)
+    assert found["return_mean"] > found["random_return_mean"]
+    assert not found["better_than_random"]
+
+
 def test_values_that_are_not_finite_are_refused():
     network = sign_network()
     with torch.no_grad():

@@ -26,6 +26,8 @@ VERDICT = {
     "margin": 620.5,
     "difference": -12.5,
     "difference_ci95": [-30.0, 5.0],
+    "interval": [-45.0, 15.0],
+    "confidence": 1 - 0.05 / 3,
     "margin_share": 0.05,
 }
 
@@ -93,7 +95,7 @@ def test_real_actions_show_their_errors(tmp_path):
     page = page_of(run_folder(tmp_path / "run", results(), difference()))
     said = words(page)
     assert "Pass. The student keeps the score." in said
-    assert "differs from the teacher's by -12.50, 95 % interval -30.00 to +5.00; a loss of 620.50" in said
+    assert "differs from the teacher's by -12.50, 98.3 % interval -45.00 to +15.00; a loss of 620.50" in said
     assert "off by 0.123 half-ranges" in said
     assert "a[0]" in said
     assert "0.250, 50% at a bound" in said
@@ -259,7 +261,7 @@ def test_checks_without_agreement_are_left_out():
     "damage",
     [
         lambda found: found.pop("agreement"),
-        lambda found: found["verdict"].pop("difference_ci95"),
+        lambda found: found["verdict"].pop("interval"),
         lambda found: found["student"].update(params="many"),
         lambda found: found["student"].update(params=0),
         lambda found: found["teacher"].update(return_ci95=[1.0]),

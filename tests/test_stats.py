@@ -54,6 +54,18 @@ def test_more_looks_ask_for_more_evidence():
     assert one.difference_ci95 == three.difference_ci95
     assert three.confidence == pytest.approx(1 - 0.05 / 3)
     assert one.confidence == 0.95
+    assert one.interval == one.difference_ci95
+    assert three.interval[0] < one.interval[0] < one.interval[1] < three.interval[1]
+
+
+def test_the_verdict_is_told_by_the_interval_that_is_shown():
+    """With several looks the 95 % interval may lie above the margin while the verdict is open."""
+    student, found = rng(6).normal(-0.5, 1.0, 30), set()
+    for margin in np.linspace(0.5, 1.5, 60):
+        verdict = stats.non_inferiority(student, np.zeros(30), float(margin), rng(), looks=5)
+        assert (verdict.result == "pass") == (verdict.interval[0] > -margin)
+        found.add((verdict.result, bool(verdict.difference_ci95[0] > -margin)))
+    assert ("inconclusive", True) in found
 
 
 def test_false_passes_are_rare_even_with_three_looks():
@@ -75,6 +87,12 @@ def test_score_survives_negative_returns():
     assert stats.score(-80, -80, -500) == 1.0
     assert stats.score(-20.7, 20.0, -20.7) == 0.0
     assert stats.score(1, 0, 0) is None
+
+
+def test_a_teacher_worse_than_random_play_gives_no_score():
+    """Between them a worse student would have the higher score."""
+    assert stats.score(-20.0, -10.0, 0.0) is None
+    assert stats.score(-10.0, -10.0, 0.0) is None
 
 
 def test_t_interval_by_hand():

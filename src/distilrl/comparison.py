@@ -220,7 +220,7 @@ def _disturbed(
     if info.atari:
         ways["sticky_0.25"] = {"sticky": 0.25}
     elif info.obs.image is None:
-        ways["noise_0.1"] = {"noise": tuple((0.1 * states.std(0)).tolist())}
+        ways["noise_0.1"] = {"noise": tuple((0.1 * states.std(0, dtype=np.float64)).tolist())}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
+from distilrl.envs import EnvInfo, Step, VecEnv, describe_env, make_vec_env
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
@@ -36,7 +36,7 @@ class Episodes:
     lengths: NDArray[np.int64]
     """(E,) environment steps."""
     fingerprints: NDArray[np.uint64]
-    """(E,) equal where the start and all actions are equal: one and the same episode."""
+    """(E,) equal where the start, all actions and all that came of them are equal: one and the same episode."""
     truncated: NDArray[np.bool_]
     """(E,) the episode was cut by a limit of time or steps."""
     states: NDArray[Any]
@@ -198,10 +198,11 @@ class _Game:
             step = envs.recv()
             returns[live] += step.reward[live]
             lengths[live] += 1
-            prints[live] = prints[live] * np.uint64(1099511628211) + _hashed(actions[live]) + np.uint64(1)
+            ended = (step.terminated | step.truncated)[live]
+            answered = np.uint64(1) if envs.info.deterministic else _met(step, live, ended)
+            prints[live] = prints[live] * np.uint64(1099511628211) + _hashed(actions[live]) + answered
             obs = step.obs
             truncated[live] |= step.truncated[live]
-            ended = (step.terminated | step.truncated)[live]
             if ended.any():
                 stay = torch.from_numpy(np.flatnonzero(~ended))
                 self.state, self.shadow_state = rows_of(self.state, stay), rows_of(self.shadow_state, stay)
@@ -245,6 +246,16 @@ def _hashed(actions: NDArray[Any]) -> NDArray[np.uint64]:
     weights = np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64)
     mixed: NDArray[np.uint64] = (words * weights).sum(axis=1, dtype=np.uint64)
     return mixed
+
+
+def _met(step: Step, live: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """A number (L,) that tells apart what living environments answered; where an episode ended, the observation is of
+    the next one and does not count.
+    """
+    seen = [0 if over else zlib.crc32(step.obs[i].tobytes()) for i, over in zip(live, ended, strict=True)]
+    rewards = step.reward[live].view(np.uint32).astype(np.uint64)
+    mixed: NDArray[np.uint64] = np.array(seen, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + (rewards << np.uint64(32))
+    return mixed + np.uint64(1)
 
 
 class _Reservoir:
@@ -325,8 +336,12 @@ def accept(
         raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
     random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
     rng = np.random.default_rng(0)
-    gain = stats.bootstrap_interval(own.returns - random.returns, rng, clusters=own.fingerprints)
-    better = gain[0] > 0
+    # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
+    gains = [
+        stats.bootstrap_interval(own.returns - random.returns, rng, clusters=side.fingerprints)
+        for side in (own, random)
+    ]
+    better = min(low for low, _ in gains) > 0
     if not better and not weak_ok:
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "

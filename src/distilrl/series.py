@@ -97,6 +97,8 @@ def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "margin": margin,
             "difference": stats.mean(differences),
             "difference_ci95": list(difference),
+            "interval": list(difference),
+            "confidence": 0.95,
             "unit": "training seed",
         },
         "runs": runs,

@@ -75,8 +75,10 @@ class Verdict:
     """Mean of student − teacher over paired episodes."""
     difference_ci95: Interval
     """95 % interval of the difference."""
+    interval: Interval
+    """The interval of the difference that decided."""
     confidence: float
-    """Confidence of the interval that decided: above 0.95 where several looks were allowed."""
+    """Its confidence: above 0.95 where several looks were allowed."""
 
 
 def non_inferiority(
@@ -119,13 +121,15 @@ def non_inferiority(
         result = "pass"
     elif high < -margin:
         result = "fail"
-    return Verdict(result, margin, float(difference.mean()), ci95, confidence)
+    return Verdict(result, margin, float(difference.mean()), ci95, (low, high), confidence)
 
 
 def score(student_return: float, teacher_return: float, random_return: float) -> float | None:
-    """(return − random) / (teacher − random): 0 is random play, 1 the teacher; None where the two do not differ."""
+    """(return − random) / (teacher − random): 0 is random play, 1 the teacher; None where the teacher is no better
+    than random play, since then a higher score would be a lower return.
+    """
     span = teacher_return - random_return
-    return (student_return - random_return) / span if span != 0 else None
+    return (student_return - random_return) / span if span > 0 else None
 
 
 def mean_score(scores: Sequence[float | None]) -> float | None:

@@ -209,8 +209,9 @@ def print_plan(result: dict[str, Any]) -> None:
 def print_verdict(verdict: dict[str, Any], what: str) -> None:
     """The verdict in one line."""
     color = COLORS[verdict["result"]]
-    low, high = verdict["difference_ci95"]
+    low, high = verdict["interval"]  # that decided, which several looks make wider than 95 %
     difference = escape(f"{verdict['difference']:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
+    difference += f" at {verdict['confidence']:.1%}" if verdict["confidence"] > 0.95 else ""
     console.print(
         f"verdict: [{color} bold]{verdict['result']}[/] ({what} {difference}, margin {verdict['margin']:,.2f})"
     )
