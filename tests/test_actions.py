@@ -352,6 +352,24 @@ def test_states_are_drawn_by_what_a_critic_says_is_at_stake():
     plain.close()
 
 
+def test_a_critic_answers_as_it_was_trained_to():
+    """Not with units left out at random, as while it was trained."""
+
+    class Dropping(Critic):
+        def __init__(self):
+            super().__init__()
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, obs, actions):
+            return super().forward(self.dropout(obs), actions)
+
+    teacher = replace(following(), critic=Dropping()).fitted(describe_env(EnvRef(FOLLOW)))
+    obs = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    first, second = (teacher.stakes(obs, teacher.numbers(obs)) for _ in range(2))
+    assert bool((first > 1e-6).any())
+    assert torch.equal(first, second)
+
+
 def test_one_student_of_choices_and_of_real_actions(sign_teacher):
     """Tasks whose actions are of different kinds share one body; the loss must be one that can read both."""
     teachers = [sign_teacher, following("gaussian")]

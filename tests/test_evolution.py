@@ -17,6 +17,7 @@ from distilrl.evaluate import Play, play
 from distilrl.evolution import Search
 from distilrl.heads import Point
 from distilrl.networks import build
+from distilrl.policies import Policy
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
@@ -206,6 +207,20 @@ def test_hidden_features_stay_hidden():
     moved = search.network(search.weights + 1.0, ships=True)
     assert not moved.layers[0].weight[:, 1].any()
     assert moved.layers[0].weight[:, 0].any()
+
+
+@pytest.mark.parametrize("episodes", [20, 700])
+def test_who_looks_better_is_asked_on_other_episodes_than_those_it_looked_better_on(monkeypatch, episodes):
+    from distilrl import stream
+
+    played, how = [], stream.play
+    monkeypatch.setattr(stream, "play", lambda p, h, seeds, **more: played.append(set(seeds)) or how(p, h, [0], **more))
+    check = stream.Check(config_of(check_episodes=episodes), ACCEPTANCE)
+    policy = Policy(TEACHER.fitted(describe_env(EnvRef(MIDDLE))).network, Point(Bounds((-5.0,), (5.0,))))
+    check(policy)
+    check.long(policy, 4)
+    assert [len(seeds) for seeds in played] == [episodes, 4 * episodes]
+    assert not played[0] & played[1]
 
 
 def test_the_teachers_return_is_as_said():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -91,6 +92,23 @@ def test_the_label_that_is_nan_is_placed(tmp_path):
         TeacherError, match=r"gave NaN or infinite numbers after 320 steps in distilrl/SignEnv-v0"
     ) as caught:
         train(small(), turning(40), acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "run"))
+    one_sentence(caught)
+
+
+class Lost(torch.nn.Module):
+    """A critic whose answer is no number in some states."""
+
+    def forward(self, obs, actions):
+        return torch.where(obs[:, 0] > 0, 1.0, NAN) - actions.abs().sum(1)
+
+
+def test_a_critic_that_gives_nan_is_named_where_states_are_drawn_by_it():
+    """Else nothing but the last of the states would be drawn."""
+    teacher = replace(make_teacher(sign_network()), critic=Lost())
+    with pytest.raises(
+        TeacherError, match=r"critic of the teacher .* in distilrl/SignEnv-v0.*'stakes_exponent'"
+    ) as caught:
+        train(small(stakes_exponent=1.0), teacher, acceptance=ACCEPTANCE)
     one_sentence(caught)
 
 

@@ -167,6 +167,13 @@ def test_a_study_over_seeds_is_of_one_task(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_study_whose_last_seed_is_none_is_refused_before_the_first(sign_teacher, tmp_path):
+    job = Job(small(seed=898), Comparison(2, 2, 0))
+    with pytest.raises(SpecError, match="'seed' must lie in 0 to 899"):
+        distill_seeds(sign_teacher, job, tmp_path / "run", 3)
+    assert not (tmp_path / "run").exists()
+
+
 def test_tasks_on_the_command_line(tmp_path, capsys):
     config = two_tasks(tmp_path)
     assert config.tasks[1].env.id == WIDE

@@ -185,6 +185,20 @@ class Collector:
             )
         return labels
 
+    def _stakes(self, obs: Tensor, labels: Tensor) -> Tensor | None:
+        """What a mistake costs (N,) in the states that were labelled."""
+        if self.teacher is None:
+            return None
+        if self.replay.spec.stakes_exponent == 0:  # a critic costs several passes, and nobody reads what it says
+            return self.teacher.head.stakes(labels)
+        stakes = self.teacher.stakes(obs, labels)
+        if not bool(torch.isfinite(stakes).all()):
+            raise TeacherError(
+                f"The critic of the teacher {self.teacher.path} gave NaN or infinite values in {self.envs.info.id}, so "
+                "states cannot be drawn by what is at stake: set 'stakes_exponent' to 0, or use another teacher."
+            )
+        return stakes
+
     def state(self) -> dict[str, Any]:
         """What playing the recorded actions again does not restore, as plain data."""
         return {
@@ -246,11 +260,7 @@ class Collector:
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
-        stakes = None
-        if labels is not None and self.teacher is not None:
-            # a critic is asked only where what it says is used: it costs several passes
-            weighed = self.replay.spec.stakes_exponent > 0
-            stakes = self.teacher.stakes(obs, labels) if weighed else self.teacher.head.stakes(labels)
+        stakes = self._stakes(obs, labels) if labels is not None else None
         self.replay.add(obs, action, reward, terminated, truncated, labels, stakes, needed=needed)
         self._running += step.reward
         ended = step.terminated | step.truncated

@@ -99,8 +99,8 @@ def compare(
             break
     student_summary = stats.summarise(student_returns, rng, student_prints)
     sides = {
-        "teacher_states": _both(teacher, student, theirs[0], how.device, student_played=False),
-        "student_states": _both(teacher, student, ours[0], how.device),
+        "teacher_states": _both(teacher, student, theirs[0], student_played=False),
+        "student_states": _both(teacher, student, ours[0]),
     }
     return {
         "teacher": stats.summarise(teacher_returns, rng, teacher_prints) | {"truncated": _truncated(theirs)},
@@ -122,23 +122,22 @@ def _truncated(games: list[Episodes]) -> int:
     return sum(int(one.truncated.sum()) for one in games)
 
 
-def agreement(teacher: Teacher, student: Policy, games: Episodes, device: str) -> float:
+def agreement(teacher: Teacher, student: Policy, games: Episodes) -> float:
     """Agreement on the states that were kept of the student's episodes, each weighted by what a mistake costs there."""
-    return _weighted(teacher.head, student.head, *_both(teacher, student, games, device))
+    return _weighted(teacher.head, student.head, *_both(teacher, student, games))
 
 
-def _both(
-    teacher: Teacher, student: Policy, games: Episodes, device: str, *, student_played: bool = True
-) -> tuple[Tensor, Tensor]:
+def _both(teacher: Teacher, student: Policy, games: Episodes, *, student_played: bool = True) -> tuple[Tensor, Tensor]:
     """What teacher and student say of the kept states, each (K, P), on the CPU; as it was while playing where one of
     them remembers.
     """
     if games.own is not None and games.shadow is not None:
         by_teacher, by_student = (games.shadow, games.own) if student_played else (games.own, games.shadow)
     else:
-        obs = torch.from_numpy(games.states).to(device)
+        obs = torch.from_numpy(games.states)
         with torch.no_grad():
-            by_teacher, by_student = teacher.numbers(obs).cpu(), student.forward(obs)[0].cpu()
+            by_teacher = teacher.numbers(obs.to(teacher.policy.device)).cpu()
+            by_student = student.forward(obs.to(student.device))[0].cpu()
     for side, numbers in (("teacher", by_teacher), ("student", by_student)):
         if not torch.isfinite(numbers).all():
             raise NotFiniteError(

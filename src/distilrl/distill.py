@@ -185,7 +185,7 @@ def run_job(
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         save_student(home, trained, number, info, config)
-        one.network.cpu()
+        one.to("cpu")
         results, episodes = results_of(one, trained, number, job, info, accepted[number], watch)
         results["wall_s"] = time.perf_counter() - started
         write_json(home.episodes, episodes)

@@ -66,8 +66,6 @@ class Play:
     ever."""
     keep_states: int = 0
     """States to sample."""
-    device: str = "cpu"
-    """Where the policies compute."""
     noise: tuple[float, ...] = ()
     """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
     none."""
@@ -171,6 +169,7 @@ class _Game:
         # states are sampled by draws of their own, so that keeping some changes no episode
         self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
         self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
+        self.device, self.shadow_device = policy.device, shadow.device if shadow is not None else None
 
     def play(self) -> Episodes:
         """Plays to the end, and closes the environments."""
@@ -219,12 +218,14 @@ class _Game:
             self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return action.sample(len(obs), self.rng)
         blur = self.rng.normal(0, how.noise, obs.shape).astype(np.float32) if how.noise else 0
-        seen = torch.from_numpy(obs + blur if how.noise else obs).to(how.device)
+        seen = torch.from_numpy(obs + blur if how.noise else obs).to(self.device)
         with torch.no_grad():
             p, self.state = self.policy.forward(seen, self.state)
             q = None
             if self.shadow is not None and self.remembers:
-                q, self.shadow_state = self.shadow.forward(torch.from_numpy(obs).to(how.device), self.shadow_state)
+                q, self.shadow_state = self.shadow.forward(
+                    torch.from_numpy(obs).to(self.shadow_device), self.shadow_state
+                )
         if not bool(torch.isfinite(p).all()):
             raise NotFiniteError(
                 f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
@@ -361,7 +362,7 @@ def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
     """A teacher of somebody's own may answer with anything: its numbers must have the head's width."""
     obs = torch.from_numpy(np.zeros((2, *info.obs.shape), info.obs.numpy))
     with torch.no_grad():
-        p, _ = teacher.policy.forward(obs, teacher.policy.start(2))
+        p, _ = teacher.policy.forward(obs.to(teacher.policy.device), teacher.policy.start(2))
     if tuple(p.shape) != (2, teacher.head.width):
         raise TeacherError(
             f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be "

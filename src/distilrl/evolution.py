@@ -9,6 +9,7 @@ training. No gradient and no teacher is needed.
 
 import copy
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ class Search:
         check_student(network.spec)
         self.config, self.seed, self.round, self.env_steps, self.noise = config, seed, 0, 0, noise
         self.template = copy.deepcopy(network)
-        self.template.standardise(mean, torch.where(scale == 0, torch.zeros_like(scale), scale))
+        self.template.standardise(mean, scale)
         self.template.unfold()
         parameters = list(self.template.parameters())
         self.weights = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -179,24 +180,24 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         search.round, search.env_steps = track.round, track.env_steps
     before = track.train_s
     count = 2 * reward.directions * reward.episodes
-    envs = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
-    while search.env_steps < reward.env_steps:
-        tried = search.step(envs, head)
-        watch(Step(search.env_steps, reward.env_steps, tried))
-        if search.round % CHECK_EVERY and search.env_steps < reward.env_steps:
-            continue
-        # -- look at it as it would ship
-        policy = Policy(search.network(search.weights, ships=True), head)
-        found = check(policy, watch)
-        if found.mean > track.best_return and (longer := check.long(policy, FINALISTS)) > track.best_return:
-            best, track.best_return = search.weights.clone(), longer
-        track.round, track.env_steps = search.round, search.env_steps
-        track.train_s = before + time.perf_counter() - started
-        track.history.append(_row(trained, track, found, tried))
-        watch(CheckEvent(track.history[-1]))
-        if folder is not None:
-            folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
-    envs.close()
+    made = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
+    with closing(made) as envs:
+        while search.env_steps < reward.env_steps:
+            tried = search.step(envs, head)
+            watch(Step(search.env_steps, reward.env_steps, tried))
+            if search.round % CHECK_EVERY and search.env_steps < reward.env_steps:
+                continue
+            # -- look at it as it would ship
+            policy = Policy(search.network(search.weights, ships=True), head)
+            found = check(policy, watch)
+            if found.mean > track.best_return and (longer := check.long(policy, FINALISTS)) > track.best_return:
+                best, track.best_return = search.weights.clone(), longer
+            track.round, track.env_steps = search.round, search.env_steps
+            track.train_s = before + time.perf_counter() - started
+            track.history.append(_row(trained, track, found, tried))
+            watch(CheckEvent(track.history[-1]))
+            if folder is not None:
+                folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
     if folder is not None:
         with Metrics(folder, keep_rows=len(trained.history)) as writer:
             for row in track.history:

@@ -134,7 +134,7 @@ def _plan(
         found = sorted([*found, *search.round(between, options.seeds)], key=lambda row: row.spec.params)
     finally:
         search.stream.close()
-    one.network.cpu()
+    one.to("cpu")
     result: dict[str, Any] = {
         "env": info.id,
         "environment": info.ref.to_json(),

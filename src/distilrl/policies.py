@@ -7,6 +7,7 @@ told from the other.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,24 @@ class Policy:
     """What the numbers mean."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the network's numbers are, and so the observations that it is asked about must be; the CPU where it has
+        none.
+        """
+        first = next(chain(self.network.parameters(), self.network.buffers()), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    @property
     def remembers(self) -> bool:
         """Whether the policy has memory."""
         return hasattr(self.network, "start")
 
     def start(self, count: int) -> State:
         """The state at the start of ``count`` episodes."""
-        return tuple(self.network.start(count)) if self.remembers else ()  # type: ignore[operator]
+        if not self.remembers:
+            return ()
+        device = self.device
+        return tuple(part.to(device) for part in self.network.start(count))  # type: ignore[operator]
 
     def forward(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """Numbers (B, P) of observations (B, *obs_shape), and the state after them."""
@@ -61,7 +73,7 @@ class Policy:
             return state
         fresh = self.start(len(ended))
         return tuple(
-            torch.where(ended.view(-1, *[1] * (now.ndim - 1)), new.to(now.device), now)
+            torch.where(ended.view(-1, *[1] * (now.ndim - 1)).to(now.device), new.to(now.device), now)
             for now, new in zip(state, fresh, strict=True)
         )
 

@@ -49,8 +49,10 @@ def distill_seeds(
         raise SpecError(
             f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill."
         )
-    if len(job.train.tasks) > 1:  # said before days of training, not after
+    # -- said before days of training, not after
+    if len(job.train.tasks) > 1:
         raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")
+    job.train.but(seed=job.train.seed + seeds - 1)
     folder = RunFolder(out)
     with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
         return _distill_seeds(teacher, job, folder, seeds, wandb, watch)

@@ -57,7 +57,7 @@ class Stream:
         self.head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
         self._check_views()
         if teacher is not None:
-            teacher.network.to(config.compute.device)
+            teacher.to(config.compute.device)
         spec = ReplaySpec(
             capacity=data.capacity,
             n_envs=data.n_envs,
@@ -211,7 +211,6 @@ class Check:
             workers=config.data.workers,
             max_steps=2 * longest if longest else None,
             keep_states=keep_states,
-            device=config.compute.device,
             noise=config.student.noise,
         )
         self.seeds = seeds_from(SELECT_SEEDS + config.seed * 1000, config.stop.check_episodes)
@@ -224,8 +223,8 @@ class Check:
 
     def long(self, policy: Policy, times: int) -> float:
         """Mean return over other episodes than those of a check, ``times`` as many, to the end."""
-        count = times * len(self.seeds)
-        seeds = seeds_from(self.seeds[0] + 500, count)
+        count = len(self.seeds)
+        seeds = seeds_from(self.seeds[0] + max(500, count), times * count)
         return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds).returns)
 
     def score(self, mean: float) -> float | None:
@@ -236,7 +235,7 @@ class Check:
 
     def agreement(self, teacher: Teacher, policy: Policy, games: Episodes) -> float:
         """Agreement on the states of a check, weighted by what a mistake costs."""
-        return agreement(teacher, policy, games, self.how.device)
+        return agreement(teacher, policy, games)
 
 
 def _checksum(obs: Tensor) -> int:

@@ -143,7 +143,7 @@ class Task:
         """Agreement, entropy and drift, each with its hysteresis; returns the agreement as measured."""
         if self.teacher is None or not self.stream.replay.spec.labelled:
             return None
-        same = agreement(self.teacher, policy, games, self.config.compute.device)
+        same = agreement(self.teacher, policy, games)
         recent = self.stream.replay.labels()[-DRIFT_STATES:]
         entropy = self.teacher.head.entropy_share(recent, self.pupil.temperature)
         for name, value in {"agreement": same, "entropy": entropy, "drift": self.drift()}.items():

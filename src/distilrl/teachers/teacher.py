@@ -63,6 +63,8 @@ class Teacher:
         if self.params is None:
             object.__setattr__(self, "params", sum(p.numel() for p in self.network.parameters()) or None)
         self.network.eval()
+        if self.critic is not None:
+            self.critic.eval()
 
     @classmethod
     def from_callable(
@@ -164,6 +166,13 @@ class Teacher:
             at = self.critic(obs, best)
             fallen = torch.stack([at - self.critic(obs, one) for one in near]).mean(0)
         return fallen.clamp_min(1e-6)
+
+    def to(self, device: str | torch.device) -> "Teacher":
+        """This teacher, with network and critic moved there, in place."""
+        for module in (self.network, self.critic):
+            if module is not None:
+                module.to(device)
+        return self
 
     def fitted(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment, what its file left open filled in from the environment's spaces.

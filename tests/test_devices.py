@@ -1,0 +1,85 @@
+"""Networks that live elsewhere than on the CPU. "meta" stands in for a graphics card: a network that says that it is there, notes where
+what it is shown is, and answers on the CPU.
+"""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import SIGN, make_teacher, sign_network
+from test_train import small
+from torch import nn
+
+from distilrl.comparison import Comparison, compare
+from distilrl.envs import describe_env
+from distilrl.evaluate import Play, accept, play
+from distilrl.heads import Categorical
+from distilrl.policies import Policy
+from distilrl.spaces import Choices, EnvRef
+from distilrl.stream import Check, Stream
+from distilrl.teachers import Teacher
+
+HEAD, HOW = Categorical(Choices((2,))), Play(EnvRef(SIGN))
+
+
+class Elsewhere(nn.Module):
+    """Prefers action 0, wherever it is asked from."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("here", torch.zeros(1, device="meta"))
+        self.seen = set()
+
+    def forward(self, obs, *state):
+        self.seen |= {obs.device.type, *(part.device.type for part in state[0])} if state else {obs.device.type}
+        p = torch.tensor([[1.0, 0.0]]).expand(len(obs), 2)
+        return (p, *state) if state else p
+
+
+class Remembering(Elsewhere):
+    def start(self, count):
+        return (torch.zeros(count),)
+
+
+class Moved(nn.Linear):
+    """Notes where it was sent."""
+
+    def to(self, device):
+        self.sent = str(device)
+        return self
+
+
+def teacher_of(network):
+    return Teacher(network, "q", "test", "memory", "0" * 64, obs_shape=(2,), outputs=2)
+
+
+@pytest.mark.parametrize("kind", [Elsewhere, Remembering])
+def test_a_policy_is_shown_what_it_sees_where_it_is(kind, sign_teacher, monkeypatch):
+    """Each its own: a student on the card against a teacher on the CPU, and the other way round."""
+    monkeypatch.setattr(torch, "autocast", lambda *_a, **_k: nullcontext())  # it knows no such device
+    info, here = describe_env(EnvRef(SIGN)), Policy(sign_network(), HEAD)
+    for away in (kind(), kind()):
+        assert Policy(away, HEAD).device.type == "meta"
+    assert here.device.type == Policy(nn.Identity(), HEAD).device.type == "cpu"
+    play(Policy(away, HEAD), HOW, range(3), shadow=here)
+    play(here, HOW, range(3), shadow=Policy(away, HEAD))
+    accept(teacher_of(away).fitted(info), HOW, episodes=2, weak_ok=True)
+    compare(teacher_of(away).fitted(info), here, HOW, Comparison(2, 2, 0), 5.0, info)
+    compare(sign_teacher.fitted(info), Policy(away, HEAD), HOW, Comparison(2, 2, 0), 5.0, info)
+    assert away.seen == {"meta"}
+
+
+def test_a_check_of_a_run_on_a_card_plays_what_is_on_the_cpu():
+    """The stage with reward searches on the CPU, whatever the device of the training before it."""
+    check = Check(small(device="cuda"), None)
+    assert check(Policy(sign_network(), HEAD)).mean == check.long(Policy(sign_network(), HEAD), 2) == 10.0
+
+
+def test_a_teacher_takes_its_critic_along():
+    teacher = replace(make_teacher(sign_network()), network=Moved(2, 2), critic=Moved(2, 1))
+    assert teacher.to("meta") is teacher
+    assert teacher.network.sent == teacher.critic.sent == "meta"
+    stream = Stream(small(), teacher)
+    stream.close()
+    assert stream.teacher.network.sent == stream.teacher.critic.sent == "cpu"
