@@ -93,9 +93,12 @@ def test_keeping_states_changes_no_episode(random_network, epsilon):
     assert [len(run.states) for run in runs] == [0, 7, 200]
 
 
-def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network):
-    together = play(policy_of(random_network), HOW, seeds_from(3, 20))
-    alone = [play(policy_of(random_network), HOW, [seed]) for seed in seeds_from(3, 20)]
+@pytest.mark.parametrize("disturbed", [{}, {"epsilon": 0.3}, {"noise": (1.0, 5.0)}], ids=str)
+def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network, disturbed):
+    """So that episodes of two policies are paired under disturbance too, and can be played again in other batches."""
+    how = Play(EnvRef(SIGN), **disturbed)
+    together = play(policy_of(random_network), how, seeds_from(3, 20))
+    alone = [play(policy_of(random_network), how, [seed]) for seed in seeds_from(3, 20)]
     assert together.returns.tolist() == [float(one.returns[0]) for one in alone]
     assert together.fingerprints.tolist() == [int(one.fingerprints[0]) for one in alone]
 

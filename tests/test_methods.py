@@ -305,9 +305,11 @@ def test_a_student_that_does_not_see_a_feature_does_not_use_it(sign_teacher):
 
 
 def test_a_student_that_sees_through_noise_is_judged_through_it(sign_teacher, tmp_path):
-    job = Job(small("distil", noise=(2.0, 0.0)), Comparison(20, 20, 0))
+    job = Job(small("distil", noise=(2.0, 0.0)), Comparison(20, 20, 20))
     results = distill(sign_teacher, job, tmp_path / "run")
     assert results["student"]["return_mean"] < 9.0 < results["teacher"]["return_mean"]
+    for found in results["disturbed"].values():
+        assert found["student"]["return_mean"] < 9.0 < found["teacher"]["return_mean"]
     policy = Policy(sign_teacher.network, Q_OF_TWO)
     clean = play(policy, Play(EnvRef(SIGN)), range(10)).returns.mean()
     noisy = play(policy, Play(EnvRef(SIGN), noise=(2.0, 0.0)), range(10)).returns.mean()

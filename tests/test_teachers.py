@@ -211,6 +211,18 @@ def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
         load_network(folder)
 
 
+def test_the_same_weights_with_another_activation_are_another_teacher(tmp_path, random_network):
+    """So a run is not resumed with it."""
+    save_network(tmp_path / "one", random_network, Categorical(Choices((2,))))
+    digests = []
+    for name in ("one", "one", "two"):
+        spec = json.loads((tmp_path / "one" / "spec.json").read_text())
+        spec["network"]["activation"] = "tanh" if name == "two" else spec["network"]["activation"]
+        (tmp_path / "one" / "spec.json").write_text(json.dumps(spec))
+        digests.append(load_teacher(tmp_path / "one").digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_teacher_is_frozen(sign_teacher):
     values = sign_teacher.network(torch.randn(4, 2))
     assert not values.requires_grad

@@ -111,7 +111,9 @@ def compare(
         },
         "agreement": _agreement(teacher.head, student.head, sides),
         "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
-        "disturbed": _disturbed(teacher, student, how, comparison.disturbed_episodes, theirs[0].states, info, watch),
+        "disturbed": _disturbed(
+            (teacher.policy, student), how, noise, comparison.disturbed_episodes, theirs[0].states, info, watch
+        ),
         "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
         "disagreements": _disagreements(teacher.head, student.head, sides["student_states"], ours[0].states, info.obs),
     }
@@ -208,10 +210,16 @@ def _png(picture: NDArray[np.uint8]) -> str:
 
 
 def _disturbed(
-    teacher: Teacher, student: Policy, how: Play, episodes: int, states: NDArray[Any], info: EnvInfo, watch: Watch
+    players: tuple[Policy, Policy],
+    how: Play,
+    noise: tuple[float, ...],
+    episodes: int,
+    states: NDArray[Any],
+    info: EnvInfo,
+    watch: Watch,
 ) -> dict[str, Any]:
-    """Returns under random actions; in ALE under sticky actions, and with vectors under noise of a tenth of each
-    number's spread.
+    """Returns of teacher and student under random actions; in ALE under sticky actions, and with vectors under noise of
+    a tenth of each number's spread; the student's own ``noise`` comes on top.
     """
     if episodes == 0:
         return {}
@@ -225,9 +233,8 @@ def _disturbed(
     for name, change in ways.items():
         way = replace(how, **change, keep_states=0)
         seeds = seeds_from(DISTURBED_SEEDS, episodes)
-        both = {
-            side: play(policy, way, seeds, watch=watch)
-            for side, policy in (("teacher", teacher.policy), ("student", student))
-        }
-        result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in both.items()}
+        blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
+        both = [play(one, its, seeds, watch=watch) for one, its in zip(players, (way, blurred), strict=True)]
+        sides = zip(("teacher", "student"), both, strict=True)
+        result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in sides}
     return result

@@ -19,7 +19,7 @@ from distilrl.events import Watch, silent
 from distilrl.networks import Network, count_bytes
 from distilrl.plain import THREADS, check_number, check_numbers
 from distilrl.policies import Policy, rows_of
-from distilrl.spaces import ActionSpec, EnvRef
+from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
@@ -166,6 +166,9 @@ class _Game:
     ) -> None:
         self.policy, self.how, self.seeds, self.envs, self.watch, self.shadow = policy, how, seeds, envs, watch, shadow
         self.rng = np.random.default_rng([int(seeds[0]), 0])
+        # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
+        # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
+        self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
         # states are sampled by draws of their own, so that keeping some changes no episode
         self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
         self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
@@ -189,7 +192,7 @@ class _Game:
         live = np.arange(count)
         actions = np.zeros((count, action.size), action.numpy)
         while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
-            actions[live] = self._act(obs[live], action, int(lengths.max()))
+            actions[live] = self._act(obs[live], [self.rngs[i] for i in live], int(lengths.max()))
             self.kept.offer(obs, live, self._numbers)
             alive = np.zeros(count, np.bool_)
             alive[live] = True
@@ -211,13 +214,13 @@ class _Game:
         own, shadow = self.kept.numbers()
         return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)
 
-    def _act(self, obs: NDArray[Any], action: ActionSpec, steps: int) -> NDArray[Any]:
-        """Actions (L, F) in the living environments."""
-        how = self.how
+    def _act(self, obs: NDArray[Any], rngs: list[np.random.Generator], steps: int) -> NDArray[Any]:
+        """Actions (L, F) in the living environments, whose draws are from these generators."""
+        how, action = self.how, self.envs.info.action
         if how.epsilon >= 1.0:
             self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return action.sample(len(obs), self.rng)
-        blur = self.rng.normal(0, how.noise, obs.shape).astype(np.float32) if how.noise else 0
+        blur = np.stack([rng.normal(0, how.noise) for rng in rngs]).astype(np.float32) if how.noise else 0
         seen = torch.from_numpy(obs + blur if how.noise else obs).to(self.device)
         with torch.no_grad():
             p, self.state = self.policy.forward(seen, self.state)
@@ -233,9 +236,9 @@ class _Game:
             )
         self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
         actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
-        if how.epsilon > 0:
-            random = self.rng.random(len(obs)) < how.epsilon
-            actions[random] = action.sample(int(random.sum()), self.rng)
+        for row, rng in enumerate(rngs if how.epsilon > 0 else ()):
+            if rng.random() < how.epsilon:
+                actions[row] = action.sample(1, rng)[0]
         return actions
 
 

@@ -325,9 +325,7 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
     """
     how, episodes = check.how, len(check.seeds)
     together = max(how.at_once // episodes, 1)
-    # draws of random actions and of noise are those of one policy; in a deterministic game equal starts would be played
-    # once for all
-    if info.deterministic or how.epsilon > 0 or how.noise or together == 1:
+    if info.deterministic or together == 1:  # in such a game equal starts would be played once for all
         return [check(policy, watch).mean for policy in policies]
     means: list[float] = []
     for first in range(0, len(policies), together):

@@ -1,5 +1,7 @@
 """Our own format: a folder with ``spec.json`` and safetensors, or a run folder, whose student is then the teacher."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def load(file: TeacherFile) -> Teacher:
         raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
     stored = load_network(folder)
     head = stored.head.to_json()
+    # the same weights answer otherwise under another activation, and mean something else under another head
+    decides = json.dumps([stored.digest, stored.network.spec.to_json(), head], sort_keys=True)
     meta: dict[str, Any] = {"library": "distilrl", "algorithm": None, "version": None, "not_executed": []}
     meta |= {k: v for k, v in stored.meta.items() if k not in OURS}
     return Teacher(
@@ -69,7 +73,7 @@ def load(file: TeacherFile) -> Teacher:
         head["kind"],
         "distilrl",
         str(folder),
-        stored.digest,
+        hashlib.sha256(decides.encode()).hexdigest(),
         meta,
         action=stored.head.action,
         squash=head.get("squash", "clip"),
