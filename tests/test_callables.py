@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from distilrl.envs import describe_env
+from distilrl.errors import TeacherError
 from distilrl.teachers import Teacher
 
 
@@ -99,3 +101,10 @@ def test_a_function_that_keeps_itself_ends():
         return recursive(obs[1:]) if len(obs) > 1 else obs
 
     assert digest(recursive) == digest(recursive)
+
+
+@pytest.mark.parametrize("answer", [None, "left", {"action": 1}])
+def test_an_answer_that_is_no_array_is_refused_in_one_sentence(answer):
+    teacher = Teacher.from_callable(lambda obs: answer).fitted(describe_env("CartPole-v1"))
+    with pytest.raises(TeacherError, match=f"answers with a {type(answer).__name__} that is no array"):
+        teacher.numbers(torch.zeros(2, 4))

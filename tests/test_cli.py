@@ -518,7 +518,7 @@ def test_real_actions_from_teacher_to_c(linear, tmp_path, capsys):
     assert found["against"]["return_mean"] == pytest.approx(0.0, abs=1e-6)
     assert main(["inspect", str(out), "--env", LINEAR]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "1 real numbers" in printed
+    assert "1 real number " in printed
     assert "return, random play" in printed
 
 

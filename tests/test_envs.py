@@ -294,6 +294,10 @@ def test_counts_that_do_not_fit():
     [
         ("Nothing-v0", ("'Nothing-v0' is unknown",)),
         ("CartPole-v9", ("'CartPole-v9' is unknown", "use 'CartPole-v1'")),
+        ("gymnasium:CartPole-v9", ("use 'gymnasium:CartPole-v1'",)),
+        ("tiny_envs:Nothing-v0", ("'tiny_envs:Nothing-v0' is unknown", "use 'tiny_envs:distilrl/")),
+        ("json:Nothing-v0", ("call gymnasium.register(id='Nothing-v0', ...) in the module 'json'",)),
+        ("Nothing-v0", ("write module:Env-id",)),
         ("CartPole", ("use 'CartPole-v1'",)),
         ("LunarLander-v2", ("use 'LunarLander-v3'",)),
         ("Ant-v3", ("no longer part of Gymnasium", "use 'Ant-v5'")),
@@ -305,7 +309,7 @@ def test_counts_that_do_not_fit():
         (EnvRef("ALE/Pong-v5", {"frameskip": 2}), ("leave out frameskip",)),
         (EnvRef("ALE/Pong-v5", {"repeat_action_probability": 7}), ("between 0 and 1",)),
         (EnvRef("ALE/Pong-v5", wrappers=("a:B",)), ("leave out wrappers",)),
-        (EnvRef("CartPole-v1", {"nonsense": 1}), ("raised TypeError", "nonsense")),
+        (EnvRef("CartPole-v1", {"nonsense": 1}), ("raised TypeError", "nonsense", "mend its kwargs")),
         (EnvRef("CartPole-v1", {"render_mode": "human"}), ("'render_mode'",)),
         (EnvRef("CartPole-v1", grey=True), ("no image", "'grey'")),
         (EnvRef("CartPole-v1", stack=4), ("no image",)),
@@ -315,7 +319,7 @@ def test_counts_that_do_not_fit():
         (EnvRef("CartPole-v1", wrappers=("gymnasium.wrappers:Nothing",)), ("no class 'Nothing'",)),
         (EnvRef("CartPole-v1", wrappers=("gymnasium:__version__",)), ("no class '__version__'",)),
         (EnvRef("CartPole-v1", wrappers=("builtins:int",)), ("'builtins:int' raised TypeError",)),
-        (EnvRef("CartPole-v1", wrappers=("builtins:str",)), ("made a str",)),
+        (EnvRef("CartPole-v1", wrappers=("builtins:str",)), ("gave back 'str'", "name a wrapper")),
     ],
 )
 def test_environments_that_cannot_be_made(env, parts):

@@ -311,7 +311,7 @@ def test_heads_read_back_the_same(name):
         ({"kind": "q", "action": {"nvec": [2], "space": "Tuple"}}, "'head.action' is damaged"),
         (
             {"kind": "q", "action": {"low": [0], "high": [1]}},
-            "chooses among a few actions, but these are 1 real numbers",
+            "chooses among a few actions, but these are 1 real number(?!s)",
         ),
         ({"kind": "mean", "action": {"nvec": [2]}}, "gives real actions, but these are 2 actions"),
         ({"kind": "mean", "action": {"low": [0], "high": [1, 2]}}, "as many low as high ends"),

@@ -350,8 +350,8 @@ def accept(
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
             "against "
-            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment, or pass "
-            "--accept-weak-teacher."
+            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment and its "
+            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher."
         )
     return {
         **stats.summarise(own.returns, rng, own.fingerprints),

@@ -57,9 +57,9 @@ def find_spec(ref: EnvRef) -> EnvSpec | None:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        newest = _newest(name)
-        advice = f": use '{newest}'" if newest else ""
-        raise EnvError(f"Environment '{ref.id}' is unknown ({first_sentence(error)}){advice}.") from error
+        raise EnvError(
+            f"Environment '{ref.id}' is unknown ({first_sentence(error)}): {_instead(module, name)}."
+        ) from error
 
 
 def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.Env[Any, Any]:
@@ -132,7 +132,9 @@ def _import(module: str, wanted: str) -> Any:
             raise EnvError(
                 f"'{wanted}' needs the module '{module}', which is not installed: install it, or mend its name."
             ) from error
-        raise EnvError(f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported.") from error
+        raise EnvError(
+            f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported: mend that module."
+        ) from error
 
 
 def _newest(name: str) -> str | None:
@@ -143,6 +145,20 @@ def _newest(name: str) -> str | None:
         return None
     newest = find_highest_version(namespace, stem)
     return None if newest is None or newest == version else get_env_id(namespace, stem, newest)
+
+
+def _instead(module: str, name: str) -> str:
+    """What may be used in place of an id that nobody registered: its newest version, or what its module registers."""
+    before = f"{module}:" if module else ""
+    if newest := _newest(name):
+        return f"use '{before}{newest}'"
+    if not module:
+        return "mend its id, or write module:Env-id where a module of yours registers it"
+    makers = ((id, spec.entry_point) for id, spec in gymnasium.registry.items())
+    homes = ((id, maker if isinstance(maker, str) else getattr(maker, "__module__", "")) for id, maker in makers)
+    package = module.split(".")[0]
+    own = [f"'{before}{id}'" for id, home in homes if home.partition(":")[0].split(".")[0] == package]
+    return f"use {', '.join(own[:8])}" if own else f"call gymnasium.register(id='{name}', ...) in the module '{module}'"
 
 
 def _draw_into_memory() -> bool:
@@ -224,8 +240,9 @@ def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
         )
     if pictures and "mujoco" in str(ref.factory or gymnasium.registry.get(ref.id.rpartition(":")[2])):
         return no_opengl(ref.label, error)
-    advice = f"; its newest version is '{newest}'" if newest else ""
-    return EnvError(f"Environment '{ref.label}' cannot be made: it {told(error)}{advice}.")
+    advice = f"use its newest version '{newest}', or mend" if newest else "mend"
+    what = "its kwargs" if ref.kwargs else "it"
+    return EnvError(f"Environment '{ref.label}' cannot be made: it {told(error)}; {advice} {what}.")
 
 
 def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env[Any, Any]:
@@ -245,5 +262,7 @@ def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env
             f"Wrapper '{text}' {told(error)} around '{ref.label}': it is made with the environment alone."
         ) from error
     if not isinstance(wrapped, gymnasium.Env):
-        raise EnvError(f"Wrapper '{text}' of '{ref.id}' made a {type(wrapped).__name__}, not a gymnasium.Env.")
+        raise EnvError(
+            f"Wrapper '{text}' of '{ref.id}' gave back '{type(wrapped).__name__}', not a gymnasium.Env: name a wrapper."
+        )
     return wrapped

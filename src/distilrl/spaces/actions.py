@@ -171,7 +171,7 @@ class Bounds:
 
     def describe(self) -> str:
         """In few words."""
-        return f"{self.size} real numbers"
+        return f"{self.size} real number{'s' if self.size > 1 else ''}"
 
 
 ActionSpec = Choices | Bounds

@@ -237,7 +237,14 @@ class _Called(nn.Module):
         return _Called(self.policy, head)
 
     def forward(self, obs: Tensor) -> Tensor:
-        answer = torch.as_tensor(self.policy(obs)).to(obs.device)
+        given = self.policy(obs)
+        try:
+            answer = torch.as_tensor(given).to(obs.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TeacherError(
+                f"The teacher's function answers with a {type(given).__name__} that is no array ({error}): return a "
+                "tensor or an array, a row for each observation."
+            ) from error
         if not answer.is_floating_point() and self.head is not None:  # chosen actions
             return self.head.inverse(answer.reshape(len(obs), -1))
         return answer.float()

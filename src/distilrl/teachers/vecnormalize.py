@@ -63,7 +63,7 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
         if shape is None or len(shape) != 1 or found.mean.shape != shape or found.var.shape != shape:
             raise FileError(
                 f"{path} normalises observations of shape {found.mean.shape}, but the teacher {teacher.path} reads "
-                f"{shape}."
+                f"{shape}: give the statistics that were saved with this teacher."
             )
         mean, scale = (torch.from_numpy(n).float() for n in (found.mean, 1 / np.sqrt(found.var + epsilon)))
 
