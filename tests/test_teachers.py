@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
-from distilrl.teachers import archive, load_teacher
+from distilrl.teachers import Teacher, archive, load_teacher
 
 PIXELS = (4, 84, 84)
 
@@ -209,6 +210,29 @@ def test_damage_to_our_format_is_refused(tmp_path, random_network, harm):
         (folder / "spec.json").write_text(json.dumps(spec | {"network": spec["network"] | {"outputs": 7}}))
     with pytest.raises(FileError):
         load_network(folder)
+
+
+def test_a_network_that_goes_on_being_trained_is_left_alone():
+    """Teachers are frozen, folded and moved about; whoever made one of a live network keeps that as it was."""
+
+    class Locked(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("no copies")
+
+    live, module = sign_network(), nn.Linear(2, 2)
+    live.standardise(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.5]))
+    teachers = make_teacher(live), Teacher.from_callable(module, 2, obs_shape=(2,))
+    for one, teacher in zip((live, module), teachers, strict=True):
+        assert one.training
+        assert all(p.requires_grad for p in one.parameters())
+        torch.testing.assert_close(teacher.network(torch.eye(2)), one(torch.eye(2)).detach(), check_stride=False)
+        with torch.no_grad():
+            next(one.parameters()).add_(1.0)
+        assert not torch.equal(teacher.network(torch.eye(2)), one(torch.eye(2)))
+    assert live.obs_mean.tolist() == [1.0, 2.0]
+    assert replace(teachers[0]).network is teachers[0].network
+    with pytest.raises(TeacherError, match=r"cannot be copied \(RuntimeError\): give a function"):
+        Teacher.from_callable(Locked(2, 2), 2)
 
 
 def test_the_same_weights_with_another_activation_are_another_teacher(tmp_path, random_network):

@@ -1,5 +1,6 @@
 """The teacher: a frozen policy and its preprocessing, from raw observations to action values."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable
@@ -54,6 +55,8 @@ class Teacher:
     one."""
 
     def __post_init__(self) -> None:
+        for name in ("network", "critic"):
+            object.__setattr__(self, name, _apart(getattr(self, name), self.path))
         for parameter in [*self.network.parameters(), *(self.critic.parameters() if self.critic is not None else ())]:
             parameter.requires_grad_(False)
         if isinstance(self.network, Network):
@@ -248,6 +251,18 @@ class _Called(nn.Module):
         if not answer.is_floating_point() and self.head is not None:  # chosen actions
             return self.head.inverse(answer.reshape(len(obs), -1))
         return answer.float()
+
+
+def _apart(module: Any, path: str) -> Any:
+    """A copy of a module that somebody may go on training, which must not be frozen, folded or moved under them."""
+    if module is None or not any(parameter.requires_grad for parameter in module.parameters()):
+        return module
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever the module keeps beside its weights
+        raise TeacherError(
+            f"The network of {path} cannot be copied ({type(error).__name__}): give a function that calls it."
+        ) from error
 
 
 def _told(value: Any, depth: int = 4) -> str:
