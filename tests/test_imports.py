@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "events", "losses"},
     {"plain", "spaces", "stats"},
-    {"envs", "heads", "replay", "schedules", "specs"},
+    {"envs", "heads", "optimisers", "replay", "schedules", "specs"},
     {"networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "runs", "trees"},

@@ -20,6 +20,7 @@ HEAD = Categorical(Choices((2,)))
         ("mlp:", (4,), 2, 10),
         ("mlp:4", (4,), 2, 30),
         ("mlp:16,16", (4,), 2, 386),
+        ("mlp:16,16@silu", (4,), 2, 386),
         ("cnn:16,16,16:64", PIXELS, 6, 61_174),
         ("cnn:32,64,64:512", PIXELS, 6, 1_687_206),
         ("cnn:8k8s4,8k4s2,8k3s2:32", PIXELS, 6, 7_998),
@@ -34,6 +35,12 @@ def test_parameters_are_those_published(text, obs_shape, actions, params):
     assert NetworkSpec.from_json(spec.to_json()) == spec
 
 
+def test_a_spec_names_its_activation():
+    spec = NetworkSpec.parse("mlp:8@silu", (4,), 2)
+    assert (spec.activation, spec.describe()) == ("silu", "mlp:8@silu")
+    assert NetworkSpec.parse("mlp:8@relu", (4,), 2).describe() == "mlp:8"
+
+
 def test_macs_of_the_nature_network():
     assert NetworkSpec.parse("cnn:32,64,64:512", PIXELS, 6).macs == 9_346_048
     assert NetworkSpec.parse("mlp:16,16", (4,), 2).macs == 4 * 16 + 16 * 16 + 16 * 2
@@ -44,6 +51,7 @@ def test_macs_of_the_nature_network():
     [
         ("mlp", (4,)), ("mlp:a", (4,)), ("mlp:0", (4,)), ("mlp:64,", (4,)), ("", (4,)), ("resnet:3", (4,)), ("cnn:16:64", (4,)),
         ("mlp:64", PIXELS), ("cnn:16,16,16", PIXELS), ("cnn:16,16,16,16:8", PIXELS), ("cnn:8k90s1:8", PIXELS),
+        ("mlp:8@gelu", (4,)), ("mlp:8@", (4,)), ("mlp:8@silu@tanh", (4,)), ("resnet:4:8@tanh", PIXELS),
         ("cnn:8k8:4", PIXELS), ("cnn:8k0s1:4", PIXELS), ("cnn:8k8s0:4", PIXELS), ("cnn:32,64,64:512", (4, 20, 20)),
     ],
 )  # fmt: skip

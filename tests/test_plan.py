@@ -96,9 +96,10 @@ REAL = Point(Bounds((-1.0, -2.0), (1.0, 2.0)))
         (KL, student_head(Choices((3, 2)))),
     ],
 )
-def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms, head):
+@pytest.mark.parametrize("optimiser", ["adam", "soap"])
+def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms, head, optimiser):
     """Padding gets no gradient, nobody's step depends on who else is there, and the terms are the configuration's own."""
-    optim = OptimConfig(learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
+    optim = OptimConfig(optimiser=optimiser, learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
     specs = [NetworkSpec((2,), head.student.width, hidden=spec.hidden) for spec in SPECS]
     together = Population(specs, range(5), head.student, terms, optim, labels_head=head)
     data = batches(20, outputs=head.width)
@@ -120,11 +121,14 @@ def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms
         for number, batch in enumerate(data):
             losses = learner.update([Part(0, batch, Progress(number / 40))])
         obs = torch.randn(10, 2)
-        torch.testing.assert_close(together.network(k)(obs), pupil.average(obs), rtol=1e-3, atol=1e-4)
+        near = (
+            {"rtol": 1e-3, "atol": 1e-4} if optimiser == "adam" else {"rtol": 0.0, "atol": 2e-2}
+        )  # rounding turns bases
+        torch.testing.assert_close(together.network(k)(obs), pupil.average(obs), **near)
         weighted = sum(
             float(value) * one.weight(Progress(19 / 40)) for value, one in zip(losses.values(), terms, strict=True)
         )
-        assert float(found[k]) == pytest.approx(weighted, rel=1e-3, abs=1e-5)
+        assert float(found[k]) == pytest.approx(weighted, rel=1e-3 if optimiser == "adam" else 2e-2, abs=1e-5)
         assert sum(p.numel() for p in together.network(k).parameters()) == spec.params
 
 

@@ -11,6 +11,7 @@ from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import TDTerm, TeacherTerm, Term
+from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
@@ -101,8 +102,10 @@ class OptimConfig:
     """Gradient steps per vector step."""
     batch_size: int = 256
     """States per gradient step."""
+    optimiser: Optimiser = "adam"
+    """What makes the steps: Adam, or for dense layers Adam in the eigenbasis of their gradients (`Soap`)."""
     learning_rate: float = 3e-3
-    """Peak learning rate of Adam; it decays to 0 over the budget as a cosine."""
+    """Peak learning rate; it decays to 0 over the budget as a cosine."""
     max_grad_norm: float = 10.0
     """Gradients are scaled down to this norm."""
     average: float = 0.99

@@ -1,7 +1,6 @@
 """The learner: pupils (one per task, one body), their optimiser, and one `update` per batch."""
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
+from distilrl.optimisers import dense_layers, make_optimisers, move_average, set_learning_rate
 from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -34,19 +34,6 @@ class Part(NamedTuple):
     """How far the task has come."""
     share: float = 1.0
     """Multiplier of its losses."""
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, peak: float, updates: int, fraction: float) -> None:
-    """Linear warm-up over 100 updates, cosine decay over the budget."""
-    warm = min(1.0, (updates + 1) / 100)
-    for group in optimiser.param_groups:
-        group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-
-
-def move_average(averages: list[Tensor], parameters: list[Tensor], decay: float, updates: int) -> None:
-    """Moves averages towards parameters; young averages forget faster, so that the start is not remembered."""
-    with torch.no_grad():
-        torch._foreach_lerp_(averages, parameters, 1 - min(decay, updates / (updates + 10)))
 
 
 class Pupil:
@@ -182,9 +169,8 @@ class Learner:
         projectors = [p for pupil in pupils if pupil.maps is not None for p in pupil.maps.parameters()]
         self._parameters: list[Tensor] = list(own.parameters())
         self._averages: list[Tensor] = list(averaged.parameters())
-        self.optimiser = torch.optim.Adam(
-            [*own.parameters(), *projectors], lr=optim.learning_rate, eps=1e-5, fused=True
-        )
+        everything = [*own.parameters(), *projectors]
+        self.optimisers = make_optimisers(optim.optimiser, dense_layers(own), everything, optim.learning_rate)
         judges = [p for pupil in pupils if pupil.discriminator is not None for p in pupil.discriminator.parameters()]
         self.discriminators = (
             torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
@@ -219,7 +205,10 @@ class Learner:
     def update(self, parts: Sequence[Part]) -> dict[str, Tensor]:
         """One gradient step; returns the mean loss of each active term."""
         optim = self.optim
-        set_learning_rate(self.optimiser, optim.learning_rate, self.updates, parts[0].progress.fraction)
+        optimisers, fraction = self.optimisers.values(), parts[0].progress.fraction
+        set_learning_rate(optimisers, optim.learning_rate, self.updates, fraction)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[Context] = []
@@ -235,11 +224,11 @@ class Learner:
                 loss = loss + part.share * weight * mean
                 means.setdefault(self._columns[id(term)], []).append(mean.detach())
             judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
-        self.optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self._parameters, optim.max_grad_norm)
-            self.optimiser.step()
+            for optimiser in optimisers:
+                optimiser.step()
         if judged:
             self._train_discriminators(judged)
         self.updates += 1
@@ -305,8 +294,8 @@ class Learner:
         return tensors, {"temperatures": [pupil.temperature for pupil in self.pupils], "updates": self.updates}
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        both = {"optimiser": self.optimiser, "judges": self.discriminators}
-        return {name: optimiser for name, optimiser in both.items() if optimiser is not None}
+        judges = {"judges": self.discriminators} if self.discriminators is not None else {}
+        return {**self.optimisers, **judges}
 
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""

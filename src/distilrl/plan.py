@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distilrl import stats
 from distilrl.checkpoints import write_json
@@ -265,17 +264,13 @@ class _Search:
         while stream.env_steps - begin < until:
             progress = Progress((stream.env_steps - begin) / data.env_steps)
             stream.collect(progress)
-            drawn: Sequence[Tensor] = ()
             if stream.learnable:
-                drawn = torch.split(
-                    stream.replay.draw(optim.updates * optim.batch_size, self.generator), optim.batch_size
-                )
-            for index in drawn:
-                batch = stream.replay.batch(index)
+                batch = stream.replay.batch(stream.replay.draw(optim.updates * optim.batch_size, self.generator))
                 if len(noise):
                     blur = torch.randn(batch.obs.shape, generator=self.generator).to(population.device)
                     batch = batch._replace(obs=batch.obs + blur * noise)
-                population.update(batch, progress)
+                for one in batch.split(optim.batch_size):
+                    population.update(one, progress)
             self.watch(Step(stream.env_steps - begin, data.env_steps))
         self.train_s += time.perf_counter() - started
 

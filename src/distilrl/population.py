@@ -15,9 +15,9 @@ from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
-from distilrl.learner import move_average, set_learning_rate
 from distilrl.networks import Network, build
 from distilrl.objective import TeacherTerm, active
+from distilrl.optimisers import dense_layers, make_optimisers, move_average, set_learning_rate
 from distilrl.policies import Policy, State
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -32,8 +32,8 @@ TURN = 100
 
 
 class StackedMLP(nn.Module):
-    """K multilayer perceptrons of one depth and any widths as one: weights (K, out, in), padded with zeros that stay
-    zeros.
+    """K multilayer perceptrons of one depth and activation, and any widths, as one: weights (K, out, in), padded with
+    zeros that stay zeros.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -63,6 +63,16 @@ class StackedMLP(nn.Module):
             x = activation(x) if level < len(self.weights) - 1 else x
         return x
 
+    def inside(self) -> list[Tensor]:
+        """Of each parameter, in their order: 1 where a student has it, 0 where it is padding."""
+        widths = torch.tensor([[spec.obs_shape[0], *spec.hidden, spec.outputs] for spec in self.specs])
+        outs, ins = (
+            [torch.arange(w.shape[a]) < widths[:, level + 2 - a, None] for level, w in enumerate(self.weights)]
+            for a in (1, 2)
+        )
+        weights = [(out.unsqueeze(2) & into.unsqueeze(1)) for out, into in zip(outs, ins, strict=True)]
+        return [one.to(self.weights[0]) for one in (*weights, *(out.unsqueeze(1) for out in outs))]
+
     def keep(self, chosen: Sequence[int]) -> None:
         """Goes on with some of the students only."""
         self.specs = [self.specs[k] for k in chosen]
@@ -83,9 +93,9 @@ class StackedMLP(nn.Module):
 
 
 class Population:
-    """Students of several sizes and seeds, trained on the same batches by one Adam, averaged weights beside them.
+    """Students of several sizes and seeds, trained on the same batches by one optimiser, averaged weights beside them.
 
-    No student's step depends on who else is there: losses, the limit on gradients and Adam's moments are each one's
+    No student's step depends on who else is there: losses, the limit on gradients and moments are each one's
     own.
 
     Example::
@@ -123,10 +133,11 @@ class Population:
         self.alive = list(range(len(specs)))
         self.specs = list(specs)
         networks = [build(spec, torch.Generator().manual_seed(seed)) for spec, seed in zip(specs, seeds, strict=True)]
-        depths: dict[int, list[int]] = {}
+        alike: dict[tuple[int, str], list[int]] = {}
         for k, spec in enumerate(specs):
-            depths.setdefault(-1 - k if spec.picture is not None else len(spec.hidden), []).append(k)
-        self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in depths.values()]
+            depth = -1 - k if spec.picture is not None else len(spec.hidden)
+            alike.setdefault((depth, spec.activation), []).append(k)
+        self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
         self.mean, self.scale = torch.zeros(1, device=device), torch.ones(1, device=device)
         self.updates, self._acted = 0, 0
@@ -137,13 +148,18 @@ class Population:
         self._restart()
 
     def _restart(self) -> None:
-        """A new optimiser and new averages of what is left; Adam's moments are forgotten."""
+        """New optimisers and new averages of what is left; moments are forgotten."""
         self._parameters: list[Tensor] = [p for _, module in self.groups for p in module.parameters()]
         self._averages = [p.detach().clone() for p in self._parameters]
         self._since = 0
         grouped = [k for members, _ in self.groups for k in members]
         self._order = torch.tensor([grouped.index(k) for k in self.alive], device=self.device)
-        self.optimiser = torch.optim.Adam(self._parameters, lr=self.optim.learning_rate, eps=1e-5, fused=True)
+        layers = [layer for _, module in self.groups for layer in _layers(module)]
+        self.optimisers = make_optimisers(self.optim.optimiser, layers, self._parameters, self.optim.learning_rate)
+        # rounding in the eigenbasis leads into the padding; what leads out again is multiplied by 0
+        self._inside = (
+            [i for _, module in self.groups for i in _inside(module)] if self.optim.optimiser == "soap" else []
+        )
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """Sets what all students subtract and multiply by."""
@@ -179,13 +195,19 @@ class Population:
     def update(self, batch: Batch, progress: Progress) -> Tensor:
         """One gradient step of all; returns the weighted loss of each living student, (K,)."""
         self.updates += 1
-        set_learning_rate(self.optimiser, self.optim.learning_rate, self._since, progress.fraction)
+        optimisers = self.optimisers.values()
+        set_learning_rate(optimisers, self.optim.learning_rate, self._since, progress.fraction)
         loss = torch.cat([self._loss(self._numbers(module, batch.obs), batch, progress) for _, module in self.groups])
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.sum().backward()  # type: ignore[no-untyped-call]
             self._limit_gradients()
-            self.optimiser.step()
+            for optimiser in optimisers:
+                optimiser.step()
+            if self._inside:
+                with torch.no_grad():
+                    torch._foreach_mul_(self._parameters, self._inside)
         self._since += 1
         move_average(self._averages, self._parameters, self.optim.average, self._since)
         return loss.detach()[self._order]
@@ -289,6 +311,18 @@ class _InTurn(nn.Module):
 
 def _module(networks: list[Network]) -> StackedMLP | Network:
     return networks[0] if networks[0].spec.picture is not None else StackedMLP(networks)
+
+
+def _layers(module: StackedMLP | Network) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases of dense layers."""
+    return (
+        dense_layers(module) if isinstance(module, Network) else list(zip(module.weights, module.biases, strict=True))
+    )
+
+
+def _inside(module: StackedMLP | Network) -> list[Tensor]:
+    """What keeps padding at zero; of a network, ones."""
+    return module.inside() if isinstance(module, StackedMLP) else [torch.ones_like(p) for p in module.parameters()]
 
 
 class _SideBySide(nn.Module):

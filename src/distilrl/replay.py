@@ -49,6 +49,11 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     """(B,) importance weights of TD terms, at most 1; None where transitions were not drawn by priority."""
 
+    def split(self, size: int) -> list["Batch"]:
+        """Batches of ``size`` transitions each, in order; B must be a multiple of it."""
+        pieces = [[None] * (len(self.obs) // size) if t is None else torch.split(t, size) for t in self]
+        return [Batch(*one) for one in zip(*pieces, strict=True)]
+
 
 @dataclass(frozen=True)
 class ReplaySpec:

@@ -55,6 +55,8 @@ class NetworkSpec:
             )
         if self.convs and self.blocks:
             raise SpecError("A network has either 'convs' or residual 'blocks', not both.")
+        if self.blocks and self.activation != "relu":
+            raise SpecError(f"Residual blocks are made of ReLU: leave '{self.activation}' out, or use a cnn spec.")
         if self.image is not None and (
             len(self.obs_shape) != 1 or math.prod(self.image) >= self.obs_shape[0] or not self.convs
         ):
@@ -105,8 +107,8 @@ class NetworkSpec:
         return shapes
 
     def describe(self) -> str:
-        """The spec in the words of the command line, for example ``cnn:16,16,16:64``."""
-        dense = ",".join(map(str, self.hidden))
+        """The spec in the words of the command line, for example ``cnn:16,16,16:64`` or ``mlp:32,32@silu``."""
+        dense = ",".join(map(str, self.hidden)) + (f"@{self.activation}" if self.activation != "relu" else "")
         if self.blocks:
             return f"resnet:{','.join(map(str, self.blocks))}:{dense}"
         if not self.convs:
@@ -145,11 +147,15 @@ class NetworkSpec:
         """Reads a student spec of the command line.
 
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
-        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``.
+        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``;
+        each with ``@silu``, ``@tanh`` or ``@elu`` behind it for another activation than ReLU.
 
         Raises:
             SpecError: the text is none of these, or does not fit the observations.
         """
+        sizes, at, activation = text.partition("@")
+        if at:
+            return replace(cls.parse(sizes, obs_shape, outputs, image), activation=activation)
         mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
         if mlp and len(obs_shape) == 1 and image is None:
             return cls(obs_shape, outputs, hidden=_integers(mlp[1]))

@@ -24,6 +24,7 @@ from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
 from distilrl.objective import columns
+from distilrl.replay import Batch
 from distilrl.runs import Metrics, RunFolder
 from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
@@ -208,21 +209,26 @@ class _Run:
         if learner.updates == 0:
             for task in self.tasks:
                 task.look_at_first_states()
+        # -- what the updates read is gathered at once, of those tasks whose turn comes
         count = optim.updates * optim.batch_size
-        drawn = {
-            task.number: torch.split(task.stream.replay.draw(count, self.generator), optim.batch_size) for task in tasks
-        }
+        drawn = {task.number: task.stream.replay.draw(count, self.generator) for task in tasks}
         turns = self._turns(tasks, optim.updates)
+        batches = {
+            task.number: self._batch(task, drawn[task.number]).split(optim.batch_size)
+            for task in tasks
+            if data.mix == "all" or task in turns
+        }
         for number in range(optim.updates):
             chosen = tasks if data.mix == "all" else [turns[number]]
-            parts = [self._part(task, drawn[task.number][number], 1 / len(chosen)) for task in chosen]
+            share = 1 / len(chosen)
+            parts = [Part(t.number, batches[t.number][number], t.progress(self.fraction), share) for t in chosen]
             for name, value in learner.update(parts).items():
                 self._losses.setdefault(name, []).append(value)
             if data.priority_exponent > 0 and learner.errors is not None:
-                index = drawn[chosen[-1].number][number]
+                index = torch.split(drawn[chosen[-1].number], optim.batch_size)[number]
                 chosen[-1].stream.replay.set_priorities(index, learner.errors, data.priority_exponent)
 
-    def _part(self, task: Task, index: Tensor, share: float) -> Part:
+    def _batch(self, task: Task, index: Tensor) -> Batch:
         replay, noise = task.stream.replay, self.config.student.noise
         batch = replay.batch(index, self.config.optim.gamma)
         if self.config.data.priority_exponent > 0:
@@ -230,7 +236,7 @@ class _Run:
         if noise:
             blur = torch.randn(batch.obs.shape, generator=self.generator) * torch.tensor(noise)
             batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
-        return Part(task.number, batch, task.progress(self.fraction), share)
+        return batch
 
     def _turns(self, tasks: list[Task], count: int) -> list[Task]:
         """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a

@@ -110,7 +110,9 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
         SpecError: an activation is not ReLU.
     """
     if any(s.activation not in ("relu", None) for s in steps):
-        raise SpecError("Only ReLU students can be written in integers: distil with the default activation.")
+        raise SpecError(
+            "Only ReLU students can be written in integers: distil one without '@' in its spec, or export to c or onnx."
+        )
     input_scale = input_gain(calibration)
     x: NDArray[np.float64] = calibration.astype(np.float64)
     x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x

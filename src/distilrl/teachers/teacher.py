@@ -165,10 +165,10 @@ class Teacher:
             directions = torch.randn((STAKES_DIRECTIONS, best.shape[1]), generator=torch.Generator().manual_seed(0)).to(
                 best.device
             )
-            near = (best + STAKES_RADIUS * directions.unsqueeze(1)).clamp(-1, 1)
-            at = self.critic(obs, best)
-            fallen = torch.stack([at - self.critic(obs, one) for one in near]).mean(0)
-        return fallen.clamp_min(1e-6)
+            around = torch.cat([torch.zeros_like(directions[:1]), directions]).unsqueeze(1)
+            tried = (best + STAKES_RADIUS * around).clamp(-1, 1).flatten(0, 1)
+            values: Tensor = self.critic(obs.repeat(len(around), *[1] * (obs.ndim - 1)), tried).view(len(around), -1)
+        return (values[0] - values[1:].mean(0)).clamp_min(1e-6)
 
     def to(self, device: str | torch.device) -> "Teacher":
         """This teacher, with network and critic moved there, in place."""

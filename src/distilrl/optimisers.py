@@ -1,0 +1,123 @@
+"""What makes the steps: Adam, SOAP for dense layers so small that it costs next to nothing, schedules, averages."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Optimiser = Literal["adam", "soap"]
+MOMENTUM = 0.9
+SECOND = 0.95
+"""Decay of the second moments, of Shampoo's and of Adam's."""
+EPSILON = 5e-5
+"""In units of the norm of a layer's gradients, so that their scale does not matter; far above what rounding leaves in
+directions without one, as of a feature that never varied.
+"""
+EVERY = 10
+"""Steps after which the basis is turned."""
+
+
+class Soap(torch.optim.Optimizer):
+    """Adam in the eigenbasis of each dense layer's gradients, the bias as one more column of its weight.
+
+    Vyas et al. 2025, "SOAP: improving and stabilizing Shampoo using Adam". Departure: young moments are not corrected,
+    so the learning rate has to warm up over some tens of steps.
+
+    Example::
+
+        optimiser = Soap(dense_layers(network), lr=1e-2)
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], lr: float) -> None:
+        """Takes what is trained.
+
+        Args:
+            layers: weights (..., O, I) and biases of as many outputs; leading dimensions are layers side by side.
+            lr: learning rate; about five times Adam's; gradients of any scale are the same to it.
+        """
+        self._layers = list(layers)
+        super().__init__([p for layer in self._layers for p in layer], {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """One step of each layer that has a gradient."""
+        lr = self.param_groups[0]["lr"]
+        for weight, bias in self._layers:
+            if weight.grad is None or bias.grad is None:
+                continue
+            grad = torch.cat([weight.grad, bias.grad.view(*weight.shape[:-1], 1)], dim=-1)
+            state = self.state[weight]
+            if not state:
+                state.update(_first(grad))
+            move = _direction(state, grad)
+            weight.sub_(move[..., :-1], alpha=lr)
+            bias.sub_(move[..., -1].reshape(bias.shape), alpha=lr)
+
+
+def _first(grad: Tensor) -> dict[str, Any]:
+    """State of a layer before its first step: of its gradient (..., O, I + 1) the second moments of rows and columns,
+    and their eigenvectors.
+    """
+    left, right = grad @ grad.mT, grad.mT @ grad
+    # the strongest first, for `qr` keeps the first ones and fits the others to them
+    strongest = (torch.linalg.eigh(one)[1].flip(-1) for one in (left, right))
+    return {
+        "left": left, "left_basis": next(strongest), "right": right, "right_basis": next(strongest),
+        "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad), "step": torch.zeros(()),
+    }  # fmt: skip
+
+
+def _direction(state: dict[str, Any], grad: Tensor) -> Tensor:
+    """Where to go, (..., O, I + 1); moves the state on."""
+    left, right = state["left_basis"], state["right_basis"]
+    state["mean"].lerp_(grad, 1 - MOMENTUM)
+    turned = left.mT @ grad @ right
+    state["square"].lerp_(turned.square(), 1 - SECOND)
+    floor = EPSILON * state["square"].sum((-2, -1), keepdim=True).sqrt() + torch.finfo(grad.dtype).tiny
+    move: Tensor = left @ ((left.mT @ state["mean"] @ right) / (state["square"].sqrt() + floor)) @ right.mT
+    # -- a round of power iteration turns the bases towards the moments' eigenvectors
+    state["left"].lerp_(grad @ grad.mT, 1 - SECOND)
+    state["right"].lerp_(grad.mT @ grad, 1 - SECOND)
+    state["step"] += 1
+    if int(state["step"]) % EVERY == 0:  # contiguous, for a checkpoint gives them back so
+        state["left_basis"] = torch.linalg.qr(state["left"] @ left)[0].contiguous()
+        state["right_basis"] = torch.linalg.qr(state["right"] @ right)[0].contiguous()
+    return move
+
+
+def dense_layers(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each dense layer within a module; what several share counts once."""
+    return [(layer.weight, layer.bias) for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+def make_optimisers(
+    kind: Optimiser, layers: Sequence[tuple[Tensor, Tensor]], parameters: Iterable[Tensor], lr: float
+) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers of all parameters, by name.
+
+    Args:
+        kind: ``"soap"`` takes the layers, and leaves what else there is to Adam.
+        layers: weights and biases of dense layers.
+        parameters: all that is trained.
+        lr: learning rate.
+    """
+    taken = {id(p) for layer in layers for p in layer} if kind == "soap" else set()
+    rest = [p for p in parameters if id(p) not in taken]
+    made: dict[str, torch.optim.Optimizer] = {"soap": Soap(layers, lr)} if taken else {}
+    return made | ({"adam": torch.optim.Adam(rest, lr=lr, eps=1e-5, fused=True)} if rest else {})
+
+
+def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], peak: float, updates: int, fraction: float) -> None:
+    """Linear warm-up over 100 updates, cosine decay over the budget."""
+    warm = min(1.0, (updates + 1) / 100)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+
+
+def move_average(averages: list[Tensor], parameters: list[Tensor], decay: float, updates: int) -> None:
+    """Moves averages towards parameters; young averages forget faster, so that the start is not remembered."""
+    with torch.no_grad():
+        torch._foreach_lerp_(averages, parameters, 1 - min(decay, updates / (updates + 10)))

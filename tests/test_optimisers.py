@@ -1,0 +1,86 @@
+"""What makes the steps: SOAP's mathematics, what it leaves alone, and who is trained by what."""
+
+import pytest
+import torch
+from torch import nn
+
+from distilrl import NetworkSpec
+from distilrl.networks import build
+from distilrl.optimisers import Soap, dense_layers, make_optimisers, set_learning_rate
+
+
+def error_after(make, steps=1000, lr=0.01):
+    """Of a linear layer that is to find another one, from inputs of very different sizes in directions of their own."""
+    generator = torch.Generator().manual_seed(0)
+    turn, wanted = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0], torch.randn(8, 3, generator=generator)
+
+    def inputs(count):
+        return (torch.randn(count, 8, generator=generator) * torch.logspace(0, -2, 8)) @ turn
+
+    layer = nn.Linear(8, 3)
+    nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+    optimiser = make(layer)
+    for step in range(steps):
+        set_learning_rate([optimiser], lr, step, step / steps)
+        obs = inputs(64)
+        optimiser.zero_grad()
+        (layer(obs) - obs @ wanted).square().mean().backward()
+        optimiser.step()
+    obs = inputs(4000)
+    return float((layer(obs) - obs @ wanted).square().mean().detach())
+
+
+def test_soap_sees_through_a_rotation_that_adam_does_not():
+    soap = error_after(lambda layer: Soap([(layer.weight, layer.bias)], 0.01))
+    adam = error_after(lambda layer: torch.optim.Adam(layer.parameters(), 0.01))
+    assert soap < 1e-6 < 1e-3 < adam
+
+
+def test_first_step_is_adams_in_the_eigenbasis():
+    weight, bias = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, requires_grad=True)
+    grad = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, -1.0]])
+    weight.grad, bias.grad = grad[:, :3].clone(), grad[:, 3].clone()
+    Soap([(weight, bias)], 1.0).step()
+    # the gradient is diagonal in its own singular vectors: 0.1 g over sqrt(0.05) |g| there, so U Vᵀ times that
+    left, _, right = torch.linalg.svd(grad, full_matrices=False)
+    moved = torch.cat([weight, bias.unsqueeze(1)], 1).detach()
+    assert torch.allclose(moved, -0.1 / 0.05**0.5 * left @ right, atol=1e-3)
+
+
+def test_a_feature_without_gradient_keeps_its_weights():
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(4, 5)
+    before = layer.weight.detach().clone()
+    optimiser = Soap([(layer.weight, layer.bias)], 0.01)
+    for _ in range(200):
+        obs = torch.randn(64, 4, generator=generator)
+        obs[:, 2] = 0
+        optimiser.zero_grad()
+        (layer(obs) - torch.randn(64, 5, generator=generator)).square().mean().backward()
+        optimiser.step()
+    assert torch.allclose(layer.weight[:, 2], before[:, 2], atol=1e-3)
+    assert not torch.allclose(layer.weight[:, 0], before[:, 0], atol=1e-2)
+
+
+def test_layers_side_by_side_are_trained_as_alone():
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 1, 4, generator=generator)
+    together = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
+    alone = [(weight[1].clone().requires_grad_(), bias[1, 0].clone().requires_grad_())]
+    both, one = Soap([tuple(together)], 0.01), Soap(alone, 0.01)
+    for _ in range(25):
+        grad = [torch.randn(t.shape, generator=generator) for t in together]
+        together[0].grad, together[1].grad = grad
+        alone[0][0].grad, alone[0][1].grad = grad[0][1].clone(), grad[1][1, 0].clone()
+        both.step(), one.step()
+    assert torch.allclose(together[0][1], alone[0][0], atol=1e-5)
+    assert torch.allclose(together[1][1, 0], alone[0][1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("text", "shape"), [("mlp:8", (4,)), ("cnn:4k3s2:8", (3, 12, 12))])
+def test_everything_is_trained_by_one_optimiser(text, shape):
+    network = build(NetworkSpec.parse(text, shape, 2))
+    made = make_optimisers("soap", dense_layers(network), network.parameters(), 1e-2)
+    trained = [id(p) for one in made.values() for group in one.param_groups for p in group["params"]]
+    assert sorted(trained) == sorted(id(p) for p in network.parameters())
+    assert set(made) == ({"soap", "adam"} if "cnn" in text else {"soap"})
