@@ -48,21 +48,28 @@ CHEETAH, HOPPER, WALKER = (
     ("Walker2d-v5", "tqc-Walker2d-v3"),
 )
 SHORT = {"env_steps": 50_000, "check_every": 5_000}
+LANDER, SWIMMER, CAR, PENDULUM, BIPEDAL = (
+    ("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2"),
+    ("Swimmer-v5", "ars-Swimmer-v3"),
+    ("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0"),
+    ("Pendulum-v1", "sac-Pendulum-v1"),
+    ("BipedalWalker-v3", "a2c-BipedalWalker-v3"),
+)
 ROWS = {
-    "lander-linear": Run("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2", "mlp:", SHORT),
-    "swimmer-linear": Run("Swimmer-v5", "ars-Swimmer-v3", "mlp:", SHORT),
-    "car-17": Run("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0", "mlp:4", SHORT),
-    "pendulum-81": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:16", SHORT | {"env_steps": 20_000}),
-    "bipedal-120": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:4", SHORT),
-    "hopper-515": Run(*HOPPER, "mlp:16,16", SHORT),
-    "hopper-195": Run(*HOPPER, "mlp:8,8", {"env_steps": 100_000}),
-    "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),
-    "bipedal-linear": Run("BipedalWalker-v3", "a2c-BipedalWalker-v3", "mlp:", SHORT, reward_steps=1_000_000),
+    "cheetah-1782": Run(*CHEETAH, "mlp:24,24,24@silu"),
     "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
-    "walker-1830": Run(*WALKER, "mlp:32,32", {"env_steps": 100_000}),
+    "lander-18": Run(*LANDER, "mlp:", SHORT),
+    "swimmer-18": Run(*SWIMMER, "mlp:", SHORT),
+    "car-17": Run(*CAR, "mlp:4", SHORT),
+    "pendulum-81": Run(*PENDULUM, "mlp:16", SHORT),
+    "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
+    "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
+    "hopper-195": Run(*HOPPER, "mlp:8,8", SHORT),
     "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
     "ant-1080": Run(ANT, "trpo-Ant-v3", "mlp:9", {"env_steps": 100_000}),
+    "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),
+    "bipedal-linear": Run(*BIPEDAL, "mlp:", SHORT, reward_steps=1_000_000),
 }
 
 
@@ -99,13 +106,11 @@ def append(path: Path, row: dict[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 
-def result(config: distilrl.TrainConfig, episodes: int = 100) -> dict[str, Any]:
+def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -> dict[str, Any]:
     """Distils, and what a table needs of the results."""
     started, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        results = distill(
-            None, Job(config, Comparison(episodes, 3 * episodes, disturbed_episodes=0)), Path(folder) / "run"
-        )
+        results = distill(None, Job(config, Comparison(episodes, most, disturbed_episodes=0)), Path(folder) / "run")
     student, teacher = results["student"], results["teacher"]
     kept = ("return_mean", "return_ci95", "episodes")
     return {
@@ -134,7 +139,7 @@ def losses(folder: Path, seeds: int = 3) -> None:
     """What a loss sees of a real action: one squashed and one clipped policy, at sizes where it hurts."""
     path = OUT / "losses.jsonl"
     for seed in range(seeds):
-        for name, env, teacher, network in (("cheetah", *CHEETAH, "mlp:32,32"), ("hopper", *HOPPER, "mlp:16,16")):
+        for name, env, teacher, network in (("cheetah", *CHEETAH, "mlp:16,16"), ("hopper", *HOPPER, "mlp:8,8")):
             for loss in (*LOSSES, "case_study"):
                 if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
                     continue
@@ -144,14 +149,14 @@ def losses(folder: Path, seeds: int = 3) -> None:
                     else (term(loss),)
                 )
                 config = config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000)
-                append(path, {"row": name, "loss": loss, "seed": seed} | result(config))
+                append(path, {"row": name, "loss": loss, "seed": seed} | result(config, 50, 50))
 
 
 def stakes(folder: Path, seeds: int = 5) -> None:
     """States weighted by the critic, or not, at sizes where it hurts."""
     path = OUT / "stakes.jsonl"
     runs = {
-        "cheetah": Run(*CHEETAH, "mlp:32,32"), "walker": Run(*WALKER, "mlp:16,16"), "pendulum": Run("Pendulum-v1", "sac-Pendulum-v1", "mlp:6"),
+        "cheetah": Run(*CHEETAH, "mlp:16,16"), "walker": Run(*WALKER, "mlp:16,16"), "pendulum": Run(*PENDULUM, "mlp:6"),
     }  # fmt: skip
     for seed in range(seeds):
         for name, run in runs.items():
@@ -160,17 +165,15 @@ def stakes(folder: Path, seeds: int = 5) -> None:
                     continue
                 steps = 10_000 if name == "pendulum" else 50_000
                 config = config_of(run, folder, seed, stakes_exponent=exponent, env_steps=steps)
-                append(path, {"row": name, "exponent": exponent, "seed": seed} | result(config))
+                append(path, {"row": name, "exponent": exponent, "seed": seed} | result(config, 50, 50))
 
 
 def plans(folder: Path, names: list[str]) -> None:
     """The smallest student that passes, the linear one in its ladder."""
     path = OUT / "plans.jsonl"
     tasks = {
-        "lander": ("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2"), "swimmer": ("Swimmer-v5", "ars-Swimmer-v3"),
-        "bipedal": ("BipedalWalker-v3", "a2c-BipedalWalker-v3"), "hopper": HOPPER, "cheetah": CHEETAH, "walker": WALKER,
-        "pendulum": ("Pendulum-v1", "sac-Pendulum-v1"), "car": ("MountainCarContinuous-v0", "sac-MountainCarContinuous-v0"),
-        "ant": (ANT, "trpo-Ant-v3"),
+        "lander": LANDER, "swimmer": SWIMMER, "car": CAR, "pendulum": PENDULUM, "bipedal": BIPEDAL, "hopper": HOPPER,
+        "cheetah": CHEETAH, "walker": WALKER, "ant": (ANT, "trpo-Ant-v3"),
     }  # fmt: skip
     for name in names or tasks:
         if any(row["row"] == name for row in made(path)):
