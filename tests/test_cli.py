@@ -600,3 +600,15 @@ def test_words_that_are_no_command_end_with_2(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["distil"])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["distill", "train-teacher", "plan", "tree", "evaluate", "inspect"])
+def test_help_begins_with_what_every_call_needs(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert said.index("--env ") < said.index("--env-kwargs")
+    assert max(map(len, said.splitlines()[3:])) <= 80
+    assert "{None}" not in said
+    assert "--no-grey" not in said

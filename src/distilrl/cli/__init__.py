@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 from rich.markup import escape
-from tyro.conf import subcommand
+from tyro.conf import DisallowNone, FlagCreatePairsOff, subcommand
 
 from distilrl import __version__
 from distilrl.cli.display import console
@@ -49,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
             ),
             args=args,
+            config=(DisallowNone, FlagCreatePairsOff),
         ).run()
     except DistilError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

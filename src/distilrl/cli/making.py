@@ -1,11 +1,11 @@
 """Commands that make something: each a dataclass whose fields are its options, and whose `run` calls one function."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside, with_settings
@@ -23,7 +23,7 @@ from distilrl.teaching import train_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(FileOptions, EnvOptions, TrustOptions):
+class Distill:
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
     teacher: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
     student: str | None = None
     """Student: mlp:64,64, mlp:32,32@silu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
     task: UseAppendAction[tuple[str, ...]] = ()
-    """Instead of --env and --teacher, several times: ENV=TEACHER, for one student of several tasks."""
+    """Instead of --env and --teacher: ENV=TEACHER, for one student of several tasks."""
     out: Path | None = None
     """Run folder to write."""
     resume: Path | None = None
@@ -46,12 +46,12 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
     behaviour: BehaviourName | None = None
     """Who plays while data is collected; the recipe's own by default (mixed)."""
     steps: int | None = None
-    """Budget of environment steps; the recipe's own by default. Training ends before when the student is good
+    """Budget of environment steps; the recipe's own by default. Training ends earlier when the student is good
     enough."""
     reward_steps: int = 0
     """Environment steps of a stage with reward after imitation, for students too small to imitate; 0: none."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE for any other setting, several times: --set learning-rate=0.001 --set stakes-exponent=0.5."""
+    """NAME=VALUE for any other setting: --set learning-rate=0.001 --set stakes-exponent=0.5."""
     workers: int = 0
     """Processes that step slow environments; 0: this one."""
     seed: int = 0
@@ -67,7 +67,7 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
     episodes: int = 100
     """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
     disturbed_episodes: int = 40
-    """Episodes with random and with sticky actions, each; 0: none."""
+    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
     margin: float = 0.05
@@ -80,6 +80,9 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
     """Where the networks compute."""
     wandb: bool = False
     """Log to Weights & Biases too (extra: wandb)."""
+    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
 
     def run(self) -> None:
         """Distils."""
@@ -100,7 +103,7 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
 
     def _job(self) -> tuple[Job, Path, int, int]:
         """What to do, where, over how many seeds, and by how many assistants."""
-        self.allow()
+        self.trusted.allow()
         check_numbers(self, seeds="[1, inf)", assistants="[0, inf)")
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
@@ -149,17 +152,19 @@ class Distill(FileOptions, EnvOptions, TrustOptions):
             for name in ("teacher", "env"):
                 if not getattr(self, name):
                     raise SpecError(f"--{name} is missing: distilling needs --teacher, --env, --student and --out.")
-            return (TaskFile(self.ref(str(self.env)), tuple(self.file(path) for path in self.teacher)),)
+            return (
+                TaskFile(self.around.ref(str(self.env)), tuple(self.teacher_file.file(path) for path in self.teacher)),
+            )
         if self.env or self.teacher:
             raise SpecError("--task takes the place of --env and --teacher: leave these out.")
         if wrong := [text for text in self.task if not all(text.partition("="))]:
             raise SpecError(f"--task {wrong[0]}: write ENV=TEACHER.")
         pairs = (text.partition("=") for text in self.task)
-        return tuple(TaskFile(self.ref(env), (self.file(path),)) for env, _, path in pairs)
+        return tuple(TaskFile(self.around.ref(env), (self.teacher_file.file(path),)) for env, _, path in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTeacher(EnvOptions, TrustOptions):
+class TrainTeacher:
     """Train a DQN teacher from nothing; the run folder then is a teacher."""
 
     env: str | None = None
@@ -188,6 +193,8 @@ class TrainTeacher(EnvOptions, TrustOptions):
     """Where the networks compute."""
     wandb: bool = False
     """Log to Weights & Biases too (extra: wandb)."""
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
 
     def run(self) -> None:
         """Trains."""
@@ -205,7 +212,7 @@ class TrainTeacher(EnvOptions, TrustOptions):
             print(write_report(out))
 
     def _config(self) -> tuple[Path, TrainConfig]:
-        self.allow()
+        self.trusted.allow()
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", "episodes", "wandb"})
             return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
@@ -222,7 +229,7 @@ class TrainTeacher(EnvOptions, TrustOptions):
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return self.out, make_config(
-            self.recipe, self.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
+            self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
         )
 
 

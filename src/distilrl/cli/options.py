@@ -1,11 +1,11 @@
 """What several commands ask: about a teacher's file, about the environment, and settings by name."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from distilrl.config import GROUP, GROUPS, TrainConfig
 from distilrl.envs import trust
@@ -58,10 +58,10 @@ class EnvOptions:
     env_kwargs: str = ""
     """What the environment is made with, as JSON: '{"continuous": false}'."""
     wrapper: UseAppendAction[tuple[str, ...]] = ()
-    """module:Class around the environment; several times, the innermost first."""
+    """module:Class around the environment, the innermost first."""
     grey: bool = False
     """Images lose their colours."""
-    resize: tuple[int, int] | None = None
+    resize: Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")] = None
     """Height and width to which images are resized."""
     stack: int = 1
     """Frames of time in one image."""
@@ -94,7 +94,7 @@ class TrustOptions:
     """What a file may import."""
 
     trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that a config.json may import for its environment or wrappers; several times."""
+    """Module that a config.json may import for its environment or wrappers."""
 
     def allow(self) -> None:
         """Allows it, before the file is read."""
@@ -136,10 +136,19 @@ def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
 
 def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
     """Raises where options are given beside a file that has settled them."""
-    given = [f.name for f in fields(options) if f.name not in allowed and getattr(options, f.name) != f.default]
-    if given:
+    if given := [name for name in _given(options) if name not in allowed]:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SpecError(
             f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as "
             "--config."
         )
+
+
+def _given(options: Any) -> list[str]:
+    """Names of options that are not at their defaults, also of those that a group of them holds."""
+    values = [(f, getattr(options, f.name)) for f in fields(options)]
+    return [
+        name
+        for f, value in values
+        for name in (_given(value) if is_dataclass(value) else [f.name] if value != f.default else [])
+    ]

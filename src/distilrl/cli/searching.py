@@ -1,8 +1,10 @@
 """Commands that look for a student: the smallest that passes, and a decision tree."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside
@@ -17,7 +19,7 @@ from distilrl.viper import TreeConfig, distill_tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search(FileOptions, EnvOptions, TrustOptions):
+class _Search:
     """What both ask."""
 
     teacher: tuple[str, ...] = ()
@@ -36,10 +38,13 @@ class _Search(FileOptions, EnvOptions, TrustOptions):
     """Largest acceptable loss, as a share of (teacher - random)."""
     threads: int | None = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
+    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
         """The job, and the config.json that it is from, if it is."""
-        self.allow()
+        self.trusted.allow()
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "trust"})
             data = of_kind(self.config, {kind})
@@ -47,8 +52,8 @@ class _Search(FileOptions, EnvOptions, TrustOptions):
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
         changes |= {"threads": self.threads} if self.threads is not None else {}
-        files = [self.file(path) for path in self.teacher]
-        config = make_config("distil", self.ref(self.env), teacher=files, seed=self.seed, **changes)
+        files = [self.teacher_file.file(path) for path in self.teacher]
+        config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         return Job(config, Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin)), {}
 
 

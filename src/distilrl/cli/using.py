@@ -1,7 +1,7 @@
 """Commands that use what there is: look at a file, play it, ship it, report on it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +22,10 @@ from distilrl.teaching import evaluate_against, evaluate_policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(FileOptions, EnvOptions):
+class Inspect:
     """Print what a teacher's file is, without executing anything in it; with --env, how it plays."""
 
-    policy: Positional[str]
+    policy: Annotated[Positional[str], arg(metavar="POLICY")]
     """Any teacher file or folder, a run folder, or hf://owner/repository."""
     env: str | None = None
     """Environment: adds the acceptance check, the score with random and with sticky actions, and warnings."""
@@ -35,18 +35,20 @@ class Inspect(FileOptions, EnvOptions):
     """CPU threads."""
     json: bool = False
     """Print one JSON object on standard output, and everything else on standard error."""
+    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> None:
         """Inspects."""
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
-        teacher = load_teacher(self.file(self.policy))
+        teacher = load_teacher(self.teacher_file.file(self.policy))
         facts = inspect(teacher)
         if self.env is not None:
             with Display() as watch:
                 facts["play"] = inspect_play(
-                    teacher, self.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
+                    teacher, self.around.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
                 )
         if self.json:
             print(json.dumps(facts))
@@ -55,10 +57,10 @@ class Inspect(FileOptions, EnvOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(FileOptions, EnvOptions):
+class Evaluate:
     """Play greedy full episodes and print the return with its interval; with --against, a verdict."""
 
-    policy: Positional[str]
+    policy: Annotated[Positional[str], arg(metavar="POLICY")]
     """Any teacher file or folder, or a run folder."""
     env: str
     """Environment."""
@@ -76,12 +78,14 @@ class Evaluate(FileOptions, EnvOptions):
     """CPU threads."""
     json: bool = False
     """Print one JSON object on standard output, and everything else on standard error."""
+    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> int:
         """Evaluates; 1 where the policy fails a verdict."""
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
-        policy = load_teacher(self.file(self.policy))
+        policy = load_teacher(self.teacher_file.file(self.policy))
         how: dict[str, Any] = {
             "episodes": self.episodes,
             "epsilon": self.epsilon,
@@ -90,10 +94,15 @@ class Evaluate(FileOptions, EnvOptions):
         }
         with Display() as watch:
             if self.against is None:
-                result = evaluate_policy(policy, self.ref(self.env), **how, watch=watch)
+                result = evaluate_policy(policy, self.around.ref(self.env), **how, watch=watch)
             else:
                 result = evaluate_against(
-                    policy, load_teacher(self.against), self.ref(self.env), **how, margin=self.margin, watch=watch
+                    policy,
+                    load_teacher(self.against),
+                    self.around.ref(self.env),
+                    **how,
+                    margin=self.margin,
+                    watch=watch,
                 )
         if self.json:
             print(json.dumps(result))
