@@ -57,7 +57,7 @@ TASKS = {
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same
 ON_POLICY = ("A2C", "TRPO", "PPO")
 """Teachers with `get_distribution`, without which sb3_distill cannot do."""
-RATES = {"ours": 2e-3, "ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
+RATES = {"ours": 1e-2, "ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
 """Default learning rates, of which --rate gives a multiple."""
 COPIES = {"ours": 8, "ppd": 1, "student-distill": 8, "dagger": 8, "bc": 8, "rsl-rl": 8}
 """Environments that step together: for PPD one, of which its 2,048 steps make a rollout as in PPO's own defaults."""
