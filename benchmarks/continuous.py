@@ -65,7 +65,7 @@ ROWS = {
     "pendulum-81": Run(*PENDULUM, "mlp:16", SHORT),
     "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
     "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
-    "hopper-195": Run(*HOPPER, "mlp:8,8", SHORT),
+    "hopper-195": Run(*HOPPER, "mlp:8,8", {"env_steps": 100_000}),
     "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
     "ant-1080": Run(ANT, "trpo-Ant-v3", "mlp:9", {"env_steps": 100_000}),
     "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),

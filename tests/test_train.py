@@ -429,3 +429,9 @@ def test_teacher_and_student_are_timed_the_same_way(sign_teacher, tmp_path, monk
     distill(sign_teacher, Job(small(), Comparison(20, 40, 0)), tmp_path / "run")
     assert timed[0].network is sign_teacher.network
     assert isinstance(timed[1].network, type(sign_teacher.network))
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("distil", "logits"), ("case_study", "q"), ("qdagger", "q")])
+def test_only_numbers_on_the_scale_of_returns_are_called_values(sign_teacher, recipe, kind):
+    trained = train(small(recipe, env_steps=480), sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.heads[0].kind == kind

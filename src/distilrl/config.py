@@ -338,6 +338,11 @@ class TrainConfig:
         used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)
         return used or self.data.behaviour.name == "teacher" or self.data.stakes_exponent > 0
 
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether the student's numbers are on the scale of the teacher's, or of returns."""
+        return self.optim.scale_head or any(isinstance(term, TDTerm) for term in self.terms)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
         data: dict[str, Any] = to_plain(self)

@@ -178,7 +178,7 @@ class Learner:
         self._columns = {id(term): name for term, name in zip(terms, columns(terms), strict=True)}
         self.updates = 0
         self.errors: Tensor | None = None
-        """(B,) TD losses of the last update, from which priorities are made."""
+        """(B,) TD losses of the last update, from which priorities are made; None where no TD term was active."""
 
     @property
     def params(self) -> int:
@@ -212,6 +212,7 @@ class Learner:
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[Context] = []
+        self.errors = None
         for part in parts:
             now = active(self.terms, part.progress)
             context = self._context(part, [term for term, _ in now])

@@ -54,7 +54,8 @@ class Stream:
         self.info = self.envs.info
         self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
-        self.head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
+        head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
+        self.head = head if config.keeps_scale else head.unscaled
         self._check_views()
         if teacher is not None:
             teacher.to(config.compute.device)

@@ -136,7 +136,7 @@ def _played(result: dict[str, Any]) -> str:
         return words
     low, high = result["against_student"]["difference_ci95"]
     return (
-        f"{words}, {result['against_student']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+        f"{words}, {result['against_student']['difference']:+z.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -50,6 +50,10 @@ class Categorical:
     @property
     def student(self) -> "Categorical":
         return self
+
+    @property
+    def unscaled(self) -> "Categorical":
+        return replace(self, kind="logits")
 
     @property
     def losses(self) -> Mapping[str, Loss]:

@@ -38,6 +38,10 @@ class Head(Protocol):
     def student(self) -> "Head":
         """The head of a student that learns from a teacher with this one."""
 
+    @property
+    def unscaled(self) -> "Head":
+        """The head of numbers whose scale says nothing: of action values, logits."""
+
     def greedy(self, p: Tensor) -> Tensor:
         """Actions (B, F) int64 or (B, A) float32 that the policy takes when it does not explore."""
 

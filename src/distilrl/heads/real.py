@@ -51,6 +51,10 @@ class Point:
         return Point(self.action, self.squash)
 
     @property
+    def unscaled(self) -> "Point":
+        return self
+
+    @property
     def losses(self) -> Mapping[str, Loss]:
         return {
             "forward_kl": self._forward_kl,

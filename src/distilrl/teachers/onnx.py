@@ -136,7 +136,7 @@ def _load(file: TeacherFile) -> Teacher:
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "input": f"{inputs[0].name} {shape} {inputs[0].type}",
         "output": output,
-        "pixels_divided_by": divisor,
+        **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
     }
     policy = OnnxPolicy(session, shape, dtype, output, divisor)

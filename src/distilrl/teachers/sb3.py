@@ -200,13 +200,11 @@ def load(file: TeacherFile) -> Teacher:
     network = extractors.network(source, actor.extractors, actor.dense)
     outputs = actor.dense[-1].weight.shape[0]
     action = _action(label, data, actor, outputs)
-    version = (
-        members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or "of unknown version"
-    )
+    version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or None
     return Teacher(
         network if actor.limit is None else Clamped(network, actor.limit),
         actor.kind,
-        f"{family.library} {family.name} {version}",
+        f"{family.library} {family.name} {version or 'of unknown version'}",
         label,
         digest(path),
         _meta(family, version, data) | _parts(source),
@@ -237,7 +235,7 @@ def _parts(source: extractors.Source) -> dict[str, Any]:
     return {"observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]}
 
 
-def _meta(family: _Family, version: str, data: dict[str, Any]) -> dict[str, Any]:
+def _meta(family: _Family, version: str | None, data: dict[str, Any]) -> dict[str, Any]:
     return {
         "library": family.library,
         "algorithm": family.name,
