@@ -1,8 +1,8 @@
 """Real actions: students of public teachers, the smallest by plan, and what weights and losses do; a queue that can be continued.
 
     python benchmarks/continuous.py TEACHERS rows [NAME ...]     # the table of students, five seeds each
-    python benchmarks/continuous.py TEACHERS losses              # what a loss sees of a real action
-    python benchmarks/continuous.py TEACHERS stakes              # states weighted by the critic, or not
+    python benchmarks/continuous.py TEACHERS losses [NAME ...]   # what a loss sees of a real action
+    python benchmarks/continuous.py TEACHERS stakes [NAME ...]   # states weighted by the critic, or not
     python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
     python benchmarks/continuous.py tables                       # prints the tables of what there is
 
@@ -144,11 +144,12 @@ def rows(folder: Path, names: list[str], seeds: int = 5) -> None:
 LOSSES = ("action_regression", "mean_regression", "clipped_regression", "silent_regression", "forward_kl")
 
 
-def losses(folder: Path, seeds: int = 3) -> None:
+def losses(folder: Path, names: list[str], seeds: int = 3) -> None:
     """What a loss sees of a real action: one squashed and one clipped policy, at sizes where it hurts."""
     path = OUT / "losses.jsonl"
     for seed in range(seeds):
-        for name, env, teacher, network in (("cheetah", *CHEETAH, "mlp:16,16"), ("hopper", *HOPPER, "mlp:8,8")):
+        for name in names or ("hopper", "cheetah"):
+            env, teacher, network = (*CHEETAH, "mlp:16,16") if name == "cheetah" else (*HOPPER, "mlp:8,8@tanh")
             for loss in (*LOSSES, "case_study"):
                 if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
                     continue
@@ -161,14 +162,15 @@ def losses(folder: Path, seeds: int = 3) -> None:
                 append(path, {"row": name, "loss": loss, "seed": seed} | result(config, 50, 50))
 
 
-def stakes(folder: Path, seeds: int = 5) -> None:
+def stakes(folder: Path, names: list[str], seeds: int = 5) -> None:
     """States weighted by the critic, or not, at sizes where it hurts."""
     path = OUT / "stakes.jsonl"
     runs = {
         "cheetah": Run(*CHEETAH, "mlp:16,16"), "walker": Run(*WALKER, "mlp:16,16"), "pendulum": Run(*PENDULUM, "mlp:6"),
     }  # fmt: skip
     for seed in range(seeds):
-        for name, run in runs.items():
+        for name in names or runs:
+            run = runs[name]
             for exponent in (0.0, 0.5):
                 if any((row["row"], row["exponent"], row["seed"]) == (name, exponent, seed) for row in made(path)):
                     continue
@@ -246,7 +248,4 @@ if __name__ == "__main__":
     else:
         machine()
         teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
-        {"rows": rows, "plans": plans}[kind](teachers, chosen) if kind in ("rows", "plans") else {
-            "losses": losses,
-            "stakes": stakes,
-        }[kind](teachers)
+        {"rows": rows, "losses": losses, "stakes": stakes, "plans": plans}[kind](teachers, chosen)
