@@ -98,8 +98,8 @@ def accepted(teacher, env_id):
 
 
 def score(network_or_teacher, env_id, acceptance):
-    own = evaluate_policy(network_or_teacher, env_id, episodes=30)["return_mean"]
-    return (own - acceptance["random_return_mean"]) / (acceptance["return_mean"] - acceptance["random_return_mean"])
+    own = evaluate_policy(network_or_teacher, env_id, episodes=30).return_mean
+    return (own - acceptance.random_return_mean) / (acceptance.return_mean - acceptance.random_return_mean)
 
 
 def following_config(recipe="distil", **changes):
@@ -109,7 +109,7 @@ def following_config(recipe="distil", **changes):
 
 
 def test_the_answer_is_known():
-    assert evaluate_policy(following(), FOLLOW, episodes=5)["return_mean"] == pytest.approx(0, abs=1e-9)
+    assert evaluate_policy(following(), FOLLOW, episodes=5).return_mean == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_student_of_real_actions_reaches_its_teacher(kind, squash, recipe, los
     assert trained.heads == (Point(describe_env(EnvRef(FOLLOW)).action, squash),), "a student has no spread of its own"
     assert trained.network.spec.outputs == 2
     ours = play(trained.policy, Play(EnvRef(FOLLOW)), range(50, 80)).returns.mean()
-    share = (ours - known["random_return_mean"]) / (known["return_mean"] - known["random_return_mean"])
+    share = (ours - known.random_return_mean) / (known.return_mean - known.random_return_mean)
     assert share > 0.97
     last = trained.history[-1]
     assert last["score"] > 0.97
@@ -193,7 +193,7 @@ def choosing(sizes):
 def test_several_choices_are_learnt_and_resumed(tmp_path):
     env_id, teacher = "distilrl/MultiEnv-v0", choosing((2, 3))
     known = accepted(teacher, env_id)
-    assert known["return_mean"] == pytest.approx(0.5 * 10 + 0.5 * 4)  # steps 0, 3, 6 and 9 ask for option 0
+    assert known.return_mean == pytest.approx(0.5 * 10 + 0.5 * 4)  # steps 0, 3, 6 and 9 ask for option 0
     config = small("distil", env=env_id, gap=-20.0, env_steps=2400)
     whole, actions = cut_and_whole(config, teacher, known, tmp_path, 900)
     assert actions.shape[1:] == (8, 2)
@@ -206,7 +206,7 @@ def test_actions_that_count_from_one_are_taken_as_such(sign_teacher):
     env_id = "distilrl/LateEnv-v0"
     config = small("distil", env=env_id, gap=-1.0, env_steps=2400)
     trained = train(config, sign_teacher, acceptance=accepted(sign_teacher, env_id))
-    assert evaluate_policy(trained.policy, env_id, episodes=20)["return_mean"] > 9.5
+    assert evaluate_policy(trained.policy, env_id, episodes=20).return_mean > 9.5
     assert trained.heads[0].action.start == (1,)
 
 
@@ -234,7 +234,7 @@ def test_a_picture_beside_numbers_and_a_side_without_a_bound(tmp_path):
 
     teacher = Teacher.from_callable(answer, 2, name="sign of a number")
     known = accepted(teacher, env_id)
-    assert known["return_mean"] == 10.0
+    assert known.return_mean == 10.0
     config = small(
         "distil", env=env_id, network="cnn:2k4s4:16", env_steps=4800, n_envs=8, updates=4, gap=-20.0, agreement=0.0
     )
@@ -309,7 +309,7 @@ def test_the_whole_job_of_real_actions(tmp_path):
     assert results["action"]["action"]["high"] == [1.0, 6.0]
     assert results["student"]["params"] == 2 * 16 + 16 + 16 * 2 + 2
     again = distill(following("gaussian"), job, tmp_path / "run", resume=True)
-    assert again["student"]["return_mean"] == results["student"]["return_mean"]
+    assert again.student.return_mean == results["student"]["return_mean"]
 
 
 def test_where_two_policies_differ_is_shown_with_its_picture():
@@ -318,12 +318,12 @@ def test_where_two_policies_differ_is_shown_with_its_picture():
     teacher = Teacher.from_callable(lambda obs: torch.ones(len(obs), 2), 2, name="one").fitted(info)
     student = Teacher.from_callable(lambda obs: -torch.ones(len(obs), 2), 2, name="minus one").fitted(info).policy
     parts = compare(teacher, student, Play(EnvRef(env_id)), Comparison(5, 5, 2, agreement_states=40), 0.0, info)
-    assert len(parts["disagreements"]) == 8
-    for one in parts["disagreements"]:
-        assert one["image"].startswith("data:image/png;base64,")
-        assert (one["teacher_action"], one["student_action"]) == ([1.0, 1.0], [-1.0, -1.0])
-    assert parts["agreement"]["student_states"] == 0.0
-    assert {"epsilon_0.01", "epsilon_0.05"} <= set(parts["disturbed"])
+    assert len(parts.episodes.disagreements) == 8
+    for one in parts.episodes.disagreements:
+        assert one.image.startswith("data:image/png;base64,")
+        assert (one.teacher_action, one.student_action) == ((1.0, 1.0), (-1.0, -1.0))
+    assert parts.agreement.student_states == 0.0
+    assert {"epsilon_0.01", "epsilon_0.05"} <= set(parts.disturbed)
 
 
 class Critic(torch.nn.Module):
@@ -381,7 +381,7 @@ def test_one_student_of_choices_and_of_real_actions(sign_teacher):
     assert torch.equal(*(network.layers[2].weight for network in trained.networks))
     for network, head, task, acceptance in zip(trained.networks, trained.heads, tasks, known, strict=True):
         games = play(Policy(network, head), Play(task.env), range(50, 80))
-        random = acceptance["random_return_mean"]
-        assert (games.returns.mean() - random) / (acceptance["return_mean"] - random) > 0.93
+        random = acceptance.random_return_mean
+        assert (games.returns.mean() - random) / (acceptance.return_mean - random) > 0.93
     with pytest.raises(SpecError, match="'nll' compares choices"):
         train(config.but(terms=(term("nll"),)), teachers, acceptance=known)

@@ -1,25 +1,27 @@
 """What is seen in a terminal of 80 columns."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
+import examples
 import pytest
 from rich.console import Console
 
 from distilrl.cli import display
 from distilrl.cli.display import Display, print_facts, print_plan, print_results
 from distilrl.events import Accepted, Check, Episodes, Phase, Replaying, Step
+from distilrl.played import PlayedTeacher
+from distilrl.results import Link, TasksResults
 
-INTERVAL = [11900.12, 12190.55]
-ACCEPTANCE = {"return_mean": 12045.33, "return_ci95": INTERVAL, "episodes": 20, "random_return_mean": -258.39}
 ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}
-VERDICT = {
-    "result": "inconclusive",
-    "margin": 620.5,
-    "difference": -1012.5,
-    "difference_ci95": [-1300.0, -700.0],
-    "interval": [-1400.0, -5.0],
-    "confidence": 1 - 0.05 / 3,
-}
+VERDICT = replace(
+    examples.VERDICT,
+    result="inconclusive",
+    difference=-1012.5,
+    difference_ci95=(-1300.0, -700.0),
+    interval=(-1400.0, -5.0),
+)
 
 
 @pytest.fixture
@@ -34,18 +36,11 @@ def lines(screen):
     return screen.getvalue().splitlines()
 
 
-def results(**agreement):
-    side = {
-        "return_mean": 12045.33,
-        "return_ci95": INTERVAL,
-        "params": 1_234_567,
-        "macs": 1_234_567,
-        "latency_us": 12345.0,
-    }
-    return {
-        "teacher": side, "student": side, "env_steps": 30_000, "train_s": 45.3, "stopped": "[red]budget[/] used",
-        "agreement": {"student_states": 0.925, "student_states_error": 0.369} | agreement, "verdict": VERDICT,
-    }  # fmt: skip
+def wide(found):
+    """Results whose numbers are as wide as they get."""
+    size = {"params": 1_234_567, "macs": 1_234_567, "latency_us": 12345.0}
+    changes = {"train_s": 45.3, "stopped": "[red]budget[/] used", "verdict": VERDICT}
+    return replace(found, teacher=replace(found.teacher, **size), student=replace(found.student, **size), **changes)
 
 
 def test_a_run_fits_and_every_event_is_taken(screen):
@@ -53,7 +48,7 @@ def test_a_run_fits_and_every_event_is_taken(screen):
         watch(Phase("teacher"))
         watch(Episodes(10, 20, 12045.33))
         watch(Episodes(20, 20, 12045.33))
-        watch(Accepted({"format": "sb3-contrib [bold]TQC", "params": None, "acceptance": ACCEPTANCE}))
+        watch(Accepted(examples.card(format="sb3-contrib [bold]TQC", params=None)))
         watch(Replaying(500, 1000))
         watch(Replaying(1000, 1000))
         watch(Step(9_750_000, 10_000_000, 12045.33))
@@ -86,7 +81,7 @@ def test_runs_of_several_begin_anew(screen):
     with Display() as watch:
         for _ in range(2):
             watch(Phase("teacher"))
-            watch(Accepted({"format": "x", "params": 5, "acceptance": ACCEPTANCE}))
+            watch(Accepted(examples.card()))
             watch(Step(30, 100))
             watch(Check(ROW))
             watch(Phase("verdict"))
@@ -101,32 +96,32 @@ def test_returns_of_tasks_are_named_as_they_are(screen):
 
 
 def test_results_of_real_actions_and_of_choices(screen):
-    print_results(results(dimensions=[{}]))
-    print_results(results(tables=[[[1]]]))
+    print_results(wide(examples.results()))
+    print_results(wide(examples.choices([[1]])))
     assert max(map(len, lines(screen))) <= 80
     said = " ".join(screen.getvalue().split())
     assert "11,900.12 … 12,190.55 1,234,567 1,234,567 12,345" in said
     assert "training: 30,000 steps, 45.3 s ([red]budget[/] used)" in said
-    assert "action error 0.369 half-ranges (RMS)" in said
-    assert "same choice in 92.5%" in said
+    assert "action error 0.123 half-ranges (RMS)" in said
+    assert "same choice in 90.0%" in said
     assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
 
 
 def test_results_of_tasks_and_of_a_chain(screen):
-    print_results(
-        {"tasks": [results(tables=[]) | {"env": "[red]A-v0"}], "verdict": VERDICT, "student": {"params": 9000}}
-    )
-    link = {"name": "mlp:8", "params": 90, "return_mean": 1.0, "return_ci95": [0.5, 1.5], "verdict": "pass"}
-    print_results(results(tables=[]) | {"chain": [link]})
+    one = wide(examples.results(env="[red]A-v0"))
+    print_results(TasksResults.of([one, one], 9000))
+    print_results(replace(one, chain=(Link.of(examples.results(), Path("run/assistant-1")),)))
     assert "[red]A-v0" in lines(screen)
     assert "all tasks: inconclusive, 9,000 parameters together" in lines(screen)
-    assert "mlp:8: 90 parameters, return 1.00 [0.50, 1.50], pass" in lines(screen)
+    assert "mlp:8: 100 parameters, return 12,045.33 [11,900.12, 12,190.55], pass" in lines(screen)
 
 
 def test_a_plan_fits(screen):
-    row = {"student": "cnn:4k8s4,8k4s2,8k3s2:24", "params": 1_234_567, "latency_us": 1234.0, "score_mean": 0.987}
-    row |= {"score_ci95": [0.95, 1.02], "best_score": 1.01, "verdict": "inconclusive"}
-    print_plan({"frontier": [row], "winner": None, "env_steps": 1_000_000, "wall_s": 12.3})
+    row = examples.plan_row(
+        student="cnn:4k8s4,8k4s2,8k3s2:24", params=1_234_567, latency_us=1234.0, score_mean=0.987, score_ci95=(0.95, 1.02),
+        best_score=1.01, verdict="inconclusive",
+    )  # fmt: skip
+    print_plan(examples.plan_results(row, winner=None, env_steps=1_000_000))
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()
     assert all(part in said for part in ("cnn:4k8s4", "1,234,567", "0.987 [0.95, 1.02]", "inconclusive", "none"))
@@ -156,10 +151,11 @@ def test_facts_with_play(screen, monkeypatch, capsys):
     facts = {"kind": "gaussian", "outputs": 12, "action": {"low": [-1.0] * 6, "high": [1.0] * 6, "shape": []}}
     facts |= {"layers": [{"name": "layers.0.weight", "shape": [256, 17]}], "not_executed": ["lr_schedule", "[b]x"]}
     facts |= {"sha256": "a" * 64, "policy_kwargs": {"use_sde": False}, "params": 71942}
-    play = {"return_mean": 12045.33, "return_ci95": INTERVAL, "random_return_mean": -258.39, "warnings": ["[b]careful"]}
-    given = facts | {"play": play | {"disturbed": {"epsilon 0.05": ACCEPTANCE}}}
-    print_facts(given)
-    assert "play" in given, "what is printed stays whole"
+    found = vars(examples.acceptance(12045.33, -258.39))
+    disturbed = {"epsilon 0.05": examples.RETURNS}
+    print_facts(
+        facts, PlayedTeacher(**found, env="Mine-v0", protocol={}, disturbed=disturbed, warnings=("[b]careful",))
+    )
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert "6 real numbers" in said
@@ -174,5 +170,5 @@ def test_the_interval_shown_is_the_one_that_decided(screen):
     display.print_verdict(VERDICT, "student - teacher")
     said = " ".join(screen.getvalue().split())
     assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
-    display.print_verdict(VERDICT | {"interval": [-1.0, 1.0], "confidence": 0.95}, "student - teacher")
+    display.print_verdict(replace(VERDICT, interval=(-1.0, 1.0), confidence=0.95), "student - teacher")
     assert "[-1.00, +1.00], margin" in " ".join(screen.getvalue().split())

@@ -144,12 +144,12 @@ def test_environments_that_cannot_be_used_get_one_sentence(name):
 
 def test_acceptance(sign_teacher, random_network):
     good = accept(fitted(sign_teacher), HOW, episodes=10)
-    assert good["return_mean"] == 10.0
-    assert good["better_than_random"]
+    assert good.return_mean == 10.0
+    assert good.better_than_random
     weak = make_teacher(sign_network(-1.0))
     with pytest.raises(TeacherError, match=r"no better than random.* give --normalizer "):
         accept(fitted(weak), HOW, episodes=10)
-    assert not accept(fitted(weak), HOW, episodes=10, weak_ok=True)["better_than_random"]
+    assert not accept(fitted(weak), HOW, episodes=10, weak_ok=True).better_than_random
 
 
 class PaidAtRandomEnv(SignEnv):
@@ -190,7 +190,7 @@ def test_episodes_of_equal_actions_that_pay_differently_are_several(sign_teacher
     ref = EnvRef("distilrl/PaidAtRandomEnv-v0")
     games = play(policy_of(sign_network()), Play(ref), seeds_from(0, 20))
     assert len(set(games.returns.tolist())) == len(set(games.fingerprints.tolist())) == 20
-    low, high = evaluate_policy(sign_network(), ref, episodes=20)["return_ci95"]
+    low, high = evaluate_policy(sign_network(), ref, episodes=20).return_ci95
     assert high - low > 1.0
 
 
@@ -204,9 +204,9 @@ def test_acceptance_minds_that_random_play_differs_where_the_teacher_repeats_its
     ref = EnvRef("distilrl/RepeatingEnv-v0")
     always_first = make_teacher(sign_network(-1.0)).fitted(describe_env(ref))
     found = accept(always_first, Play(ref), episodes=20, weak_ok=True)
-    assert (found["return_mean"], found["distinct_episodes"]) == (2.0, 1)
-    assert found["return_mean"] > found["random_return_mean"]
-    assert not found["better_than_random"]
+    assert (found.return_mean, found.distinct_episodes) == (2.0, 1)
+    assert found.return_mean > found.random_return_mean
+    assert not found.better_than_random
 
 
 def test_values_that_are_not_finite_are_refused():
@@ -220,16 +220,16 @@ def test_values_that_are_not_finite_are_refused():
 def test_verdict_passes_the_equal_and_fails_the_opposite(sign_teacher):
     comparison = Comparison(20, 60, 8)
     same = compared(sign_teacher, sign_network(), comparison)
-    assert same["verdict"]["result"] == "pass"
-    assert same["agreement"]["student_states"] == 1.0
-    assert same["disturbed"]["epsilon_0.05"]["student"]["episodes"] == 8
-    assert same["disagreements"] == []
+    assert same.verdict.result == "pass"
+    assert same.agreement.student_states == 1.0
+    assert same.disturbed["epsilon_0.05"].student.episodes == 8
+    assert same.episodes.disagreements == ()
     opposite = compared(sign_teacher, sign_network(-1.0), comparison)
-    assert opposite["verdict"]["result"] == "fail"
-    assert opposite["student"]["score"] == pytest.approx(-1.0)
-    assert opposite["agreement"]["teacher_states"] == 0.0
-    assert np.array(opposite["agreement"]["tables"][0]).trace() == 0
-    assert len(opposite["disagreements"]) == 8
+    assert opposite.verdict.result == "fail"
+    assert opposite.student.score == pytest.approx(-1.0)
+    assert opposite.agreement.teacher_states == 0.0
+    assert np.array(opposite.agreement.tables[0]).trace() == 0
+    assert len(opposite.episodes.disagreements) == 8
 
 
 def test_an_inconclusive_verdict_plays_on(sign_teacher):
@@ -237,8 +237,8 @@ def test_an_inconclusive_verdict_plays_on(sign_teacher):
     with torch.no_grad():
         student.layers[0].bias += torch.tensor([0.06, -0.06, 0.0, 0.0])  # wrong where the first number is just below 0
     parts = compared(sign_teacher, student, Comparison(10, 50, 0, margin=0.05))
-    assert parts["student"]["episodes"] > 10
-    assert parts["verdict"]["looks"] == 5
+    assert parts.student.episodes > 10
+    assert parts.verdict.looks == 5
 
 
 def test_behaviour_shares():
@@ -302,7 +302,7 @@ def test_who_is_stuck_costs_its_own_steps_only_and_is_counted(sign_teacher):
     assert games.truncated.tolist() == [seed % 4 == 0 for seed in range(20)]
     assert StuckEnv.stepped == 5 * 50 + 15 * 10
     parts = compare(sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), 5.0, info)
-    assert parts["student"]["truncated"] == parts["teacher"]["truncated"] == 5
+    assert parts.student.truncated == parts.teacher.truncated == 5
     cut = play(policy_of(sign_network()), Play(EnvRef(SIGN), max_steps=4), seeds_from(0, 3))
     assert cut.truncated.all()
 
@@ -313,7 +313,7 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     student = policy_of(random_network)
     parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), 5.0, describe_env(EnvRef(SIGN)))
     again = evaluate_policy(student, SIGN, episodes=20, epsilon=0.3)
-    assert again["return_mean"] == parts["student"]["return_mean"]
-    assert again["distinct_episodes"] == parts["student"]["distinct_episodes"]
+    assert again.return_mean == parts.student.return_mean
+    assert again.distinct_episodes == parts.student.distinct_episodes
     theirs = evaluate_policy(sign_teacher, SIGN, episodes=20, epsilon=0.3)
-    assert theirs["return_mean"] == parts["teacher"]["return_mean"]
+    assert theirs.return_mean == parts.teacher.return_mean

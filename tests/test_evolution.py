@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Killed, killed_after
+from examples import acceptance
 from test_train import small, without_clock
 
 from distilrl import events
@@ -55,7 +56,7 @@ MIDDLE = "distilrl/MiddleEnv-v0"
 if MIDDLE not in gymnasium.registry:
     gymnasium.register(MIDDLE, entry_point=MiddleEnv)
 TEACHER = Teacher.from_callable(lambda obs: obs * (obs.abs() < 1), 1, obs_shape=(1,), name="middle")
-ACCEPTANCE = {"return_mean": 6.8, "random_return_mean": 0.3, "longest_episode": 10}
+ACCEPTANCE = acceptance(6.8, 0.3)
 REWARD = RewardConfig(env_steps=32_000, directions=8, best=4, episodes=4, radius=0.1, rate=0.9)
 
 
@@ -135,8 +136,8 @@ def test_a_student_that_reward_does_not_help_stays_as_it_was():
 def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
     job = Job(config_of(), Comparison(40, 40, 0), accept_episodes=20)
     results = distill(TEACHER, job, tmp_path / "run")
-    assert results["student"]["score"] > 0.55
-    assert results["env_steps"] == 1600 + REWARD.env_steps
+    assert results.student.score > 0.55
+    assert results.env_steps == 1600 + REWARD.env_steps
     assert Job.from_json(RunFolder(tmp_path / "run").read_config()) == job
 
 

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import examples
 import gymnasium
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from
 from distilrl.export import c, export_policy, keep, verify
 from distilrl.heads import head_for
 from distilrl.networks import Network, build
+from distilrl.played import Difference, Verified
 from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices, EnvRef
 from distilrl.specs import NetworkSpec
@@ -107,9 +110,11 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
     how = Play(EnvRef(env), epsilon=config.eval_epsilon, noise=config.student.noise)
     returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 20)).returns.tolist()
-    results = {"verdict": {"result": "pass", "margin": 1.0}, "random": {"return_mean": 5.0}, "temperature": 0.2}
-    write_json(folder / "results.json", results | {"protocol": {"epsilon": config.eval_epsilon}})
-    write_json(folder / "episodes.json", {"returns": {"teacher": returns, "student": returns}})
+    results = examples.results(
+        verdict=replace(examples.VERDICT, margin=1.0), temperature=0.2, protocol={"epsilon": config.eval_epsilon}
+    )
+    write_json(folder / "results.json", results.to_json())
+    write_json(folder / "episodes.json", examples.episodes(teacher=returns, student=returns).to_json())
     return folder
 
 
@@ -135,11 +140,11 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
     assert card["sha256"] == {p.name: digest(p) for p in out.iterdir() if p.name != "export.json"}
     result = verify(out)
-    assert result["episodes"] == 20
-    assert result["return_mean"] > 9.0
-    assert result["verdict"]["result"] == "pass"
+    assert result.episodes == 20
+    assert result.return_mean > 9.0
+    assert result.verdict.result == "pass"
     if target != "int8":
-        assert abs(result["against_student"]["difference"]) < 1e-4
+        assert abs(result.against_student.difference) < 1e-4
     golden = np.load(out / "golden.npz")
     assert len(golden["obs"]) == len(golden["action"]) == 64
     if (out / "example.py").exists():
@@ -161,9 +166,9 @@ def test_verify_sees_what_the_student_saw(tmp_path, target):
     assert card["reference"]["noise"] == [0.3, 0.1]
     assert card["reference"]["epsilon"] == 0.1
     result = verify(card["path"])
-    assert result["return_mean"] < 9.9
-    assert abs(result["against_student"]["difference"]) < 0.5
-    assert target == "int8" or result["against_student"]["difference"] == 0.0
+    assert result.return_mean < 9.9
+    assert abs(result.against_student.difference) < 0.5
+    assert target == "int8" or result.against_student.difference == 0.0
 
 
 @needs_cc
@@ -247,7 +252,7 @@ def test_a_student_of_a_function_is_exported_beside_it(tmp_path):
     network, head = right_network(TRACK)
     save_network(tmp_path / "student", network, head, env=ref.label, environment=ref.to_json())
     card = export_policy(tmp_path, "onnx", env=ref)
-    assert verify(card["path"], ref, episodes=5)["return_mean"] > 9.9
+    assert verify(card["path"], ref, episodes=5).return_mean > 9.9
 
 
 @pytest.fixture
@@ -260,7 +265,7 @@ def bare(tmp_path):
 def test_the_student_of_an_unfinished_run_is_exported_without_a_verdict(bare):
     export_policy(bare, "onnx")
     result = verify(bare / "export" / "onnx", episodes=10)
-    assert (result["verdict"], result["return_mean"]) == (None, 10.0)
+    assert (result.verdict, result.return_mean) == (None, 10.0)
 
 
 def everything(folder):
@@ -438,11 +443,12 @@ def verdicts(monkeypatch, results, means=()):
 
     def verified(*_a, **_k):
         mean = next(means, 0.0)
-        return {
-            "verdict": {"result": next(results)},
-            "against_student": {"difference_ci95": [mean, mean]},
-            "return_mean": 10 + mean,
-        }
+        return Verified(
+            **vars(replace(examples.RETURNS, return_mean=10 + mean)),
+            file="policy.c",
+            verdict=replace(examples.VERDICT, result=next(results)),
+            against_student=Difference(difference=mean, difference_ci95=(mean, mean)),
+        )
 
     monkeypatch.setattr(keep, "verify", verified)
 

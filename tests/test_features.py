@@ -1,5 +1,6 @@
 """Taps, projectors, and students that start from or end in their teacher's weights."""
 
+import examples
 import pytest
 import torch
 
@@ -90,7 +91,7 @@ def train_briefly(name, teacher, folder=None):
     ref = EnvRef("distilrl/SignEnv-v0")
     settings = {"network": "mlp:8", "env_steps": 480, "learning_starts": 160, "check_every": 240, "check_episodes": 2}
     config = recipe(name, describe_env(ref)).but(tasks=(TaskFile(ref),), batch_size=32, **settings)
-    acceptance = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}
+    acceptance = examples.acceptance()
     return train(config, teacher, acceptance=acceptance, folder=folder)
 
 

@@ -213,4 +213,4 @@ def test_a_teacher_no_better_than_random_leaves_json_without_a_score(tmp_path):
     info = describe_env(EnvRef(SIGN))
     teacher = make_teacher(sign_network()).fitted(info)
     results = compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0), 10.0, info)
-    assert json.loads(json.dumps(results["student"], allow_nan=False))["score"] is None
+    assert json.loads(json.dumps(results.student.to_json(), allow_nan=False))["score"] is None

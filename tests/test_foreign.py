@@ -540,8 +540,8 @@ def test_a_decision_rule_is_distilled_to_the_end(tmp_path):
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
     config = make_config("distil", SIGN, network="mlp:8", env_steps=6000, check_every=2000)
     results = distill(rule, Job(config, Comparison(20, 20, 0), accept_episodes=10), tmp_path / "run")
-    assert results["teacher"]["params"] is None
-    assert results["student"]["score"] > 0.9
+    assert results.teacher.params is None
+    assert results.student.score > 0.9
 
 
 def test_an_ensemble_is_the_mean_of_probabilities():

@@ -7,12 +7,12 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
-    {"errors", "events", "losses"},
+    {"errors", "losses"},
     {"plain", "spaces", "stats"},
-    {"envs", "heads", "optimisers", "replay", "schedules", "specs"},
-    {"networks", "policies"},
+    {"envs", "heads", "optimisers", "played", "replay", "schedules", "specs"},
+    {"events", "networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},
-    {"context", "runs", "trees"},
+    {"context", "results", "runs", "trees"},
     {"objective", "teachers"},
     {"collect", "evaluate"},
     {"animate", "comparison", "config", "figures", "inspection"},

@@ -26,18 +26,18 @@ def test_a_file_of_real_actions():
 def test_play_in_its_environment():
     told = []
     play = inspect_play(make_teacher(sign_network()), SIGN, episodes=5, watch=told.append)
-    assert play["return_mean"] == 10.0 > play["random_return_mean"]
-    assert list(play["disturbed"]) == ["epsilon 0.05"]
-    assert play["warnings"] == []
+    assert play.return_mean == 10.0 > play.random_return_mean
+    assert list(play.disturbed) == ["epsilon 0.05"]
+    assert play.warnings == ()
     assert told[-1].done == told[-1].total == 5
-    json.dumps(play)
+    json.dumps(play.to_json())
 
 
 def test_play_of_a_function_takes_what_it_lacks_from_the_environment():
     better = inspect_play(Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long()), SIGN, episodes=5)
-    assert better["return_mean"] == 10.0
+    assert better.return_mean == 10.0
     worse = inspect_play(Teacher.from_callable(lambda obs: (obs[:, 0] <= 0).long()), SIGN, episodes=5)
-    assert "no better than random play" in worse["warnings"][0]
+    assert "no better than random play" in worse.warnings[0]
 
 
 def test_play_refuses_other_spaces_and_numbers_that_are_not_finite():

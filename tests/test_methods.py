@@ -119,9 +119,9 @@ def two_tasks(tmp_path, **changes):
 def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
     job = Job(two_tasks(tmp_path, mix=mix), Comparison(20, 40, 0))
     results = distill(None, job, tmp_path / "run")
-    assert [run["verdict"]["result"] for run in results["tasks"]] == ["pass", "pass"]
-    assert results["verdict"]["result"] == "pass"
-    assert results["student"]["params"] == (2 * 16 + 16) + (3 * 16 + 16) + (16 * 8 + 8) + (8 * 2 + 2) + (8 * 3 + 3)
+    assert [run.verdict.result for run in results.tasks] == ["pass", "pass"]
+    assert results.verdict.result == "pass"
+    assert results.student.params == (2 * 16 + 16) + (3 * 16 + 16) + (16 * 8 + 8) + (8 * 2 + 2) + (8 * 3 + 3)
     folder = RunFolder(tmp_path / "run")
     bodies = [load_network(folder.of_task(env_id).student).network.layers[2].weight for env_id in (SIGN, WIDE)]
     assert torch.equal(*bodies)
@@ -141,7 +141,7 @@ def test_several_tasks_resume_to_the_same_bytes(tmp_path, mix):
     config = two_tasks(tmp_path, mix=mix)
     teachers = [make_teacher(sign_network()), make_teacher(wide_network())]
     known = {
-        "acceptance": [ACCEPTANCE, ACCEPTANCE | {"return_mean": 20 * ACCEPTANCE["return_mean"]}]
+        "acceptance": [ACCEPTANCE, replace(ACCEPTANCE, return_mean=20 * ACCEPTANCE.return_mean)]
     }  # the second stays behind
     train(config, teachers, folder=RunFolder(tmp_path / "whole"), **known)
 
@@ -251,8 +251,8 @@ def test_a_chain_of_assistants(tmp_path, capsys):
 def test_a_chain_ends_where_the_verdict_fails(tmp_path):
     job = Job(small("distil", network="mlp:2", env_steps=400, learning_starts=392), Comparison(20, 20, 0, margin=1e-6))
     results = distill_chain(make_teacher(sign_network()), job, tmp_path / "run", 2)
-    assert results["chain"][-1]["verdict"] == "fail"
-    assert len(results["chain"]) == 1
+    assert results.chain[-1].verdict == "fail"
+    assert len(results.chain) == 1
     assert not (tmp_path / "run" / "student").exists()
 
 
@@ -296,9 +296,9 @@ def test_unlabelled_steps_never_ask_and_resume_the_same(sign_teacher, tmp_path):
 def test_a_student_that_does_not_see_a_feature_does_not_use_it(sign_teacher):
     trained = train(small("distil", hidden_features=(1,), env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
     assert not trained.network.layers[0].weight[:, 1].any()
-    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] > 9.5
+    assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean > 9.5
     blind = train(small("distil", hidden_features=(0,)), sign_teacher, acceptance=ACCEPTANCE)
-    assert evaluate_policy(blind.network, SIGN, episodes=20)["return_mean"] < 7.5
+    assert evaluate_policy(blind.network, SIGN, episodes=20).return_mean < 7.5
     for wrong in ({"hidden_features": (2,)}, {"noise": (1.0,)}):
         with pytest.raises(SpecError, match=next(iter(wrong))):
             train(small("distil", **wrong), sign_teacher, acceptance=ACCEPTANCE)
@@ -307,9 +307,9 @@ def test_a_student_that_does_not_see_a_feature_does_not_use_it(sign_teacher):
 def test_a_student_that_sees_through_noise_is_judged_through_it(sign_teacher, tmp_path):
     job = Job(small("distil", noise=(2.0, 0.0)), Comparison(20, 20, 20))
     results = distill(sign_teacher, job, tmp_path / "run")
-    assert results["student"]["return_mean"] < 9.0 < results["teacher"]["return_mean"]
-    for found in results["disturbed"].values():
-        assert found["student"]["return_mean"] < 9.0 < found["teacher"]["return_mean"]
+    assert results.student.return_mean < 9.0 < results.teacher.return_mean
+    for found in results.disturbed.values():
+        assert found.student.return_mean < 9.0 < found.teacher.return_mean
     policy = Policy(sign_teacher.network, Q_OF_TWO)
     clean = play(policy, Play(EnvRef(SIGN)), range(10)).returns.mean()
     noisy = play(policy, Play(EnvRef(SIGN), noise=(2.0, 0.0)), range(10)).returns.mean()
@@ -343,8 +343,8 @@ def test_the_best_teacher_of_each_state():
         unsure.layers[0].weight[0, 0] = 0.0
     unsure.layers[2].weight.data.neg_()
     best = ensemble([make_teacher(sure), make_teacher(unsure)], torch.randn(8, 2), "best")
-    assert evaluate_policy(best, SIGN, episodes=20)["return_mean"] == 10.0
-    assert evaluate_policy(make_teacher(unsure), SIGN, episodes=20)["return_mean"] < 10.0
+    assert evaluate_policy(best, SIGN, episodes=20).return_mean == 10.0
+    assert evaluate_policy(make_teacher(unsure), SIGN, episodes=20).return_mean < 10.0
     policy = replace(make_teacher(sign_network()), kind="logits")
     with pytest.raises(TeacherError, match="by value"):
         ensemble([policy, make_teacher(sure)], torch.randn(8, 2), "best")
@@ -369,7 +369,7 @@ def pruned(**changes):
 def test_a_student_is_pruned_while_it_learns(sign_teacher, tmp_path):
     trained = train(pruned(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     assert trained.network.spec.hidden == (3, 3)
-    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] > 9.5
+    assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean > 9.5
     for moment in (1000, 1500, 2500):  # within the stages
         out = RunFolder(tmp_path / f"cut{moment}")
         with pytest.raises(Killed):
@@ -440,7 +440,7 @@ def test_a_loss_of_ones_own_is_kept_by_its_name_and_resumed_from_python(sign_tea
     known = json.loads((tmp_path / "run" / "config.json").read_text())
     assert known["train"]["terms"][0]["loss"] == "test_methods:squared"
     again = distill(sign_teacher, job, tmp_path / "run", resume=True)
-    assert again["student"]["return_mean"] == results["student"]["return_mean"]
+    assert again.student.return_mean == results.student.return_mean
     with pytest.raises(SpecError, match="names the function 'test_methods:squared', which is not imported"):
         distill(sign_teacher, Job.from_json(known), tmp_path / "other")
 

@@ -214,11 +214,11 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
     events = []
     job = tiny_job(env_steps=4800)
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:16", "mlp:", "mlp:4"], seeds=2, watch=events.append)
-    assert [row["student"] for row in result["frontier"]] == ["mlp:", "mlp:4", "mlp:16"]
-    assert result["winner"] == "mlp:"  # the sign of a number is a linear matter
+    assert [row.student for row in result.frontier] == ["mlp:", "mlp:4", "mlp:16"]
+    assert result.winner == "mlp:"  # the sign of a number is a linear matter
     winner = tmp_path / "plan" / "winner"
     stored = load_network(winner / "student")
-    assert evaluate_policy(Policy(stored.network, stored.head), SIGN, episodes=20)["return_mean"] > 9.5
+    assert evaluate_policy(Policy(stored.network, stored.head), SIGN, episodes=20).return_mean > 9.5
     assert stored.meta["environment"] == {"id": SIGN}
     results = json.loads((winner / "results.json").read_text())
     assert results["verdict"]["result"] == "pass"
@@ -245,10 +245,11 @@ def test_the_config_of_a_plan_makes_it_again(sign_teacher, tmp_path):
     options = PlanOptions.from_config(data)
     assert options == PlanOptions(("mlp:", "mlp:3"), 2, Budget(params=60, us=1e6), False)
     again = plan(sign_teacher, Job.from_json(data), tmp_path / "two", **vars(options))
-    timed = ("train_s", "wall_s", "latency_us")
+    told = []
     for one in (first, again):
-        one["frontier"] = [{k: v for k, v in row.items() if k not in timed} for row in one["frontier"]]
-    assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}
+        rows = tuple(replace(row, latency_us=0.0) for row in one.frontier)
+        told.append(replace(one, train_s=0.0, wall_s=0.0, frontier=rows))
+    assert told[0] == told[1]
     for wrong in ({"seeds": 0}, {"seeds": "2"}, {"budget": {"params": -1}}, {"hurry": True}):
         with pytest.raises(SpecError, match=f"{next(iter(wrong))}|params"):
             PlanOptions.from_config(data | {"given": data["given"] | wrong})
@@ -270,13 +271,13 @@ def test_a_plan_trains_the_loss_of_its_job(sign_teacher, tmp_path, monkeypatch, 
     )
     assert called
     assert set(called) == set(terms)
-    assert result["frontier"][0]["best_score"] > 0.8
+    assert result.frontier[0].best_score > 0.8
 
 
 def test_real_actions_find_the_linear_student(tmp_path):
     job = tiny_job(LINEAR, env_steps=4000, learning_rate=1e-2)
     result = plan(linear_teacher(), job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:8"], seeds=2)
-    assert result["winner"] == "mlp:"
+    assert result.winner == "mlp:"
     stored = load_network(tmp_path / "plan" / "winner" / "student")
     torch.testing.assert_close(stored.network(torch.eye(2))[:, 0], torch.tensor([0.8, -0.3]), atol=0.1, rtol=0)
     assert isinstance(stored.head, Point)
@@ -291,8 +292,8 @@ def test_several_choices_at_once(tmp_path):
         seeds=1,
         refine=False,
     )
-    assert result["winner"] is not None
-    assert result["frontier"][0]["params"] == 15
+    assert result.winner is not None
+    assert result.frontier[0].params == 15
 
 
 planning = sys.modules["distilrl.plan"]  # the package's own name is the function
@@ -331,7 +332,7 @@ def test_budgets_leave_sizes_out(sign_teacher, tmp_path):
         budget=Budget(params=100),
         refine=False,
     )
-    assert [row["student"] for row in result["frontier"]] == ["mlp:4"]
+    assert [row.student for row in result.frontier] == ["mlp:4"]
     for budget in (Budget(bytes=10), Budget(macs=1), Budget(us=0.0001)):
         with pytest.raises(SpecError, match="No size fits"):
             plan(sign_teacher, job, tmp_path / "none", sizes=["mlp:4"], seeds=1, budget=budget)
@@ -341,14 +342,14 @@ def test_budgets_leave_sizes_out(sign_teacher, tmp_path):
 def test_a_plan_without_a_winner_says_so(sign_teacher, tmp_path):
     job = Job(tiny_config(check_episodes=2), Comparison(20, 20, 0, margin=1e-6))
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:1"], seeds=1)
-    assert result["winner"] is None
+    assert result.winner is None
     assert not (tmp_path / "plan" / "winner" / "student").exists()
 
 
 def test_a_stage_with_reward_is_no_part_of_it(sign_teacher, tmp_path):
     job = tiny_job(env_steps=4800, reward=RewardConfig(env_steps=100_000))
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1)
-    assert result["winner"] == "mlp:4"
+    assert result.winner == "mlp:4"
     assert (
         Job.from_json(json.loads((tmp_path / "plan" / "winner" / "config.json").read_text())).train.reward.env_steps
         == 0
@@ -404,7 +405,7 @@ def test_noise_and_hidden_numbers_are_the_students_own(sign_teacher, tmp_path):
     result = plan(
         sign_teacher, Job(config, Comparison(20, 40, 0)), tmp_path / "plan", sizes=["mlp:4"], seeds=1, refine=False
     )
-    assert result["winner"] == "mlp:4"
+    assert result.winner == "mlp:4"
     network = load_network(tmp_path / "plan" / "winner" / "student").network
     assert not np.any(network.layers[0].weight[:, 1].detach().numpy())
 
@@ -416,5 +417,5 @@ def test_a_real_teacher_of_real_actions(tmp_path):
     result = plan(
         None, Job(config, Comparison(10, 10, 0)), tmp_path / "plan", sizes=["mlp:", "mlp:16,16"], seeds=1, refine=False
     )
-    linear, deep = result["frontier"]
-    assert deep["best_score"] > 0.8 > linear["best_score"]
+    linear, deep = result.frontier
+    assert deep.best_score > 0.8 > linear.best_score

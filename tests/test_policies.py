@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import examples
 import gymnasium
 import numpy as np
 import pytest
@@ -182,23 +183,23 @@ def test_agreement_of_what_remembers_is_measured_while_it_plays():
     teacher, info = recalling(), describe_env(RECALL)
     how, comparison = Play(RECALL), Comparison(30, 30, 0, agreement_states=500)
     same = compare(teacher, Policy(Recall(), HEAD), how, comparison, 3.0, info)
-    assert same["agreement"]["teacher_states"] == same["agreement"]["student_states"] == 1.0
-    assert same["verdict"]["result"] == "pass"
+    assert same.agreement.teacher_states == same.agreement.student_states == 1.0
+    assert same.verdict.result == "pass"
     other = compare(teacher, FORGETFUL, how, comparison, 3.0, info)
-    table = np.array(other["agreement"]["tables"][0])
-    assert other["agreement"]["student_states"] == pytest.approx(table.trace() / table.sum())
-    assert 0.35 < other["agreement"]["student_states"] < 0.65
-    assert other["verdict"]["result"] == "fail"
-    for one in other["disagreements"]:
-        assert one["teacher_action"] != one["student_action"]
-        assert one["student_action"] == [int(one["obs"][0] > 0)]
+    table = np.array(other.agreement.tables[0])
+    assert other.agreement.student_states == pytest.approx(table.trace() / table.sum())
+    assert 0.35 < other.agreement.student_states < 0.65
+    assert other.verdict.result == "fail"
+    for one in other.episodes.disagreements:
+        assert one.teacher_action != one.student_action
+        assert one.student_action == (int(one.obs[0] > 0),)
 
 
 def test_acceptance_and_latency_of_what_remembers():
     teacher = recalling()
     known = accept(teacher, Play(RECALL), episodes=20)
-    assert known["better_than_random"]
-    assert known["longest_episode"] == 9
+    assert known.better_than_random
+    assert known.longest_episode == 9
     assert latency_us(teacher.policy, describe_env(RECALL), calls=5) > 0
 
 
@@ -206,8 +207,8 @@ def test_a_teacher_that_remembers_is_distilled_and_resumed_to_the_same_bytes(tmp
     config = small(env=RECALL.id, env_steps=1200, gap=-20.0)
     job = Job(config, Comparison(20, 20, 4), accept_episodes=10)
     whole = distill(recalling(), job, tmp_path / "whole")
-    assert 0.3 < whole["agreement"]["student_states"] < 0.8, "a student without memory cannot know"
-    acceptance = {"return_mean": 6.5, "random_return_mean": 3.2, "longest_episode": 9}
+    assert 0.3 < whole.agreement.student_states < 0.8, "a student without memory cannot know"
+    acceptance = examples.acceptance(6.5, 3.2, 9)
     runs = [train(config, recalling(), acceptance=acceptance)]
     with pytest.raises(Killed):
         train(config, recalling(), acceptance=acceptance, folder=RunFolder(tmp_path / "cut"), watch=killed_after(700))

@@ -69,8 +69,8 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     teacher = make_teacher(sign_network()) if env == SIGN else linear_teacher()
     job = distilrl.Job(config, distilrl.Comparison(20, 40, 0))
     results = distilrl.distill(teacher, job, tmp_path / "run")
-    assert results["recipe"] == "steady"
-    assert results["student"]["score"] > 0.95
+    assert results.recipe == "steady"
+    assert results.student.score > 0.95
     losses = [float(row["loss/my_module:change"]) for row in read_metrics(tmp_path / "run" / "metrics.csv")]
     assert losses[3] < losses[0] / 2
     named = distilrl.make_config("my_module:steady", env, **changes)

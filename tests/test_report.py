@@ -1,12 +1,14 @@
 """The report: what it shows of each kind of run, and what it lets through of a run's files."""
 
-import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import examples
 import pytest
 from conftest import SIGN, sign_network
+from examples import choices, difference, results
 
 from distilrl import figures
 from distilrl.checkpoints import save_network, write_json
@@ -14,55 +16,19 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
 from distilrl.heads import Categorical
 from distilrl.report import animation, write_report
+from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import TeacherFile
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
-SUMMARY = {"return_mean": 12045.33, "return_iqm": 12000.0, "return_ci95": [11900.12, 12190.55], "episodes": 20}
-DIMENSION = {"rms": 0.25, "bias": -0.1, "at_bound": 0.5, "half_range": 1.0}
-VERDICT = {
-    "result": "pass",
-    "margin": 620.5,
-    "difference": -12.5,
-    "difference_ci95": [-30.0, 5.0],
-    "interval": [-45.0, 15.0],
-    "confidence": 1 - 0.05 / 3,
-    "margin_share": 0.05,
-}
-
-
-def side(params):
-    return SUMMARY | {"name": "mlp:8", "params": params, "bytes": 4 * params, "macs": params, "latency_us": 40.0}
-
-
-def results(**changes):
-    agreement = {"dimensions": [DIMENSION, DIMENSION | {"rms": 0.5, "at_bound": 0.0}]}
-    for states in ("teacher_states", "student_states"):
-        agreement |= {states: 0.9, f"{states}_where_it_matters": 0.95, f"{states}_error": 0.123}
-    return {
-        "env": "Mine-v0", "recipe": "distil", "protocol": {}, "seed": 0, "env_steps": 30_000, "updates": 4, "train_s": 1.5,
-        "stopped": "budget used", "teacher": side(1000), "random": {"return_mean": -258.0}, "verdict": VERDICT,
-        "student": side(100) | {"score": 0.99, "distinct_episodes": 20}, "agreement": agreement,
-        "disturbed": {"noise_0.1": {"teacher": SUMMARY, "student": SUMMARY}},
-    } | changes  # fmt: skip
-
-
-def choices(*tables):
-    known = results()["agreement"]
-    return results(agreement={k: v for k, v in known.items() if k != "dimensions"} | {"tables": list(tables)})
-
-
-def difference(**changes):
-    one = {"teacher_action": [0.75, -1.0], "student_action": [-0.25, 0.125], "stakes": 1.0, "error": 1.5}
-    return one | {"obs": [0.5, -2.0], "image": None} | changes
 
 
 def run_folder(path, found, *disagreements, env=None, teacher=(), kind="run"):
     folder = RunFolder(path)
     path.mkdir(parents=True)
-    write_json(folder.results, found)
-    write_json(folder.episodes, {"returns": {}, "disagreements": list(disagreements)})
+    write_json(folder.results, found if isinstance(found, dict) else found.to_json())
+    write_json(folder.episodes, examples.episodes(*disagreements).to_json())
     write_json(
         folder.config, {"kind": kind, "train": TrainConfig(tasks=(TaskFile(env or EnvRef(SIGN), teacher),)).to_json()}
     )
@@ -113,9 +79,10 @@ def test_names_of_dimensions_are_used(tmp_path):
 
 def test_of_many_dimensions_and_numbers_the_largest_are_shown(tmp_path):
     found = results()
-    found["agreement"]["dimensions"] = [DIMENSION | {"rms": 0.01 * n} for n in range(40)]
-    action = [0.0] * 40
-    one = difference(teacher_action=action, student_action=[*action[:-1], 1.0], obs=list(range(17)))
+    dimensions = tuple(replace(examples.DIMENSION, rms=0.01 * n) for n in range(40))
+    found = replace(found, agreement=replace(found.agreement, dimensions=dimensions))
+    action = (0.0,) * 40
+    one = difference(teacher_action=action, student_action=(*action[:-1], 1.0), obs=tuple(range(17)))
     said = words(page_of(run_folder(tmp_path / "run", found, one)))
     assert "10 dimensions with smaller errors are left out" in said
     assert "a[9] " not in said.split("Where they disagree")[0]
@@ -125,8 +92,8 @@ def test_of_many_dimensions_and_numbers_the_largest_are_shown(tmp_path):
 
 
 def test_one_choice_is_a_table_with_names(tmp_path):
-    found = choices([[90, 10], [0, 0]]) | {"protocol": {"actions": ["LEFT", "RIGHT"]}}
-    one = difference(teacher_action=[1], student_action=[0], stakes=0.25, image=PNG, obs=None)
+    found = choices([[90, 10], [0, 0]], protocol={"actions": ["LEFT", "RIGHT"]})
+    one = difference(teacher_action=(1,), student_action=(0,), stakes=0.25, image=PNG, obs=None)
     page = page_of(run_folder(tmp_path / "run", found, one))
     assert "teacher ↓ student → LEFT RIGHT LEFT 90 10 RIGHT 0 0" in words(page)
     assert "Same greedy action on 90.0 %" in words(page)
@@ -138,7 +105,7 @@ def test_one_choice_is_a_table_with_names(tmp_path):
 def test_several_choices_are_a_table_each_up_to_four(tmp_path):
     wide = [[int(i == j) for j in range(30)] for i in range(30)]
     found = choices([[1, 2], [3, 4]], wide, *[[[1]]] * 4)
-    one = difference(teacher_action=[0, 29, 0, 0, 0, 0], student_action=[0, 3, 0, 0, 0, 0])
+    one = difference(teacher_action=(0, 29, 0, 0, 0, 0), student_action=(0, 3, 0, 0, 0, 0))
     said = words(page_of(run_folder(tmp_path / "run", found, one)))
     assert "make 90.0 % of their choices alike" in said
     assert [f"Choice {i}" in said for i in range(6)] == [True] * 4 + [False] * 2
@@ -160,7 +127,7 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
 )
 def test_only_pictures_are_let_through(tmp_path, image):
     page = page_of(
-        run_folder(tmp_path / "run", choices([[1]]), difference(teacher_action=[0], student_action=[0], image=image))
+        run_folder(tmp_path / "run", choices([[1]]), difference(teacher_action=(0,), student_action=(0,), image=image))
     )
     assert "img" not in Links(page).tags
 
@@ -172,7 +139,7 @@ def test_names_from_files_stay_text(tmp_path):
         recipe=bad,
         stopped=bad,
         protocol={"actions": [bad, bad]},
-        disturbed={bad: results()["disturbed"]["noise_0.1"]},
+        disturbed={bad: results().disturbed["noise_0.1"]},
     )
     page = page_of(run_folder(tmp_path / "run", found, difference()))
     assert not {"script", "img", "iframe"} & set(Links(page).tags)
@@ -181,16 +148,9 @@ def test_names_from_files_stay_text(tmp_path):
 
 def test_links_stay_within_the_folder(tmp_path):
     (tmp_path / "run").mkdir()
-    found = {"tasks": [results(env=env) for env in ("A-v0", "../..", "..", "javascript:alert(1)", 'B-v0 {"n": 1}')]}
-    found |= {
-        "envs": ["A-v0"],
-        "recipe": "distil",
-        "env_steps": 1,
-        "updates": 1,
-        "train_s": 1.0,
-        "teachers": {"params": 0},
-    }
-    write_json(tmp_path / "run" / "results.json", found | {"student": {"params": 9}, "verdict": {"result": "pass"}})
+    names = ("A-v0", "../..", "..", "javascript:alert(1)", 'B-v0 {"n": 1}')
+    found = TasksResults.of([results(env=env) for env in names], 9)
+    write_json(tmp_path / "run" / "results.json", found.to_json())
     page = page_of(RunFolder(tmp_path / "run"))
     own = {
         "./A-v0/report.html",
@@ -224,18 +184,16 @@ def test_why_there_is_no_animation(tmp_path):
 def test_plan_seeds_and_a_teachers_training(tmp_path):
     plan = tmp_path / "plan"
     plan.mkdir()
-    row = {"student": "mlp:8", "params": 100, "bytes": 400, "macs": 90, "latency_us": 30.0, "score_mean": 0.9}
-    row |= {"score_ci95": None, "best_score": 0.95, "verdict": "pass"}
-    about = {"env": "Mine-v0", "seeds": 1, "env_steps": 1000, "train_s": 1.0, "wall_s": 2.0, "teacher_params": None}
-    write_json(plan / "plan.json", about | {"winner": "mlp:8", "frontier": [row]})
+    write_json(plan / "plan.json", examples.plan_results(examples.plan_row()).to_json())
     assert "The smallest student that passes is mlp:8." in words(page_of(RunFolder(plan)))
     (tmp_path / "seeds").mkdir()
-    found = {"env": "Mine-v0", "recipe": "distil", "seeds": [0, 1], "student": side(100), "verdict": VERDICT}
-    write_json(tmp_path / "seeds" / "results.json", found | {"runs": [results(seed=n) for n in (0, 1)]})
+    found = SeedsResults.of([results(seed=n) for n in (0, 1)])
+    write_json(tmp_path / "seeds" / "results.json", found.to_json())
     assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))
-    trained = {
-        k: v for k, v in results().items() if k not in ("verdict", "teacher", "random", "agreement", "disturbed")
-    }
+    made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)
+    trained = TeacherResults(
+        env="Mine-v0", seed=0, recipe="dqn", env_steps=2, updates=1, train_s=1.0, stopped="budget used", student=made
+    )
     page = page_of(run_folder(tmp_path / "teacher", trained, kind="teacher"))
     assert "distilrl train-teacher --config" in page
     assert "agreement" not in page.split("Configuration")[0]
@@ -267,10 +225,11 @@ def test_checks_without_agreement_are_left_out():
         lambda found: found["teacher"].update(return_ci95=[1.0]),
         lambda found: found.update(protocol=None),
         lambda found: found["agreement"].update(dimensions=[{}]),
+        lambda found: found.update(more=1),
     ],
 )
 def test_a_damaged_run_is_one_sentence(tmp_path, damage):
-    found = json.loads(json.dumps(results()))
+    found = results().to_json()
     damage(found)
     folder = run_folder(tmp_path / "run", found)
     with pytest.raises(FileError, match=r"results\.json or a file beside it is damaged \(.*\): take a copy"):

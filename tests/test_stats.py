@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distilrl import stats
+from distilrl.played import Returns
 
 
 def rng(seed=0):
@@ -37,7 +38,7 @@ def test_identical_episodes_are_one_unit():
     honest = stats.bootstrap_interval(returns, rng(), clusters=returns)
     assert naive[1] - naive[0] < 1.5
     assert honest == (17.0, 21.0)
-    assert stats.summarise(returns, rng(), returns)["distinct_episodes"] == 2
+    assert Returns.of(returns, rng(), returns).distinct_episodes == 2
 
 
 @pytest.mark.parametrize(("loss", "result"), [(0.0, "pass"), (10.0, "fail"), (1.0, "inconclusive")])

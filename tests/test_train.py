@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
+from examples import acceptance
 
 from distilrl import events
 from distilrl.checkpoints import digest, load_network, read_tensors
@@ -23,7 +24,9 @@ from distilrl.distill import Job, distill, make_config
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import Play
 from distilrl.objective import term
+from distilrl.plain import read_as
 from distilrl.recipes import RECIPES
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.spaces import EnvRef
@@ -31,7 +34,7 @@ from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
 
-ACCEPTANCE = {"return_mean": 10.0, "random_return_mean": 5.0, "longest_episode": 10}
+ACCEPTANCE = acceptance()
 SMALL = {
     "env_steps": 1600,
     "learning_starts": 160,
@@ -50,14 +53,14 @@ def small(recipe="distil", **changes):
 @pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study", "adversarial_states"])
 def test_recipes_learn(sign_teacher, name):
     trained = train(small(name, gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
-    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.7
+    assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.7
 
 
 @pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune", "dqfd"])
 def test_recipes_that_learn_from_reward_too(sign_teacher, name):
     config = small(name, gap=-1.0, env_steps=4000, gamma=0.5, n_step=1)
     trained = train(config, sign_teacher, acceptance=ACCEPTANCE)
-    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.5
+    assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.5
     names = {one.loss for one in config.terms}
     first, last = trained.history[0], trained.history[-1]
     assert any(first[f"loss/{n}"] is not None for n in names)
@@ -72,18 +75,18 @@ def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(na
             [-0.7, 0.7]
         )  # wrong wherever the first number lies between 0 and 0.7
     teacher = make_teacher(mediocre)
-    own = evaluate_policy(teacher, SIGN, episodes=100)["return_mean"]
+    own = evaluate_policy(teacher, SIGN, episodes=100).return_mean
     assert own < 8.0
     config = small(name, gap=-9.0, env_steps=8000, updates=6, gamma=0.5, n_step=1)
-    trained = train(config, teacher, acceptance=ACCEPTANCE | {"return_mean": own})
-    assert evaluate_policy(trained.network, SIGN, episodes=100)["return_mean"] > own + 1.0
+    trained = train(config, teacher, acceptance=replace(ACCEPTANCE, return_mean=own))
+    assert evaluate_policy(trained.network, SIGN, episodes=100).return_mean > own + 1.0
 
 
 @pytest.mark.parametrize("name", ["dqn", "rainbow_lite"])
 def test_dqn_learns_without_a_teacher(name):
     trained = train(small(name, env_steps=8000, updates=4, gamma=0.5, n_step=1))
     assert not trained.network.spec.dueling
-    assert evaluate_policy(trained.network, SIGN, episodes=20)["return_mean"] >= 9.0
+    assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.0
 
 
 def test_the_case_study_ships_values_of_the_teachers_scale():
@@ -244,7 +247,8 @@ def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
     job = Job(small(), Comparison(20, 40, 10))
     results = distill(sign_teacher, job, tmp_path / "run")
     stored = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert stored == json.loads(json.dumps(results))
+    assert stored == results.to_json()
+    assert read_as(Results, stored).to_json() == stored
     assert set(stored) >= {
         "env",
         "seed",

@@ -206,14 +206,14 @@ def test_from_teacher_to_tree(sign_teacher, tmp_path):
     out = tmp_path / "tree"
     job = Job(tiny_config(), Comparison(20, 40, 5))
     results = distill_tree(sign_teacher, job, out, TreeConfig(4, 4, states=400), watch=events.append)
-    assert results["verdict"]["result"] == "pass"
-    assert results["student"]["name"].startswith("tree:")
+    assert results.verdict.result == "pass"
+    assert results.student.name.startswith("tree:")
     assert "obs[0] <=" in (out / "tree.txt").read_text()
-    assert verify(out / "export" / "c", episodes=10)["return_mean"] > 9
+    assert verify(out / "export" / "c", episodes=10).return_mean > 9
     assert sum(isinstance(event, Check) for event in events) == sum(isinstance(event, Step) for event in events) == 4
     tree = load_teacher(TeacherFile(str(out)))
-    assert evaluate_policy(tree, SIGN, episodes=10)["return_mean"] > 9
-    assert results["labelled_states"] == 8 + 1600
+    assert evaluate_policy(tree, SIGN, episodes=10).return_mean > 9
+    assert results.labelled_states == 8 + 1600
 
 
 def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
@@ -233,23 +233,23 @@ def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
 def test_real_actions_grow_a_regression_tree(tmp_path):
     job = Job(tiny_config(LINEAR), Comparison(20, 40, 0, margin=0.1))
     results = distill_tree(linear_teacher(), job, tmp_path / "tree", TreeConfig(128, 3, states=3000))
-    assert results["student"]["score"] > 0.9
-    assert results["verdict"]["result"] == "pass"
+    assert results.student.score > 0.9
+    assert results.verdict.result == "pass"
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
     assert 32 < tree.leaves <= 128
     assert "float action[1]" in (tmp_path / "tree" / "export" / "c" / "policy.h").read_text()
-    assert verify(tmp_path / "tree" / "export" / "c", episodes=5)["return_mean"] > -2
+    assert verify(tmp_path / "tree" / "export" / "c", episodes=5).return_mean > -2
     assert float(read_metrics(tmp_path / "tree" / "metrics.csv")[-1]["agreement"]) > 0.5
 
 
 def test_several_choices_grow_one_tree(tmp_path):
     results = distill_tree(pair_teacher(), tiny_job(PAIR), tmp_path / "tree", TreeConfig(8, 4, states=800))
-    assert results["verdict"]["result"] == "pass"
+    assert results.verdict.result == "pass"
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
     assert {row for node, row in enumerate(tree.value) if tree.feature[node] < 0} == {
         (x, y) for x in (0, 1) for y in (0, 1, 2)
     }
-    assert verify(tmp_path / "tree" / "export" / "c", episodes=5)["return_mean"] > 9
+    assert verify(tmp_path / "tree" / "export" / "c", episodes=5).return_mean > 9
 
 
 def test_the_teacher_is_asked_once_a_state(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_questions_with_one_answer_are_left_out(sign_teacher, tmp_path):
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
     pairs = [(tree.left[n], tree.right[n]) for n, f in enumerate(tree.feature) if f >= 0]
     assert all(tree.feature[a] >= 0 or tree.feature[b] >= 0 or tree.value[a] != tree.value[b] for a, b in pairs)
-    assert results["student"]["params"] == len(tree.feature)
+    assert results.student.params == len(tree.feature)
 
 
 def test_what_the_student_must_not_see_no_question_asks(sign_teacher, tmp_path):

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,19 @@ from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
+from distilrl.plain import read_as
+from distilrl.played import (
+    Agreement,
+    Compared,
+    Disagreement,
+    Played,
+    Returns,
+    RunVerdict,
+    Scored,
+    Sides,
+    SingleEpisodes,
+    SingleReturns,
+)
 from distilrl.policies import Policy
 from distilrl.spaces import ObsSpec
 from distilrl.teachers import Teacher
@@ -65,12 +78,8 @@ def compare(
     *,
     noise: tuple[float, ...] = (),
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Compared:
     """Student against teacher on the verdict's own seeds; ``noise`` is what the student alone sees through.
-
-    Returns:
-        The parts ``teacher``, ``student``, ``agreement``, ``verdict`` and ``disturbed`` of results.json, and
-        ``returns`` and ``disagreements`` of episodes.json.
 
     Raises:
         TeacherError: the teacher gave a number that is NaN or infinite.
@@ -97,26 +106,26 @@ def compare(
         )
         if verdict.result != "inconclusive":
             break
-    student_summary = stats.summarise(student_returns, rng, student_prints)
+    own = Returns.of(student_returns, rng, student_prints)
     sides = {
         "teacher_states": _both(teacher, student, theirs[0], student_played=False),
         "student_states": _both(teacher, student, ours[0]),
     }
-    return {
-        "teacher": stats.summarise(teacher_returns, rng, teacher_prints) | {"truncated": _truncated(theirs)},
-        "student": {
-            **student_summary,
-            "truncated": _truncated(ours),
-            "score": stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return),
-        },
-        "agreement": _agreement(teacher.head, student.head, sides),
-        "verdict": {**asdict(verdict), "looks": looks, "margin_share": comparison.margin},
-        "disturbed": _disturbed(
+    score = stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return)
+    worst = _disagreements(teacher.head, student.head, sides["student_states"], ours[0].states, info.obs)
+    return Compared(
+        teacher=Played(**vars(Returns.of(teacher_returns, rng, teacher_prints)), truncated=_truncated(theirs)),
+        student=Scored(**vars(own), truncated=_truncated(ours), score=score),
+        agreement=_agreement(teacher.head, student.head, sides),
+        verdict=RunVerdict(**vars(verdict), looks=looks, margin_share=comparison.margin),
+        disturbed=_disturbed(
             (teacher.policy, student), how, noise, comparison.disturbed_episodes, theirs[0].states, info, watch
         ),
-        "returns": {"teacher": teacher_returns.tolist(), "student": student_returns.tolist()},
-        "disagreements": _disagreements(teacher.head, student.head, sides["student_states"], ours[0].states, info.obs),
-    }
+        episodes=SingleEpisodes(
+            returns=SingleReturns(teacher=tuple(teacher_returns.tolist()), student=tuple(student_returns.tolist())),
+            disagreements=worst,
+        ),
+    )
 
 
 def _truncated(games: list[Episodes]) -> int:
@@ -156,7 +165,7 @@ def _weighted(theirs: Head, ours: Head, by_teacher: Tensor, by_student: Tensor) 
     return float((same * stakes).sum() / stakes.sum().clamp_min(1e-12))
 
 
-def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]) -> Agreement:
     """Agreement and error on both kinds of states, plain and where the choice matters, and who does what on the
     student's.
     """
@@ -166,12 +175,12 @@ def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]
         result[name] = float(theirs.agree(*actions).mean())
         result[f"{name}_where_it_matters"] = _weighted(theirs, ours, by_teacher, by_student)
         result[f"{name}_error"] = float(theirs.error(*actions).square().mean().sqrt())
-    return result | theirs.side_by_side(*actions)
+    return read_as(Agreement, result | theirs.side_by_side(*actions))
 
 
 def _disagreements(
     theirs: Head, ours: Head, both: tuple[Tensor, Tensor], states: NDArray[Any], obs: ObsSpec, most: int = 8
-) -> list[dict[str, Any]]:
+) -> tuple[Disagreement, ...]:
     """The states visited by the student in which the two differ and a mistake costs most."""
     by_teacher, by_student = both
     actions = theirs.greedy(by_teacher), ours.greedy(by_student)
@@ -179,17 +188,17 @@ def _disagreements(
     cost = theirs.error(*actions) * stakes
     differ = torch.nonzero(theirs.agree(*actions) < 1).flatten()
     worst = differ[cost[differ].argsort(descending=True, stable=True)][:most]
-    return [
-        {
-            "teacher_action": actions[0][i].tolist(),
-            "student_action": actions[1][i].tolist(),
-            "stakes": float(stakes[i]),
-            "error": float(theirs.error(actions[0][i : i + 1], actions[1][i : i + 1])),
-            "obs": states[i].tolist() if obs.image is None else None,
-            "image": _png(_picture(states[i], obs)) if obs.image is not None else None,
-        }
+    return tuple(
+        Disagreement(
+            teacher_action=tuple(actions[0][i].tolist()),
+            student_action=tuple(actions[1][i].tolist()),
+            stakes=float(stakes[i]),
+            error=float(theirs.error(actions[0][i : i + 1], actions[1][i : i + 1])),
+            obs=tuple(states[i].tolist()) if obs.image is None else None,
+            image=_png(_picture(states[i], obs)) if obs.image is not None else None,
+        )
         for i in worst.tolist()
-    ]
+    )
 
 
 def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
@@ -217,7 +226,7 @@ def _disturbed(
     states: NDArray[Any],
     info: EnvInfo,
     watch: Watch,
-) -> dict[str, Any]:
+) -> dict[str, Sides]:
     """Returns of teacher and student under random actions; in ALE under sticky actions, and with vectors under noise of
     a tenth of each number's spread; the student's own ``noise`` comes on top.
     """
@@ -234,7 +243,7 @@ def _disturbed(
         way = replace(how, **change, keep_states=0)
         seeds = seeds_from(DISTURBED_SEEDS, episodes)
         blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
-        both = [play(one, its, seeds, watch=watch) for one, its in zip(players, (way, blurred), strict=True)]
-        sides = zip(("teacher", "student"), both, strict=True)
-        result[name] = {side: stats.summarise(e.returns, rng, e.fingerprints) for side, e in sides}
+        games = [play(one, its, seeds, watch=watch) for one, its in zip(players, (way, blurred), strict=True)]
+        theirs, ours = (Returns.of(one.returns, rng, one.fingerprints) for one in games)
+        result[name] = Sides(teacher=theirs, student=ours)
     return result

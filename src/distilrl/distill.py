@@ -6,26 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from distilrl import stats
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError, TeacherError
-from distilrl.evaluate import (
-    Play,
-    accept,
-    latency_us,
-    load_teachers,
-    size,
-)
+from distilrl.evaluate import Play, accept, latency_us, load_teachers, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.objective import check_terms
-from distilrl.plain import check_numbers, from_plain
+from distilrl.plain import check_numbers, from_plain, read_as
+from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.recipes import recipe, settings
+from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import NetworkSpec
@@ -123,6 +118,32 @@ def make_config(
     return config.but(**({"tasks": (TaskFile(ref, files),)} | known | changes))
 
 
+@overload
+def distill(
+    teacher: Teacher | str | Path,
+    job: Job,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    against: Teacher | None = None,
+    wandb: bool = False,
+    watch: Watch = silent,
+) -> Results: ...
+
+
+@overload
+def distill(
+    teacher: Sequence[Teacher] | None,
+    job: Job,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    against: Teacher | None = None,
+    wandb: bool = False,
+    watch: Watch = silent,
+) -> Results | TasksResults: ...
+
+
 def distill(
     teacher: Teacher | Sequence[Teacher] | str | Path | None,
     job: Job,
@@ -132,7 +153,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Results | TasksResults:
     """Distils a teacher into a student and proves what became of the score; or several teachers into one student of
     several tasks.
 
@@ -146,10 +167,16 @@ def distill(
         watch: told of what happens.
 
     Returns:
-        The contents of ``out/results.json``. With several tasks, ``out`` holds a run folder for each.
+        The contents of ``out/results.json``: `Results`, or `TasksResults` of several tasks, of which ``out`` then holds
+        a run folder each.
 
     Raises:
         DistilError: anything that the user can mend.
+
+    Example::
+
+        results = distill("ppo.zip", Job(make_config("distil", "CartPole-v1")), "runs/cartpole")
+        results.verdict.result, results.student.return_mean
     """
     config = job.train
     teachers = _teachers(teacher, config)
@@ -158,7 +185,13 @@ def distill(
         NetworkSpec.of(config.student.network, describe_env(task.env).obs, one.head.student.width)
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
-        return run_job(teachers, job, folder, [against] if against is not None else teachers, wandb=wandb, watch=watch)
+        judges = [against] if against is not None else teachers
+        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch)
+        if len(runs) == 1:
+            return runs[0]
+        together = TasksResults.of(runs, trained.params)
+        write_json(folder.results, together.to_json())
+        return together
 
 
 def run_job(
@@ -169,36 +202,35 @@ def run_job(
     *,
     wandb: bool = False,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> tuple[list[Results], Trained]:
     """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per
     task.
+
+    Returns:
+        The results of each task, and what training gave.
     """
     config, tasks = job.train, job.train.tasks
     infos = [describe_env(task.env) for task in tasks]
     started = time.perf_counter()
     homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
     known = [_acceptance(*what, job, watch) for what in zip(judges, infos, homes, strict=True)]
-    for home, about in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
-        write_json(home.teacher, about)
-    accepted = [dict(about["acceptance"]) for about in known]
+    for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
+        write_json(home.teacher, card.to_json())
+    accepted = [card.acceptance for card in known]
     trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch)
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         save_student(home, trained, number, info, config)
         one.to("cpu")
         results, episodes = results_of(one, trained, number, job, info, accepted[number], watch)
-        results["wall_s"] = time.perf_counter() - started
-        write_json(home.episodes, episodes)
+        results = replace(results, wall_s=time.perf_counter() - started)
+        write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
             write_json(home.config, described(replace(job, train=config.seen_from(number)).to_json(), "task"))
             write_metrics(home.metrics, trained.history_of(number))
-        write_json(home.results, results)
+        write_json(home.results, results.to_json())
         runs.append(results)
-    if len(tasks) == 1:
-        return runs[0]
-    together = _over_tasks(runs, trained)
-    write_json(folder.results, together)
-    return together
+    return runs, trained
 
 
 def save_student(
@@ -213,7 +245,7 @@ def _teachers(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: 
     """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
     refs = [task.env for task in config.tasks]
     if isinstance(teacher, str | Path):
-        return [load_teachers([TeacherFile(str(teacher))], config.env, config.combine)]
+        teacher = load_teachers([TeacherFile(str(teacher))], config.env, config.combine)
     if teacher is not None:
         given = [teacher] if isinstance(teacher, Teacher) else list(teacher)
         if len(given) != len(refs):
@@ -236,58 +268,40 @@ def load_one(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teach
     return one
 
 
-def _over_tasks(runs: list[dict[str, Any]], trained: Trained) -> dict[str, Any]:
-    """One student of several tasks: it passes where it passes in each."""
-    verdicts = [run["verdict"]["result"] for run in runs]
-    result = "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
-    return {
-        "envs": [run["env"] for run in runs],
-        "recipe": runs[0]["recipe"],
-        "seed": runs[0]["seed"],
-        "env_steps": trained.env_steps,
-        "updates": trained.updates,
-        "train_s": trained.train_s,
-        "student": {"params": trained.params, "score": stats.mean_score([run["student"]["score"] for run in runs])},
-        "teachers": {"params": sum(run["teacher"]["params"] or 0 for run in runs)},
-        "verdict": {"result": result},
-        "tasks": runs,
-    }
-
-
-def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> dict[str, Any]:
+def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> Acceptance:
     """The acceptance check, made once per run and kept in teacher.json."""
-    about = _acceptance(teacher, info, folder, job, watch)
-    write_json(folder.teacher, about)
-    return dict(about["acceptance"])
+    card = _acceptance(teacher, info, folder, job, watch)
+    write_json(folder.teacher, card.to_json())
+    return card.acceptance
 
 
-def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> dict[str, Any]:
+def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """What teacher.json shall say, or says already."""
     if folder.teacher.is_file():
-        known = read_json(folder.teacher)
-        if known.get("sha256") != teacher.digest:
+        known = read_as(TeacherCard, read_json(folder.teacher), str(folder.teacher))
+        if known.sha256 != teacher.digest:
             raise ResumeError(
                 f"The run in {folder.path} was started with another teacher (its digest differs): give it the same "
                 "file."
             )
-        return dict(known)
+        return known
     watch(Phase("teacher"))
     acceptance = accept(
         teacher, _how(info, job.train), episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, watch=watch
     )
-    description = {
-        "path": teacher.path,
-        "sha256": teacher.digest,
-        "format": teacher.format,
-        "kind": teacher.kind,
-        "head": teacher.head.to_json(),
-        "network": teacher.name,
-        "meta": teacher.meta,
-        "params": teacher.params,
-        "acceptance": acceptance,
-    }
-    watch(Accepted(description))
-    return description
+    card = TeacherCard(
+        path=teacher.path,
+        sha256=teacher.digest,
+        format=teacher.format,
+        kind=teacher.kind,
+        head=teacher.head.to_json(),
+        network=teacher.name,
+        meta=teacher.meta,
+        params=teacher.params,
+        acceptance=acceptance,
+    )
+    watch(Accepted(card))
+    return card
 
 
 def _how(info: EnvInfo, config: TrainConfig) -> Play:
@@ -296,57 +310,60 @@ def _how(info: EnvInfo, config: TrainConfig) -> Play:
 
 
 def results_of(
-    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: dict[str, Any], watch: Watch
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: Acceptance, watch: Watch
+) -> tuple[Results, SingleEpisodes]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
     config, student = job.train, trained.networks[number]
-    named = {"spec": student.spec.to_json(), "name": student.spec.describe(), **size(student)}
-    results, episodes = compared(teacher, Policy(student, trained.heads[number]), named, job, info, acceptance, watch)
-    about = {
-        "seed": config.seed,
-        "recipe": config.recipe,
-        "env_steps": trained.env_steps,
-        "updates": trained.updates,
-        "train_s": trained.train_s,
-        "device": config.compute.device,
-        "stopped": trained.stopped,
-        "temperature": trained.temperatures[number],
-        "labelled_states": trained.labelled_states,
-    }
-    return results | about, episodes
+    made = Made(spec=student.spec.to_json(), name=student.spec.describe(), **size(student))
+    training = Distilling(
+        seed=config.seed,
+        recipe=config.recipe,
+        env_steps=trained.env_steps,
+        updates=trained.updates,
+        train_s=trained.train_s,
+        stopped=trained.stopped,
+        labelled_states=trained.labelled_states,
+        device=config.compute.device,
+        temperature=trained.temperatures[number],
+    )
+    policy = Policy(student, trained.heads[number])
+    return compared(teacher, policy, made, training, job, info, acceptance, watch)
 
 
 def compared(
     teacher: Teacher,
     student: Policy,
-    named: dict[str, Any],
+    made: Made,
+    training: Distilling,
     job: Job,
     info: EnvInfo,
-    acceptance: dict[str, Any],
+    acceptance: Acceptance,
     watch: Watch,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What results.json holds of teacher, student and verdict, and all of episodes.json; ``named`` says what the
-    student is.
+) -> tuple[Results, SingleEpisodes]:
+    """Compares a student with its teacher; what results.json then holds, seconds of the whole job but 0, and
+    episodes.json.
     """
     watch(Phase("verdict"))
-    config, random = job.train, acceptance["random_return_mean"]
-    parts = compare(
+    config, random = job.train, acceptance.random_return_mean
+    found = compare(
         teacher, student, _how(info, config), job.comparison, random, info, noise=config.student.noise, watch=watch
     )
-    results = {
-        "env": info.id,
-        "environment": info.ref.to_json(),
-        "action": student.head.to_json(),
-        "protocol": info.protocol | {"epsilon": config.eval_epsilon},
-        "wall_s": 0.0,
-        "teacher": {
-            "format": teacher.format,
-            **teacher.size(),
-            **parts["teacher"],
-            "latency_us": latency_us(teacher.policy, info),
-        },
-        "random": {"return_mean": random},
-        "student": named | parts["student"] | {"latency_us": latency_us(student, info)},
-        **{name: parts[name] for name in ("agreement", "verdict", "disturbed")},
-    }
-    return results, {name: parts[name] for name in ("returns", "disagreements")}
+    results = Results(
+        **vars(training),
+        env=info.id,
+        environment=info.ref.to_json(),
+        action=student.head.to_json(),
+        protocol=info.protocol | {"epsilon": config.eval_epsilon},
+        wall_s=0.0,
+        teacher=TeacherSide(
+            **vars(found.teacher) | teacher.size(),
+            format=teacher.format,
+            latency_us=latency_us(teacher.policy, info),
+        ),
+        random=RandomPlay(return_mean=random),
+        student=StudentSide(**vars(found.student), **vars(made), latency_us=latency_us(student, info)),
+        agreement=found.agreement,
+        verdict=found.verdict,
+        disturbed=found.disturbed,
+    )
+    return results, found.episodes

@@ -18,6 +18,7 @@ from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.networks import Network, count_bytes
 from distilrl.plain import THREADS, check_number, check_numbers
+from distilrl.played import Acceptance, Returns
 from distilrl.policies import Policy, rows_of
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
@@ -320,9 +321,7 @@ def seeds_from(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def accept(
-    teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent
-) -> dict[str, Any]:
+def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent) -> Acceptance:
     """The acceptance check before distilling: finite numbers of the right shape, and a return better than random play.
 
     Returns:
@@ -353,12 +352,12 @@ def accept(
             f"{random.returns.mean():.1f} over {episodes} episodes): check the environment and its "
             "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher."
         )
-    return {
-        **stats.summarise(own.returns, rng, own.fingerprints),
-        "longest_episode": int(own.lengths.max()),
-        "random_return_mean": stats.mean(random.returns),
-        "better_than_random": better,
-    }
+    return Acceptance(
+        **vars(Returns.of(own.returns, rng, own.fingerprints)),
+        longest_episode=int(own.lengths.max()),
+        random_return_mean=stats.mean(random.returns),
+        better_than_random=better,
+    )
 
 
 def _check_answers(teacher: Teacher, info: EnvInfo) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distilrl.played import TeacherCard
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -27,8 +29,8 @@ class Phase:
 class Accepted:
     """The teacher passed its check."""
 
-    teacher: dict[str, Any]
-    """The contents of teacher.json."""
+    teacher: TeacherCard
+    """The teacher, and how it plays."""
 
 
 @dataclass(frozen=True)

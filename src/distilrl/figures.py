@@ -3,12 +3,14 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+
+from distilrl.played import Dimension, Sides
+from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
 VARIABLES = {TEACHER: "--teacher", STUDENT: "--student", INK: "--ink", FAINT: "--faint", GRID: "--line"}
@@ -34,19 +36,19 @@ Row = Mapping[str, float]
 
 
 @mpl.rc_context(STYLE)
-def curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[str]:
+def curves(rows: Sequence[Row], results: Results | TeacherResults) -> list[str]:
     """Return against steps and seconds, and agreement against steps.
 
     Args:
         rows: of metrics.csv; a number that was not measured is NaN.
-        results: of results.json.
+        results: of the run.
     """
     charts = [
         _return_curve(rows, results, *axis)
         for axis in (("env_steps", "environment steps"), ("train_s", "seconds of training"))
     ]
     agreed = [r for r in rows if not math.isnan(r.get("agreement", math.nan))]
-    if "teacher" in results and agreed:
+    if isinstance(results, Results) and agreed:
         figure, axis = _figure(NARROW, 2.6)
         axis.plot([r["env_steps"] for r in agreed], [r["agreement"] for r in agreed], "o-", color=STUDENT, markersize=3)
         axis.set(xlabel="environment steps", ylabel="agreement, weighted by stakes", ylim=(0, 1.02))
@@ -54,28 +56,30 @@ def curves(rows: Sequence[Row], results: Mapping[str, Any]) -> list[str]:
     return charts
 
 
-def _return_curve(rows: Sequence[Row], results: Mapping[str, Any], key: str, label: str) -> str:
+def _return_curve(rows: Sequence[Row], results: Results | TeacherResults, key: str, label: str) -> str:
     """Return at checks, between the teacher's and random play's."""
     figure, axis = _figure(NARROW, 2.6)
     axis.plot([r[key] for r in rows], [r["return"] for r in rows], "o-", color=STUDENT, markersize=3)
     axis.set(xlabel=label, ylabel="return at checks")
-    if "teacher" in results:
-        for name, line, color in (("teacher", "--", TEACHER), ("random", ":", FAINT)):
-            height = results[name]["return_mean"]
+    if isinstance(results, Results):
+        both = (("teacher", results.teacher, "--", TEACHER), ("random", results.random, ":", FAINT))
+        for name, side, line, color in both:
+            height = side.return_mean
             axis.axhline(height, color=color, linestyle=line, linewidth=1)
             axis.annotate(name, (0.98, height), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8)
     return _svg(figure)
 
 
 @mpl.rc_context(STYLE)
-def returns(results: Mapping[str, Any]) -> str:
+def returns(results: Results) -> str:
     """Mean returns with their intervals, greedy and disturbed."""
-    ways = {"greedy": {side: results[side] for side in ("teacher", "student")}, **results["disturbed"]}
+    ways = {"greedy": Sides(teacher=results.teacher, student=results.student), **results.disturbed}
     figure, axis = _figure(WIDE, 0.9 + 0.5 * len(ways))
     axis.grid(visible=False, axis="y")
     for row, way in enumerate(ways.values()):
-        for offset, side, color in ((-0.16, "teacher", TEACHER), (0.16, "student", STUDENT)):
-            (low, high), mean = way[side]["return_ci95"], way[side]["return_mean"]
+        both = (-0.16, "teacher", TEACHER, way.teacher), (0.16, "student", STUDENT, way.student)
+        for offset, side, color, found in both:
+            (low, high), mean = found.return_ci95, found.return_mean
             axis.plot([low, high], [row + offset] * 2, color=color, linewidth=2)
             axis.plot(mean, row + offset, "o", color=color, markersize=5, label=side if row == 0 else None)
             _note(axis, f"{mean:,.2f}", high, row + offset)
@@ -88,48 +92,48 @@ def returns(results: Mapping[str, Any]) -> str:
 
 
 @mpl.rc_context(STYLE)
-def errors(dimensions: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
+def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
     """How far the student's real actions are off, a bar for each dimension, on states that the student visits.
 
     Args:
-        dimensions: ``rms``, ``bias`` and ``at_bound`` of each, in half-ranges, as `heads.Head.side_by_side` gives them.
+        dimensions: how far each is off.
         names: of the dimensions; where there are many, the worst are shown.
     """
-    shown = sorted(range(len(dimensions)), key=lambda d: -dimensions[d]["rms"])[:MOST_DIMENSIONS]
+    shown = sorted(range(len(dimensions)), key=lambda d: -dimensions[d].rms)[:MOST_DIMENSIONS]
     shown.sort()
     figure, axis = _figure(WIDE, 0.8 + 0.28 * len(shown))
     axis.grid(visible=False, axis="y")
     for row, one in enumerate(dimensions[d] for d in shown):
         first = row == 0
-        axis.barh(row, one["rms"], height=0.6, color=STUDENT, alpha=0.45, label="root mean square" if first else None)
-        axis.plot(one["bias"], row, "o", color=INK, markersize=4, label="mean (bias)" if first else None)
-        words = f"{one['rms']:.3f}" + (f", {one['at_bound']:.0%} at a bound" if one["at_bound"] >= 0.005 else "")
-        _note(axis, words, max(one["rms"], one["bias"]), row)
+        axis.barh(row, one.rms, height=0.6, color=STUDENT, alpha=0.45, label="root mean square" if first else None)
+        axis.plot(one.bias, row, "o", color=INK, markersize=4, label="mean (bias)" if first else None)
+        words = f"{one.rms:.3f}" + (f", {one.at_bound:.0%} at a bound" if one.at_bound >= 0.005 else "")
+        _note(axis, words, max(one.rms, one.bias), row)
     axis.axvline(0, color=FAINT, linewidth=1)
     axis.set_yticks(range(len(shown)), [_short(names[d]) for d in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
-    axis.margins(x=0.3 if any(one["at_bound"] >= 0.005 for one in dimensions) else 0.12)
+    axis.margins(x=0.3 if any(one.at_bound >= 0.005 for one in dimensions) else 0.12)
     axis.set_xlabel("student − teacher, in half-ranges of the action")
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return _svg(figure)
 
 
 @mpl.rc_context(STYLE)
-def frontier(results: Mapping[str, Any]) -> str:
+def frontier(results: PlanResults) -> str:
     """Score against size, a dot per student size with its interval over seeds."""
     figure, axis = _figure(6.4, 3.4)
-    for row in results["frontier"]:
-        color = STUDENT if row["student"] == results["winner"] else TEACHER
-        low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
-        axis.plot([row["params"]] * 2, [low, high], color=color, linewidth=1.5)
-        axis.plot(row["params"], row["score_mean"], "o", color=color)
-        axis.plot(row["params"], row["best_score"], "_", color=color, markersize=10)
-        _note(axis, _short(row["student"], 28), row["params"], row["score_mean"], below=8)
+    for row in results.frontier:
+        color = STUDENT if row.student == results.winner else TEACHER
+        low, high = row.score_ci95 or (row.score_mean, row.score_mean)
+        axis.plot([row.params] * 2, [low, high], color=color, linewidth=1.5)
+        axis.plot(row.params, row.score_mean, "o", color=color)
+        axis.plot(row.params, row.best_score, "_", color=color, markersize=10)
+        _note(axis, _short(row.student, 28), row.params, row.score_mean, below=8)
     axis.axhline(1, color=TEACHER, linestyle="--", linewidth=1)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    bottom = min(row["score_mean"] for row in results["frontier"])
+    bottom = min(row.score_mean for row in results.frontier)
     axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, dash: best)")
     axis.xaxis.set_major_formatter(_tick)
     axis.set_ylim(max(bottom - 0.15, -0.3), 1.15)
@@ -137,15 +141,15 @@ def frontier(results: Mapping[str, Any]) -> str:
 
 
 @mpl.rc_context(STYLE)
-def seeds(results: Mapping[str, Any]) -> str:
+def seeds(results: SeedsResults) -> str:
     """One dot per training seed."""
     figure, axis = _figure(WIDE, 1.7)
     axis.grid(visible=False, axis="y")
-    runs, student = results["runs"], results["student"]
-    axis.plot([run["student"]["return_mean"] for run in runs], [0] * len(runs), "o", color=STUDENT, alpha=0.6)
-    axis.plot(student["return_ci95"], [0.3, 0.3], color=STUDENT, linewidth=2)
-    axis.plot(student["return_mean"], 0.3, "o", color=STUDENT)
-    axis.axvline(runs[0]["teacher"]["return_mean"], color=TEACHER, linestyle="--", linewidth=1)
+    runs, student = results.runs, results.student
+    axis.plot([run.student.return_mean for run in runs], [0] * len(runs), "o", color=STUDENT, alpha=0.6)
+    axis.plot(student.return_ci95, [0.3, 0.3], color=STUDENT, linewidth=2)
+    axis.plot(student.return_mean, 0.3, "o", color=STUDENT)
+    axis.axvline(runs[0].teacher.return_mean, color=TEACHER, linestyle="--", linewidth=1)
     axis.set_yticks([0, 0.3], ["each seed", "mean, 95 %"])
     axis.set(xlabel="return (dashed: the teacher)", ylim=(-0.3, 0.6))
     return _svg(figure)

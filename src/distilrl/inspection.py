@@ -10,6 +10,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, Play, accept, play, seeds_from
 from distilrl.events import Watch, silent
+from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
 
@@ -48,7 +49,7 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
 
 def inspect_play(
     teacher: Teacher, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch = silent
-) -> dict[str, Any]:
+) -> PlayedTeacher:
     """The acceptance check, the score with random and with sticky actions, and warnings in words.
 
     Args:
@@ -63,7 +64,7 @@ def inspect_play(
 
     Example::
 
-        inspect_play(load_teacher("tqc.zip"), "HalfCheetah-v5", episodes=5)["warnings"]
+        inspect_play(load_teacher("tqc.zip"), "HalfCheetah-v5", episodes=5).warnings
     """
     ref = env_ref(env)
     info = describe_env(ref)
@@ -71,22 +72,24 @@ def inspect_play(
     how = Play(ref, threads=threads)
     result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)
     disturbed, warnings = {}, []
-    if not result["better_than_random"]:
+    if not result.better_than_random:
         warnings.append(
             "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
             "scaling), or a missing normalizer."
         )
     for name, change in _ways(info).items():
         disturbed[name] = _disturbed(teacher, replace(how, **change), episodes, watch)
-        score = stats.score(disturbed[name]["return_mean"], result["return_mean"], result["random_return_mean"])
-        if result["better_than_random"] and score is not None and score < COLLAPSE:
+        score = stats.score(disturbed[name].return_mean, result.return_mean, result.random_return_mean)
+        if result.better_than_random and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
-    stuck = info.obs.image is not None and disturbed["epsilon 0.05"]["return_mean"] > result["return_mean"]
-    if stuck and result["better_than_random"]:
+    stuck = info.obs.image is not None and disturbed["epsilon 0.05"].return_mean > result.return_mean
+    if stuck and result.better_than_random:
         warnings.append(
             "It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01."
         )
-    return {"env": info.id, "protocol": info.protocol, **result, "disturbed": disturbed, "warnings": warnings}
+    return PlayedTeacher(
+        **vars(result), env=info.id, protocol=info.protocol, disturbed=disturbed, warnings=tuple(warnings)
+    )
 
 
 def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
@@ -95,9 +98,9 @@ def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
     return ways | ({"sticky actions 0.25": {"sticky": 0.25}} if info.atari else {})
 
 
-def _disturbed(teacher: Teacher, how: Play, episodes: int, watch: Watch) -> dict[str, Any]:
+def _disturbed(teacher: Teacher, how: Play, episodes: int, watch: Watch) -> Returns:
     try:
         games = play(teacher.policy, how, seeds_from(ACCEPT_SEEDS, episodes), watch=watch)
     except NotFiniteError as error:
         raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
-    return stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints)
+    return Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)

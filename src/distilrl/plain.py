@@ -8,10 +8,12 @@ import functools
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from distilrl.errors import SpecError
+
+Kind = TypeVar("Kind")
 
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -23,6 +25,44 @@ WORDS: dict[Any, str] = {
 
 THREADS = "[1, 1024]"
 """Range of every number of threads; PyTorch and the emulators crash on many more."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A dataclass that a file holds: a field with a default is left out of the file where it has its default.
+
+    Example::
+
+        json.dumps(results.to_json())
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `read_as` reads back."""
+        told = {f.name: f for f in fields(self) if f.init}
+        return {
+            name: value
+            for name, value in to_plain(self).items()
+            if told[name].default is MISSING or getattr(self, name) != told[name].default
+        }
+
+
+def read_as(kind: type[Kind], data: Any, where: str = "") -> Kind:
+    """A dataclass from its plain data, as `from_plain` does, typed.
+
+    Args:
+        kind: the dataclass.
+        data: the plain data.
+        where: name of the data, for errors; the dataclass's own by default.
+
+    Raises:
+        SpecError: a key is unknown or missing, or a value has another type or means nothing.
+
+    Example::
+
+        read_as(Results, json.loads(path.read_text())).student.return_mean
+    """
+    made: Kind = from_plain(kind, data, where or kind.__name__)
+    return made
 
 
 def from_plain(kind: Any, data: Any, where: str) -> Any:
@@ -126,12 +166,15 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
     raise first or SpecError(f"'{where}' must be left out, got {data!r:.80}.")
 
 
-def _fit(kind: Any, data: dict[str, Any]) -> tuple[int, int, int]:
-    """How well data suits a dataclass: by the choices it cannot have made, those it has made, and unknown names."""
+def _fit(kind: Any, data: dict[str, Any]) -> tuple[int, int, int, int]:
+    """How well data suits a dataclass: by the choices it cannot have made, those it has made, and names that are
+    unknown or missing.
+    """
     hints = _hints(kind)
     choices = {name: get_args(hints[name]) for name in data if name in hints and get_origin(hints[name]) is Literal}
     made = sum(data[name] in allowed for name, allowed in choices.items())
-    return made - len(choices), made, -len(set(data) - set(hints))
+    needed = {f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING}
+    return made - len(choices), made, -len(set(data) - set(hints)), -len(needed - set(data))
 
 
 def _dataclass(kind: Any, data: Any, where: str) -> Any:

@@ -21,8 +21,10 @@ from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
+from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
+from distilrl.results import PlanResults, PlanRow, Result
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, between_reached, ladder
@@ -46,7 +48,7 @@ def plan(
     budget: Budget | None = None,
     refine: bool = True,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> PlanResults:
     """Finds the smallest student whose verdict is ``pass``.
 
     All sizes and seeds learn from one stream by the job's own terms; the students drive in turn where the teacher does
@@ -66,7 +68,7 @@ def plan(
         watch: told of what happens.
 
     Returns:
-        The contents of ``out/plan.json``: the frontier, a row per size, and the winner.
+        The contents of ``out/plan.json``.
 
     Raises:
         SpecError: no size fits the budget, or the recipe asks for what a plan cannot do.
@@ -75,7 +77,7 @@ def plan(
     Example::
 
         job = Job(make_config("distil", "CartPole-v1", teacher="ppo.zip", env_steps=30_000))
-        plan(None, job, "runs/plan", seeds=3)["winner"]
+        plan(None, job, "runs/plan", seeds=3).winner
     """
     options = PlanOptions(tuple(sizes), seeds, budget or Budget(), refine)
     one, config = load_one(teacher, job.train), job.train
@@ -121,7 +123,7 @@ def _check_recipe(config: TrainConfig) -> None:
 
 def _plan(
     one: Teacher, job: Job, info: EnvInfo, folder: Path, specs: list[NetworkSpec], options: PlanOptions, watch: Watch
-) -> dict[str, Any]:
+) -> PlanResults:
     started, config, winner_folder = time.perf_counter(), job.train, RunFolder(folder / "winner")
     acceptance = take_acceptance(one, info, winner_folder, job, watch)
     search = _Search(one, job, acceptance, watch)
@@ -134,27 +136,25 @@ def _plan(
     finally:
         search.stream.close()
     one.to("cpu")
-    result: dict[str, Any] = {
-        "env": info.id,
-        "environment": info.ref.to_json(),
-        "recipe": config.recipe,
-        "teacher": one.path,
-        "teacher_params": one.params,
-        "seeds": options.seeds,
-        "budget": asdict(options.budget),
-        "env_steps": search.stream.env_steps,
-        "labelled_states": search.stream.labelled_states,
-        "train_s": search.train_s,
-        "winner": None,
-    }
     # -- the verdict, smallest first
-    for row in found:
-        if row.reached and search.passes(row, winner_folder):
-            result["winner"] = row.spec.describe()
-            break
-    result |= {"wall_s": time.perf_counter() - started, "frontier": [row.to_json() for row in found]}
-    write_json(folder / "plan.json", result)
-    return result
+    winner = next((row for row in found if row.reached and search.passes(row, winner_folder)), None)
+    results = PlanResults(
+        env=info.id,
+        environment=info.ref.to_json(),
+        recipe=config.recipe,
+        teacher=one.path,
+        teacher_params=one.params,
+        seeds=options.seeds,
+        budget=asdict(options.budget),
+        env_steps=search.stream.env_steps,
+        labelled_states=search.stream.labelled_states,
+        train_s=search.train_s,
+        wall_s=time.perf_counter() - started,
+        winner=winner.spec.describe() if winner is not None else None,
+        frontier=tuple(row.result() for row in found),
+    )
+    write_json(folder / "plan.json", results.to_json())
+    return results
 
 
 @dataclass
@@ -173,31 +173,31 @@ class _Row:
     latency_us: float
     reached: bool
     """Whether its score is within the margin."""
-    verdict: str | None = None
+    verdict: Result | None = None
 
     @property
     def best_seed(self) -> int:
         return int(np.argmax(self.scores))
 
-    def to_json(self) -> dict[str, Any]:
+    def result(self) -> PlanRow:
         """A row of the frontier."""
-        return {
-            "student": self.spec.describe(),
+        return PlanRow(
+            student=self.spec.describe(),
             **size(self.network),
-            "latency_us": self.latency_us,
-            "score_mean": stats.mean(self.scores),
-            "score_ci95": list(stats.t_interval(self.scores)) if len(self.scores) > 1 else None,
-            "best_score": max(self.scores),
-            "best_seed": self.best_seed,
-            "reached": self.reached,
-            "verdict": self.verdict,
-        }
+            latency_us=self.latency_us,
+            score_mean=stats.mean(self.scores),
+            score_ci95=stats.t_interval(self.scores) if len(self.scores) > 1 else None,
+            best_score=max(self.scores),
+            best_seed=self.best_seed,
+            reached=self.reached,
+            verdict=self.verdict,
+        )
 
 
 class _Search:
     """One stream of labelled states, and populations that learn from it."""
 
-    def __init__(self, teacher: Teacher, job: Job, acceptance: dict[str, Any], watch: Watch) -> None:
+    def __init__(self, teacher: Teacher, job: Job, acceptance: Acceptance, watch: Watch) -> None:
         self.teacher, self.job, self.config, self.acceptance, self.watch = teacher, job, job.train, acceptance, watch
         torch.set_num_threads(self.config.compute.threads)
         self.generator = torch.Generator().manual_seed(self.config.seed)
@@ -336,12 +336,12 @@ class _Search:
         )
         job = replace(self.job, train=config)
         results, episodes = results_of(self.teacher, trained, 0, job, info, self.acceptance, self.watch)
-        row.verdict = results["verdict"]["result"]
+        row.verdict = results.verdict.result
         if row.verdict != "pass":
             return False
         write_json(folder.config, described(job.to_json(), "winner"))
         save_student(folder, trained, 0, info, config)
         write_metrics(folder.metrics, history)
-        write_json(folder.episodes, episodes)
-        write_json(folder.results, results | {"wall_s": self.train_s})
+        write_json(folder.episodes, episodes.to_json())
+        write_json(folder.results, replace(results, wall_s=self.train_s).to_json())
         return True

@@ -17,9 +17,12 @@ from distilrl import animate, figures
 from distilrl.checkpoints import read_json, write_bytes
 from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
-from distilrl.errors import DistilError, FileError
+from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
+from distilrl.plain import read_as
+from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
+from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.teachers import load_teacher
 
@@ -28,13 +31,12 @@ SENTENCES = {
     "fail": "The student falls short of the teacher.",
     "inconclusive": "Not enough evidence either way.",
 }
-KINDS = {"frontier": "plan", "runs": "seeds", "tasks": "tasks", "verdict": "distil"}
-"""Key of the results that tells what they are of; a teacher's training has none of these."""
+KINDS = {PlanResults: "plan", SeedsResults: "seeds", TasksResults: "tasks", Results: "distil", TeacherResults: "train"}
 COMMANDS = {"teacher": "train-teacher", "tree": "tree"}
 """Command that makes a folder of a kind; the others are made by distill."""
 MOST_TABLES, MOST_CHOICES, MOST_NUMBERS = 4, 24, 12
 """Tables of choices, choices in one, and numbers of a state or an action that are shown."""
-DAMAGED = (KeyError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, jinja2.UndefinedError)
+DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, jinja2.UndefinedError)
 """What comes of files whose fields are missing or of another type."""
 
 
@@ -53,7 +55,6 @@ def write_report(run: str | Path) -> Path:
     source = planned if planned.is_file() else folder.results
     if not source.is_file():
         raise FileError(f"{folder.path} has no results.json: the run is not finished, continue it with --resume.")
-    results = read_json(source)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -62,8 +63,9 @@ def write_report(run: str | Path) -> Path:
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     try:
-        kind = next((kind for key, kind in KINDS.items() if key in results), "train")
-        page = template.render(kind=kind, r=results, name=folder.path.name, **_parts(kind, folder, results))
+        results = read_results(source)
+        parts = _parts(folder, results)
+        page = template.render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
     except DAMAGED as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise FileError(
@@ -73,48 +75,49 @@ def write_report(run: str | Path) -> Path:
     return folder.report
 
 
-def _parts(kind: str, folder: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
+def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:
     """What the template shows besides the results."""
     parts: dict[str, Any] = {"config": "", "command": "", "animation": "", "animation_note": "", "charts": []}
-    parts["sentence"] = SENTENCES.get(results.get("verdict", {}).get("result", ""), "")
-    if kind == "plan":
+    if isinstance(results, PlanResults):
         return parts | {"charts": [figures.frontier(results)]}
-    if kind == "seeds":
+    if not isinstance(results, TeacherResults):
+        parts["sentence"] = SENTENCES[results.verdict.result]
+    if isinstance(results, SeedsResults):
         return parts | {"charts": [figures.seeds(results)]}
-    if kind == "tasks":
-        return parts | {"pages": [_page(folder, run["env"]) for run in results["tasks"]]}
+    if isinstance(results, TasksResults):
+        return parts | {"pages": [_page(folder, run.env) for run in results.tasks]}
     config = folder.read_config()
     parts["config"] = json.dumps(config, indent=2)
-    again = COMMANDS.get(str(folder.kind()), "distill" if kind == "distil" else "train-teacher")
+    again = COMMANDS.get(str(folder.kind()), "distill" if isinstance(results, Results) else "train-teacher")
     parts["command"] = f"distilrl {again} --config {shlex.quote(str(folder.config))} --out NEW_FOLDER"
     rows = [{k: float(v) if v else math.nan for k, v in row.items()} for row in read_metrics(folder.metrics)]
     parts["charts"] = figures.curves(rows, results) if rows else []
     parts["animation"], parts["animation_note"] = _animation(folder)
-    return parts | (_comparison(folder, results) if kind == "distil" else {})
+    return parts | (_comparison(folder, results) if isinstance(results, Results) else {})
 
 
-def _comparison(folder: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
+def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     """What the template shows of a student beside its teacher."""
-    teacher, student, agreement = results["teacher"], results["student"], results["agreement"]
-    tables, dimensions = agreement.get("tables", []), agreement.get("dimensions", [])
+    teacher, student = results.teacher, results.student
+    tables, dimensions = results.agreement.tables, results.agreement.dimensions
     names = _names(results, len(tables[0]) if len(tables) == 1 else len(dimensions), "a[{}]" if dimensions else "{}")
-    disagreements = read_json(folder.episodes)["disagreements"]
+    episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
         "returns": figures.returns(results),
-        "smaller": (teacher["params"] or 0) / student["params"],
-        "faster": teacher["latency_us"] / student["latency_us"],
+        "smaller": (teacher.params or 0) / student.params,
+        "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),
         "errors": figures.errors(dimensions, names) if dimensions else "",
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
         "tables": [_table(one, names if len(tables) == 1 else []) for one in tables[:MOST_TABLES]],
         "hidden_tables": max(0, len(tables) - MOST_TABLES),
-        "disagreements": [_disagreement(one, names, dimensions) for one in disagreements],
+        "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
 
 
-def _names(results: dict[str, Any], count: int, pattern: str) -> list[str]:
+def _names(results: Results, count: int, pattern: str) -> list[str]:
     """Names of the actions, or of their dimensions, where the environment has any; else their numbers."""
-    names = results["protocol"].get("actions")
+    names = results.protocol.get("actions")
     return [str(name) for name in names] if names and len(names) == count else [pattern.format(i) for i in range(count)]
 
 
@@ -127,12 +130,12 @@ def _table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, A
     return {"names": list(names) or [str(i) for i in range(len(counts))], "rows": rows}
 
 
-def _disagreement(one: dict[str, Any], names: Sequence[str], dimensions: Sequence[dict[str, float]]) -> dict[str, Any]:
+def _disagreement(one: Disagreement, names: Sequence[str], dimensions: Sequence[Dimension]) -> dict[str, Any]:
     """A state in which the two differ: its picture or its largest numbers, and what either does."""
-    obs, image = one.get("obs") or [], one.get("image")
-    pairs = list(zip(one["teacher_action"], one["student_action"], strict=True))
+    obs, image = one.obs or (), one.image
+    pairs: list[tuple[Any, Any]] = list(zip(one.teacher_action, one.student_action, strict=True))
     if dimensions:
-        off = [abs(ours - theirs) / d["half_range"] for (theirs, ours), d in zip(pairs, dimensions, strict=True)]
+        off = [abs(ours - theirs) / d.half_range for (theirs, ours), d in zip(pairs, dimensions, strict=True)]
         most = sorted(sorted(range(len(pairs)), key=lambda i: -off[i])[:MOST_NUMBERS])
         rows: list[tuple[str, str, str]] = [(names[i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
     elif len(pairs) == 1:
@@ -144,8 +147,8 @@ def _disagreement(one: dict[str, Any], names: Sequence[str], dimensions: Sequenc
     return {
         "rows": rows,
         "hidden": len(pairs) - len(rows) if dimensions else 0,
-        "error": one["error"],
-        "stakes": one["stakes"],
+        "error": one.error,
+        "stakes": one.stakes,
         "image": image if image and re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", image) else None,
         "numbers": [(i, obs[i]) for i in sorted(numbers)],
         "of": len(obs),

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from distilrl import stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job, claimed, distill, load_one, run_job
@@ -16,6 +14,8 @@ from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Watch, silent
 from distilrl.networks import Network, build
+from distilrl.plain import read_as
+from distilrl.results import Link, Results, SeedsResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.specs import NetworkSpec, scaled
@@ -31,14 +31,13 @@ def distill_seeds(
     *,
     wandb: bool = False,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> SeedsResults:
     """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
 
     A seed whose folder holds results is not run again, and one that was cut short is resumed.
 
     Returns:
-        The contents of ``out/results.json``: the runs' results, and over seeds the mean return, its 95 % Student t
-        interval, and the verdict on the difference to the teacher.
+        The contents of ``out/results.json``.
 
     Raises:
         SpecError: fewer than two seeds, whose interval would have no ends, or several tasks.
@@ -60,51 +59,20 @@ def distill_seeds(
 
 def _distill_seeds(
     teacher: Teacher | str | Path | None, job: Job, folder: RunFolder, seeds: int, wandb: bool, watch: Watch
-) -> dict[str, Any]:
-    runs = []
+) -> SeedsResults:
+    runs: list[Results] = []
     for seed in range(job.train.seed, job.train.seed + seeds):
         one = RunFolder(folder.path / f"seed-{seed}")
         job_of_seed = replace(job, train=replace(job.train, seed=seed))
         if one.results.is_file():
             with claimed(one, job_of_seed, resume=True):
-                runs.append(read_json(one.results))
+                runs.append(_known(one))
             continue
-        runs.append(distill(teacher, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, watch=watch))
-    results = _over_seeds(runs)
-    write_json(folder.results, results)
+        by = load_one(teacher, job_of_seed.train)
+        runs.append(distill(by, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, watch=watch))
+    results = SeedsResults.of(runs)
+    write_json(folder.results, results.to_json())
     return results
-
-
-def _over_seeds(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics with the training seed as the unit."""
-    means = np.array([run["student"]["return_mean"] for run in runs])
-    differences = np.array([run["verdict"]["difference"] for run in runs])
-    margin = float(np.mean([run["verdict"]["margin"] for run in runs]))
-    interval, difference = stats.t_interval(means), stats.t_interval(differences)
-    verdict = "pass" if difference[0] > -margin else "fail" if difference[1] < -margin else "inconclusive"
-    return {
-        "env": runs[0]["env"],
-        "recipe": runs[0]["recipe"],
-        "seeds": [run["seed"] for run in runs],
-        "student": {
-            "name": runs[0]["student"]["name"],
-            "params": runs[0]["student"]["params"],
-            "return_mean": stats.mean(means),
-            "return_iqm": stats.iqm(means),
-            "return_ci95": list(interval),
-            "score": stats.mean_score([run["student"]["score"] for run in runs]),
-        },
-        "verdict": {
-            "result": verdict,
-            "margin": margin,
-            "difference": stats.mean(differences),
-            "difference_ci95": list(difference),
-            "interval": list(difference),
-            "confidence": 0.95,
-            "unit": "training seed",
-        },
-        "runs": runs,
-    }
 
 
 def distill_chain(
@@ -115,7 +83,7 @@ def distill_chain(
     *,
     wandb: bool = False,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Results:
     """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching
     the next.
 
@@ -131,7 +99,7 @@ def distill_chain(
         watch: told of what happens.
 
     Returns:
-        Results of the last student trained, with ``chain``: name, parameters, return and verdict of each.
+        Results of the last student trained, with the ``chain``.
 
     Raises:
         SpecError: the teacher's size is unknown, or the student is no smaller.
@@ -172,34 +140,35 @@ def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile,
     return replace(job, train=job.train.but(network=student, tasks=(task,)))
 
 
-def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, watch: Watch) -> dict[str, Any]:
-    chain: list[dict[str, Any]] = []
+def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, watch: Watch) -> Results:
+    chain: list[Link] = []
     current = first
-    results: dict[str, Any] = {}
     for number, (folder, one) in enumerate(links, 1):
         if number == len(links):  # its folder is the chain's own
             done = folder.results.is_file()
             results = (
-                read_json(folder.results)
-                if done
-                else run_job([current], one, folder, [first], wandb=wandb, watch=watch)
+                _known(folder) if done else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
             )
         elif folder.results.is_file():
             with claimed(folder, one, resume=True):
-                results = read_json(folder.results)
+                results = _known(folder)
         else:
             results = distill(
                 current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch
             )
-        about = {key: results["student"][key] for key in ("name", "params", "return_mean", "return_ci95", "score")}
-        chain.append(about | {"verdict": results["verdict"]["result"], "path": str(folder.path)})
-        if results["verdict"]["result"] == "fail":
+        chain.append(Link.of(results, folder.path))
+        if results.verdict.result == "fail":
             break
         if number < len(links):
             current = load_teacher(TeacherFile(str(folder.path)))
-    results["chain"] = chain
-    write_json(Path(chain[-1]["path"]) / "results.json", results)
+    results = replace(results, chain=tuple(chain))
+    write_json(Path(chain[-1].path) / "results.json", results.to_json())
     return results
+
+
+def _known(folder: RunFolder) -> Results:
+    """The results of a finished run."""
+    return read_as(Results, read_json(folder.results), str(folder.results))
 
 
 def reptile(

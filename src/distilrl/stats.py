@@ -138,22 +138,6 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(scores) else None
 
 
-def summarise(
-    returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None
-) -> dict[str, float | int | list[float]]:
-    """Mean, IQM, 95 % interval, number of episodes and of distinct ones, as ``results.json`` holds them."""
-    values = np.asarray(returns, dtype=np.float64)
-    low, high = bootstrap_interval(values, rng, clusters=clusters)
-    distinct = len(values) if clusters is None else len(np.unique(np.asarray(clusters)))
-    return {
-        "return_mean": mean(values),
-        "return_iqm": iqm(values),
-        "return_ci95": [low, high],
-        "episodes": len(values),
-        "distinct_episodes": distinct,
-    }
-
-
 def two_sample(one: ArrayLike, other: ArrayLike) -> float:
     """Kolmogorov-Smirnov statistic: the largest difference of the two empirical distribution functions, 0 to 1."""
     a, b = np.sort(np.asarray(one, dtype=np.float64)), np.sort(np.asarray(other, dtype=np.float64))

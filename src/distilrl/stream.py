@@ -24,6 +24,7 @@ from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
 from distilrl.objective import teacher_needed
+from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
@@ -193,7 +194,7 @@ class Check:
     """Plays a policy on the selection seeds of a run and gives its return and score."""
 
     def __init__(
-        self, config: TrainConfig, acceptance: dict[str, Any] | None, *, number: int = 0, keep_states: int = 500
+        self, config: TrainConfig, acceptance: Acceptance | None, *, number: int = 0, keep_states: int = 500
     ) -> None:
         """Prepares.
 
@@ -204,7 +205,7 @@ class Check:
             keep_states: states to sample.
         """
         self.acceptance = acceptance
-        longest = acceptance["longest_episode"] if acceptance is not None else None
+        longest = acceptance.longest_episode if acceptance is not None else None
         self.how = Play(
             config.tasks[number].env,
             epsilon=config.eval_epsilon,
@@ -232,7 +233,7 @@ class Check:
         """The score of a mean return."""
         if self.acceptance is None:
             return None
-        return stats.score(mean, self.acceptance["return_mean"], self.acceptance["random_return_mean"])
+        return stats.score(mean, self.acceptance.return_mean, self.acceptance.random_return_mean)
 
     def agreement(self, teacher: Teacher, policy: Policy, games: Episodes) -> float:
         """Agreement on the states of a check, weighted by what a mistake costs."""

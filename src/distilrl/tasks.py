@@ -18,6 +18,7 @@ from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
 from distilrl.networks import Network
 from distilrl.objective import check_terms
+from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.schedules import Progress, settle
 from distilrl.specs import NetworkSpec, between
@@ -40,7 +41,7 @@ class Task:
         config: TrainConfig,
         number: int,
         teacher: Teacher | None,
-        acceptance: dict[str, Any] | None,
+        acceptance: Acceptance | None,
         initial: Network | None = None,
     ) -> None:
         """Makes the stream and checks that the objective can read the teacher.

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,9 @@ from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.networks import Network
 from distilrl.plain import check_number
+from distilrl.played import Duel, DuelOther, DuelPolicy, Evaluation, RandomPlay, Returns
 from distilrl.policies import Policy
+from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.teachers import Teacher
@@ -32,7 +33,7 @@ def train_teacher(
     episodes: int = 100,
     wandb: bool = False,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> TeacherResults:
     """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and
     ``teacher.json`` its card.
 
@@ -49,29 +50,30 @@ def train_teacher(
         return _train_teacher(config, folder, episodes, wandb, watch)
 
 
-def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, watch: Watch) -> dict[str, Any]:
+def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, watch: Watch) -> TeacherResults:
     trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
     watch(Phase("verdict"))
     info = describe_env(config.env)
     result = evaluate_policy(trained.policy, config.env, episodes=episodes, threads=config.compute.threads, watch=watch)
-    card = {"return_mean": result["return_mean"], "return_ci95": result["return_ci95"], "episodes": result["episodes"]}
+    card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     save_student(folder, trained, 0, info, config, result=card)
-    results = {
-        "env": info.id,
-        "seed": config.seed,
-        "recipe": config.recipe,
-        "env_steps": trained.env_steps,
-        "updates": trained.updates,
-        "train_s": trained.train_s,
-        "stopped": trained.stopped,
-        "student": {"name": trained.network.spec.describe(), **size(trained.network), **result},
-    }
-    about = {name: results[name] for name in ("env", "recipe", "env_steps", "updates", "train_s")}
+    name = trained.network.spec.describe()
+    results = TeacherResults(
+        env=info.id,
+        seed=config.seed,
+        recipe=config.recipe,
+        env_steps=trained.env_steps,
+        updates=trained.updates,
+        train_s=trained.train_s,
+        stopped=trained.stopped,
+        student=TeacherTrained(**vars(result) | size(trained.network), name=name),
+    )
+    about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
     about["protocol"] = info.protocol
     about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
     command = f"distilrl train-teacher --config {folder.config} --out NEW_FOLDER"
-    write_json(folder.teacher, about | {"network": trained.network.spec.describe(), **card, "command": command})
-    write_json(folder.results, results)
+    write_json(folder.teacher, about | {"network": name, **card, "command": command})
+    write_json(folder.results, results.to_json())
     return results
 
 
@@ -84,7 +86,7 @@ def evaluate_policy(
     sticky: float | None = None,
     threads: int = 2,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Greedy full episodes on the verdict's seeds.
 
     Args:
@@ -97,12 +99,9 @@ def evaluate_policy(
         threads: CPU threads.
         watch: told of episodes as they end.
 
-    Returns:
-        ``return_mean``, ``return_iqm``, ``return_ci95``, ``episodes``, ``distinct_episodes`` and ``params``.
-
     Example::
 
-        evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4")["return_mean"]
+        evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4").return_mean
     """
     check_number("episodes", episodes, "[1, inf)")
     ref = env_ref(env)
@@ -113,7 +112,8 @@ def evaluate_policy(
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
     games = play(policy, how, seeds_from(VERDICT_SEEDS, episodes), watch=watch)
     params = sum(p.numel() for p in policy.network.parameters()) or None
-    return {**stats.summarise(games.returns, np.random.default_rng(0), games.fingerprints), "params": params}
+    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)
+    return Evaluation(**vars(returns), params=params)
 
 
 def evaluate_against(
@@ -127,13 +127,13 @@ def evaluate_against(
     sticky: float | None = None,
     threads: int = 2,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
     look.
 
-    Returns:
-        ``policy`` and ``against`` as `evaluate_policy` gives them, ``random``, ``agreement`` on the states of either,
-        and ``verdict``.
+    Example::
+
+        evaluate_against(load_teacher("runs/a"), load_teacher("runs/b"), "CartPole-v1").verdict.result
     """
     ref = env_ref(env)
     info = describe_env(ref)
@@ -141,11 +141,11 @@ def evaluate_against(
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
     random = stats.mean(play(theirs.policy, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
     comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
-    parts = compare(theirs, mine.policy, how, comparison, random, info, watch=watch)
-    return {
-        "policy": parts["student"] | {"params": policy.params},
-        "against": parts["teacher"] | {"params": other.params},
-        "random": {"return_mean": random},
-        "agreement": parts["agreement"],
-        "verdict": parts["verdict"],
-    }
+    found = compare(theirs, mine.policy, how, comparison, random, info, watch=watch)
+    return Duel(
+        policy=DuelPolicy(**vars(found.student), params=policy.params),
+        against=DuelOther(**vars(found.teacher), params=other.params),
+        random=RandomPlay(return_mean=random),
+        agreement=found.agreement,
+        verdict=found.verdict,
+    )

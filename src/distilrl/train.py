@@ -24,6 +24,7 @@ from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
 from distilrl.objective import columns
+from distilrl.played import Acceptance
 from distilrl.replay import Batch
 from distilrl.runs import Metrics, RunFolder
 from distilrl.tasks import PRUNE_AT, Task
@@ -35,7 +36,7 @@ def train(
     config: TrainConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,
     *,
-    acceptance: dict[str, Any] | Sequence[dict[str, Any]] | None = None,
+    acceptance: Acceptance | Sequence[Acceptance] | None = None,
     folder: RunFolder | None = None,
     wandb: bool = False,
     watch: Watch = silent,
@@ -127,7 +128,7 @@ class _Run:
         self,
         config: TrainConfig,
         teachers: list[Teacher | None],
-        acceptances: list[dict[str, Any] | None],
+        acceptances: list[Acceptance | None],
         watch: Watch,
         initial: Network | None,
     ) -> None:

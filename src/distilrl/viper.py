@@ -1,7 +1,7 @@
 """Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by stakes, the best tree kept."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,9 @@ from distilrl.export.tree import export_tree
 from distilrl.heads import Head
 from distilrl.objective import TeacherTerm
 from distilrl.plain import check_numbers, from_plain
+from distilrl.played import Acceptance
 from distilrl.policies import Policy
+from distilrl.results import Distilling, Made, Results
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
@@ -76,7 +78,7 @@ def distill_tree(
     config: TreeConfig | None = None,
     *,
     watch: Watch = silent,
-) -> dict[str, Any]:
+) -> Results:
     """Distils a teacher into a decision tree and proves what became of the score.
 
     Choices are classified (several at once, if there are several), real actions regressed in half-ranges. States are
@@ -114,32 +116,34 @@ def distill_tree(
         return _distill(one, job, info, folder, config, watch)
 
 
-def _distill(
-    one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch
-) -> dict[str, Any]:
+def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch) -> Results:
     started = time.perf_counter()
     acceptance = take_acceptance(one, info, folder, job, watch)
     tree, rows = _grow(one, job.train, config, acceptance, watch)
     # -- what is small about it, and the verdict
-    about = {"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor}
-    numbers = {"params": len(tree.feature), "bytes": 4 * len(tree.feature) * 2, "macs": 0}
-    named = {"spec": about, "name": tree.describe(), **numbers}
+    made = Made(
+        spec={"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor},
+        name=tree.describe(),
+        params=len(tree.feature),
+        bytes=4 * len(tree.feature) * 2,
+        macs=0,
+    )
+    training = Distilling(
+        seed=job.train.seed,
+        recipe="viper",
+        env_steps=rows[-1]["env_steps"],
+        updates=len(rows),
+        train_s=rows[-1]["train_s"],
+        stopped="all rounds played",
+        labelled_states=rows[-1]["env_steps"],
+        device="cpu",
+    )
     policy = Policy(TreePolicy(tree), tree.head)
-    results, episodes = compared(one, policy, named, job, info, acceptance, watch)
-    results |= {
-        "seed": job.train.seed,
-        "recipe": "viper",
-        "env_steps": rows[-1]["env_steps"],
-        "labelled_states": rows[-1]["env_steps"],
-        "updates": len(rows),
-        "train_s": rows[-1]["train_s"],
-        "stopped": "all rounds played",
-        "wall_s": time.perf_counter() - started,
-        "device": "cpu",
-    }
+    results, episodes = compared(one, policy, made, training, job, info, acceptance, watch)
+    results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
-    write_json(folder.episodes, episodes)
-    write_json(folder.results, results)
+    write_json(folder.episodes, episodes.to_json())
+    write_json(folder.results, results.to_json())
     export_tree(tree, folder, info, digest(folder.tree), results, episodes, watch)
     return results
 
@@ -165,7 +169,7 @@ def _sklearn() -> Any:
 
 
 def _grow(
-    teacher: Teacher, train: TrainConfig, config: TreeConfig, acceptance: dict[str, Any], watch: Watch
+    teacher: Teacher, train: TrainConfig, config: TreeConfig, acceptance: Acceptance, watch: Watch
 ) -> tuple[Tree, list[dict[str, Any]]]:
     """The best tree by its selection episodes, and a row per round."""
     started, looking = time.perf_counter(), 0.0

@@ -9,7 +9,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from distilrl.events import Accepted, Check, Episodes, Event, Phase, Replaying, Step
+from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard
+from distilrl.results import (
+    Link,
+    PlanResults,
+    Results,
+    SeedsResults,
+    SeedsVerdict,
+    StudentSide,
+    TasksResults,
+    TeacherSide,
+)
 from distilrl.spaces import action_from_json
+from distilrl.stats import Verdict
 
 console = Console(stderr=True, highlight=False)
 COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
@@ -97,24 +109,23 @@ class Display:
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
 
 
-def print_teacher(about: dict[str, Any]) -> None:
-    """The teacher and what its acceptance check found, of the contents of teacher.json."""
-    acceptance = about["acceptance"]
-    console.print(f"teacher: {escape(about['format'])}, {_number(about['params'])} parameters", soft_wrap=True)
+def print_teacher(card: TeacherCard) -> None:
+    """The teacher and what its acceptance check found."""
+    found = card.acceptance
+    console.print(f"teacher: {escape(card.format)}, {_number(card.params)} parameters", soft_wrap=True)
     console.print(
-        f"  return {_returned(acceptance)} over {acceptance['episodes']} episodes; "
-        f"random play {acceptance['random_return_mean']:,.2f}"
+        f"  return {_returned(found)} over {found.episodes} episodes; random play {found.random_return_mean:,.2f}"
     )
 
 
-def print_facts(facts: dict[str, Any]) -> None:
+def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> None:
     """What `Inspect` prints, on standard output.
 
     Args:
-        facts: of `inspection.inspect`, with ``play`` of `inspection.inspect_play` where it was played.
+        facts: of `inspection.inspect`.
+        play: of `inspection.inspect_play` where it was played.
     """
-    play = facts.get("play")
-    shown = {name: value for name, value in facts.items() if name not in ("play", "layers", "not_executed", "action")}
+    shown = {name: value for name, value in facts.items() if name not in ("layers", "not_executed", "action")}
     unknown = "known only beside its environment"
     shown["kind"] = facts["kind"] or unknown
     shown["outputs"] = facts["outputs"] or unknown
@@ -128,11 +139,11 @@ def print_facts(facts: dict[str, Any]) -> None:
     ]
     rows.append(("not executed", _plain(facts.get("not_executed")) or "nothing in it would have needed executing"))
     _print_rows(rows)
-    if play:
-        ways = {"greedy": play, **play["disturbed"]}
-        random = ("return, random play", f"{play['random_return_mean']:,.2f}")
+    if play is not None:
+        ways = {"greedy": play, **play.disturbed}
+        random = ("return, random play", f"{play.random_return_mean:,.2f}")
         _print_rows([random, *((f"return, {name}", _returned(result)) for name, result in ways.items())])
-        for warning in play["warnings"]:
+        for warning in play.warnings:
             console.print(f"[yellow]{escape(warning)}[/]")
 
 
@@ -146,81 +157,79 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     Console().print(table)
 
 
-def print_results(results: dict[str, Any]) -> None:
+def print_results(results: Results | SeedsResults | TasksResults) -> None:
     """The short table."""
-    for run in results.get("tasks", []):
-        console.print(f"[bold]{escape(run['env'])}[/]")
-        print_results(run)
-    if "tasks" in results:
-        verdict = results["verdict"]["result"]
-        size = f"{results['student']['params']:,} parameters together"
-        console.print(f"all tasks: [{COLORS[verdict]} bold]{verdict}[/], {size}")
-        return
-    for link in results.get("chain", []):
-        size = f"{link['params']:,} parameters"
-        console.print(f"{escape(link['name'])}: {size}, return {_returned(link)}, {link['verdict']}")
-    if "runs" not in results:
-        _print_sides(results)
-        console.print(
-            escape(f"training: {results['env_steps']:,} steps, {results['train_s']:.1f} s ({results['stopped']})")
-        )
-        console.print(f"on states that the student visits: {_alike(results['agreement'])}")
-    print_verdict(results["verdict"], "student - teacher")
+    match results:
+        case TasksResults(tasks=tasks, student=student):
+            for run in tasks:
+                console.print(f"[bold]{escape(run.env)}[/]")
+                print_results(run)
+            verdict = results.verdict.result
+            console.print(f"all tasks: [{COLORS[verdict]} bold]{verdict}[/], {student.params:,} parameters together")
+        case SeedsResults(verdict=over_seeds):
+            print_verdict(over_seeds, "student - teacher")
+        case Results():
+            for link in results.chain:
+                size = f"{link.params:,} parameters"
+                console.print(f"{escape(link.name)}: {size}, return {_returned(link)}, {link.verdict}")
+            _print_sides(results)
+            console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
+            console.print(f"on states that the student visits: {_alike(results.agreement)}")
+            print_verdict(results.verdict, "student - teacher")
 
 
-def _print_sides(results: dict[str, Any]) -> None:
+def _print_sides(results: Results) -> None:
     """Teacher and student, a row each."""
     table = Table(box=None, header_style="bold")
     for column in ("", "return", "95 % interval", "parameters", "MACs", "µs"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for side in ("teacher", "student"):
-        one = results[side]
-        low, high = one["return_ci95"]
-        numbers = (_number(one["params"]), _number(one["macs"]), f"{one['latency_us']:,.0f}")
-        table.add_row(side, f"{one['return_mean']:,.2f}", f"{low:,.2f} … {high:,.2f}", *numbers)
+    sides: tuple[tuple[str, TeacherSide | StudentSide], ...]
+    sides = (("teacher", results.teacher), ("student", results.student))
+    for name, one in sides:
+        low, high = one.return_ci95
+        numbers = (_number(one.params), _number(one.macs), f"{one.latency_us:,.0f}")
+        table.add_row(name, f"{one.return_mean:,.2f}", f"{low:,.2f} … {high:,.2f}", *numbers)
     console.print(table)
 
 
-def _alike(agreement: dict[str, Any]) -> str:
+def _alike(agreement: Agreement) -> str:
     """How near the student's actions are to the teacher's."""
-    if "dimensions" in agreement:
-        return f"action error {agreement['student_states_error']:.3f} half-ranges (RMS)"
-    return f"same choice in {agreement['student_states']:.1%}"
+    if agreement.dimensions:
+        return f"action error {agreement.student_states_error:.3f} half-ranges (RMS)"
+    return f"same choice in {agreement.student_states:.1%}"
 
 
-def print_plan(result: dict[str, Any]) -> None:
+def print_plan(results: PlanResults) -> None:
     """The frontier."""
     table = Table(box=None, header_style="bold")
     table.add_column("", overflow="fold")
     for column in ("parameters", "µs", "score over seeds", "best", "verdict"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in result["frontier"]:
-        low, high = row["score_ci95"] or (row["score_mean"], row["score_mean"])
-        numbers = (_number(row["params"]), f"{row['latency_us']:.0f}")
-        score = f"{row['score_mean']:.3f} [{low:.2f}, {high:.2f}]"
-        table.add_row(escape(row["student"]), *numbers, escape(score), f"{row['best_score']:.3f}", row["verdict"] or "")
+    for row in results.frontier:
+        low, high = row.score_ci95 or (row.score_mean, row.score_mean)
+        numbers = (_number(row.params), f"{row.latency_us:.0f}")
+        score = f"{row.score_mean:.3f} [{low:.2f}, {high:.2f}]"
+        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", row.verdict or "")
     console.print(table)
-    smallest = f"[green bold]{escape(result['winner'])}[/]" if result["winner"] else "[red bold]none[/]"
+    smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(
-        f"smallest that passes: {smallest}; {result['env_steps']:,} labelled states, {result['wall_s']:.1f} s in all"
+        f"smallest that passes: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
     )
 
 
-def print_verdict(verdict: dict[str, Any], what: str) -> None:
+def print_verdict(verdict: Verdict | SeedsVerdict, what: str) -> None:
     """The verdict in one line."""
-    color = COLORS[verdict["result"]]
-    low, high = verdict["interval"]  # that decided, which several looks make wider than 95 %
-    difference = escape(f"{verdict['difference']:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
-    difference += f" at {verdict['confidence']:.1%}" if verdict["confidence"] > 0.95 else ""
-    console.print(
-        f"verdict: [{color} bold]{verdict['result']}[/] ({what} {difference}, margin {verdict['margin']:,.2f})"
-    )
+    color = COLORS[verdict.result]
+    low, high = verdict.interval  # that decided, which several looks make wider than 95 %
+    difference = escape(f"{verdict.difference:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
+    difference += f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else ""
+    console.print(f"verdict: [{color} bold]{verdict.result}[/] ({what} {difference}, margin {verdict.margin:,.2f})")
 
 
-def _returned(result: dict[str, Any]) -> str:
+def _returned(result: Returns | Link) -> str:
     """A mean return and its interval."""
-    low, high = result["return_ci95"]
-    return f"{result['return_mean']:,.2f} [{low:,.2f}, {high:,.2f}]"
+    low, high = result.return_ci95
+    return f"{result.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]"
 
 
 def _plain(value: Any) -> str:

@@ -16,6 +16,7 @@ from distilrl.distill import Job, distill, make_config
 from distilrl.errors import SpecError
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
+from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.teachers import Combine, TeacherFile
@@ -87,18 +88,19 @@ class Distill:
     def run(self) -> None:
         """Distils."""
         job, out, seeds, assistants = self._job()
+        results: Results | SeedsResults | TasksResults
         with Display() as watch:
             if assistants > 0:
-                results = distill_chain(None, job, out, assistants, wandb=self.wandb, watch=watch)
-                out = Path(results["chain"][-1]["path"])
+                results = chain = distill_chain(None, job, out, assistants, wandb=self.wandb, watch=watch)
+                out = Path(chain.chain[-1].path)
             elif seeds > 1:
                 results = distill_seeds(None, job, out, seeds, wandb=self.wandb, watch=watch)
             else:
                 results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, watch=watch)
         print_results(results)
         with console.status("writing the report"):
-            for run in results.get("tasks", []):
-                write_report(RunFolder(out).of_task(run["env"]).path)
+            for run in results.tasks if isinstance(results, TasksResults) else ():
+                write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
 
     def _job(self) -> tuple[Job, Path, int, int]:
@@ -203,11 +205,8 @@ class TrainTeacher:
             results = train_teacher(
                 config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
             )
-        low, high = results["student"]["return_ci95"]
-        console.print(
-            f"return {results['student']['return_mean']:.2f} [{low:.2f}, {high:.2f}] after {results['env_steps']:,} "
-            "steps"
-        )
+        mean, (low, high) = results.student.return_mean, results.student.return_ci95
+        console.print(f"return {mean:.2f} [{low:.2f}, {high:.2f}] after {results.env_steps:,} steps")
         with console.status("writing the report"):
             print(write_report(out))
 

@@ -95,10 +95,10 @@ class Plan(_Search):
             result = plan(None, job, self.out, **vars(options), watch=watch)
         print_plan(result)
         with console.status("writing the report"):
-            if result["winner"]:
+            if result.winner:
                 write_report(self.out / "winner")
             print(write_report(self.out))
-        return 0 if result["winner"] else 1
+        return 0 if result.winner else 1
 
 
 @dataclass(frozen=True, kw_only=True)

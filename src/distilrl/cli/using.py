@@ -14,7 +14,8 @@ from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
-from distilrl.plain import THREADS, check_number
+from distilrl.plain import THREADS, check_number, read_as
+from distilrl.played import Returns, Verified
 from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.teachers import load_teacher
@@ -44,16 +45,16 @@ class Inspect:
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
         teacher = load_teacher(self.teacher_file.file(self.policy))
-        facts = inspect(teacher)
+        facts, play = inspect(teacher), None
         if self.env is not None:
             with Display() as watch:
-                facts["play"] = inspect_play(
+                play = inspect_play(
                     teacher, self.around.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
                 )
         if self.json:
-            print(json.dumps(facts))
+            print(json.dumps(facts | ({"play": play.to_json()} if play is not None else {})))
         else:
-            print_facts(facts)
+            print_facts(facts, play)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,52 +93,43 @@ class Evaluate:
             "sticky": self.sticky,
             "threads": self.threads,
         }
+        if self.against is None:
+            with Display() as watch:
+                alone = evaluate_policy(policy, self.around.ref(self.env), **how, watch=watch)
+            print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
+            return 0
         with Display() as watch:
-            if self.against is None:
-                result = evaluate_policy(policy, self.around.ref(self.env), **how, watch=watch)
-            else:
-                result = evaluate_against(
-                    policy,
-                    load_teacher(self.against),
-                    self.around.ref(self.env),
-                    **how,
-                    margin=self.margin,
-                    watch=watch,
-                )
+            duel = evaluate_against(
+                policy, load_teacher(self.against), self.around.ref(self.env), **how, margin=self.margin, watch=watch
+            )
         if self.json:
-            print(json.dumps(result))
-        elif self.against is None:
-            print(_returned(result))
+            print(json.dumps(duel.to_json()))
         else:
-            print(f"{self.policy}: {_returned(result['policy'])}")
-            print(f"{self.against}: {_returned(result['against'])}")
-            print_verdict(result["verdict"], "policy - against")
-        return 1 if self.against is not None and result["verdict"]["result"] == "fail" else 0
+            print(f"{self.policy}: {_returned(duel.policy, duel.policy.params)}")
+            print(f"{self.against}: {_returned(duel.against, duel.against.params)}")
+            print_verdict(duel.verdict, "policy - against")
+        return 1 if duel.verdict.result == "fail" else 0
 
 
-def _returned(result: dict[str, Any]) -> str:
+def _returned(result: Returns, params: int | None) -> str:
     """A return with its interval, in words."""
-    low, high = result["return_ci95"]
-    size = f", {result['params']:,} parameters" if result["params"] else ""
+    low, high = result.return_ci95
+    size = f", {params:,} parameters" if params else ""
     return (
-        f"return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} episodes "
-        f"({result['distinct_episodes']} distinct){size}"
+        f"return {result.return_mean:.2f} [{low:.2f}, {high:.2f}] over {result.episodes} episodes "
+        f"({result.distinct_episodes} distinct){size}"
     )
 
 
-def _played(result: dict[str, Any]) -> str:
+def _played(result: Verified) -> str:
     """What `verify` found, in words."""
-    low, high = result["return_ci95"]
-    words = (
-        f"{result['file']}: return {result['return_mean']:.2f} [{low:.2f}, {high:.2f}] over {result['episodes']} "
-        "episodes"
-    )
-    if result["against_student"] is None:
+    low, high = result.return_ci95
+    words = f"{result.file}: return {result.return_mean:.2f} [{low:.2f}, {high:.2f}] over {result.episodes} episodes"
+    lost = result.against_student
+    if lost is None:
         return words
-    low, high = result["against_student"]["difference_ci95"]
-    return (
-        f"{words}, {result['against_student']['difference']:+z.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
-    )
+    low, high = lost.difference_ci95
+    return f"{words}, {lost.difference:+z.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
 
 
 @dataclass(frozen=True)
@@ -170,12 +162,15 @@ class Export(TrustOptions):
             console.print(
                 "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
             )
-        played = [one for one in card.get("played", {}).values() if one["verdict"]]
-        for one in played:
-            console.print(_played(one))
-            print_verdict(one["verdict"], "file - teacher")
+        results = []
+        for one in card.get("played", {}).values():
+            played = read_as(Verified, one)
+            if played.verdict is not None:
+                console.print(_played(played))
+                print_verdict(played.verdict, "file - teacher")
+                results.append(played.verdict.result)
         print(card["path"])
-        return 1 if any(one["verdict"]["result"] == "fail" for one in played) else 0
+        return 1 if "fail" in results else 0
 
 
 @dataclass(frozen=True)
@@ -198,12 +193,12 @@ class Verify(TrustOptions):
         with Display() as watch:
             result = verify(self.exported, self.env, episodes=self.episodes, watch=watch)
         if self.json:
-            print(json.dumps(result))
+            print(json.dumps(result.to_json()))
         else:
             print(_played(result))
-            if result["verdict"]:
-                print_verdict(result["verdict"], "file - teacher")
-        return 1 if result["verdict"] and result["verdict"]["result"] == "fail" else 0
+            if result.verdict is not None:
+                print_verdict(result.verdict, "file - teacher")
+        return 1 if result.verdict is not None and result.verdict.result == "fail" else 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ from distilrl.export.replay import Answers, file_policy, replayer
 from distilrl.export.steps import steps
 from distilrl.export.verifying import verify
 from distilrl.networks import Network
+from distilrl.plain import read_as
+from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
 
@@ -125,8 +128,9 @@ class _Student:
         card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest)
         if self.config is None:
             return card
-        told = read_json(self.folder.results), read_json(self.folder.episodes)
-        return card | reference(*told, self.config.student.noise)
+        results = read_as(Results, read_json(self.folder.results), str(self.folder.results))
+        episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
+        return card | reference(results, episodes, self.config.student.noise)
 
 
 class _Export:
@@ -228,7 +232,8 @@ def _tuned(work: _Export, result: dict[str, Any]) -> dict[str, Any]:
         teacher = load_teachers(config.tasks[0].teacher, work.info.ref, config.combine)
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
             return result
-        temperature = float(read_json(student.folder.results)["temperature"])
+        found = read_as(Results, read_json(student.folder.results), str(student.folder.results))
+        temperature = found.temperature or 1.0
         plays = [recorded(student.policy, work.info.ref, work.watch, number) for number in range(1, TUNED_ON + 1)]
         network = qat.fine_tune(
             student.stored.network, teacher, np.concatenate(plays), temperature, scaled_head=config.optim.scale_head

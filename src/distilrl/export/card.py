@@ -14,7 +14,9 @@ from distilrl.errors import FileError
 from distilrl.evaluate import EXPORT_SEEDS, Play, play, seeds_from
 from distilrl.events import Watch
 from distilrl.heads import Head, head_from_json
+from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
+from distilrl.results import Results
 from distilrl.spaces import EnvRef
 
 STATES = 1000
@@ -53,22 +55,22 @@ def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, s
     }
 
 
-def reference(results: Mapping[str, Any], episodes: Mapping[str, Any], noise: tuple[float, ...] = ()) -> dict[str, Any]:
+def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ...] = ()) -> dict[str, Any]:
     """What export.json says of a finished run: its verdict, and what teacher and student did on the verdict's seeds.
 
     Args:
-        results: the contents of results.json.
-        episodes: the contents of episodes.json.
+        results: of the run.
+        episodes: of its verdict.
         noise: through which the student saw its observations.
     """
     return {
-        "student_verdict": results["verdict"]["result"],
+        "student_verdict": results.verdict.result,
         "reference": {
-            "teacher_returns": episodes["returns"]["teacher"],
-            "student_returns": episodes["returns"]["student"],
-            "random_return_mean": results["random"]["return_mean"],
-            "margin": results["verdict"]["margin"],
-            "epsilon": results["protocol"]["epsilon"],
+            "teacher_returns": list(episodes.returns.teacher),
+            "student_returns": list(episodes.returns.student),
+            "random_return_mean": results.random.return_mean,
+            "margin": results.verdict.margin,
+            "epsilon": results.protocol["epsilon"],
             "noise": list(noise),
         },
     }

@@ -121,7 +121,7 @@ def keep_export(
         files = write(part)
         _check(part, files, policy, obs, card)
         if card["target"] == "int8":
-            card["played"] = {name: verify(part / name, env, watch=watch) for name in files}
+            card["played"] = {name: verify(part / name, env, watch=watch).to_json() for name in files}
             write_json(part / "export.json", card)
         if wanted is None or wanted(card):
             _swap(part, out, work / "old")

@@ -13,7 +13,9 @@ from distilrl.export import c
 from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
+from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import ObsSpec
 from distilrl.trees import PONG, PONG_C, Tree, TreePolicy
@@ -118,8 +120,8 @@ def export_tree(
     folder: RunFolder,
     info: EnvInfo,
     sha256: str,
-    results: dict[str, Any],
-    episodes: dict[str, Any],
+    results: Results,
+    episodes: SingleEpisodes,
     watch: Watch = silent,
 ) -> dict[str, Any]:
     """Writes ``export/c`` of a run folder, replayed like any other export.
@@ -129,8 +131,8 @@ def export_tree(
         folder: the run's.
         info: of the environment.
         sha256: of the tree's file.
-        results: the contents of results.json.
-        episodes: the contents of episodes.json.
+        results: of the run.
+        episodes: of its verdict.
         watch: told as the work goes on.
     """
     policy = Policy(TreePolicy(tree), tree.head)

@@ -1,8 +1,6 @@
 """Playing an exported file itself, on the seeds of its student's verdict."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +11,13 @@ from distilrl.evaluate import VERDICT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, replayer
+from distilrl.played import Difference, Returns, Verified
 from distilrl.spaces import EnvRef, env_ref
 
 
 def verify(
     exported: str | Path, env: str | EnvRef | None = None, *, episodes: int = 100, watch: Watch = silent
-) -> dict[str, Any]:
+) -> Verified:
     """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
 
     A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only what you exported, or had
@@ -31,17 +30,12 @@ def verify(
         episodes: full episodes; as many as the teacher played where its returns are known.
         watch: told as the work goes on.
 
-    Returns:
-        ``return_mean``, ``return_ci95``, ``episodes``, ``verdict`` against the teacher's returns on the same seeds, and
-        ``against_student``, the difference from the student's own; both None where the run has no teacher or the
-        environment is another.
-
     Raises:
         FileError: it is no export, or not the file that its card describes.
 
     Example::
 
-        verify("runs/pong/export/c")["return_mean"]
+        verify("runs/pong/export/c").return_mean
     """
     path = Path(exported)
     folder = path if path.is_dir() else path.parent
@@ -60,11 +54,12 @@ def verify(
     count = len(known.teacher_returns) if known else episodes
     games = play(policy, how, seeds_from(VERDICT_SEEDS, count), watch=watch)
     rng = np.random.default_rng(0)
-    result: dict[str, Any] = {"file": path.name, **stats.summarise(games.returns, rng, games.fingerprints)}
-    return result | (_against(games, known, rng) if known else {"verdict": None, "against_student": None})
+    returns = Returns.of(games.returns, rng, games.fingerprints)
+    verdict, against_student = _against(games, known, rng) if known else (None, None)
+    return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
 
 
-def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> dict[str, Any]:
+def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> tuple[stats.Verdict, Difference]:
     """The file's episodes against the teacher's and the student's on the same seeds."""
 
     def pairs(returns: NDArray[np.float64]) -> NDArray[np.uint64]:
@@ -76,7 +71,4 @@ def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> dic
     verdict = stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs(theirs))
     lost = games.returns - students
     interval = stats.bootstrap_interval(lost, rng, clusters=pairs(students))
-    return {
-        "verdict": asdict(verdict),
-        "against_student": {"difference": stats.mean(lost), "difference_ci95": list(interval)},
-    }
+    return verdict, Difference(difference=stats.mean(lost), difference_ci95=interval)

@@ -1,0 +1,298 @@
+"""What was found by playing: returns with their interval, the acceptance of a teacher, a student beside its teacher."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distilrl import stats
+from distilrl.plain import Record
+from distilrl.stats import Interval, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returns(Record):
+    """Returns of whole episodes, unclipped.
+
+    Example::
+
+        low, high = evaluate_policy(teacher, "CartPole-v1").return_ci95
+    """
+
+    return_mean: float
+    """Mean."""
+    return_iqm: float
+    """Interquartile mean."""
+    return_ci95: Interval
+    """95 % interval of the mean."""
+    episodes: int
+    """Episodes played."""
+    distinct_episodes: int
+    """Episodes that differ from one another, the unit of the interval: a deterministic game repeats itself."""
+
+    @staticmethod
+    def of(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None) -> "Returns":
+        """Statistics of returns.
+
+        Args:
+            returns: (E,) of each episode.
+            rng: source of the bootstrap.
+            clusters: (E,) labels of identical episodes.
+        """
+        values = np.asarray(returns, dtype=np.float64)
+        return Returns(
+            return_mean=stats.mean(values),
+            return_iqm=stats.iqm(values),
+            return_ci95=stats.bootstrap_interval(values, rng, clusters=clusters),
+            episodes=len(values),
+            distinct_episodes=len(values) if clusters is None else len(np.unique(np.asarray(clusters))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Returns):
+    """A policy by itself, as `evaluate_policy` found it."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance(Returns):
+    """What the check before distilling found of a teacher."""
+
+    longest_episode: int
+    """Steps of its longest episode."""
+    random_return_mean: float
+    """Mean return of random play on the same seeds."""
+    better_than_random: bool
+    """Whether the whole interval of teacher − random lies above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherCard(Record):
+    """A teacher and its acceptance; the contents of a run's teacher.json."""
+
+    path: str
+    """The file that it was read from, or a name."""
+    sha256: str
+    """Digest of the file."""
+    format: str
+    """What kind of file it is."""
+    kind: str | None
+    """What its numbers are: ``q``, ``logits``, ``mean`` or ``gaussian``; None where only the environment tells."""
+    head: dict[str, Any]
+    """What its numbers mean, as plain data."""
+    network: str
+    """The network in few words."""
+    meta: dict[str, Any]
+    """What the file says of itself."""
+    params: int | None
+    """Parameters; None where they cannot be known."""
+    acceptance: Acceptance
+    """How it plays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played(Returns):
+    """One side of a comparison."""
+
+    truncated: int
+    """Episodes that a limit of time or steps cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Played):
+    """The student's side of a comparison."""
+
+    score: float | None
+    """Share of the way from random play (0) to the teacher (1); None where these two do not differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension(Record):
+    """How far one dimension of a student's real actions is off, on states that the student visits."""
+
+    rms: float
+    """Root mean square of student − teacher, in half-ranges."""
+    bias: float
+    """Mean of student − teacher, in half-ranges."""
+    at_bound: float
+    """Share of the states in which the teacher's action is at a bound."""
+    half_range: float
+    """Half the dimension's range, in the environment's own units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Record):
+    """How alike two policies act in the same states; with ``tables`` of choices, or ``dimensions`` of real actions."""
+
+    teacher_states: float
+    """Mean agreement on states that the teacher visits, 0 to 1."""
+    teacher_states_where_it_matters: float
+    """The same, each state weighted by what a mistake costs there."""
+    teacher_states_error: float
+    """Root mean square error there: in half-ranges, or of the share of choices that differ."""
+    student_states: float
+    """Mean agreement on states that the student visits, 0 to 1."""
+    student_states_where_it_matters: float
+    """The same, each state weighted by what a mistake costs there."""
+    student_states_error: float
+    """Root mean square error there."""
+    tables: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    """For each choice, how often the teacher picks the row and the student the column, on the student's states."""
+    dimensions: tuple[Dimension, ...] = ()
+    """Of each dimension of real actions."""
+
+
+@dataclass(frozen=True)
+class RunVerdict(Verdict):
+    """The verdict of a comparison that may play on while it is inconclusive."""
+
+    looks: int
+    """How many times it may look at growing data."""
+    margin_share: float
+    """The margin as a share of (teacher − random)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides(Record):
+    """Teacher and student under one disturbance."""
+
+    teacher: Returns
+    """The teacher's returns."""
+    student: Returns
+    """The student's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPlay(Record):
+    """Random play."""
+
+    return_mean: float
+    """Mean return."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement(Record):
+    """A state in which teacher and student differ."""
+
+    teacher_action: tuple[int, ...] | tuple[float, ...]
+    """What the teacher does, (F,) or (A,)."""
+    student_action: tuple[int, ...] | tuple[float, ...]
+    """What the student does."""
+    stakes: float
+    """How much a small mistake costs there."""
+    error: float
+    """How far the two are apart."""
+    obs: tuple[float, ...] | None
+    """The observation; None where it has an image."""
+    image: str | None
+    """Its newest picture as a data URI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleReturns(Record):
+    """Returns of single episodes, in the order of their seeds."""
+
+    teacher: tuple[float, ...]
+    """(E,) the teacher's."""
+    student: tuple[float, ...]
+    """(E,) the student's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleEpisodes(Record):
+    """The contents of a run's episodes.json."""
+
+    returns: SingleReturns
+    """Of each episode of the verdict."""
+    disagreements: tuple[Disagreement, ...]
+    """The worst of the states that the student visits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """All that `comparison.compare` finds."""
+
+    teacher: Played
+    """The teacher's episodes."""
+    student: Scored
+    """The student's, on the same seeds."""
+    agreement: Agreement
+    """How alike the two act."""
+    verdict: RunVerdict
+    """Whether the student keeps the return."""
+    disturbed: dict[str, Sides]
+    """By name of the disturbance."""
+    episodes: SingleEpisodes
+    """What episodes.json holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelPolicy(Scored):
+    """The policy that is judged."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelOther(Played):
+    """The policy that another is held against."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel(Record):
+    """Two policies on the same episodes, as `evaluate_against` found them."""
+
+    policy: DuelPolicy
+    """The one that is judged."""
+    against: DuelOther
+    """The one that it is held against."""
+    random: RandomPlay
+    """Random play."""
+    agreement: Agreement
+    """How alike the two act."""
+    verdict: RunVerdict
+    """Whether the policy keeps the other's return."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Record):
+    """How two policies' returns differ on the same episodes."""
+
+    difference: float
+    """Mean of the differences."""
+    difference_ci95: Interval
+    """95 % interval of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Returns):
+    """An exported file, played itself, as `verify` found it."""
+
+    file: str
+    """Name of the file."""
+    verdict: Verdict | None
+    """Against the teacher's returns on the same seeds; None where they are not known."""
+    against_student: Difference | None
+    """File − student; None where the student's returns are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedTeacher(Acceptance):
+    """How a teacher plays, as `inspect_play` found it."""
+
+    env: str
+    """Environment."""
+    protocol: dict[str, Any]
+    """The environment's rules of play."""
+    disturbed: dict[str, Returns]
+    """By name of the disturbance."""
+    warnings: tuple[str, ...]
+    """What to look at, in words."""

@@ -1,0 +1,401 @@
+"""What a run, a study over seeds, several tasks, a teacher's training and a plan found: results.json and plan.json."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from distilrl import stats
+from distilrl.checkpoints import read_json
+from distilrl.plain import Record, from_plain
+from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
+from distilrl.stats import Interval, Verdict
+
+Result = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Record):
+    """How something was trained."""
+
+    seed: int
+    """Seed of training."""
+    recipe: str
+    """Name of the method."""
+    env_steps: int
+    """Steps of one environment, summed over all."""
+    updates: int
+    """Gradient steps; rounds, of a tree and of a stage with reward."""
+    train_s: float
+    """Seconds of collecting and learning, checks not counted."""
+    stopped: str
+    """Why training ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilling(Training):
+    """How a student was trained."""
+
+    labelled_states: int
+    """States that the teacher labelled."""
+    device: str
+    """Where the networks computed."""
+    temperature: float | None = None
+    """By which the teacher's numbers were divided, 1 where none was found; a tree has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSide(Played):
+    """The teacher in a run's results."""
+
+    format: str
+    """What kind of file it was."""
+    params: int | None
+    """Parameters; None where they cannot be known."""
+    bytes: int | None
+    """Bytes of its weights; None where they cannot be known."""
+    macs: int | None
+    """Multiply-accumulates of a decision; None where they cannot be known."""
+    latency_us: float
+    """Median microseconds of a greedy decision, in PyTorch on one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size(Record):
+    """What a student is, and how large."""
+
+    name: str
+    """The network or tree in few words."""
+    params: int
+    """Parameters, or nodes."""
+    bytes: int
+    """Bytes of its weights."""
+    macs: int
+    """Multiply-accumulates of a decision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Size):
+    """What a student is, whole."""
+
+    spec: dict[str, Any]
+    """The network's specification, or the tree's facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSide(Scored, Made):
+    """The student in a run's results."""
+
+    latency_us: float
+    """Median microseconds of a greedy decision, in PyTorch on one thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link(Record):
+    """A student of a chain of assistants."""
+
+    name: str
+    """The network in few words."""
+    params: int
+    """Parameters."""
+    return_mean: float
+    """Mean return of its verdict."""
+    return_ci95: Interval
+    """95 % interval of it."""
+    score: float | None
+    """About the chain's first teacher."""
+    verdict: Result
+    """About the chain's first teacher."""
+    path: str
+    """Its run folder."""
+
+    @staticmethod
+    def of(results: "Results", path: Path) -> "Link":
+        """Of the student's own results and its run folder."""
+        student = results.student
+        return Link(
+            name=student.name,
+            params=student.params,
+            return_mean=student.return_mean,
+            return_ci95=student.return_ci95,
+            score=student.score,
+            verdict=results.verdict.result,
+            path=str(path),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Distilling):
+    """What became of a teacher in one student: the contents of results.json.
+
+    Example::
+
+        results = distill(teacher, Job(config), "runs/cheetah")
+        print(results.verdict.result, results.student.return_mean, results.student.return_ci95)
+        results.teacher.params / results.student.params  # how many times smaller
+
+        again = read_as(Results, json.loads(Path("runs/cheetah/results.json").read_text()))
+    """
+
+    env: str
+    """Name of the environment."""
+    environment: dict[str, Any]
+    """The environment as `EnvRef.from_json` reads it."""
+    action: dict[str, Any]
+    """The student's head: what its numbers mean."""
+    protocol: dict[str, Any]
+    """The environment's rules of play, and ``epsilon``."""
+    wall_s: float
+    """Seconds of the whole job."""
+    teacher: TeacherSide
+    """The teacher."""
+    random: RandomPlay
+    """Random play."""
+    student: StudentSide
+    """The student."""
+    agreement: Agreement
+    """How alike the two act."""
+    verdict: RunVerdict
+    """Whether the student keeps the return."""
+    disturbed: dict[str, Sides]
+    """Both sides under each disturbance, by its name."""
+    chain: tuple[Link, ...] = ()
+    """The chain of assistants, whose last student this is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherTrained(Returns, Size):
+    """A teacher that was trained, and how it plays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherResults(Training):
+    """What came of training a teacher: results.json of such a folder."""
+
+    env: str
+    """Name of the environment."""
+    student: TeacherTrained
+    """The policy that was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsStudent(Record):
+    """The students of several training seeds."""
+
+    name: str
+    """The network in few words."""
+    params: int
+    """Parameters of each."""
+    return_mean: float
+    """Mean over seeds of the mean return."""
+    return_iqm: float
+    """Interquartile mean over seeds."""
+    return_ci95: Interval
+    """95 % Student t interval over seeds."""
+    score: float | None
+    """Mean over seeds; None where one of them has none."""
+
+
+@dataclass(frozen=True)
+class SeedsVerdict(Verdict):
+    """A verdict whose unit is the training seed; its intervals are Student's t."""
+
+    unit: Literal["training seed"]
+    """What is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsResults(Record):
+    """What several training seeds give: results.json of a study."""
+
+    env: str
+    """Name of the environment."""
+    recipe: str
+    """Name of the method."""
+    seeds: tuple[int, ...]
+    """Seeds of training."""
+    student: SeedsStudent
+    """The students."""
+    verdict: SeedsVerdict
+    """Whether students of this kind keep the return."""
+    runs: tuple[Results, ...]
+    """The results of each seed."""
+
+    @staticmethod
+    def of(runs: Sequence[Results]) -> "SeedsResults":
+        """Statistics of the results of each seed, with the seed as the unit."""
+        means = [run.student.return_mean for run in runs]
+        differences = [run.verdict.difference for run in runs]
+        margin = stats.mean([run.verdict.margin for run in runs])
+        low, high = stats.t_interval(differences)
+        student, score = runs[0].student, stats.mean_score([run.student.score for run in runs])
+        return SeedsResults(
+            env=runs[0].env,
+            recipe=runs[0].recipe,
+            seeds=tuple(run.seed for run in runs),
+            student=SeedsStudent(
+                name=student.name,
+                params=student.params,
+                return_mean=stats.mean(means),
+                return_iqm=stats.iqm(means),
+                return_ci95=stats.t_interval(means),
+                score=score,
+            ),
+            verdict=SeedsVerdict(
+                result="pass" if low > -margin else "fail" if high < -margin else "inconclusive",
+                margin=margin,
+                difference=stats.mean(differences),
+                difference_ci95=(low, high),
+                interval=(low, high),
+                confidence=0.95,
+                unit="training seed",
+            ),
+            runs=tuple(runs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksStudent(Record):
+    """One student of several tasks."""
+
+    params: int
+    """Parameters; what the tasks share counts once."""
+    score: float | None
+    """Mean over tasks; None where one of them has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksTeachers(Record):
+    """The teachers of several tasks."""
+
+    params: int
+    """Parameters of all whose number is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksVerdict(Record):
+    """One student's verdict over several tasks."""
+
+    result: Result
+    """It passes where it passes in each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksResults(Record):
+    """What became of several teachers in one student: results.json of a run of several tasks."""
+
+    envs: tuple[str, ...]
+    """Names of the environments."""
+    recipe: str
+    """Name of the method."""
+    seed: int
+    """Seed of training."""
+    env_steps: int
+    """Steps of one environment, summed over all tasks."""
+    updates: int
+    """Gradient steps."""
+    train_s: float
+    """Seconds of collecting and learning, checks not counted."""
+    student: TasksStudent
+    """The student."""
+    teachers: TasksTeachers
+    """The teachers."""
+    verdict: TasksVerdict
+    """Whether the student keeps every return."""
+    tasks: tuple[Results, ...]
+    """The results of each task."""
+
+    @staticmethod
+    def of(runs: Sequence[Results], params: int) -> "TasksResults":
+        """Of the results of each task, and the student's parameters over all."""
+        verdicts = [run.verdict.result for run in runs]
+        first = runs[0]
+        return TasksResults(
+            envs=tuple(run.env for run in runs),
+            recipe=first.recipe,
+            seed=first.seed,
+            env_steps=first.env_steps,
+            updates=first.updates,
+            train_s=first.train_s,
+            student=TasksStudent(params=params, score=stats.mean_score([run.student.score for run in runs])),
+            teachers=TasksTeachers(params=sum(run.teacher.params or 0 for run in runs)),
+            verdict=TasksVerdict(
+                result="fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+            ),
+            tasks=tuple(runs),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow(Record):
+    """The students of one size in a plan."""
+
+    student: str
+    """The network in few words."""
+    params: int
+    """Parameters."""
+    bytes: int
+    """Bytes of its weights."""
+    macs: int
+    """Multiply-accumulates of a decision."""
+    latency_us: float
+    """Median microseconds of a greedy decision, in PyTorch on one thread."""
+    score_mean: float
+    """Mean over seeds of the best score at a check."""
+    score_ci95: Interval | None
+    """95 % Student t interval over seeds; None of one seed."""
+    best_score: float
+    """Of the best seed."""
+    best_seed: int
+    """Which seed that is, from 0."""
+    reached: bool
+    """Whether its score is within the margin."""
+    verdict: Result | None
+    """Of the best seed; None where none was taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResults(Record):
+    """The smallest student that keeps the score: the contents of plan.json."""
+
+    env: str
+    """Name of the environment."""
+    environment: dict[str, Any]
+    """The environment as `EnvRef.from_json` reads it."""
+    recipe: str
+    """Name of the method."""
+    teacher: str
+    """The teacher's file."""
+    teacher_params: int | None
+    """Its parameters; None where they cannot be known."""
+    seeds: int
+    """Students of each size."""
+    budget: dict[str, int | float | None]
+    """Largest sizes that were tried, as `Budget` names them."""
+    env_steps: int
+    """Steps of one environment, summed over all."""
+    labelled_states: int
+    """States that the teacher labelled."""
+    train_s: float
+    """Seconds of collecting and learning, checks not counted."""
+    wall_s: float
+    """Seconds of the whole search."""
+    winner: str | None
+    """The smallest size that passes; None where none does."""
+    frontier: tuple[PlanRow, ...]
+    """A row for each size, smallest first."""
+
+
+AnyResults = Results | SeedsResults | TasksResults | TeacherResults | PlanResults
+"""What a results.json or a plan.json may hold."""
+
+
+def read_results(path: Path) -> AnyResults:
+    """The contents of a results.json or a plan.json.
+
+    Raises:
+        FileError: the file cannot be read.
+        SpecError: it is damaged, or of another version.
+    """
+    found: AnyResults = from_plain(AnyResults, read_json(path), path.name)
+    return found
