@@ -78,7 +78,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
         known = {(row["method"], row["student"], row["seed"]) for row in done}
         with out.open("a") as file:
             if not done:
-                about = {"params": teacher.params, "random": acceptance["random_return_mean"], **BUDGETS[env_id]}
+                about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
                 row = {
                     "method": "teacher",
                     "student": "",

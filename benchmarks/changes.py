@@ -32,6 +32,7 @@ from distilrl import (
     train,
 )
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.played import Acceptance
 
 SEEDS = range(5)
 ENV = "CartPole-v1"
@@ -39,12 +40,12 @@ LONG = "variants/CartPole-long"
 STUDENT = "mlp:16,16"
 
 
-def accepted(teacher: Teacher, env_id: str) -> dict:
+def accepted(teacher: Teacher, env_id: str) -> Acceptance:
     return evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=50, weak_ok=True)
 
 
 def after(policy: Teacher | Policy, env_id: str = LONG) -> float:
-    return float(evaluate_policy(policy, env_id, episodes=100, threads=1)["return_mean"])
+    return float(evaluate_policy(policy, env_id, episodes=100, threads=1).return_mean)
 
 
 def dynamic(teacher: Teacher) -> Iterator[dict]:
@@ -149,7 +150,7 @@ def meta(teacher: Teacher) -> Iterator[dict]:
                     "seed": seed,
                     "env": env_id,
                     "updates": reached,
-                    "teacher": acceptance["return_mean"],
+                    "teacher": acceptance.return_mean,
                 }
 
 

@@ -26,6 +26,8 @@ import torch
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
+from distilrl.plain import to_plain
+from distilrl.played import Returns
 
 OUT = Path("benchmarks/results/continuous")
 ANT = EnvRef("Ant-v5", {"include_cfrc_ext_in_observation": False}, zeros=84)
@@ -111,13 +113,16 @@ def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -
     started, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         results = distill(None, Job(config, Comparison(episodes, most, disturbed_episodes=0)), Path(folder) / "run")
-    student, teacher = results["student"], results["teacher"]
-    kept = ("return_mean", "return_ci95", "episodes")
+    student, teacher = results.student, results.teacher
+
+    def kept(side: Returns) -> dict[str, Any]:
+        return {"return_mean": side.return_mean, "return_ci95": side.return_ci95, "episodes": side.episodes}
+
     return {
-        "params": student["params"], "student": {k: student[k] for k in kept} | {"score": student["score"]},
-        "teacher": {k: teacher[k] for k in kept} | {"params": teacher["params"]}, "random": results["random"]["return_mean"],
-        "verdict": results["verdict"], "error": results["agreement"]["student_states_error"], "env_steps": results["env_steps"],
-        "updates": results["updates"], "stopped": results["stopped"], "train_s": results["train_s"],
+        "params": student.params, "student": kept(student) | {"score": student.score},
+        "teacher": kept(teacher) | {"params": teacher.params}, "random": results.random.return_mean,
+        "verdict": to_plain(results.verdict), "error": results.agreement.student_states_error, "env_steps": results.env_steps,
+        "updates": results.updates, "stopped": results.stopped, "train_s": results.train_s,
         "wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu,
     }  # fmt: skip
 
@@ -181,7 +186,7 @@ def plans(folder: Path, names: list[str]) -> None:
         config = config_of(Run(*tasks[name], "mlp:"), folder, 0, check_episodes=10)
         with tempfile.TemporaryDirectory() as out:
             found = plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3)
-        append(path, {"row": name} | found)
+        append(path, {"row": name} | found.to_json())
 
 
 def tables() -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from distilrl.checkpoints import read_json
 from distilrl.export import export_policy
+from distilrl.plain import read_as
+from distilrl.results import Results
 
 CPUS = {
     "cortex-m4": ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"],
@@ -43,7 +45,7 @@ def measure(source: Path, cpu: str) -> dict[str, int]:
 def main(runs: list[Path]) -> None:
     rows = []
     for run in runs:
-        results = read_json(run / "results.json")
+        results = read_as(Results, read_json(run / "results.json"))
         trees = (run / "tree.json").is_file()
         for target in ("c",) if trees else ("c", "int8"):
             folder = run / "export" / target
@@ -51,8 +53,8 @@ def main(runs: list[Path]) -> None:
                 export_policy(run, target)
             for cpu in CPUS:
                 row = {
-                    "env": results["env"],
-                    "student": results["student"]["name"],
+                    "env": results.env,
+                    "student": results.student.name,
                     "target": target,
                     "cpu": cpu,
                     **measure(folder / "policy.c", cpu),

@@ -40,6 +40,7 @@ from distilrl import (
 )
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.played import Acceptance
 from distilrl.recipes import TEACHERLESS
 from distilrl.specs import scaled
 
@@ -111,7 +112,7 @@ def measure(policy: Policy, teacher: Teacher, env_id: str, spread: np.ndarray, c
 
 
 def student_of(
-    method: str, env_id: str, student: str, seed: int, steps: int, teacher: Teacher, acceptance: dict
+    method: str, env_id: str, student: str, seed: int, steps: int, teacher: Teacher, acceptance: Acceptance
 ) -> tuple[Trained, int]:
     """One run of a method, and how many of its budget's steps an assistant took."""
     if method == "assistant":  # half of the budget each, so that the chain has no more data and updates than the others
@@ -140,7 +141,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
         known = {(row["method"], row["student"], row["seed"]) for row in done}
         with out.open("a") as file:
             if not done:
-                about = {"params": teacher.params, "random": acceptance["random_return_mean"], "steps": steps, **EQUAL}
+                about = {"params": teacher.params, "random": acceptance.random_return_mean, "steps": steps, **EQUAL}
                 row = {
                     "method": "teacher",
                     "student": "",

@@ -293,6 +293,7 @@ def ours(line: Line) -> Meter:
     """`distil` as it is; its own check plays the same episodes, and its acceptance is the teacher on them."""
     from distilrl import make_config, train
     from distilrl.events import Check, Event, Step
+    from distilrl.played import Acceptance
 
     task, teacher = line.task, our_teacher(line.task, line.folder)
     known = baseline(task, line.seed, raw_act(teacher.policy), line.cache)
@@ -302,7 +303,10 @@ def ours(line: Line) -> Meter:
         env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
     )  # fmt: skip
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
-    acceptance = {"return_mean": known[0], "random_return_mean": known[1], "longest_episode": 10**6}
+    acceptance = Acceptance(
+        return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=EPISODES, distinct_episodes=EPISODES,
+        longest_episode=10**6, random_return_mean=known[1], better_than_random=True,
+    )  # fmt: skip
     stopped = 0.0
 
     def watch(event: Event) -> None:

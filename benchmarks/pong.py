@@ -65,7 +65,7 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
         for side, path in (("teacher", "zoo/pong-dqn"), ("student", str(kept / "student"))):
             rows.setdefault(name, {})[side] = evaluate_policy(
                 load_teacher(path), "PongNoFrameskip-v4", episodes=episodes, **way
-            )
+            ).to_json()
     write_json(kept / "disturbed.json", rows)
 
 

@@ -126,10 +126,10 @@ def tasks(folder: Path) -> Iterator[dict]:
 
 def row(method: str, student: str, seed: int, params: int, networks: dict, accepted: dict) -> dict:
     returns = {
-        env_id: evaluate_policy(network, env_id, episodes=100, threads=1)["return_mean"]
+        env_id: evaluate_policy(network, env_id, episodes=100, threads=1).return_mean
         for env_id, network in networks.items()
     }
-    teachers = {env_id: known["return_mean"] for env_id, known in accepted.items()}
+    teachers = {env_id: known.return_mean for env_id, known in accepted.items()}
     return {
         "method": method,
         "student": student,
@@ -157,13 +157,13 @@ def assistants(folder: Path) -> Iterator[dict]:
                         config, Comparison(100, 100, 0, margin=10.0)
                     )  # a margin that no link fails: the chain goes on to its end
                     results = distill_chain(teacher, job, run, count)
-                    chain = [[link["name"], link["return_mean"]] for link in results["chain"]]
+                    chain = [[link.name, link.return_mean] for link in results.chain]
                     yield {
                         "env": env_id,
                         "student": student,
                         "seed": seed,
                         "assistants": count,
-                        "return": results["student"]["return_mean"],
+                        "return": results.student.return_mean,
                         "chain": chain,
                     }
 
@@ -187,7 +187,7 @@ def pruned(folder: Path) -> Iterator[dict]:
                 played = evaluate_policy(network, env_id, episodes=100, threads=1)
                 yield {
                     "env": env_id, "student": student, "pruned_from": wider, "seed": seed, "params": network.spec.params,
-                    "return": played["return_mean"], "teacher": acceptance["return_mean"],
+                    "return": played.return_mean, "teacher": acceptance.return_mean,
                 }  # fmt: skip
 
 
@@ -206,13 +206,10 @@ def atari(folder: Path, name: str) -> Iterator[dict]:
     for file in ("results.json", "metrics.csv", "config.json"):
         shutil.copy(run / file, kept / file)
     yield {
-        "verdict": results["verdict"],
-        "params": results["student"]["params"],
-        "teachers": results["teachers"]["params"],
-    } | {
-        one["env"]: [one["student"]["return_mean"], one["student"]["return_ci95"], one["teacher"]["return_mean"]]
-        for one in results["tasks"]
-    }
+        "verdict": results.verdict.to_json(),
+        "params": results.student.params,
+        "teachers": results.teachers.params,
+    } | {one.env: [one.student.return_mean, one.student.return_ci95, one.teacher.return_mean] for one in results.tasks}
 
 
 def main(name: str, folder: Path) -> None:

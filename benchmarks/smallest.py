@@ -58,7 +58,7 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
             None, job, folder, sizes=PIXELS if pixels else (), seeds=1 if pixels else 5, refine=not pixels, watch=watch
         )
     print_plan(found)
-    result = found | result | {"teacher": Path(teacher).name}
+    result = found.to_json() | result | {"teacher": Path(teacher).name}
     if cost:
         result["plan_in_single_runs"] = result["wall_s"] / result["single_run_s"]
         print(
@@ -66,7 +66,7 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    if found["winner"]:
+    if found.winner:
         shutil.copytree(folder / "winner" / "student", out.with_suffix(""), dirs_exist_ok=True)
 
 

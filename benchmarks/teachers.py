@@ -43,8 +43,8 @@ def ours(env_id: str, seed: int) -> dict:
     final = evaluate_policy(trained.policy, env_id, episodes=100, threads=1)
     return {
         "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"], "updates": trained.updates,
-        "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final["return_mean"],
-        "return_ci95": final["return_ci95"], "checks": [row["return"] for row in trained.history],
+        "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final.return_mean,
+        "return_ci95": final.return_ci95, "checks": [row["return"] for row in trained.history],
     }  # fmt: skip
 
 

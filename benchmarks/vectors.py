@@ -42,8 +42,8 @@ def main(teachers: Path, out: Path) -> None:
                     row = {
                         "env": env_id, "student": student, "seed": seed, "params": trained.network.spec.params,
                         "parity_steps": parity.get("env_steps"), "parity_s": parity.get("train_s"), "parity_updates": parity.get("updates"),
-                        "env_steps": trained.env_steps, "train_s": trained.train_s, **result,
-                        "teacher_return_mean": acceptance["return_mean"], "random_return_mean": acceptance["random_return_mean"],
+                        "env_steps": trained.env_steps, "train_s": trained.train_s, **result.to_json(),
+                        "teacher_return_mean": acceptance.return_mean, "random_return_mean": acceptance.random_return_mean,
                     }  # fmt: skip
                     print(json.dumps(row), file=file, flush=True)
                     print(
@@ -52,7 +52,7 @@ def main(teachers: Path, out: Path) -> None:
                         seed,
                         parity.get("env_steps"),
                         parity.get("train_s"),
-                        result["return_mean"],
+                        result.return_mean,
                         flush=True,
                     )
 

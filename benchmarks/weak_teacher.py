@@ -26,7 +26,7 @@ def weakened(path: str) -> tuple[Teacher, float, float]:
         with torch.no_grad():
             for parameter in teacher.network.parameters():
                 parameter.add_(0.01 * tenth * torch.randn(parameter.shape, generator=generator))
-        mean = evaluate_policy(teacher, ENV, episodes=50, threads=1)["return_mean"]
+        mean = evaluate_policy(teacher, ENV, episodes=50, threads=1).return_mean
         if 100 <= mean <= 300:
             return teacher, 0.01 * tenth, mean
     raise SystemExit("no such noise was found")
@@ -48,18 +48,18 @@ def main() -> None:
                 {
                     "recipe": recipe,
                     "seed": seed,
-                    "return_mean": result["return_mean"],
-                    "return_ci95": result["return_ci95"],
+                    "return_mean": result.return_mean,
+                    "return_ci95": result.return_ci95,
                     "train_s": trained.train_s,
                 }
             )
-            print(recipe, seed, f"{result['return_mean']:.1f}", f"{trained.train_s:.1f} s", flush=True)
+            print(recipe, seed, f"{result.return_mean:.1f}", f"{trained.train_s:.1f} s", flush=True)
             facts = {
                 "distilrl": __version__,
                 "torch": torch.__version__,
                 "env": ENV,
                 "noise": noise,
-                "teacher": acceptance,
+                "teacher": acceptance.to_json(),
                 "rows": rows,
             }
             write_json(Path("benchmarks/results/weak-teacher.json"), facts)
