@@ -201,13 +201,13 @@ def tables() -> None:
     for row in made(OUT / "rows.jsonl"):
         groups.setdefault(row["row"], []).append(row)
     print(
-        "| row | student | parameters | returns, each seed | teacher | verdicts | steps | minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
+        "| row | student | parameters | returns, each seed | teacher | verdicts | steps | CPU minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
     )
     for name, group in groups.items():
         returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
         verdicts = [row["verdict"]["result"] for row in group]
         counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "inconclusive", "fail") if v in verdicts)
-        steps, minutes = (float(np.median([row[key] for row in group])) for key in ("env_steps", "wall_s"))
+        steps, minutes = (float(np.median([row[key] for row in group])) for key in ("env_steps", "cpu_s"))
         first = group[0]
         print(
             f"| {name} | `{first['network']}` | {first['params']:,} | {returns} | {first['teacher']['return_mean']:,.1f} | {counted} "
@@ -219,9 +219,13 @@ def tables() -> None:
             cells.setdefault((row["row"], row[key]), []).append(row["student"]["score"])
         print(f"\n| environment | {key} | seeds | score, mean [95 % over seeds] | each seed |\n|---|---|--:|---|---|")
         for (name, value), scores in cells.items():
-            low, high = distilrl.stats.t_interval(scores)
+            low, high = distilrl.stats.t_interval(scores) if len(scores) > 1 else (float("nan"), float("nan"))
             each = ", ".join(f"{score:.3f}" for score in scores)
             print(f"| {name} | {value} | {len(scores)} | {np.mean(scores):.3f} [{low:.3f}, {high:.3f}] | {each} |")
+        for name in {name: None for name, value in cells if kind == "stakes" and value == 0.5}:
+            gained = [on - off for on, off in zip(cells[name, 0.5], cells[name, 0.0], strict=False)]
+            low, high = distilrl.stats.t_interval(gained) if len(gained) > 1 else (float("nan"), float("nan"))
+            print(f"| {name} | gained | {len(gained)} | {np.mean(gained):+.3f} [{low:+.3f}, {high:+.3f}] | |")
     print(
         "\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|"
     )

@@ -233,7 +233,7 @@ def _for_vectors(config: TrainConfig) -> TrainConfig:
 
 def _for_real_actions(config: TrainConfig) -> TrainConfig:
     """What HalfCheetah, Hopper and Walker2d asked for: data that goes from the teacher's to the student's own over the
-    first half of the budget, no random actions (Hopper falls of them), SOAP, which needs a sixth of Adam's updates
+    first half of the budget, no random actions (Hopper falls of them), SOAP, which needs a third of Adam's updates
     where a network is as small as this, states drawn by what a critic says is at stake where the teacher brings one.
     That each dimension is within a tenth of its half-range is no condition for stopping.
     """
