@@ -15,6 +15,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError, TeacherError
 from distilrl.evaluate import Play, accept, latency_us, load_teachers, size
 from distilrl.events import Accepted, Phase, Watch, silent
+from distilrl.heads import student_head
 from distilrl.objective import check_terms
 from distilrl.plain import check_numbers, from_plain, read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
@@ -23,7 +24,7 @@ from distilrl.recipes import recipe, settings
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, suited
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import train
 from distilrl.trained import Trained
@@ -99,7 +100,8 @@ def make_config(
         name: of a recipe, or a function of yours from `EnvInfo` to a configuration.
         env: a Gymnasium id, an `EnvRef`, or a function that makes the environment.
         teacher: file or files of the teacher.
-        changes: settings by their own names, as `TrainConfig.but` takes them.
+        changes: settings by their own names, as `TrainConfig.but` takes them; a ``network`` that names no activation
+            gets the one of `suited`.
 
     Raises:
         SpecError: unknown recipe or setting, or a value that means nothing.
@@ -115,7 +117,13 @@ def make_config(
         teacher = TeacherFile(str(teacher))
     files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
     known = settings(name, ref.id) if isinstance(name, str) else {}
-    return config.but(**({"tasks": (TaskFile(ref, files),)} | known | changes))
+    config = config.but(**({"tasks": (TaskFile(ref, files),)} | known | changes))
+    if config.student.start != "new":  # the teacher's weights and its activation belong together
+        return config
+    real, before = student_head(info.action).real, config.student.prune_from
+    return config.but(
+        network=suited(config.student.network, real=real), prune_from=before and suited(before, real=real)
+    )
 
 
 @overload

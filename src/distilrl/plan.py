@@ -28,7 +28,7 @@ from distilrl.results import PlanResults, PlanRow, Result
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, between_reached, ladder
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, suited
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
@@ -85,7 +85,8 @@ def plan(
     check_terms(config.terms, one.head)
     _check_recipe(config)
     config.but(seed=config.seed + seeds - 1)
-    specs = [NetworkSpec.of(text, info.obs, head.width) for text in options.sizes or ladder(info.obs, head)]
+    texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
+    specs = [NetworkSpec.of(text, info.obs, head.width) for text in texts]
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")

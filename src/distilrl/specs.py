@@ -148,7 +148,7 @@ class NetworkSpec:
 
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
         dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``;
-        each with ``@silu``, ``@tanh`` or ``@elu`` behind it for another activation than ReLU.
+        each with ``@tanh``, ``@silu`` or ``@elu`` behind it for another activation than ReLU.
 
         Raises:
             SpecError: the text is none of these, or does not fit the observations.
@@ -215,6 +215,17 @@ class NetworkSpec:
             layers.append((features, out, 1))
             features = out
         return layers
+
+
+def suited(text: str, *, real: bool) -> str:
+    """A student spec with the activation that suits its actions, where it has hidden layers of vectors and names none:
+    ReLU for choices, tanh for real actions.
+
+    Example::
+
+        suited("mlp:32,32", real=True)  # mlp:32,32@tanh
+    """
+    return f"{text}@tanh" if real and re.fullmatch(r"mlp:\d[^@]*", text) else text
 
 
 def suggest(picture: tuple[int, ...]) -> str:

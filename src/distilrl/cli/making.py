@@ -33,7 +33,7 @@ class Distill:
     env: str | None = None
     """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
     student: str | None = None
-    """Student: mlp:64,64, mlp:32,32@silu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
+    """Student: mlp:64,64, mlp:32,32@relu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
     task: UseAppendAction[tuple[str, ...]] = ()
     """Instead of --env and --teacher: ENV=TEACHER, for one student of several tasks."""
     out: Path | None = None

@@ -111,7 +111,8 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
     """
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError(
-            "Only ReLU students can be written in integers: distil one without '@' in its spec, or export to c or onnx."
+            "Only ReLU students can be written in integers: distil one with @relu in its spec, such as mlp:64,64@relu, "
+            "or export to c or onnx."
         )
     input_scale = input_gain(calibration)
     x: NDArray[np.float64] = calibration.astype(np.float64)
