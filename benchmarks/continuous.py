@@ -63,17 +63,17 @@ ROWS = {
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
     "lander-18": Run(*LANDER, "mlp:", SHORT),
     "swimmer-18": Run(*SWIMMER, "mlp:", SHORT),
-    "car-17": Run(*CAR, "mlp:4", SHORT),
-    "pendulum-81": Run(*PENDULUM, "mlp:16", SHORT),
-    "bipedal-91": Run(*BIPEDAL, "mlp:3@tanh", SHORT),
-    "bipedal-120": Run(*BIPEDAL, "mlp:4@tanh", SHORT),
-    "bipedal-120-relu": Run(*BIPEDAL, "mlp:4", SHORT),
-    "hopper-135": Run(*HOPPER, "mlp:6,6@tanh", SHORT),
-    "hopper-195": Run(*HOPPER, "mlp:8,8@tanh", SHORT),
-    "hopper-195-relu": Run(*HOPPER, "mlp:8,8", SHORT),
+    "car-17": Run(*CAR, "mlp:4@relu", SHORT),
+    "pendulum-81": Run(*PENDULUM, "mlp:16@relu", SHORT),
+    "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
+    "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
+    "bipedal-120-relu": Run(*BIPEDAL, "mlp:4@relu", SHORT),
+    "hopper-135": Run(*HOPPER, "mlp:6,6", SHORT),
+    "hopper-195": Run(*HOPPER, "mlp:8,8", SHORT),
+    "hopper-195-relu": Run(*HOPPER, "mlp:8,8@relu", SHORT),
     "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
-    "ant-1448": Run(ANT, "trpo-Ant-v3", "mlp:12@tanh", {"env_steps": 100_000}),
-    "ant-1088-relu": Run(ANT, "trpo-Ant-v3", "mlp:9", {"env_steps": 100_000}),
+    "ant-1448": Run(ANT, "trpo-Ant-v3", "mlp:12", {"env_steps": 100_000}),
+    "ant-1088-relu": Run(ANT, "trpo-Ant-v3", "mlp:9@relu", {"env_steps": 100_000}),
     "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),
     "bipedal-linear": Run(*BIPEDAL, "mlp:", SHORT, reward_steps=1_000_000),
 }
@@ -149,7 +149,7 @@ def losses(folder: Path, names: list[str], seeds: int = 3) -> None:
     path = OUT / "losses.jsonl"
     for seed in range(seeds):
         for name in names or ("hopper", "cheetah"):
-            env, teacher, network = (*CHEETAH, "mlp:16,16") if name == "cheetah" else (*HOPPER, "mlp:8,8@tanh")
+            env, teacher, network = (*CHEETAH, "mlp:16,16") if name == "cheetah" else (*HOPPER, "mlp:8,8")
             for loss in (*LOSSES, "case_study"):
                 if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
                     continue
@@ -166,7 +166,7 @@ def stakes(folder: Path, names: list[str], seeds: int = 5) -> None:
     """States weighted by the critic, or not, at sizes where it hurts."""
     path = OUT / "stakes.jsonl"
     runs = {
-        "cheetah": Run(*CHEETAH, "mlp:16,16"), "walker": Run(*WALKER, "mlp:16,16"), "pendulum": Run(*PENDULUM, "mlp:6"),
+        "cheetah": Run(*CHEETAH, "mlp:16,16@relu"), "walker": Run(*WALKER, "mlp:16,16@relu"), "pendulum": Run(*PENDULUM, "mlp:6@relu"),
     }  # fmt: skip
     for seed in range(seeds):
         for name in names or runs:
