@@ -131,3 +131,20 @@ def test_settings_are_fields_of_the_configuration():
     for env_id in ("Acrobot-v1", "MountainCar-v0", "LunarLander-v3"):
         recipe("dqn", ENVS["vector, one choice"]).but(**settings("dqn", env_id))
     assert settings("distil", "Acrobot-v1") == {}
+
+
+@pytest.mark.parametrize(
+    ("env", "text", "found"),
+    [
+        ("Pendulum-v1", "mlp:8", "mlp:8@tanh"), ("Pendulum-v1", "mlp:8,8@relu", "mlp:8,8@relu"), ("Pendulum-v1", "mlp:", "mlp:"),
+        ("CartPole-v1", "mlp:8", "mlp:8"),
+    ],
+)  # fmt: skip
+def test_students_of_real_actions_are_tanh_unless_their_spec_says_otherwise(env, text, found):
+    config = make_config("distil", env, network=text, prune_from="mlp:16" if text == "mlp:8" else None)
+    assert config.student.network == found
+    assert config.student.prune_from in (None, found.replace("8", "16"))
+
+
+def test_a_student_that_starts_from_its_teacher_keeps_the_specs_activation():
+    assert make_config("svd_start", "Pendulum-v1", network="mlp:8").student.network == "mlp:8"
