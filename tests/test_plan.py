@@ -316,9 +316,9 @@ def test_sizes_between_are_tried(monkeypatch, tmp_path):
     monkeypatch.setattr(planning._Search, "passes", lambda *_: False)
     teacher, job = linear_teacher(), tiny_job(LINEAR)
     plan(teacher, job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:16"], seeds=1)
-    assert tried[0] == ["mlp:", "mlp:2", "mlp:16"]
+    assert tried[0] == ["mlp:", "mlp:2@tanh", "mlp:16@tanh"]
     assert tried[1]
-    assert all(2 < int(name[4:]) < 16 for name in tried[1])
+    assert all(2 < int(name[4:].removesuffix("@tanh")) < 16 for name in tried[1])
 
 
 def test_budgets_leave_sizes_out(sign_teacher, tmp_path):

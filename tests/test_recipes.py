@@ -5,6 +5,7 @@ import json
 import pytest
 
 from distilrl.config import TrainConfig
+from distilrl.distill import make_config
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.heads import student_head
