@@ -17,14 +17,16 @@ from distilrl.runs import read_metrics
 DOCS = Path(__file__).parents[1] / "docs"
 
 PUBLIC = {
-    "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison", "ComputeConfig", "DataConfig",
-    "DistilError", "EnvError", "EnvInfo", "EnvRef", "Event", "ExtraError", "FileError", "Gaussian", "Head",
-    "Job", "Network", "NetworkSpec", "NotFiniteError", "ObsSpec", "OptimConfig", "Play", "Point", "Policy",
-    "RECIPES", "ResumeError", "RewardConfig", "Schedule", "SpecError", "StopConfig", "StudentConfig",
-    "TaskFile", "Teacher", "TeacherError", "TeacherFile", "Term", "TrainConfig", "Trained", "TreeConfig",
-    "Watch", "__version__", "build", "describe_env", "distill", "distill_chain", "distill_seeds",
-    "distill_tree", "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect",
-    "inspect_play", "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "recipe",
+    "Acceptance", "Agreement", "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison",
+    "ComputeConfig", "DataConfig", "DistilError", "Duel", "EnvError", "EnvInfo", "EnvRef", "Evaluation",
+    "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Network", "NetworkSpec",
+    "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "RECIPES",
+    "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",
+    "SpecError", "StopConfig", "StudentConfig", "TaskFile", "TasksResults", "Teacher", "TeacherError",
+    "TeacherFile", "TeacherResults", "Term", "TrainConfig", "Trained", "TreeConfig", "Verified", "Watch",
+    "__version__", "build", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
+    "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play",
+    "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "read_as", "recipe",
     "reptile", "save_network", "term", "train", "train_teacher", "trust", "verify", "write_report",
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distilrl import stats
 from distilrl.checkpoints import read_json
-from distilrl.plain import Record, from_plain
+from distilrl.plain import Record, from_plain, schema_of
 from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
 from distilrl.stats import Interval, Verdict
 
@@ -388,6 +388,16 @@ class PlanResults(Record):
 
 AnyResults = Results | SeedsResults | TasksResults | TeacherResults | PlanResults
 """What a results.json or a plan.json may hold."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of results.json and plan.json, as docs/results.schema.json holds it.
+
+    Example::
+
+        schema()["$defs"]["Results"]["required"]
+    """
+    return schema_of(AnyResults)
 
 
 def read_results(path: Path) -> AnyResults:

@@ -1,0 +1,146 @@
+"""results.json: its schema is what the code gives, and what runs write is what the schema says."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import examples
+import pytest
+from conftest import SIGN, make_teacher, sign_network
+from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
+
+from distilrl.checkpoints import read_json, write_json
+from distilrl.distill import Job, distill, make_config
+from distilrl.errors import SpecError
+from distilrl.plain import read_as, schema_of
+from distilrl.plan import plan
+from distilrl.played import Returns
+from distilrl.results import (
+    PlanResults,
+    Results,
+    SeedsResults,
+    TasksResults,
+    TeacherResults,
+    TeacherTrained,
+    read_results,
+    schema,
+)
+from distilrl.teaching import train_teacher
+
+FILE = Path(__file__).parents[1] / "docs" / "results.schema.json"
+TYPES = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "null": type(None)}
+
+
+def faults(data, rule, whole, where="results"):
+    """Where data departs from a schema, of the few words that `schema_of` uses."""
+    if "$ref" in rule:
+        return faults(data, whole["$defs"][rule["$ref"].split("/")[-1]], whole, where)
+    if "anyOf" in rule:
+        found = [faults(data, one, whole, where) for one in rule["anyOf"]]
+        return min(found, key=len)
+    if "enum" in rule:
+        return [] if data in rule["enum"] else [f"{where}: {data}"]
+    kind = rule.get("type")
+    if kind == "object":
+        if not isinstance(data, dict):
+            return [f"{where}: {data}"]
+        known, others = rule.get("properties", {}), rule.get("additionalProperties", True)
+        bad = [f"{where}.{name} is missing" for name in rule.get("required", ()) if name not in data]
+        bad += [f"{where}.{name} is unknown" for name in data if name not in known and others is False]
+        return bad + [
+            fault
+            for name, value in data.items()
+            for fault in faults(value, known.get(name, others or {}), whole, f"{where}.{name}")
+        ]
+    if kind == "array":
+        if not isinstance(data, list):
+            return [f"{where}: {data}"]
+        each = rule.get("prefixItems") or [rule["items"]] * len(data)
+        bad = [] if len(each) == len(data) else [f"{where} has {len(data)} items"]
+        return bad + [fault for one, item in zip(data, each, strict=False) for fault in faults(one, item, whole, where)]
+    kinds = [kind] if isinstance(kind, str) else kind or []
+    good = any(isinstance(data, TYPES[one]) and (one == "boolean") == isinstance(data, bool) for one in kinds)
+    return [] if good or not kinds else [f"{where}: {data}"]
+
+
+def same(path, found, kind):
+    """A file is what was returned, what the schema says, and reads back the same."""
+    data = read_json(path)
+    assert data == found.to_json()
+    assert isinstance(found, kind)
+    assert read_as(kind, data).to_json() == data
+    assert type(read_results(path)) is kind
+    assert faults(data, {"$ref": f"#/$defs/{kind.__name__}"}, read_json(FILE)) == []
+    assert faults(data, read_json(FILE), read_json(FILE)) == []
+
+
+def test_the_documents_schema_is_what_the_code_gives():
+    text = json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+    assert FILE.read_text(encoding="utf-8") == text, (
+        'write it anew: python -c "import json; from distilrl.results import schema; '
+        'print(json.dumps(schema(), indent=1, ensure_ascii=False))" > docs/results.schema.json'
+    )
+
+
+def test_every_field_is_described():
+    for name, rule in schema()["$defs"].items():
+        assert rule["description"], name
+        assert all(one["description"].endswith(".") for one in rule["properties"].values()), name
+
+
+def test_a_run_of_choices_on_cartpole(tmp_path):
+    config = make_config("distil", "CartPole-v1", network="mlp:4", env_steps=600, learning_starts=200, check_every=300)
+    job = Job(config.but(check_episodes=2), tiny_job().comparison, accept_episodes=2, accept_weak_teacher=True)
+    network = sign_network()
+    teacher = make_teacher(type(network)(network.spec.__class__((4,), 2, hidden=(4,))))
+    found = distill(teacher, job, tmp_path / "run")
+    same(tmp_path / "run" / "results.json", found, Results)
+    assert found.agreement.tables
+    assert "dimensions" not in found.to_json()["agreement"]
+    assert "chain" not in found.to_json()
+
+
+def test_a_run_of_real_actions(tmp_path):
+    found = distill(linear_teacher(), Job(tiny_config(LINEAR), tiny_job().comparison), tmp_path / "run")
+    same(tmp_path / "run" / "results.json", found, Results)
+    assert [one.half_range for one in found.agreement.dimensions] == [4.0]
+    assert "tables" not in found.to_json()["agreement"]
+
+
+def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
+    planned = plan(sign_teacher, tiny_job(), tmp_path / "plan", sizes=["mlp:"], seeds=2, refine=False)
+    same(tmp_path / "plan" / "plan.json", planned, PlanResults)
+    short = {"env_steps": 800, "learning_starts": 160, "check_every": 400, "check_episodes": 2, "network": "mlp:4"}
+    trained = train_teacher(make_config("dqn", SIGN, **short), tmp_path / "teacher", episodes=4)
+    same(tmp_path / "teacher" / "results.json", trained, TeacherResults)
+
+
+def test_seeds_and_tasks_are_told_apart(tmp_path):
+    runs = [examples.results(seed=0), examples.choices([[1, 2], [3, 4]], seed=1)]
+    made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
+    told = [SeedsResults.of(runs), TasksResults.of(runs, 9), *runs]
+    about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
+    told.append(TeacherResults(**about, env="Mine-v0", student=made))
+    for number, found in enumerate(told):
+        write_json(tmp_path / f"{number}.json", found.to_json())
+        same(tmp_path / f"{number}.json", found, type(found))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data.pop("verdict"), "lacks 'verdict'"),
+        (lambda data: data["student"].update(score="good"), "'Results.student.score' must be a number"),
+        (lambda data: data.update(notes=1), "Unknown key 'notes'"),
+    ],
+)
+def test_damage_is_found_by_the_reader_and_by_the_schema(damage, words):
+    data = examples.results().to_json()
+    damage(data)
+    with pytest.raises(SpecError, match=words):
+        read_as(Results, data)
+    assert faults(data, schema_of(Results), schema_of(Results))
+
+
+def test_what_is_told_of_returns_has_a_line_each():
+    assert list(schema_of(Returns)["$defs"]["Returns"]["properties"]) == [one.name for one in fields(Returns)]
