@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distilrl import stats
 from distilrl.checkpoints import read_json
-from distilrl.plain import Record, from_plain, schema_of
+from distilrl.plain import Record, from_plain
 from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
 from distilrl.stats import Interval, Verdict
 
@@ -15,8 +15,8 @@ Result = Literal["pass", "fail", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Record):
-    """How something was trained."""
+class Effort(Record):
+    """What training took."""
 
     seed: int
     """Seed of training."""
@@ -28,6 +28,12 @@ class Training(Record):
     """Gradient steps; rounds, of a tree and of a stage with reward."""
     train_s: float
     """Seconds of collecting and learning, checks not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Effort):
+    """How something was trained."""
+
     stopped: str
     """Why training ended."""
 
@@ -281,21 +287,11 @@ class TasksVerdict(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TasksResults(Record):
+class TasksResults(Effort):
     """What became of several teachers in one student: results.json of a run of several tasks."""
 
     envs: tuple[str, ...]
     """Names of the environments."""
-    recipe: str
-    """Name of the method."""
-    seed: int
-    """Seed of training."""
-    env_steps: int
-    """Steps of one environment, summed over all tasks."""
-    updates: int
-    """Gradient steps."""
-    train_s: float
-    """Seconds of collecting and learning, checks not counted."""
     student: TasksStudent
     """The student."""
     teachers: TasksTeachers
@@ -387,17 +383,7 @@ class PlanResults(Record):
 
 
 AnyResults = Results | SeedsResults | TasksResults | TeacherResults | PlanResults
-"""What a results.json or a plan.json may hold."""
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of results.json and plan.json, as docs/results.schema.json holds it.
-
-    Example::
-
-        schema()["$defs"]["Results"]["required"]
-    """
-    return schema_of(AnyResults)
+"""What a results.json or a plan.json may hold; docs/results.schema.json is `schema_of` it."""
 
 
 def read_results(path: Path) -> AnyResults:
