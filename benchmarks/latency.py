@@ -2,11 +2,12 @@
 
     python benchmarks/latency.py RUN [--sb3 FILE.zip]
 
-RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3). C is timed
+RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3, or sb3-contrib). C is timed
 inside C, over a loop of different observations, so that no Python is counted.
 """
 
 import argparse
+import importlib
 import subprocess
 import tempfile
 import time
@@ -109,7 +110,8 @@ def main() -> None:
     rows: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
-        for target in ("onnx", "c", "int8", "torch"):
+        integers = ["int8"] if network.spec.activation == "relu" else []
+        for target in ("onnx", "c", "torch", *integers):
             folders[target] = options.run / "export" / target
             if not folders[target].is_dir():
                 folders[target] = Path(scratch) / target
@@ -117,13 +119,15 @@ def main() -> None:
         obs = np.load(folders["onnx"] / "golden.npz")["obs"][:1]
         tensor = torch.from_numpy(obs)
         if options.sb3:
-            import stable_baselines3
-
             known: dict = {"lr_schedule": 0.0, "exploration_schedule": 0.0}
             if obs.ndim == 2:  # old files hold spaces of gym, which is not needed to predict
                 played = gymnasium.make(env.id, **env.kwargs)
                 known |= {"observation_space": played.observation_space, "action_space": played.action_space}
-            algorithm = getattr(stable_baselines3, load_teacher(options.sb3).meta["algorithm"])
+            meta = load_teacher(options.sb3).meta
+            library = importlib.import_module(
+                "sb3_contrib" if meta["library"] == "sb3-contrib" else "stable_baselines3"
+            )
+            algorithm = getattr(library, meta["algorithm"])
             model = algorithm.load(options.sb3, device="cpu", custom_objects=known)
             rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
         teacher = load_teachers(config.tasks[0].teacher, env, config.combine)
@@ -142,13 +146,15 @@ def main() -> None:
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = 1
-        for name, folder in (("student, onnxruntime", folders["onnx"]), ("student, onnxruntime int8", folders["int8"])):
+        for target in ("onnx", *integers):
+            name = "student, onnxruntime int8" if target == "int8" else "student, onnxruntime"
             session = onnxruntime.InferenceSession(
-                str(folder / "policy.onnx"), settings, providers=["CPUExecutionProvider"]
+                str(folders[target] / "policy.onnx"), settings, providers=["CPUExecutionProvider"]
             )
             rows[name] = median_us(lambda session=session: session.run(["action"], {"obs": obs}))
         calls = 20 if obs.ndim == 4 else 20_000
-        for name, target in (("student, C", "c"), ("student, C int8", "int8")):
+        for target in ("c", *integers):
+            name = "student, C int8" if target == "int8" else "student, C"
             rows[name] = c_us(folders[target], last, False, calls)
             rows[f"{name}, -march=native"] = c_us(folders[target], last, True, calls)
     for name, value in rows.items():
