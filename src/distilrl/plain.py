@@ -173,12 +173,20 @@ def _union(args: tuple[Any, ...], data: Any, where: str) -> Any:
 
 def _fit(kind: Any, data: dict[str, Any]) -> tuple[int, int, int, int]:
     """How well data suits a dataclass: by the choices it cannot have made, those it has made, and names that are
-    unknown or missing.
+    unknown or missing; a field of one choice is a tag, which tells classes apart and is missed though it has a default.
     """
     hints = _hints(kind)
     choices = {name: get_args(hints[name]) for name in data if name in hints and get_origin(hints[name]) is Literal}
     made = sum(data[name] in allowed for name, allowed in choices.items())
-    needed = {f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING}
+    needed = {
+        f.name
+        for f in fields(kind)
+        if f.init
+        and (
+            (f.default is MISSING and f.default_factory is MISSING)
+            or (get_origin(hints[f.name]) is Literal and len(get_args(hints[f.name])) == 1)
+        )
+    }
     return made - len(choices), made, -len(set(data) - set(hints)), -len(needed - set(data))
 
 
