@@ -139,7 +139,11 @@ def test_sb3_extractors_of_ones_own_are_refused(tmp_path):
 
 def test_a_real_old_ppo_zip():
     teacher = load_teacher(real_teacher("cartpole-ppo-sb3.zip"))
-    assert (teacher.kind, teacher.meta["algorithm"], teacher.network.spec.describe()) == ("logits", "PPO", "mlp:64,64@tanh")
+    assert (teacher.kind, teacher.meta["algorithm"], teacher.network.spec.describe()) == (
+        "logits",
+        "PPO",
+        "mlp:64,64@tanh",
+    )
     assert teacher.network.spec.activation == "tanh"
 
 
