@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from distilrl.checkpoints import save_network
 from distilrl.events import Step
+from distilrl.heads import Categorical
 from distilrl.networks import Network, build
+from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
@@ -185,6 +188,13 @@ def killed_after(env_steps):
 @pytest.fixture
 def sign_teacher() -> Teacher:
     return make_teacher(sign_network())
+
+
+@pytest.fixture
+def teacher(tmp_path) -> str:
+    """A folder with the same teacher."""
+    save_network(tmp_path / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
+    return str(tmp_path / "teacher")
 
 
 @pytest.fixture

@@ -1,0 +1,219 @@
+"""The command line where something is wrong: one sentence, an exit code, nothing half-written."""
+
+import errno
+import os
+import sys
+
+import pytest
+from commands import CHOICE, distill
+from conftest import SIGN, sign_network
+
+from distilrl.checkpoints import digest, read_json, read_tensors, save_network, save_tensors, write_json
+from distilrl.cli import main
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "name"),
+    [
+        ("distill", ("--threads", "0"), "threads"),
+        ("distill", ("--threads", "100000"), "threads"),
+        ("distill", ("--seeds", "-3"), "seeds"),
+        ("distill", ("--seeds", "0"), "seeds"),
+        ("distill", ("--assistants", "-1"), "assistants"),
+        ("distill", ("--episodes", "0"), "episodes"),
+        ("distill", ("--disturbed-episodes", "-1"), "disturbed_episodes"),
+        ("distill", ("--eval-epsilon", "nan"), "eval_epsilon"),
+        ("distill", ("--margin", "inf"), "margin"),
+        ("train-teacher", ("--episodes", "0"), "episodes"),
+        ("train-teacher", ("--threads", "0"), "threads"),
+        ("evaluate", ("--threads", "0"), "threads"),
+        ("evaluate", ("--threads", "100000"), "threads"),
+        ("evaluate", ("--episodes", "0"), "episodes"),
+        ("evaluate", ("--epsilon", "nan"), "epsilon"),
+        ("evaluate", ("--sticky", "2"), "sticky"),
+        ("inspect", ("--threads", "0"), "threads"),
+        ("inspect", ("--episodes", "1"), "episodes"),
+    ],
+)
+def test_values_are_checked_before_the_first_step(command, words, name, teacher, tmp_path, capsys):
+    out = tmp_path / "out"
+    rest = {
+        "distill": ["--teacher", teacher, "--env", SIGN, "--student", "mlp:8", "--out", str(out)],
+        "train-teacher": ["--env", SIGN, "--out", str(out)],
+        "evaluate": [teacher, "--env", SIGN],
+        "inspect": [teacher, "--env", SIGN],
+    }[command]
+    assert main([command, *rest, *words]) == 2
+    assert f"'{name}' must" in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def errors(tmp_path, teacher):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "truncated.zip").write_bytes(b"PK\x03\x04 not a zip")
+    out = str(tmp_path / "out")
+    base = ["distill", "--teacher", teacher, "--env", SIGN, "--student", "mlp:8", "--out", out]
+
+    def but(**changes):
+        words = list(base)
+        for name, value in changes.items():
+            words[words.index(f"--{name}") + 1] = value
+        return words
+
+    return {
+        "missing teacher": (but(teacher=str(tmp_path / "nothing.zip")), "nothing.zip does not exist"),
+        "wrong format": (but(teacher=str(tmp_path / "file")), "no known format"),
+        "truncated": (but(teacher=str(tmp_path / "truncated.zip")), "not a readable zip"),
+        "wrong spaces": (but(env="CartPole-v1"), "observations of shape"),
+        "unknown environment": (but(env="Nothing-v0"), "'Nothing-v0' is unknown"),
+        "bad student": (but(student="mlp:8,"), "no student spec"),
+        "pixel student": (but(student="cnn:8:8"), "needs (C, H, W)"),
+        "unwritable": (but(out=str(tmp_path / "file" / "run")), "Cannot write"),
+        "no student": (base[:5] + base[7:], "--student is missing"),
+        "no out": (base[:7], "--out is missing"),
+        "resume nothing": (["distill", "--resume", str(tmp_path / "nothing")], "holds no run"),
+        "config nothing": (
+            ["distill", "--config", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "run")],
+            "nothing.json",
+        ),
+        "config and student": (
+            ["distill", "--config", "config.json", "--out", "run", "--student", "mlp:8"],
+            "leave --student out",
+        ),
+        "resume and steps": (["distill", "--resume", "run", "--steps", "9"], "leave --steps out"),
+        "teacher's config and seed": (
+            ["train-teacher", "--config", "c.json", "--out", "run", "--seed", "3"],
+            "leave --seed out",
+        ),
+        "report nothing": (["report", str(tmp_path / "nothing")], "no results.json"),
+        "watch nothing": (["watch", str(tmp_path / "nothing")], "no student yet"),
+        "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
+        "evaluate elsewhere": (["evaluate", teacher, "--env", "CartPole-v1"], "observations of shape"),
+        "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 1"),
+        "one episode against": (
+            ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"],
+            "'episodes' must be at least 2",
+        ),
+        "against nothing": (
+            ["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")],
+            "does not exist",
+        ),
+        "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
+        "margin": ([*base, "--margin", "0"], "'margin' must be above 0"),
+        "search's config and sizes": (
+            ["plan", "--config", "c.json", "--out", out, "--sizes", "mlp:"],
+            "leave --sizes out",
+        ),
+        "no search": (["tree", "--out", out], "--teacher or --env is missing"),
+        "kwargs": ([*base, "--env-kwargs", "{fault"], "--env-kwargs is not JSON"),
+        "kwargs of a list": ([*base, "--env-kwargs", "[1]"], "--env-kwargs must be a JSON object"),
+        "kwargs unknown": ([*base, "--env-kwargs", '{"gravity": 3}'], "gravity"),
+        "wrapper": ([*base, "--wrapper", "Halved"], "module:Class"),
+        "wrapper of nothing": ([*base, "--wrapper", "gymnasium.wrappers:Halved"], "Halved"),
+        "setting": ([*base, "--set", "nothing=1"], "--set nothing=1: write NAME=VALUE with one of"),
+        "setting alone": ([*base, "--set", "gap"], "--set gap: write NAME=VALUE with one of"),
+        "setting of text": (
+            [*base, "--set", "learning-rate=fast"],
+            "'--set learning_rate' must be a number, got 'fast'",
+        ),
+        "setting out of range": ([*base, "--set", "batch-size=0"], "'batch_size' must be at least 1"),
+        "reward": ([*base, "--reward-steps", "-1"], "'env_steps' must be at least 0"),
+        "recipe": ([*base, "--recipe", "magic"], "Unknown recipe 'magic'"),
+        "recipe of nothing": ([*base, "--recipe", "json:magic"], "'json:magic' cannot be imported"),
+        "recipe of another kind": (
+            [*base, "--recipe", "builtins:id"],
+            "must be a function from EnvInfo to TrainConfig",
+        ),
+        "task": (["distill", "--task", SIGN, "--student", "mlp:8", "--out", out], "write ENV=TEACHER"),
+        "task and env": ([*base, "--task", f"{SIGN}={teacher}"], "takes the place of"),
+    }
+
+
+KINDS = (
+    "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
+    "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
+    "resume and steps", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
+    "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes", "one episode against", "against nothing",
+    "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
+    "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
+    "recipe of another kind", "task", "task and env",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_users_mistake_gets_one_sentence_and_exit_code_2(tmp_path, teacher, capsys, kind):
+    known = errors(tmp_path, teacher)
+    assert set(known) == set(KINDS)
+    words, message = known[kind]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    said = " ".join(printed.err.split())
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.endswith(".")
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+def test_a_weak_teacher_stops_the_run(tmp_path, capsys):
+    save_network(tmp_path / "weak", sign_network(-1.0), CHOICE, name="teacher")
+    assert distill(str(tmp_path / "weak"), tmp_path / "run") == 2
+    assert "no better than random" in " ".join(capsys.readouterr().err.split())
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, capsys):
+    folder = tmp_path / "nan"
+    save_network(folder, sign_network(), CHOICE, name="teacher")
+    tensors, _ = read_tensors(folder / "teacher.safetensors")
+    tensors["layers.0.weight"][0, 0] = float("nan")
+    save_tensors(folder / "teacher.safetensors", tensors, {})
+    write_json(
+        folder / "spec.json", read_json(folder / "spec.json") | {"sha256": digest(folder / "teacher.safetensors")}
+    )
+    assert distill(str(tmp_path / "nan"), tmp_path / "run") == 2
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_torn_file(teacher, tmp_path, capsys, monkeypatch):
+    written = 0
+    real = os.fsync
+
+    def full(descriptor):
+        nonlocal written
+        written += 1
+        if written > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert distill(teacher, tmp_path / "run") == 2
+    assert "No space left on device" in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    monkeypatch.setattr(os, "fsync", real)
+    assert main(["distill", "--resume", str(tmp_path / "run")]) == 0
+
+
+def test_a_missing_extra_is_named(teacher, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert distill(teacher, tmp_path / "run", "--wandb") == 2
+    assert "distilrl[wandb]" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_teachers_folder_alone_warns(teacher, tmp_path, capsys):
+    assert distill(teacher, tmp_path / "run", "--behaviour", "teacher") == 0
+    assert "drift" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupted_command_ends_with_130(teacher, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distilrl.cli.making.distill", interrupted)
+    assert distill(teacher, tmp_path / "run") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_words_that_are_no_command_end_with_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["distil"])
+    assert ended.value.code == 2

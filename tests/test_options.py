@@ -1,0 +1,141 @@
+"""Options that say how environment, method and settings are made, and what a file may import."""
+
+import json
+import sys
+
+import gymnasium
+import pytest
+from commands import distill
+from conftest import SIGN
+
+from distilrl.checkpoints import read_json, write_json
+from distilrl.cli import main
+from distilrl.envs import single
+from distilrl.envs.make import _describe
+from distilrl.runs import read_metrics
+
+MODULE = """
+import gymnasium
+from conftest import SignEnv
+from distilrl import recipe, term
+
+class Halved(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return reward / 2
+
+def apart(*, student, teacher):
+    return (student - teacher).square().mean(1)
+
+def gentle(info):
+    return recipe("distil", info).but(learning_rate=2e-3)
+
+def owned(info):
+    return recipe("distil", info).but(terms=(term(apart),))
+
+gymnasium.register("Own-v0", entry_point=SignEnv, max_episode_steps=50)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module of the user's own, which nothing has imported or trusted yet."""
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(single, "_trusted", set())
+    yield name
+    sys.modules.pop(name, None)
+    gymnasium.registry.pop("Own-v0", None)
+
+
+def returns(capsys, *words):
+    """Mean return that `evaluate` prints."""
+    assert main(["evaluate", *words, "--episodes", "10", "--threads", "1", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["return_mean"]
+
+
+def test_the_environment_is_made_as_the_options_say(teacher, capsys, own_module):
+    assert returns(capsys, teacher, "--env", SIGN) == 10.0
+    assert returns(capsys, teacher, "--env", SIGN, "--wrapper", f"{own_module}:Halved") == 5.0
+    twice = ["--wrapper", f"{own_module}:Halved"] * 2
+    assert returns(capsys, teacher, "--env", SIGN, *twice) == 2.5
+    faulty = [teacher, "--env", "distilrl/FaultyEnv-v0"]
+    assert returns(capsys, *faulty, "--env-kwargs", "{}") == 10.0
+    assert main(["evaluate", *faulty, "--env-kwargs", '{"fault": "step"}']) == 2
+    assert "broken in step" in " ".join(capsys.readouterr().err.split())
+
+
+def test_any_setting_by_its_name(teacher, tmp_path):
+    words = ["--set", "learning-rate=0.001", "--set", "optim.batch-size=64", "--set", "hidden_features=[1]"]
+    words += ["--set", "standardise=no", "--set", 'behaviour={"name": "student"}', "--reward-steps", "640"]
+    assert distill(teacher, tmp_path / "run", *words) == 0
+    train = read_json(tmp_path / "run" / "config.json")["train"]
+    assert train["optim"]["learning_rate"] == 0.001
+    assert train["optim"]["batch_size"] == 64
+    assert train["optim"]["standardise"] == "no"
+    assert train["student"]["hidden_features"] == [1]
+    assert train["data"]["behaviour"]["name"] == "student"
+    assert train["reward"]["env_steps"] == 640
+    assert train["data"]["env_steps"] == 4000
+    results = read_json(tmp_path / "run" / "results.json")
+    assert "then 2 rounds with reward" in results["stopped"]
+    rows = read_metrics(tmp_path / "run" / "metrics.csv")
+    assert int(rows[-1]["env_steps"]) == results["env_steps"] == int(rows[-2]["env_steps"]) + 640
+    assert rows[-1]["agreement"] == ""  # nobody is imitated there
+
+
+def test_a_recipe_of_ones_own(teacher, tmp_path, own_module):
+    assert distill(teacher, tmp_path / "run", "--recipe", f"{own_module}:gentle") == 0
+    train = read_json(tmp_path / "run" / "config.json")["train"]
+    assert train["recipe"] == f"{own_module}:gentle"
+    assert train["optim"]["learning_rate"] == 2e-3
+    assert read_json(tmp_path / "run" / "results.json")["recipe"] == f"{own_module}:gentle"
+
+
+def test_a_loss_of_ones_own_is_not_imported_from_a_file(teacher, tmp_path, own_module, capsys):
+    run = tmp_path / "run"
+    assert distill(teacher, run, "--recipe", f"{own_module}:owned") == 0
+    assert read_json(run / "config.json")["train"]["terms"][0]["loss"] == f"{own_module}:apart"
+    assert "nan" not in (run / "metrics.csv").read_text()
+    assert main(["report", str(run)]) == 0
+    capsys.readouterr()
+    for words in (["--resume", str(run)], ["--config", str(run / "config.json"), "--out", str(tmp_path / "again")]):
+        assert main(["distill", *words, "--trust", own_module]) == 2
+        assert "give the term from Python" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, capsys):
+    assert distill(teacher, tmp_path / "run") == 0
+    config = read_json(tmp_path / "run" / "config.json")
+    config["train"]["tasks"][0]["env"] = {"id": f"{own_module}:Own-v0"}
+    write_json(tmp_path / "theirs.json", config)
+    again = ["distill", "--config", str(tmp_path / "theirs.json"), "--out", str(tmp_path / "again")]
+    capsys.readouterr()
+    for more in ([], ["--trust", "another_module"]):
+        assert main([*again, *more]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.startswith("error: ")
+        assert f"pass --trust {own_module} if you trust it" in said
+        assert own_module not in sys.modules
+        assert not (tmp_path / "again").exists()
+    assert main([*again, "--trust", own_module]) == 0
+    assert own_module in sys.modules
+    # every command that reads the run's environment from its file asks the same
+    run = str(tmp_path / "again")
+    for words in (["distill", "--resume", run], ["export", run, "--to", "c"], ["watch", run]):
+        single._trusted.clear()
+        _describe.cache_clear()
+        capsys.readouterr()
+        assert main(words) == 2
+        assert f"--trust {own_module}" in " ".join(capsys.readouterr().err.split())
+    for words in (["distill", "--resume", run], ["export", run, "--to", "c"], ["report", run]):
+        assert main([*words, "--trust", own_module]) == 0
+    single._trusted.clear()
+    _describe.cache_clear()
+    assert main(["verify", f"{run}/export/c"]) == 2
+    assert main(["verify", f"{run}/export/c", "--trust", own_module]) == 0
+
+
+def test_what_the_user_names_needs_no_trust(teacher, tmp_path, own_module):
+    assert distill(teacher, tmp_path / "run", env=f"{own_module}:Own-v0") == 0
+    assert main(["report", str(tmp_path / "run")]) == 0
