@@ -20,6 +20,7 @@ from distilrl.networks import Network
 from distilrl.objective import check_terms
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
+from distilrl.replay import Batch
 from distilrl.schedules import Progress, settle
 from distilrl.specs import NetworkSpec, between
 from distilrl.stream import Check, Stream
@@ -126,6 +127,24 @@ class Task:
             )
             pupil.adopt()
         self.stream.collector.student = pupil.policy
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Indices (updates · batch size,) of the transitions that the updates of one vector step read."""
+        optim = self.config.optim
+        return self.stream.replay.draw(optim.updates * optim.batch_size, generator)
+
+    def batches(self, index: Tensor, generator: torch.Generator) -> list[Batch]:
+        """The transitions drawn, a batch for each update: weighted where errors decide what is drawn, noisy where the
+        student is to be.
+        """
+        optim, replay, noise = self.config.optim, self.stream.replay, self.config.student.noise
+        batch = replay.batch(index, optim.gamma)
+        if self.config.data.priority_exponent > 0:
+            batch = batch._replace(weight=replay.importance_weights(index))
+        if noise:
+            blur = torch.randn(batch.obs.shape, generator=generator) * torch.tensor(noise)
+            batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
+        return batch.split(optim.batch_size)
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""

@@ -25,7 +25,6 @@ from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
 from distilrl.objective import columns
 from distilrl.played import Acceptance
-from distilrl.replay import Batch
 from distilrl.runs import Metrics, RunFolder
 from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
@@ -210,15 +209,11 @@ class _Run:
         if learner.updates == 0:
             for task in self.tasks:
                 task.look_at_first_states()
-        # -- what the updates read is gathered at once, of those tasks whose turn comes
-        count = optim.updates * optim.batch_size
-        drawn = {task.number: task.stream.replay.draw(count, self.generator) for task in tasks}
+        # -- every task draws; what the updates read is gathered at once, of those whose turn comes
+        drawn = {task.number: task.draw(self.generator) for task in tasks}
         turns = self._turns(tasks, optim.updates)
-        batches = {
-            task.number: self._batch(task, drawn[task.number]).split(optim.batch_size)
-            for task in tasks
-            if data.mix == "all" or task in turns
-        }
+        read = tasks if data.mix == "all" else [task for task in tasks if task in turns]
+        batches = {task.number: task.batches(drawn[task.number], self.generator) for task in read}
         for number in range(optim.updates):
             chosen = tasks if data.mix == "all" else [turns[number]]
             share = 1 / len(chosen)
@@ -228,16 +223,6 @@ class _Run:
             if data.priority_exponent > 0 and learner.errors is not None:
                 index = torch.split(drawn[chosen[-1].number], optim.batch_size)[number]
                 chosen[-1].stream.replay.set_priorities(index, learner.errors, data.priority_exponent)
-
-    def _batch(self, task: Task, index: Tensor) -> Batch:
-        replay, noise = task.stream.replay, self.config.student.noise
-        batch = replay.batch(index, self.config.optim.gamma)
-        if self.config.data.priority_exponent > 0:
-            batch = batch._replace(weight=replay.importance_weights(index))
-        if noise:
-            blur = torch.randn(batch.obs.shape, generator=self.generator) * torch.tensor(noise)
-            batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
-        return batch
 
     def _turns(self, tasks: list[Task], count: int) -> list[Task]:
         """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a
