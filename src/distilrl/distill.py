@@ -21,7 +21,7 @@ from distilrl.plain import check_numbers, from_plain, read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.recipes import recipe, settings
-from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide
+from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import NetworkSpec, suited
@@ -249,6 +249,18 @@ def save_student(
     save_network(folder.student, trained.networks[number], trained.heads[number], **about, **more)
 
 
+def training_of(trained: Trained, config: TrainConfig) -> Training:
+    """How a policy was trained, as results say it, whether somebody taught it or not."""
+    return Training(
+        seed=config.seed,
+        recipe=config.recipe,
+        env_steps=trained.env_steps,
+        updates=trained.updates,
+        train_s=trained.train_s,
+        stopped=trained.stopped,
+    )
+
+
 def _teachers(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: TrainConfig) -> list[Teacher]:
     """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
     refs = [task.env for task in config.tasks]
@@ -324,12 +336,7 @@ def results_of(
     config, student = job.train, trained.networks[number]
     made = Made(spec=student.spec.to_json(), name=student.spec.describe(), **size(student))
     training = Distilling(
-        seed=config.seed,
-        recipe=config.recipe,
-        env_steps=trained.env_steps,
-        updates=trained.updates,
-        train_s=trained.train_s,
-        stopped=trained.stopped,
+        **vars(training_of(trained, config)),
         labelled_states=trained.labelled_states,
         device=config.compute.device,
         temperature=trained.temperatures[number],

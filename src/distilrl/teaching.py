@@ -9,7 +9,7 @@ from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
-from distilrl.distill import Job, claimed, save_student
+from distilrl.distill import Job, claimed, save_student, training_of
 from distilrl.envs import describe_env
 from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, play, seeds_from, size
 from distilrl.events import Phase, Watch, silent
@@ -59,13 +59,8 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     save_student(folder, trained, 0, info, config, result=card)
     name = trained.network.spec.describe()
     results = TeacherResults(
+        **vars(training_of(trained, config)),
         env=info.id,
-        seed=config.seed,
-        recipe=config.recipe,
-        env_steps=trained.env_steps,
-        updates=trained.updates,
-        train_s=trained.train_s,
-        stopped=trained.stopped,
         student=TeacherTrained(**vars(result) | size(trained.network), name=name),
     )
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
