@@ -260,3 +260,17 @@ def test_help_begins_with_what_every_call_needs(command, capsys, monkeypatch):
     assert max(map(len, said.splitlines()[3:])) <= 80
     assert "{None}" not in said
     assert "--no-grey" not in said
+
+
+COMMANDS = (
+    "distill", "train-teacher", "evaluate", "inspect", "plan", "tree", "export", "verify", "report", "watch",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_no_default_that_is_none(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert not re.findall(r"\(default: (?:None|''|)\)", said)

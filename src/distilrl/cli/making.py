@@ -8,7 +8,7 @@ import torch
 from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside, with_settings
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, of_kind, refuse_beside, with_settings
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
@@ -27,26 +27,26 @@ from distilrl.teaching import train_teacher
 class Distill:
     """Distil a teacher into a small student, prove what became of the score, and write a report."""
 
-    teacher: tuple[str, ...] = ()
+    teacher: Unset[tuple[str, ...]] = ()
     """Teacher: a folder of distilrl, a run folder, a stable-baselines3 zip, a state_dict, an .onnx file, or
     hf://owner/repository; several are an ensemble."""
-    env: str | None = None
+    env: Unset[str | None] = None
     """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
-    student: str | None = None
+    student: Unset[str | None] = None
     """Student: mlp:64,64, mlp:32,32@relu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
     task: UseAppendAction[tuple[str, ...]] = ()
     """Instead of --env and --teacher: ENV=TEACHER, for one student of several tasks."""
-    out: Path | None = None
+    out: Unset[Path | None] = None
     """Run folder to write."""
-    resume: Path | None = None
+    resume: Unset[Path | None] = None
     """Continue the run, the study over seeds or the chain in this folder; nothing else is needed."""
-    config: Path | None = None
+    config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     recipe: str = "distil"
     """Method, by name or as module:function; distil is the best known."""
-    behaviour: BehaviourName | None = None
+    behaviour: Unset[BehaviourName | None] = None
     """Who plays while data is collected; the recipe's own by default (mixed)."""
-    steps: int | None = None
+    steps: Unset[int | None] = None
     """Budget of environment steps; the recipe's own by default. Training ends earlier when the student is good
     enough."""
     reward_steps: int = 0
@@ -59,7 +59,7 @@ class Distill:
     """Seed of training."""
     seeds: int = 1
     """Train this many students and take the training seed as the unit of replication."""
-    prune_from: str | None = None
+    prune_from: Unset[str | None] = None
     """Begin with this wider student and prune units and channels until --student is left."""
     assistants: int = 0
     """Go from teacher to student by this many teacher assistants, each smaller than the one before."""
@@ -75,7 +75,7 @@ class Distill:
     """Largest acceptable loss, as a share of (teacher - random)."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
-    threads: int | None = None
+    threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks compute."""
@@ -169,27 +169,27 @@ class Distill:
 class TrainTeacher:
     """Train a DQN teacher from nothing; the run folder then is a teacher."""
 
-    env: str | None = None
+    env: Unset[str | None] = None
     """Environment."""
-    out: Path | None = None
+    out: Unset[Path | None] = None
     """Run folder to write."""
-    resume: Path | None = None
+    resume: Unset[Path | None] = None
     """Continue the run in this folder."""
-    config: Path | None = None
+    config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     recipe: Literal["dqn", "rainbow_lite"] = "dqn"
     """Method."""
-    network: str | None = None
+    network: Unset[str | None] = None
     """Network, as a student spec; the recipe's own by default: an MLP for vectors, the Nature CNN for pixels."""
-    steps: int | None = None
+    steps: Unset[int | None] = None
     """Budget of environment steps; the recipe's own by default."""
-    stop_return: float | None = None
+    stop_return: Unset[float | None] = None
     """Stop when this return is reached at two checks in a row."""
     seed: int = 0
     """Seed of training."""
     episodes: int = 100
     """Episodes of the final evaluation."""
-    threads: int | None = None
+    threads: Unset[int | None] = None
     """CPU threads."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks compute."""

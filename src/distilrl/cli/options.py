@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from tyro.conf import UseAppendAction, arg
 
@@ -16,25 +16,29 @@ from distilrl.runs import KINDS, read_config
 from distilrl.spaces import EnvRef
 from distilrl.teachers import TeacherFile
 
+T = TypeVar("T")
+Unset = Annotated[T, arg(help_behavior_hint="")]
+"""An option that is unset by default, about which its help says nothing."""
+
 
 @dataclass(frozen=True)
 class FileOptions:
     """Answers to what a teacher's file may not say of itself."""
 
-    teacher_network: str | None = None
+    teacher_network: Unset[str | None] = None
     """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
-    activation: str | None = None
+    activation: Unset[str | None] = None
     """Activation of the dense layers where the file does not hold it: relu, tanh, elu or silu."""
-    normalizer: Path | None = None
+    normalizer: Unset[Path | None] = None
     """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
-    divisor: float | None = None
+    divisor: Unset[float | None] = None
     """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
-    teacher_output: str | None = None
+    teacher_output: Unset[str | None] = None
     """Output of an ONNX graph that holds the policy's numbers, where there are several."""
-    kind: Kind | None = None
+    kind: Unset[Kind | None] = None
     """What the file's numbers are: q (action values), logits, mean (a real action), or gaussian (mean and log std);
     recognised where the library is."""
-    squash: Squash | None = None
+    squash: Unset[Squash | None] = None
     """How real actions come into their bounds: tanh or clip; recognised where the library is."""
 
     def file(self, path: str) -> TeacherFile:
@@ -55,13 +59,13 @@ class FileOptions:
 class EnvOptions:
     """What is put around an environment."""
 
-    env_kwargs: str = ""
+    env_kwargs: Unset[str] = ""
     """What the environment is made with, as JSON: '{"continuous": false}'."""
     wrapper: UseAppendAction[tuple[str, ...]] = ()
     """module:Class around the environment, the innermost first."""
     grey: bool = False
     """Images lose their colours."""
-    resize: Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")] = None
+    resize: Annotated[Unset[tuple[int, int] | None], arg(metavar="HEIGHT WIDTH")] = None
     """Height and width to which images are resized."""
     stack: int = 1
     """Frames of time in one image."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, of_kind, refuse_beside
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, of_kind, refuse_beside
 from distilrl.comparison import Comparison
 from distilrl.distill import Job, make_config
 from distilrl.envs import describe_env
@@ -22,13 +22,13 @@ from distilrl.viper import TreeConfig, distill_tree
 class _Search:
     """What both ask."""
 
-    teacher: tuple[str, ...] = ()
+    teacher: Unset[tuple[str, ...]] = ()
     """Teacher, as for distill."""
-    env: str | None = None
+    env: Unset[str | None] = None
     """Environment, as for distill."""
     out: Path
     """Folder to write."""
-    config: Path | None = None
+    config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     seed: int = 0
     """First training seed."""
@@ -36,7 +36,7 @@ class _Search:
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
-    threads: int | None = None
+    threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
@@ -61,19 +61,19 @@ class _Search:
 class Plan(_Search):
     """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
 
-    sizes: tuple[str, ...] = ()
+    sizes: Unset[tuple[str, ...]] = ()
     """Student specs to try; a ladder that suits observations and actions by default, the linear student first."""
     seeds: int = 5
     """Students of each size."""
-    budget_params: int | None = None
+    budget_params: Unset[int | None] = None
     """No more parameters than this."""
-    budget_bytes: int | None = None
+    budget_bytes: Unset[int | None] = None
     """No more bytes of weights (floats) than this."""
-    budget_macs: int | None = None
+    budget_macs: Unset[int | None] = None
     """No more multiply-accumulates a decision than this."""
-    budget_us: float | None = None
+    budget_us: Unset[float | None] = None
     """No more microseconds a decision than this, in PyTorch on this machine."""
-    steps: int | None = None
+    steps: Unset[int | None] = None
     """Environment steps of the search; by default a tenth of the recipe's own where a vector chooses, else all."""
     refine: bool = True
     """Try sizes between the largest that fell short and the smallest that did not."""
@@ -109,7 +109,7 @@ class GrowTree(_Search):
     """Leaves at most."""
     iterations: int = 20
     """Rounds of play and trees; the best is kept."""
-    states: int | None = None
+    states: Unset[int | None] = None
     """States a round; 2,000 by default, 10,000 for pixels."""
     extractor: Literal["raw", "pong"] = "raw"
     """What the tree looks at: the observation itself, or ball and paddle in Pong's frames."""

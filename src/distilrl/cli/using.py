@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset
 from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
@@ -28,7 +28,7 @@ class Inspect:
 
     policy: Annotated[Positional[str], arg(metavar="POLICY")]
     """Any teacher file or folder, a run folder, or hf://owner/repository."""
-    env: str | None = None
+    env: Unset[str | None] = None
     """Environment: adds the acceptance check, the score with random and with sticky actions, and warnings."""
     episodes: int = 20
     """Episodes of the check."""
@@ -65,7 +65,7 @@ class Evaluate:
     """Any teacher file or folder, or a run folder."""
     env: str
     """Environment."""
-    against: str | None = None
+    against: Unset[str | None] = None
     """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return."""
     margin: float = 0.05
     """With --against: largest acceptable loss, as a share of (the other's return - random)."""
@@ -73,7 +73,7 @@ class Evaluate:
     """Full episodes."""
     epsilon: float = 0.0
     """Probability of a random action."""
-    sticky: float | None = None
+    sticky: Unset[float | None] = None
     """ALE's probability of repeating the last action; the environment's own by default."""
     threads: int = 2
     """CPU threads."""
@@ -141,7 +141,7 @@ class Export(TrustOptions):
     to: Target
     """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT;
     web: a page with the C in WebAssembly."""
-    out: Path | None = None
+    out: Unset[Path | None] = None
     """Folder to write; RUN/export/TARGET by default."""
 
     def run(self) -> int:
@@ -179,7 +179,7 @@ class Verify(TrustOptions):
 
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""
-    env: str | None = None
+    env: Unset[str | None] = None
     """Environment; the student's own by default."""
     episodes: int = 100
     """Full episodes; as many as the teacher played where its returns are known."""
