@@ -77,6 +77,20 @@ def test_the_bar_of_a_stage_with_reward_begins_anew(screen):
         assert (bar.description, bar.completed, bar.total) == ("reward (steps)", 7, 20)
 
 
+def test_work_without_a_bar_left_prints_nothing(screen):
+    with Display() as watch:
+        watch(Episodes(3, 3, 1.0))
+    assert screen.getvalue() == ""
+
+
+def test_what_is_printed_after_a_bar_has_a_line_of_its_own(screen):
+    with Display() as watch:
+        watch(Step(7, 20))
+    display.console.print("then")
+    assert len(lines(screen)) == 2
+    assert lines(screen)[-1] == "then"
+
+
 def test_runs_of_several_begin_anew(screen):
     with Display() as watch:
         for _ in range(2):

@@ -55,7 +55,10 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._bars or console.is_interactive:
+            self._progress.stop()
+        else:  # in a file, rich would end the line of bars even where there are none
+            self._progress.live.stop()
 
     def __call__(self, event: Event) -> None:
         """Shows one event."""
