@@ -38,6 +38,7 @@ def test_play_of_a_function_takes_what_it_lacks_from_the_environment():
     assert better.return_mean == 10.0
     worse = inspect_play(Teacher.from_callable(lambda obs: (obs[:, 0] <= 0).long()), SIGN, episodes=5)
     assert "no better than random play" in worse.warnings[0]
+    assert "give --normalizer" in worse.warnings[0]
 
 
 def test_play_refuses_other_spaces_and_numbers_that_are_not_finite():

@@ -75,7 +75,7 @@ def inspect_play(
     if not result.better_than_random:
         warnings.append(
             "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
-            "scaling), or a missing normalizer."
+            "scaling), or missing statistics: give --normalizer where it was trained behind VecNormalize."
         )
     for name, change in _ways(info).items():
         disturbed[name] = _disturbed(teacher, replace(how, **change), episodes, watch)
