@@ -36,10 +36,8 @@ def modules():
 
 
 def imports(tree):
-    """What a module imports when it is imported, or later in a function; not what it names for types alone."""
+    """What a module imports: when it is imported, later in a function, or for types alone."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         yield from imports(node)

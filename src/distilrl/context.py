@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,13 @@ from distilrl.networks import Network
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
 
-if TYPE_CHECKING:
-    from distilrl.objective import FeatureTerm, Term
+
+class Asking(Protocol):
+    """What is known here of a term."""
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether it reads the networks' features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,7 @@ class Context:
         loss = sum(term(context).mean() for term in terms)
     """
 
-    terms: Sequence["Term"]
+    terms: Sequence[Asking]
     """The active terms: they say which features are tapped in the student's pass."""
     batch: Batch
     """B transitions."""
@@ -109,12 +114,14 @@ class Context:
     def _teacher_features(self) -> dict[str, Tensor]:
         return self._maps.teacher_features(self.batch.obs)
 
-    def features(self, of: "FeatureTerm") -> list[tuple[Tensor, Tensor]]:
-        """Pairs of features (B, ...) that a term compares, the student's with gradient and first."""
+    def features(self, taps: str, *, project: bool) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of features (B, ...) that a term compares, the student's with gradient and first, projected where
+        asked.
+        """
         theirs, (_, seen) = self._teacher_features, self._pass
         if seen is None:
-            raise SpecError(f"The term '{of.name}' is not among the context's terms, so nothing was tapped for it.")
-        return list(self._maps.compare(of.taps, seen, theirs, project=of.projects))
+            raise SpecError(f"No feature term is among the context's terms, so nothing was tapped for '{taps}'.")
+        return list(self._maps.compare(taps, seen, theirs, project=project))
 
     def judged(self, view: Tensor) -> Tensor:
         """The discriminator's logits (B,) of a policy's view (B, V)."""

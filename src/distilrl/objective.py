@@ -179,7 +179,8 @@ class FeatureTerm(_Term):
 
     def __call__(self, context: Context) -> Tensor:
         """Loss of each example, (B,): the mean over the pairs of taps."""
-        each = [FEATURE_LOSSES[self.loss](student=ours, teacher=theirs) for ours, theirs in context.features(self)]
+        pairs = context.features(self.taps, project=self.projects)
+        each = [FEATURE_LOSSES[self.loss](student=ours, teacher=theirs) for ours, theirs in pairs]
         return torch.stack(each).mean(0)
 
 
