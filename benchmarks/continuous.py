@@ -49,6 +49,7 @@ CHEETAH, HOPPER, WALKER = (
     ("Hopper-v5", "trpo-Hopper-v3"),
     ("Walker2d-v5", "tqc-Walker2d-v3"),
 )
+LONG = {"env_steps": 400_000, "capacity": 200_000, "check_every": 20_000}
 SHORT = {"env_steps": 50_000, "check_every": 5_000}
 LANDER, SWIMMER, CAR, PENDULUM, BIPEDAL = (
     ("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2"),
@@ -58,7 +59,7 @@ LANDER, SWIMMER, CAR, PENDULUM, BIPEDAL = (
     ("BipedalWalker-v3", "a2c-BipedalWalker-v3"),
 )
 ROWS = {
-    "cheetah-1782": Run(*CHEETAH, "mlp:24,24,24@silu"),
+    "cheetah-1782": Run(*CHEETAH, "mlp:24,24,24@silu", LONG),
     "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
     "lander-18": Run(*LANDER, "mlp:", SHORT),

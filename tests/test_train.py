@@ -30,6 +30,7 @@ from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.spaces import EnvRef
+from distilrl.stream import Check
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
@@ -183,6 +184,7 @@ sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
 from distilrl.spaces import EnvRef
+from distilrl.stream import Check
 from distilrl.teachers import Teacher
 from distilrl.train import train
 from distilrl.runs import RunFolder
@@ -232,6 +234,38 @@ def test_training_stops_when_it_is_good_enough(sign_teacher):
     assert "2 checks" in generous.stopped
     never = train(small(gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
     assert (never.env_steps, never.stopped) == (1600, "budget used")
+
+
+def test_the_students_of_the_best_checks_meet_again_on_other_episodes(sign_teacher, tmp_path, monkeypatch):
+    config = small(gap=-1.0, finalists=3)
+    folder, met = RunFolder(tmp_path / "run"), []
+    played = iter([1.0, 3.0, 2.0] * 2)
+
+    def long(self, policy, times, watch=None):
+        met.append(policy.network)
+        return next(played)
+
+    monkeypatch.setattr(Check, "long", long)
+
+    def killed(event):
+        if event == events.Phase("finalists"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, watch=killed)
+    trained = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
+    assert trained.stopped == "budget used; best of 3 checks on 30 other episodes"
+    assert len(met) == 3
+    assert all(torch.equal(a, b) for a, b in zip(met[1].parameters(), trained.network.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(met[0].parameters(), met[1].parameters(), strict=True))
+    unbroken = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    assert all(
+        torch.equal(a, b) for a, b in zip(unbroken.network.parameters(), trained.network.parameters(), strict=True)
+    )
+
+
+def test_a_student_that_was_good_enough_meets_nobody(sign_teacher):
+    assert "2 checks" in train(small(gap=2.0, agreement=0.0, finalists=3), sign_teacher, acceptance=ACCEPTANCE).stopped
 
 
 def test_the_shipped_student_holds_the_student_alone_and_takes_raw_observations(sign_teacher, tmp_path):

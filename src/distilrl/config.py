@@ -139,6 +139,9 @@ class StopConfig:
     """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
     check_episodes: int = 20
     """Episodes of a check."""
+    finalists: int = 1
+    """Where the budget is used up, the students of this many of the best checks meet again on other and more episodes:
+    the best check of many is luck."""
     gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
     agreement: float = 0.75
@@ -151,7 +154,7 @@ class StopConfig:
     """Without a teacher: the return at which to stop."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "patience"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "finalists", "patience"), "[1, inf)"))
         check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
 
 

@@ -22,7 +22,8 @@ class Phase:
     """Another kind of work begins."""
 
     name: str
-    """``teacher`` (its acceptance check), ``verdict``, or ``reward`` (the stage with reward)."""
+    """``teacher`` (its acceptance check), ``finalists`` (the best checks' students meet again), ``reward`` (the stage
+    with reward), or ``verdict``."""
 
 
 @dataclass(frozen=True)

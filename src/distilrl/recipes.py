@@ -240,8 +240,8 @@ def _for_real_actions(config: TrainConfig) -> TrainConfig:
     return config.but(
         behaviour=Behaviour("mixed", beta=Schedule(1.0, 0.0, 0.5), epsilon=Schedule(0.0)),
         env_steps=200_000, n_envs=8, updates=6, batch_size=256, optimiser="soap", learning_rate=1e-2,
-        learning_starts=2_000, stakes_exponent=0.5, check_every=10_000, check_episodes=20, agreement=0.0,
-        average=0.995, threads=1,
+        learning_starts=2_000, stakes_exponent=0.5, check_every=10_000, check_episodes=20, finalists=4,
+        agreement=0.0, average=0.995, threads=1,
     )  # fmt: skip
 
 

@@ -223,11 +223,11 @@ class Check:
         mean = stats.mean(games.returns)
         return Checked(mean, self.score(mean), games)
 
-    def long(self, policy: Policy, times: int) -> float:
+    def long(self, policy: Policy, times: int, watch: Watch = silent) -> float:
         """Mean return over other episodes than those of a check, ``times`` as many, to the end."""
         count = len(self.seeds)
         seeds = seeds_from(self.seeds[0] + max(500, count), times * count)
-        return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds).returns)
+        return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
     def score(self, mean: float) -> float | None:
         """The score of a mean return."""

@@ -30,6 +30,8 @@ PRUNE_AT = (0.2, 0.35, 0.5)
 """Shares of the budget at which a student that is pruned gets narrower."""
 DRIFT_STATES = 512
 """States of either sample whose distance is the drift."""
+RUN_OFF = 3
+"""How many times the episodes of a check decide between the students of the best checks."""
 BANDS = {"agreement": 0.02, "entropy": 0.02, "drift": 0.05}
 """A measurement takes the place of the one in force where it differs by more than this."""
 
@@ -68,7 +70,8 @@ class Task:
         )
         between(self.wide, self.spec, 0.0)
         self.check_student = Check(config, acceptance, number=number)
-        self.best: dict[str, Tensor] = {}
+        self.kept: list[dict[str, Tensor]] = []
+        """The averaged students of the best checks, the best first."""
         self.measured: dict[str, float] = {"score": 0.0, "agreement": 0.0, "entropy": 1.0, "drift": 0.0}
         self.scores: list[float] = []
         """Scores at the last three checks, in the world as it is now."""
@@ -95,7 +98,7 @@ class Task:
         self.pupil: Pupil = learner.pupils[self.number]
         if self.stream.collector.student is not None or self.stream.collector.teacher is None:
             self.stream.collector.student = self.pupil.policy
-        self.keep_best()
+        self.kept = []
 
     def progress(self, fraction: float) -> Progress:
         """How far this task has come, ``fraction`` of the budget being used."""
@@ -188,14 +191,20 @@ class Task:
                 samples = [self.pupil.average(obs) for obs in samples]
         return max(stats.two_sample(a, b) for a, b in zip(*(s.cpu().numpy().T for s in samples), strict=True))
 
-    def keep_best(self) -> None:
-        """Remembers the averaged student as the best so far."""
-        self.best = {k: v.clone() for k, v in self.pupil.average.state_dict().items()}
+    def keep(self, place: int) -> None:
+        """Puts the averaged student in this place among the best, of which as many are kept as there are finalists."""
+        self.kept.insert(place, {k: v.clone() for k, v in self.pupil.average.state_dict().items()})
+        del self.kept[self.config.stop.finalists :]
 
-    def best_network(self) -> Network:
-        """The best student as it ships: plain layers, raw observations."""
+    def long(self, place: int, watch: Watch) -> tuple[float, float | None]:
+        """Mean return and score of the student kept in this place, over more episodes than a check's."""
+        mean = self.check_student.long(Policy(self.best_network(place), self.head), RUN_OFF, watch)
+        return mean, self.check_student.score(mean)
+
+    def best_network(self, place: int = 0) -> Network:
+        """The best student as it ships, or another one that was kept: plain layers, raw observations."""
         network = copy.deepcopy(self.pupil.average).cpu()
-        network.load_state_dict(self.best)
+        network.load_state_dict(self.kept[place])
         network.fold()
         if self.config.optim.scale_head:
             network.scale_head(self.pupil.temperature)
@@ -204,19 +213,24 @@ class Task:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the task."""
         tensors, about = self.stream.state()
-        tensors |= {f"best.{k}": v.clone() for k, v in self.best.items()}
+        for place, student in enumerate(self.kept):
+            tensors |= {f"kept.{place}.{k}": v.clone() for k, v in student.items()}
         if self.config.data.priority_exponent > 0:
             tensors["priorities"] = self.stream.replay.priorities
-        return tensors, about | {"measured": self.measured, "scores": self.scores}
+        return tensors, about | {"measured": self.measured, "scores": self.scores, "kept": len(self.kept)}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
         """Reads back what `state` gave."""
         self.stream.load(tensors, state, ended=ended)
-        self.best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+        self.kept = [_below(tensors, f"kept.{place}.") for place in range(state["kept"])]
         if self.learner.updates > 0:
             self.stream.collector.student = self.pupil.policy
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._priorities = tensors.get("priorities")
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,11 @@ from distilrl.networks import Network
 from distilrl.objective import columns
 from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
-from distilrl.tasks import PRUNE_AT, Task
+from distilrl.tasks import PRUNE_AT, RUN_OFF, Task
 from distilrl.teachers import Teacher
 from distilrl.trained import Trained
+
+USED_UP = "budget used"
 
 
 def train(
@@ -85,6 +87,8 @@ def train(
                 if folder is not None:
                     run.save(folder)
     run.close()
+    if run.run_off() and folder is not None:
+        run.save_students(folder)
     trained = run.trained()
     if config.reward.env_steps == 0:
         return trained
@@ -111,7 +115,8 @@ def _metrics(folder: RunFolder | None, keep_rows: int, wandb: bool) -> AbstractC
 class _Track:
     """What the checks remember; part of the checkpoint."""
 
-    best: float = float("-inf")
+    best: list[float] = field(default_factory=list)
+    """Values of the best checks, the best first; each task keeps their students."""
     good_checks: int = 0
     train_s: float = 0.0
     stopped: str = ""
@@ -170,10 +175,9 @@ class _Run:
         if stage <= self.track.stage or self.learner.updates == 0:
             return
         wide = self.learner
-        self.track.stage, self.track.best = stage, float("-inf")
+        self.track.stage, self.track.best = stage, []
         self.learner = self._learner()
         self.learner.continue_from(wide)
-        self.tasks[0].keep_best()
 
     @property
     def env_steps(self) -> int:
@@ -250,11 +254,7 @@ class _Run:
         rows = [task.check(self.watch) for task in self.tasks]
         first = rows[0]
         self._notice_drift()
-        value = first["return"] if len(rows) == 1 else sum(min(row["score"] or 0.0, 1.0) for row in rows) / len(rows)
-        if value >= track.best:
-            track.best = value
-            for task in self.tasks:
-                task.keep_best()
+        self._keep(_value([(row["return"], row["score"]) for row in rows]))
         others = {
             f"{name}/{task.name}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row
         }
@@ -302,10 +302,35 @@ class _Run:
             return
         drifted = max(task.measured["drift"] for task in self.tasks) > threshold
         if drifted and not self.track.drifted:
-            self.track.best, self.track.good_checks = float("-inf"), 0
+            self.track.best, self.track.good_checks = [], 0
             for task in self.tasks:
-                task.measured["score"], task.scores = 0.0, []
+                task.measured["score"], task.scores, task.kept = 0.0, [], []
         self.track.drifted = drifted
+
+    def _keep(self, value: float) -> None:
+        """Remembers the students of this check, if it is among the best; of equal ones the later is better."""
+        best = self.track.best
+        place = next((place for place, other in enumerate(best) if value >= other), len(best))
+        best.insert(place, value)
+        del best[self.config.stop.finalists :]
+        for task in self.tasks:
+            task.keep(place)
+
+    def run_off(self) -> bool:
+        """Where the budget was used up, lets the students of the best checks meet on other and more episodes; whether
+        there was need to.
+        """
+        track, finalists = self.track, len(self.track.best)
+        if track.stopped != USED_UP or finalists < 2:
+            return False
+        self.watch(Phase("finalists"))
+        values = [_value([task.long(place, self.watch) for task in self.tasks]) for place in range(finalists)]
+        best = values.index(max(values))
+        for task in self.tasks:
+            task.kept = [task.kept[best]]
+        episodes = RUN_OFF * self.config.stop.check_episodes
+        track.stopped = f"{USED_UP}; best of {finalists} checks on {episodes} other episodes"
+        return True
 
     def _why_stop(self, rows: list[dict[str, Any]]) -> str:
         """The stop rule; empty while training goes on."""
@@ -318,7 +343,7 @@ class _Run:
         track.good_checks = track.good_checks + 1 if good else 0
         if track.good_checks >= stop.patience:
             return f"good enough at {track.good_checks} checks in a row"
-        return "budget used" if self.env_steps >= self.config.data.env_steps else ""
+        return USED_UP if self.env_steps >= self.config.data.env_steps else ""
 
     @property
     def labelled_states(self) -> int:
@@ -349,6 +374,10 @@ class _Run:
             state["tasks"].append(about)
         tensors["generator"] = self.generator.get_state()
         folder.save_state(tensors, state)
+        self.save_students(folder)
+
+    def save_students(self, folder: RunFolder) -> None:
+        """Writes the best student of each task."""
         for task in self.tasks:
             home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
             about = {"env": task.name, "environment": task.info.ref.to_json(), "recipe": self.config.recipe}
@@ -382,6 +411,11 @@ class _Run:
             self.labelled_states,
             tuple(task.name for task in self.tasks),
         )
+
+
+def _value(found: list[tuple[float, float | None]]) -> float:
+    """By what students are compared, of return and score in each task: the return, or the mean score of several."""
+    return found[0][0] if len(found) == 1 else stats.mean([min(score or 0.0, 1.0) for _, score in found])
 
 
 def _mean_of(values: list[Tensor] | None) -> float | None:

@@ -25,7 +25,7 @@ from distilrl.stats import Verdict
 
 console = Console(stderr=True, highlight=False)
 COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-PLAYED = {"teacher": "teacher's check", "verdict": "verdict", "reward": "check"}
+PLAYED = {"teacher": "teacher's check", "finalists": "finalists", "verdict": "verdict", "reward": "check"}
 """What episodes are for in each phase."""
 
 
