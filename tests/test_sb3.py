@@ -14,11 +14,12 @@ from conftest import real_teacher
 from gymnasium import spaces
 from torch import nn
 
-from distilrl.errors import FileError
+from distilrl.envs import describe_env
+from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.heads import Gaussian
 from distilrl.networks import Network
 from distilrl.spaces import Bounds, Choices, read_observations
-from distilrl.teachers import TeacherFile, ensemble, load_teacher, printed
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher, printed
 
 BOX = spaces.Box(np.array([-2.0, -1.0], np.float32), np.array([2.0, 3.0], np.float32))
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float32)
@@ -278,6 +279,28 @@ def test_vecnormalize_is_before_policy_and_critic(tmp_path, parts):
         "tanh",
         True,
     )
+
+
+def test_a_teacher_of_more_numbers_reads_zeros_behind_those_that_there_are(tmp_path):
+    made("SAC", net_arch=[16]).save(tmp_path / "t.zip")
+    whole, file = load_teacher(tmp_path / "t.zip"), TeacherFile(str(tmp_path / "t.zip"), zeros=2)
+    teacher, size = load_teacher(file), VECTOR.shape[0]
+    assert (teacher.obs_shape, teacher.params) == ((size - 2,), whole.params)
+    assert teacher.digest != whole.digest
+    obs, actions = torch.from_numpy(np.stack(samples(VECTOR, 20))), torch.rand(20, 2) * 2 - 1
+    obs[:, -2:] = 0.0
+    torch.testing.assert_close(teacher.numbers(obs[:, :-2]), whole.numbers(obs))
+    torch.testing.assert_close(teacher.critic(obs[:, :-2], actions), whole.critic(obs, actions))
+    with pytest.raises(TeacherError, match=f"the last {size} cannot be zeros: lower 'zeros'"):
+        load_teacher(replace(file, zeros=size))
+    with pytest.raises(SpecError, match="'zeros'"):
+        replace(file, zeros=-1)
+
+
+def test_a_function_reads_zeros_too():
+    info = describe_env("CartPole-v1")
+    teacher = Teacher.from_callable(lambda obs: obs[:, -1].long(), name="last").before_zeros(1).fitted(info)
+    assert teacher.policy.act(torch.ones(3, 4))[0].tolist() == [[0], [0], [0]]
 
 
 # -- real files

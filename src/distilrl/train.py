@@ -380,7 +380,11 @@ class _Run:
         """Writes the best student of each task."""
         for task in self.tasks:
             home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
-            about: dict[str, Any] = {"env": task.name, "environment": task.info.ref.to_json(), "recipe": self.config.recipe}
+            about: dict[str, Any] = {
+                "env": task.name,
+                "environment": task.info.ref.to_json(),
+                "recipe": self.config.recipe,
+            }
             save_network(home.student, task.best_network(), task.head, **about)
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -40,6 +40,9 @@ class FileOptions:
     recognised where the library is."""
     squash: Unset[Squash | None] = None
     """How real actions come into their bounds: tanh or clip; recognised where the library is."""
+    zeros: int = 0
+    """Zeros that the teacher reads behind what the environment shows (84 for those of Ant-v2 and -v3); the student does
+    not see them."""
 
     def file(self, path: str) -> TeacherFile:
         """The file with these answers."""
@@ -52,6 +55,7 @@ class FileOptions:
             output=self.teacher_output,
             kind=self.kind,
             squash=self.squash,
+            zeros=self.zeros,
         )
 
 
@@ -69,8 +73,6 @@ class EnvOptions:
     """Height and width to which images are resized."""
     stack: int = 1
     """Frames of time in one image."""
-    zeros: int = 0
-    """Zeros appended to a vector observation (84 for teachers of Ant-v2 and -v3)."""
 
     def ref(self, env: str) -> EnvRef:
         """The environment of this id with these options; the report that follows may import what was named here.
@@ -88,7 +90,7 @@ class EnvOptions:
                 ) from None
             if not isinstance(kwargs, dict):
                 raise SpecError("--env-kwargs must be a JSON object, e.g. '{\"continuous\": false}'.")
-        ref = EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack, self.zeros)
+        ref = EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack)
         trust(*ref.modules)
         return ref
 

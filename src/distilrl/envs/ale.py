@@ -173,9 +173,7 @@ def _check_ref(ref: EnvRef, spec: EnvSpec) -> dict[str, Any]:
         EnvError: something that ALE's vector environment cannot do.
     """
     fixed = [
-        name
-        for name in ("grey", "resize", "stack", "zeros", "wrappers")
-        if getattr(ref, name) != getattr(EnvRef("x"), name)
+        name for name in ("grey", "resize", "stack", "wrappers") if getattr(ref, name) != getattr(EnvRef("x"), name)
     ]
     fixed += sorted(set(ref.kwargs) - OWN_KWARGS)
     if fixed:

@@ -17,7 +17,7 @@ from distilrl.envs.images import image_editor, push, stacked
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.single import FAULTS, make_single, no_opengl, told
 from distilrl.errors import EnvError, ExtraError, SpecError
-from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, append_zeros, read_actions, read_observations
+from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
 
 
 class SyncVecEnv(VecEnv):
@@ -162,11 +162,6 @@ def _observation(ref: EnvRef, env: gymnasium.Env[Any, Any]) -> tuple[ObsSpec, Re
     spec, read = read_observations(env.observation_space, ref.label, image_editor(ref))
     if spec.image is None and (ref.grey or ref.resize is not None or ref.stack > 1):
         raise EnvError(f"'{ref.label}' has no image in its observations: leave out 'grey', 'resize' and 'stack'.")
-    if spec.image is not None and ref.zeros:
-        raise EnvError(
-            f"'{ref.label}' has an image in its observations, and 'zeros' are appended to vectors only: leave it out."
-        )
-    spec, read = append_zeros(spec, read, ref.zeros)
     return stacked(spec, ref.stack), read
 
 

@@ -8,7 +8,6 @@ from distilrl.spaces.observations import (
     ObsSpec,
     Reader,
     Unreadable,
-    append_zeros,
     read_observations,
 )
 from distilrl.spaces.reference import EnvLike, EnvRef, env_ref
@@ -26,7 +25,6 @@ __all__ = [
     "Reader",
     "Unreadable",
     "action_from_json",
-    "append_zeros",
     "env_ref",
     "read_actions",
     "read_observations",

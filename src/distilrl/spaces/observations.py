@@ -116,19 +116,6 @@ def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = N
     return spec, lambda obs: np.concatenate([read_vector(obs), read(obs).reshape(-1).astype(np.float32)])
 
 
-def append_zeros(spec: ObsSpec, read: Reader, count: int) -> tuple[ObsSpec, Reader]:
-    """A vector with zeros behind it: the spec, and the function that reads it."""
-    if count == 0:
-        return spec, read
-    longer = replace(
-        spec,
-        shape=(spec.shape[0] + count,),
-        reach=(*spec.reach, *[1.0] * count),
-        names=(*spec.names, *[f"zero[{i}]" for i in range(count)]),
-    )
-    return longer, lambda obs: np.pad(read(obs), (0, count))
-
-
 def _leaves(space: spaces.Space[Any], path: tuple[Any, ...]) -> Sequence[tuple[tuple[Any, ...], spaces.Space[Any]]]:
     """Parts of a space that have no parts, in its own order, and the keys that lead to each."""
     if isinstance(space, spaces.Dict):

@@ -28,8 +28,6 @@ class EnvRef:
     """(H, W) to which images are shrunk or grown."""
     stack: int = 1
     """Frames of time in one image."""
-    zeros: int = 0
-    """Zeros appended to a vector, for policies that were trained with more numbers than the environment now gives."""
     factory: Callable[..., gymnasium.Env[Any, Any]] | None = field(default=None, repr=False)
     """Makes the environment instead of ``id``; from Python only, and not kept in config.json."""
     named: bool = field(default=True, compare=False, repr=False)
@@ -38,12 +36,11 @@ class EnvRef:
     def __post_init__(self) -> None:
         if not self.id:
             raise SpecError("An environment needs an id, e.g. CartPole-v1 or my_package:MyEnv-v0.")
-        if self.stack < 1 or (self.resize is not None and min(self.resize) < 1) or self.zeros < 0:
-            raise SpecError(f"'stack' and 'resize' of {self.id} must be at least 1, and 'zeros' at least 0.")
-        if self.stack * math.prod(self.resize or (1, 1)) + self.zeros > LARGEST_OBSERVATION:
+        if self.stack < 1 or (self.resize is not None and min(self.resize) < 1):
+            raise SpecError(f"'stack' and 'resize' of {self.id} must be at least 1.")
+        if self.stack * math.prod(self.resize or (1, 1)) > LARGEST_OBSERVATION:
             raise SpecError(
-                f"'stack', 'resize' and 'zeros' of {self.id} ask for more than {LARGEST_OBSERVATION:,} numbers: "
-                "choose less."
+                f"'stack' and 'resize' of {self.id} ask for more than {LARGEST_OBSERVATION:,} numbers: choose less."
             )
 
     @property
@@ -84,7 +81,7 @@ class EnvRef:
         """
         if isinstance(data, str):
             return cls(data, named=False)
-        kinds = {"id": str, "kwargs": dict, "wrappers": list, "grey": bool, "resize": list, "stack": int, "zeros": int}
+        kinds = {"id": str, "kwargs": dict, "wrappers": list, "grey": bool, "resize": list, "stack": int}
         if not isinstance(data, dict) or "id" not in data or set(data) - set(kinds):
             raise SpecError(
                 f"'{where}' must be an environment's id, or an object of {', '.join(kinds)}, got {data!r:.120}."

@@ -39,16 +39,20 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
         teacher = _load_file(file, path)
     if commit:
         teacher.meta["hub_commit"] = commit
-    return _identified(vecnormalize.normalised(teacher, Path(file.normalizer)) if file.normalizer else teacher, file)
+    if file.normalizer:
+        teacher = vecnormalize.normalised(teacher, Path(file.normalizer))
+    return _identified(teacher.before_zeros(file.zeros) if file.zeros else teacher, file)
 
 
 def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
-    """The teacher with a digest of all that decides its answers: its file, what the user told about it, and its
-    normalizer.
+    """The teacher with a digest of all that decides its answers: its file, what the user told about it, its normalizer,
+    and the zeros that it reads.
     """
     told: dict[str, str | float] = dict(file.answers)
     if file.normalizer:
         told["normalizer"] = digest(Path(file.normalizer))
+    if file.zeros:
+        told["zeros"] = file.zeros
     if not told:
         return teacher
     text = json.dumps([teacher.digest, told], sort_keys=True)

@@ -6,7 +6,7 @@ from typing import Any, cast, get_args
 
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
-from distilrl.plain import from_plain
+from distilrl.plain import check_number, from_plain
 from distilrl.specs import ACTIVATIONS
 
 ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")
@@ -35,6 +35,8 @@ class TeacherFile:
     has real ones."""
     squash: str | None = None
     """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is."""
+    zeros: int = 0
+    """Zeros that the policy reads behind what the environment shows: it was trained where there were more numbers."""
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:
@@ -45,6 +47,7 @@ class TeacherFile:
                     f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got "
                     f"{getattr(self, name)!r:.40}."
                 )
+        check_number("zeros", self.zeros, "[0, inf)")
         if self.divisor is not None and not 0 < self.divisor < math.inf:
             raise SpecError(f"The pixels' divisor must be a number above 0, got {self.divisor}.")
         if self.squash is not None and self.kind in ("q", "logits"):

@@ -177,6 +177,26 @@ class Teacher:
                 module.to(device)
         return self
 
+    def before_zeros(self, count: int) -> "Teacher":
+        """This teacher for vectors that lack their last ``count`` numbers, which it then reads as zeros.
+
+        Raises:
+            TeacherError: it does not read a vector of more numbers than that.
+        """
+        shape = self.obs_shape
+        if shape is not None and (len(shape) != 1 or shape[0] <= count):
+            raise TeacherError(
+                f"The teacher {self.path} reads observations of shape {shape}, of which the last {count} cannot be "
+                "zeros: lower 'zeros', or leave it out."
+            )
+        critic = self.critic
+        return replace(
+            self,
+            network=_BeforeZeros(self.network, count),
+            critic=None if critic is None else _BeforeZeros(critic, count),
+            obs_shape=None if shape is None else (shape[0] - count,),
+        )
+
     def fitted(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment, what its file left open filled in from the environment's spaces.
 
@@ -203,7 +223,7 @@ class Teacher:
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the "
                 "environment it was trained in."
             ) from None
-        network = self.network.bound(head) if isinstance(self.network, _Called) else self.network
+        network = _bound(self.network, head)
         return replace(
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width
         )
@@ -226,6 +246,17 @@ class Normalised(nn.Module):
     def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
         """Raw observations (B, D), and what else the network reads, to what it gives."""
         return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)  # type: ignore[no-any-return]
+
+
+class _BeforeZeros(nn.Module):
+    """A network that is given zeros behind each observation (B, D)."""
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__()
+        self.network, self.count = network, count
+
+    def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
+        return self.network(nn.functional.pad(obs, (0, self.count)), *rest)  # type: ignore[no-any-return]
 
 
 class _Called(nn.Module):
@@ -251,6 +282,13 @@ class _Called(nn.Module):
         if not answer.is_floating_point() and self.head is not None:  # chosen actions
             return self.head.inverse(answer.reshape(len(obs), -1))
         return answer.float()
+
+
+def _bound(network: nn.Module, head: Head) -> nn.Module:
+    """The same network; of a function, one for actions that are known."""
+    if isinstance(network, _BeforeZeros):
+        return _BeforeZeros(_bound(network.network, head), network.count)
+    return network.bound(head) if isinstance(network, _Called) else network
 
 
 def _apart(module: Any, path: str) -> Any:
