@@ -3,6 +3,7 @@
     python benchmarks/continuous.py TEACHERS rows [NAME ...]     # the table of students, five seeds each
     python benchmarks/continuous.py TEACHERS losses [NAME ...]   # what a loss sees of a real action
     python benchmarks/continuous.py TEACHERS stakes [NAME ...]   # states weighted by the critic, or not
+    python benchmarks/continuous.py TEACHERS critics [NAME ...]  # how much of a value is at stake in one action
     python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
     python benchmarks/continuous.py tables                       # prints the tables of what there is
 
@@ -26,8 +27,11 @@ import torch
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
+from distilrl.envs import describe_env
+from distilrl.evaluate import Play, play, seeds_from
 from distilrl.plain import to_plain
 from distilrl.played import Returns
+from distilrl.teachers import load_teacher
 
 OUT = Path("benchmarks/results/continuous")
 ANT = EnvRef("Ant-v5", {"include_cfrc_ext_in_observation": False})
@@ -183,6 +187,28 @@ def stakes(folder: Path, names: list[str], seeds: int = 5) -> None:
                 append(path, {"row": name, "exponent": exponent, "seed": seed} | result(config, 50, 50))
 
 
+def critics(folder: Path, names: list[str]) -> None:
+    """How much of its value a teacher's critic sees at stake in one action, in 2,000 states of its own episodes."""
+    path = OUT / "critics.jsonl"
+    for name, (env, teacher_name) in {"cheetah": CHEETAH, "walker": WALKER, "pendulum": PENDULUM}.items():
+        if (names and name not in names) or any(row["row"] == name for row in made(path)):
+            continue
+        teacher = load_teacher(teacher_file(folder, teacher_name)).fitted(describe_env(env))
+        games = play(teacher.policy, Play(EnvRef(env), threads=1, keep_states=2_000), seeds_from(0, 10))
+        states = torch.as_tensor(games.states)
+        numbers = teacher.numbers(states)
+        at_stake = teacher.stakes(states, numbers)
+        with torch.no_grad():
+            values = teacher.critic(states, teacher.head.view(numbers).clamp(-1, 1))
+        share = float(at_stake.median() / values.abs().median())
+        weights = at_stake.sqrt()
+        spread = float(weights.sum() ** 2 / weights.square().sum() / len(weights))
+        append(path, {
+            "row": name, "stakes_median": float(at_stake.median()), "value_median": float(values.median()), "share": share,
+            "worth_nothing": float((at_stake <= 1e-6).float().mean()), "effective_sample": spread,
+        })  # fmt: skip
+
+
 def plans(folder: Path, names: list[str]) -> None:
     """The smallest student that passes, the linear one in its ladder."""
     path = OUT / "plans.jsonl"
@@ -231,6 +257,14 @@ def tables() -> None:
             low, high = distilrl.stats.t_interval(gained) if len(gained) > 1 else (float("nan"), float("nan"))
             print(f"| {name} | gained | {len(gained)} | {np.mean(gained):+.3f} [{low:+.3f}, {high:+.3f}] | |")
     print(
+        "\n| critic of | at stake, median | value, median | share | worth nothing | effective sample |\n|---|--:|--:|--:|--:|--:|"
+    )
+    for row in made(OUT / "critics.jsonl"):
+        print(
+            f"| {row['row']} | {row['stakes_median']:.2f} | {row['value_median']:.1f} | {row['share']:.2%} | {row['worth_nothing']:.1%} "
+            f"| {row['effective_sample']:.0%} |"
+        )
+    print(
         "\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|"
     )
     for row in made(OUT / "plans.jsonl"):
@@ -256,4 +290,4 @@ if __name__ == "__main__":
     else:
         machine()
         teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
-        {"rows": rows, "losses": losses, "stakes": stakes, "plans": plans}[kind](teachers, chosen)
+        {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](teachers, chosen)
