@@ -181,7 +181,7 @@ def stakes(folder: Path, names: list[str], seeds: int = 5) -> None:
     for seed in range(seeds):
         for name in names or runs:
             run = runs[name]
-            for exponent in (0.0, 0.5):
+            for exponent in (0.0, 0.5, 1.0):
                 if any((row["row"], row["exponent"], row["seed"]) == (name, exponent, seed) for row in made(path)):
                     continue
                 steps = 10_000 if name == "pendulum" else 50_000
@@ -254,10 +254,12 @@ def tables() -> None:
             low, high = distilrl.stats.t_interval(scores) if len(scores) > 1 else (float("nan"), float("nan"))
             each = ", ".join(f"{score:.3f}" for score in scores)
             print(f"| {name} | {value} | {len(scores)} | {np.mean(scores):.3f} [{low:.3f}, {high:.3f}] | {each} |")
-        for name in {name: None for name, value in cells if kind == "stakes" and value == 0.5}:
-            gained = [on - off for on, off in zip(cells[name, 0.5], cells[name, 0.0], strict=False)]
+        for name, exponent in [pair for pair in cells if kind == "stakes" and pair[1] > 0]:
+            gained = [on - off for on, off in zip(cells[name, exponent], cells[name, 0.0], strict=False)]
             low, high = distilrl.stats.t_interval(gained) if len(gained) > 1 else (float("nan"), float("nan"))
-            print(f"| {name} | gained | {len(gained)} | {np.mean(gained):+.3f} [{low:+.3f}, {high:+.3f}] | |")
+            print(
+                f"| {name} | gained by {exponent} | {len(gained)} | {np.mean(gained):+.3f} [{low:+.3f}, {high:+.3f}] | |"
+            )
     print(
         "\n| critic of | at stake, median | value, median | share | worth nothing | effective sample |\n|---|--:|--:|--:|--:|--:|"
     )
