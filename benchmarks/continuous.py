@@ -230,12 +230,12 @@ def plans(folder: Path, names: list[str]) -> None:
 def tables() -> None:
     """Prints what benchmarks/README.md shows."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in made(OUT / "rows.jsonl"):
+    for row in sorted(made(OUT / "rows.jsonl"), key=lambda row: row["seed"]):
         groups.setdefault(row["row"], []).append(row)
     print(
         "| row | student | parameters | returns, each seed | teacher | verdicts | steps | CPU minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
     )
-    for name, group in groups.items():
+    for name, group in sorted(groups.items()):
         returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
         verdicts = [row["verdict"]["result"] for row in group]
         counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "inconclusive", "fail") if v in verdicts)
