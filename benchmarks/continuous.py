@@ -54,7 +54,7 @@ CHEETAH, HOPPER, WALKER = (
     ("Hopper-v5", "trpo-Hopper-v3"),
     ("Walker2d-v5", "tqc-Walker2d-v3"),
 )
-LONG = {"env_steps": 400_000, "capacity": 200_000, "check_every": 20_000}
+LONG = {"env_steps": 400_000, "capacity": 200_000, "check_every": 20_000, "stakes_exponent": 1.0}
 SHORT = {"env_steps": 50_000, "check_every": 5_000}
 LANDER, SWIMMER, CAR, PENDULUM, BIPEDAL = (
     ("LunarLanderContinuous-v3", "ppo-LunarLanderContinuous-v2"),
@@ -67,10 +67,13 @@ ROWS = {
     "cheetah-1782": Run(*CHEETAH, "mlp:24,24,24@silu", LONG),
     "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
+    "cheetah-5702-proportion": Run(*CHEETAH, "mlp:64,64", {"stakes_exponent": 1.0}),
     "lander-18": Run(*LANDER, "mlp:", SHORT),
     "swimmer-18": Run(*SWIMMER, "mlp:", SHORT),
     "car-17": Run(*CAR, "mlp:4@relu", SHORT),
+    "car-17-proportion": Run(*CAR, "mlp:4@relu", SHORT | {"stakes_exponent": 1.0}),
     "pendulum-81": Run(*PENDULUM, "mlp:16@relu", SHORT),
+    "pendulum-81-proportion": Run(*PENDULUM, "mlp:16@relu", SHORT | {"stakes_exponent": 1.0}),
     "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
     "bipedal-91-reward": Run(*BIPEDAL, "mlp:3", SHORT, reward_steps=500_000),
     "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
@@ -80,6 +83,7 @@ ROWS = {
     "hopper-195-reward": Run(*HOPPER, "mlp:8,8", SHORT, reward_steps=1_000_000),
     "hopper-195-relu": Run(*HOPPER, "mlp:8,8@relu", SHORT),
     "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
+    "walker-662-proportion": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000, "stakes_exponent": 1.0}),
     "ant-1472": Run(ANT, "trpo-Ant-v3", "mlp:24,24", {"env_steps": 100_000}),
     "hopper-linear": Run(*HOPPER, "mlp:", SHORT, reward_steps=1_000_000),
     "bipedal-linear": Run(*BIPEDAL, "mlp:", SHORT, reward_steps=1_000_000),

@@ -77,7 +77,7 @@ def test_the_default_for_real_actions():
     config = recipe("distil", ENVS["vector, real"])
     beta = config.data.behaviour.beta
     assert [beta(Progress(f)) for f in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]
-    assert (config.data.env_steps, config.data.learning_starts, config.data.stakes_exponent) == (200_000, 2_000, 1.0)
+    assert (config.data.env_steps, config.data.learning_starts, config.data.stakes_exponent) == (200_000, 2_000, 0.5)
     assert (config.optim.optimiser, config.optim.learning_rate, config.optim.average) == ("soap", 1e-2, 0.995)
     assert (config.optim.updates, config.stop.agreement) == (6, 0.0)
 
