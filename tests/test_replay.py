@@ -59,6 +59,26 @@ def test_stacks_are_those_that_the_environment_gave():
     assert len(index) > 2 * (replay.rows - 3 - 3 - 1)
 
 
+def test_stacks_beside_a_vector_are_those_that_the_environment_gave():
+    envs = make_vec_env(EnvRef("distilrl/MixedEnv-v0", grey=True, stack=3), 2)
+    replay = Replay(spec(capacity=40, obs=envs.info.obs, action=envs.info.action), CPU)
+    assert replay._obs.shape[2] == 5 + 12 * 16, "each frame once"
+    obs, seen = envs.reset(np.array([1, 2])), []
+    for _ in range(30):  # an episode ends after ten steps
+        seen.append(obs.copy())
+        actions = np.zeros((2, 2), np.float32)
+        envs.send(actions)
+        step = envs.recv()
+        replay.add(*map(torch.from_numpy, (obs, actions, step.reward, step.terminated, step.truncated)))
+        obs = step.obs
+    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    newest = len(seen) - 1
+    expected = [seen[newest - (newest - row) % replay.rows][env] for row, env in (divmod(i, 2) for i in index.tolist())]
+    np.testing.assert_array_equal(replay.observations(index).numpy(), np.stack(expected))
+    assert len(index) == 2 * (replay.rows - 2)
+    assert [len(numbers) for numbers in replay.standardisation()] == [5 + 1, 5 + 1]
+
+
 def test_n_step_returns_by_hand():
     replay = Replay(spec(n_step=3), CPU)
     fill(replay, 20, terminated=(7,), truncated=(14,))

@@ -1,8 +1,8 @@
 """Bounded replay of labelled states and transitions, on any device, with every random draw from a generator passed in.
 
 Rows are vector steps: row t of N environments holds what was seen, done and answered at step t. Images that stack
-frames of time store each frame once; the stack is rebuilt on sampling, with zeros before the first frame of an episode,
-as ALE makes it.
+frames of time, alone or beside a vector, store each frame once; the stack is rebuilt on sampling, with zeros before the
+first frame of an episode, as ALE makes it.
 """
 
 import math
@@ -88,7 +88,8 @@ class Replay:
     def __init__(self, spec: ReplaySpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
         self.stack = spec.obs.frames
-        shape = (spec.obs.shape[0] // self.stack, *spec.obs.shape[1:]) if spec.obs.pixels else spec.obs.shape
+        beside, (first, *others) = spec.obs.vector, spec.obs.shape
+        shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
         self.rows = max(held // spec.n_envs, self.stack + spec.n_step + 1)
@@ -146,8 +147,10 @@ class Replay:
             needed: whether a row without labels is not to be drawn.
         """
         row = self.added % self.rows
-        frame = self._obs.shape[2] if self.spec.obs.pixels else 0
-        self._obs[row] = obs[:, -frame:] if frame else obs
+        beside = self.spec.obs.vector
+        frame = self._obs.shape[2] - beside
+        self._obs[row, :, :beside] = obs[:, :beside]
+        self._obs[row, :, beside:] = obs[:, obs.shape[1] - frame :]
         self._action[row], self._reward[row] = action, reward
         self._flags[row] = terminated.to(torch.uint8) * FLAG_TERMINATED + truncated.to(torch.uint8) * FLAG_TRUNCATED
         self._age[row] = self._episode_age
@@ -243,10 +246,12 @@ class Replay:
             return flat[index].view(len(index), *self.spec.obs.shape)
         back = torch.arange(self.stack - 1, -1, -1, device=self.device)
         source = (index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)
-        stacks = flat.index_select(0, source.view(-1)).view(len(index), self.stack, *self._obs.shape[2:])
+        stacks = flat.index_select(0, source.view(-1)).view(len(index), self.stack, -1)
         before = back > self._age.view(-1)[index].unsqueeze(1)
         if bool(before.any()):
             stacks[before] = 0
+        if beside := self.spec.obs.vector:
+            return torch.cat([stacks[:, -1, :beside], stacks[:, :, beside:].flatten(1)], dim=1)
         return stacks.view(len(index), *self.spec.obs.shape)
 
     def batch(self, index: Tensor, gamma: float = 1.0) -> Batch:
