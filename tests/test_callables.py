@@ -108,3 +108,22 @@ def test_an_answer_that_is_no_array_is_refused_in_one_sentence(answer):
     teacher = Teacher.from_callable(lambda obs: answer).fitted(describe_env("CartPole-v1"))
     with pytest.raises(TeacherError, match=f"answers with a {type(answer).__name__} that is no array"):
         teacher.numbers(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("env", "answer", "words"),
+    [
+        ("CartPole-v1", [0, 2], "no option 2: .* counted from 0, .* choose 0 to 1"),
+        ("CartPole-v1", [-1, 0], "no option -1: .* choose 0 to 1"),
+        ("distilrl/LateEnv-v0", [1, 2], "no option 2: .* whatever the environment calls them, so choose 0 to 1"),
+        ("distilrl/MultiEnv-v0", [[0, 0], [1, 3]], "no option 3: .* choose 0 to 2"),
+        ("distilrl/MultiEnv-v0", [0, 1], r"2 observations with whole numbers of shape \(2,\): .* \(2, 2\)"),
+        ("distilrl/MultiEnv-v0", [[0, 0, 0], [1, 1, 1]], r"of shape \(2, 3\): .* \(2, 2\)"),
+        ("CartPole-v1", [0, 1, 1], r"of shape \(3,\): .* \(2, 1\)"),
+    ],
+)
+def test_chosen_actions_that_there_are_not_are_refused_in_one_sentence(env, answer, words):
+    info = describe_env(env)
+    teacher = Teacher.from_callable(lambda obs: torch.tensor(answer)).fitted(info)
+    with pytest.raises(TeacherError, match=words):
+        teacher.numbers(torch.zeros(2, *info.obs.shape))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilrl import losses
+from distilrl.errors import SpecError
 from distilrl.heads.protocol import Loss
 from distilrl.spaces import Choices
 
@@ -78,7 +79,13 @@ class Categorical:
         return torch.stack([block.argmax(1) for block in self.split(p)], dim=1)
 
     def inverse(self, actions: Tensor) -> Tensor:
-        pairs = zip(actions.long().unbind(1), self.action.nvec, strict=True)
+        pairs = list(zip(actions.long().unbind(1), self.action.nvec, strict=True))
+        for a, n in pairs:
+            if len(wrong := a[(a < 0) | (a >= n)]):
+                raise SpecError(
+                    f"There is no option {int(wrong[0])}: they are counted from 0, whatever the environment calls "
+                    f"them, so choose 0 to {n - 1}."
+                )
         return torch.cat([F.one_hot(a, n) for a, n in pairs], dim=1).float()
 
     def temper(self, p: Tensor, temperature: float) -> Tensor:

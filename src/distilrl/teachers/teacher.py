@@ -83,9 +83,9 @@ class Teacher:
         """Makes a teacher of a function or a module of yours; a decision rule counts.
 
         Args:
-            policy: takes raw observations, a tensor (B, *obs_shape), and returns numbers (B, P) as ``kind`` says, or
-                the chosen
-                actions as integers, (B,) or (B, F); tensor or array.
+            policy: takes raw observations, a tensor (B, *obs_shape) as `EnvInfo.obs` describes them, and returns
+                numbers (B, P) as ``kind`` says, or the chosen actions as integers counted from 0, (B,) or (B, F);
+                tensor or array.
             outputs: numbers P, or None: as many as the environment's actions ask for.
             obs_shape: shape of one observation; None: whatever the environment gives.
             kind: what the numbers are; None: action values where the environment has choices, real actions where it has
@@ -279,9 +279,22 @@ class _Called(nn.Module):
                 f"The teacher's function answers with a {type(given).__name__} that is no array ({error}): return a "
                 "tensor or an array, a row for each observation."
             ) from error
-        if not answer.is_floating_point() and self.head is not None:  # chosen actions
-            return self.head.inverse(answer.reshape(len(obs), -1))
+        if not answer.is_floating_point() and self.head is not None:
+            return self._chosen(answer, len(obs), self.head)
         return answer.float()
+
+    def _chosen(self, actions: Tensor, count: int, head: Head) -> Tensor:
+        """The numbers whose greedy actions were chosen."""
+        size = head.action.size
+        if actions.numel() != count * size or actions.shape[0] != count:
+            raise TeacherError(
+                f"The teacher's function answers {count} observations with whole numbers of shape "
+                f"{tuple(actions.shape)}: chosen actions must be of shape {(count, size)}."
+            )
+        try:
+            return head.inverse(actions.reshape(count, size))
+        except SpecError as error:
+            raise TeacherError(f"The teacher's function answers with no action: {error}") from error
 
 
 def _bound(network: nn.Module, head: Head) -> nn.Module:
