@@ -1,5 +1,6 @@
 """A folder holds one thing: nothing begins where something is, and only the same job is continued."""
 
+import importlib
 import json
 import shutil
 import threading
@@ -85,6 +86,24 @@ def test_what_is_left_of_anything_is_enough_to_refuse(sign_teacher, tmp_path, na
         with pytest.raises(FileError, match="already holds"):
             command(sign_teacher, tmp_path / "run")
     assert everything(tmp_path / "run") == {name: b"{}"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("there", [False, True])
+def test_what_fails_at_once_leaves_nothing_behind(monkeypatch, tmp_path, command, there):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    out = tmp_path / "run"
+    if there:
+        out.mkdir()
+    # as the function that somebody's teacher is may be
+    monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", broken)
+    monkeypatch.setattr(importlib.import_module("distilrl.teaching"), "train", broken)
+    with pytest.raises(ZeroDivisionError):
+        COMMANDS[command](make_teacher(sign_network()), out)
+    assert out.exists() == there
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_files_of_the_users_are_no_hindrance(sign_teacher, tmp_path):

@@ -12,7 +12,7 @@ from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import EnvInfo, describe_env
-from distilrl.errors import ResumeError, SpecError, TeacherError
+from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import Play, accept, latency_us, load_teachers, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.heads import student_head
@@ -65,8 +65,8 @@ class Job:
 def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
     """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
 
-    A teacher that is refused before anything else is written leaves nothing behind, so that the job can be begun again
-    with what the refusal advises.
+    What fails before anything else is written leaves nothing behind, so that the job can be begun again once that is
+    mended.
 
     Raises:
         FileError: a new job, and the folder holds something already; or none to continue.
@@ -79,7 +79,7 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
         folder.begin(job.to_json(), kind=kind, given=given)
     try:
         yield
-    except TeacherError:
+    except Exception:
         if not resume:
             folder.abandon()
             if not there and not any(folder.path.iterdir()):
