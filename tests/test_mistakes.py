@@ -1,6 +1,7 @@
 """The command line where something is wrong: one sentence, an exit code, nothing half-written."""
 
 import errno
+import importlib
 import os
 import sys
 
@@ -204,13 +205,34 @@ def test_a_teachers_folder_alone_warns(teacher, tmp_path, capsys):
     assert "drift" in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_interrupted_command_ends_with_130(teacher, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_command_ends_with_130_and_says_how_it_goes_on(teacher, tmp_path, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distilrl.cli.making.distill", interrupted)
+    run = str(tmp_path / "run")
+    monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", interrupted)
     assert distill(teacher, tmp_path / "run") == 130
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"interrupted; continue with --resume {run}\n")
+    assert main(["distill", "--resume", run]) == 130
+    assert capsys.readouterr().err.endswith(f"interrupted; continue with --resume {run}\n")
+    assert main(["plan", "--teacher", teacher, "--env", SIGN, "--out", str(tmp_path / "plan")]) == 130
+    assert capsys.readouterr().err.endswith("interrupted\n"), "nobody continues a plan"
+
+
+@pytest.mark.parametrize("command", ["distill", "evaluate", "export"])
+def test_what_was_not_begun_is_not_continued(teacher, tmp_path, capsys, monkeypatch, command):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("making.distill", "using.evaluate_policy", "using.export_policy"):
+        monkeypatch.setattr(f"distilrl.cli.{name}", interrupted)
+    words = {
+        "distill": ["--teacher", teacher, "--env", SIGN, "--student", "mlp:4", "--out", str(tmp_path / "run")],
+        "evaluate": [teacher, "--env", SIGN],
+        "export": [teacher, "--to", "c"],
+    }
+    assert main([command, *words[command]]) == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")
 
 
 def test_words_that_are_no_command_end_with_2(capsys):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.markup import escape
@@ -14,6 +14,7 @@ from distilrl.cli.making import Distill, TrainTeacher
 from distilrl.cli.searching import GrowTree, Plan
 from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
+from distilrl.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -41,8 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")
         return 0
+    command: Any = None
     try:
-        code = tyro.cli(
+        command = tyro.cli(
             Command,
             prog="distilrl",
             description=(
@@ -50,11 +52,19 @@ def main(args: Sequence[str] | None = None) -> int:
             ),
             args=args,
             config=(DisallowNone, FlagCreatePairsOff),
-        ).run()
+        )
+        code: int | None = command.run()
     except DistilError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted; continue with --resume")
+        console.print(f"interrupted{_way_on(command)}", markup=False, highlight=False, soft_wrap=True)
         return 130
     return code or 0
+
+
+def _way_on(command: Any) -> str:
+    """How a command that was stopped goes on, where it can."""
+    folder = getattr(command, "resume", None) or getattr(command, "out", None)
+    begun = hasattr(command, "resume") and folder is not None and RunFolder(folder).config.is_file()
+    return f"; continue with --resume {folder}" if begun else ""
