@@ -165,8 +165,35 @@ def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
     assert everything(made / kind) == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "command", "words"),
+    [
+        ("seeds", ["export", "--to", "c"], "holds a study over seeds, not one student: give {}/seed-0, or one of 1"),
+        ("seeds", ["watch"], "give {}/seed-0"),
+        ("seeds", ["inspect"], "give {}/seed-0"),
+        ("plan", ["export", "--to", "c"], "holds a plan, not one student: give {}/winner."),
+        ("plan", ["evaluate", "--env", SIGN], "give {}/winner."),
+        ("tree", ["export", "--to", "c"], "holds a tree, which is written as C when it is grown: take {}/export."),
+        ("tree", ["watch"], "cannot draw itself"),
+    ],
+)
+def test_who_wants_a_student_is_told_where_it_is(made, capsys, kind, command, words):
+    assert main([*command, str(made / kind)]) == 2
+    assert words.format(made / kind) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["run", "seeds", "plan", "tree"])
+def test_who_wants_what_is_not_there_yet_gets_a_way_out_that_there_is(made, tmp_path, capsys, kind):
+    (tmp_path / kind).mkdir()
+    shutil.copy(made / kind / "config.json", tmp_path / kind)
+    way = "continue it with --resume" if kind in ("run", "seeds") else "make it again, with another --out"
+    for command in (["report"], ["watch"], ["export", "--to", "c"], ["inspect"]):
+        assert main([*command, str(tmp_path / kind)]) == 2
+        assert way in capsys.readouterr().err
+
+
 def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
-    with pytest.raises(ResumeError, match="holds a tree, which cannot be continued as a run"):
+    with pytest.raises(ResumeError, match="holds a tree, which cannot be continued: make it again with --config"):
         distill(sign_teacher, job(), made / "tree", resume=True)
 
 

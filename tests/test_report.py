@@ -237,8 +237,8 @@ def test_a_damaged_run_is_one_sentence(tmp_path, damage):
     assert not folder.report.exists()
 
 
-def test_an_unfinished_run_is_one_sentence(tmp_path):
-    with pytest.raises(FileError, match="not finished, continue it with --resume"):
+def test_a_folder_without_a_run_is_one_sentence(tmp_path):
+    with pytest.raises(FileError, match="holds no run: give a folder"):
         write_report(tmp_path)
 
 

@@ -54,7 +54,7 @@ def write_report(run: str | Path) -> Path:
     planned = folder.path / "plan.json"
     source = planned if planned.is_file() else folder.results
     if not source.is_file():
-        raise FileError(f"{folder.path} has no results.json: the run is not finished, continue it with --resume.")
+        raise folder.lacking("results.json")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

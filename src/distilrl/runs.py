@@ -97,10 +97,12 @@ class RunFolder:
         if held != kind and not (
             kind == "teacher" and "kind" not in data and held == "run"
         ):  # once, these were not told apart
-            what = KINDS.get(str(held), "something unknown")
-            raise ResumeError(
-                f"{self.path} holds {what}, which cannot be continued as {KINDS[kind]}: choose another folder."
-            )
+            what, beside = KINDS.get(str(held), "something unknown"), ""
+            way = f"make it again with --config {self.config} and another --out"
+            if held in RESUMED:
+                beside = f" as {KINDS[kind]}"
+                way = f"give --resume to distilrl {'train-teacher' if held == 'teacher' else 'distill'}"
+            raise ResumeError(f"{self.path} holds {what}, which cannot be continued{beside}: {way}.")
         both = (described(complete(data), kind, data.get("given")), described(config, kind, given))
         difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
         if difference is not None:
@@ -114,6 +116,19 @@ class RunFolder:
         """Takes back `begin`, if nothing was written since."""
         if self._found() == ["config.json"]:
             self.config.unlink()
+
+    def lacking(self, what: str) -> FileError:
+        """What to say where a run's results or its student are wanted, and there are none."""
+        kind = self.kind()
+        if kind is None:
+            return FileError(f"{self.path} holds no run: give a folder that distilrl has written.")
+        inside = sorted(self.path.glob("*/student/spec.json"))
+        if what == "student" and inside and kind != "chain":
+            others = f", or one of {len(inside) - 1} beside it" if len(inside) > 1 else ""
+            return FileError(f"{self.path} holds {KINDS[kind]}, not one student: give {inside[0].parents[1]}{others}.")
+        if kind in RESUMED:
+            return FileError(f"{self.path} has no {what} yet: continue it with --resume.")
+        return FileError(f"{self.path} holds {KINDS[kind]} that has no {what}: make it again, with another --out.")
 
     def _found(self) -> list[str]:
         """What is here of `OURS`."""

@@ -11,7 +11,6 @@ from tyro.conf import Positional, arg
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset
-from distilrl.errors import FileError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.plain import THREADS, check_number, read_as
@@ -229,8 +228,8 @@ class Watch(TrustOptions):
         self.allow()
         check_number("steps", self.steps, "[1, inf)")
         folder = RunFolder(self.run_folder)
-        if not (folder.student / "spec.json").is_file():
-            raise FileError(f"{folder.path} holds no student yet: let the run come to its first check.")
+        if not folder.tree.is_file() and not (folder.student / "spec.json").is_file():
+            raise folder.lacking("student")
         path = folder.path / "watch.webp"
         with console.status("playing"):
             write_bytes(path, animation(folder, steps=self.steps))

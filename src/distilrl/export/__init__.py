@@ -105,11 +105,12 @@ class _Student:
         Raises:
             FileError: there is none, or it does not say in which environment it plays.
         """
-        if not (folder.student / "spec.json").is_file():
+        if folder.tree.is_file():
             raise FileError(
-                f"{folder.path} holds no student to export: give a run folder whose training has come to its first "
-                "check."
+                f"{folder.path} holds a tree, which is written as C when it is grown: take {folder.path / 'export'}."
             )
+        if not (folder.student / "spec.json").is_file():
+            raise folder.lacking("student")
         stored = load_network(folder.student)
         stored.network.eval()
         if env is None and "environment" not in stored.meta:

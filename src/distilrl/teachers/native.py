@@ -7,6 +7,7 @@ from typing import Any
 
 from distilrl.checkpoints import digest, load_network
 from distilrl.errors import FileError
+from distilrl.runs import RunFolder
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 from distilrl.trees import TreePolicy, load_tree
@@ -61,6 +62,8 @@ def load(file: TeacherFile) -> Teacher:
     if not (folder / "spec.json").is_file() and (folder / "student" / "spec.json").is_file():
         folder = folder / "student"
     if not (folder / "spec.json").is_file():
+        if (folder / "config.json").is_file():
+            raise RunFolder(folder).lacking("student")
         raise FileError(f"{folder} holds no policy: there is neither spec.json nor student/spec.json in it.")
     stored = load_network(folder)
     head = stored.head.to_json()
