@@ -169,6 +169,13 @@ def test_random_actions_are_such_as_the_environment_takes(space):
     assert action_from_json(json.loads(json.dumps(asdict(spec)))) == spec
 
 
+def test_what_is_observed_is_told_in_few_words():
+    image = spaces.Box(0, 255, (50, 70, 3), np.uint8)
+    spec, _ = read_observations(spaces.Dict({"image": image, "speed": spaces.Box(-1, 1, (1,))}), "mine")
+    assert "names=('speed[0]',)" in repr(spec)
+    assert len(repr(spec)) < 200
+
+
 def test_scales_of_real_actions():
     bounds = Bounds((-2.0, 0.0, None), (4.0, None, 1.0))
     assert not bounds.bounded

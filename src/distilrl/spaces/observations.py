@@ -7,7 +7,7 @@ of floats. Where there are both, the image's numbers follow the vector's, and `O
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -35,7 +35,7 @@ class ObsSpec:
     """Bytes for an image of bytes alone, else floats."""
     frames: int = 1
     """Frames of time that are stacked in an image's channels, the newest last."""
-    reach: tuple[float | None, ...] = ()
+    reach: tuple[float | None, ...] = field(default=(), repr=False)
     """Largest absolute value of each number of a vector, as its space declares it; None where it declares none."""
     names: tuple[str, ...] = ()
     """Name of each number of a vector."""
