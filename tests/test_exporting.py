@@ -18,6 +18,7 @@ from conftest import SIGN, sign_network
 from test_export import needs_cc
 
 from distilrl.checkpoints import digest, read_json, save_network, write_json
+from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import Job
 from distilrl.envs import describe_env
@@ -499,3 +500,12 @@ def test_a_tuned_candidate_that_fails_its_replay_leaves_the_calibrated_one(taugh
     assert len(replays) == 3
     assert "fine_tuned" not in read_json(taught / "export" / "int8" / "export.json")
     assert [path.name for path in (taught / "export").iterdir()] == ["int8"]
+
+
+def test_verify_on_the_command_line_wraps_the_environment_that_it_names(tmp_path, capsys):
+    wrapped = EnvRef(SIGN, wrappers=("gymnasium.wrappers:FlattenObservation",))
+    card = export_policy(run_of(tmp_path / "run"), "onnx", env=wrapped)
+    assert main(["verify", card["path"], "--env", SIGN, "--wrapper", wrapped.wrappers[0]]) == 0
+    assert "verdict: pass" in capsys.readouterr().err
+    assert main(["verify", card["path"], "--env", SIGN, "--episodes", "3"]) == 0
+    assert "no verdict" in capsys.readouterr().err

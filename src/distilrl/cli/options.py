@@ -94,6 +94,18 @@ class EnvOptions:
         trust(*ref.modules)
         return ref
 
+    def maybe(self, env: str | None) -> EnvRef | None:
+        """As `ref`; None where no environment is named.
+
+        Raises:
+            SpecError: none is named, but something of what is put around it.
+        """
+        if env is not None:
+            return self.ref(env)
+        if given := _given(self):
+            raise SpecError(f"--{given[0].replace('_', '-')} is about an environment: name it too, with --env.")
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrustOptions:

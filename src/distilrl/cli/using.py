@@ -43,13 +43,12 @@ class Inspect:
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
         torch.set_num_threads(self.threads)
+        env = self.around.maybe(self.env)
         teacher = load_teacher(self.teacher_file.file(self.policy))
         facts, play = inspect(teacher), None
-        if self.env is not None:
+        if env is not None:
             with Display() as watch:
-                play = inspect_play(
-                    teacher, self.around.ref(self.env), episodes=self.episodes, threads=self.threads, watch=watch
-                )
+                play = inspect_play(teacher, env, episodes=self.episodes, threads=self.threads, watch=watch)
         if self.json:
             print(json.dumps(facts | ({"play": play.to_json()} if play is not None else {})))
         else:
@@ -184,19 +183,23 @@ class Verify(TrustOptions):
     """Full episodes; as many as the teacher played where its returns are known."""
     json: bool = False
     """Print one JSON object on standard output, and everything else on standard error."""
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> int:
         """Verifies; 1 where the file fails its verdict."""
         torch.set_num_threads(1)
         self.allow()
+        env = self.around.maybe(self.env)
         with Display() as watch:
-            result = verify(self.exported, self.env, episodes=self.episodes, watch=watch)
+            result = verify(self.exported, env, episodes=self.episodes, watch=watch)
         if self.json:
             print(json.dumps(result.to_json()))
         else:
             print(_played(result))
             if result.verdict is not None:
                 print_verdict(result.verdict, "file - teacher")
+            else:
+                console.print("no verdict: the export holds no returns of its teacher in this environment")
         return 1 if result.verdict is not None and result.verdict.result == "fail" else 0
 
 
