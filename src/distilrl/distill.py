@@ -24,7 +24,7 @@ from distilrl.recipes import recipe, settings
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import NetworkSpec, suited
+from distilrl.specs import NetworkSpec, between, suited
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import train
 from distilrl.trained import Trained
@@ -190,7 +190,10 @@ def distill(
     teachers = _teachers(teacher, config)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
-        NetworkSpec.of(config.student.network, describe_env(task.env).obs, one.head.student.width)
+        of = describe_env(task.env).obs, one.head.student.width
+        spec = NetworkSpec.of(config.student.network, *of)
+        if config.student.prune_from is not None:
+            between(NetworkSpec.of(config.student.prune_from, *of), spec, 0.0)
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
         judges = [against] if against is not None else teachers

@@ -13,6 +13,9 @@ from distilrl.spaces import ObsSpec
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
+LARGEST_NETWORK = 2**28
+"""Parameters of a network; more are a mistake, or a file's attempt to take memory."""
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -69,6 +72,10 @@ class NetworkSpec:
                 "use an mlp spec such as mlp:64,64."
             )
         self.conv_shapes()
+        if self.params > LARGEST_NETWORK:
+            raise SpecError(
+                f"{self.describe()} has {self.params:,} parameters, more than {LARGEST_NETWORK:,}: choose less."
+            )
 
     @property
     def picture(self) -> tuple[int, ...] | None:
