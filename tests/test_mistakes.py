@@ -118,7 +118,16 @@ def errors(tmp_path, teacher):
             "'--set learning_rate' must be a number, got 'fast'",
         ),
         "setting out of range": ([*base, "--set", "batch-size=0"], "'batch_size' must be at least 1"),
-        "reward": ([*base, "--reward-steps", "-1"], "'env_steps' must be at least 0"),
+        "reward": ([*base, "--reward-steps", "-1"], "'reward_steps' must be at least 0"),
+        "huge student": (but(student="mlp:1000000,1000000"), "1,000,006,000,002 parameters, more than"),
+        "narrower before pruning": ([*base, "--prune-from", "mlp:4"], "mlp:4 cannot shrink to mlp:8"),
+        "teacher of several choices": (
+            ["train-teacher", "--env", "distilrl/MultiEnv-v0", "--out", out],
+            "train the teacher with another library",
+        ),
+        "inspect around nothing": (["inspect", teacher, "--env-kwargs", "{fault"], "name it too, with --env"),
+        "verify around nothing": (["verify", teacher, "--wrapper", "a:B"], "--wrapper is about an environment"),
+        "module elsewhere": (but(env="my_own_robots:Mine-v0"), "name its folder in PYTHONPATH"),
         "recipe": ([*base, "--recipe", "magic"], "Unknown recipe 'magic'"),
         "recipe of nothing": ([*base, "--recipe", "json:magic"], "'json:magic' cannot be imported"),
         "recipe of another kind": (
@@ -137,7 +146,8 @@ KINDS = (
     "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes", "one episode against", "against nothing",
     "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
-    "recipe of another kind", "task", "task and env",
+    "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",
+    "teacher of several choices", "inspect around nothing", "verify around nothing", "module elsewhere",
 )  # fmt: skip
 
 

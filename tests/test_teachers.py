@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import zipfile
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from conftest import SIGN, make_teacher, real_teacher, sign_network
 from torch import nn
 
 from distilrl.checkpoints import load_network, save_network
-from distilrl.envs import EnvInfo
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, TeacherError
 from distilrl.heads import Categorical
 from distilrl.networks import build
@@ -280,3 +281,15 @@ def test_known_answer(sign_teacher):
     obs = torch.tensor([[2.0, 9.0], [-2.0, 9.0]])
     assert sign_teacher.network(obs).argmax(1).tolist() == [1, 0]
     assert sign_network(-1.0)(obs).argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("env", "way"),
+    [("Ant-v4", "give --zeros 84"), ("Ant-v5", '"include_cfrc_ext_in_observation": false}\' --zeros 84')],
+)
+@pytest.mark.filterwarnings("ignore:.*out of date")
+def test_a_teacher_of_ant_v3_is_told_how_newer_ones_show_what_it_saw(env, way):
+    pytest.importorskip("mujoco")
+    teacher = Teacher.from_callable(lambda obs: obs[:, :8], obs_shape=(111,))
+    with pytest.raises(TeacherError, match=re.escape(way)):
+        teacher.fitted(describe_env(env))

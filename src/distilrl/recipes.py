@@ -303,6 +303,11 @@ class Recipe:
             SpecError: it cannot be used there; names those that can.
         """
         if lacking := self.lacks(info):
+            if self.name in TEACHERLESS:
+                raise SpecError(
+                    f"The recipe '{self.name}' needs {lacking}: train the teacher with another library, such as "
+                    "stable-baselines3 or CleanRL, and distil its file."
+                )
             others = [one.name for one in RECIPES.values() if not one.lacks(info) and "teacher" in one.needs]
             raise SpecError(f"The recipe '{self.name}' needs {lacking}: use one of {', '.join(others)}.")
         return self.make(info)

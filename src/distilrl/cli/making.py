@@ -106,7 +106,7 @@ class Distill:
     def _job(self) -> tuple[Job, Path, int, int]:
         """What to do, where, over how many seeds, and by how many assistants."""
         self.trusted.allow()
-        check_numbers(self, seeds="[1, inf)", assistants="[0, inf)")
+        check_numbers(self, seeds="[1, inf)", assistants="[0, inf)", reward_steps="[0, inf)")
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
             return _repeated(RunFolder(self.resume).read_config(), self.resume)

@@ -130,7 +130,8 @@ def _import(module: str, wanted: str) -> Any:
     except FAULTS as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]:
             raise EnvError(
-                f"'{wanted}' needs the module '{module}', which is not installed: install it, or mend its name."
+                f"'{wanted}' needs the module '{module}', which is not installed: install it, name its folder in "
+                "PYTHONPATH, or mend its name."
             ) from error
         raise EnvError(
             f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported: mend that module."

@@ -343,6 +343,8 @@ def _told(value: Any, depth: int = 4) -> str:
 
 def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
     """What may bring an environment's observations to a teacher's shape."""
+    if env.id == "Ant-v4" and obs_shape == (111,):
+        return "give --zeros 84, which is what Ant-v3 gave"
     if env.id.startswith("Ant-v5") and obs_shape == (111,):
         return "give --env-kwargs '{\"include_cfrc_ext_in_observation\": false}' --zeros 84, which is what Ant-v3 gave"
     return "choose the environment it was trained in, or wrap this one"
