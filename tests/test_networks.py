@@ -8,7 +8,7 @@ from distilrl.errors import SpecError
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.spaces import Choices, ObsSpec
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, spelled, suited
 
 PIXELS = (4, 84, 84)
 HEAD = Categorical(Choices((2,)))
@@ -178,3 +178,12 @@ def test_an_image_beside_a_vector_survives_its_file_and_counts_its_operations(tm
     assert stored.spec.params == (3 * 9 * 4 + 4) + ((convolved + 5) * 8 + 8) + (8 * 4 + 4)
     assert stored.spec.macs == 3 * 9 * convolved + (convolved + 5) * 8 + 8 * 4
     assert NetworkSpec.from_json(stored.spec.to_json()) == stored.spec
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("text", ["mlp:", "mlp:8@relu", "mlp:8@tanh", "mlp:8,4@silu"])
+def test_a_spec_is_spelled_so_that_it_is_read_back(text, real):
+    spec = NetworkSpec.parse(text, (3,), 2)
+    words = spelled(spec, real=real)
+    assert NetworkSpec.parse(suited(words, real=real), (3,), 2) == spec
+    assert words == (text if real else text.removesuffix("@relu"))

@@ -276,8 +276,9 @@ def test_a_plan_trains_the_loss_of_its_job(sign_teacher, tmp_path, monkeypatch, 
 
 def test_real_actions_find_the_linear_student(tmp_path):
     job = tiny_job(LINEAR, env_steps=4000, learning_rate=1e-2)
-    result = plan(linear_teacher(), job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:8"], seeds=2)
+    result = plan(linear_teacher(), job, tmp_path / "plan", sizes=["mlp:", "mlp:2@relu", "mlp:8"], seeds=2)
     assert result.winner == "mlp:"
+    assert [row.student for row in result.frontier] == ["mlp:", "mlp:2@relu", "mlp:8@tanh"], "as --student reads them"
     stored = load_network(tmp_path / "plan" / "winner" / "student")
     torch.testing.assert_close(stored.network(torch.eye(2))[:, 0], torch.tensor([0.8, -0.3]), atol=0.1, rtol=0)
     assert isinstance(stored.head, Point)

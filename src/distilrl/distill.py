@@ -24,7 +24,7 @@ from distilrl.recipes import recipe, settings
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import NetworkSpec, between, suited
+from distilrl.specs import NetworkSpec, between, spelled, suited
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.train import train
 from distilrl.trained import Trained
@@ -337,7 +337,9 @@ def results_of(
 ) -> tuple[Results, SingleEpisodes]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
     config, student = job.train, trained.networks[number]
-    made = Made(spec=student.spec.to_json(), name=student.spec.describe(), **size(student))
+    made = Made(
+        spec=student.spec.to_json(), name=spelled(student.spec, real=trained.heads[number].real), **size(student)
+    )
     training = Distilling(
         **vars(training_of(trained, config)),
         labelled_states=trained.labelled_states,

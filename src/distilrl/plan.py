@@ -19,6 +19,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
+from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
 from distilrl.played import Acceptance
@@ -28,7 +29,7 @@ from distilrl.results import PlanResults, PlanRow, Result
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, between_reached, ladder
-from distilrl.specs import NetworkSpec, suited
+from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
@@ -151,8 +152,8 @@ def _plan(
         labelled_states=search.stream.labelled_states,
         train_s=search.train_s,
         wall_s=time.perf_counter() - started,
-        winner=winner.spec.describe() if winner is not None else None,
-        frontier=tuple(row.result() for row in found),
+        winner=spelled(winner.spec, real=search.head.real) if winner is not None else None,
+        frontier=tuple(row.result(search.head) for row in found),
     )
     write_json(folder / "plan.json", results.to_json())
     return results
@@ -180,10 +181,10 @@ class _Row:
     def best_seed(self) -> int:
         return int(np.argmax(self.scores))
 
-    def result(self) -> PlanRow:
+    def result(self, head: Head) -> PlanRow:
         """A row of the frontier."""
         return PlanRow(
-            student=self.spec.describe(),
+            student=spelled(self.spec, real=head.real),
             **size(self.network),
             latency_us=self.latency_us,
             score_mean=stats.mean(self.scores),

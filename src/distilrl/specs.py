@@ -235,6 +235,17 @@ def suited(text: str, *, real: bool) -> str:
     return f"{text}@tanh" if real and re.fullmatch(r"mlp:\d[^@]*", text) else text
 
 
+def spelled(spec: NetworkSpec, *, real: bool) -> str:
+    """A spec in words that the command line reads back as the same: ReLU is named where `suited` would take another.
+
+    Example::
+
+        spelled(NetworkSpec((3,), 1, hidden=(16,)), real=True)  # mlp:16@relu
+    """
+    text = spec.describe()
+    return text if suited(text, real=real) == text else f"{text}@relu"
+
+
 def suggest(picture: tuple[int, ...]) -> str:
     """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones."""
     side = min(picture[1:])
