@@ -168,10 +168,10 @@ def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
 @pytest.mark.parametrize(
     ("kind", "command", "words"),
     [
-        ("seeds", ["export", "--to", "c"], "holds a study over seeds, not one student: give {}/seed-0, or one of 1"),
-        ("seeds", ["watch"], "give {}/seed-0"),
-        ("seeds", ["inspect"], "give {}/seed-0"),
-        ("plan", ["export", "--to", "c"], "holds a plan, not one student: give {}/winner."),
+        ("seeds", ["export", "--to", "c"], "holds no student of its own: give {0}/seed-0 or {0}/seed-1."),
+        ("seeds", ["watch"], "give {0}/seed-0"),
+        ("seeds", ["inspect"], "give {0}/seed-0"),
+        ("plan", ["export", "--to", "c"], "holds no student of its own: give {0}/winner."),
         ("plan", ["evaluate", "--env", SIGN], "give {}/winner."),
         ("tree", ["export", "--to", "c"], "holds a tree, which is written as C when it is grown: take {}/export."),
         ("tree", ["watch"], "cannot draw itself"),

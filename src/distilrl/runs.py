@@ -124,8 +124,8 @@ class RunFolder:
             return FileError(f"{self.path} holds no run: give a folder that distilrl has written.")
         inside = sorted(self.path.glob("*/student/spec.json"))
         if what == "student" and inside and kind != "chain":
-            others = f", or one of {len(inside) - 1} beside it" if len(inside) > 1 else ""
-            return FileError(f"{self.path} holds {KINDS[kind]}, not one student: give {inside[0].parents[1]}{others}.")
+            homes = " or ".join(str(spec.parents[1]) for spec in inside[:3])
+            return FileError(f"{self.path} holds no student of its own: give {homes}.")
         if kind in RESUMED:
             return FileError(f"{self.path} has no {what} yet: continue it with --resume.")
         return FileError(f"{self.path} holds {KINDS[kind]} that has no {what}: make it again, with another --out.")
