@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import threading
 from dataclasses import replace
@@ -16,12 +17,13 @@ from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import Job, distill
-from distilrl.errors import FileError, ResumeError, TeacherError
+from distilrl.errors import FileError, ResumeError, SpecError, TeacherError
 from distilrl.heads import Categorical
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
+from distilrl.teachers import Teacher
 from distilrl.teaching import train_teacher
 from distilrl.viper import TreeConfig, distill_tree
 
@@ -314,3 +316,25 @@ def test_claiming_works_without_links_too(tmp_path, monkeypatch):
         folder.begin({"train": {"seed": 1}})
     assert read_json(folder.config) == {"kind": "run", "train": {}}
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reused_head": True}, "has a head to reuse"),
+        ({"start": "svd"}, "gives a start"),
+        ({"start": "strongest"}, "gives a start"),
+        ({"share": "convolutions"}, "no convolutions to share"),
+        ({"network": "cnn:8:8"}, "needs (C, H, W)"),
+    ],
+)
+def test_a_student_that_cannot_be_made_is_refused_before_the_first_step(tmp_path, monkeypatch, changes, words):
+    def accepted(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", accepted)
+    rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="rule")
+    tasks = tuple(TaskFile(EnvRef(env)) for env in (SIGN, "distilrl/LateEnv-v0"))
+    with pytest.raises(SpecError, match=re.escape(words)):
+        distill([rule, rule], job(**changes, tasks=tasks), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

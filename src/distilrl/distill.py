@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile, TrainConfig
@@ -15,7 +17,9 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import Play, accept, latency_us, load_teachers, size
 from distilrl.events import Accepted, Phase, Watch, silent
+from distilrl.features import start_from
 from distilrl.heads import student_head
+from distilrl.networks import build_shared, reuse_head
 from distilrl.objective import check_terms
 from distilrl.plain import check_numbers, from_plain, read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
@@ -188,12 +192,7 @@ def distill(
     """
     config = job.train
     teachers = _teachers(teacher, config)
-    for one, task in zip(teachers, config.tasks, strict=True):
-        check_terms(config.terms, one.head)
-        of = describe_env(task.env).obs, one.head.student.width
-        spec = NetworkSpec.of(config.student.network, *of)
-        if config.student.prune_from is not None:
-            between(NetworkSpec.of(config.student.prune_from, *of), spec, 0.0)
+    _check_student(config, teachers)
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
         judges = [against] if against is not None else teachers
@@ -203,6 +202,26 @@ def distill(
         together = TasksResults.of(runs, trained.params)
         write_json(folder.results, together.to_json())
         return together
+
+
+def _check_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
+    """Makes the student once, to be thrown away: what cannot be is said before a step is taken or a file written.
+
+    Raises:
+        SpecError: what the job asks for cannot be made.
+    """
+    student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
+    for one, task in zip(teachers, config.tasks, strict=True):
+        check_terms(config.terms, one.head)
+        of = describe_env(task.env).obs, one.head.student.width
+        spec = NetworkSpec.of(student.network, *of)
+        specs.append(spec if student.prune_from is None else NetworkSpec.of(student.prune_from, *of))
+        between(specs[-1], spec, 0.0)
+    for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
+        if student.reused_head:
+            reuse_head(network, one.network, generator)
+        if student.start != "new":
+            start_from(network, one.network, "strongest")  # refused as "svd" is, and found sooner
 
 
 def run_job(
