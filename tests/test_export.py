@@ -154,6 +154,12 @@ def test_the_header_says_what_goes_in_and_what_comes_out():
     assert "The greedy action, 2 to 4." in header("one_from_two")
     assert "void policy_act(const float obs[5], int action[3]);" in header("several")
     assert "action[2] from -3 to 0" in header("several")
+    assert "one observation (raw numbers)." in header("one")
+    named = ObsSpec((5,), names=("arm.angle[0]", "arm.angle[1]", "gear[0]", "gear[1]", "*/[0]"))
+    last = last_step(ONE)
+    assert (
+        "(raw numbers, flattened: arm.angle at 0, gear at 2, __ at 4)." in c.source(named, last, "", "", 0, 0, 3).header
+    )
     assert "void policy_act(const float obs[5], float action[3]);" in header("squashed")
     assert (
         "squashed by tanh into its bounds:\naction[0] from -1 to 1\naction[1] from -2 to 2\naction[2] from 0 to 8\n"

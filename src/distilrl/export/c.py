@@ -9,8 +9,10 @@ branches, so that compilers do several at once, and the same on every machine.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +130,7 @@ def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weig
         width: how many numbers its head gives.
     """
     kind = {"uint8": "uint8_t", "float32": "float"}[obs.dtype]
-    told = "raw numbers"
+    told = "raw numbers" + _parts(obs)
     if obs.pixels:
         frames = f", {obs.frames} frames, the newest last" if obs.frames > 1 else ""
         told = f"raw {'bytes' if obs.dtype == 'uint8' else 'numbers'}, channels, rows and columns {obs.shape}{frames}"
@@ -156,6 +158,15 @@ void policy_values({declared(obs)}, float values[{width}]);
 #endif
 """
     return Source(header, code, c_example(last), scratch, weights)
+
+
+def _parts(obs: ObsSpec) -> str:
+    """Where each part of a Dict or a Tuple begins; nothing of a single one."""
+    parts = [re.sub(r"[^\w. -]", "_", name.rpartition("[")[0]) for name in obs.names]  # no name ends a comment of C
+    runs = [(part, len(list(same))) for part, same in groupby(parts)]
+    begins = accumulate((size for _, size in runs), initial=0)
+    told = ", ".join(f"{part} at {begin}" for (part, _), begin in zip(runs, begins, strict=False))
+    return f", flattened: {told}" if len(runs) > 1 else ""
 
 
 def act(obs: ObsSpec, last: Last) -> str:

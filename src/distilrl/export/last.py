@@ -238,7 +238,7 @@ class RealStep:
         how = "squashed by tanh into its bounds" if self.head.squash == "tanh" else "clipped to its bounds"
         told = f"The action in the environment's own units, {how}:"
         if len(set(ends)) == 1:
-            return f"{told}\neach number {ends[0]}"
+            return f"{told}\neach number {ends[0]}."
         return "\n".join([told, *(f"action[{i}] {text}" for i, text in enumerate(ends))])
 
     def c_body(self, values: str = "values[{}]", *, above: str = "") -> str:  # noqa: ARG002
