@@ -293,3 +293,9 @@ def test_a_teacher_of_ant_v3_is_told_how_newer_ones_show_what_it_saw(env, way):
     teacher = Teacher.from_callable(lambda obs: obs[:, :8], obs_shape=(111,))
     with pytest.raises(TeacherError, match=re.escape(way)):
         teacher.fitted(describe_env(env))
+
+
+def test_a_path_that_is_relative_says_to_what(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a run is resumed from elsewhere
+    with pytest.raises(FileError, match=f"nothing.zip does not exist in {re.escape(str(tmp_path))}: check the path"):
+        load_teacher("nothing.zip")

@@ -34,7 +34,8 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
     if path.is_dir():
         teacher = native.load(file)
     elif not path.exists():
-        raise FileError(f"{path} does not exist: check the path to the teacher.")
+        here = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise FileError(f"{path} does not exist{here}: check the path to the teacher.")
     else:
         teacher = _load_file(file, path)
     if commit:
