@@ -38,7 +38,7 @@ FIRST_SEED = 9 * VERDICT_SEEDS
 """First seed of the episodes that tell directions apart; far from those of training, selection and verdict."""
 CHECK_EVERY = 5
 """Rounds between checks."""
-FINALISTS = 4
+LONGER = 4
 """How many times the episodes of a check decide whether a student that looks better is."""
 
 
@@ -155,7 +155,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     """The student after a stage with reward, or as it was where that did not raise its return; continued where it was
     cut short.
 
-    A check may be lucky, so a student takes the place of the one before only if it is better on `FINALISTS` times as
+    A check may be lucky, so a student takes the place of the one before only if it is better on `LONGER` times as
     many episodes.
 
     Args:
@@ -172,7 +172,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:
-        track = _Track(check.long(Policy(trained.networks[0], head), FINALISTS))
+        track = _Track(check.long(Policy(trained.networks[0], head), LONGER))
         best = search.weights.clone()
     else:
         tensors, about = saved
@@ -190,7 +190,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             # -- look at it as it would ship
             policy = Policy(search.network(search.weights, ships=True), head)
             found = check(policy, watch)
-            if found.mean > track.best_return and (longer := check.long(policy, FINALISTS)) > track.best_return:
+            if found.mean > track.best_return and (longer := check.long(policy, LONGER)) > track.best_return:
                 best, track.best_return = search.weights.clone(), longer
             track.round, track.env_steps = search.round, search.env_steps
             track.train_s = before + time.perf_counter() - started

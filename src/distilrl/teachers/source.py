@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
 from distilrl.plain import check_number, from_plain
+from distilrl.spaces import LARGEST_OBSERVATION
 from distilrl.specs import ACTIVATIONS
 
 ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")
@@ -47,7 +48,7 @@ class TeacherFile:
                     f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got "
                     f"{getattr(self, name)!r:.40}."
                 )
-        check_number("zeros", self.zeros, "[0, inf)")
+        check_number("zeros", self.zeros, f"[0, {LARGEST_OBSERVATION}]")
         if self.divisor is not None and not 0 < self.divisor < math.inf:
             raise SpecError(f"The pixels' divisor must be a number above 0, got {self.divisor}.")
         if self.squash is not None and self.kind in ("q", "logits"):
