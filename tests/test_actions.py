@@ -13,11 +13,12 @@ from distilrl.checkpoints import load_network, read_json
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile
-from distilrl.distill import Job, distill, make_config
+from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import Play, accept, play
 from distilrl.heads import Gaussian, Point
+from distilrl.jobs import Job, make_config
 from distilrl.networks import Network
 from distilrl.objective import term
 from distilrl.policies import Policy

@@ -11,12 +11,13 @@ from test_train import small, without_clock
 from distilrl import events
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile
-from distilrl.distill import Job, distill
+from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import Play, play
 from distilrl.evolution import Search
 from distilrl.heads import Point
+from distilrl.jobs import Job
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder, read_metrics

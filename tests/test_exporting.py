@@ -20,12 +20,12 @@ from test_export import needs_cc
 from distilrl.checkpoints import digest, read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from
 from distilrl.export import c, export_policy, keep, verify
 from distilrl.heads import head_for
+from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.played import Difference, Verified
 from distilrl.policies import Policy

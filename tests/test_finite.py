@@ -14,11 +14,12 @@ from test_train import ACCEPTANCE, small
 from distilrl import stats
 from distilrl.checkpoints import save_network, write_json
 from distilrl.comparison import Comparison, compare
-from distilrl.distill import Job, distill
+from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
 from distilrl.evaluate import Play, play, seeds_from
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef

@@ -16,9 +16,10 @@ from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
-from distilrl.distill import Job, distill
+from distilrl.distill import distill
 from distilrl.errors import FileError, ResumeError, SpecError, TeacherError
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.plan import plan
 from distilrl.runs import KINDS, RunFolder
 from distilrl.series import distill_chain, distill_seeds

@@ -539,7 +539,8 @@ def test_a_callable_that_answers_in_the_wrong_shape_is_refused():
 
 def test_a_decision_rule_is_distilled_to_the_end(tmp_path):
     from distilrl.comparison import Comparison
-    from distilrl.distill import Job, distill, make_config
+    from distilrl.distill import distill
+    from distilrl.jobs import Job, make_config
 
     rule = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), 2)
     config = make_config("distil", SIGN, network="mlp:8", env_steps=6000, check_every=2000)

@@ -16,10 +16,11 @@ from distilrl.cli import main
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill
+from distilrl.distill import distill
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import Play, play
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.networks import Network
 from distilrl.objective import term
 from distilrl.policies import Policy

@@ -14,11 +14,11 @@ from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
-from distilrl.distill import Job
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, SpecError
 from distilrl.events import Episodes, Step
 from distilrl.heads import Point, head_for, student_head
+from distilrl.jobs import Job
 from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import Network, build
 from distilrl.objective import FeatureTerm, TeacherTerm, term

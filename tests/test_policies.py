@@ -14,10 +14,11 @@ from torch import nn
 
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison, compare
-from distilrl.distill import Job, distill
+from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.evaluate import Play, accept, latency_us, play
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.policies import Policy, rows_of
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from distilrl.config import TrainConfig
-from distilrl.distill import make_config
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.heads import student_head
+from distilrl.jobs import make_config
 from distilrl.objective import check_terms
 from distilrl.recipes import RECIPES, TEACHERLESS, recipe, settings
 from distilrl.schedules import Progress

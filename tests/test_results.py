@@ -10,8 +10,9 @@ from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
 from distilrl.checkpoints import read_json, write_json
-from distilrl.distill import Job, distill, make_config
+from distilrl.distill import distill
 from distilrl.errors import SpecError
+from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as, schema_of
 from distilrl.plan import plan
 from distilrl.played import Returns

@@ -20,9 +20,10 @@ from distilrl.checkpoints import digest, load_network, read_tensors
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import GROUP, TrainConfig
-from distilrl.distill import Job, distill, make_config
+from distilrl.distill import distill
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import Play
+from distilrl.jobs import Job, make_config
 from distilrl.objective import term
 from distilrl.plain import read_as
 from distilrl.recipes import RECIPES

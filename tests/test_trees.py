@@ -14,7 +14,6 @@ from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, t
 from distilrl import viper
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
-from distilrl.distill import Job
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, SpecError
 from distilrl.evaluate import Play, play
@@ -24,6 +23,7 @@ from distilrl.export.replay import Library
 from distilrl.export.tree import source
 from distilrl.export.verifying import verify
 from distilrl.heads import head_for, student_head
+from distilrl.jobs import Job
 from distilrl.policies import Policy
 from distilrl.runs import read_metrics
 from distilrl.spaces import Bounds, Choices, EnvRef

@@ -9,7 +9,7 @@ from conftest import SIGN, SignEnv
 
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job
+from distilrl.jobs import Job
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 

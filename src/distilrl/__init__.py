@@ -15,7 +15,7 @@ from distilrl.config import (
     TaskFile,
     TrainConfig,
 )
-from distilrl.distill import Job, distill, make_config
+from distilrl.distill import distill
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
 from distilrl.errors import (
     DistilError,
@@ -32,6 +32,7 @@ from distilrl.events import Event, Watch
 from distilrl.export import export_policy, verify
 from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
+from distilrl.jobs import Job, make_config
 from distilrl.networks import Network, build
 from distilrl.objective import Term, term
 from distilrl.plain import read_as

@@ -14,12 +14,13 @@ import torch
 from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.config import RewardConfig, StudentConfig, TrainConfig
-from distilrl.distill import Job, claimed, load_one, results_of, save_student, take_acceptance
+from distilrl.distill import results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
 from distilrl.heads import Head
+from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
 from distilrl.played import Acceptance
@@ -342,7 +343,7 @@ class _Search:
         if row.verdict != "pass":
             return False
         write_json(folder.config, described(job.to_json(), "winner"))
-        save_student(folder, trained, 0, info, config)
+        folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe)
         write_metrics(folder.metrics, history)
         write_json(folder.episodes, episodes.to_json())
         write_json(folder.results, replace(results, wall_s=self.train_s).to_json())

@@ -13,8 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from distilrl.checkpoints import read_json, read_tensors, save_tensors, write_bytes, write_new_json
+from distilrl.checkpoints import read_json, read_tensors, save_network, save_tensors, write_bytes, write_new_json
+from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
+from distilrl.heads import Head
+from distilrl.networks import Network
 
 Row = Mapping[str, float | int | None]
 Plain = Mapping[str, Any]
@@ -155,6 +158,11 @@ class RunFolder:
         if not self.config.is_file():
             raise FileError(f"{self.path} holds no run: it has no config.json.")
         return read_config(self.config)
+
+    def save_student(self, network: Network, head: Head, info: EnvInfo, recipe: str, **more: Any) -> None:
+        """Writes a student, with all that playing and exporting it needs, and ``more`` to be read by people."""
+        about: dict[str, Any] = {"env": info.id, "environment": info.ref.to_json(), "recipe": recipe}
+        save_network(self.student, network, head, **about, **more)
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
         """Writes the checkpoint of this name in one step."""

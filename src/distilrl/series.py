@@ -9,10 +9,11 @@ import torch
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, claimed, distill, load_one, run_job
+from distilrl.distill import distill, run_job
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Watch, silent
+from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
 from distilrl.results import Link, Results, SeedsResults

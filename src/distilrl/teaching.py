@@ -9,11 +9,12 @@ from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
-from distilrl.distill import Job, claimed, save_student, training_of
+from distilrl.distill import training_of
 from distilrl.envs import describe_env
 from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, play, seeds_from, size
 from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
+from distilrl.jobs import Job, claimed
 from distilrl.networks import Network
 from distilrl.plain import check_number
 from distilrl.played import Duel, DuelOther, DuelPolicy, Evaluation, RandomPlay, Returns
@@ -56,7 +57,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     info = describe_env(config.env)
     result = evaluate_policy(trained.policy, config.env, episodes=episodes, threads=config.compute.threads, watch=watch)
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
-    save_student(folder, trained, 0, info, config, result=card)
+    folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)
     name = trained.network.spec.describe()
     results = TeacherResults(
         **vars(training_of(trained, config)),

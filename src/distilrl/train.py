@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from distilrl import evolution, stats
-from distilrl.checkpoints import save_network
 from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
 from distilrl.errors import NotFiniteError, SpecError
@@ -380,12 +379,7 @@ class _Run:
         """Writes the best student of each task."""
         for task in self.tasks:
             home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
-            about: dict[str, Any] = {
-                "env": task.name,
-                "environment": task.info.ref.to_json(),
-                "recipe": self.config.recipe,
-            }
-            save_network(home.student, task.best_network(), task.head, **about)
+            home.save_student(task.best_network(), task.head, task.info, self.config.recipe)
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads the checkpoint."""

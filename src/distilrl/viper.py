@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
-from distilrl.distill import Job, claimed, compared, load_one, take_acceptance
+from distilrl.distill import compared, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Step, Watch, silent
 from distilrl.export.tree import export_tree
 from distilrl.heads import Head
+from distilrl.jobs import Job, claimed, load_one
 from distilrl.objective import TeacherTerm
 from distilrl.plain import check_numbers, from_plain
 from distilrl.played import Acceptance

@@ -12,8 +12,9 @@ from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, o
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.distill import Job, distill, make_config
+from distilrl.distill import distill
 from distilrl.errors import SpecError
+from distilrl.jobs import Job, make_config
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults

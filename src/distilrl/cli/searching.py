@@ -9,9 +9,9 @@ from tyro.conf import arg
 from distilrl.cli.display import Display, console, print_plan, print_results
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, of_kind, refuse_beside
 from distilrl.comparison import Comparison
-from distilrl.distill import Job, make_config
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
+from distilrl.jobs import Job, make_config
 from distilrl.plan import plan
 from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps

@@ -1,0 +1,169 @@
+"""What is to be done: a job, its configuration, its teachers, and all that can be refused before a step is taken."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilrl.comparison import Comparison
+from distilrl.config import TaskFile, TrainConfig
+from distilrl.envs import describe_env
+from distilrl.errors import SpecError
+from distilrl.evaluate import load_teachers
+from distilrl.features import start_from
+from distilrl.heads import student_head
+from distilrl.networks import build_shared, reuse_head
+from distilrl.objective import check_terms
+from distilrl.plain import check_numbers, from_plain
+from distilrl.recipes import recipe, settings
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef, env_ref
+from distilrl.specs import NetworkSpec, between, suited
+from distilrl.teachers import Teacher, TeacherFile
+
+
+@dataclass(frozen=True)
+class Job:
+    """A distillation from beginning to end; ``config.json`` of a run folder holds one."""
+
+    train: TrainConfig
+    """How the student is trained."""
+    comparison: Comparison = dataclasses.field(default_factory=Comparison)
+    """How it is compared with its teacher."""
+    accept_episodes: int = 20
+    """Episodes of the teacher's acceptance check."""
+    accept_weak_teacher: bool = False
+    """Go on with a teacher that is no better than random play."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, accept_episodes="[2, inf)")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return dataclasses.asdict(self) | {"train": self.train.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Job":
+        """Reads `to_json`'s data, or a config.json, which says beside the job what its folder is of.
+
+        Raises:
+            SpecError: a key is unknown or missing, or a value has another type or means nothing.
+        """
+        job: Job = from_plain(cls, {k: v for k, v in data.items() if k not in ("kind", "given")}, "config.json")
+        return job
+
+
+@contextmanager
+def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
+    """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
+
+    What fails before anything else is written leaves nothing behind, so that the job can be begun again once that is
+    mended.
+
+    Raises:
+        FileError: a new job, and the folder holds something already; or none to continue.
+        ResumeError: the folder holds another job.
+    """
+    there = folder.path.exists()
+    if resume:
+        folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
+    else:
+        folder.begin(job.to_json(), kind=kind, given=given)
+    try:
+        yield
+    except Exception:
+        if not resume:
+            folder.abandon()
+            if not there and not any(folder.path.iterdir()):
+                folder.path.rmdir()
+        raise
+
+
+def make_config(
+    name: str | Callable[..., TrainConfig],
+    env: str | EnvRef | Callable[..., Any],
+    *,
+    teacher: str | Path | TeacherFile | Sequence[TeacherFile] = (),
+    **changes: Any,
+) -> TrainConfig:
+    """A recipe's configuration for an environment, with some of its settings changed; ``teacher`` is only noted down.
+
+    Args:
+        name: of a recipe, or a function of yours from `EnvInfo` to a configuration.
+        env: a Gymnasium id, an `EnvRef`, or a function that makes the environment.
+        teacher: file or files of the teacher.
+        changes: settings by their own names, as `TrainConfig.but` takes them; a ``network`` that names no activation
+            gets the one of `suited`.
+
+    Raises:
+        SpecError: unknown recipe or setting, or a value that means nothing.
+
+    Example::
+
+        config = make_config("distil", "HalfCheetah-v5", teacher="tqc.zip", network="mlp:32,32")
+    """
+    ref = env_ref(env)
+    info = describe_env(ref)
+    config = recipe(name, info) if isinstance(name, str) else name(info)
+    if isinstance(teacher, str | Path):
+        teacher = TeacherFile(str(teacher))
+    files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
+    known = settings(name, ref.id) if isinstance(name, str) else {}
+    config = config.but(**({"tasks": (TaskFile(ref, files),)} | known | changes))
+    if config.student.start != "new":  # the teacher's weights and its activation belong together
+        return config
+    real, before = student_head(info.action).real, config.student.prune_from
+    return config.but(
+        network=suited(config.student.network, real=real), prune_from=before and suited(before, real=real)
+    )
+
+
+def teachers_of(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: TrainConfig) -> list[Teacher]:
+    """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
+    refs = [task.env for task in config.tasks]
+    if isinstance(teacher, str | Path):
+        teacher = load_teachers([TeacherFile(str(teacher))], config.env, config.combine)
+    if teacher is not None:
+        given = [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        if len(given) != len(refs):
+            raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")
+        return [one.fitted(describe_env(ref)) for one, ref in zip(given, refs, strict=True)]
+    if not refs or not all(task.teacher for task in config.tasks):
+        raise SpecError("There is no teacher: name its file.")
+    return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]
+
+
+def load_one(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:
+    """The teacher of a run of one task, from wherever it is named.
+
+    Raises:
+        SpecError: there is none, or the run has several tasks.
+    """
+    (one, *others) = teachers_of(teacher, config)
+    if others:
+        raise SpecError("This needs a run of one task: give one --env and its --teacher.")
+    return one
+
+
+def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
+    """Makes the student once, to be thrown away: what cannot be is said before a step is taken or a file written.
+
+    Raises:
+        SpecError: what the job asks for cannot be made.
+    """
+    student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
+    for one, task in zip(teachers, config.tasks, strict=True):
+        check_terms(config.terms, one.head)
+        of = describe_env(task.env).obs, one.head.student.width
+        spec = NetworkSpec.of(student.network, *of)
+        specs.append(spec if student.prune_from is None else NetworkSpec.of(student.prune_from, *of))
+        between(specs[-1], spec, 0.0)
+    for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
+        if student.reused_head:
+            reuse_head(network, one.network, generator)
+        if student.start != "new":
+            start_from(network, one.network, "strongest")  # refused as "svd" is, and found sooner
