@@ -1,5 +1,8 @@
 """What makes the steps: SOAP's mathematics, what it leaves alone, and who is trained by what."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +87,12 @@ def test_everything_is_trained_by_one_optimiser(text, shape):
     trained = [id(p) for one in made.values() for group in one.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(p) for p in network.parameters())
     assert set(made) == ({"soap", "adam"} if "cnn" in text else {"soap"})
+
+
+def test_a_step_does_not_wait_for_torchs_compiler_to_be_imported():
+    code = (
+        "import sys, torch; from distilrl.optimisers import Soap; layer = torch.nn.Linear(3, 2); "
+        "one = Soap([(layer.weight, layer.bias)], 0.01); layer(torch.ones(4, 3)).sum().backward(); one.step(); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

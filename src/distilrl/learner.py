@@ -15,7 +15,7 @@ from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
-from distilrl.optimisers import dense_layers, make_optimisers, move_average, set_learning_rate
+from distilrl.optimisers import Steps, dense_layers, make_optimisers, move_average, set_learning_rate
 from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -208,7 +208,7 @@ class Learner:
         optimisers, fraction = self.optimisers.values(), parts[0].progress.fraction
         set_learning_rate(optimisers, optim.learning_rate, self.updates, fraction)
         for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[Context] = []
@@ -263,7 +263,7 @@ class Learner:
         """One step of telling the teacher's policy from the student's."""
         if self.discriminators is None:
             return
-        self.discriminators.zero_grad(set_to_none=True)
+        self.discriminators.zero_grad()
         total = torch.stack([context.discriminator_loss().mean() for context in judged]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.discriminators.step()
@@ -294,8 +294,8 @@ class Learner:
                 tensors |= {f"{name}.{index}.{k}": v for k, v in values.items()}
         return tensors, {"temperatures": [pupil.temperature for pupil in self.pupils], "updates": self.updates}
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        judges = {"judges": self.discriminators} if self.discriminators is not None else {}
+    def _optimisers(self) -> dict[str, Steps]:
+        judges: dict[str, Steps] = {"judges": self.discriminators} if self.discriminators is not None else {}
         return {**self.optimisers, **judges}
 
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

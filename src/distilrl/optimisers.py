@@ -1,7 +1,7 @@
 """What makes the steps: Adam, SOAP for dense layers so small that it costs next to nothing, schedules, averages."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,11 +19,12 @@ EVERY = 10
 """Steps after which the basis is turned."""
 
 
-class Soap(torch.optim.Optimizer):
+class Soap:
     """Adam in the eigenbasis of each dense layer's gradients, the bias as one more column of its weight.
 
     Vyas et al. 2025, "SOAP: improving and stabilizing Shampoo using Adam". Departure: young moments are not corrected,
-    so the learning rate has to warm up over some tens of steps.
+    so the learning rate has to warm up over some tens of steps. Called as torch's optimisers are, and not one of them:
+    the first of those imports torch's compiler, which takes longer than a small student's first thousand updates.
 
     Example::
 
@@ -38,17 +39,30 @@ class Soap(torch.optim.Optimizer):
             lr: learning rate; about five times Adam's; gradients of any scale are the same to it.
         """
         self._layers = list(layers)
-        super().__init__([p for layer in self._layers for p in layer], {"lr": lr})
+        self._states: list[dict[str, Any]] = [{} for _ in layers]
+        self.param_groups: list[dict[str, Any]] = [{"params": [p for layer in self._layers for p in layer], "lr": lr}]
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and bases of each layer, as `load_state_dict` reads them; the learning rate is the caller's."""
+        return {"state": dict(enumerate(self._states))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over moments and bases; a layer that is not there has had no step yet."""
+        self._states = [dict(state_dict["state"].get(number, {})) for number in range(len(self._layers))]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    def step(self) -> None:
         """One step of each layer that has a gradient."""
         lr = self.param_groups[0]["lr"]
-        for weight, bias in self._layers:
+        for (weight, bias), state in zip(self._layers, self._states, strict=True):
             if weight.grad is None or bias.grad is None:
                 continue
             grad = torch.cat([weight.grad, bias.grad.view(*weight.shape[:-1], 1)], dim=-1)
-            state = self.state[weight]
             if not state:
                 state.update(_first(grad))
             move = _direction(state, grad)
@@ -87,6 +101,10 @@ def _direction(state: dict[str, Any], grad: Tensor) -> Tensor:
     return move
 
 
+Steps = Soap | torch.optim.Optimizer
+"""What makes the steps."""
+
+
 def dense_layers(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of each dense layer within a module; what several share counts once."""
     return [(layer.weight, layer.bias) for layer in module.modules() if isinstance(layer, nn.Linear)]
@@ -94,7 +112,7 @@ def dense_layers(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 def make_optimisers(
     kind: Optimiser, layers: Sequence[tuple[Tensor, Tensor]], parameters: Iterable[Tensor], lr: float
-) -> dict[str, torch.optim.Optimizer]:
+) -> dict[str, Steps]:
     """The optimisers of all parameters, by name.
 
     Args:
@@ -105,11 +123,11 @@ def make_optimisers(
     """
     taken = {id(p) for layer in layers for p in layer} if kind == "soap" else set()
     rest = [p for p in parameters if id(p) not in taken]
-    made: dict[str, torch.optim.Optimizer] = {"soap": Soap(layers, lr)} if taken else {}
+    made: dict[str, Steps] = {"soap": Soap(layers, lr)} if taken else {}
     return made | ({"adam": torch.optim.Adam(rest, lr=lr, eps=1e-5, fused=True)} if rest else {})
 
 
-def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], peak: float, updates: int, fraction: float) -> None:
+def set_learning_rate(optimisers: Iterable[Steps], peak: float, updates: int, fraction: float) -> None:
     """Linear warm-up over 100 updates, cosine decay over the budget."""
     warm = min(1.0, (updates + 1) / 100)
     for optimiser in optimisers:

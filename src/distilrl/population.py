@@ -199,7 +199,7 @@ class Population:
         set_learning_rate(optimisers, self.optim.learning_rate, self._since, progress.fraction)
         loss = torch.cat([self._loss(self._numbers(module, batch.obs), batch, progress) for _, module in self.groups])
         for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.sum().backward()  # type: ignore[no-untyped-call]
             self._limit_gradients()
