@@ -77,11 +77,9 @@ ROWS = {
     "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
     "bipedal-91-reward": Run(*BIPEDAL, "mlp:3", SHORT, reward_steps=500_000),
     "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
-    "bipedal-120-relu": Run(*BIPEDAL, "mlp:4@relu", SHORT),
     "hopper-135": Run(*HOPPER, "mlp:6,6", SHORT),
     "hopper-195": Run(*HOPPER, "mlp:8,8", SHORT),
     "hopper-195-reward": Run(*HOPPER, "mlp:8,8", SHORT, reward_steps=1_000_000),
-    "hopper-195-relu": Run(*HOPPER, "mlp:8,8@relu", SHORT),
     "walker-662": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000}),
     "walker-662-proportion": Run(*WALKER, "mlp:16,16", {"env_steps": 100_000, "stakes_exponent": 1.0}),
     "ant-1472": Run(ANT, "trpo-Ant-v3", "mlp:24,24", {"env_steps": 100_000}),
@@ -155,7 +153,7 @@ def rows(folder: Path, names: list[str], seeds: int = 5) -> None:
                 append(path, {"row": name, "network": run.network, "seed": seed} | result(config_of(run, folder, seed)))
 
 
-LOSSES = ("action_regression", "mean_regression", "clipped_regression", "silent_regression", "forward_kl")
+LOSSES = ("action_regression", "mean_regression", "clipped_regression", "forward_kl")
 
 
 def losses(folder: Path, names: list[str], seeds: int = 3) -> None:

@@ -242,16 +242,23 @@ def test_the_worst_dimension_is_the_worst():
 def test_what_lies_beyond_one_bound_is_silent():
     student = torch.tensor([[1.5, -3.0], [1.5, 0.0], [0.5, -1.0]])
     teacher = torch.tensor([[2.0, -1.0], [-1.5, 0.0], [0.0, -1.5]])
-    silent = losses.silent_regression(student=student, teacher=teacher)
-    torch.testing.assert_close(silent, torch.tensor([0.0, 9.0 / 2, 0.25 / 2]))
+    told = losses.bounded_regression(student=student, teacher=teacher)
+    torch.testing.assert_close(told, torch.tensor([0.0, 9.0 / 2, 0.25 / 2]))
     head = Point(Bounds((-4.0,), (4.0,)))
-    assert float(head.losses["silent_regression"](student=torch.tensor([[5.0]]), teacher=torch.tensor([[9.0]]))) == 0.0
+    assert float(head.losses["action_regression"](student=torch.tensor([[5.0]]), teacher=torch.tensor([[9.0]]))) == 0.0
     assert float(head.losses["mean_regression"](student=torch.tensor([[5.0]]), teacher=torch.tensor([[9.0]]))) == 1.0
     assert float(head.losses["clipped_regression"](student=torch.tensor([[5.0]]), teacher=torch.tensor([[9.0]]))) == 0.0
     squashed = Point(Bounds((-4.0,), (4.0,)), "tanh")  # it comes to no bound, so nothing is silent
     assert (
-        float(squashed.losses["silent_regression"](student=torch.tensor([[1.0]]), teacher=torch.tensor([[2.0]]))) > 0.03
+        float(squashed.losses["action_regression"](student=torch.tensor([[1.0]]), teacher=torch.tensor([[2.0]]))) > 0.03
     )
+
+
+def test_where_a_side_is_open_nothing_lies_beyond_it():
+    head = Point(Bounds((0.0, None), (None, 2.0)))  # half-ranges are 1 around 0 where a side is open
+    student, teacher = torch.tensor([[5.0, -5.0], [-1.0, 3.0]]), torch.tensor([[3.0, -4.0], [-2.0, 2.0]])
+    told = head.losses["action_regression"](student=student, teacher=teacher)
+    torch.testing.assert_close(told, torch.tensor([(4.0 + 1.0) / 2, 0.0]))
 
 
 def test_agreement_and_error_of_real_actions():

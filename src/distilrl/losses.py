@@ -137,11 +137,19 @@ def worst_dimension_gap(*, student: Values, teacher: Values) -> PerExample:
     return (student - teacher).square().amax(dim=1)
 
 
-def silent_regression(*, student: Values, teacher: Values) -> PerExample:
-    """Mean squared difference of real actions (B, A) in half-ranges, 0 where both lie beyond the same bound: the
-    environment sees no odds.
+def bounded_regression(
+    *, student: Values, teacher: Values, low: Tensor | float = -1.0, high: Tensor | float = 1.0
+) -> PerExample:
+    """Mean squared difference of real actions (B, A) that are cut at bounds, 0 where both lie beyond the same bound:
+    the environment sees no odds. A student on the wrong side of a bound is told how far it has to come back.
+
+    Args:
+        student: actions before they are cut.
+        teacher: actions before they are cut.
+        low: bounds that broadcast to (A,), in the units of the actions; -inf where there is none.
+        high: bounds likewise.
     """
-    beyond = ((student >= 1) & (teacher >= 1)) | ((student <= -1) & (teacher <= -1))
+    beyond = ((student >= high) & (teacher >= high)) | ((student <= low) & (teacher <= low))
     return (student - teacher).square().masked_fill(beyond, 0.0).mean(dim=1)
 
 

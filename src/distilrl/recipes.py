@@ -26,8 +26,8 @@ def distil(info: EnvInfo) -> TrainConfig:
     """The best known way, and the default: the teacher's answers on mixed data, drawn where its choice matters.
 
     Choices: KL of Rusu et al. 2016, its temperature found from the teacher's entropy; states drawn by value gap (VIPER,
-    Bastani et al. 2018) where observations are images. Real actions: squared error after the squash, or before
-    clipping.
+    Bastani et al. 2018) where observations are images. Real actions: squared error after the squash, or
+    before clipping but for what lies beyond a bound on both sides.
     A share of the environments is driven by the student, with vectors soon all (DAgger, Ross et al. 2011); inputs are
     standardised; the shipped weights are an average over training (Polyak & Juditsky 1992).
     """
@@ -93,7 +93,7 @@ def dist(info: EnvInfo) -> TrainConfig:
 def regression(info: EnvInfo) -> TrainConfig:
     """Regression (Rusu et al. 2016): the squared error of centred values in units of τ, or of real actions.
 
-    Real actions are compared after tanh, or before clipping.
+    Real actions are compared after tanh; where they are clipped, nothing counts that lies beyond a bound on both sides.
     """
     loss = "action_regression" if student_head(info.action).real else "centred_regression"
     return _with_terms("regression", info, TeacherTerm(loss)).but(scale_head=True)

@@ -23,8 +23,8 @@ that is assumed of a teacher that has none."""
 class Point:
     """A real action of A numbers, before it is squashed by tanh and scaled, or clipped, to its bounds; P = A.
 
-    Losses with ``clip`` see the mean before it is clipped, so that a student is told how far beyond the bound its
-    teacher points.
+    Losses with ``clip`` see the mean before it is clipped: a student on the wrong side of a bound is told how far to
+    come back. Only `action_regression` and `clipped_regression` do not ask it to follow its teacher beyond one.
     """
 
     action: Bounds
@@ -61,7 +61,6 @@ class Point:
             "action_regression": self._action_regression,
             "mean_regression": self._mean_regression,
             "clipped_regression": self._clipped_regression,
-            "silent_regression": self._silent_regression,
             "worst_action_gap": self._worst_action_gap,
         }
 
@@ -169,7 +168,11 @@ class Point:
         return losses.worst_dimension_gap(student=self.compared(student) / unit, teacher=self.compared(teacher) / unit)
 
     def _action_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        return losses.value_regression(student=self.seen(student), teacher=self.seen(teacher))
+        low, high = (
+            (end.to(student.device) - self._middle.to(student.device)) / self._half.to(student.device)
+            for end in self._ends
+        )
+        return losses.bounded_regression(student=self.seen(student), teacher=self.seen(teacher), low=low, high=high)
 
     def _mean_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
         return losses.value_regression(student=self.units(student), teacher=self.units(teacher))
@@ -179,9 +182,6 @@ class Point:
             (self.greedy(p) - self._middle.to(p.device)) / self._half.to(p.device) for p in (student, teacher)
         )
         return losses.value_regression(student=ours, teacher=theirs)
-
-    def _silent_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        return losses.silent_regression(student=self.seen(student), teacher=self.seen(teacher))
 
 
 @dataclass(frozen=True)
