@@ -18,7 +18,7 @@ ROWS = [
     {"animate", "comparison", "config", "figures", "inspection"},
     {"export", "learner", "report", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "tasks"},
-    {"evolution", "jobs"},
+    {"evolution", "finalists", "jobs"},
     {"train"},
     {"distill"},
     {"plan", "series", "teaching", "viper"},

@@ -98,7 +98,6 @@ class Task:
         self.pupil: Pupil = learner.pupils[self.number]
         if self.stream.collector.student is not None or self.stream.collector.teacher is None:
             self.stream.collector.student = self.pupil.policy
-        self.kept = []
 
     def progress(self, fraction: float) -> Progress:
         """How far this task has come, ``fraction`` of the budget being used."""

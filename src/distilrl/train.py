@@ -20,12 +20,13 @@ from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
+from distilrl.finalists import Finalists
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
 from distilrl.objective import columns
 from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
-from distilrl.tasks import PRUNE_AT, RUN_OFF, Task
+from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
 from distilrl.trained import Trained
 
@@ -86,8 +87,8 @@ def train(
                 if folder is not None:
                     run.save(folder)
     run.close()
-    if run.run_off() and folder is not None:
-        run.save_students(folder)
+    if run.choose() and folder is not None:
+        run.finalists.save(folder)
     trained = run.trained()
     if config.reward.env_steps == 0:
         return trained
@@ -114,8 +115,6 @@ def _metrics(folder: RunFolder | None, keep_rows: int, wandb: bool) -> AbstractC
 class _Track:
     """What the checks remember; part of the checkpoint."""
 
-    best: list[float] = field(default_factory=list)
-    """Values of the best checks, the best first; each task keeps their students."""
     good_checks: int = 0
     train_s: float = 0.0
     stopped: str = ""
@@ -146,6 +145,7 @@ class _Run:
             Task(config, number, teacher, accepted, initial if number == 0 else None)
             for number, (teacher, accepted) in what
         ]
+        self.finalists = Finalists(self.tasks, config)
         self.learner = self._learner()
         self.stride = config.data.n_envs * len(self.tasks)
         self._losses: dict[str, list[Tensor]] = {}
@@ -174,7 +174,8 @@ class _Run:
         if stage <= self.track.stage or self.learner.updates == 0:
             return
         wide = self.learner
-        self.track.stage, self.track.best = stage, []
+        self.track.stage = stage
+        self.finalists.forget()
         self.learner = self._learner()
         self.learner.continue_from(wide)
 
@@ -253,7 +254,7 @@ class _Run:
         rows = [task.check(self.watch) for task in self.tasks]
         first = rows[0]
         self._notice_drift()
-        self._keep(_value([(row["return"], row["score"]) for row in rows]))
+        self.finalists.add([(row["return"], row["score"]) for row in rows])
         others = {
             f"{name}/{task.name}": row[name] for task, row in zip(self.tasks[1:], rows[1:], strict=True) for name in row
         }
@@ -301,35 +302,17 @@ class _Run:
             return
         drifted = max(task.measured["drift"] for task in self.tasks) > threshold
         if drifted and not self.track.drifted:
-            self.track.best, self.track.good_checks = [], 0
+            self.finalists.forget()
+            self.track.good_checks = 0
             for task in self.tasks:
-                task.measured["score"], task.scores, task.kept = 0.0, [], []
+                task.measured["score"], task.scores = 0.0, []
         self.track.drifted = drifted
 
-    def _keep(self, value: float) -> None:
-        """Remembers the students of this check, if it is among the best; of equal ones the later is better."""
-        best = self.track.best
-        place = next((place for place, other in enumerate(best) if value >= other), len(best))
-        best.insert(place, value)
-        del best[self.config.stop.finalists :]
-        for task in self.tasks:
-            task.keep(place)
-
-    def run_off(self) -> bool:
-        """Where the budget was used up, lets the students of the best checks meet on other and more episodes; whether
-        there was need to.
-        """
-        track, finalists = self.track, len(self.track.best)
-        if track.stopped != USED_UP or finalists < 2:
-            return False
-        self.watch(Phase("finalists"))
-        values = [_value([task.long(place, self.watch) for task in self.tasks]) for place in range(finalists)]
-        best = values.index(max(values))
-        for task in self.tasks:
-            task.kept = [task.kept[best]]
-        episodes = RUN_OFF * self.config.stop.check_episodes
-        track.stopped = f"{USED_UP}; best of {finalists} checks on {episodes} other episodes"
-        return True
+    def choose(self) -> bool:
+        """Where the budget was used up, lets the finalists meet; whether they did."""
+        how = self.finalists.meet(self.watch) if self.track.stopped == USED_UP else ""
+        self.track.stopped += f"; {how}" if how else ""
+        return bool(how)
 
     def _why_stop(self, rows: list[dict[str, Any]]) -> str:
         """The stop rule; empty while training goes on."""
@@ -366,24 +349,18 @@ class _Run:
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint and the best students so far."""
         tensors, numbers = self.learner.state()
-        state: dict[str, Any] = numbers | {"track": vars(self.track), "tasks": []}
+        state: dict[str, Any] = numbers | {"track": vars(self.track), "best": self.finalists.values, "tasks": []}
         for task in self.tasks:
             own, about = task.state()
             tensors |= {f"task.{task.number}.{k}": v for k, v in own.items()}
             state["tasks"].append(about)
         tensors["generator"] = self.generator.get_state()
         folder.save_state(tensors, state)
-        self.save_students(folder)
-
-    def save_students(self, folder: RunFolder) -> None:
-        """Writes the best student of each task."""
-        for task in self.tasks:
-            home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
-            home.save_student(task.best_network(), task.head, task.info, self.config.recipe)
+        self.finalists.save(folder)
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads the checkpoint."""
-        self.track = _Track(**state["track"])
+        self.track, self.finalists.values = _Track(**state["track"]), list(state["best"])
         if self.track.stage:
             self.learner = self._learner()
         self.learner.load_state(tensors, state)
@@ -409,11 +386,6 @@ class _Run:
             self.labelled_states,
             tuple(task.name for task in self.tasks),
         )
-
-
-def _value(found: list[tuple[float, float | None]]) -> float:
-    """By what students are compared, of return and score in each task: the return, or the mean score of several."""
-    return found[0][0] if len(found) == 1 else stats.mean([min(score or 0.0, 1.0) for _, score in found])
 
 
 def _mean_of(values: list[Tensor] | None) -> float | None:

@@ -1,0 +1,61 @@
+"""Which student ships: those of the best checks, and what decides between them once the budget is used up."""
+
+from collections.abc import Sequence
+
+from distilrl import stats
+from distilrl.config import TrainConfig
+from distilrl.events import Phase, Watch
+from distilrl.runs import RunFolder
+from distilrl.tasks import RUN_OFF, Task
+
+Found = Sequence[tuple[float, float | None]]
+"""Return and score of a student in each task."""
+
+
+class Finalists:
+    """The best checks of a run, the best first; each task keeps their students of it."""
+
+    def __init__(self, tasks: list[Task], config: TrainConfig) -> None:
+        self.tasks, self.config = tasks, config
+        self.values: list[float] = []
+        """By what the checks are compared; part of the checkpoint."""
+
+    def add(self, found: Found) -> None:
+        """Remembers the students of this check, if it is among the best; of equal ones the later is better."""
+        value = _value(found)
+        place = next((place for place, other in enumerate(self.values) if value >= other), len(self.values))
+        self.values.insert(place, value)
+        del self.values[self.config.stop.finalists :]
+        for task in self.tasks:
+            task.keep(place)
+
+    def forget(self) -> None:
+        """Begins again: what was best does not count any more."""
+        self.values = []
+        for task in self.tasks:
+            task.kept = []
+
+    def meet(self, watch: Watch) -> str:
+        """Lets them play other and more episodes, of which the best alone stays; says how it was found, empty where
+        there is one.
+        """
+        count = len(self.values)
+        if count < 2:
+            return ""
+        watch(Phase("finalists"))
+        values = [_value([task.long(place, watch) for task in self.tasks]) for place in range(count)]
+        best = values.index(max(values))
+        for task in self.tasks:
+            task.kept = [task.kept[best]]
+        return f"best of {count} checks on {RUN_OFF * self.config.stop.check_episodes} other episodes"
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes the best student of each task."""
+        for task in self.tasks:
+            home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
+            home.save_student(task.best_network(), task.head, task.info, self.config.recipe)
+
+
+def _value(found: Found) -> float:
+    """By what students are compared: the return, or the mean score of several tasks."""
+    return found[0][0] if len(found) == 1 else stats.mean([min(score or 0.0, 1.0) for _, score in found])
