@@ -142,13 +142,16 @@ def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
     assert Job.from_json(RunFolder(tmp_path / "run").read_config()) == job
 
 
-def test_images_are_refused_before_training():
+def test_images_are_refused_before_training(tmp_path):
     env_id, seen = "distilrl/MixedEnv-v0", []
     teacher = Teacher.from_callable(lambda obs: obs[:, :2], 2, name="two")
     config = small(env=env_id, network="cnn:2k4s4:4", reward=REWARD)
     with pytest.raises(SpecError, match="suits an mlp student: leave it out for images"):
         train(config, teacher, acceptance=ACCEPTANCE, watch=seen.append)
+    with pytest.raises(SpecError, match="suits an mlp student: leave it out for images"):
+        distill(teacher, Job(config), tmp_path / "run", watch=seen.append)
     assert seen == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_several_tasks_are_refused():

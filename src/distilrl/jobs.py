@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distilrl import evolution
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env
@@ -162,6 +163,8 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         spec = NetworkSpec.of(student.network, *of)
         specs.append(spec if student.prune_from is None else NetworkSpec.of(student.prune_from, *of))
         between(specs[-1], spec, 0.0)
+        if config.reward.env_steps > 0:
+            evolution.check_student(spec)
     for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
         if student.reused_head:
             reuse_head(network, one.network, generator)
