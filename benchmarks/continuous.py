@@ -65,7 +65,7 @@ LANDER, SWIMMER, CAR, PENDULUM, BIPEDAL = (
 )
 ROWS = {
     "cheetah-1782": Run(*CHEETAH, "mlp:24,24,24@silu", LONG),
-    "cheetah-1830": Run(*CHEETAH, "mlp:32,32"),
+    "cheetah-1968": Run(*CHEETAH, "mlp:26,26,24@silu", LONG),
     "cheetah-5702": Run(*CHEETAH, "mlp:64,64"),
     "cheetah-5702-proportion": Run(*CHEETAH, "mlp:64,64", {"stakes_exponent": 1.0}),
     "lander-18": Run(*LANDER, "mlp:", SHORT),
