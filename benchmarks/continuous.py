@@ -75,7 +75,7 @@ ROWS = {
     "pendulum-81": Run(*PENDULUM, "mlp:16@relu", SHORT),
     "pendulum-81-proportion": Run(*PENDULUM, "mlp:16@relu", SHORT | {"stakes_exponent": 1.0}),
     "bipedal-91": Run(*BIPEDAL, "mlp:3", SHORT),
-    "bipedal-91-reward": Run(*BIPEDAL, "mlp:3", SHORT, reward_steps=500_000),
+    "bipedal-91-reward": Run(*BIPEDAL, "mlp:3", SHORT, reward_steps=1_000_000),
     "bipedal-120": Run(*BIPEDAL, "mlp:4", SHORT),
     "hopper-135": Run(*HOPPER, "mlp:6,6", SHORT),
     "hopper-195": Run(*HOPPER, "mlp:8,8", SHORT),
