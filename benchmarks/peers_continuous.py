@@ -52,8 +52,8 @@ TASKS = {
     "pendulum": Task("Pendulum-v1", "SAC", "sac-Pendulum-v1", 500, 40_000),
     "walker": Task("BipedalWalker-v3", "A2C", "a2c-BipedalWalker-v3", 500, 60_000, True),
     "hopper": Task("Hopper-v5", "TRPO", "trpo-Hopper-v3", 500, 200_000, True, "Hopper-v4"),
-    "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 10_000, 200_000, True, "HalfCheetah-v4"),
-    "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 10_000, 200_000, False, "HalfCheetah-v4"),
+    "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 2_000, 200_000, True, "HalfCheetah-v4"),
+    "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 2_000, 200_000, False, "HalfCheetah-v4"),
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same
 ON_POLICY = ("A2C", "TRPO", "PPO")
 """Teachers with `get_distribution`, without which sb3_distill cannot do."""
