@@ -52,8 +52,10 @@ class Soap:
         return {"state": dict(enumerate(self._states))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over moments and bases; a layer that is not there has had no step yet."""
-        self._states = [dict(state_dict["state"].get(number, {})) for number in range(len(self._layers))]
+        """Takes over moments and bases, to where their layer is; one that is not there has had no step yet."""
+        for number, (weight, _) in enumerate(self._layers):
+            given = state_dict["state"].get(number, {})
+            self._states[number] = {k: v if k == "step" else v.to(weight.device) for k, v in given.items()}
 
     @torch.no_grad()
     def step(self) -> None:
