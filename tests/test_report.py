@@ -72,6 +72,15 @@ def test_real_actions_show_their_errors(tmp_path):
     assert "teacher ↓ student →" not in said
 
 
+@pytest.mark.parametrize(
+    ("us", "said"), [(39.8, "as fast"), (41.0, "as fast"), (20.0, "2.0 times faster"), (80.0, "2.0 times as long")]
+)
+def test_how_fast_it_decides_is_said_where_it_differs(tmp_path, us, said):
+    one = results()
+    one = replace(one, teacher=replace(one.teacher, latency_us=40.0), student=replace(one.student, latency_us=us))
+    assert f" {said}" in words(page_of(run_folder(tmp_path / "run", one)))
+
+
 def test_names_of_dimensions_are_used(tmp_path):
     page = page_of(run_folder(tmp_path / "run", results(protocol={"actions": ["hip", "knee"]}), difference()))
     assert "hip 0.750 -0.250" in words(page)
