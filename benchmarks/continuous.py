@@ -217,14 +217,15 @@ def plans(folder: Path, names: list[str]) -> None:
     """The smallest student that passes, the linear one in its ladder; steps of all sizes together as of one student."""
     path = OUT / "plans.jsonl"
     longer = {"env_steps": 100_000}
-    tasks: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        "lander": (*LANDER, SHORT), "swimmer": (*SWIMMER, SHORT), "car": (*CAR, SHORT), "pendulum": (*PENDULUM, SHORT),
-        "walker": (*WALKER, longer), "ant": (ANT, "trpo-Ant-v3", longer), "bipedal": (*BIPEDAL, SHORT), "hopper": (*HOPPER, SHORT),
+    runs = {
+        "lander": Run(*LANDER, "mlp:", SHORT), "swimmer": Run(*SWIMMER, "mlp:", SHORT), "car": Run(*CAR, "mlp:", SHORT),
+        "pendulum": Run(*PENDULUM, "mlp:", SHORT), "walker": Run(*WALKER, "mlp:", longer), "ant": Run(ANT, "trpo-Ant-v3", "mlp:", longer),
+        "bipedal": Run(*BIPEDAL, "mlp:", SHORT), "hopper": Run(*HOPPER, "mlp:", SHORT),
     }  # fmt: skip
-    for name in names or tasks:
+    for name in names or runs:
         if any(row["row"] == name for row in made(path)):
             continue
-        config = config_of(Run(*tasks[name][:2], "mlp:", tasks[name][2]), folder, 0)
+        config = config_of(runs[name], folder, 0)
         with tempfile.TemporaryDirectory() as out:
             found = plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3)
         append(path, {"row": name} | found.to_json())

@@ -78,6 +78,12 @@ class Point:
         high = [math.inf if n is None else n for n in self.action.high]
         return torch.tensor(low), torch.tensor(high)
 
+    @cached_property
+    def _ends_seen(self) -> tuple[Tensor, Tensor]:
+        """The ends as `seen` gives an action that lies there."""
+        low, high = ((end - self._middle) / self._half for end in self._ends)
+        return low, high
+
     def mean(self, p: Tensor) -> Tensor:
         """(B, A) the action before it is squashed or clipped."""
         return p[:, : self.action.size]
@@ -168,10 +174,7 @@ class Point:
         return losses.worst_dimension_gap(student=self.compared(student) / unit, teacher=self.compared(teacher) / unit)
 
     def _action_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
-        low, high = (
-            (end.to(student.device) - self._middle.to(student.device)) / self._half.to(student.device)
-            for end in self._ends
-        )
+        low, high = (end.to(student.device) for end in self._ends_seen)
         return losses.bounded_regression(student=self.seen(student), teacher=self.seen(teacher), low=low, high=high)
 
     def _mean_regression(self, *, student: Tensor, teacher: Tensor) -> Tensor:
