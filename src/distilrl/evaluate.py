@@ -146,26 +146,39 @@ def _stacked(parts: list[Tensor | None]) -> Tensor | None:
 def _play_distinct(
     policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None
 ) -> Episodes:
-    envs = make_vec_env(how.env, len(queue), sticky=how.sticky, threads=how.threads, workers=how.workers)
-    if not envs.info.deterministic or how.epsilon > 0 or how.noise:
-        return _Game(policy, how, queue, envs, watch, shadow).play()
-    envs.reset(queue)
-    _, first, inverse = np.unique(envs.start_keys(), return_index=True, return_inverse=True)
-    if len(first) < len(queue):
-        envs.close()
-        envs = make_vec_env(how.env, len(first), sticky=how.sticky, threads=how.threads, workers=how.workers)
-    once = _Game(policy, how, queue[first], envs, watch, shadow).play()
+    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
+        return _Game(policy, how, queue, watch, shadow).play()
+    envs = _make(how, 1)
+    expected = envs.starts(queue) if envs.info.deterministic else np.arange(len(queue))
+    envs.close()
+    _, first, inverse = np.unique(expected, return_index=True, return_inverse=True)
+    game = _Game(policy, how, queue[first], watch, shadow)
+    if len(first) < len(queue) and not np.array_equal(game.envs.start_keys(), expected[first]):
+        # not as foreseen: all are played
+        game.envs.close()
+        return _Game(policy, how, queue, watch, shadow).play()
+    once = game.play()
     arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
     return replace(once, **arrays)
+
+
+def _make(how: Play, count: int) -> VecEnv:
+    return make_vec_env(how.env, count, sticky=how.sticky, threads=how.threads, workers=how.workers)
 
 
 class _Game:
     """One episode in each environment; only those that live are stepped, where the environments can do that."""
 
     def __init__(
-        self, policy: Policy, how: Play, seeds: NDArray[np.int64], envs: VecEnv, watch: Watch, shadow: Policy | None
+        self, policy: Policy, how: Play, seeds: NDArray[np.int64], watch: Watch, shadow: Policy | None
     ) -> None:
-        self.policy, self.how, self.seeds, self.envs, self.watch, self.shadow = policy, how, seeds, envs, watch, shadow
+        self.policy, self.how, self.seeds, self.watch, self.shadow = policy, how, seeds, watch, shadow
+        self.envs = _make(how, len(seeds))
+        try:
+            self.obs = self.envs.reset(seeds)
+        except BaseException:
+            self.envs.close()
+            raise
         self.rng = np.random.default_rng([int(seeds[0]), 0])
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
@@ -186,7 +199,7 @@ class _Game:
         how, envs, count = self.how, self.envs, len(self.seeds)
         action = envs.info.action
         returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
-        obs = envs.reset(self.seeds)
+        obs = self.obs
         prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
         self.state = self.policy.start(count)
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()

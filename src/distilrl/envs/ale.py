@@ -2,8 +2,12 @@
 
 A vector environment of ALE steps all its games or none, and those whose episode has ended cost as much as the others
 until the last one ends; with one for each game only the living step, at the same speed and with the same results.
+
+Making an emulator takes as long as 200 steps of it, on one core, and so does seeding it: those that are closed are kept
+for the next who asks, and where seeds lead to the same start that is known before any is made (`AleVecEnv.starts`).
 """
 
+import atexit
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +24,17 @@ from distilrl.envs.sync import check_count
 from distilrl.errors import EnvError
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 
-FRAMES_PER_STEP = 4
+FRAMES_PER_STEP, NOOP_MAX = 4, 30
 OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
+
+
+MOST_IDLE = 128
+"""Closed emulators of a kind that are kept, about 1 MiB each."""
+_idle: dict[tuple[Any, ...], list[Any]] = {}
+"""Emulators that nobody uses, by what they were made with; a reset with a seed loads the game anew, so that nothing is
+left of their last episode."""
+atexit.register(_idle.clear)  # ALE's bindings complain of what is alive when Python ends
 
 
 def is_ale(spec: EnvSpec) -> bool:
@@ -52,7 +64,8 @@ class AleVecEnv(VecEnv):
         sticky = float(kwargs.get("repeat_action_probability", 0.0)) if sticky is None else sticky
         self.n_envs = n_envs
         try:
-            self._games = [_make_game(spec, kwargs, sticky, for_learning) for _ in range(n_envs)]
+            self._made = (str(spec.kwargs["game"]), bool(kwargs.get("full_action_space", False)), sticky, for_learning)
+            self._games = [_take_idle(self._made) or _make_game(*self._made) for _ in range(n_envs)]
         except FAULTS as error:
             raise EnvError(f"Environment '{ref.label}' cannot be made: ALE {told(error)}.") from error
         first = self._games[0]
@@ -68,7 +81,7 @@ class AleVecEnv(VecEnv):
                 "actions": [action.name for action in first.ale.get_action_set()],
                 "frame_skip": FRAMES_PER_STEP,
                 "sticky_actions": sticky,
-                "noop_max": 30,
+                "noop_max": NOOP_MAX,
                 "fire_on_reset": True,
                 "frame_stack": frames,
                 "max_frames": 108_000,
@@ -95,8 +108,17 @@ class AleVecEnv(VecEnv):
         self._wait()
         return self._obs.copy()
 
+    def starts(self, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The frame of each first observation: without sticky actions, there are as many starts as counts of no-ops.
+
+        ALE draws the count with ``std::mt19937`` and ``std::uniform_int_distribution(0, 29)``, of which the standard
+        library may choose the second: this is libstdc++'s.
+        """
+        first = np.array([int.from_bytes(np.random.RandomState(seed).bytes(4), "little") for seed in seeds], np.int64)
+        return np.maximum(first * NOOP_MAX >> 32, 1 if "FIRE" in self.info.protocol["actions"] else 0)
+
     def start_keys(self) -> NDArray[np.int64]:
-        return self._frames.copy()  # without sticky actions, there are as many starts as counts of no-ops
+        return self._frames.copy()
 
     def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
         check_count("actions", actions, self.n_envs)
@@ -121,8 +143,8 @@ class AleVecEnv(VecEnv):
 
     def close(self) -> None:
         self._pool.shutdown()
-        for game in self._games:
-            game.close()
+        idle = _idle.setdefault(self._made, [])
+        idle += self._games[: MOST_IDLE - len(idle)]
         self._games = []
 
     def _nothing(self) -> Step:
@@ -150,16 +172,25 @@ class AleVecEnv(VecEnv):
             future.result()
 
 
-def _make_game(spec: EnvSpec, kwargs: dict[str, Any], sticky: float, for_learning: bool) -> Any:
+def _take_idle(made: tuple[Any, ...]) -> Any:
+    """An emulator that was made so and is not used; None where there is none."""
+    try:
+        return _idle[made].pop()
+    except LookupError:
+        return None
+
+
+def _make_game(game: str, full_action_space: bool, sticky: float, for_learning: bool) -> Any:
     from ale_py.vector_env import AtariVectorEnv
 
     return AtariVectorEnv(
-        str(spec.kwargs["game"]),
+        game,
         1,
         num_threads=1,
         frameskip=FRAMES_PER_STEP,
+        noop_max=NOOP_MAX,
         repeat_action_probability=sticky,
-        full_action_space=bool(kwargs.get("full_action_space", False)),
+        full_action_space=full_action_space,
         reward_clipping=for_learning,
         episodic_life=for_learning,
         autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,

@@ -82,6 +82,10 @@ class VecEnv(ABC):
             EnvError: an environment failed.
         """
 
+    def starts(self, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What `start_keys` should be after a reset with seeds (S,), as far as that is known before one."""
+        return np.arange(len(seeds))
+
     def start_keys(self) -> NDArray[np.int64]:
         """(N,) after a reset: equal where the episodes start in the same state, as far as that is known."""
         return np.arange(self.n_envs)
