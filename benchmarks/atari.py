@@ -22,13 +22,13 @@ from distilrl import (
     Policy,
     Teacher,
     describe_env,
-    evaluate,
     load_teacher,
     make_config,
     play,
     stats,
     train,
 )
+from distilrl.acceptance import accept
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 
@@ -72,7 +72,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
     for env_id in env_ids:
         teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
         teacher = teacher.fitted(describe_env(env_id))
-        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
+        acceptance = accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
         known = {(row["method"], row["student"], row["seed"]) for row in done}

@@ -22,7 +22,6 @@ from distilrl import (
     Schedule,
     Teacher,
     describe_env,
-    evaluate,
     evaluate_policy,
     load_teacher,
     make_config,
@@ -41,7 +40,7 @@ STUDENT = "mlp:16,16"
 
 
 def accepted(teacher: Teacher, env_id: str) -> Acceptance:
-    return evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=50, weak_ok=True)
+    return accept(teacher, Play(EnvRef(env_id), threads=1), episodes=50, weak_ok=True)
 
 
 def after(policy: Teacher | Policy, env_id: str = LONG) -> float:

@@ -30,7 +30,6 @@ from distilrl import (
     Teacher,
     Trained,
     describe_env,
-    evaluate,
     load_teacher,
     losses,
     make_config,
@@ -38,6 +37,7 @@ from distilrl import (
     stats,
     train,
 )
+from distilrl.acceptance import accept
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
@@ -132,7 +132,7 @@ def main(folder: Path, env_ids: list[str]) -> None:
     for env_id in env_ids:
         name, students, steps, changed = TASKS[env_id]
         teacher = load_teacher(folder / name).fitted(describe_env(env_id))
-        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+        acceptance = accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
         seen = play(teacher.policy, Play(EnvRef(env_id), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
         spread = seen.std(0)
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"

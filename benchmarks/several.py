@@ -28,12 +28,12 @@ from distilrl import (
     describe_env,
     distill,
     distill_chain,
-    evaluate,
     evaluate_policy,
     load_teacher,
     make_config,
     train,
 )
+from distilrl.acceptance import accept
 from distilrl.cli.display import Display
 
 SEEDS = range(5)
@@ -90,8 +90,7 @@ def tasks(folder: Path) -> Iterator[dict]:
     """One body, two heads, against a student of its own for each task at half of the steps."""
     teachers = {env_id: load_teacher(folder / name).fitted(describe_env(env_id)) for env_id, name in VECTORS.items()}
     accepted = {
-        env_id: evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
-        for env_id, teacher in teachers.items()
+        env_id: accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100) for env_id, teacher in teachers.items()
     }
     first, second = VECTORS
     base = {"check_every": 2_000, "check_episodes": 50, "gap": -99.0}
@@ -176,7 +175,7 @@ def pruned(folder: Path) -> Iterator[dict]:
         ("LunarLander-v3", "lunarlander", "mlp:6", "mlp:32"),
     ):
         teacher = load_teacher(folder / name).fitted(describe_env(env_id))
-        acceptance = evaluate.accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+        acceptance = accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
         for seed in SEEDS:
             for wider in (None, wide):
                 config = make_config(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from distilrl import EnvRef, Play, describe_env, evaluate, evaluate_policy, load_teacher, make_config, train
+from distilrl import EnvRef, Play, describe_env, evaluate_policy, load_teacher, make_config, train
+from distilrl.acceptance import accept
 
 TASKS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3.zip"}
 STUDENTS = ("mlp:16,16", "mlp:8", "mlp:4", "mlp:")
@@ -23,7 +24,7 @@ def main(teachers: Path, out: Path) -> None:
     with out.open("w") as file:
         for env_id, name in TASKS.items():
             teacher = load_teacher(teachers / name).fitted(describe_env(env_id))
-            acceptance = evaluate.accept(teacher, Play(EnvRef(env_id)), episodes=100)
+            acceptance = accept(teacher, Play(EnvRef(env_id)), episodes=100)
             for student in STUDENTS:
                 for seed in range(5):
                     config = make_config(

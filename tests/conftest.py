@@ -17,6 +17,7 @@ from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
 torch.set_num_threads(1)
+os.environ["DISTILRL_CACHE"] = ""
 ROOT = Path(__file__).parents[1]
 TEACHERS = Path(os.environ.get("DISTILRL_TEACHERS", ROOT.parent / "shared" / "teachers"))
 

@@ -9,6 +9,7 @@ import torch
 from conftest import SIGN, Killed, SignEnv, killed_after
 from test_train import small, without_clock
 
+from distilrl.acceptance import accept
 from distilrl.checkpoints import load_network, read_json
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
@@ -16,7 +17,7 @@ from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
-from distilrl.evaluate import Play, accept, play
+from distilrl.evaluate import Play, play
 from distilrl.heads import Gaussian, Point
 from distilrl.jobs import Job, make_config
 from distilrl.networks import Network

@@ -11,9 +11,10 @@ from conftest import SIGN, make_teacher, sign_network
 from test_train import small
 from torch import nn
 
+from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env
-from distilrl.evaluate import Play, accept, play
+from distilrl.evaluate import Play, play
 from distilrl.heads import Categorical
 from distilrl.policies import Policy
 from distilrl.spaces import Choices, EnvRef

@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import SIGN, SignEnv, make_teacher, sign_network
 
+from distilrl.acceptance import accept
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import Play, _Game, accept, latency_us, load_teachers, play, seeds_from
+from distilrl.evaluate import Play, _Game, latency_us, load_teachers, play, seeds_from
 from distilrl.events import silent
 from distilrl.heads import Categorical
 from distilrl.networks import build

@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
-    {"errors", "losses"},
+    {"errors", "losses", "threads"},
     {"plain", "spaces", "stats"},
     {"envs", "heads", "optimisers", "played", "replay", "schedules", "specs"},
     {"events", "networks", "policies"},
@@ -15,8 +15,8 @@ ROWS = [
     {"context", "results", "runs", "trees"},
     {"objective", "teachers"},
     {"collect", "evaluate"},
-    {"animate", "comparison", "config", "figures", "inspection"},
-    {"export", "learner", "report", "reward_recipes", "sizes", "stream"},
+    {"acceptance", "animate", "comparison", "config", "figures"},
+    {"export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "tasks"},
     {"evolution", "finalists"},
     {"jobs", "train"},

@@ -12,11 +12,12 @@ from conftest import Killed, killed_after
 from test_train import small, without_clock
 from torch import nn
 
+from distilrl.acceptance import accept
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison, compare
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
-from distilrl.evaluate import Play, accept, latency_us, play
+from distilrl.evaluate import Play, latency_us, play
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.policies import Policy, rows_of

@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from distilrl import threads  # noqa: F401 - before PyTorch is imported
 from distilrl.checkpoints import load_network, save_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
+from distilrl.acceptance import accept, kept_acceptance
 from distilrl.checkpoints import read_json, write_json
 from distilrl.comparison import compare
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError
-from distilrl.evaluate import Play, accept, latency_us, size
+from distilrl.evaluate import Play, latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.jobs import Job, claimed, teachers_of, try_student
 from distilrl.plain import read_as
@@ -21,6 +22,7 @@ from distilrl.results import Distilling, Made, Results, StudentSide, TasksResult
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
 from distilrl.teachers import Teacher
+from distilrl.threads import use_threads
 from distilrl.train import train
 from distilrl.trained import Trained
 
@@ -115,6 +117,7 @@ def run_job(
         The results of each task, and what training gave.
     """
     config, tasks = job.train, job.train.tasks
+    use_threads(config.compute.threads)
     infos = [describe_env(task.env) for task in tasks]
     started = time.perf_counter()
     homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
@@ -168,8 +171,12 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
             )
         return known
     watch(Phase("teacher"))
-    acceptance = accept(
-        teacher, _how(info, job.train), episodes=job.accept_episodes, weak_ok=job.accept_weak_teacher, watch=watch
+    how, episodes = _how(info, job.train), job.accept_episodes
+    acceptance, kept = kept_acceptance(
+        teacher,
+        how,
+        episodes,
+        lambda: accept(teacher, how, episodes=episodes, weak_ok=job.accept_weak_teacher, watch=watch),
     )
     card = TeacherCard(
         path=teacher.path,
@@ -182,7 +189,7 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
         params=teacher.params,
         acceptance=acceptance,
     )
-    watch(Accepted(card))
+    watch(Accepted(card, kept))
     return card
 
 

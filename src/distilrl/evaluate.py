@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes to returns, the acceptance check of a teacher, latency, size."""
+"""Evaluation: whole episodes to returns, latency, size."""
 
 import time
 import zlib
@@ -13,12 +13,11 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.envs import EnvInfo, Step, VecEnv, describe_env, make_vec_env
-from distilrl.errors import NotFiniteError, SpecError, TeacherError
+from distilrl.errors import NotFiniteError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.networks import Network, count_bytes
-from distilrl.plain import THREADS, check_number, check_numbers
-from distilrl.played import Acceptance, Returns
+from distilrl.plain import THREADS, check_numbers
 from distilrl.policies import Policy, rows_of
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
@@ -332,57 +331,6 @@ def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = 
 def seeds_from(first: int, count: int) -> list[int]:
     """``count`` seeds from ``first`` on."""
     return list(range(first, first + count))
-
-
-def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent) -> Acceptance:
-    """The acceptance check before distilling: finite numbers of the right shape, and a return better than random play.
-
-    Returns:
-        The teacher's return with its interval, the random policy's, and whether the teacher is better.
-
-    Raises:
-        TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
-    """
-    check_number("accept_episodes", episodes, "[2, inf)")
-    _check_answers(teacher, describe_env(how.env))
-    seeds = seeds_from(ACCEPT_SEEDS, episodes)
-    try:
-        own = play(teacher.policy, how, seeds, watch=watch)
-    except NotFiniteError as error:
-        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
-    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
-    rng = np.random.default_rng(0)
-    # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
-    gains = [
-        stats.bootstrap_interval(own.returns - random.returns, rng, clusters=side.fingerprints)
-        for side in (own, random)
-    ]
-    better = min(low for low, _ in gains) > 0
-    if not better and not weak_ok:
-        raise TeacherError(
-            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
-            "against "
-            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment and its "
-            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher."
-        )
-    return Acceptance(
-        **vars(Returns.of(own.returns, rng, own.fingerprints)),
-        longest_episode=int(own.lengths.max()),
-        random_return_mean=stats.mean(random.returns),
-        better_than_random=better,
-    )
-
-
-def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
-    """A teacher of somebody's own may answer with anything: its numbers must have the head's width."""
-    obs = torch.from_numpy(np.zeros((2, *info.obs.shape), info.obs.numpy))
-    with torch.no_grad():
-        p, _ = teacher.policy.forward(obs.to(teacher.policy.device), teacher.policy.start(2))
-    if tuple(p.shape) != (2, teacher.head.width):
-        raise TeacherError(
-            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be "
-            f"{(2, teacher.head.width)}."
-        )
 
 
 def latency_us(policy: Policy, info: EnvInfo, calls: int = 300) -> float:

@@ -12,6 +12,7 @@ Example::
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distilrl.played import TeacherCard
@@ -32,6 +33,8 @@ class Accepted:
 
     teacher: TeacherCard
     """The teacher, and how it plays."""
+    kept: Path | None = None
+    """File of an earlier run's check, where it was not played again."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from distilrl import stats
+from distilrl.acceptance import accept
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, Play, accept, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, Play, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref

@@ -187,8 +187,7 @@ class Network(nn.Module):
         beside = self.spec.vector
         image = obs[:, beside:].view(-1, *self.spec.image) if self.spec.image is not None else obs
         if isinstance(first, nn.Conv2d):
-            x = image.to(torch.float32, memory_format=torch.channels_last)
-            x = F.conv2d(x, weight, bias, first.stride, cast("tuple[int, int]", first.padding))
+            x = F.conv2d(interleaved(image), weight, bias, first.stride, cast("tuple[int, int]", first.padding))
         else:
             x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
         for layer in list(self.layers)[self._first_index + 1 :]:
@@ -214,6 +213,19 @@ class Network(nn.Module):
         weight = first.weight * self.obs_scale
         mean = self.obs_mean.expand(weight.shape[1])
         return weight, first.bias - weight @ mean
+
+
+def interleaved(image: Tensor) -> Tensor:
+    """Images (B, C, H, W) of any number type as floats with the channels last in memory, which convolutions want.
+
+    Plane by plane: PyTorch's own conversion takes three times as long on a CPU, a sixth of an update.
+    """
+    if image.is_cuda or image.shape[1] > 32 or not image.is_contiguous():
+        return image.to(torch.float32, memory_format=torch.channels_last)
+    last = image.new_empty((image.shape[0], *image.shape[2:], image.shape[1]), dtype=torch.float32).movedim(-1, 1)
+    for channel in range(image.shape[1]):
+        last[:, channel].copy_(image[:, channel])
+    return last
 
 
 def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: float = 1.0) -> None:

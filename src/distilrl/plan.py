@@ -34,6 +34,7 @@ from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
+from distilrl.threads import use_threads
 from distilrl.trained import Trained
 
 CHECKS = 3
@@ -128,6 +129,7 @@ def _plan(
     one: Teacher, job: Job, info: EnvInfo, folder: Path, specs: list[NetworkSpec], options: PlanOptions, watch: Watch
 ) -> PlanResults:
     started, config, winner_folder = time.perf_counter(), job.train, RunFolder(folder / "winner")
+    use_threads(config.compute.threads)
     acceptance = take_acceptance(one, info, winner_folder, job, watch)
     search = _Search(one, job, acceptance, watch)
     try:
@@ -202,7 +204,6 @@ class _Search:
 
     def __init__(self, teacher: Teacher, job: Job, acceptance: Acceptance, watch: Watch) -> None:
         self.teacher, self.job, self.config, self.acceptance, self.watch = teacher, job, job.train, acceptance, watch
-        torch.set_num_threads(self.config.compute.threads)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.stream = Stream(self.config, teacher)
         self.check = Check(self.config, acceptance, keep_states=0)

@@ -205,6 +205,10 @@ class Replay:
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
         held = min(self.added, self.rows)
+        if self.spec.stakes_exponent == 0 and not self.spec.by_error:
+            places = self._ready[:held].view(-1).nonzero().view(-1)
+            point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * len(places)
+            return places[point.long()]
         ready = self._ready[:held].view(-1).double()
         priority = self._priority[:held].view(-1) * ready
         cumulative = (0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()).cumsum(0)
@@ -247,9 +251,9 @@ class Replay:
         back = torch.arange(self.stack - 1, -1, -1, device=self.device)
         source = (index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)
         stacks = flat.index_select(0, source.view(-1)).view(len(index), self.stack, -1)
-        before = back > self._age.view(-1)[index].unsqueeze(1)
-        if bool(before.any()):
-            stacks[before] = 0
+        # by number: a mask writes every row to leave most as they are
+        before = (back > self._age.view(-1)[index].unsqueeze(1)).view(-1).nonzero().view(-1)
+        stacks.view(len(source.view(-1)), -1).index_fill_(0, before, 0)
         if beside := self.spec.obs.vector:
             return torch.cat([stacks[:, -1, :beside], stacks[:, :, beside:].flatten(1)], dim=1)
         return stacks.view(len(index), *self.spec.obs.shape)

@@ -200,7 +200,7 @@ class Check:
 
         Args:
             config: in what, and on which seeds.
-            acceptance: what `evaluate.accept` said of the teacher; None: there is none, and no score.
+            acceptance: what `acceptance.accept` said of the teacher; None: there is none, and no score.
             number: of the task.
             keep_states: states to sample.
         """

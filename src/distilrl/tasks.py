@@ -53,7 +53,7 @@ class Task:
             config: all that decides the run.
             number: of the task.
             teacher: who labels.
-            acceptance: what `evaluate.accept` said of it.
+            acceptance: what `acceptance.accept` said of it.
             initial: a network of the student's shape to start from.
         """
         self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial

@@ -28,6 +28,7 @@ from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
 from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
+from distilrl.threads import use_threads
 from distilrl.trained import Trained
 
 USED_UP = "budget used"
@@ -48,7 +49,7 @@ def train(
     Args:
         config: all that decides the run.
         teacher: the frozen teacher, or one per task; None for pure RL.
-        acceptance: what `evaluate.accept` said of the teacher, or of each; the score and the stop rule need it.
+        acceptance: what `acceptance.accept` said of the teacher, or of each; the score and the stop rule need it.
         folder: where checkpoints, metrics and the best student go; None: nowhere.
         wandb: log to Weights & Biases too.
         watch: told of what happens.
@@ -62,7 +63,7 @@ def train(
 
         student = train(make_config("distil", "CartPole-v1"), teacher.fitted(describe_env("CartPole-v1"))).network
     """
-    torch.set_num_threads(config.compute.threads)
+    use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
     run = _Run(config, _each(teacher, config, "teacher"), _each(acceptance, config, "acceptance"), watch, initial)
     if config.reward.env_steps > 0:  # said before training, not after

@@ -65,9 +65,11 @@ class Display:
         match event:
             case Phase(name=name):
                 self._begin(name)
-            case Accepted(teacher=teacher):
+            case Accepted(teacher=teacher, kept=kept):
                 self._played = "check"
                 print_teacher(teacher)
+                if kept is not None:
+                    console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
@@ -19,6 +18,7 @@ from distilrl.report import animation, write_report
 from distilrl.runs import RunFolder
 from distilrl.teachers import load_teacher
 from distilrl.teaching import evaluate_against, evaluate_policy
+from distilrl.threads import use_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Inspect:
         """Inspects."""
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         env = self.around.maybe(self.env)
         teacher = load_teacher(self.teacher_file.file(self.policy))
         facts, play = inspect(teacher), None
@@ -83,7 +83,7 @@ class Evaluate:
     def run(self) -> int:
         """Evaluates; 1 where the policy fails a verdict."""
         check_number("threads", self.threads, THREADS)
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         policy = load_teacher(self.teacher_file.file(self.policy))
         how: dict[str, Any] = {
             "episodes": self.episodes,
@@ -145,7 +145,7 @@ class Export(TrustOptions):
     def run(self) -> int:
         """Exports; 1 where a quantised student fails its verdict."""
         self.allow()
-        torch.set_num_threads(1)  # one small network at a time: more threads would only wait for each other
+        use_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as watch:
             card = export_policy(self.run_folder, self.to, self.out, watch=watch)
         for name, facts in card["replay"].items():
@@ -187,7 +187,7 @@ class Verify(TrustOptions):
 
     def run(self) -> int:
         """Verifies; 1 where the file fails its verdict."""
-        torch.set_num_threads(1)
+        use_threads(1)
         self.allow()
         env = self.around.maybe(self.env)
         with Display() as watch:

@@ -115,7 +115,8 @@ class AleVecEnv(VecEnv):
         library may choose the second: this is libstdc++'s.
         """
         first = np.array([int.from_bytes(np.random.RandomState(seed).bytes(4), "little") for seed in seeds], np.int64)
-        return np.maximum(first * NOOP_MAX >> 32, 1 if "FIRE" in self.info.protocol["actions"] else 0)
+        frames: NDArray[np.int64] = first * NOOP_MAX >> 32
+        return frames.clip(1 if "FIRE" in self.info.protocol["actions"] else 0)
 
     def start_keys(self) -> NDArray[np.int64]:
         return self._frames.copy()

@@ -1,0 +1,126 @@
+"""The acceptance check of a teacher, and where it is kept for the next run with the same teacher."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distilrl import __version__, stats
+from distilrl.checkpoints import read_json, write_json
+from distilrl.envs import EnvInfo, describe_env, find_spec
+from distilrl.errors import DistilError, NotFiniteError, TeacherError
+from distilrl.evaluate import ACCEPT_SEEDS, Play, play, seeds_from
+from distilrl.events import Watch, silent
+from distilrl.plain import check_number, read_as
+from distilrl.played import Acceptance, Returns
+from distilrl.teachers import Teacher
+
+HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
+"""Packages whose environments are the same wherever their version is, and the names they are installed by; what a user
+writes changes without one."""
+
+
+def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent) -> Acceptance:
+    """The acceptance check before distilling: finite numbers of the right shape, and a return better than random play.
+
+    Returns:
+        The teacher's return with its interval, the random policy's, and whether the teacher is better.
+
+    Raises:
+        TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
+    """
+    check_number("accept_episodes", episodes, "[2, inf)")
+    _check_answers(teacher, describe_env(how.env))
+    seeds = seeds_from(ACCEPT_SEEDS, episodes)
+    try:
+        own = play(teacher.policy, how, seeds, watch=watch)
+    except NotFiniteError as error:
+        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
+    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
+    rng = np.random.default_rng(0)
+    # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
+    gains = [
+        stats.bootstrap_interval(own.returns - random.returns, rng, clusters=side.fingerprints)
+        for side in (own, random)
+    ]
+    better = min(low for low, _ in gains) > 0
+    if not better and not weak_ok:
+        raise TeacherError(
+            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
+            "against "
+            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment and its "
+            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher."
+        )
+    return Acceptance(
+        **vars(Returns.of(own.returns, rng, own.fingerprints)),
+        longest_episode=int(own.lengths.max()),
+        random_return_mean=stats.mean(random.returns),
+        better_than_random=better,
+    )
+
+
+def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
+    """A teacher of somebody's own may answer with anything: its numbers must have the head's width."""
+    obs = torch.from_numpy(np.zeros((2, *info.obs.shape), info.obs.numpy))
+    with torch.no_grad():
+        p, _ = teacher.policy.forward(obs.to(teacher.policy.device), teacher.policy.start(2))
+    if tuple(p.shape) != (2, teacher.head.width):
+        raise TeacherError(
+            f"The teacher {teacher.path} answers 2 observations with shape {tuple(p.shape)}: it must be "
+            f"{(2, teacher.head.width)}."
+        )
+
+
+def kept_acceptance(
+    teacher: Teacher, how: Play, episodes: int, make: Callable[[], Acceptance]
+) -> tuple[Acceptance, Path | None]:
+    """The acceptance of a teacher that the same check found before on this machine, else what ``make`` finds.
+
+    The same is: the same file and what was told about it, environment, protocol, episodes and versions. It is kept in
+    ``$DISTILRL_CACHE``, or ``distilrl`` in the user's folder of caches; nowhere where that variable is empty.
+
+    Returns:
+        The acceptance, and the file that it was read from; None where it was made.
+    """
+    path = _place(teacher, how, episodes)
+    if path is not None and path.is_file():
+        try:
+            return read_as(Acceptance, read_json(path), str(path)), path
+        except DistilError:  # of another version, or damaged: it is made anew
+            pass
+    found = make()
+    if path is not None and found.better_than_random:
+        with contextlib.suppress(DistilError):  # a cache that cannot be written is none
+            write_json(path, found.to_json())
+    return found, None
+
+
+def _place(teacher: Teacher, how: Play, episodes: int) -> Path | None:
+    """File of a check; None where what is played may change without its version."""
+    home = os.environ.get("DISTILRL_CACHE")
+    spec = find_spec(how.env)
+    entry = str(spec.entry_point) if spec is not None else ""
+    package = entry.partition(".")[0]
+    if home == "" or package not in HOMES or how.env.wrappers:
+        return None
+    versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
+    versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""
+    decides = {
+        "teacher": teacher.digest,
+        "device": str(teacher.policy.device),
+        "environment": how.env.to_json(),
+        "protocol": describe_env(how.env).protocol,
+        "epsilon": how.epsilon,
+        "episodes": episodes,
+        "versions": versions | {"distilrl": __version__},
+    }
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(home) if home else caches / "distilrl") / "acceptance" / f"{key}.json"
