@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,8 @@ class Play:
     noise: tuple[float, ...] = ()
     """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
     none."""
-    at_once: int = field(default=100, compare=False)
-    """Environments that are held at once; more episodes are played one batch after the other."""
+    at_once: int = 32
+    """Environments that are held at once; more episodes are played in equal parts."""
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -106,24 +106,62 @@ def play(
         games.returns.mean()
     """
     queue = np.asarray(seeds, np.int64)
-    parts: list[Episodes] = []
-    for first in range(0, len(queue), how.at_once):
-        chunk = queue[first : first + how.at_once]
-        done = sum(len(part.returns) for part in parts)
-        sums = sum(float(part.returns.sum()) for part in parts)
-        kept = replace(how, keep_states=-(-how.keep_states * len(chunk) // len(queue)))
-        parts.append(_play_distinct(policy, kept, chunk, _offset(watch, done, len(queue), sums), shadow))
-    return _joined(parts)
+    keys = _known_starts(how, queue)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    try:
+        once = _play_parts(policy, how, queue[first], keys[first] if len(first) < len(queue) else None, watch, shadow)
+    except _UnforeseenError:
+        return _play_parts(policy, how, queue, None, watch, shadow)
+    arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
+    return replace(once, **arrays)
 
 
-def _offset(watch: Watch, before: int, total: int, sums: float) -> Watch:
-    """Counts the episodes of earlier batches too."""
+class _UnforeseenError(Exception):
+    """A game did not start as its seed foretold."""
+
+
+def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(S,) equal where seeds are known to give the same episode to the last frame."""
+    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
+        return np.arange(len(seeds))
+    envs = _make(how, 1)
+    envs.close()
+    return envs.starts(seeds) if envs.info.deterministic else np.arange(len(seeds))
+
+
+def _make(how: Play, count: int) -> VecEnv:
+    return make_vec_env(how.env, count, sticky=how.sticky, threads=how.threads, workers=how.workers)
+
+
+def _play_parts(
+    policy: Policy,
+    how: Play,
+    queue: NDArray[np.int64],
+    keys: NDArray[np.int64] | None,
+    watch: Watch,
+    shadow: Policy | None,
+) -> Episodes:
+    """Episodes of seeds (S,) in equal parts, ``keys`` (S,) being what is known of their starts."""
+    done: list[Episodes] = []
+    for part in np.array_split(np.arange(len(queue)), -(-len(queue) // how.at_once)):
+        kept = replace(how, keep_states=-(-how.keep_states * len(part) // len(queue)))
+        counted = _offset(watch, done, len(queue))
+        game = _Game(policy, kept, queue[part], None if keys is None else keys[part], counted, shadow)
+        done.append(game.play())
+    return _joined(done)
+
+
+def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
+    """Counts the episodes of earlier parts too."""
+    if watch is silent:
+        return silent
+    before, sums = sum(len(one.returns) for one in done), sum(float(one.returns.sum()) for one in done)
 
     def tell(event: Any) -> None:
-        done = before + event.done
-        watch(EpisodesEnded(done, total, (sums + event.mean * event.done) / done))
+        ended = before + event.done
+        watch(EpisodesEnded(ended, total, (sums + event.mean * event.done) / ended))
 
-    return tell if watch is not silent else silent
+    return tell
 
 
 def _joined(parts: list[Episodes]) -> Episodes:
@@ -142,42 +180,20 @@ def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(there) if there else None
 
 
-def _play_distinct(
-    policy: Policy, how: Play, queue: NDArray[np.int64], watch: Watch, shadow: Policy | None
-) -> Episodes:
-    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
-        return _Game(policy, how, queue, watch, shadow).play()
-    envs = _make(how, 1)
-    expected = envs.starts(queue) if envs.info.deterministic else np.arange(len(queue))
-    envs.close()
-    _, first, inverse = np.unique(expected, return_index=True, return_inverse=True)
-    game = _Game(policy, how, queue[first], watch, shadow)
-    if len(first) < len(queue) and not np.array_equal(game.envs.start_keys(), expected[first]):
-        # not as foreseen: all are played
-        game.envs.close()
-        return _Game(policy, how, queue, watch, shadow).play()
-    once = game.play()
-    arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
-    return replace(once, **arrays)
-
-
-def _make(how: Play, count: int) -> VecEnv:
-    return make_vec_env(how.env, count, sticky=how.sticky, threads=how.threads, workers=how.workers)
-
-
 class _Game:
     """One episode in each environment; only those that live are stepped, where the environments can do that."""
 
     def __init__(
-        self, policy: Policy, how: Play, seeds: NDArray[np.int64], watch: Watch, shadow: Policy | None
+        self,
+        policy: Policy,
+        how: Play,
+        seeds: NDArray[np.int64],
+        keys: NDArray[np.int64] | None,
+        watch: Watch,
+        shadow: Policy | None,
     ) -> None:
-        self.policy, self.how, self.seeds, self.watch, self.shadow = policy, how, seeds, watch, shadow
+        self.policy, self.how, self.seeds, self.keys, self.watch, self.shadow = policy, how, seeds, keys, watch, shadow
         self.envs = _make(how, len(seeds))
-        try:
-            self.obs = self.envs.reset(seeds)
-        except BaseException:
-            self.envs.close()
-            raise
         self.rng = np.random.default_rng([int(seeds[0]), 0])
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
@@ -198,7 +214,9 @@ class _Game:
         how, envs, count = self.how, self.envs, len(self.seeds)
         action = envs.info.action
         returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
-        obs = self.obs
+        obs = envs.reset(self.seeds)
+        if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
+            raise _UnforeseenError
         prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
         self.state = self.policy.start(count)
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()

@@ -27,6 +27,8 @@ from distilrl.stream import Check
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu, "silu": F.silu}
 WHOLE_BATCH = ("batch_correlation",)
 """Losses that compare an example with the others of its batch: they are asked for one student at a time."""
+SIDE_BY_SIDE = 100
+"""Episodes that students of a check play at once, however many they are."""
 TURN = 100
 """Steps for which the same students drive, before the next ones do."""
 
@@ -358,13 +360,14 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
         returns_of([small, large], Check(config, acceptance, keep_states=0), info)
     """
     how, episodes = check.how, len(check.seeds)
-    together = max(how.at_once // episodes, 1)
+    together = max(SIDE_BY_SIDE // episodes, 1)
     if info.deterministic or together == 1:  # in such a game equal starts would be played once for all
         return [check(policy, watch).mean for policy in policies]
     means: list[float] = []
     for first in range(0, len(policies), together):
         some = policies[first : first + together]
         policy = Policy(_SideBySide([one.network for one in some], episodes), some[0].head)
-        games = play(policy, replace(how, keep_states=0), check.seeds * len(some), watch=watch)
+        seeds = check.seeds * len(some)
+        games = play(policy, replace(how, keep_states=0, at_once=len(seeds)), seeds, watch=watch)
         means += [stats.mean(returns) for returns in games.returns.reshape(len(some), episodes)]
     return means
