@@ -15,7 +15,7 @@ from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
-from distilrl.optimisers import Steps, dense_layers, make_optimisers, move_average, set_learning_rate
+from distilrl.optimisers import Steps, clip_gradients, dense_layers, make_optimisers, move_average, set_learning_rate
 from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -227,7 +227,7 @@ class Learner:
             judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._parameters, optim.max_grad_norm)
+            clip_gradients(self._parameters, optim.max_grad_norm)
             for optimiser in optimisers:
                 optimiser.step()
         if judged:

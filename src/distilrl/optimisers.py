@@ -74,7 +74,7 @@ class Soap:
 
 def _first(grad: Tensor) -> dict[str, Any]:
     """State of a layer before its first step: of its gradient (..., O, I + 1) the second moments of rows and columns,
-    and their eigenvectors.
+    and their eigenvectors; mean and square are of the gradient in their basis.
     """
     left, right = grad @ grad.mT, grad.mT @ grad
     # the strongest first, for `qr` keeps the first ones and fits the others to them
@@ -87,20 +87,26 @@ def _first(grad: Tensor) -> dict[str, Any]:
 
 def _direction(state: dict[str, Any], grad: Tensor) -> Tensor:
     """Where to go, (..., O, I + 1); moves the state on."""
-    left, right = state["left_basis"], state["right_basis"]
-    state["mean"].lerp_(grad, 1 - MOMENTUM)
+    left, right, mean, square = state["left_basis"], state["right_basis"], state["mean"], state["square"]
     turned = left.mT @ grad @ right
-    state["square"].lerp_(turned.square(), 1 - SECOND)
-    floor = EPSILON * state["square"].sum((-2, -1), keepdim=True).sqrt() + torch.finfo(grad.dtype).tiny
-    move: Tensor = left @ ((left.mT @ state["mean"] @ right) / (state["square"].sqrt() + floor)) @ right.mT
+    mean.lerp_(turned, 1 - MOMENTUM)
+    square.lerp_(turned.square(), 1 - SECOND)
+    floor = square.sum((-2, -1), keepdim=True).sqrt_().mul_(EPSILON).add_(torch.finfo(grad.dtype).tiny)
+    move: Tensor = left @ (mean / square.sqrt().add_(floor)) @ right.mT
     # -- a round of power iteration turns the bases towards the moments' eigenvectors
-    state["left"].lerp_(grad @ grad.mT, 1 - SECOND)
-    state["right"].lerp_(grad.mT @ grad, 1 - SECOND)
+    _mix(state["left"], grad, grad.mT)
+    _mix(state["right"], grad.mT, grad)
     state["step"] += 1
     if int(state["step"]) % EVERY == 0:  # contiguous, for a checkpoint gives them back so
         state["left_basis"] = torch.linalg.qr(state["left"] @ left)[0].contiguous()
         state["right_basis"] = torch.linalg.qr(state["right"] @ right)[0].contiguous()
+        mean.copy_((state["left_basis"].mT @ left) @ mean @ (right.mT @ state["right_basis"]))
     return move
+
+
+def _mix(moment: Tensor, a: Tensor, b: Tensor) -> None:
+    """Moves a second moment (..., N, N) towards the product of ``a`` and ``b``, in one operation."""
+    (moment.addmm_ if a.ndim == 2 else moment.baddbmm_)(a, b, beta=SECOND, alpha=1 - SECOND)
 
 
 Steps = Soap | torch.optim.Optimizer
@@ -127,6 +133,15 @@ def make_optimisers(
     rest = [p for p in parameters if id(p) not in taken]
     made: dict[str, Steps] = {"soap": Soap(layers, lr)} if taken else {}
     return made | ({"adam": torch.optim.Adam(rest, lr=lr, eps=1e-5, fused=True)} if rest else {})
+
+
+def clip_gradients(parameters: Sequence[Tensor], most: float) -> None:
+    """Scales all gradients down so that their norm together is at most ``most``; a third of the time that
+    `torch.nn.utils.clip_grad_norm_` takes for a small network.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp_max(1.0))
 
 
 def set_learning_rate(optimisers: Iterable[Steps], peak: float, updates: int, fraction: float) -> None:
