@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -66,7 +67,7 @@ def fan_out(
         return
     notes = home.absolute() / NOTES
     notes.mkdir(parents=True, exist_ok=True)
-    place = _Place(str(Path.cwd()), str(notes), trusted())
+    place = _Place(str(Path.cwd()), str(notes), trusted(), tuple(sys.path))
     futures: dict[Future[T], int] = {}
     try:
         for number, call in enumerate(calls):
@@ -147,6 +148,8 @@ class _Place:
     """Folder for `_Notes`."""
     trusted: tuple[str, ...]
     """Modules that files may import."""
+    paths: tuple[str, ...]
+    """Where modules are looked for, as PYTHONPATH or a script has it."""
 
 
 def _elsewhere(function: Callable[..., T], call: Call, place: _Place) -> T:
@@ -157,6 +160,7 @@ def _elsewhere(function: Callable[..., T], call: Call, place: _Place) -> T:
                 f"{folder} is not there on {socket.gethostname()}: runs on several machines need a folder that all of "
                 "them share, for teachers and results alike."
             )
+    sys.path += [path for path in place.paths if path not in sys.path]
     trust(*place.trusted)
     if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
         os.chdir(place.folder)
