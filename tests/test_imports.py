@@ -26,7 +26,14 @@ ROWS = [
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "sklearn": "viper", "huggingface_hub": "teachers", "ray": "distributed"}
+OPTIONAL = {
+    "tensorboard": "runs",
+    "wandb": "runs",
+    "pygame": "envs",
+    "sklearn": "viper",
+    "huggingface_hub": "teachers",
+    "ray": "distributed",
+}
 ONNX = ("onnx", "onnxruntime")
 
 

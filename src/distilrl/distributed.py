@@ -137,7 +137,7 @@ class RayExecutor(Executor):
             raise RuntimeError("This executor was shut down.")
         future: _RayFuture[T] = _RayFuture(self._ray, self._task.remote(__version__, fn, args, kwargs))
         self._left.add(future)
-        future.add_done_callback(lambda one: self._left.discard(one))  # type: ignore[arg-type]
+        future.add_done_callback(lambda one: self._left.discard(one))
         future.listen()
         return future
 

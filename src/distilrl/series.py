@@ -45,9 +45,9 @@ def finish(
     torch.set_num_threads(job.train.compute.threads)  # also for what comes before training, wherever this is
     if folder.results.is_file():
         with claimed(folder, job, resume=True):
-            return _known(folder, TasksResults if len(job.train.tasks) > 1 else Results)
+            return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
-    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch)  # type: ignore[arg-type]
+    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch)
 
 
 def distill_seeds(
@@ -192,7 +192,9 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
         if number == len(links):  # its folder is the chain's own
             done = folder.results.is_file()
             results = (
-                _known(folder, Results) if done else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
+                _known(folder, Results)
+                if done
+                else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
             )
         elif folder.results.is_file():
             with claimed(folder, one, resume=True):
