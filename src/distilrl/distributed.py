@@ -85,14 +85,14 @@ def _check_reachable(address: str) -> None:
 
 def _refused(address: str, error: Exception) -> str:
     """Why a cluster cannot be used."""
-    said = " ".join(str(error).split())
+    said, cluster = " ".join(str(error).split()), "The Ray cluster" + ("" if address == "auto" else f" at {address}")
     if address == "auto" and isinstance(error, ConnectionError) and "find any running" in said:
         return "No Ray cluster runs on this machine: start one with ray start --head, or give --ray local."
     if "ersion mismatch" in said:
-        return f"The cluster at {address} has other versions ({said:.200}): install the same on every machine."
+        return f"{cluster} has other versions ({said:.200}): install the same on every machine."
     if isinstance(error, ConnectionError) or "auth" in said.lower():
         return (
-            f"The cluster at {address} refuses the connection: give every machine the head's token (RAY_AUTH_TOKEN, or "
+            f"{cluster} refuses the connection: give every machine the head's token (RAY_AUTH_TOKEN, or "
             "the file of ray get-auth-token), the same RAY_AUTH_MODE and the same version of Ray."
         )
     return f"Ray cannot use the cluster at {address} ({said:.200}): see that it runs, with ray status."

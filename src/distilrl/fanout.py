@@ -8,6 +8,7 @@ beside it, since that is the one channel which all of them have: runs need a fol
 import json
 import os
 import pickle
+import secrets
 import socket
 import sys
 import time
@@ -71,7 +72,7 @@ def fan_out(
     futures: dict[Future[T], int] = {}
     try:
         for number, call in enumerate(calls):
-            futures[executor.submit(_elsewhere, function, call, place)] = number
+            futures[_submitted(executor, function, call, place)] = number
         yield _as_they_end(futures, calls, notes, watch)
     except AT_ONCE:  # the others are refused just now too: once they are, nothing of them is left behind
         wait([future for future in futures if not future.cancel()])
@@ -79,10 +80,26 @@ def fan_out(
     finally:
         for future in futures:
             future.cancel()
-        for call in calls:
-            _note(notes, call.name).unlink(missing_ok=True)
-        with suppress(OSError):
-            notes.rmdir()
+        _clear(notes)
+
+
+def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Place") -> "Future[T]":
+    """A call under way; what the executor refuses at once is told as what it refuses later."""
+    try:
+        return executor.submit(_elsewhere, function, call, place)
+    except Exception as error:
+        refused: Future[T] = Future()
+        refused.set_exception(error)
+        return refused
+
+
+def _clear(notes: Path) -> None:
+    """Removes the notes; first out of the way of whoever still writes there."""
+    with suppress(OSError):
+        gone = notes.rename(notes.with_name(f"{NOTES}-{secrets.token_hex(4)}"))
+        for path in gone.iterdir():
+            path.unlink()
+        gone.rmdir()
 
 
 def _here(function: Callable[..., T], calls: Sequence[Call], watch: Watch) -> Iterator[tuple[int, "Future[T]"]]:
@@ -121,9 +138,9 @@ def _in_words(future: "Future[T]", name: str) -> "Future[T]":
             f"'{name}' ended because a worker process died ({_first_line(error)}): most often there is not enough "
             "memory, so run fewer at a time; the same command continues what was begun."
         )
-    elif isinstance(error, pickle.PicklingError | AttributeError | TypeError) and "pickle" in str(error):
+    elif reason := _unsendable(error):
         words = SpecError(
-            f"'{name}' cannot be sent to another process ({_first_line(error)}): name the teacher's file and the "
+            f"'{name}' cannot be sent to another process ({reason}): name the teacher's file and the "
             "environment's id instead of giving objects, or do one run at a time."
         )
     if words is None:
@@ -132,6 +149,15 @@ def _in_words(future: "Future[T]", name: str) -> "Future[T]":
     words.__cause__ = error
     told.set_exception(words)
     return told
+
+
+def _unsendable(error: BaseException | None) -> str:
+    """What pickle says where it is pickle that failed; executors wrap it in errors of their own."""
+    while error is not None and not isinstance(error, DistilError):
+        if isinstance(error, pickle.PicklingError | AttributeError | TypeError) and " pickle " in str(error)[:200]:
+            return _first_line(error)
+        error = error.__cause__
+    return ""
 
 
 def _first_line(error: BaseException) -> str:
