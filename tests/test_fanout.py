@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_teacher, sign_network
 from tiny_envs import tiny_job
 
@@ -29,7 +30,7 @@ from distilrl.heads import Categorical
 from distilrl.plan import plan
 from distilrl.processes import TRIES, Processes
 from distilrl.runs import read_metrics
-from distilrl.series import distill_seeds
+from distilrl.series import distill_seeds, finish
 from distilrl.spaces import Choices, EnvRef
 from distilrl.sweep import jobs_of, sweep
 from distilrl.teachers import Teacher, TeacherFile
@@ -147,6 +148,24 @@ def test_a_plan_is_the_same_whatever_the_executor(fanout_home, tmp_path, name):
     assert without_times(one.to_json()) == without_times(two.to_json())
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert not (tmp_path / "two" / NOTES).exists()
+
+
+def threads_of(job, out, *, watch):
+    """A call: a run, and how many threads PyTorch has then."""
+    finish(None, job, out, watch=watch)
+    return torch.get_num_threads()
+
+
+def test_threads_are_those_of_the_run_wherever_it_is(fanout_home, tmp_path):
+    two = job(fanout_home, threads=2)
+    with (
+        Processes(1) as executor,
+        fan_out(threads_of, [Call("a", (two, tmp_path / "a"))], tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        assert next(ended)[1].result() == 2
+    finish(None, two, tmp_path / "b")
+    torch.set_num_threads(1)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path):
@@ -361,6 +380,13 @@ def test_a_sweep_without_jobs_and_one_over_something_else(fanout_home, tmp_path)
 
 
 # -- bad input
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
+    write_json(tmp_path / "x.json", job(fanout_home).to_json())
+    (tmp_path / "out").write_text("a file")
+    with Processes(1) as executor, pytest.raises(FileError, match="Cannot write .*out"):
+        sweep([tmp_path / "x.json"], tmp_path / "out", executor=executor)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ def fan_out(
         executor: where; None: here, one after the other, each when it is asked for.
         watch: told of all events where the calls are made here, else how far each is.
 
+    Raises:
+        FileError: ``home`` cannot be written.
+
     Example::
 
         with fan_out(finish, calls, Path("runs/seeds"), executor=executor, watch=watch) as ended:
@@ -67,7 +70,10 @@ def fan_out(
         yield _here(function, calls, watch)
         return
     notes = home.absolute() / NOTES
-    notes.mkdir(parents=True, exist_ok=True)
+    try:
+        notes.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"Cannot write {home} ({error.strerror or error}): choose a writable folder.") from None
     place = _Place(str(Path.cwd()), str(notes), trusted(), tuple(sys.path))
     futures: dict[Future[T], int] = {}
     try:
