@@ -385,7 +385,7 @@ def test_a_sweep_without_jobs_and_one_over_something_else(fanout_home, tmp_path)
 def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
     write_json(tmp_path / "x.json", job(fanout_home).to_json())
     (tmp_path / "out").write_text("a file")
-    with Processes(1) as executor, pytest.raises(FileError, match="Cannot write .*out"):
+    with Processes(1) as executor, pytest.raises(FileError, match=r"Cannot write .*out"):
         sweep([tmp_path / "x.json"], tmp_path / "out", executor=executor)
 
 
