@@ -4,19 +4,20 @@
 
 `distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv) and `reused_head` (the
 teacher's features projected, and its head kept). One line per run goes to results/methods/ENV.jsonl; runs that are there already are
-not made again. One thread. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100 episodes on the
+not made again, and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100 episodes on the
 verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
 """
 
-import json
+import functools
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
+from lines import fill, jobs_of
 
 from distilrl import (
+    Acceptance,
     EnvRef,
     Play,
     Policy,
@@ -67,46 +68,43 @@ def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
     return row
 
 
-def main(folder: Path, env_ids: list[str]) -> None:
-    torch.set_num_threads(1)
+@functools.cache
+def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
+    teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
+    teacher = teacher.fitted(describe_env(env_id))
+    return teacher, accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
+
+
+def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dict:
+    teacher, acceptance = taught(folder, env_id)
+    if method == "teacher":
+        about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
+        return {**about, **measure(teacher.policy, teacher, env_id)}
+    config = make_config(
+        method, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
+        learning_starts=1_280, gap=-99.0, **BUDGETS[env_id],
+    )  # fmt: skip
+    if env_id == BREAKOUT and config.optim.average > 0:
+        config = config.but(average=0.999)
+    trained = train(config, teacher, acceptance=acceptance)
+    return {
+        "params": trained.network.spec.params,
+        "updates": trained.updates, "train_s": round(trained.train_s, 1), "best_check": max(r["return"] for r in trained.history),
+        **measure(trained.policy, teacher, env_id),
+    }  # fmt: skip
+
+
+def main(folder: Path, env_ids: list[str], jobs: int) -> None:
     for env_id in env_ids:
-        teacher = load_teacher("zoo/pong-dqn" if env_id == PONG else folder / "breakout-dqn-sb3.zip")
-        teacher = teacher.fitted(describe_env(env_id))
-        acceptance = accept(teacher, Play(EnvRef(env_id), epsilon=EPSILON[env_id], threads=1), episodes=20)
+        keys = [{"method": "teacher", "student": "", "seed": 0}]
+        keys += [
+            {"method": method, "student": student, "seed": seed}
+            for seed in SEEDS[env_id] for student in STUDENTS[env_id] for method in METHODS
+        ]  # fmt: skip
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
-        done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-        known = {(row["method"], row["student"], row["seed"]) for row in done}
-        with out.open("a") as file:
-            if not done:
-                about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
-                row = {
-                    "method": "teacher",
-                    "student": "",
-                    "seed": 0,
-                    **about,
-                    **measure(teacher.policy, teacher, env_id),
-                }
-                print(json.dumps(row), file=file, flush=True)
-            for seed in SEEDS[env_id]:
-                for student in STUDENTS[env_id]:
-                    for method in METHODS:
-                        if (method, student, seed) in known:
-                            continue
-                        config = make_config(
-                            method, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
-                            learning_starts=1_280, gap=-99.0, **BUDGETS[env_id],
-                        )  # fmt: skip
-                        if env_id == BREAKOUT and config.optim.average > 0:
-                            config = config.but(average=0.999)
-                        trained = train(config, teacher, acceptance=acceptance)
-                        row = {
-                            "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
-                            "updates": trained.updates, "train_s": round(trained.train_s, 1), "best_check": max(r["return"] for r in trained.history),
-                            **measure(trained.policy, teacher, env_id),
-                        }  # fmt: skip
-                        print(json.dumps(row), file=file, flush=True)
-                        print(env_id, student, method, seed, f"{row['return']:.2f}", flush=True)
+        fill(out, functools.partial(line, folder, env_id), keys, jobs)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or [PONG, BREAKOUT])
+    jobs = jobs_of(sys.argv)
+    main(Path(sys.argv[1]), sys.argv[2:] or [PONG, BREAKOUT], jobs)

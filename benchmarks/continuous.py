@@ -8,8 +8,8 @@
     python benchmarks/continuous.py tables                       # prints the tables of what there is
 
 TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends one line to
-benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped. Run it alone on the machine: seconds
-made beside other work are not for tables.
+benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped, and `--jobs N` makes N at a time. Run it
+alone on the machine: seconds made beside other work are not for tables.
 """
 
 import json
@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from lines import fill, jobs_of, made
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
@@ -111,19 +113,6 @@ def config_of(run: Run, folder: Path, seed: int, **changes: Any) -> distilrl.Tra
     return config.but(reward=distilrl.RewardConfig(env_steps=run.reward_steps)) if run.reward_steps else config
 
 
-def made(path: Path) -> list[dict[str, Any]]:
-    """Lines that are there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """One line more."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    print(json.dumps(row), flush=True)
-
-
 def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -> dict[str, Any]:
     """Distils, and what a table needs of the results."""
     started, cpu = time.perf_counter(), time.process_time()
@@ -143,92 +132,98 @@ def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -
     }  # fmt: skip
 
 
-def rows(folder: Path, names: list[str], seeds: int = 5) -> None:
+def row_line(folder: Path, row: str, seed: int) -> dict[str, Any]:
+    run = ROWS[row]
+    return {"network": run.network} | result(config_of(run, folder, seed))
+
+
+def rows(folder: Path, names: list[str], jobs: int, seeds: int = 5) -> None:
     """The table of students."""
-    path = OUT / "rows.jsonl"
-    for seed in range(seeds):
-        for name in names or ROWS:
-            if not any(row["row"] == name and row["seed"] == seed for row in made(path)):
-                run = ROWS[name]
-                append(path, {"row": name, "network": run.network, "seed": seed} | result(config_of(run, folder, seed)))
+    keys = [{"row": name, "seed": seed} for seed in range(seeds) for name in names or ROWS]
+    fill(OUT / "rows.jsonl", partial(row_line, folder), keys, jobs)
 
 
 LOSSES = ("action_regression", "mean_regression", "clipped_regression", "forward_kl")
 
 
-def losses(folder: Path, names: list[str], seeds: int = 3) -> None:
+def loss_line(folder: Path, row: str, loss: str, seed: int) -> dict[str, Any]:
+    env, teacher, network = (*CHEETAH, "mlp:16,16") if row == "cheetah" else (*HOPPER, "mlp:8,8")
+    both = (term("forward_kl"), term("worst_action_gap", weight=0.1))
+    terms = both if loss == "case_study" else (term(loss),)
+    return result(config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000), 50, 50)
+
+
+def losses(folder: Path, names: list[str], jobs: int, seeds: int = 3) -> None:
     """What a loss sees of a real action: one squashed and one clipped policy, at sizes where it hurts."""
-    path = OUT / "losses.jsonl"
-    for seed in range(seeds):
-        for name in names or ("hopper", "cheetah"):
-            env, teacher, network = (*CHEETAH, "mlp:16,16") if name == "cheetah" else (*HOPPER, "mlp:8,8")
-            for loss in (*LOSSES, "case_study"):
-                if any((row["row"], row["loss"], row["seed"]) == (name, loss, seed) for row in made(path)):
-                    continue
-                terms = (
-                    (term("forward_kl"), term("worst_action_gap", weight=0.1))
-                    if loss == "case_study"
-                    else (term(loss),)
-                )
-                config = config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000)
-                append(path, {"row": name, "loss": loss, "seed": seed} | result(config, 50, 50))
+    keys = [
+        {"row": name, "loss": loss, "seed": seed}
+        for seed in range(seeds) for name in names or ("hopper", "cheetah") for loss in (*LOSSES, "case_study")
+    ]  # fmt: skip
+    fill(OUT / "losses.jsonl", partial(loss_line, folder), keys, jobs)
 
 
-def stakes(folder: Path, names: list[str], seeds: int = 5) -> None:
+STAKES = {
+    "cheetah": Run(*CHEETAH, "mlp:16,16@relu"), "walker": Run(*WALKER, "mlp:16,16@relu"), "pendulum": Run(*PENDULUM, "mlp:6@relu"),
+}  # fmt: skip
+
+
+def stakes_line(folder: Path, row: str, exponent: float, seed: int) -> dict[str, Any]:
+    steps = 10_000 if row == "pendulum" else 50_000
+    return result(config_of(STAKES[row], folder, seed, stakes_exponent=exponent, env_steps=steps), 50, 50)
+
+
+def stakes(folder: Path, names: list[str], jobs: int, seeds: int = 5) -> None:
     """States weighted by the critic, or not, at sizes where it hurts."""
-    path = OUT / "stakes.jsonl"
-    runs = {
-        "cheetah": Run(*CHEETAH, "mlp:16,16@relu"), "walker": Run(*WALKER, "mlp:16,16@relu"), "pendulum": Run(*PENDULUM, "mlp:6@relu"),
+    keys = [
+        {"row": name, "exponent": exponent, "seed": seed}
+        for seed in range(seeds) for name in names or STAKES for exponent in (0.0, 0.5, 1.0)
+    ]  # fmt: skip
+    fill(OUT / "stakes.jsonl", partial(stakes_line, folder), keys, jobs)
+
+
+CRITICS = {"cheetah": CHEETAH, "walker": WALKER, "pendulum": PENDULUM}
+
+
+def critic_line(folder: Path, row: str) -> dict[str, Any]:
+    env, teacher_name = CRITICS[row]
+    teacher = load_teacher(teacher_file(folder, teacher_name)).fitted(describe_env(env))
+    games = play(teacher.policy, Play(EnvRef(env), threads=1, keep_states=2_000), seeds_from(0, 10))
+    states = torch.as_tensor(games.states)
+    numbers = teacher.numbers(states)
+    at_stake = teacher.stakes(states, numbers)
+    with torch.no_grad():
+        values = teacher.critic(states, teacher.head.view(numbers).clamp(-1, 1))
+    share = float(at_stake.median() / values.abs().median())
+    weights = at_stake.sqrt()
+    spread = float(weights.sum() ** 2 / weights.square().sum() / len(weights))
+    return {
+        "stakes_median": float(at_stake.median()), "value_median": float(values.median()), "share": share,
+        "worth_nothing": float((at_stake <= 1e-6).float().mean()), "effective_sample": spread,
     }  # fmt: skip
-    for seed in range(seeds):
-        for name in names or runs:
-            run = runs[name]
-            for exponent in (0.0, 0.5, 1.0):
-                if any((row["row"], row["exponent"], row["seed"]) == (name, exponent, seed) for row in made(path)):
-                    continue
-                steps = 10_000 if name == "pendulum" else 50_000
-                config = config_of(run, folder, seed, stakes_exponent=exponent, env_steps=steps)
-                append(path, {"row": name, "exponent": exponent, "seed": seed} | result(config, 50, 50))
 
 
-def critics(folder: Path, names: list[str]) -> None:
+def critics(folder: Path, names: list[str], jobs: int) -> None:
     """How much of its value a teacher's critic sees at stake in one action, in 2,000 states of its own episodes."""
-    path = OUT / "critics.jsonl"
-    for name, (env, teacher_name) in {"cheetah": CHEETAH, "walker": WALKER, "pendulum": PENDULUM}.items():
-        if (names and name not in names) or any(row["row"] == name for row in made(path)):
-            continue
-        teacher = load_teacher(teacher_file(folder, teacher_name)).fitted(describe_env(env))
-        games = play(teacher.policy, Play(EnvRef(env), threads=1, keep_states=2_000), seeds_from(0, 10))
-        states = torch.as_tensor(games.states)
-        numbers = teacher.numbers(states)
-        at_stake = teacher.stakes(states, numbers)
-        with torch.no_grad():
-            values = teacher.critic(states, teacher.head.view(numbers).clamp(-1, 1))
-        share = float(at_stake.median() / values.abs().median())
-        weights = at_stake.sqrt()
-        spread = float(weights.sum() ** 2 / weights.square().sum() / len(weights))
-        append(path, {
-            "row": name, "stakes_median": float(at_stake.median()), "value_median": float(values.median()), "share": share,
-            "worth_nothing": float((at_stake <= 1e-6).float().mean()), "effective_sample": spread,
-        })  # fmt: skip
+    fill(OUT / "critics.jsonl", partial(critic_line, folder), [{"row": name} for name in names or CRITICS], jobs)
 
 
-def plans(folder: Path, names: list[str]) -> None:
+LONGER = {"env_steps": 100_000}
+PLANS = {
+    "lander": Run(*LANDER, "mlp:", SHORT), "swimmer": Run(*SWIMMER, "mlp:", SHORT), "car": Run(*CAR, "mlp:", SHORT),
+    "pendulum": Run(*PENDULUM, "mlp:", SHORT), "walker": Run(*WALKER, "mlp:", LONGER), "ant": Run(ANT, "trpo-Ant-v3", "mlp:", LONGER),
+    "bipedal": Run(*BIPEDAL, "mlp:", SHORT), "hopper": Run(*HOPPER, "mlp:", SHORT),
+}  # fmt: skip
+
+
+def plan_line(folder: Path, row: str) -> dict[str, Any]:
+    config = config_of(PLANS[row], folder, 0)
+    with tempfile.TemporaryDirectory() as out:
+        return plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3).to_json()
+
+
+def plans(folder: Path, names: list[str], jobs: int) -> None:
     """The smallest student that passes, the linear one in its ladder; steps of all sizes together as of one student."""
-    path = OUT / "plans.jsonl"
-    longer = {"env_steps": 100_000}
-    runs = {
-        "lander": Run(*LANDER, "mlp:", SHORT), "swimmer": Run(*SWIMMER, "mlp:", SHORT), "car": Run(*CAR, "mlp:", SHORT),
-        "pendulum": Run(*PENDULUM, "mlp:", SHORT), "walker": Run(*WALKER, "mlp:", longer), "ant": Run(ANT, "trpo-Ant-v3", "mlp:", longer),
-        "bipedal": Run(*BIPEDAL, "mlp:", SHORT), "hopper": Run(*HOPPER, "mlp:", SHORT),
-    }  # fmt: skip
-    for name in names or runs:
-        if any(row["row"] == name for row in made(path)):
-            continue
-        config = config_of(runs[name], folder, 0)
-        with tempfile.TemporaryDirectory() as out:
-            found = plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3)
-        append(path, {"row": name} | found.to_json())
+    fill(OUT / "plans.jsonl", partial(plan_line, folder), [{"row": name} for name in names or PLANS], jobs)
 
 
 def tables() -> None:
@@ -297,5 +292,8 @@ if __name__ == "__main__":
         tables()
     else:
         machine()
+        jobs = jobs_of(sys.argv)
         teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
-        {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](teachers, chosen)
+        {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](
+            teachers, chosen, jobs
+        )

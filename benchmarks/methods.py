@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py FOLDER [ENV ...]     # FOLDER holds cartpole-dqn-sb3.zip, acrobot-dqn-sb3.zip and lunarlander/ (a teacher)
 
-One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again. Needs gymnasium[box2d] for
+One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again, and --jobs N makes N at a time. Needs gymnasium[box2d] for
 LunarLander. Every run takes its whole budget (no early stop), the checkpoint is the best by 20 selection episodes, and everything
 below is of 100 greedy episodes on the verdict's seeds (50 for the disturbed ones):
 
@@ -12,13 +12,14 @@ changed   another physics: poles twice as long, second link 1.5 times as heavy, 
 starts    first states further out than any seen
 """
 
-import json
+import functools
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
+from lines import fill, jobs_of
 from torch import Tensor, nn
 
 from distilrl import (
@@ -127,47 +128,42 @@ def student_of(
     return train(config, None if method in TEACHERLESS else teacher, acceptance=acceptance), 0
 
 
-def main(folder: Path, env_ids: list[str]) -> None:
-    torch.set_num_threads(1)
+@functools.cache
+def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance, np.ndarray]:
+    """The teacher, what is known of it, and the spread of its states."""
+    teacher = load_teacher(folder / TASKS[env_id][0]).fitted(describe_env(env_id))
+    acceptance = accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+    seen = play(teacher.policy, Play(EnvRef(env_id), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
+    return teacher, acceptance, seen.std(0)
+
+
+def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dict:
+    _, _, steps, changed = TASKS[env_id]
+    teacher, acceptance, spread = taught(folder, env_id)
+    if method == "teacher":
+        about = {"params": teacher.params, "random": acceptance.random_return_mean, "steps": steps, **EQUAL}
+        return {**about, **measure(teacher.policy, teacher, env_id, spread, changed)}
+    trained, before = student_of(method, env_id, student, seed, steps, teacher, acceptance)
+    parity = next((row["env_steps"] + before for row in trained.history if row["score"] >= 0.99), None)
+    return {
+        "params": trained.network.spec.params,
+        "updates": trained.updates, "train_s": round(trained.train_s, 2), "parity_steps": parity,
+        "labelled_states": trained.labelled_states,
+        **measure(trained.policy, teacher, env_id, spread, changed),
+    }  # fmt: skip
+
+
+def main(folder: Path, env_ids: list[str], jobs: int) -> None:
     for env_id in env_ids:
-        name, students, steps, changed = TASKS[env_id]
-        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
-        acceptance = accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
-        seen = play(teacher.policy, Play(EnvRef(env_id), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
-        spread = seen.std(0)
+        keys = [{"method": "teacher", "student": "", "seed": 0}]
+        keys += [
+            {"method": method, "student": student, "seed": seed}
+            for seed in SEEDS for student in TASKS[env_id][1] for method in METHODS
+        ]  # fmt: skip
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-        known = {(row["method"], row["student"], row["seed"]) for row in done}
-        with out.open("a") as file:
-            if not done:
-                about = {"params": teacher.params, "random": acceptance.random_return_mean, "steps": steps, **EQUAL}
-                row = {
-                    "method": "teacher",
-                    "student": "",
-                    "seed": 0,
-                    **about,
-                    **measure(teacher.policy, teacher, env_id, spread, changed),
-                }
-                print(json.dumps(row), file=file, flush=True)
-            for seed in SEEDS:
-                for student in students:
-                    for method in METHODS:
-                        if (method, student, seed) in known:
-                            continue
-                        trained, before = student_of(method, env_id, student, seed, steps, teacher, acceptance)
-                        parity = next(
-                            (row["env_steps"] + before for row in trained.history if row["score"] >= 0.99), None
-                        )
-                        row = {
-                            "method": method, "student": student, "seed": seed, "params": trained.network.spec.params,
-                            "updates": trained.updates, "train_s": round(trained.train_s, 2), "parity_steps": parity,
-                            "labelled_states": trained.labelled_states,
-                            **measure(trained.policy, teacher, env_id, spread, changed),
-                        }  # fmt: skip
-                        print(json.dumps(row), file=file, flush=True)
-                        print(env_id, student, method, seed, f"{row['return']:.1f}", flush=True)
+        fill(out, functools.partial(line, folder, env_id), keys, jobs)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or list(TASKS))
+    jobs = jobs_of(sys.argv)
+    main(Path(sys.argv[1]), sys.argv[2:] or list(TASKS), jobs)

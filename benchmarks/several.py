@@ -5,18 +5,21 @@
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
     python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; FOLDER also holds lunarlander/
 
-Results go to results/several/NAME.jsonl (one line per run) and, for Pong + Breakout, results/several/NAME/.
+Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
 """
 
+import functools
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import torch
+from lines import fill, jobs_of
 
 from distilrl import (
+    Acceptance,
     Behaviour,
     Comparison,
     EnvRef,
@@ -24,6 +27,7 @@ from distilrl import (
     Play,
     Schedule,
     TaskFile,
+    Teacher,
     TeacherFile,
     describe_env,
     distill,
@@ -86,111 +90,103 @@ ATARI = {
 VECTORS = {"CartPole-v1": "cartpole-dqn-sb3.zip", "Acrobot-v1": "acrobot-dqn-sb3.zip"}
 
 
-def tasks(folder: Path) -> Iterator[dict]:
-    """One body, two heads, against a student of its own for each task at half of the steps."""
-    teachers = {env_id: load_teacher(folder / name).fitted(describe_env(env_id)) for env_id, name in VECTORS.items()}
-    accepted = {
-        env_id: accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100) for env_id, teacher in teachers.items()
-    }
+TOGETHER = "together, a step and an update of "
+
+
+@functools.cache
+def taught(folder: Path, env_id: str, name: str) -> tuple[Teacher, Acceptance]:
+    teacher = load_teacher(folder / name).fitted(describe_env(env_id))
+    return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+
+
+def tasks_line(folder: Path, method: str, student: str, seed: int) -> dict:
+    known = {env_id: taught(folder, env_id, name) for env_id, name in VECTORS.items()}
     first, second = VECTORS
-    base = {"check_every": 2_000, "check_episodes": 50, "gap": -99.0}
-    for student in ("mlp:16,16", "mlp:32,32"):
-        for seed in SEEDS:
-            for mix in ("one", "all"):
-                config = make_config(
-                    "distil",
-                    first,
-                    network=student,
-                    seed=seed,
-                    env_steps=32_000,
-                    mix=mix,
-                    tasks=(TaskFile(EnvRef(first)), TaskFile(EnvRef(second))),
-                    **base,
-                )
-                trained = train(config, list(teachers.values()), acceptance=list(accepted.values()))
-                yield row(
-                    "together, a step and an update of " + mix,
-                    student,
-                    seed,
-                    trained.params,
-                    dict(zip(VECTORS, trained.networks, strict=True)),
-                    accepted,
-                )
-            apart = {}
-            for env_id, teacher in teachers.items():
-                config = make_config("distil", env_id, network=student, seed=seed, env_steps=16_000, **base)
-                apart[env_id] = train(config, teacher, acceptance=accepted[env_id]).network
-            yield row("apart", student, seed, sum(network.spec.params for network in apart.values()), apart, accepted)
-
-
-def row(method: str, student: str, seed: int, params: int, networks: dict, accepted: dict) -> dict:
+    base = {"network": student, "seed": seed, "check_every": 2_000, "check_episodes": 50, "gap": -99.0}
+    if method == "apart":
+        networks = {
+            env_id: train(
+                make_config("distil", env_id, env_steps=16_000, **base), teacher, acceptance=acceptance
+            ).network
+            for env_id, (teacher, acceptance) in known.items()
+        }
+        params = sum(network.spec.params for network in networks.values())
+    else:
+        both = (TaskFile(EnvRef(first)), TaskFile(EnvRef(second)))
+        mix = method.removeprefix(TOGETHER)
+        config = make_config("distil", first, env_steps=32_000, mix=mix, tasks=both, **base)
+        teachers, acceptances = zip(*known.values(), strict=True)
+        trained = train(config, list(teachers), acceptance=list(acceptances))
+        networks, params = dict(zip(VECTORS, trained.networks, strict=True)), trained.params
     returns = {
         env_id: evaluate_policy(network, env_id, episodes=100, threads=1).return_mean
         for env_id, network in networks.items()
     }
-    teachers = {env_id: known.return_mean for env_id, known in accepted.items()}
     return {
-        "method": method,
-        "student": student,
-        "seed": seed,
         "params": params,
         "returns": returns,
-        "teachers": teachers,
+        "teachers": {env_id: acceptance.return_mean for env_id, (_, acceptance) in known.items()},
     }
 
 
-def assistants(folder: Path) -> Iterator[dict]:
+def tasks() -> list[dict]:
+    """One body, two heads, against a student of its own for each task at half of the steps."""
+    return [
+        {"method": method, "student": student, "seed": seed}
+        for student in ("mlp:16,16", "mlp:32,32") for seed in SEEDS for method in (TOGETHER + "one", TOGETHER + "all", "apart")
+    ]  # fmt: skip
+
+
+def assistants_line(folder: Path, env: str, student: str, seed: int, assistants: int) -> dict:
+    file = folder / VECTORS[env]
+    config = make_config(
+        "distil", env, network=student, seed=seed, env_steps=18_000 // (assistants + 1), check_every=1_000, gap=-99.0,
+        teacher=TeacherFile(str(file)),
+    )  # fmt: skip
+    job = Job(config, Comparison(100, 100, 0, margin=10.0))  # a margin that no link fails: the chain goes on to its end
+    with tempfile.TemporaryDirectory() as run:
+        results = distill_chain(load_teacher(file).fitted(describe_env(env)), job, Path(run) / "chain", assistants)
+    return {
+        "return": results.student.return_mean,
+        "chain": [[link.name, link.return_mean] for link in results.chain],
+    }
+
+
+def assistants() -> list[dict]:
     """The same steps in all, shared evenly by the links of a chain."""
-    for env_id, name in VECTORS.items():
-        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
-        for student in ("mlp:4", "mlp:2"):
-            for seed in SEEDS:
-                for count in (0, 1, 2):
-                    config = make_config(
-                        "distil", env_id, network=student, seed=seed, env_steps=18_000 // (count + 1), check_every=1_000, gap=-99.0,
-                        teacher=TeacherFile(str(folder / name)),
-                    )  # fmt: skip
-                    run = Path("benchmarks/runs/assistants")
-                    shutil.rmtree(run, ignore_errors=True)
-                    job = Job(
-                        config, Comparison(100, 100, 0, margin=10.0)
-                    )  # a margin that no link fails: the chain goes on to its end
-                    results = distill_chain(teacher, job, run, count)
-                    chain = [[link.name, link.return_mean] for link in results.chain]
-                    yield {
-                        "env": env_id,
-                        "student": student,
-                        "seed": seed,
-                        "assistants": count,
-                        "return": results.student.return_mean,
-                        "chain": chain,
-                    }
+    return [
+        {"env": env_id, "student": student, "seed": seed, "assistants": count}
+        for env_id in VECTORS for student in ("mlp:4", "mlp:2") for seed in SEEDS for count in (0, 1, 2)
+    ]  # fmt: skip
 
 
-def pruned(folder: Path) -> Iterator[dict]:
+PRUNED = {
+    "CartPole-v1": (VECTORS["CartPole-v1"], "mlp:2", "mlp:16"),
+    "Acrobot-v1": (VECTORS["Acrobot-v1"], "mlp:2", "mlp:16"),
+    "LunarLander-v3": ("lunarlander", "mlp:6", "mlp:32"),
+}
+
+
+def pruned_line(folder: Path, env: str, student: str, pruned_from: str | None, seed: int) -> dict:
+    teacher, acceptance = taught(folder, env, PRUNED[env][0])
+    config = make_config(
+        "distil", env, network=student, seed=seed, env_steps=12_000, check_every=1_000, check_episodes=20, gap=-99.0,
+        prune_from=pruned_from,
+    )  # fmt: skip
+    network = train(config, teacher, acceptance=acceptance).network
+    played = evaluate_policy(network, env, episodes=100, threads=1)
+    return {"params": network.spec.params, "return": played.return_mean, "teacher": acceptance.return_mean}
+
+
+def pruned() -> list[dict]:
     """A student of its size from the start, and one of the same size pruned from a wider one, at one budget."""
-    for env_id, name, student, wide in (
-        ("CartPole-v1", VECTORS["CartPole-v1"], "mlp:2", "mlp:16"),
-        ("Acrobot-v1", VECTORS["Acrobot-v1"], "mlp:2", "mlp:16"),
-        ("LunarLander-v3", "lunarlander", "mlp:6", "mlp:32"),
-    ):
-        teacher = load_teacher(folder / name).fitted(describe_env(env_id))
-        acceptance = accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
-        for seed in SEEDS:
-            for wider in (None, wide):
-                config = make_config(
-                    "distil", env_id, network=student, seed=seed, env_steps=12_000, check_every=1_000, check_episodes=20, gap=-99.0,
-                    prune_from=wider,
-                )  # fmt: skip
-                network = train(config, teacher, acceptance=acceptance).network
-                played = evaluate_policy(network, env_id, episodes=100, threads=1)
-                yield {
-                    "env": env_id, "student": student, "pruned_from": wider, "seed": seed, "params": network.spec.params,
-                    "return": played.return_mean, "teacher": acceptance.return_mean,
-                }  # fmt: skip
+    return [
+        {"env": env_id, "student": student, "pruned_from": wider, "seed": seed}
+        for env_id, (_, student, wide) in PRUNED.items() for seed in SEEDS for wider in (None, wide)
+    ]  # fmt: skip
 
 
-def atari(folder: Path, name: str) -> Iterator[dict]:
+def atari_line(folder: Path, name: str) -> dict:
     """Pong and Breakout in one network no larger than one teacher."""
     files = {"PongNoFrameskip-v4": "zoo/pong-dqn", "BreakoutNoFrameskip-v4": str(folder / "breakout-dqn-sb3.zip")}
     games = tuple(TaskFile(EnvRef(env_id), (TeacherFile(path),)) for env_id, path in files.items())
@@ -204,26 +200,28 @@ def atari(folder: Path, name: str) -> Iterator[dict]:
     kept.mkdir(parents=True, exist_ok=True)
     for file in ("results.json", "metrics.csv", "config.json"):
         shutil.copy(run / file, kept / file)
-    yield {
+    return {
         "verdict": results.verdict.to_json(),
         "params": results.student.params,
         "teachers": results.teachers.params,
     } | {one.env: [one.student.return_mean, one.student.return_ci95, one.teacher.return_mean] for one in results.tasks}
 
 
-def main(name: str, folder: Path) -> None:
-    torch.set_num_threads(1)
+QUEUES = {"tasks": (tasks_line, tasks), "assistants": (assistants_line, assistants), "pruned": (pruned_line, pruned)}
+
+
+def main(name: str, folder: Path, jobs: int) -> None:
     out = Path("benchmarks/results/several") / f"{name}.jsonl"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w") as file:
-        for line in (
-            atari(folder, name)
-            if name in ATARI
-            else {"tasks": tasks, "assistants": assistants, "pruned": pruned}[name](folder)
-        ):
-            print(json.dumps(line), file=file, flush=True)
-            print(line, flush=True)
+    if name in QUEUES:
+        line, keys = QUEUES[name]
+        fill(out, functools.partial(line, folder), keys(), jobs)
+        return
+    torch.set_num_threads(1)
+    row = atari_line(folder, name)
+    out.write_text(json.dumps(row) + "\n")
+    print(row, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    jobs = jobs_of(sys.argv)
+    main(sys.argv[1], Path(sys.argv[2]), jobs)

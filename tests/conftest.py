@@ -1,6 +1,7 @@
 """What several tests share: small environments with known answers, and the real teachers where they are at hand."""
 
 import os
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +13,7 @@ from distilrl.checkpoints import save_network
 from distilrl.events import Step
 from distilrl.heads import Categorical
 from distilrl.networks import Network, build
+from distilrl.series import distill_seeds
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
@@ -184,6 +186,31 @@ def killed_after(env_steps):
             raise Killed
 
     return watch
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """Ray, connected to a cluster of this machine alone, once for all tests; its workers find the tests' own modules."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilrl[ray]'")
+    from distilrl.distributed import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ray, ours = connect("local")
+    assert ours
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fanout_home(tmp_path_factory):
+    """A folder with a teacher, and a study over two seeds that all others must equal."""
+    from test_fanout import job
+
+    home = tmp_path_factory.mktemp("fanout")
+    save_network(home / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
+    distill_seeds(None, job(home), home / "seeds", 2)
+    return home
 
 
 @pytest.fixture

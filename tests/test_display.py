@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from distilrl.cli import display
-from distilrl.cli.display import Display, print_facts, print_plan, print_results
-from distilrl.events import Accepted, Check, Episodes, Phase, Replaying, Step
+from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
+from distilrl.events import Accepted, Check, Ended, Episodes, Phase, Reached, Replaying, Step
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
+from distilrl.sweep import SweepRow
 
 ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}
 VERDICT = replace(
@@ -186,3 +187,48 @@ def test_the_interval_shown_is_the_one_that_decided(screen):
     assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
     display.print_verdict(replace(VERDICT, interval=(-1.0, 1.0), confidence=0.95), "student - teacher")
     assert "[-1.00, +1.00], margin" in " ".join(screen.getvalue().split())
+
+
+def test_runs_in_other_processes_have_a_line_for_each_phase_where_there_is_no_terminal(screen, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    with Display() as watch:
+        for done in (8, 80):
+            watch(Reached("seed-[0]", "training", done, 1600))
+        clock[0] += 11
+        watch(Reached("seed-[0]", "training", 800, 1600, 9.5))
+        watch(Reached("seed-[0]", "verdict", 0, 0, 9.5))
+        watch(Ended("seed-[0]", "pass", "return 9.95 [9.85, 10.00]"))
+        watch(Ended("b", None, "[red]wrong."))
+    assert lines(screen) == [
+        "seed-[0]: training 8 of 1,600",
+        "seed-[0]: training 800 of 1,600, return 9.50",
+        "seed-[0]: verdict, return 9.50",
+        "seed-[0]: pass, return 9.95 [9.85, 10.00]",
+        "b: error, [red]wrong.",
+    ]
+
+
+def test_runs_in_other_processes_have_a_bar_each_in_a_terminal(screen, monkeypatch):
+    monkeypatch.setattr(display, "console", Console(file=screen, width=80, force_terminal=True, force_interactive=True))
+    with Display() as watch:
+        watch(Reached("a", "training", 8, 1600))
+        watch(Reached("b", "verdict", 8, 100))
+        watch(Reached("a", "training", 80, 1600, 9.5))
+        assert [(bar.description, bar.completed) for bar in watch._progress.tasks] == [
+            ("a, training", 80),
+            ("b, verdict", 8),
+        ]
+        watch(Ended("a", "pass", "return 1"))
+        assert [bar.description for bar in watch._progress.tasks] == ["b, verdict"]
+
+
+def test_a_sweep_fits(screen):
+    row = SweepRow(
+        run="a-run-of-some-length", env="[red]Mine-v0", student="cnn:16,16,16:64", params=61_174, env_steps=250_048, train_s=1467.2,
+        return_mean=12045.33, return_ci95=(11900.12, 12190.55), score=0.987, verdict="inconclusive",
+    )  # fmt: skip
+    print_sweep([row, SweepRow(run="b", env="Other-v0", student="mlp:8", error="[b]wrong.")])
+    assert max(map(len, lines(screen))) <= 80
+    said = screen.getvalue()
+    assert all(part in said for part in ("[red]Mine-v0", "61,174", "inconclusive", "b: error: [b]wrong."))

@@ -9,10 +9,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "threads"},
     {"plain", "spaces", "stats"},
-    {"envs", "heads", "optimisers", "played", "replay", "schedules", "specs"},
+    {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "specs"},
     {"events", "networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},
-    {"context", "results", "runs", "trees"},
+    {"context", "fanout", "results", "runs", "trees"},
     {"objective", "teachers"},
     {"collect", "evaluate"},
     {"acceptance", "animate", "comparison", "config", "figures"},
@@ -21,11 +21,19 @@ ROWS = [
     {"evolution", "finalists"},
     {"jobs", "train"},
     {"distill"},
-    {"plan", "series", "teaching", "viper"},
+    {"distributed", "plan", "series", "teaching", "viper"},
+    {"sweep"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "sklearn": "viper", "huggingface_hub": "teachers"}
+OPTIONAL = {
+    "tensorboard": "runs",
+    "wandb": "runs",
+    "pygame": "envs",
+    "sklearn": "viper",
+    "huggingface_hub": "teachers",
+    "ray": "distributed",
+}
 ONNX = ("onnx", "onnxruntime")
 
 

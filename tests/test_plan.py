@@ -314,7 +314,7 @@ def test_sizes_between_are_tried(monkeypatch, tmp_path):
         planning, "returns_of", lambda policies, *_: [float(p.network.spec.params > 20) for p in policies]
     )
     monkeypatch.setattr(Check, "score", lambda self, mean: mean)
-    monkeypatch.setattr(planning._Search, "passes", lambda *_: False)
+    monkeypatch.setattr(planning, "_winner", lambda *_: None)
     teacher, job = linear_teacher(), tiny_job(LINEAR)
     plan(teacher, job, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:16"], seeds=1)
     assert tried[0] == ["mlp:", "mlp:2@tanh", "mlp:16@tanh"]

@@ -20,7 +20,7 @@ PUBLIC = {
     "Acceptance", "Agreement", "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison",
     "ComputeConfig", "DataConfig", "DistilError", "Duel", "EnvError", "EnvInfo", "EnvRef", "Evaluation",
     "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Network", "NetworkSpec",
-    "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "RECIPES",
+    "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "Processes", "RayExecutor", "RECIPES", "SweepRow", "sweep", "WorkerError",
     "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",
     "SpecError", "StopConfig", "StudentConfig", "TaskFile", "TasksResults", "Teacher", "TeacherError",
     "TeacherFile", "TeacherResults", "Term", "TrainConfig", "Trained", "TreeConfig", "Verified", "Watch",

@@ -17,6 +17,7 @@ from distilrl.config import (
     TrainConfig,
 )
 from distilrl.distill import distill
+from distilrl.distributed import RayExecutor
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
 from distilrl.errors import (
     DistilError,
@@ -27,6 +28,7 @@ from distilrl.errors import (
     ResumeError,
     SpecError,
     TeacherError,
+    WorkerError,
 )
 from distilrl.evaluate import Play, play
 from distilrl.events import Event, Watch
@@ -40,6 +42,7 @@ from distilrl.plain import read_as
 from distilrl.plan import plan
 from distilrl.played import Acceptance, Agreement, Duel, Evaluation, Returns, RunVerdict, Verified
 from distilrl.policies import Policy
+from distilrl.processes import Processes
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report
 from distilrl.results import PlanResults, Results, SeedsResults, TasksResults, TeacherResults
@@ -48,6 +51,7 @@ from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.sweep import SweepRow, sweep
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teaching import evaluate_against, evaluate_policy, train_teacher
 from distilrl.train import train
@@ -87,6 +91,8 @@ __all__ = [
     "Play",
     "Point",
     "Policy",
+    "Processes",
+    "RayExecutor",
     "Results",
     "ResumeError",
     "Returns",
@@ -97,6 +103,7 @@ __all__ = [
     "SpecError",
     "StopConfig",
     "StudentConfig",
+    "SweepRow",
     "TaskFile",
     "TasksResults",
     "Teacher",
@@ -109,6 +116,7 @@ __all__ = [
     "TreeConfig",
     "Verified",
     "Watch",
+    "WorkerError",
     "__version__",
     "build",
     "describe_env",
@@ -132,6 +140,7 @@ __all__ = [
     "recipe",
     "reptile",
     "save_network",
+    "sweep",
     "term",
     "train",
     "train_teacher",

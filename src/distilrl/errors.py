@@ -10,12 +10,23 @@ The command line prints it and exits with code 2::
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
     ├── ResumeError       a run that cannot be continued to the same result
+    ├── WorkerError       a process or a machine that died under a run, or cannot be reached
     └── NotFiniteError    a loss, a weight, an action value or a return that is NaN or infinite
 """
+
+from typing import Any
 
 
 class DistilError(Exception):
     """Base of every error that a user can cause and mend."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), str(self))  # the sentence is complete: `__init__` may want its parts
+
+
+def _again(kind: type[DistilError], sentence: str) -> DistilError:
+    """An error as another process raised it."""
+    return kind.__new__(kind, sentence)
 
 
 class SpecError(DistilError):
@@ -43,6 +54,10 @@ class ExtraError(DistilError):
 
 class ResumeError(DistilError):
     """The run cannot be continued to the same result."""
+
+
+class WorkerError(DistilError):
+    """A process or a machine died under a run, or cannot be reached."""
 
 
 class NotFiniteError(DistilError):

@@ -79,7 +79,35 @@ class Episodes:
     """Mean return so far."""
 
 
-Event = Phase | Accepted | Replaying | Step | Check | Episodes
+@dataclass(frozen=True)
+class Reached:
+    """A run of several that is done in another process has come so far."""
+
+    run: str
+    """Its name."""
+    phase: str
+    """As `Phase` names it, or ``replaying`` or ``training``."""
+    done: int
+    """Steps or episodes."""
+    total: int
+    """How many there will be at most; 0: not known."""
+    returned: float | None = None
+    """Return of the last check."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of several has ended."""
+
+    run: str
+    """Its name."""
+    verdict: str | None
+    """Its verdict; None where it ended in an error."""
+    words: str
+    """What came of it, in one line."""
+
+
+Event = Phase | Accepted | Replaying | Step | Check | Episodes | Reached | Ended
 Watch = Callable[[Event], None]
 
 

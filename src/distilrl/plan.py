@@ -4,6 +4,7 @@ may pass.
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
+from distilrl.fanout import Call, fan_out
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
-from distilrl.played import Acceptance
+from distilrl.played import Acceptance, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
-from distilrl.results import PlanResults, PlanRow, Result
+from distilrl.results import PlanResults, PlanRow, Result, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, between_reached, ladder
@@ -50,6 +52,7 @@ def plan(
     seeds: int = 5,
     budget: Budget | None = None,
     refine: bool = True,
+    executor: Executor | None = None,
     watch: Watch = silent,
 ) -> PlanResults:
     """Finds the smallest student whose verdict is ``pass``.
@@ -68,6 +71,8 @@ def plan(
         seeds: students of each size.
         budget: sizes beyond it are not tried.
         refine: try sizes between.
+        executor: where the verdicts of several sizes are taken side by side, to the same plan; None: here, until one
+            passes.
         watch: told of what happens.
 
     Returns:
@@ -94,7 +99,8 @@ def plan(
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
     with claimed(RunFolder(out), job, kind="plan", **asdict(options)):
-        return _plan(one, job, info, Path(out), specs, options, watch)
+        judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
+        return _plan(one, job, specs, options, judge)
 
 
 def _check_recipe(config: TrainConfig) -> None:
@@ -125,13 +131,25 @@ def _check_recipe(config: TrainConfig) -> None:
         )
 
 
-def _plan(
-    one: Teacher, job: Job, info: EnvInfo, folder: Path, specs: list[NetworkSpec], options: PlanOptions, watch: Watch
-) -> PlanResults:
-    started, config, winner_folder = time.perf_counter(), job.train, RunFolder(folder / "winner")
+@dataclass(frozen=True)
+class _Judge:
+    """What the verdicts of a plan need beside its students."""
+
+    teacher: Teacher | str | Path | None
+    """The teacher, or where another process reads it."""
+    info: EnvInfo
+    """Of the environment."""
+    folder: Path
+    """Of the plan."""
+    executor: Executor | None
+    watch: Watch
+
+
+def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions, judge: _Judge) -> PlanResults:
+    started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
-    acceptance = take_acceptance(one, info, winner_folder, job, watch)
-    search = _Search(one, job, acceptance, watch)
+    acceptance = take_acceptance(one, info, RunFolder(folder / "winner"), job, judge.watch)
+    search = _Search(one, job, acceptance, judge.watch)
     try:
         found = search.round(specs, options.seeds)
         # -- between the largest that fell short and the smallest that did not
@@ -141,8 +159,7 @@ def _plan(
     finally:
         search.stream.close()
     one.to("cpu")
-    # -- the verdict, smallest first
-    winner = next((row for row in found if row.reached and search.passes(row, winner_folder)), None)
+    winner = _winner([row for row in found if row.reached], search, judge)
     results = PlanResults(
         env=info.id,
         environment=info.ref.to_json(),
@@ -160,6 +177,41 @@ def _plan(
     )
     write_json(folder / "plan.json", results.to_json())
     return results
+
+
+def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row | None":
+    """Takes verdicts, smallest first, until one passes; those taken ahead of their turn are forgotten then."""
+    teacher = search.teacher if judge.executor is None else judge.teacher
+    runs = [search.trained(row) for row in rows]
+    calls = [Call(run[0].networks[0].spec.describe(), (teacher, *run, judge.info, search.acceptance)) for run in runs]
+    taken: dict[int, Future[tuple[Results, SingleEpisodes]]] = {}
+    turn = 0
+    with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
+        for number, future in ended:
+            taken[number] = future
+            while turn in taken:
+                row, (results, episodes) = rows[turn], taken[turn].result()
+                row.verdict = results.verdict.result
+                if row.verdict == "pass":
+                    search.write(*runs[turn], results, episodes, RunFolder(judge.folder / "winner"))
+                    return row
+                turn += 1
+    return None
+
+
+def judged(
+    teacher: Teacher | str | Path | None,
+    trained: Trained,
+    job: Job,
+    info: EnvInfo,
+    acceptance: Acceptance,
+    *,
+    watch: Watch = silent,
+) -> tuple[Results, SingleEpisodes]:
+    """The verdict of one size of a plan, in any process."""
+    use_threads(job.train.compute.threads)
+    one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
+    return results_of(one, trained, 0, job, info, acceptance, watch)
 
 
 @dataclass
@@ -319,33 +371,30 @@ class _Search:
         scores, reached = [best[k][0] for k in members], score >= 1 - self.job.comparison.margin
         return _Row(spec, network, scores, histories[leader], population.temperature, latency, reached)
 
-    def passes(self, row: _Row, folder: RunFolder) -> bool:
-        """Takes the verdict of a size and notes it; writes the run folder of one that passes."""
-        stream, history, info = self.stream, row.history, self.stream.info
+    def trained(self, row: _Row) -> tuple[Trained, Job]:
+        """The best student of a size as a run of its own would give it, and the job of that run."""
+        stream = self.stream
         # the settings with which it was trained: a stage with reward was not among them
         changes = {"network": row.spec.describe(), "seed": self.config.seed + row.best_seed, "reward": RewardConfig()}
-        config = self.config.but(**changes)
         trained = Trained(
             networks=(row.network,),
             heads=(self.head,),
             env_steps=stream.env_steps,
-            updates=history[-1]["updates"],
+            updates=row.history[-1]["updates"],
             train_s=self.train_s,
             temperatures=(row.temperature,),
             stopped="the plan's end",
-            history=history,
+            history=row.history,
             params=row.spec.params,
             labelled_states=stream.labelled_states,
-            env_ids=(info.id,),
+            env_ids=(stream.info.id,),
         )
-        job = replace(self.job, train=config)
-        results, episodes = results_of(self.teacher, trained, 0, job, info, self.acceptance, self.watch)
-        row.verdict = results.verdict.result
-        if row.verdict != "pass":
-            return False
+        return trained, replace(self.job, train=self.config.but(**changes))
+
+    def write(self, trained: Trained, job: Job, results: Results, episodes: SingleEpisodes, folder: RunFolder) -> None:
+        """The folder of the size that passes."""
         write_json(folder.config, described(job.to_json(), "winner"))
-        folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe)
-        write_metrics(folder.metrics, history)
+        folder.save_student(trained.networks[0], trained.heads[0], self.stream.info, job.train.recipe)
+        write_metrics(folder.metrics, trained.history)
         write_json(folder.episodes, episodes.to_json())
         write_json(folder.results, replace(results, wall_s=self.train_s).to_json())
-        return True

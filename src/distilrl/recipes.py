@@ -256,7 +256,7 @@ def _for_images(config: TrainConfig, info: EnvInfo) -> TrainConfig:
             batch_size=64, learning_rate=1e-3, learning_starts=1_280, check_every=10_000, env_steps=100_000
         )
     return config.but(
-        env_steps=96_000, n_envs=64, updates=8, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
+        env_steps=96_000, n_envs=32, updates=4, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
         capacity=100_000, check_every=9_600, check_episodes=8,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ not.
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ RESUMED = ("run", "teacher", "seeds", "chain")
 """Kinds that can be continued."""
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
-    "metrics.csv", "report.html", "watch.webp",
+    "metrics.csv", "report.html", "watch.webp", "sweep.csv", "sweep.md",
     "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
 )  # fmt: skip
 """What a command may have left in a folder; nothing begins where one of these is."""
@@ -114,6 +114,13 @@ class RunFolder:
                 f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
                 "choose another --out."
             )
+
+    def check_free(self, *, but: Sequence[str] = ()) -> None:
+        """Raises where the folder holds something of distilrl's, other than files of these names."""
+        if found := [name for name in self._found() if name not in but]:
+            held = self.kind()
+            what = KINDS[held] if held else f"files of distilrl ({found[0]})"
+            raise FileError(f"{self.path} already holds {what}: choose another --out.")
 
     def abandon(self) -> None:
         """Takes back `begin`, if nothing was written since."""

@@ -1,8 +1,11 @@
 """Several runs as one: over training seeds, down a chain of teacher assistants, over a family of environments."""
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,16 +15,40 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill, run_job
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
-from distilrl.events import Watch, silent
+from distilrl.events import Ended, Watch, silent
+from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
-from distilrl.results import Link, Results, SeedsResults
+from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.specs import NetworkSpec, scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.threads import use_threads
 from distilrl.train import train
+
+Found = TypeVar("Found", Results, TasksResults)
+
+
+def finish(
+    teacher: Teacher | str | Path | None, job: Job, out: str | Path, *, wandb: bool = False, watch: Watch = silent
+) -> Results | TasksResults:
+    """Brings a run to its end, whatever state its folder is in: begun where there is none, resumed where it was cut
+    short, and only read where it is finished.
+
+    What whole runs are done by in other processes: pickle finds it, and a call that is killed is made again.
+
+    Raises:
+        DistilError: as `distill`.
+    """
+    folder = RunFolder(out)
+    use_threads(job.train.compute.threads)  # also for what comes before training, wherever this is
+    if folder.results.is_file():
+        with claimed(folder, job, resume=True):
+            return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
+    named = [teacher] if isinstance(teacher, Teacher) else teacher
+    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch)
 
 
 def distill_seeds(
@@ -31,11 +58,21 @@ def distill_seeds(
     seeds: int,
     *,
     wandb: bool = False,
+    executor: Executor | None = None,
     watch: Watch = silent,
 ) -> SeedsResults:
     """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
 
     A seed whose folder holds results is not run again, and one that was cut short is resumed.
+
+    Args:
+        teacher: the teacher, or its file; None: what the job names.
+        job: how each student is distilled, the first with the job's own seed.
+        out: folder of the study.
+        seeds: how many.
+        wandb: log to Weights & Biases too.
+        executor: where seeds are run side by side, to the same results; None: here, one after the other.
+        watch: told of what happens.
 
     Returns:
         The contents of ``out/results.json``.
@@ -44,6 +81,11 @@ def distill_seeds(
         SpecError: fewer than two seeds, whose interval would have no ends, or several tasks.
         FileError: the folder holds something already that is no study.
         ResumeError: it holds another study.
+
+    Example::
+
+        with Processes(4) as executor:
+            distill_seeds("ppo.zip", job, "runs/seeds", 8, executor=executor)
     """
     if seeds < 2:
         raise SpecError(
@@ -55,25 +97,28 @@ def distill_seeds(
     job.train.but(seed=job.train.seed + seeds - 1)
     folder = RunFolder(out)
     with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
-        return _distill_seeds(teacher, job, folder, seeds, wandb, watch)
+        calls = []
+        for seed in range(job.train.seed, job.train.seed + seeds):
+            of_seed = replace(job, train=replace(job.train, seed=seed))
+            calls.append(Call(f"seed-{seed}", (teacher, of_seed, folder.path / f"seed-{seed}")))
+        runs: dict[int, Results] = {}
+        with fan_out(partial(finish, wandb=wandb), calls, folder.path, executor=executor, watch=watch) as ended:
+            for number, future in ended:
+                run: Results = future.result()  # type: ignore[assignment]
+                runs[number] = run
+                watch(Ended(calls[number].name, run.verdict.result, in_words(run)))
+        results = SeedsResults.of([runs[number] for number in sorted(runs)])
+        write_json(folder.results, results.to_json())
+        return results
 
 
-def _distill_seeds(
-    teacher: Teacher | str | Path | None, job: Job, folder: RunFolder, seeds: int, wandb: bool, watch: Watch
-) -> SeedsResults:
-    runs: list[Results] = []
-    for seed in range(job.train.seed, job.train.seed + seeds):
-        one = RunFolder(folder.path / f"seed-{seed}")
-        job_of_seed = replace(job, train=replace(job.train, seed=seed))
-        if one.results.is_file():
-            with claimed(one, job_of_seed, resume=True):
-                runs.append(_known(one))
-            continue
-        by = load_one(teacher, job_of_seed.train)
-        runs.append(distill(by, job_of_seed, one.path, resume=one.config.is_file(), wandb=wandb, watch=watch))
-    results = SeedsResults.of(runs)
-    write_json(folder.results, results.to_json())
-    return results
+def in_words(results: Results | TasksResults) -> str:
+    """What became of a run, in one line, but for its verdict."""
+    if isinstance(results, TasksResults):
+        return "; ".join(f"{one.env}: {in_words(one)}" for one in results.tasks)
+    student, (low, high) = results.student, results.student.return_ci95
+    score = "" if student.score is None else f", score {student.score:.3f}"
+    return f"return {student.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]{score}"
 
 
 def distill_chain(
@@ -148,11 +193,13 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
         if number == len(links):  # its folder is the chain's own
             done = folder.results.is_file()
             results = (
-                _known(folder) if done else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
+                _known(folder, Results)
+                if done
+                else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
             )
         elif folder.results.is_file():
             with claimed(folder, one, resume=True):
-                results = _known(folder)
+                results = _known(folder, Results)
         else:
             results = distill(
                 current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch
@@ -167,9 +214,9 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
     return results
 
 
-def _known(folder: RunFolder) -> Results:
+def _known(folder: RunFolder, kind: type[Found]) -> Found:
     """The results of a finished run."""
-    return read_as(Results, read_json(folder.results), str(folder.results))
+    return read_as(kind, read_json(folder.results), str(folder.results))
 
 
 def reptile(

@@ -11,7 +11,7 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, subcommand
 from distilrl import __version__
 from distilrl.cli.display import console
 from distilrl.cli.making import Distill, TrainTeacher
-from distilrl.cli.searching import GrowTree, Plan
+from distilrl.cli.searching import GrowTree, Plan, Sweep
 from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
 from distilrl.runs import RunFolder
@@ -24,6 +24,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Inspect, subcommand("inspect")]
     | Annotated[Plan, subcommand("plan")]
+    | Annotated[Sweep, subcommand("sweep")]
     | Annotated[GrowTree, subcommand("tree")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Verify, subcommand("verify")]
@@ -36,8 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point.
 
     Returns:
-        The exit code: 0; 1 where a policy or file fails its verdict (`export`, `verify`, `evaluate --against`) or no
-        size passes (`plan`); 2 for what the user can mend; 130 where the user stopped it.
+        The exit code: 0; 1 where a policy or file fails its verdict (`export`, `verify`, `evaluate --against`), no
+        size passes (`plan`) or a run does not (`sweep`: fail or inconclusive); 2 for what the user can mend, also in
+        one run of a `sweep`; 130 where the user stopped it.
     """
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")
@@ -65,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _way_on(command: Any) -> str:
     """How a command that was stopped goes on, where it can."""
+    if isinstance(command, Sweep):
+        return "; the same command goes on"
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
     begun = hasattr(command, "resume") and folder is not None and RunFolder(folder).config.is_file()
     return f"; continue with --resume {folder}" if begun else ""

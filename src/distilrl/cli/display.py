@@ -1,6 +1,7 @@
 """What a user sees of work under way and of its results; all of it on standard error, in 80 columns."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distilrl.events import Accepted, Check, Episodes, Event, Phase, Replaying, Step
+from distilrl.events import Accepted, Check, Ended, Episodes, Event, Phase, Reached, Replaying, Step
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard
 from distilrl.results import (
     Link,
@@ -22,11 +23,15 @@ from distilrl.results import (
 )
 from distilrl.spaces import action_from_json
 from distilrl.stats import Verdict
+from distilrl.sweep import COLUMNS, SweepRow, shown
 
 console = Console(stderr=True, highlight=False)
 COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 PLAYED = {"teacher": "teacher's check", "finalists": "finalists", "verdict": "verdict", "reward": "check"}
 """What episodes are for in each phase."""
+
+SECONDS = 10.0
+"""How often a run in another process says how far it is, where there is no terminal."""
 
 
 class Display:
@@ -49,6 +54,7 @@ class Display:
         self._progress = Progress(*columns, console=console)
         self._bars: dict[str, TaskID] = {}
         self._stage, self._played = "training", "episodes"
+        self._told: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> "Display":
         self._progress.start()
@@ -83,6 +89,30 @@ class Display:
                 self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
                 if done >= total:
                     self._drop("episodes")
+            case Reached():
+                self._reached(event)
+            case Ended(run=run, verdict=verdict, words=words):
+                self._drop(f"run {run}")
+                self._drop("steps")
+                color = COLORS.get(verdict or "", "red")
+                console.print(f"{escape(run)}: [{color}]{verdict or 'error'}[/], {escape(words)}", soft_wrap=True)
+
+    def _reached(self, event: Reached) -> None:
+        """How far a run in another process is: a bar, or a line now and then where there is no terminal."""
+        what = PLAYED.get(event.phase, event.phase)
+        note = "" if event.returned is None else f"return {event.returned:,.2f}"
+        if console.is_interactive:
+            if self._told.get(event.run, ("",))[0] != event.phase:
+                self._drop(f"run {event.run}")
+            self._advance(f"run {event.run}", f"{event.run}, {what}", event.done, event.total, note)
+            self._told[event.run] = (event.phase, 0.0)
+            return
+        phase, when = self._told.get(event.run, ("", 0.0))
+        now = time.monotonic()
+        if phase != event.phase or now - when >= SECONDS:
+            self._told[event.run] = (event.phase, now)
+            far = f" {event.done:,} of {event.total:,}" if event.total else ""
+            console.print(f"{event.run}: {what}{far}{', ' + note if note else ''}", markup=False, soft_wrap=True)
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
@@ -220,6 +250,24 @@ def print_plan(results: PlanResults) -> None:
     console.print(
         f"smallest that passes: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
     )
+
+
+def print_sweep(rows: Sequence[SweepRow]) -> None:
+    """A table for each environment, and the errors below."""
+    for env in dict.fromkeys(row.env for row in rows):
+        table = Table(box=None, header_style="bold", title=escape(env), title_justify="left", title_style="bold")
+        for name in COLUMNS:
+            words = name in ("run", "student", "return [95 %]")
+            if name != "environment":
+                table.add_column(escape(name), justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        for row in (row for row in rows if row.env == env):
+            run, _, *cells, verdict = shown(row)
+            verdict = "error" if row.error else verdict
+            table.add_row(*map(escape, (run, *cells)), f"[{COLORS.get(verdict, 'red')}]{verdict}[/]")
+        console.print(table)
+    for row in rows:
+        if row.error:
+            console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
 
 
 def print_verdict(verdict: Verdict | SeedsVerdict, what: str) -> None:

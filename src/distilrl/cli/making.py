@@ -8,7 +8,16 @@ import torch
 from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, of_kind, refuse_beside, with_settings
+from distilrl.cli.options import (
+    EnvOptions,
+    FileOptions,
+    SideOptions,
+    TrustOptions,
+    Unset,
+    of_kind,
+    refuse_beside,
+    with_settings,
+)
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
@@ -85,17 +94,22 @@ class Distill:
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
+    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
     def run(self) -> None:
         """Distils."""
         job, out, seeds, assistants = self._job()
+        self.side.check()
+        if seeds == 1 and self.side.wanted:
+            why = "assistants learn one from the other" if assistants else "this is one"
+            raise SpecError(f"{self.side.wanted} is for several runs, and {why}: leave it out, or give --seeds 2.")
         results: Results | SeedsResults | TasksResults
-        with Display() as watch:
+        with Display() as watch, self.side.executor(job) as executor:
             if assistants > 0:
                 results = chain = distill_chain(None, job, out, assistants, wandb=self.wandb, watch=watch)
                 out = Path(chain.chain[-1].path)
             elif seeds > 1:
-                results = distill_seeds(None, job, out, seeds, wandb=self.wandb, watch=watch)
+                results = distill_seeds(None, job, out, seeds, wandb=self.wandb, executor=executor, watch=watch)
             else:
                 results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, watch=watch)
         print_results(results)
@@ -109,12 +123,12 @@ class Distill:
         self.trusted.allow()
         check_numbers(self, seeds="[1, inf)", assistants="[0, inf)", reward_steps="[0, inf)")
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
+            refuse_beside(self, "--resume", {"resume", "trust", "wandb", "jobs", "ray"})
             return _repeated(RunFolder(self.resume).read_config(), self.resume)
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "trust", "wandb"})
+            refuse_beside(self, "--config", {"config", "out", "trust", "wandb", "jobs", "ray"})
             return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")

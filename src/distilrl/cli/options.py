@@ -1,6 +1,9 @@
 """What several commands ask: about a teacher's file, about the environment, and settings by name."""
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -8,10 +11,13 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from tyro.conf import UseAppendAction, arg
 
 from distilrl.config import GROUP, GROUPS, TrainConfig
+from distilrl.distributed import RayExecutor
 from distilrl.envs import trust
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
-from distilrl.plain import from_plain
+from distilrl.jobs import Job
+from distilrl.plain import check_number, from_plain
+from distilrl.processes import Processes
 from distilrl.runs import KINDS, read_config
 from distilrl.spaces import EnvRef
 from distilrl.teachers import TeacherFile
@@ -117,6 +123,46 @@ class TrustOptions:
     def allow(self) -> None:
         """Allows it, before the file is read."""
         trust(*self.trust)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideOptions:
+    """Where whole runs are done side by side."""
+
+    jobs: int = 1
+    """Processes that do runs at the same time, each with the threads of its run; results are the same."""
+    ray: Unset[str | None] = None
+    """Do runs on a Ray cluster instead: auto (of this machine, or of RAY_ADDRESS), local (a new one), or HOST:PORT of
+    its head (extra: ray)."""
+
+    @property
+    def wanted(self) -> str:
+        """The option that asks for it, as it was given; empty where none does."""
+        return f"--ray {self.ray}" if self.ray is not None else f"--jobs {self.jobs}" if self.jobs != 1 else ""
+
+    def check(self) -> None:
+        """Raises where the two contradict each other, or mean nothing."""
+        check_number("jobs", self.jobs, "[1, inf)")
+        if self.ray is not None and self.jobs != 1:
+            raise SpecError("--jobs is of this machine and --ray of a cluster: give one of them.")
+
+    @contextmanager
+    def executor(self, *jobs: Job) -> Iterator[Executor | None]:
+        """Where these jobs are done; what is still under way when the block ends, ends with it."""
+        self.check()
+        if not self.wanted:
+            yield None
+            return
+        executor: Executor
+        if self.ray is None:
+            executor = Processes(self.jobs)
+        else:
+            cpus = max(job.train.compute.threads for job in jobs)
+            executor = RayExecutor(self.ray, cpus=cpus, gpus=any(job.train.compute.device == "cuda" for job in jobs))
+        try:
+            yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:

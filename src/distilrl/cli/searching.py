@@ -4,10 +4,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
-from distilrl.cli.display import Display, console, print_plan, print_results
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, of_kind, refuse_beside
+from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
+from distilrl.cli.options import (
+    EnvOptions,
+    FileOptions,
+    SideOptions,
+    TrustOptions,
+    Unset,
+    of_kind,
+    refuse_beside,
+)
 from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
@@ -15,6 +23,7 @@ from distilrl.jobs import Job, make_config
 from distilrl.plan import plan
 from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
+from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
 
 
@@ -46,7 +55,7 @@ class _Search:
         """The job, and the config.json that it is from, if it is."""
         self.trusted.allow()
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "trust"})
+            refuse_beside(self, "--config", {"config", "out", "trust", "jobs", "ray"})
             data = of_kind(self.config, {kind})
             return Job.from_json(data), data
         if not self.teacher or self.env is None:
@@ -79,6 +88,7 @@ class Plan(_Search):
     """Try sizes between the largest that fell short and the smallest that did not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
+    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Plans; 1 where no size passes."""
@@ -91,14 +101,36 @@ class Plan(_Search):
             job = replace(job, train=job.train.but(env_steps=steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
-        with Display() as watch:
-            result = plan(None, job, self.out, **vars(options), watch=watch)
+        with Display() as watch, self.side.executor(job) as executor:
+            result = plan(None, job, self.out, **vars(options), executor=executor, watch=watch)
         print_plan(result)
         with console.status("writing the report"):
             if result.winner:
                 write_report(self.out / "winner")
             print(write_report(self.out))
         return 0 if result.winner else 1
+
+
+@dataclass(frozen=True)
+class Sweep(TrustOptions):
+    """Do many jobs, a run folder each, and leave one table; the same command goes on where it was stopped."""
+
+    configs: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONFIG...", help_behavior_hint="")]
+    """Files like the config.json of a run folder, or folders: run folders, or such that hold some of either."""
+    out: Path
+    """Folder to write: a run folder for each, by the name of its file, and sweep.csv and sweep.md."""
+    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
+
+    def run(self) -> int:
+        """Sweeps; 2 where a run ended in an error, else 1 where one does not pass."""
+        self.allow()
+        self.side.check()
+        jobs = jobs_of(self.configs).values()
+        with Display() as watch, self.side.executor(*jobs) as executor:
+            rows = sweep(self.configs, self.out, executor=executor, watch=watch)
+        print_sweep(rows)
+        print(self.out / "sweep.csv")
+        return 2 if any(row.error for row in rows) else int(any(row.verdict != "pass" for row in rows))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,11 @@ def trust(*modules: str) -> None:
     _trusted.update(modules)
 
 
+def trusted() -> tuple[str, ...]:
+    """What `trust` has allowed so far, for other processes."""
+    return tuple(sorted(_trusted))
+
+
 def find_spec(ref: EnvRef) -> EnvSpec | None:
     """What Gymnasium has registered under the id; None for a function that makes the environment.
 

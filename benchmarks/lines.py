@@ -1,0 +1,60 @@
+"""Queues of independent runs: each leaves a line of JSON, a line that is there is not made again, and those that are missing are made by N processes.
+
+Give a script of this folder ``--jobs N`` for that. Every run has one thread; seconds made beside other runs are not for tables.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilrl import Processes, Watch
+from distilrl.events import silent
+from distilrl.fanout import Call, fan_out
+
+
+def jobs_of(words: list[str]) -> int:
+    """Takes ``--jobs N`` out of the words of a command line; 1 where it is not there."""
+    if "--jobs" not in words:
+        return 1
+    at = words.index("--jobs")
+    _, jobs = words[at : at + 2]
+    del words[at : at + 2]
+    return int(jobs)
+
+
+def made(path: Path) -> list[dict[str, Any]]:
+    """Lines that are there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dict[str, Any]], jobs: int = 1) -> None:
+    """Appends ``key | function(**key)`` for each key that no line has, as they end; ``function`` is one of a module."""
+    there = made(path)
+    missing = [key for key in keys if not any(key.items() <= row.items() for row in there)]
+    calls = [Call("-".join(map(str, key.values())), (key,)) for key in missing]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    executor = Processes(jobs) if jobs > 1 else None
+    try:
+        with fan_out(partial(_line, function), calls, path.parent, executor=executor, watch=silent) as ended:
+            for number, future in ended:
+                row = missing[number] | future.result()
+                with path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(*missing[number].values(), f"({path.name})", flush=True)
+    finally:
+        if executor is not None:
+            executor.shutdown(cancel_futures=True)
+
+
+def _line(function: Callable[..., dict[str, Any]], key: dict[str, Any], *, watch: Watch) -> dict[str, Any]:  # noqa: ARG001
+    torch.set_num_threads(1)
+    return function(**key)
+
+
+if __name__ == "__main__":
+    sys.exit("This file is read by others of this folder.")

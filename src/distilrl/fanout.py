@@ -1,0 +1,245 @@
+"""Whole runs side by side: one function called with many arguments, here or on a `concurrent.futures.Executor`.
+
+Any executor does: `processes.Processes`, the standard library's, `distributed.RayExecutor`, Dask's
+``client.get_executor()``. Results are equal whatever it is. What a run says of itself comes back through a small file
+beside it, since that is the one channel which all of them have: runs need a folder that every machine sees anyway.
+"""
+
+import json
+import os
+import pickle
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distilrl.checkpoints import read_json, write_bytes
+from distilrl.envs import trust, trusted
+from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
+from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
+
+T = TypeVar("T")
+SECONDS = 0.5
+"""How often it is asked how far runs are."""
+AT_ONCE = (ExtraError, SpecError, TeacherError)
+"""What runs of one teacher meet all alike before their first step, if one does."""
+NOTES = ".progress"
+"""Folder beside the runs in which they say how far they are; it goes when they end."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one of many calls."""
+
+    name: str
+    """What it is called to people; other than those beside it."""
+    args: tuple[Any, ...]
+    """What the function takes, but for ``watch``."""
+
+
+@contextmanager
+def fan_out(
+    function: Callable[..., T], calls: Sequence[Call], home: Path, *, executor: Executor | None, watch: Watch
+) -> Iterator[Iterator[tuple[int, "Future[T]"]]]:
+    """Calls a function many times; gives the number of each call and what came of it, as they end.
+
+    To leave the block early cancels what has not begun.
+
+    Args:
+        function: of a module, so that another process finds it; takes ``watch`` too.
+        calls: its arguments.
+        home: folder that all machines see, for what the calls say while they are under way.
+        executor: where; None: here, one after the other, each when it is asked for.
+        watch: told of all events where the calls are made here, else how far each is.
+
+    Raises:
+        FileError: ``home`` cannot be written.
+
+    Example::
+
+        with fan_out(finish, calls, Path("runs/seeds"), executor=executor, watch=watch) as ended:
+            results = {number: future.result() for number, future in ended}
+    """
+    if executor is None:
+        yield _here(function, calls, watch)
+        return
+    notes = home.absolute() / NOTES
+    try:
+        notes.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"Cannot write {home} ({error.strerror or error}): choose a writable folder.") from None
+    place = _Place(str(Path.cwd()), str(notes), trusted(), tuple(sys.path))
+    futures: dict[Future[T], int] = {}
+    try:
+        for number, call in enumerate(calls):
+            futures[_submitted(executor, function, call, place)] = number
+        yield _as_they_end(futures, calls, notes, watch)
+    except AT_ONCE:  # the others are refused just now too: once they are, nothing of them is left behind
+        wait([future for future in futures if not future.cancel()])
+        raise
+    finally:
+        for future in futures:
+            future.cancel()
+        _clear(notes)
+
+
+def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Place") -> "Future[T]":
+    """A call under way; what the executor refuses at once is told as what it refuses later."""
+    try:
+        return executor.submit(_elsewhere, function, call, place)
+    except Exception as error:
+        refused: Future[T] = Future()
+        refused.set_exception(error)
+        return refused
+
+
+def _clear(notes: Path) -> None:
+    """Removes the notes; first out of the way of whoever still writes there."""
+    with suppress(OSError):
+        gone = notes.rename(notes.with_name(f"{NOTES}-{secrets.token_hex(4)}"))
+        for path in gone.iterdir():
+            path.unlink()
+        gone.rmdir()
+
+
+def _here(function: Callable[..., T], calls: Sequence[Call], watch: Watch) -> Iterator[tuple[int, "Future[T]"]]:
+    for number, call in enumerate(calls):
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*call.args, watch=watch))
+        except Exception as error:
+            future.set_exception(error)
+        yield number, future
+
+
+def _as_they_end(
+    futures: "dict[Future[T], int]", calls: Sequence[Call], notes: Path, watch: Watch
+) -> Iterator[tuple[int, "Future[T]"]]:
+    known: dict[int, Reached] = {}
+    left = set(futures)
+    while left:
+        ended, left = wait(left, SECONDS, FIRST_COMPLETED)
+        for future in left:
+            number = futures[future]
+            told = _read(notes, calls[number].name)
+            if told is not None and told != known.get(number):
+                known[number] = told
+                watch(told)
+        for future in sorted(ended, key=futures.__getitem__):
+            yield futures[future], _in_words(future, calls[futures[future]].name)
+
+
+def _in_words(future: "Future[T]", name: str) -> "Future[T]":
+    """The same future, or one with a sentence where the executor's own error says nothing to a user."""
+    error = None if future.cancelled() else future.exception()
+    words: DistilError | None = None
+    if isinstance(error, BrokenExecutor):
+        words = WorkerError(
+            f"'{name}' ended because a worker process died ({_first_line(error)}): most often there is not enough "
+            "memory, so run fewer at a time; the same command continues what was begun."
+        )
+    elif reason := _unsendable(error):
+        words = SpecError(
+            f"'{name}' cannot be sent to another process ({reason}): name the teacher's file and the "
+            "environment's id instead of giving objects, or do one run at a time."
+        )
+    if words is None:
+        return future
+    told: Future[T] = Future()
+    words.__cause__ = error
+    told.set_exception(words)
+    return told
+
+
+def _unsendable(error: BaseException | None) -> str:
+    """What pickle says where it is pickle that failed; executors wrap it in errors of their own."""
+    while error is not None and not isinstance(error, DistilError):
+        if isinstance(error, pickle.PicklingError | AttributeError | TypeError) and " pickle " in str(error)[:200]:
+            return _first_line(error)
+        error = error.__cause__
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a call needs that is made elsewhere."""
+
+    folder: str
+    """Folder from which relative paths count."""
+    notes: str
+    """Folder for `_Notes`."""
+    trusted: tuple[str, ...]
+    """Modules that files may import."""
+    paths: tuple[str, ...]
+    """Where modules are looked for, as PYTHONPATH or a script has it."""
+
+
+def _elsewhere(function: Callable[..., T], call: Call, place: _Place) -> T:
+    """Makes a call in another process, of this machine or another, as it would be made where it comes from."""
+    for folder in (place.folder, place.notes):
+        if not Path(folder).is_dir():
+            raise FileError(
+                f"{folder} is not there on {socket.gethostname()}: runs on several machines need a folder that all of "
+                "them share, for teachers and results alike."
+            )
+    sys.path += [path for path in place.paths if path not in sys.path]
+    trust(*place.trusted)
+    if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
+        os.chdir(place.folder)
+    return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name), call.name))
+
+
+class _Notes:
+    """Watches a call and writes how far it is, at most twice a second."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self._phase, self._returned = "", None
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        before, done, total = self._phase, 0, 0
+        match event:
+            case Phase(name=name):
+                self._phase = name
+            case Replaying(done=done, total=total):
+                self._phase = "replaying"
+            case Step(env_steps=done, budget=total):
+                self._phase = "reward" if before == "reward" else "training"
+            case Episodes(done=done, total=total) if before not in ("training", "reward"):
+                pass
+            case Check(row=row):
+                self._returned = row["return"]
+                return
+            case _:
+                return
+        if self._phase != before or time.monotonic() >= self._next:
+            self._next = time.monotonic() + SECONDS
+            self._write({"phase": self._phase, "done": done, "total": total, "returned": self._returned})
+
+    def _write(self, what: dict[str, Any]) -> None:
+        if self._path.parent.is_dir():  # else nobody reads it any more
+            with suppress(FileError):
+                write_bytes(self._path, json.dumps(what).encode())
+
+
+def _note(notes: Path, name: str) -> Path:
+    return notes / f"{name.replace('/', '-').replace(os.sep, '-')}.json"
+
+
+def _read(notes: Path, name: str) -> Reached | None:
+    """How far a call is, if it has said so."""
+    try:
+        return Reached(run=name, **read_json(_note(notes, name)))
+    except (FileError, TypeError):
+        return None

@@ -1,0 +1,477 @@
+"""Whole runs side by side: the same bytes whatever the executor, and nothing lost where one dies."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_teacher, sign_network
+from tiny_envs import tiny_job
+
+from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.cli import main
+from distilrl.config import TaskFile
+from distilrl.distill import distill
+from distilrl.envs import trust
+from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
+from distilrl.events import Ended, Reached, silent
+from distilrl.fanout import NOTES, Call, _elsewhere, _Place, fan_out
+from distilrl.heads import Categorical
+from distilrl.plan import plan
+from distilrl.processes import TRIES, Processes
+from distilrl.runs import read_metrics
+from distilrl.series import distill_seeds, finish
+from distilrl.spaces import Choices, EnvRef
+from distilrl.sweep import jobs_of, sweep
+from distilrl.teachers import Teacher, TeacherFile
+
+ENV = "conftest:distilrl/SignEnv-v0"
+"""Named with its module, so that another process finds it."""
+TIMES = {"train_s", "wall_s", "latency_us"}
+
+
+class Inline(Executor):
+    """The least that an executor can be."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+trust("conftest")
+EXECUTORS = {
+    "inline": Inline,
+    "threads": lambda: ThreadPoolExecutor(2),
+    "processes": lambda: Processes(2),
+    "spawn": lambda: ProcessPoolExecutor(1, get_context("spawn")),
+}
+
+
+LONG = {"env_steps": 2400, "gap": -1.0}
+"""A run of six checkpoints."""
+
+
+@pytest.fixture(scope="module")
+def whole(fanout_home):
+    """Long runs that nobody cut short."""
+    distill_seeds(None, job(fanout_home, **LONG), fanout_home / "whole", 2)
+    return fanout_home / "whole"
+
+
+def job(fanout_home, teacher="teacher", **changes):
+    tiny = tiny_job(env_steps=800, network="mlp:4")
+    task = TaskFile(EnvRef(ENV), (TeacherFile(str(fanout_home / teacher)),))
+    return replace(tiny, train=tiny.train.but(tasks=(task,), **changes), accept_episodes=5)
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {name: without_times(one) for name, one in value.items() if name not in TIMES}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def contents(folder):
+    """All that a run, or several, left; but for times."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".json":
+            found[name] = without_times(read_json(path))
+        elif path.name == "metrics.csv":
+            found[name] = without_times(read_metrics(path))
+        elif path.suffix == ".safetensors" and "checkpoint" not in name:
+            found[name] = path.read_bytes()
+    return found
+
+
+# -- equal results
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_seeds_are_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, name):
+    events = []
+    with EXECUTORS[name]() as executor:
+        distill_seeds(None, job(fanout_home), tmp_path / "seeds", 2, executor=executor, watch=events.append)
+    assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
+    assert not (tmp_path / "seeds" / NOTES).exists()
+    assert {event.run for event in events if isinstance(event, Ended)} == {"seed-0", "seed-1"}
+    if name != "inline":
+        assert any(isinstance(event, Reached) for event in events)
+
+
+def test_jobs_of_the_command_line_are_the_same_bytes(fanout_home, tmp_path, capsys):
+    (tmp_path / "again").mkdir()
+    config = str(shutil.copy(fanout_home / "seeds" / "config.json", tmp_path / "again" / "x.json"))
+    assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
+    assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
+    said = capsys.readouterr().err
+    assert "seed-0: teacher's check" in said
+    assert all(mark not in said for mark in ("\r", "\x1b"))
+    assert main(["distill", "--resume", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
+
+
+def test_a_sweep_is_the_same_bytes_whatever_the_executor(fanout_home, tmp_path):
+    for seed in (3, 4):
+        write_json(tmp_path / "jobs" / f"s{seed}.json", job(fanout_home, seed=seed).to_json())
+    rows = sweep([tmp_path / "jobs"], tmp_path / "one")
+    with Processes(2) as executor:
+        again = sweep([tmp_path / "jobs"], tmp_path / "two", executor=executor)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert [replace(row, train_s=0.0) for row in rows] == [replace(row, train_s=0.0) for row in again]
+    assert [row.run for row in rows] == ["s3", "s4"]
+    distill(None, job(fanout_home, seed=3), tmp_path / "alone")
+    alone, of_sweep = contents(tmp_path / "alone"), contents(tmp_path / "one" / "s3")
+    assert alone == of_sweep
+
+
+@pytest.mark.parametrize("name", ["inline", "processes"])
+def test_a_plan_is_the_same_whatever_the_executor(fanout_home, tmp_path, name):
+    changes = {"sizes": ["mlp:", "mlp:2", "mlp:4"], "seeds": 1, "refine": False}
+    one = plan(None, job(fanout_home), tmp_path / "one", **changes)
+    with EXECUTORS[name]() as executor:
+        two = plan(None, job(fanout_home), tmp_path / "two", **changes, executor=executor)
+        executor.shutdown(cancel_futures=True)
+    assert without_times(one.to_json()) == without_times(two.to_json())
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert not (tmp_path / "two" / NOTES).exists()
+
+
+def threads_of(job, out, *, watch):
+    """A call: a run, and how many threads PyTorch has then."""
+    finish(None, job, out, watch=watch)
+    return torch.get_num_threads()
+
+
+def test_threads_are_those_of_the_run_wherever_it_is(fanout_home, tmp_path):
+    two = job(fanout_home, threads=2)
+    with (
+        Processes(1) as executor,
+        fan_out(threads_of, [Call("a", (two, tmp_path / "a"))], tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        assert next(ended)[1].result() == 2
+    finish(None, two, tmp_path / "b")
+    torch.set_num_threads(1)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path):
+    """Three sizes that all pass: the smallest is the winner, and the others have no verdict, as one after the other."""
+    easy = job(fanout_home)
+    easy = replace(easy, comparison=replace(easy.comparison, margin=2.0))
+    with ThreadPoolExecutor(3) as executor:
+        found = plan(
+            None, easy, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:4"], seeds=1, refine=False, executor=executor
+        )
+    assert found.winner == "mlp:"
+    assert [row.verdict for row in found.frontier] == ["pass", None, None]
+
+
+# -- what dies
+
+
+def name_of(path, *, watch):
+    """A call: dies where the file says so, each time taking a life from it."""
+    lives = int(path.read_text())
+    if lives:
+        path.write_text(str(lives - 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("deaths", [1, TRIES])
+def test_a_call_whose_process_is_killed_is_begun_again(tmp_path, deaths):
+    for name, lives in (("a", deaths), ("b", 0)):
+        (tmp_path / name).write_text(str(lives))
+    calls = [Call(name, (tmp_path / name,)) for name in "ab"]
+    with (
+        Processes(2) as executor,
+        fan_out(name_of, calls, tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        found = dict(ended)
+        assert found[1].result() not in (None, os.getpid()), "the other one goes on"
+        if deaths < TRIES:
+            assert found[0].result() != os.getpid()
+        else:
+            with pytest.raises(WorkerError, match=r"died 3 times at the same run .exit code -9.*--jobs"):
+                found[0].result()
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(fanout_home, whole, tmp_path):
+    killed = []
+    with Processes(2) as executor:
+
+        def kill(event):
+            state = tmp_path / "cut" / "seed-0" / "checkpoint" / "state.safetensors"
+            if not killed and state.exists():
+                killed.extend(executor._alive)
+                for process in killed:
+                    process.kill()
+
+        distill_seeds(None, job(fanout_home, **LONG), tmp_path / "cut", 2, executor=executor, watch=kill)
+    assert killed, "the runs ended before they could be killed"
+    assert contents(tmp_path / "cut") == contents(whole)
+
+
+def test_a_pool_that_breaks_says_so_and_another_goes_on(fanout_home, tmp_path):
+    (tmp_path / "a").write_text("1")
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as executor,
+        fan_out(name_of, [Call("a", (tmp_path / "a",))], tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        ((_, future),) = ended
+        with pytest.raises(WorkerError, match=r"'a' ended because a worker process died .* the same command continues"):
+            future.result()
+
+
+SCRIPT = """
+import sys
+from distilrl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def begun(fanout_home, folder):
+    """A sweep of two long runs in a process of its own, whose first checkpoints are there."""
+    for seed in (0, 1):
+        write_json(folder / "jobs" / f"s{seed}.json", job(fanout_home, seed=seed, **LONG).to_json())
+    words = ["sweep", str(folder / "jobs"), "--out", str(folder / "out"), "--jobs", "2", "--trust", "conftest"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *words], env=environment, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    states = [folder / "out" / name / "checkpoint" / "state.safetensors" for name in ("s0", "s1")]
+    while not all(state.exists() for state in states) and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[1]
+    return process, words
+
+
+def alive(group):
+    """Whether a process of this group lives, other than one that is dead already and not buried."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if after[0] != "Z" and int(after[2]) == group:
+            return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_command_that_started_them(fanout_home, whole, tmp_path, capsys, how):
+    process, words = begun(fanout_home, tmp_path)
+    os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()  # Ctrl-C reaches the workers too
+    _, said = process.communicate(timeout=20)
+    for _ in range(200):
+        if not alive(process.pid):
+            break
+        time.sleep(0.05)
+    assert not alive(process.pid)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.endswith("interrupted; the same command goes on\n")
+        assert "Traceback" not in said
+        assert not (tmp_path / "out" / NOTES).exists()
+    assert main(words) in (0, 1)
+    assert not (tmp_path / "out" / NOTES).exists()
+    for name in ("0", "1"):
+        assert contents(tmp_path / "out" / f"s{name}") == contents(whole / f"seed-{name}")
+
+
+# -- sweeps
+
+
+def test_a_finished_run_is_not_run_again_and_errors_are_rows(fanout_home, tmp_path, capsys):
+    write_json(tmp_path / "jobs" / "good.json", job(fanout_home).to_json())
+    write_json(tmp_path / "jobs" / "bad.json", job(fanout_home, teacher="nothing").to_json())
+    words = ["sweep", str(tmp_path / "jobs"), "--out", str(tmp_path / "out"), "--trust", "conftest"]
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(tmp_path / "out" / "sweep.csv")
+    assert "bad: error" in printed.err
+    assert "good: " in printed.err
+    student = tmp_path / "out" / "good" / "student" / "student.safetensors"
+    before = student.stat().st_mtime_ns
+    (tmp_path / "jobs" / "bad.json").unlink()
+    assert main([*words, "--jobs", "2"]) in (0, 1)
+    assert student.stat().st_mtime_ns == before
+    header, *rows = (tmp_path / "out" / "sweep.csv").read_text().splitlines()
+    names = "run,env,student,params,env_steps,train_s,return_mean,return_low,return_high,score,verdict,error"
+    assert header == names
+    assert len(rows) == 1
+    assert rows[0].startswith(f'good,{ENV},"mlp:4",22,' if '"' in rows[0] else f"good,{ENV},mlp:4,22,")
+    assert (tmp_path / "out" / "sweep.md").read_text().count("\n") == 3
+    # another job under the same name is refused, and said in the table
+    write_json(tmp_path / "jobs" / "good.json", job(fanout_home, seed=9).to_json())
+    assert main(words) == 2
+    assert "begun with another 'train.seed'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_exit_codes_of_a_sweep(fanout_home, tmp_path, capsys):
+    for margin, code in ((2.0, 0), (1e-6, 1)):
+        one = job(fanout_home)
+        one = replace(one, comparison=replace(one.comparison, margin=margin))
+        write_json(tmp_path / f"{code}.json", one.to_json())
+        words = ["sweep", str(tmp_path / f"{code}.json"), "--out", str(tmp_path / "out"), "--trust", "conftest"]
+        assert main(words) == code
+
+
+def test_names_of_a_sweep(fanout_home, tmp_path):
+    for name in ("a/config.json", "b/config.json", "c.json"):
+        write_json(tmp_path / "jobs" / name, job(fanout_home).to_json())
+    assert list(jobs_of([tmp_path / "jobs"])) == ["c", "a", "b"]
+    assert list(jobs_of([tmp_path / "jobs" / "b", tmp_path / "jobs" / "b" / "config.json"])) == ["b"]
+    write_json(tmp_path / "a.json", job(fanout_home).to_json())
+    with pytest.raises(SpecError, match=r"a\.json and .*config\.json would both be the run 'a': rename"):
+        jobs_of([tmp_path / "a.json", tmp_path / "jobs" / "a"])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"kind": "plan"}, "is the configuration of a plan, and a sweep is of single runs"),
+        ({"kind": "seeds"}, "is the configuration of a study over seeds, and"),
+        ({"kind": "nonsense"}, "the unknown kind 'nonsense'"),
+        ({"traim": {}}, "x.json: Unknown key 'traim'"),
+        ([1], "does not hold a configuration"),
+        (None, "does not exist"),
+    ],
+)
+def test_what_is_no_job_of_one_run_is_refused_before_the_first(fanout_home, tmp_path, data, words):
+    if data is not None:
+        write_json(tmp_path / "x.json", data)
+    write_json(tmp_path / "good.json", job(fanout_home).to_json())
+    with pytest.raises(DistilError, match=words) as told:
+        sweep([tmp_path / "good.json", tmp_path / "x.json"], tmp_path / "out")
+    assert str(told.value).count(". ") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_without_jobs_and_one_over_something_else(fanout_home, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileError, match="holds no configuration"):
+        sweep([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(SpecError, match=r"at least one config\.json"):
+        sweep([], tmp_path / "out")
+    bare = job(fanout_home)
+    write_json(tmp_path / "x.json", replace(bare, train=bare.train.but(tasks=(TaskFile(EnvRef(ENV)),))).to_json())
+    with pytest.raises(SpecError, match="names no teacher"):
+        sweep([tmp_path / "x.json"], tmp_path / "out")
+    write_json(tmp_path / "x.json", bare.to_json())
+    with pytest.raises(FileError, match="already holds a study over seeds"):
+        sweep([tmp_path / "x.json"], fanout_home / "seeds")
+
+
+# -- bad input
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
+    write_json(tmp_path / "x.json", job(fanout_home).to_json())
+    (tmp_path / "out").write_text("a file")
+    with Processes(1) as executor, pytest.raises(FileError, match=r"Cannot write .*out"):
+        sweep([tmp_path / "x.json"], tmp_path / "out", executor=executor)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--jobs", "0", "--seeds", "2"], "'jobs' must"),
+        (["--jobs", "2"], "--jobs 2 is for several runs, and this is one"),
+        (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other"),
+        (["--ray", "local"], "--ray local is for several runs"),
+        (["--jobs", "2", "--ray", "local", "--seeds", "2"], "give one of them"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_before_a_folder_is_made(fanout_home, tmp_path, capsys, more, words):
+    out = tmp_path / "run"
+    base = ["distill", "--teacher", str(fanout_home / "teacher"), "--env", ENV, "--student", "mlp:4", "--out", str(out)]
+    assert main([*base, *more]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert words in said
+    assert said.count(". ") == 0
+    assert not out.exists()
+
+
+def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(fanout_home, tmp_path):
+    save_network(fanout_home / "weak", sign_network(-1.0), Categorical(Choices((2,))), name="teacher")
+    with Processes(2) as executor, pytest.raises(TeacherError, match="accept-weak-teacher"):
+        distill_seeds(None, job(fanout_home, teacher="weak"), tmp_path / "run", 2, executor=executor)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_cannot_be_sent_says_so(fanout_home, tmp_path):
+    function = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="rule")
+    with Processes(1) as executor, pytest.raises(SpecError, match="'seed-0' cannot be sent to another process"):
+        distill_seeds(function, job(fanout_home), tmp_path / "run", 2, executor=executor)
+    network = make_teacher(sign_network())
+    with Processes(2) as executor:
+        distill_seeds(network, job(fanout_home), tmp_path / "object", 2, executor=executor)
+    for seed in (0, 1):
+        name = f"seed-{seed}/student/student.safetensors"
+        assert (tmp_path / "object" / name).read_bytes() == (fanout_home / "seeds" / name).read_bytes()
+
+
+def test_errors_survive_the_way_from_another_process():
+    error = pickle.loads(pickle.dumps(ExtraError("ray", "ray", "--ray")))
+    assert type(error) is ExtraError
+    assert str(error) == "--ray needs the package 'ray': install it with pip install 'distilrl[ray]'."
+
+
+def test_a_machine_without_the_folder_says_so(tmp_path):
+    place = _Place(str(Path.cwd()), str(tmp_path / "elsewhere"), (), ())
+    with pytest.raises(FileError, match="need a folder that all of them share"):
+        _elsewhere(name_of, Call("a", (tmp_path,)), place)
+
+
+def test_a_script_without_a_guard_is_told(fanout_home, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from distilrl.processes import Processes\n"
+        "from distilrl.errors import WorkerError\n"
+        "import os\n"
+        "with Processes(1) as executor:\n"
+        "    try:\n"
+        "        print(executor.submit(os.getpid).result())\n"
+        "    except WorkerError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert 'if __name__ == "__main__":' in done.stdout
+
+
+def test_workers_of_environments_within_a_job(fanout_home, tmp_path):
+    with Processes(2) as executor:
+        distill_seeds(None, job(fanout_home, workers=1), tmp_path / "seeds", 2, executor=executor)
+    name = "seed-1/student/student.safetensors"
+    assert (tmp_path / "seeds" / name).read_bytes() == (fanout_home / "seeds" / name).read_bytes()
+
+
+def test_json_is_what_the_notes_are(tmp_path):
+    """What a run says of itself is read while it is written; half a note is none."""
+    from distilrl.fanout import _note, _read
+
+    assert _read(tmp_path, "a") is None
+    _note(tmp_path, "a").write_text('{"phase": "tea')
+    assert _read(tmp_path, "a") is None
+    _note(tmp_path, "a").write_text(json.dumps({"phase": "teacher", "done": 1, "total": 2, "returned": None}))
+    assert _read(tmp_path, "a") == Reached("a", "teacher", 1, 2)
