@@ -7,8 +7,8 @@ long. It is read once, when PyTorch is imported, so this module comes first; wha
 
 import os
 
-SPINS = "10000"
-"""Rounds of libgomp's wait before a thread sleeps, some microseconds."""
+SPINS = "1000"
+"""Rounds of libgomp's wait before a thread sleeps, some tens of microseconds."""
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = SPINS
