@@ -15,7 +15,7 @@ ROWS = [
     {"context", "results", "runs", "trees"},
     {"objective", "teachers"},
     {"collect", "evaluate"},
-    {"animate", "comparison", "config", "figures", "inspection"},
+    {"animate", "comparison", "config", "figures", "inspection", "shards"},
     {"export", "learner", "report", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "tasks"},
     {"evolution", "finalists"},
