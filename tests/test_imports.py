@@ -16,7 +16,7 @@ ROWS = [
     {"objective", "teachers"},
     {"collect", "evaluate"},
     {"animate", "comparison", "config", "figures", "inspection", "shards"},
-    {"export", "learner", "report", "reward_recipes", "sizes", "stream"},
+    {"distributed", "export", "learner", "report", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "tasks"},
     {"evolution", "finalists"},
     {"jobs", "train"},
@@ -25,7 +25,14 @@ ROWS = [
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
-OPTIONAL = {"tensorboard": "runs", "wandb": "runs", "pygame": "envs", "sklearn": "viper", "huggingface_hub": "teachers"}
+OPTIONAL = {
+    "tensorboard": "runs",
+    "wandb": "runs",
+    "pygame": "envs",
+    "sklearn": "viper",
+    "huggingface_hub": "teachers",
+    "ray": "distributed",
+}
 ONNX = ("onnx", "onnxruntime")
 
 

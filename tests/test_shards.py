@@ -298,9 +298,7 @@ def test_whoever_needs_each_step_at_once_refuses_rounds(sign_teacher):
 def test_several_tasks_and_a_student_that_is_pruned(sign_teacher):
     tasks = (rounds().tasks[0], rounds(env="distilrl/LateEnv-v0").tasks[0])
     two = rounds(tasks=tasks, env_steps=1600)
-    runs = [
-        train(two, [sign_teacher] * 2, acceptance=[ACCEPTANCE] * 2, collectors=host) for host in (None, Eager())
-    ]
+    runs = [train(two, [sign_teacher] * 2, acceptance=[ACCEPTANCE] * 2, collectors=host) for host in (None, Eager())]
     assert same(*runs)
     pruned = rounds(prune_from="mlp:32")
     assert same(trained(pruned, sign_teacher), trained(pruned, sign_teacher, collectors=Eager()))

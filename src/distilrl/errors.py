@@ -9,9 +9,12 @@ The command line prints it and exits with code 2::
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
+    ├── ClusterError      machines that cannot be reached, do not fit, or die again and again
     ├── ResumeError       a run that cannot be continued to the same result
     └── NotFiniteError    a loss, a weight, an action value or a return that is NaN or infinite
 """
+
+from typing import Any
 
 
 class DistilError(Exception):
@@ -38,7 +41,16 @@ class ExtraError(DistilError):
     """An optional package is missing."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self._parts = package, extra, purpose
         super().__init__(f"{purpose} needs the package '{package}': install it with pip install 'distilrl[{extra}]'.")
+
+    def __reduce__(self) -> Any:
+        """A pickle makes it again from its parts, and not from its sentence."""
+        return type(self), self._parts
+
+
+class ClusterError(DistilError):
+    """Machines cannot be reached, do not fit together, or die again and again."""
 
 
 class ResumeError(DistilError):

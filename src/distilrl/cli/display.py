@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distilrl.events import Accepted, Check, Episodes, Event, Phase, Replaying, Step
+from distilrl.events import Accepted, Check, Episodes, Event, Phase, Replaced, Replaying, Step
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard
 from distilrl.results import (
     Link,
@@ -81,6 +81,9 @@ class Display:
                 self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
                 if done >= total:
                     self._drop("episodes")
+            case Replaced():
+                where = f"collector {event.collector} on {event.node} died; another on {event.new_node}"
+                console.print(f"[yellow]{escape(where)} plays {event.steps:,} recorded steps again and goes on[/]")
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
