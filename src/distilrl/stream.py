@@ -120,20 +120,13 @@ class Stream:
             collectors: who hosts the shards, where the configuration has rounds.
 
         Raises:
-            SpecError: the configuration has rounds, and whoever reads the stream needs each step at once.
+            SpecError: the configuration has rounds, and whoever reads the stream needs each step at once; or the other
+                way round.
         """
         data, self.config = config.data, config
         self.env = config.tasks[number].env
-        envs = None
-        if data.round_steps == 0:
-            envs = make_vec_env(
-                self.env,
-                data.n_envs,
-                threads=config.compute.threads,
-                workers=data.workers,
-                for_learning=data.for_learning,
-            )
-        self.info = envs.info if envs is not None else describe_env(self.env)
+        where = self._envs() if collectors is None else collectors
+        self.info = where.info if isinstance(where, VecEnv) else describe_env(self.env)
         self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
         head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
@@ -156,27 +149,34 @@ class Stream:
         """Who acts where the teacher does not; None: nobody yet."""
         self.asks = labelled
         """Whether the teacher is ever asked."""
-        self.source = self._source(envs, behaviour or data.behaviour, number, collectors)
+        self.source = self._source(where, behaviour or data.behaviour, number)
         self.actions: list[NDArray[Any]] = []
         self.labels: list[int] = []
         """What was asked of the teacher at each vector step, as `Collected.label`."""
         self.recorded = 0
         """Vector steps that are played again first."""
 
-    def _source(
-        self, envs: VecEnv | None, behaviour: Behaviour, number: int, collectors: Collectors | None
-    ) -> Lockstep | Rounds:
+    def _envs(self) -> VecEnv:
+        """All environments, to be stepped together."""
+        data, config = self.config.data, self.config
+        if data.round_steps > 0:
+            raise SpecError(
+                f"'round_steps' is {data.round_steps}, but here each step is waited for: leave it at 0, 'shards' at 1."
+            )
+        return make_vec_env(
+            self.env, data.n_envs, threads=config.compute.threads, workers=data.workers, for_learning=data.for_learning
+        )
+
+    def _source(self, where: VecEnv | Collectors, behaviour: Behaviour, number: int) -> Lockstep | Rounds:
         """Where the rows come from."""
         config, data, noise = self.config, self.config.data, self.config.student.noise
         seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
         entropy, teacher = (config.seed, 1 + number), self.teacher if self.asks else None
-        if envs is not None:
+        if isinstance(where, VecEnv):
             rng = np.random.default_rng(entropy)
-            return Lockstep(envs, Collector(envs, self.replay, behaviour, rng, teacher, noise=noise), seeds)
-        if collectors is None:
-            raise SpecError(
-                f"'round_steps' is {data.round_steps}, but here each step is waited for: leave it at 0, 'shards' at 1."
-            )
+            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher, noise=noise), seeds)
+        if data.round_steps == 0:
+            raise SpecError("'round_steps' is 0, so that each step is waited for: set it to 8 or so for collectors.")
         setup = Setup(
             env=self.env,
             spec=self.replay.spec,
@@ -190,7 +190,7 @@ class Stream:
             threads=config.compute.threads,
             device=config.compute.device,
         )
-        return Rounds(collectors.host(setup), setup, self.replay, data.round_steps)
+        return Rounds(where.host(setup), setup, self.replay, data.round_steps)
 
     def _check_views(self) -> None:
         """What the student sees otherwise than its teacher must be numbers of a vector."""

@@ -60,7 +60,8 @@ class Task:
             collectors: who hosts the shards where there are rounds; this process by default.
         """
         self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial
-        self.stream = Stream(config, teacher, number=number, collectors=collectors or InProcess())
+        collectors = collectors or (InProcess() if config.data.round_steps else None)
+        self.stream = Stream(config, teacher, number=number, collectors=collectors)
         self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
         check_terms(config.terms, teacher.head if teacher is not None else self.head)

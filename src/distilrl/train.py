@@ -69,8 +69,6 @@ def train(
     tasks = _tasks(
         config, _each(teacher, config, "teacher"), _each(acceptance, config, "acceptance"), initial, collectors
     )
-    if collectors is not None and config.data.round_steps == 0:
-        raise SpecError("Without rounds the student's every step is waited for: set 'round_steps' for collectors.")
     run = _Run(config, tasks, watch)
     if config.reward.env_steps > 0:  # said before training, not after
         evolution.check_student(run.tasks[0].spec)

@@ -133,8 +133,8 @@ class Distill:
             raise SpecError("--collectors serve one run: leave --seeds and --assistants out.")
         if job.train.data.round_steps == 0:
             raise SpecError(
-                "The run has no rounds, in which each step is waited for, and collectors would only wait: begin one with "
-                "--collectors or --set round-steps=8."
+                "The run has no rounds, so that each of its steps is waited for: begin another with --collectors, or "
+                "with --set round-steps=8."
             )
         return RayCollectors(self.collectors, self.ray or "auto", gpus=self.collector_gpus, watch=watch)
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from distilrl import __version__
-from distilrl.distributed.connection import connect, first_line
+from distilrl.distributed.connection import check_address, connect, first_line
 from distilrl.errors import ClusterError, DistilError, SpecError, TeacherError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
@@ -106,6 +106,7 @@ class RayCollectors:
         """
         if count < 1:
             raise SpecError(f"'collectors' must be at least 1, got {count}.")
+        check_address(address)
         self.count, self.address, self.gpus, self.watch = count, address, gpus, watch
         self.ray: Any = None
         self.actors: list[_Actor] = []

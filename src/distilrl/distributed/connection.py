@@ -44,7 +44,7 @@ def connect(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    _check_address(address)
+    _check_there(address)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     quiet |= {"include_dashboard": False} if address == "local" else {}
     try:
@@ -59,13 +59,23 @@ def connect(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Refuses what is no address.
+
+    Raises:
+        SpecError: says what is one.
+    """
+    host, _, port = address.rpartition(":")
+    if address not in ("auto", "local") and (not host or not port.isdigit() or "/" in address):
+        raise SpecError(f"--ray {address}: write auto, local, or HOST:PORT of the cluster's head, e.g. 10.0.0.1:6379.")
+
+
+def _check_there(address: str) -> None:
     """Refuses at once what Ray would look for during minutes."""
+    check_address(address)
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in address:
-        raise SpecError(f"--ray {address}: write auto, local, or HOST:PORT of the cluster's head, e.g. 10.0.0.1:6379.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError) as error:
