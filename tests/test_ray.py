@@ -310,3 +310,38 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ExtraError, match=r"--ray needs the package 'ray'.*distilrl\[ray\]"), connect("auto"):
         pass
+
+
+NODES = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import torch
+from ray.cluster_utils import Cluster
+from test_ray import *
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "object_store_memory": 80 << 20}})
+nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(3)]
+killed, said = [], []
+
+def watch(event):
+    if isinstance(event, Step) and event.env_steps >= 900 and not killed:
+        at = ray.get(hosts.actors[0].handle.__ray_call__.remote(lambda _: __import__("ray").get_runtime_context().get_node_id()))
+        killed.extend(node for node in nodes if node.node_id == at)
+        cluster.remove_node(killed[0], allow_graceful=False)
+
+whole = trained()
+with RayCollectors(2, cluster.address, watch=said.append) as hosts:
+    ray = hosts.ray
+    assert len(ray.nodes()) == 4
+    found = trained(collectors=hosts, watch=watch)
+cluster.shutdown()
+print("equal" if same(whole, found) and len(killed) == len(said) == 1 else (killed, said))
+"""
+
+
+@needs_ray
+def test_a_machine_that_is_lost_changes_nothing():
+    """A cluster of a head and three machines, all of them here; the one with the first collector is taken away."""
+    script = NODES.format(tests=os.path.dirname(__file__))  # noqa: PTH120
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=180)
+    assert done.stdout.split()[-1:] == ["equal"], done.stdout + done.stderr
