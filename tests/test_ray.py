@@ -5,11 +5,13 @@ Ray is started once, on this machine alone; where it is not installed, these tes
 
 import importlib.util
 import os
+import pickle
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ import pytest
 import torch
 from conftest import Killed, killed_after
 from examples import acceptance
+from test_shards import pong
 from test_train import small, without_clock
 
 from distilrl.checkpoints import save_network
@@ -27,6 +30,7 @@ from distilrl.errors import ClusterError, EnvError, ExtraError, SpecError, Teach
 from distilrl.events import Replaced, Step
 from distilrl.heads import Categorical
 from distilrl.networks import build
+from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
 from distilrl.shards import InProcess, Order
@@ -89,6 +93,14 @@ def whole():
 def test_the_student_is_the_same_with_any_number_of_collectors(ray, whole, count):
     with RayCollectors(count, "local") as hosts:
         assert same(whole, trained(collectors=hosts))
+
+
+@needs_ray
+def test_a_game_of_ale_is_the_same_elsewhere(ray):
+    config, teacher, known = pong(shards=2, round_steps=4)
+    with RayCollectors(2, "local") as hosts:
+        there = train(config, teacher, acceptance=known, collectors=hosts)
+    assert same(train(config, teacher, acceptance=known), there)
 
 
 def pid_of(ray, actor):
@@ -157,16 +169,10 @@ def test_the_store_does_not_fill_and_no_more_than_two_rounds_are_in_flight(ray):
 def test_weights_arrive_as_they_are(ray):
     network = build(NetworkSpec((4,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
     network.standardise(torch.tensor([0.5, -3.0, 0.0, 1.0]), torch.tensor([2.0, 0.1, 1.0, 30.0]))
-    sent = ray.get(ray.put(Order(rule_policy(network), Progress(0.0), True, 8))).policy.network
+    sent = ray.get(ray.put(Order(Policy(network, Categorical(Choices((2,)))), Progress(0.0), True, 8))).policy.network
     obs = torch.randn(50, 4)
     assert torch.equal(sent(obs), network(obs))
     assert torch.equal(sent.obs_scale, network.obs_scale)
-
-
-def rule_policy(network):
-    from distilrl.policies import Policy
-
-    return Policy(network, Categorical(Choices((2,))))
 
 
 @needs_ray
@@ -206,7 +212,7 @@ def test_what_cannot_be_hosted_is_refused(ray, monkeypatch):
             train(CONFIG.but(shards=1), rule(), acceptance=ACCEPTANCE, collectors=hosts)
         with pytest.raises(SpecError, match="'round_steps' is 0"):
             train(CONFIG.but(shards=1, round_steps=0), rule(), acceptance=ACCEPTANCE, collectors=hosts)
-        lock = __import__("threading").Lock()
+        lock = threading.Lock()
         stuck = Teacher.from_callable(lambda obs: (obs[:, 2] > 0).long() if lock else None, name="stuck")
         with pytest.raises(TeacherError, match="stuck cannot be sent to a collector"):
             train(CONFIG, stuck, acceptance=ACCEPTANCE, collectors=hosts)
@@ -306,7 +312,9 @@ def test_a_head_with_another_token_does_not_let_us_in(ray):
     assert "does not let us in" in said, said
 
 
-def test_a_missing_extra_is_named(monkeypatch):
+def test_a_missing_extra_is_named_here_and_from_elsewhere(monkeypatch):
+    error = ExtraError("Box2D", "box2d", "Environment 'LunarLander-v3'")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ExtraError, match=r"--ray needs the package 'ray'.*distilrl\[ray\]"), connect("auto"):
         pass

@@ -18,7 +18,8 @@ from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
-from distilrl.shards import InProcess, Order, Played, Setup, Shard
+from distilrl.shards import InProcess, Order, Played, Rows, Setup, Shard
+from distilrl.spaces import Choices, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Stream
 from distilrl.teachers import Teacher
@@ -46,22 +47,22 @@ def same(one, other):
     return without_clock(one) == without_clock(other) and all(map(torch.equal, weights(one), weights(other)))
 
 
-class Spread:
-    """Hosts shards in several hosts, which forget what they are asked for until it is taken, and counts."""
+class Counting:
+    """Hosts shards here, and counts rounds."""
 
     def __init__(self):
         self.most = self.orders = 0
 
     def host(self, setup):
-        spread, inner = self, InProcess().host(setup)
+        counting, inner = self, InProcess().host(setup)
 
         class Counted:
             flying = 0
 
             def submit(self, order, played=None):
                 self.flying += 1
-                spread.orders += 1
-                spread.most = max(spread.most, self.flying)
+                counting.orders += 1
+                counting.most = max(counting.most, self.flying)
                 inner.submit(copy.deepcopy(order), played)
 
             def take(self):
@@ -101,7 +102,7 @@ class Eager:
 @pytest.mark.parametrize("recipe", ["distil", "dqn"])
 def test_who_hosts_the_shards_changes_nothing(sign_teacher, recipe):
     teacher = sign_teacher if recipe == "distil" else None
-    counted = Spread()
+    counted = Counting()
     whole = trained(rounds(recipe), teacher)
     assert same(whole, trained(rounds(recipe), teacher, collectors=counted))
     assert same(whole, trained(rounds(recipe), teacher, collectors=Eager()))
@@ -201,8 +202,7 @@ def test_shards_together_are_the_environments_of_the_stream(sign_teacher, random
     setup = setup_of(sign_teacher, behaviour=teacher_drives, shards=4)
     wrong = copy.deepcopy(random_network)
     with torch.no_grad():
-        for tensor, right in zip(wrong.parameters(), sign_teacher.network.parameters(), strict=False):
-            del right
+        for tensor in wrong.parameters():
             tensor.zero_()
         wrong.layers[-1].bias[1] = 1.0  # always the second choice
     blocks = [Shard(setup, number).collect(order_of(wrong, setup, 40)) for number in range(4)]
@@ -239,9 +239,6 @@ def test_the_copy_of_a_student_subtracts_from_its_inputs_what_the_student_does(s
 
 def test_images_travel_as_their_newest_frame():
     """And the replay rebuilds the same stacks as of whole observations."""
-    from distilrl.shards import Rows
-    from distilrl.spaces import Choices, ObsSpec
-
     for beside in (0, 3):
         shape = (4, 6, 6) if not beside else (beside + 4 * 36,)
         image = (4, 6, 6)
@@ -264,6 +261,28 @@ def test_images_travel_as_their_newest_frame():
             replays[1].add(*(column[t] for column in columns))
         index = torch.arange(6, 20)
         assert torch.equal(replays[0].observations(index), replays[1].observations(index))
+
+
+def pong(**changes):
+    """A run of a game of ALE, its teacher, and what is known of that."""
+    config = small(
+        env="PongNoFrameskip-v4", network="cnn:2k8s8:4", gap=-1.0, n_envs=4, env_steps=192, learning_starts=64,
+        check_every=88, check_episodes=1, batch_size=8, **changes,
+    )  # fmt: skip
+    teacher = Teacher.from_callable(
+        lambda obs: (obs[:, -1, 40:60].float().mean((1, 2)) * 10).long() % 6, name="something"
+    )
+    return config, teacher, acceptance(0.0, -21.0, 10)
+
+
+@pytest.mark.parametrize("how", [{}, {"shards": 2, "round_steps": 4}], ids=["lockstep", "rounds"])
+def test_games_of_ale_resume_and_are_the_same_wherever_they_run(tmp_path, how):
+    config, teacher, known = pong(**how)
+    whole, elsewhere = train(config, teacher, acceptance=known), Eager() if how else None
+    with pytest.raises(Killed):
+        train(config, teacher, acceptance=known, folder=RunFolder(tmp_path), watch=killed_after(120))
+    resumed = train(config, teacher, acceptance=known, folder=RunFolder(tmp_path), collectors=elsewhere)
+    assert same(whole, resumed)
 
 
 def test_what_goes_wrong_in_a_shard_is_said_as_elsewhere(sign_teacher):

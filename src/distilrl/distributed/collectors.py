@@ -271,7 +271,11 @@ class _Remote:
 
     def _block(self, shard: _Hosted) -> Block:
         ray = self._all.ray
-        gone = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError)
+        known = ray.exceptions
+        gone = (
+            known.RayActorError, known.ObjectLostError, known.WorkerCrashedError, known.NodeDiedError,
+            known.OutOfMemoryError,
+        )  # fmt: skip
         for _ in range(ATTEMPTS):
             if shard.generation != self._all.actors[shard.actor].generation:
                 self._put(shard)
