@@ -66,10 +66,7 @@ def train(
     """
     torch.set_num_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    tasks = _tasks(
-        config, _each(teacher, config, "teacher"), _each(acceptance, config, "acceptance"), initial, collectors
-    )
-    run = _Run(config, tasks, watch)
+    run = _Run(config, _tasks(config, teacher, acceptance, initial, collectors), watch)
     if config.reward.env_steps > 0:  # said before training, not after
         evolution.check_student(run.tasks[0].spec)
     saved = folder.load_state() if folder is not None else None
@@ -103,13 +100,11 @@ def train(
 
 
 def _tasks(
-    config: TrainConfig,
-    teachers: list[Teacher | None],
-    acceptances: list[Acceptance | None],
-    initial: Network | None,
-    collectors: Collectors | None,
+    config: TrainConfig, teacher: Any, acceptance: Any, initial: Network | None, collectors: Collectors | None
 ) -> list[Task]:
-    """The tasks of a run."""
+    """The tasks of a run, of what `train` is given."""
+    teachers: list[Teacher | None] = _each(teacher, config, "teacher")
+    acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
     if None in teachers and (
         any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
     ):
