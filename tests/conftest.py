@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import gymnasium
@@ -194,12 +195,11 @@ def ray_cluster():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilrl[ray]'")
     from distilrl.distributed import connect
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        ray, ours = connect("local")
-    assert ours
-    yield ray
-    ray.shutdown()
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+            ray = stack.enter_context(connect("local"))
+        yield ray
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilrl.cli import display
 from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
-from distilrl.events import Accepted, Check, Ended, Episodes, Phase, Reached, Replaying, Step
+from distilrl.events import Accepted, Check, Ended, Episodes, Phase, Reached, Replaced, Replaying, Step
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
 from distilrl.sweep import SweepRow
@@ -67,6 +67,14 @@ def test_a_run_fits_and_every_event_is_taken(screen):
     assert "reward (steps)" in said
     assert "training (steps)" not in said, "imitation is over, its bar is gone"
     assert "verdict" in said
+
+
+def test_a_collector_that_died_is_said(screen):
+    with Display() as watch:
+        watch(Step(8_000, 30_000, None))
+        watch(Replaced(3, "node-a", "node-b", shards=2, steps=16_384))
+    said = " ".join(screen.getvalue().split())
+    assert "collector 3 on node-a died; another on node-b plays 16,384 recorded steps again and goes on" in said
 
 
 def test_the_bar_of_a_stage_with_reward_begins_anew(screen):

@@ -394,7 +394,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
     [
         (["--jobs", "0", "--seeds", "2"], "'jobs' must"),
         (["--jobs", "2"], "--jobs 2 is for several runs, and this is one"),
-        (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other"),
+        (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other: leave it out"),
         (["--ray", "local"], "--ray local is for several runs"),
         (["--jobs", "2", "--ray", "local", "--seeds", "2"], "give one of them"),
     ],

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import pickle
+import shutil
 import sys
 import warnings
 
@@ -485,6 +487,18 @@ def test_weights_beside_a_graph_count_in_its_digest(tmp_path):
     weights[0] ^= 1
     (tmp_path / "w.bin").write_bytes(bytes(weights))
     assert load_teacher(path).digest != first.digest
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_teacher_of_onnx_can_be_sent_to_another_process(tmp_path, beside):
+    import onnx
+
+    path = write_onnx(tmp_path / "t.onnx", chain((4, 400, 2), nn.ReLU), torch.zeros(1, 4))
+    onnx.save(onnx.load(path), path, save_as_external_data=beside, location="w.bin", size_threshold=10)
+    teacher = load_teacher(path)
+    sent = pickle.dumps(teacher)
+    shutil.rmtree(tmp_path)
+    assert torch.equal(pickle.loads(sent).network(vectors()), teacher.network(vectors()))
 
 
 def test_the_digest_names_all_that_decides_the_answers(tmp_path):

@@ -11,8 +11,9 @@ from test_fanout import contents, job, name_of
 
 from distilrl.checkpoints import write_json
 from distilrl.cli import main
-from distilrl.distributed import RayExecutor, _refused, connect
-from distilrl.errors import DistilError, ExtraError, SpecError, WorkerError
+from distilrl.distributed import RayExecutor, connect
+from distilrl.distributed.connection import _refused
+from distilrl.errors import ExtraError, SpecError, WorkerError
 from distilrl.events import silent
 from distilrl.fanout import Call, fan_out
 from distilrl.series import distill_seeds
@@ -86,58 +87,65 @@ def test_an_object_that_cannot_be_sent_says_so(ray_cluster, fanout_home, tmp_pat
         next(ended)[1].result()
 
 
+@pytest.mark.parametrize(
+    ("address", "error", "words"),
+    [
+        ("nonsense", SpecError, r"--ray nonsense: write auto, local, or HOST:PORT of the cluster's head"),
+        ("ray://10.0.0.1:10001", SpecError, "write auto, local, or HOST:PORT"),
+        ("127.0.0.1:1", WorkerError, r"Nothing answers at 127.0.0.1:1 \("),
+        ("127.0.0.1:99999999", WorkerError, r"Nothing answers at 127.0.0.1:99999999 \("),
+    ],
+)
+def test_an_address_where_nothing_is_is_said_at_once(monkeypatch, address, error, words):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    started = time.monotonic()
+    with pytest.raises(error, match=words), connect(address):
+        pass
+    assert time.monotonic() - started < 20
+
+
 ELSEWHERE = """
 import sys
 from distilrl.distributed import connect
 from distilrl.errors import WorkerError
 try:
-    connect(sys.argv[1])
+    with connect(sys.argv[1]):
+        print("connected")
 except WorkerError as error:
     print(error)
 """
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("nonsense", "--ray nonsense is no address: give auto, local, or HOST:PORT of the cluster's head."),
-        ("127.0.0.1:1", "Nothing answers at 127.0.0.1:1 ("),
-        ("127.0.0.1:99999999", "Nothing answers at 127.0.0.1:99999999 ("),
-        (None, "refuses the connection: give every machine the head's token"),
-    ],
-)
-def test_a_cluster_that_cannot_be_used_is_one_sentence(ray_cluster, tmp_path, address, words):
-    """Without an address: of the cluster of these tests, with another token than it has."""
-    mine = ray_cluster.get_runtime_context().gcs_address
+def test_a_head_with_another_token_does_not_let_us_in(ray_cluster, tmp_path):
+    """In a process of its own, in which nothing but our sentence is heard; Ray tries for some twenty seconds."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong" * 10, "RAY_TMPDIR": str(tmp_path)}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", ELSEWHERE, address or mine]
+    command = [sys.executable, "-c", ELSEWHERE, ray_cluster.get_runtime_context().gcs_address]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-    assert words in done.stdout, done.stderr
+    assert "does not let us in: give every machine the head's token" in done.stdout, done.stderr
     assert done.stdout.count("\n") == 1
     assert not done.stderr
 
 
-def test_where_no_cluster_runs_the_way_to_one_is_told():
-    said = _refused("auto", ConnectionError("Could not find any running Ray instance. Please specify ..."))
-    assert said == "No Ray cluster runs on this machine: start one with ray start --head, or give --ray local."
+@pytest.mark.parametrize(
+    ("address", "error", "words"),
+    [
+        ("auto", ConnectionError("Could not find any running Ray"), "This machine belongs to no running Ray cluster"),
+        ("10.0.0.1:6379", RuntimeError("Version mismatch: 2.60"), "at 10.0.0.1:6379 has other versions (Version mis"),
+        ("local", OSError("no room\nat all"), "Ray at 'local' cannot be used (no room): see that"),
+    ],
+)
+def test_why_a_cluster_cannot_be_used_is_one_sentence(address, error, words):
+    assert words in _refused(address, error)
 
 
 def test_a_missing_extra_is_named(fanout_home, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DistilError, match=r"distilrl\[ray\]"):
-        connect("local")
-    words = [
-        "distill",
-        "--config",
-        str(fanout_home / "seeds" / "config.json"),
-        "--out",
-        str(tmp_path / "run"),
-        "--ray",
-        "auto",
-    ]
-    assert main(words) == 2
+    with pytest.raises(ExtraError, match=r"distilrl\[ray\]"), connect("local"):
+        pass
+    config = str(fanout_home / "seeds" / "config.json")
+    assert main(["distill", "--config", config, "--out", str(tmp_path / "run"), "--ray", "auto"]) == 2
     assert "--ray needs the package 'ray': install it with pip install 'distilrl[ray]'." in " ".join(
         capsys.readouterr().err.split()
     )

@@ -17,7 +17,7 @@ from distilrl.config import (
     TrainConfig,
 )
 from distilrl.distill import distill
-from distilrl.distributed import RayExecutor
+from distilrl.distributed import RayCollectors, RayExecutor
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
 from distilrl.errors import (
     DistilError,
@@ -92,6 +92,7 @@ __all__ = [
     "Point",
     "Policy",
     "Processes",
+    "RayCollectors",
     "RayExecutor",
     "Results",
     "ResumeError",

@@ -1,8 +1,9 @@
-"""Collection: a generator of vector steps under a behaviour, which fills the replay and labels every state."""
+"""Collection: vector steps under a behaviour, which fill the replay and label every state."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
-from distilrl.errors import SpecError, TeacherError
+from distilrl.errors import ResumeError, SpecError, TeacherError
 from distilrl.plain import check_choices, check_numbers
 from distilrl.policies import Policy, State
-from distilrl.replay import Replay
+from distilrl.replay import ReplaySpec
 from distilrl.schedules import Progress, Schedule
 from distilrl.teachers import Teacher
 
@@ -75,36 +76,56 @@ class Behaviour:
 
 
 class Collected(NamedTuple):
-    """One vector step under way: the actions are sent, the environments are working."""
+    """One vector step."""
 
     step_index: int
     """Number of vector steps before this one."""
     actions: NDArray[Any]
     """(N, F) or (N, A) actions sent."""
-    replayed: bool
-    """The actions were recorded by an earlier run and are played again."""
     label: int
     """What was asked of the teacher: `NOT_LABELLED`, `LABELLED` or `NOT_NEEDED`."""
-    obs: Tensor
-    """(N, *obs_shape) that the actions answer."""
+
+
+class Sink(Protocol):
+    """Where what is seen goes: a `Replay`, or what keeps it for one."""
+
+    spec: ReplaySpec
+    device: torch.device
+
+    def add(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        labels: Tensor | None = None,
+        stakes: Tensor | None = None,
+        /,
+        *,
+        needed: bool = True,
+    ) -> None:
+        """Adds one row, as `Replay.add` does."""
 
 
 class Collector:
     """Steps the environments, labels what is seen and adds it to the replay.
 
-    Iterate over `steps`; while the caller works on one item, the environments work on its actions. Policies with memory
-    see every step of their episodes, and their state starts anew where one ends.
+    `begin`, and then in turn `act` and `settle`; between the two the environments work on the actions while the caller
+    does something else. Policies with memory see every step of their episodes, and their state starts anew where one
+    ends.
     """
 
     def __init__(
         self,
         envs: VecEnv,
-        replay: Replay,
+        replay: Sink,
         behaviour: Behaviour,
         rng: np.random.Generator,
         teacher: Teacher | None = None,
         *,
         noise: tuple[float, ...] = (),
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """Prepares to collect.
 
@@ -115,6 +136,8 @@ class Collector:
             rng: source of random actions and of noise.
             teacher: who labels; None: nobody.
             noise: standard deviation for each number of an observation through which the student sees it.
+            part: (k, K): these environments are each Kth of those of a stream, from its kth on; shares of the
+                environments are of all of them.
         """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
         self.teacher, self.noise = teacher, noise
@@ -128,41 +151,58 @@ class Collector:
         """(N, F): the random action under way in each environment."""
         self.held_for = np.zeros(envs.n_envs, np.int64)
         """(N,): for how many steps more."""
+        self._all, self._part = envs.n_envs * part[1], slice(part[0], None, part[1])
         self._running = np.zeros(envs.n_envs)
         self._student_whole_episode = np.zeros(envs.n_envs, np.bool_)
         self._teacher_state: State = ()
         self._student_state: State | None = None
+        self._index, self._obs = 0, torch.zeros(0)
+        self._sent: tuple[NDArray[Any], int, Tensor | None] | None = None
 
-    def steps(
-        self,
-        seeds: NDArray[np.int64],
-        recorded: NDArray[Any] | tuple[()] = (),
-        labels: NDArray[np.uint8] | tuple[()] = (),
-    ) -> Iterator[Collected]:
-        """Endless vector steps.
+    def steps(self, seeds: NDArray[np.int64]) -> Iterator[Collected]:
+        """Endless vector steps; while the caller works on one, the environments work on its actions.
 
         Args:
             seeds: (N,) seeds of the first episodes.
-            recorded: (T, N, F) actions to play again first; none for a new run.
-            labels: (T,) what was asked of the teacher then.
         """
-        obs = self.envs.reset(seeds)
+        self.begin(seeds)
+        while True:
+            yield self.act()
+            self.settle()
+
+    def begin(self, seeds: NDArray[np.int64]) -> None:
+        """Starts the first episodes, of these seeds (N,)."""
+        self._obs = torch.from_numpy(self.envs.reset(seeds)).to(self.replay.device)
         if self.teacher is not None:
             self._teacher_state = self.teacher.policy.start(self.envs.n_envs)
-        index = 0
-        while True:
-            seen = torch.from_numpy(obs).to(self.replay.device)
-            replayed = index < len(recorded)
-            asked = int(labels[index]) if replayed else self._ask(index)
-            answer = self._label(seen, index) if asked == LABELLED else None
-            actions = recorded[index] if replayed else self._choose(seen, answer)
-            self.envs.send(actions)
-            yield Collected(index, actions, replayed, asked, seen)
-            step = self.envs.recv()
-            # what the checkpoint restored is as it was after the last recorded choice, before that choice was answered
-            self._add(seen, actions, step, answer, needed=asked != NOT_NEEDED, counted=index >= len(recorded) - 1)
-            obs = step.obs
-            index += 1
+        self._index = 0
+
+    def act(self, recorded: NDArray[Any] | None = None, label: int | None = None, *, kept: bool = True) -> Collected:
+        """Asks the teacher, chooses actions and sends them.
+
+        Args:
+            recorded: (N, F) actions to play again instead.
+            label: what was asked of the teacher then.
+            kept: somebody reads the labels; otherwise only a teacher with memory is asked again.
+        """
+        seen, index = self._obs, self._index
+        asked = self._ask(index) if label is None else label
+        remembers = self.teacher is not None and self.teacher.policy.remembers
+        answer = self._label(seen, index) if asked == LABELLED and (kept or remembers) else None
+        actions = self._choose(seen, answer) if recorded is None else recorded
+        self.envs.send(actions)
+        self._sent = actions, asked, answer
+        return Collected(index, actions, asked)
+
+    def settle(self) -> None:
+        """Waits for what the environments answer and adds the row."""
+        if self._sent is None:
+            return
+        (actions, asked, answer), self._sent = self._sent, None
+        step = self.envs.recv()
+        self._add(self._obs, actions, step, answer, needed=asked != NOT_NEEDED)
+        self._obs = torch.from_numpy(step.obs).to(self.replay.device)
+        self._index += 1
 
     def _ask(self, index: int) -> int:
         """What to ask of the teacher at the vector step of this number; one with memory must see every step."""
@@ -179,7 +219,7 @@ class Collector:
         labels, self._teacher_state = self.teacher.label(obs, self._teacher_state)
         if not bool(torch.isfinite(labels).all()):
             raise TeacherError(
-                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self.envs.n_envs} "
+                f"The teacher {self.teacher.path} gave NaN or infinite numbers after {steps * self._all} "
                 "steps in "
                 f"{self.envs.info.id}: its labels cannot be learnt, use another teacher."
             )
@@ -200,24 +240,43 @@ class Collector:
         return stakes
 
     def state(self) -> dict[str, Any]:
-        """What playing the recorded actions again does not restore, as plain data."""
+        """What playing the recorded actions again does not restore, as plain data, and what must then be seen."""
         return {
-            "held": self.held.tolist(),
-            "held_for": self.held_for.tolist(),
-            "student_whole_episode": self._student_whole_episode.tolist(),
-            "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+            "rng": self.rng.bit_generator.state,
+            "collector": {
+                "held": self.held.tolist(),
+                "held_for": self.held_for.tolist(),
+                "student_whole_episode": self._student_whole_episode.tolist(),
+                "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+            },
+            "obs": self._checksum(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Reads back what `state` gave."""
-        self.held[:], self.held_for[:] = state["held"], state["held_for"]
-        self._student_whole_episode[:] = state["student_whole_episode"]
-        self.episode_returns = list(state["episode_returns"])
+        """Reads back what `state` gave, once the actions of before are played again to the same moment.
+
+        Raises:
+            ResumeError: what is seen is not what was seen then.
+        """
+        if self._checksum() != state["obs"]:
+            raise ResumeError(
+                f"{self.envs.info.id} did not answer its recorded actions as before (another version, or an "
+                "environment that is not deterministic under its seed), so the run cannot continue to the same result: "
+                "start it again."
+            )
+        own = state["collector"]
+        self.rng.bit_generator.state = state["rng"]
+        self.held[:], self.held_for[:] = own["held"], own["held_for"]
+        self._student_whole_episode[:] = own["student_whole_episode"]
+        self.episode_returns = list(own["episode_returns"])
+
+    def _checksum(self) -> int:
+        return zlib.crc32(self._obs.cpu().numpy().tobytes())
 
     def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[Any]:
         """Actions (N, F) of whoever drives, some of them random."""
         n_envs, action = self.envs.n_envs, self.envs.info.action
-        teacher_drives = self.behaviour.teacher_drives(n_envs, self.progress) & (labels is not None)
+        teacher_drives = self.behaviour.teacher_drives(self._all, self.progress)[self._part] & (labels is not None)
         if self.student is None and labels is not None:
             teacher_drives = np.ones(n_envs, np.bool_)
         self._student_whole_episode &= ~teacher_drives
@@ -228,7 +287,7 @@ class Collector:
             actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
         random = (
             (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress))
-            & self.behaviour.explores(n_envs)
+            & self.behaviour.explores(self._all)[self._part]
             & (self.held_for == 0)
         )
         actions[random] = action.sample(int(random.sum()), self.rng)
@@ -251,12 +310,8 @@ class Collector:
         actions, self._student_state = self.student.act(obs, self._student_state)
         return actions.cpu().numpy()
 
-    def _add(
-        self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool, counted: bool
-    ) -> None:
-        """Adds a row to the replay; ``counted``: and to what is remembered of episodes and of random actions under
-        way.
-        """
+    def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool) -> None:
+        """Adds a row to the replay, and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
@@ -266,11 +321,8 @@ class Collector:
         ended = step.terminated | step.truncated
         if ended.any():
             self._restart(torch.from_numpy(ended).to(device))
-        returned = self._running[ended & self._student_whole_episode].tolist()
+        self.episode_returns += self._running[ended & self._student_whole_episode].tolist()
         self._running[ended] = 0.0
-        if not counted:
-            return
-        self.episode_returns += returned
         self.held_for[ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again
 

@@ -68,8 +68,13 @@ class DataConfig:
     """Budget: steps of one environment, summed over all."""
     n_envs: int = 8
     """Environments that step together."""
+    round_steps: int = 0
+    """Vector steps of a round, of which two are in flight, so that collecting, wherever that is, and learning go on at
+    once; the student that acts is that of a whole round before. 0: no rounds, the student of the moment acts."""
+    shards: int = 1
+    """Equal parts of the environments that are collected apart in rounds, each on one thread."""
     workers: int = 0
-    """Processes that step them; 0: this one. Games of ALE have threads of their own."""
+    """Processes that step them; 0: this one. Games of ALE have threads of their own, and shards one process each."""
     learning_starts: int = 400
     """Steps collected before the first update; input statistics and the temperature come from them."""
     capacity: int = 100_000
@@ -88,10 +93,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "capacity"), "[1, inf)"))
-        check_numbers(
-            self, **dict.fromkeys(("workers", "learning_starts", "stakes_exponent", "priority_exponent"), "[0, inf)")
-        )
+        check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "shards", "capacity"), "[1, inf)"))
+        or_none = ("round_steps", "workers", "learning_starts", "stakes_exponent", "priority_exponent")
+        check_numbers(self, **dict.fromkeys(or_none, "[0, inf)"))
+        if self.n_envs % self.shards:
+            raise SpecError(f"'shards' ({self.shards}) must divide 'n_envs' ({self.n_envs}): they are equal parts.")
+        if self.shards > 1 and self.round_steps == 0:
+            raise SpecError(f"'shards' ({self.shards}) are collected in rounds: set 'round_steps' too, to 8 or so.")
 
 
 @dataclass(frozen=True)

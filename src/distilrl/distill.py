@@ -20,6 +20,7 @@ from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
+from distilrl.shards import Collectors
 from distilrl.specs import spelled
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
@@ -37,6 +38,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
+    collectors: Collectors | None = None,
 ) -> Results: ...
 
 
@@ -50,6 +52,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
+    collectors: Collectors | None = None,
 ) -> Results | TasksResults: ...
 
 
@@ -62,6 +65,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
+    collectors: Collectors | None = None,
 ) -> Results | TasksResults:
     """Distils a teacher into a student and proves what became of the score; or several teachers into one student of
     several tasks.
@@ -74,6 +78,7 @@ def distill(
         against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
         watch: told of what happens.
+        collectors: who hosts the shards of a run in rounds; this process by default.
 
     Returns:
         The contents of ``out/results.json``: `Results`, or `TasksResults` of several tasks, of which ``out`` then holds
@@ -93,7 +98,7 @@ def distill(
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
         judges = [against] if against is not None else teachers
-        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch)
+        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, collectors=collectors)
         if len(runs) == 1:
             return runs[0]
         together = TasksResults.of(runs, trained.params)
@@ -109,6 +114,7 @@ def run_job(
     *,
     wandb: bool = False,
     watch: Watch = silent,
+    collectors: Collectors | None = None,
 ) -> tuple[list[Results], Trained]:
     """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per
     task.
@@ -125,7 +131,9 @@ def run_job(
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
         write_json(home.teacher, card.to_json())
     accepted = [card.acceptance for card in known]
-    trained = train(config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch)
+    trained = train(
+        config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=collectors
+    )
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)

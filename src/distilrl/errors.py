@@ -10,7 +10,7 @@ The command line prints it and exits with code 2::
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
     ├── ResumeError       a run that cannot be continued to the same result
-    ├── WorkerError       a process or a machine that died under a run, or cannot be reached
+    ├── WorkerError       a process or a machine that died under a run, cannot be reached, or does not fit
     └── NotFiniteError    a loss, a weight, an action value or a return that is NaN or infinite
 """
 
@@ -57,8 +57,14 @@ class ResumeError(DistilError):
 
 
 class WorkerError(DistilError):
-    """A process or a machine died under a run, or cannot be reached."""
+    """A process or a machine died under a run, cannot be reached, or does not fit."""
 
 
 class NotFiniteError(DistilError):
     """A loss, a weight, an action value or a return is NaN or infinite: nothing can be concluded from it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, of which there may be none, and not more than 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -21,6 +21,7 @@ from distilrl.plain import THREADS, check_numbers
 from distilrl.policies import Policy, rows_of
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.threads import one_thread
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
@@ -354,18 +355,15 @@ def seeds_from(first: int, count: int) -> list[int]:
 def latency_us(policy: Policy, info: EnvInfo, calls: int = 300) -> float:
     """Median time of one greedy decision on a single observation, microseconds, on one CPU thread."""
     obs = torch.from_numpy(np.zeros((1, *info.obs.shape), info.obs.numpy))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     times = []
     state = policy.start(1)
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         for call in range(calls + 20):
             start = time.perf_counter()
             p, state = policy.forward(obs, state)
             policy.head.greedy(p)
             if call >= 20:
                 times.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
     return stats.median(times) * 1e6
 
 

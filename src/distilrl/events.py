@@ -107,7 +107,23 @@ class Ended:
     """What came of it, in one line."""
 
 
-Event = Phase | Accepted | Replaying | Step | Check | Episodes | Reached | Ended
+@dataclass(frozen=True)
+class Replaced:
+    """A collector died, and another has taken its place; the result is the same."""
+
+    collector: int
+    """Number of the collector."""
+    node: str
+    """Machine on which it died."""
+    new_node: str
+    """Machine on which the other one runs."""
+    shards: int
+    """Shards that are brought there."""
+    steps: int
+    """Vector steps that they play again."""
+
+
+Event = Phase | Accepted | Replaying | Step | Check | Episodes | Reached | Ended | Replaced
 Watch = Callable[[Event], None]
 
 

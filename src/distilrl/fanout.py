@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from distilrl.checkpoints import read_json, write_bytes
 from distilrl.envs import trust, trusted
-from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
+from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError, first_line
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ def _in_words(future: "Future[T]", name: str) -> "Future[T]":
     words: DistilError | None = None
     if isinstance(error, BrokenExecutor):
         words = WorkerError(
-            f"'{name}' ended because a worker process died ({_first_line(error)}): most often there is not enough "
+            f"'{name}' ended because a worker process died ({first_line(error)}): most often there is not enough "
             "memory, so run fewer at a time; the same command continues what was begun."
         )
     elif reason := _unsendable(error):
@@ -161,13 +161,9 @@ def _unsendable(error: BaseException | None) -> str:
     """What pickle says where it is pickle that failed; executors wrap it in errors of their own."""
     while error is not None and not isinstance(error, DistilError):
         if isinstance(error, pickle.PicklingError | AttributeError | TypeError) and " pickle " in str(error)[:200]:
-            return _first_line(error)
+            return first_line(error)
         error = error.__cause__
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @dataclass(frozen=True)

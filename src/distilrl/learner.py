@@ -309,12 +309,20 @@ class Learner:
             pupil.temperature = float(state["temperatures"][task])
         for name, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
+            own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
             for full, tensor in tensors.items():
                 if full.startswith(f"{name}."):
                     _, index, key = full.split(".")
-                    values.setdefault(int(index), {})[key] = tensor
+                    values.setdefault(int(index), {})[key] = _laid_out_as(own[int(index)], tensor)
             optimiser.load_state_dict(optimiser.state_dict() | {"state": values})
         self.updates = int(state["updates"])
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A value of the optimiser in its parameter's own order in memory, as it was when it was saved: in another one,
+    other kernels compute with it, and the last bits differ.
+    """
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _frozen_copies(networks: nn.ModuleList) -> nn.ModuleList:

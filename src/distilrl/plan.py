@@ -269,7 +269,7 @@ class _Search:
         config, stream = self.config, self.stream
         owners = [(spec, config.seed + seed) for spec in specs for seed in range(seeds)]
         population = self._population(owners)
-        stream.collector.student = population.policy
+        stream.student = population.policy
         best: dict[int, tuple[float, Network]] = {}
         histories: dict[int, list[dict[str, Any]]] = {k: [] for k in population.alive}
         begin = stream.env_steps

@@ -4,10 +4,9 @@ selection seeds.
 Everything that learns reads a `Stream` and is measured by a `Check`: a student, a population of sizes, a tree.
 """
 
-import zlib
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.collect import LABELLED, NOT_LABELLED, Behaviour, Collected, Collector
+from distilrl.collect import LABELLED, NOT_LABELLED, RETURNS_KEPT, Behaviour, Collected, Collector
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
-from distilrl.envs import make_vec_env
+from distilrl.envs import VecEnv, describe_env, make_vec_env
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, play, seeds_from
 from distilrl.events import Watch, silent
@@ -28,7 +27,73 @@ from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
+from distilrl.shards import Collectors, Rounds, Setup
 from distilrl.teachers import Teacher
+
+
+class Source(Protocol):
+    """Where a stream gets its rows from."""
+
+    @property
+    def episode_returns(self) -> list[float]:
+        """Returns of the last episodes that the student played from beginning to end."""
+
+    def step(self, student: Policy | None, progress: Progress, *, needed: bool) -> Collected:
+        """The next vector step; who acts in it where the teacher does not, and whether the teacher is needed."""
+
+    def ahead(self) -> list[Collected]:
+        """Steps that are made already and taken next; they belong to what is recorded."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the actions, those ahead included."""
+
+    def load(self, actions: NDArray[Any], labels: NDArray[np.uint8], state: dict[str, Any]) -> None:
+        """The first steps are then these (T, N, F), asked of the teacher (T,), played again."""
+
+    def close(self) -> None:
+        """Frees the environments."""
+
+
+class Lockstep:
+    """One set of environments: the student of the moment acts, and they step while it learns."""
+
+    def __init__(self, envs: VecEnv, collector: Collector, seeds: NDArray[np.int64]) -> None:
+        self._envs, self._collector, self._seeds = envs, collector, seeds
+        self._recorded: deque[tuple[NDArray[Any], int]] = deque()
+        self._state: dict[str, Any] = {}
+        self._begun = False
+
+    @property
+    def episode_returns(self) -> list[float]:
+        return self._collector.episode_returns
+
+    def step(self, student: Policy | None, progress: Progress, *, needed: bool) -> Collected:
+        """What the last actions led to enters the replay, and the next actions are sent."""
+        collector = self._collector
+        if self._begun:
+            collector.settle()
+        else:
+            collector.begin(self._seeds)
+            self._begun = True
+        collector.student, collector.progress, collector.needed = student, progress, needed
+        if not self._recorded:
+            return collector.act()
+        step = collector.act(*self._recorded.popleft())
+        if not self._recorded:  # what was saved is as it was after that choice, before it was answered
+            collector.load(self._state)
+        return step
+
+    def ahead(self) -> list[Collected]:
+        return []
+
+    def state(self) -> dict[str, Any]:
+        return self._collector.state()
+
+    def load(self, actions: NDArray[Any], labels: NDArray[np.uint8], state: dict[str, Any]) -> None:
+        self._recorded, self._state = deque(zip(actions, labels.tolist(), strict=True)), state
+
+    def close(self) -> None:
+        self._envs.close()
 
 
 class Stream:
@@ -37,7 +102,13 @@ class Stream:
     """
 
     def __init__(
-        self, config: TrainConfig, teacher: Teacher | None, *, number: int = 0, behaviour: Behaviour | None = None
+        self,
+        config: TrainConfig,
+        teacher: Teacher | None,
+        *,
+        number: int = 0,
+        behaviour: Behaviour | None = None,
+        collectors: Collectors | None = None,
     ) -> None:
         """Makes the environments.
 
@@ -46,13 +117,16 @@ class Stream:
             teacher: who labels; None: nobody.
             number: of the task whose stream this is.
             behaviour: who acts; the configuration's own by default.
+            collectors: who hosts the shards, where the configuration has rounds.
+
+        Raises:
+            SpecError: the configuration has rounds, and whoever reads the stream needs each step at once; or the other
+                way round.
         """
         data, self.config = config.data, config
         self.env = config.tasks[number].env
-        self.envs = make_vec_env(
-            self.env, data.n_envs, threads=config.compute.threads, workers=data.workers, for_learning=data.for_learning
-        )
-        self.info = self.envs.info
+        where = self._envs() if collectors is None else collectors
+        self.info = where.info if isinstance(where, VecEnv) else describe_env(self.env)
         self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
         head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
@@ -71,24 +145,52 @@ class Stream:
             by_error=data.priority_exponent > 0,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
-        rng = np.random.default_rng([config.seed, 1 + number])
-        self.collector = Collector(
-            self.envs,
-            self.replay,
-            behaviour or data.behaviour,
-            rng,
-            teacher if labelled else None,
-            noise=config.student.noise,
-        )
-        self._seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
-        self._steps: Iterator[Collected] | None = None
+        self.student: Policy | None = None
+        """Who acts where the teacher does not; None: nobody yet."""
+        self.asks = labelled
+        """Whether the teacher is ever asked."""
+        self.source = self._source(where, behaviour or data.behaviour, number)
         self.actions: list[NDArray[Any]] = []
         self.labels: list[int] = []
         """What was asked of the teacher at each vector step, as `Collected.label`."""
-        self.recorded = np.zeros((0, data.n_envs, self.info.action.size), self.info.action.numpy)
-        self.recorded_labels = np.zeros(0, np.uint8)
-        self._expected: int | None = None
-        self._last: Tensor | None = None
+        self.recorded = 0
+        """Vector steps that are played again first."""
+
+    def _envs(self) -> VecEnv:
+        """All environments, to be stepped together."""
+        data, config = self.config.data, self.config
+        if data.round_steps > 0:
+            raise SpecError(
+                f"'round_steps' is {data.round_steps}, but here each step is waited for: leave it at 0, 'shards' at 1."
+            )
+        return make_vec_env(
+            self.env, data.n_envs, threads=config.compute.threads, workers=data.workers, for_learning=data.for_learning
+        )
+
+    def _source(self, where: VecEnv | Collectors, behaviour: Behaviour, number: int) -> Lockstep | Rounds:
+        """Where the rows come from."""
+        config, data, noise = self.config, self.config.data, self.config.student.noise
+        seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
+        entropy, teacher = (config.seed, 1 + number), self.teacher if self.asks else None
+        if isinstance(where, VecEnv):
+            rng = np.random.default_rng(entropy)
+            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher, noise=noise), seeds)
+        if data.round_steps == 0:
+            raise SpecError("'round_steps' is 0, so that each step is waited for: set it to 8 or so for collectors.")
+        setup = Setup(
+            env=self.env,
+            spec=self.replay.spec,
+            seeds=tuple(seeds.tolist()),
+            entropy=entropy,
+            behaviour=behaviour,
+            teacher=teacher,
+            shards=data.shards,
+            noise=noise,
+            for_learning=data.for_learning,
+            threads=config.compute.threads,
+            device=config.compute.device,
+        )
+        return Rounds(where.host(setup), setup, self.replay, data.round_steps)
 
     def _check_views(self) -> None:
         """What the student sees otherwise than its teacher must be numbers of a vector."""
@@ -120,61 +222,50 @@ class Stream:
         """Whether there is something to learn from the last step, and something to draw."""
         return self.labels[-1] != NOT_LABELLED and self.replay.ready
 
-    def collect(self, progress: Progress) -> Collected:
+    def collect(self, progress: Progress) -> None:
         """The next vector step; a recorded one is played again."""
-        if self._steps is None:
-            self._steps = self.collector.steps(self._seeds, self.recorded, self.recorded_labels)
-        self.collector.progress = progress
         data = self.config.data
-        self.collector.needed = (
+        needed = (
             data.stakes_exponent > 0 or data.behaviour.asks(progress) or teacher_needed(self.config.terms, progress)
         )
-        step = next(self._steps)
+        step = self.source.step(self.student, progress, needed=needed)
         self.actions.append(step.actions)
         self.labels.append(step.label)
-        self._last = step.obs
-        if step.replayed and len(self.actions) == len(self.recorded) and _checksum(step.obs) != self._expected:
-            raise ResumeError(
-                f"{self.info.id} did not answer its recorded actions as before (another version, or an environment "
-                "that "
-                "is not deterministic under its seed), so the run cannot continue to the same result: start it again."
-            )
-        return step
+
+    @property
+    def episode_returns(self) -> list[float]:
+        """Returns of the last episodes that the student played from beginning to end."""
+        return self.source.episode_returns[-RETURNS_KEPT:]
 
     @property
     def replaying(self) -> bool:
         """Whether recorded steps are left to be played again."""
-        return len(self.actions) < len(self.recorded)
+        return len(self.actions) < self.recorded
 
     def close(self) -> None:
         """Frees the environments."""
-        self.envs.close()
+        self.source.close()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the stream."""
-        stored = self.info.action.stored
+        stored, ahead = self.info.action.stored, self.source.ahead()
+        actions = [*self.actions, *(step.actions for step in ahead)]
         tensors = {
-            "actions": torch.from_numpy(np.stack(self.actions).astype(stored)),
-            "labels": torch.tensor(self.labels, dtype=torch.uint8),
+            "actions": torch.from_numpy(np.stack(actions).astype(stored)),
+            "labels": torch.tensor([*self.labels, *(step.label for step in ahead)], dtype=torch.uint8),
         }
-        return tensors, {
-            "rng": self.collector.rng.bit_generator.state,
-            "collector": self.collector.state(),
-            "teacher": self.teacher.digest if self.teacher is not None else None,
-            "obs": _checksum(self._last) if self._last is not None else None,
-        }
+        return tensors, {"teacher": self.teacher.digest if self.teacher is not None else None} | self.source.state()
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
         """Reads back what `state` gave; of a run that has ended nothing is played again."""
         if state["teacher"] != (self.teacher.digest if self.teacher is not None else None):
             raise ResumeError("The run was started with another teacher (its digest differs): give it the same file.")
-        self.recorded = tensors["actions"].numpy().astype(self.info.action.numpy)
-        self.recorded_labels = tensors["labels"].numpy()
-        self.collector.rng.bit_generator.state = state["rng"]
-        self.collector.load(state["collector"])
-        self._expected = state["obs"]
+        actions, labels = tensors["actions"].numpy().astype(self.info.action.numpy), tensors["labels"].numpy()
+        self.recorded = len(actions) - len(state.get("ahead", ()))
         if ended:
-            self.actions, self.labels = list(self.recorded), self.recorded_labels.tolist()
+            self.actions, self.labels = list(actions[: self.recorded]), labels[: self.recorded].tolist()
+        else:
+            self.source.load(actions, labels, state)
 
 
 @dataclass(frozen=True)
@@ -238,7 +329,3 @@ class Check:
     def agreement(self, teacher: Teacher, policy: Policy, games: Episodes) -> float:
         """Agreement on the states of a check, weighted by what a mistake costs."""
         return agreement(teacher, policy, games)
-
-
-def _checksum(obs: Tensor) -> int:
-    return zlib.crc32(obs.cpu().numpy().tobytes())

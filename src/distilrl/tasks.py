@@ -22,6 +22,7 @@ from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress, settle
+from distilrl.shards import Collectors, InProcess
 from distilrl.specs import NetworkSpec, between
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
@@ -46,6 +47,7 @@ class Task:
         teacher: Teacher | None,
         acceptance: Acceptance | None,
         initial: Network | None = None,
+        collectors: Collectors | None = None,
     ) -> None:
         """Makes the stream and checks that the objective can read the teacher.
 
@@ -55,9 +57,11 @@ class Task:
             teacher: who labels.
             acceptance: what `acceptance.accept` said of it.
             initial: a network of the student's shape to start from.
+            collectors: who hosts the shards where there are rounds; this process by default.
         """
         self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial
-        self.stream = Stream(config, teacher, number=number)
+        collectors = collectors or (InProcess() if config.data.round_steps else None)
+        self.stream = Stream(config, teacher, number=number, collectors=collectors)
         self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
@@ -96,8 +100,8 @@ class Task:
         """
         self.learner = learner
         self.pupil: Pupil = learner.pupils[self.number]
-        if self.stream.collector.student is not None or self.stream.collector.teacher is None:
-            self.stream.collector.student = self.pupil.policy
+        if self.stream.student is not None or not self.stream.asks:
+            self.stream.student = self.pupil.policy
 
     def progress(self, fraction: float) -> Progress:
         """How far this task has come, ``fraction`` of the budget being used."""
@@ -128,7 +132,7 @@ class Task:
                 pupil.student, self.teacher.network, config.student.start, 1 / pupil.temperature if tempered else 1.0
             )
             pupil.adopt()
-        self.stream.collector.student = pupil.policy
+        self.stream.student = pupil.policy
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Indices (updates · batch size,) of the transitions that the updates of one vector step read."""
@@ -223,7 +227,7 @@ class Task:
         self.stream.load(tensors, state, ended=ended)
         self.kept = [_below(tensors, f"kept.{place}.") for place in range(state["kept"])]
         if self.learner.updates > 0:
-            self.stream.collector.student = self.pupil.policy
+            self.stream.student = self.pupil.policy
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._priorities = tensors.get("priorities")
 

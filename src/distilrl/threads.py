@@ -6,6 +6,8 @@ long. It is read once, when PyTorch is imported, so this module comes first; wha
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SPINS = "1000"
 """Rounds of libgomp's wait before a thread sleeps, some tens of microseconds."""
@@ -19,3 +21,16 @@ def use_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks compute on one thread, so that sums and times do not depend on how many cores there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        use_threads(before)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from distilrl import evolution, stats
-from distilrl.collect import RETURNS_KEPT
 from distilrl.config import TrainConfig
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
@@ -26,6 +25,7 @@ from distilrl.networks import Network
 from distilrl.objective import columns
 from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
+from distilrl.shards import Collectors
 from distilrl.tasks import PRUNE_AT, Task
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
@@ -43,6 +43,7 @@ def train(
     wandb: bool = False,
     watch: Watch = silent,
     initial: Network | None = None,
+    collectors: Collectors | None = None,
 ) -> Trained:
     """Trains a student; continues from the folder's checkpoint if there is one.
 
@@ -54,6 +55,7 @@ def train(
         wandb: log to Weights & Biases too.
         watch: told of what happens.
         initial: a network of the student's shape to start from, as an earlier run gave it.
+        collectors: who hosts the shards where ``config`` has rounds; this process by default. The student is the same.
 
     Raises:
         ResumeError: the folder's checkpoint belongs to another teacher, or the environment does not replay.
@@ -65,7 +67,7 @@ def train(
     """
     use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    run = _Run(config, _each(teacher, config, "teacher"), _each(acceptance, config, "acceptance"), watch, initial)
+    run = _Run(config, _tasks(config, teacher, acceptance, initial, collectors), watch)
     if config.reward.env_steps > 0:  # said before training, not after
         evolution.check_student(run.tasks[0].spec)
     saved = folder.load_state() if folder is not None else None
@@ -98,6 +100,22 @@ def train(
     return evolution.with_reward(trained, config, run.tasks[0], folder, watch)
 
 
+def _tasks(
+    config: TrainConfig, teacher: Any, acceptance: Any, initial: Network | None, collectors: Collectors | None
+) -> list[Task]:
+    """The tasks of a run, of what `train` is given."""
+    teachers: list[Teacher | None] = _each(teacher, config, "teacher")
+    acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
+    if None in teachers and (
+        any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
+    ):
+        raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
+    return [
+        Task(config, number, teacher, accepted, initial if number == 0 else None, collectors)
+        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True))
+    ]
+
+
 def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
     """One of it per task."""
     items = (
@@ -127,25 +145,9 @@ class _Track:
 class _Run:
     """The moving parts of one run, and how each phase of the loop moves them."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        teachers: list[Teacher | None],
-        acceptances: list[Acceptance | None],
-        watch: Watch,
-        initial: Network | None,
-    ) -> None:
-        if None in teachers and (
-            any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
-        ):
-            raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
-        self.config, self.watch, self.track = config, watch, _Track()
+    def __init__(self, config: TrainConfig, tasks: list[Task], watch: Watch) -> None:
+        self.config, self.tasks, self.watch, self.track = config, tasks, watch, _Track()
         self.generator = torch.Generator().manual_seed(config.seed)
-        what = enumerate(zip(teachers, acceptances, strict=True))
-        self.tasks = [
-            Task(config, number, teacher, accepted, initial if number == 0 else None)
-            for number, (teacher, accepted) in what
-        ]
         self.finalists = Finalists(self.tasks, config)
         self.learner = self._learner()
         self.stride = config.data.n_envs * len(self.tasks)
@@ -194,7 +196,7 @@ class _Run:
 
         What the first updates need of each task (statistics, temperature) must be there for all of them.
         """
-        recorded = sum(len(task.stream.recorded) for task in self.tasks) * self.config.data.n_envs
+        recorded = sum(task.stream.recorded for task in self.tasks) * self.config.data.n_envs
         for task in self.tasks:
             while task.stream.replaying:
                 task.collect(task.progress(self.fraction))
@@ -242,7 +244,7 @@ class _Run:
 
     def step(self) -> Step:
         """What a progress bar shows."""
-        returns = self.tasks[0].stream.collector.episode_returns[-RETURNS_KEPT:]
+        returns = self.tasks[0].stream.episode_returns
         return Step(self.env_steps, self.config.data.env_steps, stats.mean(returns) if returns else None)
 
     def check(self) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _grow(
             # -- grow, and look
             tree = data.tree(train.seed + number)
             policy = Policy(TreePolicy(tree), tree.head)
-            stream.collector.student = policy
+            stream.student = policy
             train_s = time.perf_counter() - started - looking
             before = time.perf_counter()
             found = check(policy, watch)

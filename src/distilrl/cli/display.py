@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distilrl.events import Accepted, Check, Ended, Episodes, Event, Phase, Reached, Replaying, Step
+from distilrl.events import Accepted, Check, Ended, Episodes, Event, Phase, Reached, Replaced, Replaying, Step
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard
 from distilrl.results import (
     Link,
@@ -96,6 +96,9 @@ class Display:
                 self._drop("steps")
                 color = COLORS.get(verdict or "", "red")
                 console.print(f"{escape(run)}: [{color}]{verdict or 'error'}[/], {escape(words)}", soft_wrap=True)
+            case Replaced():
+                where = f"collector {event.collector} on {event.node} died; another on {event.new_node}"
+                console.print(f"[yellow]{escape(where)} plays {event.steps:,} recorded steps again and goes on[/]")
 
     def _reached(self, event: Reached) -> None:
         """How far a run in another process is: a bar, or a line now and then where there is no terminal."""

@@ -1,5 +1,7 @@
 """Commands that make something: each a dataclass whose fields are its options, and whose `run` calls one function."""
 
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +11,7 @@ from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.options import (
+    WHERE,
     EnvOptions,
     FileOptions,
     SideOptions,
@@ -22,15 +25,21 @@ from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
+from distilrl.distributed import RayCollectors
 from distilrl.errors import SpecError
+from distilrl.events import Watch
 from distilrl.jobs import Job, make_config
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
+from distilrl.shards import Collectors
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.teaching import train_teacher
+
+ROUND_STEPS = 8
+"""Vector steps of a round where collectors are asked for and nothing is said of rounds: in Pong they cost no return."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +98,11 @@ class Distill:
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks compute."""
+    collectors: int = 0
+    """Processes of a Ray cluster, that of --ray or else auto, that collect for one run (extra: ray); what they collect
+    is settled by shards and rounds, so that the student is the same with any number of them. 0: this process."""
+    collector_gpus: float = 0.0
+    """Share of a GPU that each collector has for teacher and student."""
     wandb: bool = False
     """Log to Weights & Biases too (extra: wandb)."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
@@ -99,36 +113,71 @@ class Distill:
     def run(self) -> None:
         """Distils."""
         job, out, seeds, assistants = self._job()
-        self.side.check()
-        if seeds == 1 and self.side.wanted:
-            why = "assistants learn one from the other" if assistants else "this is one"
-            raise SpecError(f"{self.side.wanted} is for several runs, and {why}: leave it out, or give --seeds 2.")
+        self._check_where(job, seeds, assistants)
         results: Results | SeedsResults | TasksResults
-        with Display() as watch, self.side.executor(job) as executor:
+        with Display() as watch, self._executor(job) as executor, self._hosts(watch) as collectors:
             if assistants > 0:
                 results = chain = distill_chain(None, job, out, assistants, wandb=self.wandb, watch=watch)
                 out = Path(chain.chain[-1].path)
             elif seeds > 1:
                 results = distill_seeds(None, job, out, seeds, wandb=self.wandb, executor=executor, watch=watch)
             else:
-                results = distill(None, job, out, resume=self.resume is not None, wandb=self.wandb, watch=watch)
+                again = self.resume is not None
+                results = distill(None, job, out, resume=again, wandb=self.wandb, watch=watch, collectors=collectors)
         print_results(results)
         with console.status("writing the report"):
             for run in results.tasks if isinstance(results, TasksResults) else ():
                 write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
 
+    def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
+        """Raises where options that say where this is computed contradict each other, or mean nothing here."""
+        self.side.check()
+        wanted, several = self.side.wanted, seeds > 1 or assistants > 0
+        if self.collectors == 0:
+            if self.collector_gpus:
+                raise SpecError("--collector-gpus is about collectors: give --collectors too.")
+            if wanted and assistants > 0:
+                raise SpecError(f"{wanted} is for several runs, and assistants learn one from the other: leave it out.")
+            if self.side.ray is not None and not several:
+                raise SpecError(
+                    f"{wanted} is for several runs, or for the collectors of one: give --seeds 2 or --collectors 2."
+                )
+            if wanted and not several:
+                raise SpecError(f"{wanted} is for several runs, and this is one: leave it out, or give --seeds 2.")
+            return
+        if several:
+            raise SpecError("--collectors serve one run, and these are several: leave out --collectors or the others.")
+        if self.side.jobs != 1:
+            raise SpecError(f"{wanted} is for several runs, and --collectors serve one: leave one of them out.")
+        if job.train.data.round_steps == 0:
+            raise SpecError(
+                "The run has no rounds, so that each of its steps is waited for: begin another with --collectors, or "
+                "with --set round-steps=8."
+            )
+
+    def _executor(self, job: Job) -> AbstractContextManager[Executor | None]:
+        """Where runs are done side by side."""
+        return self.side.executor(job) if self.collectors == 0 else nullcontext()
+
+    def _hosts(self, watch: Watch) -> AbstractContextManager[Collectors | None]:
+        """Who collects."""
+        if self.collectors == 0:
+            return nullcontext()
+        return RayCollectors(self.collectors, self.side.ray or "auto", gpus=self.collector_gpus, watch=watch)
+
     def _job(self) -> tuple[Job, Path, int, int]:
         """What to do, where, over how many seeds, and by how many assistants."""
         self.trusted.allow()
-        check_numbers(self, seeds="[1, inf)", assistants="[0, inf)", reward_steps="[0, inf)")
+        check_numbers(self, seeds="[1, inf)")
+        check_numbers(self, **dict.fromkeys(("assistants", "reward_steps", "collectors", "collector_gpus"), "[0, inf)"))
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "trust", "wandb", "jobs", "ray"})
+            refuse_beside(self, "--resume", {"resume", "trust", "wandb", *WHERE})
             return _repeated(RunFolder(self.resume).read_config(), self.resume)
         if self.out is None:
             raise SpecError("--out is missing: name the run folder to write.")
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "trust", "wandb", "jobs", "ray"})
+            refuse_beside(self, "--config", {"config", "out", "trust", "wandb", *WHERE})
             return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
         if self.assistants > 0 and self.seeds > 1:
             raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
@@ -150,6 +199,8 @@ class Distill:
         if self.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
         config = with_settings(config, self.set)
+        if self.collectors and config.data.round_steps == 0:
+            config = _in_rounds(config, self.collectors)
         if config.data.behaviour.name == "teacher":
             console.print(
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
@@ -245,6 +296,18 @@ class TrainTeacher:
         return self.out, make_config(
             self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
         )
+
+
+def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:
+    """The same in rounds, with as few shards as these collectors can share."""
+    n_envs = config.data.n_envs
+    shards = next((k for k in range(max(collectors, 2), n_envs + 1) if n_envs % k == 0), n_envs)
+    console.print(
+        f"collecting in rounds of {ROUND_STEPS} steps by {shards} shards, which is part of the run: "
+        f"--set round-steps={ROUND_STEPS} --set shards={shards}",
+        soft_wrap=True,
+    )
+    return config.but(round_steps=ROUND_STEPS, shards=shards)
 
 
 def _repeated(config: dict[str, Any], out: Path) -> tuple[Job, Path, int, int]:

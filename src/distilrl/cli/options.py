@@ -25,6 +25,8 @@ from distilrl.teachers import TeacherFile
 T = TypeVar("T")
 Unset = Annotated[T, arg(help_behavior_hint="")]
 """An option that is unset by default, about which its help says nothing."""
+WHERE = ("collectors", "collector_gpus", "jobs", "ray")
+"""Options that say where runs are computed, and change nothing in them."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ class SideOptions:
             executor = Processes(self.jobs)
         else:
             cpus = max(job.train.compute.threads for job in jobs)
-            executor = RayExecutor(self.ray, cpus=cpus, gpus=any(job.train.compute.device == "cuda" for job in jobs))
+            executor = RayExecutor(
+                self.ray, cpus=cpus, gpus=float(any(job.train.compute.device == "cuda" for job in jobs))
+            )
         try:
             yield executor
         finally:

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
 from distilrl.cli.options import (
+    WHERE,
     EnvOptions,
     FileOptions,
     SideOptions,
@@ -55,7 +56,7 @@ class _Search:
         """The job, and the config.json that it is from, if it is."""
         self.trusted.allow()
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "trust", "jobs", "ray"})
+            refuse_beside(self, "--config", {"config", "out", "trust", *WHERE})
             data = of_kind(self.config, {kind})
             return Job.from_json(data), data
         if not self.teacher or self.env is None:

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
-from distilrl.errors import DistilError, EnvError, ExtraError
+from distilrl.errors import DistilError, EnvError, ExtraError, first_line
 from distilrl.spaces import EnvRef
 
 FAULTS = (Exception, SystemExit)
@@ -62,9 +62,7 @@ def find_spec(ref: EnvRef) -> EnvSpec | None:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        raise EnvError(
-            f"Environment '{ref.id}' is unknown ({first_sentence(error)}): {_instead(module, name)}."
-        ) from error
+        raise EnvError(f"Environment '{ref.id}' is unknown ({first_line(error)}): {_instead(module, name)}.") from error
 
 
 def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.Env[Any, Any]:
@@ -98,24 +96,18 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
     return env
 
 
-def first_sentence(error: BaseException) -> str:
-    """The first line of an error's message, of which there may be none, and not more than 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
-
-
 def told(error: BaseException) -> str:
     """What an environment's code did when it failed, to be put after its name."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code if error.code is not None else ''})"
     lines = str(error).strip().splitlines()
-    return f"raised {type(error).__name__}" + (f" ({first_sentence(error)})" if lines else "")
+    return f"raised {type(error).__name__}" + (f" ({first_line(error)})" if lines else "")
 
 
 def no_opengl(name: str, error: BaseException) -> EnvError:
     """What to say where MuJoCo has nothing to draw with."""
     return EnvError(
-        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_sentence(error)}): "
+        f"'{name}' cannot be drawn here with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({first_line(error)}): "
         "set MUJOCO_GL to egl or osmesa and install that library, or run it where there is a screen."
     )
 
@@ -242,7 +234,7 @@ def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
             if word in words:
                 return ExtraError(package, extra, f"Environment '{ref.label}'")
         return EnvError(
-            f"Environment '{ref.label}' needs a package that is not installed ({first_sentence(error)}): install it."
+            f"Environment '{ref.label}' needs a package that is not installed ({first_line(error)}): install it."
         )
     if pictures and "mujoco" in str(ref.factory or gymnasium.registry.get(ref.id.rpartition(":")[2])):
         return no_opengl(ref.label, error)

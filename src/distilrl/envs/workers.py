@@ -18,9 +18,9 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
-from distilrl.envs.single import FAULTS, first_sentence, told
+from distilrl.envs.single import FAULTS, told
 from distilrl.envs.sync import SyncVecEnv, check_count
-from distilrl.errors import DistilError, EnvError
+from distilrl.errors import DistilError, EnvError, first_line
 from distilrl.spaces import EnvRef
 
 SECONDS_TO_END = 5.0
@@ -104,7 +104,7 @@ class WorkerVecEnv(VecEnv):
             pass
         except Exception as error:  # pickle's, of many kinds
             raise EnvError(
-                f"Environment '{self._label}' cannot be sent to a worker process ({first_sentence(error)}): "
+                f"Environment '{self._label}' cannot be sent to a worker process ({first_line(error)}): "
                 "define what makes it at the top of a module, or set workers=0."
             ) from error
 

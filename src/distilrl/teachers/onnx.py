@@ -41,25 +41,38 @@ ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actio
 
 
 class OnnxPolicy(nn.Module):
-    """One input, one output of a graph, as raw observations to a policy's numbers on the CPU."""
+    """One input, one output of a graph, as raw observations to a policy's numbers on the CPU; a pickle holds the
+    graph.
+    """
 
     def __init__(
-        self, session: Any, shape: tuple[Any, ...], dtype: type[np.generic], output: str, divisor: float
+        self, path: Path, shape: tuple[Any, ...], dtype: type[np.generic], output: str, divisor: float, session: Any
     ) -> None:
         """Wraps a session.
 
         Args:
-            session: of onnxruntime.
+            path: the file.
             shape: the graph's input shape, its batch dimension first; a string or None where a size is free.
             dtype: the graph's input type.
             output: name of the output to read.
             divisor: pixels are divided by it.
+            session: of onnxruntime.
         """
         super().__init__()
-        self.session, self.dtype, self.output, self.divisor = session, dtype, output, divisor
+        self.path, self.session, self.dtype, self.output, self.divisor = path, session, dtype, output, divisor
         self.input = session.get_inputs()[0].name
         self.batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         self.last = len(shape) == 4 and _channels_last(shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        import onnx
+
+        return self.__dict__ | {"session": onnx.load(self.path).SerializeToString()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import onnxruntime
+
+        super().__setstate__(state | {"session": _session(onnxruntime, state["session"])})  # type: ignore[no-untyped-call]
 
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to numbers (B, P)."""
@@ -81,6 +94,13 @@ class OnnxPolicy(nn.Module):
     def _run(self, part: NDArray[Any]) -> NDArray[Any]:
         values: NDArray[Any] = self.session.run([self.output], {self.input: part})[0]
         return values
+
+
+def _session(onnxruntime: Any, graph: str | bytes) -> Any:
+    """Of a file that was checked, or of the bytes of one."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
 
 def load(file: TeacherFile) -> Teacher:
@@ -106,12 +126,8 @@ def _load(file: TeacherFile) -> Teacher:
     path = Path(file.path)
     model = _read(onnx, path)
     params = _check(onnx, model, path)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )
+        session = _session(onnxruntime, str(path))
     except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
         raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
     inputs = session.get_inputs()
@@ -139,7 +155,7 @@ def _load(file: TeacherFile) -> Teacher:
         **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
     }
-    policy = OnnxPolicy(session, shape, dtype, output, divisor)
+    policy = OnnxPolicy(path, shape, dtype, output, divisor, session)
     return Teacher(
         policy,
         file.own_kind or _kind(file, output),

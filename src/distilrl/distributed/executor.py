@@ -1,101 +1,19 @@
-"""Many machines: the only module that imports Ray (extra ``ray``).
+"""A Ray cluster as a `concurrent.futures.Executor`: one task a run."""
 
-`RayExecutor` makes a Ray cluster a `concurrent.futures.Executor`, one task a run.
-"""
-
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
 from distilrl import __version__
-from distilrl.errors import ExtraError, WorkerError
+from distilrl.distributed.connection import connect
+from distilrl.errors import WorkerError, first_line
 
 T = TypeVar("T")
 RETRIES = 2
 """How often a task is begun again whose process or machine dies under it."""
-SECONDS_TO_ANSWER = 5.0
-"""How long an address may take to accept a connection; Ray itself would try for minutes."""
-ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-"""What Ray reads when it is imported, where the user has not set it: tasks are no less urgent than what started them,
-and nothing is sent to Ray's makers.
-"""
-
-
-def connect(address: str) -> tuple[Any, bool]:
-    """Ray's module, connected to a cluster, and whether it is we who connected it.
-
-    Args:
-        address: ``auto``: the cluster of this machine, or that of RAY_ADDRESS; ``local``: a new one of this machine
-            alone, that ends with this process; else host:port of its head.
-
-    Raises:
-        ExtraError: Ray is not installed.
-        WorkerError: there is no cluster, or it cannot be used.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise ExtraError("ray", "ray", "--ray") from None
-    if ray.is_initialized():
-        return ray, False
-    _check_reachable(address)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        with _unheard():
-            ray.init(address, **quiet, **({"include_dashboard": False} if address == "local" else {}))
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        raise WorkerError(_refused(address, error)) from error
-    return ray, True
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Keeps from the terminal what Ray's own code writes there while it tries to connect; what is wrong, we say."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _check_reachable(address: str) -> None:
-    """Raises where nothing listens at an address."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if address in ("auto", "local"):
-        return
-    if not colon or not host or not port.isdecimal():
-        raise WorkerError(f"--ray {address} is no address: give auto, local, or HOST:PORT of the cluster's head.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise WorkerError(
-            f"Nothing answers at {address} ({error}): start a cluster there with ray start --head, and let this "
-            "machine reach its port."
-        ) from None
-
-
-def _refused(address: str, error: Exception) -> str:
-    """Why a cluster cannot be used."""
-    said, cluster = " ".join(str(error).split()), "The Ray cluster" + ("" if address == "auto" else f" at {address}")
-    if address == "auto" and isinstance(error, ConnectionError) and "find any running" in said:
-        return "No Ray cluster runs on this machine: start one with ray start --head, or give --ray local."
-    if "ersion mismatch" in said:
-        return f"{cluster} has other versions ({said:.200}): install the same on every machine."
-    if isinstance(error, ConnectionError) or "auth" in said.lower():
-        return (
-            f"{cluster} refuses the connection: give every machine the head's token (RAY_AUTH_TOKEN, or "
-            "the file of ray get-auth-token), the same RAY_AUTH_MODE and the same version of Ray."
-        )
-    return f"Ray cannot use the cluster at {address} ({said:.200}): see that it runs, with ray status."
 
 
 class RayExecutor(Executor):
@@ -111,6 +29,7 @@ class RayExecutor(Executor):
         gpus: GPUs that a call occupies.
 
     Raises:
+        SpecError: the address is none.
         ExtraError: Ray is not installed.
         WorkerError: there is no cluster, it cannot be used, or none of its machines is large enough.
 
@@ -121,12 +40,10 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str = "auto", *, cpus: int = 1, gpus: float = 0.0) -> None:
-        self._ray, self._ours = connect(address)
-        try:
+        with ExitStack() as stack:
+            self._ray = stack.enter_context(connect(address))
             _check_room(self._ray, cpus, gpus)
-        except WorkerError:
-            self._end()
-            raise
+            self._connection = stack.pop_all()
         task = self._ray.remote(_call)
         self._task = task.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
         self._left: set[_RayFuture[Any]] = set()
@@ -148,16 +65,12 @@ class RayExecutor(Executor):
             future.cancel()
         if wait:
             _wait(left)
-            self._end()
+            self._connection.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shutdown(cancel_futures=kind is not None)
-
-    def _end(self) -> None:
-        if self._ours and self._ray.is_initialized():
-            self._ray.shutdown()
 
 
 def _wait(futures: "list[_RayFuture[Any]]") -> None:
@@ -211,11 +124,10 @@ class _RayFuture(Future[T]):
         elif isinstance(error, kinds.RayTaskError):
             self.set_exception(error.cause if isinstance(error.cause, BaseException) else error)
         elif isinstance(error, kinds.RayError):
-            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             self.set_exception(
                 WorkerError(
-                    f"A run was lost with its process or machine ({type(error).__name__}: {said:.200}): the same "
-                    "command continues what was begun."
+                    f"A run was lost with its process or machine ({type(error).__name__}: {first_line(error)}): the "
+                    "same command continues what was begun."
                 )
             )
         else:

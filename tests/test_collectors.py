@@ -1,0 +1,280 @@
+"""Collectors on Ray: the student is the same with 0, 1 and 2 of them, killed or not; what goes wrong is one sentence.
+
+Ray is started once, on this machine alone; where it is not installed, these tests are skipped.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import Killed, killed_after
+from examples import acceptance
+from test_shards import pong
+from test_train import small, without_clock
+
+from distilrl.checkpoints import save_network
+from distilrl.cli import main
+from distilrl.collect import Behaviour
+from distilrl.distributed import RayCollectors, collectors
+from distilrl.errors import EnvError, SpecError, TeacherError, WorkerError
+from distilrl.events import Replaced, Step
+from distilrl.heads import Categorical
+from distilrl.networks import build
+from distilrl.policies import Policy
+from distilrl.runs import RunFolder
+from distilrl.schedules import Progress, Schedule
+from distilrl.shards import InProcess, Order
+from distilrl.spaces import Choices
+from distilrl.specs import NetworkSpec
+from distilrl.stream import Stream
+from distilrl.teachers import Teacher
+from distilrl.train import train
+
+CARTPOLE = "CartPole-v1"
+ACCEPTANCE = acceptance(500.0, 20.0, 500)
+LIVELY = Behaviour(epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
+CONFIG = small(
+    env=CARTPOLE, gap=-1.0, shards=2, round_steps=8, env_steps=1920, check_every=600, check_episodes=2, behaviour=LIVELY
+)
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def rule():
+    return Teacher.from_callable(lambda obs: (obs[:, 2] + 0.5 * obs[:, 3] > 0).long(), name="rule")
+
+
+def trained(folder=None, **more):
+    return train(CONFIG, rule(), acceptance=ACCEPTANCE, folder=folder and RunFolder(folder), **more)
+
+
+def weights(found):
+    return list(found.network.state_dict().values())
+
+
+def same(one, other):
+    return without_clock(one) == without_clock(other) and all(map(torch.equal, weights(one), weights(other)))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_student_is_the_same_with_any_number_of_collectors(ray_cluster, whole, count):
+    with RayCollectors(count, "local") as hosts:
+        assert same(whole, trained(collectors=hosts))
+
+
+def test_a_game_of_ale_is_the_same_elsewhere(ray_cluster):
+    config, teacher, known = pong(shards=2, round_steps=4)
+    with RayCollectors(2, "local") as hosts:
+        there = train(config, teacher, acceptance=known, collectors=hosts)
+    assert same(train(config, teacher, acceptance=known), there)
+
+
+def pid_of(ray, actor):
+    return ray.get(actor.handle.__ray_call__.remote(lambda _: os.getpid()))
+
+
+def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster, whole):
+    said, killed = [], []
+
+    def watch(event):
+        if isinstance(event, Step) and event.env_steps >= (700, 1300)[min(len(killed), 1)] and len(killed) < 2:
+            killed.append(event.env_steps)
+            os.kill(pid_of(ray_cluster, hosts.actors[len(killed) - 1]), signal.SIGKILL)
+
+    with RayCollectors(2, "local", watch=said.append) as hosts:
+        found = trained(collectors=hosts, watch=watch)
+    assert same(whole, found)
+    assert len(killed) == 2
+    assert [event.collector for event in said] == [0, 1]
+    assert all(isinstance(event, Replaced) and event.shards == 1 and event.steps > 50 for event in said)
+
+
+def test_a_run_is_resumed_with_another_number_of_collectors(ray_cluster, whole, tmp_path):
+    with RayCollectors(2, "local") as hosts, pytest.raises(Killed):
+        trained(tmp_path / "run", collectors=hosts, watch=killed_after(900))
+    with RayCollectors(1, "local") as hosts, pytest.raises(Killed):
+        trained(tmp_path / "run", collectors=hosts, watch=killed_after(1500))
+    assert same(whole, trained(tmp_path / "run"))
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(Killed):
+        trained(elsewhere, watch=killed_after(1000))
+    with RayCollectors(2, "local") as hosts:
+        assert same(whole, trained(elsewhere, collectors=hosts))
+
+
+def store():
+    """Objects in the object store of this machine."""
+    from ray._private.internal_api import memory_summary
+
+    (line,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", memory_summary(stats_only=True))
+    return int(line[1])
+
+
+def test_the_store_does_not_fill_and_no_more_than_two_rounds_are_in_flight(ray_cluster):
+    """Blocks of 170 KB, which the store holds; smaller ones travel with the answers. Ray frees once a second."""
+    config = CONFIG.but(n_envs=128, shards=2, round_steps=64, capacity=20_000)
+    flying, stored = [], []
+    with RayCollectors(2, "local") as hosts:
+        stream = Stream(config, rule(), collectors=hosts)
+        before = store()
+        for step in range(64 * 50):
+            stream.collect(Progress(0.0))
+            if step % 64 == 40:
+                flying.append([len(shard.pending) for shard in stream.source._host._shards])
+            if step % 640 == 630:
+                stored.append(store() - before)
+        stream.close()
+    assert flying == [[1, 1]] * 50
+    assert max(stored) < 50, f"of 102 blocks there are {stored} left"
+
+
+def test_weights_arrive_as_they_are(ray_cluster):
+    network = build(NetworkSpec((4,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
+    network.standardise(torch.tensor([0.5, -3.0, 0.0, 1.0]), torch.tensor([2.0, 0.1, 1.0, 30.0]))
+    sent = ray_cluster.get(
+        ray_cluster.put(Order(Policy(network, Categorical(Choices((2,)))), Progress(0.0), True, 8))
+    ).policy.network
+    obs = torch.randn(50, 4)
+    assert torch.equal(sent(obs), network(obs))
+    assert torch.equal(sent.obs_scale, network.obs_scale)
+
+
+def test_what_goes_wrong_there_is_the_sentence_of_here(ray_cluster):
+    faulty = replace(CONFIG.env, id="conftest:distilrl/FaultyEnv-v0", kwargs={"fault": "step"})
+    config = CONFIG.but(tasks=(replace(CONFIG.tasks[0], env=faulty),))
+    sign = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="sign")
+    mad = Teacher.from_callable(lambda obs: obs[:, :2] / 0, kind="q", name="mad")
+    for of, teacher, kind in ((config, sign, EnvError), (CONFIG, mad, TeacherError)):
+        said = []
+        with RayCollectors(1, "local") as there:
+            for hosts in (InProcess(), there):
+                with pytest.raises(kind) as caught:
+                    train(of, teacher, acceptance=ACCEPTANCE, collectors=hosts)
+                said.append(str(caught.value))
+        assert said[0] == said[1]
+
+
+def test_what_kills_every_collector_ends_the_run(ray_cluster):
+    deadly = replace(CONFIG.env, id="conftest:distilrl/FaultyEnv-v0", kwargs={"fault": "die"})
+    config = CONFIG.but(tasks=(replace(CONFIG.tasks[0], env=deadly),))
+    sign = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="sign")
+    said = []
+    with (
+        RayCollectors(1, "local", watch=said.append) as hosts,
+        pytest.raises(WorkerError, match="3 collectors in a row"),
+    ):
+        train(config, sign, acceptance=ACCEPTANCE, collectors=hosts)
+    assert len(said) == 3
+
+
+def test_what_cannot_be_hosted_is_refused(ray_cluster, monkeypatch):
+    with RayCollectors(2, "local") as hosts:
+        with pytest.raises(SpecError, match="2 collectors cannot share 1 shards"):
+            train(CONFIG.but(shards=1), rule(), acceptance=ACCEPTANCE, collectors=hosts)
+        with pytest.raises(SpecError, match="'round_steps' is 0"):
+            train(CONFIG.but(shards=1, round_steps=0), rule(), acceptance=ACCEPTANCE, collectors=hosts)
+        lock = threading.Lock()
+        stuck = Teacher.from_callable(lambda obs: (obs[:, 2] > 0).long() if lock else None, name="stuck")
+        with pytest.raises(TeacherError, match="stuck cannot be sent to a collector"):
+            train(CONFIG, stuck, acceptance=ACCEPTANCE, collectors=hosts)
+    monkeypatch.setattr(collectors, "SECONDS_TO_START", 1.0)
+    with pytest.raises(WorkerError, match="no place for a collector"), RayCollectors(1, "local", gpus=0.25):
+        pass
+    monkeypatch.setattr(collectors, "SECONDS_TO_START", 60.0)
+    monkeypatch.setattr(collectors, "versions", lambda: {"torch": "0.1"})
+    with pytest.raises(WorkerError, match=r"torch .* there and 0.1 here"), RayCollectors(1, "local"):
+        pass
+
+
+@pytest.fixture
+def cartpole_teacher(tmp_path):
+    network = build(NetworkSpec((4,), 2, hidden=(4,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for tensor in network.parameters():
+            tensor.zero_()
+        network.layers[0].weight[:2] = torch.tensor([[0.0, 0.0, 1.0, 0.5], [0.0, 0.0, -1.0, -0.5]])
+        network.layers[2].weight[1, 0] = network.layers[2].weight[0, 1] = 1.0
+    save_network(tmp_path / "teacher", network, Categorical(Choices((2,))), name="teacher")
+    return str(tmp_path / "teacher")
+
+
+def command(teacher, out, *more):
+    return main([
+        "distill", "--teacher", teacher, "--env", CARTPOLE, "--student", "mlp:8", "--out", str(out), "--steps", "1600",
+        "--episodes", "3", "--disturbed-episodes", "0", "--threads", "1", "--set", "check-episodes=2", *more,
+    ])  # fmt: skip
+
+
+def test_the_command_line_puts_rounds_into_the_run_and_collectors_nowhere(
+    ray_cluster, cartpole_teacher, tmp_path, capsys
+):
+    assert command(cartpole_teacher, tmp_path / "ray", "--collectors", "2", "--ray", "local") == 0
+    assert "rounds of 8 steps by 2 shards" in capsys.readouterr().err
+    assert command(cartpole_teacher, tmp_path / "here", "--set", "round-steps=8", "--set", "shards=2") == 0
+    one, other = (RunFolder(tmp_path / name) for name in ("ray", "here"))
+    assert one.config.read_bytes() == other.config.read_bytes()
+    file = "student/student.safetensors"
+    assert (one.path / file).read_bytes() == (other.path / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ray", "auto"], "give --seeds 2 or --collectors 2"),
+        (["--collectors", "-1"], "'collectors' must be at least 0"),
+        (["--collector-gpus", "0.5"], "give --collectors too"),
+        (["--collectors", "2", "--seeds", "2"], "--collectors serve one run"),
+        (["--collectors", "2", "--assistants", "1"], "--collectors serve one run"),
+        (["--collectors", "2", "--jobs", "2"], "--jobs 2 is for several runs, and --collectors serve one"),
+        (["--collectors", "2", "--ray", "somewhere"], "write auto, local, or HOST:PORT"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(cartpole_teacher, tmp_path, capsys, options, words):
+    assert command(cartpole_teacher, tmp_path / "run", *options) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+NODES = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import torch
+from ray.cluster_utils import Cluster
+from test_collectors import *
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "object_store_memory": 80 << 20}})
+nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(3)]
+killed, said = [], []
+
+def watch(event):
+    if isinstance(event, Step) and event.env_steps >= 900 and not killed:
+        at = ray.get(hosts.actors[0].handle.__ray_call__.remote(lambda _: __import__("ray").get_runtime_context().get_node_id()))
+        killed.extend(node for node in nodes if node.node_id == at)
+        cluster.remove_node(killed[0], allow_graceful=False)
+
+whole = trained()
+with RayCollectors(2, cluster.address, watch=said.append) as hosts:
+    ray = hosts.ray
+    assert len(ray.nodes()) == 4
+    found = trained(collectors=hosts, watch=watch)
+cluster.shutdown()
+print("equal" if same(whole, found) and len(killed) == len(said) == 1 else (killed, said))
+"""
+
+
+def test_a_machine_that_is_lost_changes_nothing():
+    """A cluster of a head and three machines, all of them here; the one with the first collector is taken away."""
+    pytest.importorskip("ray")
+    script = NODES.format(tests=os.path.dirname(__file__))  # noqa: PTH120
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=180)
+    assert done.stdout.split()[-1:] == ["equal"], done.stdout + done.stderr
