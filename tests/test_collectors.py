@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -100,16 +101,13 @@ def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster,
 
 
 def test_a_run_is_resumed_with_another_number_of_collectors(ray_cluster, whole, tmp_path):
-    with RayCollectors(2, "local") as hosts, pytest.raises(Killed):
-        trained(tmp_path / "run", collectors=hosts, watch=killed_after(900))
-    with RayCollectors(1, "local") as hosts, pytest.raises(Killed):
-        trained(tmp_path / "run", collectors=hosts, watch=killed_after(1500))
-    assert same(whole, trained(tmp_path / "run"))
-    elsewhere = tmp_path / "elsewhere"
+    """Begun without any, then with two and with one, and ended without."""
     with pytest.raises(Killed):
-        trained(elsewhere, watch=killed_after(1000))
-    with RayCollectors(2, "local") as hosts:
-        assert same(whole, trained(elsewhere, collectors=hosts))
+        trained(tmp_path / "run", watch=killed_after(700))
+    for count, until in ((2, 1300), (1, 1900)):
+        with RayCollectors(count, "local") as hosts, pytest.raises(Killed):
+            trained(tmp_path / "run", collectors=hosts, watch=killed_after(until))
+    assert same(whole, trained(tmp_path / "run"))
 
 
 def store():
@@ -123,19 +121,20 @@ def store():
 def test_the_store_does_not_fill_and_no_more_than_two_rounds_are_in_flight(ray_cluster):
     """Blocks of 170 KB, which the store holds; smaller ones travel with the answers. Ray frees once a second."""
     config = CONFIG.but(n_envs=128, shards=2, round_steps=64, capacity=20_000)
-    flying, stored = [], []
+    flying = []
     with RayCollectors(2, "local") as hosts:
         stream = Stream(config, rule(), collectors=hosts)
         before = store()
-        for step in range(64 * 50):
+        for step in range(64 * 20):
             stream.collect(Progress(0.0))
             if step % 64 == 40:
                 flying.append([len(shard.pending) for shard in stream.source._host._shards])
-            if step % 640 == 630:
-                stored.append(store() - before)
+        assert flying == [[1, 1]] * 20
+        until = time.monotonic() + 20
+        while (left := store() - before) > 8 and time.monotonic() < until:
+            time.sleep(0.2)
         stream.close()
-    assert flying == [[1, 1]] * 50
-    assert max(stored) < 50, f"of 102 blocks there are {stored} left"
+    assert left <= 8, f"of 42 blocks there are {left} left"
 
 
 def test_weights_arrive_as_they_are(ray_cluster):
@@ -246,14 +245,14 @@ def test_options_that_mean_nothing_are_refused(cartpole_teacher, tmp_path, capsy
 
 
 NODES = """
-import sys, time
+import sys
 sys.path.insert(0, {tests!r})
 import torch
 from ray.cluster_utils import Cluster
 from test_collectors import *
 
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "object_store_memory": 80 << 20}})
-nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(3)]
+nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
 killed, said = [], []
 
 def watch(event):
@@ -263,9 +262,9 @@ def watch(event):
         cluster.remove_node(killed[0], allow_graceful=False)
 
 whole = trained()
-with RayCollectors(2, cluster.address, watch=said.append) as hosts:
+with RayCollectors(1, cluster.address, watch=said.append) as hosts:
     ray = hosts.ray
-    assert len(ray.nodes()) == 4
+    assert len(ray.nodes()) == 3
     found = trained(collectors=hosts, watch=watch)
 cluster.shutdown()
 print("equal" if same(whole, found) and len(killed) == len(said) == 1 else (killed, said))
@@ -273,7 +272,7 @@ print("equal" if same(whole, found) and len(killed) == len(said) == 1 else (kill
 
 
 def test_a_machine_that_is_lost_changes_nothing():
-    """A cluster of a head and three machines, all of them here; the one with the first collector is taken away."""
+    """A cluster of a head and two machines, all of them here; the one with the collector is taken away."""
     pytest.importorskip("ray")
     script = NODES.format(tests=os.path.dirname(__file__))  # noqa: PTH120
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=180)
