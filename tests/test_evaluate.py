@@ -121,7 +121,7 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     seeds = np.array(seeds_from(0, 16))
     policy = policy_of(network, 6)
     once = play(policy, how, seeds)
-    every = _Game(policy, how, seeds, None, silent, None).play()
+    every = _Game(policy, how, seeds, None, None).play(silent)
     assert once.returns.tolist() == every.returns.tolist()
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()

@@ -23,11 +23,14 @@ from distilrl.cli import main
 from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import trust
-from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
-from distilrl.events import Ended, Reached, silent
-from distilrl.fanout import NOTES, Call, _elsewhere, _Place, fan_out
+from distilrl.errors import DistilError, ExtraError, FileError, NotFiniteError, SpecError, TeacherError, WorkerError
+from distilrl.evaluate import Play, play
+from distilrl.events import Ended, Episodes, Reached, silent
+from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.heads import Categorical
+from distilrl.jobs import Machines
 from distilrl.plan import plan
+from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
 from distilrl.runs import read_metrics
 from distilrl.series import distill_seeds, finish
@@ -122,6 +125,28 @@ def test_jobs_of_the_command_line_are_the_same_bytes(fanout_home, tmp_path, caps
     assert "seed-0: teacher's check" in said
     assert all(mark not in said for mark in ("\r", "\x1b"))
     assert main(["distill", "--resume", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
+
+
+@pytest.mark.parametrize("name", ["threads", "processes"])
+def test_the_evaluation_of_one_run_is_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, name):
+    """With more episodes than are played at once, so that there are parts to spread."""
+    one = job(fanout_home)
+    one = replace(one, comparison=replace(one.comparison, episodes=70, max_episodes=70))
+    distill(None, one, tmp_path / "here")
+    events = []
+    with EXECUTORS[name]() as executor:
+        distill(None, one, tmp_path / "there", machines=Machines(executor=executor), watch=events.append)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert [event.done for event in events if isinstance(event, Episodes) and event.total == 70][-1] == 70
+
+
+def test_what_goes_wrong_in_a_part_elsewhere_is_the_same_sentence(fanout_home):
+    network = sign_network()
+    with torch.no_grad():
+        network.layers[0].weight.fill_(float("nan"))
+    policy = Policy(network, Categorical(Choices((2,))))
+    with Processes(2) as executor, pytest.raises(NotFiniteError, match="The policy gave NaN"):
+        play(policy, Play(EnvRef(ENV), executor=executor), range(40))
 
 
 def test_a_sweep_is_the_same_bytes_whatever_the_executor(fanout_home, tmp_path):
@@ -393,9 +418,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
     ("more", "words"),
     [
         (["--jobs", "0", "--seeds", "2"], "'jobs' must"),
-        (["--jobs", "2"], "--jobs 2 is for several runs, and this is one"),
         (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other: leave it out"),
-        (["--ray", "local"], "--ray local is for several runs"),
         (["--jobs", "2", "--ray", "local", "--seeds", "2"], "give one of them"),
     ],
 )
@@ -435,7 +458,7 @@ def test_errors_survive_the_way_from_another_process():
 
 
 def test_a_machine_without_the_folder_says_so(tmp_path):
-    place = _Place(str(Path.cwd()), str(tmp_path / "elsewhere"), (), ())
+    place = _Shared(Place((), ()), str(Path.cwd()), str(tmp_path / "elsewhere"))
     with pytest.raises(FileError, match="need a folder that all of them share"):
         _elsewhere(name_of, Call("a", (tmp_path,)), place)
 

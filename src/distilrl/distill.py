@@ -14,13 +14,12 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ResumeError
 from distilrl.evaluate import Play, latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
-from distilrl.jobs import Job, claimed, teachers_of, try_student
+from distilrl.jobs import HERE, Job, Machines, claimed, teachers_of, try_student
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
-from distilrl.shards import Collectors
 from distilrl.specs import spelled
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
@@ -38,7 +37,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
-    collectors: Collectors | None = None,
+    machines: Machines = HERE,
 ) -> Results: ...
 
 
@@ -52,7 +51,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
-    collectors: Collectors | None = None,
+    machines: Machines = HERE,
 ) -> Results | TasksResults: ...
 
 
@@ -65,7 +64,7 @@ def distill(
     against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
-    collectors: Collectors | None = None,
+    machines: Machines = HERE,
 ) -> Results | TasksResults:
     """Distils a teacher into a student and proves what became of the score; or several teachers into one student of
     several tasks.
@@ -78,7 +77,7 @@ def distill(
         against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
         watch: told of what happens.
-        collectors: who hosts the shards of a run in rounds; this process by default.
+        machines: where parts of it are computed; the result is the same.
 
     Returns:
         The contents of ``out/results.json``: `Results`, or `TasksResults` of several tasks, of which ``out`` then holds
@@ -98,7 +97,7 @@ def distill(
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
         judges = [against] if against is not None else teachers
-        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, collectors=collectors)
+        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
         if len(runs) == 1:
             return runs[0]
         together = TasksResults.of(runs, trained.params)
@@ -114,7 +113,7 @@ def run_job(
     *,
     wandb: bool = False,
     watch: Watch = silent,
-    collectors: Collectors | None = None,
+    machines: Machines = HERE,
 ) -> tuple[list[Results], Trained]:
     """What `distill` does in a folder that is held for it; ``judges`` are whom score and verdict are about, one per
     task.
@@ -127,18 +126,19 @@ def run_job(
     infos = [describe_env(task.env) for task in tasks]
     started = time.perf_counter()
     homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
-    known = [_acceptance(*what, job, watch) for what in zip(judges, infos, homes, strict=True)]
+    plays = [how_played(info, config, machines) for info in infos]
+    known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
         write_json(home.teacher, card.to_json())
     accepted = [card.acceptance for card in known]
     trained = train(
-        config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=collectors
+        config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=machines.collectors
     )
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
         one.to("cpu")
-        results, episodes = results_of(one, trained, number, job, info, accepted[number], watch)
+        results, episodes = results_of(one, trained, number, job, plays[number], accepted[number], watch)
         results = replace(results, wall_s=time.perf_counter() - started)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
@@ -161,14 +161,14 @@ def training_of(trained: Trained, config: TrainConfig) -> Training:
     )
 
 
-def take_acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> Acceptance:
+def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> Acceptance:
     """The acceptance check, made once per run and kept in teacher.json."""
-    card = _acceptance(teacher, info, folder, job, watch)
+    card = _acceptance(teacher, how, folder, job, watch)
     write_json(folder.teacher, card.to_json())
     return card.acceptance
 
 
-def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
+def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """What teacher.json shall say, or says already."""
     if folder.teacher.is_file():
         known = read_as(TeacherCard, read_json(folder.teacher), str(folder.teacher))
@@ -179,7 +179,7 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
             )
         return known
     watch(Phase("teacher"))
-    how, episodes = _how(info, job.train), job.accept_episodes
+    episodes = job.accept_episodes
     acceptance, kept = kept_acceptance(
         teacher,
         how,
@@ -201,13 +201,14 @@ def _acceptance(teacher: Teacher, info: EnvInfo, folder: RunFolder, job: Job, wa
     return card
 
 
-def _how(info: EnvInfo, config: TrainConfig) -> Play:
+def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:
     """How teacher and student are played."""
-    return Play(info.ref, epsilon=config.eval_epsilon, threads=config.compute.threads, workers=config.data.workers)
+    threads, workers = config.compute.threads, config.data.workers
+    return Play(info.ref, config.eval_epsilon, threads=threads, workers=workers, executor=machines.executor)
 
 
 def results_of(
-    teacher: Teacher, trained: Trained, number: int, job: Job, info: EnvInfo, acceptance: Acceptance, watch: Watch
+    teacher: Teacher, trained: Trained, number: int, job: Job, how: Play, acceptance: Acceptance, watch: Watch
 ) -> tuple[Results, SingleEpisodes]:
     """Everything that results.json holds, and what episodes.json holds beside it."""
     config, student = job.train, trained.networks[number]
@@ -221,7 +222,7 @@ def results_of(
         temperature=trained.temperatures[number],
     )
     policy = Policy(student, trained.heads[number])
-    return compared(teacher, policy, made, training, job, info, acceptance, watch)
+    return compared(teacher, policy, made, training, job, how, acceptance, watch)
 
 
 def compared(
@@ -230,7 +231,7 @@ def compared(
     made: Made,
     training: Distilling,
     job: Job,
-    info: EnvInfo,
+    how: Play,
     acceptance: Acceptance,
     watch: Watch,
 ) -> tuple[Results, SingleEpisodes]:
@@ -238,10 +239,8 @@ def compared(
     episodes.json.
     """
     watch(Phase("verdict"))
-    config, random = job.train, acceptance.random_return_mean
-    found = compare(
-        teacher, student, _how(info, config), job.comparison, random, info, noise=config.student.noise, watch=watch
-    )
+    config, info, random = job.train, describe_env(how.env), acceptance.random_return_mean
+    found = compare(teacher, student, how, job.comparison, random, info, noise=config.student.noise, watch=watch)
     results = Results(
         **vars(training),
         env=info.id,

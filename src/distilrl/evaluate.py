@@ -3,7 +3,8 @@
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from distilrl.envs import EnvInfo, Step, VecEnv, describe_env, make_vec_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
+from distilrl.fanout import Place, in_words
 from distilrl.networks import Network, count_bytes
 from distilrl.plain import THREADS, check_numbers
 from distilrl.policies import Policy, rows_of
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
-from distilrl.threads import one_thread
+from distilrl.threads import one_thread, use_threads
 
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
@@ -72,6 +74,8 @@ class Play:
     none."""
     at_once: int = 32
     """Environments that are held at once; more episodes are played in equal parts."""
+    executor: Executor | None = field(default=None, compare=False, repr=False)
+    """Where parts are played at the same time; None: here, one after the other. The episodes are the same."""
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -143,13 +147,39 @@ def _play_parts(
     shadow: Policy | None,
 ) -> Episodes:
     """Episodes of seeds (S,) in equal parts, ``keys`` (S,) being what is known of their starts."""
+    parts = np.array_split(np.arange(len(queue)), -(-len(queue) // how.at_once))
+    games = []
+    for part in parts:
+        kept = replace(how, keep_states=-(-how.keep_states * len(part) // len(queue)), executor=None)
+        games.append(_Game(policy, kept, queue[part], None if keys is None else keys[part], shadow))
+    if how.executor is not None and len(parts) > 1:
+        return _joined(_played_elsewhere(games, how.executor, len(queue), watch))
     done: list[Episodes] = []
-    for part in np.array_split(np.arange(len(queue)), -(-len(queue) // how.at_once)):
-        kept = replace(how, keep_states=-(-how.keep_states * len(part) // len(queue)))
-        counted = _offset(watch, done, len(queue))
-        game = _Game(policy, kept, queue[part], None if keys is None else keys[part], counted, shadow)
-        done.append(game.play())
+    for game in games:
+        done.append(game.play(_offset(watch, done, len(queue))))
     return _joined(done)
+
+
+def _played_elsewhere(games: "list[_Game]", executor: Executor, total: int, watch: Watch) -> list[Episodes]:
+    """All parts on the executor, in their order."""
+    place, threads, done = Place.here(), torch.get_num_threads(), []
+    futures = [executor.submit(_play_elsewhere, game, place, threads) for game in games]
+    try:
+        for game, future in zip(games, futures, strict=True):
+            done.append(in_words(future, game.how.env.label).result())
+            returns = np.concatenate([one.returns for one in done])
+            watch(EpisodesEnded(len(returns), total, float(returns.mean())))
+    finally:
+        for future in futures:
+            future.cancel()
+    return done
+
+
+def _play_elsewhere(game: "_Game", place: Place, threads: int) -> Episodes:
+    """A part in another process; with as many threads as here, on which the last bits of an answer depend."""
+    place.enter()
+    use_threads(threads)
+    return game.play(silent)
 
 
 def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
@@ -190,11 +220,9 @@ class _Game:
         how: Play,
         seeds: NDArray[np.int64],
         keys: NDArray[np.int64] | None,
-        watch: Watch,
         shadow: Policy | None,
     ) -> None:
-        self.policy, self.how, self.seeds, self.keys, self.watch, self.shadow = policy, how, seeds, keys, watch, shadow
-        self.envs = _make(how, len(seeds))
+        self.policy, self.how, self.seeds, self.keys, self.shadow = policy, how, seeds, keys, shadow
         self.rng = np.random.default_rng([int(seeds[0]), 0])
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
@@ -204,14 +232,15 @@ class _Game:
         self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
         self.device, self.shadow_device = policy.device, shadow.device if shadow is not None else None
 
-    def play(self) -> Episodes:
-        """Plays to the end, and closes the environments."""
+    def play(self, watch: Watch) -> Episodes:
+        """Plays to the end."""
+        self.envs = _make(self.how, len(self.seeds))
         try:
-            return self._play()
+            return self._play(watch)
         finally:
             self.envs.close()
 
-    def _play(self) -> Episodes:
+    def _play(self, watch: Watch) -> Episodes:
         how, envs, count = self.how, self.envs, len(self.seeds)
         action = envs.info.action
         returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
@@ -241,7 +270,7 @@ class _Game:
                 stay = torch.from_numpy(np.flatnonzero(~ended))
                 self.state, self.shadow_state = rows_of(self.state, stay), rows_of(self.shadow_state, stay)
                 live = live[~ended]
-                self.watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
+                watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
         truncated[live] = True
         own, shadow = self.kept.numbers()
         return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)

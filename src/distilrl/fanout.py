@@ -74,7 +74,7 @@ def fan_out(
         notes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"Cannot write {home} ({error.strerror or error}): choose a writable folder.") from None
-    place = _Place(str(Path.cwd()), str(notes), trusted(), tuple(sys.path))
+    place = _Shared(Place.here(), str(Path.cwd()), str(notes))
     futures: dict[Future[T], int] = {}
     try:
         for number, call in enumerate(calls):
@@ -89,7 +89,7 @@ def fan_out(
         _clear(notes)
 
 
-def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Place") -> "Future[T]":
+def _submitted(executor: Executor, function: Callable[..., T], call: Call, place: "_Shared") -> "Future[T]":
     """A call under way; what the executor refuses at once is told as what it refuses later."""
     try:
         return executor.submit(_elsewhere, function, call, place)
@@ -132,10 +132,10 @@ def _as_they_end(
                 known[number] = told
                 watch(told)
         for future in sorted(ended, key=futures.__getitem__):
-            yield futures[future], _in_words(future, calls[futures[future]].name)
+            yield futures[future], in_words(future, calls[futures[future]].name)
 
 
-def _in_words(future: "Future[T]", name: str) -> "Future[T]":
+def in_words(future: "Future[T]", name: str) -> "Future[T]":
     """The same future, or one with a sentence where the executor's own error says nothing to a user."""
     error = None if future.cancelled() else future.exception()
     words: DistilError | None = None
@@ -167,20 +167,37 @@ def _unsendable(error: BaseException | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a call needs that is made elsewhere."""
+class Place:
+    """What a call needs that is made elsewhere: what this process was allowed, and where it finds modules."""
 
-    folder: str
-    """Folder from which relative paths count."""
-    notes: str
-    """Folder for `_Notes`."""
     trusted: tuple[str, ...]
     """Modules that files may import."""
     paths: tuple[str, ...]
     """Where modules are looked for, as PYTHONPATH or a script has it."""
 
+    @classmethod
+    def here(cls) -> "Place":
+        """Of this process."""
+        return cls(trusted(), tuple(sys.path))
 
-def _elsewhere(function: Callable[..., T], call: Call, place: _Place) -> T:
+    def enter(self) -> None:
+        """Makes another process as this one."""
+        sys.path += [path for path in self.paths if path not in sys.path]
+        trust(*self.trusted)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a call needs beside that: folders that every machine sees."""
+
+    place: Place
+    folder: str
+    """Folder from which relative paths count."""
+    notes: str
+    """Folder for `_Notes`."""
+
+
+def _elsewhere(function: Callable[..., T], call: Call, place: _Shared) -> T:
     """Makes a call in another process, of this machine or another, as it would be made where it comes from."""
     for folder in (place.folder, place.notes):
         if not Path(folder).is_dir():
@@ -188,8 +205,7 @@ def _elsewhere(function: Callable[..., T], call: Call, place: _Place) -> T:
                 f"{folder} is not there on {socket.gethostname()}: runs on several machines need a folder that all of "
                 "them share, for teachers and results alike."
             )
-    sys.path += [path for path in place.paths if path not in sys.path]
-    trust(*place.trusted)
+    place.place.enter()
     if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
         os.chdir(place.folder)
     return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name), call.name))

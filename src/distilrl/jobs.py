@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from distilrl.objective import check_terms
 from distilrl.plain import check_numbers, from_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
+from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import NetworkSpec, between, suited
 from distilrl.teachers import Teacher, TeacherFile
@@ -56,6 +58,20 @@ class Job:
         """
         job: Job = from_plain(cls, {k: v for k, v in data.items() if k not in ("kind", "given")}, "config.json")
         return job
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where parts of a run are computed; what comes of it does not depend on that."""
+
+    collectors: Collectors | None = None
+    """Who hosts the shards of a run in rounds; None: this process."""
+    executor: Executor | None = None
+    """Where parts of an evaluation are played at the same time; None: here."""
+
+
+HERE = Machines()
+"""All in this process."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.config import RewardConfig, StudentConfig, TrainConfig
-from distilrl.distill import results_of, take_acceptance
+from distilrl.distill import how_played, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
@@ -148,7 +148,7 @@ class _Judge:
 def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions, judge: _Judge) -> PlanResults:
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
-    acceptance = take_acceptance(one, info, RunFolder(folder / "winner"), job, judge.watch)
+    acceptance = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
     search = _Search(one, job, acceptance, judge.watch)
     try:
         found = search.round(specs, options.seeds)
@@ -211,7 +211,7 @@ def judged(
     """The verdict of one size of a plan, in any process."""
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
-    return results_of(one, trained, 0, job, info, acceptance, watch)
+    return results_of(one, trained, 0, job, how_played(info, job.train), acceptance, watch)
 
 
 @dataclass

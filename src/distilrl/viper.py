@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
-from distilrl.distill import compared, take_acceptance
+from distilrl.distill import compared, how_played, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
@@ -119,7 +119,8 @@ def distill_tree(
 
 def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch) -> Results:
     started = time.perf_counter()
-    acceptance = take_acceptance(one, info, folder, job, watch)
+    how = how_played(info, job.train)
+    acceptance = take_acceptance(one, how, folder, job, watch)
     tree, rows = _grow(one, job.train, config, acceptance, watch)
     # -- what is small about it, and the verdict
     made = Made(
@@ -140,7 +141,7 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
         device="cpu",
     )
     policy = Policy(TreePolicy(tree), tree.head)
-    results, episodes = compared(one, policy, made, training, job, info, acceptance, watch)
+    results, episodes = compared(one, policy, made, training, job, how, acceptance, watch)
     results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())

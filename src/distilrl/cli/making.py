@@ -28,7 +28,7 @@ from distilrl.distill import distill
 from distilrl.distributed import RayCollectors
 from distilrl.errors import SpecError
 from distilrl.events import Watch
-from distilrl.jobs import Job, make_config
+from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults
@@ -123,7 +123,8 @@ class Distill:
                 results = distill_seeds(None, job, out, seeds, wandb=self.wandb, executor=executor, watch=watch)
             else:
                 again = self.resume is not None
-                results = distill(None, job, out, resume=again, wandb=self.wandb, watch=watch, collectors=collectors)
+                machines = Machines(collectors, executor)
+                results = distill(None, job, out, resume=again, wandb=self.wandb, watch=watch, machines=machines)
         print_results(results)
         with console.status("writing the report"):
             for run in results.tasks if isinstance(results, TasksResults) else ():
@@ -139,12 +140,6 @@ class Distill:
                 raise SpecError("--collector-gpus is about collectors: give --collectors too.")
             if wanted and assistants > 0:
                 raise SpecError(f"{wanted} is for several runs, and assistants learn one from the other: leave it out.")
-            if self.side.ray is not None and not several:
-                raise SpecError(
-                    f"{wanted} is for several runs, or for the collectors of one: give --seeds 2 or --collectors 2."
-                )
-            if wanted and not several:
-                raise SpecError(f"{wanted} is for several runs, and this is one: leave it out, or give --seeds 2.")
             return
         if several:
             raise SpecError("--collectors serve one run, and these are several: leave out --collectors or the others.")
