@@ -85,7 +85,7 @@ def test_the_default_for_real_actions():
 
 def test_atari_keeps_its_own_sizes():
     atari, image = (recipe("distil", ENVS[f"{kind}, one choice"]) for kind in ("atari", "image"))
-    assert (atari.data.n_envs, atari.optim.updates, atari.data.env_steps) == (64, 8, 96_000)
+    assert (atari.data.n_envs, atari.optim.updates, atari.data.env_steps) == (32, 4, 48_000)
     assert atari.data.stakes_exponent == image.data.stakes_exponent == 0.5
     assert image.data.n_envs == 8
     assert recipe("dqn", ENVS["atari, one choice"]).data.for_learning

@@ -256,8 +256,8 @@ def _for_images(config: TrainConfig, info: EnvInfo) -> TrainConfig:
             batch_size=64, learning_rate=1e-3, learning_starts=1_280, check_every=10_000, env_steps=100_000
         )
     return config.but(
-        env_steps=96_000, n_envs=32, updates=4, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
-        capacity=100_000, check_every=9_600, check_episodes=8,
+        env_steps=48_000, n_envs=32, updates=4, batch_size=64, learning_rate=3e-3, learning_starts=1_280,
+        capacity=100_000, check_every=4_800, check_episodes=8,
     )  # fmt: skip
 
 
