@@ -229,12 +229,11 @@ def test_the_command_line_puts_rounds_into_the_run_and_collectors_nowhere(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--ray", "auto"], "give --seeds 2 or --collectors 2"),
         (["--collectors", "-1"], "'collectors' must be at least 0"),
         (["--collector-gpus", "0.5"], "give --collectors too"),
         (["--collectors", "2", "--seeds", "2"], "--collectors serve one run"),
         (["--collectors", "2", "--assistants", "1"], "--collectors serve one run"),
-        (["--collectors", "2", "--jobs", "2"], "--jobs 2 is for several runs, and --collectors serve one"),
+        (["--collectors", "2", "--jobs", "2"], "--jobs is of this machine and --collectors are of a cluster"),
         (["--collectors", "2", "--ray", "somewhere"], "write auto, local, or HOST:PORT"),
     ],
 )

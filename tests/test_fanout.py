@@ -418,7 +418,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(fanout_home, tmp_path):
     ("more", "words"),
     [
         (["--jobs", "0", "--seeds", "2"], "'jobs' must"),
-        (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other: leave it out"),
+        (["--jobs", "2", "--assistants", "1"], "assistants learn one from the other, so leave it out"),
         (["--jobs", "2", "--ray", "local", "--seeds", "2"], "give one of them"),
     ],
 )

@@ -35,7 +35,7 @@ from distilrl.events import Event, Watch
 from distilrl.export import export_policy, verify
 from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
-from distilrl.jobs import Job, make_config
+from distilrl.jobs import Job, Machines, make_config
 from distilrl.networks import Network, build
 from distilrl.objective import Term, term
 from distilrl.plain import read_as
@@ -82,6 +82,7 @@ __all__ = [
     "Gaussian",
     "Head",
     "Job",
+    "Machines",
     "Network",
     "NetworkSpec",
     "NotFiniteError",

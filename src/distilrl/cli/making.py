@@ -134,17 +134,16 @@ class Distill:
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
         """Raises where options that say where this is computed contradict each other, or mean nothing here."""
         self.side.check()
-        wanted, several = self.side.wanted, seeds > 1 or assistants > 0
         if self.collectors == 0:
             if self.collector_gpus:
                 raise SpecError("--collector-gpus is about collectors: give --collectors too.")
-            if wanted and assistants > 0:
-                raise SpecError(f"{wanted} is for several runs, and assistants learn one from the other: leave it out.")
+            if self.side.wanted and assistants > 0:
+                raise SpecError(f"{self.side.wanted}: assistants learn one from the other, so leave it out.")
             return
-        if several:
+        if seeds > 1 or assistants > 0:
             raise SpecError("--collectors serve one run, and these are several: leave out --collectors or the others.")
         if self.side.jobs != 1:
-            raise SpecError(f"{wanted} is for several runs, and --collectors serve one: leave one of them out.")
+            raise SpecError("--jobs is of this machine and --collectors are of a cluster: give one of them.")
         if job.train.data.round_steps == 0:
             raise SpecError(
                 "The run has no rounds, so that each of its steps is waited for: begin another with --collectors, or "
@@ -152,7 +151,7 @@ class Distill:
             )
 
     def _executor(self, job: Job) -> AbstractContextManager[Executor | None]:
-        """Where runs are done side by side."""
+        """Where runs, or parts of an evaluation, are done side by side."""
         return self.side.executor(job) if self.collectors == 0 else nullcontext()
 
     def _hosts(self, watch: Watch) -> AbstractContextManager[Collectors | None]:
