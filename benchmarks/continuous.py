@@ -30,7 +30,8 @@ from lines import fill, jobs_of, made
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
 from distilrl.envs import describe_env
-from distilrl.evaluate import Play, play, seeds_from
+from distilrl.episodes import Play
+from distilrl.evaluate import play, seeds_from
 from distilrl.plain import to_plain
 from distilrl.played import Returns
 from distilrl.teachers import load_teacher

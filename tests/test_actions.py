@@ -16,8 +16,9 @@ from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env
+from distilrl.episodes import Play
 from distilrl.errors import SpecError
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.heads import Gaussian, Point
 from distilrl.jobs import Job, make_config
 from distilrl.networks import Network

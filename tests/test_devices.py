@@ -14,7 +14,8 @@ from torch import nn
 from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env
-from distilrl.evaluate import Play, play
+from distilrl.episodes import Play
+from distilrl.evaluate import play
 from distilrl.heads import Categorical
 from distilrl.policies import Policy
 from distilrl.spaces import Choices, EnvRef

@@ -10,8 +10,9 @@ from distilrl.acceptance import accept
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env, make_vec_env
+from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import Play, _Game, latency_us, load_teachers, play, seeds_from
+from distilrl.evaluate import latency_us, load_teachers, play, seeds_from
 from distilrl.events import silent
 from distilrl.heads import Categorical
 from distilrl.networks import build
@@ -121,7 +122,7 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     seeds = np.array(seeds_from(0, 16))
     policy = policy_of(network, 6)
     once = play(policy, how, seeds)
-    every = _Game(policy, how, seeds, None, None).play(silent)
+    every = Game(policy, how, seeds, None, None).play(silent)
     assert once.returns.tolist() == every.returns.tolist()
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()

@@ -13,8 +13,9 @@ from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
+from distilrl.episodes import Play
 from distilrl.errors import SpecError
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.evolution import Search
 from distilrl.heads import Point
 from distilrl.jobs import Job

@@ -21,8 +21,9 @@ from distilrl.checkpoints import digest, read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env
+from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
-from distilrl.evaluate import VERDICT_SEEDS, Play, play, seeds_from
+from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import c, export_policy, keep, verify
 from distilrl.heads import head_for
 from distilrl.jobs import Job

@@ -23,8 +23,9 @@ from distilrl.cli import main
 from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import trust
+from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError, NotFiniteError, SpecError, TeacherError, WorkerError
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.events import Ended, Episodes, Reached, silent
 from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.heads import Categorical

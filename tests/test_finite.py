@@ -16,8 +16,9 @@ from distilrl.checkpoints import save_network, write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.distill import distill
 from distilrl.envs import describe_env
+from distilrl.episodes import Play
 from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
-from distilrl.evaluate import Play, play, seeds_from
+from distilrl.evaluate import play, seeds_from
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.policies import Policy

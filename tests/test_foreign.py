@@ -542,7 +542,7 @@ def test_callables_and_decision_rules():
 
 def test_a_callable_that_answers_in_the_wrong_shape_is_refused():
     from distilrl.acceptance import accept
-    from distilrl.evaluate import Play
+    from distilrl.episodes import Play
 
     with pytest.raises(TeacherError, match="must be"):
         accept(

@@ -13,7 +13,7 @@ ROWS = [
     {"events", "networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
-    {"objective", "teachers"},
+    {"episodes", "objective", "teachers"},
     {"collect", "evaluate"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},
     {"distributed", "export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},

@@ -17,8 +17,9 @@ from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
+from distilrl.episodes import Play
 from distilrl.errors import SpecError, TeacherError
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.networks import Network

@@ -17,7 +17,8 @@ from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison, compare
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
-from distilrl.evaluate import Play, latency_us, play
+from distilrl.episodes import Play
+from distilrl.evaluate import latency_us, play
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.policies import Policy, rows_of

@@ -21,8 +21,8 @@ from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import GROUP, TrainConfig
 from distilrl.distill import distill
+from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import Play
 from distilrl.jobs import Job, make_config
 from distilrl.objective import term
 from distilrl.plain import read_as

@@ -15,8 +15,9 @@ from distilrl import viper
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
 from distilrl.envs import describe_env
+from distilrl.episodes import Play
 from distilrl.errors import FileError, SpecError
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.events import Check, Step
 from distilrl.export.keep import write_c
 from distilrl.export.replay import Library

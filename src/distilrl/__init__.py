@@ -19,6 +19,7 @@ from distilrl.config import (
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors, RayExecutor
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
+from distilrl.episodes import Play
 from distilrl.errors import (
     DistilError,
     EnvError,
@@ -30,7 +31,7 @@ from distilrl.errors import (
     TeacherError,
     WorkerError,
 )
-from distilrl.evaluate import Play, play
+from distilrl.evaluate import play
 from distilrl.events import Event, Watch
 from distilrl.export import export_policy, verify
 from distilrl.heads import Categorical, Gaussian, Head, Point

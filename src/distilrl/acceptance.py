@@ -15,8 +15,9 @@ import torch
 from distilrl import __version__, stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
+from distilrl.episodes import Play
 from distilrl.errors import DistilError, NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, Play, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.envs import EnvInfo
+from distilrl.episodes import Episodes, Play
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
-from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, Episodes, Play, play, seeds_from
+from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
 from distilrl.plain import read_as

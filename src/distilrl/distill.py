@@ -11,8 +11,9 @@ from distilrl.checkpoints import read_json, write_json
 from distilrl.comparison import compare
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
+from distilrl.episodes import Play
 from distilrl.errors import ResumeError
-from distilrl.evaluate import Play, latency_us, size
+from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.jobs import HERE, Job, Machines, claimed, teachers_of, try_student
 from distilrl.plain import read_as

@@ -1,10 +1,9 @@
 """Evaluation: whole episodes to returns, latency, size."""
 
 import time
-import zlib
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,75 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import EnvInfo, Step, VecEnv, describe_env, make_vec_env
-from distilrl.errors import NotFiniteError, SpecError
+from distilrl.envs import EnvInfo, describe_env, make_vec_env
+from distilrl.episodes import Episodes, Game, Play, UnforeseenError
+from distilrl.errors import SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.fanout import Place, in_words
 from distilrl.networks import Network, count_bytes
-from distilrl.plain import THREADS, check_numbers
-from distilrl.policies import Policy, rows_of
+from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.threads import one_thread, use_threads
 
+ATARI_PART = 16
+"""Games of ALE in a part of an evaluation; fewer, where there would be fewer parts than threads."""
+SECONDS = 0.2
+"""How often it is looked how far parts are."""
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
 of the observations on which exported files are replayed."""
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """Whole episodes, in the order of their seeds."""
-
-    returns: NDArray[np.float64]
-    """(E,) unclipped sums of rewards."""
-    lengths: NDArray[np.int64]
-    """(E,) environment steps."""
-    fingerprints: NDArray[np.uint64]
-    """(E,) equal where the start, all actions and all that came of them are equal: one and the same episode."""
-    truncated: NDArray[np.bool_]
-    """(E,) the episode was cut by a limit of time or steps."""
-    states: NDArray[Any]
-    """(K, *obs_shape) a sample of the states visited."""
-    own: Tensor | None = None
-    """(K, P) numbers of the policy in these states, where one with memory was played."""
-    shadow: Tensor | None = None
-    """(K, P) numbers of the policy that only watched, where one did."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """How episodes are played."""
-
-    env: EnvRef
-    """Environment."""
-    epsilon: float = 0.0
-    """Probability of a random action; 1 is the random policy."""
-    sticky: float | None = None
-    """ALE's probability of repeating an action; the environment's own where None."""
-    threads: int = 2
-    """Emulator threads."""
-    workers: int = 0
-    """Processes that step environments other than ALE's; 0: this one."""
-    max_steps: int | None = None
-    """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for
-    ever."""
-    keep_states: int = 0
-    """States to sample."""
-    noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
-    none."""
-    at_once: int = 32
-    """Environments that are held at once; more episodes are played in equal parts."""
-    executor: Executor | None = field(default=None, compare=False, repr=False)
-    """Where parts are played at the same time; None: here, one after the other. The episodes are the same."""
-
-    def __post_init__(self) -> None:
-        check_numbers(
-            self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
-            max_steps="[1, inf)", keep_states="[0, inf)", noise="[0, inf)", at_once="[1, inf)",
-        )  # fmt: skip
 
 
 def play(
@@ -115,27 +64,19 @@ def play(
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     try:
         once = _play_parts(policy, how, queue[first], keys[first] if len(first) < len(queue) else None, watch, shadow)
-    except _UnforeseenError:
+    except UnforeseenError:
         return _play_parts(policy, how, queue, None, watch, shadow)
     arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
     return replace(once, **arrays)
-
-
-class _UnforeseenError(Exception):
-    """A game did not start as its seed foretold."""
 
 
 def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """(S,) equal where seeds are known to give the same episode to the last frame."""
     if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
         return np.arange(len(seeds))
-    envs = _make(how, 1)
+    envs = make_vec_env(how.env, 1, sticky=how.sticky)
     envs.close()
     return envs.starts(seeds) if envs.info.deterministic else np.arange(len(seeds))
-
-
-def _make(how: Play, count: int) -> VecEnv:
-    return make_vec_env(how.env, count, sticky=how.sticky, threads=how.threads, workers=how.workers)
 
 
 def _play_parts(
@@ -146,24 +87,70 @@ def _play_parts(
     watch: Watch,
     shadow: Policy | None,
 ) -> Episodes:
-    """Episodes of seeds (S,) in equal parts, ``keys`` (S,) being what is known of their starts."""
-    parts = np.array_split(np.arange(len(queue)), -(-len(queue) // how.at_once))
+    """Episodes of seeds (S,) in equal parts, ``keys`` (S,) being what is known of their starts.
+
+    Networks answer each part on one thread, so that nothing depends on how many there are.
+    """
+    atari = describe_env(how.env).atari
+    count = -(-len(queue) // (min(how.at_once, ATARI_PART) if atari else how.at_once))
+    parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []
     for part in parts:
-        kept = replace(how, keep_states=-(-how.keep_states * len(part) // len(queue)), executor=None)
-        games.append(_Game(policy, kept, queue[part], None if keys is None else keys[part], shadow))
-    if how.executor is not None and len(parts) > 1:
-        return _joined(_played_elsewhere(games, how.executor, len(queue), watch))
-    done: list[Episodes] = []
-    for game in games:
-        done.append(game.play(_offset(watch, done, len(queue))))
+        states = -(-how.keep_states * len(part) // len(queue))
+        one = replace(how, keep_states=states, threads=1, executor=None)
+        games.append(Game(policy, one, queue[part], None if keys is None else keys[part], shadow))
+    with one_thread():
+        if how.executor is not None and len(parts) > 1:
+            return _joined(_played_elsewhere(games, how.executor, len(queue), watch))
+        if atari and min(how.threads, len(parts)) > 1 and _shareable(policy) and _shareable(shadow):
+            return _joined(_played_in_threads(games, how.threads, len(queue), watch))
+        done: list[Episodes] = []
+        for game in games:
+            done.append(game.play(_offset(watch, done, len(queue))))
     return _joined(done)
 
 
-def _played_elsewhere(games: "list[_Game]", executor: Executor, total: int, watch: Watch) -> list[Episodes]:
+def _shareable(policy: Policy | None) -> bool:
+    """Whether several threads may ask it at once: its modules are known, and keep nothing of what they are asked."""
+    known = ("torch.nn.", "distilrl.networks", "distilrl.teachers.", "distilrl.trees")
+    return policy is None or all(type(module).__module__.startswith(known) for module in policy.network.modules())
+
+
+def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch) -> list[Episodes]:
+    """All parts on threads, each of which emulates and decides by itself: none waits for another."""
+    heard = [(0, 0.0)] * len(games)
+    told = 0
+
+    def play(number: int) -> Episodes:
+        def tell(event: Any) -> None:
+            heard[number] = (event.done, event.done * event.mean)
+
+        return games[number].play(tell)
+
+    with ThreadPoolExecutor(threads, "play", initializer=use_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(play, number) for number in range(len(games))]
+        try:
+            left: set[Any] = set(futures)
+            while left:
+                ended, left = wait(left, SECONDS, FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+                ends, sums = zip(*heard, strict=True)
+                if sum(ends) > told:
+                    told = sum(ends)
+                    watch(EpisodesEnded(told, total, sum(sums) / told))
+        except BaseException:
+            for future, game in zip(futures, games, strict=True):
+                future.cancel()
+                game.halted = True
+            raise
+    return [future.result() for future in futures]
+
+
+def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: Watch) -> list[Episodes]:
     """All parts on the executor, in their order."""
-    place, threads, done = Place.here(), torch.get_num_threads(), []
-    futures = [executor.submit(_play_elsewhere, game, place, threads) for game in games]
+    place, done = Place.here(), []
+    futures = [executor.submit(_play_elsewhere, game, place) for game in games]
     try:
         for game, future in zip(games, futures, strict=True):
             done.append(in_words(future, game.how.env.label).result())
@@ -175,11 +162,11 @@ def _played_elsewhere(games: "list[_Game]", executor: Executor, total: int, watc
     return done
 
 
-def _play_elsewhere(game: "_Game", place: Place, threads: int) -> Episodes:
-    """A part in another process; with as many threads as here, on which the last bits of an answer depend."""
+def _play_elsewhere(game: Game, place: Place) -> Episodes:
+    """A part in another process."""
     place.enter()
-    use_threads(threads)
-    return game.play(silent)
+    with one_thread():
+        return game.play(silent)
 
 
 def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
@@ -209,154 +196,6 @@ def _joined(parts: list[Episodes]) -> Episodes:
 def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     there = [part for part in parts if part is not None]
     return torch.cat(there) if there else None
-
-
-class _Game:
-    """One episode in each environment; only those that live are stepped, where the environments can do that."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        how: Play,
-        seeds: NDArray[np.int64],
-        keys: NDArray[np.int64] | None,
-        shadow: Policy | None,
-    ) -> None:
-        self.policy, self.how, self.seeds, self.keys, self.shadow = policy, how, seeds, keys, shadow
-        self.rng = np.random.default_rng([int(seeds[0]), 0])
-        # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
-        # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
-        self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
-        # states are sampled by draws of their own, so that keeping some changes no episode
-        self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
-        self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
-        self.device, self.shadow_device = policy.device, shadow.device if shadow is not None else None
-
-    def play(self, watch: Watch) -> Episodes:
-        """Plays to the end."""
-        self.envs = _make(self.how, len(self.seeds))
-        try:
-            return self._play(watch)
-        finally:
-            self.envs.close()
-
-    def _play(self, watch: Watch) -> Episodes:
-        how, envs, count = self.how, self.envs, len(self.seeds)
-        action = envs.info.action
-        returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
-        obs = envs.reset(self.seeds)
-        if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
-            raise _UnforeseenError
-        prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
-        self.state = self.policy.start(count)
-        self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
-        live = np.arange(count)
-        actions = np.zeros((count, action.size), action.numpy)
-        while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
-            actions[live] = self._act(obs[live], [self.rngs[i] for i in live], int(lengths.max()))
-            self.kept.offer(obs, live, self._numbers)
-            alive = np.zeros(count, np.bool_)
-            alive[live] = True
-            envs.send(actions, alive)
-            step = envs.recv()
-            returns[live] += step.reward[live]
-            lengths[live] += 1
-            ended = (step.terminated | step.truncated)[live]
-            answered = np.uint64(1) if envs.info.deterministic else _met(step, live, ended)
-            prints[live] = prints[live] * np.uint64(1099511628211) + _hashed(actions[live]) + answered
-            obs = step.obs
-            truncated[live] |= step.truncated[live]
-            if ended.any():
-                stay = torch.from_numpy(np.flatnonzero(~ended))
-                self.state, self.shadow_state = rows_of(self.state, stay), rows_of(self.shadow_state, stay)
-                live = live[~ended]
-                watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
-        truncated[live] = True
-        own, shadow = self.kept.numbers()
-        return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)
-
-    def _act(self, obs: NDArray[Any], rngs: list[np.random.Generator], steps: int) -> NDArray[Any]:
-        """Actions (L, F) in the living environments, whose draws are from these generators."""
-        how, action = self.how, self.envs.info.action
-        if how.epsilon >= 1.0:
-            self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
-            return action.sample(len(obs), self.rng)
-        blur = np.stack([rng.normal(0, how.noise) for rng in rngs]).astype(np.float32) if how.noise else 0
-        seen = torch.from_numpy(obs + blur if how.noise else obs).to(self.device)
-        with torch.no_grad():
-            p, self.state = self.policy.forward(seen, self.state)
-            q = None
-            if self.shadow is not None and self.remembers:
-                q, self.shadow_state = self.shadow.forward(
-                    torch.from_numpy(obs).to(self.shadow_device), self.shadow_state
-                )
-        if not bool(torch.isfinite(p).all()):
-            raise NotFiniteError(
-                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
-                "from that, make it anew."
-            )
-        self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
-        actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
-        for row, rng in enumerate(rngs if how.epsilon > 0 else ()):
-            if rng.random() < how.epsilon:
-                actions[row] = action.sample(1, rng)[0]
-        return actions
-
-
-def _hashed(actions: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number (L,) that tells rows of actions (L, F) apart."""
-    if actions.shape[1] == 1 and actions.dtype == np.int64:
-        return actions[:, 0].astype(np.uint64)
-    words = np.ascontiguousarray(actions).view(np.uint32).astype(np.uint64)
-    weights = np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 2 * words.shape[1], 2, dtype=np.uint64)
-    mixed: NDArray[np.uint64] = (words * weights).sum(axis=1, dtype=np.uint64)
-    return mixed
-
-
-def _met(step: Step, live: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """A number (L,) that tells apart what living environments answered; where an episode ended, the observation is of
-    the next one and does not count.
-    """
-    seen = [0 if over else zlib.crc32(step.obs[i].tobytes()) for i, over in zip(live, ended, strict=True)]
-    rewards = step.reward[live].view(np.uint32).astype(np.uint64)
-    mixed: NDArray[np.uint64] = np.array(seen, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + (rewards << np.uint64(32))
-    return mixed + np.uint64(1)
-
-
-class _Reservoir:
-    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter
-    1985).
-    """
-
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.size, self.rng = size, rng
-        self.states: list[NDArray[Any]] = []
-        self._rows: list[tuple[Tensor | None, Tensor | None]] = []
-        self._offered = 0
-
-    def offer(self, obs: NDArray[Any], which: NDArray[np.int64], numbers: tuple[Tensor | None, Tensor | None]) -> None:
-        """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to
-        them.
-        """
-        if self.size == 0:
-            return
-        places = self._offered + np.arange(len(which))
-        slots = np.where(places < self.size, places, self.rng.integers(places + 1))
-        self._offered += len(which)
-        for row in np.flatnonzero(slots < self.size).tolist():
-            slot = int(slots[row])
-            self.states[slot : slot + 1] = [obs[which[row]].copy()]
-            self._rows[slot : slot + 1] = [tuple(part[row] if part is not None else None for part in numbers)]  # type: ignore[list-item]
-
-    def stack(self, info: EnvInfo) -> NDArray[Any]:
-        """The states (K, *obs_shape)."""
-        return np.stack(self.states) if self.states else np.zeros((0, *info.obs.shape), info.obs.numpy)
-
-    def numbers(self) -> tuple[Tensor | None, Tensor | None]:
-        """The numbers (K, P) of player and shadow, where they were kept."""
-        sides = zip(*self._rows, strict=True) if self._rows else ((), ())
-        own, shadow = ([row for row in side if row is not None] for side in sides)
-        return (torch.stack(own) if own else None), (torch.stack(shadow) if shadow else None)
 
 
 def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = "mean") -> Teacher:

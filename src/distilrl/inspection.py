@@ -8,8 +8,9 @@ import numpy as np
 from distilrl import stats
 from distilrl.acceptance import accept
 from distilrl.envs import EnvInfo, describe_env
+from distilrl.episodes import Play
 from distilrl.errors import NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, Play, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref

@@ -18,8 +18,9 @@ from distilrl.collect import LABELLED, NOT_LABELLED, RETURNS_KEPT, Behaviour, Co
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.envs import VecEnv, describe_env, make_vec_env
+from distilrl.episodes import Episodes, Play
 from distilrl.errors import ResumeError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, Episodes, Play, play, seeds_from
+from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
 from distilrl.objective import teacher_needed
@@ -285,7 +286,7 @@ class Check:
     """Plays a policy on the selection seeds of a run and gives its return and score."""
 
     def __init__(
-        self, config: TrainConfig, acceptance: Acceptance | None, *, number: int = 0, keep_states: int = 500
+        self, config: TrainConfig, acceptance: Acceptance | None, *, number: int = 0, keep_states: int = 1500
     ) -> None:
         """Prepares.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
-from distilrl.evaluate import Episodes
+from distilrl.episodes import Episodes
 from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil

@@ -11,7 +11,8 @@ from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.distill import training_of
 from distilrl.envs import describe_env
-from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, Play, play, seeds_from, size
+from distilrl.episodes import Play
+from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, play, seeds_from, size
 from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed

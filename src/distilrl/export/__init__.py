@@ -12,8 +12,9 @@ from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
+from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, Play, load_teachers, play, seeds_from
+from distilrl.evaluate import SELECT_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference

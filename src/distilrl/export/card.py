@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from distilrl.checkpoints import digest, read_json
 from distilrl.envs import EnvInfo
+from distilrl.episodes import Play
 from distilrl.errors import FileError
-from distilrl.evaluate import EXPORT_SEEDS, Play, play, seeds_from
+from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
 from distilrl.heads import Head, head_from_json
 from distilrl.played import SingleEpisodes

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
+from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
-from distilrl.evaluate import VERDICT_SEEDS, Episodes, Play, play, seeds_from
+from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, replayer
