@@ -9,7 +9,7 @@ from torch import nn
 
 from distilrl import NetworkSpec
 from distilrl.networks import build
-from distilrl.optimisers import Soap, dense_layers, make_optimisers, set_learning_rate
+from distilrl.optimisers import Adam, Soap, dense_layers, make_optimisers, set_learning_rate
 
 
 def error_after(make, steps=1000, lr=0.01):
@@ -110,3 +110,26 @@ def test_a_step_does_not_wait_for_torchs_compiler_to_be_imported():
         "print('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_adam_is_pytorchs_own():
+    """To the bit, channels last or not, and where a parameter gets its first gradient later."""
+    generator = torch.Generator().manual_seed(0)
+    conv = torch.randn((4, 3, 2, 2), generator=generator).contiguous(memory_format=torch.channels_last)
+    mine = [conv.clone().requires_grad_(), torch.randn(5, generator=generator).requires_grad_()]
+    theirs = [p.detach().clone().requires_grad_() for p in mine]
+    ours, reference = Adam(mine, 1e-2), torch.optim.Adam(theirs, lr=1e-2, eps=1e-5, fused=True)
+    for step in range(6):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = None if step < 2 and a.ndim == 1 else torch.randn(a.shape, generator=generator)
+            b.grad = None if a.grad is None else a.grad.clone()
+        if step == 3:  # a checkpoint holds tensors in plain order
+            saved = {
+                n: {k: v.clone().contiguous() for k, v in s.items()} for n, s in ours.state_dict()["state"].items()
+            }
+            ours = Adam(mine, 1e-2)
+            ours.load_state_dict({"state": saved})
+        ours.step()
+        reference.step()
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.equal(a, b)

@@ -15,7 +15,15 @@ from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
-from distilrl.optimisers import Steps, clip_gradients, dense_layers, make_optimisers, move_average, set_learning_rate
+from distilrl.optimisers import (
+    Adam,
+    Steps,
+    clip_gradients,
+    dense_layers,
+    make_optimisers,
+    move_average,
+    set_learning_rate,
+)
 from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -173,7 +181,7 @@ class Learner:
         self.optimisers = make_optimisers(optim.optimiser, dense_layers(own), everything, optim.learning_rate)
         judges = [p for pupil in pupils if pupil.discriminator is not None for p in pupil.discriminator.parameters()]
         self.discriminators = (
-            torch.optim.Adam(judges, lr=discriminator.LEARNING_RATE, betas=(0.5, 0.999)) if judges else None
+            Adam(judges, discriminator.LEARNING_RATE, betas=(0.5, 0.999), eps=1e-8) if judges else None
         )
         self._columns = {id(term): name for term, name in zip(terms, columns(terms), strict=True)}
         self.updates = 0
@@ -309,20 +317,12 @@ class Learner:
             pupil.temperature = float(state["temperatures"][task])
         for name, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
-            own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
             for full, tensor in tensors.items():
                 if full.startswith(f"{name}."):
                     _, index, key = full.split(".")
-                    values.setdefault(int(index), {})[key] = _laid_out_as(own[int(index)], tensor)
+                    values.setdefault(int(index), {})[key] = tensor
             optimiser.load_state_dict(optimiser.state_dict() | {"state": values})
         self.updates = int(state["updates"])
-
-
-def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """A value of the optimiser in its parameter's own order in memory, as it was when it was saved: in another one,
-    other kernels compute with it, and the last bits differ.
-    """
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _frozen_copies(networks: nn.ModuleList) -> nn.ModuleList:

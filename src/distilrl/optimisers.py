@@ -109,7 +109,75 @@ def _mix(moment: Tensor, a: Tensor, b: Tensor) -> None:
     (moment.addmm_ if a.ndim == 2 else moment.baddbmm_)(a, b, beta=SECOND, alpha=1 - SECOND)
 
 
-Steps = Soap | torch.optim.Optimizer
+class Adam:
+    """Adam (Kingma & Ba 2015) by PyTorch's own fused kernel, called as `Soap` is, and for the same reason none of
+    PyTorch's classes.
+
+    Example::
+
+        optimiser = Adam(network.parameters(), lr=3e-3)
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-5
+    ) -> None:
+        """Takes what is trained; moments begin at its first step."""
+        self._parameters, self._betas, self._eps = list(parameters), betas, eps
+        self._states: list[dict[str, Any]] = [{} for _ in self._parameters]
+        self.param_groups: list[dict[str, Any]] = [{"params": self._parameters, "lr": lr}]
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments of each parameter, as `load_state_dict` reads them; the learning rate is the caller's."""
+        return {"state": {number: state for number, state in enumerate(self._states) if state}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over moments, to where their parameter is and in its order in memory; one that is not there has had no
+        step yet.
+        """
+        for number, parameter in enumerate(self._parameters):
+            given = state_dict["state"].get(number, {})
+            self._states[number] = {
+                k: v.to(parameter.device) if k == "step" else torch.empty_like(parameter).copy_(v)
+                for k, v in given.items()
+            }
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step of each parameter that has a gradient."""
+        gradients = {number: p.grad for number, p in enumerate(self._parameters) if p.grad is not None}
+        for number in gradients:
+            if not self._states[number]:
+                like = self._parameters[number]
+                zeros = {"exp_avg": torch.zeros_like(like), "exp_avg_sq": torch.zeros_like(like)}
+                self._states[number] = {"step": torch.zeros((), device=like.device), **zeros}
+        if not gradients:
+            return
+        states = [self._states[number] for number in gradients]
+        steps = [state["step"] for state in states]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            [self._parameters[number] for number in gradients],
+            list(gradients.values()),
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=self.param_groups[0]["lr"],
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            weight_decay=0.0,
+            eps=self._eps,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+Steps = Soap | Adam
 """What makes the steps."""
 
 
@@ -132,7 +200,7 @@ def make_optimisers(
     taken = {id(p) for layer in layers for p in layer} if kind == "soap" else set()
     rest = [p for p in parameters if id(p) not in taken]
     made: dict[str, Steps] = {"soap": Soap(layers, lr)} if taken else {}
-    return made | ({"adam": torch.optim.Adam(rest, lr=lr, eps=1e-5, fused=True)} if rest else {})
+    return made | ({"adam": Adam(rest, lr)} if rest else {})
 
 
 def clip_gradients(parameters: Sequence[Tensor], most: float) -> None:

@@ -17,7 +17,7 @@ from distilrl.events import Watch, silent
 from distilrl.heads import Head
 from distilrl.networks import Network, build
 from distilrl.objective import TeacherTerm, active
-from distilrl.optimisers import dense_layers, make_optimisers, move_average, set_learning_rate
+from distilrl.optimisers import clip_gradients, dense_layers, make_optimisers, move_average, set_learning_rate
 from distilrl.policies import Policy, State
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -239,7 +239,7 @@ class Population:
         most = self.optim.max_grad_norm
         for _, module in self.groups:
             if isinstance(module, Network):
-                nn.utils.clip_grad_norm_(module.parameters(), most)
+                clip_gradients(list(module.parameters()), most)
                 continue
             slopes = [p.grad for p in module.parameters() if p.grad is not None]
             norm = torch.stack([slope.flatten(1).square().sum(1) for slope in slopes]).sum(0).sqrt()

@@ -12,6 +12,7 @@ from distilrl.export.int8 import INPUT_LIMIT, input_gain, quantise
 from distilrl.export.steps import steps
 from distilrl.heads import Head
 from distilrl.networks import Network
+from distilrl.optimisers import Adam
 from distilrl.replay import scale_of
 from distilrl.teachers.teacher import Teacher
 
@@ -57,13 +58,13 @@ def fine_tune(
     matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as in training
     lose = next(head.losses[name] for name in LOSSES if name in head.losses)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATE)
+    optimiser = Adam(student.parameters(), LEARNING_RATE, eps=1e-8)
     for update in range(UPDATES):
         index = torch.multinomial(matters, BATCH, replacement=True, generator=generator)
         loss = lose(student=rounded(student, data[index], gain, units), teacher=labels[index]).mean()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / UPDATES))
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     student.requires_grad_(False).scale_head(1 / factor)
