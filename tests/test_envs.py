@@ -112,6 +112,33 @@ def test_games_of_ale_equal_its_own_vector_to_the_bit():
     ours.close()
 
 
+@pytest.mark.parametrize(("game", "sticky"), [("PongNoFrameskip-v4", None), ("BreakoutNoFrameskip-v4", 0.25)])
+def test_an_emulator_that_was_used_is_as_good_as_new(game, sticky):
+    def played(seeds):
+        envs = make_vec_env(game, 2, sticky=sticky)
+        seen, rng = [envs.reset(np.array(seeds))], np.random.default_rng(1)
+        for _ in range(60):
+            envs.send(envs.info.action.sample(2, rng))
+            seen.append(envs.recv().obs)
+        envs.close()
+        return np.stack(seen)
+
+    first = played([3, 11])
+    played([5, 6])
+    np.testing.assert_array_equal(played([3, 11]), first)
+
+
+@pytest.mark.parametrize("game", ["PongNoFrameskip-v4", "MsPacmanNoFrameskip-v4"])
+def test_starts_of_a_game_are_known_before_it_is_made(game):
+    seeds = np.array([0, 3, 11, 17, 29, 41])
+    envs = make_vec_env(game, len(seeds), sticky=0.0)
+    envs.reset(seeds)
+    np.testing.assert_array_equal(envs.starts(seeds), envs.start_keys())
+    many = envs.starts(np.arange(2000))
+    assert len(np.unique(many)) == 30 - ("FIRE" in envs.info.protocol["actions"])
+    envs.close()
+
+
 def test_a_game_of_ale_stands_still():
     envs, alone = make_vec_env("PongNoFrameskip-v4", 2), make_vec_env("PongNoFrameskip-v4", 2)
     assert envs.info.deterministic

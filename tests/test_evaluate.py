@@ -11,8 +11,8 @@ from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
-from distilrl.errors import EnvError, SpecError, TeacherError
-from distilrl.evaluate import latency_us, load_teachers, play, seeds_from
+from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
+from distilrl.evaluate import _shareable, latency_us, load_teachers, play, seeds_from
 from distilrl.events import silent
 from distilrl.heads import Categorical
 from distilrl.networks import build
@@ -127,6 +127,52 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()
     assert len(set(once.fingerprints.tolist())) < 16
+
+
+def tiny_pong():
+    network = build(NetworkSpec.parse("cnn:4k8s8,8k4s2:8", (4, 84, 84), 6), torch.Generator().manual_seed(3))
+    return policy_of(network.eval(), 6), Play(EnvRef("PongNoFrameskip-v4"), threads=2, max_steps=40, keep_states=20)
+
+
+def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
+    policy, how = tiny_pong()
+    told = []
+    seeds = seeds_from(0, 8)
+    threaded = play(policy, how, seeds, watch=told.append)
+    monkeypatch.setattr("distilrl.evaluate._shareable", lambda _policy: False)
+    alone = play(policy, how, seeds)
+    for field in ("returns", "lengths", "fingerprints", "states"):
+        np.testing.assert_array_equal(getattr(threaded, field), getattr(alone, field))
+    assert torch.get_num_threads() == 1
+    assert all(event.done <= 8 for event in told)
+
+
+def test_a_start_that_was_not_foreseen_is_played_like_any_other(monkeypatch):
+    policy, how = tiny_pong()
+    seeds = seeds_from(0, 16)
+    once = play(policy, how, seeds)
+    monkeypatch.setattr("distilrl.envs.ale.AleVecEnv.starts", lambda _self, seeds: np.zeros(len(seeds), np.int64))
+    every = play(policy, how, seeds)
+    assert once.returns.tolist() == every.returns.tolist()
+    assert once.fingerprints.tolist() == every.fingerprints.tolist()
+
+
+def test_what_ends_one_part_ends_the_others():
+    policy, how = tiny_pong()
+    with torch.no_grad():
+        policy.network.layers[0].weight.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match="The policy gave NaN"):
+        play(policy, how, seeds_from(0, 8))
+
+
+def test_what_may_remember_what_it_is_asked_is_not_shared_by_threads():
+    class Mine(torch.nn.Module):
+        def forward(self, obs):
+            return obs
+
+    assert _shareable(tiny_pong()[0])
+    assert _shareable(None)
+    assert not _shareable(policy_of(Mine(), 6))
 
 
 def test_sticky_and_plain_names():

@@ -368,6 +368,13 @@ def pruned(**changes):
     return small("distil", network="mlp:3,3", prune_from="mlp:24,24", env_steps=3200, gap=-20.0, **changes)
 
 
+def test_a_student_that_is_good_while_it_is_too_wide_is_pruned_all_the_same(sign_teacher):
+    trained = train(pruned().but(gap=2.0, agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.stopped.startswith("good enough")
+    assert trained.network.spec.hidden == (3, 3)
+    assert 1600 <= trained.env_steps < 3200
+
+
 def test_a_student_is_pruned_while_it_learns(sign_teacher, tmp_path):
     trained = train(pruned(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     assert trained.network.spec.hidden == (3, 3)

@@ -17,7 +17,7 @@ from distilrl.episodes import Episodes, Game, Play, UnforeseenError
 from distilrl.errors import SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
-from distilrl.fanout import Place, in_words
+from distilrl.fanout import Place, worded
 from distilrl.networks import Network, count_bytes
 from distilrl.policies import Policy
 from distilrl.spaces import EnvRef
@@ -153,7 +153,7 @@ def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: 
     futures = [executor.submit(_play_elsewhere, game, place) for game in games]
     try:
         for game, future in zip(games, futures, strict=True):
-            done.append(in_words(future, game.how.env.label).result())
+            done.append(worded(future, game.how.env.label).result())
             returns = np.concatenate([one.returns for one in done])
             watch(EpisodesEnded(len(returns), total, float(returns.mean())))
     finally:

@@ -132,10 +132,10 @@ def _as_they_end(
                 known[number] = told
                 watch(told)
         for future in sorted(ended, key=futures.__getitem__):
-            yield futures[future], in_words(future, calls[futures[future]].name)
+            yield futures[future], worded(future, calls[futures[future]].name)
 
 
-def in_words(future: "Future[T]", name: str) -> "Future[T]":
+def worded(future: "Future[T]", name: str) -> "Future[T]":
     """The same future, or one with a sentence where the executor's own error says nothing to a user."""
     error = None if future.cancelled() else future.exception()
     words: DistilError | None = None

@@ -325,7 +325,8 @@ class _Run:
             for row in rows
         )
         good = good or (stop.at_return is not None and rows[0]["return"] >= stop.at_return)
-        track.good_checks = track.good_checks + 1 if good else 0
+        whole = self.config.student.prune_from is None or track.stage == len(PRUNE_AT)  # else it is still too wide
+        track.good_checks = track.good_checks + 1 if good and whole else 0
         if track.good_checks >= stop.patience:
             return f"good enough at {track.good_checks} checks in a row"
         return USED_UP if self.env_steps >= self.config.data.env_steps else ""

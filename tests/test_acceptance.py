@@ -1,0 +1,110 @@
+"""The acceptance of a teacher that is kept for the next run: only of the very same, and never in the user's way."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import SIGN, make_teacher, sign_network
+from tiny_envs import tiny_job
+
+from distilrl.acceptance import accept, kept_acceptance
+from distilrl.distill import distill
+from distilrl.envs import describe_env
+from distilrl.episodes import Play
+from distilrl.events import Accepted
+from distilrl.networks import build
+from distilrl.spaces import EnvRef
+from distilrl.specs import NetworkSpec
+
+HOW = Play(EnvRef("CartPole-v1"))
+
+
+def leaning():
+    """Pushes where the pole leans: much better than random play."""
+    network = build(NetworkSpec((4,), 2, hidden=()))
+    weight, bias = network.layers[0].weight, network.layers[0].bias
+    weight.data.zero_()
+    bias.data.zero_()
+    weight.data[1, 2:] = 1.0
+    return make_teacher(network).fitted(describe_env("CartPole-v1"))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILRL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def asked(teacher, how, episodes=5, found=None):
+    """What was kept, and how often it had to be found."""
+    calls = []
+
+    def make():
+        calls.append(1)
+        return found or accept(teacher, how, episodes=episodes)
+
+    acceptance, path = kept_acceptance(teacher, how, episodes, make)
+    return acceptance, path, len(calls)
+
+
+def test_it_is_found_once(cache):
+    teacher = leaning()
+    first, nowhere, played = asked(teacher, HOW)
+    again, path, not_played = asked(teacher, HOW)
+    assert (played, not_played, nowhere) == (1, 0, None)
+    assert again == first
+    assert path.is_relative_to(cache)
+
+
+def test_another_check_is_another(cache, monkeypatch):
+    teacher = leaning()
+    asked(teacher, HOW)
+    assert asked(replace(teacher, digest="1" * 64), HOW)[2] == 1
+    assert asked(teacher, HOW, episodes=6)[2] == 1
+    assert asked(teacher, Play(HOW.env, epsilon=0.1))[2] == 1
+    monkeypatch.setattr("distilrl.acceptance.__version__", "another")
+    assert asked(teacher, HOW)[2] == 1
+
+
+def test_what_may_change_without_a_version_is_never_kept(cache):
+    """An environment of the user's own, a wrapper; and a teacher that was taken though it is weak."""
+    sign = make_teacher(sign_network()).fitted(describe_env(EnvRef(SIGN)))
+    assert asked(sign, Play(EnvRef(SIGN)))[2] == 1
+    assert asked(sign, Play(EnvRef(SIGN)))[2] == 1
+    weak = make_teacher(build(NetworkSpec((4,), 2, hidden=()))).fitted(describe_env("CartPole-v1"))
+    found = accept(weak, HOW, episodes=5, weak_ok=True)
+    assert not found.better_than_random
+    assert asked(weak, HOW, found=found)[2] == 1
+    assert not cache.exists()
+
+
+def test_no_cache_where_none_is_wanted_or_none_can_be_written(monkeypatch, tmp_path):
+    teacher = leaning()
+    monkeypatch.setenv("DISTILRL_CACHE", "")
+    assert [asked(teacher, HOW)[2] for _ in range(2)] == [1, 1]
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("DISTILRL_CACHE", str(tmp_path / "file"))
+    assert [asked(teacher, HOW)[2] for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"return_mean": "high"}', '{"return_mean": NaN}'])
+def test_a_damaged_file_is_made_anew(cache, damage):
+    teacher = leaning()
+    first = asked(teacher, HOW)[0]
+    (path,) = (cache / "acceptance").iterdir()
+    path.write_text(damage)
+    again, _, played = asked(teacher, HOW)
+    assert (played, again) == (1, first)
+    assert asked(teacher, HOW)[2] == 0
+
+
+def test_a_run_says_that_it_was_not_played(cache, tmp_path):
+    teacher = leaning()
+    job = tiny_job("CartPole-v1", env_steps=400, network="mlp:4")
+    events = []
+    for name in ("one", "two"):
+        distill(teacher, job, tmp_path / name, watch=events.append)
+    kept = [event.kept for event in events if isinstance(event, Accepted)]
+    assert kept[0] is None
+    assert kept[1] is not None
+    one, two = ((tmp_path / name / "student" / "student.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
