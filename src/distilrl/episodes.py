@@ -50,7 +50,7 @@ class Play:
     sticky: float | None = None
     """ALE's probability of repeating an action; the environment's own where None."""
     threads: int = 2
-    """Emulator threads."""
+    """Threads on which parts are played at the same time, in ALE."""
     workers: int = 0
     """Processes that step environments other than ALE's; 0: this one."""
     max_steps: int | None = None
