@@ -106,7 +106,8 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
-def test_seeds_are_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, name):
+def test_seeds_are_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("distilrl.fanout.SECONDS", 0.01)  # tiny runs are over before one would look at them
     events = []
     with EXECUTORS[name]() as executor:
         distill_seeds(None, job(fanout_home), tmp_path / "seeds", 2, executor=executor, watch=events.append)
@@ -117,13 +118,15 @@ def test_seeds_are_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, n
         assert any(isinstance(event, Reached) for event in events)
 
 
-def test_jobs_of_the_command_line_are_the_same_bytes(fanout_home, tmp_path, capsys):
+def test_jobs_of_the_command_line_are_the_same_bytes(fanout_home, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("distilrl.fanout.SECONDS", 0.01)
     (tmp_path / "again").mkdir()
     config = str(shutil.copy(fanout_home / "seeds" / "config.json", tmp_path / "again" / "x.json"))
     assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
     assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
     said = capsys.readouterr().err
-    assert "seed-0: teacher's check" in said
+    assert "seed-0: " in said
+    assert "verdict, return" in said  # how far it is, before what came of it
     assert all(mark not in said for mark in ("\r", "\x1b"))
     assert main(["distill", "--resume", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
 
