@@ -42,6 +42,7 @@ RUNS = {
     # the same student, pruned from one of twice its width while it learns
     "pong-2k-pruned": [
         *PONG, "--student", "cnn:4k6s4,4k4s2,6k3s2:8", "--prune-from", "cnn:8k6s4,8k4s2,12k3s2:16", "--steps", "250000", *SMALL,
+        "--set", "n-envs=64", "--set", "updates=8", "--set", "check-every=9600",
     ],
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", *SMALL],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
