@@ -71,10 +71,8 @@ class RunFolder:
         """
         found = self._found()
         if found or not write_new_json(self.config, described(config, kind, given)):
-            held = self.kind()
-            what = KINDS[held] if held else f"files of distilrl ({found[0]})"
-            way = ", or continue it with --resume" if held in RESUMED else ""
-            raise FileError(f"{self.path} already holds {what}: choose another --out{way}.")
+            way = ", or continue it with --resume" if self.kind() in RESUMED else ""
+            raise FileError(f"{self._taken(found)}{way}.")
 
     def continue_(
         self,
@@ -118,9 +116,13 @@ class RunFolder:
     def check_free(self, *, but: Sequence[str] = ()) -> None:
         """Raises where the folder holds something of distilrl's, other than files of these names."""
         if found := [name for name in self._found() if name not in but]:
-            held = self.kind()
-            what = KINDS[held] if held else f"files of distilrl ({found[0]})"
-            raise FileError(f"{self.path} already holds {what}: choose another --out.")
+            raise FileError(f"{self._taken(found)}.")
+
+    def _taken(self, found: Sequence[str]) -> str:
+        """What is here already, and what to do."""
+        held = self.kind()
+        what = KINDS[held] if held else f"files of distilrl ({found[0]})"
+        return f"{self.path} already holds {what}: choose another --out"
 
     def abandon(self) -> None:
         """Takes back `begin`, if nothing was written since."""

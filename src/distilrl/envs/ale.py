@@ -3,7 +3,7 @@
 A vector environment of ALE steps all its games or none, and those whose episode has ended cost as much as the others
 until the last one ends; with one for each game only the living step, at the same speed and with the same results.
 
-Making an emulator takes as long as 200 steps of it, on one core, and so does seeding it: those that are closed are kept
+Making an emulator takes as long as 250 steps of it, on one core, and so does seeding it: those that are closed are kept
 for the next who asks, and where seeds lead to the same start that is known before any is made (`AleVecEnv.starts`).
 """
 
@@ -27,8 +27,6 @@ from distilrl.spaces import Choices, EnvRef, ObsSpec
 FRAMES_PER_STEP, NOOP_MAX = 4, 30
 OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
-
-
 MOST_IDLE = 128
 """Closed emulators of a kind that are kept, about 1 MiB each."""
 _idle: dict[tuple[Any, ...], list[Any]] = {}
