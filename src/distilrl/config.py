@@ -147,22 +147,28 @@ class StopConfig:
     """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
     check_episodes: int = 20
     """Episodes of a check."""
-    finalists: int = 1
-    """Where the budget is used up, the students of this many of the best checks meet again on other and more episodes:
-    the best check of many is luck."""
+    finalists: int = 3
+    """Where the budget is used up, the students of this many of the best checks meet again on other episodes: the best
+    check of many is luck."""
+    final_episodes: int = 50
+    """Episodes, other than those of checks, on which finalists meet, and on which a student must be good enough too
+    before training ends for that."""
     gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
     agreement: float = 0.75
     """... and agreement on student-visited states, weighted by what a mistake costs, at least this, ..."""
     patience: int = 2
-    """... at this many checks in a row."""
+    """... at this many checks in a row, and the score is so on ``final_episodes`` others."""
     drift_threshold: float | None = None
     """Drift above which the best student of before does not count any more; None: it always counts."""
     at_return: float | None = None
     """Without a teacher: the return at which to stop."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "finalists", "patience"), "[1, inf)"))
+        check_numbers(
+            self,
+            **dict.fromkeys(("check_every", "check_episodes", "finalists", "final_episodes", "patience"), "[1, inf)"),
+        )
         check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
 
 
