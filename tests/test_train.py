@@ -9,10 +9,11 @@ import sys
 import time
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
+from conftest import SIGN, Killed, SignEnv, killed_after, make_teacher, sign_network
 from examples import acceptance
 
 from distilrl import events
@@ -46,6 +47,25 @@ SMALL = {
     "network": "mlp:8",
     "threads": 1,
 }
+
+
+class LateContactEnv(SignEnv):
+    """A third number says whether something is touched, in a fifth of the states; in the first thirty steps of an
+    environment it never is.
+    """
+
+    observation_space = gymnasium.spaces.Box(-100, 100, (3,), np.float32)
+    taken = 0
+
+    def _observe(self):
+        self.taken += 1
+        touched = self.taken > 30 and self.np_random.random() < 0.2
+        return np.append(super()._observe(), np.float32(touched))
+
+
+LATE = "distilrl/LateContactEnv-v0"
+if LATE not in gymnasium.registry:
+    gymnasium.register(LATE, entry_point=LateContactEnv, max_episode_steps=50)
 
 
 def small(recipe="distil", **changes):
@@ -276,6 +296,21 @@ def test_the_shipped_student_holds_the_student_alone_and_takes_raw_observations(
     obs = torch.randn(30, 2) * 5
     torch.testing.assert_close(load_network(tmp_path / "run" / "student").network(obs), trained.network(obs))
     assert trained.network.obs_mean.abs().sum() == 0
+
+
+def test_a_contact_that_is_made_late_does_not_explode():
+    """Its spread in the first states says nothing of what is to come, and the scale stays for good."""
+    teacher = Teacher.from_callable(lambda obs: torch.cat([-obs[:, :1], obs[:, :1]], dim=1), kind="q", name="late")
+    config = small(env=LATE, env_steps=3200, learning_starts=160, gap=-99.0, average=0.9)
+    network = train(config, teacher, acceptance=ACCEPTANCE).network
+    noise = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    obs, contact = noise * torch.tensor([1.0, 5.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    touched, blurred = obs + contact, obs + 0.1 * noise * contact
+    decided = obs[:, 0].abs() > 0.2
+    for seen in (obs, touched, blurred):
+        right = (network(seen).argmax(1) == (seen[:, 0] > 0))[decided]
+        assert float(right.float().mean()) > 0.95
+    assert float((network(touched) - network(obs)).std()) < float(network(obs).std())
 
 
 def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
