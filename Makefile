@@ -12,12 +12,12 @@ CONSTRAINTS ?= -c constraints.txt
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
-	    --disturbed-episodes 0 --out runs/pong-$(STAMP)
+	    --out runs/pong-$(STAMP)
 
 quickstart: $(VENV)/.user
 	$(BIN)/distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/cartpole-teacher-$(STAMP)
 	$(BIN)/distilrl distill --teacher runs/cartpole-teacher-$(STAMP) --env CartPole-v1 --student mlp:16 \
-	    --disturbed-episodes 20 --out runs/cartpole-$(STAMP)
+	    --out runs/cartpole-$(STAMP)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

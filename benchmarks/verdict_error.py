@@ -151,9 +151,16 @@ def keys() -> list[dict[str, object]]:
 
 def table() -> str:
     """The table of docs/verdict.md."""
-    rows = ["| differences | sample | false passes, plain | now | passes without loss, plain | now |", "|---|---|--:|--:|--:|--:|"]
+    rows = [
+        "| differences | sample | false passes, plain | now | passes without loss, plain | now |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for row in made(OUT):
-        size = f"{row['episodes']} episodes" if row["looks"] == 1 else f"{row['episodes']} to {row['episodes'] * row['looks']}, 3 looks"
+        size = (
+            f"{row['episodes']} episodes"
+            if row["looks"] == 1
+            else f"{row['episodes']} to {row['episodes'] * row['looks']}, 3 looks"
+        )
         case = row["case"]
         if row["kind"] == "starts":
             size = f"{row['episodes']} distinct of 100"

@@ -10,7 +10,9 @@ import pytest
 
 from distilrl.envs import describe_env, make_vec_env, single, trust
 from distilrl.envs.images import area_resize, push, to_grey
+from distilrl.episodes import Play
 from distilrl.errors import EnvError, ExtraError, SpecError
+from distilrl.evaluate import every_start
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 
 SAME_STEP = gymnasium.vector.AutoresetMode.SAME_STEP
@@ -137,6 +139,28 @@ def test_starts_of_a_game_are_known_before_it_is_made(game):
     many = envs.starts(np.arange(2000))
     assert len(np.unique(many)) == 30 - ("FIRE" in envs.info.protocol["actions"])
     envs.close()
+
+
+@pytest.mark.parametrize("foretold", [True, False])
+def test_all_starts_of_a_game_are_found(foretold, monkeypatch):
+    """Elsewhere ALE's standard library may draw otherwise than is foretold: then each seed is tried."""
+    envs, first = make_vec_env("PongNoFrameskip-v4", 1, sticky=0.0), 5_000 + foretold
+    if not foretold:
+        monkeypatch.setattr(type(envs), "_start_of", lambda _self, seed: max(seed * 7 % 30, 1))
+    seeds = envs.every_start(first)
+    starts = envs.starts(np.array(seeds)).tolist() if foretold else [max(seed * 7 % 30, 1) for seed in seeds]
+    assert sorted(starts) == [1, 1, *range(2, 30)]
+    assert min(seeds) >= first
+    assert envs.every_start(first) is seeds
+    envs.close()
+
+
+def test_where_chance_plays_too_starts_are_not_all_that_there_is():
+    game = EnvRef("PongNoFrameskip-v4")
+    assert len(every_start(Play(game), 0)) == 30
+    for how in (Play(game, epsilon=0.01), Play(game, sticky=0.25), Play(EnvRef("CartPole-v1"))):
+        assert every_start(how, 0) is None
+    assert every_start(Play(EnvRef("ALE/Pong-v5")), 0) is None
 
 
 def test_a_game_of_ale_stands_still():

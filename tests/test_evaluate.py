@@ -373,3 +373,51 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     assert again.distinct_episodes == parts.student.distinct_episodes
     theirs = evaluate_policy(sign_teacher, SIGN, episodes=20, epsilon=0.3)
     assert theirs.return_mean == parts.teacher.return_mean
+
+
+def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(sign_teacher, monkeypatch):
+    monkeypatch.setattr("distilrl.comparison.every_start", lambda _how, first: seeds_from(first, 30))
+    found = compared(sign_teacher, sign_network(), Comparison(100, 300, 100))
+    assert (found.verdict.exact, found.verdict.looks, found.student.episodes) == (True, 1, 30)
+    assert (found.verdict.result, found.verdict.protocol) == ("pass", "every start, greedy")
+    assert found.student.exact
+    assert found.student.return_ci95 == (10.0, 10.0)
+    assert [way.verdict.exact for way in found.disturbed.values()] == [False, False]
+    assert [way.student.exact for way in found.disturbed.values()] == [False, False]
+
+
+def test_the_margin_is_fixed_before_the_verdict():
+    of_share, absolute = Comparison(margin=0.1), Comparison(margin_abs=3.0)
+    accepted = examples.acceptance(30.0, 10.0)
+    assert vars(of_share.stakes_of(accepted)) == {"margin": 2.0, "span": 20.0}
+    assert vars(absolute.stakes_of(accepted)) == {"margin": 3.0, "span": 20.0}
+    worse = examples.acceptance(-10.0, 0.0)
+    assert vars(absolute.stakes_of(worse)) == {"margin": 3.0, "span": 60.0}
+    with pytest.raises(TeacherError, match=r"is not above random play's .* --margin-abs"):
+        of_share.stakes_of(worse)
+
+
+def test_a_teacher_is_played_once_for_all_students_of_a_plan(sign_teacher, monkeypatch):
+    teacher, played, honest = fitted(sign_teacher), [], play
+
+    def noted(policy, *given, **named):
+        played.append(policy is teacher.policy or policy.network is teacher.network)
+        return honest(policy, *given, **named)
+
+    monkeypatch.setattr("distilrl.comparison.play", noted)
+    found = [
+        compare(teacher, policy_of(one), HOW, Comparison(20, 20, 20), examples.acceptance(), describe_env(EnvRef(SIGN)))
+        for one in (sign_network(), sign_network(-1.0))
+    ]
+    assert played.count(True) == 3
+    assert played.count(False) == 6
+    assert found[0].teacher == found[1].teacher
+    assert found[0].agreement.teacher_states == 1.0
+    assert found[1].agreement.teacher_states == 0.0
+
+
+def test_random_play_is_the_same_whoever_plays_beside_it():
+    policy, how = policy_of(sign_network()), Play(EnvRef(SIGN), epsilon=1.0)
+    together = play(policy, how, seeds_from(7, 12)).returns
+    apart = [play(policy, how, [seed]).returns[0] for seed in range(7, 19)]
+    assert together.tolist() == apart

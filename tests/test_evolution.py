@@ -224,9 +224,12 @@ def test_who_looks_better_is_asked_on_other_episodes_than_those_it_looked_better
     check = stream.Check(config_of(check_episodes=episodes), ACCEPTANCE)
     policy = Policy(TEACHER.fitted(describe_env(EnvRef(MIDDLE))).network, Point(Bounds((-5.0,), (5.0,))))
     check(policy)
-    check.long(policy, 4)
-    assert [len(seeds) for seeds in played] == [episodes, 4 * episodes]
+    for turn in (0, 1):
+        check.others(policy, 50, turn=turn)
+    assert [len(seeds) for seeds in played] == [episodes, 50, 50]
     assert not played[0] & played[1]
+    assert not played[0] & played[2]
+    assert not played[1] & played[2]
 
 
 def test_the_teachers_return_is_as_said():

@@ -69,7 +69,7 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     changes = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8"}
     config = distilrl.make_config(printed.steady, env, **changes).but(env_steps=3200, gap=-20.0, stakes_exponent=0.0)
     teacher = make_teacher(sign_network()) if env == SIGN else linear_teacher()
-    job = distilrl.Job(config, distilrl.Comparison(20, 40, 0))
+    job = distilrl.Job(config, distilrl.Comparison(100, 200, 0))
     results = distilrl.distill(teacher, job, tmp_path / "run")
     assert results.recipe == "steady"
     assert results.student.score > 0.95

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import CancelledError
 
 import pytest
+from commands import VERDICTS
 from test_fanout import contents, job, name_of
 
 from distilrl.checkpoints import write_json
@@ -40,7 +41,7 @@ def test_seeds_and_sweeps_are_the_same_bytes(ray_cluster, fanout_home, tmp_path)
 
 def test_the_command_line_on_ray(ray_cluster, fanout_home, tmp_path, capsys):
     config = str(fanout_home / "seeds" / "config.json")
-    assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--ray", "auto"]) == 0
+    assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--ray", "auto"]) in VERDICTS
     assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
 
 
