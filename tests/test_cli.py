@@ -63,7 +63,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     assert found["verdict"]["difference"] == pytest.approx(10.0 - found["against"]["return_mean"])
     assert main([*base, str(tmp_path / "weak"), "--against", teacher]) == 1
     printed = capsys.readouterr()
-    assert "verdict: fail (greedy: policy - against -" in " ".join(printed.err.split())
+    assert "verdict: fail (policy - against -" in " ".join(printed.err.split())
     assert [line.split(":")[0] for line in printed.out.splitlines()] == [str(tmp_path / "weak"), teacher]
     assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin", "2"]) == 0
 

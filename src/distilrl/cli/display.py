@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from distilrl.events import Accepted, Check, Ended, Episodes, Event, Phase, Reached, Replaced, Replaying, Step
-from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard
+from distilrl.played import Agreement, PlayedTeacher, Returns, RunVerdict, TeacherCard
 from distilrl.results import (
     Link,
     PlanResults,
@@ -217,9 +217,10 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             _print_sides(results)
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
-            print_verdict(results.verdict, "student - teacher", results.verdict.protocol)
-            for way in results.disturbed.values():
-                print_verdict(way.verdict, "student - teacher", way.verdict.protocol)
+            print_verdict(results.verdict, "student - teacher")
+            for way in (one.verdict for one in results.disturbed.values()):
+                reason = f"; {way.reason}" if way.reason else ""
+                console.print(f"  {way.protocol}: {_colored(way)} ({escape(_difference(way))}){reason}", soft_wrap=True)
 
 
 def _print_sides(results: Results) -> None:
@@ -280,20 +281,28 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
             console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
 
 
-def print_verdict(verdict: Verdict, what: str, protocol: str = "") -> None:
-    """A verdict in one line, and of what play it speaks."""
-    color, low, high = COLORS[verdict.result], *verdict.interval
-    difference = f"{verdict.difference:+,.2f}"
-    if verdict.exact:
-        difference += " exactly"
-    else:  # the interval that decided, which several looks make wider than 95 %
-        difference += f" [{low:+,.2f}, {high:+,.2f}]"
-        difference += f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else ""
-    of = f"{protocol}: " if protocol else ""
+def print_verdict(verdict: Verdict, what: str) -> None:
+    """A verdict in one line, and below it of what play it speaks, and why there is none."""
     margin = f"margin {verdict.margin:,.2f}"
-    console.print(f"verdict: [{color} bold]{named(verdict.result)}[/] ({of}{what} {escape(difference)}, {margin})")
+    console.print(f"verdict: {_colored(verdict, 'bold')} ({what} {escape(_difference(verdict))}, {margin})")
+    if isinstance(verdict, RunVerdict):
+        console.print(f"  played: {verdict.protocol}", soft_wrap=True)
     if verdict.reason:
-        console.print(f"  {verdict.reason}")
+        console.print(f"  {verdict.reason}", soft_wrap=True)
+
+
+def _colored(verdict: Verdict, style: str = "") -> str:
+    """The result in its colour."""
+    return f"[{COLORS[verdict.result]} {style}]{named(verdict.result)}[/]"
+
+
+def _difference(verdict: Verdict) -> str:
+    """The difference and the interval that decided, which several looks make wider than 95 %."""
+    if verdict.exact:
+        return f"{verdict.difference:+,.2f} exactly"
+    low, high = verdict.interval
+    words = f"{verdict.difference:+,.2f} [{low:+,.2f}, {high:+,.2f}]"
+    return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
 
 
 def named(result: str | None) -> str:

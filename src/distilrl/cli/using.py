@@ -113,7 +113,7 @@ class Evaluate:
         else:
             print(f"{self.policy}: {_returned(duel.policy, duel.policy.params)}")
             print(f"{self.against}: {_returned(duel.against, duel.against.params)}")
-            print_verdict(duel.verdict, "policy - against", duel.verdict.protocol)
+            print_verdict(duel.verdict, "policy - against")
         return code_of(duel.verdict.result)
 
 
