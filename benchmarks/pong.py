@@ -1,6 +1,6 @@
 """Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
 
-The Breakout runs read breakout-dqn-sb3.zip in the folder that it is run from. Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
 The config.json of a run that is kept there is as the version that made it wrote it; what the run was is said here.
 """
 
@@ -18,7 +18,7 @@ from distilrl.cli import main
 HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine
 PONG = ["--teacher", "zoo/pong-dqn", "--env", "PongNoFrameskip-v4"]
 BREAKOUT = [
-    "--teacher", "breakout-dqn-sb3.zip", "--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01",
+    "--teacher", "zoo/breakout-dqn", "--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01",
     "--steps", "1400000", "--threads", "1", "--disturbed-episodes", "0",
     "--set", "average=0.999", "--set", "capacity=300000", "--set", "agreement=0.9",
     "--set", "check-every=140032", "--set", "check-episodes=16",
@@ -51,7 +51,7 @@ RUNS = {
         "--steps", "320000", "--episodes", "40", *SMALL,
         "--set", "check-every=32000", "--set", "check-episodes=16", "--set", "patience=999",
     ],
-    # 1.4 million steps, 300,000 states held, a longer average; run it beside the teacher's file, which is named breakout-dqn-sb3.zip
+    # 1.4 million steps, 300,000 states held, a longer average
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64"],
     # half of its parameters, trained the same
     "breakout-32k": [*BREAKOUT, "--student", "cnn:8,16,16:32"],
@@ -72,7 +72,7 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
 
 def run(name: str, extra: list[str]) -> None:
     folder, kept = HERE / "runs" / name, HERE / "results" / name
-    if main(["distill", *RUNS[name], "--out", str(folder), *extra]) != 0:
+    if main(["distill", *RUNS[name], "--out", str(folder), *extra]) == 2:
         sys.exit(2)
     kept.mkdir(parents=True, exist_ok=True)
     for file in ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json"):
