@@ -5,7 +5,11 @@
 ``variants/CartPole-L-G`` of half-length L and gravity G.
 """
 
+import functools
+
 import gymnasium
+import numpy as np
+from gymnasium.wrappers import FlattenObservation
 
 LENGTHS, GRAVITIES = (0.25, 0.5, 0.75, 1.0, 1.25), (6.0, 9.8, 14.0)
 
@@ -34,6 +38,24 @@ def acrobot(mass: float = 1.0, **options) -> gymnasium.Env:
     return env
 
 
+class _Torques(gymnasium.ActionWrapper):
+    """Five torques instead of any."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.Discrete(5)
+
+    def action(self, action):
+        return np.array([action - 2.0], np.float32)
+
+
+def minigrid(env_id: str, **options) -> gymnasium.Env:
+    """The agent's view of 7x7 cells as one vector of 147 numbers: kind, colour and state of each cell."""
+    from minigrid.wrappers import ImgObsWrapper
+
+    return FlattenObservation(ImgObsWrapper(gymnasium.make(env_id, **options)))
+
+
 def _register(name: str, make) -> None:
     if f"variants/{name}" not in gymnasium.registry:
         gymnasium.register(f"variants/{name}", entry_point=make)
@@ -46,6 +68,8 @@ _register("Acrobot-starts", lambda **options: _Starts(gymnasium.make("Acrobot-v1
 _register(
     "LunarLander-wind", lambda **options: gymnasium.make("LunarLander-v3", enable_wind=True, wind_power=10.0, **options)
 )
+_register("Pendulum-torques", lambda **options: _Torques(gymnasium.make("Pendulum-v1", **options)))
+_register("MiniGrid-DoorKey", functools.partial(minigrid, "MiniGrid-DoorKey-5x5-v0"))
 for _length in LENGTHS:
     for _gravity in GRAVITIES:
         _register(
