@@ -1,8 +1,9 @@
 """Tables of the comparison of methods, from the lines that methods.py leaves; tables.py prints them.
 
-Scores are (return − random) / (teacher − random), the mean of 100 episodes for each training seed. Intervals are percentile bootstraps over training
-seeds. Differences are to the default with the same training seed; their p-values are of exact sign-flip tests, Holm-corrected over the methods of one
-table, that is of one environment and one student.
+Scores are (return − random) / (teacher − random), the mean of 100 episodes for each training seed. Intervals are
+percentile bootstraps over training seeds. Differences are to the default with the same training seed; their p-values
+are of exact sign-flip tests, Holm-corrected over the methods of one table, that is of one environment and one
+student.
 """
 
 import json
@@ -22,6 +23,8 @@ RESULTS = Path(__file__).parent / "results" / "methods"
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0", "MiniGrid-DoorKey-5x5-v0")
 DEFAULT, SHIPPED = "distil", "distil, as it ships"
+COMFORTABLE, KINDS = "mlp:16,16", ("comfortable", "small")
+"""The student that is large enough everywhere, and the kinds of students for which settings are chosen."""
 NOT_TESTED = (SHIPPED, "dqn")
 """Rows to hold the others against, of which nothing is asked."""
 WAYS = ("noise", "attack", "changed", "starts")
@@ -80,6 +83,11 @@ class Difference:
         return f"**{text}**" if self.survives else text
 
 
+def kind_of(student: str) -> str:
+    """The kind of a student."""
+    return KINDS[student != COMFORTABLE]
+
+
 def signed(value: float) -> str:
     """With its sign, and none of what rounds to 0."""
     text = f"{value:+.2f}"
@@ -92,10 +100,10 @@ def read(name: str) -> list[Row]:
 
 
 @cache
-def settings() -> dict[str, Row]:
-    """What was chosen for each method."""
+def settings() -> dict[str, dict[str, Row]]:
+    """What was chosen for each kind of student and method."""
     path = RESULTS / "settings.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text()) if path.exists() else {kind: {} for kind in KINDS}
 
 
 @cache
@@ -104,7 +112,7 @@ def runs_of(env: str) -> Runs:
     runs = Runs()
     for row in read(f"{env}.jsonl"):
         method = row["method"]
-        chosen = settings().get(method, {})
+        chosen = settings()[kind_of(row["student"])].get(method, {})
         if method == "teacher":
             runs.teacher = row
         elif all(row[name] == chosen.get(name) for name in ("learning_rate", "entropy_share")):
@@ -146,6 +154,7 @@ def linked(method: str) -> str:
 
 def one_student(runs: Runs, student: str) -> list[str]:
     """The table of an environment and a student, the best first."""
+    kind = settings()[kind_of(student)]
     found, ways = differences(runs, student), [way for way in WAYS if way in runs.teacher]
     methods = [method for other, method in runs.groups if other == student]
     methods.sort(key=lambda method: -mean(runs.scores(student, method).values()))
@@ -162,7 +171,7 @@ def one_student(runs: Runs, student: str) -> list[str]:
         whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
         p = "" if difference is None or difference.p is None else f"{difference.p:.3f}"
         cells = [
-            linked(method), "its own" if method == SHIPPED else setting(settings()[method]), str(len(rows)),
+            linked(method), "its own" if method == SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
             str(runs.passes(student, method)), f"{mean(row['agreement'] for row in whole):.2f}",
             f"{mean(row['updates'] for row in whole):,.0f}",
@@ -181,8 +190,11 @@ def methods(env: str) -> str:
         return "Not run."
     teacher = runs.teacher
     own = ", ".join(f"{way} {runs.score(teacher[way]):.2f}" for way in WAYS if way in teacher)
-    text = f"Teacher {mean(teacher['returns']):.2f}, random {teacher['random']:.2f}; {teacher['steps']:,} steps. Teacher's own scores: {own}."
-    blocks = [text.replace("-", "−"), *("\n".join(one_student(runs, student)) for student in runs.students)]
+    text = f"Teacher {mean(teacher['returns']):.2f}, random {teacher['random']:.2f}; {teacher['steps']:,} steps."
+    blocks = [
+        f"{text} Teacher's own scores: {own}.".replace("-", "−"),
+        *("\n".join(one_student(runs, student)) for student in runs.students),
+    ]
     return "\n\n".join(blocks)
 
 
@@ -195,26 +207,33 @@ def surviving() -> str:
             found = differences(runs, student)
             sides = []
             for word, sign in (("ahead", 1), ("behind", -1)):
-                there = sorted((m for m, d in found.items() if d.survives and d.mean * sign > 0), key=lambda m: -found[m].mean * sign)  # fmt: skip
+                there = [m for m, d in found.items() if d.survives and d.mean * sign > 0]
+                there.sort(key=lambda m: -abs(found[m].mean))
                 sides.append(f"{word} " + (", ".join(f"`{m}` ({signed(found[m].mean)})" for m in there) or "none"))
             lines.append(f"- {env} `{student}`: {'; '.join(sides)}.")
     return "\n".join(lines) or "Not run."
 
 
 def chosen() -> str:
-    """What the choice of settings gave."""
-    if not settings():
-        return "Not run."
+    """What the choice of settings gave, each with its mean score and the scores of all that were tried."""
     lines = [
-        "| method | its own setting | chosen | mean score where it was chosen | of all that were tried |",
-        "|---|---|---|--:|---|",
+        "| method | its own setting | for comfortable students | mean score | for small ones | mean score |",
+        "|---|---|---|---|---|---|",
     ]
-    for method, found in settings().items():
-        scores = {(one["learning_rate"], one["entropy_share"]): one["score"] for one in found["tried"]}
-        own = scores[found["learning_rate"], found["entropy_share"]]
-        span = f"{min(scores.values()):.2f} to {max(scores.values()):.2f}".replace("-", "−")
-        lines.append(f"| {linked(method)} | {setting(found['own'])} | {setting(found)} | {own:.2f} | {span} |")
-    return "\n".join(lines)
+    for method in dict.fromkeys(method for kind in KINDS for method in settings()[kind]):
+        cells = []
+        for found in (settings()[kind].get(method) for kind in KINDS):
+            cells += [setting(found), tried(found)] if found else ["", ""]
+        own = next(settings()[kind][method]["own"] for kind in KINDS if method in settings()[kind])
+        lines.append(f"| {linked(method)} | {setting(own)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run."
+
+
+def tried(found: Row) -> str:
+    """Score of what was chosen, and from the lowest to the highest that there was."""
+    scores = {(one["learning_rate"], one["entropy_share"]): one["score"] for one in found["tried"]}
+    best = scores[found["learning_rate"], found["entropy_share"]]
+    return f"{best:.2f} ({min(scores.values()):.2f} to {max(scores.values()):.2f})".replace("-", "−")
 
 
 def cells_of(method: str) -> tuple[list[str], list[str]]:

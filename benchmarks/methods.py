@@ -1,33 +1,33 @@
-"""Every method in five environments, two students, twelve training seeds, equal steps, with settings chosen elsewhere by the same rule for all.
+"""Every method in five environments, two students, twelve training seeds, with settings chosen elsewhere by one rule.
 
     python benchmarks/methods.py FOLDER teachers              # makes teachers that FOLDER lacks
     python benchmarks/methods.py FOLDER choose [METHOD ...]   # learning rate and temperature of each method
     python benchmarks/methods.py FOLDER table [ENV ...]       # the runs of the table
     python benchmarks/methods.py FOLDER smoke                 # one tiny run of everything, kept nowhere
 
-FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents and `lunarlander`; the other teachers are in zoo/. Needs
-gymnasium[box2d] and minigrid 3.2. One line per run goes to results/methods/{choose,ENV}.jsonl; lines that are there are not made again, and
---jobs N makes N at a time.
+FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents and `lunarlander`; the other teachers
+are in zoo/. Needs gymnasium[box2d] and minigrid 3.2. One line per run goes to results/methods/{choose,ENV}.jsonl;
+lines that are there are not made again, and --jobs N makes N at a time.
 
-choose    A grid of learning rates and temperatures (by the entropy that they leave the teacher, `entropy_share`), on other environments
-          than the table's and other training seeds, with one student. The highest mean score decides; of settings within `TIE` of it, the one nearest to the
-          recipe's own. Written to results/methods/settings.json.
-table     Every run takes its whole budget; the checkpoint is the best by 20 selection episodes. `returns` are of 100 greedy episodes on the verdict's seeds,
-          the same for teacher and students. Of the first seeds also the mean of 30 episodes of each disturbance:
+choose    A grid of learning rates and temperatures (method_settings.py), on other environments than the table's and
+          other training seeds, apart for a comfortable student and one that is too small. What it chooses is written
+          to results/methods/settings.json.
+table     Every run takes its whole budget; the checkpoint is the best by 20 selection episodes. `returns` are of 100
+          greedy episodes on the verdict's seeds, the same for teacher and students. Of the first seeds also the mean
+          of 30 episodes of each disturbance:
 
 noise     each feature seen through noise of a tenth of its spread over the teacher's states
-attack    each observation moved by at most a tenth of that spread to where the student departs most from what it would have said
+attack    each observation moved by at most a tenth of that spread to where the student departs most from what it
+          would have said
 changed   another physics: poles twice as long, second link 1.5 times as heavy, wind
 starts    first states further out than any seen
 """
 
 import functools
 import json
-import math
 import platform
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -37,11 +37,11 @@ import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
 from lines import fill, jobs_of, made
-from method_tables import DEFAULT, SHIPPED
+from method_settings import EQUAL, METHODS, chosen, config_of, grid
+from method_tables import COMFORTABLE, KINDS, SHIPPED, kind_of
 from torch import Tensor, nn
 
 from distilrl import (
-    RECIPES,
     EnvRef,
     NetworkSpec,
     Play,
@@ -63,7 +63,6 @@ from distilrl.checkpoints import write_json
 from distilrl.comparison import agreement
 from distilrl.errors import NotFiniteError
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
-from distilrl.objective import TeacherTerm
 from distilrl.played import Acceptance
 from distilrl.recipes import TEACHERLESS
 from distilrl.specs import scaled
@@ -107,14 +106,14 @@ TABLE = {
     ),
     "MountainCar-v0": Task("MountainCar-v0", "zoo/mountaincar-dqn", ("mlp:16,16", "mlp:2")),
     "MiniGrid-DoorKey-5x5-v0": Task(
-        "variants/MiniGrid-DoorKey", "zoo/doorkey-dqn", ("mlp:16,16", "mlp:2"), decimals=3, ways=("noise",)
+        "variants/MiniGrid-DoorKey", "zoo/doorkey-dqn", ("mlp:16,16", "mlp:3"), decimals=3, ways=("noise",)
     ),
 }  # fmt: skip
 """The table. On the last two no default was ever tuned."""
 TUNING = {
-    "CartPole-long": Task("variants/CartPole-long", "cartpole-dqn-sb3.zip", ("mlp:8",)),
-    "Acrobot-heavy": Task("variants/Acrobot-heavy", "acrobot-dqn-sb3.zip", ("mlp:8",)),
-    "Pendulum-torques": Task("variants/Pendulum-torques", "zoo/pendulum-dqn", ("mlp:8",)),
+    "CartPole-long": Task("variants/CartPole-long", "cartpole-dqn-sb3.zip", (COMFORTABLE, "mlp:3")),
+    "Acrobot-heavy": Task("variants/Acrobot-heavy", "acrobot-dqn-sb3.zip", (COMFORTABLE, "mlp:3")),
+    "Pendulum-torques": Task("variants/Pendulum-torques", "zoo/pendulum-dqn", (COMFORTABLE, "mlp:3")),
 }
 """Where settings are chosen: teachers of the table's environments in changed ones, and a pendulum with five torques."""
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -124,22 +123,14 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("variants/Pendulum-torques", {"at_return": -150.0}),
 }
 """Teachers of our own making: folder, environment, and what is not the recipe's."""
-METHODS = (*(name for name in RECIPES if name not in ("attention", *TEACHERLESS)), "assistant", "dqn")
 SEEDS, DISTURBED, TUNING_SEEDS = range(12), 5, (500, 501)
-RATES, SHARES, TIE = (1e-3, 3e-3, 1e-2), (0.15, 0.5), 0.01
-PRINTED = "policy_distillation"
-"""Its temperature is a number in its paper, which stands in the grid beside those that are found."""
-GREEDY_ONLY = ("nll", "large_margin")
-"""Losses that see of the teacher its greedy action alone, whatever the temperature."""
-EQUAL = {
-    "updates": 3, "batch_size": 128, "n_envs": 8, "learning_starts": 800, "check_every": 2_000, "check_episodes": 20, "gap": -99.0,
-}  # fmt: skip
-"""The same for every run."""
 TINY = {"env_steps": 2_000, "check_every": 1_000, "check_episodes": 2}
 
 
 class Attacked(nn.Module):
-    """The student, each of whose observations is moved first: three steps of gradient ascent on the KL from its own clean answer."""
+    """The student, each of whose observations is moved first: three steps of gradient ascent on the KL from its own
+    clean answer.
+    """
 
     def __init__(self, student: Policy, reach: Tensor) -> None:
         super().__init__()
@@ -170,21 +161,6 @@ def taught(folder: Path, env: str, file: str) -> tuple[Teacher, Acceptance, np.n
     acceptance = accept(teacher, Play(EnvRef(env), threads=1), episodes=100)
     seen = play(teacher.policy, Play(EnvRef(env), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
     return teacher, acceptance, seen.std(0, dtype=np.float64)
-
-
-def config_of(
-    method: str, env: str, rate: float | None = None, share: float | None = None, **changes: Any
-) -> TrainConfig:
-    """A method's configuration with a setting of the grid; None: the recipe's own."""
-    name = DEFAULT if method in (SHIPPED, "assistant") else method
-    config = make_config(name, env, **(EQUAL | changes))
-    if rate is not None:
-        config = config.but(learning_rate=rate)
-    if share is not None:
-        config = config.but(entropy_share=share)
-        if name == PRINTED:
-            config = config.but(terms=(TeacherTerm("forward_kl"),))
-    return config
 
 
 def student_of(config: TrainConfig, method: str, teacher: Teacher, acceptance: Acceptance) -> tuple[Trained, int]:
@@ -221,8 +197,8 @@ def disturbed(policy: Policy, task: Task, spread: np.ndarray, episodes: int) -> 
 
 
 def line(
-    folder: Path, name: str, method: str, student: str, seed: int, learning_rate: float | None, entropy_share: float | None,
-    tiny: bool = False,
+    folder: Path, name: str, method: str, student: str, seed: int, learning_rate: float | None,
+    entropy_share: float | None, tiny: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """A line of the table."""
     task, begun = TABLE[name], time.process_time()
@@ -249,20 +225,6 @@ def line(
 # -- the choice of settings
 
 
-def has_temperature(method: str) -> bool:
-    """Whether the entropy that the temperature leaves decides anything in a method."""
-    terms = config_of(method, "CartPole-v1").terms
-    return method == PRINTED or any(
-        getattr(term, "teacher_temperature", 1.0) is None and term.name not in GREEDY_ONLY for term in terms
-    )
-
-
-def grid(method: str) -> list[tuple[float, float | None]]:
-    """Learning rates and entropy shares that a method is tried with; None: its own temperature."""
-    own = (None,) if method == PRINTED or not has_temperature(method) else ()
-    return [(rate, share) for rate in RATES for share in (*own, *(SHARES if has_temperature(method) else ()))]
-
-
 def tried(
     folder: Path, env: str, method: str, student: str, seed: int, learning_rate: float, entropy_share: float | None
 ) -> dict[str, Any]:
@@ -277,28 +239,6 @@ def tried(
     games = play(trained.policy, Play(EnvRef(task.env)), seeds_from(VERDICT_SEEDS, 50))
     score = stats.score(stats.mean(games.returns), acceptance.return_mean, acceptance.random_return_mean)
     return {"score": score, "updates": updates, "cpu_s": round(time.process_time() - begun, 2)}
-
-
-def chosen(method: str, rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The setting of a method by the lines of the choice; None where lines are missing."""
-    scores: dict[tuple[float, float | None], list[float]] = {setting: [] for setting in grid(method)}
-    for row in rows:
-        if row["method"] == method and (setting := (row["learning_rate"], row["entropy_share"])) in scores:
-            scores[setting].append(row["score"])
-    if any(len(each) < len(TUNING) * len(TUNING_SEEDS) for each in scores.values()):
-        return None
-    means = {setting: stats.mean(each) for setting, each in scores.items()}
-    config = config_of(method, "CartPole-v1")
-    own_share = None if method == PRINTED else config.optim.entropy_share
-
-    def distance(setting: tuple[float, float | None]) -> tuple[float, float]:
-        rate, share = setting
-        return abs(math.log(rate / config.optim.learning_rate)), abs((share or 0.0) - (own_share or 0.0))
-
-    best = min((one for one in means if means[one] >= max(means.values()) - TIE), key=distance)
-    tried_all = [{"learning_rate": r, "entropy_share": s, "score": round(means[r, s], 4)} for r, s in means]
-    own = {"learning_rate": config.optim.learning_rate, "entropy_share": own_share if has_temperature(method) else None}
-    return {"learning_rate": best[0], "entropy_share": best[1], "own": own, "tried": tried_all}
 
 
 # -- queues
@@ -322,27 +262,37 @@ def choose(folder: Path, methods: list[str], jobs: int) -> None:
     ]  # fmt: skip
     fill(OUT / "choose.jsonl", functools.partial(tried, folder), keys, jobs)
     rows = made(OUT / "choose.jsonl")
-    found = {method: chosen(method, rows) for method in METHODS}
-    write_json(SETTINGS, {method: setting for method, setting in found.items() if setting is not None})
+    write_json(SETTINGS, {kind: chosen_for(kind, rows) for kind in KINDS})
 
 
-def settings() -> dict[str, tuple[float | None, float | None]]:
-    """What was chosen: learning rate and entropy share of each method."""
-    found = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
-    missing = [method for method in METHODS if method not in found]
+def chosen_for(kind: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The setting of each method whose lines are complete, by the students of one kind."""
+    own, count = [row for row in rows if kind_of(row["student"]) == kind], len(TUNING) * len(TUNING_SEEDS)
+    found = {method: chosen(method, own, count) for method in METHODS}
+    return {method: setting for method, setting in found.items() if setting is not None}
+
+
+def settings() -> dict[tuple[str, str], tuple[float | None, float | None]]:
+    """What was chosen: learning rate and entropy share of each kind of student and method."""
+    found = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {kind: {} for kind in KINDS}
+    missing = sorted({method for kind in KINDS for method in METHODS if method not in found[kind]})
     if missing:
         sys.exit(f"No settings of {', '.join(missing)}: run `choose` first.")
-    return {method: (found[method]["learning_rate"], found[method]["entropy_share"]) for method in METHODS}
+    return {
+        (kind, method): (one["learning_rate"], one["entropy_share"])
+        for kind in KINDS for method, one in found[kind].items()
+    }  # fmt: skip
 
 
 def table(folder: Path, names: list[str], jobs: int) -> None:
     """Makes the lines of the table, seed by seed."""
-    known = settings() | {SHIPPED: (None, None)}
+    known = settings() | {(kind, SHIPPED): (None, None) for kind in KINDS}
     for name in names:
         runs = [("teacher", "", 0, (None, None))]
         runs += [
-            (m, student, seed, one) for seed in SEEDS for student in TABLE[name].students for m, one in known.items()
-        ]
+            (method, student, seed, known[kind_of(student), method])
+            for seed in SEEDS for student in TABLE[name].students for method in (*METHODS, SHIPPED)
+        ]  # fmt: skip
         keys = [
             {"method": method, "student": student, "seed": seed, "learning_rate": rate, "entropy_share": share}
             for method, student, seed, (rate, share) in runs

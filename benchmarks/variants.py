@@ -1,8 +1,10 @@
-"""Changed members of CartPole, Acrobot and LunarLander, for what a student does outside what it was trained on; importing it registers them.
+"""Environments beside Gymnasium's own; importing it registers them.
 
-``variants/CartPole-long`` (poles of twice the length), ``variants/CartPole-starts`` (first states four times as far out), the same for Acrobot
-(``-heavy``: second link 1.5 times as heavy; ``-starts``: five times) and ``variants/LunarLander-wind``; and a family of CartPoles
-``variants/CartPole-L-G`` of half-length L and gravity G.
+Changed members of CartPole, Acrobot and LunarLander, for what a student does outside what it was trained on:
+``variants/CartPole-long`` (poles of twice the length), ``variants/CartPole-starts`` (first states four times as far
+out), the same for Acrobot (``-heavy``: second link 1.5 times as heavy; ``-starts``: five times) and
+``variants/LunarLander-wind``; a family of CartPoles ``variants/CartPole-L-G`` of half-length L and gravity G.
+``variants/Pendulum-torques`` has five torques, ``variants/MiniGrid-DoorKey`` is a maze as one vector (needs minigrid).
 """
 
 import functools
@@ -79,7 +81,9 @@ for _length in LENGTHS:
 
 
 class Turning(gymnasium.Wrapper):
-    """CartPole whose poles double in length once training has made `TURN` steps; checks, told by their seeds, see what holds then."""
+    """CartPole whose poles double in length once training has made `TURN` steps; checks, told by their seeds, see what
+    holds then.
+    """
 
     TURN = 12_000
     clock = 0

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import method_settings
 import method_tables
 import methods
 from paired import holm, seed_interval, sign_flip
@@ -64,46 +65,48 @@ def test_intervals_stay_within_what_a_score_can_be():
 
 
 def test_which_methods_have_a_temperature():
-    without = {method for method in methods.METHODS if not methods.has_temperature(method)}
+    without = {method for method in methods.METHODS if not method_settings.has_temperature(method)}
     assert without == {"cloning", "dqfd", "dqn"}
-    assert len(methods.grid("distil")) == 6
-    assert len(methods.grid("cloning")) == 3
-    assert {share for _, share in methods.grid("policy_distillation")} == {None, 0.15, 0.5}
+    assert len(method_settings.grid("distil")) == 6
+    assert len(method_settings.grid("cloning")) == 3
+    assert {share for _, share in method_settings.grid("policy_distillation")} == {None, 0.15, 0.5}
 
 
 def test_a_setting_of_the_grid_is_in_the_configuration():
-    config = methods.config_of("policy_distillation", "CartPole-v1", 1e-2, 0.5)
+    config = method_settings.config_of("policy_distillation", "CartPole-v1", 1e-2, 0.5)
     assert (config.optim.learning_rate, config.optim.entropy_share) == (1e-2, 0.5)
     assert config.terms[0].teacher_temperature is None
-    printed = methods.config_of("policy_distillation", "CartPole-v1", 1e-2, None)
+    printed = method_settings.config_of("policy_distillation", "CartPole-v1", 1e-2, None)
     assert printed.terms[0].teacher_temperature == 0.01
-    own = methods.config_of(methods.SHIPPED, "CartPole-v1")
-    assert own.optim.learning_rate == methods.make_config("distil", "CartPole-v1").optim.learning_rate
+    own = method_settings.config_of(methods.SHIPPED, "CartPole-v1")
+    assert own.optim.learning_rate == method_settings.make_config("distil", "CartPole-v1").optim.learning_rate
 
 
 def _tried(scores):
     return [
         {"method": "distil", "learning_rate": rate, "entropy_share": share, "score": score}
         for (rate, share), score in scores.items()
-        for _ in range(len(methods.TUNING) * len(methods.TUNING_SEEDS))
+        for _ in range(6)
     ]
 
 
 def test_the_best_setting_is_chosen_and_the_recipes_own_among_equals():
-    scores = dict.fromkeys(methods.grid("distil"), 0.9)
-    found = methods.chosen("distil", _tried(scores))
+    scores = dict.fromkeys(method_settings.grid("distil"), 0.9)
+    found = method_settings.chosen("distil", _tried(scores), 6)
     assert (found["learning_rate"], found["entropy_share"]) == (3e-3, 0.15)  # nearest to 5e-3 and 0.15
-    found = methods.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.905}))
+    found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.905}), 6)
     assert found["learning_rate"] == 3e-3
-    found = methods.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.92}))
+    found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.92}), 6)
     assert (found["learning_rate"], found["entropy_share"]) == (1e-3, 0.5)
-    assert methods.chosen("distil", _tried(scores)[:-1]) is None
+    assert method_settings.chosen("distil", _tried(scores)[:-1], 6) is None
 
 
 def test_environments_of_the_choice_are_not_the_tables():
     assert tuple(methods.TABLE) == method_tables.ENVS
     assert not {task.env for task in methods.TABLE.values()} & {task.env for task in methods.TUNING.values()}
     assert not set(methods.TUNING_SEEDS) & set(methods.SEEDS)
+    for task in (*methods.TABLE.values(), *methods.TUNING.values()):
+        assert tuple(map(method_tables.kind_of, task.students)) == method_tables.KINDS
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def lines(tmp_path, monkeypatch):
     monkeypatch.setattr(method_tables, "RESULTS", tmp_path)
     used = {"learning_rate": 3e-3, "entropy_share": 0.15}
     chosen = {m: used | {"own": used, "tried": [used | {"score": 0.9}]} for m in ("distil", "cloning", "dkd", "dist")}
-    (tmp_path / "settings.json").write_text(json.dumps(chosen))
+    (tmp_path / "settings.json").write_text(json.dumps({"comfortable": {}, "small": chosen}))
     rest = {"params": 42, "updates": 9, "agreement": 0.5}
     rows = [
         {"method": "teacher", "student": "", "seed": 0, "returns": [10.0] * 4, "random": 0.0, "steps": 5, "noise": 9.0}
