@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
-from distilrl.stats import t_interval
+from method_tables import ENVS, cells_of, chosen, methods, surviving
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -79,13 +79,8 @@ def peers() -> str:
     return "\n".join(rows)
 
 
-def score(value: float, teacher: dict) -> float:
-    """(return − random) / (teacher − random), both of the undisturbed environment."""
-    return (value - teacher["random"]) / (teacher["return"] - teacher["random"])
-
-
-def of_methods(env: str) -> tuple[dict, dict]:
-    """The teacher's row, and the rows of each (student, method)."""
+def of_games(env: str) -> tuple[dict, dict]:
+    """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
     teacher = {}
     for row in lines(f"methods/{env}.jsonl"):
@@ -96,67 +91,14 @@ def of_methods(env: str) -> tuple[dict, dict]:
     return teacher, groups
 
 
-def cell(rows: list[dict], teacher: dict, name: str) -> str:
-    """Mean score over seeds with half the width of its 95 % interval."""
-    if not rows or name not in rows[0]:
-        return ""
-    scores = [score(row[name], teacher) for row in rows]
-    low, high = t_interval(scores)
-    return f"{mean(scores):.2f}" + (f" ± {(high - low) / 2:.2f}" if len(scores) > 1 else "")
-
-
-ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
 ATARI = ("PongNoFrameskip-v4", "BreakoutNoFrameskip-v4")
-
-
-def methods(env: str) -> str:
-    """One table per environment, both students, best first by the small one's and the other's mean."""
-    teacher, groups = of_methods(env)
-    if not groups:
-        return "not run"
-    students = list(dict.fromkeys(student for student, _ in groups))
-    names = list(dict.fromkeys(method for _, method in groups))
-    names.sort(
-        key=lambda name: (
-            -mean(
-                score(r["return"], teacher)
-                for s in students
-                for r in groups[s, name] or [{"return": teacher["random"]}]
-            )
-        )
-    )
-    ways = [way for way in ("noise", "attack", "changed", "starts") if way in teacher]
-    rows = [
-        f"Teacher {teacher['return']:.1f}, random {teacher['random']:.1f}; {teacher['steps']:,} steps. Teacher's own scores: "
-        + ", ".join(f"{way} {score(teacher[way], teacher):.2f}" for way in ("noise", "attack", "changed", "starts") if way in teacher) + ".",
-        "",
-        f"| method | student | seeds | score | parity, steps | agreement | {' | '.join(ways)} |",
-        f"|---|---|--:|--:|---|--:|{'--:|' * len(ways)}",
-    ]  # fmt: skip
-    for name in names:
-        for student in students:
-            runs = groups[student, name]
-            if not runs:
-                continue
-            there = [run["parity_steps"] for run in runs if run["parity_steps"]]
-            parity = f"{len(there)}/{len(runs)}" + (f", {median(there):,.0f}" if there else "")
-            disturbed = " | ".join(cell(runs, teacher, way) for way in ways)
-            link = (
-                f"[{name}](methods/{name}.md)"
-                if (RESULTS.parents[1] / "docs" / "methods" / f"{name}.md").exists()
-                else name
-            )
-            rows.append(
-                f"| {link} | `{student}` | {len(runs)} | {cell(runs, teacher, 'return')} | {parity} | {mean(r['agreement'] for r in runs):.2f} | {disturbed} |"
-            )
-    return "\n".join(rows)
 
 
 def atari_methods(env: str) -> str:
     """The four methods in one game, in points, each seed on its own."""
-    teacher, groups = of_methods(env)
+    teacher, groups = of_games(env)
     if not groups:
-        return "not run"
+        return "Not run."
     rows = [
         f"Teacher {teacher['return']:.1f} (under ε = 0.05 {teacher['epsilon_0.05']:.1f}, sticky actions {teacher['sticky_0.25']:.1f}), random {teacher['random']:.1f}; "
         f"{teacher['env_steps']:,} steps.",
@@ -179,19 +121,29 @@ def one_method(name: str) -> str:
     """A method's own rows."""
     if name == "attention":
         return "Pixels only: not part of this comparison."
-    head, cells = [], []
-    for env in (*ENVS, *ATARI):
-        teacher, groups = of_methods(env)
+    head, cells = cells_of(name)
+    for env in ATARI:
+        teacher, groups = of_games(env)
         for student in dict.fromkeys(student for student, _ in groups):
             runs = groups[student, name]
             if runs:
+                span = teacher["return"] - teacher["random"]
                 head.append(f"{env} `{student}` ({len(runs)} seed{'s' * (len(runs) > 1)})")
-                cells.append(cell(runs, teacher, "return"))
+                cells.append(f"{(mean(run['return'] for run in runs) - teacher['random']) / span:.2f}")
     return (
         "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |"))
         if head
-        else "not run"
+        else "Not run."
     )
+
+
+def block(name: str) -> str:
+    """What stands between ``<!-- result NAME -->`` and ``<!-- end -->``."""
+    if name in ENVS:
+        return methods(name)
+    if name in ATARI:
+        return atari_methods(name)
+    return {"settings": chosen, "differences": surviving}.get(name, lambda: one_method(name))()
 
 
 def write() -> None:
@@ -201,9 +153,7 @@ def write() -> None:
         text = path.read_text(encoding="utf-8")
 
         def fill(found: re.Match) -> str:
-            name = found[1]
-            table = methods(name) if name in ENVS else atari_methods(name) if name in ATARI else one_method(name)
-            return f"<!-- result {name} -->\n{table}\n<!-- end -->"
+            return f"<!-- result {found[1]} -->\n{block(found[1])}\n<!-- end -->"
 
         path.write_text(
             re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8"
@@ -214,4 +164,8 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         write()
     else:
-        print("\n\n".join((atari(), disturbed(), vectors(), peers(), *(methods(env) for env in ENVS))))
+        print(
+            "\n\n".join(
+                (atari(), disturbed(), vectors(), peers(), chosen(), surviving(), *(methods(env) for env in ENVS))
+            )
+        )

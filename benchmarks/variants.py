@@ -1,11 +1,17 @@
-"""Changed members of CartPole, Acrobot and LunarLander, for what a student does outside what it was trained on; importing it registers them.
+"""Environments beside Gymnasium's own; importing it registers them.
 
-``variants/CartPole-long`` (poles of twice the length), ``variants/CartPole-starts`` (first states four times as far out), the same for Acrobot
-(``-heavy``: second link 1.5 times as heavy; ``-starts``: five times) and ``variants/LunarLander-wind``; and a family of CartPoles
-``variants/CartPole-L-G`` of half-length L and gravity G.
+Changed members of CartPole, Acrobot and LunarLander, for what a student does outside what it was trained on:
+``variants/CartPole-long`` (poles of twice the length), ``variants/CartPole-starts`` (first states four times as far
+out), the same for Acrobot (``-heavy``: second link 1.5 times as heavy; ``-starts``: five times) and
+``variants/LunarLander-wind``; a family of CartPoles ``variants/CartPole-L-G`` of half-length L and gravity G.
+``variants/Pendulum-torques`` has five torques, ``variants/MiniGrid-DoorKey`` is a maze as one vector (needs minigrid).
 """
 
+import functools
+
 import gymnasium
+import numpy as np
+from gymnasium.wrappers import FlattenObservation
 
 LENGTHS, GRAVITIES = (0.25, 0.5, 0.75, 1.0, 1.25), (6.0, 9.8, 14.0)
 
@@ -34,6 +40,24 @@ def acrobot(mass: float = 1.0, **options) -> gymnasium.Env:
     return env
 
 
+class _Torques(gymnasium.ActionWrapper):
+    """Five torques instead of any."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.Discrete(5)
+
+    def action(self, action):
+        return np.array([action - 2.0], np.float32)
+
+
+def minigrid(env_id: str, **options) -> gymnasium.Env:
+    """The agent's view of 7x7 cells as one vector of 147 numbers: kind, colour and state of each cell."""
+    from minigrid.wrappers import ImgObsWrapper
+
+    return FlattenObservation(ImgObsWrapper(gymnasium.make(env_id, **options)))
+
+
 def _register(name: str, make) -> None:
     if f"variants/{name}" not in gymnasium.registry:
         gymnasium.register(f"variants/{name}", entry_point=make)
@@ -46,6 +70,8 @@ _register("Acrobot-starts", lambda **options: _Starts(gymnasium.make("Acrobot-v1
 _register(
     "LunarLander-wind", lambda **options: gymnasium.make("LunarLander-v3", enable_wind=True, wind_power=10.0, **options)
 )
+_register("Pendulum-torques", lambda **options: _Torques(gymnasium.make("Pendulum-v1", **options)))
+_register("MiniGrid-DoorKey", functools.partial(minigrid, "MiniGrid-DoorKey-5x5-v0"))
 for _length in LENGTHS:
     for _gravity in GRAVITIES:
         _register(
@@ -55,7 +81,9 @@ for _length in LENGTHS:
 
 
 class Turning(gymnasium.Wrapper):
-    """CartPole whose poles double in length once training has made `TURN` steps; checks, told by their seeds, see what holds then."""
+    """CartPole whose poles double in length once training has made `TURN` steps; checks, told by their seeds, see what
+    holds then.
+    """
 
     TURN = 12_000
     clock = 0

@@ -1,0 +1,249 @@
+"""Tables of the comparison of methods, from the lines that methods.py leaves; tables.py prints them.
+
+Scores are (return − random) / (teacher − random), the mean of 100 episodes for each training seed. Intervals are
+percentile bootstraps over training seeds. Differences are to the default with the same training seed; their p-values
+are of exact sign-flip tests, Holm-corrected over the methods of one table, that is of one environment and one
+student.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from paired import holm, seed_interval, sign_flip
+
+from distilrl.stats import non_inferiority
+
+RESULTS = Path(__file__).parent / "results" / "methods"
+PAGES = Path(__file__).parents[1] / "docs" / "methods"
+ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0", "MiniGrid-DoorKey-5x5-v0")
+DEFAULT, SHIPPED = "distil", "distil, as it ships"
+COMFORTABLE, KINDS = "mlp:16,16", ("comfortable", "small")
+"""The student that is large enough everywhere, and the kinds of students for which settings are chosen."""
+NOT_TESTED = (SHIPPED, "dqn")
+"""Rows to hold the others against, of which nothing is asked."""
+WAYS = ("noise", "attack", "changed", "starts")
+LEVEL, MARGIN = 0.05, 0.05
+Row = dict[str, Any]
+
+
+@dataclass
+class Runs:
+    """The lines of an environment."""
+
+    teacher: Row = field(default_factory=dict)
+    groups: dict[tuple[str, str], dict[int, Row]] = field(default_factory=lambda: defaultdict(dict))
+    """(student, method) → training seed → line."""
+
+    @property
+    def students(self) -> list[str]:
+        return list(dict.fromkeys(student for student, _ in self.groups))
+
+    def score(self, value: float) -> float:
+        """Of a return, by the undisturbed teacher and random play."""
+        return (value - self.teacher["random"]) / (mean(self.teacher["returns"]) - self.teacher["random"])
+
+    def scores(self, student: str, method: str) -> dict[int, float]:
+        """Training seed → score; a run that diverged counts as random play."""
+        return {
+            seed: self.score(mean(row["returns"])) if "returns" in row else 0.0
+            for seed, row in sorted(self.groups[student, method].items())
+        }
+
+    def passes(self, student: str, method: str) -> int:
+        """Runs whose verdict by these episodes is a pass."""
+        margin = MARGIN * (mean(self.teacher["returns"]) - self.teacher["random"])
+        verdicts = [
+            non_inferiority(row["returns"], self.teacher["returns"], margin, np.random.default_rng(0))
+            for row in self.groups[student, method].values() if "returns" in row
+        ]  # fmt: skip
+        return sum(verdict.result.startswith("pass") for verdict in verdicts)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's score minus the default's."""
+
+    mean: float
+    interval: tuple[float, float]
+    p: float | None
+    """Holm-corrected; None where nothing is asked."""
+
+    @property
+    def survives(self) -> bool:
+        return self.p is not None and self.p <= LEVEL
+
+    def __str__(self) -> str:
+        text = f"{signed(self.mean)} [{signed(self.interval[0])}, {signed(self.interval[1])}]"
+        return f"**{text}**" if self.survives else text
+
+
+def kind_of(student: str) -> str:
+    """The kind of a student."""
+    return KINDS[student != COMFORTABLE]
+
+
+def signed(value: float) -> str:
+    """With its sign, and none of what rounds to 0."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def read(name: str) -> list[Row]:
+    path = RESULTS / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@cache
+def settings() -> dict[str, dict[str, Row]]:
+    """What was chosen for each kind of student and method."""
+    path = RESULTS / "settings.json"
+    return json.loads(path.read_text()) if path.exists() else {kind: {} for kind in KINDS}
+
+
+@cache
+def runs_of(env: str) -> Runs:
+    """The lines of an environment that were made with the settings chosen."""
+    runs = Runs()
+    for row in read(f"{env}.jsonl"):
+        method = row["method"]
+        chosen = settings()[kind_of(row["student"])].get(method, {})
+        if method == "teacher":
+            runs.teacher = row
+        elif all(row[name] == chosen.get(name) for name in ("learning_rate", "entropy_share")):
+            runs.groups[row["student"], method][row["seed"]] = row
+    return runs
+
+
+def differences(runs: Runs, student: str) -> dict[str, Difference]:
+    """Each method's difference to the default over the training seeds that both have, corrected together."""
+    default, paired = runs.scores(student, DEFAULT), {}
+    for method in dict.fromkeys(method for other, method in runs.groups if other == student and method != DEFAULT):
+        own = runs.scores(student, method)
+        if each := [own[seed] - default[seed] for seed in own if seed in default]:
+            paired[method] = each
+    asked = [method for method in paired if method not in NOT_TESTED]
+    corrected = dict(zip(asked, holm([sign_flip(paired[method]) for method in asked]), strict=True))
+    return {
+        method: Difference(mean(each), seed_interval(each), corrected.get(method)) for method, each in paired.items()
+    }
+
+
+def with_interval(scores: list[float]) -> str:
+    """Mean and interval; one alone has none."""
+    if len(scores) < 2:
+        return f"{mean(scores):.2f}"
+    low, high = seed_interval(scores)
+    return f"{mean(scores):.2f} [{low:.2f}, {high:.2f}]".replace("-", "−")
+
+
+def setting(row: Row) -> str:
+    """Learning rate, and entropy share where there is one."""
+    share = row["entropy_share"]
+    return f"{row['learning_rate']:g}" + (f", {share:g}" if share is not None else "")
+
+
+def linked(method: str) -> str:
+    return f"[{method}](methods/{method}.md)" if (PAGES / f"{method}.md").exists() else method
+
+
+def one_student(runs: Runs, student: str) -> list[str]:
+    """The table of an environment and a student, the best first."""
+    kind = settings()[kind_of(student)]
+    found, ways = differences(runs, student), [way for way in WAYS if way in runs.teacher]
+    methods = [method for other, method in runs.groups if other == student]
+    methods.sort(key=lambda method: -mean(runs.scores(student, method).values()))
+    params = next(row["params"] for row in runs.groups[student, methods[0]].values() if "params" in row)
+    lines = [
+        f"`{student}`, {params:,} parameters:",
+        "",
+        "| method | setting | seeds | score | difference to the default | p | passes | agreement | updates "
+        f"| {' | '.join(ways)} |",
+        f"|---|---|--:|---|---|--:|--:|--:|--:|{'--:|' * len(ways)}",
+    ]
+    for method in methods:
+        rows, difference = list(runs.groups[student, method].values()), found.get(method)
+        whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
+        p = "" if difference is None or difference.p is None else f"{difference.p:.3f}"
+        cells = [
+            linked(method), "its own" if method == SHIPPED else setting(kind[method]), str(len(rows)),
+            with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
+            str(runs.passes(student, method)), f"{mean(row['agreement'] for row in whole):.2f}",
+            f"{mean(row['updates'] for row in whole):,.0f}",
+        ]  # fmt: skip
+        for way in ways:
+            each = [runs.score(row[way]) for row in rows if way in row]
+            cells.append(f"{mean(each):.2f}".replace("-", "−") if each else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def methods(env: str) -> str:
+    """The tables of an environment, one for each student."""
+    runs = runs_of(env)
+    if not runs.groups or not runs.teacher:
+        return "Not run."
+    teacher = runs.teacher
+    own = ", ".join(f"{way} {runs.score(teacher[way]):.2f}" for way in WAYS if way in teacher)
+    text = f"Teacher {mean(teacher['returns']):.2f}, random {teacher['random']:.2f}; {teacher['steps']:,} steps."
+    blocks = [
+        f"{text} Teacher's own scores: {own}.".replace("-", "−"),
+        *("\n".join(one_student(runs, student)) for student in runs.students),
+    ]
+    return "\n\n".join(blocks)
+
+
+def surviving() -> str:
+    """Differences to the default that survive the correction, in words."""
+    lines = []
+    for env in ENVS:
+        runs = runs_of(env)
+        for student in runs.students if runs.teacher else ():
+            found = differences(runs, student)
+            sides = []
+            for word, sign in (("ahead", 1), ("behind", -1)):
+                there = [m for m, d in found.items() if d.survives and d.mean * sign > 0]
+                there.sort(key=lambda m: -abs(found[m].mean))
+                sides.append(f"{word} " + (", ".join(f"`{m}` ({signed(found[m].mean)})" for m in there) or "none"))
+            lines.append(f"- {env} `{student}`: {'; '.join(sides)}.")
+    return "\n".join(lines) or "Not run."
+
+
+def chosen() -> str:
+    """What the choice of settings gave, each with its mean score and the scores of all that were tried."""
+    lines = [
+        "| method | its own setting | for comfortable students | mean score | for small ones | mean score |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(method for kind in KINDS for method in settings()[kind]):
+        cells = []
+        for found in (settings()[kind].get(method) for kind in KINDS):
+            cells += [setting(found), tried(found)] if found else ["", ""]
+        own = next(settings()[kind][method]["own"] for kind in KINDS if method in settings()[kind])
+        lines.append(f"| {linked(method)} | {setting(own)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run."
+
+
+def tried(found: Row) -> str:
+    """Score of what was chosen, and from the lowest to the highest that there was."""
+    scores = {(one["learning_rate"], one["entropy_share"]): one["score"] for one in found["tried"]}
+    best = scores[found["learning_rate"], found["entropy_share"]]
+    return f"{best:.2f} ({min(scores.values()):.2f} to {max(scores.values()):.2f})".replace("-", "−")
+
+
+def cells_of(method: str) -> tuple[list[str], list[str]]:
+    """Heads and cells of a method's own page."""
+    head, cells = [], []
+    for env in ENVS:
+        runs = runs_of(env)
+        for student in runs.students if runs.teacher else ():
+            scores = list(runs.scores(student, method).values())
+            if scores:
+                head.append(f"{env} `{student}` ({len(scores)} seed{'s' * (len(scores) > 1)})")
+                cells.append(with_interval(scores))
+    return head, cells

@@ -1,0 +1,158 @@
+"""The comparison of methods: its statistics by known answers, the choice of settings, and what its tables count."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import method_settings
+import method_tables
+import methods
+from paired import holm, seed_interval, sign_flip
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1.0, 2.0, 3.0], 2 / 8),  # none but the two patterns of one sign
+        ([1.0, 1.0, 1.0, 1.0, -1.0], 12 / 32),  # two sums of 5 and ten of 3
+        ([0.5] * 10, 2 / 1024),
+        ([-0.5] * 10, 2 / 1024),
+        ([1.0, -1.0], 1.0),
+        ([0.0] * 12, 1.0),
+        ([0.1, 0.2, 0.3, 0.0], 4 / 16),  # what is equal tells nothing
+        ([0.3, -0.1, -0.2], 1.0),  # sums that rounding alone makes differ from 0
+    ],
+)
+def test_sign_flip_by_hand(differences, p):
+    assert sign_flip(differences) == p
+
+
+def test_sign_flip_errs_as_often_as_it_says():
+    source = np.random.default_rng(3)
+    rejected = sum(sign_flip(source.normal(size=8)) <= 0.05 for _ in range(400))
+    assert rejected <= 400 * 0.05 + 3 * math.sqrt(400 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("count", [0, 17])
+def test_sign_flip_refuses_what_it_cannot_go_through(count):
+    with pytest.raises(ValueError, match=f"got {count}"):
+        sign_flip([1.0] * count)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as R's p.adjust
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_twelve_seeds_can_tell_and_ten_hardly():
+    """The least p-value of a whole family of methods, which is why there are twelve seeds."""
+    tested = len(methods.METHODS) - len({method_tables.DEFAULT, "dqn"})
+    assert tested * sign_flip([1.0] * len(methods.SEEDS)) < 0.02
+    assert tested * sign_flip([1.0] * 10) > 0.045
+
+
+def test_intervals_stay_within_what_a_score_can_be():
+    low, high = seed_interval([1.0] * 9 + [0.2, 0.1, 1.0])
+    assert 0.1 <= low < high <= 1.0
+    assert seed_interval([1.0] * 12) == (1.0, 1.0)
+
+
+def test_which_methods_have_a_temperature():
+    without = {method for method in methods.METHODS if not method_settings.has_temperature(method)}
+    assert without == {"cloning", "dqfd", "dqn"}
+    assert len(method_settings.grid("distil")) == 6
+    assert len(method_settings.grid("cloning")) == 3
+    assert {share for _, share in method_settings.grid("policy_distillation")} == {None, 0.15, 0.5}
+
+
+def test_a_setting_of_the_grid_is_in_the_configuration():
+    config = method_settings.config_of("policy_distillation", "CartPole-v1", 1e-2, 0.5)
+    assert (config.optim.learning_rate, config.optim.entropy_share) == (1e-2, 0.5)
+    assert config.terms[0].teacher_temperature is None
+    printed = method_settings.config_of("policy_distillation", "CartPole-v1", 1e-2, None)
+    assert printed.terms[0].teacher_temperature == 0.01
+    own = method_settings.config_of(methods.SHIPPED, "CartPole-v1")
+    assert own.optim.learning_rate == method_settings.make_config("distil", "CartPole-v1").optim.learning_rate
+
+
+def _tried(scores):
+    return [
+        {"method": "distil", "learning_rate": rate, "entropy_share": share, "score": score}
+        for (rate, share), score in scores.items()
+        for _ in range(6)
+    ]
+
+
+def test_the_best_setting_is_chosen_and_the_recipes_own_among_equals():
+    scores = dict.fromkeys(method_settings.grid("distil"), 0.9)
+    found = method_settings.chosen("distil", _tried(scores), 6)
+    assert (found["learning_rate"], found["entropy_share"]) == (3e-3, 0.15)  # nearest to 5e-3 and 0.15
+    found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.905}), 6)
+    assert found["learning_rate"] == 3e-3
+    found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.92}), 6)
+    assert (found["learning_rate"], found["entropy_share"]) == (1e-3, 0.5)
+    assert method_settings.chosen("distil", _tried(scores)[:-1], 6) is None
+
+
+def test_environments_of_the_choice_are_not_the_tables():
+    assert tuple(methods.TABLE) == method_tables.ENVS
+    assert not {task.env for task in methods.TABLE.values()} & {task.env for task in methods.TUNING.values()}
+    assert not set(methods.TUNING_SEEDS) & set(methods.SEEDS)
+    for task in (*methods.TABLE.values(), *methods.TUNING.values()):
+        assert tuple(map(method_tables.kind_of, task.students)) == method_tables.KINDS
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch):
+    """Eight seeds of four methods, of which one is always worse, one equal, and one diverged once."""
+    monkeypatch.setattr(method_tables, "RESULTS", tmp_path)
+    used = {"learning_rate": 3e-3, "entropy_share": 0.15}
+    chosen = {m: used | {"own": used, "tried": [used | {"score": 0.9}]} for m in ("distil", "cloning", "dkd", "dist")}
+    (tmp_path / "settings.json").write_text(json.dumps({"comfortable": {}, "small": chosen}))
+    rest = {"params": 42, "updates": 9, "agreement": 0.5}
+    rows = [
+        {"method": "teacher", "student": "", "seed": 0, "returns": [10.0] * 4, "random": 0.0, "steps": 5, "noise": 9.0}
+    ]
+    for seed in range(8):
+        at = {"student": "mlp:2", "seed": seed, **used}
+        good = {"returns": [10.0, 10.0, 9.0, 9.0], "noise": 8.0, **rest}
+        rows += [at | {"method": "distil"} | good, at | {"method": "dkd"} | good]
+        rows += [at | {"method": "cloning", **rest, "returns": [5.0, 5.0, 5.0, 5.0 - seed / 100]}]
+        rows += [at | {"method": "dist"} | ({"diverged": "NaN"} if seed == 0 else good)]
+        rows += [at | {"method": "dist", "learning_rate": 1e-2, **rest, "returns": [0.0] * 4}]  # of a choice given up
+    (tmp_path / "CartPole-v1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method_tables.settings.cache_clear()
+    method_tables.runs_of.cache_clear()
+    yield
+    method_tables.settings.cache_clear()
+    method_tables.runs_of.cache_clear()
+
+
+def test_differences_are_paired_and_corrected(lines):
+    runs = method_tables.runs_of("CartPole-v1")
+    found = method_tables.differences(runs, "mlp:2")
+    assert found["cloning"].p == pytest.approx(3 * 2 / 2**8)
+    assert found["cloning"].survives
+    assert found["dkd"].p == 1.0
+    assert runs.scores("mlp:2", "dist")[0] == 0.0  # diverged: random play
+    assert found["dist"].mean == pytest.approx(-0.95 / 8)
+    assert not found["dist"].survives
+    assert "behind `cloning` (−0.45)" in method_tables.surviving()
+
+
+def test_the_table_shows_them(lines):
+    text = method_tables.methods("CartPole-v1")
+    (cloning,) = [line for line in text.splitlines() if "cloning" in line]
+    assert "**−0.45 [−0.45, −0.45]**" in cloning
+    assert "| 0.003 |" not in cloning
+    assert "| 0.023 |" in cloning
+    assert text.index("distil]") < text.index("cloning]")
+    assert method_tables.methods("Acrobot-v1") == "Not run."
+    assert "0.003, 0.15" in method_tables.chosen()
