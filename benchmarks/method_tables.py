@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from paired import holm, seed_interval, sign_flip
 
-from distilrl.stats import non_inferiority
+from distilrl.verdict import non_inferiority
 
 RESULTS = Path(__file__).parent / "results" / "methods"
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
@@ -56,13 +56,13 @@ class Runs:
         }
 
     def passes(self, student: str, method: str) -> int:
-        """Runs whose verdict by these episodes is a pass."""
-        margin = MARGIN * (mean(self.teacher["returns"]) - self.teacher["random"])
+        """Runs whose loss is within the margin by these episodes."""
+        span = mean(self.teacher["returns"]) - self.teacher["random"]
         verdicts = [
-            non_inferiority(row["returns"], self.teacher["returns"], margin, np.random.default_rng(0))
+            non_inferiority(row["returns"], self.teacher["returns"], MARGIN * span, np.random.default_rng(0), span=span)
             for row in self.groups[student, method].values() if "returns" in row
         ]  # fmt: skip
-        return sum(verdict.result.startswith("pass") for verdict in verdicts)
+        return sum(verdict.holds for verdict in verdicts)
 
 
 @dataclass(frozen=True)
