@@ -102,7 +102,7 @@ def measure(policy: Policy, teacher: Teacher, env_id: str, spread: np.ndarray, c
     attacked = Policy(Attacked(policy, torch.from_numpy(spread).float() * 0.1), policy.head)
     row = {
         "return": stats.mean(clean.returns),
-        "agreement": agreement(teacher, policy, clean, "cpu"),
+        "agreement": agreement(teacher, policy, clean),
         "noise": stats.mean(play(policy, Play(env, noise=tuple((0.1 * spread).tolist())), fewer).returns),
         "attack": stats.mean(play(attacked, Play(env), fewer).returns),
     }

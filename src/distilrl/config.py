@@ -127,6 +127,10 @@ class OptimConfig:
     student's first layer when it ships."""
     scale_head: bool = False
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
+    value_units: bool = False
+    """Train the student on the scale of its teacher's action values, its last layer in units of what these vary by: the
+    state's value, and what the actions make of it. Folded into the head when it ships; real actions have units of
+    their own."""
     gamma: float = 0.99
     """Discount per step of TD terms."""
     n_step: int = 0
@@ -150,6 +154,9 @@ class StopConfig:
     finalists: int = 1
     """Where the budget is used up, the students of this many of the best checks meet again on other and more episodes:
     the best check of many is luck."""
+    enough: float | None = None
+    """Checks of at least this score are equally good, and of equal ones the last is kept: for a student of whom more is
+    wanted than its score, which a lucky check of its early days would end. None: the higher, the better."""
     gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
     agreement: float = 0.75
@@ -163,7 +170,9 @@ class StopConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "finalists", "patience"), "[1, inf)"))
-        check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
+        check_numbers(
+            self, **dict.fromkeys(("enough", "gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)")
+        )
 
 
 @dataclass(frozen=True)
@@ -296,6 +305,10 @@ class TrainConfig:
                 "ensemble."
             )
         several, student = len(self.tasks) > 1, self.student
+        if self.optim.value_units and (self.optim.scale_head or student.reused_head):
+            raise SpecError(
+                "'value_units' gives the head its scale: it goes neither with 'scale_head' nor 'reused_head'."
+            )
         if student.prune_from is not None and (
             several or student.reused_head or student.dueling or student.start != "new"
         ):
@@ -352,7 +365,8 @@ class TrainConfig:
     @property
     def keeps_scale(self) -> bool:
         """Whether the student's numbers are on the scale of the teacher's, or of returns."""
-        return self.optim.scale_head or any(isinstance(term, TDTerm) for term in self.terms)
+        scaled = self.optim.scale_head or self.optim.value_units
+        return scaled or any(isinstance(term, TDTerm) for term in self.terms)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

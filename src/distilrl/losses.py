@@ -120,6 +120,21 @@ def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
     return (centre(student) - centre(teacher)).square().amax(dim=1)
 
 
+def worst_value_gap(*, student: Values, teacher: Values, delta: float = 1.0) -> PerExample:
+    """Huber loss of max_a |Q(s,a) − Q_s(s,a)|, offset and all: the case study's L_adv of values in units of order 1.
+
+    Half the square up to ``delta``, a straight line beyond (Huber 1964): far-off states, whose values are many times
+    those of the others, would otherwise be all that is learnt.
+    """
+    worst = (student - teacher).abs().amax(dim=1)
+    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none", delta=delta)
+
+
+def worst_centred_gap(*, student: Values, teacher: Values) -> PerExample:
+    """As `worst_value_gap`, of centred values: of logits, whose offset says nothing."""
+    return worst_value_gap(student=centre(student), teacher=centre(teacher))
+
+
 def gaussian_kl(*, student: Values, teacher: Values, student_std: Values, teacher_std: Values) -> PerExample:
     """KL(N(m, s²) || N(m_s, s_s²)) = Σ_d [log(s_s/s) + (s² + (m − m_s)²) / (2 s_s²) − ½] of real actions (B, A),
     dimensions independent.

@@ -61,8 +61,11 @@ def case_study(info: EnvInfo) -> TrainConfig:
     Real actions: the KL of two Gaussians, and the squared gap of the worst dimension, both in units of the teacher's
     standard deviation; a tenth of the half-range where it has none.
     """
-    terms = (TeacherTerm("forward_kl"), TeacherTerm("worst_action_gap", weight=Schedule(0.1)))
-    return _with_terms("case_study", info, *terms).but(scale_head=True)
+    if student_head(info.action).real:
+        terms = (TeacherTerm("forward_kl"), TeacherTerm("worst_action_gap", weight=Schedule(0.1)))
+        return _with_terms("case_study", info, *terms)
+    terms = (TeacherTerm("forward_kl", student_temperature=None), TeacherTerm("worst_value_gap", scale="units"))
+    return _with_terms("case_study", info, *terms).but(value_units=True, enough=0.95)
 
 
 def adversarial_states(info: EnvInfo) -> TrainConfig:

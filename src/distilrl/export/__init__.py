@@ -238,7 +238,11 @@ def _tuned(work: _Export, result: dict[str, Any]) -> dict[str, Any]:
         temperature = found.temperature or 1.0
         plays = [recorded(student.policy, work.info.ref, work.watch, number) for number in range(1, TUNED_ON + 1)]
         network = qat.fine_tune(
-            student.stored.network, teacher, np.concatenate(plays), temperature, scaled_head=config.optim.scale_head
+            student.stored.network,
+            teacher,
+            np.concatenate(plays),
+            temperature,
+            scaled_head=config.optim.scale_head or config.optim.value_units,
         )
         tuned = work.keep(network, better, fine_tuned=True)
     except DistilError:

@@ -1,0 +1,226 @@
+"""What L_KD = L_KL + L_adv is made of: every way of writing L_adv that was tried, and how well the values can be read that its student ships.
+
+    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N] [ENV ...]   # FOLDER: see methods.py
+
+Same data, updates, checks and episodes as benchmarks/methods.py; one line per run in results/case-study/ENV.jsonl, runs that are there
+already are not made again. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4.
+
+score, agreement   100 greedy episodes on the verdict's seeds
+max, mean          Pearson correlation of max_a Q and of mean_a Q with the teacher's, on 2,000 states of these episodes
+advantage          the same of all Q minus their mean over actions
+error, spread      root mean square difference of max_a Q, and the standard deviation of the teacher's there
+"""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lines import fill, jobs_of
+from methods import EQUAL, TASKS
+from torch import Tensor
+
+from distilrl import (
+    EnvRef,
+    Play,
+    Policy,
+    Schedule,
+    Teacher,
+    TrainConfig,
+    describe_env,
+    load_teacher,
+    losses,
+    make_config,
+    play,
+    stats,
+    term,
+    train,
+)
+from distilrl.acceptance import accept
+from distilrl.comparison import agreement
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.played import Acceptance
+
+SEEDS = {"tried": range(100, 103), "chosen": range(5)}
+BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000)}
+
+
+# -- forms of the worst action's gap; differences (B, A) to (B,)
+
+
+def p_norm(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """The 4-norm instead of the maximum, squared, of centred values."""
+    return (losses.centre(student - teacher).abs() + 1e-9).pow(4).sum(1).sqrt()
+
+
+def soft_maximum(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared gaps of centred values, each action weighted by the softmax of them."""
+    gap = losses.centre(student - teacher).square()
+    return (gap.detach().softmax(1) * gap).sum(1)
+
+
+def centred_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.worst_centred_gap(student=student, teacher=teacher)
+
+
+def cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the logarithm of 1 + the squared gap: what is far off hardly counts."""
+    return 0.5 * torch.log1p((student - teacher).abs().amax(1).square())
+
+
+def narrow_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return losses.worst_value_gap(student=student, teacher=teacher, delta=0.3)
+
+
+def squared(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return 0.5 * (student - teacher).square().amax(1)
+
+
+def mean_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Of all actions the mean instead of the maximum."""
+    return F.huber_loss(student, teacher, reduction="none").mean(1)
+
+
+def p_norm_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    worst = (student - teacher).abs().add(1e-6).pow(4).mean(1).pow(0.25)
+    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none")
+
+
+def state_value(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of the mean over actions alone."""
+    return 0.5 * (student - teacher).mean(1).square()
+
+
+def state_value_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return F.huber_loss(student.mean(1), teacher.mean(1), reduction="none")
+
+
+# -- the ways
+
+
+def in_temperatures(loss: Any, weight: Any = 0.1) -> dict[str, Any]:
+    """Centred values in units of the teacher's temperature, as they were until now."""
+    return {
+        "terms": (term("forward_kl"), term(loss, weight=weight)),
+        "scale_head": True,
+        "value_units": False,
+        "enough": None,
+    }
+
+
+def in_units(loss: Any, weight: Any = 1.0, **changes: Any) -> dict[str, Any]:
+    """Values, offset and all, in units of what they vary by."""
+    return {
+        "terms": (term("forward_kl", student_temperature=None), term(loss, weight=weight, scale="units")),
+        **changes,
+    }
+
+
+def and_value(loss: Any, weight: float, value: Any) -> dict[str, Any]:
+    """A centred gap in temperatures, and a regression of the state's value in units of its own."""
+    kl, both = term("forward_kl", student_temperature=None), {"student_temperature": None}
+    return {"terms": (kl, term(loss, weight=weight, **both), term(value, scale="units"))}
+
+
+BY_AGREEMENT = Schedule(0.1, 1.0, 0.9, start=0.7, by="agreement")
+WAYS: dict[str, dict[str, Any]] = {
+    "squared, 0.1 (before)": in_temperatures("worst_action_gap"),
+    "a: 4-norm": in_temperatures(p_norm),
+    "a: soft maximum": in_temperatures(soft_maximum),
+    "b: weight 0.01": in_temperatures("worst_action_gap", 0.01),
+    "b: weight 0.001": in_temperatures("worst_action_gap", 0.001),
+    "c: squared + V": and_value("worst_action_gap", 0.1, state_value),
+    "c: Huber + V": and_value(centred_huber, 0.1, state_value_huber),
+    "d: units, centred Huber": in_units(centred_huber),
+    "d: units, squared": in_units(squared),
+    "e: falling": in_temperatures("worst_action_gap", Schedule(0.1, 0.0)),
+    "e: rising": in_temperatures("worst_action_gap", Schedule(0.0, 0.1)),
+    "f: Huber": in_temperatures(centred_huber),
+    "units, Huber": in_units("worst_value_gap"),
+    "units, Huber, 0.3": in_units("worst_value_gap", 0.3),
+    "units, Huber, 0.1": in_units("worst_value_gap", 0.1),
+    "units, Huber of 0.3": in_units(narrow_huber),
+    "units, Cauchy": in_units(cauchy),
+    "units, Huber, mean of actions": in_units(mean_huber),
+    "units, Huber, 4-norm": in_units(p_norm_huber),
+    "units, Huber, by agreement": in_units("worst_value_gap", BY_AGREEMENT),
+    "units, Huber, dueling": in_units("worst_value_gap", dueling=True),
+    "units, Cauchy, 0.3": in_units(cauchy, 0.3),
+    "units, Cauchy, by agreement": in_units(cauchy, BY_AGREEMENT),
+}
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's, of all numbers; 0 where one of them does not vary."""
+    a, b = (x.double().flatten() - x.double().mean() for x in (one, other))
+    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-30))
+
+
+def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: str) -> dict[str, float]:
+    """How it plays, and how its values can be read where it plays."""
+    games = play(policy, Play(EnvRef(env_id), keep_states=2000, threads=1), seeds_from(VERDICT_SEEDS, 100))
+    states, mean = torch.as_tensor(games.states), stats.mean(games.returns)
+    theirs, ours = teacher.numbers(states), policy.forward(states)[0]
+    best, mine = theirs.amax(1), ours.amax(1)
+    return {
+        "return": mean,
+        "score": stats.score(mean, acceptance.return_mean, acceptance.random_return_mean),
+        "agreement": agreement(teacher, policy, games),
+        "max": correlation(mine, best),
+        "mean": correlation(ours.mean(1), theirs.mean(1)),
+        "advantage": correlation(losses.centre(ours), losses.centre(theirs)),
+        "error": float((mine - best).square().mean().sqrt()),
+        "spread": float(best.std()),
+    }  # fmt: skip
+
+
+@functools.cache
+def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
+    """The teacher, and what is known of it."""
+    teacher = load_teacher(folder / TASKS[env_id][0]).fitted(describe_env(env_id))
+    return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+
+
+def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
+    """The run: a recipe by its name, or one of `WAYS`."""
+    settings = EQUAL | {"network": student, "seed": seed, "env_steps": steps}
+    if way in WAYS:
+        return make_config("case_study", env_id, **settings).but(**WAYS[way])
+    return make_config(way, env_id, **settings)
+
+
+def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: int) -> dict[str, Any]:
+    teacher, acceptance = taught(folder, env_id)
+    trained = train(config_of(way, env_id, student, seed, steps), teacher, acceptance=acceptance)
+    curve = [[row["env_steps"], row["score"], row["agreement"]] for row in trained.history]
+    return measure(trained.policy, teacher, acceptance, env_id) | {"checks": curve}
+
+
+def taken(words: list[str], flag: str, default: str) -> str:
+    """Takes ``flag VALUE`` out of the words of a command line."""
+    if flag not in words:
+        return default
+    at = words.index(flag)
+    _, value = words[at : at + 2]
+    del words[at : at + 2]
+    return value
+
+
+def main(words: list[str]) -> None:
+    jobs, ways, budgets = jobs_of(words), taken(words, "--ways", ""), taken(words, "--steps", "")
+    first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
+    folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
+    for env_id in env_ids:
+        keys = [
+            {"way": way, "student": student, "seed": seed, "steps": steps}
+            for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
+            for way in (ways.split(";") if ways else ("distil", *WAYS)) for student in TASKS[env_id][1]
+        ]  # fmt: skip
+        out = Path("benchmarks/results/case-study") / f"{env_id}.jsonl"
+        fill(out, functools.partial(line, folder, env_id), keys, jobs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
