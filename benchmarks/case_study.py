@@ -1,9 +1,10 @@
 """What L_KD = L_KL + L_adv is made of: every way of writing L_adv that was tried, and how well the values can be read that its student ships.
 
-    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N] [ENV ...]   # FOLDER: see methods.py
+    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N] [--students SPEC+SPEC] [ENV ...]   # FOLDER: see methods.py
+    python benchmarks/case_study.py table [--seeds A-B] [ENV ...]     # what is there, as Markdown
 
 Same data, updates, checks and episodes as benchmarks/methods.py; one line per run in results/case-study/ENV.jsonl, runs that are there
-already are not made again. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4.
+already are not made again; 0 steps are the recipe's own settings, early stop and all. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4.
 
 score, agreement   100 greedy episodes on the verdict's seeds
 max, mean          Pearson correlation of max_a Q and of mean_a Q with the teacher's, on 2,000 states of these episodes
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lines import fill, jobs_of
+from lines import fill, jobs_of, made
 from methods import EQUAL, TASKS
 from torch import Tensor
 
@@ -43,7 +44,7 @@ from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 
-SEEDS = {"tried": range(100, 103), "chosen": range(5)}
+RESULTS = Path("benchmarks/results/case-study")
 BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000)}
 
 
@@ -62,30 +63,31 @@ def soft_maximum(*, student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def centred_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
-    return losses.worst_centred_gap(student=student, teacher=teacher)
+    return huber(student=losses.centre(student), teacher=losses.centre(teacher))
 
 
-def cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the logarithm of 1 + the squared gap: what is far off hardly counts."""
-    return 0.5 * torch.log1p((student - teacher).abs().amax(1).square())
+def huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the square up to 1, a straight line beyond, of the worst action."""
+    worst = (student - teacher).abs().amax(1)
+    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none")
 
 
-def narrow_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
-    return losses.worst_value_gap(student=student, teacher=teacher, delta=0.3)
+def wide_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """As far up as 2 units nearly a square."""
+    return 2 * torch.log1p(((student - teacher).abs().amax(1) / 2).square())
 
 
 def squared(*, student: Tensor, teacher: Tensor) -> Tensor:
     return 0.5 * (student - teacher).square().amax(1)
 
 
-def mean_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+def mean_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
     """Of all actions the mean instead of the maximum."""
-    return F.huber_loss(student, teacher, reduction="none").mean(1)
+    return torch.log1p((student - teacher).square()).mean(1)
 
 
-def p_norm_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
-    worst = (student - teacher).abs().add(1e-6).pow(4).mean(1).pow(0.25)
-    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none")
+def p_norm_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return torch.log1p((student - teacher).abs().add(1e-6).pow(4).mean(1).sqrt())
 
 
 def state_value(*, student: Tensor, teacher: Tensor) -> Tensor:
@@ -124,6 +126,7 @@ def and_value(loss: Any, weight: float, value: Any) -> dict[str, Any]:
     return {"terms": (kl, term(loss, weight=weight, **both), term(value, scale="units"))}
 
 
+BY_SCORE = Schedule(0.1, 1.0, 0.95, start=0.8, by="score")
 BY_AGREEMENT = Schedule(0.1, 1.0, 0.9, start=0.7, by="agreement")
 WAYS: dict[str, dict[str, Any]] = {
     "squared, 0.1 (before)": in_temperatures("worst_action_gap"),
@@ -133,22 +136,23 @@ WAYS: dict[str, dict[str, Any]] = {
     "b: weight 0.001": in_temperatures("worst_action_gap", 0.001),
     "c: squared + V": and_value("worst_action_gap", 0.1, state_value),
     "c: Huber + V": and_value(centred_huber, 0.1, state_value_huber),
-    "d: units, centred Huber": in_units(centred_huber),
     "d: units, squared": in_units(squared),
     "e: falling": in_temperatures("worst_action_gap", Schedule(0.1, 0.0)),
     "e: rising": in_temperatures("worst_action_gap", Schedule(0.0, 0.1)),
     "f: Huber": in_temperatures(centred_huber),
-    "units, Huber": in_units("worst_value_gap"),
-    "units, Huber, 0.3": in_units("worst_value_gap", 0.3),
-    "units, Huber, 0.1": in_units("worst_value_gap", 0.1),
-    "units, Huber of 0.3": in_units(narrow_huber),
-    "units, Cauchy": in_units(cauchy),
-    "units, Huber, mean of actions": in_units(mean_huber),
-    "units, Huber, 4-norm": in_units(p_norm_huber),
-    "units, Huber, by agreement": in_units("worst_value_gap", BY_AGREEMENT),
-    "units, Huber, dueling": in_units("worst_value_gap", dueling=True),
-    "units, Cauchy, 0.3": in_units(cauchy, 0.3),
-    "units, Cauchy, by agreement": in_units(cauchy, BY_AGREEMENT),
+    "e: units, Cauchy, by score": in_units("worst_value_gap", BY_SCORE),
+    "e: units, Huber, by agreement": in_units(huber, BY_AGREEMENT),
+    "f: units, Huber": in_units(huber),
+    "f: units, Huber, 0.3": in_units(huber, 0.3),
+    "f: units, Huber, 0.1": in_units(huber, 0.1),
+    "f: units, Cauchy, 0.15": in_units("worst_value_gap", 0.15),
+    "f: units, Cauchy, 0.5": in_units("worst_value_gap", 0.5),
+    "f: units, Cauchy, 1.5": in_units("worst_value_gap", 1.5),
+    "f: units, Cauchy of 2": in_units(wide_cauchy),
+    "a: units, Cauchy, mean of actions": in_units(mean_cauchy),
+    "a: units, Cauchy, 4-norm": in_units(p_norm_cauchy),
+    "d: units, Cauchy, centred": in_units(losses.worst_centred_gap),
+    "d: units, Cauchy, dueling": in_units("worst_value_gap", dueling=True),
 }
 
 
@@ -185,7 +189,8 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
 
 def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
     """The run: a recipe by its name, or one of `WAYS`."""
-    settings = EQUAL | {"network": student, "seed": seed, "env_steps": steps}
+    equal = EQUAL | {"env_steps": steps} if steps else {}
+    settings = {"network": student, "seed": seed} | equal
     if way in WAYS:
         return make_config("case_study", env_id, **settings).but(**WAYS[way])
     return make_config(way, env_id, **settings)
@@ -208,17 +213,43 @@ def taken(words: list[str], flag: str, default: str) -> str:
     return value
 
 
+def table(env_id: str, seeds: range) -> str:
+    """The rows of these seeds as Markdown, means over seeds and the least in brackets."""
+    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for row in made(RESULTS / f"{env_id}.jsonl"):
+        if row["seed"] in seeds:
+            groups.setdefault((row["steps"], row["student"], row["way"]), []).append(row)
+    rows = ["| steps | student | way | seeds | score | agreement | max Q | mean Q | advantage | error / spread |"]
+    rows.append("|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    order = ("distil", "case_study", *WAYS)
+    for (steps, student, way), runs in sorted(
+        groups.items(), key=lambda one: (*one[0][:2], order.index(one[0][2]) if one[0][2] in order else 99)
+    ):
+        score, best = ([run[name] for run in runs] for name in ("score", "max"))
+        rows.append(
+            f"| {steps:,} | `{student}` | {way} | {len(runs)} | {stats.mean(score):.2f} ({min(score):.2f}) | {stats.mean([r['agreement'] for r in runs]):.2f} "
+            f"| {stats.mean(best):.2f} ({min(best):.2f}) | {stats.mean([r['mean'] for r in runs]):.2f} | {stats.mean([r['advantage'] for r in runs]):.2f} "
+            f"| {stats.mean([r['error'] for r in runs]):.2g} / {stats.mean([r['spread'] for r in runs]):.2g} |"
+        )
+    return "\n".join(rows)
+
+
 def main(words: list[str]) -> None:
     jobs, ways, budgets = jobs_of(words), taken(words, "--ways", ""), taken(words, "--steps", "")
+    students = taken(words, "--students", "")
     first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
+    if words[0] == "table":
+        for env_id in words[1:] or list(BUDGETS):
+            print(f"{env_id}\n\n{table(env_id, range(first, last + 1))}\n")
+        return
     folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
     for env_id in env_ids:
         keys = [
             {"way": way, "student": student, "seed": seed, "steps": steps}
             for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
-            for way in (ways.split(";") if ways else ("distil", *WAYS)) for student in TASKS[env_id][1]
+            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else TASKS[env_id][1])
         ]  # fmt: skip
-        out = Path("benchmarks/results/case-study") / f"{env_id}.jsonl"
+        out = RESULTS / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
 
 

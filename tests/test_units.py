@@ -1,5 +1,7 @@
 """Units of a head: what they are, that they change no choice, and that a student trained in them ships values that can be read."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -105,8 +107,8 @@ def test_a_term_in_units_by_hand():
     said, labels = torch.tensor([[7.0, 5.0]]), torch.tensor([[9.0, 3.0]])
     batch = Batch(said, no.long().view(1, 1), no, None, no.bool(), no.bool(), labels, no)
     one = term("worst_value_gap", scale="units")
-    # numbers (1, -1) and (3, -3): the worst action is off by 2, whose Huber loss is 2 - 1/2
-    assert float(one(Context([one], batch, network, TWO, units=units))) == pytest.approx(1.5, abs=1e-5)
+    # numbers (1, -1) and (3, -3): the worst action is off by 2, which costs log(1 + 4)
+    assert float(one(Context([one], batch, network, TWO, units=units))) == pytest.approx(1.609438, abs=1e-5)
     with pytest.raises(SpecError, match="set 'value_units'"):
         one(Context([one], batch, network, TWO))
 
@@ -114,8 +116,8 @@ def test_a_term_in_units_by_hand():
 def test_the_offset_of_logits_says_nothing():
     student, teacher = torch.tensor([[4.0, 1.0]]), torch.tensor([[0.0, -2.0]])
     of_values, of_logits = (Categorical(Choices((2,)), kind).losses["worst_value_gap"] for kind in ("q", "logits"))
-    assert float(of_values(student=student, teacher=teacher)) == pytest.approx(3.5)
-    assert float(of_logits(student=student, teacher=teacher)) == pytest.approx(0.125)
+    assert float(of_values(student=student, teacher=teacher)) == pytest.approx(math.log(17))
+    assert float(of_logits(student=student, teacher=teacher)) == pytest.approx(math.log(1.25))
 
 
 @pytest.mark.parametrize("changes", [{"scale_head": True}, {"reused_head": True}])

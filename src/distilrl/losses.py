@@ -120,14 +120,13 @@ def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
     return (centre(student) - centre(teacher)).square().amax(dim=1)
 
 
-def worst_value_gap(*, student: Values, teacher: Values, delta: float = 1.0) -> PerExample:
-    """Huber loss of max_a |Q(s,a) − Q_s(s,a)|, offset and all: the case study's L_adv of values in units of order 1.
+def worst_value_gap(*, student: Values, teacher: Values) -> PerExample:
+    """log(1 + max_a (Q(s,a) − Q_s(s,a))²), offset and all: the case study's L_adv of values in units of order 1.
 
-    Half the square up to ``delta``, a straight line beyond (Huber 1964): far-off states, whose values are many times
-    those of the others, would otherwise be all that is learnt.
+    The gap of the worst action under the Cauchy (Lorentzian) loss of robust regression (Black & Anandan 1996; Barron
+    2019, α = 0): its square where it is small, and next to no pull from where the student cannot follow.
     """
-    worst = (student - teacher).abs().amax(dim=1)
-    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none", delta=delta)
+    return torch.log1p((student - teacher).abs().amax(dim=1).square())
 
 
 def worst_centred_gap(*, student: Values, teacher: Values) -> PerExample:

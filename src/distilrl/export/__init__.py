@@ -21,7 +21,7 @@ from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import check_place, few, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, file_policy, replayer
-from distilrl.export.steps import steps
+from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import verify
 from distilrl.networks import Network
 from distilrl.plain import read_as
@@ -196,7 +196,7 @@ class _Export:
         config = self.student.config
         epsilon, noise = (config.eval_epsilon, config.student.noise) if config is not None else (0.0, ())
         how = Play(self.info.ref, epsilon=epsilon, noise=noise, max_steps=20_000)
-        layers = steps(network, "integers")
+        layers = steps(without_offset(network, self.head), "integers")
 
         def mean_return(candidate: int8.Quantised) -> float:
             with tempfile.TemporaryDirectory() as scratch:
