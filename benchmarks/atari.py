@@ -60,7 +60,7 @@ def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
     row = {
         "return": stats.mean(games.returns),
         "return_ci95": [low, high],
-        "agreement": agreement(teacher, student, games, "cpu"),
+        "agreement": agreement(teacher, student, games),
     }
     for way in DISTURBED:
         disturbed = play(student, replace(how, keep_states=0, **way), seeds_from(VERDICT_SEEDS, 40))

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import atari
 import torch
 import torch.nn.functional as F
 from lines import fill, jobs_of, made
@@ -45,7 +46,8 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 
 RESULTS = Path("benchmarks/results/case-study")
-BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000)}
+BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000), atari.PONG: (48_000,)}
+STUDENTS = {env_id: task[1] for env_id, task in TASKS.items()} | {atari.PONG: atari.STUDENTS[atari.PONG][:1]}
 
 
 # -- forms of the worst action's gap; differences (B, A) to (B,)
@@ -183,6 +185,8 @@ def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: st
 @functools.cache
 def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
     """The teacher, and what is known of it."""
+    if env_id == atari.PONG:
+        return atari.taught(folder, env_id)
     teacher = load_teacher(folder / TASKS[env_id][0]).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
 
@@ -190,6 +194,14 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
 def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
     """The run: a recipe by its name, or one of `WAYS`."""
     equal = EQUAL | {"env_steps": steps} if steps else {}
+    if env_id == atari.PONG:
+        equal = atari.BUDGETS[env_id] | {
+            "env_steps": steps,
+            "check_episodes": 8,
+            "learning_starts": 1_280,
+            "gap": -99.0,
+            "threads": 1,
+        }
     settings = {"network": student, "seed": seed} | equal
     if way in WAYS:
         return make_config("case_study", env_id, **settings).but(**WAYS[way])
@@ -247,7 +259,7 @@ def main(words: list[str]) -> None:
         keys = [
             {"way": way, "student": student, "seed": seed, "steps": steps}
             for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
-            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else TASKS[env_id][1])
+            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else STUDENTS[env_id])
         ]  # fmt: skip
         out = RESULTS / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
