@@ -13,11 +13,13 @@ error, spread      root mean square difference of max_a Q, and the standard devi
 """
 
 import functools
+import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import atari
+import gymnasium
 import torch
 import torch.nn.functional as F
 from lines import fill, jobs_of, made
@@ -41,6 +43,7 @@ from distilrl import (
     train,
 )
 from distilrl.acceptance import accept
+from distilrl.checkpoints import write_json
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
@@ -225,25 +228,28 @@ def taken(words: list[str], flag: str, default: str) -> str:
     return value
 
 
-def table(env_id: str, seeds: range) -> str:
-    """The rows of these seeds as Markdown, means over seeds and the least in brackets."""
-    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
-    for row in made(RESULTS / f"{env_id}.jsonl"):
-        if row["seed"] in seeds:
-            groups.setdefault((row["steps"], row["student"], row["way"]), []).append(row)
-    rows = ["| steps | student | way | seeds | score | agreement | max Q | mean Q | advantage | error / spread |"]
-    rows.append("|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
-    order = ("distil", "case_study", *WAYS)
-    for (steps, student, way), runs in sorted(
-        groups.items(), key=lambda one: (*one[0][:2], order.index(one[0][2]) if one[0][2] in order else 99)
-    ):
-        score, best = ([run[name] for run in runs] for name in ("score", "max"))
-        rows.append(
-            f"| {steps:,} | `{student}` | {way} | {len(runs)} | {stats.mean(score):.2f} ({min(score):.2f}) | {stats.mean([r['agreement'] for r in runs]):.2f} "
-            f"| {stats.mean(best):.2f} ({min(best):.2f}) | {stats.mean([r['mean'] for r in runs]):.2f} | {stats.mean([r['advantage'] for r in runs]):.2f} "
-            f"| {stats.mean([r['error'] for r in runs]):.2g} / {stats.mean([r['spread'] for r in runs]):.2g} |"
-        )
-    return "\n".join(rows)
+def table(seeds: range, env_ids: list[str]) -> str:
+    """A row for each way, a column for each environment, budget and student: score (the least of the seeds), correlation of max Q (likewise), seeds."""
+    cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    columns: dict[str, None] = {}
+    for env_id in env_ids:
+        rows = [row for row in made(RESULTS / f"{env_id}.jsonl") if row["seed"] in seeds]
+        for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
+            column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
+            columns[column] = None
+            cells.setdefault(row["way"], {}).setdefault(column, []).append(row)
+    lines = [f"| way | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for way in (name for name in ("distil", "case_study", *WAYS) if name in cells):
+        texts = [_cell(cells[way].get(column, [])) for column in columns]
+        lines.append(f"| {way} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def _cell(runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return "-"
+    score, best = ([run[name] for run in runs] for name in ("score", "max"))
+    return f"{stats.mean(score):.2f} ({min(score):.2f}), {stats.mean(best):.2f} ({min(best):.2f}), {len(runs)}"
 
 
 def main(words: list[str]) -> None:
@@ -251,9 +257,16 @@ def main(words: list[str]) -> None:
     students = taken(words, "--students", "")
     first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
     if words[0] == "table":
-        for env_id in words[1:] or list(BUDGETS):
-            print(f"{env_id}\n\n{table(env_id, range(first, last + 1))}\n")
+        print(table(range(first, last + 1), words[1:] or list(BUDGETS)))
         return
+    about = {
+        "platform": platform.platform(),
+        "threads": 1,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gymnasium": gymnasium.__version__,
+    }
+    write_json(RESULTS / "machine.json", about)
     folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
     for env_id in env_ids:
         keys = [
