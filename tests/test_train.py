@@ -278,7 +278,7 @@ def test_of_checks_that_are_good_enough_the_last_is_kept(sign_teacher, monkeypat
         return replace(own(self, policy, watch, **how), mean=ACCEPTANCE.random_return_mean + score * span, score=score)
 
     monkeypatch.setattr(Check, "__call__", found)
-    trained = train(small(gap=-1.0, enough=enough), sign_teacher, acceptance=ACCEPTANCE)
+    trained = train(small(gap=-1.0, enough=enough, finalists=1), sign_teacher, acceptance=ACCEPTANCE)
     torch.testing.assert_close(trained.network(torch.ones(1, 2)), seen[kept], rtol=1e-4, atol=1e-4)
     assert (seen[1] - seen[2]).abs().max() > 1e-3
 
