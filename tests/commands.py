@@ -7,7 +7,9 @@ from distilrl.heads import Categorical
 from distilrl.spaces import Choices
 
 CHOICE = Categorical(Choices((2,)))
-SHORT = ["--steps", "4000", "--episodes", "20", "--disturbed-episodes", "5", "--threads", "1"]
+VERDICTS = (0, 1, 3)
+"""Exit codes of a run that came to its end, whatever became of the student."""
+SHORT = ["--steps", "4000", "--episodes", "200", "--disturbed-episodes", "5", "--threads", "1"]
 
 
 def distill(teacher, out, *more, env=SIGN, student="mlp:8"):

@@ -18,13 +18,19 @@ from distilrl.played import (
 from distilrl.results import PlanResults, PlanRow, Results, StudentSide, TeacherSide
 
 RETURNS = Returns(
-    return_mean=12045.33, return_iqm=12000.0, return_ci95=(11900.12, 12190.55), episodes=20, distinct_episodes=20
+    return_mean=12045.33,
+    return_iqm=12000.0,
+    return_ci95=(11900.12, 12190.55),
+    episodes=20,
+    distinct_episodes=20,
+    exact=False,
 )
 DIMENSION = Dimension(rms=0.25, bias=-0.1, at_bound=0.5, half_range=1.0)
 VERDICT = RunVerdict(
-    result="pass", margin=620.5, difference=-12.5, difference_ci95=(-30.0, 5.0), interval=(-45.0, 15.0), confidence=1 - 0.05 / 3,
-    looks=3, margin_share=0.05,
+    result="pass", margin=620.5, difference=-12.5, interval=(-45.0, 15.0), confidence=1 - 0.05 / 3, distinct=100,
+    looks=3, protocol="greedy",
 )  # fmt: skip
+NOISY = replace(VERDICT, protocol="noisy observations", looks=1, confidence=0.95)
 STATES = {
     f"{side}_states{what}": value
     for side in ("teacher", "student")
@@ -61,7 +67,7 @@ def results(**changes) -> Results:
             **vars(RETURNS), **(size | {"params": 100, "bytes": 400, "macs": 100}), truncated=0, score=0.99, spec={}, name="mlp:8"
         ),
         agreement=Agreement(**STATES, dimensions=(DIMENSION, replace(DIMENSION, rms=0.5, at_bound=0.0))),
-        disturbed={"noise_0.1": Sides(teacher=RETURNS, student=RETURNS)},
+        disturbed={"noise_0.1": Sides(teacher=RETURNS, student=RETURNS, verdict=NOISY)},
     )  # fmt: skip
     return replace(found, **changes)
 

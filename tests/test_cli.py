@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import CHOICE, distill
+from commands import CHOICE, VERDICTS, distill
 from conftest import SIGN, real_teacher, sign_network
 from tiny_envs import LINEAR, SLOPE
 
@@ -55,7 +55,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     weak = sign_network()
     weak.layers[-1].bias.data.add_(torch.tensor([0.0, 0.5]) * weak.layers[-1].weight.abs().sum())  # prefers an action
     save_network(tmp_path / "weak", weak, CHOICE, name="weak")
-    base = ["evaluate", "--env", SIGN, "--episodes", "50", "--threads", "1"]
+    base = ["evaluate", "--env", SIGN, "--episodes", "200", "--threads", "1"]
     assert main([*base, teacher, "--against", str(tmp_path / "weak"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"]["result"] == "pass"
@@ -63,7 +63,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     assert found["verdict"]["difference"] == pytest.approx(10.0 - found["against"]["return_mean"])
     assert main([*base, str(tmp_path / "weak"), "--against", teacher]) == 1
     printed = capsys.readouterr()
-    assert "verdict: fail (policy - against -" in " ".join(printed.err.split())
+    assert "verdict: fail (greedy: policy - against -" in " ".join(printed.err.split())
     assert [line.split(":")[0] for line in printed.out.splitlines()] == [str(tmp_path / "weak"), teacher]
     assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin", "2"]) == 0
 
@@ -71,7 +71,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
 def test_several_seeds(teacher, tmp_path, capsys):
     assert distill(teacher, tmp_path / "run", "--seeds", "2") == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["verdict"]["unit"] == "training seed"
+    assert results["verdict"]["unit"] == "training seed and episode"
     assert [run["seed"] for run in results["runs"]] == [0, 1]
     assert "2 students" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
@@ -99,14 +99,15 @@ def test_train_teacher_then_distil(tmp_path, capsys):
         read_json(tmp_path / "again" / "student" / "spec.json")["sha256"]
         == read_json(out / "student" / "spec.json")["sha256"]
     )
-    assert distill(str(out), tmp_path / "run", "--accept-weak-teacher") == 0
+    assert distill(str(out), tmp_path / "run", "--accept-weak-teacher") in VERDICTS
 
 
 def test_watch_writes_an_animation(tmp_path, capsys, teacher):
     pytest.importorskip("pygame")
     save_network(tmp_path / "cartpole", build(NetworkSpec((4,), 2)), CHOICE, name="teacher")
     out = tmp_path / "run"
-    assert distill(str(tmp_path / "cartpole"), out, "--accept-weak-teacher", env="CartPole-v1", student="mlp:") == 0
+    weak = ["--accept-weak-teacher", "--margin-abs", "10", "--steps", "1000", "--episodes", "2"]
+    assert distill(str(tmp_path / "cartpole"), out, *weak, env="CartPole-v1", student="mlp:") in VERDICTS
     assert main(["watch", str(out), "--steps", "30"]) == 0
     assert (out / "watch.webp").read_bytes()[:4] == b"RIFF"
     assert "data:image/webp" in (out / "report.html").read_text(encoding="utf-8")
@@ -168,7 +169,7 @@ def test_real_actions_from_teacher_to_c(linear, tmp_path, capsys):
     played = json.loads(capsys.readouterr().out)
     assert played["verdict"]["result"] == "pass"
     assert played["against_student"]["difference"] == pytest.approx(0.0, abs=1e-3)
-    assert main(["evaluate", str(out), "--env", LINEAR, "--against", linear, "--episodes", "20", "--json"]) == 0
+    assert main(["evaluate", str(out), "--env", LINEAR, "--against", linear, "--episodes", "200", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"]["result"] == "pass"
     assert found["against"]["return_mean"] == pytest.approx(0.0, abs=1e-6)
@@ -181,7 +182,7 @@ def test_real_actions_from_teacher_to_c(linear, tmp_path, capsys):
 def test_a_file_that_loses_gets_exit_code_1(linear, tmp_path, capsys):
     out = tmp_path / "run"
     lazy = ["--set", "learning-rate=1e-9", "--set", "average=0", "--set", "learning-starts=400"]
-    assert distill(linear, out, *lazy, env=LINEAR) == 0
+    assert distill(linear, out, *lazy, env=LINEAR) == 1
     assert read_json(out / "results.json")["verdict"]["result"] == "fail"
     assert main(["export", str(out), "--to", "c"]) == 0
     capsys.readouterr()
@@ -193,9 +194,9 @@ def test_a_file_that_loses_gets_exit_code_1(linear, tmp_path, capsys):
 
 def test_a_plan_and_a_plan_again(teacher, tmp_path, capsys):
     out, again = tmp_path / "plan", tmp_path / "again"
-    base = ["plan", "--teacher", teacher, "--env", SIGN, "--threads", "1", "--episodes", "20"]
+    base = ["plan", "--teacher", teacher, "--env", SIGN, "--threads", "1", "--episodes", "200"]
     assert main([*base, "--steps", "2000", "--sizes", "mlp:", "mlp:4", "--seeds", "2", "--out", str(out)]) == 0
-    assert "smallest that passes: mlp:" in capsys.readouterr().err
+    assert "smallest within the margin: mlp:" in capsys.readouterr().err
     assert main(["plan", "--config", str(out / "config.json"), "--out", str(again)]) == 0
     one, two = (read_json(folder / "plan.json") for folder in (out, again))
     assert [row["student"] for row in one["frontier"]] == [row["student"] for row in two["frontier"]]
@@ -211,13 +212,13 @@ def test_a_plan_and_a_plan_again(teacher, tmp_path, capsys):
     assert main([*short, "--budget-params", "1", "--out", str(tmp_path / "none")]) == 2
     assert "budget" in " ".join(capsys.readouterr().err.split())
     assert main([*short, "--out", str(tmp_path / "late")]) == 1
-    assert "smallest that passes: none" in capsys.readouterr().err
+    assert "smallest within the margin: none" in capsys.readouterr().err
 
 
 def test_a_tree_and_the_tree_again(teacher, tmp_path, capsys):
     pytest.importorskip("sklearn")
     out, again = tmp_path / "tree", tmp_path / "again"
-    words = ["--teacher", teacher, "--env", SIGN, "--threads", "1", "--episodes", "20", "--disturbed-episodes", "0"]
+    words = ["--teacher", teacher, "--env", SIGN, "--threads", "1", "--episodes", "200", "--disturbed-episodes", "0"]
     grown = ["--leaves", "4", "--iterations", "3", "--states", "400"]
     assert main(["tree", *words, *grown, "--out", str(out)]) == 0
     assert "verdict: pass" in capsys.readouterr().err

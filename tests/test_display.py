@@ -20,7 +20,6 @@ VERDICT = replace(
     examples.VERDICT,
     result="inconclusive",
     difference=-1012.5,
-    difference_ci95=(-1300.0, -700.0),
     interval=(-1400.0, -5.0),
 )
 
@@ -127,7 +126,7 @@ def test_results_of_real_actions_and_of_choices(screen):
     assert "training: 30,000 steps, 45.3 s ([red]budget[/] used)" in said
     assert "action error 0.123 half-ranges (RMS)" in said
     assert "same choice in 90.0%" in said
-    assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
+    assert "inconclusive (greedy: student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
 
 
 def test_results_of_tasks_and_of_a_chain(screen):
@@ -190,9 +189,9 @@ def test_facts_with_play(screen, monkeypatch, capsys):
 
 def test_the_interval_shown_is_the_one_that_decided(screen):
     """At 95 % this student has failed; three looks ask for more, and so the verdict is open."""
-    display.print_verdict(VERDICT, "student - teacher")
+    display.print_verdict(VERDICT, "student - teacher", "greedy")
     said = " ".join(screen.getvalue().split())
-    assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
+    assert "inconclusive (greedy: student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
     display.print_verdict(replace(VERDICT, interval=(-1.0, 1.0), confidence=0.95), "student - teacher")
     assert "[-1.00, +1.00], margin" in " ".join(screen.getvalue().split())
 

@@ -1,5 +1,6 @@
 """Evaluation: whole episodes, one per seed, the same for all; acceptance; verdicts that can fail."""
 
+import examples
 import gymnasium
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def fitted(teacher):
 
 def compared(teacher, student, comparison):
     info = describe_env(EnvRef(SIGN))
-    return compare(fitted(teacher), policy_of(student), HOW, comparison, 5.0, info)
+    return compare(fitted(teacher), policy_of(student), HOW, comparison, examples.acceptance(), info)
 
 
 def test_returns_of_the_known_answer():
@@ -266,14 +267,16 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_verdict_passes_the_equal_and_fails_the_opposite(sign_teacher):
-    comparison = Comparison(20, 60, 8)
+    comparison = Comparison(100, 300, 60)
     same = compared(sign_teacher, sign_network(), comparison)
     assert same.verdict.result == "pass"
+    assert same.verdict.protocol == "greedy"
     assert same.agreement.student_states == 1.0
-    assert same.disturbed["epsilon_0.05"].student.episodes == 8
+    assert same.disturbed["epsilon_0.01"].student.episodes == 60
+    assert [way.verdict.protocol for way in same.disturbed.values()] == ["random actions (0.01)", "noisy observations"]
     assert same.episodes.disagreements == ()
     opposite = compared(sign_teacher, sign_network(-1.0), comparison)
-    assert opposite.verdict.result == "fail"
+    assert {opposite.verdict.result, *(way.verdict.result for way in opposite.disturbed.values())} == {"fail"}
     assert opposite.student.score == pytest.approx(-1.0)
     assert opposite.agreement.teacher_states == 0.0
     assert np.array(opposite.agreement.tables[0]).trace() == 0
@@ -284,9 +287,10 @@ def test_an_inconclusive_verdict_plays_on(sign_teacher):
     student = sign_network()
     with torch.no_grad():
         student.layers[0].bias += torch.tensor([0.06, -0.06, 0.0, 0.0])  # wrong where the first number is just below 0
-    parts = compared(sign_teacher, student, Comparison(10, 50, 0, margin=0.05))
-    assert parts.student.episodes > 10
+    parts = compared(sign_teacher, student, Comparison(50, 250, 0, margin=0.05))
+    assert parts.student.episodes > 50
     assert parts.verdict.looks == 5
+    assert parts.verdict.confidence == 0.99
 
 
 def test_behaviour_shares():
@@ -309,6 +313,7 @@ def test_wrong_comparisons_are_refused():
         ("episodes", (1, 0, -5)),
         ("max_episodes", (5,)),
         ("margin", (0.0, -1.0, inf, nan)),
+        ("margin_abs", (0.0, -1.0, inf, nan)),
         ("disturbed_episodes", (-1,)),
         ("agreement_states", (0,)),
     ):
@@ -349,7 +354,9 @@ def test_who_is_stuck_costs_its_own_steps_only_and_is_counted(sign_teacher):
     games = play(policy_of(sign_network()), how, seeds_from(0, 20))
     assert games.truncated.tolist() == [seed % 4 == 0 for seed in range(20)]
     assert StuckEnv.stepped == 5 * 50 + 15 * 10
-    parts = compare(sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), 5.0, info)
+    parts = compare(
+        sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), examples.acceptance(), info
+    )
     assert parts.student.truncated == parts.teacher.truncated == 5
     cut = play(policy_of(sign_network()), Play(EnvRef(SIGN), max_steps=4), seeds_from(0, 3))
     assert cut.truncated.all()
@@ -359,7 +366,8 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     """Also where actions are random, though the verdict keeps states and an evaluation does not."""
     how = Play(EnvRef(SIGN), epsilon=0.3)
     student = policy_of(random_network)
-    parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), 5.0, describe_env(EnvRef(SIGN)))
+    info = describe_env(EnvRef(SIGN))
+    parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), examples.acceptance(), info)
     again = evaluate_policy(student, SIGN, episodes=20, epsilon=0.3)
     assert again.return_mean == parts.student.return_mean
     assert again.distinct_episodes == parts.student.distinct_episodes

@@ -24,11 +24,10 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import c, export_policy, keep, verify
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
-from distilrl.played import Difference, Verified
 from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices, EnvRef
 from distilrl.specs import NetworkSpec
@@ -111,9 +110,12 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
     how = Play(EnvRef(env), epsilon=config.eval_epsilon, noise=config.student.noise)
-    returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 20)).returns.tolist()
+    returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100)).returns.tolist()
     results = examples.results(
         verdict=replace(examples.VERDICT, margin=1.0), temperature=0.2, protocol={"epsilon": config.eval_epsilon}
+    )
+    results = replace(
+        results, teacher=replace(results.teacher, return_mean=10.0), random=replace(results.random, return_mean=5.0)
     )
     write_json(folder / "results.json", results.to_json())
     write_json(folder / "episodes.json", examples.episodes(teacher=returns, student=returns).to_json())
@@ -142,7 +144,7 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
     assert card["sha256"] == {p.name: digest(p) for p in out.iterdir() if p.name != "export.json"}
     result = verify(out)
-    assert result.episodes == 20
+    assert result.episodes == 100
     assert result.return_mean > 9.0
     assert result.verdict.result == "pass"
     if target != "int8":
@@ -439,20 +441,14 @@ def test_litert_answers_as_the_student_or_names_its_extra(tmp_path, env):
     assert export_policy(folder, "tflite")["replay"]["policy.tflite"]["same_action"] == 1.0
 
 
-def verdicts(monkeypatch, results, means=()):
-    """Makes `verify` say these things, one after the other."""
-    results, means = iter(results), iter(means)
+def rounding(monkeypatch, *means):
+    """Makes floats and integers return these means where they are judged, one after the other."""
+    told = iter(means)
 
-    def verified(*_a, **_k):
-        mean = next(means, 0.0)
-        return Verified(
-            **vars(replace(examples.RETURNS, return_mean=10 + mean)),
-            file="policy.c",
-            verdict=replace(examples.VERDICT, result=next(results)),
-            against_student=Difference(difference=mean, difference_ci95=(mean, mean)),
-        )
+    def mean_return(_self, _policy, episodes=JUDGED_ON):
+        return next(told) if episodes == JUDGED_ON else 0.0
 
-    monkeypatch.setattr(keep, "verify", verified)
+    monkeypatch.setattr(_Export, "_mean_return", mean_return)
 
 
 @pytest.fixture
@@ -463,35 +459,50 @@ def taught(tmp_path):
 
 
 @needs_cc
-def test_fine_tuned_integers_take_the_place_of_failed_ones(taught, tmp_path, monkeypatch):
-    verdicts(monkeypatch, ["fail", "fail", "pass", "pass"])
+def test_integers_that_lose_return_are_fine_tuned(taught, tmp_path, monkeypatch):
+    rounding(monkeypatch, 10.0, 9.9, 10.0, 9.9)
     card = export_policy(taught, "int8")
     assert card["fine_tuned"] is True
     assert read_json(taught / "export" / "int8" / "export.json")["fine_tuned"] is True
     assert [path.name for path in (taught / "export").iterdir()] == ["int8"]
     shutil.rmtree(tmp_path / "teacher")
-    verdicts(monkeypatch, ["fail", "fail"])
+    rounding(monkeypatch, 10.0, 9.9)
     assert "fine_tuned" not in export_policy(taught, "int8")
 
 
 @needs_cc
-@pytest.mark.parametrize(("after", "better"), [(-0.5, True), (-1.5, False)])
-def test_integers_that_pass_but_return_less_than_their_floats_are_fine_tuned_too(taught, monkeypatch, after, better):
-    verdicts(monkeypatch, ["pass"] * 4, [-1.0, -1.0, after, after])
+@pytest.mark.parametrize("means", [(10.0, 9.96), (10.0, 9.9, 9.8, 9.9)], ids=["lose no return", "return no more"])
+def test_integers_stay_as_calibrated_where_they(taught, monkeypatch, means):
+    rounding(monkeypatch, *means)
+    assert "fine_tuned" not in export_policy(taught, "int8")
+
+
+@needs_cc
+def test_the_verdict_of_integers_is_taken_once_and_nothing_is_chosen_by_it(taught, monkeypatch):
+    """What was chosen on the verdict's own seeds would pass there more often than it should."""
+    played, honest = [], play
+
+    def noted(policy, how, seeds, **others):
+        played.append(set(seeds))
+        return honest(policy, how, seeds, **others)
+
+    monkeypatch.setattr("distilrl.export.play", noted)
     card = export_policy(taught, "int8")
-    assert card.get("fine_tuned", False) is better
-    assert card["played"]["policy.c"]["return_mean"] == (9.5 if better else 9.0)
+    verdict = set(range(VERDICT_SEEDS, VERDICT_SEEDS + 1000))
+    assert played
+    assert not any(seeds & verdict for seeds in played)
+    assert set(card["played"]) == {"policy.c", "policy.onnx"}
 
 
 @needs_cc
 def test_a_tuned_candidate_that_fails_its_replay_leaves_the_calibrated_one(taught, monkeypatch):
-    verdicts(monkeypatch, ["fail", "fail"])
+    rounding(monkeypatch, 10.0, 9.9, 10.0, 9.9)
     replays = []
     honest = keep._replayed
 
     def failing(*args):
         replays.append(args[0])
-        if len(replays) > 2:
+        if len(replays) == 1:
             raise FileError("policy.c does not answer as the student does")
         return honest(*args)
 

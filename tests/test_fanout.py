@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import VERDICTS
 from conftest import make_teacher, sign_network
 from tiny_envs import tiny_job
 
@@ -122,13 +123,13 @@ def test_jobs_of_the_command_line_are_the_same_bytes(fanout_home, tmp_path, monk
     monkeypatch.setattr("distilrl.fanout.SECONDS", 0.01)
     (tmp_path / "again").mkdir()
     config = str(shutil.copy(fanout_home / "seeds" / "config.json", tmp_path / "again" / "x.json"))
-    assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
+    assert main(["distill", "--config", config, "--out", str(tmp_path / "seeds"), "--jobs", "2"]) in VERDICTS
     assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
     said = capsys.readouterr().err
     assert "seed-0: " in said
     assert "verdict, return" in said  # how far it is, before what came of it
     assert all(mark not in said for mark in ("\r", "\x1b"))
-    assert main(["distill", "--resume", str(tmp_path / "seeds"), "--jobs", "2"]) == 0
+    assert main(["distill", "--resume", str(tmp_path / "seeds"), "--jobs", "2"]) in VERDICTS
 
 
 @pytest.mark.parametrize("name", ["threads", "processes"])
@@ -198,15 +199,16 @@ def test_threads_are_those_of_the_run_wherever_it_is(fanout_home, tmp_path):
 
 
 def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path):
-    """Three sizes that all pass: the smallest is the winner, and the others have no verdict, as one after the other."""
-    easy = job(fanout_home)
-    easy = replace(easy, comparison=replace(easy.comparison, margin=2.0))
+    """Three sizes of which the largest fails: the others have no verdict, as one after the other."""
+    hard = job(fanout_home, check_episodes=2)
+    hard = replace(hard, comparison=replace(hard.comparison, margin_abs=1e-6, margin=2.0))
     with ThreadPoolExecutor(3) as executor:
         found = plan(
-            None, easy, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:4"], seeds=1, refine=False, executor=executor
+            None, hard, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:4"], seeds=1, refine=False, executor=executor
         )
-    assert found.winner == "mlp:"
-    assert [row.verdict for row in found.frontier] == ["pass", None, None]
+    assert found.winner is None
+    assert [row.reached for row in found.frontier] == [True] * 3
+    assert [row.verdict for row in found.frontier] == [None, None, "fail"]
 
 
 # -- what dies
@@ -318,7 +320,7 @@ def test_workers_end_with_the_command_that_started_them(fanout_home, whole, tmp_
         assert said.endswith("interrupted; the same command goes on\n")
         assert "Traceback" not in said
         assert not (tmp_path / "out" / NOTES).exists()
-    assert main(words) in (0, 1)
+    assert main(words) in VERDICTS
     assert not (tmp_path / "out" / NOTES).exists()
     for name in ("0", "1"):
         assert contents(tmp_path / "out" / f"s{name}") == contents(whole / f"seed-{name}")

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import examples
 import gymnasium
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
 from distilrl.train import train
+from distilrl.verdict import non_inferiority
 
 NAN = float("nan")
 HEAD = Categorical(Choices((2,)))
@@ -34,7 +36,7 @@ HOW = Play(EnvRef(SIGN))
 
 def compared(teacher, student):
     info = describe_env(EnvRef(SIGN))
-    return compare(teacher.fitted(info), Policy(student, HEAD), HOW, Comparison(4, 4, 0), 5.0, info)
+    return compare(teacher.fitted(info), Policy(student, HEAD), HOW, Comparison(4, 4, 0), examples.acceptance(), info)
 
 
 class BadRewardEnv(SignEnv):
@@ -187,7 +189,7 @@ def test_no_verdict_of_numbers_that_are_none(bad):
     wrong = np.array([0.0, 0.0, bad, 0.0, 0.0])
     for student, teacher, margin in ((wrong, good, 1.0), (good, wrong, 1.0), (wrong, wrong, 1.0), (good, good, bad)):
         with pytest.raises(NotFiniteError, match="NaN or infinite"):
-            stats.non_inferiority(student, teacher, margin, rng)
+            non_inferiority(student, teacher, margin, rng, span=5.0)
 
 
 def test_weights_that_are_nan_are_not_saved(tmp_path):
@@ -213,6 +215,8 @@ def test_a_teacher_no_better_than_random_leaves_json_without_a_score(tmp_path):
     assert stats.mean_score([0.5, None]) is None
     assert stats.mean_score([0.5, 1.0]) == 0.75
     info = describe_env(EnvRef(SIGN))
-    teacher = make_teacher(sign_network()).fitted(info)
-    results = compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0), 10.0, info)
+    teacher, accepted = make_teacher(sign_network()).fitted(info), examples.acceptance(10.0, 10.0)
+    with pytest.raises(TeacherError, match="--margin-abs"):
+        compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0), accepted, info)
+    results = compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0, margin_abs=1.0), accepted, info)
     assert json.loads(json.dumps(results.student.to_json(), allow_nan=False))["score"] is None

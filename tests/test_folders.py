@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from commands import VERDICTS
 from conftest import SIGN, Killed, make_teacher, sign_network
 from test_train import small
 
@@ -34,7 +35,7 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 def job(**changes):
     return Job(
         small(**({"network": "mlp:2", "env_steps": 800} | changes)),
-        Comparison(20, 20, 0, margin=2.0),
+        Comparison(100, 100, 0, margin=2.0),
         accept_episodes=5,
     )
 
@@ -144,7 +145,7 @@ def test_another_job_is_not_continued(made, sign_teacher, change, name):
 
 def test_the_rest_of_the_job_counts_too(made, sign_teacher):
     with pytest.raises(ResumeError, match=r"'comparison.margin' \(2.0, not 0.2\)"):
-        distill(sign_teacher, replace(job(), comparison=Comparison(20, 20, 0, margin=0.2)), made / "run", resume=True)
+        distill(sign_teacher, replace(job(), comparison=Comparison(100, 100, 0, margin=0.2)), made / "run", resume=True)
     with pytest.raises(ResumeError, match=r"'seeds' \(2, not 3\)"):
         distill_seeds(sign_teacher, job(), made / "seeds", 3)
     with pytest.raises(ResumeError, match="'assistants'"):
@@ -214,7 +215,7 @@ def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teac
 def words(tmp_path):
     """A command line that distils in few steps; its teacher is in a file."""
     save_network(tmp_path / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
-    steps = ["--steps", "810", "--episodes", "20", "--disturbed-episodes", "0", "--threads", "1"]
+    steps = ["--steps", "810", "--episodes", "200", "--disturbed-episodes", "0", "--threads", "1"]
     steps += ["--margin", "2"]  # a chain goes on to its end
     return ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", *steps]
 
@@ -237,12 +238,13 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
     with pytest.raises(Killed):
         main([*words, *more, "--out", str(tmp_path / "run")])
     monkeypatch.undo()
-    assert main(["distill", "--resume", str(tmp_path / "run")]) == 0
-    assert main(["distill", "--config", str(tmp_path / "run" / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    config = str(tmp_path / "run" / "config.json")
+    assert main(["distill", "--resume", str(tmp_path / "run")]) in VERDICTS
+    assert main(["distill", "--config", config, "--out", str(tmp_path / "again")]) in VERDICTS
     for name in ("seed-0", "seed-1") if more[0] == "--seeds" else ("assistant-1", "."):
         one, two = (read_json(tmp_path / run / name / "student" / "spec.json")["sha256"] for run in ("run", "again"))
         assert one == two
-    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 0
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) in VERDICTS
     words[words.index("--margin") + 1] = "3"
     assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
 
@@ -263,7 +265,10 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
     with pytest.raises(TeacherError):
         COMMANDS[command](weak, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
-    distill(weak, replace(job(), accept_weak_teacher=True), tmp_path / "run")
+    retry = replace(job(), accept_weak_teacher=True)
+    with pytest.raises(TeacherError, match="--margin-abs"):
+        COMMANDS[command](weak, tmp_path / "run")
+    distill(weak, replace(retry, comparison=replace(retry.comparison, margin_abs=1.0)), tmp_path / "run")
 
 
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):

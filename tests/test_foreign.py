@@ -632,7 +632,7 @@ def test_distil_an_ensemble_from_the_command_line(tmp_path):
         "--steps",
         "2000",
         "--episodes",
-        "10",
+        "200",
     ]
     assert main(["distill", "--teacher", *run, "--disturbed-episodes", "0", "--out", str(tmp_path / "run")]) == 0
     assert read_json(tmp_path / "run" / "teacher.json")["format"] == "ensemble of 2"

@@ -94,7 +94,7 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
     info = SimpleNamespace(ref=EnvRef("any"), obs=ObsSpec((5,)))
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
-    chosen = export._Export(one, "int8", Path(), obs, silent)._integers(network)
+    chosen = export._Export(one, "int8", Path(), obs, silent)._rounded(network).integers
     expected_scales = [
         int8.quantise(steps(without_offset(network, ONE), "integers"), obs, percentile=percentile).activation_scales
         for percentile in int8.PERCENTILES

@@ -119,7 +119,7 @@ def two_tasks(tmp_path, **changes):
 
 @pytest.mark.parametrize("mix", ["one", "all"])
 def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
-    job = Job(two_tasks(tmp_path, mix=mix), Comparison(20, 40, 0))
+    job = Job(two_tasks(tmp_path, mix=mix), Comparison(200, 200, 0))
     results = distill(None, job, tmp_path / "run")
     assert [run.verdict.result for run in results.tasks] == ["pass", "pass"]
     assert results.verdict.result == "pass"
@@ -186,7 +186,7 @@ def test_tasks_on_the_command_line(tmp_path, capsys):
         "--steps",
         "6400",
         "--episodes",
-        "20",
+        "200",
         "--disturbed-episodes",
         "0",
         "--threads",
@@ -230,7 +230,7 @@ def test_a_chain_of_assistants(tmp_path, capsys):
         "--steps",
         "4000",
         "--episodes",
-        "20",
+        "200",
         "--disturbed-episodes",
         "0",
         "--threads",
@@ -251,7 +251,9 @@ def test_a_chain_of_assistants(tmp_path, capsys):
 
 
 def test_a_chain_ends_where_the_verdict_fails(tmp_path):
-    job = Job(small("distil", network="mlp:2", env_steps=400, learning_starts=392), Comparison(20, 20, 0, margin=1e-6))
+    job = Job(
+        small("distil", network="mlp:2", env_steps=400, learning_starts=392), Comparison(200, 200, 0, margin=1e-6)
+    )
     results = distill_chain(make_teacher(sign_network()), job, tmp_path / "run", 2)
     assert results.chain[-1].verdict == "fail"
     assert len(results.chain) == 1

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
+import examples
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ from distilrl.replay import Batch
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, spelled
 from distilrl.stream import Check
 from distilrl.teachers import TeacherFile
 from distilrl.teaching import evaluate_policy
@@ -235,6 +236,37 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
         plan(sign_teacher, job, tmp_path / "plan")
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "winner", "taken"),
+    [
+        (("pass", "within_margin", "pass"), "mlp:", 3),
+        (("pass", "fail", "pass"), "mlp:16", 2),  # the smallest would pass, but its turn does not come
+        (("within_margin", "inconclusive", "pass"), "mlp:16", 2),
+        (("inconclusive", "pass", "pass"), None, 1),
+    ],
+)
+def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
+    sign_teacher, tmp_path, monkeypatch, verdicts, winner, taken
+):
+    """Several tries at 2.5 % each, of which the first that passes wins, would err more often than said."""
+    told = dict(zip(("mlp:16", "mlp:4", "mlp:"), verdicts, strict=True))
+    asked = []
+
+    def judged(_teacher, trained, *_others, watch=None):
+        asked.append(spelled(trained.networks[0].spec, real=False))
+        verdict = replace(examples.VERDICT, result=told[asked[-1]])
+        return examples.results(verdict=verdict), examples.episodes()
+
+    monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
+    sizes = ["mlp:", "mlp:4", "mlp:16"]
+    result = plan(sign_teacher, tiny_job(env_steps=4800), tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
+    assert all(row.reached for row in result.frontier)
+    assert asked == ["mlp:16", "mlp:4", "mlp:"][:taken]
+    assert result.winner == winner
+    assert [row.verdict for row in reversed(result.frontier)] == [*verdicts[:taken], *[None] * (3 - taken)]
+    assert (tmp_path / "plan" / "winner" / "results.json").exists() == (winner is not None)
+
+
 def test_the_config_of_a_plan_makes_it_again(sign_teacher, tmp_path):
     job = tiny_job(SIGN, TeacherTerm("nll"), check_episodes=3)
     first = plan(
@@ -410,7 +442,12 @@ def test_ladders_fit_what_is_seen_and_done():
 def test_noise_and_hidden_numbers_are_the_students_own(sign_teacher, tmp_path):
     config = tiny_config(noise=(0.0, 0.5), hidden_features=(1,), env_steps=3200)
     result = plan(
-        sign_teacher, Job(config, Comparison(20, 40, 0)), tmp_path / "plan", sizes=["mlp:4"], seeds=1, refine=False
+        sign_teacher,
+        Job(config, Comparison(200, 200, 0, margin=0.2)),
+        tmp_path / "plan",
+        sizes=["mlp:4"],
+        seeds=1,
+        refine=False,
     )
     assert result.winner == "mlp:4"
     network = load_network(tmp_path / "plan" / "winner" / "student").network

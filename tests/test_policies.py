@@ -184,11 +184,12 @@ def test_a_student_that_remembers_acts_by_what_it_saw():
 
 def test_agreement_of_what_remembers_is_measured_while_it_plays():
     teacher, info = recalling(), describe_env(RECALL)
-    how, comparison = Play(RECALL), Comparison(30, 30, 0, agreement_states=500)
-    same = compare(teacher, Policy(Recall(), HEAD), how, comparison, 3.0, info)
+    accepted = examples.acceptance(6.0, 3.0)
+    how, comparison = Play(RECALL), Comparison(100, 100, 0, agreement_states=500)
+    same = compare(teacher, Policy(Recall(), HEAD), how, comparison, accepted, info)
     assert same.agreement.teacher_states == same.agreement.student_states == 1.0
     assert same.verdict.result == "pass"
-    other = compare(teacher, FORGETFUL, how, comparison, 3.0, info)
+    other = compare(teacher, FORGETFUL, how, comparison, accepted, info)
     table = np.array(other.agreement.tables[0])
     assert other.agreement.student_states == pytest.approx(table.trace() / table.sum())
     assert 0.35 < other.agreement.student_states < 0.65

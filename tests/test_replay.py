@@ -178,9 +178,9 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
     assert torch.equal(replay.observations(torch.arange(500)), torch.stack(seen).flatten(0, 1))
 
 
-def standardised(states):
+def standardised(states, reach=()):
     """Scales of some states, as a replay that holds them finds them."""
-    replay = Replay(spec(capacity=len(states), n_envs=1, obs=ObsSpec((states.shape[1],))), CPU)
+    replay = Replay(spec(capacity=len(states), n_envs=1, obs=ObsSpec((states.shape[1],), reach=reach)), CPU)
     none = torch.zeros(1, dtype=torch.bool)
     for state in states:
         replay.add(state.unsqueeze(0), torch.zeros((1, 1), dtype=torch.int64), torch.zeros(1), none, none)
@@ -194,12 +194,37 @@ def some(count=400, **columns):
     return torch.cat([usual, *(c.view(count, 1).float() for c in columns.values())], dim=1)
 
 
+def test_statistics_are_those_of_numpy():
+    states = some(count=300, large=torch.linspace(400, 600, 300))
+    seen, scale = standardised(states)
+    assert scale.numpy() == pytest.approx(1 / states.double().numpy().std(0, ddof=1), rel=1e-5)
+    assert (states - seen / scale).mean(0).numpy() == pytest.approx(states.double().numpy().mean(0), rel=1e-5, abs=1e-5)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -7.5, 1e4, 1e-4])
 def test_a_feature_that_did_not_vary_keeps_its_unit(value):
     """Leg contacts are 0 in the first states; once the lander stands on them they must be 1, not thousands."""
     _, scale = standardised(some(left=torch.full((400,), value), right=torch.full((400,), value)))
     assert scale[2:].tolist() == [1.0, 1.0]
     assert scale[:2].tolist() == pytest.approx([1 / 0.3, 1 / 2.0], rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("value", "reach", "scale"),
+    [
+        (0.0, 255.0, 10 / 255),  # a byte of memory
+        (255.0, 255.0, 10 / 510),  # which may fall as far as its space goes
+        (0.0, 1.0, 1.0),
+        (0.0, 0.07, 1.0),
+        (3.0, None, 1.0),
+        (0.0, float(2**63), 1.0),  # 64-bit integers
+    ],
+)
+def test_a_feature_that_did_not_vary_cannot_leave_its_space(value, reach, scale):
+    states = some(late=torch.full((400,), value))
+    assert float(standardised(states, (None, 40.0, reach))[1][2]) == pytest.approx(scale)
+    usual = standardised(states)[1][:2]
+    assert torch.equal(standardised(states, (None, 40.0, reach))[1][:2], usual)  # of what varies the states say enough
 
 
 def test_a_feature_that_varied_once_is_not_an_outlier():

@@ -15,6 +15,7 @@ from distilrl.checkpoints import save_network, write_json
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
 from distilrl.heads import Categorical
+from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report
 from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder, write_metrics
@@ -194,9 +195,11 @@ def test_plan_seeds_and_a_teachers_training(tmp_path):
     plan = tmp_path / "plan"
     plan.mkdir()
     write_json(plan / "plan.json", examples.plan_results(examples.plan_row()).to_json())
-    assert "The smallest student that passes is mlp:8." in words(page_of(RunFolder(plan)))
+    assert "The smallest student within the margin is mlp:8." in words(page_of(RunFolder(plan)))
     (tmp_path / "seeds").mkdir()
-    found = SeedsResults.of([results(seed=n) for n in (0, 1)])
+    found = SeedsResults.of(
+        [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2
+    )
     write_json(tmp_path / "seeds" / "results.json", found.to_json())
     assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))
     made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)

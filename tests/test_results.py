@@ -10,12 +10,13 @@ from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
 from distilrl.checkpoints import read_json, write_json
+from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as, schema_of
 from distilrl.plan import plan
-from distilrl.played import Returns
+from distilrl.played import Returns, SingleReturns
 from distilrl.results import (
     AnyResults,
     PlanResults,
@@ -91,7 +92,9 @@ def test_every_field_is_described():
 
 def test_a_run_of_choices_on_cartpole(tmp_path):
     config = make_config("distil", "CartPole-v1", network="mlp:4", env_steps=600, learning_starts=200, check_every=300)
-    job = Job(config.but(check_episodes=2), tiny_job().comparison, accept_episodes=2, accept_weak_teacher=True)
+    job = Job(
+        config.but(check_episodes=2), Comparison(4, 4, 4, margin_abs=5.0), accept_episodes=2, accept_weak_teacher=True
+    )
     network = sign_network()
     teacher = make_teacher(type(network)(network.spec.__class__((4,), 2, hidden=(4,))))
     found = distill(teacher, job, tmp_path / "run")
@@ -119,7 +122,11 @@ def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
 def test_seeds_and_tasks_are_told_apart(tmp_path):
     runs = [examples.results(seed=0), examples.choices([[1, 2], [3, 4]], seed=1)]
     made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
-    told = [SeedsResults.of(runs), TasksResults.of(runs, 9), *runs]
+    told = [
+        SeedsResults.of(runs, [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2),
+        TasksResults.of(runs, 9),
+        *runs,
+    ]
     about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
     told.append(TeacherResults(**about, env="Mine-v0", student=made))
     for number, found in enumerate(told):

@@ -205,7 +205,7 @@ def test_real_actions_are_fitted_in_half_ranges_and_by_weight():
 def test_from_teacher_to_tree(sign_teacher, tmp_path):
     events = []
     out = tmp_path / "tree"
-    job = Job(tiny_config(), Comparison(20, 40, 5))
+    job = Job(tiny_config(), Comparison(200, 200, 5))
     results = distill_tree(sign_teacher, job, out, TreeConfig(4, 4, states=400), watch=events.append)
     assert results.verdict.result == "pass"
     assert results.student.name.startswith("tree:")
@@ -232,7 +232,7 @@ def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
 
 
 def test_real_actions_grow_a_regression_tree(tmp_path):
-    job = Job(tiny_config(LINEAR), Comparison(20, 40, 0, margin=0.1))
+    job = Job(tiny_config(LINEAR), Comparison(200, 200, 0, margin=0.1))
     results = distill_tree(linear_teacher(), job, tmp_path / "tree", TreeConfig(128, 3, states=3000))
     assert results.student.score > 0.9
     assert results.verdict.result == "pass"

@@ -82,4 +82,4 @@ def tiny_config(env: str = SIGN, *terms, **changes) -> TrainConfig:
 
 
 def tiny_job(env: str = SIGN, *terms, **changes) -> Job:
-    return Job(tiny_config(env, *terms, **changes), Comparison(20, 40, 0))
+    return Job(tiny_config(env, *terms, **changes), Comparison(200, 200, 0))

@@ -17,7 +17,7 @@ from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, every_start, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
@@ -39,31 +39,35 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
     """
     check_number("accept_episodes", episodes, "[2, inf)")
     _check_answers(teacher, describe_env(how.env))
+    starts = every_start(how, ACCEPT_SEEDS)
     seeds = seeds_from(ACCEPT_SEEDS, episodes)
     try:
-        own = play(teacher.policy, how, seeds, watch=watch)
+        own = play(teacher.policy, how, starts or seeds, watch=watch)
     except NotFiniteError as error:
         raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
     random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
     rng = np.random.default_rng(0)
-    # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
-    gains = [
-        stats.bootstrap_interval(own.returns - random.returns, rng, clusters=side.fingerprints)
-        for side in (own, random)
-    ]
-    better = min(low for low, _ in gains) > 0
+    if starts is not None:
+        better = own.returns.mean() > stats.mean_interval(random.returns, rng, clusters=random.fingerprints)[1]
+    else:
+        # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
+        gains = [
+            stats.mean_interval(own.returns - random.returns, rng, clusters=side.fingerprints) for side in (own, random)
+        ]
+        better = min(low for low, _ in gains) > 0
     if not better and not weak_ok:
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
             "against "
-            f"{random.returns.mean():.1f} over {episodes} episodes): check the environment and its "
-            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher."
+            f"{random.returns.mean():.1f} over {len(own.returns)} episodes): check the environment and its "
+            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher, "
+            "with --margin-abs."
         )
     return Acceptance(
-        **vars(Returns.of(own.returns, rng, own.fingerprints)),
+        **vars(Returns.of(own.returns, rng, own.fingerprints, exact=starts is not None)),
         longest_episode=int(own.lengths.max()),
         random_return_mean=stats.mean(random.returns),
-        better_than_random=better,
+        better_than_random=bool(better),
     )
 
 

@@ -5,22 +5,24 @@ import io
 import math
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from distilrl import stats
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
-from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, play, seeds_from
+from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, every_start, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head
 from distilrl.plain import read_as
 from distilrl.played import (
+    Acceptance,
     Agreement,
     Compared,
     Disagreement,
@@ -35,6 +37,7 @@ from distilrl.played import (
 from distilrl.policies import Policy
 from distilrl.spaces import ObsSpec
 from distilrl.teachers import Teacher
+from distilrl.verdict import exact_verdict, non_inferiority
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,16 @@ class Comparison:
     """How a student is compared with its teacher."""
 
     episodes: int = 100
-    """Paired greedy episodes at the first look."""
+    """Paired greedy episodes at the first look; a game that repeats itself is played once from each start instead."""
     max_episodes: int = 300
     """An inconclusive verdict plays on, ``episodes`` more at a time, up to this many."""
-    disturbed_episodes: int = 40
-    """Episodes of teacher and student with random actions and with sticky actions (Atari) or noisy observations
-    (vectors); 0: none."""
+    disturbed_episodes: int = 100
+    """Episodes of teacher and student with random actions, and with sticky actions (Atari) or noisy observations
+    (vectors), each with a verdict of its own, which needs 50 distinct ones; 0: none."""
     margin: float = 0.05
-    """Largest acceptable loss, as a share of (teacher − random)."""
+    """Largest acceptable loss, as a share of (teacher − random) of the acceptance check."""
+    margin_abs: float | None = None
+    """Largest acceptable loss in the environment's own units, in place of the share; None: the share counts."""
     agreement_states: int = 2000
     """States of either kind on which agreement is measured."""
 
@@ -59,8 +64,10 @@ class Comparison:
                 f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and "
                 f"{self.max_episodes}."
             )
-        if not 0 < self.margin < math.inf:
-            raise SpecError(f"'margin' must be above 0 and finite, got {self.margin}.")
+        for name in ("margin", "margin_abs"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise SpecError(f"'{name}' must be above 0 and finite, got {value}.")
         if self.disturbed_episodes < 0 or self.agreement_states < 1:
             raise SpecError(
                 "'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got "
@@ -68,13 +75,40 @@ class Comparison:
                 f"{self.agreement_states}."
             )
 
+    def stakes_of(self, acceptance: Acceptance) -> "Stakes":
+        """Margin and span, which are fixed by the acceptance check, before an episode of the verdict is played.
+
+        Raises:
+            TeacherError: the teacher is no better than random play, so that a share of what lies between them is no
+                margin.
+        """
+        span = acceptance.return_mean - acceptance.random_return_mean
+        if span <= 0 and self.margin_abs is None:
+            raise TeacherError(
+                f"The teacher's return ({acceptance.return_mean:.2f}) is not above random play's "
+                f"({acceptance.random_return_mean:.2f}), so that a share of the difference is no margin: give "
+                "--margin-abs, in the environment's own units."
+            )
+        margin = self.margin * span if self.margin_abs is None else self.margin_abs
+        return Stakes(margin, span if span > 0 else 20 * margin)
+
+
+@dataclass(frozen=True)
+class Stakes:
+    """What a verdict is about."""
+
+    margin: float
+    """Largest acceptable loss of return, > 0."""
+    span: float
+    """Loss of the worst episode that must be reckoned with, > 0."""
+
 
 def compare(
     teacher: Teacher,
     student: Policy,
     how: Play,
     comparison: Comparison,
-    random_return: float,
+    acceptance: Acceptance,
     info: EnvInfo,
     *,
     noise: tuple[float, ...] = (),
@@ -83,50 +117,117 @@ def compare(
     """Student against teacher on the verdict's own seeds; ``noise`` is what the student alone sees through.
 
     Raises:
-        TeacherError: the teacher gave a number that is NaN or infinite.
+        TeacherError: the teacher gave a number that is NaN or infinite, or is no better than random play.
         NotFiniteError: the student did.
     """
-    looks = comparison.max_episodes // comparison.episodes
+    stakes = comparison.stakes_of(acceptance)
     how = replace(how, keep_states=comparison.agreement_states)
-    ours: list[Episodes] = []
-    theirs: list[Episodes] = []
     rng = np.random.default_rng(0)
+    starts = every_start(how, VERDICT_SEEDS) if not noise else None
+    looks = 1 if starts is not None else comparison.max_episodes // comparison.episodes
+    games = _Games(teacher, student, how, replace(how, noise=noise), watch)
     for look in range(looks):
-        seeds = seeds_from(VERDICT_SEEDS + look * comparison.episodes, comparison.episodes)
-        try:
-            theirs.append(play(teacher.policy, how, seeds, watch=watch, shadow=student))
-        except NotFiniteError as error:  # whose fault it is decides what to do
-            raise TeacherError(f"The teacher {teacher.path} has no return to compare with: {error}") from None
-        ours.append(play(student, replace(how, noise=noise), seeds, watch=watch, shadow=teacher.policy))
-        teacher_returns, student_returns = (np.concatenate([e.returns for e in side]) for side in (theirs, ours))
-        teacher_prints, student_prints = (np.concatenate([e.fingerprints for e in side]) for side in (theirs, ours))
-        margin = float(comparison.margin * abs(teacher_returns.mean() - random_return))
-        pairs = teacher_prints * np.uint64(31) + student_prints
-        verdict = stats.non_inferiority(
-            student_returns, teacher_returns, max(margin, 1e-9), rng, clusters=pairs, looks=looks
-        )
+        first = VERDICT_SEEDS + look * comparison.episodes
+        games.play(starts or seeds_from(first, comparison.episodes))
+        verdict = games.verdict(stakes, rng, looks, exact=starts is not None)
         if verdict.result != "inconclusive":
             break
-    own = Returns.of(student_returns, rng, student_prints)
+    theirs, ours = games.returns(rng, exact=starts is not None)
     sides = {
-        "teacher_states": _both(teacher, student, theirs[0], student_played=False),
-        "student_states": _both(teacher, student, ours[0]),
+        "teacher_states": _both(teacher, student, games.theirs[0], student_played=False),
+        "student_states": _both(teacher, student, games.ours[0]),
     }
-    score = stats.score(float(student_returns.mean()), float(teacher_returns.mean()), random_return)
-    worst = _disagreements(teacher.head, student.head, sides["student_states"], ours[0].states, info.obs)
+    score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
+    worst = _disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info.obs)
     return Compared(
-        teacher=Played(**vars(Returns.of(teacher_returns, rng, teacher_prints)), truncated=_truncated(theirs)),
-        student=Scored(**vars(own), truncated=_truncated(ours), score=score),
+        teacher=Played(**vars(theirs), truncated=_truncated(games.theirs)),
+        student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
         agreement=_agreement(teacher.head, student.head, sides),
-        verdict=RunVerdict(**vars(verdict), looks=looks, margin_share=comparison.margin),
-        disturbed=_disturbed(
-            (teacher.policy, student), how, noise, comparison.disturbed_episodes, theirs[0].states, info, watch
-        ),
+        verdict=verdict,
+        disturbed=_disturbed(games, noise, comparison.disturbed_episodes, stakes, info),
         episodes=SingleEpisodes(
-            returns=SingleReturns(teacher=tuple(teacher_returns.tolist()), student=tuple(student_returns.tolist())),
+            returns=SingleReturns(
+                teacher=tuple(_joined(games.theirs, "returns").tolist()),
+                student=tuple(_joined(games.ours, "returns").tolist()),
+            ),
             disagreements=worst,
         ),
     )
+
+
+MOST_PLAYED = 8
+"""Evaluations of a teacher that are remembered for the next student."""
+_PLAYED: WeakKeyDictionary[nn.Module, list[tuple[Play, list[int], Episodes]]] = WeakKeyDictionary()
+"""What teachers played, while they are in use: a plan asks for it once for each size."""
+
+
+class _Games:
+    """Episodes of teacher and student on the same seeds, and what they say."""
+
+    def __init__(self, teacher: Teacher, student: Policy, his: Play, its: Play, watch: Watch) -> None:
+        """``his`` and ``its`` are how teacher and student are played."""
+        self.teacher, self.student, self.his, self.its, self.watch = teacher, student, his, its, watch
+        self.theirs: list[Episodes] = []
+        self.ours: list[Episodes] = []
+
+    def play(self, seeds: list[int]) -> None:
+        """More episodes of both; states are kept of the first."""
+        teacher, student = self.teacher.policy, self.student
+        try:
+            self.theirs.append(self._of_teacher(seeds))
+        except NotFiniteError as error:  # whose fault it is decides what to do
+            raise TeacherError(f"The teacher {self.teacher.path} has no return to compare with: {error}") from None
+        self.ours.append(play(student, self.its, seeds, watch=self.watch, shadow=teacher))
+        self.his, self.its = (replace(how, keep_states=0) for how in (self.his, self.its))
+
+    def _of_teacher(self, seeds: list[int]) -> Episodes:
+        """The teacher's episodes, which are the same beside any student, unless one of the two remembers."""
+        teacher, student = self.teacher.policy, self.student
+        shared = not teacher.remembers and not student.remembers
+        known = _PLAYED.setdefault(teacher.network, []) if shared else []
+        for how, same, games in known:
+            if how == self.his and same == seeds:
+                return games
+        games = play(teacher, self.his, seeds, watch=self.watch, shadow=student)
+        known.append((self.his, seeds, games))
+        del known[:-MOST_PLAYED]
+        return games
+
+    def verdict(self, stakes: Stakes, rng: np.random.Generator, looks: int = 1, *, exact: bool = False) -> RunVerdict:
+        """Of all episodes so far."""
+        student, teacher = _joined(self.ours, "returns"), _joined(self.theirs, "returns")
+        pairs = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(self.ours, "fingerprints")
+        if exact:
+            found = exact_verdict(student, teacher, stakes.margin, distinct=len(np.unique(pairs)))
+        else:
+            found = non_inferiority(student, teacher, stakes.margin, rng, span=stakes.span, clusters=pairs, looks=looks)
+        return RunVerdict(**vars(found), looks=looks, protocol=in_words(self.his, exact=exact))
+
+    def returns(self, rng: np.random.Generator, *, exact: bool = False) -> tuple[Returns, Returns]:
+        """The teacher's and the student's."""
+        theirs, ours = (
+            Returns.of(_joined(side, "returns"), rng, _joined(side, "fingerprints"), exact=exact)
+            for side in (self.theirs, self.ours)
+        )
+        return theirs, ours
+
+
+def in_words(how: Play, *, exact: bool = False) -> str:
+    """A way of playing, in few words.
+
+    Example::
+
+        in_words(Play(EnvRef("CartPole-v1"), epsilon=0.01))  # 'random actions (0.01)'
+    """
+    parts = [f"random actions ({how.epsilon:g})"] if how.epsilon else []
+    parts += [f"sticky actions ({how.sticky:g})"] if how.sticky else []
+    parts += ["noisy observations"] if how.noise else []
+    return ", ".join(parts) or ("every start, greedy" if exact else "greedy")
+
+
+def _joined(games: list[Episodes], what: str) -> NDArray[Any]:
+    """(E,) of all episodes."""
+    return np.concatenate([getattr(one, what) for one in games])
 
 
 def _truncated(games: list[Episodes]) -> int:
@@ -220,31 +321,26 @@ def _png(picture: NDArray[np.uint8]) -> str:
 
 
 def _disturbed(
-    players: tuple[Policy, Policy],
-    how: Play,
-    noise: tuple[float, ...],
-    episodes: int,
-    states: NDArray[Any],
-    info: EnvInfo,
-    watch: Watch,
+    games: _Games, noise: tuple[float, ...], episodes: int, stakes: Stakes, info: EnvInfo
 ) -> dict[str, Sides]:
-    """Returns of teacher and student under random actions; in ALE under sticky actions, and with vectors under noise of
+    """Returns of teacher and student under random actions, and in ALE under sticky actions, with vectors under noise of
     a tenth of each number's spread; the student's own ``noise`` comes on top.
     """
     if episodes == 0:
         return {}
-    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}, "epsilon_0.05": {"epsilon": 0.05}}
+    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}}
     if info.atari:
         ways["sticky_0.25"] = {"sticky": 0.25}
     elif info.obs.image is None:
-        ways["noise_0.1"] = {"noise": tuple((0.1 * states.std(0, dtype=np.float64)).tolist())}
+        spread = games.theirs[0].states.std(0, dtype=np.float64)
+        ways["noise_0.1"] = {"noise": tuple((0.1 * spread).tolist())}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():
-        way = replace(how, **change, keep_states=0)
-        seeds = seeds_from(DISTURBED_SEEDS, episodes)
+        way = replace(games.his, **change, keep_states=0)
         blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
-        games = [play(one, its, seeds, watch=watch) for one, its in zip(players, (way, blurred), strict=True)]
-        theirs, ours = (Returns.of(one.returns, rng, one.fingerprints) for one in games)
-        result[name] = Sides(teacher=theirs, student=ours)
+        both = _Games(games.teacher, games.student, way, blurred, games.watch)
+        both.play(seeds_from(DISTURBED_SEEDS, episodes))
+        theirs, ours = both.returns(rng)
+        result[name] = Sides(teacher=theirs, student=ours, verdict=both.verdict(stakes, rng))
     return result

@@ -151,9 +151,12 @@ class StopConfig:
     """Steps between checks: return on selection seeds, best student, stop rule, checkpoint."""
     check_episodes: int = 20
     """Episodes of a check."""
-    finalists: int = 1
-    """Where the budget is used up, the students of this many of the best checks meet again on other and more episodes:
-    the best check of many is luck."""
+    finalists: int = 3
+    """Where the budget is used up, the students of this many of the best checks meet again on other episodes: the best
+    check of many is luck."""
+    final_episodes: int = 50
+    """Episodes, other than those of checks, on which finalists meet, and on which a student must be good enough too
+    before training ends for that."""
     enough: float | None = None
     """Checks of at least this score are equally good, and of equal ones the last is kept: for a student of whom more is
     wanted than its score, which a lucky check of its early days would end. None: the higher, the better."""
@@ -162,17 +165,19 @@ class StopConfig:
     agreement: float = 0.75
     """... and agreement on student-visited states, weighted by what a mistake costs, at least this, ..."""
     patience: int = 2
-    """... at this many checks in a row."""
+    """... at this many checks in a row, and the score is so on ``final_episodes`` others."""
     drift_threshold: float | None = None
     """Drift above which the best student of before does not count any more; None: it always counts."""
     at_return: float | None = None
     """Without a teacher: the return at which to stop."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, **dict.fromkeys(("check_every", "check_episodes", "finalists", "patience"), "[1, inf)"))
         check_numbers(
-            self, **dict.fromkeys(("enough", "gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)")
+            self,
+            **dict.fromkeys(("check_every", "check_episodes", "finalists", "final_episodes", "patience"), "[1, inf)"),
         )
+        others = ("enough", "gap", "agreement", "drift_threshold", "at_return")
+        check_numbers(self, **dict.fromkeys(others, "(-inf, inf)"))
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,8 @@ def run_job(
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
         write_json(home.teacher, card.to_json())
     accepted = [card.acceptance for card in known]
+    for acceptance in accepted:
+        job.comparison.stakes_of(acceptance)  # said before training, not after
     trained = train(
         config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=machines.collectors
     )
@@ -165,6 +167,7 @@ def training_of(trained: Trained, config: TrainConfig) -> Training:
 def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> Acceptance:
     """The acceptance check, made once per run and kept in teacher.json."""
     card = _acceptance(teacher, how, folder, job, watch)
+    job.comparison.stakes_of(card.acceptance)
     write_json(folder.teacher, card.to_json())
     return card.acceptance
 
@@ -240,8 +243,8 @@ def compared(
     episodes.json.
     """
     watch(Phase("verdict"))
-    config, info, random = job.train, describe_env(how.env), acceptance.random_return_mean
-    found = compare(teacher, student, how, job.comparison, random, info, noise=config.student.noise, watch=watch)
+    config, info = job.train, describe_env(how.env)
+    found = compare(teacher, student, how, job.comparison, acceptance, info, noise=config.student.noise, watch=watch)
     results = Results(
         **vars(training),
         env=info.id,
@@ -254,7 +257,7 @@ def compared(
             format=teacher.format,
             latency_us=latency_us(teacher.policy, info),
         ),
-        random=RandomPlay(return_mean=random),
+        random=RandomPlay(return_mean=acceptance.random_return_mean),
         student=StudentSide(**vars(found.student), **vars(made), latency_us=latency_us(student, info)),
         agreement=found.agreement,
         verdict=found.verdict,

@@ -91,7 +91,6 @@ class Game:
         self.policy, self.how, self.seeds, self.keys, self.shadow = policy, how, seeds, keys, shadow
         self.halted = False
         """Set from another thread, it ends the games at their next step."""
-        self.rng = np.random.default_rng([int(seeds[0]), 0])
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
         self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
@@ -151,7 +150,7 @@ class Game:
         how, action = self.how, self.envs.info.action
         if how.epsilon >= 1.0:
             self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
-            return action.sample(len(obs), self.rng)
+            return np.concatenate([action.sample(1, rng) for rng in rngs])
         blur = np.stack([rng.normal(0, how.noise) for rng in rngs]).astype(np.float32) if how.noise else 0
         seen = torch.from_numpy(obs + blur if how.noise else obs).to(self.device)
         with torch.no_grad():

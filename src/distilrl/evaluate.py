@@ -28,9 +28,11 @@ ATARI_PART = 16
 """Games of ALE in a part of an evaluation; fewer, where there would be fewer parts than threads."""
 SECONDS = 0.2
 """How often it is looked how far parts are."""
-ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS = (k * 10_000_000 for k in range(1, 6))
-"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, and
-of the observations on which exported files are replayed."""
+ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS, INTEGER_SEEDS = (
+    k * 10_000_000 for k in range(1, 7)
+)
+"""First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, of
+the observations on which exported files are replayed, and of choosing among integers."""
 
 
 def play(
@@ -68,6 +70,23 @@ def play(
         return _play_parts(policy, how, queue, None, watch, shadow)
     arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
     return replace(once, **arrays)
+
+
+def every_start(how: Play, first: int) -> list[int] | None:
+    """Seeds, from ``first`` on, that lead to all equally likely starts of a game that repeats itself: the mean over
+    their episodes is exact. None where there is no such list, or chance has its part in the play.
+
+    Example::
+
+        every_start(Play(EnvRef("PongNoFrameskip-v4")), VERDICT_SEEDS)  # 30 seeds, two of which start alike
+    """
+    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
+        return None
+    envs = make_vec_env(how.env, 1, sticky=how.sticky)
+    try:
+        return envs.every_start(first) if envs.info.deterministic else None
+    finally:
+        envs.close()
 
 
 def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -170,13 +170,13 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         watch: told of what happens.
     """
     reward, head, check, pupil = config.reward, task.head, task.check_student, task.pupil.student
-    started = time.perf_counter()
+    started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
     inputs = pupil.obs_mean.cpu(), pupil.obs_scale.cpu()
     search = Search(trained.networks[0], *inputs, reward, config.seed, config.student.noise, task.pupil.units)
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:
-        track = _Track(check.long(Policy(trained.networks[0], head), LONGER))
+        track = _Track(check.others(Policy(trained.networks[0], head), longer))
         best = search.weights.clone()
     else:
         tensors, about = saved
@@ -194,8 +194,8 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             # -- look at it as it would ship
             policy = Policy(search.network(search.weights, ships=True), head)
             found = check(policy, watch)
-            if found.mean > track.best_return and (longer := check.long(policy, LONGER)) > track.best_return:
-                best, track.best_return = search.weights.clone(), longer
+            if found.mean > track.best_return and (others := check.others(policy, longer)) > track.best_return:
+                best, track.best_return = search.weights.clone(), others
             track.round, track.env_steps = search.round, search.env_steps
             track.train_s = before + time.perf_counter() - started
             track.history.append(_row(trained, track, found, tried))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from distilrl.played import Dimension, Sides
+from distilrl.played import Dimension, Returns
 from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
@@ -73,17 +73,18 @@ def _return_curve(rows: Sequence[Row], results: Results | TeacherResults, key: s
 @mpl.rc_context(STYLE)
 def returns(results: Results) -> str:
     """Mean returns with their intervals, greedy and disturbed."""
-    ways = {"greedy": Sides(teacher=results.teacher, student=results.student), **results.disturbed}
+    ways: dict[str, tuple[Returns, Returns]] = {results.verdict.protocol: (results.teacher, results.student)}
+    ways |= {way.verdict.protocol: (way.teacher, way.student) for way in results.disturbed.values()}
     figure, axis = _figure(WIDE, 0.9 + 0.5 * len(ways))
     axis.grid(visible=False, axis="y")
     for row, way in enumerate(ways.values()):
-        both = (-0.16, "teacher", TEACHER, way.teacher), (0.16, "student", STUDENT, way.student)
+        both = (-0.16, "teacher", TEACHER, way[0]), (0.16, "student", STUDENT, way[1])
         for offset, side, color, found in both:
             (low, high), mean = found.return_ci95, found.return_mean
             axis.plot([low, high], [row + offset] * 2, color=color, linewidth=2)
             axis.plot(mean, row + offset, "o", color=color, markersize=5, label=side if row == 0 else None)
             _note(axis, f"{mean:,.2f}", high, row + offset)
-    axis.set_yticks(range(len(ways)), [_short(name.replace("_", " "), 24) for name in ways])
+    axis.set_yticks(range(len(ways)), [_short(name, 24) for name in ways])
     axis.set_ylim(len(ways) - 0.5, -0.5)
     axis.margins(x=0.16)
     axis.set_xlabel("return, mean and 95 % interval")

@@ -6,7 +6,7 @@ from distilrl import stats
 from distilrl.config import TrainConfig
 from distilrl.events import Phase, Watch
 from distilrl.runs import RunFolder
-from distilrl.tasks import RUN_OFF, Task
+from distilrl.tasks import Task
 
 Found = Sequence[tuple[float, float | None]]
 """Return and score of a student in each task."""
@@ -35,19 +35,23 @@ class Finalists:
         for task in self.tasks:
             task.kept = []
 
-    def meet(self, watch: Watch) -> str:
-        """Lets them play other and more episodes, of which the best alone stays; says how it was found, empty where
-        there is one.
+    def again(self, place: int, turn: int, watch: Watch) -> list[tuple[float, float | None]]:
+        """Return and score of the student in this place on episodes that no check has; others at each turn."""
+        watch(Phase("finalists"))
+        return [task.again(place, turn, watch) for task in self.tasks]
+
+    def meet(self, turn: int, watch: Watch) -> str:
+        """Lets them play the other episodes of this turn, of which the best alone stays; says how it was found, empty
+        where there is one.
         """
         count = len(self.values)
         if count < 2:
             return ""
-        watch(Phase("finalists"))
-        values = [self._value([task.long(place, watch) for task in self.tasks]) for place in range(count)]
+        values = [self._value(self.again(place, turn, watch)) for place in range(count)]
         best = values.index(max(values))
         for task in self.tasks:
             task.kept = [task.kept[best]]
-        return f"best of {count} checks on {RUN_OFF * self.config.stop.check_episodes} other episodes"
+        return f"best of {count} checks on {self.config.stop.final_episodes} other episodes"
 
     def save(self, folder: RunFolder) -> None:
         """Writes the best student of each task."""

@@ -14,7 +14,7 @@ import torch
 
 from distilrl import stats
 from distilrl.checkpoints import write_json
-from distilrl.config import RewardConfig, StudentConfig, TrainConfig
+from distilrl.config import RewardConfig
 from distilrl.distill import how_played, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
@@ -28,16 +28,17 @@ from distilrl.objective import TeacherTerm, check_terms
 from distilrl.played import Acceptance, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
-from distilrl.results import PlanResults, PlanRow, Result, Results
+from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
-from distilrl.schedules import START, Progress, Schedule
-from distilrl.sizes import Budget, PlanOptions, between_reached, ladder
+from distilrl.schedules import START, Progress
+from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder
 from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
+from distilrl.verdict import Result
 
 CHECKS = 3
 """Checks of a round; at each, half of those that are not there yet are dropped."""
@@ -55,13 +56,13 @@ def plan(
     executor: Executor | None = None,
     watch: Watch = silent,
 ) -> PlanResults:
-    """Finds the smallest student whose verdict is ``pass``.
+    """Finds the smallest student whose loss is proven to be within the margin (verdict ``pass`` or ``within_margin``).
 
     All sizes and seeds learn from one stream by the job's own terms; the students drive in turn where the teacher does
     not. At three checks, half of those that are not there yet are dropped (successive halving, Jamieson & Talwalkar
     2016). Then sizes between the largest that fell short and the smallest that did not are tried the same way. The
-    verdict, on seeds of its own, goes from the smallest size that reached the margin upwards, with the best seed of
-    each, until one passes. No size gets a stage with reward.
+    verdict, on seeds of its own, goes from the largest size that reached the margin downwards, with the best seed of
+    each, until one does not hold: so the number of sizes needs no correction. No size gets a stage with reward.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.
@@ -91,7 +92,7 @@ def plan(
     one, config = load_one(teacher, job.train), job.train
     info, head = describe_env(config.env), one.head.student
     check_terms(config.terms, one.head)
-    _check_recipe(config)
+    check_plannable(config)
     config.but(seed=config.seed + seeds - 1)
     texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
     specs = [NetworkSpec.of(text, info.obs, head.width) for text in texts]
@@ -101,34 +102,6 @@ def plan(
     with claimed(RunFolder(out), job, kind="plan", **asdict(options)):
         judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
         return _plan(one, job, specs, options, judge)
-
-
-def _check_recipe(config: TrainConfig) -> None:
-    """Refuses what many students that share one stream cannot do.
-
-    Raises:
-        SpecError: names the recipe, and what it is.
-    """
-    way = "choose one that compares the numbers of student and teacher, such as distil, regression or cloning"
-    bad = [term.name for term in config.terms if not isinstance(term, TeacherTerm)]
-    if bad:
-        raise SpecError(f"A plan cannot train the term '{bad[0]}' of the recipe '{config.recipe}': {way}.")
-    plain = StudentConfig()
-    for name in ("start", "prune_from", "reused_head", "dueling"):
-        if getattr(config.student, name) != getattr(plain, name):
-            raise SpecError(
-                f"A plan cannot do '{name}' of the recipe '{config.recipe}', its students start new and plain: {way}."
-            )
-    behaviour = config.data.behaviour
-    schedules: list[Schedule] = [behaviour.beta, behaviour.epsilon, *behaviour.labels]
-    schedules += [
-        one for term in config.terms if isinstance(term, TeacherTerm) for one in (term.weight, term.sharpness)
-    ]
-    measured = next((one.by for one in schedules if one.by != "budget" and one.end is not None), None)
-    if measured is not None:
-        raise SpecError(
-            f"A plan cannot follow the '{measured}' of one student, as the recipe '{config.recipe}' does: {way}."
-        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +132,7 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
     finally:
         search.stream.close()
     one.to("cpu")
-    winner = _winner([row for row in found if row.reached], search, judge)
+    winner = _winner([row for row in reversed(found) if row.reached], search, judge)
     results = PlanResults(
         env=info.id,
         environment=info.ref.to_json(),
@@ -180,23 +153,28 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
 
 
 def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row | None":
-    """Takes verdicts, smallest first, until one passes; those taken ahead of their turn are forgotten then."""
+    """The smallest size whose loss is within the margin, of verdicts taken from the largest size downwards until one
+    does not hold; those taken ahead of their turn are forgotten then.
+
+    In this fixed sequence each is taken at its full confidence, and yet the chance of any false pass is that of one
+    (Maurer et al. 1995): the first size that is not good enough ends it, whatever became of those before.
+    """
     teacher = search.teacher if judge.executor is None else judge.teacher
     runs = [search.trained(row) for row in rows]
     calls = [Call(run[0].networks[0].spec.describe(), (teacher, *run, judge.info, search.acceptance)) for run in runs]
     taken: dict[int, Future[tuple[Results, SingleEpisodes]]] = {}
-    turn = 0
+    turn, winner = 0, None
     with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
         for number, future in ended:
             taken[number] = future
             while turn in taken:
                 row, (results, episodes) = rows[turn], taken[turn].result()
                 row.verdict = results.verdict.result
-                if row.verdict == "pass":
-                    search.write(*runs[turn], results, episodes, RunFolder(judge.folder / "winner"))
-                    return row
-                turn += 1
-    return None
+                if not results.verdict.holds:
+                    return winner
+                winner, turn = row, turn + 1
+                search.write(*runs[turn - 1], results, episodes, RunFolder(judge.folder / "winner"))
+    return winner
 
 
 def judged(

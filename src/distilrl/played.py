@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from distilrl import stats
 from distilrl.plain import Record
-from distilrl.stats import Interval, Verdict
+from distilrl.stats import Interval
+from distilrl.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,28 +26,35 @@ class Returns(Record):
     return_iqm: float
     """Interquartile mean."""
     return_ci95: Interval
-    """95 % interval of the mean."""
+    """95 % interval of the mean; where it is exact, both ends are the mean."""
     episodes: int
     """Episodes played."""
     distinct_episodes: int
     """Episodes that differ from one another, the unit of the interval: a deterministic game repeats itself."""
+    exact: bool
+    """Whether the episodes begin from all equally likely starts of a game that repeats itself: the mean is known."""
 
     @staticmethod
-    def of(returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None) -> "Returns":
+    def of(
+        returns: ArrayLike, rng: np.random.Generator, clusters: ArrayLike | None = None, *, exact: bool = False
+    ) -> "Returns":
         """Statistics of returns.
 
         Args:
             returns: (E,) of each episode.
             rng: source of the bootstrap.
             clusters: (E,) labels of identical episodes.
+            exact: whether they are of all starts that there are.
         """
         values = np.asarray(returns, dtype=np.float64)
+        mean = stats.mean(values)
         return Returns(
-            return_mean=stats.mean(values),
+            return_mean=mean,
             return_iqm=stats.iqm(values),
-            return_ci95=stats.bootstrap_interval(values, rng, clusters=clusters),
+            return_ci95=(mean, mean) if exact else stats.mean_interval(values, rng, clusters=clusters),
             episodes=len(values),
             distinct_episodes=len(values) if clusters is None else len(np.unique(np.asarray(clusters))),
+            exact=exact,
         )
 
 
@@ -146,14 +154,14 @@ class Agreement(Record):
     """Of each dimension of real actions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunVerdict(Verdict):
     """The verdict of a comparison that may play on while it is inconclusive."""
 
     looks: int
     """How many times it may look at growing data."""
-    margin_share: float
-    """The margin as a share of (teacher − random)."""
+    protocol: str
+    """Of what play it speaks, in few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +172,8 @@ class Sides(Record):
     """The teacher's returns."""
     student: Returns
     """The student's."""
+    verdict: RunVerdict
+    """Whether the student keeps the return there too."""
 
 
 @dataclass(frozen=True, kw_only=True)

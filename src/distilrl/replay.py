@@ -23,6 +23,8 @@ FURTHEST = 10.0
 """Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
 MOST_BLOWN_UP = 100.0
 """A feature is scaled up at most so many times as much as the one of median deviation."""
+MEANT = 1e6
+"""A space that allows this much or more, as one of 64-bit integers does, says nothing of what will come."""
 
 
 class Batch(NamedTuple):
@@ -294,7 +296,8 @@ class Replay:
         beside = self.spec.obs.vector
         vector = held[:, :beside]
         std, mean = torch.std_mean(vector, 0)
-        scale = scale_of(mean, std, (vector - mean).abs().amax(0))
+        reach = torch.tensor([math.inf if n is None else n for n in self.spec.obs.reach[:beside]] or [math.inf])
+        scale = scale_of(mean, std, (vector - mean).abs().amax(0), reach.to(self.device))
         if beside == held.shape[1]:
             return mean, scale
         of_pixels = _of_pixels(held[:, beside:])
@@ -325,15 +328,15 @@ def _of_pixels(held: Tensor) -> tuple[Tensor, Tensor]:
     return mean, scale_of(mean, std)
 
 
-def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tensor:
+def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None, reach: Tensor | None = None) -> Tensor:
     """What brings standard deviations to 1, except where few states cannot tell what a feature will do later.
 
     The statistics come from the first states, and the scale is folded into the first layer, so that it cannot be
     clipped as running statistics are: what is too large stays too large for good. Therefore
 
     - a feature that did not vary (by more than rounding) keeps its own unit, scale 1: a contact that was never made in
-      the first
-      states must not count thousands when it is;
+      the first states must not count thousands when it is; where its space lets it come further than `FURTHEST`, as a
+      byte of memory, the end of its space lies there;
     - one that was at rest but for a few states is scaled so that the furthest of them lies at `FURTHEST`, where usual
       clips lie;
     - none is blown up more than `MOST_BLOWN_UP` times as much as the typical feature, unless its own unit does that.
@@ -342,6 +345,8 @@ def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tenso
         mean: of each feature, (D,).
         std: standard deviations, (D,).
         furthest: largest distance from the mean, (D,); None where outliers do not count, as for pixels.
+        reach: largest absolute value that the space allows, (D,) or (1,), infinite where it says nothing; None: it says
+            nothing of any.
     """
     varies = std > 1e-6 * mean.abs().clamp_min(1.0)
     scale = 1 / std.clamp_min(torch.finfo(std.dtype).tiny)
@@ -349,4 +354,7 @@ def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None) -> Tenso
         scale = torch.minimum(scale, FURTHEST / furthest.clamp_min(torch.finfo(std.dtype).tiny))
     if bool(varies.any()):
         scale = scale.clamp_max(max(MOST_BLOWN_UP / float(std[varies].median()), 1.0))
-    return torch.where(varies, scale, torch.ones_like(scale))
+    own = torch.ones_like(scale)
+    if reach is not None:
+        own = torch.where(reach < MEANT, (FURTHEST / (reach + mean.abs())).clamp_max(1.0), own)
+    return torch.where(varies, scale, own)

@@ -20,7 +20,7 @@ from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.plain import read_as
-from distilrl.played import Dimension, Disagreement, SingleEpisodes
+from distilrl.played import Dimension, Disagreement, Returns, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
@@ -28,6 +28,7 @@ from distilrl.teachers import load_teacher
 
 SENTENCES = {
     "pass": "The student keeps the score.",
+    "within_margin": "The student is worse, by less than the margin.",
     "fail": "The student falls short of the teacher.",
     "inconclusive": "Not enough evidence either way.",
 }
@@ -58,7 +59,7 @@ def write_report(run: str | Path) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
+    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed, "ends": _ends}
     template = environment.from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
@@ -206,6 +207,11 @@ def _signed(value: float) -> str:
 
 def _whole(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
+
+
+def _ends(side: Returns) -> str:
+    """The interval of a mean return, or that there is none."""
+    return "exact" if side.exact else _interval(side.return_ci95)
 
 
 def _interval(ends: Sequence[float] | None, digits: int = 2) -> str:

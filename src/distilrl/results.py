@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from distilrl import stats
 from distilrl.checkpoints import read_json
 from distilrl.plain import Record, from_plain
-from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
-from distilrl.stats import Interval, Verdict
-
-Result = Literal["pass", "fail", "inconclusive"]
+from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides, SingleReturns
+from distilrl.stats import Interval
+from distilrl.verdict import RESULTS, Result, Verdict, verdict_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +205,9 @@ class SeedsStudent(Record):
 
 @dataclass(frozen=True)
 class SeedsVerdict(Verdict):
-    """A verdict whose unit is the training seed; its intervals are Student's t."""
+    """A verdict on students of a kind: training seeds and episodes are drawn, both."""
 
-    unit: Literal["training seed"]
+    unit: Literal["training seed and episode"] = "training seed and episode"
     """What is counted."""
 
 
@@ -228,16 +229,26 @@ class SeedsResults(Record):
     """The results of each seed."""
 
     @staticmethod
-    def of(runs: Sequence[Results]) -> "SeedsResults":
-        """Statistics of the results of each seed, with the seed as the unit."""
+    def of(runs: Sequence[Results], returns: Sequence[SingleReturns]) -> "SeedsResults":
+        """Statistics of the results of each seed, and of the returns of its episodes; those common to all seeds
+        decide.
+        """
         means = [run.student.return_mean for run in runs]
-        differences = [run.verdict.difference for run in runs]
-        margin = stats.mean([run.verdict.margin for run in runs])
-        low, high = stats.t_interval(differences)
-        student, score = runs[0].student, stats.mean_score([run.student.score for run in runs])
+        first = runs[0]
+        common = min(len(one.student) for one in returns)
+        differences = np.array([np.subtract(one.student[:common], one.teacher[:common]) for one in returns])
+        span = first.teacher.return_mean - first.random.return_mean
+        verdict = verdict_over_seeds(
+            differences,
+            first.verdict.margin,
+            np.random.default_rng(0),
+            span=span if span > 0 else 20 * first.verdict.margin,
+            exact=first.verdict.exact,
+        )
+        student, score = first.student, stats.mean_score([run.student.score for run in runs])
         return SeedsResults(
-            env=runs[0].env,
-            recipe=runs[0].recipe,
+            env=first.env,
+            recipe=first.recipe,
             seeds=tuple(run.seed for run in runs),
             student=SeedsStudent(
                 name=student.name,
@@ -247,15 +258,7 @@ class SeedsResults(Record):
                 return_ci95=stats.t_interval(means),
                 score=score,
             ),
-            verdict=SeedsVerdict(
-                result="pass" if low > -margin else "fail" if high < -margin else "inconclusive",
-                margin=margin,
-                difference=stats.mean(differences),
-                difference_ci95=(low, high),
-                interval=(low, high),
-                confidence=0.95,
-                unit="training seed",
-            ),
+            verdict=SeedsVerdict(**vars(verdict)),
             runs=tuple(runs),
         )
 
@@ -283,7 +286,7 @@ class TasksVerdict(Record):
     """One student's verdict over several tasks."""
 
     result: Result
-    """It passes where it passes in each."""
+    """The worst of its verdicts; that all are as good needs no correction for their number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,9 +318,7 @@ class TasksResults(Effort):
             train_s=first.train_s,
             student=TasksStudent(params=params, score=stats.mean_score([run.student.score for run in runs])),
             teachers=TasksTeachers(params=sum(run.teacher.params or 0 for run in runs)),
-            verdict=TasksVerdict(
-                result="fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
-            ),
+            verdict=TasksVerdict(result=min(verdicts, key=RESULTS.index)),
             tasks=tuple(runs),
         )
 
@@ -377,7 +378,7 @@ class PlanResults(Record):
     wall_s: float
     """Seconds of the whole search."""
     winner: str | None
-    """The smallest size that passes; None where none does."""
+    """The smallest size whose loss is within the margin; None where there is none."""
     frontier: tuple[PlanRow, ...]
     """A row for each size, smallest first."""
 

@@ -20,6 +20,7 @@ from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
+from distilrl.played import SingleEpisodes
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
@@ -107,7 +108,9 @@ def distill_seeds(
                 run: Results = future.result()  # type: ignore[assignment]
                 runs[number] = run
                 watch(Ended(calls[number].name, run.verdict.result, in_words(run)))
-        results = SeedsResults.of([runs[number] for number in sorted(runs)])
+        homes = [RunFolder(folder.path / call.name) for call in calls]
+        episodes = [read_as(SingleEpisodes, read_json(home.episodes), str(home.episodes)) for home in homes]
+        results = SeedsResults.of([runs[number] for number in sorted(runs)], [one.returns for one in episodes])
         write_json(folder.results, results.to_json())
         return results
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distilrl.config import TrainConfig
+from distilrl.config import StudentConfig, TrainConfig
 from distilrl.envs import EnvInfo
+from distilrl.errors import SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.heads import Head, student_head
 from distilrl.networks import Network
+from distilrl.objective import TeacherTerm
 from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.policies import Policy
+from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
 from distilrl.specs import NetworkSpec, scaled, suggest
 
@@ -149,3 +152,31 @@ def between_reached(specs: Sequence[NetworkSpec], reached: Sequence[bool]) -> li
         if below < spec.params < upper.params and spec.describe() not in known:
             found.setdefault(spec.describe(), spec)
     return list(found.values())
+
+
+def check_plannable(config: TrainConfig) -> None:
+    """Refuses what many students that share one stream cannot do.
+
+    Raises:
+        SpecError: names the recipe, and what it is.
+    """
+    way = "choose one that compares the numbers of student and teacher, such as distil, regression or cloning"
+    bad = [term.name for term in config.terms if not isinstance(term, TeacherTerm)]
+    if bad:
+        raise SpecError(f"A plan cannot train the term '{bad[0]}' of the recipe '{config.recipe}': {way}.")
+    plain = StudentConfig()
+    for name in ("start", "prune_from", "reused_head", "dueling"):
+        if getattr(config.student, name) != getattr(plain, name):
+            raise SpecError(
+                f"A plan cannot do '{name}' of the recipe '{config.recipe}', its students start new and plain: {way}."
+            )
+    behaviour = config.data.behaviour
+    schedules: list[Schedule] = [behaviour.beta, behaviour.epsilon, *behaviour.labels]
+    schedules += [
+        one for term in config.terms if isinstance(term, TeacherTerm) for one in (term.weight, term.sharpness)
+    ]
+    measured = next((one.by for one in schedules if one.by != "budget" and one.end is not None), None)
+    if measured is not None:
+        raise SpecError(
+            f"A plan cannot follow the '{measured}' of one student, as the recipe '{config.recipe}' does: {way}."
+        )

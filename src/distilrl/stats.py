@@ -1,20 +1,19 @@
 """Statistics of episode returns, in NumPy, with every random draw from a generator passed in.
 
 A deterministic game repeats itself, so episodes are not independent draws: the interval's unit is a *cluster*
-of identical episodes. Percentile bootstrap throughout (Efron 1979), as recommended for RL by Agarwal et al. 2021.
+of identical episodes. Percentile bootstrap (Efron 1979), as recommended for RL by Agarwal et al. 2021; of few units
+Student's t.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distilrl.errors import NotFiniteError
-
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
+FEW = 30
+"""Clusters below which a bootstrap is too narrow, and Student's t is taken."""
 
 
 def iqm(returns: ArrayLike) -> float:
@@ -29,99 +28,54 @@ def mean(returns: ArrayLike) -> float:
     return float(np.mean(np.asarray(returns, dtype=np.float64)))
 
 
-def bootstrap_interval(
-    returns: ArrayLike,
-    rng: np.random.Generator,
-    *,
-    clusters: ArrayLike | None = None,
-    confidence: float = 0.95,
-    resamples: int = 5000,
+def mean_interval(
+    returns: ArrayLike, rng: np.random.Generator, *, clusters: ArrayLike | None = None, resamples: int = 5000
 ) -> Interval:
-    """Percentile bootstrap interval of the mean.
+    """95 % interval of the mean: percentile bootstrap, and Student's t of the cluster means below `FEW` clusters.
 
     Args:
         returns: one number per episode, (E,).
         rng: source of the resamples.
         clusters: (E,) labels; episodes with one label are drawn together. Default: each episode is its own cluster.
-        confidence: share of resampled means inside the interval.
         resamples: number of resamples.
 
     Returns:
-        Lower and upper end. With a single cluster there is no spread to resample and the ends coincide.
+        Lower and upper end; with a single cluster, which says nothing of any other, the ends coincide.
+
+    Example::
+
+        mean_interval([1.0, 2.0, 3.0] * 20, np.random.default_rng(0))
     """
     values = np.asarray(returns, dtype=np.float64)
+    sums, sizes = cluster_sums(values, clusters)
+    if len(sums) == 1:
+        return float(values.mean()), float(values.mean())
+    if len(sums) < FEW:
+        # deviations of the clusters from the mean, each weighted by its size
+        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean())
+        return float(values.mean() + low), float(values.mean() + high)
+    low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def cluster_sums(
+    values: NDArray[np.float64], clusters: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums (K,) and numbers (K,) of the values (E,) with equal labels (E,); without labels each stands for itself."""
     labels = np.arange(len(values)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    sums = np.bincount(labels, weights=values)
-    sizes = np.bincount(labels).astype(np.float64)
+    return np.bincount(labels, weights=values).astype(np.float64), np.bincount(labels).astype(np.float64)
+
+
+def bootstrap_means(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Means (resamples,) of clusters drawn with replacement, of whose values these are sums (K,) and numbers (K,)."""
     means = np.empty(resamples)
     for start in range(0, resamples, 500):  # bounded memory for many episodes
         block = slice(start, min(start + 500, resamples))
         draw = rng.integers(0, len(sums), size=(block.stop - block.start, len(sums)))
         means[block] = sums[draw].sum(axis=1) / sizes[draw].sum(axis=1)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Is the student's mean return below the teacher's by less than the margin?"""
-
-    result: Literal["pass", "fail", "inconclusive"]
-    """pass: the whole interval of the difference lies above −margin; fail: it lies below; else inconclusive."""
-    margin: float
-    """Largest loss of return that is acceptable, in the environment's own units, > 0."""
-    difference: float
-    """Mean of student − teacher over paired episodes."""
-    difference_ci95: Interval
-    """95 % interval of the difference."""
-    interval: Interval
-    """The interval of the difference that decided."""
-    confidence: float
-    """Its confidence: above 0.95 where several looks were allowed."""
-
-
-def non_inferiority(
-    student: ArrayLike,
-    teacher: ArrayLike,
-    margin: float,
-    rng: np.random.Generator,
-    *,
-    clusters: ArrayLike | None = None,
-    looks: int = 1,
-) -> Verdict:
-    """Paired non-inferiority test of the mean return.
-
-    Args:
-        student: returns, (E,).
-        teacher: returns of the same seeds, (E,).
-        margin: largest acceptable loss, > 0.
-        rng: source of the bootstrap.
-        clusters: (E,) labels of identical episode pairs.
-        looks: how many times this question may be asked of growing data; the decision is made at
-            confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
-
-    Raises:
-        NotFiniteError: a return or the margin is NaN or infinite, from which no comparison would follow.
-    """
-    for side, values in (("student", student), ("teacher", teacher), ("margin", margin)):
-        if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
-            what = "The margin" if side == "margin" else f"A return of the {side}"
-            raise NotFiniteError(
-                f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment."
-            )
-    difference = np.asarray(student, dtype=np.float64) - np.asarray(teacher, dtype=np.float64)
-    confidence = 1.0 - 0.05 / looks
-    state = rng.bit_generator.state
-    ci95 = bootstrap_interval(difference, rng, clusters=clusters)
-    rng.bit_generator.state = state  # both intervals from the same resamples, so that one contains the other
-    low, high = bootstrap_interval(difference, rng, clusters=clusters, confidence=confidence)
-    result: Literal["pass", "fail", "inconclusive"] = "inconclusive"
-    if low > -margin:
-        result = "pass"
-    elif high < -margin:
-        result = "fail"
-    return Verdict(result, margin, float(difference.mean()), ci95, (low, high), confidence)
+    return means
 
 
 def score(student_return: float, teacher_return: float, random_return: float) -> float | None:
@@ -159,10 +113,15 @@ _T975 = (
 )  # fmt: skip
 
 
+def t_quantile(freedom: int) -> float:
+    """Two-sided 95 % quantile of Student's t; of more than 30 degrees of freedom that of 30, which is larger."""
+    return _T975[min(freedom, len(_T975)) - 1]
+
+
 def t_interval(values: ArrayLike) -> Interval:
     """95 % Student t interval of the mean of a few independent values, such as one per training seed."""
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return float("-inf"), float("inf")
-    half = _T975[min(len(data) - 1, len(_T975)) - 1] * data.std(ddof=1) / np.sqrt(len(data))
+    half = t_quantile(len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)

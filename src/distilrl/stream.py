@@ -315,10 +315,9 @@ class Check:
         mean = stats.mean(games.returns)
         return Checked(mean, self.score(mean), games)
 
-    def long(self, policy: Policy, times: int, watch: Watch = silent) -> float:
-        """Mean return over other episodes than those of a check, ``times`` as many, to the end."""
-        count = len(self.seeds)
-        seeds = seeds_from(self.seeds[0] + max(500, count), times * count)
+    def others(self, policy: Policy, episodes: int, watch: Watch = silent, *, turn: int = 0) -> float:
+        """Mean return over other episodes than those of a check, to their end; at each turn others again."""
+        seeds = seeds_from(self.seeds[0] + max(500, len(self.seeds)) + turn * episodes, episodes)
         return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
     def score(self, mean: float) -> float | None:

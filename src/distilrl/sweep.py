@@ -14,10 +14,11 @@ from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
-from distilrl.results import Result, Results, TasksResults
+from distilrl.results import Results, TasksResults
 from distilrl.runs import KINDS, RunFolder, read_config
 from distilrl.series import finish, in_words
 from distilrl.stats import Interval
+from distilrl.verdict import Result
 
 TABLES = ("sweep.csv", "sweep.md")
 """Files that hold the table."""
@@ -195,5 +196,5 @@ def shown(row: SweepRow) -> tuple[str, ...]:
         "" if row.train_s is None else f"{row.train_s:,.1f}",
         "" if row.return_mean is None else f"{row.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]",
         "" if row.score is None else f"{row.score:.3f}",
-        row.verdict or f"error: {row.error}",
+        row.verdict.replace("_", " ") if row.verdict else f"error: {row.error}",
     )

@@ -13,6 +13,7 @@ from distilrl import stats
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.episodes import Episodes
+from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
@@ -31,8 +32,6 @@ PRUNE_AT = (0.2, 0.35, 0.5)
 """Shares of the budget at which a student that is pruned gets narrower."""
 DRIFT_STATES = 512
 """States of either sample whose distance is the drift."""
-RUN_OFF = 3
-"""How many times the episodes of a check decide between the students of the best checks."""
 BANDS = {"agreement": 0.02, "entropy": 0.02, "drift": 0.05}
 """A measurement takes the place of the one in force where it differs by more than this."""
 
@@ -201,9 +200,10 @@ class Task:
         self.kept.insert(place, {k: v.clone() for k, v in self.pupil.average.state_dict().items()})
         del self.kept[self.config.stop.finalists :]
 
-    def long(self, place: int, watch: Watch) -> tuple[float, float | None]:
-        """Mean return and score of the student kept in this place, over more episodes than a check's."""
-        mean = self.check_student.long(Policy(self.best_network(place), self.head), RUN_OFF, watch)
+    def again(self, place: int, turn: int, watch: Watch) -> tuple[float, float | None]:
+        """Mean return and score of the student kept in this place, on episodes that no check has."""
+        policy, episodes = Policy(self.best_network(place), self.head), self.config.stop.final_episodes
+        mean = self.check_student.others(policy, episodes, watch, turn=turn)
         return mean, self.check_student.score(mean)
 
     def best_network(self, place: int = 0) -> Network:
@@ -232,6 +232,32 @@ class Task:
             self.stream.student = self.pupil.policy
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
         self._priorities = tensors.get("priorities")
+
+
+def make_tasks(
+    config: TrainConfig, teacher: Any, acceptance: Any, initial: Network | None, collectors: Collectors | None
+) -> list[Task]:
+    """The tasks of a run, of what `train` is given."""
+    teachers: list[Teacher | None] = _each(teacher, config, "teacher")
+    acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
+    if None in teachers and (
+        any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
+    ):
+        raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
+    return [
+        Task(config, number, teacher, accepted, initial if number == 0 else None, collectors)
+        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True))
+    ]
+
+
+def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
+    """One of it per task."""
+    items = (
+        list(given) if isinstance(given, list | tuple) else [given] * (1 if given is not None else len(config.tasks))
+    )
+    if len(items) != len(config.tasks):
+        raise SpecError(f"There are {len(config.tasks)} tasks but {len(items)} of '{what}': give one for each.")
+    return items
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,18 +1,17 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from distilrl import stats
+from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.distill import training_of
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, play, seeds_from, size
+from distilrl.evaluate import VERDICT_SEEDS, every_start, play, seeds_from, size
 from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
@@ -84,13 +83,13 @@ def evaluate_policy(
     threads: int = 2,
     watch: Watch = silent,
 ) -> Evaluation:
-    """Greedy full episodes on the verdict's seeds.
+    """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
     Args:
         policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the
             environment asks.
         env: environment.
-        episodes: how many.
+        episodes: how many, where the starts cannot be counted.
         epsilon: probability of a random action.
         sticky: ALE's probability of repeating an action.
         threads: CPU threads.
@@ -107,9 +106,11 @@ def evaluate_policy(
     elif isinstance(policy, Network):
         policy = Policy(policy, student_head(describe_env(ref).action))
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
-    games = play(policy, how, seeds_from(VERDICT_SEEDS, episodes), watch=watch)
+    starts = every_start(how, VERDICT_SEEDS)
+    games = play(policy, how, starts or seeds_from(VERDICT_SEEDS, episodes), watch=watch)
     params = sum(p.numel() for p in policy.network.parameters()) or None
-    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)
+    rng = np.random.default_rng(0)
+    returns = Returns.of(games.returns, rng, games.fingerprints, exact=starts is not None)
     return Evaluation(**vars(returns), params=params)
 
 
@@ -120,13 +121,14 @@ def evaluate_against(
     *,
     episodes: int = 100,
     margin: float = 0.05,
+    margin_abs: float | None = None,
     epsilon: float = 0.0,
     sticky: float | None = None,
     threads: int = 2,
     watch: Watch = silent,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
-    look.
+    look. The margin is fixed by 20 episodes of the other on other seeds, or given in the environment's own units.
 
     Example::
 
@@ -136,13 +138,13 @@ def evaluate_against(
     info = describe_env(ref)
     mine, theirs = policy.fitted(info), other.fitted(info)
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
-    random = stats.mean(play(theirs.policy, replace(how, epsilon=1.0), seeds_from(ACCEPT_SEEDS, 20)).returns)
-    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin)
-    found = compare(theirs, mine.policy, how, comparison, random, info, watch=watch)
+    acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
+    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs)
+    found = compare(theirs, mine.policy, how, comparison, acceptance, info, watch=watch)
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=policy.params),
         against=DuelOther(**vars(found.teacher), params=other.params),
-        random=RandomPlay(return_mean=random),
+        random=RandomPlay(return_mean=acceptance.random_return_mean),
         agreement=found.agreement,
         verdict=found.verdict,
     )

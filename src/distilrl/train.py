@@ -26,7 +26,7 @@ from distilrl.objective import columns
 from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
 from distilrl.shards import Collectors
-from distilrl.tasks import PRUNE_AT, Task
+from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
@@ -67,7 +67,7 @@ def train(
     """
     use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    run = _Run(config, _tasks(config, teacher, acceptance, initial, collectors), watch)
+    run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors), watch)
     if config.reward.env_steps > 0:  # said before training, not after
         evolution.check_student(run.tasks[0].spec)
     saved = folder.load_state() if folder is not None else None
@@ -100,32 +100,6 @@ def train(
     return evolution.with_reward(trained, config, run.tasks[0], folder, watch)
 
 
-def _tasks(
-    config: TrainConfig, teacher: Any, acceptance: Any, initial: Network | None, collectors: Collectors | None
-) -> list[Task]:
-    """The tasks of a run, of what `train` is given."""
-    teachers: list[Teacher | None] = _each(teacher, config, "teacher")
-    acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
-    if None in teachers and (
-        any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
-    ):
-        raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
-    return [
-        Task(config, number, teacher, accepted, initial if number == 0 else None, collectors)
-        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True))
-    ]
-
-
-def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
-    """One of it per task."""
-    items = (
-        list(given) if isinstance(given, list | tuple) else [given] * (1 if given is not None else len(config.tasks))
-    )
-    if len(items) != len(config.tasks):
-        raise SpecError(f"There are {len(config.tasks)} tasks but {len(items)} of '{what}': give one for each.")
-    return items
-
-
 def _metrics(folder: RunFolder | None, keep_rows: int, wandb: bool) -> AbstractContextManager[Metrics | None]:
     return Metrics(folder, keep_rows=keep_rows, wandb=wandb) if folder is not None else nullcontext()
 
@@ -135,6 +109,8 @@ class _Track:
     """What the checks remember; part of the checkpoint."""
 
     good_checks: int = 0
+    turns: int = 0
+    """How often it was looked whether a student is good enough on other episodes too."""
     train_s: float = 0.0
     stopped: str = ""
     drifted: bool = False
@@ -313,7 +289,7 @@ class _Run:
 
     def choose(self) -> bool:
         """Where the budget was used up, lets the finalists meet; whether they did."""
-        how = self.finalists.meet(self.watch) if self.track.stopped == USED_UP else ""
+        how = self.finalists.meet(self.track.turns, self.watch) if self.track.stopped == USED_UP else ""
         self.track.stopped += f"; {how}" if how else ""
         return bool(how)
 
@@ -328,8 +304,19 @@ class _Run:
         whole = self.config.student.prune_from is None or track.stage == len(PRUNE_AT)  # else it is still too wide
         track.good_checks = track.good_checks + 1 if good and whole else 0
         if track.good_checks >= stop.patience:
-            return f"good enough at {track.good_checks} checks in a row"
+            if self._confirmed():
+                return f"good enough at {track.good_checks} checks in a row and on {stop.final_episodes} other episodes"
+            track.good_checks = 0
         return USED_UP if self.env_steps >= self.config.data.env_steps else ""
+
+    def _confirmed(self) -> bool:
+        """Whether the best student is good enough on episodes that no check has: two good checks may be luck."""
+        stop = self.config.stop
+        found = self.finalists.again(0, self.track.turns, self.watch)
+        self.track.turns += 1
+        if stop.at_return is not None and found[0][0] >= stop.at_return:
+            return True
+        return all(score is not None and score >= 1 - stop.gap for _, score in found)
 
     @property
     def labelled_states(self) -> int:

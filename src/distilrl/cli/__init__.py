@@ -37,9 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point.
 
     Returns:
-        The exit code: 0; 1 where a policy or file fails its verdict (`export`, `verify`, `evaluate --against`), no
-        size passes (`plan`) or a run does not (`sweep`: fail or inconclusive); 2 for what the user can mend, also in
-        one run of a `sweep`; 130 where the user stopped it.
+        The exit code: 0, also where a loss is proven to be within the margin; 1 where a verdict is ``fail``, or no
+        size of a `plan` is within the margin; 2 for what the user can mend, also in one run of a `sweep`; 3 where a
+        verdict is ``inconclusive``; 130 where the user stopped it. Of several verdicts the worst counts.
     """
     if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
         print(f"distilrl {__version__}")

@@ -16,17 +16,17 @@ from distilrl.results import (
     PlanResults,
     Results,
     SeedsResults,
-    SeedsVerdict,
     StudentSide,
     TasksResults,
     TeacherSide,
 )
 from distilrl.spaces import action_from_json
-from distilrl.stats import Verdict
 from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.verdict import Verdict
 
 console = Console(stderr=True, highlight=False)
-COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
+"""Of verdicts."""
 PLAYED = {"teacher": "teacher's check", "finalists": "finalists", "verdict": "verdict", "reward": "check"}
 """What episodes are for in each phase."""
 
@@ -95,7 +95,9 @@ class Display:
                 self._drop(f"run {run}")
                 self._drop("steps")
                 color = COLORS.get(verdict or "", "red")
-                console.print(f"{escape(run)}: [{color}]{verdict or 'error'}[/], {escape(words)}", soft_wrap=True)
+                console.print(
+                    f"{escape(run)}: [{color}]{named(verdict) or 'error'}[/], {escape(words)}", soft_wrap=True
+                )
             case Replaced():
                 where = f"collector {event.collector} on {event.node} died; another on {event.new_node}"
                 console.print(f"[yellow]{escape(where)} plays {event.steps:,} recorded steps again and goes on[/]")
@@ -203,17 +205,21 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
                 console.print(f"[bold]{escape(run.env)}[/]")
                 print_results(run)
             verdict = results.verdict.result
-            console.print(f"all tasks: [{COLORS[verdict]} bold]{verdict}[/], {student.params:,} parameters together")
+            console.print(
+                f"all tasks: [{COLORS[verdict]} bold]{named(verdict)}[/], {student.params:,} parameters together"
+            )
         case SeedsResults(verdict=over_seeds):
             print_verdict(over_seeds, "student - teacher")
         case Results():
             for link in results.chain:
                 size = f"{link.params:,} parameters"
-                console.print(f"{escape(link.name)}: {size}, return {_returned(link)}, {link.verdict}")
+                console.print(f"{escape(link.name)}: {size}, return {_returned(link)}, {named(link.verdict)}")
             _print_sides(results)
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
-            print_verdict(results.verdict, "student - teacher")
+            print_verdict(results.verdict, "student - teacher", results.verdict.protocol)
+            for way in results.disturbed.values():
+                print_verdict(way.verdict, "student - teacher", way.verdict.protocol)
 
 
 def _print_sides(results: Results) -> None:
@@ -226,7 +232,8 @@ def _print_sides(results: Results) -> None:
     for name, one in sides:
         low, high = one.return_ci95
         numbers = (_number(one.params), _number(one.macs), f"{one.latency_us:,.0f}")
-        table.add_row(name, f"{one.return_mean:,.2f}", f"{low:,.2f} … {high:,.2f}", *numbers)
+        ends = "exact" if one.exact else f"{low:,.2f} … {high:,.2f}"
+        table.add_row(name, f"{one.return_mean:,.2f}", ends, *numbers)
     console.print(table)
 
 
@@ -247,11 +254,11 @@ def print_plan(results: PlanResults) -> None:
         low, high = row.score_ci95 or (row.score_mean, row.score_mean)
         numbers = (_number(row.params), f"{row.latency_us:.0f}")
         score = f"{row.score_mean:.3f} [{low:.2f}, {high:.2f}]"
-        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", row.verdict or "")
+        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", named(row.verdict))
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(
-        f"smallest that passes: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
+        f"smallest within the margin: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
     )
 
 
@@ -265,25 +272,39 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
                 table.add_column(escape(name), justify="left" if words else "right", no_wrap=not words, overflow="fold")
         for row in (row for row in rows if row.env == env):
             run, _, *cells, verdict = shown(row)
-            verdict = "error" if row.error else verdict
-            table.add_row(*map(escape, (run, *cells)), f"[{COLORS.get(verdict, 'red')}]{verdict}[/]")
+            color = COLORS.get(row.verdict or "", "red")
+            table.add_row(*map(escape, (run, *cells)), f"[{color}]{'error' if row.error else verdict}[/]")
         console.print(table)
     for row in rows:
         if row.error:
             console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
 
 
-def print_verdict(verdict: Verdict | SeedsVerdict, what: str) -> None:
-    """The verdict in one line."""
-    color = COLORS[verdict.result]
-    low, high = verdict.interval  # that decided, which several looks make wider than 95 %
-    difference = escape(f"{verdict.difference:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
-    difference += f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else ""
-    console.print(f"verdict: [{color} bold]{verdict.result}[/] ({what} {difference}, margin {verdict.margin:,.2f})")
+def print_verdict(verdict: Verdict, what: str, protocol: str = "") -> None:
+    """A verdict in one line, and of what play it speaks."""
+    color, low, high = COLORS[verdict.result], *verdict.interval
+    difference = f"{verdict.difference:+,.2f}"
+    if verdict.exact:
+        difference += " exactly"
+    else:  # the interval that decided, which several looks make wider than 95 %
+        difference += f" [{low:+,.2f}, {high:+,.2f}]"
+        difference += f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else ""
+    of = f"{protocol}: " if protocol else ""
+    margin = f"margin {verdict.margin:,.2f}"
+    console.print(f"verdict: [{color} bold]{named(verdict.result)}[/] ({of}{what} {escape(difference)}, {margin})")
+    if verdict.reason:
+        console.print(f"  {verdict.reason}")
+
+
+def named(result: str | None) -> str:
+    """A verdict in words; empty where there is none."""
+    return (result or "").replace("_", " ")
 
 
 def _returned(result: Returns | Link) -> str:
-    """A mean return and its interval."""
+    """A mean return and its interval, where it is not exact."""
+    if isinstance(result, Returns) and result.exact:
+        return f"{result.return_mean:,.2f} exactly"
     low, high = result.return_ci95
     return f"{result.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]"
 

@@ -17,6 +17,7 @@ from distilrl.cli.options import (
     SideOptions,
     TrustOptions,
     Unset,
+    code_of,
     of_kind,
     refuse_beside,
     with_settings,
@@ -85,13 +86,16 @@ class Distill:
     combine: Combine = "mean"
     """Several teachers: the mean of their action probabilities, or in each state the one with the highest value."""
     episodes: int = 100
-    """Episodes of the verdict; an inconclusive one plays on up to three times as many."""
-    disturbed_episodes: int = 40
-    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
+    """Episodes of the verdict; an inconclusive one plays on up to three times as many. A game that repeats itself is
+    played once from each start instead."""
+    disturbed_episodes: int = 100
+    """Episodes with random actions and with sticky actions or noise, each with a verdict of its own; 0: none."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
+    margin_abs: Unset[float | None] = None
+    """The same in the environment's own units, in place of the share."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
     threads: Unset[int | None] = None
@@ -110,8 +114,8 @@ class Distill:
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
     side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
-    def run(self) -> None:
-        """Distils."""
+    def run(self) -> int:
+        """Distils; the code says what the verdict is."""
         job, out, seeds, assistants = self._job()
         self._check_where(job, seeds, assistants)
         results: Results | SeedsResults | TasksResults
@@ -130,6 +134,7 @@ class Distill:
             for run in results.tasks if isinstance(results, TasksResults) else ():
                 write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
+        return code_of(results.verdict.result)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
         """Raises where options that say where this is computed contradict each other, or mean nothing here."""
@@ -200,7 +205,7 @@ class Distill:
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
                 "never saw.[/]"
             )
-        comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin)
+        comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin, self.margin_abs)
         return (
             Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher),
             self.out,

@@ -21,12 +21,20 @@ from distilrl.processes import Processes
 from distilrl.runs import KINDS, read_config
 from distilrl.spaces import EnvRef
 from distilrl.teachers import TeacherFile
+from distilrl.verdict import RESULTS, Result
 
 T = TypeVar("T")
 Unset = Annotated[T, arg(help_behavior_hint="")]
 """An option that is unset by default, about which its help says nothing."""
+CODES = {"pass": 0, "within_margin": 0, "inconclusive": 3, "fail": 1}
+"""Exit codes of verdicts."""
 WHERE = ("collectors", "collector_gpus", "jobs", "ray")
 """Options that say where runs are computed, and change nothing in them."""
+
+
+def code_of(*results: Result) -> int:
+    """The exit code of the worst of some verdicts, 0 where there is none."""
+    return CODES[min(results, key=RESULTS.index)] if results else 0
 
 
 @dataclass(frozen=True)

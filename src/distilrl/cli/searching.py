@@ -1,4 +1,4 @@
-"""Commands that look for a student: the smallest that passes, and a decision tree."""
+"""Commands that look for a student: the smallest within the margin, and a decision tree."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from distilrl.cli.options import (
     SideOptions,
     TrustOptions,
     Unset,
+    code_of,
     of_kind,
     refuse_beside,
 )
@@ -46,6 +47,8 @@ class _Search:
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
+    margin_abs: Unset[float | None] = None
+    """The same in the environment's own units, in place of the share."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
@@ -64,12 +67,13 @@ class _Search:
         changes |= {"threads": self.threads} if self.threads is not None else {}
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
-        return Job(config, Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin)), {}
+        comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
+        return Job(config, comparison), {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(_Search):
-    """Find the smallest student that passes: many sizes and seeds at once, from one stream of labelled states."""
+    """Find the smallest student within the margin: many sizes and seeds at once, from one stream of labelled states."""
 
     sizes: Unset[tuple[str, ...]] = ()
     """Student specs to try; a ladder that suits observations and actions by default, the linear student first."""
@@ -92,7 +96,7 @@ class Plan(_Search):
     side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
     def run(self) -> int:
-        """Plans; 1 where no size passes."""
+        """Plans; 1 where no size is within the margin."""
         job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10)
         if data:
             options = PlanOptions.from_config(data)
@@ -123,7 +127,7 @@ class Sweep(TrustOptions):
     side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
     def run(self) -> int:
-        """Sweeps; 2 where a run ended in an error, else 1 where one does not pass."""
+        """Sweeps; 2 where a run ended in an error, else the code of the worst verdict."""
         self.allow()
         self.side.check()
         jobs = jobs_of(self.configs).values()
@@ -131,7 +135,7 @@ class Sweep(TrustOptions):
             rows = sweep(self.configs, self.out, executor=executor, watch=watch)
         print_sweep(rows)
         print(self.out / "sweep.csv")
-        return 2 if any(row.error for row in rows) else int(any(row.verdict != "pass" for row in rows))
+        return 2 if any(row.error for row in rows) else code_of(*(row.verdict for row in rows if row.verdict))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +150,11 @@ class GrowTree(_Search):
     """States a round; 2,000 by default, 10,000 for pixels."""
     extractor: Literal["raw", "pong"] = "raw"
     """What the tree looks at: the observation itself, or ball and paddle in Pong's frames."""
-    disturbed_episodes: int = 40
-    """Episodes with random actions and with sticky actions or noise, each; 0: none."""
+    disturbed_episodes: int = 100
+    """Episodes with random actions and with sticky actions or noise, each with a verdict of its own; 0: none."""
 
-    def run(self) -> None:
-        """Grows it."""
+    def run(self) -> int:
+        """Grows it; the code says what the verdict is."""
         job, data = self._job("tree", self.disturbed_episodes)
         usual = 10_000 if self.extractor == "pong" else 2_000
         states = usual if self.states is None else self.states
@@ -161,3 +165,4 @@ class GrowTree(_Search):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
+        return code_of(results.verdict.result)

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
-from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset
+from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, code_of
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.plain import THREADS, check_number, read_as
@@ -67,8 +67,10 @@ class Evaluate:
     """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return."""
     margin: float = 0.05
     """With --against: largest acceptable loss, as a share of (the other's return - random)."""
+    margin_abs: Unset[float | None] = None
+    """With --against: the same in the environment's own units, in place of the share."""
     episodes: int = 100
-    """Full episodes."""
+    """Full episodes; a game that repeats itself is played once from each start instead."""
     epsilon: float = 0.0
     """Probability of a random action."""
     sticky: Unset[float | None] = None
@@ -81,7 +83,7 @@ class Evaluate:
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> int:
-        """Evaluates; 1 where the policy fails a verdict."""
+        """Evaluates; the code says what a verdict is."""
         check_number("threads", self.threads, THREADS)
         use_threads(self.threads)
         policy = load_teacher(self.teacher_file.file(self.policy))
@@ -98,36 +100,44 @@ class Evaluate:
             return 0
         with Display() as watch:
             duel = evaluate_against(
-                policy, load_teacher(self.against), self.around.ref(self.env), **how, margin=self.margin, watch=watch
+                policy,
+                load_teacher(self.against),
+                self.around.ref(self.env),
+                **how,
+                margin=self.margin,
+                margin_abs=self.margin_abs,
+                watch=watch,
             )
         if self.json:
             print(json.dumps(duel.to_json()))
         else:
             print(f"{self.policy}: {_returned(duel.policy, duel.policy.params)}")
             print(f"{self.against}: {_returned(duel.against, duel.against.params)}")
-            print_verdict(duel.verdict, "policy - against")
-        return 1 if duel.verdict.result == "fail" else 0
+            print_verdict(duel.verdict, "policy - against", duel.verdict.protocol)
+        return code_of(duel.verdict.result)
 
 
 def _returned(result: Returns, params: int | None) -> str:
     """A return with its interval, in words."""
-    low, high = result.return_ci95
     size = f", {params:,} parameters" if params else ""
-    return (
-        f"return {result.return_mean:.2f} [{low:.2f}, {high:.2f}] over {result.episodes} episodes "
-        f"({result.distinct_episodes} distinct){size}"
-    )
+    return f"return {_interval(result)} over {result.episodes} episodes ({result.distinct_episodes} distinct){size}"
+
+
+def _interval(result: Returns) -> str:
+    """A mean and its interval, where it is not exact."""
+    low, high = result.return_ci95
+    return f"{result.return_mean:.2f} " + ("exactly" if result.exact else f"[{low:.2f}, {high:.2f}]")
 
 
 def _played(result: Verified) -> str:
     """What `verify` found, in words."""
-    low, high = result.return_ci95
-    words = f"{result.file}: return {result.return_mean:.2f} [{low:.2f}, {high:.2f}] over {result.episodes} episodes"
+    words = f"{result.file}: return {_interval(result)} over {result.episodes} episodes"
     lost = result.against_student
     if lost is None:
         return words
     low, high = lost.difference_ci95
-    return f"{words}, {lost.difference:+z.2f} [{low:+.2f}, {high:+.2f}] against the student itself"
+    ends = "" if result.exact else f"[{low:+.2f}, {high:+.2f}] "
+    return f"{words}, {lost.difference:+z.2f} {ends}against the student itself"
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,7 @@ class Export(TrustOptions):
     """Folder to write; RUN/export/TARGET by default."""
 
     def run(self) -> int:
-        """Exports; 1 where a quantised student fails its verdict."""
+        """Exports; the code says what the verdict of a quantised student is."""
         self.allow()
         use_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as watch:
@@ -168,7 +178,7 @@ class Export(TrustOptions):
                 print_verdict(played.verdict, "file - teacher")
                 results.append(played.verdict.result)
         print(card["path"])
-        return 1 if "fail" in results else 0
+        return code_of(*results)
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,7 @@ class Verify(TrustOptions):
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> int:
-        """Verifies; 1 where the file fails its verdict."""
+        """Verifies; the code says what the file's verdict is."""
         use_threads(1)
         self.allow()
         env = self.around.maybe(self.env)
@@ -200,7 +210,7 @@ class Verify(TrustOptions):
                 print_verdict(result.verdict, "file - teacher")
             else:
                 console.print("no verdict: the export holds no returns of its teacher in this environment")
-        return 1 if result.verdict is not None and result.verdict.result == "fail" else 0
+        return code_of(result.verdict.result) if result.verdict is not None else 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ MOST_IDLE = 128
 _idle: dict[tuple[Any, ...], list[Any]] = {}
 """Emulators that nobody uses, by what they were made with; a reset with a seed loads the game anew, so that nothing is
 left of their last episode."""
+_every_start: dict[tuple[Any, ...], list[int]] = {}
+"""Seeds of all starts, by what a game was made with and the first seed."""
 atexit.register(_idle.clear)  # ALE's bindings complain of what is alive when Python ends
 
 
@@ -114,7 +116,38 @@ class AleVecEnv(VecEnv):
         """
         first = np.array([int.from_bytes(np.random.RandomState(seed).bytes(4), "little") for seed in seeds], np.int64)
         frames: NDArray[np.int64] = first * NOOP_MAX >> 32
-        return frames.clip(1 if "FIRE" in self.info.protocol["actions"] else 0)
+        return frames.clip(self._least)
+
+    def every_start(self, first: int) -> list[int]:
+        """Seeds, from ``first`` on, of all counts of no-ops, which are equally likely: 30, of which the lowest two
+        start alike where FIRE is pressed. Without sticky actions nothing else differs between episodes.
+
+        That starts are as foretold is looked at in three of them; where they are not, each seed is tried.
+        """
+        known = _every_start.get((self._made, first))
+        if known is not None:
+            return known
+        seeds = range(first, first + 1_000)
+        foretold = dict(zip(seeds, self.starts(np.array(seeds)).tolist(), strict=True))
+        as_foretold = all(self._start_of(seed) == foretold[seed] for seed in seeds[:3])
+        by_start: dict[int, int] = {}
+        wanted = np.arange(NOOP_MAX).clip(self._least).tolist()
+        for seed in seeds:
+            by_start.setdefault(foretold[seed] if as_foretold else self._start_of(seed), seed)
+            if by_start.keys() >= set(wanted):
+                break
+        found = _every_start[self._made, first] = [by_start[start] for start in wanted]
+        return found
+
+    def _start_of(self, seed: int) -> int:
+        """The frame in which the first game starts with a seed."""
+        self.reset(np.full(self.n_envs, seed))
+        return int(self._frames[0])
+
+    @property
+    def _least(self) -> int:
+        """No-ops at least: pressing FIRE takes the frame of one."""
+        return 1 if "FIRE" in self.info.protocol["actions"] else 0
 
     def start_keys(self) -> NDArray[np.int64]:
         return self._frames.copy()

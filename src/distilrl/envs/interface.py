@@ -86,6 +86,10 @@ class VecEnv(ABC):
         """What `start_keys` should be after a reset with seeds (S,), as far as that is known before one."""
         return np.arange(len(seeds))
 
+    def every_start(self, first: int) -> list[int] | None:  # noqa: ARG002
+        """Seeds, from ``first`` on, that lead to all equally likely starts; None where they cannot be counted."""
+        return None
+
     def start_keys(self) -> NDArray[np.int64]:
         """(N,) after a reset: equal where the episodes start in the same state, as far as that is known."""
         return np.arange(self.n_envs)

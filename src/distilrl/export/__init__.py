@@ -1,6 +1,7 @@
 """Export: a student as a file for its target, held against the student before it is kept, and checked again at will."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
-from distilrl.evaluate import SELECT_SEEDS, load_teachers, play, seeds_from
+from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference
@@ -35,11 +36,12 @@ __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
 TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
-SELECTED_ON = 16
-"""Episodes that choose among an integer file's candidates."""
+SELECTED_ON, JUDGED_ON = 16, 50
+"""Episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
+TOLERATED = 0.01
+"""Share of (teacher − random) that integers may return less than their floats before they are fine-tuned."""
 TUNED_ON = 4
 """Plays of the student whose states fine-tuning learns from."""
-RANKS = ("fail", "inconclusive", "pass")
 
 
 def export_policy(
@@ -85,8 +87,7 @@ def export_policy(
         )  # what cannot be written is refused before it is played
     obs = recorded(student.policy, student.info.ref, watch)
     work = _Export(student, target, out, obs, watch)
-    result = work.keep()
-    return _tuned(work, result) if target == "int8" and _loses(result) else result
+    return work.keep_integers() if target == "int8" else work.keep()
 
 
 class _Student:
@@ -98,6 +99,7 @@ class _Student:
         self.policy = Policy(stored.network, stored.head)
         finished = folder.results.is_file() and folder.episodes.is_file()
         self.config = TrainConfig.from_json(folder.read_config()["train"]) if finished else None
+        self.results = read_as(Results, read_json(folder.results), str(folder.results)) if finished else None
 
     @classmethod
     def of(cls, folder: RunFolder, env: EnvRef | None) -> "_Student":
@@ -128,11 +130,10 @@ class _Student:
         """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
         spec, stored = self.stored.network.spec, self.stored
         card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest)
-        if self.config is None:
+        if self.config is None or self.results is None:
             return card
-        results = read_as(Results, read_json(self.folder.results), str(self.folder.results))
         episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
-        return card | reference(results, episodes, self.config.student.noise)
+        return card | reference(self.results, episodes, self.config.student.noise)
 
 
 class _Export:
@@ -142,18 +143,20 @@ class _Export:
         self.student, self.target, self.out, self.obs, self.watch = student, target, out, obs, watch
         self.head, self.info = student.stored.head, student.info
 
-    def keep(self, network: Network | None = None, wanted: Any = None, **more: Any) -> dict[str, Any]:
-        """Writes, replays and keeps the student, or another network in its place."""
-        network = network or self.student.stored.network
+    def keep(self, rounded: "_Rounded | None" = None, **more: Any) -> dict[str, Any]:
+        """Writes, replays and keeps the student, or its integers."""
+        network = self.student.stored.network if rounded is None else rounded.network
         card = self.student.card(self.target) | more
         policy = Policy(network, self.head)
 
         def write(part: Path) -> list[str]:
-            return self._write(part, network, card)
+            return self._write(part, network, card, rounded.integers if rounded is not None else None)
 
-        return keep_export(self.out, policy, self.obs, card, write, self.watch, env=self.info.ref, wanted=wanted)
+        return keep_export(self.out, policy, self.obs, card, write, self.watch, env=self.info.ref)
 
-    def _write(self, folder: Path, network: Network, card: dict[str, Any]) -> list[str]:
+    def _write(
+        self, folder: Path, network: Network, card: dict[str, Any], integers: int8.Quantised | None
+    ) -> list[str]:
         """Writes the policy's files; returns those that can be played."""
         head, obs = self.head, self.info.obs
         comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
@@ -161,6 +164,10 @@ class _Export:
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
         about |= {"verdict": card.get("student_verdict", "none")}
         match self.target:
+            case "int8" if integers is not None:
+                source = int8.write(integers, head, obs, comment)
+                write_bytes(folder / "policy.onnx", onnx.write_int8(integers, head, obs, about))
+                files = ["policy.c", "policy.onnx"]
             case "onnx":
                 write_bytes(folder / "policy.onnx", onnx.write(network, head, obs, about))
                 return ["policy.onnx"]
@@ -170,11 +177,6 @@ class _Export:
             case "tflite":
                 write_bytes(folder / "policy.tflite", tflite.write(torch_export.Plain(network, head), self.obs[:1]))
                 return ["policy.tflite"]
-            case "int8":
-                student = self._integers(network)
-                source = int8.write(student, head, obs, comment)
-                write_bytes(folder / "policy.onnx", onnx.write_int8(student, head, obs, about))
-                files = ["policy.c", "policy.onnx"]
             case _:
                 source = c.write(steps(network, "C"), head, obs, comment)
                 files = ["policy.c"]
@@ -191,62 +193,77 @@ class _Export:
             answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
         return web.page(web.wasm(source, last), card["env"], card["network"], last, golden, answers)
 
-    def _integers(self, network: Network) -> int8.Quantised:
-        """The student in integers, its activations cut off where it plays best on the selection seeds."""
+    def keep_integers(self) -> dict[str, Any]:
+        """Keeps the student in integers; fine-tuned with everything rounded, where it loses return by being rounded and
+        returns more so.
+
+        All that is chosen is chosen on seeds of its own, so that the verdict is taken once, of what ships.
+        """
+        network = self.student.stored.network
+        plain = self._rounded(network)
+        if not self._loses(network, plain) or (tuned := self._fine_tuned()) is None:
+            return self.keep(plain)
+        again = self._rounded(tuned)
+        if self._mean_return(self._policy_of(again.integers)) <= self._mean_return(self._policy_of(plain.integers)):
+            return self.keep(plain)
+        try:
+            return self.keep(again, fine_tuned=True)
+        except FileError:  # what was tuned is no better at being rounded
+            return self.keep(plain)
+
+    def _rounded(self, network: Network) -> "_Rounded":
+        """A network in integers, its activations cut off where it plays best."""
+        layers = steps(without_offset(network, self.head), "integers")
+        candidates = [int8.quantise(layers, self.obs, percentile=percentile) for percentile in int8.PERCENTILES]
+        best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
+        return _Rounded(network, best)
+
+    def _loses(self, network: Network, rounded: "_Rounded") -> bool:
+        """Whether integers return less than the floats that they were, by more than `TOLERATED`."""
+        found = self.student.results
+        if found is None:
+            return False
+        lost = self._mean_return(Policy(network, self.head)) - self._mean_return(self._policy_of(rounded.integers))
+        return lost > TOLERATED * abs(found.teacher.return_mean - found.random.return_mean)
+
+    def _mean_return(self, policy: Policy, episodes: int = JUDGED_ON) -> float:
+        """On seeds on which nothing else is chosen or judged."""
         config = self.student.config
         epsilon, noise = (config.eval_epsilon, config.student.noise) if config is not None else (0.0, ())
         how = Play(self.info.ref, epsilon=epsilon, noise=noise, max_steps=20_000)
-        layers = steps(without_offset(network, self.head), "integers")
+        return stats.mean(play(policy, how, seeds_from(INTEGER_SEEDS, episodes), watch=self.watch).returns)
 
-        def mean_return(candidate: int8.Quantised) -> float:
-            with tempfile.TemporaryDirectory() as scratch:
-                write_c(Path(scratch), int8.write(candidate, self.head, self.info.obs, "candidate"))
-                file = replayer(Path(scratch) / "policy.c", self.head, self.obs[0].size)
-            games = play(file_policy(file, self.head), how, seeds_from(SELECT_SEEDS, SELECTED_ON), watch=self.watch)
-            return stats.mean(games.returns)
+    def _policy_of(self, integers: int8.Quantised) -> Policy:
+        """Integers as they are compiled."""
+        with tempfile.TemporaryDirectory() as scratch:
+            write_c(Path(scratch), int8.write(integers, self.head, self.info.obs, "candidate"))
+            file = replayer(Path(scratch) / "policy.c", self.head, self.obs[0].size)
+        return file_policy(file, self.head)
 
-        candidates = (int8.quantise(layers, self.obs, percentile=percentile) for percentile in int8.PERCENTILES)
-        return max(candidates, key=mean_return)
-
-
-def _loses(card: dict[str, Any]) -> bool:
-    """Whether integers fall short of the teacher by the verdict, or return less than the floats that they were."""
-    played = [one for one in card["played"].values() if one["verdict"]]
-    return any(one["verdict"]["result"] != "pass" or one["against_student"]["difference_ci95"][1] < 0 for one in played)
-
-
-def _rank(card: dict[str, Any]) -> tuple[int, float]:
-    """Verdicts first, then returns."""
-    played = list(card["played"].values())
-    return sum(RANKS.index(one["verdict"]["result"]) for one in played), sum(one["return_mean"] for one in played)
-
-
-def _tuned(work: _Export, result: dict[str, Any]) -> dict[str, Any]:
-    """Integers again, of the student fine-tuned with everything rounded; kept where their verdict is better."""
-    student, config = work.student, work.student.config
-    if config is None:
-        return result
-
-    def better(new: dict[str, Any]) -> bool:
-        return _rank(new) > _rank(result)
-
-    try:
-        teacher = load_teachers(config.tasks[0].teacher, work.info.ref, config.combine)
+    def _fine_tuned(self) -> Network | None:
+        """The student fine-tuned with everything rounded; None where that is not possible."""
+        student, config = self.student, self.student.config
+        if config is None or student.results is None:
+            return None
+        try:
+            teacher = load_teachers(config.tasks[0].teacher, self.info.ref, config.combine)
+        except DistilError:  # its file is elsewhere by now: the integers stay as calibrated
+            return None
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
-            return result
-        found = read_as(Results, read_json(student.folder.results), str(student.folder.results))
-        temperature = found.temperature or 1.0
-        plays = [recorded(student.policy, work.info.ref, work.watch, number) for number in range(1, TUNED_ON + 1)]
-        network = qat.fine_tune(
+            return None
+        plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
+        return qat.fine_tune(
             student.stored.network,
             teacher,
             np.concatenate(plays),
-            temperature,
+            student.results.temperature or 1.0,
             scaled_head=config.optim.scale_head or config.optim.value_units,
         )
-        tuned = work.keep(network, better, fine_tuned=True)
-    except DistilError:
-        # the teacher's file is elsewhere by now, or what was tuned is no better at being rounded: the integers stay as
-        # calibrated, with the verdict that they have
-        return result
-    return tuned if better(tuned) else result
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A network, and the integers that it becomes."""
+
+    network: Network
+    integers: int8.Quantised

@@ -64,13 +64,14 @@ def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ..
         episodes: of its verdict.
         noise: through which the student saw its observations.
     """
+    span = results.teacher.return_mean - results.random.return_mean
     return {
         "student_verdict": results.verdict.result,
         "reference": {
             "teacher_returns": list(episodes.returns.teacher),
             "student_returns": list(episodes.returns.student),
-            "random_return_mean": results.random.return_mean,
             "margin": results.verdict.margin,
+            "span": span if span > 0 else 20 * results.verdict.margin,
             "epsilon": results.protocol["epsilon"],
             "noise": list(noise),
         },
@@ -95,6 +96,8 @@ class Reference:
     """(E,) of the student."""
     margin: float
     """Largest acceptable loss."""
+    span: float
+    """Loss of the worst episode that must be reckoned with."""
     epsilon: float
     """Probability of a random action."""
     noise: tuple[float, ...]
@@ -168,4 +171,5 @@ def _reference(data: dict[str, Any]) -> Reference:
     if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
         raise ValueError("the returns of teacher and student differ in number")
     noise = tuple(float(n) for n in data["noise"])
-    return Reference(teacher, student, float(data["margin"]), float(data["epsilon"]), noise)
+    margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
+    return Reference(teacher, student, margin, span, epsilon, noise)

@@ -90,7 +90,6 @@ def keep_export(
     watch: Watch,
     *,
     env: EnvRef | None = None,
-    wanted: Callable[[dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Writes an export beside its place, replays it, and moves it into place only if it answers as the policy does.
 
@@ -104,7 +103,6 @@ def keep_export(
         write: writes the files into a folder and names those that can be played.
         watch: told as the work goes on.
         env: in which integers are played; the card's by default.
-        wanted: whether to keep an export of this card; always by default.
 
     Raises:
         FileError: the folder holds something else, cannot be written, or the files do not answer as the policy does.
@@ -123,8 +121,7 @@ def keep_export(
         if card["target"] == "int8":
             card["played"] = {name: verify(part / name, env, watch=watch).to_json() for name in files}
             write_json(part / "export.json", card)
-        if wanted is None or wanted(card):
-            _swap(part, out, work / "old")
+        _swap(part, out, work / "old")
     except OSError as error:
         raise _unwritable(out, error) from None
     finally:

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from distilrl import stats
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
-from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
+from distilrl.evaluate import VERDICT_SEEDS, every_start, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, replayer
 from distilrl.played import Difference, Returns, Verified
 from distilrl.spaces import EnvRef, env_ref
+from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
 
 def verify(
@@ -53,23 +54,29 @@ def verify(
     policy = file_policy(replayer(path, card.head, card.obs_size), card.head)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
     count = len(known.teacher_returns) if known else episodes
-    games = play(policy, how, seeds_from(VERDICT_SEEDS, count), watch=watch)
-    rng = np.random.default_rng(0)
-    returns = Returns.of(games.returns, rng, games.fingerprints)
-    verdict, against_student = _against(games, known, rng) if known else (None, None)
+    starts = every_start(how, VERDICT_SEEDS)
+    games = play(policy, how, starts or seeds_from(VERDICT_SEEDS, count), watch=watch)
+    rng, exact = np.random.default_rng(0), starts is not None
+    returns = Returns.of(games.returns, rng, games.fingerprints, exact=exact)
+    if known is not None and len(games.returns) != count:
+        raise FileError(f"{card.path} holds {count} returns of a teacher that starts {len(games.returns)} games anew.")
+    verdict, against_student = _against(games, known, rng, exact) if known else (None, None)
     return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
 
 
-def _against(games: Episodes, known: Reference, rng: np.random.Generator) -> tuple[stats.Verdict, Difference]:
+def _against(games: Episodes, known: Reference, rng: np.random.Generator, exact: bool) -> tuple[Verdict, Difference]:
     """The file's episodes against the teacher's and the student's on the same seeds."""
 
     def pairs(returns: NDArray[np.float64]) -> NDArray[np.uint64]:
         together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
         return together
 
-    theirs, students = known.teacher_returns, known.student_returns
-    margin = max(known.margin, 1e-9)
-    verdict = stats.non_inferiority(games.returns, theirs, margin, rng, clusters=pairs(theirs))
+    theirs, students, margin = known.teacher_returns, known.student_returns, known.margin
+    if exact:
+        verdict = exact_verdict(games.returns, theirs, margin, distinct=len(np.unique(pairs(theirs))))
+    else:
+        verdict = non_inferiority(games.returns, theirs, margin, rng, span=known.span, clusters=pairs(theirs))
     lost = games.returns - students
-    interval = stats.bootstrap_interval(lost, rng, clusters=pairs(students))
-    return verdict, Difference(difference=stats.mean(lost), difference_ci95=interval)
+    mean = stats.mean(lost)
+    interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=pairs(students))
+    return verdict, Difference(difference=mean, difference_ci95=interval)

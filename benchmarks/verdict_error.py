@@ -1,0 +1,172 @@
+"""How often the verdict errs: false passes where the true loss is exactly the margin, and passes where there is none.
+
+    python benchmarks/verdict_error.py run      # about twenty minutes on one core; results/verdict-error/rows.jsonl
+    python benchmarks/verdict_error.py table    # the table of docs/verdict.md
+
+Each line is of 1,000 simulated comparisons. *plain* is the percentile bootstrap of the differences, which is what most
+comparisons of policies are decided by, *t* the interval over the means of seeds; *now* is `non_inferiority` or
+`verdict_over_seeds` as they are called by a run. Nominal is 2.5 %: a pass is wrong where the whole of a two-sided 95 %
+interval lies above −margin and the difference does not.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from lines import fill, jobs_of, made
+from numpy.typing import NDArray
+
+from distilrl.stats import bootstrap_means, t_interval
+from distilrl.verdict import non_inferiority, verdict_over_seeds
+
+OUT = Path(__file__).parent / "results" / "verdict-error" / "rows.jsonl"
+RUNS = 1_000
+SPAN = 478.0
+MARGIN = 0.05 * SPAN
+Array = NDArray[np.float64]
+Source = np.random.Generator
+
+
+def normal(source: Source, n: int, loss: float) -> Array:
+    """Returns that differ by a normal deviation of an eighth of the span."""
+    return source.normal(-loss, 60.0, n)
+
+
+def lander(source: Source, n: int, loss: float) -> Array:
+    """Differences of a mixture like LunarLander's: both land nearly always, else they lose 150 to 400, either side."""
+    either = [np.where(source.random(n) < 0.08, -source.uniform(150, 400, n), source.normal(0, 18, n)) for _ in "ab"]
+    return either[0] - either[1] - loss
+
+
+def crash(source: Source, n: int, loss: float) -> Array:
+    """A crash of −400 in 2 % of the episodes; the rest of the loss is spread over all the others."""
+    failed = source.random(n) < 0.02
+    return np.where(failed, -400.0, (8.0 - loss) / 0.98 + source.normal(0, 30, n)) if loss else source.normal(0, 30, n)
+
+
+def ceiling(source: Source, n: int, loss: float) -> Array:
+    """Both at the ceiling but for episodes in which the student loses all; where there is no loss, 1 % of either."""
+    if loss:
+        return np.where(source.random(n) < loss / SPAN, -SPAN, 0.0)
+    return SPAN * ((source.random(n) < 0.01) * 1.0 - (source.random(n) < 0.01))
+
+
+def half(source: Source, n: int, loss: float) -> Array:
+    """The same with twice as many failures of half the span; where there is no loss, 1 % of either."""
+    if loss:
+        return np.where(source.random(n) < 2 * loss / SPAN, -SPAN / 2, 0.0)
+    return SPAN / 2 * ((source.random(n) < 0.01) * 1.0 - (source.random(n) < 0.01))
+
+
+def skewed(source: Source, n: int, loss: float) -> Array:
+    """A tenth of the episodes lose, exponentially much."""
+    if loss:
+        return np.where(source.random(n) < 0.1, -source.exponential(10 * loss, n), 0.0)
+    return source.normal(0, 10, n)
+
+
+CASES: dict[str, tuple[Callable[[Source, int, float], Array], float]] = {
+    "normal": (normal, MARGIN),
+    "mixture like LunarLander's": (lander, MARGIN),
+    "rare crash of −400": (crash, MARGIN),
+    "ceiling, 5 % lose all": (ceiling, MARGIN),
+    "ceiling, margin 2 %, 2 % lose all": (ceiling, 0.02 * SPAN),
+    "ceiling, 10 % lose half": (half, MARGIN),
+    "a tenth lose, exponentially": (skewed, MARGIN),
+}
+"""Kinds of differences, and the margin."""
+SAMPLES = ((20, 1), (50, 1), (100, 1), (300, 1), (100, 3))
+"""Episodes of a look, and how many looks."""
+STARTS = (5, 10, 29)
+"""Distinct starts of a game of which only some are played, a hundred episodes."""
+SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
+"""Training seeds, and how much they differ (standard deviation)."""
+
+
+def plain(difference: Array, margin: float, source: Source, clusters: NDArray[np.int64] | None, looks: int) -> str:
+    """What the percentile bootstrap alone would say."""
+    labels = np.arange(len(difference)) if clusters is None else clusters
+    sums, sizes = np.bincount(labels, weights=difference), np.bincount(labels) * 1.0
+    means = bootstrap_means(sums, sizes, source, 1000)
+    tail = 0.025 / looks
+    return "pass" if np.quantile(means, tail) > -margin else "fail" if np.quantile(means, 1 - tail) < -margin else ""
+
+
+def sample(case: str, episodes: int, looks: int, loss: float, margin: float, source: Source) -> tuple[bool, bool]:
+    """One comparison that plays on while it is inconclusive: whether it passes, by the plain bootstrap and now."""
+    difference = CASES[case][0](source, episodes * looks, loss)
+    old = new = ""
+    for look in range(1, looks + 1):
+        seen = difference[: episodes * look]
+        old = old or plain(seen, margin, source, None, looks)
+        if new in ("", "inconclusive"):
+            new = non_inferiority(seen, np.zeros(len(seen)), margin, source, span=SPAN, looks=looks).result
+    return old == "pass", new in ("pass", "within_margin")
+
+
+def starts(count: int, loss: float, source: Source) -> tuple[bool, bool]:
+    """A hundred episodes of a game that repeats itself, from so many of its starts; 5 % of all starts lose 41."""
+    labels = np.arange(100) % count
+    of_start = np.where(source.random(count) < loss / 41.0, -41.0, 0.0)
+    seen, margin = of_start[labels], 0.05 * 41.0
+    old = plain(seen, margin, source, labels, 1)
+    new = non_inferiority(seen, np.zeros(100), margin, source, span=41.0, clusters=labels).result
+    return old == "pass", new in ("pass", "within_margin")
+
+
+def over_seeds(seeds: int, spread: float, loss: float, source: Source) -> tuple[bool, bool]:
+    """A study over seeds, whose teacher's episodes are common to all."""
+    of_seed, of_episode = source.normal(0, spread, (seeds, 1)), source.normal(0, 25, (1, 100))
+    difference = of_seed + of_episode + source.normal(0, 25, (seeds, 100)) - loss
+    old = t_interval(difference.mean(1))[0] > -MARGIN
+    return bool(old), verdict_over_seeds(difference, MARGIN, source, span=SPAN).holds
+
+
+def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
+    """Shares of passes: where the loss is the margin, and where there is none."""
+    source = np.random.default_rng(zlib.crc32(f"{kind} {case} {episodes} {looks}".encode()))
+    found = {}
+    for name, share in (("false", 1.0), ("power", 0.0)):
+        if kind == "sample":
+            margin = CASES[case][1]
+            runs = [sample(case, episodes, looks, share * margin, margin, source) for _ in range(RUNS)]
+        elif kind == "starts":
+            runs = [starts(episodes, share * 0.05 * 41.0, source) for _ in range(RUNS)]
+        else:
+            runs = [over_seeds(episodes, float(case), share * MARGIN, source) for _ in range(RUNS)]
+        old, new = np.mean(runs, axis=0)
+        found |= {f"{name}_plain": float(old), f"{name}_now": float(new)}
+    return found
+
+
+def keys() -> list[dict[str, object]]:
+    """What is simulated."""
+    samples = [("sample", case, *size) for case in CASES for size in SAMPLES]
+    games = [("starts", "5 % of all starts lose 41", count, 1) for count in STARTS]
+    studies = [("seeds", f"{spread:g}", seeds, 1) for seeds, spread in SEEDS]
+    return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in (*samples, *games, *studies)]
+
+
+def table() -> str:
+    """The table of docs/verdict.md."""
+    rows = ["| differences | sample | false passes, plain | now | passes without loss, plain | now |", "|---|---|--:|--:|--:|--:|"]
+    for row in made(OUT):
+        size = f"{row['episodes']} episodes" if row["looks"] == 1 else f"{row['episodes']} to {row['episodes'] * row['looks']}, 3 looks"
+        case = row["case"]
+        if row["kind"] == "starts":
+            size = f"{row['episodes']} distinct of 100"
+        elif row["kind"] == "seeds":
+            case, size = f"`--seeds`, seeds differ by {case} (plain: t over seeds)", f"{row['episodes']} seeds of 100"
+        shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]
+        rows.append(f"| {case} | {size} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    jobs = jobs_of(sys.argv)
+    if sys.argv[1:] == ["table"]:
+        print(table())
+    else:
+        fill(OUT, line, keys(), jobs)

@@ -1,0 +1,196 @@
+"""The verdict: does a student keep its teacher's return? Four outcomes, with stated rates of error.
+
+The question is one of non-inferiority: is the student's mean return below the teacher's by less than a margin that was
+fixed before? Where a game repeats itself from a known number of starts, all are played and the answer is exact. Else
+episodes are a sample, and the danger is the failure that none of them shows: the bootstrap of a hundred equal
+differences has no width. Each end of the interval therefore counts one episode more than were played, the worst that
+can be expected at the lower end and the best at the upper. docs/verdict.md derives it; benchmarks/verdict_error.py
+measures how often it errs.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distilrl.errors import NotFiniteError
+from distilrl.stats import Interval, bootstrap_means, cluster_sums, t_interval, t_quantile
+
+Result = Literal["pass", "within_margin", "inconclusive", "fail"]
+RESULTS: tuple[Result, ...] = ("fail", "inconclusive", "within_margin", "pass")
+"""From the worst to the best."""
+MIN_DISTINCT = 50
+"""Distinct pairs of episodes under which there is no verdict: what fails in one episode of twenty is then missed in 8 %
+of the samples, and in 36 % of samples of twenty."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is the student's mean return below the teacher's by less than the margin?"""
+
+    result: Result
+    """pass: the whole interval of the difference lies above −margin; within_margin: so it does, but wholly below 0, and
+    the student is proven worse; fail: it lies below −margin; inconclusive: none of these."""
+    margin: float
+    """Largest loss of return that is acceptable, in the environment's own units, > 0."""
+    difference: float
+    """Mean of student − teacher over paired episodes."""
+    interval: Interval
+    """The interval of the difference that decided; both ends are the difference where it is exact."""
+    confidence: float
+    """Its confidence: above 0.95 where several looks were allowed, 1 where nothing is left to chance."""
+    distinct: int
+    """Distinct pairs of episodes."""
+    reason: str = ""
+    """Why there is no verdict, where that is not the interval."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every start was played, so that nothing is left to chance."""
+        return self.confidence == 1.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the loss is proven to be less than the margin."""
+        return self.result in ("pass", "within_margin")
+
+
+def decide(interval: Interval, margin: float) -> Result:
+    """What an interval of the difference says."""
+    low, high = interval
+    if low > -margin:
+        return "within_margin" if high < 0 else "pass"
+    return "fail" if high <= -margin else "inconclusive"
+
+
+def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, distinct: int) -> Verdict:
+    """The verdict where all equally likely starts were played, (E,) each: the difference is known.
+
+    Raises:
+        NotFiniteError: as `non_inferiority`.
+
+    Example::
+
+        exact_verdict([21.0, 21.0], [20.0, 21.0], 2.0, distinct=2).result  # 'pass'
+    """
+    difference = float(_differences(student, teacher, margin).mean())
+    interval = (difference, difference)
+    return Verdict(decide(interval, margin), margin, difference, interval, 1.0, distinct)
+
+
+def non_inferiority(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    margin: float,
+    rng: np.random.Generator,
+    *,
+    span: float,
+    clusters: ArrayLike | None = None,
+    looks: int = 1,
+) -> Verdict:
+    """Paired non-inferiority test of the mean return over a sample of episodes.
+
+    Args:
+        student: returns, (E,).
+        teacher: returns of the same seeds, (E,).
+        margin: largest acceptable loss, > 0.
+        rng: source of the bootstrap.
+        span: loss of the worst episode that must be reckoned with, > 0: teacher − random.
+        clusters: (E,) labels of identical episode pairs, which are one unit; by default none are.
+        looks: how many times this question may be asked of growing data; the decision is made at
+            confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
+
+    Raises:
+        NotFiniteError: a return or the margin is NaN or infinite, from which no comparison would follow.
+
+    Example::
+
+        rng = np.random.default_rng(0)
+        non_inferiority([500.0] * 100, [500.0] * 100, 24.0, rng, span=478.0).result  # 'pass'
+    """
+    difference = _differences(student, teacher, margin)
+    confidence = 1.0 - 0.05 / looks
+    interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
+    distinct = len(difference) if clusters is None else len(np.unique(np.asarray(clusters)))
+    result, reason = decide(interval, margin), ""
+    if distinct < MIN_DISTINCT:
+        result = "inconclusive"
+        reason = f"{distinct} of the episodes are distinct, and a verdict needs {MIN_DISTINCT}"
+    return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
+
+
+def difference_interval(
+    difference: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    span: float,
+    clusters: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 5000,
+) -> Interval:
+    """Interval of the mean of paired differences, (E,), by bootstrap with one episode more at either end.
+
+    At the lower end it differs by −``span`` or the worst that was seen, at the upper by +``span`` or the best. What no
+    episode shows then has the weight that it may have: of n equal differences the lower end lies 3 · span / n below
+    them at 95 %, where an exact (Clopper-Pearson) bound of what was never seen lies 3.7 / n below.
+    """
+    values = np.asarray(difference, dtype=np.float64)
+    sums, sizes = cluster_sums(values, clusters)
+    tail, ends = (1.0 - confidence) / 2.0, []
+    for extreme, share in ((min(-span, values.min()), tail), (max(span, values.max()), 1.0 - tail)):
+        size = sizes.mean()
+        means = bootstrap_means(np.append(sums, extreme * size), np.append(sizes, size), rng, resamples)
+        ends.append(float(np.quantile(means, share)))
+    return ends[0], ends[1]
+
+
+def verdict_over_seeds(
+    differences: NDArray[np.float64], margin: float, rng: np.random.Generator, *, span: float, exact: bool = False
+) -> Verdict:
+    """The verdict on students of a kind: training seeds and episodes are drawn, both.
+
+    The teacher's returns are common to all seeds, so that an interval over the means of seeds alone would not see how
+    uncertain they are (it passes falsely in 27 % of the cases with ten seeds that do not differ). Both are resampled,
+    crossed; what a seed is off the mean is stretched by what the bootstrap of few units lacks to Student's t; and there
+    is an episode more at either end, as in `difference_interval`.
+
+    Args:
+        differences: (S, E) student − teacher of each training seed on the same episodes.
+        margin: largest acceptable loss, > 0.
+        rng: source of the bootstrap.
+        span: as in `non_inferiority`.
+        exact: the episodes are all that there are, so that only seeds are drawn.
+
+    Raises:
+        NotFiniteError: as `non_inferiority`.
+    """
+    seeds, episodes = differences.shape
+    off = _differences(differences.mean(1), np.zeros(seeds), margin)
+    if exact:
+        interval = t_interval(off)
+        return Verdict(decide(interval, margin), margin, float(off.mean()), interval, 0.95, episodes)
+    stretch = np.sqrt(seeds / (seeds - 1)) * t_quantile(seeds - 1) / 1.96
+    stretched = differences + ((stretch - 1.0) * (off - off.mean()))[:, None]
+    ends = []
+    for extreme, share in ((min(-span, differences.min()), 0.025), (max(span, differences.max()), 0.975)):
+        table = np.append(stretched, np.full((seeds, 1), extreme), axis=1)
+        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=2000) / seeds
+        by_episode = rng.multinomial(episodes + 1, np.full(episodes + 1, 1 / (episodes + 1)), size=2000)
+        means = ((by_seed @ table) * by_episode).sum(1) / (episodes + 1)
+        ends.append(float(np.quantile(means, share)))
+    result, reason = decide((ends[0], ends[1]), margin), ""
+    if episodes < MIN_DISTINCT:
+        result, reason = "inconclusive", f"{episodes} episodes are common to all seeds, and a verdict needs 50"
+    return Verdict(result, margin, float(off.mean()), (ends[0], ends[1]), 0.95, episodes, reason)
+
+
+def _differences(student: ArrayLike, teacher: ArrayLike, margin: float) -> NDArray[np.float64]:
+    """Student − teacher, all of it finite."""
+    for side, values in (("student", student), ("teacher", teacher), ("margin", margin)):
+        if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+            what = "The margin" if side == "margin" else f"A return of the {side}"
+            raise NotFiniteError(
+                f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment."
+            )
+    return np.asarray(student, dtype=np.float64) - np.asarray(teacher, dtype=np.float64)
