@@ -148,6 +148,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "e: units, Cauchy, by score": in_units("worst_value_gap", BY_SCORE),
     "e: units, Huber, by agreement": in_units(huber, BY_AGREEMENT),
     "f: units, Huber": in_units(huber),
+    "f: units, Huber, best check": in_units(huber, enough=None),
     "f: units, Huber, 0.3": in_units(huber, 0.3),
     "f: units, Huber, 0.1": in_units(huber, 0.1),
     "f: units, Cauchy, 0.15": in_units("worst_value_gap", 0.15),
@@ -196,7 +197,7 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
 
 def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
     """The run: a recipe by its name, or one of `WAYS`."""
-    equal = EQUAL | {"env_steps": steps} if steps else {}
+    equal = EQUAL | {"env_steps": steps, "finalists": 1} if steps else {}
     if env_id == atari.PONG:
         equal = atari.BUDGETS[env_id] | {
             "env_steps": steps,
