@@ -13,9 +13,9 @@ from distilrl import export
 from distilrl.events import silent
 from distilrl.export import int8, qat
 from distilrl.export.replay import held, replayer
-from distilrl.export.steps import steps
+from distilrl.export.steps import steps, without_offset
 from distilrl.export.tree import source
-from distilrl.heads import head_for
+from distilrl.heads import head_for, student_head
 from distilrl.networks import Network, build
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
@@ -96,7 +96,7 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
     chosen = export._Export(one, "int8", Path(), obs, silent)._rounded(network).integers
     expected_scales = [
-        int8.quantise(steps(network, "integers"), obs, percentile=percentile).activation_scales
+        int8.quantise(steps(without_offset(network, ONE), "integers"), obs, percentile=percentile).activation_scales
         for percentile in int8.PERCENTILES
     ]
     assert chosen.activation_scales == expected_scales[1]
@@ -138,3 +138,22 @@ def test_a_tree_of_other_actions_is_a_table(tmp_path, head, below, above):
     assert written.weight_bytes == 4 * 2 * (head.width + head.action.size)
     answers = replayer(write_c(tmp_path, written), head, 2)(obs)
     assert held(answers, TreePolicy(tree), head, obs).alike
+
+
+def test_a_large_state_value_does_not_cost_the_choice_among_integers():
+    """Values near 100 whose actions differ by a hundredth: rounded with their offset, eight bits would hold nothing else."""
+    rng = torch.Generator().manual_seed(0)
+    network, head = build(NetworkSpec((4,), 3, hidden=(16,)), rng), student_head(Choices((3,)))
+    with torch.no_grad():
+        last = network.layers[-1]
+        last.weight.copy_(30 * torch.randn((1, 16), generator=rng) + 0.3 * torch.randn((3, 16), generator=rng))
+    obs = torch.randn((500, 4), generator=rng)
+    chosen = head.greedy(network(obs))
+    same = []
+    for one in (network, without_offset(network, head)):
+        values = int8.quantise(steps(one, "integers"), obs.numpy()).values(obs.numpy())
+        same.append(float((head.greedy(torch.from_numpy(values)) == chosen).float().mean()))
+    assert same[0] < 0.8 < 0.95 < same[1]
+    assert torch.equal(head.greedy(without_offset(network, head)(obs)), chosen)
+    real = head_for(Bounds((-1.0,) * 3, (1.0,) * 3), "mean")
+    assert torch.equal(without_offset(network, real)(obs), network(obs))

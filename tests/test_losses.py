@@ -79,6 +79,8 @@ NUMPY = {
     "nll": lambda s, t: -np.log(softmax(s))[np.arange(len(s)), t.argmax(axis=1)],
     "value_regression": lambda s, t: ((s - t) ** 2).mean(axis=1),
     "worst_action_gap": lambda s, t: ((centred(s) - centred(t)) ** 2).max(axis=1),
+    "worst_value_gap": lambda s, t: np.log(1 + np.abs(s - t).max(axis=1) ** 2),
+    "worst_centred_gap": lambda s, t: np.log(1 + np.abs(centred(s) - centred(t)).max(axis=1) ** 2),
 }
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 
@@ -100,6 +102,8 @@ def test_equals_an_independent_computation(name):
         ("nll", [1.18027, 1.098612]),
         ("value_regression", [0.75, 4.666667]),
         ("worst_action_gap", [1.361111, 1.0]),
+        ("worst_value_gap", [0.693147, 2.302585]),  # the worst actions are off by 1 and by 3
+        ("worst_centred_gap", [0.859132, 0.693147]),
     ],
 )
 def test_golden_numbers(name, golden):
@@ -127,6 +131,7 @@ def test_zero_where_equal(values):
         "standardised_regression",
         "dkd",
         "worst_action_gap",
+        "worst_value_gap",
     ):
         assert getattr(losses, name)(student=t, teacher=t).abs().max() < 1e-9
 
@@ -156,11 +161,33 @@ def test_positive_where_policies_differ():
 
 @pytest.mark.parametrize(
     "name",
-    [*DIVERGENCES, "nll", "worst_action_gap", "centred_regression", "standardised_regression", "dkd", "correlation"],
+    [
+        *DIVERGENCES,
+        "nll",
+        "worst_action_gap",
+        "worst_centred_gap",
+        "centred_regression",
+        "standardised_regression",
+        "dkd",
+        "correlation",
+    ],
 )
 def test_a_constant_offset_costs_nothing(name):
     loss = getattr(losses, name)
     torch.testing.assert_close(loss(student=S + 7, teacher=T - 3), loss(student=S, teacher=T))
+
+
+def test_the_worst_value_pulls_less_the_further_off_it_is():
+    """Near the teacher it is the square; the pull is largest one unit off, and fades beyond; one action has it all."""
+    teacher = torch.zeros(4, 3, dtype=torch.float64)
+    student = torch.tensor([[0.1, 0.0, 0.0], [0.2, 1.0, 0.0], [0.0, 0.0, -10.0], [1e3, 0.0, 0.0]], dtype=torch.float64)
+    student.requires_grad_(True)
+    loss = losses.worst_value_gap(student=student, teacher=teacher)
+    assert float(loss[0].detach()) == pytest.approx(0.1**2, rel=1e-2)
+    (pull,) = torch.autograd.grad(loss.sum(), student)
+    worst = [pull[0, 0], pull[1, 1], pull[2, 2], pull[3, 0]]
+    assert [float(one) for one in worst] == pytest.approx([0.2 / 1.01, 1.0, -20 / 101, 2e3 / (1 + 1e6)])
+    assert float(pull.abs().sum()) == pytest.approx(sum(abs(float(one)) for one in worst)), "the others have none"
 
 
 def test_scale_costs_nothing_where_values_are_standardised():

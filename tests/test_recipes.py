@@ -61,7 +61,7 @@ def test_what_a_recipe_needs_is_what_its_terms_read(name, env):
     ("name", "losses"),
     [
         ("distil", ("forward_kl", "action_regression")),
-        ("case_study", ("forward_kl+worst_action_gap", "forward_kl+worst_action_gap")),
+        ("case_study", ("forward_kl+worst_value_gap", "forward_kl+worst_action_gap")),
         ("regression", ("centred_regression", "action_regression")),
         ("cloning", ("nll", "clipped_regression")),
         ("hints", ("forward_kl+hint", "action_regression+hint")),

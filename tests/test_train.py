@@ -285,6 +285,24 @@ def test_the_students_of_the_best_checks_meet_again_on_other_episodes(sign_teach
     )
 
 
+@pytest.mark.parametrize(("enough", "kept"), [(None, 1), (0.9, 2), (1.5, 1)])
+def test_of_checks_that_are_good_enough_the_last_is_kept(sign_teacher, monkeypatch, enough, kept):
+    """Scores of 0.1, 1.1, 0.95 and 0.5: the best of all, or the last that is at least as good as what is enough."""
+    span = ACCEPTANCE.return_mean - ACCEPTANCE.random_return_mean
+    scores, seen = iter([0.1, 1.1, 0.95, 0.5]), []
+    own = Check.__call__
+
+    def found(self, policy, watch, **how):
+        seen.append(policy.network(torch.ones(1, 2)).detach())
+        score = next(scores)
+        return replace(own(self, policy, watch, **how), mean=ACCEPTANCE.random_return_mean + score * span, score=score)
+
+    monkeypatch.setattr(Check, "__call__", found)
+    trained = train(small(gap=-1.0, enough=enough, finalists=1), sign_teacher, acceptance=ACCEPTANCE)
+    torch.testing.assert_close(trained.network(torch.ones(1, 2)), seen[kept], rtol=1e-4, atol=1e-4)
+    assert (seen[1] - seen[2]).abs().max() > 1e-3
+
+
 def test_a_student_that_was_good_enough_meets_nobody(sign_teacher):
     assert "2 checks" in train(small(gap=2.0, agreement=0.0, finalists=3), sign_teacher, acceptance=ACCEPTANCE).stopped
 

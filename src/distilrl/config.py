@@ -127,6 +127,10 @@ class OptimConfig:
     student's first layer when it ships."""
     scale_head: bool = False
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
+    value_units: bool = False
+    """Train the student on the scale of its teacher's action values, its last layer in units of what these vary by: the
+    state's value, and what the actions make of it. Folded into the head when it ships; real actions have units of
+    their own."""
     gamma: float = 0.99
     """Discount per step of TD terms."""
     n_step: int = 0
@@ -153,6 +157,9 @@ class StopConfig:
     final_episodes: int = 50
     """Episodes, other than those of checks, on which finalists meet, and on which a student must be good enough too
     before training ends for that."""
+    enough: float | None = None
+    """Checks of at least this score are equally good, and of equal ones the last is kept: for a student of whom more is
+    wanted than its score, which a lucky check of its early days would end. None: the higher, the better."""
     gap: float = 0.01
     """Stop when the score is at least 1 − this ..."""
     agreement: float = 0.75
@@ -169,7 +176,8 @@ class StopConfig:
             self,
             **dict.fromkeys(("check_every", "check_episodes", "finalists", "final_episodes", "patience"), "[1, inf)"),
         )
-        check_numbers(self, **dict.fromkeys(("gap", "agreement", "drift_threshold", "at_return"), "(-inf, inf)"))
+        others = ("enough", "gap", "agreement", "drift_threshold", "at_return")
+        check_numbers(self, **dict.fromkeys(others, "(-inf, inf)"))
 
 
 @dataclass(frozen=True)
@@ -302,6 +310,10 @@ class TrainConfig:
                 "ensemble."
             )
         several, student = len(self.tasks) > 1, self.student
+        if self.optim.value_units and (self.optim.scale_head or student.reused_head):
+            raise SpecError(
+                "'value_units' gives the head its scale: it goes neither with 'scale_head' nor 'reused_head'."
+            )
         if student.prune_from is not None and (
             several or student.reused_head or student.dueling or student.start != "new"
         ):
@@ -358,7 +370,8 @@ class TrainConfig:
     @property
     def keeps_scale(self) -> bool:
         """Whether the student's numbers are on the scale of the teacher's, or of returns."""
-        return self.optim.scale_head or any(isinstance(term, TDTerm) for term in self.terms)
+        scaled = self.optim.scale_head or self.optim.value_units
+        return scaled or any(isinstance(term, TDTerm) for term in self.terms)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

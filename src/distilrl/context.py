@@ -12,7 +12,7 @@ from distilrl import losses
 from distilrl.discriminator import Discriminator, judge
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Taps
-from distilrl.heads import Head
+from distilrl.heads import Head, Units
 from distilrl.networks import Network
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
@@ -50,6 +50,8 @@ class Context:
     """gamma^n of TD terms."""
     temperature: float = 1.0
     """Stands in where a term leaves it to be found."""
+    units: Units | None = None
+    """Units of the student's head; needed by terms that compare in them."""
     progress: Progress = START
     """How far training has come."""
     maps: FeatureMaps | None = None

@@ -24,7 +24,7 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Step, Watch
-from distilrl.heads import Head
+from distilrl.heads import Head, Units
 from distilrl.networks import Network
 from distilrl.policies import Policy
 from distilrl.population import StackedMLP
@@ -65,6 +65,7 @@ class Search:
         config: RewardConfig,
         seed: int,
         noise: tuple[float, ...] = (),
+        head_units: Units | None = None,
     ) -> None:
         """Takes the weights.
 
@@ -75,6 +76,8 @@ class Search:
             config: how it is searched.
             seed: of all draws.
             noise: standard deviation for each number of an observation through which the student sees it.
+            head_units: of its outputs, as in training: a weight moves what tells actions apart as far as what they
+                have in common.
 
         Raises:
             SpecError: it has convolutions.
@@ -83,6 +86,7 @@ class Search:
         self.config, self.seed, self.round, self.env_steps, self.noise = config, seed, 0, 0, noise
         self.template = copy.deepcopy(network)
         self.template.standardise(mean, scale)
+        self.template.set_units(head_units)
         self.template.unfold()
         parameters = list(self.template.parameters())
         self.weights = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -168,7 +172,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     reward, head, check, pupil = config.reward, task.head, task.check_student, task.pupil.student
     started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
     inputs = pupil.obs_mean.cpu(), pupil.obs_scale.cpu()
-    search = Search(trained.networks[0], *inputs, reward, config.seed, config.student.noise)
+    search = Search(trained.networks[0], *inputs, reward, config.seed, config.student.noise, task.pupil.units)
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.errors import SpecError
-from distilrl.networks import Dueling, Network, ResidualBlock, ReusedHead, draw_weights
+from distilrl.networks import Dueling, Network, ResidualBlock, ReusedHead, draw_weights, plain_layer, set_head
 
 Start = Literal["new", "svd", "strongest"]
 POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, ResidualBlock)
@@ -256,7 +256,7 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):
         if not _alike(mine, other):
             break
-        onward = _plain(following)[0].flatten(1)
+        onward = plain_layer(following)[0].flatten(1)
         onward = onward[:, : onward.shape[1] - _passing_by(teacher, following)]
         past = _passing_by(teacher, other)
         basis = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
@@ -265,9 +265,9 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     head, taught = ours[-1][1], theirs[-1][1]
     same_depth = len(done) == len(ours) - 1 == len(theirs) - 1
     if same_depth and student.spec.outputs <= teacher.spec.outputs and not isinstance(head, ReusedHead):
-        weight, bias = _plain(taught)
+        weight, bias = plain_layer(taught)
         weight = _through(weight[: student.spec.outputs], basis, _passing_by(teacher, taught))
-        _set_head(head, weight * head_factor, bias[: student.spec.outputs] * head_factor)
+        set_head(head, weight * head_factor, bias[: student.spec.outputs] * head_factor)
         done.append(ours[-1][0])
     if not done:
         raise SpecError(
@@ -304,23 +304,6 @@ def _through(weight: Tensor, basis: Tensor, past: int) -> Tensor:
     return torch.cat([torch.einsum("oip,ij->ojp", maps, basis).reshape(outputs, -1), rest], dim=1)
 
 
-def _plain(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer, or of the linear one that a head is."""
-    weight, bias = layer.plain() if isinstance(layer, Dueling | ReusedHead) else (layer.weight, layer.bias)
-    return cast("Tensor", weight).detach(), cast("Tensor", bias).detach()
-
-
-def _set_head(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Makes a plain or dueling head this linear layer."""
-    with torch.no_grad():
-        if isinstance(head, Dueling):  # V + A − mean A is A itself where V is its mean
-            head.value.weight.copy_(weight.mean(0, keepdim=True))
-            head.value.bias.copy_(bias.mean(0, keepdim=True))
-            head = head.advantage
-        cast("nn.Linear", head).weight.copy_(weight)
-        cast("nn.Linear", head).bias.copy_(bias)
-
-
 def _alike(mine: nn.Module, other: nn.Module) -> bool:
     if isinstance(mine, nn.Conv2d) and isinstance(other, nn.Conv2d):
         return mine.kernel_size == other.kernel_size and mine.stride == other.stride
@@ -338,7 +321,7 @@ def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Star
         how: ``svd`` or ``strongest``.
         past: numbers that it reads beside them.
     """
-    weight, bias = _plain(other)
+    weight, bias = plain_layer(other)
     outputs, weight = len(weight), _through(weight, basis, past)
     width = min(mine.weight.shape[0], outputs)
     out = torch.zeros(outputs, mine.weight.shape[0], device=weight.device)

@@ -22,7 +22,7 @@ class Finalists:
 
     def add(self, found: Found) -> None:
         """Remembers the students of this check, if it is among the best; of equal ones the later is better."""
-        value = _value(found)
+        value = self._value(found)
         place = next((place for place, other in enumerate(self.values) if value >= other), len(self.values))
         self.values.insert(place, value)
         del self.values[self.config.stop.finalists :]
@@ -47,7 +47,7 @@ class Finalists:
         count = len(self.values)
         if count < 2:
             return ""
-        values = [_value(self.again(place, turn, watch)) for place in range(count)]
+        values = [self._value(self.again(place, turn, watch)) for place in range(count)]
         best = values.index(max(values))
         for task in self.tasks:
             task.kept = [task.kept[best]]
@@ -59,7 +59,11 @@ class Finalists:
             home = folder.of_task(task.name) if len(self.tasks) > 1 else folder
             home.save_student(task.best_network(), task.head, task.info, self.config.recipe)
 
-
-def _value(found: Found) -> float:
-    """By what students are compared: the return, or the mean score of several tasks."""
-    return found[0][0] if len(found) == 1 else stats.mean([min(score or 0.0, 1.0) for _, score in found])
+    def _value(self, found: Found) -> float:
+        """By what students are compared: the return, or the mean score of several tasks; the score up to what is
+        enough.
+        """
+        enough, (mean, score) = self.config.stop.enough, found[0]
+        if len(found) > 1:
+            return stats.mean([min(each or 0.0, 1.0 if enough is None else enough) for _, each in found])
+        return mean if enough is None or score is None else min(score, enough)

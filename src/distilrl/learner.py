@@ -12,7 +12,7 @@ from distilrl.config import OptimConfig, StudentConfig
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
 from distilrl.features import FeatureMaps, start_from
-from distilrl.heads import Head
+from distilrl.heads import Head, Units
 from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
 from distilrl.optimisers import (
@@ -71,6 +71,7 @@ class Pupil:
         self.student, self.head = student, head
         self.labels_head = teacher.head if teacher is not None else head
         self.temperature = 1.0
+        self.units: Units | None = None
         self.average: Network = student
         self.target: Network | None = None
         self.maps: FeatureMaps | None = None
@@ -118,6 +119,12 @@ class Pupil:
         for network in self.copies:
             if isinstance(network.layers[-1], ReusedHead):
                 network.scale_head(1 / temperature)
+
+    def set_units(self, units: Units | None) -> None:
+        """Sets the units of all copies' heads."""
+        self.units = units
+        for network in self.copies:
+            network.set_units(units)
 
     def adopt(self) -> None:
         """Makes the copies equal to a student whose weights were set from outside."""
@@ -204,6 +211,7 @@ class Learner:
         source.fold()
         mine.standardise(before.student.obs_mean, before.student.obs_scale)
         mine.set_temperature(before.temperature)
+        mine.set_units(before.units)
         start_from(mine.student, source, "strongest")
         mine.adopt()
         self.updates = wide.updates
@@ -262,6 +270,7 @@ class Learner:
             target=pupil.target,
             discount=self.optim.gamma**self.optim.n_step,
             temperature=pupil.temperature,
+            units=pupil.units,
             progress=part.progress,
             maps=pupil.maps,
             discriminator=pupil.discriminator,
@@ -297,6 +306,8 @@ class Learner:
         }
         for task, pupil in enumerate(self.pupils):
             tensors |= {f"obs_mean.{task}": pupil.student.obs_mean, f"obs_scale.{task}": pupil.student.obs_scale}
+            if pupil.units is not None:
+                tensors |= {f"units.{task}.{k}": getattr(pupil.units, k) for k in ("matrix", "offset")}
         for name, optimiser in self._optimisers().items():
             for index, values in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{k}": v for k, v in values.items()}
@@ -315,6 +326,8 @@ class Learner:
         for task, pupil in enumerate(self.pupils):
             pupil.standardise(tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"])
             pupil.temperature = float(state["temperatures"][task])
+            if f"units.{task}.matrix" in tensors:
+                pupil.set_units(Units(tensors[f"units.{task}.matrix"], tensors[f"units.{task}.offset"]))
         for name, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
             for full, tensor in tensors.items():

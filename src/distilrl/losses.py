@@ -120,6 +120,20 @@ def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
     return (centre(student) - centre(teacher)).square().amax(dim=1)
 
 
+def worst_value_gap(*, student: Values, teacher: Values) -> PerExample:
+    """log(1 + max_a (Q(s,a) − Q_s(s,a))²), offset and all: the case study's L_adv of values in units of order 1.
+
+    The gap of the worst action under the Cauchy (Lorentzian) loss of robust regression (Black & Anandan 1996; Barron
+    2019, α = 0): its square where it is small, and next to no pull from where the student cannot follow.
+    """
+    return torch.log1p((student - teacher).abs().amax(dim=1).square())
+
+
+def worst_centred_gap(*, student: Values, teacher: Values) -> PerExample:
+    """As `worst_value_gap`, of centred values: of logits, whose offset says nothing."""
+    return worst_value_gap(student=centre(student), teacher=centre(teacher))
+
+
 def gaussian_kl(*, student: Values, teacher: Values, student_std: Values, teacher_std: Values) -> PerExample:
     """KL(N(m, s²) || N(m_s, s_s²)) = Σ_d [log(s_s/s) + (s² + (m − m_s)²) / (2 s_s²) − ½] of real actions (B, A),
     dimensions independent.

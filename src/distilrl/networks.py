@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.errors import SpecError
+from distilrl.heads import Units
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 
 Share = Literal["body", "convolutions"]
@@ -79,11 +80,14 @@ class Network(nn.Module):
     """Convolutions, dense layers and a linear head: raw observations to numbers (B, P).
 
     While it trains, the first layer sees (obs − obs_mean) · obs_scale; the two are not applied to the observations
-    but to the layer's weights, which costs nothing, and `fold` makes that permanent.
+    but to the layer's weights, which costs nothing, and `fold` makes that permanent. So it does with the `Units` of the
+    head, where there are any.
     """
 
     obs_mean: Tensor
     obs_scale: Tensor
+    out_matrix: Tensor | None
+    out_offset: Tensor | None
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -117,6 +121,7 @@ class Network(nn.Module):
         shape = (spec.vector + 1,) if spec.picture is not None else spec.obs_shape
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
+        self.set_units(None)
         if spec.convs or spec.blocks:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -131,8 +136,21 @@ class Network(nn.Module):
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
 
+    @property
+    def units(self) -> Units | None:
+        """What takes the last layer's numbers to the outputs; None: they are the outputs."""
+        if self.out_matrix is None or self.out_offset is None:
+            return None
+        return Units(self.out_matrix, self.out_offset)
+
+    def set_units(self, units: Units | None) -> None:
+        """From now on the outputs are the last layer's numbers in these units, on their device."""
+        for name in ("matrix", "offset"):
+            value = getattr(units, name).clone() if units is not None else None
+            self.register_buffer(f"out_{name}", value, persistent=False)
+
     def fold(self) -> None:
-        """Moves what only training needs (standardisation, a dueling or reused head) into plain layers: the same
+        """Moves what only training needs (standardisation, units, a dueling or reused head) into plain layers: the same
         function.
         """
         head = self.layers[-1]
@@ -142,6 +160,12 @@ class Network(nn.Module):
             plain.load_state_dict({"weight": weight, "bias": bias})
             plain.requires_grad_(next(head.parameters()).requires_grad)
             self.spec = replace(self.spec, dueling=False)
+        if (units := self.units) is not None:
+            plain = cast("nn.Linear", self.layers[-1])
+            with torch.no_grad():
+                plain.weight.copy_(units.matrix @ plain.weight)
+                plain.bias.copy_(units.values(plain.bias))
+            self.set_units(None)
         first = self._first()
         with torch.no_grad():
             weight, bias = self.folded()
@@ -156,10 +180,13 @@ class Network(nn.Module):
         self.obs_scale.fill_(1.0)
 
     def unfold(self) -> None:
-        """Makes weights that were written for raw observations the same function under the standardisation now set;
-        `fold`'s inverse.
+        """Makes weights that were written for raw observations the same function under the standardisation and the
+        units now set; `fold`'s inverse.
         """
         first, scale, mean = self._first(), self.obs_scale, self.obs_mean
+        if (units := self.units) is not None:
+            weight, bias = plain_layer(self.layers[-1])
+            set_head(self.layers[-1], units.inverse @ weight, units.numbers(bias))
         inverse = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
         with torch.no_grad():
             if self.spec.vector:
@@ -194,7 +221,7 @@ class Network(nn.Module):
             x = layer(x)
             if beside and isinstance(layer, nn.Flatten):
                 x = torch.cat([x, (obs[:, :beside].float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
-        return x
+        return F.linear(x, self.out_matrix, self.out_offset) if self.out_matrix is not None else x
 
     def _joined(self) -> tuple[nn.Linear, int]:
         """The dense layer that reads an image's features and the vector beside it, and where the vector begins."""
@@ -238,6 +265,23 @@ def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: flo
                 )
             else:
                 parameter.zero_()
+
+
+def set_head(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Makes a plain or dueling head this linear layer."""
+    with torch.no_grad():
+        if isinstance(head, Dueling):  # V + A − mean A is A itself where V is its mean
+            head.value.weight.copy_(weight.mean(0, keepdim=True))
+            head.value.bias.copy_(bias.mean(0, keepdim=True))
+            head = head.advantage
+        cast("nn.Linear", head).weight.copy_(weight)
+        cast("nn.Linear", head).bias.copy_(bias)
+
+
+def plain_layer(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, or of the linear one that a head is."""
+    weight, bias = layer.plain() if isinstance(layer, Dueling | ReusedHead) else (layer.weight, layer.bias)
+    return cast("Tensor", weight).detach(), cast("Tensor", bias).detach()
 
 
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:

@@ -89,6 +89,9 @@ class TeacherTerm(_Term):
     sharpness: Schedule = CONSTANT
     """Divides the teacher's temperature: below 1 it is softer than was found, above 1 sharper; a curriculum goes from
     soft to sharp."""
+    scale: Literal["temperature", "units"] = "temperature"
+    """What both sides are measured in: their temperatures, or the units of the student's head, which then is trained in
+    these (`OptimConfig.value_units`)."""
 
     def __post_init__(self) -> None:
         if not callable(self.loss) and self.loss not in ALL_LOSSES and ":" not in self.loss:
@@ -347,7 +350,11 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
 def _tempered(
     term: TeacherTerm | AdversarialTerm, context: Context, sharpness: float = 1.0
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Functions that divide the student's and the teacher's numbers by the term's temperatures."""
+    """Functions that give the student's and the teacher's numbers by the term's temperatures, or in units."""
+    if isinstance(term, TeacherTerm) and term.scale == "units":
+        if context.units is None:
+            raise SpecError(f"'{term.name}' compares values in units that nobody found: set 'value_units' to true.")
+        return context.units.numbers, context.units.numbers
     of_teacher = (term.teacher_temperature or context.temperature) / sharpness
     of_student = of_teacher if term.student_temperature is None else term.student_temperature
     return lambda p: context.head.temper(p, of_student), lambda p: context.head.temper(p, of_teacher)

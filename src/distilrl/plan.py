@@ -288,7 +288,7 @@ class _Search:
             device=config.compute.device,
         )
         population.standardise(*input_statistics(config, stream))
-        population.temperature = self.teacher.head.find_temperature(stream.replay.labels(), config.optim.entropy_share)
+        population.look(stream.replay.labels())
         return population
 
     def _learn(self, population: Population, begin: int, until: int) -> None:

@@ -14,7 +14,7 @@ from distilrl.context import Context
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
-from distilrl.heads import Head
+from distilrl.heads import Head, Units
 from distilrl.networks import Network, build
 from distilrl.objective import TeacherTerm, active
 from distilrl.optimisers import clip_gradients, dense_layers, make_optimisers, move_average, set_learning_rate
@@ -132,6 +132,8 @@ class Population:
         self.head, self.labels_head, self.terms, self.optim = head, labels_head or head, tuple(terms), optim
         self.temperature = 1.0
         """Stands in where a term leaves it to be found."""
+        self.units: Units | None = None
+        """Of the students' heads."""
         self.alive = list(range(len(specs)))
         self.specs = list(specs)
         networks = [build(spec, torch.Generator().manual_seed(seed)) for spec, seed in zip(specs, seeds, strict=True)]
@@ -170,11 +172,18 @@ class Population:
             if isinstance(module, Network):
                 module.standardise(mean, scale)
 
+    def look(self, labels: Tensor) -> None:
+        """Finds temperature and units in the teacher's numbers (K, P) of the first states."""
+        self.temperature = self.labels_head.find_temperature(labels, self.optim.entropy_share)
+        self.units = self.labels_head.find_units(labels) if self.optim.value_units else None
+
     def _numbers(self, module: "StackedMLP | Network", obs: Tensor) -> Tensor:
         """Numbers (K, B, P) of a group."""
         if isinstance(module, Network):
-            return module(obs).unsqueeze(0)  # type: ignore[no-any-return]
-        return module((obs.float() - self.mean) * self.scale)  # type: ignore[no-any-return]
+            numbers: Tensor = module(obs).unsqueeze(0)
+        else:
+            numbers = module((obs.float() - self.mean) * self.scale)
+        return numbers if self.units is None else self.units.values(numbers)
 
     def act(self, obs: Tensor) -> Tensor:
         """Greedy actions (N, F) or (N, A) of N environments, as `policy` takes them."""
@@ -230,9 +239,8 @@ class Population:
         """Loss of each row of numbers (times · B, P), which a network that only hands them on says again."""
         labels = batch.labels.repeat(times, 1) if batch.labels is not None else None
         said = batch._replace(obs=numbers, labels=labels)
-        return term(
-            Context([term], said, nn.Identity(), self.labels_head, temperature=self.temperature, progress=progress)
-        )
+        known = {"temperature": self.temperature, "units": self.units, "progress": progress}
+        return term(Context([term], said, nn.Identity(), self.labels_head, **known))  # type: ignore[arg-type]
 
     def _limit_gradients(self) -> None:
         """Scales the gradient of each student down to the largest norm that is allowed."""
@@ -277,6 +285,7 @@ class Population:
                         parameter.copy_(average)
                 network = averaged.network(members.index(k)) if isinstance(averaged, StackedMLP) else averaged
                 network.standardise(self.mean, self.scale)
+                network.set_units(self.units)
                 network.fold()
                 if self.optim.scale_head:
                     network.scale_head(self.temperature)

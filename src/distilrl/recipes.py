@@ -55,14 +55,20 @@ def policy_distillation(info: EnvInfo) -> TrainConfig:
 def case_study(info: EnvInfo) -> TrainConfig:
     """L_KD = L_KL + L_adv: KL plus the gap of the worst action, for choices and for real actions.
 
-    Choices: the printed form takes logarithms of Q-values, which may be negative; here p = softmax(Q/τ),
-    p_s = softmax(Q_s/τ) and L_adv = max_a ((Q − Q_s)/τ)² of centred values. The student is trained on the scale of Q/τ
-    and its head is multiplied by τ when it ships, so that its outputs are action values of the teacher's scale.
+    Choices: the printed form takes logarithms of Q-values, which may be negative; here p = softmax(Q/τ) and
+    p_s = softmax(Q_s/τ), and L_adv = log(1 + max_a (q − q_s)²), the gap of the worst action under the Cauchy loss, of
+    values q in units of what the teacher's vary by, the state's value in one and the differences between actions in
+    another (`Units`, after van Hasselt et al. 2016). The head ships on the teacher's scale: its outputs are action
+    values whose choice is the policy that was judged. Checks of a score of 0.95 are equally good, and the last is kept,
+    because values are learnt for longer than the policy. Of logits, which have no state value, L_adv is centred.
     Real actions: the KL of two Gaussians, and the squared gap of the worst dimension, both in units of the teacher's
     standard deviation; a tenth of the half-range where it has none.
     """
-    terms = (TeacherTerm("forward_kl"), TeacherTerm("worst_action_gap", weight=Schedule(0.1)))
-    return _with_terms("case_study", info, *terms).but(scale_head=True)
+    if student_head(info.action).real:
+        terms = (TeacherTerm("forward_kl"), TeacherTerm("worst_action_gap", weight=Schedule(0.1)))
+        return _with_terms("case_study", info, *terms)
+    terms = (TeacherTerm("forward_kl", student_temperature=None), TeacherTerm("worst_value_gap", scale="units"))
+    return _with_terms("case_study", info, *terms).but(value_units=True, enough=0.95)
 
 
 def adversarial_states(info: EnvInfo) -> TrainConfig:

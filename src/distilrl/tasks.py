@@ -119,6 +119,8 @@ class Task:
         if replay.spec.labelled and self.teacher is not None:
             pupil.set_temperature(self.teacher.head.find_temperature(replay.labels(), config.optim.entropy_share))
             self.measured["entropy"] = config.optim.entropy_share
+            if config.optim.value_units:
+                pupil.set_units(self.teacher.head.find_units(replay.labels()))
         if replay.spec.labelled and pupil.maps is not None:
             pupil.maps.measure(replay.observations(replay.newest(64, labelled=True)[:DRIFT_STATES]))
         if self.initial is not None:

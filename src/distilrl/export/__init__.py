@@ -22,7 +22,7 @@ from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import check_place, few, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, file_policy, replayer
-from distilrl.export.steps import steps
+from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import verify
 from distilrl.networks import Network
 from distilrl.plain import read_as
@@ -213,7 +213,7 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers = steps(network, "integers")
+        layers = steps(without_offset(network, self.head), "integers")
         candidates = [int8.quantise(layers, self.obs, percentile=percentile) for percentile in int8.PERCENTILES]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
@@ -257,7 +257,7 @@ class _Export:
             teacher,
             np.concatenate(plays),
             student.results.temperature or 1.0,
-            scaled_head=config.optim.scale_head,
+            scaled_head=config.optim.scale_head or config.optim.value_units,
         )
 
 

@@ -1,6 +1,5 @@
 """Quantisation-aware fine-tuning: a student learns from its teacher once more, rounded as integers will round it."""
 
-import copy
 import math
 from typing import Any, cast
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilrl.export.int8 import INPUT_LIMIT, input_gain, quantise
-from distilrl.export.steps import steps
+from distilrl.export.steps import steps, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
@@ -46,7 +45,7 @@ def fine_tune(
     """
     head = teacher.head
     factor = _tempered(head, temperature) if scaled_head else 1.0
-    student = copy.deepcopy(network)
+    student = without_offset(network, head)
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)

@@ -1,5 +1,6 @@
 """A network as a list of steps in plain arrays: what the writers of C and of integers read."""
 
+import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distilrl import losses
 from distilrl.errors import SpecError
+from distilrl.heads import Categorical, Head
 from distilrl.networks import Network
 
 Floats = NDArray[np.float32]
@@ -31,6 +34,19 @@ class Step:
     """(C, H, W) or (D,)."""
     out_shape: tuple[int, ...]
     """(C, H, W) or (D,)."""
+
+
+def without_offset(network: Network, head: Head) -> Network:
+    """A copy that gives choices as differences from their mean, which are the same choices: a state's value may be a
+    thousand times as large as what tells actions apart, and eight bits hold one of the two.
+    """
+    centred = copy.deepcopy(network)
+    last = cast("nn.Linear", centred.layers[-1])
+    if isinstance(head, Categorical):
+        with torch.no_grad():
+            for values in (last.weight.T, last.bias.unsqueeze(0)):
+                values.copy_(torch.cat([losses.centre(block) for block in head.split(values)], dim=1))
+    return centred
 
 
 def steps(network: Network, target: str) -> list[Step]:

@@ -13,11 +13,12 @@ from distilrl.errors import SpecError
 from distilrl.heads.choices import CHOICE_LOSSES, Categorical
 from distilrl.heads.protocol import Head, Kind, Loss, Squash
 from distilrl.heads.real import NEAR, Gaussian, Point
+from distilrl.heads.units import Units
 from distilrl.spaces import ActionSpec, Bounds, Choices, action_from_json
 
 __all__ = [
     "ALL_LOSSES", "CHOICE_LOSSES", "NEAR", "Categorical", "Gaussian", "Head", "Kind", "Loss", "Point", "Squash",
-    "default_kind", "head_for", "head_from_json", "student_head",
+    "Units", "default_kind", "head_for", "head_from_json", "student_head",
 ]  # fmt: skip
 
 ALL_LOSSES = (*CHOICE_LOSSES, *(name for name in Point(Bounds((-1.0,), (1.0,))).losses if name not in CHOICE_LOSSES))

@@ -12,6 +12,7 @@ from torch import Tensor
 from distilrl import losses
 from distilrl.errors import SpecError
 from distilrl.heads.protocol import Loss
+from distilrl.heads.units import Units, units_of
 from distilrl.spaces import Choices
 
 CHOICE_LOSSES: dict[str, Loss] = {
@@ -27,6 +28,7 @@ CHOICE_LOSSES: dict[str, Loss] = {
     "batch_correlation": losses.batch_correlation,
     "large_margin": losses.large_margin,
     "worst_action_gap": losses.worst_action_gap,
+    "worst_value_gap": losses.worst_value_gap,
     "expected_cross_entropy": losses.expected_cross_entropy,
 }
 
@@ -58,9 +60,10 @@ class Categorical:
 
     @property
     def losses(self) -> Mapping[str, Loss]:
-        if self.action.size == 1:
-            return CHOICE_LOSSES
-        return {name: self._summed(loss) for name, loss in CHOICE_LOSSES.items()}
+        known = CHOICE_LOSSES
+        if self.kind == "logits":  # what is added to all of them says nothing
+            known = known | {"worst_value_gap": losses.worst_centred_gap}
+        return known if self.action.size == 1 else {name: self._summed(loss) for name, loss in known.items()}
 
     def _summed(self, loss: Loss) -> Loss:
         """The loss of several independent choices is the sum of the losses of each."""
@@ -102,6 +105,9 @@ class Categorical:
             middle = (low + high) / 2
             low, high = (middle, high) if self.entropy_share(values, math.exp(middle)) < share else (low, middle)
         return math.exp((low + high) / 2)
+
+    def find_units(self, p: Tensor) -> Units:
+        return units_of(self.split(p))
 
     def entropy_share(self, p: Tensor, temperature: float) -> float:
         logs = [torch.log_softmax(block.double() / temperature, dim=1) for block in self.split(p)]

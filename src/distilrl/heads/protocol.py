@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from distilrl.heads.units import Units
 from distilrl.spaces import ActionSpec
 
 Kind = Literal["q", "logits", "mean", "gaussian"]
@@ -53,6 +54,9 @@ class Head(Protocol):
 
     def find_temperature(self, p: Tensor, share: float) -> float:
         """Temperature at which the mean entropy is this share of the largest; 1 where there is none to find."""
+
+    def find_units(self, p: Tensor) -> Units | None:
+        """Units of order 1 of these numbers of many states; None for real actions, which have theirs."""
 
     def entropy_share(self, p: Tensor, temperature: float) -> float:
         """Mean entropy at a temperature, as a share of the largest; 1 for real actions."""

@@ -124,6 +124,9 @@ class Point:
     def find_temperature(self, p: Tensor, share: float) -> float:  # noqa: ARG002
         return 1.0
 
+    def find_units(self, p: Tensor) -> None:  # noqa: ARG002 (real actions have units of their own)
+        return None
+
     def entropy_share(self, p: Tensor, temperature: float) -> float:  # noqa: ARG002
         return 1.0
 

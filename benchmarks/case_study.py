@@ -1,0 +1,283 @@
+"""What L_KD = L_KL + L_adv is made of: every way of writing L_adv that was tried, and how well the values can be read that its student ships.
+
+    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N] [--students SPEC+SPEC] [ENV ...]   # FOLDER: see methods.py
+    python benchmarks/case_study.py table [--seeds A-B] [ENV ...]     # what is there, as Markdown
+
+Same data, updates, checks and episodes as benchmarks/methods.py; one line per run in results/case-study/ENV.jsonl, runs that are there
+already are not made again; 0 steps are the recipe's own settings, early stop and all. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4.
+
+score, agreement   100 greedy episodes on the verdict's seeds
+max, mean          Pearson correlation of max_a Q and of mean_a Q with the teacher's, on 2,000 states of these episodes
+advantage          the same of all Q minus their mean over actions
+error, spread      root mean square difference of max_a Q, and the standard deviation of the teacher's there
+"""
+
+import functools
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import atari
+import gymnasium
+import torch
+import torch.nn.functional as F
+from lines import fill, jobs_of, made
+from methods import EQUAL, TASKS
+from torch import Tensor
+
+from distilrl import (
+    EnvRef,
+    Play,
+    Policy,
+    Schedule,
+    Teacher,
+    TrainConfig,
+    describe_env,
+    load_teacher,
+    losses,
+    make_config,
+    play,
+    stats,
+    term,
+    train,
+)
+from distilrl.acceptance import accept
+from distilrl.checkpoints import write_json
+from distilrl.comparison import agreement
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.played import Acceptance
+
+RESULTS = Path("benchmarks/results/case-study")
+BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000), atari.PONG: (48_000,)}
+STUDENTS = {env_id: task[1] for env_id, task in TASKS.items()} | {atari.PONG: atari.STUDENTS[atari.PONG][:1]}
+
+
+# -- forms of the worst action's gap; differences (B, A) to (B,)
+
+
+def p_norm(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """The 4-norm instead of the maximum, squared, of centred values."""
+    return (losses.centre(student - teacher).abs() + 1e-9).pow(4).sum(1).sqrt()
+
+
+def soft_maximum(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared gaps of centred values, each action weighted by the softmax of them."""
+    gap = losses.centre(student - teacher).square()
+    return (gap.detach().softmax(1) * gap).sum(1)
+
+
+def centred_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return huber(student=losses.centre(student), teacher=losses.centre(teacher))
+
+
+def huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the square up to 1, a straight line beyond, of the worst action."""
+    worst = (student - teacher).abs().amax(1)
+    return F.huber_loss(worst, torch.zeros_like(worst), reduction="none")
+
+
+def wide_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """As far up as 2 units nearly a square."""
+    return 2 * torch.log1p(((student - teacher).abs().amax(1) / 2).square())
+
+
+def squared(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return 0.5 * (student - teacher).square().amax(1)
+
+
+def mean_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Of all actions the mean instead of the maximum."""
+    return torch.log1p((student - teacher).square()).mean(1)
+
+
+def p_norm_cauchy(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return torch.log1p((student - teacher).abs().add(1e-6).pow(4).mean(1).sqrt())
+
+
+def state_value(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of the mean over actions alone."""
+    return 0.5 * (student - teacher).mean(1).square()
+
+
+def state_value_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
+    return F.huber_loss(student.mean(1), teacher.mean(1), reduction="none")
+
+
+# -- the ways
+
+
+def in_temperatures(loss: Any, weight: Any = 0.1) -> dict[str, Any]:
+    """Centred values in units of the teacher's temperature, as they were until now."""
+    return {
+        "terms": (term("forward_kl"), term(loss, weight=weight)),
+        "scale_head": True,
+        "value_units": False,
+        "enough": None,
+    }
+
+
+def in_units(loss: Any, weight: Any = 1.0, **changes: Any) -> dict[str, Any]:
+    """Values, offset and all, in units of what they vary by."""
+    return {
+        "terms": (term("forward_kl", student_temperature=None), term(loss, weight=weight, scale="units")),
+        **changes,
+    }
+
+
+def and_value(loss: Any, weight: float, value: Any) -> dict[str, Any]:
+    """A centred gap in temperatures, and a regression of the state's value in units of its own."""
+    kl, both = term("forward_kl", student_temperature=None), {"student_temperature": None}
+    return {"terms": (kl, term(loss, weight=weight, **both), term(value, scale="units"))}
+
+
+BY_SCORE = Schedule(0.1, 1.0, 0.95, start=0.8, by="score")
+BY_AGREEMENT = Schedule(0.1, 1.0, 0.9, start=0.7, by="agreement")
+WAYS: dict[str, dict[str, Any]] = {
+    "squared, 0.1 (before)": in_temperatures("worst_action_gap"),
+    "a: 4-norm": in_temperatures(p_norm),
+    "a: soft maximum": in_temperatures(soft_maximum),
+    "b: weight 0.01": in_temperatures("worst_action_gap", 0.01),
+    "b: weight 0.001": in_temperatures("worst_action_gap", 0.001),
+    "c: squared + V": and_value("worst_action_gap", 0.1, state_value),
+    "c: Huber + V": and_value(centred_huber, 0.1, state_value_huber),
+    "d: units, squared": in_units(squared),
+    "e: falling": in_temperatures("worst_action_gap", Schedule(0.1, 0.0)),
+    "e: rising": in_temperatures("worst_action_gap", Schedule(0.0, 0.1)),
+    "f: Huber": in_temperatures(centred_huber),
+    "e: units, Cauchy, by score": in_units("worst_value_gap", BY_SCORE),
+    "e: units, Huber, by agreement": in_units(huber, BY_AGREEMENT),
+    "f: units, Huber": in_units(huber),
+    "f: units, Huber, best check": in_units(huber, enough=None),
+    "f: units, Huber, 0.3": in_units(huber, 0.3),
+    "f: units, Huber, 0.1": in_units(huber, 0.1),
+    "f: units, Cauchy, 0.15": in_units("worst_value_gap", 0.15),
+    "f: units, Cauchy, 0.5": in_units("worst_value_gap", 0.5),
+    "f: units, Cauchy, 1.5": in_units("worst_value_gap", 1.5),
+    "f: units, Cauchy of 2": in_units(wide_cauchy),
+    "a: units, Cauchy, mean of actions": in_units(mean_cauchy),
+    "a: units, Cauchy, 4-norm": in_units(p_norm_cauchy),
+    "d: units, Cauchy, centred": in_units(losses.worst_centred_gap),
+    "d: units, Cauchy, dueling": in_units("worst_value_gap", dueling=True),
+}
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's, of all numbers; 0 where one of them does not vary."""
+    a, b = (x.double().flatten() - x.double().mean() for x in (one, other))
+    return float(a @ b / (a.norm() * b.norm()).clamp_min(1e-30))
+
+
+def measure(policy: Policy, teacher: Teacher, acceptance: Acceptance, env_id: str) -> dict[str, float]:
+    """How it plays, and how its values can be read where it plays."""
+    games = play(policy, Play(EnvRef(env_id), keep_states=2000, threads=1), seeds_from(VERDICT_SEEDS, 100))
+    states, mean = torch.as_tensor(games.states), stats.mean(games.returns)
+    theirs, ours = teacher.numbers(states), policy.forward(states)[0]
+    best, mine = theirs.amax(1), ours.amax(1)
+    return {
+        "return": mean,
+        "score": stats.score(mean, acceptance.return_mean, acceptance.random_return_mean),
+        "agreement": agreement(teacher, policy, games),
+        "max": correlation(mine, best),
+        "mean": correlation(ours.mean(1), theirs.mean(1)),
+        "advantage": correlation(losses.centre(ours), losses.centre(theirs)),
+        "error": float((mine - best).square().mean().sqrt()),
+        "spread": float(best.std()),
+    }  # fmt: skip
+
+
+@functools.cache
+def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
+    """The teacher, and what is known of it."""
+    if env_id == atari.PONG:
+        return atari.taught(folder, env_id)
+    teacher = load_teacher(folder / TASKS[env_id][0]).fitted(describe_env(env_id))
+    return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
+
+
+def config_of(way: str, env_id: str, student: str, seed: int, steps: int) -> TrainConfig:
+    """The run: a recipe by its name, or one of `WAYS`."""
+    equal = EQUAL | {"env_steps": steps, "finalists": 1} if steps else {}
+    if env_id == atari.PONG:
+        equal = atari.BUDGETS[env_id] | {
+            "env_steps": steps,
+            "check_episodes": 8,
+            "learning_starts": 1_280,
+            "gap": -99.0,
+            "threads": 1,
+        }
+    settings = {"network": student, "seed": seed} | equal
+    if way in WAYS:
+        return make_config("case_study", env_id, **settings).but(**WAYS[way])
+    return make_config(way, env_id, **settings)
+
+
+def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: int) -> dict[str, Any]:
+    teacher, acceptance = taught(folder, env_id)
+    trained = train(config_of(way, env_id, student, seed, steps), teacher, acceptance=acceptance)
+    curve = [[row["env_steps"], row["score"], row["agreement"]] for row in trained.history]
+    return measure(trained.policy, teacher, acceptance, env_id) | {"checks": curve}
+
+
+def taken(words: list[str], flag: str, default: str) -> str:
+    """Takes ``flag VALUE`` out of the words of a command line."""
+    if flag not in words:
+        return default
+    at = words.index(flag)
+    _, value = words[at : at + 2]
+    del words[at : at + 2]
+    return value
+
+
+def table(seeds: range, env_ids: list[str]) -> str:
+    """A row for each way, a column for each environment, budget and student: score (the least of the seeds), correlation of max Q (likewise), seeds."""
+    cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    columns: dict[str, None] = {}
+    for env_id in env_ids:
+        rows = [row for row in made(RESULTS / f"{env_id}.jsonl") if row["seed"] in seeds]
+        for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
+            column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
+            columns[column] = None
+            cells.setdefault(row["way"], {}).setdefault(column, []).append(row)
+    lines = [f"| way | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for way in (name for name in ("distil", "case_study", *WAYS) if name in cells):
+        texts = [_cell(cells[way].get(column, [])) for column in columns]
+        lines.append(f"| {way} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def _cell(runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return "-"
+    score, best = ([run[name] for run in runs] for name in ("score", "max"))
+    return f"{stats.mean(score):.2f} ({min(score):.2f}), {stats.mean(best):.2f} ({min(best):.2f}), {len(runs)}"
+
+
+def main(words: list[str]) -> None:
+    jobs, ways, budgets = jobs_of(words), taken(words, "--ways", ""), taken(words, "--steps", "")
+    students = taken(words, "--students", "")
+    first, last = map(int, taken(words, "--seeds", "100-102").split("-"))
+    if words[0] == "table":
+        print(table(range(first, last + 1), words[1:] or list(BUDGETS)))
+        return
+    about = {
+        "platform": platform.platform(),
+        "threads": 1,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gymnasium": gymnasium.__version__,
+    }
+    write_json(RESULTS / "machine.json", about)
+    folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
+    for env_id in env_ids:
+        keys = [
+            {"way": way, "student": student, "seed": seed, "steps": steps}
+            for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
+            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else STUDENTS[env_id])
+        ]  # fmt: skip
+        out = RESULTS / f"{env_id}.jsonl"
+        fill(out, functools.partial(line, folder, env_id), keys, jobs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
