@@ -89,7 +89,11 @@ def dkd(info: EnvInfo) -> TrainConfig:
 
 
 def dist(info: EnvInfo) -> TrainConfig:
-    """DIST (Huang et al. 2022): correlations of the two policies, over actions and over the batch, each at weight 2."""
+    """DIST (Huang et al. 2022): correlations of the two policies, over actions and over the batch, each at weight 2.
+
+    Departures: there are no labels, so that their class loss is left out; the teacher's probabilities are sharpened by
+    the temperature that is found, the student's are not.
+    """
     two = Schedule(2.0)
     return _with_terms(
         "dist", info, TeacherTerm("correlation", weight=two), TeacherTerm("batch_correlation", weight=two)
@@ -146,8 +150,7 @@ def relational(info: EnvInfo) -> TrainConfig:
 def similarity(info: EnvInfo) -> TrainConfig:
     """Similarity-preserving distillation (Tung & Mori 2019) in the last hidden layer.
 
-    Departure: weight 30 on a mean over the row, which at their batch of 256 is a tenth of their 3000 on the mean over
-    the matrix.
+    Departure: weight 30, a hundredth of theirs; the loss is the same mean over the matrix.
     """
     return _with_terms("similarity", info, _policy(info), FeatureTerm("similarity", weight=Schedule(30.0)))
 
