@@ -10,7 +10,7 @@ from rich.console import Console
 
 from distilrl.cli import display
 from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
-from distilrl.events import Accepted, Check, Ended, Episodes, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import Accepted, Check, Ended, Episodes, Judged, Phase, Reached, Replaced, Replaying, Step
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
 from distilrl.sweep import SweepRow
@@ -57,6 +57,8 @@ def test_a_run_fits_and_every_event_is_taken(screen):
         watch(Step(1_000, 20_000, 12045.33))
         watch(Check(ROW | {"agreement": None, "score": None}))
         watch(Phase("verdict"))
+        watch(Judged(VERDICT))
+        watch(Judged(replace(examples.NOISY, interval=(-12.5, -12.5), confidence=1.0, result="within_margin")))
         watch(Episodes(50, 100, 12045.33))
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()

@@ -18,7 +18,7 @@ from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, every_start, play, seeds_from
-from distilrl.events import Watch, silent
+from distilrl.events import Judged, Phase, Watch, silent
 from distilrl.heads import Head
 from distilrl.plain import read_as
 from distilrl.played import (
@@ -132,6 +132,7 @@ def compare(
         verdict = games.verdict(stakes, rng, looks, exact=starts is not None)
         if verdict.result != "inconclusive":
             break
+    watch(Judged(verdict))
     theirs, ours = games.returns(rng, exact=starts is not None)
     sides = {
         "teacher_states": _both(teacher, student, games.theirs[0], student_played=False),
@@ -340,7 +341,10 @@ def _disturbed(
         way = replace(games.his, **change, keep_states=0)
         blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
         both = _Games(games.teacher, games.student, way, blurred, games.watch)
+        games.watch(Phase(in_words(way)))
         both.play(seeds_from(DISTURBED_SEEDS, episodes))
         theirs, ours = both.returns(rng)
-        result[name] = Sides(teacher=theirs, student=ours, verdict=both.verdict(stakes, rng))
+        verdict = both.verdict(stakes, rng)
+        games.watch(Judged(verdict))
+        result[name] = Sides(teacher=theirs, student=ours, verdict=verdict)
     return result

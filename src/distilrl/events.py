@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilrl.played import TeacherCard
+from distilrl.played import RunVerdict, TeacherCard
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Phase:
 
     name: str
     """``teacher`` (its acceptance check), ``finalists`` (the best checks' students meet again), ``reward`` (the stage
-    with reward), or ``verdict``."""
+    with reward), ``verdict``, or a way of playing that has a verdict of its own."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Accepted:
     """The teacher, and how it plays."""
     kept: Path | None = None
     """File of an earlier run's check, where it was not played again."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict is there; others, on other ways of playing, may follow."""
+
+    verdict: RunVerdict
+    """The verdict."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Replaced:
     """Vector steps that they play again."""
 
 
-Event = Phase | Accepted | Replaying | Step | Check | Episodes | Reached | Ended | Replaced
+Event = Phase | Accepted | Judged | Replaying | Step | Check | Episodes | Reached | Ended | Replaced
 Watch = Callable[[Event], None]
 
 

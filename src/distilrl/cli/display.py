@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distilrl.events import Accepted, Check, Ended, Episodes, Event, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import Accepted, Check, Ended, Episodes, Event, Judged, Phase, Reached, Replaced, Replaying, Step
 from distilrl.played import Agreement, PlayedTeacher, Returns, RunVerdict, TeacherCard
 from distilrl.results import (
     Link,
@@ -76,6 +76,8 @@ class Display:
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
+            case Judged(verdict=verdict):
+                console.print(f"{verdict.protocol}: {_colored(verdict)} ({escape(_difference(verdict))})")
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
