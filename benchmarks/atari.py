@@ -56,7 +56,7 @@ def measure(student: Policy, teacher: Teacher, env_id: str) -> dict:
     """Mean returns with their interval, clean and disturbed, and agreement."""
     how = Play(EnvRef(env_id), epsilon=EPSILON[env_id], keep_states=1000, threads=1)
     games = play(student, how, seeds_from(VERDICT_SEEDS, 100))
-    low, high = stats.bootstrap_interval(games.returns, np.random.default_rng(0), clusters=games.fingerprints)
+    low, high = stats.mean_interval(games.returns, np.random.default_rng(0), clusters=games.fingerprints)
     row = {
         "return": stats.mean(games.returns),
         "return_ci95": [low, high],

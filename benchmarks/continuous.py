@@ -238,7 +238,7 @@ def tables() -> None:
     for name, group in sorted(groups.items()):
         returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
         verdicts = [row["verdict"]["result"] for row in group]
-        counted = ", ".join(f"{verdicts.count(v)} {v}" for v in ("pass", "inconclusive", "fail") if v in verdicts)
+        counted = ", ".join(f"{verdicts.count(v)} {v}" for v in reversed(distilrl.verdict.RESULTS) if v in verdicts)
         steps, minutes = (float(np.median([row[key] for row in group])) for key in ("env_steps", "cpu_s"))
         first = group[0]
         print(

@@ -28,7 +28,8 @@ RETURNS = Returns(
 DIMENSION = Dimension(rms=0.25, bias=-0.1, at_bound=0.5, half_range=1.0)
 VERDICT = RunVerdict(
     result="pass", margin=620.5, difference=-12.5, interval=(-45.0, 15.0), confidence=1 - 0.05 / 3, distinct=100,
-    looks=3, protocol="greedy",
+    looks=3,
+    span=12303.71, protocol="greedy",
 )  # fmt: skip
 NOISY = replace(VERDICT, protocol="noisy observations", looks=1, confidence=0.95)
 STATES = {

@@ -176,7 +176,7 @@ def test_facts_with_play(screen, monkeypatch, capsys):
     facts |= {"layers": [{"name": "layers.0.weight", "shape": [256, 17]}], "not_executed": ["lr_schedule", "[b]x"]}
     facts |= {"sha256": "a" * 64, "policy_kwargs": {"use_sde": False}, "params": 71942}
     found = vars(examples.acceptance(12045.33, -258.39))
-    disturbed = {"epsilon 0.05": examples.RETURNS}
+    disturbed = {"epsilon 0.01": examples.RETURNS}
     print_facts(
         facts, PlayedTeacher(**found, env="Mine-v0", protocol={}, disturbed=disturbed, warnings=("[b]careful",))
     )
@@ -185,7 +185,7 @@ def test_facts_with_play(screen, monkeypatch, capsys):
     assert "6 real numbers" in said
     assert "use_sde: no" in said
     assert "lr_schedule, [b]x" in said
-    assert " ".join(said.split()).endswith("return, epsilon 0.05 12,045.33 [11,900.12, 12,190.55]")
+    assert " ".join(said.split()).endswith("return, epsilon 0.01 12,045.33 [11,900.12, 12,190.55]")
     assert "[b]careful" in screen.getvalue()
 
 

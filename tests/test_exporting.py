@@ -112,7 +112,9 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     how = Play(EnvRef(env), epsilon=config.eval_epsilon, noise=config.student.noise)
     returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100)).returns.tolist()
     results = examples.results(
-        verdict=replace(examples.VERDICT, margin=1.0), temperature=0.2, protocol={"epsilon": config.eval_epsilon}
+        verdict=replace(examples.VERDICT, margin=1.0, span=5.0),
+        temperature=0.2,
+        protocol={"epsilon": config.eval_epsilon},
     )
     results = replace(
         results, teacher=replace(results.teacher, return_mean=10.0), random=replace(results.random, return_mean=5.0)

@@ -27,7 +27,7 @@ def test_play_in_its_environment():
     told = []
     play = inspect_play(make_teacher(sign_network()), SIGN, episodes=5, watch=told.append)
     assert play.return_mean == 10.0 > play.random_return_mean
-    assert list(play.disturbed) == ["epsilon 0.05"]
+    assert list(play.disturbed) == ["epsilon 0.01"]
     assert play.warnings == ()
     assert told[-1].done == told[-1].total == 5
     json.dumps(play.to_json())

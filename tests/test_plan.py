@@ -349,7 +349,7 @@ def test_sizes_between_are_tried(monkeypatch, tmp_path):
 
     monkeypatch.setattr(planning._Search, "round", noted)
     monkeypatch.setattr(
-        planning, "returns_of", lambda policies, *_: [float(p.network.spec.params > 20) for p in policies]
+        planning, "returns_of", lambda policies, *_: [1e6 * (p.network.spec.params > 20) - 1e3 for p in policies]
     )
     monkeypatch.setattr(Check, "score", lambda self, mean: mean)
     monkeypatch.setattr(planning, "_winner", lambda *_: None)

@@ -198,7 +198,7 @@ def test_plan_seeds_and_a_teachers_training(tmp_path):
     assert "The smallest student within the margin is mlp:8." in words(page_of(RunFolder(plan)))
     (tmp_path / "seeds").mkdir()
     found = SeedsResults.of(
-        [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2
+        [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60
     )
     write_json(tmp_path / "seeds" / "results.json", found.to_json())
     assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))

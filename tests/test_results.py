@@ -123,7 +123,7 @@ def test_seeds_and_tasks_are_told_apart(tmp_path):
     runs = [examples.results(seed=0), examples.choices([[1, 2], [3, 4]], seed=1)]
     made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
     told = [
-        SeedsResults.of(runs, [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2),
+        SeedsResults.of(runs, [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60),
         TasksResults.of(runs, 9),
         *runs,
     ]

@@ -1,10 +1,13 @@
 """The verdict: its four outcomes, what it refuses to say, and how often it errs."""
 
+import math
+
 import numpy as np
 import pytest
 
 from distilrl.errors import NotFiniteError
 from distilrl.verdict import (
+    NARROW,
     RESULTS,
     decide,
     difference_interval,
@@ -49,8 +52,8 @@ def test_verdicts(loss, result):
 def test_what_no_episode_shows_has_its_weight():
     """Of equal differences the plain bootstrap has no width, and a failure in one episode of forty stays unseen."""
     low, high = difference_interval(np.zeros(100), rng(), span=SPAN)
-    assert low == pytest.approx(-3 * SPAN / 101)
-    assert high == pytest.approx(3 * SPAN / 101)
+    assert low == pytest.approx(-4 * SPAN / 101)
+    assert high == pytest.approx(4 * SPAN / 101)
     # what was seen counts where it is worse than what is reckoned with
     worse = difference_interval(np.append(np.zeros(99), -2 * SPAN), rng(), span=SPAN)[0]
     assert worse < difference_interval(np.append(np.zeros(99), -SPAN), rng(), span=SPAN)[0] < low
@@ -146,7 +149,7 @@ def test_false_passes_over_seeds_are_rare(spread):
     for _ in range(60):
         of_seed, of_episode = source.normal(0, spread, (5, 1)), source.normal(0, 25, (1, 100))
         differences = -24.0 + of_seed + of_episode + source.normal(0, 25, (5, 100))
-        passes += verdict_over_seeds(differences, 24.0, source, span=SPAN).result == "pass"
+        passes += verdict_over_seeds(differences, 24.0, source, span=SPAN, distinct=100).holds
         means = differences.mean(1)
         alone += means.mean() - 2.776 * means.std(ddof=1) / np.sqrt(5) > -24.0
     assert passes <= 2
@@ -154,9 +157,53 @@ def test_false_passes_over_seeds_are_rare(spread):
 
 
 def test_over_seeds_of_a_game_that_repeats_itself_seeds_alone_are_drawn():
-    verdict = verdict_over_seeds(np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]), 5.0, rng(), span=41.0, exact=True)
-    assert verdict.interval == (pytest.approx(-4.303 / np.sqrt(3)), pytest.approx(4.303 / np.sqrt(3)))
+    table = np.repeat([[0.0], [1.0], [-1.0], [2.0], [-2.0]], 30, axis=1)
+    verdict = verdict_over_seeds(table, 5.0, rng(), span=41.0, distinct=29, exact=True)
+    half = 2.776 * np.sqrt(2.5 / 5)
+    assert verdict.interval == (pytest.approx(-half), pytest.approx(half))
     assert verdict.result == "pass"
+
+
+def test_there_is_no_verdict_over_few_seeds_or_few_distinct_episodes():
+    alike = np.zeros((5, 100))
+    assert verdict_over_seeds(alike, 24.0, rng(), span=SPAN, distinct=100).result == "pass"
+    one = verdict_over_seeds(alike, 24.0, rng(), span=SPAN, distinct=1)
+    assert (one.result, one.distinct) == ("inconclusive", 1)
+    assert one.reason.startswith("1 of the episodes")
+    for exact in (True, False):
+        few = verdict_over_seeds(alike[:4], 24.0, rng(), span=SPAN, distinct=100, exact=exact)
+        assert (few.result, few.reason) == (
+            "inconclusive",
+            "4 students were trained, and a verdict on their kind needs 5",
+        )
+
+
+def at_most(n, share):
+    """Probability (n + 1,) of at most 0, 1, ... n failures of this probability in n."""
+    k = np.arange(n + 1)
+    if share >= 1:
+        return np.append(np.zeros(n), 1.0)
+    ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in k]
+    return np.exp(np.array(ways) + k * math.log(share) + (n - k) * math.log1p(-share)).cumsum()
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
+def test_where_an_episode_loses_all_or_nothing_the_error_is_known_exactly(margin):
+    """Of k failures in n, the bootstrap's quantile is that of a binomial with (k + 1) / (n + 1) of n + 1."""
+    worst = 0.0
+    for n in range(50, 331, 10):
+        passing = 0
+        for k in range(n):
+            shown = np.searchsorted(at_most(n + 1, (k + 1) / (n + 1)), 1 - NARROW * 0.025) / (n + 1)
+            if shown >= margin:
+                break
+            passing = k + 1
+        worst = max(worst, at_most(n, margin)[passing - 1] if passing else 0.0)
+    assert worst <= 0.027
+    failures = np.where(np.arange(200) < 3, -1.0, 0.0)
+    low = difference_interval(failures, rng(), span=1.0, resamples=20_000)[0]
+    expected = np.searchsorted(at_most(201, 4 / 201), 1 - NARROW * 0.025) / 201
+    assert low == pytest.approx(-expected, abs=1 / 201)
 
 
 def test_results_are_ordered():

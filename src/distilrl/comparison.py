@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -125,11 +126,11 @@ def compare(
     rng = np.random.default_rng(0)
     starts = every_start(how, VERDICT_SEEDS) if not noise else None
     looks = 1 if starts is not None else comparison.max_episodes // comparison.episodes
-    games = _Games(teacher, student, how, replace(how, noise=noise), watch)
+    games = _Games(teacher, student, how, replace(how, noise=noise), info, watch)
     for look in range(looks):
         first = VERDICT_SEEDS + look * comparison.episodes
         games.play(starts or seeds_from(first, comparison.episodes))
-        verdict = games.verdict(stakes, rng, looks, exact=starts is not None)
+        verdict = games.verdict(stakes, looks, exact=starts is not None)
         if verdict.result != "inconclusive":
             break
     watch(Judged(verdict))
@@ -145,7 +146,7 @@ def compare(
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
         agreement=_agreement(teacher.head, student.head, sides),
         verdict=verdict,
-        disturbed=_disturbed(games, noise, comparison.disturbed_episodes, stakes, info),
+        disturbed=_disturbed(games, noise, comparison.disturbed_episodes, stakes),
         episodes=SingleEpisodes(
             returns=SingleReturns(
                 teacher=tuple(_joined(games.theirs, "returns").tolist()),
@@ -158,16 +159,16 @@ def compare(
 
 MOST_PLAYED = 8
 """Evaluations of a teacher that are remembered for the next student."""
-_PLAYED: WeakKeyDictionary[nn.Module, list[tuple[Play, list[int], Episodes]]] = WeakKeyDictionary()
-"""What teachers played, while they are in use: a plan asks for it once for each size."""
+_PLAYED: WeakKeyDictionary[nn.Module, list[tuple[Any, Episodes]]] = WeakKeyDictionary()
+"""What teachers played, with how and by which weights, while they are in use: a plan asks for it once for each size."""
 
 
 class _Games:
     """Episodes of teacher and student on the same seeds, and what they say."""
 
-    def __init__(self, teacher: Teacher, student: Policy, his: Play, its: Play, watch: Watch) -> None:
+    def __init__(self, teacher: Teacher, student: Policy, his: Play, its: Play, info: EnvInfo, watch: Watch) -> None:
         """``his`` and ``its`` are how teacher and student are played."""
-        self.teacher, self.student, self.his, self.its, self.watch = teacher, student, his, its, watch
+        self.teacher, self.student, self.his, self.its, self.info, self.watch = teacher, student, his, its, info, watch
         self.theirs: list[Episodes] = []
         self.ours: list[Episodes] = []
 
@@ -184,25 +185,30 @@ class _Games:
     def _of_teacher(self, seeds: list[int]) -> Episodes:
         """The teacher's episodes, which are the same beside any student, unless one of the two remembers."""
         teacher, student = self.teacher.policy, self.student
-        shared = not teacher.remembers and not student.remembers
-        known = _PLAYED.setdefault(teacher.network, []) if shared else []
-        for how, same, games in known:
-            if how == self.his and same == seeds:
+        weights = list(teacher.network.parameters())
+        if not weights or teacher.remembers or student.remembers:
+            return play(teacher, self.his, seeds, watch=self.watch, shadow=student)
+        key = (self.his, seeds, teacher.head, [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in weights])
+        known = _PLAYED.setdefault(teacher.network, [])
+        for same, games in known:
+            if same == key:
                 return games
-        games = play(teacher, self.his, seeds, watch=self.watch, shadow=student)
-        known.append((self.his, seeds, games))
+        games = play(teacher, self.his, seeds, watch=self.watch)
+        known.append((key, games))
         del known[:-MOST_PLAYED]
         return games
 
-    def verdict(self, stakes: Stakes, rng: np.random.Generator, looks: int = 1, *, exact: bool = False) -> RunVerdict:
-        """Of all episodes so far."""
+    def verdict(self, stakes: Stakes, looks: int = 1, *, exact: bool = False) -> RunVerdict:
+        """Of all episodes so far; the draws are the same whenever it is taken of them."""
+        rng = np.random.default_rng(0)
         student, teacher = _joined(self.ours, "returns"), _joined(self.theirs, "returns")
         pairs = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(self.ours, "fingerprints")
         if exact:
             found = exact_verdict(student, teacher, stakes.margin, distinct=len(np.unique(pairs)))
         else:
             found = non_inferiority(student, teacher, stakes.margin, rng, span=stakes.span, clusters=pairs, looks=looks)
-        return RunVerdict(**vars(found), looks=looks, protocol=in_words(self.his, exact=exact))
+        told = vars(found) | {"protocol": in_words(self.its, self.info, exact=exact)}
+        return RunVerdict(**told, looks=looks, span=stakes.span)
 
     def returns(self, rng: np.random.Generator, *, exact: bool = False) -> tuple[Returns, Returns]:
         """The teacher's and the student's."""
@@ -213,17 +219,23 @@ class _Games:
         return theirs, ours
 
 
-def in_words(how: Play, *, exact: bool = False) -> str:
-    """A way of playing, in few words.
+def in_words(how: Play, info: EnvInfo, *, exact: bool = False) -> str:
+    """A way of playing an environment, in few words.
 
     Example::
 
-        in_words(Play(EnvRef("CartPole-v1"), epsilon=0.01))  # 'random actions (0.01)'
+        in_words(Play(EnvRef("ALE/Pong-v5")), describe_env("ALE/Pong-v5"))  # 'sticky actions (0.25)'
     """
+    sticky = _sticky(how, info)
     parts = [f"random actions ({how.epsilon:g})"] if how.epsilon else []
-    parts += [f"sticky actions ({how.sticky:g})"] if how.sticky else []
+    parts += [f"sticky actions ({sticky:g})"] if sticky else []
     parts += ["noisy observations"] if how.noise else []
     return ", ".join(parts) or ("every start, greedy" if exact else "greedy")
+
+
+def _sticky(how: Play, info: EnvInfo) -> float:
+    """ALE's probability of repeating an action."""
+    return float(info.protocol.get("sticky_actions", 0.0)) if how.sticky is None else how.sticky
 
 
 def _joined(games: list[Episodes], what: str) -> NDArray[Any]:
@@ -321,17 +333,17 @@ def _png(picture: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _disturbed(
-    games: _Games, noise: tuple[float, ...], episodes: int, stakes: Stakes, info: EnvInfo
-) -> dict[str, Sides]:
+def _disturbed(games: _Games, noise: tuple[float, ...], episodes: int, stakes: Stakes) -> dict[str, Sides]:
     """Returns of teacher and student under random actions, and in ALE under sticky actions, with vectors under noise of
-    a tenth of each number's spread; the student's own ``noise`` comes on top.
+    a tenth of each number's spread; the student's own ``noise`` comes on top. What is no more than what they are played
+    under anyway is left out.
     """
     if episodes == 0:
         return {}
-    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}}
+    info = games.info
+    ways: dict[str, dict[str, Any]] = {"epsilon_0.01": {"epsilon": 0.01}} if games.his.epsilon < 0.01 else {}
     if info.atari:
-        ways["sticky_0.25"] = {"sticky": 0.25}
+        ways |= {"sticky_0.25": {"sticky": 0.25}} if _sticky(games.his, info) < 0.25 else {}
     elif info.obs.image is None:
         spread = games.theirs[0].states.std(0, dtype=np.float64)
         ways["noise_0.1"] = {"noise": tuple((0.1 * spread).tolist())}
@@ -340,11 +352,11 @@ def _disturbed(
     for name, change in ways.items():
         way = replace(games.his, **change, keep_states=0)
         blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
-        both = _Games(games.teacher, games.student, way, blurred, games.watch)
-        games.watch(Phase(in_words(way)))
+        both = _Games(games.teacher, games.student, way, blurred, info, games.watch)
+        games.watch(Phase(in_words(blurred, info)))
         both.play(seeds_from(DISTURBED_SEEDS, episodes))
         theirs, ours = both.returns(rng)
-        verdict = both.verdict(stakes, rng)
+        verdict = both.verdict(stakes)
         games.watch(Judged(verdict))
         result[name] = Sides(teacher=theirs, student=ours, verdict=verdict)
     return result

@@ -129,11 +129,11 @@ def run_job(
     homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
     plays = [how_played(info, config, machines) for info in infos]
     known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
-    for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
-        write_json(home.teacher, card.to_json())
     accepted = [card.acceptance for card in known]
     for acceptance in accepted:
         job.comparison.stakes_of(acceptance)  # said before training, not after
+    for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
+        write_json(home.teacher, card.to_json())
     trained = train(
         config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=machines.collectors
     )

@@ -84,7 +84,7 @@ def inspect_play(
         score = stats.score(disturbed[name].return_mean, result.return_mean, result.random_return_mean)
         if result.better_than_random and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
-    stuck = info.obs.image is not None and disturbed["epsilon 0.05"].return_mean > result.return_mean
+    stuck = info.obs.image is not None and disturbed["epsilon 0.01"].return_mean > result.return_mean
     if stuck and result.better_than_random:
         warnings.append(
             "It scores more with a little noise: its greedy play gets stuck somewhere; consider --eval-epsilon 0.01."
@@ -96,7 +96,7 @@ def inspect_play(
 
 def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
     """How its play is disturbed, and what of `Play` that changes."""
-    ways: dict[str, dict[str, Any]] = {"epsilon 0.05": {"epsilon": 0.05}}
+    ways: dict[str, dict[str, Any]] = {"epsilon 0.01": {"epsilon": 0.01}}
     return ways | ({"sticky actions 0.25": {"sticky": 0.25}} if info.atari else {})
 
 

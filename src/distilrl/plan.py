@@ -73,7 +73,7 @@ def plan(
         budget: sizes beyond it are not tried.
         refine: try sizes between.
         executor: where the verdicts of several sizes are taken side by side, to the same plan; None: here, until one
-            passes.
+            does not hold.
         watch: told of what happens.
 
     Returns:
@@ -201,6 +201,8 @@ class _Row:
     """The best seed's best network."""
     scores: list[float]
     """Best score of each seed."""
+    best_seed: int
+    """Which seed returned most, from 0."""
     history: list[dict[str, Any]]
     """Checks of the best seed."""
     temperature: float
@@ -209,10 +211,6 @@ class _Row:
     reached: bool
     """Whether its score is within the margin."""
     verdict: Result | None = None
-
-    @property
-    def best_seed(self) -> int:
-        return int(np.argmax(self.scores))
 
     def result(self, head: Head) -> PlanRow:
         """A row of the frontier."""
@@ -238,6 +236,8 @@ class _Search:
         self.stream = Stream(self.config, teacher)
         self.check = Check(self.config, acceptance, keep_states=0)
         self.head = self.stream.head
+        self.wanted = acceptance.return_mean - job.comparison.stakes_of(acceptance).margin
+        """Return within the margin of the teacher's."""
         self.train_s = 0.0
 
     def round(self, specs: Sequence[NetworkSpec], seeds: int) -> list[_Row]:
@@ -255,10 +255,10 @@ class _Search:
             self._learn(population, begin, int(share * config.data.env_steps))
             for k, row, network in self._check(population, owners):
                 histories[k].append(row)
-                if k not in best or row["score"] >= best[k][0]:
-                    best[k] = (row["score"], network)
+                if k not in best or row["return"] >= best[k][0]:
+                    best[k] = (row["return"], network)
             # those that are there need no more; of the others, the better half goes on
-            rest = [k for k in population.alive if best[k][0] < 1 - self.job.comparison.margin]
+            rest = [k for k in population.alive if best[k][0] < self.wanted]
             going_on = sorted(rest, key=lambda k: best[k][0], reverse=True)[: (len(rest) + 1) // 2]
             if not going_on:
                 break
@@ -328,7 +328,6 @@ class _Search:
         checked = []
         for k, network, mean in zip(population.alive, networks, means, strict=True):
             score = self.check.score(mean)
-            # a teacher no better than random, taken all the same: no size reaches it
             row = about | {"return": mean, "score": 0.0 if score is None else score, "agreement": None}
             checked.append((k, row, network))
         return checked
@@ -343,11 +342,13 @@ class _Search:
     ) -> _Row:
         """What became of the students of one size."""
         leader = max(members, key=lambda k: best[k][0])
-        score, network = best[leader]
+        mean, network = best[leader]
         network = network.cpu()
         latency = latency_us(Policy(network, self.head), self.stream.info)
-        scores, reached = [best[k][0] for k in members], score >= 1 - self.job.comparison.margin
-        return _Row(spec, network, scores, histories[leader], population.temperature, latency, reached)
+        # a teacher no better than random, taken all the same, has no scores
+        scores, reached = [self.check.score(best[k][0]) or 0.0 for k in members], mean >= self.wanted
+        best_seed = members.index(leader)
+        return _Row(spec, network, scores, best_seed, histories[leader], population.temperature, latency, reached)
 
     def trained(self, row: _Row) -> tuple[Trained, Job]:
         """The best student of a size as a run of its own would give it, and the job of that run."""

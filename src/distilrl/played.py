@@ -12,6 +12,11 @@ from distilrl.stats import Interval
 from distilrl.verdict import Verdict
 
 
+def mean_in_words(mean: float, interval: Interval | None) -> str:
+    """A mean and its interval; None: it is exact."""
+    return f"{mean:,.2f} exactly" if interval is None else f"{mean:,.2f} [{interval[0]:,.2f}, {interval[1]:,.2f}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Returns(Record):
     """Returns of whole episodes, unclipped.
@@ -33,6 +38,20 @@ class Returns(Record):
     """Episodes that differ from one another, the unit of the interval: a deterministic game repeats itself."""
     exact: bool
     """Whether the episodes begin from all equally likely starts of a game that repeats itself: the mean is known."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the mean; None where it is exact."""
+        return None if self.exact else self.return_ci95
+
+    def in_words(self) -> str:
+        """The mean and its interval.
+
+        Example::
+
+            results.student.in_words()  # '11,807.10 [11,640.32, 11,903.55]', or '21.00 exactly'
+        """
+        return mean_in_words(self.return_mean, self.interval)
 
     @staticmethod
     def of(
@@ -73,9 +92,9 @@ class Acceptance(Returns):
     longest_episode: int
     """Steps of its longest episode."""
     random_return_mean: float
-    """Mean return of random play on the same seeds."""
+    """Mean return of random play."""
     better_than_random: bool
-    """Whether the whole interval of teacher − random lies above 0."""
+    """Whether the teacher's return is above random play's beyond chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +179,8 @@ class RunVerdict(Verdict):
 
     looks: int
     """How many times it may look at growing data."""
-    protocol: str
-    """Of what play it speaks, in few words."""
+    span: float
+    """Loss of the worst episode that it reckons with: teacher − random in the acceptance check."""
 
 
 @dataclass(frozen=True, kw_only=True)

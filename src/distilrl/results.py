@@ -1,7 +1,7 @@
 """What a run, a study over seeds, several tasks, a teacher's training and a plan found: results.json and plan.json."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,8 +107,8 @@ class Link(Record):
     """Parameters."""
     return_mean: float
     """Mean return of its verdict."""
-    return_ci95: Interval
-    """95 % interval of it."""
+    return_ci95: Interval | None
+    """95 % interval of it; None where it is exact."""
     score: float | None
     """About the chain's first teacher."""
     verdict: Result
@@ -124,7 +124,7 @@ class Link(Record):
             name=student.name,
             params=student.params,
             return_mean=student.return_mean,
-            return_ci95=student.return_ci95,
+            return_ci95=student.interval,
             score=student.score,
             verdict=results.verdict.result,
             path=str(path),
@@ -205,10 +205,10 @@ class SeedsStudent(Record):
 
 @dataclass(frozen=True)
 class SeedsVerdict(Verdict):
-    """A verdict on students of a kind: training seeds and episodes are drawn, both."""
+    """A verdict on students of a kind."""
 
-    unit: Literal["training seed and episode"] = "training seed and episode"
-    """What is counted."""
+    unit: Literal["training seed", "training seed and episode"] = "training seed and episode"
+    """What is drawn; of a game whose every start is played training seeds alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,22 +229,22 @@ class SeedsResults(Record):
     """The results of each seed."""
 
     @staticmethod
-    def of(runs: Sequence[Results], returns: Sequence[SingleReturns]) -> "SeedsResults":
-        """Statistics of the results of each seed, and of the returns of its episodes; those common to all seeds
-        decide.
-        """
+    def of(runs: Sequence[Results], returns: Sequence[SingleReturns], episodes: int) -> "SeedsResults":
+        """Statistics of the results of each seed, and of the returns of its first episodes, which all seeds have."""
         means = [run.student.return_mean for run in runs]
         first = runs[0]
-        common = min(len(one.student) for one in returns)
+        common = min(episodes, *(len(one.student) for one in returns))
         differences = np.array([np.subtract(one.student[:common], one.teacher[:common]) for one in returns])
-        span = first.teacher.return_mean - first.random.return_mean
+        exact = first.verdict.exact
         verdict = verdict_over_seeds(
             differences,
             first.verdict.margin,
             np.random.default_rng(0),
-            span=span if span > 0 else 20 * first.verdict.margin,
-            exact=first.verdict.exact,
+            span=first.verdict.span,
+            distinct=min(common, *(run.verdict.distinct for run in runs)),
+            exact=exact,
         )
+        verdict = replace(verdict, protocol=first.verdict.protocol)
         student, score = first.student, stats.mean_score([run.student.score for run in runs])
         return SeedsResults(
             env=first.env,
@@ -258,7 +258,7 @@ class SeedsResults(Record):
                 return_ci95=stats.t_interval(means),
                 score=score,
             ),
-            verdict=SeedsVerdict(**vars(verdict)),
+            verdict=SeedsVerdict(**vars(verdict), unit="training seed" if exact else "training seed and episode"),
             runs=tuple(runs),
         )
 

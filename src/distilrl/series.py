@@ -62,7 +62,7 @@ def distill_seeds(
     executor: Executor | None = None,
     watch: Watch = silent,
 ) -> SeedsResults:
-    """Trains one student per seed in ``out/seed-K`` and takes the seed as the unit of replication.
+    """Trains one student per seed in ``out/seed-K``; the verdict is on students of this kind, and needs five.
 
     A seed whose folder holds results is not run again, and one that was cut short is resumed.
 
@@ -110,7 +110,9 @@ def distill_seeds(
                 watch(Ended(calls[number].name, run.verdict.result, in_words(run)))
         homes = [RunFolder(folder.path / call.name) for call in calls]
         episodes = [read_as(SingleEpisodes, read_json(home.episodes), str(home.episodes)) for home in homes]
-        results = SeedsResults.of([runs[number] for number in sorted(runs)], [one.returns for one in episodes])
+        results = SeedsResults.of(
+            [runs[number] for number in sorted(runs)], [one.returns for one in episodes], job.comparison.episodes
+        )
         write_json(folder.results, results.to_json())
         return results
 
@@ -119,9 +121,9 @@ def in_words(results: Results | TasksResults) -> str:
     """What became of a run, in one line, but for its verdict."""
     if isinstance(results, TasksResults):
         return "; ".join(f"{one.env}: {in_words(one)}" for one in results.tasks)
-    student, (low, high) = results.student, results.student.return_ci95
+    student = results.student
     score = "" if student.score is None else f", score {student.score:.3f}"
-    return f"return {student.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]{score}"
+    return f"return {student.in_words()}{score}"
 
 
 def distill_chain(

@@ -61,9 +61,13 @@ def mean_interval(
 def cluster_sums(
     values: NDArray[np.float64], clusters: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums (K,) and numbers (K,) of the values (E,) with equal labels (E,); without labels each stands for itself."""
+    """Sums (K,) and numbers (K,) of the values (E,) with equal labels (E,), in an order that does not depend on the
+    labels; without labels each value stands for itself.
+    """
     labels = np.arange(len(values)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    return np.bincount(labels, weights=values).astype(np.float64), np.bincount(labels).astype(np.float64)
+    sums, sizes = np.bincount(labels, weights=values), np.bincount(labels)
+    order = np.lexsort((sizes, sums))
+    return sums[order].astype(np.float64), sizes[order].astype(np.float64)
 
 
 def bootstrap_means(

@@ -14,6 +14,7 @@ from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
+from distilrl.played import mean_in_words
 from distilrl.results import Results, TasksResults
 from distilrl.runs import KINDS, RunFolder, read_config
 from distilrl.series import finish, in_words
@@ -47,7 +48,7 @@ class SweepRow(Record):
     return_mean: float | None = None
     """Mean return of the verdict; None of several tasks."""
     return_ci95: Interval | None = None
-    """95 % interval of it."""
+    """95 % interval of it; None where it is exact."""
     score: float | None = None
     """(return − random) / (teacher − random); of several tasks the mean."""
     verdict: Result | None = None
@@ -162,7 +163,7 @@ def _row(name: str, job: Job, future: "Future[Results | TasksResults]") -> tuple
     row = replace(row, params=results.student.params, score=results.student.score)
     if isinstance(results, Results):
         student = results.student
-        row = replace(row, return_mean=student.return_mean, return_ci95=student.return_ci95)
+        row = replace(row, return_mean=student.return_mean, return_ci95=student.interval)
     return row, in_words(results)
 
 
@@ -186,7 +187,6 @@ def write_table(home: Path, rows: Sequence[SweepRow]) -> None:
 
 def shown(row: SweepRow) -> tuple[str, ...]:
     """A row in the words of its `COLUMNS`; an error stands where its verdict would."""
-    low, high = row.return_ci95 or (0.0, 0.0)
     return (
         row.run,
         row.env,
@@ -194,7 +194,7 @@ def shown(row: SweepRow) -> tuple[str, ...]:
         "" if row.params is None else f"{row.params:,}",
         "" if row.env_steps is None else f"{row.env_steps:,}",
         "" if row.train_s is None else f"{row.train_s:,.1f}",
-        "" if row.return_mean is None else f"{row.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]",
+        "" if row.return_mean is None else mean_in_words(row.return_mean, row.return_ci95),
         "" if row.score is None else f"{row.score:.3f}",
         row.verdict.replace("_", " ") if row.verdict else f"error: {row.error}",
     )

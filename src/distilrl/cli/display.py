@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from distilrl.events import Accepted, Check, Ended, Episodes, Event, Judged, Phase, Reached, Replaced, Replaying, Step
-from distilrl.played import Agreement, PlayedTeacher, Returns, RunVerdict, TeacherCard
+from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard, mean_in_words
 from distilrl.results import (
     Link,
     PlanResults,
@@ -287,7 +287,7 @@ def print_verdict(verdict: Verdict, what: str) -> None:
     """A verdict in one line, and below it of what play it speaks, and why there is none."""
     margin = f"margin {verdict.margin:,.2f}"
     console.print(f"verdict: {_colored(verdict, 'bold')} ({what} {escape(_difference(verdict))}, {margin})")
-    if isinstance(verdict, RunVerdict):
+    if verdict.protocol:
         console.print(f"  played: {verdict.protocol}", soft_wrap=True)
     if verdict.reason:
         console.print(f"  {verdict.reason}", soft_wrap=True)
@@ -313,11 +313,8 @@ def named(result: str | None) -> str:
 
 
 def _returned(result: Returns | Link) -> str:
-    """A mean return and its interval, where it is not exact."""
-    if isinstance(result, Returns) and result.exact:
-        return f"{result.return_mean:,.2f} exactly"
-    low, high = result.return_ci95
-    return f"{result.return_mean:,.2f} [{low:,.2f}, {high:,.2f}]"
+    """A mean return and its interval."""
+    return result.in_words() if isinstance(result, Returns) else mean_in_words(result.return_mean, result.return_ci95)
 
 
 def _plain(value: Any) -> str:

@@ -78,7 +78,7 @@ class Distill:
     seed: int = 0
     """Seed of training."""
     seeds: int = 1
-    """Train this many students and take the training seed as the unit of replication."""
+    """Train this many students; the verdict is then on students of this kind, and needs five."""
     prune_from: Unset[str | None] = None
     """Begin with this wider student and prune units and channels until --student is left."""
     assistants: int = 0
@@ -97,7 +97,7 @@ class Distill:
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
     accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play."""
+    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -270,8 +270,7 @@ class TrainTeacher:
             results = train_teacher(
                 config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
             )
-        mean, (low, high) = results.student.return_mean, results.student.return_ci95
-        console.print(f"return {mean:.2f} [{low:.2f}, {high:.2f}] after {results.env_steps:,} steps")
+        console.print(f"return {results.student.in_words()} after {results.env_steps:,} steps", markup=False)
         with console.status("writing the report"):
             print(write_report(out))
 

@@ -49,6 +49,8 @@ class _Search:
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
+    accept_weak_teacher: bool = False
+    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
@@ -68,7 +70,7 @@ class _Search:
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
-        return Job(config, comparison), {}
+        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), {}
 
 
 @dataclass(frozen=True, kw_only=True)

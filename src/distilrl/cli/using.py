@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import Display, console, print_facts, print_verdict
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, code_of
+from distilrl.errors import SpecError
 from distilrl.export import Target, export_policy, verify
 from distilrl.inspection import inspect, inspect_play
 from distilrl.plain import THREADS, check_number, read_as
@@ -85,6 +86,8 @@ class Evaluate:
     def run(self) -> int:
         """Evaluates; the code says what a verdict is."""
         check_number("threads", self.threads, THREADS)
+        if self.margin_abs is not None and self.against is None:
+            raise SpecError("--margin-abs is of a verdict: give --against too.")
         use_threads(self.threads)
         policy = load_teacher(self.teacher_file.file(self.policy))
         how: dict[str, Any] = {
@@ -120,18 +123,12 @@ class Evaluate:
 def _returned(result: Returns, params: int | None) -> str:
     """A return with its interval, in words."""
     size = f", {params:,} parameters" if params else ""
-    return f"return {_interval(result)} over {result.episodes} episodes ({result.distinct_episodes} distinct){size}"
-
-
-def _interval(result: Returns) -> str:
-    """A mean and its interval, where it is not exact."""
-    low, high = result.return_ci95
-    return f"{result.return_mean:.2f} " + ("exactly" if result.exact else f"[{low:.2f}, {high:.2f}]")
+    return f"return {result.in_words()} over {result.episodes} episodes ({result.distinct_episodes} distinct){size}"
 
 
 def _played(result: Verified) -> str:
     """What `verify` found, in words."""
-    words = f"{result.file}: return {_interval(result)} over {result.episodes} episodes"
+    words = f"{result.file}: return {result.in_words()} over {result.episodes} episodes"
     lost = result.against_student
     if lost is None:
         return words

@@ -227,11 +227,19 @@ class _Export:
         return lost > TOLERATED * abs(found.teacher.return_mean - found.random.return_mean)
 
     def _mean_return(self, policy: Policy, episodes: int = JUDGED_ON) -> float:
-        """On seeds on which nothing else is chosen or judged."""
+        """On seeds on which nothing else is chosen or judged; those that choose the cut-off do not judge it."""
         config = self.student.config
         epsilon, noise = (config.eval_epsilon, config.student.noise) if config is not None else (0.0, ())
         how = Play(self.info.ref, epsilon=epsilon, noise=noise, max_steps=20_000)
-        return stats.mean(play(policy, how, seeds_from(INTEGER_SEEDS, episodes), watch=self.watch).returns)
+        first = INTEGER_SEEDS + (SELECTED_ON if episodes == JUDGED_ON else 0)
+        return stats.mean(
+            play(
+                policy,
+                how,
+                seeds_from(first, episodes),
+                watch=self.watch,
+            ).returns
+        )
 
     def _policy_of(self, integers: int8.Quantised) -> Policy:
         """Integers as they are compiled."""

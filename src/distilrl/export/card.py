@@ -64,14 +64,15 @@ def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ..
         episodes: of its verdict.
         noise: through which the student saw its observations.
     """
-    span = results.teacher.return_mean - results.random.return_mean
     return {
         "student_verdict": results.verdict.result,
         "reference": {
             "teacher_returns": list(episodes.returns.teacher),
             "student_returns": list(episodes.returns.student),
             "margin": results.verdict.margin,
-            "span": span if span > 0 else 20 * results.verdict.margin,
+            "span": results.verdict.span,
+            "looks": results.verdict.looks,
+            "protocol": results.verdict.protocol,
             "epsilon": results.protocol["epsilon"],
             "noise": list(noise),
         },
@@ -98,6 +99,10 @@ class Reference:
     """Largest acceptable loss."""
     span: float
     """Loss of the worst episode that must be reckoned with."""
+    looks: int
+    """How many times the verdict might look at growing data."""
+    protocol: str
+    """Of what play the verdict speaks."""
     epsilon: float
     """Probability of a random action."""
     noise: tuple[float, ...]
@@ -172,4 +177,4 @@ def _reference(data: dict[str, Any]) -> Reference:
         raise ValueError("the returns of teacher and student differ in number")
     noise = tuple(float(n) for n in data["noise"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
-    return Reference(teacher, student, margin, span, epsilon, noise)
+    return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, noise)

@@ -1,5 +1,6 @@
 """Playing an exported file itself, on the seeds of its student's verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +57,22 @@ def verify(
     count = len(known.teacher_returns) if known else episodes
     starts = every_start(how, VERDICT_SEEDS)
     games = play(policy, how, starts or seeds_from(VERDICT_SEEDS, count), watch=watch)
-    rng, exact = np.random.default_rng(0), starts is not None
-    returns = Returns.of(games.returns, rng, games.fingerprints, exact=exact)
+    exact = starts is not None
     if known is not None and len(games.returns) != count:
-        raise FileError(f"{card.path} holds {count} returns of a teacher that starts {len(games.returns)} games anew.")
-    verdict, against_student = _against(games, known, rng, exact) if known else (None, None)
+        raise FileError(
+            f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "
+            "the run again."
+        )
+    verdict, against_student = _against(games, known, exact) if known else (None, None)
+    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
 
 
-def _against(games: Episodes, known: Reference, rng: np.random.Generator, exact: bool) -> tuple[Verdict, Difference]:
-    """The file's episodes against the teacher's and the student's on the same seeds."""
+def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, Difference]:
+    """The file's episodes against the teacher's and the student's on the same seeds; as the student's own verdict was
+    taken, so that a file that plays as the student gets the student's verdict.
+    """
+    rng = np.random.default_rng(0)
 
     def pairs(returns: NDArray[np.float64]) -> NDArray[np.uint64]:
         together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
@@ -75,7 +82,10 @@ def _against(games: Episodes, known: Reference, rng: np.random.Generator, exact:
     if exact:
         verdict = exact_verdict(games.returns, theirs, margin, distinct=len(np.unique(pairs(theirs))))
     else:
-        verdict = non_inferiority(games.returns, theirs, margin, rng, span=known.span, clusters=pairs(theirs))
+        verdict = non_inferiority(
+            games.returns, theirs, margin, rng, span=known.span, clusters=pairs(theirs), looks=known.looks
+        )
+    verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students
     mean = stats.mean(lost)
     interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=pairs(students))
