@@ -9,7 +9,7 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 
 from distilrl.acceptance import accept
 from distilrl.collect import Behaviour
-from distilrl.comparison import Comparison, compare
+from distilrl.comparison import Comparison, compare, in_words
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
@@ -421,3 +421,28 @@ def test_random_play_is_the_same_whoever_plays_beside_it():
     together = play(policy, how, seeds_from(7, 12)).returns
     apart = [play(policy, how, [seed]).returns[0] for seed in range(7, 19)]
     assert together.tolist() == apart
+
+
+def test_ways_of_playing_have_names_and_none_repeats_the_headline(sign_teacher):
+    sign, sticky = describe_env(EnvRef(SIGN)), describe_env(EnvRef("ALE/Pong-v5"))
+    assert in_words(HOW, sign) == "greedy"
+    assert in_words(HOW, sign, exact=True) == "every start, greedy"
+    assert in_words(Play(EnvRef(SIGN), epsilon=0.05, noise=(1.0, 1.0)), sign) == (
+        "random actions (0.05), noisy observations"
+    )
+    assert in_words(Play(sticky.ref), sticky) == "sticky actions (0.25)"
+    how = Play(EnvRef(SIGN), epsilon=0.05)
+    found = compare(
+        fitted(sign_teacher), policy_of(sign_network()), how, Comparison(20, 20, 20), examples.acceptance(), sign
+    )
+    assert list(found.disturbed) == ["noise_0.1"]
+    assert found.verdict.protocol == "random actions (0.05)"
+
+
+def test_what_a_teacher_played_counts_for_its_weights_only():
+    teacher = fitted(make_teacher(sign_network()))
+    how = (HOW, Comparison(20, 20, 0), examples.acceptance(), describe_env(EnvRef(SIGN)))
+    assert compare(teacher, policy_of(sign_network()), *how).teacher.return_mean == 10.0
+    with torch.no_grad():
+        teacher.network.layers[-1].weight.neg_()
+    assert compare(teacher, policy_of(sign_network()), *how).teacher.return_mean == 0.0

@@ -149,6 +149,8 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert result.episodes == 100
     assert result.return_mean > 9.0
     assert result.verdict.result == "pass"
+    assert result.verdict.confidence == examples.VERDICT.confidence, "as the student's own was taken"
+    assert result.verdict.protocol == "greedy"
     if target != "int8":
         assert abs(result.against_student.difference) < 1e-4
     golden = np.load(out / "golden.npz")

@@ -24,6 +24,7 @@ from distilrl.config import GROUP, TrainConfig
 from distilrl.distill import distill
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
+from distilrl.finalists import Finalists
 from distilrl.jobs import Job, make_config
 from distilrl.objective import term
 from distilrl.plain import read_as
@@ -32,7 +33,7 @@ from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.spaces import EnvRef
-from distilrl.stream import Check
+from distilrl.stream import Check, Checked
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
@@ -205,7 +206,8 @@ sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
 from distilrl.spaces import EnvRef
-from distilrl.stream import Check
+from distilrl.finalists import Finalists
+from distilrl.stream import Check, Checked
 from distilrl.teachers import Teacher
 from distilrl.train import train
 from distilrl.runs import RunFolder
@@ -255,6 +257,30 @@ def test_training_stops_when_it_is_good_enough(sign_teacher):
     assert "2 checks" in generous.stopped
     never = train(small(gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
     assert (never.env_steps, never.stopped) == (1600, "budget used; best of 3 checks on 50 other episodes")
+
+
+def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
+    """Else each try would play the lucky student again, and none that is good would have its turn."""
+    told = iter([0.5, 0.99])  # of 50 other episodes: the best by its checks is not good enough, the next one is
+    tried = []
+
+    def again(self, place, turn, watch):
+        tried.append((turn, place, self.tasks[0].kept[place]))
+        score = next(told)
+        return [(5 + 5 * score, score)]
+
+    def check(self, policy, watch=None, *, shadow=None):
+        mean = next(means)
+        return Checked(mean, (mean - 5) / 5, honest(self, policy, watch or events.silent, shadow=shadow).games)
+
+    means, honest = iter([10.0, 9.98, 9.97, 9.99]), Check.__call__
+    monkeypatch.setattr(Finalists, "again", again)
+    monkeypatch.setattr(Check, "__call__", check)
+    trained = train(small(gap=0.02, agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.stopped == "good enough at 2 checks in a row and on 50 other episodes"
+    assert [(turn, place) for turn, place, _ in tried] == [(0, 0), (1, 0)]
+    first, second = (student["layers.0.weight"] for _, _, student in tried)
+    assert not torch.equal(first, second)
 
 
 def test_the_students_of_the_best_checks_meet_again_on_other_episodes(sign_teacher, tmp_path, monkeypatch):
