@@ -1,6 +1,6 @@
 """Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
 
-With --write, fills in those of docs/methods.md and docs/methods/*.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+With --write, fills in those of docs/methods.md, docs/methods/*.md, docs/verdict.md and benchmarks/README.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
 """
 
 import json
@@ -10,6 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import selection
+import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,26 +26,46 @@ def interval(part: dict) -> str:
     return f"{part['return_mean']:.2f} [{part['return_ci95'][0]:.2f}, {part['return_ci95'][1]:.2f}]"
 
 
+def returned(part: dict) -> str:
+    """A mean return and its interval, which an exact one has not."""
+    return f"{part['return_mean']:.2f} exactly" if part.get("exact") else interval(part)
+
+
+def judged(path: Path) -> dict:
+    """A run's results with the verdict that judge.py gave it last."""
+    r, again = json.loads(path.read_text()), path.with_name("verdict.json")
+    found = json.loads(again.read_text()) if again.exists() else {}
+    return {
+        **r, "verdict": found.get("verdict", r["verdict"]), "disturbed": found.get("disturbed", {}),
+        "student": r["student"] | found.get("student", {}), "teacher": r["teacher"] | found.get("teacher", {}),
+    }  # fmt: skip
+
+
 def atari() -> str:
     rows = [
-        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | verdict |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | played | verdict |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for path in sorted(RESULTS.glob("*/results.json")):
-        r = json.loads(path.read_text())
-        s = r["student"]
+        r = judged(path)
+        s, played = r["student"], r["verdict"].get("protocol", "100 greedy episodes, before")
         rows.append(
             f"| {path.parent.name} `{s['name']}` | {s['params']:,} | {s['macs'] / 1e6:.2f} M | {r['env_steps']:,} | {r['updates']:,} | {r['train_s']:.0f} "
-            f"| {interval(s)} | {interval(r['teacher'])} | {r['verdict']['result']} |"
+            f"| {returned(s)} | {returned(r['teacher'])} | {played} | {r['verdict']['result'].replace('_', ' ')} |"
         )
     return "\n".join(rows)
 
 
 def disturbed() -> str:
-    rows = ["| run | disturbance | student's return | teacher's |", "|---|---|--:|--:|"]
+    rows = ["| run | played | student's return | teacher's | difference | verdict |", "|---|---|--:|--:|--:|---|"]
     for path in sorted(RESULTS.glob("*/results.json")):
-        for way, sides in json.loads(path.read_text())["disturbed"].items():
-            rows.append(f"| {path.parent.name} | {way} | {interval(sides['student'])} | {interval(sides['teacher'])} |")
+        for way in judged(path)["disturbed"].values():
+            v = way["verdict"]
+            low, high = v["interval"]
+            rows.append(
+                f"| {path.parent.name} | {v['protocol']} | {interval(way['student'])} | {interval(way['teacher'])} "
+                f"| {v['difference']:+.2f} [{low:+.2f}, {high:+.2f}] | {v['result'].replace('_', ' ')} |"
+            )
     return "\n".join(rows)
 
 
@@ -143,21 +165,37 @@ def block(name: str) -> str:
         return methods(name)
     if name in ATARI:
         return atari_methods(name)
-    return {"settings": chosen, "differences": surviving}.get(name, lambda: one_method(name))()
+    known = {
+        "settings": chosen, "differences": surviving, "atari": atari, "disturbed": disturbed, "vectors": vectors,
+        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "checks": selection.raw,
+    }  # fmt: skip
+    return known.get(name, lambda: one_method(name))()
+
+
+def documents() -> list[Path]:
+    """Documents that hold tables of raw results."""
+    docs = RESULTS.parents[1] / "docs"
+    return [
+        docs / "methods.md",
+        docs / "verdict.md",
+        Path(__file__).parent / "README.md",
+        *sorted((docs / "methods").glob("*.md")),
+    ]
+
+
+def filled(text: str) -> str:
+    """A document with its tables as the raw results have them now."""
+
+    def fill(found: re.Match) -> str:
+        return f"<!-- result {found[1]} -->\n{block(found[1])}\n<!-- end -->"
+
+    return re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
 def write() -> None:
     """Fills in the documents."""
-    docs = RESULTS.parents[1] / "docs"
-    for path in (docs / "methods.md", *sorted((docs / "methods").glob("*.md"))):
-        text = path.read_text(encoding="utf-8")
-
-        def fill(found: re.Match) -> str:
-            return f"<!-- result {found[1]} -->\n{block(found[1])}\n<!-- end -->"
-
-        path.write_text(
-            re.sub(r"<!-- result (\S+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL), encoding="utf-8"
-        )
+    for path in documents():
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

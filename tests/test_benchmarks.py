@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import method_settings
 import method_tables
 import methods
+import tables
 from paired import holm, seed_interval, sign_flip
 
 
@@ -99,6 +100,12 @@ def test_the_best_setting_is_chosen_and_the_recipes_own_among_equals():
     found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.92}), 6)
     assert (found["learning_rate"], found["entropy_share"]) == (1e-3, 0.5)
     assert method_settings.chosen("distil", _tried(scores)[:-1], 6) is None
+
+
+@pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
+def test_tables_of_the_documents_are_those_of_the_raw_results(path):
+    text = path.read_text(encoding="utf-8")
+    assert tables.filled(text) == text, "write them anew: python benchmarks/tables.py --write"
 
 
 def test_environments_of_the_choice_are_not_the_tables():
