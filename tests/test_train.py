@@ -44,6 +44,7 @@ SMALL = {
     "learning_starts": 160,
     "check_every": 400,
     "check_episodes": 10,
+    "final_episodes": 8,
     "batch_size": 64,
     "network": "mlp:8",
     "threads": 1,
@@ -256,12 +257,12 @@ def test_training_stops_when_it_is_good_enough(sign_teacher):
     assert generous.env_steps == 800
     assert "2 checks" in generous.stopped
     never = train(small(gap=-1.0), sign_teacher, acceptance=ACCEPTANCE)
-    assert (never.env_steps, never.stopped) == (1600, "budget used; best of 3 checks on 50 other episodes")
+    assert (never.env_steps, never.stopped) == (1600, "budget used; best of 3 checks on 8 other episodes")
 
 
 def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
     """Else each try would play the lucky student again, and none that is good would have its turn."""
-    told = iter([0.5, 0.99])  # of 50 other episodes: the best by its checks is not good enough, the next one is
+    told = iter([0.5, 0.99])  # of other episodes: the best by its checks is not good enough, the next one is
     tried = []
 
     def again(self, place, turn, watch):
@@ -277,7 +278,7 @@ def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
     monkeypatch.setattr(Finalists, "again", again)
     monkeypatch.setattr(Check, "__call__", check)
     trained = train(small(gap=0.02, agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
-    assert trained.stopped == "good enough at 2 checks in a row and on 50 other episodes"
+    assert trained.stopped == "good enough at 2 checks in a row and on 8 other episodes"
     assert [(turn, place) for turn, place, _ in tried] == [(0, 0), (1, 0)]
     first, second = (student["layers.0.weight"] for _, _, student in tried)
     assert not torch.equal(first, second)
@@ -301,7 +302,7 @@ def test_the_students_of_the_best_checks_meet_again_on_other_episodes(sign_teach
     with pytest.raises(Killed):
         train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, watch=killed)
     trained = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
-    assert trained.stopped == "budget used; best of 3 checks on 50 other episodes"
+    assert trained.stopped == "budget used; best of 3 checks on 8 other episodes"
     assert len(met) == 3
     assert all(torch.equal(a, b) for a, b in zip(met[1].parameters(), trained.network.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(met[0].parameters(), met[1].parameters(), strict=True))
