@@ -67,8 +67,8 @@ EXECUTORS = {
 }
 
 
-LONG = {"env_steps": 4000, "gap": -1.0}
-"""A run of ten checkpoints."""
+LONG = {"env_steps": 9600, "gap": -1.0}
+"""A run of many checkpoints."""
 
 
 @pytest.fixture(scope="module")
