@@ -169,7 +169,7 @@ def verdict_over_seeds(
     """The verdict on students of a kind: training seeds and episodes are drawn, both.
 
     The teacher's returns are common to all seeds, so that an interval over the means of seeds alone would not see how
-    uncertain they are (it passes falsely in 27 % of the cases with ten seeds that do not differ). Both are resampled,
+    uncertain they are (it passes falsely in 28 % of the cases with ten seeds that do not differ). Both are resampled,
     crossed; what a seed is off the mean is stretched by what the bootstrap of few units lacks to Student's t; and there
     is an episode more at either end, as in `difference_interval`.
 
