@@ -40,7 +40,7 @@ def raw() -> str:
         found, file = read_json(path), path.with_name("metrics.csv")
         if "student" not in found or not file.is_file():
             continue
-        checks = [float(row["return"]) for row in csv.DictReader(file.open()) if row.get("return")]
+        checks = [float(row["return"]) for row in csv.DictReader(file.read_text().splitlines()) if row.get("return")]
         mean, span = found["student"]["return_mean"], found["teacher"]["return_mean"] - found["random"]["return_mean"]
         lost = (max(checks) - mean) / span
         lines.append(f"| {path.parent.name} | {len(checks)} | {max(checks):.2f} | {mean:.2f} | {lost:+.3f} |")

@@ -20,7 +20,7 @@ from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
-from distilrl.played import SingleEpisodes
+from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
@@ -108,13 +108,15 @@ def distill_seeds(
                 run: Results = future.result()  # type: ignore[assignment]
                 runs[number] = run
                 watch(Ended(calls[number].name, run.verdict.result, in_words(run)))
-        homes = [RunFolder(folder.path / call.name) for call in calls]
-        episodes = [read_as(SingleEpisodes, read_json(home.episodes), str(home.episodes)) for home in homes]
-        results = SeedsResults.of(
-            [runs[number] for number in sorted(runs)], [one.returns for one in episodes], job.comparison.episodes
-        )
+        returns = [_returns(RunFolder(folder.path / call.name)) for call in calls]
+        results = SeedsResults.of([runs[number] for number in sorted(runs)], returns, job.comparison.episodes)
         write_json(folder.results, results.to_json())
         return results
+
+
+def _returns(folder: RunFolder) -> SingleReturns:
+    """Returns of single episodes of a finished run."""
+    return read_as(SingleEpisodes, read_json(folder.episodes), str(folder.episodes)).returns
 
 
 def in_words(results: Results | TasksResults) -> str:
