@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from lines import fill, jobs_of, made
+from methods import taught
 
-from distilrl import EnvRef, Play, describe_env, load_teacher, make_config, play, stats, train
-from distilrl.acceptance import accept
+from distilrl import EnvRef, Play, make_config, play, stats, train
 from distilrl.checkpoints import read_json
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 
@@ -47,15 +47,9 @@ def raw() -> str:
     return "\n".join(lines)
 
 
-@functools.cache
-def taught(folder: Path, env: str):
-    teacher = load_teacher(folder / TASKS[env][0]).fitted(describe_env(env))
-    return teacher, accept(teacher, Play(EnvRef(env), threads=1), episodes=100)
-
-
 def line(folder: Path, env: str, seed: int) -> dict:
-    _, student, steps, every = TASKS[env]
-    teacher, acceptance = taught(folder, env)
+    file, student, steps, every = TASKS[env]
+    teacher, acceptance, _ = taught(folder, env, file)
     row = {"span": acceptance.return_mean - acceptance.random_return_mean}
     for name, finalists in (("best", 1), ("three", 3)):
         config = make_config(

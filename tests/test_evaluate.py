@@ -376,7 +376,7 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
 
 
 def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(sign_teacher, monkeypatch):
-    monkeypatch.setattr("distilrl.comparison.every_start", lambda _how, first: seeds_from(first, 30))
+    monkeypatch.setattr("distilrl.evaluate.every_start", lambda _how, first: seeds_from(first, 30))
     found = compared(sign_teacher, sign_network(), Comparison(100, 300, 100))
     assert (found.verdict.exact, found.verdict.looks, found.student.episodes) == (True, 1, 30)
     assert (found.verdict.result, found.verdict.protocol) == ("pass", "every start, greedy")

@@ -449,8 +449,8 @@ def rounding(monkeypatch, *means):
     """Makes floats and integers return these means where they are judged, one after the other."""
     told = iter(means)
 
-    def mean_return(_self, _policy, episodes=JUDGED_ON):
-        return next(told) if episodes == JUDGED_ON else 0.0
+    def mean_return(_self, _policy, seeds=JUDGED_ON):
+        return next(told) if seeds == JUDGED_ON else 0.0
 
     monkeypatch.setattr(_Export, "_mean_return", mean_return)
 

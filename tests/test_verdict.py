@@ -83,7 +83,7 @@ def test_there_is_no_verdict_of_few_distinct_episodes():
 def test_every_start_played_is_exact():
     teacher = np.array([21.0] * 20 + [20.0] * 10)
     for loss, result in ((0.0, "pass"), (0.1, "within_margin"), (2.0, "fail")):
-        verdict = exact_verdict(teacher - loss, teacher, 2.0, distinct=29)
+        verdict = exact_verdict(teacher - loss, teacher, 2.0, clusters=range(30))
         assert verdict.result == result
         assert verdict.exact
         assert verdict.interval == (verdict.difference, verdict.difference)
@@ -110,7 +110,7 @@ def test_not_finite_is_no_verdict():
     with pytest.raises(NotFiniteError, match="student"):
         non_inferiority([1.0, float("nan")], [1.0, 1.0], 1.0, rng(), span=1.0)
     with pytest.raises(NotFiniteError, match="margin"):
-        exact_verdict([1.0], [1.0], float("inf"), distinct=1)
+        exact_verdict([1.0], [1.0], float("inf"), clusters=[0])
 
 
 def normal(source, count):

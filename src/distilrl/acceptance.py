@@ -17,7 +17,7 @@ from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, every_start, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
@@ -39,15 +39,14 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
     """
     check_number("accept_episodes", episodes, "[2, inf)")
     _check_answers(teacher, describe_env(how.env))
-    starts = every_start(how, ACCEPT_SEEDS)
-    seeds = seeds_from(ACCEPT_SEEDS, episodes)
+    seeds, exact = fair_seeds(how, ACCEPT_SEEDS, episodes)
     try:
-        own = play(teacher.policy, how, starts or seeds, watch=watch)
+        own = play(teacher.policy, how, seeds, watch=watch)
     except NotFiniteError as error:
         raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
-    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds)
+    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds_from(ACCEPT_SEEDS, episodes))
     rng = np.random.default_rng(0)
-    if starts is not None:
+    if exact:
         better = own.returns.mean() > stats.mean_interval(random.returns, rng, clusters=random.fingerprints)[1]
     else:
         # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
@@ -64,7 +63,7 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
             "with --margin-abs."
         )
     return Acceptance(
-        **vars(Returns.of(own.returns, rng, own.fingerprints, exact=starts is not None)),
+        **vars(Returns.of(own.returns, rng, own.fingerprints, exact=exact)),
         longest_episode=int(own.lengths.max()),
         random_return_mean=stats.mean(random.returns),
         better_than_random=bool(better),

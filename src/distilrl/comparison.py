@@ -18,7 +18,7 @@ from distilrl import stats
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
-from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, every_start, play, seeds_from
+from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Watch, silent
 from distilrl.heads import Head
 from distilrl.plain import read_as
@@ -124,17 +124,17 @@ def compare(
     stakes = comparison.stakes_of(acceptance)
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
-    starts = every_start(how, VERDICT_SEEDS) if not noise else None
-    looks = 1 if starts is not None else comparison.max_episodes // comparison.episodes
-    games = _Games(teacher, student, how, replace(how, noise=noise), info, watch)
+    seen = replace(how, noise=noise)
+    seeds, exact = fair_seeds(seen, VERDICT_SEEDS, comparison.episodes)
+    looks = 1 if exact else comparison.max_episodes // comparison.episodes
+    games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):
-        first = VERDICT_SEEDS + look * comparison.episodes
-        games.play(starts or seeds_from(first, comparison.episodes))
-        verdict = games.verdict(stakes, looks, exact=starts is not None)
+        games.play([seed + look * comparison.episodes for seed in seeds])
+        verdict = games.verdict(stakes, looks, exact=exact)
         if verdict.result != "inconclusive":
             break
     watch(Judged(verdict))
-    theirs, ours = games.returns(rng, exact=starts is not None)
+    theirs, ours = games.returns(rng, exact=exact)
     sides = {
         "teacher_states": _both(teacher, student, games.theirs[0], student_played=False),
         "student_states": _both(teacher, student, games.ours[0]),
@@ -204,7 +204,7 @@ class _Games:
         student, teacher = _joined(self.ours, "returns"), _joined(self.theirs, "returns")
         pairs = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(self.ours, "fingerprints")
         if exact:
-            found = exact_verdict(student, teacher, stakes.margin, distinct=len(np.unique(pairs)))
+            found = exact_verdict(student, teacher, stakes.margin, clusters=pairs)
         else:
             found = non_inferiority(student, teacher, stakes.margin, rng, span=stakes.span, clusters=pairs, looks=looks)
         told = vars(found) | {"protocol": in_words(self.its, self.info, exact=exact)}

@@ -89,6 +89,14 @@ def every_start(how: Play, first: int) -> list[int] | None:
         envs.close()
 
 
+def fair_seeds(how: Play, first: int, episodes: int) -> tuple[list[int], bool]:
+    """Seeds of an evaluation, from ``first`` on, and whether the mean over their episodes is exact: those of
+    `every_start` where there are such, else ``episodes`` of them.
+    """
+    starts = every_start(how, first)
+    return (starts, True) if starts is not None else (seeds_from(first, episodes), False)
+
+
 def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """(S,) equal where seeds are known to give the same episode to the last frame."""
     if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:

@@ -20,11 +20,12 @@ from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.plain import read_as
-from distilrl.played import Dimension, Disagreement, Returns, SingleEpisodes
+from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.teachers import load_teacher
+from distilrl.verdict import in_words
 
 SENTENCES = {
     "pass": "The student keeps the score.",
@@ -59,7 +60,8 @@ def write_report(run: str | Path) -> Path:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed, "ends": _ends}
+    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
+    environment.filters |= {"ends": _ends, "named": in_words}
     template = environment.from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
@@ -209,9 +211,9 @@ def _whole(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _ends(side: Returns) -> str:
-    """The interval of a mean return, or that there is none."""
-    return "exact" if side.exact else _interval(side.return_ci95)
+def _ends(interval: Sequence[float] | None) -> str:
+    """The interval of a mean return, or that it has none."""
+    return _interval(interval) or "exact"
 
 
 def _interval(ends: Sequence[float] | None, digits: int = 2) -> str:

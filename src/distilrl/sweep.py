@@ -20,6 +20,7 @@ from distilrl.runs import KINDS, RunFolder, read_config
 from distilrl.series import finish, in_words
 from distilrl.stats import Interval
 from distilrl.verdict import Result
+from distilrl.verdict import in_words as verdict_in_words
 
 TABLES = ("sweep.csv", "sweep.md")
 """Files that hold the table."""
@@ -196,5 +197,5 @@ def shown(row: SweepRow) -> tuple[str, ...]:
         "" if row.train_s is None else f"{row.train_s:,.1f}",
         "" if row.return_mean is None else mean_in_words(row.return_mean, row.return_ci95),
         "" if row.score is None else f"{row.score:.3f}",
-        row.verdict.replace("_", " ") if row.verdict else f"error: {row.error}",
+        verdict_in_words(row.verdict) or f"error: {row.error}",
     )

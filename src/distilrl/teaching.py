@@ -11,7 +11,7 @@ from distilrl.config import TrainConfig
 from distilrl.distill import training_of
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.evaluate import VERDICT_SEEDS, every_start, play, seeds_from, size
+from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
@@ -106,11 +106,10 @@ def evaluate_policy(
     elif isinstance(policy, Network):
         policy = Policy(policy, student_head(describe_env(ref).action))
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
-    starts = every_start(how, VERDICT_SEEDS)
-    games = play(policy, how, starts or seeds_from(VERDICT_SEEDS, episodes), watch=watch)
+    seeds, exact = fair_seeds(how, VERDICT_SEEDS, episodes)
+    games = play(policy, how, seeds, watch=watch)
     params = sum(p.numel() for p in policy.network.parameters()) or None
-    rng = np.random.default_rng(0)
-    returns = Returns.of(games.returns, rng, games.fingerprints, exact=starts is not None)
+    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Evaluation(**vars(returns), params=params)
 
 

@@ -72,19 +72,30 @@ def decide(interval: Interval, margin: float) -> Result:
     return "fail" if high <= -margin else "inconclusive"
 
 
-def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, distinct: int) -> Verdict:
-    """The verdict where all equally likely starts were played, (E,) each: the difference is known.
+def in_words(result: str | None) -> str:
+    """A result as people read it; empty where there is none.
+
+    Example::
+
+        in_words("within_margin")  # 'within margin'
+    """
+    return (result or "").replace("_", " ")
+
+
+def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, clusters: ArrayLike) -> Verdict:
+    """The verdict where all equally likely starts were played, (E,) each: the difference is known; ``clusters`` (E,)
+    are labels of identical episode pairs.
 
     Raises:
         NotFiniteError: as `non_inferiority`.
 
     Example::
 
-        exact_verdict([21.0, 21.0], [20.0, 21.0], 2.0, distinct=2).result  # 'pass'
+        exact_verdict([21.0, 21.0], [20.0, 21.0], 2.0, clusters=[0, 1]).result  # 'pass'
     """
     difference = float(_differences(student, teacher, margin).mean())
     interval = (difference, difference)
-    return Verdict(decide(interval, margin), margin, difference, interval, 1.0, distinct)
+    return Verdict(decide(interval, margin), margin, difference, interval, 1.0, _distinct(clusters))
 
 
 def non_inferiority(
@@ -120,12 +131,22 @@ def non_inferiority(
     difference = _differences(student, teacher, margin)
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
-    distinct = len(difference) if clusters is None else len(np.unique(np.asarray(clusters)))
-    result, reason = decide(interval, margin), ""
-    if distinct < MIN_DISTINCT:
-        result = "inconclusive"
-        reason = f"{distinct} of the episodes are distinct, and a verdict needs {MIN_DISTINCT}"
+    distinct = len(difference) if clusters is None else _distinct(clusters)
+    reason = _too_few(distinct)
+    result = "inconclusive" if reason else decide(interval, margin)
     return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
+
+
+def _distinct(clusters: ArrayLike) -> int:
+    """How many labels there are."""
+    return len(np.unique(np.asarray(clusters)))
+
+
+def _too_few(distinct: int) -> str:
+    """Why so many distinct pairs of episodes give no verdict; empty where they do."""
+    if distinct >= MIN_DISTINCT:
+        return ""
+    return f"{distinct} of the episodes are distinct, and a verdict needs {MIN_DISTINCT}"
 
 
 def difference_interval(
@@ -146,9 +167,8 @@ def difference_interval(
     """
     values = np.asarray(difference, dtype=np.float64)
     sums, sizes = cluster_sums(values, clusters)
-    tail, ends = NARROW * (1.0 - confidence) / 2.0, []
+    tail, size, ends = NARROW * (1.0 - confidence) / 2.0, sizes.mean(), []
     for extreme, share in ((min(-span, values.min()), tail), (max(span, values.max()), 1.0 - tail)):
-        size = sizes.mean()
         means = bootstrap_means(np.append(sums, extreme * size), np.append(sizes, size), rng, resamples)
         ends.append(float(np.quantile(means, share)))
     if len(sums) < FEW:
@@ -187,11 +207,10 @@ def verdict_over_seeds(
     seeds = len(differences)
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span)
-    result, reason = decide(interval, margin), ""
+    reason = "" if exact else _too_few(distinct)
     if seeds < MIN_SEEDS:
-        result, reason = "inconclusive", f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
-    elif distinct < MIN_DISTINCT and not exact:
-        result, reason = "inconclusive", f"{distinct} of the episodes are distinct, and a verdict needs {MIN_DISTINCT}"
+        reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
+    result = "inconclusive" if reason else decide(interval, margin)
     return Verdict(result, margin, float(off.mean()), interval, 0.95, distinct, reason)
 
 

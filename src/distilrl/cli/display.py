@@ -22,7 +22,7 @@ from distilrl.results import (
 )
 from distilrl.spaces import action_from_json
 from distilrl.sweep import COLUMNS, SweepRow, shown
-from distilrl.verdict import Verdict
+from distilrl.verdict import Verdict, in_words
 
 console = Console(stderr=True, highlight=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
@@ -77,7 +77,7 @@ class Display:
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
             case Judged(verdict=verdict):
-                console.print(f"{verdict.protocol}: {_colored(verdict)} ({escape(_difference(verdict))})")
+                console.print(f"{verdict.protocol}: {_colored(verdict.result)} ({escape(_difference(verdict))})")
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
@@ -96,10 +96,7 @@ class Display:
             case Ended(run=run, verdict=verdict, words=words):
                 self._drop(f"run {run}")
                 self._drop("steps")
-                color = COLORS.get(verdict or "", "red")
-                console.print(
-                    f"{escape(run)}: [{color}]{named(verdict) or 'error'}[/], {escape(words)}", soft_wrap=True
-                )
+                console.print(f"{escape(run)}: {_colored(verdict)}, {escape(words)}", soft_wrap=True)
             case Replaced():
                 where = f"collector {event.collector} on {event.node} died; another on {event.new_node}"
                 console.print(f"[yellow]{escape(where)} plays {event.steps:,} recorded steps again and goes on[/]")
@@ -206,23 +203,23 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             for run in tasks:
                 console.print(f"[bold]{escape(run.env)}[/]")
                 print_results(run)
-            verdict = results.verdict.result
-            console.print(
-                f"all tasks: [{COLORS[verdict]} bold]{named(verdict)}[/], {student.params:,} parameters together"
-            )
+            verdict = _colored(results.verdict.result, "bold")
+            console.print(f"all tasks: {verdict}, {student.params:,} parameters together")
         case SeedsResults(verdict=over_seeds):
             print_verdict(over_seeds, "student - teacher")
         case Results():
             for link in results.chain:
                 size = f"{link.params:,} parameters"
-                console.print(f"{escape(link.name)}: {size}, return {_returned(link)}, {named(link.verdict)}")
+                console.print(f"{escape(link.name)}: {size}, return {_returned(link)}, {in_words(link.verdict)}")
             _print_sides(results)
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
             print_verdict(results.verdict, "student - teacher")
             for way in (one.verdict for one in results.disturbed.values()):
                 reason = f"; {way.reason}" if way.reason else ""
-                console.print(f"  {way.protocol}: {_colored(way)} ({escape(_difference(way))}){reason}", soft_wrap=True)
+                console.print(
+                    f"  {way.protocol}: {_colored(way.result)} ({escape(_difference(way))}){reason}", soft_wrap=True
+                )
 
 
 def _print_sides(results: Results) -> None:
@@ -233,9 +230,8 @@ def _print_sides(results: Results) -> None:
     sides: tuple[tuple[str, TeacherSide | StudentSide], ...]
     sides = (("teacher", results.teacher), ("student", results.student))
     for name, one in sides:
-        low, high = one.return_ci95
         numbers = (_number(one.params), _number(one.macs), f"{one.latency_us:,.0f}")
-        ends = "exact" if one.exact else f"{low:,.2f} … {high:,.2f}"
+        ends = "{:,.2f} … {:,.2f}".format(*one.interval) if one.interval else "exact"
         table.add_row(name, f"{one.return_mean:,.2f}", ends, *numbers)
     console.print(table)
 
@@ -257,7 +253,7 @@ def print_plan(results: PlanResults) -> None:
         low, high = row.score_ci95 or (row.score_mean, row.score_mean)
         numbers = (_number(row.params), f"{row.latency_us:.0f}")
         score = f"{row.score_mean:.3f} [{low:.2f}, {high:.2f}]"
-        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", named(row.verdict))
+        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", in_words(row.verdict))
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(
@@ -274,9 +270,8 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
             if name != "environment":
                 table.add_column(escape(name), justify="left" if words else "right", no_wrap=not words, overflow="fold")
         for row in (row for row in rows if row.env == env):
-            run, _, *cells, verdict = shown(row)
-            color = COLORS.get(row.verdict or "", "red")
-            table.add_row(*map(escape, (run, *cells)), f"[{color}]{'error' if row.error else verdict}[/]")
+            run, _, *cells, _ = shown(row)
+            table.add_row(*map(escape, (run, *cells)), _colored(row.verdict))
         console.print(table)
     for row in rows:
         if row.error:
@@ -286,16 +281,16 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
 def print_verdict(verdict: Verdict, what: str) -> None:
     """A verdict in one line, and below it of what play it speaks, and why there is none."""
     margin = f"margin {verdict.margin:,.2f}"
-    console.print(f"verdict: {_colored(verdict, 'bold')} ({what} {escape(_difference(verdict))}, {margin})")
+    console.print(f"verdict: {_colored(verdict.result, 'bold')} ({what} {escape(_difference(verdict))}, {margin})")
     if verdict.protocol:
         console.print(f"  played: {verdict.protocol}", soft_wrap=True)
     if verdict.reason:
         console.print(f"  {verdict.reason}", soft_wrap=True)
 
 
-def _colored(verdict: Verdict, style: str = "") -> str:
-    """The result in its colour."""
-    return f"[{COLORS[verdict.result]} {style}]{named(verdict.result)}[/]"
+def _colored(result: str | None, style: str = "") -> str:
+    """A verdict in its colour; without one it was an error."""
+    return f"[{COLORS.get(result or '', 'red')} {style}]{in_words(result) or 'error'}[/]"
 
 
 def _difference(verdict: Verdict) -> str:
@@ -305,11 +300,6 @@ def _difference(verdict: Verdict) -> str:
     low, high = verdict.interval
     words = f"{verdict.difference:+,.2f} [{low:+,.2f}, {high:+,.2f}]"
     return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
-
-
-def named(result: str | None) -> str:
-    """A verdict in words; empty where there is none."""
-    return (result or "").replace("_", " ")
 
 
 def _returned(result: Returns | Link) -> str:

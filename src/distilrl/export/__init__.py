@@ -1,6 +1,7 @@
 """Export: a student as a file for its target, held against the student before it is kept, and checked again at will."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +37,8 @@ __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
 TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
-SELECTED_ON, JUDGED_ON = 16, 50
-"""Episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
+SELECTED_ON, JUDGED_ON = seeds_from(INTEGER_SEEDS, 16), seeds_from(INTEGER_SEEDS + 16, 50)
+"""Seeds of the episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
 TOLERATED = 0.01
 """Share of (teacher − random) that integers may return less than their floats before they are fine-tuned."""
 TUNED_ON = 4
@@ -201,10 +202,14 @@ class _Export:
         """
         network = self.student.stored.network
         plain = self._rounded(network)
-        if not self._loses(network, plain) or (tuned := self._fine_tuned()) is None:
+        if self.student.results is None:  # of a run that has not ended nothing is known that could be lost
+            return self.keep(plain)
+        floats, kept = self._mean_return(self.student.policy), self._mean_return(self._policy_of(plain.integers))
+        span = self.student.results.teacher.return_mean - self.student.results.random.return_mean
+        if floats - kept <= TOLERATED * abs(span) or (tuned := self._fine_tuned()) is None:
             return self.keep(plain)
         again = self._rounded(tuned)
-        if self._mean_return(self._policy_of(again.integers)) <= self._mean_return(self._policy_of(plain.integers)):
+        if self._mean_return(self._policy_of(again.integers)) <= kept:
             return self.keep(plain)
         try:
             return self.keep(again, fine_tuned=True)
@@ -218,28 +223,12 @@ class _Export:
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
 
-    def _loses(self, network: Network, rounded: "_Rounded") -> bool:
-        """Whether integers return less than the floats that they were, by more than `TOLERATED`."""
-        found = self.student.results
-        if found is None:
-            return False
-        lost = self._mean_return(Policy(network, self.head)) - self._mean_return(self._policy_of(rounded.integers))
-        return lost > TOLERATED * abs(found.teacher.return_mean - found.random.return_mean)
-
-    def _mean_return(self, policy: Policy, episodes: int = JUDGED_ON) -> float:
-        """On seeds on which nothing else is chosen or judged; those that choose the cut-off do not judge it."""
+    def _mean_return(self, policy: Policy, seeds: Sequence[int] = JUDGED_ON) -> float:
+        """On seeds on which nothing else is chosen or judged."""
         config = self.student.config
         epsilon, noise = (config.eval_epsilon, config.student.noise) if config is not None else (0.0, ())
         how = Play(self.info.ref, epsilon=epsilon, noise=noise, max_steps=20_000)
-        first = INTEGER_SEEDS + (SELECTED_ON if episodes == JUDGED_ON else 0)
-        return stats.mean(
-            play(
-                policy,
-                how,
-                seeds_from(first, episodes),
-                watch=self.watch,
-            ).returns
-        )
+        return stats.mean(play(policy, how, seeds, watch=self.watch).returns)
 
     def _policy_of(self, integers: int8.Quantised) -> Policy:
         """Integers as they are compiled."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from distilrl import stats
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
-from distilrl.evaluate import VERDICT_SEEDS, every_start, play, seeds_from
+from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
 from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, replayer
@@ -55,9 +55,8 @@ def verify(
     policy = file_policy(replayer(path, card.head, card.obs_size), card.head)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
     count = len(known.teacher_returns) if known else episodes
-    starts = every_start(how, VERDICT_SEEDS)
-    games = play(policy, how, starts or seeds_from(VERDICT_SEEDS, count), watch=watch)
-    exact = starts is not None
+    seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)
+    games = play(policy, how, seeds, watch=watch)
     if known is not None and len(games.returns) != count:
         raise FileError(
             f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "
@@ -80,7 +79,7 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
 
     theirs, students, margin = known.teacher_returns, known.student_returns, known.margin
     if exact:
-        verdict = exact_verdict(games.returns, theirs, margin, distinct=len(np.unique(pairs(theirs))))
+        verdict = exact_verdict(games.returns, theirs, margin, clusters=pairs(theirs))
     else:
         verdict = non_inferiority(
             games.returns, theirs, margin, rng, span=known.span, clusters=pairs(theirs), looks=known.looks
