@@ -13,7 +13,7 @@ from distilrl.errors import SpecError
 from distilrl.export import c, int8
 from distilrl.export import onnx as onnx_export
 from distilrl.export.last import last_step, literal
-from distilrl.export.replay import CFLAGS, file_policy, held, replayer
+from distilrl.export.replay import CFLAGS, file_policy, held, open_export
 from distilrl.export.steps import steps
 from distilrl.export.torch_export import Plain
 from distilrl.heads import head_for
@@ -98,7 +98,7 @@ def expected_actions(head, values):
 
 
 def opened(path, text, head=ONE, **kwargs):
-    return replayer(path, head, int(np.prod(SHAPES[text])), **kwargs)
+    return open_export(path, head, int(np.prod(SHAPES[text])), **kwargs)
 
 
 def assert_same(head, actions, values):
@@ -134,7 +134,7 @@ def test_c_gives_what_the_environment_takes(tmp_path, text, name):
     answers = opened(write_c(tmp_path, source), text, head)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-4, atol=1e-4)
     assert_same(head, answers.actions, expected(network, obs))
-    assert held(answers, network, head, obs).alike
+    assert held(answers, torch.from_numpy(expected(network, obs)), head).alike
     golden(tmp_path, head, network, obs)
     subprocess.run(["cc", *CFLAGS, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -194,7 +194,7 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
         :, None
     ]
     source = c.write(steps(network, "C"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
-    values = replayer(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
+    values = open_export(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
     np.testing.assert_allclose(values, expected(network, x), rtol=1e-6, atol=1e-6)
 
 
@@ -321,7 +321,7 @@ def test_graphs_give_what_the_environment_takes(tmp_path, name, kind):
     answers = opened(path, text, head)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
     assert_same(head, answers.actions, expected(network, obs))
-    assert held(answers, network, head, obs).alike
+    assert held(answers, torch.from_numpy(expected(network, obs)), head).alike
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
@@ -337,7 +337,7 @@ def test_graphs_read_an_image_beside_a_vector(tmp_path, kind):
         path.write_bytes(onnx_export.write(network, head, ObsSpec((293,), image), {}))
     else:
         write_torch(path, network, head, obs)
-    answers = replayer(path, head, 293)(obs)
+    answers = open_export(path, head, 293)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)
     for target in ("C", "integers"):
         with pytest.raises(SpecError, match="an image beside a vector"):
@@ -373,7 +373,7 @@ def test_integers_are_modelled_to_the_bit(tmp_path, text, name):
     (tmp_path / "policy.onnx").write_bytes(onnx_export.write_int8(quantised, head, obs_spec(text), {}))
     graph = opened(tmp_path / "policy.onnx", text, head)(obs)
     assert np.abs(graph.values - quantised.values(obs)).max() < 0.05 * np.abs(real).max()
-    assert held(answers, network, head, obs).distance < 0.1
+    assert held(answers, torch.from_numpy(expected(network, obs)), head).distance < 0.1
 
 
 @needs_cc
@@ -441,12 +441,12 @@ def test_a_file_that_answers_otherwise_is_told_apart(tmp_path, name):
     head, text = ACTIONS[name], "mlp:16,16"
     network, obs = student(text, head=head), observations(text, 100)
     answers = opened(write_c(tmp_path, in_c(text, network, head)), text, head)(obs)
-    assert held(answers, network, head, obs).alike
+    assert held(answers, torch.from_numpy(expected(network, obs)), head).alike
     moved = answers.actions.copy()
     moved[3, 1] += 1 if name == "several" else 1e-3
     wrong = replace(answers, actions=moved)
-    assert not held(wrong, network, head, obs).alike
-    assert not held(wrong, network, head, obs).consistent
+    assert not held(wrong, torch.from_numpy(expected(network, obs)), head).alike
+    assert not held(wrong, torch.from_numpy(expected(network, obs)), head).consistent
     values = answers.values.copy()
     values[:, 0] += 1e-3
-    assert not held(replace(answers, values=values), network, head, obs).alike
+    assert not held(replace(answers, values=values), torch.from_numpy(expected(network, obs)), head).alike

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "threads"},
-    {"plain", "spaces", "verdict"},
+    {"blocks", "plain", "spaces", "verdict"},
     {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "specs"},
     {"events", "networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},

@@ -12,7 +12,7 @@ from test_export import ONE, needs_cc, observations, student, write_c
 from distilrl import export
 from distilrl.events import silent
 from distilrl.export import int8, qat
-from distilrl.export.replay import held, replayer
+from distilrl.export.replay import Recording, held, open_export
 from distilrl.export.steps import steps, without_offset
 from distilrl.export.tree import source
 from distilrl.heads import head_for, student_head
@@ -94,7 +94,7 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
     info = SimpleNamespace(ref=EnvRef("any"), obs=ObsSpec((5,)))
     one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None)
-    chosen = export._Export(one, "int8", Path(), obs, silent)._rounded(network).integers
+    chosen = export._Export(one, "int8", Path(), Recording.of(obs), silent)._rounded(network).integers
     expected_scales = [
         int8.quantise(steps(without_offset(network, ONE), "integers"), obs, percentile=percentile).activation_scales
         for percentile in int8.PERCENTILES
@@ -118,8 +118,8 @@ def test_a_tree_of_one_choice_is_nested_conditions(tmp_path, start):
     tree, obs = sign_tree(head, (0,), (1,)), sign_states(50)
     written = source(tree, ObsSpec((2,)), "test")
     assert f"return {5 if start else 0};" in written.code
-    answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, TreePolicy(tree), head, obs).alike
+    answers = open_export(write_c(tmp_path, written), head, 2)(obs)
+    assert held(answers, TreePolicy(tree)(torch.from_numpy(obs)), head).alike
     assert (answers.actions[:, 0] == (obs[:, 0] > 0) + (5 if start else 0)).all()
 
 
@@ -136,8 +136,8 @@ def test_a_tree_of_other_actions_is_a_table(tmp_path, head, below, above):
     tree, obs = sign_tree(head, below, above), sign_states(50)
     written = source(tree, ObsSpec((2,)), "test")
     assert written.weight_bytes == 4 * 2 * (head.width + head.action.size)
-    answers = replayer(write_c(tmp_path, written), head, 2)(obs)
-    assert held(answers, TreePolicy(tree), head, obs).alike
+    answers = open_export(write_c(tmp_path, written), head, 2)(obs)
+    assert held(answers, TreePolicy(tree)(torch.from_numpy(obs)), head).alike
 
 
 def test_a_large_state_value_does_not_cost_the_choice_among_integers():

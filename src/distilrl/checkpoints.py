@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError
 from distilrl.heads import Head, head_from_json
-from distilrl.networks import Network
+from distilrl.networks import Network, blank
 from distilrl.specs import NetworkSpec
 
 FORMAT = "distilrl-network"
@@ -193,7 +193,7 @@ def load_network(folder: str | Path) -> Stored:
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
-    network = Network(NetworkSpec.from_json(data.get("network", {})))
+    network = blank(NetworkSpec.from_json(data.get("network", {})))
     load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
     head = head_from_json(data.get("head"), f"head of {path}")
     if head.width != network.spec.outputs:

@@ -247,6 +247,7 @@ class Collector:
                 "held": self.held.tolist(),
                 "held_for": self.held_for.tolist(),
                 "student_whole_episode": self._student_whole_episode.tolist(),
+                "student_state": [part.tolist() for part in self._student_state or ()],
                 "episode_returns": self.episode_returns[-RETURNS_KEPT:],
             },
             "obs": self._checksum(),
@@ -268,6 +269,8 @@ class Collector:
         self.rng.bit_generator.state = state["rng"]
         self.held[:], self.held_for[:] = own["held"], own["held_for"]
         self._student_whole_episode[:] = own["student_whole_episode"]
+        if own["student_state"]:
+            self._student_state = tuple(torch.tensor(part).to(self._obs.device) for part in own["student_state"])
         self.episode_returns = list(own["episode_returns"])
 
     def _checksum(self) -> int:
@@ -283,7 +286,7 @@ class Collector:
         actions = np.zeros((n_envs, action.size), action.numpy)
         if labels is not None and self.teacher is not None:
             actions[teacher_drives] = self.teacher.head.greedy(labels).cpu().numpy()[teacher_drives]
-        if not teacher_drives.all():
+        if not teacher_drives.all() or (self.student is not None and self.student.remembers):
             actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
         random = (
             (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress))

@@ -10,10 +10,11 @@ from distilrl.collect import Behaviour
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
-from distilrl.objective import TDTerm, TeacherTerm, Term
+from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
 from distilrl.spaces import EnvRef
+from distilrl.specs import has_cell, history_of
 from distilrl.teachers import Combine, TeacherFile
 
 
@@ -32,7 +33,8 @@ class StudentConfig:
     """The network in training, and what it sees."""
 
     network: str = "mlp:64,64"
-    """Student spec, e.g. ``mlp:64,64``, ``mlp:`` (linear) or ``cnn:16,16,16:64``."""
+    """Student spec, e.g. ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64``, or with memory ``gru:16`` or
+    ``mlp:32,32@history=3``."""
     start: Start = "new"
     """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest
     units."""
@@ -131,6 +133,11 @@ class OptimConfig:
     """Train the student on the scale of its teacher's action values, its last layer in units of what these vary by: the
     state's value, and what the actions make of it. Folded into the head when it ships; real actions have units of
     their own."""
+    sequence: int = 32
+    """Steps in a row of an episode that a student with a cell learns from at once; others learn from single states."""
+    burn_in: int = 8
+    """First steps of a sequence from which nothing is learnt, where it does not begin with its episode: they bring the
+    memory to what it would be (Kapturowski et al. 2019)."""
     gamma: float = 0.99
     """Discount per step of TD terms."""
     n_step: int = 0
@@ -138,9 +145,14 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"))
+        check_numbers(self, **dict.fromkeys(("updates", "batch_size", "target_every", "sequence"), "[1, inf)"))
         check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
         check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
+        check_numbers(self, burn_in="[0, inf)")
+        if self.burn_in >= self.sequence:
+            raise SpecError(
+                f"'burn_in' ({self.burn_in}) must be below 'sequence' ({self.sequence}), or nothing is left to learn."
+            )
 
 
 @dataclass(frozen=True)
@@ -323,6 +335,34 @@ class TrainConfig:
         ):
             raise SpecError(
                 "A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward."
+            )
+
+        if has_cell(student.network) or history_of(student.network) > 1:
+            self._check_memory()
+
+    def _check_memory(self) -> None:
+        """What a student with memory does not do."""
+        student, optim = self.student, self.optim
+        if has_cell(student.network) and optim.batch_size % optim.sequence:
+            raise SpecError(
+                f"'batch_size' ({optim.batch_size}) must be a multiple of 'sequence' ({optim.sequence}): those of the "
+                f"student {student.network} are made of sequences."
+            )
+        if has_cell(student.network) and any(isinstance(term, TDTerm) for term in self.terms):
+            raise SpecError(
+                f"The student {student.network} has a cell, and learns from a teacher alone: choose a recipe without a "
+                "TD term, or a history, such as mlp:32,32@history=4."
+            )
+        reading = next((one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm)), None)
+        if reading is not None:
+            raise SpecError(
+                f"The term '{reading.name}' compares single states, and the student {student.network} remembers: "
+                "choose a recipe without it, such as distil."
+            )
+        if student.start != "new" or student.prune_from is not None or self.reward.env_steps > 0:
+            raise SpecError(
+                f"The student {student.network} remembers: it starts with new weights ('start'), is not pruned "
+                "('prune_from'), and learns by imitation alone (no stage with reward)."
             )
 
     @property

@@ -13,7 +13,7 @@ from distilrl.discriminator import Discriminator, judge
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Taps
 from distilrl.heads import Head, Units
-from distilrl.networks import Network
+from distilrl.networks import Network, RecurrentNetwork
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
 
@@ -63,9 +63,13 @@ class Context:
     def _pass(self) -> tuple[Tensor, Taps | None]:
         """The student's numbers, and its features where a term reads them."""
         if not any(one.needs_features for one in self.terms):
-            return self.network(self.batch.obs), None
+            return self.answer(self.batch.obs), None
         with Taps(self.network, self._maps.student_paths) as seen:
-            return self.network(self.batch.obs), seen
+            return self.answer(self.batch.obs), seen
+
+    def answer(self, obs: Tensor) -> Tensor:
+        """The student's numbers (B, P) for observations in the order of the batch, with gradient."""
+        return numbers_of(self.network, obs, self.batch.steps)
 
     @property
     def student(self) -> Tensor:
@@ -103,8 +107,7 @@ class Context:
         if network is None or self.batch.next_obs is None:
             raise SpecError("A TD term needs a target network and transitions: set n_step to at least 1.")
         with torch.no_grad():
-            numbers: Tensor = network(self.batch.next_obs)
-            return numbers
+            return numbers_of(network, self.batch.next_obs, self.batch.steps)
 
     @property
     def _maps(self) -> FeatureMaps:
@@ -134,3 +137,9 @@ class Context:
         ours, theirs = self.student.detach(), self.head.temper(self.teacher, self.temperature)
         of_student, of_teacher = (self.judged(self.head.view(p)) for p in (ours, theirs))
         return losses.discriminator_loss(of_student=of_student, of_teacher=of_teacher)
+
+
+def numbers_of(network: nn.Module, obs: Tensor, steps: int) -> Tensor:
+    """Numbers (B, P) of observations, which a network with memory sees as sequences of so many steps each."""
+    numbers: Tensor = network.unrolled(obs, steps) if isinstance(network, RecurrentNetwork) else network(obs)
+    return numbers

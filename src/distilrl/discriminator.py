@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrl.blocks import draw_weights
 from distilrl.errors import SpecError
-from distilrl.networks import Network, draw_weights
+from distilrl.networks import Network
 from distilrl.specs import NetworkSpec
 
 HIDDEN = 64

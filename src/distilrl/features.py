@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrl.blocks import Dueling, ResidualBlock, ReusedHead, draw_weights, plain_layer, set_head
 from distilrl.errors import SpecError
-from distilrl.networks import Dueling, Network, ResidualBlock, ReusedHead, draw_weights, plain_layer, set_head
+from distilrl.networks import Network
 
 Start = Literal["new", "svd", "strongest"]
 POINTS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Sigmoid, ResidualBlock)

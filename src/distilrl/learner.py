@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from distilrl import discriminator
+from distilrl.blocks import ReusedHead
 from distilrl.config import OptimConfig, StudentConfig
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
 from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head, Units
-from distilrl.networks import Network, ReusedHead, build_shared, reuse_head
+from distilrl.networks import Network, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
 from distilrl.optimisers import (
     Adam,
@@ -237,7 +238,7 @@ class Learner:
                 if isinstance(term, TDTerm):
                     self.errors = each.detach()
                     each = each if part.batch.weight is None else each * part.batch.weight
-                mean = each.mean()
+                mean = part.batch.mean(each)
                 loss = loss + part.share * weight * mean
                 means.setdefault(self._columns[id(term)], []).append(mean.detach())
             judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
@@ -281,7 +282,7 @@ class Learner:
         if self.discriminators is None:
             return
         self.discriminators.zero_grad()
-        total = torch.stack([context.discriminator_loss().mean() for context in judged]).sum()
+        total = torch.stack([context.batch.mean(context.discriminator_loss()) for context in judged]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.discriminators.step()
 

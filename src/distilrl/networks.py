@@ -13,67 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrl.blocks import (
+    Dueling,
+    MemoryCell,
+    ResidualBlock,
+    ReusedHead,
+    State,
+    draw_weights,
+    interleaved,
+    plain_layer,
+    set_head,
+)
 from distilrl.errors import SpecError
 from distilrl.heads import Units
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 
 Share = Literal["body", "convolutions"]
 """What the networks of several tasks have in common."""
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)))), the convolutions 3x3 and padded (He et al. 2016, in IMPALA's order)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv0, self.conv1 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
-        return cast("Tensor", x + self.conv1(F.relu(self.conv0(F.relu(x)))))
-
-
-class Dueling(nn.Module):
-    """V + A − mean A (Wang et al. 2016, eq. 9), V and A linear in the same features."""
-
-    def __init__(self, features: int, outputs: int) -> None:
-        super().__init__()
-        self.value, self.advantage = nn.Linear(features, 1), nn.Linear(features, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D) to numbers (B, P)."""
-        return F.linear(x, *self.plain())
-
-    def plain(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the linear layer that is the same function."""
-        value, advantage = self.value, self.advantage
-        return (
-            value.weight + advantage.weight - advantage.weight.mean(0),
-            value.bias + advantage.bias - advantage.bias.mean(),
-        )
-
-
-class ReusedHead(nn.Module):
-    """The teacher's own frozen head behind a learned projection (SimKD, Chen et al. 2022); one plain layer when it
-    ships.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, features: int, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.projection = nn.Linear(features, weight.shape[1])
-        self.register_buffer("weight", weight.detach().clone())
-        self.register_buffer("bias", bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D) to numbers (B, P)."""
-        return F.linear(self.projection(x), self.weight, self.bias)
-
-    def plain(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the linear layer that is the same function."""
-        return self.weight @ self.projection.weight, self.weight @ self.projection.bias + self.bias
 
 
 class Network(nn.Module):
@@ -114,11 +70,17 @@ class Network(nn.Module):
         for width in spec.hidden:
             layers += [nn.Linear(features, width), activation()]
             features = width
+        if spec.cell is not None:
+            layers.append(MemoryCell(features, spec.cell))
+            features = spec.cell.size
+        for width in spec.behind:
+            layers += [nn.Linear(features, width), activation()]
+            features = width
         layers.append(Dueling(features, spec.outputs) if spec.dueling else nn.Linear(features, spec.outputs))
         self.layers = nn.Sequential(*layers)
         self._first_index = 1 if isinstance(layers[0], nn.Flatten) else 0
         # one statistic for each number of a vector, and one for all pixels, which comes last beside a vector
-        shape = (spec.vector + 1,) if spec.picture is not None else spec.obs_shape
+        shape = (spec.vector + 1,) if spec.picture is not None else (spec.features,)
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
         self.set_units(None)
@@ -133,6 +95,8 @@ class Network(nn.Module):
         """
         if self.spec.blocks:
             mean, scale = torch.zeros_like(mean), (mean.square() + scale.square().reciprocal()).rsqrt()
+        if self.spec.history > 1 and len(mean) < len(self.obs_mean):  # of one observation
+            mean, scale = mean.repeat(self.spec.history), scale.repeat(self.spec.history)
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
 
@@ -209,18 +173,28 @@ class Network(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Numbers (B, P) of observations (B, *obs_shape) of any number type."""
+        return self._outputs(self._through(self._entered(obs), obs, list(self.layers)[self._first_index + 1 :]))
+
+    def _entered(self, obs: Tensor) -> Tensor:
+        """What the first layer makes of observations."""
         first = self._first()
         weight, bias = self.folded()
+        if not isinstance(first, nn.Conv2d):
+            return F.linear(obs.to(torch.float32).flatten(1), weight, bias)
+        image = obs[:, self.spec.vector :].view(-1, *self.spec.image) if self.spec.image is not None else obs
+        return F.conv2d(interleaved(image), weight, bias, first.stride, cast("tuple[int, int]", first.padding))
+
+    def _through(self, x: Tensor, obs: Tensor, layers: Sequence[nn.Module]) -> Tensor:
+        """What further layers make of that."""
         beside = self.spec.vector
-        image = obs[:, beside:].view(-1, *self.spec.image) if self.spec.image is not None else obs
-        if isinstance(first, nn.Conv2d):
-            x = F.conv2d(interleaved(image), weight, bias, first.stride, cast("tuple[int, int]", first.padding))
-        else:
-            x = F.linear(obs.to(torch.float32).flatten(1), weight, bias)
-        for layer in list(self.layers)[self._first_index + 1 :]:
+        for layer in layers:
             x = layer(x)
             if beside and isinstance(layer, nn.Flatten):
                 x = torch.cat([x, (obs[:, :beside].float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
+        return x
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        """The last layer's numbers in the units of the outputs."""
         return F.linear(x, self.out_matrix, self.out_offset) if self.out_matrix is not None else x
 
     def _joined(self) -> tuple[nn.Linear, int]:
@@ -229,7 +203,8 @@ class Network(nn.Module):
         return dense, dense.weight.shape[1] - self.spec.vector
 
     def _first(self) -> nn.Conv2d | nn.Linear:
-        return cast("nn.Conv2d | nn.Linear", self.layers[self._first_index])
+        first = self.layers[self._first_index]
+        return cast("nn.Conv2d | nn.Linear", first.inputs if isinstance(first, MemoryCell) else first)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """The first layer's weight and bias for raw observations, standardisation included."""
@@ -242,46 +217,84 @@ class Network(nn.Module):
         return weight, first.bias - weight @ mean
 
 
-def interleaved(image: Tensor) -> Tensor:
-    """Images (B, C, H, W) of any number type as floats with the channels last in memory, which convolutions want.
+class RecurrentNetwork(Network):
+    """A network that remembers: a cell between two layers, or the observations before this one, or both.
 
-    Plane by plane: PyTorch's own conversion takes three times as long on a CPU, a sixth of an update.
+    It is asked in two ways: step by step, where `forward` takes the state that it gave before, and of whole stretches
+    of episodes at once (`unrolled`), as it is trained.
     """
-    if image.is_cuda or image.shape[1] > 32 or not image.is_contiguous():
-        return image.to(torch.float32, memory_format=torch.channels_last)
-    last = image.new_empty((image.shape[0], *image.shape[2:], image.shape[1]), dtype=torch.float32).movedim(-1, 1)
-    for channel in range(image.shape[1]):
-        last[:, channel].copy_(image[:, channel])
-    return last
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
+        self._cell_index = next((i for i, layer in enumerate(self.layers) if isinstance(layer, MemoryCell)), None)
+
+    @property
+    def cell(self) -> MemoryCell | None:
+        """Its cell; None where it has its history alone."""
+        return None if self._cell_index is None else cast("MemoryCell", self.layers[self._cell_index])
+
+    def start(self, count: int) -> State:
+        """The state of ``count`` fresh episodes: of the cell, then the observations before and whether there are any,
+        (N, H − 1, D) and (N, 1).
+        """
+        state = self.cell.start(count) if self.cell is not None else ()
+        if self.spec.history == 1:
+            return state
+        past = self.obs_mean.new_zeros(count, self.spec.history - 1, *self.spec.obs_shape)
+        return (*state, past, past.new_zeros(count, 1))
+
+    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
+        """Numbers (N, P) of one step's observations (N, *obs_shape), and the state after them."""
+        own, past = state, ()
+        if self.spec.history > 1:
+            (*own, before, begun), new = state, obs.to(torch.float32).unsqueeze(1)  # type: ignore[assignment]
+            before = torch.where(begun.unsqueeze(2) > 0, before, new)
+            obs = torch.cat([before, new], dim=1)
+            past = (obs[:, 1:], torch.ones_like(begun))  # type: ignore[assignment]
+            obs = obs.flatten(1)
+        x = self._before_cell(obs)
+        if self.cell is not None:
+            x, own = self.cell(x, tuple(own))
+        return self._behind_cell(x, obs), (*own, *past)
+
+    def unrolled(self, obs: Tensor, steps: int) -> Tensor:
+        """Numbers (B, P) of stretches of ``steps`` steps each, one after the other, that begin with a fresh state.
+
+        Args:
+            obs: (B, *obs_shape), B a multiple of ``steps``; with a history (B, H · D), the oldest first.
+            steps: of a stretch; 1 where there is no cell.
+        """
+        x = self._before_cell(obs)
+        if self.cell is not None:
+            stretches = x.view(-1, steps, x.shape[1])
+            state, outputs = self.cell.start(len(stretches)), []
+            for gates in stretches.unbind(1):
+                output, state = self.cell(gates, state)
+                outputs.append(output)
+            x = torch.stack(outputs, dim=1).flatten(0, 1)
+        return self._behind_cell(x, obs)
+
+    def _before_cell(self, obs: Tensor) -> Tensor:
+        """Gates of the cell; with no cell, the first layer's numbers."""
+        x, first = self._entered(obs), self._first_index
+        if self.cell is None or self._cell_index == first:
+            return x
+        return cast("Tensor", self.cell.inputs(self._through(x, obs, list(self.layers)[first + 1 : self._cell_index])))
+
+    def _behind_cell(self, x: Tensor, obs: Tensor) -> Tensor:
+        after = (self._first_index if self._cell_index is None else self._cell_index) + 1
+        return self._outputs(self._through(x, obs, list(self.layers)[after:]))
 
 
-def draw_weights(module: nn.Module, generator: torch.Generator | None, gain: float = 1.0) -> None:
-    """Normal weights of standard deviation gain/√(fan in), biases 0."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=generator) * (gain / math.sqrt(parameter[0].numel()))
-                )
-            else:
-                parameter.zero_()
+def blank(spec: NetworkSpec) -> Network:
+    """A network of this shape, whose weights are still to be set.
 
+    Example::
 
-def set_head(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Makes a plain or dueling head this linear layer."""
-    with torch.no_grad():
-        if isinstance(head, Dueling):  # V + A − mean A is A itself where V is its mean
-            head.value.weight.copy_(weight.mean(0, keepdim=True))
-            head.value.bias.copy_(bias.mean(0, keepdim=True))
-            head = head.advantage
-        cast("nn.Linear", head).weight.copy_(weight)
-        cast("nn.Linear", head).bias.copy_(bias)
-
-
-def plain_layer(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer, or of the linear one that a head is."""
-    weight, bias = layer.plain() if isinstance(layer, Dueling | ReusedHead) else (layer.weight, layer.bias)
-    return cast("Tensor", weight).detach(), cast("Tensor", bias).detach()
+        network = blank(spec)
+        network.load_state_dict(weights)
+    """
+    return RecurrentNetwork(spec) if spec.remembers else Network(spec)
 
 
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
@@ -299,7 +312,7 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
         )
     if len(network.layers) == 1:
         raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
-    features = network.spec.hidden[-1] if network.spec.hidden else network.spec.features
+    features = network.spec.last_width
     network.spec = replace(network.spec, dueling=False)
     network.layers[-1] = head = ReusedHead(features, theirs.weight[:outputs], cast("Tensor", theirs.bias)[:outputs])
     draw_weights(head.projection, generator)
@@ -333,12 +346,14 @@ def build_shared(
 
 def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
     """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0."""
-    network = Network(spec)
+    network = blank(spec)
     gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
     head = set(network.layers[-1].modules())
     for module in network.layers.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             draw_weights(module, generator, 0.1 if module in head else gain)
+    for cell in (layer for layer in network.layers if isinstance(layer, MemoryCell)):
+        cell.draw(generator)
     return network
 
 

@@ -148,7 +148,7 @@ class AdversarialTerm(_Term):
 
     def __call__(self, context: Context) -> Tensor:
         """Loss of each example, (B,)."""
-        return self.divergence(context, context.network(adversarial_states(self, context)))
+        return self.divergence(context, context.answer(adversarial_states(self, context)))
 
     def divergence(self, context: Context, numbers: Tensor) -> Tensor:
         """KL (B,) of a student's numbers (B, P) from the teacher's clean answer."""
@@ -342,7 +342,7 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     for step in range(ATTACK_STEPS):
         start = clean + offset if step else clean + ATTACK_START * reach
         state = start.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(term.divergence(context, context.network(state)).sum(), state)
+        (slope,) = torch.autograd.grad(term.divergence(context, context.answer(state)).sum(), state)
         offset = (offset + 0.5 * reach * slope.sign()).clamp(-reach, reach)
     return clean + offset
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 Optimiser = Literal["adam", "soap"]
+DenseLayer = tuple[Tensor, Tensor | None]
+"""Weight (..., O, I) and bias of a dense layer; None: it has none, as what a cell makes of its own past."""
 MOMENTUM = 0.9
 SECOND = 0.95
 """Decay of the second moments, of Shampoo's and of Adam's."""
@@ -31,7 +33,7 @@ class Soap:
         optimiser = Soap(dense_layers(network), lr=1e-2)
     """
 
-    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], lr: float) -> None:
+    def __init__(self, layers: Sequence[DenseLayer], lr: float) -> None:
         """Takes what is trained.
 
         Args:
@@ -40,7 +42,9 @@ class Soap:
         """
         self._layers = list(layers)
         self._states: list[dict[str, Any]] = [{} for _ in layers]
-        self.param_groups: list[dict[str, Any]] = [{"params": [p for layer in self._layers for p in layer], "lr": lr}]
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": [p for layer in self._layers for p in layer if p is not None], "lr": lr}
+        ]
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -62,14 +66,17 @@ class Soap:
         """One step of each layer that has a gradient."""
         lr = self.param_groups[0]["lr"]
         for (weight, bias), state in zip(self._layers, self._states, strict=True):
-            if weight.grad is None or bias.grad is None:
+            if weight.grad is None or (bias is not None and bias.grad is None):
                 continue
-            grad = torch.cat([weight.grad, bias.grad.view(*weight.shape[:-1], 1)], dim=-1)
+            grad = weight.grad
+            if bias is not None:
+                grad = torch.cat([grad, bias.grad.view(*weight.shape[:-1], 1)], dim=-1)  # type: ignore[union-attr]
             if not state:
                 state.update(_first(grad))
             move = _direction(state, grad)
-            weight.sub_(move[..., :-1], alpha=lr)
-            bias.sub_(move[..., -1].reshape(bias.shape), alpha=lr)
+            weight.sub_(move[..., : weight.shape[-1]], alpha=lr)
+            if bias is not None:
+                bias.sub_(move[..., -1].reshape(bias.shape), alpha=lr)
 
 
 def _first(grad: Tensor) -> dict[str, Any]:
@@ -181,13 +188,13 @@ Steps = Soap | Adam
 """What makes the steps."""
 
 
-def dense_layers(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def dense_layers(module: nn.Module) -> list[DenseLayer]:
     """Weight and bias of each dense layer within a module; what several share counts once."""
     return [(layer.weight, layer.bias) for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 def make_optimisers(
-    kind: Optimiser, layers: Sequence[tuple[Tensor, Tensor]], parameters: Iterable[Tensor], lr: float
+    kind: Optimiser, layers: Sequence[DenseLayer], parameters: Iterable[Tensor], lr: float
 ) -> dict[str, Steps]:
     """The optimisers of all parameters, by name.
 
@@ -197,7 +204,7 @@ def make_optimisers(
         parameters: all that is trained.
         lr: learning rate.
     """
-    taken = {id(p) for layer in layers for p in layer} if kind == "soap" else set()
+    taken = {id(p) for layer in layers for p in layer if p is not None} if kind == "soap" else set()
     rest = [p for p in parameters if id(p) not in taken]
     made: dict[str, Steps] = {"soap": Soap(layers, lr)} if taken else {}
     return made | ({"adam": Adam(rest, lr)} if rest else {})

@@ -12,10 +12,10 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from distilrl.blocks import State
 from distilrl.heads import Head
 
-State = tuple[Tensor, ...]
-"""What a policy remembers, each (N, ...); () for one without memory."""
+__all__ = ["Policy", "State", "rows_of"]
 
 
 @dataclass(frozen=True)

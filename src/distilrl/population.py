@@ -17,7 +17,14 @@ from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
 from distilrl.networks import Network, build
 from distilrl.objective import TeacherTerm, active
-from distilrl.optimisers import clip_gradients, dense_layers, make_optimisers, move_average, set_learning_rate
+from distilrl.optimisers import (
+    DenseLayer,
+    clip_gradients,
+    dense_layers,
+    make_optimisers,
+    move_average,
+    set_learning_rate,
+)
 from distilrl.policies import Policy, State
 from distilrl.replay import Batch
 from distilrl.schedules import Progress
@@ -324,7 +331,7 @@ def _module(networks: list[Network]) -> StackedMLP | Network:
     return networks[0] if networks[0].spec.picture is not None else StackedMLP(networks)
 
 
-def _layers(module: StackedMLP | Network) -> list[tuple[Tensor, Tensor]]:
+def _layers(module: StackedMLP | Network) -> list[DenseLayer]:
     """Weights and biases of dense layers."""
     return (
         dense_layers(module) if isinstance(module, Network) else list(zip(module.weights, module.biases, strict=True))

@@ -50,11 +50,21 @@ class Batch(NamedTuple):
     """(B, P) the teacher's numbers for next_obs; None where it is, or nobody labels the data."""
     weight: Tensor | None = None
     """(B,) importance weights of TD terms, at most 1; None where transitions were not drawn by priority."""
+    steps: int = 1
+    """Steps in a row of an episode: B is made of sequences of so many, one after the other."""
+    valid: Tensor | None = None
+    """(B,) float, 1 where something may be learnt and 0 where a sequence has ended, or its state is not yet what it
+    would be; None: everywhere."""
 
     def split(self, size: int) -> list["Batch"]:
-        """Batches of ``size`` transitions each, in order; B must be a multiple of it."""
-        pieces = [[None] * (len(self.obs) // size) if t is None else torch.split(t, size) for t in self]
+        """Batches of ``size`` transitions each, in order; B must be a multiple of it, and it one of a sequence."""
+        count = len(self.obs) // size
+        pieces = [torch.split(part, size) if isinstance(part, Tensor) else [part] * count for part in self]
         return [Batch(*one) for one in zip(*pieces, strict=True)]
+
+    def mean(self, each: Tensor) -> Tensor:
+        """The mean of a number per transition (B,) over those from which something may be learnt."""
+        return each.mean() if self.valid is None else (each * self.valid).sum() / self.valid.sum().clamp_min(1.0)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,13 @@ class ReplaySpec:
     """Exponent e of `Replay.draw`; 0: uniform."""
     by_error: bool = False
     """Draw by what `set_priorities` was told last; new rows by the largest of it."""
+    history: int = 1
+    """Vector observations that `Replay.observations` puts together, the oldest first; before the first of an episode,
+    that one again."""
+    sequence: int = 1
+    """Steps in a row of an episode that are drawn together."""
+    burn_in: int = 0
+    """First steps of a sequence that are not learnt from, where it does not begin with its episode."""
 
     @property
     def labelled(self) -> bool:
@@ -94,7 +111,8 @@ class Replay:
         shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
-        self.rows = max(held // spec.n_envs, self.stack + spec.n_step + 1)
+        self._behind = max(self.stack, spec.history)
+        self.rows = max(held // spec.n_envs, self._behind + spec.n_step + spec.sequence)
         grid = (self.rows, spec.n_envs)
         self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)
         kind = torch.from_numpy(np.zeros(0, spec.action.numpy)).dtype
@@ -173,7 +191,7 @@ class Replay:
         limit.
         """
         self._ready[row] = False
-        for ahead in range(1, self.stack):  # the oldest rows: the frames before them were just overwritten
+        for ahead in range(1, self._behind):  # the oldest rows: what lies before them was just overwritten
             self._ready[(row + ahead) % self.rows] = False
         first = row - self.spec.n_step
         if self.added <= self.spec.n_step:
@@ -192,7 +210,7 @@ class Replay:
         return bool(self._ready.any())
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Indices (count,) of states, drawn with replacement.
+        """Indices (count,) of states, drawn with replacement; of sequences, states that lie in them.
 
         With an exponent e > 0, four draws of five have probability proportional to stakes^e (of action values the gap
         between the teacher's best and worst; VIPER samples so with e = 1); the fifth is uniform.
@@ -246,8 +264,12 @@ class Replay:
         self._newest = float(saved[-1, 0])
 
     def observations(self, index: Tensor) -> Tensor:
-        """Observations (B, *obs_shape) behind flat indices (B,)."""
+        """Observations (B, *obs_shape) behind flat indices (B,); with a history (B, H · D)."""
         flat = self._obs.view(self.rows * self.spec.n_envs, -1)
+        if self.spec.history > 1:
+            back = torch.arange(self.spec.history - 1, -1, -1, device=self.device)
+            back = torch.minimum(back, self._age.view(-1)[index].unsqueeze(1))
+            return flat[(index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)].flatten(1)
         if self.stack == 1:
             return flat[index].view(len(index), *self.spec.obs.shape)
         back = torch.arange(self.stack - 1, -1, -1, device=self.device)
@@ -261,7 +283,8 @@ class Replay:
         return stacks.view(len(index), *self.spec.obs.shape)
 
     def batch(self, index: Tensor, gamma: float = 1.0) -> Batch:
-        """The transitions behind flat indices (B,)."""
+        """The transitions behind flat indices (B,); where sequences are drawn, those of the sequences."""
+        index, valid = self._sequences(index) if self.spec.sequence > 1 else (index, None)
         total, n_envs = self.rows * self.spec.n_envs, self.spec.n_envs
         reward = torch.zeros(len(index), device=self.device)
         terminated = torch.zeros(len(index), dtype=torch.bool, device=self.device)
@@ -284,7 +307,28 @@ class Replay:
             next_labels=labels[(index + self.spec.n_step * n_envs) % total]
             if self.spec.labelled and look_ahead
             else None,
+            steps=self.spec.sequence,
+            valid=valid,
         )
+
+    def _sequences(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.
+
+        A sequence begins with its episode where that lies no more than its length before the state, else so that it
+        ends with the state: then its first steps only bring the memory to what it would be.
+        """
+        n_envs, total, length = self.spec.n_envs, self.rows * self.spec.n_envs, self.spec.sequence
+        oldest = self.added - min(self.added, self.rows)
+        time = oldest + (torch.div(index, n_envs, rounding_mode="floor") - oldest) % self.rows
+        ages = self._age.view(-1)
+        back = torch.minimum(ages[index], time - oldest).clamp_max(length - 1)
+        whole = (back == ages[index]).unsqueeze(1)
+        ahead = torch.arange(length, device=self.device)
+        first = (index - back * n_envs) % total
+        steps = (first.unsqueeze(1) + ahead * n_envs) % total
+        there = ((time - back).unsqueeze(1) + ahead < self.added) & (ages[steps] == ages[first].unsqueeze(1) + ahead)
+        valid = there & self._ready.view(-1)[steps] & (whole | (ahead >= self.spec.burn_in))
+        return steps.flatten(), valid.flatten().float()
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
         """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,

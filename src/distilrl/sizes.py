@@ -11,7 +11,7 @@ from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.heads import Head, student_head
-from distilrl.networks import Network
+from distilrl.networks import blank
 from distilrl.objective import TeacherTerm
 from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.policies import Policy
@@ -63,7 +63,7 @@ class Budget:
 
     def allows(self, spec: NetworkSpec, head: Head, info: EnvInfo) -> bool:
         """Whether a student is small and fast enough."""
-        network = Network(spec)
+        network = blank(spec)
         own = size(network)
         limits = ((self.params, "params"), (self.bytes, "bytes"), (self.macs, "macs"))
         if any(limit is not None and own[name] > limit for limit, name in limits):

@@ -2,17 +2,21 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, cast, get_args
 
 from torch import nn
 
+from distilrl.blocks import Cell, CellKind
 from distilrl.errors import SpecError
 from distilrl.spaces import ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
+LONGEST_HISTORY = 256
+"""Observations that a student sees at once, at most."""
 LARGEST_NETWORK = 2**28
 """Parameters of a network; more are a mistake, or a file's attempt to take memory."""
 
@@ -31,7 +35,7 @@ class NetworkSpec:
     """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution,
     max-pooling of stride 2 and two residual blocks; instead of ``convs``."""
     hidden: tuple[int, ...] = ()
-    """Widths of the dense layers before the head; empty for a linear head."""
+    """Widths of the dense layers before the head, or before the cell where there is one; empty for none."""
     activation: str = "relu"
     """Name of the activation: relu, tanh, elu or silu."""
     dueling: bool = False
@@ -40,18 +44,25 @@ class NetworkSpec:
     image: tuple[int, int, int] | None = None
     """(C, H, W) of an image that is the last numbers of a vector: its convolutions' features and the rest go into the
     dense layers."""
+    cell: Cell | None = None
+    """What it remembers of an episode by; None: nothing but ``history``."""
+    behind: tuple[int, ...] = ()
+    """Widths of the dense layers between the cell and the head."""
+    history: int = 1
+    """Vector observations that it sees at once, the oldest first; before the first of an episode, that one again."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
         if (
             min(
-                (self.outputs, *self.obs_shape, *self.hidden, *self.blocks, *(n for c in self.convs for n in c)),
+                (self.outputs, *self.obs_shape, *self.widths, self.history, *(n for c in self.convs for n in c)),
                 default=0,
             )
             < 1
         ):
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
+        self._check_memory()
         if self.dueling and not (self.hidden or self.convs or self.blocks):
             raise SpecError(
                 "A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out."
@@ -77,6 +88,35 @@ class NetworkSpec:
                 f"{self.describe()} has {self.params:,} parameters, more than {LARGEST_NETWORK:,}: choose less."
             )
 
+    def _check_memory(self) -> None:
+        if self.cell is not None and self.cell.kind not in get_args(CellKind):
+            raise SpecError(f"Unknown cell '{self.cell.kind}': use one of {', '.join(get_args(CellKind))}.")
+        if self.cell is None and self.behind:
+            raise SpecError("'behind' are layers behind a cell, and there is none: leave it empty.")
+        if self.history > 1 and (len(self.obs_shape) != 1 or self.image is not None):
+            raise SpecError(
+                "'history' is of vectors, and these observations have an image, whose frames of time the environment "
+                "stacks: give the student a cell, such as cnn:16,16,16:64+gru:32."
+            )
+        if self.history > LONGEST_HISTORY:
+            raise SpecError(f"A history of {self.history} observations is too long: choose at most {LONGEST_HISTORY}.")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what it answers depends on earlier observations of the episode."""
+        return self.cell is not None or self.history > 1
+
+    @property
+    def last_width(self) -> int:
+        """Numbers that the head reads."""
+        dense = self.behind or ((self.cell.size,) if self.cell is not None else self.hidden)
+        return dense[-1] if dense else self.features
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Sizes of all that can be made wider or narrower, but for convolutions: blocks, dense layers, cell."""
+        return (*self.blocks, *self.hidden, *((self.cell.size,) if self.cell is not None else ()), *self.behind)
+
     @property
     def picture(self) -> tuple[int, ...] | None:
         """(C, H, W) that the convolutions read; None for vectors."""
@@ -91,7 +131,7 @@ class NetworkSpec:
     def features(self) -> int:
         """Number of inputs of the first dense layer."""
         shapes = self.conv_shapes()
-        return math.prod(shapes[-1]) + self.vector if shapes else math.prod(self.obs_shape)
+        return math.prod(shapes[-1]) + self.vector if shapes else math.prod(self.obs_shape) * self.history
 
     def conv_shapes(self) -> list[tuple[int, int, int]]:
         """Shape (C, H, W) after each convolution, or after each stage of a residual network."""
@@ -115,7 +155,15 @@ class NetworkSpec:
 
     def describe(self) -> str:
         """The spec in the words of the command line, for example ``cnn:16,16,16:64`` or ``mlp:32,32@silu``."""
-        dense = ",".join(map(str, self.hidden)) + (f"@{self.activation}" if self.activation != "relu" else "")
+        words = [self._before_cell()] if self.cell is None or self.hidden or self.convs or self.blocks else []
+        words += [f"{self.cell.kind}:{self.cell.size}"] if self.cell is not None else []
+        words += [f"mlp:{','.join(map(str, self.behind))}"] if self.behind else []
+        options = [f"@{self.activation}"] if self.activation != "relu" else []
+        options += [f"@history={self.history}"] if self.history > 1 else []
+        return "+".join(words) + "".join(options)
+
+    def _before_cell(self) -> str:
+        dense = ",".join(map(str, self.hidden))
         if self.blocks:
             return f"resnet:{','.join(map(str, self.blocks))}:{dense}"
         if not self.convs:
@@ -125,8 +173,9 @@ class NetworkSpec:
         return f"cnn:{convs}:{dense}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back."""
-        return asdict(self)
+        """Plain data that `from_json` reads back; of memory only where there is some."""
+        data = asdict(self)
+        return data if self.remembers else {k: v for k, v in data.items() if k not in ("cell", "behind", "history")}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "NetworkSpec":
@@ -141,6 +190,9 @@ class NetworkSpec:
                 activation=str(data.get("activation", "relu")),
                 dueling=bool(data.get("dueling", False)),
                 image=_image(data.get("image")),
+                cell=_cell(data.get("cell")),
+                behind=tuple(int(n) for n in data.get("behind", ())),
+                history=int(data.get("history", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(
@@ -154,15 +206,19 @@ class NetworkSpec:
         """Reads a student spec of the command line.
 
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
-        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``;
-        each with ``@tanh``, ``@silu`` or ``@elu`` behind it for another activation than ReLU.
+        dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``.
+        With memory: ``gru:16`` or ``lstm:16``, layers before and behind it with a plus, ``mlp:32+gru:16+mlp:32`` or
+        ``cnn:16,16,16:64+gru:32``. Each with ``@tanh``, ``@silu`` or ``@elu`` behind it for another activation than
+        ReLU, and of vectors with ``@history=3`` for what sees the last three observations at once.
 
         Raises:
             SpecError: the text is none of these, or does not fit the observations.
         """
-        sizes, at, activation = text.partition("@")
-        if at:
-            return replace(cls.parse(sizes, obs_shape, outputs, image), activation=activation)
+        words, options = _options(text)
+        if options:
+            return replace(cls.parse(words, obs_shape, outputs, image), **options)
+        if has_cell(text):
+            return cls._with_cell(text, obs_shape, outputs, image)
         mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
         if mlp and len(obs_shape) == 1 and image is None:
             return cls(obs_shape, outputs, hidden=_integers(mlp[1]))
@@ -178,7 +234,8 @@ class NetworkSpec:
         if not cnn:
             raise SpecError(
                 f"'{text}' is no student spec: write mlp:64,64 (or mlp: for a linear student) for vectors, "
-                "cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32 or resnet:16,32,32:256 for pixels."
+                "cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32 or resnet:16,32,32:256 for pixels, "
+                "gru:16 or mlp:32,32@history=3 for memory."
             )
         layers = cnn[1].split(",")
         if len(layers) > len(NATURE_KERNELS) and any("k" not in layer for layer in layers[len(NATURE_KERNELS) :]):
@@ -192,6 +249,25 @@ class NetworkSpec:
         )
 
     @classmethod
+    def _with_cell(
+        cls, text: str, obs_shape: tuple[int, ...], outputs: int, image: tuple[int, int, int] | None
+    ) -> "NetworkSpec":
+        found = re.fullmatch(r"(?:([^+]+)\+)?(gru|lstm):(\d+)(?:\+mlp:(\d+(?:,\d+)*))?", text)
+        if not found:
+            raise SpecError(
+                f"'{text}' is no student with memory: write gru:16, lstm:16, mlp:32+gru:16+mlp:32 or "
+                "cnn:16,16,16:64+gru:32."
+            )
+        before, kind, cell_size, behind = found.groups()
+        if before is None and (len(obs_shape) != 1 or image is not None):
+            raise SpecError(
+                f"'{text}' is for vectors, but observations have an image of {image or obs_shape}: use e.g. "
+                f"{suggest(image or obs_shape)}+{kind}:{cell_size}."
+            )
+        plain = cls.parse(before or "mlp:", obs_shape, outputs, image)
+        return replace(plain, cell=Cell(cast("CellKind", kind), int(cell_size)), behind=_integers(behind))
+
+    @classmethod
     def of(cls, text: str, obs: ObsSpec, outputs: int) -> "NetworkSpec":
         """`parse` for an environment's observations."""
         return cls.parse(text, obs.shape, outputs, None if obs.pixels else obs.image)
@@ -199,29 +275,86 @@ class NetworkSpec:
     @property
     def params(self) -> int:
         """Number of parameters."""
-        return sum(fan_in * out + out for fan_in, out, _ in self._layers())
+        return sum(layer.weights + layer.biases for layer in self._layers())
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one forward pass of one observation, biases not counted."""
-        return sum(fan_in * out * positions for fan_in, out, positions in self._layers())
+        return sum(layer.weights * layer.positions for layer in self._layers())
 
-    def _layers(self) -> list[tuple[int, int, int]]:
-        """(fan in, outputs, positions) of each layer."""
+    def _layers(self) -> list["_Counts"]:
         layers = []
         channels = (self.picture or self.obs_shape)[0]
         for (out, kernel, _), (_, height, width) in zip(self.convs, self.conv_shapes(), strict=bool(self.convs)):
-            layers.append((channels * kernel * kernel, out, height * width))
+            layers.append(_Counts.of(channels * kernel * kernel, out, height * width))
             channels = out
         before = (self.picture or self.obs_shape)[1:]
         for out, (_, height, width) in zip(self.blocks, self.conv_shapes(), strict=bool(self.blocks)):
-            layers += [(channels * 9, out, math.prod(before)), *[(out * 9, out, height * width)] * 4]
+            layers.append(_Counts.of(channels * 9, out, math.prod(before)))
+            layers += [_Counts.of(out * 9, out, height * width)] * 4
             channels, before = out, (height, width)
         features = self.features
-        for out in (*self.hidden, self.outputs + self.dueling):
-            layers.append((features, out, 1))
+        for out in self.hidden:
+            layers.append(_Counts.of(features, out))
+            features = out
+        if (cell := self.cell) is not None:
+            layers += [_Counts.of(features, cell.gates), _Counts(cell.size * cell.gates, cell.own_biases)]
+            features = cell.size
+        for out in (*self.behind, self.outputs + self.dueling):
+            layers.append(_Counts.of(features, out))
             features = out
         return layers
+
+
+class _Counts(NamedTuple):
+    """What a layer has."""
+
+    weights: int
+    biases: int
+    positions: int = 1
+    """How often each weight is used in a pass."""
+
+    @classmethod
+    def of(cls, fan_in: int, outputs: int, positions: int = 1) -> "_Counts":
+        return cls(fan_in * outputs, outputs, positions)
+
+
+def history_of(text: str) -> int:
+    """Observations that a spec of the command line sees at once.
+
+    Example::
+
+        history_of("mlp:32,32@history=3")  # 3
+    """
+    return int(_options(text)[1].get("history", 1))
+
+
+def has_cell(text: str) -> bool:
+    """Whether a spec of the command line has a memory cell.
+
+    Example::
+
+        has_cell("mlp:32+gru:16")  # True
+    """
+    return re.search(r"(?:^|\+)(?:gru|lstm):", text) is not None
+
+
+def _options(text: str) -> tuple[str, dict[str, Any]]:
+    """A spec's words, and what is behind its @s.
+
+    Raises:
+        SpecError: an option means nothing.
+    """
+    words, *given = text.split("@")
+    options: dict[str, Any] = {}
+    for one in given:
+        name, is_number, number = one.partition("=")
+        if ("history" if is_number else "activation") in options:
+            raise SpecError(f"'{text}' says twice what follows an @: leave '@{one}' out.")
+        if is_number and (name != "history" or not number.isdecimal()):
+            raise SpecError(f"'@{one}' of '{text}' means nothing: write an activation, such as @tanh, or @history=3.")
+        options |= {"history": int(number)} if is_number else {"activation": name}
+    return words, options
 
 
 def suited(text: str, *, real: bool) -> str:
@@ -232,7 +365,10 @@ def suited(text: str, *, real: bool) -> str:
 
         suited("mlp:32,32", real=True)  # mlp:32,32@tanh
     """
-    return f"{text}@tanh" if real and re.fullmatch(r"mlp:\d[^@]*", text) else text
+    words, at, options = text.partition("@")
+    named = any("=" not in option for option in options.split("@") if option)
+    dense = "cnn:" not in words and "resnet:" not in words and re.search(r"mlp:\d", words)
+    return f"{words}@tanh{at}{options}" if real and dense and not named else text
 
 
 def spelled(spec: NetworkSpec, *, real: bool) -> str:
@@ -243,7 +379,8 @@ def spelled(spec: NetworkSpec, *, real: bool) -> str:
         spelled(NetworkSpec((3,), 1, hidden=(16,)), real=True)  # mlp:16@relu
     """
     text = spec.describe()
-    return text if suited(text, real=real) == text else f"{text}@relu"
+    words, at, options = text.partition("@")
+    return text if suited(text, real=real) == text else f"{words}@relu{at}{options}"
 
 
 def suggest(picture: tuple[int, ...]) -> str:
@@ -261,27 +398,37 @@ def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec
     Raises:
         SpecError: they differ in more than their widths, or ``wide`` is narrower somewhere.
     """
-    layers = [[c for c, _, _ in spec.convs] + list(spec.blocks) + list(spec.hidden) for spec in (wide, narrow)]
-    shapes = [
-        (len(spec.convs), len(spec.blocks), len(spec.hidden), [c[1:] for c in spec.convs]) for spec in (wide, narrow)
-    ]
+    layers = [[c for c, _, _ in spec.convs] + list(spec.widths) for spec in (wide, narrow)]
+    shapes = [_build_of(spec) for spec in (wide, narrow)]
     if shapes[0] != shapes[1] or any(big < small for big, small in zip(*layers, strict=True)):
         raise SpecError(
             f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones."
         )
     widths = [round(small * (big / small) ** (1 - share)) for big, small in zip(*layers, strict=True)]
-    convs = tuple((width, k, s) for width, (_, k, s) in zip(widths, narrow.convs, strict=False))
-    dense = tuple(widths[len(widths) - len(narrow.hidden) :])
-    return replace(narrow, convs=convs, blocks=tuple(widths[: len(narrow.blocks)]), hidden=dense)
+    return _of_widths(narrow, widths)
+
+
+def _build_of(spec: NetworkSpec) -> tuple[Any, ...]:
+    """What two networks that differ in their widths alone have in common."""
+    kernels, cell = [c[1:] for c in spec.convs], spec.cell and spec.cell.kind
+    return kernels, len(spec.blocks), len(spec.hidden), cell, len(spec.behind), spec.history
+
+
+def _of_widths(spec: NetworkSpec, widths: Sequence[int]) -> NetworkSpec:
+    """The network of the same build with these channels of convolutions, and then `NetworkSpec.widths`."""
+    left = iter(widths)
+    convs = tuple((next(left), k, s) for _, k, s in spec.convs)
+    blocks, hidden = (tuple(next(left) for _ in old) for old in (spec.blocks, spec.hidden))
+    cell = replace(spec.cell, size=next(left)) if spec.cell is not None else None
+    return replace(spec, convs=convs, blocks=blocks, hidden=hidden, cell=cell, behind=tuple(left))
 
 
 def scaled(spec: NetworkSpec, params: int) -> NetworkSpec:
     """The network of the same build whose widths are multiplied so that it has about this many parameters."""
 
     def times(factor: float) -> NetworkSpec:
-        convs = tuple((max(1, round(c * factor)), k, s) for c, k, s in spec.convs)
-        blocks, hidden = (tuple(max(1, round(n * factor)) for n in widths) for widths in (spec.blocks, spec.hidden))
-        return replace(spec, convs=convs, blocks=blocks, hidden=hidden)
+        widths = [*(c for c, _, _ in spec.convs), *spec.widths]
+        return _of_widths(spec, [max(1, round(n * factor)) for n in widths])
 
     low, high = 0.0, 1.0
     while times(high).params < params and high < 1e4:
@@ -297,6 +444,10 @@ def _image(data: Any) -> tuple[int, int, int] | None:
         return None
     channels, height, width = data
     return int(channels), int(height), int(width)
+
+
+def _cell(data: Any) -> Cell | None:
+    return None if data is None else Cell(data["kind"], int(data["size"]))
 
 
 def _integers(text: str | None) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
 from distilrl.shards import Collectors, Rounds, Setup
+from distilrl.specs import has_cell, history_of
 from distilrl.teachers import Teacher
 
 
@@ -144,6 +145,9 @@ class Stream:
             n_step=config.optim.n_step,
             stakes_exponent=data.stakes_exponent,
             by_error=data.priority_exponent > 0,
+            history=history_of(config.student.network),
+            sequence=config.optim.sequence if has_cell(config.student.network) else 1,
+            burn_in=config.optim.burn_in,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None

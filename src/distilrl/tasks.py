@@ -12,6 +12,7 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
+from distilrl.context import numbers_of
 from distilrl.episodes import Episodes
 from distilrl.errors import SpecError
 from distilrl.events import Watch
@@ -136,9 +137,9 @@ class Task:
         self.stream.student = pupil.policy
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Indices (updates · batch size,) of the transitions that the updates of one vector step read."""
-        optim = self.config.optim
-        return self.stream.replay.draw(optim.updates * optim.batch_size, generator)
+        """Indices of the transitions, or of those of sequences, that the updates of one vector step read."""
+        optim, replay = self.config.optim, self.stream.replay
+        return replay.draw(optim.updates * optim.batch_size // replay.spec.sequence, generator)
 
     def batches(self, index: Tensor, generator: torch.Generator) -> list[Batch]:
         """The transitions drawn, a batch for each update: weighted where errors decide what is drawn, noisy where the
@@ -149,17 +150,18 @@ class Task:
         if self.config.data.priority_exponent > 0:
             batch = batch._replace(weight=replay.importance_weights(index))
         if noise:
-            blur = torch.randn(batch.obs.shape, generator=generator) * torch.tensor(noise)
+            blur = torch.randn(batch.obs.shape, generator=generator) * torch.tensor(noise).repeat(self.spec.history)
             batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
         return batch.split(optim.batch_size)
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""
         policy = Policy(self.pupil.average, self.head)
+        remembers = policy.remembers or (self.teacher is not None and self.teacher.policy.remembers)
         found = self.check_student(
             policy,
             watch,
-            shadow=self.teacher.policy if self.teacher is not None and self.teacher.policy.remembers else None,
+            shadow=self.teacher.policy if self.teacher is not None and remembers else None,
         )
         if found.score is not None:
             self.measured["score"] = max(self.measured["score"], found.score)
@@ -192,7 +194,7 @@ class Task:
         samples = [replay.observations(index) for index in (visited, trained_on[spread])]
         if self.info.obs.image is not None:
             with torch.no_grad():
-                samples = [self.pupil.average(obs) for obs in samples]
+                samples = [numbers_of(self.pupil.average, obs, 1) for obs in samples]
         return max(stats.two_sample(a, b) for a, b in zip(*(s.cpu().numpy().T for s in samples), strict=True))
 
     def keep(self, place: int) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes
@@ -20,10 +18,10 @@ from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference
-from distilrl.export.keep import check_place, few, keep_export, own_place, write_c
+from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
-from distilrl.export.replay import Answers, file_policy, replayer
-from distilrl.export.steps import steps, without_offset
+from distilrl.export.replay import Answers, Recording, file_policy, open_export
+from distilrl.export.steps import layers_of, steps, without_offset
 from distilrl.export.verifying import verify
 from distilrl.networks import Network
 from distilrl.plain import read_as
@@ -37,6 +35,8 @@ __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
 TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
+REMEMBER: tuple[Target, ...] = ("onnx", "c", "web")
+"""Targets that hold a student with memory."""
 SELECTED_ON, JUDGED_ON = seeds_from(INTEGER_SEEDS, 16), seeds_from(INTEGER_SEEDS + 16, 50)
 """Seeds of the episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
 TOLERATED = 0.01
@@ -82,12 +82,17 @@ def export_policy(
     out = Path(out) if out is not None else own_place(folder, target)
     check_place(out)
     student = _Student.of(folder, env_ref(env) if env is not None else None)
+    if student.policy.remembers and target not in REMEMBER:
+        raise SpecError(
+            f"The student {student.stored.network.spec.describe()} remembers, and '{target}' cannot hold that: export "
+            f"it to {', '.join(REMEMBER[:-1])} or {REMEMBER[-1]}."
+        )
     if target in ("c", "int8", "web"):
         steps(
             student.policy_network, "integers" if target == "int8" else "C"
         )  # what cannot be written is refused before it is played
-    obs = recorded(student.policy, student.info.ref, watch)
-    work = _Export(student, target, out, obs, watch)
+    seen = recorded(student.policy, student.info.ref, watch)
+    work = _Export(student, target, out, seen, watch)
     return work.keep_integers() if target == "int8" else work.keep()
 
 
@@ -140,8 +145,8 @@ class _Student:
 class _Export:
     """A student on its way into a folder."""
 
-    def __init__(self, student: _Student, target: Target, out: Path, obs: NDArray[Any], watch: Watch) -> None:
-        self.student, self.target, self.out, self.obs, self.watch = student, target, out, obs, watch
+    def __init__(self, student: _Student, target: Target, out: Path, seen: Recording, watch: Watch) -> None:
+        self.student, self.target, self.out, self.seen, self.watch = student, target, out, seen, watch
         self.head, self.info = student.stored.head, student.info
 
     def keep(self, rounded: "_Rounded | None" = None, **more: Any) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class _Export:
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)
 
-        return keep_export(self.out, policy, self.obs, card, write, self.watch, env=self.info.ref)
+        return keep_export(self.out, policy, self.seen, card, write, self.watch, env=self.info.ref)
 
     def _write(
         self, folder: Path, network: Network, card: dict[str, Any], integers: int8.Quantised | None
@@ -173,10 +178,12 @@ class _Export:
                 write_bytes(folder / "policy.onnx", onnx.write(network, head, obs, about))
                 return ["policy.onnx"]
             case "torch":
-                write_bytes(folder / "policy.pt2", torch_export.write(network, head, self.obs))
+                write_bytes(folder / "policy.pt2", torch_export.write(network, head, self.seen.obs))
                 return ["policy.pt2"]
             case "tflite":
-                write_bytes(folder / "policy.tflite", tflite.write(torch_export.Plain(network, head), self.obs[:1]))
+                write_bytes(
+                    folder / "policy.tflite", tflite.write(torch_export.Plain(network, head), self.seen.obs[:1])
+                )
                 return ["policy.tflite"]
             case _:
                 source = c.write(steps(network, "C"), head, obs, comment)
@@ -188,11 +195,13 @@ class _Export:
         return files
 
     def _page(self, network: Network, source: c.Source, card: dict[str, Any]) -> str:
-        golden, last = few(self.obs), last_step(self.head)
-        with torch.no_grad():
-            numbers = network(torch.from_numpy(golden))
-            answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
-        return web.page(web.wasm(source, last), card["env"], card["network"], last, golden, answers)
+        golden, last = self.seen.few(GOLDEN), last_step(self.head)
+        numbers = golden.numbers(Policy(network, self.head))
+        answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
+        module = web.wasm(source, last, remembers=network.spec.remembers)
+        return web.page(
+            module, card["env"], card["network"], last, golden.obs, answers, remembers=network.spec.remembers
+        )
 
     def keep_integers(self) -> dict[str, Any]:
         """Keeps the student in integers; fine-tuned with everything rounded, where it loses return by being rounded and
@@ -218,8 +227,8 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers = steps(without_offset(network, self.head), "integers")
-        candidates = [int8.quantise(layers, self.obs, percentile=percentile) for percentile in int8.PERCENTILES]
+        layers = layers_of(without_offset(network, self.head), "integers")
+        candidates = [int8.quantise(layers, self.seen.obs, percentile=percentile) for percentile in int8.PERCENTILES]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
 
@@ -234,7 +243,7 @@ class _Export:
         """Integers as they are compiled."""
         with tempfile.TemporaryDirectory() as scratch:
             write_c(Path(scratch), int8.write(integers, self.head, self.info.obs, "candidate"))
-            file = replayer(Path(scratch) / "policy.c", self.head, self.obs[0].size)
+            file = open_export(Path(scratch) / "policy.c", self.head, self.seen.obs[0].size)
         return file_policy(file, self.head)
 
     def _fine_tuned(self) -> Network | None:
@@ -252,7 +261,7 @@ class _Export:
         return qat.fine_tune(
             student.stored.network,
             teacher,
-            np.concatenate(plays),
+            np.concatenate([play.obs for play in plays]),
             student.results.temperature or 1.0,
             scaled_head=config.optim.scale_head or config.optim.value_units,
         )

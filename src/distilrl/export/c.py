@@ -10,16 +10,17 @@ branches, so that compilers do several at once, and the same on every machine.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.export.examples import c_example
 from distilrl.export.last import Last, last_step, literals
-from distilrl.export.steps import Step
+from distilrl.export.steps import CellStep, Step
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
@@ -84,6 +85,30 @@ ACTIVATIONS = {
     "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
 }
 """Functions of `MATHS` that each needs, and its own."""
+CELLS: dict[str, str] = {
+    "gru": """
+static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+static void remember(policy_state *state, const float *gates, const float *past) {
+    for (int k = 0; k < @size; k++) {
+        float reset = sigmoid_of(gates[k] + past[k]), update = sigmoid_of(gates[@size + k] + past[@size + k]);
+        float candidate = tanh_of(gates[2 * @size + k] + reset * past[2 * @size + k]);
+        state->h[k] = candidate + update * (state->h[k] - candidate);
+    }
+}
+""",
+    "lstm": """
+static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+static void remember(policy_state *state, const float *gates, const float *past) {
+    for (int k = 0; k < @size; k++) {
+        float into = sigmoid_of(gates[k] + past[k]), forget = sigmoid_of(gates[@size + k] + past[@size + k]);
+        float candidate = tanh_of(gates[2 * @size + k] + past[2 * @size + k]);
+        state->c[k] = forget * state->c[k] + into * candidate;
+        state->h[k] = sigmoid_of(gates[3 * @size + k] + past[3 * @size + k]) * tanh_of(state->c[k]);
+    }
+}
+""",
+}
+"""What the gates make of what is remembered."""
 VECTORS = """#if defined(__AVX__)
 #define LANES 8
 typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
@@ -112,12 +137,79 @@ class Source:
     """Constant memory."""
 
 
-def declared(obs: ObsSpec) -> str:
-    """C's declaration of an observation as a function's argument."""
-    return "const obs_t *obs" if obs.pixels else f"const float obs[{obs.shape[0]}]"
+def declared(obs: ObsSpec, memory: "Memory | None" = None) -> str:
+    """C's declaration of an observation as a function's argument, behind the state of a policy that has one."""
+    argument = "const obs_t *obs" if obs.pixels else f"const float obs[{obs.shape[0]}]"
+    return f"policy_state *state, {argument}" if memory is not None else argument
 
 
-def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weights: int, width: int) -> Source:
+@dataclass(frozen=True)
+class Memory:
+    """What a policy keeps from one step to the next."""
+
+    cells: Mapping[str, int]
+    """Names and sizes of what its cell keeps."""
+    history: int
+    """Observations that it sees at once."""
+    obs_size: int
+    """Numbers in one of them."""
+
+    @classmethod
+    def of(cls, steps: Sequence[Step | CellStep], obs: ObsSpec) -> "Memory | None":
+        """The memory of a network; None where it has none."""
+        cell = next((step for step in steps if isinstance(step, CellStep)), None)
+        names = {} if cell is None else {"gru": ("h",), "lstm": ("h", "c")}[cell.kind]
+        size = math.prod(obs.shape)
+        history = 1 if obs.pixels else math.prod(steps[0].in_shape) // size
+        if cell is None and history == 1:
+            return None
+        return cls(dict.fromkeys(names, cell.out_shape[0]) if cell is not None else {}, history, size)
+
+    @property
+    def bytes(self) -> int:
+        """Of the structure that holds it."""
+        past = 4 * (self.history - 1) * self.obs_size + 4 if self.history > 1 else 0
+        return 4 * sum(self.cells.values()) + past
+
+    def declaration(self) -> str:
+        """The structure, and the function that begins an episode."""
+        members = [f"    float {name}[{size}];\n" for name, size in self.cells.items()]
+        if self.history > 1:
+            members.append(f"    float past[{(self.history - 1) * self.obs_size}]; /* the oldest first */\n")
+            members.append("    int32_t begun;\n")
+        return (
+            f"#define POLICY_STATE_BYTES {self.bytes}\n\n"
+            "/* What the policy remembers of an episode; policy_reset comes before its first step. */\n"
+            f"typedef struct {{\n{''.join(members)}}} policy_state;\nvoid policy_reset(policy_state *state);\n\n"
+        )
+
+    def reset(self) -> str:
+        """Body of ``policy_reset`` and its head."""
+        lines = [
+            f"    for (int i = 0; i < {size}; i++) state->{name}[i] = 0.0f;\n" for name, size in self.cells.items()
+        ]
+        if self.history > 1:
+            lines.append("    state->begun = 0; /* the first observation then stands for those before it */\n")
+        return f"\nvoid policy_reset(policy_state *state) {{\n{''.join(lines)}}}\n"
+
+    def seen(self) -> str:
+        """Statements that put the observations before and this one together."""
+        if self.history == 1:
+            return ""
+        size, past = self.obs_size, (self.history - 1) * self.obs_size
+        return (
+            f"    float seen[{past + size}];\n"
+            f"    for (int i = 0; i < {past}; i++) seen[i] = state->begun ? state->past[i] : obs[i % {size}];\n"
+            f"    for (int i = 0; i < {size}; i++) seen[{past} + i] = obs[i];\n"
+            f"    for (int i = 0; i < {past}; i++) state->past[i] = seen[{size} + i];\n"
+            "    state->begun = 1;\n"
+        )
+
+
+def source(
+    obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weights: int, width: int,
+    memory: Memory | None = None,
+) -> Source:  # fmt: skip
     """The header and the example of any C export, beside its code.
 
     Args:
@@ -128,6 +220,7 @@ def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weig
         scratch: bytes of static memory.
         weights: bytes of constant memory.
         width: how many numbers its head gives.
+        memory: what it remembers.
     """
     kind = {"uint8": "uint8_t", "float32": "float"}[obs.dtype]
     told = "raw numbers" + _parts(obs)
@@ -135,6 +228,9 @@ def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weig
         frames = f", {obs.frames} frames, the newest last" if obs.frames > 1 else ""
         told = f"raw {'bytes' if obs.dtype == 'uint8' else 'numbers'}, channels, rows and columns {obs.shape}{frames}"
     threads = "Not reentrant: it writes to static memory." if scratch else "Reentrant: it writes to the stack alone."
+    if memory is not None and not scratch:
+        threads = "Reentrant: it writes to the stack and to the state that it is given."
+    remembered = memory.declaration() if memory is not None else ""
     header = f"""/* {comment} */
 #ifndef POLICY_H
 #define POLICY_H
@@ -148,16 +244,16 @@ def source(obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weig
 
 typedef {kind} obs_t;
 
-/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}). */
-void policy_values({declared(obs)}, float values[{width}]);
+{remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}). */
+void policy_values({declared(obs, memory)}, float values[{width}]);
 
 /* {last.comment()}
 {threads} */
-{last.prototype(declared(obs))};
+{last.prototype(declared(obs, memory))};
 
 #endif
 """
-    return Source(header, code, c_example(last), scratch, weights)
+    return Source(header, code, c_example(last, remembers=memory is not None), scratch, weights)
 
 
 def _parts(obs: ObsSpec) -> str:
@@ -169,10 +265,11 @@ def _parts(obs: ObsSpec) -> str:
     return f", flattened: {told}" if len(runs) > 1 else ""
 
 
-def act(obs: ObsSpec, last: Last) -> str:
+def act(obs: ObsSpec, last: Last, memory: Memory | None = None) -> str:
     """``policy_act`` of the numbers that ``policy_values`` gives."""
-    body = "    float values[POLICY_VALUES];\n    policy_values(obs, values);\n" + last.c_body()
-    return f"\n{last.prototype(declared(obs))} {{\n{body}}}\n"
+    given = "state, obs" if memory is not None else "obs"
+    body = f"    float values[POLICY_VALUES];\n    policy_values({given}, values);\n" + last.c_body()
+    return f"\n{last.prototype(declared(obs, memory))} {{\n{body}}}\n"
 
 
 def maths(names: Iterable[str]) -> str:
@@ -181,7 +278,7 @@ def maths(names: Iterable[str]) -> str:
     return (CLAMPED if wanted else "") + "".join(text for name, text in MATHS.items() if name in wanted)
 
 
-def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
+def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) -> Source:
     """Floats: the same numbers and actions as the policy's, up to the order of summation.
 
     Args:
@@ -195,27 +292,61 @@ def write(steps: list[Step], head: Head, obs: ObsSpec, comment: str) -> Source:
         written = write(steps(network, "C"), head, info.obs, "my policy")
         Path("policy.c").write_text(written.code)
     """
-    last = last_step(head)
+    last, memory = last_step(head), Memory.of(steps, obs)
     used = sorted({s.activation for s in steps if s.activation})
     needed = {name for activation in used for name in ACTIVATIONS[activation][0]} | last.uses
+    cell = next((step for step in steps if isinstance(step, CellStep)), None)
+    needed |= {"tanh", "exp"} if cell is not None else set()
     parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
     parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
     weight_bytes = 0
-    for index, step in enumerate(steps):
+    for name, step in _dense(steps):
         weight, bias, lanes = _packed(step)
         weight_bytes += weight.nbytes + bias.nbytes
-        parts.append(f"\nstatic const float w{index}[{weight.size}] = {{{literals(weight)}}};\n")
-        parts.append(f"static const float b{index}[{bias.size}] = {{{literals(bias)}}};\n")
-        parts.append(_kernel(index, step, lanes))
+        parts.append(f"\nstatic const float w{name}[{weight.size}] = {{{literals(weight)}}};\n")
+        parts.append(f"static const float b{name}[{bias.size}] = {{{literals(bias)}}};\n")
+        parts.append(_kernel(name, step, lanes))
+    if cell is not None:
+        parts.append(CELLS[cell.kind].replace("@size", str(cell.out_shape[0])))
     buffers = scratch_buffers(steps, "float")
-    calls = "".join(_layer(i, s, last=i == len(steps) - 1) for i, s in enumerate(steps))
+    calls = (memory.seen() if memory is not None else "") + _calls(steps, memory)
     # images need much scratch memory, which small machines have no stack for
     outside, inside = (buffers.text, "") if obs.pixels else ("", buffers.text)
     parts.append("\n" + outside if outside else "")
-    values = f"void policy_values({declared(obs)}, float values[{head.width}])"
-    parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last)}")
+    parts.append(memory.reset() if memory is not None else "")
+    values = f"void policy_values({declared(obs, memory)}, float values[{head.width}])"
+    parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last, memory)}")
     scratch = buffers.count * 4 if obs.pixels else 0
-    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width)
+    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
+
+
+def _dense(steps: Sequence[Step | CellStep]) -> Iterator[tuple[str, Step]]:
+    """Name and layer of everything that multiplies with weights."""
+    for index, step in enumerate(steps):
+        if isinstance(step, CellStep):
+            yield from ((f"{index}i", step.inputs), (f"{index}r", step.recurrent))
+        else:
+            yield str(index), step
+
+
+def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
+    """The calls of all layers, each of which reads what the one before it wrote."""
+    read = "seen" if memory is not None and memory.history > 1 else "obs"
+    text = ""
+    for index, step in enumerate(steps):
+        out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"
+        if isinstance(step, CellStep):
+            gates, read_before, read = len(step.inputs.bias), read, "state->h"
+            text += (
+                f"    {{\n        float gates[{gates}], past[{gates}];\n"
+                f"        const float *rows[1] = {{{read_before}}};\n        k{index}i_p1(rows, gates);\n"
+                f"        rows[0] = state->h;\n        k{index}r_p1(rows, past);\n"
+                f"        remember(state, gates, past);\n    }}\n"
+            )
+            continue
+        text += _layer(str(index), step, read, out, first=index == 0)
+        read = out
+    return text
 
 
 @dataclass(frozen=True)
@@ -228,17 +359,17 @@ class Buffers:
     """Numbers in all of them."""
 
 
-def scratch_buffers(steps: list[Step], kind: str) -> Buffers:
+def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     """Two buffers in turn, and with images the ring of rows; static with images, else local."""
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
-    sizes = [math.prod(step.out_shape) for step in steps[:-1]]
+    sizes = [0 if isinstance(step, CellStep) else math.prod(step.out_shape) for step in steps[:-1]]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)
     count = sum(named.values())
     if pixels:
         channels, _, width = steps[0].in_shape
-        kernel = steps[0].weight.shape[2]
+        kernel = cast("Step", steps[0]).weight.shape[2]
         text += f"static {kind} ring[{kernel}][{width * channels}];\n"
         count += kernel * width * channels
     return Buffers(text, count)
@@ -283,7 +414,7 @@ def _together(lanes: int, width: int) -> int:
     return next((p for p in (4, 2) if width >= p and lanes * p <= 64), 1)
 
 
-def _kernel(index: int, step: Step, lanes: int) -> str:
+def _kernel(index: str, step: Step, lanes: int) -> str:
     """Functions ``k{index}_p{P}``: P neighbouring output pixels, all their channels."""
     _, _, width = geometry(step)
     together = _together(lanes, width)
@@ -291,7 +422,7 @@ def _kernel(index: int, step: Step, lanes: int) -> str:
     return "".join(_pixels(index, step, lanes, count) for count in counts)
 
 
-def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
+def _pixels(index: str, step: Step, lanes: int, pixels: int) -> str:
     rows, run, _ = geometry(step)
     hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
     outputs = len(step.bias)
@@ -313,7 +444,7 @@ def _pixels(index: int, step: Step, lanes: int, pixels: int) -> str:
     return head + "".join(branches) + "#endif\n" + tail
 
 
-def _sums(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, width: int) -> str:
+def _sums(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, width: int) -> str:
     """The innermost loops, with vectors of 8 and 4 floats, or plain ones."""
     if width == 1:
         loads = "".join(f"                sums[{p}][k] += x[i + {p * hop}] * w[k];\n" for p in range(pixels))
@@ -341,7 +472,7 @@ def _starts(at: int, wide: int, width: int) -> list[tuple[int, int]]:
     return groups + [(at + wide - wide % width + i, 1) for i in range(wide % width)]
 
 
-def _block(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, groups: list[tuple[int, int]]) -> str:
+def _block(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, groups: list[tuple[int, int]]) -> str:
     kind = {1: "float"}
     lines = ["    {", f"        const float *w = w{index};"]
     for p in range(pixels):
@@ -362,10 +493,8 @@ def _block(index: int, rows: int, run: int, hop: int, lanes: int, pixels: int, g
     return "\n".join([*lines, "    }\n"])
 
 
-def _layer(index: int, step: Step, *, last: bool) -> str:
+def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str:
     """The call of one layer."""
-    out = "values" if last else f"buffer{index % 2}"
-    source = "obs" if index == 0 else f"buffer{(index - 1) % 2}"
     if step.weight.ndim != 4:
         return f"    {{\n        const float *rows[1] = {{{source}}};\n        k{index}_p1(rows, {out});\n    }}\n"
     channels, height, width = step.in_shape
@@ -374,7 +503,7 @@ def _layer(index: int, step: Step, *, last: bool) -> str:
     together = _together(_lanes(outputs), out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
-    if index == 0:
+    if first:
         row = f"ring[(y * {stride} + r) % {kernel}] + x * {stride * channels}"
         fill = (
             f"        for (; filled < y * {stride} + {kernel}; filled++)\n"
@@ -385,13 +514,13 @@ def _layer(index: int, step: Step, *, last: bool) -> str:
         )
     whole = out_width - out_width % together
 
-    def loop(first: int, end: int, count: int) -> str:
+    def loop(begin: int, end: int, count: int) -> str:
         return (
-            f"        for (int x = {first}; x < {end}; x += {count}) {{\n            const float *rows[{kernel}];\n"
+            f"        for (int x = {begin}; x < {end}; x += {count}) {{\n            const float *rows[{kernel}];\n"
             f"            for (int r = 0; r < {kernel}; r++) rows[r] = {row};\n"
             f"            k{index}_p{count}(rows, {out} + (y * {out_width} + x) * {outputs});\n        }}\n"
         )
 
     loops = loop(0, whole, together) + (loop(whole, out_width, 1) if whole < out_width else "")
-    start = "    int filled = 0;\n" if index == 0 else ""
+    start = "    int filled = 0;\n" if first else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from distilrl.checkpoints import digest, read_json
-from distilrl.envs import EnvInfo
+from distilrl.envs import EnvInfo, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import FileError
 from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
+from distilrl.export.replay import Recording
 from distilrl.heads import Head, head_from_json
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
@@ -22,6 +24,8 @@ from distilrl.spaces import EnvRef
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
+EXPLORED = 0.05
+"""Share of random actions in that play."""
 FORMAT = "distilrl-export"
 
 
@@ -79,12 +83,39 @@ def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ..
     }
 
 
-def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> NDArray[Any]:
-    """A thousand observations of a policy's own play, now and then disturbed; another thousand for each number."""
+def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> Recording:
+    """A thousand observations of a policy's own play, now and then disturbed; another thousand for each number. Of one
+    with memory, its episodes one after the other.
+    """
     episodes = 8
-    how = Play(env, epsilon=0.05, keep_states=STATES, max_steps=20_000)
+    if policy.remembers:
+        return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes))
+    how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=20_000)
     states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
-    return states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
+    enough = states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
+    return Recording.of(enough)
+
+
+def _sequences(policy: Policy, env: EnvRef, seeds: list[int]) -> Recording:
+    """As many steps of each of several environments as make a thousand, one environment after the other."""
+    envs, rng = make_vec_env(env, len(seeds)), np.random.default_rng(seeds[0])
+    seen, begins, fresh = [], [], np.ones(len(seeds), np.bool_)
+    try:
+        obs, state = envs.reset(np.array(seeds, np.int64)), policy.start(len(seeds))
+        for _ in range(STATES // len(seeds)):
+            seen.append(obs)
+            begins.append(fresh)
+            actions, state = policy.act(torch.from_numpy(obs), state)
+            chosen = actions.numpy().copy()
+            random = rng.random(len(seeds)) < EXPLORED
+            chosen[random] = envs.info.action.sample(int(random.sum()), rng)
+            envs.send(chosen)
+            step = envs.recv()
+            obs, fresh = step.obs, step.terminated | step.truncated
+            state = policy.restart(state, torch.from_numpy(fresh))
+    finally:
+        envs.close()
+    return Recording(np.stack(seen, axis=1).reshape(-1, *obs.shape[1:]), np.stack(begins, axis=1).reshape(-1))
 
 
 @dataclass(frozen=True)

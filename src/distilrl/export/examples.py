@@ -37,10 +37,37 @@ action = np.concatenate([policy(args_0=obs[None])[last] for obs in golden["obs"]
 {CHECK}''',
 }
 """By target; ``@numbers`` is what the head's numbers are called."""
+REMEMBERING = f'''"""pip install numpy onnxruntime; python example.py"""
+import numpy as np
+import onnxruntime
+
+golden = np.load("golden.npz")
+wanted = golden["action"]
+session = onnxruntime.InferenceSession("policy.onnx", providers=["CPUExecutionProvider"])
+# what is remembered goes from one step to the next; an episode begins with zeros
+kept = {{one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in session.get_inputs() if one.name != "obs"}}
+actions = []
+for obs in golden["obs"]:
+    outputs = ["action", *(name.replace("_in", "_out") for name in kept)]
+    action, *after = session.run(outputs, {{"obs": obs[None], **kept}})
+    kept = dict(zip(kept, after))
+    actions.append(action)
+action = np.concatenate(actions)
+{CHECK}'''
+"""Of an ONNX file with memory."""
 
 
-def c_example(last: Last) -> str:
-    """example.c: holds the policy against golden.bin, which has one action and one observation after the other."""
+def example(target: str, numbers_name: str, *, remembers: bool = False) -> str:
+    """example.py of a target."""
+    if remembers:
+        return REMEMBERING
+    return EXAMPLES.get(target, EXAMPLES["onnx"]).replace("@numbers", numbers_name)
+
+
+def c_example(last: Last, *, remembers: bool = False) -> str:
+    """example.c: holds the policy against golden.bin, which has one action and one observation after the other; of a
+    policy that ``remembers``, those of one episode from its beginning.
+    """
     if last.scalar:
         compared = "same += policy_act(obs) == action[0];"
     elif last.element == "int32_t":
@@ -56,6 +83,9 @@ def c_example(last: Last) -> str:
     own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
     close = last.tolerance()
     limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
+    if remembers:
+        compared = compared.replace("policy_act(obs", "policy_act(&state, obs")
+        own += "    policy_state state;\n    policy_reset(&state);\n"
     return C_EXAMPLE.replace("@element", last.element).replace("@compared", compared).replace("@own", own + limits)
 
 

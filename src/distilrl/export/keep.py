@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distilrl.checkpoints import digest, read_json, write_bytes, write_json
 from distilrl.errors import FileError
 from distilrl.events import Watch
 from distilrl.export import c
 from distilrl.export.card import FORMAT
-from distilrl.export.examples import EXAMPLES
+from distilrl.export.examples import example
 from distilrl.export.last import last_step
-from distilrl.export.replay import Held, Replayer, held, replayer
+from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export
 from distilrl.export.verifying import verify
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
@@ -84,7 +83,7 @@ def _is_export(folder: Path) -> bool:
 def keep_export(
     out: Path,
     policy: Policy,
-    obs: NDArray[Any],
+    seen: Recording,
     card: dict[str, Any],
     write: Callable[[Path], list[str]],
     watch: Watch,
@@ -98,7 +97,7 @@ def keep_export(
     Args:
         out: folder to write.
         policy: what the files must answer as.
-        obs: (K, *obs_shape) observations to replay.
+        seen: observations to replay.
         card: what export.json shall say.
         write: writes the files into a folder and names those that can be played.
         watch: told as the work goes on.
@@ -117,7 +116,7 @@ def keep_export(
     try:
         part.mkdir()
         files = write(part)
-        _check(part, files, policy, obs, card)
+        _check(part, files, policy, seen, card)
         if card["target"] == "int8":
             card["played"] = {name: verify(part / name, env, watch=watch).to_json() for name in files}
             write_json(part / "export.json", card)
@@ -131,24 +130,24 @@ def keep_export(
     return card | {"path": str(out)}
 
 
-def _check(part: Path, files: list[str], policy: Policy, obs: NDArray[Any], card: dict[str, Any]) -> None:
+def _check(part: Path, files: list[str], policy: Policy, seen: Recording, card: dict[str, Any]) -> None:
     """Replays the files, and writes golden observations, an example, and the card with every file's digest."""
     target = card["target"]
-    opened = {name: replayer(part / name, policy.head, obs[0].size) for name in files}
-    card["replay"] = {name: _replayed(name, file, policy, obs, target) for name, file in opened.items()}
+    opened = {name: open_export(part / name, policy.head, seen.obs[0].size) for name in files}
+    card["replay"] = {name: _replayed(name, file, policy, seen, target) for name, file in opened.items()}
     card["files"] = {name: (part / name).stat().st_size for name in files}
-    _write_golden(part, opened[files[0]], policy, obs, target)
+    _write_golden(part, opened[files[0]], policy, seen, target)
     card["sha256"] = {path.name: digest(path) for path in sorted(part.iterdir())}
     write_json(part / "export.json", card)
 
 
-def _replayed(name: str, file: Replayer, policy: Policy, obs: NDArray[Any], target: str) -> dict[str, Any]:
+def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> dict[str, Any]:
     """Holds a file against the policy on recorded observations; what export.json says of it.
 
     Raises:
         FileError: it does not answer as the policy does.
     """
-    found: Held = held(file(obs), policy.network, policy.head, obs)
+    found: Held = held(file(seen.obs, seen.begins), seen.numbers(policy), policy.head)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     if not good:
         raise FileError(
@@ -158,15 +157,10 @@ def _replayed(name: str, file: Replayer, policy: Policy, obs: NDArray[Any], targ
     return found.to_json()
 
 
-def few(obs: NDArray[Any]) -> NDArray[Any]:
-    """Some of the observations, spread evenly."""
-    return obs[:: max(len(obs) // GOLDEN, 1)][:GOLDEN]
-
-
-def _write_golden(folder: Path, file: Replayer, policy: Policy, obs: NDArray[Any], target: str) -> None:
+def _write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> None:
     """Observations and expected actions beside the file, and an example that loads it."""
-    some, last = few(obs), last_step(policy.head)
-    answers = file(some)
+    golden, last = seen.few(GOLDEN), last_step(policy.head)
+    some, answers = golden.obs, file(golden.obs, golden.begins)
     archive = io.BytesIO()
     np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions)
     write_bytes(folder / "golden.npz", archive.getvalue())
@@ -176,7 +170,7 @@ def _write_golden(folder: Path, file: Replayer, policy: Policy, obs: NDArray[Any
             folder / "golden.bin", b"".join(action.tobytes() + np.ascontiguousarray(o).tobytes() for action, o in pairs)
         )
     if target not in ("c", "web"):
-        text = EXAMPLES.get(target, EXAMPLES["onnx"]).replace("@numbers", last.numbers_name)
+        text = example(target, last.numbers_name, remembers=policy.remembers)
         write_bytes(folder / "example.py", text.encode())
 
 

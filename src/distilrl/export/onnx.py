@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distilrl.blocks import MemoryCell, ResidualBlock
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
 from distilrl.export.last import last_step
 from distilrl.heads import Head
-from distilrl.networks import Network, ResidualBlock
+from distilrl.networks import Network
 from distilrl.spaces import ObsSpec
 
 OPSET, IR = 17, 9
@@ -30,7 +31,10 @@ class Graph:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.kept: list[Any] = []
+        """Outputs that are the state after a step; they come last."""
         self.names = 0
 
     def constant(self, values: Any) -> str:
@@ -54,16 +58,28 @@ class Graph:
 
     def output(self, name: str, kind: str, *shape: int) -> None:
         """Makes a value an output of the graph, ("batch", *shape)."""
+        self.outputs.append(self._value(name, kind, *shape))
+
+    def remembered(self, name: str, *shape: int) -> str:
+        """An input that is the state before a step, zeros where an episode begins, ("batch", *shape)."""
+        self.inputs.append(self._value(f"{name}_in", "FLOAT", *shape))
+        return f"{name}_in"
+
+    def keep(self, value: str, name: str, *shape: int) -> None:
+        """Makes a value the state after the step."""
+        self.node("Identity", [value], f"{name}_out")
+        self.kept.append(self._value(f"{name}_out", "FLOAT", *shape))
+
+    def _value(self, name: str, kind: str, *shape: int) -> Any:
         element = getattr(self.onnx.TensorProto, kind)
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, element, ["batch", *shape]))
+        return self.onnx.helper.make_tensor_value_info(name, element, ["batch", *shape])
 
     def finish(self, obs: ObsSpec, head: Head, numbers: str, metadata: dict[str, Any]) -> bytes:
         """The whole model as bytes."""
         helper = self.onnx.helper
         last_step(head).onnx(self, numbers)
-        kind = self.onnx.TensorProto.UINT8 if obs.dtype == "uint8" else self.onnx.TensorProto.FLOAT
-        inputs = [helper.make_tensor_value_info("obs", kind, ["batch", *obs.shape])]
-        graph = helper.make_graph(self.nodes, "policy", inputs, self.outputs, self.constants)
+        inputs = [self._value("obs", "UINT8" if obs.dtype == "uint8" else "FLOAT", *obs.shape), *self.inputs]
+        graph = helper.make_graph(self.nodes, "policy", inputs, [*self.outputs, *self.kept], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="distilrl")
         model.ir_version = IR
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
@@ -81,7 +97,8 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
 
     Its outputs are ``action_values`` (batch, P) and ``action``, (batch,) of one choice or (batch, F) of several; of
     real actions ``mean`` (batch, A), before it is squashed or clipped, and ``action`` (batch, A). Actions are what the
-    environment takes.
+    environment takes. What a network with memory keeps goes in and comes out beside that: ``h_in`` and ``h_out`` of a
+    cell (an LSTM's ``c`` too), ``past`` and ``begun`` of a history. Zeros begin an episode.
 
     Args:
         network: folded.
@@ -102,8 +119,10 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
         x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
     if network.spec.image is not None:
         x, vector = _parted(graph, x, network.spec.vector, network.spec.image)
+    if network.spec.history > 1:
+        x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
-        x = _module(graph, module, x)
+        x = _remembering(graph, module, x) if isinstance(module, MemoryCell) else _module(graph, module, x)
         if isinstance(module, nn.Flatten) and vector is not None:
             x = graph.node("Concat", [x, vector], axis=1)
     return graph.finish(obs, head, x, metadata)
@@ -114,6 +133,51 @@ def _parted(graph: Graph, x: str, vector: int, image: tuple[int, int, int]) -> t
     sizes = graph.constant(np.array([vector, math.prod(image)], np.int64))
     features, pixels = graph.nodes_of("Split", [x, sizes], 2, axis=1)
     return graph.node("Reshape", [pixels, graph.constant(np.array([-1, *image], np.int64))]), features
+
+
+def _with_past(graph: Graph, x: str, history: int, size: int) -> str:
+    """Observations before and this one, the oldest first; the first of an episode stands for those before it."""
+    past, begun = graph.remembered("past", history - 1, size), graph.remembered("begun", 1)
+    one, axes = graph.constant(np.float32(1.0)), graph.constant(np.array([1], np.int64))
+    new = graph.node("Unsqueeze", [x, axes])
+    known = graph.node("Unsqueeze", [graph.node("Equal", [begun, one]), axes])
+    seen = graph.node("Concat", [graph.node("Where", [known, past, new]), new], axis=1)
+    ends = graph.constant(np.array([history], np.int64))
+    graph.keep(graph.node("Slice", [seen, axes, ends, axes]), "past", history - 1, size)
+    graph.keep(graph.node("Max", [begun, one]), "begun", 1)
+    return graph.node("Flatten", [seen], axis=1)
+
+
+def _remembering(graph: Graph, cell: MemoryCell, x: str) -> str:
+    """The nodes of a memory cell, by the formulas of `MemoryCell`."""
+    size, gates = cell.cell.size, cell.cell.gates
+    names = ("h", "c") if cell.cell.kind == "lstm" else ("h",)
+    before = [graph.remembered(name, size) for name in names]
+    inner = np.zeros(gates, np.float32)
+    inner[gates - len(_array(cell.bias)) :] = _array(cell.bias)
+    past = graph.node(
+        "Gemm", [before[0], graph.constant(_array(cell.recurrent.weight)), graph.constant(inner)], transB=1
+    )
+    parts = graph.constant(np.full(gates // size, size, np.int64))
+    into = graph.nodes_of("Split", [_module(graph, cell.inputs, x), parts], gates // size, axis=1)
+    own = graph.nodes_of("Split", [past, parts], gates // size, axis=1)
+
+    def gate(kind: str, index: int) -> str:
+        return graph.node(kind, [graph.node("Add", [into[index], own[index]])])
+
+    if cell.cell.kind == "lstm":
+        kept = graph.node("Mul", [gate("Sigmoid", 1), before[1]])
+        new = graph.node("Add", [kept, graph.node("Mul", [gate("Sigmoid", 0), gate("Tanh", 2)])])
+        output = graph.node("Mul", [gate("Sigmoid", 3), graph.node("Tanh", [new])])
+        graph.keep(output, "h", size)
+        graph.keep(new, "c", size)
+        return output
+    inside = graph.node("Mul", [gate("Sigmoid", 0), own[2]])
+    candidate = graph.node("Tanh", [graph.node("Add", [into[2], inside])])
+    moved = graph.node("Mul", [gate("Sigmoid", 1), graph.node("Sub", [before[0], candidate])])
+    output = graph.node("Add", [candidate, moved])
+    graph.keep(output, "h", size)
+    return output
 
 
 def _module(graph: Graph, module: nn.Module, x: str) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilrl.export.int8 import INPUT_LIMIT, input_gain, quantise
-from distilrl.export.steps import steps, without_offset
+from distilrl.export.steps import layers_of, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
@@ -49,7 +49,7 @@ def fine_tune(
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)
-    units = quantise(steps(network, "integers"), _some(obs)).activation_scales
+    units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
     scale = input_gain(obs)
     gain = torch.from_numpy(scale) if scale is not None else None
     data = torch.from_numpy(obs)

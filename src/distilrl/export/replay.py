@@ -1,6 +1,7 @@
 """Playing exported files: each as a function from raw observations to its head's numbers and its actions."""
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from distilrl.errors import ExtraError, FileError
 from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
-from distilrl.policies import Policy
+from distilrl.policies import Policy, State
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion", "-Werror")
 TOLERANCE = 1e-5
@@ -62,22 +63,54 @@ class Held:
         }
 
 
-def held(answers: Answers, network: Callable[[Tensor], Tensor], head: Head, obs: NDArray[Any]) -> Held:
+@dataclass(frozen=True)
+class Recording:
+    """Observations of a policy's own play, on which its files are held against it."""
+
+    obs: NDArray[Any]
+    """(K, *obs_shape); of a policy with memory in the order in which they were seen."""
+    begins: NDArray[np.bool_]
+    """(K,) whether an episode begins with it, so that memory starts anew; everywhere for a policy without."""
+
+    @classmethod
+    def of(cls, obs: NDArray[Any]) -> "Recording":
+        """Of single states (K, *obs_shape), each on its own."""
+        return cls(obs, np.ones(len(obs), np.bool_))
+
+    def few(self, count: int) -> "Recording":
+        """Some of them: single states spread evenly, or the first steps of an episode."""
+        if bool(self.begins.all()):
+            return Recording.of(self.obs[:: max(len(self.obs) // count, 1)][:count])
+        until = min([count, *(self.begins[1:].nonzero()[0][:1] + 1).tolist()])
+        return Recording(self.obs[:until], self.begins[:until])
+
+    def numbers(self, policy: Policy) -> Tensor:
+        """What a policy says of them, (K, P)."""
+        obs = torch.from_numpy(self.obs)
+        with torch.no_grad():
+            if not policy.remembers:
+                return policy.forward(obs)[0]
+            rows, state = [], policy.start(1)
+            for one, begins in zip(obs, self.begins, strict=True):
+                row, state = policy.forward(one.unsqueeze(0), policy.start(1) if begins else state)
+                rows.append(row)
+            return torch.cat(rows)
+
+
+def held(answers: Answers, numbers: Tensor, head: Head) -> Held:
     """Holds a file's answers against the policy that it was made of.
 
     Args:
         answers: the file's.
-        network: the policy's, (B, *obs_shape) to (B, P).
-        head: the policy's.
-        obs: (B, *obs_shape) what was asked.
+        numbers: (B, P) the policy's, of the same observations.
+        head: what they mean.
 
     Example::
 
-        held(replayer(path, head, 17)(obs), network, head, obs).alike
+        held(file(recording.obs, recording.begins), recording.numbers(policy), policy.head).alike
     """
     last = last_step(head)
     with torch.no_grad():
-        numbers = network(torch.from_numpy(obs))
         expected = last.shifted(head.greedy(numbers).numpy())
         own = last.shifted(head.greedy(torch.from_numpy(answers.values)).numpy())
         agreed = head.agree(last.unshifted(answers.actions), last.unshifted(expected))
@@ -88,13 +121,43 @@ def held(answers: Answers, network: Callable[[Tensor], Tensor], head: Head, obs:
     same = last.same(answers.actions, expected, values, TOLERANCE * scale)
     distance = last.distance(answers.actions, expected)
     alike = consistent and same and worst <= TOLERANCE
-    return Held(len(obs), float(agreed.mean()), worst, distance, consistent, alike)
+    return Held(len(values), float(agreed.mean()), worst, distance, consistent, alike)
 
 
-Replayer = Callable[[NDArray[Any]], Answers]
+Step = Callable[[NDArray[Any], State], tuple[Answers, State]]
+"""Observations (B, *obs_shape) and what is remembered, to answers and what is then."""
 
 
-def replayer(path: Path, head: Head, obs_size: int, *, native: bool = False) -> Replayer:
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported file, opened.
+
+    Example::
+
+        file = open_export(Path("policy.c"), head, 17)
+        answers = file(obs)  # obs (B, 17)
+    """
+
+    step: Step
+    """One step of B episodes."""
+    start: Callable[[int], State] | None = None
+    """The state of so many fresh episodes; None: it has no memory."""
+
+    def __call__(self, obs: NDArray[Any], begins: NDArray[np.bool_] | None = None) -> Answers:
+        """Answers to observations (B, *obs_shape); of a policy with memory in their order, which starts anew where
+        ``begins`` (B,), by default with the first.
+        """
+        if self.start is None:
+            return self.step(obs, ())[0]
+        begins = np.arange(len(obs)) == 0 if begins is None else begins
+        rows, state = [], self.start(1)
+        for row, fresh in zip(obs, begins, strict=True):
+            answers, state = self.step(row[None], self.start(1) if fresh else state)
+            rows.append(answers)
+        return Answers(np.concatenate([one.values for one in rows]), np.concatenate([one.actions for one in rows]))
+
+
+def open_export(path: Path, head: Head, obs_size: int, *, native: bool = False) -> ExportedFile:
     """Opens an exported file: .onnx, .c, .pt2 or .tflite. C is compiled and run, PyTorch loads .pt2: trust them first.
 
     Args:
@@ -109,7 +172,7 @@ def replayer(path: Path, head: Head, obs_size: int, *, native: bool = False) -> 
 
     Example::
 
-        answers = replayer(Path("policy.c"), head, 17)(obs)  # obs (B, 17)
+        answers = open_export(Path("policy.c"), head, 17)(obs)  # obs (B, 17)
     """
     opener = {".onnx": _onnx, ".c": _c, ".pt2": _torch, ".tflite": _tflite}.get(path.suffix)
     if opener is None or not path.is_file():
@@ -117,42 +180,58 @@ def replayer(path: Path, head: Head, obs_size: int, *, native: bool = False) -> 
             f"{path} is no exported policy: give a folder that distilrl export wrote, or an .onnx, .c, .pt2 or .tflite "
             "file in one."
         )
-    play = opener(path, last_step(head), head.width, native)
+    file = opener(path, last_step(head), head.width, native)
 
-    def checked(obs: NDArray[Any]) -> Answers:
+    def checked(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         numbers = obs[0].size if len(obs) else obs_size
         if numbers != obs_size:
             raise FileError(
                 f"{path} reads {obs_size} numbers, but the environment gives {numbers}: name the right environment."
             )
-        return play(obs)
+        return file.step(obs, state)
 
-    return checked
+    return ExportedFile(checked, file.start)
 
 
-class FilePolicy(nn.Module):
+class FileNetwork(nn.Module):
     """An exported file as the network of a policy: numbers of which the file's actions are the greedy ones."""
 
-    def __init__(self, play: Replayer, head: Head) -> None:
+    def __init__(self, file: ExportedFile, head: Head) -> None:
         super().__init__()
-        self.play, self.head, self.last = play, head, last_step(head)
+        self.file, self.head, self.last = file, head, last_step(head)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to numbers (B, P)."""
-        return self.head.inverse(self.last.unshifted(self.play(obs.cpu().numpy()).actions)).to(obs.device)
+        return self._stepped(obs, ())[0]
+
+    def _stepped(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
+        answers, state = self.file.step(obs.cpu().numpy(), state)
+        return self.head.inverse(self.last.unshifted(answers.actions)).to(obs.device), state
 
 
-def file_policy(play: Replayer, head: Head) -> Policy:
+class RecurrentFile(FileNetwork):
+    """An exported file with memory."""
+
+    def start(self, count: int) -> State:
+        """The state of ``count`` fresh episodes, as the file keeps it."""
+        return self.file.start(count) if self.file.start is not None else ()
+
+    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
+        """Raw observations (N, *obs_shape) to numbers (N, P), and the state after them."""
+        return self._stepped(obs, state)
+
+
+def file_policy(file: ExportedFile, head: Head) -> Policy:
     """An exported file as a policy that can be played.
 
     Example::
 
-        policy = file_policy(replayer(Path("policy.c"), head, 17), head)
+        policy = file_policy(open_export(Path("policy.c"), head, 17), head)
     """
-    return Policy(FilePolicy(play, head), head)
+    return Policy((FileNetwork if file.start is None else RecurrentFile)(file, head), head)
 
 
-def _onnx(path: Path, last: Last, _width: int, _native: bool) -> Replayer:
+def _onnx(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
     try:
         import onnxruntime
     except ImportError:
@@ -160,34 +239,40 @@ def _onnx(path: Path, last: Last, _width: int, _native: bool) -> Replayer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kept = {one.name: one.shape[1:] for one in session.get_inputs() if one.name != "obs"}
+    wanted = [last.numbers_name, "action", *(name.replace("_in", "_out") for name in kept)]
 
-    def play(obs: NDArray[Any]) -> Answers:
-        values, actions = session.run([last.numbers_name, "action"], {"obs": obs})
-        return Answers(values, last.rows(actions))
+    def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
+        given = dict(zip(kept, (part.numpy() for part in state), strict=True))
+        values, actions, *after = session.run(wanted, {"obs": obs, **given})
+        return Answers(values, last.rows(actions)), tuple(torch.from_numpy(part) for part in after)
 
-    return play
+    def start(count: int) -> State:
+        return tuple(torch.zeros((count, *shape)) for shape in kept.values())
+
+    return ExportedFile(step, start if kept else None)
 
 
-def _torch(path: Path, last: Last, _width: int, _native: bool) -> Replayer:
+def _torch(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
     module = torch.export.load(path).module()
 
-    def play(obs: NDArray[Any]) -> Answers:
+    def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         with torch.no_grad():
             values, actions = module(torch.from_numpy(obs))
-        return Answers(values.numpy(), last.rows(actions.numpy()))
+        return Answers(values.numpy(), last.rows(actions.numpy())), state
 
-    return play
+    return ExportedFile(step)
 
 
-def _tflite(path: Path, last: Last, _width: int, _native: bool) -> Replayer:
+def _tflite(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
     answer = tflite.runner(path)
 
-    def play(obs: NDArray[Any]) -> Answers:
+    def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         answers = [answer(one[None]) for one in obs]
         values, actions = (np.concatenate(side) for side in zip(*answers, strict=True))
-        return Answers(values, last.rows(actions))
+        return Answers(values, last.rows(actions)), state
 
-    return play
+    return ExportedFile(step)
 
 
 class Library:
@@ -209,24 +294,44 @@ class Library:
                 raise FileError(f"{path} does not compile ({told}): export it again.")
             self.handle = ctypes.CDLL(str(target))
         self.handle.policy_values.restype = None
+        if hasattr(self.handle, "policy_reset"):
+            self.handle.policy_reset.restype = None
 
 
-def _c(path: Path, last: Last, width: int, native: bool) -> Replayer:
+def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
     handle = Library(path, native=native).handle
     if not last.scalar:
         handle.policy_act.restype = None
+    size = _state_bytes(path)
 
-    def play(obs: NDArray[Any]) -> Answers:
+    def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         flat = np.ascontiguousarray(obs.reshape(len(obs), -1))
         values = np.zeros((len(flat), width), np.float32)
         actions = np.zeros((len(flat), last.size), {"int32_t": np.int32, "float": np.float32}[last.element])
+        kept = state[0].numpy().copy() if state else np.zeros((len(flat), 0), np.uint8)
         for row in range(len(flat)):
-            at, to = (ctypes.c_void_p(array[row].ctypes.data) for array in (flat, actions))
-            handle.policy_values(at, ctypes.c_void_p(values[row].ctypes.data))
+            before = kept[row].copy()  # asked twice of the same step
+            at, to, first, second = (
+                ctypes.c_void_p(array.ctypes.data) for array in (flat[row], actions[row], before, kept[row])
+            )
+            handle.policy_values(*((first,) if state else ()), at, ctypes.c_void_p(values[row].ctypes.data))
+            given = (*((second,) if state else ()), at)
             if last.scalar:
-                actions[row] = handle.policy_act(at)
+                actions[row] = handle.policy_act(*given)
             else:
-                handle.policy_act(at, to)
-        return Answers(values, last.rows(actions))
+                handle.policy_act(*given, to)
+        return Answers(values, last.rows(actions)), (torch.from_numpy(kept),) if state else ()
 
-    return play
+    def start(count: int) -> State:
+        fresh = np.zeros(size, np.uint8)
+        handle.policy_reset(ctypes.c_void_p(fresh.ctypes.data))
+        return (torch.from_numpy(np.tile(fresh, (count, 1))),)
+
+    return ExportedFile(step, start if size else None)
+
+
+def _state_bytes(path: Path) -> int:
+    """Bytes of the structure in which a C export keeps its memory; 0: it has none."""
+    header = path.with_suffix(".h")
+    found = re.search(r"#define POLICY_STATE_BYTES (\d+)", header.read_text()) if header.is_file() else None
+    return int(found[1]) if found else 0

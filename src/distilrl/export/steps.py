@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distilrl import losses
+from distilrl.blocks import CellKind, MemoryCell
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head
-from distilrl.networks import Network
+from distilrl.networks import Network, blank
 
 Floats = NDArray[np.float32]
 NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu", nn.SiLU: "silu"}
@@ -36,6 +37,47 @@ class Step:
     """(C, H, W) or (D,)."""
 
 
+@dataclass(frozen=True)
+class CellStep:
+    """A memory cell: two dense layers, of what comes in and of what it gave before, and what its gates make of both."""
+
+    kind: CellKind
+    """gru or lstm; `distilrl.blocks.MemoryCell` has the formulas."""
+    inputs: Step
+    """(G · H, in), the gates side by side."""
+    recurrent: Step
+    """(G · H, H); its bias is that inside a GRU's reset gate, else 0."""
+
+    activation = None
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(D,)."""
+        return self.inputs.in_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(H,)."""
+        return self.recurrent.in_shape
+
+    @property
+    def kept(self) -> int:
+        """Numbers that it keeps from one step to the next."""
+        return self.out_shape[0] * (2 if self.kind == "lstm" else 1)
+
+
+def _cell_step(cell: MemoryCell, shape: tuple[int, ...]) -> CellStep:
+    size, gates = cell.cell.size, cell.cell.gates
+    bias = np.zeros(gates, np.float32)
+    if cell.bias is not None:
+        bias[-size:] = cell.bias.detach().numpy()
+    of_inputs, of_bias, past = (
+        t.detach().numpy().copy() for t in (cell.inputs.weight, cell.inputs.bias, cell.recurrent.weight)
+    )
+    inputs = Step(of_inputs, of_bias, 1, None, shape, (gates,))
+    return CellStep(cell.cell.kind, inputs, Step(past, bias, 1, None, (size,), (gates,)))
+
+
 def without_offset(network: Network, head: Head) -> Network:
     """A copy that gives choices as differences from their mean, which are the same choices: a state's value may be a
     thousand times as large as what tells actions apart, and eight bits hold one of the two.
@@ -49,7 +91,7 @@ def without_offset(network: Network, head: Head) -> Network:
     return centred
 
 
-def steps(network: Network, target: str) -> list[Step]:
+def steps(network: Network, target: str) -> list[Step | CellStep]:
     """The steps of a folded network.
 
     Raises:
@@ -73,14 +115,18 @@ def steps(network: Network, target: str) -> list[Step]:
         raise SpecError(
             f"A student of dense layers that reads images cannot be written as {target}: export it to onnx or torch."
         )
-    shipped = Network(network.spec)
+    shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise(network.obs_mean, network.obs_scale)
     shipped.fold()
-    result: list[Step] = []
-    shape: tuple[int, ...] = network.spec.obs_shape
+    result: list[Step | CellStep] = []
+    shape: tuple[int, ...] = spec.obs_shape if spec.picture is not None else (spec.features,)
     modules = [m for m in shipped.layers if not isinstance(m, nn.Flatten)]
     for index, module in enumerate(modules):
+        if isinstance(module, MemoryCell):
+            result.append(_cell_step(module, shape))
+            shape = result[-1].out_shape
+            continue
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
         weight, bias = (cast("torch.Tensor", t).detach().numpy().copy() for t in (module.weight, module.bias))
@@ -94,3 +140,19 @@ def steps(network: Network, target: str) -> list[Step]:
         result.append(Step(weight, bias, stride, NAMES[type(after)] if after is not None else None, shape, out))
         shape = out
     return result
+
+
+def layers_of(network: Network, target: str) -> list[Step]:
+    """`steps` of a network without memory.
+
+    Raises:
+        SpecError: ``target`` cannot write it, or it remembers.
+
+    Example::
+
+        quantised = int8.quantise(layers_of(network, "integers"), seen)
+    """
+    found = [step for step in steps(network, target) if isinstance(step, Step)]
+    if network.spec.remembers:
+        raise SpecError(f"A student with memory cannot be written as {target}: export it to c or onnx.")
+    return found

@@ -146,5 +146,5 @@ def export_tree(
         write_c(part, written)
         return ["policy.c"]
 
-    obs = recorded(policy, info.ref, watch)
-    return keep_export(own_place(folder, "c"), policy, obs, card, write, watch, env=info.ref)
+    seen = recorded(policy, info.ref, watch)
+    return keep_export(own_place(folder, "c"), policy, seen, card, write, watch, env=info.ref)

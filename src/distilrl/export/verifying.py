@@ -12,7 +12,7 @@ from distilrl.errors import FileError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
 from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
-from distilrl.export.replay import file_policy, replayer
+from distilrl.export.replay import file_policy, open_export
 from distilrl.played import Difference, Returns, Verified
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.verdict import Verdict, exact_verdict, non_inferiority
@@ -52,7 +52,7 @@ def verify(
     card.check(path)
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
-    policy = file_policy(replayer(path, card.head, card.obs_size), card.head)
+    policy = file_policy(open_export(path, card.head, card.obs_size), card.head)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)

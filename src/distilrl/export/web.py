@@ -21,12 +21,14 @@ FLAGS = (
     "-Wl,--no-entry", "-Wl,--export-dynamic",
 )  # fmt: skip
 EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action")
+OF_MEMORY = ("policy_reset", "policy_memory")
 
 
-def wasm(source: Source, last: Last) -> bytes:
+def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
     """A policy's C as a WebAssembly module without imports.
 
-    ``policy_buffer`` is where an observation goes, and ``policy_action`` where an action of several numbers comes from.
+    ``policy_buffer`` is where an observation goes, ``policy_action`` where an action of several numbers comes from, and
+    ``policy_memory`` the state of one that ``remembers``.
 
     Raises:
         FileError: there is no clang with WebAssembly here, or it refuses.
@@ -37,8 +39,8 @@ def wasm(source: Source, last: Last) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_bytes(home / "policy.h", source.header.encode())
-        write_bytes(home / "policy.c", (source.code + seats(last)).encode())
-        exports = [f"-Wl,--export={name}" for name in (*EXPORTS, "__heap_base")]
+        write_bytes(home / "policy.c", (source.code + seats(last, remembers=remembers)).encode())
+        exports = [f"-Wl,--export={name}" for name in (*EXPORTS, *(OF_MEMORY if remembers else ()), "__heap_base")]
         command = [clang, *FLAGS, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
         if done.returncode:
@@ -49,12 +51,16 @@ def wasm(source: Source, last: Last) -> bytes:
         return (home / "policy.wasm").read_bytes()
 
 
-def seats(last: Last) -> str:
+def seats(last: Last, *, remembers: bool = False) -> str:
     """C of the memory through which a page and the policy talk."""
-    return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{last.element} policy_action[POLICY_ACTION_SIZE];\n"
+    memory = "policy_state policy_memory;\n" if remembers else ""
+    return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{last.element} policy_action[POLICY_ACTION_SIZE];\n{memory}"
 
 
-def page(module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers) -> str:
+def page(
+    module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
+    *, remembers: bool = False,
+) -> str:  # fmt: skip
     """The page, complete in itself.
 
     Args:
@@ -64,6 +70,7 @@ def page(module: bytes, env: str, name: str, last: Last, golden: NDArray[np.gene
         last: its last step.
         golden: (K, *obs_shape) observations on which the page is checked.
         answers: what it must say of them.
+        remembers: the policy has memory; then they are of one episode from its beginning.
     """
     limits = last.tolerance()
     data = {
@@ -74,6 +81,7 @@ def page(module: bytes, env: str, name: str, last: Last, golden: NDArray[np.gene
         "bytes": golden.dtype == np.uint8,
         "golden": base64.b64encode(np.ascontiguousarray(golden).tobytes()).decode(),
         "scalar": last.scalar,
+        "remembers": remembers,
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
         "limits": limits.tolist() if limits is not None else [0] * last.size,
@@ -108,14 +116,17 @@ const Kind = data.bytes ? Uint8Array : Float32Array;
 const seat = new Kind(policy.memory.buffer, policy.policy_buffer.value, data.size);
 const Hand = data.real ? Float32Array : Int32Array;
 const hand = new Hand(policy.memory.buffer, policy.policy_action.value, data.limits.length);
+const memory = data.remembers ? [policy.policy_memory.value] : [];
+const reset = () => { if (data.remembers) policy.policy_reset(...memory); };
 function act(obs) { /* an action as a row of numbers */
   seat.set(obs);
-  const one = policy.policy_act(policy.policy_buffer.value, policy.policy_action.value);
+  const one = policy.policy_act(...memory, policy.policy_buffer.value, policy.policy_action.value);
   return data.scalar ? [one] : hand;
 }
 
 const golden = new Kind(bytes(data.golden).buffer);
 const observation = i => golden.subarray(i * data.size, (i + 1) * data.size);
+reset();
 const near = (one, other) => one.every((number, i) => Math.abs(number - other[i]) <= data.limits[i]);
 const same = data.actions.filter((action, i) => near(action, act(observation(i)))).length;
 const started = performance.now();
@@ -127,12 +138,14 @@ document.getElementById("check").textContent =
 
 let shown = 0;
 function show() {
+  if (shown === 0) reset();
   const numbers = Array.from(act(observation(shown))).map(n => data.real ? n.toFixed(4) : n).join(", ");
   document.getElementById("shown").textContent = `action of observation ${shown + 1}: ${numbers}`;
   shown = (shown + 1) % data.actions.length;
 }
 show();
-setInterval(show, 1000);
+const playing = data.env.startsWith("CartPole");
+if (!(playing && data.remembers)) setInterval(show, 1000); /* one memory: the episode on show has it */
 
 /* CartPole's equations (Barto, Sutton and Anderson 1983), as in Gymnasium */
 function step(state, action) {
@@ -146,10 +159,11 @@ function step(state, action) {
 const fallen = s => Math.abs(s[0]) > 2.4 || Math.abs(s[2]) > 12 * Math.PI / 180;
 const start = () => Array.from({ length: 4 }, () => Math.random() * 0.1 - 0.05);
 
-if (data.env.startsWith("CartPole")) {
+if (playing) {
   let total = 0;
   for (let episode = 0; episode < 20; episode++) {
     let state = start(), steps = 0;
+    reset();
     while (steps < 500 && !fallen(state)) { state = step(state, act(state)[0]); steps++; }
     total += steps;
   }
@@ -159,8 +173,9 @@ if (data.env.startsWith("CartPole")) {
   const canvas = document.getElementById("field"), pen = canvas.getContext("2d");
   canvas.hidden = false;
   let state = start(), steps = 0;
+  reset();
   function frame() {
-    if (steps++ >= 500 || fallen(state)) { state = start(); steps = 0; }
+    if (steps++ >= 500 || fallen(state)) { state = start(); steps = 0; reset(); }
     state = step(state, act(state)[0]);
     const x = 320 + state[0] * 120;
     pen.clearRect(0, 0, 640, 320);
