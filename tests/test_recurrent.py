@@ -492,6 +492,88 @@ def test_what_torchscript_says_itself_is_not_asked(tmp_path):
         load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu"))
 
 
+# -- ONNX
+
+
+class Exported(nn.Module):
+    """A policy whose state goes in and out, as rsl_rl exports it."""
+
+    def __init__(self, kind, first=False):
+        super().__init__()
+        self.memory, self.actor, self.first = kind(5, 12, 2), mlp(12, 8, 3), first
+
+    def forward(self, obs, *state):
+        state = [part.transpose(0, 1) for part in state] if self.first else state
+        out, after = self.memory(obs.unsqueeze(0), tuple(state) if len(state) > 1 else state[0])
+        after = after if len(state) > 1 else (after,)
+        return self.actor(out.squeeze(0)), *(part.transpose(0, 1) if self.first else part for part in after)
+
+
+def write_onnx(path, module, shape, names, dynamic=None, batch=1):
+    """A graph of ``module``; ``names`` of the states before and after."""
+    inputs, outputs = ["obs", *names[0]], ["actions", *names[1]]
+    example = (torch.zeros(batch, 5), *(torch.zeros(shape) for _ in names[0]))
+    axes = {name: {0 if name in ("obs", "actions") else dynamic: "batch"} for name in inputs + outputs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), example, str(path), input_names=inputs, output_names=outputs, dynamo=False,
+            dynamic_axes=axes if dynamic is not None else None,
+        )  # fmt: skip
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "batch", "dynamic", "first"),
+    [
+        (nn.LSTM, (["h_in", "c_in"], ["h_out", "c_out"]), 1, None, False),
+        (nn.LSTM, (["h_in", "c_in"], ["h_out", "c_out"]), 1, 1, False),
+        (nn.LSTM, (["state_in_0", "state_in_1"], ["state_out_0", "state_out_1"]), 1, 0, True),
+        (nn.LSTM, (["h0", "c0"], ["hn", "cn"]), 4, None, False),
+        (nn.GRU, (["hiddenState"], ["nextHiddenState"]), 1, None, False),
+        (nn.GRU, (["state"], ["next_state"]), 1, 1, False),
+    ],
+)
+def test_onnx(tmp_path, kind, names, batch, dynamic, first):
+    torch.manual_seed(0)
+    module = Exported(kind, first)
+    shape = (batch, 2, 12) if first else (2, batch, 12)
+    teacher = load_teacher(write_onnx(tmp_path / "t.onnx", module, shape, names, dynamic, batch))
+    assert (teacher.kind, teacher.obs_shape, teacher.outputs, len(teacher.meta["state"])) == (
+        "mean",
+        (5,),
+        3,
+        len(names[0]),
+    )
+    policy = Policy(teacher.network, head_for(Bounds((-1.0,) * 3, (1.0,) * 3), "mean"))
+    assert policy.remembers
+    assert [part.shape for part in policy.start(7)] == [(7, 2, 12)] * len(names[0])
+    obs = observations(5)
+    numbers = played(policy, obs)
+    same(numbers, written_out(module.memory, lambda seen: seen, module.actor, obs))
+    assert torch.equal(played(pickle.loads(pickle.dumps(policy)), obs), numbers)
+
+
+class Odd(Exported):
+    """Its state comes out in another shape."""
+
+    def forward(self, obs, *state):
+        numbers, *after = super().forward(obs, *state)
+        return numbers, *(torch.cat([part, part]) for part in after)
+
+
+@pytest.mark.parametrize(
+    ("module", "names", "match"),
+    [
+        (Exported(nn.GRU), (["memory"], ["hidden"]), r"2 inputs \(obs, memory\).*h_in and h_out"),
+        (Exported(nn.GRU), (["last_actions"], ["next_actions_"]), "2 inputs"),
+        (Odd(nn.GRU), (["h_in"], ["h_out"]), r"2 inputs"),
+    ],
+)
+def test_onnx_of_other_inputs_is_refused(tmp_path, module, names, match):
+    refused(write_onnx(tmp_path / "t.onnx", module, (2, 1, 12), names), None, match)
+
+
 # -- played
 
 
