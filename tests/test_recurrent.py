@@ -18,10 +18,12 @@ from test_sb3 import BOX, MIXED, VECTOR, Still, edited, shake
 from torch import nn
 
 from distilrl.collect import Behaviour, Collector
+from distilrl.distill import distill
 from distilrl.envs import make_vec_env
 from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.evaluate import latency_us
 from distilrl.heads import head_for
+from distilrl.jobs import Job, make_config
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.spaces import Bounds, Choices, EnvRef, read_observations
@@ -486,6 +488,26 @@ def test_damaged_torchscript_is_refused(tmp_path, old, new, match):
     refused(rezipped(tmp_path / "t.pt", tmp_path / "bad.pt", lambda p: p.replace(old, new)), None, match)
 
 
+def test_bytes_changed_at_random_end_in_a_sentence_or_a_policy(tmp_path):
+    scripted(tmp_path / "t.pt", PolicyExporterLSTM())
+    rng = np.random.default_rng(0)
+
+    def change(content):
+        edited = bytearray(content)
+        for at in rng.integers(0, len(edited), 3):
+            edited[at] = rng.choice([0, 1, 255, int(rng.integers(256)), edited[rng.integers(len(edited))]])
+        return bytes(edited)
+
+    refusals = []
+    for _ in range(200):
+        try:
+            load_teacher(rezipped(tmp_path / "t.pt", tmp_path / "bad.pt", change))
+        except FileError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 100
+    assert all(one.endswith(".") and one.isprintable() for one in refusals)
+
+
 def test_what_torchscript_says_itself_is_not_asked(tmp_path):
     scripted(tmp_path / "t.pt", PolicyExporterLSTM())
     with pytest.raises(SpecError, match="activation"):
@@ -624,6 +646,16 @@ def test_labels_are_those_of_each_episode_played_alone(tmp_path, kind, behaviour
                 same(replay._labels[row, env], label[0], within=1e-6)
             episodes += 1
     assert episodes > 20
+
+
+@pytest.mark.parametrize("recipe", ["fitnets", "relational"])
+def test_its_features_are_not_compared(tmp_path, recipe):
+    path = tmp_path / "t.pt"
+    torch.save(recurrent_robot(3, nn.GRU(5, 12), mlp(12, 8, 2)), path)
+    job = Job(make_config(recipe, WANDERING.id, teacher=str(path), network="mlp:8"))
+    with pytest.raises(SpecError, match="memory"):
+        distill(None, job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_with_memory_is_copied_sent_and_timed(tmp_path):
