@@ -192,15 +192,6 @@ def test_rsl_rl_with_another_activation(tmp_path):
     same(teacher.policy.act(OBS)[0], actor(OBS).clamp(-1, 1))
 
 
-@pytest.mark.parametrize("version", [3, 4])
-def test_recurrent_robots_are_refused(tmp_path, version):
-    content = rsl_rl(mlp(5, 16, 2), version)
-    key, prefix = ("model_state_dict", "memory_a.rnn") if version == 3 else ("actor_state_dict", "rnn.rnn")
-    content[key] |= named(prefix, nn.LSTM(5, 5))
-    with pytest.raises(FileError, match="recurrent"):
-        read(tmp_path / "t.pt", content)
-
-
 # -- rl_games and skrl
 
 

@@ -83,6 +83,19 @@ def points(network: nn.Module, obs: Tensor) -> dict[str, tuple[int, ...]]:
     return {path: tuple(taps._seen[path].shape[1:]) for path in taps._seen}
 
 
+def refuse_memory(teacher: nn.Module) -> None:
+    """Refuses a teacher with memory: its features depend on what came before a state, which no replay tells.
+
+    Raises:
+        SpecError: it has memory.
+    """
+    if hasattr(teacher, "start"):
+        raise SpecError(
+            "The teacher has memory, so its features of states out of their order cannot be compared: choose a recipe "
+            "without feature terms, as 'distil'."
+        )
+
+
 def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list[tuple[str, str]]:
     """Which tap of the student answers to which of the teacher.
 
@@ -95,8 +108,9 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
             relative depth.
 
     Raises:
-        SpecError: a network has nothing to tap, or the text means nothing.
+        SpecError: a network has nothing to tap, the teacher has memory, or the text means nothing.
     """
+    refuse_memory(teacher)
     if "=" in taps:
         named = [tuple(item.split("=", 1)) for item in taps.split(",")]
         return cast("list[tuple[str, str]]", named)

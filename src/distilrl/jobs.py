@@ -16,10 +16,10 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import load_teachers
-from distilrl.features import start_from
+from distilrl.features import refuse_memory, start_from
 from distilrl.heads import student_head
 from distilrl.networks import build_shared, reuse_head
-from distilrl.objective import check_terms
+from distilrl.objective import FeatureTerm, check_terms
 from distilrl.plain import check_numbers, from_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
@@ -175,6 +175,8 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
     student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
+        if any(isinstance(term, FeatureTerm) for term in config.terms):
+            refuse_memory(one.network)
         of = describe_env(task.env).obs, one.head.student.width
         spec = NetworkSpec.of(student.network, *of)
         specs.append(spec if student.prune_from is None else NetworkSpec.of(student.prune_from, *of))

@@ -107,7 +107,7 @@ class Checkpoint:
     """What a torch file holds: plain data, and tensors whose numbers are read when they are asked for."""
 
     loaded: Any
-    """Dicts, lists, tuples, texts and numbers; stand-ins for tensors and whatever else is of no interest."""
+    """Dicts, lists, tuples, texts and numbers; stand-ins for tensors, modules and whatever else is of no interest."""
     label: str
     """What to call the file in an error."""
     raw: Callable[[pickles.Storage], bytes]
@@ -116,6 +116,8 @@ class Checkpoint:
     """Storages that were read already."""
     left: int = MAX_BYTES
     """Bytes that tensors may still take."""
+    script: bool = False
+    """Whether it is TorchScript: modules with their attributes, whose code is not looked at."""
 
     def tensors(self, found: Any) -> dict[str, Tensor]:
         """The tensors of a dict that holds nothing else.
@@ -213,10 +215,7 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
         members = {m.filename: m for m in archive.infolist()}
         if len(members) > MAX_MEMBERS or sum(m.file_size for m in members.values()) > MAX_BYTES:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
-        if any(name.endswith("constants.pkl") or "/code/" in name for name in members):
-            raise FileError(
-                f"{label} is TorchScript, which is code and is not executed: export the policy to ONNX instead."
-            )
+        script = any(name.endswith("constants.pkl") or "/code/" in name for name in members)
         name = next((name for name in members if name.endswith("/data.pkl") or name == "data.pkl"), "")
         if not name:
             raise FileError(
@@ -230,7 +229,13 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
             and _read(archive, f"{prefix}byteorder", members[f"{prefix}byteorder"].file_size) != b"little"
         ):
             raise FileError(f"{label} was written on a machine of another byte order: save it again on this one.")
-        reader = pickles.load(io.BytesIO(_read(archive, name, members[name].file_size)), pickles.TORCH)
+        pickled = io.BytesIO(_read(archive, name, members[name].file_size))
+        try:
+            reader = pickles.load(pickled, pickles.SCRIPT if script else pickles.TORCH)
+        except pickle.UnpicklingError:
+            if script:
+                raise unknown_script(label) from None
+            raise
 
     def raw(storage: pickles.Storage) -> bytes:
         member = f"{prefix}data/{storage.key}"
@@ -242,7 +247,15 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
                 f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again."
             ) from None
 
-    return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES)
+    return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES, script=script)
+
+
+def unknown_script(label: str) -> FileError:
+    """Why a TorchScript file is not read."""
+    return FileError(
+        f"{label} is TorchScript, which is code and is not executed, and its layout is not known: give the checkpoint "
+        "that it was made from, or export the policy to ONNX instead."
+    )
 
 
 def _legacy(data: bytes, label: str) -> Checkpoint:

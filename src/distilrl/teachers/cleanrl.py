@@ -26,10 +26,19 @@ UNSAVED = (
     "without which this policy plays badly."
 )
 
+MEMORY = "lstm"
+"""Prefix of the memory of ``ppo_atari_lstm``."""
+
 
 def is_ppo(state: Mapping[str, Tensor]) -> bool:
     """Whether these are the tensors of ``ppo_continuous_action`` or ``rpo_continuous_action``."""
     return "actor_mean.0.weight" in state and "actor_logstd" in state
+
+
+def is_recurrent(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of ``ppo_atari_lstm``."""
+    first = state.get("network.0.weight")
+    return first is not None and first.ndim == 4 and {f"{MEMORY}.weight_ih_l0", "actor.weight"} <= set(state)
 
 
 def is_actor(state: Mapping[str, Tensor]) -> bool:

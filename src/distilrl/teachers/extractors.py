@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distilrl.errors import FileError
 from distilrl.networks import Network
-from distilrl.teachers.layers import Layer, Stack, assemble, layer, sequential, with_strides
+from distilrl.teachers.layers import Layer, Stack, assemble, encode, layer, sequential, with_strides
 from distilrl.teachers.printed import Leaf
 
 
@@ -123,6 +123,32 @@ def network(source: Source, prefixes: Sequence[str], dense: Sequence[Layer]) -> 
     return assemble(dense, label, divisor=_flat_divisor(source), obs_shape=source.shape)
 
 
+def encoder(source: Source, prefixes: Sequence[str], size: int) -> tuple[nn.Module, tuple[tuple[int, ...], int]]:
+    """The extractor of a file, under the first of some prefixes where there is one.
+
+    Args:
+        source: the file.
+        prefixes: under which the extractor may be.
+        size: numbers that are read of it, which a flat observation has.
+
+    Returns:
+        Raw observations (B, *obs_shape) to features (B, F); obs_shape and F.
+
+    Raises:
+        FileError: shapes do not chain, or the extractor is of another kind.
+    """
+    nature, parted = source.find(prefixes, "cnn"), source.find(prefixes, "extractors")
+    if nature is not None:
+        stack = encode(source.nature(nature), source.label, divisor=source.divisor, obs_shape=source.shape)
+        return stack, (stack.obs_shape, stack.outputs)
+    if parted is not None:
+        features, size = _combined(source, parted)
+        return features, (features.obs_shape, size)
+    _refuse_pictures(source)
+    shape = source.shape
+    return Flat(_flat_divisor(source)), (shape if shape is not None and math.prod(shape) == size else (size,), size)
+
+
 def critic(
     source: Source, prefixes: Sequence[str], towers: Sequence[Sequence[Layer]], actions: int, *, quantiles: bool
 ) -> Critic:
@@ -131,15 +157,7 @@ def critic(
     Raises:
         FileError: shapes do not chain.
     """
-    nature, parted = source.find(prefixes, "cnn"), source.find(prefixes, "extractors")
-    if nature is not None:
-        layers = source.nature(nature)
-        size = layers[-1].weight.shape[0]
-        features: nn.Module = Stack(sequential(layers, source.label), source.shape or (), size, source.divisor)
-    elif parted is not None:
-        features, size = _combined(source, parted)
-    else:
-        features, size = Flat(_flat_divisor(source)), towers[0][0].weight.shape[1] - actions
+    features, (_, size) = encoder(source, prefixes, towers[0][0].weight.shape[1] - actions)
     for tower in towers:
         if tower[0].weight.shape[1] != size + actions or (not quantiles and tower[-1].weight.shape[0] != 1):
             raise FileError(

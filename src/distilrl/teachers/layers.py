@@ -225,6 +225,26 @@ class Stack(nn.Module):
         return self.layers(obs.float() / self.divisor)  # type: ignore[no-any-return]
 
 
+def encode(
+    layers: Sequence[Layer],
+    label: str,
+    *,
+    divisor: float = 255.0,
+    kernels: Sequence[tuple[int, int]] = NATURE_KERNELS,
+    obs_shape: tuple[int, ...] | None = None,
+) -> Stack:
+    """As `assemble`, but an activation follows the last layer too: what stands before something else.
+
+    Raises:
+        FileError: shapes do not chain.
+    """
+    whole = assemble(layers, label, divisor=divisor, kernels=kernels, obs_shape=obs_shape)
+    shape = whole.obs_shape if isinstance(whole, Stack) else whole.spec.obs_shape
+    convs = [one for one in layers if one.weight.ndim == 4]
+    modules = sequential([*with_strides(convs, label, kernels), *layers[len(convs) :]], label)
+    return Stack(modules, shape, layers[-1].weight.shape[0], divisor if len(shape) == 3 else 1.0)
+
+
 class Clamped(nn.Module):
     """A network whose outputs are held within ± a limit."""
 

@@ -6,7 +6,7 @@ refused before onnxruntime sees it. Needs the extra ``onnx``.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,13 @@ from torch import Tensor, nn
 from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
 from distilrl.heads import Kind
-from distilrl.teachers.archive import MAX_BYTES, first_line
+from distilrl.policies import State
+from distilrl.teachers.archive import first_line
+from distilrl.teachers.graphs import check_graph, graphs_in, read_graph, tensors_in
+from distilrl.teachers.slots import Slot, find_slots
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
-RANDOM = {
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",
-    "BitmaskDropout",
-}  # fmt: skip
-MAX_NODES = 100_000
-"""Most steps of a graph, the functions that it calls written out."""
 DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -40,29 +35,59 @@ VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "pol
 ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The input that observations go to."""
+
+    name: str
+    shape: tuple[Any, ...]
+    """Its batch dimension first; a text or None where a size is free."""
+    dtype: type[np.generic]
+    batch: int | None
+    """How many a call takes; None: any number."""
+    divisor: float
+    """Pixels are divided by it."""
+
+    @property
+    def last(self) -> bool:
+        """Whether it takes an image's channels last."""
+        return len(self.shape) == 4 and _channels_last(self.shape)
+
+    def array(self, obs: Tensor) -> NDArray[Any]:
+        """Raw observations (B, *obs_shape) as the input wants them."""
+        array = obs.detach().cpu().numpy()
+        return self.divided(array.transpose(0, 2, 3, 1) if self.last else array)
+
+    def divided(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Pixels of any number type in the input's, divided."""
+        array = np.ascontiguousarray(array.astype(self.dtype))
+        return array / self.dtype(self.divisor) if self.divisor != 1.0 else array
+
+    def parts(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """The whole batch, or batches of the fixed size, the last one filled up with zeros."""
+        if self.batch is None:
+            return [array]
+        missing = -len(array) % self.batch
+        array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+        return np.split(array, len(array) // self.batch)
+
+
 class OnnxPolicy(nn.Module):
     """One input, one output of a graph, as raw observations to a policy's numbers on the CPU; a pickle holds the
     graph.
     """
 
-    def __init__(
-        self, path: Path, shape: tuple[Any, ...], dtype: type[np.generic], output: str, divisor: float, session: Any
-    ) -> None:
+    def __init__(self, path: Path, seen: Seen, output: str, session: Any) -> None:
         """Wraps a session.
 
         Args:
             path: the file.
-            shape: the graph's input shape, its batch dimension first; a string or None where a size is free.
-            dtype: the graph's input type.
+            seen: the input that observations go to.
             output: name of the output to read.
-            divisor: pixels are divided by it.
             session: of onnxruntime.
         """
         super().__init__()
-        self.path, self.session, self.dtype, self.output, self.divisor = path, session, dtype, output, divisor
-        self.input = session.get_inputs()[0].name
-        self.batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
-        self.last = len(shape) == 4 and _channels_last(shape)
+        self.path, self.seen, self.output, self.session = path, seen, output, session
 
     def __getstate__(self) -> dict[str, Any]:
         import onnx
@@ -76,24 +101,38 @@ class OnnxPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to numbers (B, P)."""
-        array = obs.detach().cpu().numpy()
-        if self.last:
-            array = array.transpose(0, 2, 3, 1)
-        array = array.astype(self.dtype) / self.dtype(self.divisor) if self.divisor != 1.0 else array.astype(self.dtype)
-        parts = [self._run(part) for part in self._parts(np.ascontiguousarray(array))]
-        return torch.from_numpy(np.concatenate(parts)[: len(obs)].astype(np.float32)).to(obs.device)
+        parts = self.seen.parts(self.seen.array(obs))
+        return _joined([self.session.run([self.output], {self.seen.name: part})[0] for part in parts], obs)
 
-    def _parts(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        """The whole batch, or batches of the fixed size, the last one filled up with zeros."""
-        if self.batch is None:
-            return [array]
-        missing = -len(array) % self.batch
-        array = np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-        return np.split(array, len(array) // self.batch)
 
-    def _run(self, part: NDArray[Any]) -> NDArray[Any]:
-        values: NDArray[Any] = self.session.run([self.output], {self.input: part})[0]
-        return values
+class RememberingOnnx(OnnxPolicy):
+    """A graph that takes a state beside the observation and gives the next one."""
+
+    def __init__(self, path: Path, seen: Seen, output: str, session: Any, slots: tuple[Slot, ...]) -> None:
+        super().__init__(path, seen, output, session)
+        self.slots = slots
+
+    def start(self, count: int) -> State:
+        """Zeros (count, *shape) for each of its states."""
+        return tuple(torch.from_numpy(slot.zeros(count)) for slot in self.slots)
+
+    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
+        """Raw observations (B, *obs_shape) and the state before them to numbers (B, P) and the state after them."""
+        seen = self.seen.parts(self.seen.array(obs))
+        before = [self.seen.parts(part.detach().cpu().numpy()) for part in state]
+        answers = []
+        for part, *states in zip(seen, *before, strict=True):
+            fed = {slot.input: slot.feed(one) for slot, one in zip(self.slots, states, strict=True)}
+            wanted = [self.output, *(slot.output for slot in self.slots)]
+            p, *after = self.session.run(wanted, {self.seen.name: part} | fed)
+            answers.append([p, *(slot.after(one) for slot, one in zip(self.slots, after, strict=True))])
+        numbers, *following = (_joined(list(parts), obs) for parts in zip(*answers, strict=True))
+        return numbers, tuple(following)
+
+
+def _joined(parts: list[NDArray[Any]], obs: Tensor) -> Tensor:
+    """What a graph gave for parts of a batch, in float32, without what filled the last one up."""
+    return torch.from_numpy(np.concatenate(parts)[: len(obs)].astype(np.float32)).to(obs.device)
 
 
 def _session(onnxruntime: Any, graph: str | bytes) -> Any:
@@ -104,7 +143,7 @@ def _session(onnxruntime: Any, graph: str | bytes) -> Any:
 
 
 def load(file: TeacherFile) -> Teacher:
-    """Reads a graph with one observation input.
+    """Reads a graph with one observation input, and states beside it where the policy has memory.
 
     Raises:
         ExtraError: onnx or onnxruntime is not installed.
@@ -124,38 +163,35 @@ def _load(file: TeacherFile) -> Teacher:
     except ImportError as error:
         raise ExtraError(error.name or "onnxruntime", "onnx", f"Reading {file.path}") from None
     path = Path(file.path)
-    model = _read(onnx, path)
-    params = _check(onnx, model, path)
+    model = read_graph(onnx, path)
+    params = check_graph(onnx, model, path)
     try:
         session = _session(onnxruntime, str(path))
     except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
         raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        raise FileError(
-            f"{path} has {len(inputs)} inputs ({_names(inputs)}): only policies that see one observation at a time "
-            "can be distilled."
-        )
-    shape, dtype = tuple(inputs[0].shape), DTYPES.get(inputs[0].type)
+    observed, slots, batch = find_slots(session.get_inputs(), session.get_outputs(), path)
+    shape, dtype = tuple(observed.shape), DTYPES.get(observed.type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
         raise FileError(
-            f"{path} takes {inputs[0].type} of shape {shape}: a batch of vectors or pictures of fixed size is "
+            f"{path} takes {observed.type} of shape {shape}: a batch of vectors or pictures of fixed size is "
             "needed, of floats or bytes."
         )
     divisor = _divisor(file, onnx, model, len(shape), dtype)
-    obs_shape = (shape[3], shape[1], shape[2]) if len(shape) == 4 and _channels_last(shape) else shape[1:]
-    output, outputs = _output(file, session, shape, dtype, divisor)
+    seen = Seen(observed.name, shape, dtype, batch, divisor)
+    obs_shape = (shape[3], shape[1], shape[2]) if seen.last else shape[1:]
+    output, outputs = _output(file, session, seen, slots)
     meta: dict[str, Any] = {
         "library": "ONNX",
         "algorithm": None,
         "version": ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "input": f"{inputs[0].name} {shape} {inputs[0].type}",
+        "input": f"{observed.name} {shape} {observed.type}",
         "output": output,
+        **({"state": [f"{slot.input} {slot.shape}" for slot in slots]} if slots else {}),
         **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
     }
-    policy = OnnxPolicy(path, shape, dtype, output, divisor, session)
+    policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)
     return Teacher(
         policy,
         file.own_kind or _kind(file, output),
@@ -181,8 +217,8 @@ def _digest(onnx: Any, model: Any, path: Path) -> str:
     """SHA-256 of the graph, and of the files beside it that hold its weights."""
     tensors = [
         tensor
-        for graph in _graphs(model)
-        for tensor in _tensors(graph)
+        for graph in graphs_in(model)
+        for tensor in tensors_in(graph)
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
     beside = sorted({e.value for tensor in tensors for e in tensor.external_data if e.key == "location"})
@@ -190,139 +226,6 @@ def _digest(onnx: Any, model: Any, path: Path) -> str:
         return digest(path)
     parts = [digest(path), *(f"{name} {digest(path.parent / name)}" for name in beside)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _read(onnx: Any, path: Path) -> Any:
-    if path.stat().st_size > MAX_BYTES:
-        raise FileError(f"{path} is larger than a policy can be: give a graph of the network alone.")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises what it likes for bytes that are no graph
-        raise FileError(f"{path} is not a readable ONNX file ({first_line(error)}): export it again.") from None
-    if not model.graph.input or not model.graph.output:
-        raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
-    if not all(
-        isinstance(v.name, str) and v.name and v.name.isprintable() for v in (*model.graph.input, *model.graph.output)
-    ):
-        raise FileError(f"{path} holds names that are not text: the file is damaged, export it again.")
-    return model
-
-
-def _check(onnx: Any, model: Any, path: Path) -> int:
-    """Refuses what could run code, leave the folder, loop, or fill memory; returns the number of parameters."""
-    params = 0
-    if _steps(model, path) > MAX_NODES:
-        raise FileError(f"{path} has more than {MAX_NODES} steps, more than a policy can need: export it again.")
-    own = {f.domain for f in model.functions}
-    for graph in _graphs(model):
-        constants = {t.name: t for t in getattr(graph, "initializer", ())}
-        for node in graph.node:
-            if node.domain not in DOMAINS | own:
-                raise FileError(
-                    f"{path} uses the custom operator {node.domain}.{node.op_type}, which is code: export it with "
-                    "standard operators."
-                )
-            if node.op_type in LOOPS:
-                raise FileError(
-                    f"{path} uses the operator {node.op_type}, which may never end: export the policy without loops."
-                )
-            if node.op_type in RANDOM or (node.op_type == "Dropout" and _drops(onnx, node, constants)):
-                raise FileError(
-                    f"{path} draws random numbers ({node.op_type}): export the action that it takes without exploring."
-                )
-        for tensor in _tensors(graph):
-            params += math.prod(tensor.dims)
-            if math.prod(tensor.dims) > MAX_BYTES // 4:
-                raise FileError(
-                    f"Tensor '{tensor.name}' in {path} claims shape {tuple(tensor.dims)}, more than a policy can need."
-                )
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                _check_external({e.key: e.value for e in tensor.external_data}.get("location", ""), path)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # its C++ side raises several kinds
-        raise FileError(f"{path} is not a sound ONNX graph ({first_line(error)}): export it again.") from None
-    for value in (value for graph in _graphs(inferred) for value in (*graph.value_info, *_outputs(graph))):
-        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
-        if math.prod(sizes) > MAX_BYTES // 4:
-            raise FileError(
-                f"Tensor '{value.name}' in {path} would have shape {tuple(sizes)}, more than a policy can need."
-            )
-    return params
-
-
-def _steps(model: Any, path: Path) -> int:
-    """Nodes of a graph after the functions that it calls, and those that they call, are written out."""
-    functions = {(f.domain, f.name): f for f in model.functions}
-    known: dict[tuple[str, str], int] = {}
-
-    def count(nodes: Any, inside: tuple[tuple[str, str], ...]) -> int:
-        total = 0
-        for node in nodes:
-            key = (node.domain, node.op_type)
-            if key in functions and key not in known:
-                if key in inside or len(inside) > 100:
-                    raise FileError(f"{path} has functions that call each other without end: export it again.")
-                known[key] = count([n for g in _graphs_of(functions[key]) for n in g.node], (*inside, key))
-            total += known.get(key, 1)
-        return min(total, MAX_NODES + 1)
-
-    return count([node for graph in _graphs_of(model.graph) for node in graph.node], ())
-
-
-def _drops(onnx: Any, node: Any, constants: dict[str, Any]) -> bool:
-    """Whether a Dropout may drop: its training mode is given and is not a constant false."""
-    if len(node.input) < 3 or not node.input[2]:
-        return False
-    mode = constants.get(node.input[2])
-    return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
-
-
-def _outputs(graph: Any) -> list[Any]:
-    """Typed outputs of a graph; a function's have names only."""
-    return [value for value in graph.output if not isinstance(value, str)]
-
-
-def _check_external(location: str, path: Path) -> None:
-    """External data must lie in the graph's own folder."""
-    folder = path.resolve().parent
-    target = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise FileError(
-            f"{path} wants to read '{location[:80]}', outside its own folder: export it with its weights inside."
-        )
-    if not target.is_file():
-        raise FileError(f"{path} keeps its weights in '{location[:80]}', which is not beside it: copy that file too.")
-    if target.stat().st_size > MAX_BYTES:
-        raise FileError(f"{target} is larger than a policy can be: give a graph of the network alone.")
-
-
-def _graphs(model: Any) -> Iterator[Any]:
-    """The graph, its functions, and the graphs inside their nodes."""
-    for one in (model.graph, *model.functions):
-        yield from _graphs_of(one)
-
-
-def _graphs_of(graph: Any) -> Iterator[Any]:
-    """A graph or function, and the graphs inside its nodes."""
-    waiting = [graph]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [attribute.g] if attribute.HasField("g") else []
-                waiting += list(attribute.graphs)
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Initialisers, and tensors held by nodes."""
-    yield from getattr(graph, "initializer", ())
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
 
 
 def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np.generic]) -> float:
@@ -334,7 +237,10 @@ def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np
     if file.divisor is not None or dtype is np.uint8:
         return file.divisor or 1.0
     scalars = [
-        t for graph in _graphs(model) for t in _tensors(graph) if math.prod(t.dims) == 1 and t.data_type in (1, 10, 11)
+        t
+        for graph in graphs_in(model)
+        for t in tensors_in(graph)
+        if math.prod(t.dims) == 1 and t.data_type in (1, 10, 11)
     ]
     if any(
         min(abs(v - 255.0), abs(v - 1 / 255)) < 1e-4 * v
@@ -348,27 +254,27 @@ def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np
     )
 
 
-def _output(
-    file: TeacherFile, session: Any, shape: tuple[Any, ...], dtype: type[np.generic], divisor: float
-) -> tuple[str, int]:
+def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]) -> tuple[str, int]:
     """Name of the output with the policy's numbers, and how many they are, found by running the graph on zeros."""
-    batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 2
-    zeros = np.zeros((batch, *shape[1:]), dtype)
+    batch = seen.batch or 2
+    zeros = seen.divided(np.zeros((batch, *seen.shape[1:]), seen.dtype))
+    feed = {seen.name: zeros} | {slot.input: slot.feed(slot.zeros(batch)) for slot in slots}
     names = [o.name for o in session.get_outputs()]
     try:
-        answers = dict(
-            zip(
-                names,
-                session.run(None, {session.get_inputs()[0].name: zeros / dtype(divisor) if divisor != 1 else zeros}),
-                strict=True,
-            )
-        )
+        answers = dict(zip(names, session.run(None, feed), strict=True))
     except Exception as error:  # onnxruntime raises many kinds
         raise FileError(f"{file.path} fails on observations of zeros ({first_line(error)}): export it again.") from None
+    for slot in slots:
+        if slot.after(answers[slot.output]).shape != (batch, *slot.shape):
+            raise FileError(
+                f"{file.path} gives the state '{slot.output}' in shape {answers[slot.output].shape}, which its input "
+                f"'{slot.input}' does not take: export it again."
+            )
     fitting = {
         name: answer.shape[1]
         for name, answer in answers.items()
-        if isinstance(answer, np.ndarray)
+        if all(name != slot.output for slot in slots)
+        and isinstance(answer, np.ndarray)
         and answer.ndim == 2
         and len(answer) == batch
         and answer.shape[1] >= 1
@@ -394,7 +300,3 @@ def _output(
 
 def _channels_last(shape: tuple[Any, ...]) -> bool:
     return bool(shape[3] < shape[1])
-
-
-def _names(items: list[Any]) -> str:
-    return ", ".join(str(i.name) for i in items)[:120]

@@ -65,6 +65,13 @@ class TensorOf(Inert):
     """A tensor: its arguments begin with (storage, offset, size, stride)."""
 
 
+class ModuleOf(Inert):
+    """An object of a class whose code is in a TorchScript file: its state is the dict of its attributes."""
+
+    kind = ""
+    """Full name of the class."""
+
+
 class ParameterOf(Inert):
     """A parameter: its first argument is a tensor."""
 
@@ -134,6 +141,16 @@ TORCH: dict[tuple[str, str], type] = {
     **{("torch", name): Inert for name in ("Size", "device", "float32", "float64", "int64")},
 }
 """What a torch file may ask for."""
+SCRIPT: dict[tuple[str, str], type] = {
+    **TORCH,
+    **{
+        ("torch.jit._pickle", name): Inert
+        for name in ("restore_type_tag", "build_tensorlist", "build_intlist", "build_doublelist", "build_boollist")
+    },
+}
+"""What a TorchScript file may ask for, beside classes whose code is in the file: each of these is a `ModuleOf`."""
+MAX_CLASSES = 1_000
+"""Most classes of a TorchScript file."""
 
 
 class _Steps:
@@ -162,17 +179,29 @@ class Unpickler(pickle._Unpickler):
         self.names = names
         self.dispatch = _Steps()  # type: ignore[misc,assignment]  # this reader's own count
         self.storages: dict[str, Storage] = {}
+        self.modules: dict[str, type] = {}
         self.loaded: Any = None
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = self.names.get((module, name))
+        if allowed is None and self.names is SCRIPT and module.startswith("__torch__"):
+            return self._module(f"{module}.{name}")
         if allowed is None:
             raise pickle.UnpicklingError(f"it asks for {legible(f'{module}.{name}')}")
         return allowed
 
+    def _module(self, kind: str) -> type:
+        """The stand-in for a class of the file's own, of which only the name is looked at."""
+        if kind not in self.modules:
+            if len(kind) > MAX_KEY or len(self.modules) >= MAX_CLASSES:
+                raise pickle.UnpicklingError("it has more classes than a policy needs")
+            self.modules[kind] = type("ModuleOf", (ModuleOf,), {"kind": kind})
+        return self.modules[kind]
+
     def persistent_load(self, pid: Any) -> Storage:
         """A storage: ('storage', its kind, key, device, how many numbers), and a view of none in old files."""
-        if self.names is not TORCH or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        torch_file = self.names is TORCH or self.names is SCRIPT
+        if not torch_file or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise pickle.UnpicklingError("it asks for an object outside the file")
         _, kind, key, _, numel, *view = pid
         if (

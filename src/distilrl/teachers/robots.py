@@ -5,6 +5,7 @@ rsl_rl's default is ELU, for the others it is asked for. Their actions have no b
 are used.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from distilrl.errors import FileError
 from distilrl.heads import Kind
 from distilrl.networks import Network
 from distilrl.teachers.archive import Checkpoint, is_state
+from distilrl.teachers.extractors import Flat
 from distilrl.teachers.layers import Stack, assemble, layer, numbered, preceded, vector, with_constants
+from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
 from distilrl.teachers.teacher import Normalised
 
 RSL_EPSILON = 1e-2
 """What rsl_rl adds to the standard deviation of an observation."""
+RSL_MEMORIES = {"actor": "memory_a.rnn", "student": "memory_s.rnn", "mlp": "rnn.rnn"}
+"""Where rsl_rl keeps the memory before the dense layers of this prefix."""
 RL_GAMES_EPSILON, RL_GAMES_CLIP = 1e-5, 5.0
 """What rl_games adds to the variance of an observation, and where it clips what comes out."""
 SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
@@ -46,7 +51,7 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
     """The policy in a checkpoint; None where it is of none of these libraries.
 
     Raises:
-        FileError: the policy is recurrent, its shapes do not chain, or its activation must be told.
+        FileError: the policy is recurrent in an unknown way, its shapes do not chain, or its activation must be told.
     """
     loaded = checkpoint.loaded
     if not isinstance(loaded, dict):
@@ -74,12 +79,14 @@ def _names(state: Any, pattern: str) -> list[str]:
     return [name for name in state if re.fullmatch(pattern, name)]
 
 
-def _refuse_memory(state: Mapping[str, Tensor], label: str) -> None:
-    memory = _names(state, r"(.*\.)?(memory_[as]|rnn|lstm|gru)\..*")
+def _refuse_others(state: Mapping[str, Tensor], label: str, own: str | None = None) -> None:
+    """Refuses a memory of the policy that is not where the library has one, and images."""
+    known = (f"{own}.", "memory_c.", "memory_t.")  # a critic's and a teacher's do not act
+    memory = [name for name in _names(state, r"(.*\.)?(memory_[as]|rnn|lstm|gru)\..*") if not name.startswith(known)]
     if memory:
         raise FileError(
-            f"{label} is recurrent ('{memory[0]}'): only policies that see one observation at a time can be read "
-            "from it."
+            f"{label} is recurrent ('{memory[0]}') in a layout that is not known: export the policy to ONNX instead, "
+            "its state among the inputs and outputs."
         )
     images = _names(state, r"(.*\.)?(actor_cnn|cnns?|conv\w*)\..*")
     if images:
@@ -91,22 +98,27 @@ def _refuse_memory(state: Mapping[str, Tensor], label: str) -> None:
 def _rsl_rl(
     checkpoint: Checkpoint, state: Mapping[str, Tensor], body: str, normaliser: str, activation: str | None
 ) -> Robot:
-    """rsl_rl: (o − mean) / (std + 0.01) is folded into the first layer."""
+    """rsl_rl: (o − mean) / (std + 0.01), folded into the first layer unless a memory comes before it."""
     label = checkpoint.label
-    _refuse_memory(state, label)
+    _refuse_others(state, label, RSL_MEMORIES[body])
     layers = [layer(state, name, label, activation or "elu") for name in numbered(state, body)]
     if not layers:
         raise FileError(
             f"{label} holds no dense layers '{body}.0.weight' of an actor: export the policy to ONNX instead."
         )
-    size, outputs = layers[0].weight.shape[1], layers[-1].weight.shape[0]
+    memory = _rsl_memory(state, RSL_MEMORIES[body], label)
+    size, outputs = memory.input_size if memory else layers[0].weight.shape[1], layers[-1].weight.shape[0]
+    sees: nn.Module = Flat()
     if f"{normaliser}._mean" in state:
         mean, std = (vector({name: state[name].flatten() for name in (full,) if name in state}, full, size, label)
                      for full in (f"{normaliser}._mean", f"{normaliser}._std"))  # fmt: skip
         if (std < 0).any():
             raise FileError(f"Tensor '{normaliser}._std' in {label} is negative: the file is damaged.")
         scale = 1 / (std + RSL_EPSILON)
-        layers[0] = preceded(layers[0], scale, -mean * scale)
+        if memory is None:
+            layers[0] = preceded(layers[0], scale, -mean * scale)
+        else:
+            sees = Normalised(nn.Identity(), mean, scale, math.inf)
     name = next(
         (n for n in ("log_std", "std", "distribution.log_std_param", "distribution.std_param") if n in state), None
     )
@@ -114,12 +126,20 @@ def _rsl_rl(
         noise = vector(state, name, outputs, label)
         layers[-1] = with_constants(layers[-1], noise if "log" in name else noise.abs().clamp_min(1e-6).log())
     noisy = layers[-1].weight.shape[0] > outputs
-    return _robot(assemble(layers, label), "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    network: Network | Stack | Remembering = (
+        remembering(sees, ((size,), size), memory, layers, label) if memory else assemble(layers, label)
+    )
+    return _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+
+
+def _rsl_memory(state: Mapping[str, Tensor], prefix: str, label: str) -> Memory | None:
+    """The memory of a policy; None where it has none."""
+    return read_memory(state, prefix, label) if any(name.startswith(f"{prefix}.") for name in state) else None
 
 
 def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -> Robot:
     """rl_games: clip((o − mean) / √(var + 1e-5), ±5), then the network."""
-    _refuse_memory(state, label)
+    _refuse_others(state, label)
     discrete = "a2c_network.logits.weight" in state
     names = [*numbered(state, "a2c_network.actor_mlp"), f"a2c_network.{'logits' if discrete else 'mu'}"]
     layers = [layer(state, name, label, _asked(activation, label)) for name in names]
@@ -144,7 +164,7 @@ def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -
 def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None) -> Robot:
     """skrl: clip((o − mean) / (√var + 1e-8), ±5), then the network."""
     label, state = checkpoint.label, checkpoint.tensors(loaded["policy"])
-    _refuse_memory(state, label)
+    _refuse_others(state, label)
     bodies = sorted({name.split(".")[0] for name in _names(state, r"\w+_container\.\d+\.weight")})
     heads = [name for name in ("output_layer", "policy_layer") if f"{name}.weight" in state]
     if len(bodies) != 1 or len(heads) > 1:
@@ -174,7 +194,7 @@ def _asked(activation: str | None, label: str) -> str:
     return activation
 
 
-def _robot(network: Network | Stack, library: str, kind: Kind, log_std: int) -> Robot:
+def _robot(network: Network | Stack | Remembering, library: str, kind: Kind, log_std: int) -> Robot:
     if isinstance(network, Network):
         return Robot(network, library, kind, network.spec.obs_shape, network.spec.outputs, log_std)
     return Robot(network, library, kind, network.obs_shape, network.outputs, log_std)

@@ -20,11 +20,12 @@ from distilrl.errors import FileError, SpecError
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.spaces import ActionSpec, Choices
-from distilrl.teachers import extractors, printed, renorm
+from distilrl.teachers import extractors, printed, recurrent, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
 from distilrl.teachers.layers import (
     Clamped,
     Layer,
+    Stack,
     against_zero,
     joined,
     layer,
@@ -37,7 +38,10 @@ from distilrl.teachers.teacher import Teacher
 
 CLIP_MEAN = 2.0
 """Bound of the mean under generalised state-dependent exploration, unless policy_kwargs name another."""
-FAMILIES = "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ and ARS of sb3-contrib"
+FAMILIES = (
+    "DQN, PPO, A2C, SAC, TD3 and DDPG of stable-baselines3, QR-DQN, TRPO, TQC, CrossQ, ARS and RecurrentPPO of "
+    "sb3-contrib"
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class _Actor(NamedTuple):
     """Bound of the outputs."""
     bernoulli: bool = False
     """Its head was made of one Bernoulli logit for each choice."""
+    memory: str | None = None
+    """Prefix of the memory that its dense layers read."""
 
 
 def _dqn(file: _Zip) -> _Actor:
@@ -112,6 +118,11 @@ def _actor_critic(file: _Zip) -> _Actor:
     bernoulli = kind == "logits" and str((file.data.get("action_space") or {}).get(":type:")).endswith(".MultiBinary'>")
     dense = [*body, against_zero(head) if bernoulli else head]
     return _Actor(("pi_features_extractor", "features_extractor"), dense, kind, squash, bernoulli=bernoulli)
+
+
+def _recurrent(file: _Zip) -> _Actor:
+    """RecurrentPPO: the actor's own LSTM before what PPO has."""
+    return _actor_critic(file)._replace(memory="lstm_actor")
 
 
 def _gaussian(file: _Zip) -> _Actor:
@@ -174,11 +185,13 @@ _READERS = {
     "sb3_contrib.tqc.policies": _Family("TQC", "sb3-contrib", "relu", _gaussian),
     "sb3_contrib.crossq.policies": _Family("CrossQ", "sb3-contrib", "relu", _crossq),
     "sb3_contrib.ars.policies": _Family("ARS", "sb3-contrib", "relu", _ars),
+    "sb3_contrib.common.recurrent.policies": _Family("RecurrentPPO", "sb3-contrib", "tanh", _recurrent),
 }
 
 
 def load(file: TeacherFile) -> Teacher:
-    """Reads a zip of stable-baselines3 or sb3-contrib with an MLP, a Nature CNN, or one of each for the keys of a Dict.
+    """Reads a zip of stable-baselines3 or sb3-contrib with an MLP, a Nature CNN, or one of each for the keys of a Dict,
+    and an LSTM behind it.
 
     Raises:
         FileError: damaged, too large, or of another algorithm or architecture.
@@ -197,7 +210,7 @@ def load(file: TeacherFile) -> Teacher:
     actor = family.actor(read)
     if not actor.dense:
         raise FileError(f"{label}: its network is neither the MLP nor the Nature CNN that stable-baselines3 builds.")
-    network = extractors.network(source, actor.extractors, actor.dense)
+    network = _network(source, actor)
     outputs = actor.dense[-1].weight.shape[0]
     action = _action(label, data, actor, outputs)
     version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()[:20] or None
@@ -215,6 +228,15 @@ def load(file: TeacherFile) -> Teacher:
         squash=actor.squash,
         critic=_critic(read, family.name, outputs // 2 if actor.kind == "gaussian" else outputs),
     )
+
+
+def _network(source: extractors.Source, actor: _Actor) -> "Network | Stack | recurrent.Remembering":
+    """Extractor and dense layers, and the memory between them where there is one."""
+    if actor.memory is None:
+        return extractors.network(source, actor.extractors, actor.dense)
+    memory = recurrent.read_memory(source.state, actor.memory, source.label)
+    encoder, sees = extractors.encoder(source, actor.extractors, memory.input_size)
+    return recurrent.remembering(encoder, sees, memory, actor.dense, source.label)
 
 
 def _added(actor: _Actor, state: dict[str, Tensor]) -> int:
@@ -266,11 +288,6 @@ def _family(label: str, data: dict[str, Any]) -> _Family:
     """Which algorithm wrote the file, by the module of its policy class and the settings that it has."""
     module = data["policy_class"]["__module__"]
     family = _READERS.get(module)
-    if family is None and ".recurrent." in module:
-        raise FileError(
-            f"{label} holds a recurrent policy, whose memory these zips do not describe in full: export it to ONNX "
-            "instead."
-        )
     if family is None:
         raise FileError(f"{label} holds a policy of {module[:80]!r}: {FAMILIES} can be read; export others to ONNX.")
     if family.name == "A2C" and "clip_range" in data:

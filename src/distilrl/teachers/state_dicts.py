@@ -16,9 +16,9 @@ from distilrl.errors import FileError
 from distilrl.heads import Kind, Squash
 from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
-from distilrl.teachers import cleanrl, robots
+from distilrl.teachers import cleanrl, recurrent, robots, torchscript
 from distilrl.teachers.archive import checked, find_state, is_state, read_checkpoint
-from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, layer
+from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, encode, layer, numbered
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 
@@ -98,6 +98,11 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     if path.suffix == ".safetensors":
         return _from_state(file, _bare(checked(read_tensors(path)[0], label)), label)
     checkpoint = read_checkpoint(path.read_bytes(), label)
+    if checkpoint.script:
+        file.check_options("kind", "squash")
+        walking = torchscript.read(checkpoint)
+        sizes = (walking.obs_shape, walking.outputs)
+        return _Found(walking, "legged_gym (TorchScript)", "mean", note=torchscript.NOTE, sizes=sizes)
     robot = robots.read(checkpoint, file.activation)
     if robot is not None:
         sizes = (robot.obs_shape, robot.outputs)
@@ -122,8 +127,14 @@ def _from_state(
     file: TeacherFile, state: dict[str, Tensor], label: str, beside: Sequence[dict[str, Tensor]] = ()
 ) -> _Found:
     divisor = file.divisor or 255.0
-    if any(re.search(r"(^|\.)(lstm|gru|rnn)\w*\.", name) for name in state):
-        raise FileError(f"{label} is recurrent: only policies that see one observation at a time can be distilled.")
+    if cleanrl.is_recurrent(state):
+        return _remembering(file, state, label, divisor)
+    memory = next((name for name in state if re.search(r"(^|\.)(lstm|gru|rnn)\w*\.", name)), None)
+    if memory is not None:
+        raise FileError(
+            f"{label} is recurrent ('{memory[:80]}') in a layout that is not known: export the policy to ONNX instead, "
+            "its state among the inputs and outputs."
+        )
     if cleanrl.is_ppo(state):
         network = cleanrl.ppo(state, label, file.activation or "tanh")
         return _Found(network, "CleanRL PPO", "gaussian", constants=_sizes(network)[1] // 2, note=cleanrl.UNSAVED)
@@ -139,6 +150,19 @@ def _from_state(
     else:
         found = _Found(*_chain(file, state, label, divisor))
     return replace(found, network=_expectation(found.network, state["atoms"], label)) if "atoms" in state else found
+
+
+def _remembering(file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float) -> _Found:
+    """CleanRL's convolutions before an LSTM."""
+    layers = [layer(state, name, label, file.activation or "relu") for name in numbered(state, "network")]
+    actor = layer(state, "actor", label, None)
+    kernels: tuple[tuple[int, int], ...] = NATURE_KERNELS
+    if file.network is not None:
+        kernels = tuple((kernel, stride) for _, kernel, stride in _spec(file.network, [*layers, actor], label).convs)
+    encoder = encode(layers, label, divisor=divisor, kernels=kernels)
+    memory = recurrent.read_memory(state, cleanrl.MEMORY, label)
+    network = recurrent.remembering(encoder, (encoder.obs_shape, encoder.outputs), memory, [actor], label)
+    return _Found(network, "CleanRL PPO with LSTM", "logits", sizes=(network.obs_shape, network.outputs))
 
 
 def _fan_in(network: nn.Module) -> int:

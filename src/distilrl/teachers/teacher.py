@@ -140,7 +140,7 @@ class Teacher:
         return {
             "params": self.params,
             "bytes": count_bytes(self.network) or 4 * self.params,
-            "macs": count_macs(self.network, self.obs_shape),
+            "macs": _macs(self.network, self.obs_shape),
         }
 
     def label(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
@@ -229,7 +229,20 @@ class Teacher:
         )
 
 
-class Normalised(nn.Module):
+class Before(nn.Module):
+    """What stands before a network; with memory where the network has some."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def start(self) -> Callable[[int], State]:
+        """The network's own ``start``; a network without memory has none, and so neither has this."""
+        return self.network.start  # type: ignore[return-value]
+
+
+class Normalised(Before):
     """A network behind clip((obs − mean) · scale): what stable-baselines3's VecNormalize does before a policy sees
     it.
     """
@@ -238,25 +251,25 @@ class Normalised(nn.Module):
     scale: Tensor
 
     def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, clip: float) -> None:
-        super().__init__()
-        self.network, self.clip = network, clip
+        super().__init__(network)
+        self.clip = clip
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
         """Raw observations (B, D), and what else the network reads, to what it gives."""
-        return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)  # type: ignore[no-any-return]
+        return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)
 
 
-class _BeforeZeros(nn.Module):
+class _BeforeZeros(Before):
     """A network that is given zeros behind each observation (B, D)."""
 
     def __init__(self, network: nn.Module, count: int) -> None:
-        super().__init__()
-        self.network, self.count = network, count
+        super().__init__(network)
+        self.count = count
 
-    def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
-        return self.network(nn.functional.pad(obs, (0, self.count)), *rest)  # type: ignore[no-any-return]
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
+        return self.network(nn.functional.pad(obs, (0, self.count)), *rest)
 
 
 class _Called(nn.Module):
@@ -295,6 +308,13 @@ class _Called(nn.Module):
             return head.inverse(actions.reshape(count, size))
         except SpecError as error:
             raise TeacherError(f"The teacher's function answers with no action: {error}") from error
+
+
+def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
+    """Multiply-accumulates of one forward pass of one observation; each weight of a memory is used once in it."""
+    memories = [module for module in network.modules() if isinstance(module, nn.RNNBase)]
+    own = sum(p.numel() for memory in memories for p in memory.parameters() if p.ndim == 2)
+    return ((count_macs(network, obs_shape) or 0) + own) or None
 
 
 def _bound(network: nn.Module, head: Head) -> nn.Module:

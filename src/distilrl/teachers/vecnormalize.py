@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distilrl.errors import FileError
 from distilrl.teachers import pickles
-from distilrl.teachers.teacher import Normalised, Teacher
+from distilrl.teachers.teacher import Before, Normalised, Teacher
 
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
@@ -27,7 +27,7 @@ class Statistics(NamedTuple):
     var: NDArray[np.float64]
 
 
-class NormalisedParts(nn.Module):
+class NormalisedParts(Before):
     """A network behind clip((obs − mean) · scale) of some of its numbers; the others have scale 1 and no bound."""
 
     mean: Tensor
@@ -35,15 +35,14 @@ class NormalisedParts(nn.Module):
     bound: Tensor
 
     def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, bound: Tensor) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         for name, tensor in (("mean", mean), ("scale", scale), ("bound", bound)):
             self.register_buffer(name, tensor)
 
-    def forward(self, obs: Tensor, *rest: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
         """Raw observations (B, D), and what else the network reads, to what it gives."""
         normal = torch.maximum(torch.minimum((obs.float() - self.mean) * self.scale, self.bound), -self.bound)
-        return self.network(normal, *rest)  # type: ignore[no-any-return]
+        return self.network(normal, *rest)
 
 
 def normalised(teacher: Teacher, path: Path) -> Teacher:

@@ -1,0 +1,156 @@
+"""ONNX graphs as data: what could run code, leave its folder, loop or fill memory is refused before it is run."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distilrl.errors import FileError
+from distilrl.teachers.archive import MAX_BYTES, first_line
+
+DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
+RANDOM = {
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",
+    "BitmaskDropout",
+}  # fmt: skip
+MAX_NODES = 100_000
+"""Most steps of a graph, the functions that it calls written out."""
+
+
+def read_graph(onnx: Any, path: Path) -> Any:
+    """The graph of a file, its weights not read.
+
+    Raises:
+        FileError: it is no graph.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise FileError(f"{path} is larger than a policy can be: give a graph of the network alone.")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf raises what it likes for bytes that are no graph
+        raise FileError(f"{path} is not a readable ONNX file ({first_line(error)}): export it again.") from None
+    if not model.graph.input or not model.graph.output:
+        raise FileError(f"{path} is not an ONNX graph with inputs and outputs: export it again.")
+    if not all(
+        isinstance(v.name, str) and v.name and v.name.isprintable() for v in (*model.graph.input, *model.graph.output)
+    ):
+        raise FileError(f"{path} holds names that are not text: the file is damaged, export it again.")
+    return model
+
+
+def check_graph(onnx: Any, model: Any, path: Path) -> int:
+    """Refuses what could run code, leave the folder, loop, or fill memory; returns the number of parameters."""
+    params = 0
+    if _steps(model, path) > MAX_NODES:
+        raise FileError(f"{path} has more than {MAX_NODES} steps, more than a policy can need: export it again.")
+    own = {f.domain for f in model.functions}
+    for graph in graphs_in(model):
+        constants = {t.name: t for t in getattr(graph, "initializer", ())}
+        for node in graph.node:
+            if node.domain not in DOMAINS | own:
+                raise FileError(
+                    f"{path} uses the custom operator {node.domain}.{node.op_type}, which is code: export it with "
+                    "standard operators."
+                )
+            if node.op_type in LOOPS:
+                raise FileError(
+                    f"{path} uses the operator {node.op_type}, which may never end: export the policy without loops."
+                )
+            if node.op_type in RANDOM or (node.op_type == "Dropout" and _drops(onnx, node, constants)):
+                raise FileError(
+                    f"{path} draws random numbers ({node.op_type}): export the action that it takes without exploring."
+                )
+        for tensor in tensors_in(graph):
+            params += math.prod(tensor.dims)
+            if math.prod(tensor.dims) > MAX_BYTES // 4:
+                raise FileError(
+                    f"Tensor '{tensor.name}' in {path} claims shape {tuple(tensor.dims)}, more than a policy can need."
+                )
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                _check_external({e.key: e.value for e in tensor.external_data}.get("location", ""), path)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # its C++ side raises several kinds
+        raise FileError(f"{path} is not a sound ONNX graph ({first_line(error)}): export it again.") from None
+    for value in (value for graph in graphs_in(inferred) for value in (*graph.value_info, *_outputs(graph))):
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
+        if math.prod(sizes) > MAX_BYTES // 4:
+            raise FileError(
+                f"Tensor '{value.name}' in {path} would have shape {tuple(sizes)}, more than a policy can need."
+            )
+    return params
+
+
+def _steps(model: Any, path: Path) -> int:
+    """Nodes of a graph after the functions that it calls, and those that they call, are written out."""
+    functions = {(f.domain, f.name): f for f in model.functions}
+    known: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Any, inside: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in functions and key not in known:
+                if key in inside or len(inside) > 100:
+                    raise FileError(f"{path} has functions that call each other without end: export it again.")
+                known[key] = count([n for g in _graphs_of(functions[key]) for n in g.node], (*inside, key))
+            total += known.get(key, 1)
+        return min(total, MAX_NODES + 1)
+
+    return count([node for graph in _graphs_of(model.graph) for node in graph.node], ())
+
+
+def _drops(onnx: Any, node: Any, constants: dict[str, Any]) -> bool:
+    """Whether a Dropout may drop: its training mode is given and is not a constant false."""
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    mode = constants.get(node.input[2])
+    return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
+
+
+def _outputs(graph: Any) -> list[Any]:
+    """Typed outputs of a graph; a function's have names only."""
+    return [value for value in graph.output if not isinstance(value, str)]
+
+
+def _check_external(location: str, path: Path) -> None:
+    """External data must lie in the graph's own folder."""
+    folder = path.resolve().parent
+    target = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise FileError(
+            f"{path} wants to read '{location[:80]}', outside its own folder: export it with its weights inside."
+        )
+    if not target.is_file():
+        raise FileError(f"{path} keeps its weights in '{location[:80]}', which is not beside it: copy that file too.")
+    if target.stat().st_size > MAX_BYTES:
+        raise FileError(f"{target} is larger than a policy can be: give a graph of the network alone.")
+
+
+def graphs_in(model: Any) -> Iterator[Any]:
+    """The graph, its functions, and the graphs inside their nodes."""
+    for one in (model.graph, *model.functions):
+        yield from _graphs_of(one)
+
+
+def _graphs_of(graph: Any) -> Iterator[Any]:
+    """A graph or function, and the graphs inside its nodes."""
+    waiting = [graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += list(attribute.graphs)
+
+
+def tensors_in(graph: Any) -> Iterator[Any]:
+    """Initialisers, and tensors held by nodes."""
+    yield from getattr(graph, "initializer", ())
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
