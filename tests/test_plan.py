@@ -133,7 +133,8 @@ def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms
         torch.testing.assert_close(shipped(obs), pupil.average(obs), **near)
         assert shipped.units is None
         weighted = sum(
-            float(value) * one.weight(Progress((len(data) - 1) / 40)) for value, one in zip(losses.values(), terms, strict=True)
+            float(value) * one.weight(Progress((len(data) - 1) / 40))
+            for value, one in zip(losses.values(), terms, strict=True)
         )
         assert float(found[k]) == pytest.approx(weighted, rel=1e-3 if optimiser == "adam" else 2e-2, abs=1e-5)
         assert sum(p.numel() for p in together.network(k).parameters()) == spec.params

@@ -111,7 +111,7 @@ class Replay:
         shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
-        self._behind = max(self.stack, spec.history)
+        self._behind = max(self.stack, spec.history, spec.burn_in + 1 if spec.sequence > 1 else 1)
         self.rows = max(held // spec.n_envs, self._behind + spec.n_step + spec.sequence)
         grid = (self.rows, spec.n_envs)
         self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)

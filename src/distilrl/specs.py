@@ -253,7 +253,7 @@ class NetworkSpec:
         cls, text: str, obs_shape: tuple[int, ...], outputs: int, image: tuple[int, int, int] | None
     ) -> "NetworkSpec":
         found = re.fullmatch(r"(?:([^+]+)\+)?(gru|lstm):(\d+)(?:\+mlp:(\d+(?:,\d+)*))?", text)
-        if not found:
+        if not found or has_cell(found[1] or ""):
             raise SpecError(
                 f"'{text}' is no student with memory: write gru:16, lstm:16, mlp:32+gru:16+mlp:32 or "
                 "cnn:16,16,16:64+gru:32."

@@ -1,0 +1,413 @@
+"""Students that remember: cells by their formulas, sequences from the replay, training, resuming, refusals."""
+
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, Killed, killed_after
+from test_policies import RECALL, recalling
+from test_train import small, without_clock
+from torch import nn
+
+from distilrl.acceptance import accept
+from distilrl.blocks import Cell, MemoryCell
+from distilrl.checkpoints import load_network, save_network
+from distilrl.collect import Behaviour, Collector
+from distilrl.comparison import Comparison
+from distilrl.config import TaskFile
+from distilrl.distill import distill
+from distilrl.envs import describe_env, make_vec_env
+from distilrl.episodes import Play
+from distilrl.errors import SpecError
+from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
+from distilrl.export import c, export_policy, onnx, verify
+from distilrl.export.keep import write_c
+from distilrl.export.replay import Recording, file_policy, held, open_export
+from distilrl.export.steps import steps
+from distilrl.heads import Categorical
+from distilrl.jobs import Job, make_config
+from distilrl.networks import RecurrentNetwork, build
+from distilrl.objective import term
+from distilrl.policies import Policy
+from distilrl.replay import Replay, ReplaySpec
+from distilrl.runs import RunFolder
+from distilrl.schedules import Schedule
+from distilrl.spaces import Choices, ObsSpec
+from distilrl.specs import NetworkSpec, between, has_cell, history_of, scaled, spelled, suited
+from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.train import train
+
+HEAD = Categorical(Choices((2,)))
+MEMORIES = ("gru:5", "lstm:4", "mlp:6+gru:5+mlp:3@tanh", "mlp:6@history=3", "mlp:4+lstm:3@history=2")
+
+
+def drawn(text, shape=(3,), outputs=2, seed=0):
+    """A network with memory whose parameters are all of some size."""
+    generator = torch.Generator().manual_seed(seed)
+    network = build(NetworkSpec.parse(text, shape, outputs), generator)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return network.requires_grad_(False)
+
+
+def played(network, obs, begins=()):
+    """Numbers of one episode after the other, step by step."""
+    state, rows = network.start(1), []
+    for index, one in enumerate(obs):
+        row, state = network(one.unsqueeze(0), network.start(1) if index in begins else state)
+        rows.append(row)
+    return torch.cat(rows)
+
+
+# -- specs
+
+
+@pytest.mark.parametrize("text", [*MEMORIES, "gru:16+mlp:32,8@silu@history=4", "mlp:32,32@history=3"])
+def test_a_spec_with_memory_is_spelled_as_it_is_read(text):
+    spec = NetworkSpec.parse(text, (3,), 2)
+    assert spec.describe() == text
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+    assert spec.remembers
+    assert history_of(text) == spec.history
+    assert has_cell(text) == (spec.cell is not None)
+    assert sum(p.numel() for p in build(spec).parameters()) == spec.params
+
+
+@pytest.mark.parametrize(("text", "params", "macs"), [
+    ("gru:16", 3 * 16 * (3 + 16) + 4 * 16 + 17 * 2, 3 * 16 * (3 + 16) + 32),
+    ("lstm:8", 4 * 8 * (3 + 8) + 4 * 8 + 9 * 2, 4 * 8 * (3 + 8) + 16),
+    ("mlp:8@history=4", 13 * 8 + 9 * 2, 12 * 8 + 16),
+])  # fmt: skip
+def test_parameters_and_products_are_counted(text, params, macs):
+    spec = NetworkSpec.parse(text, (3,), 2)
+    assert (spec.params, spec.macs) == (params, macs)
+
+
+def test_activations_that_suit_are_put_before_the_history():
+    assert suited("mlp:32,32@history=3", real=True) == "mlp:32,32@tanh@history=3"
+    assert suited("gru:16+mlp:32", real=True) == "gru:16+mlp:32@tanh"
+    assert suited("gru:16", real=True) == "gru:16"
+    assert suited("mlp:8@silu@history=2", real=True) == "mlp:8@silu@history=2"
+    assert spelled(NetworkSpec.parse("mlp:8@history=2", (3,), 2), real=True) == "mlp:8@relu@history=2"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("gru:", "'gru:' is no student with memory"),
+    ("gru:16+gru:16", "is no student with memory"),
+    ("gru:0", "Every size of a network must be at least 1"),
+    ("gru:16+cnn:8", "is no student with memory"),
+    ("mlp:8@history=0", "Every size of a network must be at least 1"),
+    ("mlp:8@history=x", "'@history=x' of 'mlp:8@history=x' means nothing"),
+    ("mlp:8@past=2", "'@past=2' of 'mlp:8@past=2' means nothing"),
+    ("mlp:8@history=2@history=3", "says twice"),
+    ("mlp:8@history=1000", "is too long"),
+])  # fmt: skip
+def test_a_wrong_memory_gets_one_sentence(text, told):
+    with pytest.raises(SpecError, match=told.replace("'", ".")) as caught:
+        NetworkSpec.parse(text, (3,), 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_have_a_cell_behind_their_convolutions_and_no_history():
+    spec = NetworkSpec.parse("cnn:4k3s2:8+gru:6", (1, 12, 12), 2)
+    assert (spec.describe(), spec.cell, spec.hidden) == ("cnn:4k3s2:8+gru:6", Cell("gru", 6), (8,))
+    for text, told in (("gru:6", "use e.g. cnn:.*gru:6"), ("cnn:4k3s2:8@history=2", "give the student a cell")):
+        with pytest.raises(SpecError, match=told):
+            NetworkSpec.parse(text, (1, 12, 12), 2)
+
+
+def test_a_network_with_memory_is_made_wider_and_narrower_as_others_are():
+    spec = NetworkSpec.parse("mlp:8+gru:16+mlp:8@history=2", (3,), 2)
+    small_one = scaled(spec, spec.params // 4)
+    assert small_one.cell.size < 16
+    assert small_one.history == 2
+    assert len(small_one.behind) == 1
+    assert between(spec, small_one, 0.0) == spec
+    assert between(spec, small_one, 1.0) == small_one
+    with pytest.raises(SpecError, match="cannot shrink"):
+        between(spec, NetworkSpec.parse("mlp:8+lstm:4+mlp:8@history=2", (3,), 2), 0.5)
+
+
+# -- networks
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_a_cell_is_pytorchs(kind):
+    """By copying its weights into torch's own cell, which orders an LSTM's gates otherwise in nothing."""
+    torch.manual_seed(0)
+    ours = MemoryCell(3, Cell(kind, 5))
+    theirs = (nn.GRUCell if kind == "gru" else nn.LSTMCell)(3, 5)
+    with torch.no_grad():
+        theirs.weight_ih.copy_(ours.inputs.weight)
+        theirs.bias_ih.copy_(ours.inputs.bias)
+        theirs.weight_hh.copy_(ours.recurrent.weight)
+        theirs.bias_hh.zero_()
+        if kind == "gru":
+            ours.bias.normal_()
+            theirs.bias_hh[-5:] = ours.bias
+    state = ours.start(4)
+    for _ in range(20):
+        obs = torch.randn(4, 3)
+        other = theirs(obs, state[0] if kind == "gru" else state)
+        output, state = ours(ours.inputs(obs), state)
+        expected = (other,) if kind == "gru" else other
+        torch.testing.assert_close(state, expected)
+        assert torch.equal(output, state[0])
+
+
+@pytest.mark.parametrize("text", [text for text in MEMORIES if "history" not in text])
+def test_sequences_are_what_step_by_step_is(text):
+    network, obs = drawn(text), torch.randn(3, 12, 3)
+    whole = network.unrolled(obs.flatten(0, 1), 12)
+    torch.testing.assert_close(whole, torch.cat([played(network, one) for one in obs]))
+
+
+def test_before_the_first_observation_of_an_episode_it_stands_itself():
+    network = drawn("mlp:6@history=3")
+    one, two, three, four = obs = torch.randn(4, 3)
+    windows = [(one, one, one), (one, one, two), (one, two, three), (two, three, four)]
+    whole = network.unrolled(torch.stack([torch.cat(window) for window in windows]), 1)
+    torch.testing.assert_close(played(network, obs), whole)
+    torch.testing.assert_close(played(network, torch.cat([obs, obs]), begins=(4,)), torch.cat([whole, whole]))
+
+
+@pytest.mark.parametrize("text", MEMORIES)
+def test_folding_changes_no_answer(text, tmp_path):
+    network, obs = drawn(text), torch.randn(12, 3) * 5 + 3
+    network.standardise(torch.full((3,), 3.0), torch.tensor([0.2, 0.0, 0.3]))
+    before = played(network, obs)
+    network.fold()
+    torch.testing.assert_close(played(network, obs), before, rtol=1e-4, atol=1e-5)
+    save_network(tmp_path, network, HEAD)
+    stored = load_network(tmp_path).network
+    assert isinstance(stored, RecurrentNetwork)
+    assert torch.equal(played(stored, obs), played(network, obs))
+
+
+# -- the replay
+
+
+def filled(sequence=6, burn_in=2, history=1, rows=30, capacity=24, n_envs=2):
+    """A replay whose observation is (environment, episode, step in it), of episodes of 4 and of 9 steps."""
+    spec = ReplaySpec(
+        capacity * n_envs, n_envs, ObsSpec((3,)), Choices((2,)), labels=2,
+        history=history, sequence=sequence, burn_in=burn_in,
+    )  # fmt: skip
+    replay, now = Replay(spec, torch.device("cpu")), np.zeros((n_envs, 2), np.int64)
+    for _ in range(rows):
+        obs = torch.tensor([[env, *now[env]] for env in range(n_envs)], dtype=torch.float32)
+        ended = np.array([now[env, 1] == (3, 8)[env % 2] for env in range(n_envs)])
+        label = obs[:, 1:]
+        zeros = torch.zeros(n_envs)
+        replay.add(obs, torch.zeros(n_envs, 1), zeros, torch.from_numpy(ended), zeros.bool(), label)
+        now[:, 1] += 1
+        now[ended, 0] += 1
+        now[ended, 1] = 0
+    return replay
+
+
+@pytest.mark.parametrize("rows", [3, 9, 30, 100])
+def test_a_sequence_is_steps_of_one_episode_in_their_order(rows):
+    replay = filled(rows=rows)
+    index = replay.draw(500, torch.Generator().manual_seed(0))
+    batch = replay.batch(index)
+    obs, valid = batch.obs.view(500, 6, 3), batch.valid.view(500, 6).bool()
+    assert batch.steps == 6
+    assert torch.equal(batch.labels, batch.obs[:, 1:])
+    assert bool(valid.any(1).all())  # the state that was drawn is learnt from
+    drawn_obs = replay.batch(index)._replace(steps=1).obs  # of the same sequences
+    assert torch.equal(drawn_obs, batch.obs)
+    for one, good in zip(obs, valid, strict=True):
+        used = one[good]
+        assert (used[:, :2] == used[0, :2]).all()  # one environment, one episode
+        first = int(one[0, 2])
+        assert used[:, 2].tolist() == [first + int(k) for k in torch.nonzero(good).flatten()]
+        assert not good[:2].any() or first == 0  # memory starts with the episode, or is brought up to it
+    known = {
+        tuple(o) for o in replay.observations(torch.arange(replay.rows * 2)[: min(rows, replay.rows) * 2]).tolist()
+    }
+    learnt = {tuple(o) for o in obs[valid].tolist()}
+    assert learnt <= known
+    if rows == 9:  # nothing was overwritten: every state is learnt from
+        assert learnt == known
+
+
+def test_a_history_ends_where_its_episode_begins():
+    replay = filled(sequence=1, history=3)
+    index = replay.draw(300, torch.Generator().manual_seed(0))
+    windows = replay.batch(index).obs.view(300, 3, 3)
+    newest = windows[:, 2]
+    for back in (1, 2):
+        expected = newest.clone()
+        expected[:, 2] = (newest[:, 2] - back).clamp_min(0)
+        assert torch.equal(windows[:, 2 - back], expected)
+
+
+# -- training
+
+
+def memory_config(text, **changes):
+    """Learns what was seen one step before."""
+    config = small(env_steps=6400, gap=0.02, agreement=0.9, **changes)
+    return config.but(tasks=(TaskFile(RECALL),), network=text, batch_size=128, sequence=8, burn_in=2)
+
+
+def accepted(teacher):
+    return accept(teacher, Play(RECALL), episodes=20)
+
+
+@pytest.mark.parametrize("text", ["gru:8", "lstm:8", "mlp:8@history=2"])
+def test_a_student_with_memory_learns_what_one_without_cannot(text):
+    teacher = recalling()
+    acceptance = accepted(teacher)
+    found = train(memory_config(text), teacher, acceptance=acceptance)
+    assert max(row["score"] for row in found.history) > 0.75  # numbers near 0 have hardly a sign
+    blind = train(memory_config("mlp:8"), teacher, acceptance=acceptance)
+    assert max(row["score"] for row in blind.history) < 0.5
+    assert isinstance(found.network, RecurrentNetwork)
+    games = play(found.policy, Play(RECALL), range(10_000, 10_050))
+    assert games.returns.mean() > 0.75 * acceptance.return_mean
+
+
+@pytest.mark.parametrize("text", ["gru:4", "mlp:4@history=3"])
+@pytest.mark.parametrize("moment", [1, 130, 199])
+def test_a_resumed_student_remembers_what_it_did(text, moment, tmp_path):
+    teacher = recalling()
+    acceptance = accepted(teacher)
+    config = memory_config(text).but(env_steps=1600, gap=-1.0)
+    whole = train(config, teacher, acceptance=acceptance, folder=RunFolder(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(
+            config, teacher, acceptance=acceptance, folder=RunFolder(tmp_path / "cut"), watch=killed_after(8 * moment)
+        )
+    resumed = train(config, teacher, acceptance=acceptance, folder=RunFolder(tmp_path / "cut"))
+    one, other = (tmp_path / name / "student/student.safetensors" for name in ("cut", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+    assert without_clock(resumed) == without_clock(whole)
+
+
+def test_a_student_with_memory_sees_every_step_whoever_drives():
+    envs = make_vec_env(RECALL, 2)
+    network = drawn("gru:5", (1,))
+    spec = ReplaySpec(100, 2, envs.info.obs, envs.info.action, labels=2, sequence=4)
+    teacher = recalling()
+    driven = Behaviour("teacher", epsilon=Schedule(0.0))
+    collector = Collector(envs, Replay(spec, torch.device("cpu")), driven, np.random.default_rng(0), teacher)
+    collector.student = Policy(network, HEAD)
+    state = network.start(2)
+    collector.begin(np.arange(2))
+    for _ in range(25):
+        obs = collector._obs.clone()
+        collector.act()
+        _, state = network(obs, state)
+        torch.testing.assert_close(collector._student_state, state)
+        collector.settle()
+        ages = collector.replay._episode_age
+        state = tuple(torch.where(ages.view(-1, 1) == 0, torch.zeros_like(part), part) for part in state)
+    envs.close()
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"network": "gru:8", "batch_size": 100}, "must be a multiple of 'sequence'"),
+    ({"network": "gru:8", "terms": (term("td"),), "n_step": 1}, "learns from a teacher alone"),
+    ({"network": "gru:8", "terms": (term("hint"),)}, "compares single states"),
+    ({"network": "mlp:8@history=2", "start": "svd"}, "starts with new weights"),
+    ({"network": "mlp:8@history=2", "prune_from": "mlp:16@history=2"}, "is not pruned"),
+    ({"network": "gru:8", "sequence": 8, "burn_in": 8}, "nothing is left to learn"),
+])  # fmt: skip
+def test_what_memory_does_not_do_is_said_before_a_step_is_taken(changes, told):
+    with pytest.raises(SpecError, match=told):
+        make_config("distil", SIGN).but(**changes)
+
+
+# -- files
+
+
+def recording(network, steps=60, seed=0):
+    obs = torch.randn(steps, 3, generator=torch.Generator().manual_seed(seed)).numpy()
+    begins = np.isin(np.arange(steps), (0, 17, 18, 40))
+    return Recording(obs, begins), Recording(obs, begins).numbers(Policy(network, HEAD))
+
+
+def written(folder, text, name, head=HEAD):
+    network, obs = drawn(text, outputs=head.width), ObsSpec((3,))
+    if name == "policy.c":
+        write_c(folder, c.write(steps(network, "C"), head, obs, "a test"))
+    else:
+        (folder / name).write_bytes(onnx.write(network, head, obs, {}))
+    return network, open_export(folder / name, head, 3)
+
+
+@pytest.mark.parametrize("name", ["policy.c", "policy.onnx"])
+@pytest.mark.parametrize("text", MEMORIES)
+def test_a_file_remembers_as_the_student_does(text, name, tmp_path):
+    network, file = written(tmp_path, text, name)
+    seen, numbers = recording(network)
+    found = held(file(seen.obs, seen.begins), numbers, HEAD)
+    assert found.alike
+    forgetting = held(file(seen.obs, np.ones(60, bool)), numbers, HEAD)
+    assert not forgetting.alike, "the test would not see it"
+
+
+@pytest.mark.parametrize("name", ["policy.c", "policy.onnx"])
+@pytest.mark.parametrize("text", ["gru:5", "lstm:4", "mlp:6@history=3"])
+def test_a_file_with_memory_is_a_policy_of_many_episodes(text, name, tmp_path):
+    network, file = written(tmp_path, text, name)
+    policy, own = file_policy(file, HEAD), Policy(network, HEAD)
+    assert policy.remembers
+    states = policy.start(4), own.start(4)
+    for index in range(12):
+        obs = torch.randn(4, 3)
+        (ours, first), (theirs, second) = policy.act(obs, states[0]), own.act(obs, states[1])
+        assert torch.equal(ours, theirs)
+        ended = torch.tensor([index == 5, False, index == 7, False])
+        states = policy.restart(first, ended), own.restart(second, ended)
+
+
+@pytest.mark.parametrize("text", ["gru:5", "mlp:6+lstm:4+mlp:3@silu", "mlp:6@history=3"])
+def test_c_with_memory_is_clean_and_runs_its_example(text, tmp_path):
+    head = Categorical(Choices((3, 2)))
+    network, file = written(tmp_path, text, "policy.c", head)
+    seen, _ = recording(network)
+    golden = seen.few(64)
+    assert len(golden.obs) == 17
+    assert golden.begins.sum() == 1
+    answers = file(golden.obs, golden.begins)
+    pairs = zip(answers.actions.astype("<i4"), golden.obs, strict=True)
+    (tmp_path / "golden.bin").write_bytes(b"".join(action.tobytes() + obs.tobytes() for action, obs in pairs))
+    flags = ["-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined"]
+    command = ["cc", *flags, "example.c", "policy.c", "-o", "example"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == "17 of 17 actions as expected\n"
+    symbols = subprocess.run(["nm", "-u", "example"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert "malloc@" not in symbols.replace("__interceptor_malloc", "")
+
+
+def test_an_onnx_file_with_memory_is_a_teacher(tmp_path):
+    network, _ = written(tmp_path, "lstm:4", "policy.onnx")
+    seen, numbers = recording(network)
+    teacher = load_teacher(TeacherFile(str(tmp_path / "policy.onnx"), kind="q"))
+    torch.testing.assert_close(seen.numbers(Policy(teacher.network, HEAD)), numbers)
+
+
+def test_a_run_with_memory_from_beginning_to_end(tmp_path):
+    """Trained, judged, exported, verified, and taught from: the folder of a student is a teacher's too."""
+    job = Job(memory_config("gru:8").but(env_steps=1600), Comparison(60, 60, 0))
+    result = distill(recalling(), job, tmp_path / "run")
+    assert result.student.name == "gru:8"
+    for target, name in (("c", "policy.c"), ("onnx", "policy.onnx")):
+        card = export_policy(tmp_path / "run", target)
+        assert card["replay"][name]["same_action"] == 1.0
+        checked = verify(card["path"])
+        assert checked.against_student.difference == 0.0
+        assert checked.verdict.result == result.verdict.result
+    for target in ("int8", "torch", "tflite"):
+        with pytest.raises(SpecError, match=f"'{target}' cannot hold that: export it to onnx, c or web"):
+            export_policy(tmp_path / "run", target)
+    again = load_teacher(str(tmp_path / "run")).fitted(describe_env(RECALL))
+    assert again.policy.remembers
+    own = play(again.policy, Play(RECALL), seeds_from(VERDICT_SEEDS, 60)).returns
+    assert own.mean() == pytest.approx(result.student.return_mean)
