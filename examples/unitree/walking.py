@@ -28,6 +28,10 @@ SPREAD = 0.25
 """Squared error of a speed at which its reward falls to 1/e."""
 PERIOD = 0.8
 """Seconds of one stride of the G1."""
+CAMERA = "follow"
+"""What looks at the robot from its right, and goes where it goes."""
+BACK = (0.4, -0.9, 0.25)
+"""Direction from the robot to the camera."""
 
 
 class Walking(gymnasium.Env[Array, Array], ABC):
@@ -126,10 +130,7 @@ class Walking(gymnasium.Env[Array, Array], ABC):
         if self._renderer is None:
             from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-            camera = {"type": mujoco.mjtCamera.mjCAMERA_TRACKING, "trackbodyid": 1, "elevation": -15.0}
-            self._renderer = MujocoRenderer(
-                self.model, self.data, camera | {"distance": 1.0 + 2.0 * self.robot.height}, width=480, height=360
-            )
+            self._renderer = MujocoRenderer(self.model, self.data, width=480, height=360, camera_name=CAMERA)
         picture: NDArray[np.uint8] = self._renderer.render(self.render_mode)
         return picture
 
@@ -225,6 +226,7 @@ class Go1(Walking):
 def _load(scene: Path, robot: Robot) -> Any:
     """The model, driven as the policy expects."""
     spec = mujoco.MjSpec.from_file(str(scene))
+    _add_camera(spec, 1.0 + 2.0 * robot.height)
     try:
         model = spec.compile()
     except ValueError:  # Go1's meshes lie in another repository, and are looks alone
@@ -243,3 +245,13 @@ def _load(scene: Path, robot: Robot) -> Any:
         model.actuator_gainprm[:, 0] = stiffness
         model.actuator_biasprm[:, 1], model.actuator_biasprm[:, 2] = -stiffness, -damping
     return model
+
+
+def _add_camera(spec: Any, distance: float) -> None:
+    back = np.array(BACK) / np.linalg.norm(BACK)
+    across = np.cross((0.0, 0.0, 1.0), back)
+    across /= np.linalg.norm(across)
+    turned = np.empty(4)
+    mujoco.mju_mat2Quat(turned, np.column_stack([across, np.cross(back, across), back]).ravel())
+    following = mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+    spec.bodies[1].add_camera(name=CAMERA, mode=following, pos=distance * back, quat=turned)
