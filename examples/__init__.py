@@ -1,0 +1,1 @@
+"""Examples of what users of distilrl bring: environments of their own."""

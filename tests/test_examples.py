@@ -1,0 +1,242 @@
+"""Unitree's robots, the example of an environment of a user's own. Their models are public, but not part of this."""
+
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+import unitree  # examples/unitree
+from conftest import TEACHERS, real_teacher
+from gymnasium.utils.env_checker import check_env
+from unitree.robots import G1, GO1
+
+from distilrl.envs import describe_env, make_vec_env
+from distilrl.errors import EnvError
+from distilrl.spaces import EnvRef
+from distilrl.teachers import load_teacher
+
+MODELS = str(TEACHERS / "robots")
+ROBOTS = {"G1": G1, "Go1": GO1}
+
+
+@pytest.fixture(params=ROBOTS)
+def make(request):
+    """Makes the environment of a robot with options; skips where its model or MuJoCo is absent."""
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
+    real_teacher(f"robots/unitree_{request.param.lower()}")
+    made = []
+
+    def one(**options):
+        made.append(gymnasium.make(f"{request.param}-v0", model_dir=MODELS, **options).unwrapped)
+        return made[-1]
+
+    yield one
+    for env in made:
+        env.close()
+
+
+def trajectory(env, seed, steps=30):
+    rng = np.random.default_rng(0)
+    rows = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        obs, reward, fallen, _, info = env.step(rng.normal(0, 0.5, 12).astype(np.float32))
+        assert info == {"fallen": fallen}
+        rows.append(np.append(obs, np.float32(reward)))
+    return np.concatenate(rows)
+
+
+def hold(env, steps, action=0.0):
+    """The last observation after some steps of one action."""
+    for _ in range(steps):
+        obs, *_ = env.step(np.full(12, action, np.float32))
+    return obs
+
+
+def test_the_seed_decides_everything(make):
+    hard = {"push": 1.0, "friction": (0.5, 1.5), "delay": 1, "noise": 1.0}
+    one, two = make(**hard), make(**hard)
+    first = trajectory(one, 7, 160)
+    np.testing.assert_array_equal(first, trajectory(two, 7, 160))
+    np.testing.assert_array_equal(first, trajectory(one, 7, 160))  # nothing is left of the episode before
+    assert not np.array_equal(first, trajectory(two, 8, 160))
+
+
+def test_gymnasium_finds_nothing_wrong(make):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*A Box observation space m.* value is .?infinity")  # MuJoCo's own have none
+        warnings.filterwarnings("ignore", ".*symmetric and normalized space")  # the policy's own units
+        check_env(make(), skip_render_check=True)
+
+
+def test_every_number_of_the_observation_has_a_name(make):
+    env = make()
+    assert env.observation_space.shape == (len(env.robot.names),) == (len(env.robot.noise),)
+    obs, _ = env.reset(seed=0)
+    gravity = [env.robot.names.index(f"gravity in the body's frame {i}") for i in range(3)]
+    np.testing.assert_allclose(obs[gravity], [0, 0, -1], atol=1e-6)
+    last = env.robot.names.index("last action 0")
+    assert hold(env, 1, 0.5)[last : last + 12].tolist() == [0.5] * 12
+
+
+def test_commands_are_redrawn_within_their_range_and_a_fall_ends_the_episode(make):
+    env = make()
+    low, high = np.transpose(env.robot.commands)
+    seen = []
+    env.reset(seed=0)
+    for _ in range(301):
+        _, reward, fallen, _, _ = env.step(np.zeros(12, np.float32))
+        assert 0 <= reward <= 1.5
+        assert (low <= env.command).all()
+        assert (env.command <= high).all()
+        seen.append(tuple(env.command))
+    assert [seen.index(command) for command in dict.fromkeys(seen)] == [0, 149, 299]
+    env.data.qpos[2:7] = 0.1, 0.0, 1.0, 0.0, 0.0  # on its back
+    _, _, fallen, _, info = env.step(np.zeros(12, np.float32))
+    assert fallen
+    assert info["fallen"]
+
+
+def test_a_push_changes_the_velocity_by_what_it_says(make):
+    env = make(push=1e-9)
+    env.reset(seed=0)
+    hold(env, when := env._next_push)
+    before = env.data.qvel[:2].copy()
+    env.push = 2.0
+    env.model.opt.timestep = 1e-9  # nothing else happens meanwhile
+    hold(env, 1)
+    assert np.linalg.norm(env.data.qvel[:2] - before) == pytest.approx(2, abs=1e-3)
+    assert 50 <= env._next_push - when <= 150
+
+
+def test_friction_is_drawn_for_each_episode(make):
+    env = make(friction=(0.5, 1.5))
+    plain = make().model.geom_friction.copy()
+    factors = []
+    for seed in range(20):
+        env.reset(seed=seed)
+        ratio = env.model.geom_friction / plain
+        assert np.ptp(ratio[:, 0]) < 1e-9
+        assert (ratio[:, 1:] == 1).all()
+        factors.append(ratio[0, 0])
+    assert 0.5 <= min(factors) < 0.7
+    assert 1.3 < max(factors) <= 1.5
+
+
+def test_a_delayed_action_takes_effect_later(make):
+    one, two = make(delay=2), make(delay=2)
+    for env in (one, two):
+        env.reset(seed=0)
+    for action in (0.5, 0.0):
+        hold(one, 1, action)
+        hold(two, 1)
+        np.testing.assert_array_equal(one.data.qpos, two.data.qpos)
+    hold(one, 1)
+    hold(two, 1)
+    assert not np.array_equal(one.data.qpos, two.data.qpos)
+
+
+def test_noise_is_the_sensors_alone(make):
+    noisy, plain = make(noise=0.5), make()
+    most = np.zeros_like(plain.robot.noise)
+    for seed in range(50):
+        start = noisy.reset(seed=seed)[0]
+        most = np.maximum(most, np.abs(start - plain.reset(seed=seed)[0]))
+    allowed = 0.5 * np.array(plain.robot.noise)
+    assert (most <= allowed + 1e-6).all()
+    assert (most >= 0.8 * allowed).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"push": -1},
+        {"noise": float("nan")},
+        {"delay": 0.5},
+        {"friction": (2, 1)},
+        {"friction": (0, 1)},
+        {"friction": (1,)},
+    ],
+)
+def test_options_out_of_their_range_are_refused(make, wrong):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be"):
+        make(**wrong)
+
+
+@pytest.mark.parametrize("robot", [G1, GO1], ids=lambda robot: robot.name)
+def test_missing_models_say_where_they_come_from(robot, tmp_path, monkeypatch):
+    monkeypatch.delenv("UNITREE_MODELS", raising=False)
+    repository = {"G1": "unitreerobotics/unitree_rl_gym", "Go1": "google-deepmind/mujoco_playground"}[robot.name]
+    with pytest.raises(FileNotFoundError, match=f"{robot.name} needs model_dir or UNITREE_MODELS.*{repository}"):
+        robot.find(None)
+    monkeypatch.setenv("UNITREE_MODELS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"{robot.name} has no {robot.scene}.*{tmp_path}.*{repository}"):
+        robot.find(None)
+    home = tmp_path / robot.homes[-1]  # a checkout of the repository
+    home.mkdir(parents=True)
+    for name in (robot.scene, robot.beside):
+        (home / name).touch()
+    assert robot.find(None) == robot.find(str(home)) == home / robot.scene
+
+
+def test_meshes_that_are_looks_alone_may_be_missing(tmp_path):
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
+    from unitree import walking
+
+    for touches in (0, 1):
+        geom = f"<geom type='mesh' mesh='m' contype='{touches}' conaffinity='0'/>"
+        body = f"<body><freejoint/><geom size='0.1'/>{geom}</body>"
+        (tmp_path / "scene.xml").write_text(
+            f"<mujoco><asset><mesh name='m' file='no.stl'/></asset><worldbody>{body}</worldbody></mujoco>"
+        )
+        if touches:
+            with pytest.raises(ValueError, match=r"no\.stl"):
+                walking._load(tmp_path / "scene.xml", GO1)
+        else:
+            assert walking._load(tmp_path / "scene.xml", GO1).ngeom == 1
+
+
+def test_the_tool_says_so_in_one_sentence(tmp_path):
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
+    with pytest.raises(EnvError, match=r"unitree:G1-v0.*cannot be made.*git clone") as error:
+        make_vec_env(EnvRef("unitree:G1-v0", {"model_dir": str(tmp_path)}), 1)
+    assert "\n" not in str(error.value)
+
+
+def test_the_public_policy_walks(make):
+    """What it sees and how it drives are as it was trained: a hundred steps pay most of what they can."""
+    env = make()
+    if env.robot is G1:
+        pytest.skip("the G1's public policy is TorchScript, which is code")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'distilrl[onnx]'")
+    teacher = load_teacher(real_teacher("robots/unitree_go1/policy.onnx"))
+    fitted = teacher.fitted(describe_env(EnvRef("unitree:Go1-v0", {"model_dir": MODELS})))
+    (obs, _), paid, fallen = env.reset(seed=0), 0.0, False
+    for _ in range(100):
+        obs, reward, fallen, _, _ = env.step(fitted.policy.act(torch.from_numpy(obs[None]))[0][0].numpy())
+        paid += reward
+    assert not fallen
+    assert paid > 120
+
+
+def test_it_is_drawn(make, monkeypatch):
+    import mujoco
+
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    env = make(render_mode="rgb_array")
+    env.reset(seed=0)
+    try:
+        picture = env.render()
+    except Exception as error:
+        pytest.skip(f"MuJoCo cannot draw here with EGL ({error})")
+    assert picture.shape == (360, 480, 3)
+    env.data.qpos[:2] += 20  # the camera goes along
+    mujoco.mj_forward(env.model, env.data)
+    moved = env.render().astype(float)
+    assert moved[120:240, 180:300].std() > 10  # somebody stands there
+
+
+def test_importing_it_needs_no_model():
+    assert Path(unitree.__file__).name == "__init__.py"
+    assert {"G1-v0", "Go1-v0"} <= set(gymnasium.registry)
