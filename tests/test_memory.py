@@ -1,6 +1,7 @@
 """Students that remember: cells by their formulas, sequences from the replay, training, resuming, refusals."""
 
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -411,3 +412,60 @@ def test_a_run_with_memory_from_beginning_to_end(tmp_path):
     assert again.policy.remembers
     own = play(again.policy, Play(RECALL), seeds_from(VERDICT_SEEDS, 60)).returns
     assert own.mean() == pytest.approx(result.student.return_mean)
+
+
+# -- what the student does not see
+
+
+@pytest.mark.parametrize("text", ["mlp:8", "mlp:8@history=2", "gru:5"])
+def test_what_is_not_seen_decides_nothing_and_costs_nothing(text):
+    whole = NetworkSpec.parse(text, (5,), 2)
+    spec = replace(whole, unseen=(1, 4))
+    assert spec.params == replace(whole, obs_shape=(3,)).params
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+    network = build(spec, torch.Generator().manual_seed(0))
+    network.standardise(torch.arange(5.0), torch.tensor([1.0, 9.0, 2.0, 3.0, 9.0]))
+    assert network.input_scale.view(-1, 5)[0].tolist() == [1.0, 0.0, 2.0, 3.0, 0.0]
+    obs = torch.randn(9, 5)
+    other = obs.clone()
+    other[:, [1, 4]] = torch.randn(9, 2) * 100
+    policy, bare = Policy(network, HEAD), Policy(network.bare(), HEAD)
+    seen = [Recording(one.numpy(), np.arange(9) == 0) for one in (obs, other)]
+    with torch.no_grad():
+        numbers = [one.numbers(policy) for one in seen]
+        assert torch.equal(*numbers)
+        assert torch.equal(Recording(obs[:, [0, 2, 3]].numpy(), seen[0].begins).numbers(bare), numbers[0])
+        network.fold()
+        torch.testing.assert_close(seen[1].numbers(policy), numbers[0])
+
+
+@pytest.mark.parametrize("unseen", [(5,), (1, 1), (2, 1), (-1,), (0, 1, 2, 3, 4)])
+def test_what_is_not_seen_must_be_there_and_not_all(unseen):
+    with pytest.raises(SpecError, match=r"'unseen' must name|sees no number"):
+        replace(NetworkSpec.parse("mlp:8", (5,), 2), unseen=unseen)
+
+
+def test_numbers_are_hidden_by_their_names():
+    obs = ObsSpec((6,), names=("pos[0]", "pos[1]", "pos[2]", "vel[0]", "vel[1]", "mode[0]"))
+    assert obs.places("vel") == (3, 4)
+    assert obs.places("pos[1]") == (1,)
+    assert obs.places("pos[1:]") == (1, 2) == obs.places("pos[1:3]")
+    assert obs.places("pos[:2]") == (0, 1)
+    for wrong in ("speed", "pos[3]", "vel[2:]", "pos[", ""):
+        with pytest.raises(SpecError, match=r"names no number.*pos\[0:3\], vel\[0:2\], mode\[0:1\]"):
+            obs.places(wrong)
+    assert obs.part((1, 5)).names == ("pos[1]", "mode[0]")
+
+
+@pytest.mark.parametrize("target", ["c", "onnx", "int8", "torch"])
+def test_the_file_of_a_student_reads_what_it_sees(target, sign_teacher, tmp_path):
+    """A privileged teacher: the second number is hidden, and the file takes one number an observation."""
+    config = small("distil", hidden_features=(1,), env_steps=1600).but(network="mlp:8@relu")
+    distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
+    card = export_policy(tmp_path / "run", target)
+    assert (card["obs"]["shape"], card["obs"]["reads"]) == ([1], [0])
+    checked = verify(card["path"])
+    assert checked.verdict is not None
+    if target == "c":
+        assert "#define POLICY_OBS_SIZE 1\n" in (tmp_path / "run/export/c/policy.h").read_text()
+        assert checked.against_student.difference == 0.0

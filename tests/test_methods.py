@@ -299,7 +299,7 @@ def test_unlabelled_steps_never_ask_and_resume_the_same(sign_teacher, tmp_path):
 
 def test_a_student_that_does_not_see_a_feature_does_not_use_it(sign_teacher):
     trained = train(small("distil", hidden_features=(1,), env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
-    assert not trained.network.layers[0].weight[:, 1].any()
+    assert trained.network.layers[0].weight.shape[1] == 1
     assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean > 9.5
     blind = train(small("distil", hidden_features=(0,)), sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(blind.network, SIGN, episodes=20).return_mean < 7.5

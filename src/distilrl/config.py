@@ -13,8 +13,8 @@ from distilrl.networks import Share
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
-from distilrl.spaces import EnvRef
-from distilrl.specs import has_cell, history_of
+from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.specs import NetworkSpec, has_cell, history_of
 from distilrl.teachers import Combine, TeacherFile
 
 
@@ -58,6 +58,11 @@ class StudentConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)")
+
+    def spec(self, obs: ObsSpec, outputs: int, text: str | None = None) -> NetworkSpec:
+        """The network for observations of an environment; ``text``: another one than its own."""
+        whole = NetworkSpec.of(text or self.network, obs, outputs)
+        return replace(whole, unseen=tuple(sorted(set(self.hidden_features))))
 
 
 @dataclass(frozen=True)

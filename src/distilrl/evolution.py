@@ -142,7 +142,7 @@ class Search:
             if self.noise:  # the same for both ways of a direction, as their episodes are
                 blur = rng.normal(0, self.noise, (len(obs) // 2, obs.shape[1]))
                 obs = obs + np.tile(blur, (2, 1)).astype(np.float32)
-            seen = (torch.from_numpy(obs) - template.obs_mean) * template.obs_scale
+            seen = (template.visible(torch.from_numpy(obs)) - template.obs_mean) * template.obs_scale
             with torch.no_grad():
                 numbers = stacked.each(seen.view(len(tried), episodes, -1)).flatten(0, 1)
             actions[live] = head.greedy(numbers).numpy()[live]

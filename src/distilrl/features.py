@@ -265,7 +265,7 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
         raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
     ours, theirs = _weighted(student), _weighted(teacher)
-    basis = torch.eye((teacher.spec.picture or teacher.spec.obs_shape)[0], device=student.obs_mean.device)
+    basis = torch.eye((teacher.spec.picture or (teacher.spec.features,))[0], device=student.obs_mean.device)
     done: list[str] = []
     # -- the layers before the head, as long as they are alike
     for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):

@@ -25,7 +25,7 @@ from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import NetworkSpec, between, suited
+from distilrl.specs import between, suited
 from distilrl.teachers import Teacher, TeacherFile
 
 
@@ -178,8 +178,8 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         if any(isinstance(term, FeatureTerm) for term in config.terms):
             refuse_memory(one.network)
         of = describe_env(task.env).obs, one.head.student.width
-        spec = NetworkSpec.of(student.network, *of)
-        specs.append(spec if student.prune_from is None else NetworkSpec.of(student.prune_from, *of))
+        spec = student.spec(*of)
+        specs.append(student.spec(*of, student.prune_from))
         between(specs[-1], spec, 0.0)
         if config.reward.env_steps > 0:
             evolution.check_student(spec)

@@ -210,7 +210,8 @@ class Learner:
         (mine,), (before,) = self.pupils, wide.pupils
         source = copy.deepcopy(before.average)
         source.fold()
-        mine.standardise(before.student.obs_mean, before.student.obs_scale)
+        for network in mine.copies:
+            network.standardise_as(before.student)
         mine.set_temperature(before.temperature)
         mine.set_units(before.units)
         start_from(mine.student, source, "strongest")
@@ -325,7 +326,9 @@ class Learner:
                 {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             )
         for task, pupil in enumerate(self.pupils):
-            pupil.standardise(tensors[f"obs_mean.{task}"], tensors[f"obs_scale.{task}"])
+            for network in pupil.copies:
+                network.obs_mean.copy_(tensors[f"obs_mean.{task}"])
+                network.obs_scale.copy_(tensors[f"obs_scale.{task}"])
             pupil.temperature = float(state["temperatures"][task])
             if f"units.{task}.matrix" in tensors:
                 pupil.set_units(Units(tensors[f"units.{task}.matrix"], tensors[f"units.{task}.offset"]))

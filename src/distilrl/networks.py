@@ -89,16 +89,34 @@ class Network(nn.Module):
 
     def standardise(self, mean: Tensor, scale: Tensor) -> None:
         """From now on the first layer sees (obs − mean) · scale; shapes (1,) for an image, (D,) for vectors, (D + 1,)
-        for both.
+        for both, D with what the network does not read.
 
         A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros.
         """
         if self.spec.blocks:
             mean, scale = torch.zeros_like(mean), (mean.square() + scale.square().reciprocal()).rsqrt()
-        if self.spec.history > 1 and len(mean) < len(self.obs_mean):  # of one observation
-            mean, scale = mean.repeat(self.spec.history), scale.repeat(self.spec.history)
+        if len(self.spec.obs_shape) == 1:  # the last place beside a vector is that of all pixels
+            beside = [-1] if self.spec.image is not None else []
+            seen = torch.tensor([*self.spec.seen, *beside], device=mean.device)
+            mean, scale = (one[seen].repeat(self.spec.history) for one in (mean, scale))
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
+
+    @property
+    def input_scale(self) -> Tensor:
+        """What the numbers of observations are multiplied by, as `standardise` takes it; with a history for each of its
+        observations; 0 where a number is not seen.
+        """
+        spec = self.spec
+        if not spec.unseen:
+            return self.obs_scale
+        own = self.obs_scale.view(spec.history, -1)
+        whole = own.new_zeros(spec.history, own.shape[1] + len(spec.unseen))
+        seen = torch.tensor(spec.seen, device=own.device)
+        whole[:, seen] = own[:, : len(seen)]
+        if spec.image is not None:
+            whole[:, -1] = own[:, -1]
+        return whole.flatten()
 
     @property
     def units(self) -> Units | None:
@@ -180,18 +198,39 @@ class Network(nn.Module):
         first = self._first()
         weight, bias = self.folded()
         if not isinstance(first, nn.Conv2d):
-            return F.linear(obs.to(torch.float32).flatten(1), weight, bias)
-        image = obs[:, self.spec.vector :].view(-1, *self.spec.image) if self.spec.image is not None else obs
+            return F.linear(self.visible(obs).to(torch.float32).flatten(1), weight, bias)
+        image = obs
+        if self.spec.image is not None:
+            image = obs[:, -math.prod(self.spec.image) :].reshape(-1, *self.spec.image)
         return F.conv2d(interleaved(image), weight, bias, first.stride, cast("tuple[int, int]", first.padding))
 
     def _through(self, x: Tensor, obs: Tensor, layers: Sequence[nn.Module]) -> Tensor:
         """What further layers make of that."""
-        beside = self.spec.vector
         for layer in layers:
             x = layer(x)
-            if beside and isinstance(layer, nn.Flatten):
-                x = torch.cat([x, (obs[:, :beside].float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
+            if self.spec.vector and isinstance(layer, nn.Flatten):
+                x = torch.cat([x, (self.visible(obs).float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
         return x
+
+    def visible(self, obs: Tensor) -> Tensor:
+        """What it reads of vectors (B, D), or of histories (B, H · D); beside an image, of the vector alone."""
+        spec = self.spec
+        if len(spec.obs_shape) > 1 or (not spec.unseen and spec.image is None):
+            return obs
+        seen = torch.tensor(spec.seen, device=obs.device)
+        return obs.view(len(obs), -1, spec.obs_shape[0])[:, :, seen].flatten(1)
+
+    def bare(self) -> "Network":
+        """The same function of vectors that hold only what it reads."""
+        network = blank(replace(self.spec, obs_shape=(len(self.spec.seen),), unseen=()))
+        network.load_state_dict(self.state_dict())
+        network.standardise_as(self)
+        return network.eval().requires_grad_(False)
+
+    def standardise_as(self, other: "Network") -> None:
+        """Takes over the standardisation of a network that reads the same."""
+        self.obs_mean.copy_(other.obs_mean)
+        self.obs_scale.copy_(other.obs_scale)
 
     def _outputs(self, x: Tensor) -> Tensor:
         """The last layer's numbers in the units of the outputs."""

@@ -332,7 +332,7 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     standardisation knows.
     """
     clean = context.batch.obs.float()
-    scale = cast("Tensor", context.network.obs_scale)
+    scale = cast("Tensor", context.network.input_scale)
     if clean.ndim == 2:  # beside a vector, the last number is that of all pixels
         scale = torch.cat([scale[:-1], scale[-1:].expand(clean.shape[1] - len(scale) + 1)])
     reach = torch.where(

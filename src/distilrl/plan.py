@@ -95,7 +95,7 @@ def plan(
     check_plannable(config)
     config.but(seed=config.seed + seeds - 1)
     texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
-    specs = [NetworkSpec.of(text, info.obs, head.width) for text in texts]
+    specs = [config.student.spec(info.obs, head.width, text) for text in texts]
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")

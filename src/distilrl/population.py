@@ -74,7 +74,7 @@ class StackedMLP(nn.Module):
 
     def inside(self) -> list[Tensor]:
         """Of each parameter, in their order: 1 where a student has it, 0 where it is padding."""
-        widths = torch.tensor([[spec.obs_shape[0], *spec.hidden, spec.outputs] for spec in self.specs])
+        widths = torch.tensor([[spec.features, *spec.hidden, spec.outputs] for spec in self.specs])
         outs, ins = (
             [torch.arange(w.shape[a]) < widths[:, level + 2 - a, None] for level, w in enumerate(self.weights)]
             for a in (1, 2)
@@ -150,6 +150,7 @@ class Population:
             alike.setdefault((depth, spec.activation), []).append(k)
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
+        self._seen = torch.tensor(specs[0].seen, device=device)
         self.mean, self.scale = torch.zeros(1, device=device), torch.ones(1, device=device)
         self.updates, self._acted = 0, 0
         self.policy = Policy(_InTurn(self), head)
@@ -189,7 +190,8 @@ class Population:
         if isinstance(module, Network):
             numbers: Tensor = module(obs).unsqueeze(0)
         else:
-            numbers = module((obs.float() - self.mean) * self.scale)
+            seen = self._seen
+            numbers = module((obs[:, seen].float() - self.mean[seen]) * self.scale[seen])
         return numbers if self.units is None else self.units.values(numbers)
 
     def act(self, obs: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
-from distilrl.specs import NetworkSpec, scaled
+from distilrl.specs import scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.threads import use_threads
 from distilrl.train import train
@@ -161,7 +161,7 @@ def distill_chain(
     """
     first = load_one(teacher, job.train)
     info = describe_env(job.train.env)
-    spec = NetworkSpec.of(job.train.student.network, info.obs, first.head.student.width)
+    spec = job.train.student.spec(info.obs, first.head.student.width)
     if first.params is None or first.params <= spec.params:
         raise SpecError(
             "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants "
@@ -260,7 +260,7 @@ def reptile(
     given = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
     teachers = [one.fitted(info) for one, info in zip(given, infos, strict=True)]
     start = build(
-        NetworkSpec.of(config.student.network, infos[0].obs, teachers[0].head.student.width),
+        config.student.spec(infos[0].obs, teachers[0].head.student.width),
         torch.Generator().manual_seed(seed),
     )
     order = np.random.default_rng(seed)

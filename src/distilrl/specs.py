@@ -50,6 +50,8 @@ class NetworkSpec:
     """Widths of the dense layers between the cell and the head."""
     history: int = 1
     """Vector observations that it sees at once, the oldest first; before the first of an episode, that one again."""
+    unseen: tuple[int, ...] = ()
+    """Places in a vector observation that it does not read, in their order."""
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
@@ -63,6 +65,7 @@ class NetworkSpec:
         ):
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
         self._check_memory()
+        self._check_unseen()
         if self.dueling and not (self.hidden or self.convs or self.blocks):
             raise SpecError(
                 "A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out."
@@ -101,6 +104,21 @@ class NetworkSpec:
         if self.history > LONGEST_HISTORY:
             raise SpecError(f"A history of {self.history} observations is too long: choose at most {LONGEST_HISTORY}.")
 
+    def _check_unseen(self) -> None:
+        places = range(self._beside)
+        if list(self.unseen) != sorted(set(self.unseen) & set(places)):
+            raise SpecError(
+                f"'unseen' must name places in a vector of {len(places)} numbers, each once and in order, got "
+                f"{list(self.unseen)}."
+            )
+        if self.unseen and len(self.unseen) == len(places) and self.picture is None:
+            raise SpecError("A student that sees no number of its observation has nothing to decide by: hide fewer.")
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Places in the vector of an observation that it reads; () of an image alone."""
+        return tuple(place for place in range(self._beside) if place not in set(self.unseen))
+
     @property
     def remembers(self) -> bool:
         """Whether what it answers depends on earlier observations of the episode."""
@@ -123,15 +141,22 @@ class NetworkSpec:
         return self.image or (self.obs_shape if len(self.obs_shape) == 3 else None)
 
     @property
+    def _beside(self) -> int:
+        """Numbers of a vector in an observation, beside an image or without one."""
+        return 0 if len(self.obs_shape) != 1 else self.obs_shape[0] - math.prod(self.image or (0,))
+
+    @property
     def vector(self) -> int:
         """Numbers that go past the convolutions into the dense layers, beside an image."""
-        return self.obs_shape[0] - math.prod(self.image) if self.image is not None else 0
+        return len(self.seen) if self.image is not None else 0
 
     @property
     def features(self) -> int:
         """Number of inputs of the first dense layer."""
         shapes = self.conv_shapes()
-        return math.prod(shapes[-1]) + self.vector if shapes else math.prod(self.obs_shape) * self.history
+        if shapes:
+            return math.prod(shapes[-1]) + self.vector
+        return (len(self.seen) if len(self.obs_shape) == 1 else math.prod(self.obs_shape)) * self.history
 
     def conv_shapes(self) -> list[tuple[int, int, int]]:
         """Shape (C, H, W) after each convolution, or after each stage of a residual network."""
@@ -173,9 +198,9 @@ class NetworkSpec:
         return f"cnn:{convs}:{dense}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back; of memory only where there is some."""
-        data = asdict(self)
-        return data if self.remembers else {k: v for k, v in data.items() if k not in ("cell", "behind", "history")}
+        """Plain data that `from_json` reads back; of memory and of what is not seen only where there is some."""
+        plain = {"cell": None, "behind": (), "history": 1, "unseen": ()}
+        return {k: v for k, v in asdict(self).items() if k not in plain or v != plain[k]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "NetworkSpec":
@@ -193,6 +218,7 @@ class NetworkSpec:
                 cell=_cell(data.get("cell")),
                 behind=tuple(int(n) for n in data.get("behind", ())),
                 history=int(data.get("history", 1)),
+                unseen=tuple(int(n) for n in data.get("unseen", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecError(

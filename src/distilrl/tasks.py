@@ -66,12 +66,8 @@ class Task:
         self.info, self.head = self.stream.info, self.stream.head
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
-        self.spec = NetworkSpec.of(student.network, self.info.obs, self.head.width)
-        self.wide = (
-            NetworkSpec.of(student.prune_from, self.info.obs, self.head.width)
-            if student.prune_from is not None
-            else self.spec
-        )
+        self.spec = student.spec(self.info.obs, self.head.width)
+        self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
         between(self.wide, self.spec, 0.0)
         self.check_student = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []
@@ -278,7 +274,6 @@ def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tenso
         mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
     if config.optim.standardise == "space":
         scale = _widened(stream.info.obs.reach, stream.info.obs.vector, len(scale)).to(scale.device)
-    scale[list(config.student.hidden_features)] = 0.0
     return mean, scale
 
 

@@ -27,6 +27,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors
+from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
@@ -53,7 +54,11 @@ class Distill:
     env: Unset[str | None] = None
     """Environment: any Gymnasium id, e.g. PongNoFrameskip-v4, HalfCheetah-v5, my_package:MyEnv-v0."""
     student: Unset[str | None] = None
-    """Student: mlp:64,64, mlp:32,32@relu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32."""
+    """Student: mlp:64,64, mlp:32,32@relu, mlp: (linear), cnn:16,16,16:64, cnn:8k8s4,8k4s2,8k3s2:32; with memory
+    gru:16, mlp:32+gru:16, cnn:16,16,16:64+gru:32, mlp:32,32@history=3."""
+    hide: UseAppendAction[tuple[str, ...]] = ()
+    """What the student does not see though its teacher does, and its file does not read: obs[12:20], or a part of a
+    Dict observation by its name."""
     task: UseAppendAction[tuple[str, ...]] = ()
     """Instead of --env and --teacher: ENV=TEACHER, for one student of several tasks."""
     out: Unset[Path | None] = None
@@ -198,6 +203,10 @@ class Distill:
         if self.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
         config = with_settings(config, self.set)
+        if self.hide:
+            obs = describe_env(config.env).obs
+            places = {place for text in self.hide for place in obs.places(text)}
+            config = config.but(hidden_features=tuple(sorted(places | set(config.student.hidden_features))))
         if self.collectors and config.data.round_steps == 0:
             config = _in_rounds(config, self.collectors)
         if config.data.behaviour.name == "teacher":

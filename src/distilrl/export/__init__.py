@@ -89,7 +89,7 @@ def export_policy(
         )
     if target in ("c", "int8", "web"):
         steps(
-            student.policy_network, "integers" if target == "int8" else "C"
+            student.stored.network, "integers" if target == "int8" else "C"
         )  # what cannot be written is refused before it is played
     seen = recorded(student.policy, student.info.ref, watch)
     work = _Export(student, target, out, seen, watch)
@@ -101,8 +101,11 @@ class _Student:
 
     def __init__(self, folder: RunFolder, stored: Stored, info: EnvInfo) -> None:
         self.folder, self.stored, self.info = folder, stored, info
-        self.policy_network = stored.network
         self.policy = Policy(stored.network, stored.head)
+        spec = stored.network.spec
+        self.reads = spec.seen if spec.unseen and spec.image is None else None
+        """Places in an observation of what the file reads; None: all."""
+        self.obs = info.obs.part(self.reads) if self.reads is not None else info.obs
         finished = folder.results.is_file() and folder.episodes.is_file()
         self.config = TrainConfig.from_json(folder.read_config()["train"]) if finished else None
         self.results = read_as(Results, read_json(folder.results), str(folder.results)) if finished else None
@@ -135,7 +138,9 @@ class _Student:
     def card(self, target: Target) -> dict[str, Any]:
         """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
         spec, stored = self.stored.network.spec, self.stored
-        card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest)
+        card = card_of(
+            target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads, obs=self.obs
+        )
         if self.config is None or self.results is None:
             return card
         episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
@@ -147,11 +152,13 @@ class _Export:
 
     def __init__(self, student: _Student, target: Target, out: Path, seen: Recording, watch: Watch) -> None:
         self.student, self.target, self.out, self.seen, self.watch = student, target, out, seen, watch
+        if student.reads is not None:
+            self.seen = Recording(seen.obs[:, list(student.reads)], seen.begins)
         self.head, self.info = student.stored.head, student.info
 
     def keep(self, rounded: "_Rounded | None" = None, **more: Any) -> dict[str, Any]:
         """Writes, replays and keeps the student, or its integers."""
-        network = self.student.stored.network if rounded is None else rounded.network
+        network = self._bare(self.student.stored.network if rounded is None else rounded.network)
         card = self.student.card(self.target) | more
         policy = Policy(network, self.head)
 
@@ -164,7 +171,7 @@ class _Export:
         self, folder: Path, network: Network, card: dict[str, Any], integers: int8.Quantised | None
     ) -> list[str]:
         """Writes the policy's files; returns those that can be played."""
-        head, obs = self.head, self.info.obs
+        head, obs = self.head, self.student.obs
         comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
         comment = comment.replace("*/", "* /")  # no name ends a comment of C
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
@@ -203,6 +210,10 @@ class _Export:
             module, card["env"], card["network"], last, golden.obs, answers, remembers=network.spec.remembers
         )
 
+    def _bare(self, network: Network) -> Network:
+        """The network of what the file reads."""
+        return network if self.student.reads is None else network.bare()
+
     def keep_integers(self) -> dict[str, Any]:
         """Keeps the student in integers; fine-tuned with everything rounded, where it loses return by being rounded and
         returns more so.
@@ -227,7 +238,7 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers = layers_of(without_offset(network, self.head), "integers")
+        layers = layers_of(without_offset(self._bare(network), self.head), "integers")
         candidates = [int8.quantise(layers, self.seen.obs, percentile=percentile) for percentile in int8.PERCENTILES]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
@@ -242,9 +253,9 @@ class _Export:
     def _policy_of(self, integers: int8.Quantised) -> Policy:
         """Integers as they are compiled."""
         with tempfile.TemporaryDirectory() as scratch:
-            write_c(Path(scratch), int8.write(integers, self.head, self.info.obs, "candidate"))
+            write_c(Path(scratch), int8.write(integers, self.head, self.student.obs, "candidate"))
             file = open_export(Path(scratch) / "policy.c", self.head, self.seen.obs[0].size)
-        return file_policy(file, self.head)
+        return file_policy(file, self.head, self.student.reads)
 
     def _fine_tuned(self) -> Network | None:
         """The student fine-tuned with everything rounded; None where that is not possible."""

@@ -20,7 +20,7 @@ from distilrl.heads import Head, head_from_json
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
-from distilrl.spaces import EnvRef
+from distilrl.spaces import EnvRef, ObsSpec
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
@@ -29,7 +29,10 @@ EXPLORED = 0.05
 FORMAT = "distilrl-export"
 
 
-def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str) -> dict[str, Any]:
+def card_of(
+    target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str,
+    *, reads: tuple[int, ...] | None = None, obs: ObsSpec | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What export.json says before anything is written.
 
     Args:
@@ -39,8 +42,10 @@ def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, s
         network: the policy's network in few words.
         params: how many parameters it has.
         sha256: of the file that holds it.
+        reads: places in the environment's observation of what the file reads; None: all of it.
+        obs: what that is; the environment's observation by default.
     """
-    obs = info.obs
+    obs = obs or info.obs
     return {
         "format": FORMAT,
         "version": 2,
@@ -52,6 +57,7 @@ def card_of(target: str, info: EnvInfo, head: Head, network: str, params: int, s
             "dtype": obs.dtype,
             "frames": obs.frames,
             "image": obs.image and list(obs.image),
+            **({"reads": list(reads)} if reads is not None else {}),
         },
         "head": head.to_json(),
         "network": network,
@@ -149,7 +155,9 @@ class Shipped:
     env: EnvRef
     """Environment."""
     obs_size: int
-    """Numbers in an observation."""
+    """Numbers in an observation as the file reads it."""
+    reads: tuple[int, ...] | None
+    """Places of these in the environment's observation; None: all of it."""
     head: Head
     """What the policy's numbers mean."""
     files: tuple[str, ...]
@@ -193,6 +201,7 @@ def read_card(path: Path) -> Shipped:
             path,
             EnvRef.from_json(data["environment"], f"environment of {path}"),
             int(np.prod([int(n) for n in data["obs"]["shape"]])),
+            _places(data["obs"].get("reads"), data["obs"]["shape"]),
             head_from_json(data["head"], f"head of {path}"),
             files,
             {str(name): str(value) for name, value in data["sha256"].items()},
@@ -200,6 +209,15 @@ def read_card(path: Path) -> Shipped:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
+
+
+def _places(reads: Any, shape: Any) -> tuple[int, ...] | None:
+    if reads is None:
+        return None
+    places = tuple(int(n) for n in reads)
+    if len(places) != int(shape[0]) or min(places) < 0:
+        raise ValueError("what it reads is not what it was given")
+    return places
 
 
 def _reference(data: dict[str, Any]) -> Reference:

@@ -15,6 +15,7 @@ from distilrl.export.last import last_step
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.spaces import ObsSpec
+from distilrl.specs import NetworkSpec
 
 OPSET, IR = 17, 9
 NODES: dict[type[nn.Module], str] = {nn.ReLU: "Relu", nn.Tanh: "Tanh", nn.ELU: "Elu"}
@@ -118,7 +119,7 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     if obs.dtype == "uint8":
         x = graph.node("Cast", [x], to=graph.onnx.TensorProto.FLOAT)
     if network.spec.image is not None:
-        x, vector = _parted(graph, x, network.spec.vector, network.spec.image)
+        x, vector = _parted(graph, x, network.spec)
     if network.spec.history > 1:
         x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
@@ -128,10 +129,13 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     return graph.finish(obs, head, x, metadata)
 
 
-def _parted(graph: Graph, x: str, vector: int, image: tuple[int, int, int]) -> tuple[str, str]:
-    """The image and the vector of an observation that has both."""
-    sizes = graph.constant(np.array([vector, math.prod(image)], np.int64))
+def _parted(graph: Graph, x: str, spec: NetworkSpec) -> tuple[str, str]:
+    """The image and what is read of the vector of an observation that has both."""
+    image = spec.image or ()
+    sizes = graph.constant(np.array([spec.obs_shape[0] - math.prod(image), math.prod(image)], np.int64))
     features, pixels = graph.nodes_of("Split", [x, sizes], 2, axis=1)
+    if spec.unseen:
+        features = graph.node("Gather", [features, graph.constant(np.array(spec.seen, np.int64))], axis=1)
     return graph.node("Reshape", [pixels, graph.constant(np.array([-1, *image], np.int64))]), features
 
 

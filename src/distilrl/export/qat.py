@@ -49,7 +49,7 @@ def fine_tune(
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)
-    units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
+    units = quantise(layers_of(network, "integers"), _visible(network, _some(obs))).activation_scales
     scale = input_gain(obs)
     gain = torch.from_numpy(scale) if scale is not None else None
     data = torch.from_numpy(obs)
@@ -91,12 +91,15 @@ def _some(obs: NDArray[Any]) -> NDArray[Any]:
     return obs[:: max(len(obs) // 1000, 1)]
 
 
+def _visible(network: Network, obs: NDArray[Any]) -> NDArray[Any]:
+    """What the network reads of observations."""
+    return network.visible(torch.from_numpy(obs)).numpy()
+
+
 def _standardise(student: Network, obs: NDArray[Any]) -> None:
     """Weights for standardised observations, which learn at a rate that suits them; the same function."""
     own = torch.from_numpy(_some(obs)).float()
-    std, mean = (
-        one.reshape(student.obs_mean.shape) for one in torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0)
-    )
+    std, mean = (one.reshape(-1) for one in torch.std_mean(own, None if obs.ndim == 4 else 0, correction=0))
     student.standardise(mean, scale_of(mean, std, None if obs.ndim == 4 else (own - mean).abs().amax(0)))
     student.unfold()
 

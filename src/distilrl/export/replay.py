@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,16 +196,17 @@ def open_export(path: Path, head: Head, obs_size: int, *, native: bool = False) 
 class FileNetwork(nn.Module):
     """An exported file as the network of a policy: numbers of which the file's actions are the greedy ones."""
 
-    def __init__(self, file: ExportedFile, head: Head) -> None:
+    def __init__(self, file: ExportedFile, head: Head, reads: Sequence[int] | None) -> None:
         super().__init__()
-        self.file, self.head, self.last = file, head, last_step(head)
+        self.file, self.head, self.last, self.reads = file, head, last_step(head), reads
 
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to numbers (B, P)."""
         return self._stepped(obs, ())[0]
 
     def _stepped(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
-        answers, state = self.file.step(obs.cpu().numpy(), state)
+        given = obs.cpu().numpy()
+        answers, state = self.file.step(given if self.reads is None else given[:, list(self.reads)], state)
         return self.head.inverse(self.last.unshifted(answers.actions)).to(obs.device), state
 
 
@@ -221,14 +222,14 @@ class RecurrentFile(FileNetwork):
         return self._stepped(obs, state)
 
 
-def file_policy(file: ExportedFile, head: Head) -> Policy:
-    """An exported file as a policy that can be played.
+def file_policy(file: ExportedFile, head: Head, reads: Sequence[int] | None = None) -> Policy:
+    """An exported file as a policy that can be played; it is given the numbers ``reads`` of an observation, or all.
 
     Example::
 
         policy = file_policy(open_export(Path("policy.c"), head, 17), head)
     """
-    return Policy((FileNetwork if file.start is None else RecurrentFile)(file, head), head)
+    return Policy((FileNetwork if file.start is None else RecurrentFile)(file, head, reads), head)
 
 
 def _onnx(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:

@@ -117,7 +117,7 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
         )
     shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())
-    shipped.standardise(network.obs_mean, network.obs_scale)
+    shipped.standardise_as(network)
     shipped.fold()
     result: list[Step | CellStep] = []
     shape: tuple[int, ...] = spec.obs_shape if spec.picture is not None else (spec.features,)

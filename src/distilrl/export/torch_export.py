@@ -1,6 +1,7 @@
 """A student in plain layers with its last step: what torch.export and LiteRT are given."""
 
 import io
+import math
 from typing import Any
 
 import torch
@@ -15,17 +16,20 @@ from distilrl.networks import Network
 class Plain(nn.Module):
     """A folded network in plain layers, answering with the head's numbers and the action that the environment takes."""
 
+    seen: Tensor
+
     def __init__(self, network: Network, head: Head) -> None:
         super().__init__()
         self.layers, self.last = network.layers, last_step(head).module()
-        self.vector, self.image = network.spec.vector, network.spec.image
+        self.image = network.spec.image
+        self.register_buffer("seen", torch.tensor(network.spec.seen))
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Raw observations (B, *obs_shape) to numbers (B, P) and actions, (B,) of one choice, else (B, F) or (B, A)."""
         x = obs.float()
-        vector = x[:, : self.vector]
+        vector = x[:, self.seen] if self.image is not None else x
         if self.image is not None:
-            x = x[:, self.vector :].reshape(-1, *self.image)
+            x = x[:, -math.prod(self.image) :].reshape(-1, *self.image)
         for layer in self.layers:
             x = layer(x)
             if self.image is not None and isinstance(layer, nn.Flatten):

@@ -52,7 +52,7 @@ def verify(
     card.check(path)
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
-    policy = file_policy(open_export(path, card.head, card.obs_size), card.head)
+    policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)

@@ -6,6 +6,8 @@ of floats. Where there are both, the image's numbers follow the vector's, and `O
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
@@ -14,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from distilrl.errors import EnvError
+from distilrl.errors import EnvError, SpecError
 from distilrl.spaces.actions import finite_or_none
 
 SMALLEST_IMAGE = 8
@@ -49,6 +51,34 @@ class ObsSpec:
     def vector(self) -> int:
         """Numbers of the vector; 0 where there is an image alone."""
         return 0 if self.pixels else self.shape[0] - (math.prod(self.image) if self.image else 0)
+
+    def places(self, text: str) -> tuple[int, ...]:
+        """Places of the numbers of a vector that a text names: ``obs[3]``, ``obs[12:20]``, or a whole part of a Dict.
+
+        Raises:
+            SpecError: there is no such number; names the parts that there are.
+
+        Example::
+
+            describe_env("CartPole-v1").obs.places("obs[2:4]")  # (2, 3)
+        """
+        found = re.fullmatch(r"(.+?)(?:\[(\d*)(:?)(\d*)\])?", text)
+        name, first, several, end = found.groups() if found else (text, None, None, None)
+        own = [place for place, known in enumerate(self.names) if known.rpartition("[")[0] == name]
+        if first is not None:
+            begin = int(first or 0)
+            own = own[begin : int(end) if end else None] if several else own[begin : begin + 1]
+        if not own:
+            sizes = Counter(known.rpartition("[")[0] for known in self.names)
+            parts = ", ".join(f"{part}[0:{size}]" for part, size in sizes.items())
+            raise SpecError(f"'{text}' names no number of these observations: they have {parts or 'an image alone'}.")
+        return tuple(own)
+
+    def part(self, places: Sequence[int]) -> "ObsSpec":
+        """Of vectors, what is left of them where only these numbers are read."""
+        reach = tuple(self.reach[place] for place in places) if self.reach else ()
+        names = tuple(self.names[place] for place in places) if self.names else ()
+        return replace(self, shape=(len(places),), reach=reach, names=names)
 
     @property
     def numpy(self) -> type[np.generic]:
