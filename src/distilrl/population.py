@@ -151,7 +151,8 @@ class Population:
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
         self._seen = torch.tensor(specs[0].seen, device=device)
-        self.mean, self.scale = torch.zeros(1, device=device), torch.ones(1, device=device)
+        size = specs[0].obs_shape[0] if specs[0].picture is None else 1
+        self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
         self.updates, self._acted = 0, 0
         self.policy = Policy(_InTurn(self), head)
         """Environment n is driven by student n, counted among the living and again from the first; the next ones follow
