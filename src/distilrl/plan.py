@@ -96,6 +96,11 @@ def plan(
     config.but(seed=config.seed + seeds - 1)
     texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
     specs = [config.student.spec(info.obs, head.width, text) for text in texts]
+    if remembering := [spec.describe() for spec in specs if spec.remembers]:
+        raise SpecError(
+            f"A plan's students share what they are trained on state by state, and {remembering[0]} remembers: leave it "
+            "out, and distil it by itself."
+        )
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
