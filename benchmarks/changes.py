@@ -32,6 +32,7 @@ from distilrl import (
 )
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
+from distilrl.sensors import EXACT, Sensors
 
 SEEDS = range(5)
 ENV = "CartPole-v1"
@@ -102,11 +103,11 @@ def hidden(teacher: Teacher) -> Iterator[dict]:
     for seed in SEEDS:
         for name, change in ways.items():
             trained = train(make_config("distil", ENV, seed=seed, **base, **change), teacher, acceptance=acceptance)
-            how = Play(EnvRef(ENV), noise=spread if name == "noise" else ())
+            how = Play(EnvRef(ENV), sensors=Sensors(spread) if name == "noise" else EXACT)
             returns = play(trained.policy, how, seeds).returns
             yield {"method": name, "seed": seed, "return": stats.mean(returns)}
         unaware = train(make_config("distil", ENV, seed=seed, **base), teacher, acceptance=acceptance).policy
-        returns = play(unaware, Play(EnvRef(ENV), noise=spread), seeds).returns
+        returns = play(unaware, Play(EnvRef(ENV), sensors=Sensors(spread)), seeds).returns
         yield {"method": "noise, trained without", "seed": seed, "return": stats.mean(returns)}
 
 

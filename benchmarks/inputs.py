@@ -33,6 +33,7 @@ from distilrl.acceptance import accept
 from distilrl.config import TrainConfig
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.networks import Network
+from distilrl.sensors import Sensors
 from distilrl.stream import Stream
 from distilrl.tasks import Task, input_statistics
 
@@ -155,7 +156,7 @@ def measure(policy: Policy, spread: np.ndarray) -> dict[str, float]:
     ways = {"return": (), "noise": tuple((0.1 * spread).tolist())}
     seeds = seeds_from(VERDICT_SEEDS, 100)
     return {
-        k: round(stats.mean(play(policy, Play(EnvRef(ENV), noise=noise), seeds).returns), 1)
+        k: round(stats.mean(play(policy, Play(EnvRef(ENV), sensors=Sensors(noise)), seeds).returns), 1)
         for k, noise in ways.items()
     }
 

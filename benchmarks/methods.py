@@ -65,6 +65,7 @@ from distilrl.errors import NotFiniteError
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 from distilrl.recipes import TEACHERLESS
+from distilrl.sensors import Sensors
 from distilrl.specs import scaled
 
 OUT = Path("benchmarks/results/methods")
@@ -188,7 +189,7 @@ def clean(policy: Policy, teacher: Teacher, task: Task, episodes: int) -> dict[s
 def disturbed(policy: Policy, task: Task, spread: np.ndarray, episodes: int) -> dict[str, float]:
     """Mean return under each disturbance."""
     env, reach = EnvRef(task.env), 0.1 * spread
-    ways = {"noise": (policy, Play(env, noise=tuple(reach.tolist())))}
+    ways = {"noise": (policy, Play(env, sensors=Sensors(tuple(reach.tolist()))))}
     if "attack" in task.ways:
         ways["attack"] = (Policy(Attacked(policy, torch.from_numpy(reach).float()), policy.head), Play(env))
     ways |= {name: (policy, Play(EnvRef(other))) for name, other in task.changed.items()}

@@ -19,6 +19,7 @@ from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.schedules import Progress, Schedule
+from distilrl.sensors import Sensors
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teaching import evaluate_policy
@@ -96,7 +97,7 @@ def test_keeping_states_changes_no_episode(random_network, epsilon):
     assert [len(run.states) for run in runs] == [0, 7, 200]
 
 
-@pytest.mark.parametrize("disturbed", [{}, {"epsilon": 0.3}, {"noise": (1.0, 5.0)}], ids=str)
+@pytest.mark.parametrize("disturbed", [{}, {"epsilon": 0.3}, {"sensors": Sensors((1.0, 5.0), 2, 0.3)}], ids=str)
 def test_a_seed_is_an_episode_whatever_it_is_played_with(random_network, disturbed):
     """So that episodes of two policies are paired under disturbance too, and can be played again in other batches."""
     how = Play(EnvRef(SIGN), **disturbed)
@@ -427,7 +428,7 @@ def test_ways_of_playing_have_names_and_none_repeats_the_headline(sign_teacher):
     sign, sticky = describe_env(EnvRef(SIGN)), describe_env(EnvRef("ALE/Pong-v5"))
     assert in_words(HOW, sign) == "greedy"
     assert in_words(HOW, sign, exact=True) == "every start, greedy"
-    assert in_words(Play(EnvRef(SIGN), epsilon=0.05, noise=(1.0, 1.0)), sign) == (
+    assert in_words(Play(EnvRef(SIGN), epsilon=0.05, sensors=Sensors((1.0, 1.0))), sign) == (
         "random actions (0.05), noisy observations"
     )
     assert in_words(Play(sticky.ref), sticky) == "sticky actions (0.25)"

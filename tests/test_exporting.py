@@ -109,7 +109,7 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     save_network(folder / "student", network, head, env=env, environment=EnvRef(env).to_json(), recipe="test")
     config = TrainConfig(tasks=(TaskFile(EnvRef(env), teachers),)).but(**changes)
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
-    how = Play(EnvRef(env), epsilon=config.eval_epsilon, noise=config.student.noise)
+    how = Play(EnvRef(env), epsilon=config.eval_epsilon, sensors=config.student.sensors)
     returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100)).returns.tolist()
     results = examples.results(
         verdict=replace(examples.VERDICT, margin=1.0, span=5.0),
@@ -169,9 +169,9 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
 @pytest.mark.parametrize("target", ["c", "int8"])
 def test_verify_sees_what_the_student_saw(tmp_path, target):
     """Noise and random actions of the run are those of the file's episodes: it returns the same."""
-    folder = run_of(tmp_path / "run", noise=(0.3, 0.1), eval_epsilon=0.1)
+    folder = run_of(tmp_path / "run", noise=(0.3, 0.1), dropout=0.2, eval_epsilon=0.1)
     card = export_policy(folder, target)
-    assert card["reference"]["noise"] == [0.3, 0.1]
+    assert card["reference"]["sensors"] == {"noise": [0.3, 0.1], "delay": 0, "dropout": 0.2}
     assert card["reference"]["epsilon"] == 0.1
     result = verify(card["path"])
     assert result.return_mean < 9.9

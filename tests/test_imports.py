@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "threads"},
     {"blocks", "plain", "spaces", "verdict"},
-    {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "specs"},
+    {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "sensors", "specs"},
     {"events", "networks", "policies"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},

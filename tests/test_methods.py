@@ -28,6 +28,7 @@ from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
+from distilrl.sensors import Sensors
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
@@ -316,7 +317,7 @@ def test_a_student_that_sees_through_noise_is_judged_through_it(sign_teacher, tm
         assert found.student.return_mean < 9.0 < found.teacher.return_mean
     policy = Policy(sign_teacher.network, Q_OF_TWO)
     clean = play(policy, Play(EnvRef(SIGN)), range(10)).returns.mean()
-    noisy = play(policy, Play(EnvRef(SIGN), noise=(2.0, 0.0)), range(10)).returns.mean()
+    noisy = play(policy, Play(EnvRef(SIGN), sensors=Sensors((2.0, 0.0))), range(10)).returns.mean()
     assert noisy < clean == 10.0
 
 

@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 
 import examples
-import numpy as np
 import pytest
 import torch
 from conftest import SIGN, real_teacher

@@ -16,6 +16,7 @@ from distilrl.plain import check_choices, check_numbers
 from distilrl.policies import Policy, State
 from distilrl.replay import ReplaySpec
 from distilrl.schedules import Progress, Schedule
+from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
@@ -124,7 +125,7 @@ class Collector:
         rng: np.random.Generator,
         teacher: Teacher | None = None,
         *,
-        noise: tuple[float, ...] = (),
+        sensors: Sensors = EXACT,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         """Prepares to collect.
@@ -135,12 +136,12 @@ class Collector:
             behaviour: who acts.
             rng: source of random actions and of noise.
             teacher: who labels; None: nobody.
-            noise: standard deviation for each number of an observation through which the student sees it.
+            sensors: how the student sees what is there.
             part: (k, K): these environments are each Kth of those of a stream, from its kth on; shares of the
                 environments are of all of them.
         """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.teacher, self.noise = teacher, noise
+        self.teacher, self.feed = teacher, Feed(sensors, envs.n_envs)
         self.student: Policy | None = None
         """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
         self.progress = Progress(0.0)
@@ -247,6 +248,7 @@ class Collector:
                 "held": self.held.tolist(),
                 "held_for": self.held_for.tolist(),
                 "student_whole_episode": self._student_whole_episode.tolist(),
+                "feed": self.feed.state(),
                 "student_state": [part.tolist() for part in self._student_state or ()],
                 "episode_returns": self.episode_returns[-RETURNS_KEPT:],
             },
@@ -269,6 +271,7 @@ class Collector:
         self.rng.bit_generator.state = state["rng"]
         self.held[:], self.held_for[:] = own["held"], own["held_for"]
         self._student_whole_episode[:] = own["student_whole_episode"]
+        self.feed.load(own["feed"])
         if own["student_state"]:
             self._student_state = tuple(torch.tensor(part).to(self._obs.device) for part in own["student_state"])
         self.episode_returns = list(own["episode_returns"])
@@ -286,7 +289,7 @@ class Collector:
         actions = np.zeros((n_envs, action.size), action.numpy)
         if labels is not None and self.teacher is not None:
             actions[teacher_drives] = self.teacher.head.greedy(labels).cpu().numpy()[teacher_drives]
-        if not teacher_drives.all() or (self.student is not None and self.student.remembers):
+        if not teacher_drives.all() or self._watches:
             actions[~teacher_drives] = self._of_student(obs)[~teacher_drives]
         random = (
             (self.rng.random(n_envs) < self.behaviour.epsilon(self.progress))
@@ -301,13 +304,18 @@ class Collector:
             self.held = actions
         return actions
 
+    @property
+    def _watches(self) -> bool:
+        """Whether the student must see every step, whoever drives."""
+        return self.student is not None and (self.student.remembers or self.feed.sensors.late)
+
     def _of_student(self, obs: Tensor) -> NDArray[Any]:
         """The student's greedy actions (N, F), of what it sees."""
         if self.student is None:
             return self.envs.info.action.sample(self.envs.n_envs, self.rng)
-        if self.noise:
-            blur = self.rng.normal(0, self.noise, tuple(obs.shape)).astype(np.float32)
-            obs = obs + torch.from_numpy(blur).to(obs.device)
+        if not self.feed.sensors.exact:
+            seen = self.feed.see(obs.cpu().numpy(), np.arange(self.envs.n_envs), self.rng)
+            obs = torch.from_numpy(seen).to(obs.device)
         if self._student_state is None:
             self._student_state = self.student.start(self.envs.n_envs)
         actions, self._student_state = self.student.act(obs, self._student_state)
@@ -330,7 +338,8 @@ class Collector:
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again
 
     def _restart(self, ended: Tensor) -> None:
-        """Lets policies with memory forget what ended."""
+        """Lets policies with memory, and sensors, forget what ended."""
+        self.feed.restart(ended.cpu().numpy())
         if self.teacher is not None:
             self._teacher_state = self.teacher.policy.restart(self._teacher_state, ended)
         if self.student is not None and self._student_state is not None:

@@ -36,6 +36,7 @@ from distilrl.played import (
     SingleReturns,
 )
 from distilrl.policies import Policy
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ObsSpec
 from distilrl.teachers import Teacher
 from distilrl.verdict import exact_verdict, non_inferiority
@@ -112,10 +113,10 @@ def compare(
     acceptance: Acceptance,
     info: EnvInfo,
     *,
-    noise: tuple[float, ...] = (),
+    sensors: Sensors = EXACT,
     watch: Watch = silent,
 ) -> Compared:
-    """Student against teacher on the verdict's own seeds; ``noise`` is what the student alone sees through.
+    """Student against teacher on the verdict's own seeds; ``sensors`` are how the student alone sees.
 
     Raises:
         TeacherError: the teacher gave a number that is NaN or infinite, or is no better than random play.
@@ -124,7 +125,7 @@ def compare(
     stakes = comparison.stakes_of(acceptance)
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
-    seen = replace(how, noise=noise)
+    seen = replace(how, sensors=sensors)
     seeds, exact = fair_seeds(seen, VERDICT_SEEDS, comparison.episodes)
     looks = 1 if exact else comparison.max_episodes // comparison.episodes
     games = _Games(teacher, student, how, seen, info, watch)
@@ -146,7 +147,7 @@ def compare(
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
         agreement=_agreement(teacher.head, student.head, sides),
         verdict=verdict,
-        disturbed=_disturbed(games, noise, comparison.disturbed_episodes, stakes),
+        disturbed=_disturbed(games, sensors, comparison.disturbed_episodes, stakes),
         episodes=SingleEpisodes(
             returns=SingleReturns(
                 teacher=tuple(_joined(games.theirs, "returns").tolist()),
@@ -229,7 +230,7 @@ def in_words(how: Play, info: EnvInfo, *, exact: bool = False) -> str:
     sticky = _sticky(how, info)
     parts = [f"random actions ({how.epsilon:g})"] if how.epsilon else []
     parts += [f"sticky actions ({sticky:g})"] if sticky else []
-    parts += ["noisy observations"] if how.noise else []
+    parts += how.sensors.words
     return ", ".join(parts) or ("every start, greedy" if exact else "greedy")
 
 
@@ -333,10 +334,10 @@ def _png(picture: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _disturbed(games: _Games, noise: tuple[float, ...], episodes: int, stakes: Stakes) -> dict[str, Sides]:
+def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -> dict[str, Sides]:
     """Returns of teacher and student under random actions, and in ALE under sticky actions, with vectors under noise of
-    a tenth of each number's spread; the student's own ``noise`` comes on top. What is no more than what they are played
-    under anyway is left out.
+    a tenth of each number's spread; the student's own ``sensors`` come on top. What is no more than what they are
+    played under anyway is left out.
     """
     if episodes == 0:
         return {}
@@ -346,12 +347,12 @@ def _disturbed(games: _Games, noise: tuple[float, ...], episodes: int, stakes: S
         ways |= {"sticky_0.25": {"sticky": 0.25}} if _sticky(games.his, info) < 0.25 else {}
     elif info.obs.image is None:
         spread = games.theirs[0].states.std(0, dtype=np.float64)
-        ways["noise_0.1"] = {"noise": tuple((0.1 * spread).tolist())}
+        ways["noise_0.1"] = {"sensors": Sensors(tuple((0.1 * spread).tolist()))}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():
         way = replace(games.his, **change, keep_states=0)
-        blurred = replace(way, noise=tuple(np.hypot(way.noise or 0.0, noise).tolist())) if noise else way
+        blurred = replace(way, sensors=sensors.behind(way.sensors.noise))
         both = _Games(games.teacher, games.student, way, blurred, info, games.watch)
         games.watch(Phase(in_words(blurred, info)))
         both.play(seeds_from(DISTURBED_SEEDS, episodes))

@@ -13,6 +13,7 @@ from distilrl.networks import Share
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
+from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of
 from distilrl.teachers import Combine, TeacherFile
@@ -55,9 +56,19 @@ class StudentConfig:
     """Standard deviation, for each number of a vector observation, of the noise through which the student sees it,
     though its teacher does not; () for none."""
 
+    delay: int = 0
+    """Steps by which the student sees late, though its teacher does not."""
+    dropout: float = 0.0
+    """Probability that an observation does not reach the student, which then sees the last one again."""
+
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)")
+        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)", delay="[0, inf)", dropout="[0, 1)")
+
+    @property
+    def sensors(self) -> Sensors:
+        """How the student sees what its teacher sees as it is."""
+        return Sensors(self.noise, self.delay, self.dropout)
 
     def spec(self, obs: ObsSpec, outputs: int, text: str | None = None) -> NetworkSpec:
         """The network for observations of an environment; ``text``: another one than its own."""
@@ -154,10 +165,6 @@ class OptimConfig:
         check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
         check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
         check_numbers(self, burn_in="[0, inf)")
-        if self.burn_in >= self.sequence:
-            raise SpecError(
-                f"'burn_in' ({self.burn_in}) must be below 'sequence' ({self.sequence}), or nothing is left to learn."
-            )
 
 
 @dataclass(frozen=True)
@@ -342,6 +349,8 @@ class TrainConfig:
                 "A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward."
             )
 
+        if student.sensors.late and self.reward.env_steps > 0:
+            raise SpecError("A stage with reward sees what is there: leave out 'delay' and 'dropout', or that stage.")
         if has_cell(student.network) or history_of(student.network) > 1:
             self._check_memory()
 
@@ -357,6 +366,10 @@ class TrainConfig:
             raise SpecError(
                 f"The student {student.network} has a cell, and learns from a teacher alone: choose a recipe without a "
                 "TD term, or a history, such as mlp:32,32@history=4."
+            )
+        if has_cell(student.network) and optim.burn_in >= optim.sequence:
+            raise SpecError(
+                f"'burn_in' ({optim.burn_in}) must be below 'sequence' ({optim.sequence}), or nothing is left to learn."
             )
         reading = next((one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm)), None)
         if reading is not None:

@@ -244,7 +244,9 @@ def compared(
     """
     watch(Phase("verdict"))
     config, info = job.train, describe_env(how.env)
-    found = compare(teacher, student, how, job.comparison, acceptance, info, noise=config.student.noise, watch=watch)
+    found = compare(
+        teacher, student, how, job.comparison, acceptance, info, sensors=config.student.sensors, watch=watch
+    )
     results = Results(
         **vars(training),
         env=info.id,

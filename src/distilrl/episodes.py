@@ -16,6 +16,7 @@ from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
 from distilrl.plain import THREADS, check_numbers
 from distilrl.policies import Policy, rows_of
+from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef
 
 
@@ -58,9 +59,8 @@ class Play:
     ever."""
     keep_states: int = 0
     """States to sample."""
-    noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each number of a vector observation through which the policy sees it; () for
-    none."""
+    sensors: Sensors = EXACT
+    """How the policy sees what is there."""
     at_once: int = 32
     """Environments that are held at once; more episodes are played in equal parts."""
     executor: Executor | None = field(default=None, compare=False, repr=False)
@@ -69,7 +69,7 @@ class Play:
     def __post_init__(self) -> None:
         check_numbers(
             self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
-            max_steps="[1, inf)", keep_states="[0, inf)", noise="[0, inf)", at_once="[1, inf)",
+            max_steps="[1, inf)", keep_states="[0, inf)", at_once="[1, inf)",
         )  # fmt: skip
 
 
@@ -93,10 +93,12 @@ class Game:
         """Set from another thread, it ends the games at their next step."""
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
+        self.feed = Feed(how.sensors, len(seeds))
         self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
         # states are sampled by draws of their own, so that keeping some changes no episode
         self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
-        self.remembers = policy.remembers or (shadow is not None and shadow.remembers)
+        # what is said of a state out of its order is not what is said of it there
+        self.keeps = policy.remembers or how.sensors.late or (shadow is not None and shadow.remembers)
         self.device, self.shadow_device = policy.device, shadow.device if shadow is not None else None
 
     def play(self, watch: Watch) -> Episodes:
@@ -123,7 +125,7 @@ class Game:
         while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
             if self.halted:
                 raise CancelledError
-            actions[live] = self._act(obs[live], [self.rngs[i] for i in live], int(lengths.max()))
+            actions[live] = self._act(obs[live], live, [self.rngs[i] for i in live], int(lengths.max()))
             self.kept.offer(obs, live, self._numbers)
             alive = np.zeros(count, np.bool_)
             alive[live] = True
@@ -145,18 +147,19 @@ class Game:
         own, shadow = self.kept.numbers()
         return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)
 
-    def _act(self, obs: NDArray[Any], rngs: list[np.random.Generator], steps: int) -> NDArray[Any]:
+    def _act(
+        self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int
+    ) -> NDArray[Any]:
         """Actions (L, F) in the living environments, whose draws are from these generators."""
         how, action = self.how, self.envs.info.action
         if how.epsilon >= 1.0:
             self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return np.concatenate([action.sample(1, rng) for rng in rngs])
-        blur = np.stack([rng.normal(0, how.noise) for rng in rngs]).astype(np.float32) if how.noise else 0
-        seen = torch.from_numpy(obs + blur if how.noise else obs).to(self.device)
+        seen = torch.from_numpy(self.feed.see(obs, live, rngs)).to(self.device)
         with torch.no_grad():
             p, self.state = self.policy.forward(seen, self.state)
             q = None
-            if self.shadow is not None and self.remembers:
+            if self.shadow is not None and self.keeps:
                 q, self.shadow_state = self.shadow.forward(
                     torch.from_numpy(obs).to(self.shadow_device), self.shadow_state
                 )
@@ -165,7 +168,7 @@ class Game:
                 f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
                 "from that, make it anew."
             )
-        self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.remembers else (None, None)
+        self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.keeps else (None, None)
         actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
         for row, rng in enumerate(rngs if how.epsilon > 0 else ()):
             if rng.random() < how.epsilon:

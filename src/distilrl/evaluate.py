@@ -80,7 +80,7 @@ def every_start(how: Play, first: int) -> list[int] | None:
 
         every_start(Play(EnvRef("PongNoFrameskip-v4")), VERDICT_SEEDS)  # 30 seeds, two of which start alike
     """
-    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
+    if not describe_env(how.env).atari or how.epsilon > 0 or how.sensors.chance:
         return None
     envs = make_vec_env(how.env, 1, sticky=how.sticky)
     try:
@@ -99,7 +99,7 @@ def fair_seeds(how: Play, first: int, episodes: int) -> tuple[list[int], bool]:
 
 def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """(S,) equal where seeds are known to give the same episode to the last frame."""
-    if not describe_env(how.env).atari or how.epsilon > 0 or how.noise:
+    if not describe_env(how.env).atari or how.epsilon > 0 or how.sensors.chance:
         return np.arange(len(seeds))
     envs = make_vec_env(how.env, 1, sticky=how.sticky)
     envs.close()

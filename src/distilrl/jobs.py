@@ -26,6 +26,7 @@ from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import between, suited
+from distilrl.stream import check_views
 from distilrl.teachers import Teacher, TeacherFile
 
 
@@ -177,7 +178,9 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         check_terms(config.terms, one.head)
         if any(isinstance(term, FeatureTerm) for term in config.terms):
             refuse_memory(one.network)
-        of = describe_env(task.env).obs, one.head.student.width
+        info = describe_env(task.env)
+        check_views(config, info)
+        of = info.obs, one.head.student.width
         spec = student.spec(*of)
         specs.append(student.spec(*of, student.prune_from))
         between(specs[-1], spec, 0.0)

@@ -98,8 +98,8 @@ def plan(
     specs = [config.student.spec(info.obs, head.width, text) for text in texts]
     if remembering := [spec.describe() for spec in specs if spec.remembers]:
         raise SpecError(
-            f"A plan's students share what they are trained on state by state, and {remembering[0]} remembers: leave it "
-            "out, and distil it by itself."
+            f"A plan's students share what they are trained on, state by state, and {remembering[0]} remembers: leave "
+            "it out, and distil it by itself."
         )
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
@@ -299,15 +299,12 @@ class _Search:
     def _learn(self, population: Population, begin: int, until: int) -> None:
         """Vector steps and updates until this many steps after ``begin``."""
         data, optim, stream, started = self.config.data, self.config.optim, self.stream, time.perf_counter()
-        noise = torch.tensor(self.config.student.noise, device=population.device)
         while stream.env_steps - begin < until:
             progress = Progress((stream.env_steps - begin) / data.env_steps)
             stream.collect(progress)
             if stream.learnable:
-                batch = stream.replay.batch(stream.replay.draw(optim.updates * optim.batch_size, self.generator))
-                if len(noise):
-                    blur = torch.randn(batch.obs.shape, generator=self.generator).to(population.device)
-                    batch = batch._replace(obs=batch.obs + blur * noise)
+                index = stream.replay.draw(optim.updates * optim.batch_size, self.generator)
+                batch = stream.batch(index, self.generator)
                 for one in batch.split(optim.batch_size):
                     population.update(one, progress)
             self.watch(Step(stream.env_steps - begin, data.env_steps))

@@ -23,6 +23,8 @@ FURTHEST = 10.0
 """Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
 MOST_BLOWN_UP = 100.0
 """A feature is scaled up at most so many times as much as the one of median deviation."""
+LONGEST_LOSS = 8
+"""Observations in a row that are lost, at most, where states are drawn; more are too rare to be learnt from."""
 MEANT = 1e6
 """A space that allows this much or more, as one of 64-bit integers does, says nothing of what will come."""
 
@@ -94,6 +96,15 @@ class ReplaySpec:
     """Steps in a row of an episode that are drawn together."""
     burn_in: int = 0
     """First steps of a sequence that are not learnt from, where it does not begin with its episode."""
+    delay: int = 0
+    """Steps by which the student sees late."""
+    dropout: float = 0.0
+    """Probability that an observation does not reach it, so that it sees the last one again."""
+
+    @property
+    def latest(self) -> int:
+        """Steps by which what it sees may be late."""
+        return self.delay + (LONGEST_LOSS if self.dropout else 0)
 
     @property
     def labelled(self) -> bool:
@@ -111,7 +122,9 @@ class Replay:
         shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
-        self._behind = max(self.stack, spec.history, spec.burn_in + 1 if spec.sequence > 1 else 1)
+        self._behind = max(
+            self.stack + spec.latest, spec.history + spec.latest, spec.burn_in + 1 if spec.sequence > 1 else 1
+        )
         self.rows = max(held // spec.n_envs, self._behind + spec.n_step + spec.sequence)
         grid = (self.rows, spec.n_envs)
         self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)
@@ -263,12 +276,20 @@ class Replay:
         self._priority.copy_(saved[:-1])
         self._newest = float(saved[-1, 0])
 
-    def observations(self, index: Tensor) -> Tensor:
-        """Observations (B, *obs_shape) behind flat indices (B,); with a history (B, H · D)."""
+    def observations(self, index: Tensor, late: Tensor | None = None) -> Tensor:
+        """Observations (B, *obs_shape) behind flat indices (B,); with a history (B, H · D).
+
+        Args:
+            index: of the states.
+            late: (B, H) by how many steps each observation of a history is late, the oldest first; None: none is.
+        """
         flat = self._obs.view(self.rows * self.spec.n_envs, -1)
+        ages = self._age.view(-1)[index].unsqueeze(1)
+        if self.spec.history == 1 and late is not None:
+            index = (index - torch.minimum(late, ages)[:, 0] * self.spec.n_envs) % len(flat)
         if self.spec.history > 1:
             back = torch.arange(self.spec.history - 1, -1, -1, device=self.device)
-            back = torch.minimum(back, self._age.view(-1)[index].unsqueeze(1))
+            back = torch.minimum(back if late is None else back + late, ages)
             return flat[(index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)].flatten(1)
         if self.stack == 1:
             return flat[index].view(len(index), *self.spec.obs.shape)
@@ -282,7 +303,7 @@ class Replay:
             return torch.cat([stacks[:, -1, :beside], stacks[:, :, beside:].flatten(1)], dim=1)
         return stacks.view(len(index), *self.spec.obs.shape)
 
-    def batch(self, index: Tensor, gamma: float = 1.0) -> Batch:
+    def batch(self, index: Tensor, gamma: float = 1.0, generator: torch.Generator | None = None) -> Batch:
         """The transitions behind flat indices (B,); where sequences are drawn, those of the sequences."""
         index, valid = self._sequences(index) if self.spec.sequence > 1 else (index, None)
         total, n_envs = self.rows * self.spec.n_envs, self.spec.n_envs
@@ -295,11 +316,12 @@ class Replay:
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead = self.spec.n_step > 0
         labels = self._labels.view(total, -1)
+        late, late_too = (self._late(len(index), generator) for _ in range(2))
         return Batch(
-            obs=self.observations(index),
+            obs=self.observations(index, late),
             action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
-            next_obs=self.observations((index + self.spec.n_step * n_envs) % total) if look_ahead else None,
+            next_obs=self.observations((index + self.spec.n_step * n_envs) % total, late_too) if look_ahead else None,
             terminated=terminated,
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
             labels=labels[index] if self.spec.labelled else None,
@@ -310,6 +332,23 @@ class Replay:
             steps=self.spec.sequence,
             valid=valid,
         )
+
+    def _late(self, count: int, generator: torch.Generator | None) -> Tensor | None:
+        """By how many steps what is seen of states is late, (B, H) for the observations of their histories; those of
+        a sequence follow each other, so that what is lost at one step is late at the next.
+        """
+        spec = self.spec
+        if not spec.latest:
+            return None
+        window = spec.sequence + spec.history - 1
+        held = torch.zeros(count // spec.sequence, window + LONGEST_LOSS, dtype=torch.int64)
+        if spec.dropout:
+            lost = torch.rand(held.shape, generator=generator) < spec.dropout
+            place = torch.arange(held.shape[1]).expand_as(held)
+            came = torch.where(lost, -1, place).cummax(1).values
+            held = (place - came).clamp_max(LONGEST_LOSS)
+        late = (spec.delay + held[:, LONGEST_LOSS:]).to(self.device)
+        return late.unfold(1, spec.history, 1).flatten(0, 1)
 
     def _sequences(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.

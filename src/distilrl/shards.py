@@ -24,6 +24,7 @@ from distilrl.envs import make_vec_env, trust
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.threads import one_thread
@@ -50,8 +51,8 @@ class Setup:
     """Who labels; None: nobody."""
     shards: int = 1
     """How many there are."""
-    noise: tuple[float, ...] = ()
-    """Standard deviation for each number of an observation through which the student sees it."""
+    sensors: Sensors = EXACT
+    """How the student sees."""
     for_learning: bool = False
     """Clipped rewards and lost lives, in ALE."""
     threads: int = 1
@@ -197,7 +198,7 @@ class Shard:
             setup.behaviour,
             np.random.default_rng([*setup.entropy, number]),
             setup.teacher.to(device) if setup.teacher is not None else None,
-            noise=setup.noise,
+            sensors=setup.sensors,
             part=(number, setup.shards),
         )
         self._seeds: NDArray[np.int64] | None = np.array(setup.seeds[number :: setup.shards], np.int64)

@@ -17,7 +17,7 @@ from distilrl import stats
 from distilrl.collect import LABELLED, NOT_LABELLED, RETURNS_KEPT, Behaviour, Collected, Collector
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
-from distilrl.envs import VecEnv, describe_env, make_vec_env
+from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
@@ -26,7 +26,7 @@ from distilrl.heads import Head, student_head
 from distilrl.objective import teacher_needed
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
-from distilrl.replay import Replay, ReplaySpec
+from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.schedules import Progress
 from distilrl.shards import Collectors, Rounds, Setup
 from distilrl.specs import has_cell, history_of
@@ -98,6 +98,23 @@ class Lockstep:
         self._envs.close()
 
 
+def check_views(config: TrainConfig, info: EnvInfo) -> None:
+    """Refuses what the student cannot see otherwise than its teacher: numbers that no vector has.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    student, obs = config.student, info.obs
+    if student.noise and (obs.image is not None or len(student.noise) != obs.shape[0]):
+        raise SpecError(
+            f"'noise' needs one standard deviation per number of a vector observation, and {info.id} has {obs.shape}."
+        )
+    if student.hidden_features and (
+        obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
+    ):
+        raise SpecError(f"'hidden_features' are places in a vector observation, and {info.id} has {obs.shape}.")
+
+
 class Stream:
     """One environment with its teacher, collected into a replay one vector step at a time, and played again on
     resuming.
@@ -133,7 +150,7 @@ class Stream:
         labelled = teacher is not None and config.needs_teacher
         head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
         self.head = head if config.keeps_scale else head.unscaled
-        self._check_views()
+        check_views(config, self.info)
         if teacher is not None:
             teacher.to(config.compute.device)
         spec = ReplaySpec(
@@ -148,6 +165,8 @@ class Stream:
             history=history_of(config.student.network),
             sequence=config.optim.sequence if has_cell(config.student.network) else 1,
             burn_in=config.optim.burn_in,
+            delay=config.student.delay,
+            dropout=config.student.dropout,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None
@@ -174,12 +193,12 @@ class Stream:
 
     def _source(self, where: VecEnv | Collectors, behaviour: Behaviour, number: int) -> Lockstep | Rounds:
         """Where the rows come from."""
-        config, data, noise = self.config, self.config.data, self.config.student.noise
+        config, data, sensors = self.config, self.config.data, self.config.student.sensors
         seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
         entropy, teacher = (config.seed, 1 + number), self.teacher if self.asks else None
         if isinstance(where, VecEnv):
             rng = np.random.default_rng(entropy)
-            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher, noise=noise), seeds)
+            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher, sensors=sensors), seeds)
         if data.round_steps == 0:
             raise SpecError("'round_steps' is 0, so that each step is waited for: set it to 8 or so for collectors.")
         setup = Setup(
@@ -190,27 +209,12 @@ class Stream:
             behaviour=behaviour,
             teacher=teacher,
             shards=data.shards,
-            noise=noise,
+            sensors=sensors,
             for_learning=data.for_learning,
             threads=config.compute.threads,
             device=config.compute.device,
         )
         return Rounds(where.host(setup), setup, self.replay, data.round_steps)
-
-    def _check_views(self) -> None:
-        """What the student sees otherwise than its teacher must be numbers of a vector."""
-        student, obs = self.config.student, self.info.obs
-        if student.noise and (obs.image is not None or len(student.noise) != obs.shape[0]):
-            raise SpecError(
-                f"'noise' needs one standard deviation per number of a vector observation, and {self.info.id} has "
-                f"{obs.shape}."
-            )
-        if student.hidden_features and (
-            obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
-        ):
-            raise SpecError(
-                f"'hidden_features' are places in a vector observation, and {self.info.id} has {obs.shape}."
-            )
 
     @property
     def env_steps(self) -> int:
@@ -236,6 +240,16 @@ class Stream:
         step = self.source.step(self.student, progress, needed=needed)
         self.actions.append(step.actions)
         self.labels.append(step.label)
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
+        """The transitions drawn, as the student sees them."""
+        batch = self.replay.batch(index, self.config.optim.gamma, generator)
+        noise = self.config.student.noise
+        if noise:
+            scale = torch.tensor(noise).repeat(self.replay.spec.history)
+            blur = torch.randn(batch.obs.shape, generator=generator) * scale
+            batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
+        return batch
 
     @property
     def episode_returns(self) -> list[float]:
@@ -309,7 +323,7 @@ class Check:
             workers=config.data.workers,
             max_steps=2 * longest if longest else None,
             keep_states=keep_states,
-            noise=config.student.noise,
+            sensors=config.student.sensors,
         )
         self.seeds = seeds_from(SELECT_SEEDS + config.seed * 1000, config.stop.check_episodes)
 

@@ -141,23 +141,23 @@ class Task:
         """The transitions drawn, a batch for each update: weighted where errors decide what is drawn, noisy where the
         student is to be.
         """
-        optim, replay, noise = self.config.optim, self.stream.replay, self.config.student.noise
-        batch = replay.batch(index, optim.gamma)
+        batch = self.stream.batch(index, generator)
         if self.config.data.priority_exponent > 0:
-            batch = batch._replace(weight=replay.importance_weights(index))
-        if noise:
-            blur = torch.randn(batch.obs.shape, generator=generator) * torch.tensor(noise).repeat(self.spec.history)
-            batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
-        return batch.split(optim.batch_size)
+            batch = batch._replace(weight=self.stream.replay.importance_weights(index))
+        return batch.split(self.config.optim.batch_size)
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""
         policy = Policy(self.pupil.average, self.head)
-        remembers = policy.remembers or (self.teacher is not None and self.teacher.policy.remembers)
+        out_of_order = (
+            policy.remembers
+            or self.config.student.sensors.late
+            or (self.teacher is not None and self.teacher.policy.remembers)
+        )
         found = self.check_student(
             policy,
             watch,
-            shadow=self.teacher.policy if self.teacher is not None and remembers else None,
+            shadow=self.teacher.policy if self.teacher is not None and out_of_order else None,
         )
         if found.score is not None:
             self.measured["score"] = max(self.measured["score"], found.score)

@@ -59,6 +59,13 @@ class Distill:
     hide: UseAppendAction[tuple[str, ...]] = ()
     """What the student does not see though its teacher does, and its file does not read: obs[12:20], or a part of a
     Dict observation by its name."""
+    student_noise: Unset[str | None] = None
+    """Standard deviation of the noise on the student's observations, in their own units: one number for all, or one for
+    each with commas."""
+    student_delay: int = 0
+    """Steps by which the student sees late."""
+    student_dropout: float = 0.0
+    """Probability that an observation does not reach the student, which then sees the last one again."""
     task: UseAppendAction[tuple[str, ...]] = ()
     """Instead of --env and --teacher: ENV=TEACHER, for one student of several tasks."""
     out: Unset[Path | None] = None
@@ -203,10 +210,7 @@ class Distill:
         if self.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.reward_steps))
         config = with_settings(config, self.set)
-        if self.hide:
-            obs = describe_env(config.env).obs
-            places = {place for text in self.hide for place in obs.places(text)}
-            config = config.but(hidden_features=tuple(sorted(places | set(config.student.hidden_features))))
+        config = self._seen(config)
         if self.collectors and config.data.round_steps == 0:
             config = _in_rounds(config, self.collectors)
         if config.data.behaviour.name == "teacher":
@@ -221,6 +225,25 @@ class Distill:
             self.seeds,
             self.assistants,
         )
+
+    def _seen(self, config: TrainConfig) -> TrainConfig:
+        """The configuration with what the student does not see as its teacher does."""
+        obs = describe_env(config.env).obs
+        if self.hide:
+            places = {place for text in self.hide for place in obs.places(text)}
+            config = config.but(hidden_features=tuple(sorted(places | set(config.student.hidden_features))))
+        if self.student_noise is not None:
+            try:
+                noise = tuple(float(number) for number in self.student_noise.split(","))
+            except ValueError:
+                raise SpecError(
+                    f"--student-noise {self.student_noise}: write a number, or one for each number of an observation, "
+                    "with commas."
+                ) from None
+            config = config.but(noise=noise * obs.shape[0] if len(noise) == 1 else noise)
+        if self.student_delay or self.student_dropout:
+            config = config.but(delay=self.student_delay, dropout=self.student_dropout)
+        return config
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,7 +144,7 @@ class _Student:
         if self.config is None or self.results is None:
             return card
         episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
-        return card | reference(self.results, episodes, self.config.student.noise)
+        return card | reference(self.results, episodes, self.config.student.sensors)
 
 
 class _Export:
@@ -246,8 +246,9 @@ class _Export:
     def _mean_return(self, policy: Policy, seeds: Sequence[int] = JUDGED_ON) -> float:
         """On seeds on which nothing else is chosen or judged."""
         config = self.student.config
-        epsilon, noise = (config.eval_epsilon, config.student.noise) if config is not None else (0.0, ())
-        how = Play(self.info.ref, epsilon=epsilon, noise=noise, max_steps=20_000)
+        how = Play(self.info.ref, max_steps=20_000)
+        if config is not None:
+            how = replace(how, epsilon=config.eval_epsilon, sensors=config.student.sensors)
         return stats.mean(play(policy, how, seeds, watch=self.watch).returns)
 
     def _policy_of(self, integers: int8.Quantised) -> Policy:

@@ -17,9 +17,11 @@ from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
 from distilrl.export.replay import Recording
 from distilrl.heads import Head, head_from_json
+from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 
 STATES = 1000
@@ -66,13 +68,13 @@ def card_of(
     }
 
 
-def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ...] = ()) -> dict[str, Any]:
+def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXACT) -> dict[str, Any]:
     """What export.json says of a finished run: its verdict, and what teacher and student did on the verdict's seeds.
 
     Args:
         results: of the run.
         episodes: of its verdict.
-        noise: through which the student saw its observations.
+        sensors: how the student saw.
     """
     return {
         "student_verdict": results.verdict.result,
@@ -84,7 +86,7 @@ def reference(results: Results, episodes: SingleEpisodes, noise: tuple[float, ..
             "looks": results.verdict.looks,
             "protocol": results.verdict.protocol,
             "epsilon": results.protocol["epsilon"],
-            "noise": list(noise),
+            "sensors": to_plain(sensors),
         },
     }
 
@@ -142,8 +144,8 @@ class Reference:
     """Of what play the verdict speaks."""
     epsilon: float
     """Probability of a random action."""
-    noise: tuple[float, ...]
-    """Standard deviation of the noise through which the student saw each number of an observation."""
+    sensors: Sensors
+    """How the student saw."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,6 @@ def _reference(data: dict[str, Any]) -> Reference:
     teacher, student = (np.array(data[name], np.float64) for name in ("teacher_returns", "student_returns"))
     if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
         raise ValueError("the returns of teacher and student differ in number")
-    noise = tuple(float(n) for n in data["noise"])
+    sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
-    return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, noise)
+    return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, sensors)

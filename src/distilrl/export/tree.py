@@ -136,9 +136,9 @@ def export_tree(
         watch: told as the work goes on.
     """
     policy = Policy(TreePolicy(tree), tree.head)
-    noise = TrainConfig.from_json(folder.read_config()["train"]).student.noise
+    sensors = TrainConfig.from_json(folder.read_config()["train"]).student.sensors
     card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
-    card |= reference(results, episodes, noise)
+    card |= reference(results, episodes, sensors)
     written = source(tree, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 

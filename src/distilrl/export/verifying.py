@@ -14,6 +14,7 @@ from distilrl.events import Watch, silent
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, open_export
 from distilrl.played import Difference, Returns, Verified
+from distilrl.sensors import EXACT
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
@@ -53,7 +54,7 @@ def verify(
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
-    how = Play(ref, epsilon=known.epsilon if known else 0.0, noise=known.noise if known else ())
+    how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)
     games = play(policy, how, seeds, watch=watch)

@@ -1,0 +1,164 @@
+"""Students that remember beside those that do not: velocities hidden from them, and a humanoid whose teacher remembers.
+
+    python benchmarks/memory.py FOLDER run [TASK ...]         # one line per run, to results/memory/TASK.jsonl
+    python benchmarks/memory.py FOLDER table                  # what is there, as text
+
+FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmarks/methods.py FOLDER teachers),
+tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip and Unitree's robots (examples/unitree/README.md). Of each task the teacher
+and a student that see everything, then students from which the velocities are hidden: without memory, with a history,
+with a cell; none of these has more than 1.5 times the parameters of the one that sees. `returns` are of 100 greedy
+episodes on the verdict's seeds, the same for all. --jobs N makes N lines at a time.
+"""
+
+import functools
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lines import fill, jobs_of, made
+
+from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
+from distilrl.acceptance import accept
+from distilrl.checkpoints import write_json
+from distilrl.envs import trust
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.plain import to_plain
+from distilrl.played import Acceptance
+from distilrl.verdict import non_inferiority
+
+OUT = Path("benchmarks/results/memory")
+WITHOUT = "all of it"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, its teacher, and what students see of it."""
+
+    env: str
+    teacher: str
+    """In FOLDER."""
+    steps: int
+    """Budget of environment steps."""
+    sees: tuple[str, ...]
+    """Students that see everything."""
+    hidden: str = ""
+    """What the others do not see."""
+    blind: tuple[str, ...] = ()
+    """Those."""
+
+
+TASKS = {
+    "cartpole": Task(
+        "CartPole-v1", "cartpole-dqn-sb3.zip", 30_000, ("mlp:16",), "obs[1] obs[3]",
+        ("mlp:16", "mlp:16@history=3", "gru:5"),
+    ),
+    "lunarlander": Task(
+        "LunarLander-v3", "lunarlander", 60_000, ("mlp:16,16",), "obs[2:4] obs[5]",
+        ("mlp:16,16", "mlp:16,16@history=3", "gru:10"),
+    ),
+    "halfcheetah": Task(
+        "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
+        ("mlp:32,32", "mlp:32,32@history=3", "gru:20"),
+    ),
+    "walker2d": Task(
+        "Walker2d-v5", "tqc-Walker2d-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
+        ("mlp:32,32", "mlp:32,32@history=3", "gru:20"),
+    ),
+    "g1": Task(
+        "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000, ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12"),
+    ),
+}  # fmt: skip
+
+
+@functools.cache
+def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
+    """The teacher of a task, and what 100 episodes say of it."""
+    task = TASKS[name]
+    os.environ.setdefault("UNITREE_MODELS", str(folder))
+    trust("examples")
+    teacher = load_teacher(folder / task.teacher).fitted(describe_env(task.env))
+    return teacher, accept(teacher, Play(EnvRef(task.env), threads=1), episodes=100)
+
+
+def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
+    """One run, or the teacher."""
+    task, begun = TASKS[name], time.process_time()
+    teacher, acceptance = taught(folder, name)
+    policy, about = teacher.policy, {"params": teacher.params, "random": acceptance.random_return_mean}
+    if student != "teacher":
+        obs = describe_env(task.env).obs
+        places = tuple(place for text in hidden.split() for place in obs.places(text))
+        changes = {"network": student, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
+        trained = train(make_config("distil", task.env, **changes), teacher, acceptance=acceptance)
+        policy = trained.policy
+        about = {
+            "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
+            "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
+        }  # fmt: skip
+    games = play(policy, Play(EnvRef(task.env), threads=1), seeds_from(VERDICT_SEEDS, 100))
+    returns = [round(one, 2) for one in games.returns.tolist()]
+    return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
+
+
+def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
+    """Makes the lines that are missing, seed by seed."""
+    for name in names:
+        task = TASKS[name]
+        keys: list[dict[str, Any]] = [{"student": "teacher", "hidden": "", "seed": 0}]
+        for seed in range(seeds):
+            keys += [{"student": student, "hidden": "", "seed": seed} for student in task.sees]
+            keys += [{"student": student, "hidden": task.hidden, "seed": seed} for student in task.blind]
+        fill(OUT / f"{name}.jsonl", functools.partial(line, folder, name), keys, jobs)
+
+
+def table(names: list[str]) -> list[list[str]]:
+    """A row for each kind of student: sees, parameters, seeds, score, verdicts."""
+    rows = []
+    for name in names:
+        lines = made(OUT / f"{name}.jsonl")
+        teacher = next((one for one in lines if one["student"] == "teacher"), None)
+        if teacher is None:
+            continue
+        theirs, random = np.array(teacher["returns"]), teacher["random"]
+        span = float(theirs.mean()) - random
+        rows.append([TASKS[name].env, "teacher", WITHOUT, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
+        for student, hidden in dict.fromkeys((one["student"], one["hidden"]) for one in lines if one is not teacher):
+            own = [one for one in lines if (one["student"], one["hidden"]) == (student, hidden)]
+            means = [stats.mean(np.array(one["returns"])) for one in own]
+            results = [_verdict(np.array(one["returns"]), theirs, span) for one in own]
+            told = ", ".join(f"{results.count(one)} {one}" for one in dict.fromkeys(results))
+            sees = f"without {hidden}" if hidden else WITHOUT
+            middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
+            rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
+    return rows
+
+
+def _verdict(ours: np.ndarray, theirs: np.ndarray, span: float) -> str:
+    """As `distil` would say it after one look, with the usual margin of a twentieth of the span."""
+    return non_inferiority(ours, theirs, 0.05 * span, np.random.default_rng(0), span=span).result
+
+
+def main() -> None:
+    jobs, seeds = jobs_of(sys.argv), 1
+    if "--seeds" in sys.argv:
+        at = sys.argv.index("--seeds")
+        seeds = int(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    folder, what, *names = Path(sys.argv[1]), *sys.argv[2:]
+    names = names or list(TASKS)
+    if what == "run":
+        write_json(OUT / "tasks.json", {name: to_plain(task) for name, task in TASKS.items()})
+        run(folder, names, seeds, jobs)
+    elif what == "table":
+        for row in table(names):
+            print(" | ".join(row))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""How a student sees what its teacher sees as it is: through noise, late, with frames that are lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl.plain import check_numbers
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What stands between the world and a student.
+
+    Example::
+
+        Sensors(noise=(0.01,) * 17, delay=1, dropout=0.1)
+    """
+
+    noise: tuple[float, ...] = ()
+    """Standard deviation of the noise on each number of a vector observation, drawn anew at each step; () for none."""
+    delay: int = 0
+    """Steps by which it is late; the first observation of an episode stands for those before it."""
+    dropout: float = 0.0
+    """Probability that an observation is lost, so that the last one that came is seen again; never the first."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, noise="[0, inf)", delay="[0, inf)", dropout="[0, 1)")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the student sees what is there."""
+        return not (self.noise or self.late)
+
+    @property
+    def late(self) -> bool:
+        """Whether what it sees may be of an earlier step."""
+        return self.delay > 0 or self.dropout > 0
+
+    @property
+    def chance(self) -> bool:
+        """Whether chance has its part in what is seen."""
+        return bool(self.noise) or self.dropout > 0
+
+    def behind(self, noise: tuple[float, ...]) -> "Sensors":
+        """These, in a world that is noisy itself."""
+        if not noise:
+            return self
+        return replace(self, noise=tuple(np.hypot(self.noise or 0.0, noise).tolist()))
+
+    @property
+    def words(self) -> list[str]:
+        """What is wrong with them, in few words."""
+        said = ["noisy observations"] if self.noise else []
+        said += [f"observations {self.delay} {'step' if self.delay == 1 else 'steps'} late"] if self.delay else []
+        return said + ([f"lost observations ({self.dropout:g})"] if self.dropout else [])
+
+
+EXACT = Sensors()
+"""Those of a teacher."""
+
+
+class Feed:
+    """What the student sees of N episodes, step by step.
+
+    Example::
+
+        feed = Feed(Sensors(delay=1), 8)
+        seen = feed.see(obs, np.arange(8), rng)  # (8, *obs_shape)
+        feed.restart(ended)
+    """
+
+    def __init__(self, sensors: Sensors, count: int) -> None:
+        self.sensors = sensors
+        self.steps = np.zeros(count, np.int64)
+        """(N,) how many observations of its episode there were."""
+        self.held: NDArray[Any] | None = None
+        """(N, *obs_shape) what was seen last."""
+        self._past: NDArray[Any] | None = None
+
+    def see(
+        self,
+        obs: NDArray[Any],
+        which: NDArray[np.int64],
+        rng: np.random.Generator | Sequence[np.random.Generator],
+    ) -> NDArray[Any]:
+        """What is seen of the next observations (L, *obs_shape) of some of the episodes.
+
+        Args:
+            obs: what is there.
+            which: (L,) of which episodes.
+            rng: source of all draws, or one for each of these episodes.
+        """
+        sensors = self.sensors
+        if sensors.exact:
+            return obs
+        if self._past is None or self.held is None:
+            self._past = np.zeros((sensors.delay + 1, len(self.steps), *obs.shape[1:]), obs.dtype)
+            self.held = np.zeros((len(self.steps), *obs.shape[1:]), obs.dtype)
+        if self._past.dtype != obs.dtype:  # read back
+            self._past, self.held = self._past.astype(obs.dtype), self.held.astype(obs.dtype)
+        first = self.steps[which] == 0
+        self._past[1:, which] = self._past[:-1, which]
+        self._past[0, which] = obs
+        self._past[:, which[first]] = obs[first]
+        seen = self._past[-1, which]
+        if sensors.noise:
+            seen = (seen + self._noise(obs.shape, rng)).astype(obs.dtype)
+        if sensors.dropout:
+            drawn = rng.random(len(obs)) if isinstance(rng, np.random.Generator) else [one.random() for one in rng]
+            lost = (np.asarray(drawn) < sensors.dropout) & ~first
+            seen[lost] = self.held[which[lost]]
+        self.held[which] = seen
+        self.steps[which] += 1
+        shown: NDArray[Any] = seen
+        return shown
+
+    def restart(self, ended: NDArray[np.bool_]) -> None:
+        """Episodes begin anew, (N,)."""
+        self.steps[ended] = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, as plain data."""
+        arrays = {"steps": self.steps, "held": self.held, "past": self._past}
+        return {name: None if array is None else array.tolist() for name, array in arrays.items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Reads back what `state` gave."""
+        self.steps[:] = state["steps"]
+        self.held, self._past = (None if state[name] is None else np.array(state[name]) for name in ("held", "past"))
+
+    def _noise(
+        self, shape: tuple[int, ...], rng: np.random.Generator | Sequence[np.random.Generator]
+    ) -> NDArray[np.float32]:
+        if isinstance(rng, np.random.Generator):
+            drawn = rng.normal(0, self.sensors.noise, shape)
+        else:
+            drawn = np.stack([one.normal(0, self.sensors.noise) for one in rng])
+        noise: NDArray[np.float32] = drawn.astype(np.float32)
+        return noise

@@ -1,0 +1,160 @@
+"""What a student sees otherwise than its teacher: through noise, late, with observations that are lost."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIGN, Killed, killed_after, sign_network
+from test_memory import HEAD, accepted, memory_config
+from test_policies import RECALL, recalling
+from test_train import ACCEPTANCE, small, without_clock
+
+from distilrl.checkpoints import save_network
+from distilrl.cli import main
+from distilrl.comparison import Comparison, in_words
+from distilrl.distill import distill
+from distilrl.envs import describe_env
+from distilrl.episodes import Play
+from distilrl.errors import SpecError
+from distilrl.evaluate import play
+from distilrl.jobs import Job
+from distilrl.replay import Replay, ReplaySpec
+from distilrl.runs import RunFolder
+from distilrl.sensors import Feed, Sensors
+from distilrl.spaces import Choices, EnvRef, ObsSpec
+from distilrl.train import train
+
+
+def fed(sensors, steps=40, seed=0):
+    """What one episode of observations (t, 10 t) shows, and what there was."""
+    feed, rng = Feed(sensors, 1), np.random.default_rng(seed)
+    there = np.stack([np.arange(steps), 10 * np.arange(steps)], axis=1).astype(np.float32)
+    return np.concatenate([feed.see(one[None], np.array([0]), rng) for one in there]), there
+
+
+def test_exact_sensors_show_what_is_there():
+    seen, there = fed(Sensors())
+    assert np.array_equal(seen, there)
+    assert Sensors().exact
+    assert not Sensors(delay=1).exact
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_what_is_late_is_of_that_many_steps_before(delay):
+    seen, there = fed(Sensors(delay=delay))
+    assert np.array_equal(seen[delay:], there[:-delay])
+    assert np.array_equal(seen[:delay], there[:1].repeat(delay, 0))
+
+
+def test_what_is_lost_is_seen_again():
+    seen, there = fed(Sensors(dropout=0.5), 2000)
+    lost = seen[:, 0] != there[:, 0]
+    assert not lost[0]
+    assert 0.45 < lost.mean() < 0.55
+    assert np.array_equal(seen[1:][lost[1:]], seen[:-1][lost[1:]])
+
+
+def test_noise_is_as_wide_as_it_says():
+    seen, there = fed(Sensors(noise=(0.5, 0.0)), 4000)
+    assert np.std(seen[:, 0] - there[:, 0]) == pytest.approx(0.5, rel=0.05)
+    assert np.array_equal(seen[:, 1], there[:, 1])
+
+
+def test_an_episode_forgets_the_one_before_and_knows_nothing_of_others():
+    feed, rng = Feed(Sensors(delay=2), 3), np.random.default_rng(0)
+    which = np.arange(3)
+    for step in range(5):
+        feed.see(np.full((3, 1), step, np.float32), which, rng)
+    feed.restart(np.array([False, True, False]))
+    seen = feed.see(np.array([[5.0], [100.0], [5.0]], np.float32), which, rng)
+    assert seen.tolist() == [[3.0], [100.0], [3.0]]
+    assert feed.see(np.array([[6.0]], np.float32), np.array([2]), rng).tolist() == [[4.0]]
+
+
+@pytest.mark.parametrize(("history", "sequence"), [(1, 1), (3, 1), (1, 4), (2, 4)])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_replay_shows_what_the_feed_would(history, sequence, dropout):
+    """Late by the delay and by as many as were lost, one after the other, and never of another episode."""
+    spec = ReplaySpec(
+        200, 2, ObsSpec((3,)), Choices((2,)), history=history, sequence=sequence, burn_in=1, delay=2, dropout=dropout,
+    )  # fmt: skip
+    replay, step, episode = Replay(spec, torch.device("cpu")), 0, 0
+    for _ in range(130):
+        obs = torch.tensor([[env, episode, step] for env in range(2)], dtype=torch.float32)
+        ended = torch.full((2,), step == 9)
+        replay.add(obs, torch.zeros(2, 1), torch.zeros(2), ended, torch.zeros(2, dtype=torch.bool))
+        step, episode = (0, episode + 1) if step == 9 else (step + 1, episode)
+    generator = torch.Generator().manual_seed(0)
+    index = replay.draw(400, generator)
+    exact = Replay.observations(replay, replay._sequences(index)[0] if sequence > 1 else index)
+    batch = replay.batch(index, 1.0, generator)
+    there, seen = (one.view(len(batch.obs), history, 3) for one in (exact, batch.obs))
+    assert torch.equal(there[:, :, :2], seen[:, :, :2])
+    late = there[:, :, 2] - seen[:, :, 2]
+    whole = there[:, :, 2] >= 2
+    if dropout == 0.0:
+        assert (late[whole] == 2).all()
+    else:
+        assert late[there[:, :, 2] >= 9].min() == 2
+        assert late[there[:, :, 2] >= 9].float().mean() == pytest.approx(2 + 0.4 / 0.6, abs=0.15)
+    if history > 1:  # never back in time
+        assert (seen[:, 1:, 2] >= seen[:, :-1, 2]).all()
+
+
+def test_a_student_that_sees_late_has_what_its_teacher_must_remember():
+    """The answer is the sign of the number before: a delay of one step brings it to a student without memory."""
+    teacher = recalling()
+    acceptance = accepted(teacher)
+    found = train(memory_config("mlp:8", delay=1), teacher, acceptance=acceptance)
+    assert max(row["score"] for row in found.history) > 0.7
+    exact = play(found.policy, Play(RECALL), range(10_000, 10_050)).returns.mean()
+    late = play(found.policy, Play(RECALL, sensors=Sensors(delay=1)), range(10_000, 10_050)).returns.mean()
+    assert late > exact + 1.0
+
+
+@pytest.mark.parametrize("moment", [1, 130, 199])
+@pytest.mark.parametrize("network", ["mlp:8", "gru:4"])
+def test_a_resumed_run_sees_what_it_would_have_seen(sign_teacher, network, moment, tmp_path):
+    config = small(gap=-1.0, noise=(0.1, 0.1), delay=1, dropout=0.3).but(network=network, batch_size=128, sequence=8)
+    config = config.but(burn_in=2)
+    whole = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(
+            config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"),
+            watch=killed_after(8 * moment),
+        )  # fmt: skip
+    resumed = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
+    one, other = (tmp_path / name / "student/student.safetensors" for name in ("cut", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+    assert without_clock(resumed) == without_clock(whole)
+
+
+def test_the_verdict_says_through_what_the_student_saw(sign_teacher, tmp_path):
+    job = Job(small("distil", delay=1, dropout=0.1), Comparison(60, 60, 0))
+    result = distill(sign_teacher, job, tmp_path / "run")
+    assert result.verdict.protocol == "observations 1 step late, lost observations (0.1)"
+    assert result.student.return_mean < 7 < result.teacher.return_mean, "what is late here says nothing"
+    info = describe_env(SIGN)
+    assert in_words(Play(EnvRef(SIGN), sensors=Sensors((1.0, 1.0), 2)), info) == (
+        "noisy observations, observations 2 steps late"
+    )
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--student-noise", "x"], "--student-noise x: write a number"),
+    (["--student-noise", "1,2,3"], "'noise' needs one standard deviation"),
+    (["--student-delay", "-1"], "'delay' must"),
+    (["--student-dropout", "1"], "'dropout' must"),
+    (["--hide", "speed"], "'speed' names no number"),
+])  # fmt: skip
+def test_wrong_sensors_get_one_sentence(words, told, tmp_path, capsys):
+    save_network(tmp_path / "teacher", sign_network(), HEAD, name="teacher")
+    command = ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:4"]
+    assert main([*command, "--out", str(tmp_path / "run"), *words]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert told in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_with_reward_sees_what_is_there():
+    with pytest.raises(SpecError, match="leave out 'delay' and 'dropout'"):
+        small("distil", delay=1).but(reward=small("distil").reward.__class__(env_steps=100))
