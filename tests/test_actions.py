@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-import examples
 import gymnasium
+import instances
 import numpy as np
 import pytest
 import torch
@@ -322,7 +322,7 @@ def test_where_two_policies_differ_is_shown_with_its_picture():
     teacher = Teacher.from_callable(lambda obs: torch.ones(len(obs), 2), 2, name="one").fitted(info)
     student = Teacher.from_callable(lambda obs: -torch.ones(len(obs), 2), 2, name="minus one").fitted(info).policy
     parts = compare(
-        teacher, student, Play(EnvRef(env_id)), Comparison(5, 5, 2, agreement_states=40), examples.acceptance(), info
+        teacher, student, Play(EnvRef(env_id)), Comparison(5, 5, 2, agreement_states=40), instances.acceptance(), info
     )
     assert len(parts.episodes.disagreements) == 8
     for one in parts.episodes.disagreements:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from commands import VERDICTS
 from conftest import Killed, killed_after
-from examples import acceptance
+from instances import acceptance
 from test_shards import pong
 from test_train import small, without_clock
 

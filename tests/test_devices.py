@@ -5,7 +5,7 @@ what it is shown is, and answers on the CPU.
 from contextlib import nullcontext
 from dataclasses import replace
 
-import examples
+import instances
 import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
@@ -68,8 +68,8 @@ def test_a_policy_is_shown_what_it_sees_where_it_is(kind, sign_teacher, monkeypa
     play(Policy(away, HEAD), HOW, range(3), shadow=here)
     play(here, HOW, range(3), shadow=Policy(away, HEAD))
     accept(teacher_of(away).fitted(info), HOW, episodes=2, weak_ok=True)
-    compare(teacher_of(away).fitted(info), here, HOW, Comparison(2, 2, 0), examples.acceptance(), info)
-    compare(sign_teacher.fitted(info), Policy(away, HEAD), HOW, Comparison(2, 2, 0), examples.acceptance(), info)
+    compare(teacher_of(away).fitted(info), here, HOW, Comparison(2, 2, 0), instances.acceptance(), info)
+    compare(sign_teacher.fitted(info), Policy(away, HEAD), HOW, Comparison(2, 2, 0), instances.acceptance(), info)
     assert away.seen == {"meta"}
 
 

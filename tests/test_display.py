@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-import examples
+import instances
 import pytest
 from rich.console import Console
 
@@ -17,7 +17,7 @@ from distilrl.sweep import SweepRow
 
 ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}
 VERDICT = replace(
-    examples.VERDICT,
+    instances.VERDICT,
     result="inconclusive",
     difference=-1012.5,
     interval=(-1400.0, -5.0),
@@ -48,7 +48,7 @@ def test_a_run_fits_and_every_event_is_taken(screen):
         watch(Phase("teacher"))
         watch(Episodes(10, 20, 12045.33))
         watch(Episodes(20, 20, 12045.33))
-        watch(Accepted(examples.card(format="sb3-contrib [bold]TQC", params=None)))
+        watch(Accepted(instances.card(format="sb3-contrib [bold]TQC", params=None)))
         watch(Replaying(500, 1000))
         watch(Replaying(1000, 1000))
         watch(Step(9_750_000, 10_000_000, 12045.33))
@@ -58,7 +58,7 @@ def test_a_run_fits_and_every_event_is_taken(screen):
         watch(Check(ROW | {"agreement": None, "score": None}))
         watch(Phase("verdict"))
         watch(Judged(VERDICT))
-        watch(Judged(replace(examples.NOISY, interval=(-12.5, -12.5), confidence=1.0, result="within_margin")))
+        watch(Judged(replace(instances.NOISY, interval=(-12.5, -12.5), confidence=1.0, result="within_margin")))
         watch(Episodes(50, 100, 12045.33))
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()
@@ -105,7 +105,7 @@ def test_runs_of_several_begin_anew(screen):
     with Display() as watch:
         for _ in range(2):
             watch(Phase("teacher"))
-            watch(Accepted(examples.card()))
+            watch(Accepted(instances.card()))
             watch(Step(30, 100))
             watch(Check(ROW))
             watch(Phase("verdict"))
@@ -120,8 +120,8 @@ def test_returns_of_tasks_are_named_as_they_are(screen):
 
 
 def test_results_of_real_actions_and_of_choices(screen):
-    print_results(wide(examples.results()))
-    print_results(wide(examples.choices([[1]])))
+    print_results(wide(instances.results()))
+    print_results(wide(instances.choices([[1]])))
     assert max(map(len, lines(screen))) <= 80
     said = " ".join(screen.getvalue().split())
     assert "11,900.12 … 12,190.55 1,234,567 1,234,567 12,345" in said
@@ -132,20 +132,20 @@ def test_results_of_real_actions_and_of_choices(screen):
 
 
 def test_results_of_tasks_and_of_a_chain(screen):
-    one = wide(examples.results(env="[red]A-v0"))
+    one = wide(instances.results(env="[red]A-v0"))
     print_results(TasksResults.of([one, one], 9000))
-    print_results(replace(one, chain=(Link.of(examples.results(), Path("run/assistant-1")),)))
+    print_results(replace(one, chain=(Link.of(instances.results(), Path("run/assistant-1")),)))
     assert "[red]A-v0" in lines(screen)
     assert "all tasks: inconclusive, 9,000 parameters together" in lines(screen)
     assert "mlp:8: 100 parameters, return 12,045.33 [11,900.12, 12,190.55], pass" in lines(screen)
 
 
 def test_a_plan_fits(screen):
-    row = examples.plan_row(
+    row = instances.plan_row(
         student="cnn:4k8s4,8k4s2,8k3s2:24", params=1_234_567, latency_us=1234.0, score_mean=0.987, score_ci95=(0.95, 1.02),
         best_score=1.01, verdict="inconclusive",
     )  # fmt: skip
-    print_plan(examples.plan_results(row, winner=None, env_steps=1_000_000))
+    print_plan(instances.plan_results(row, winner=None, env_steps=1_000_000))
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()
     assert all(part in said for part in ("cnn:4k8s4", "1,234,567", "0.987 [0.95, 1.02]", "inconclusive", "none"))
@@ -175,8 +175,8 @@ def test_facts_with_play(screen, monkeypatch, capsys):
     facts = {"kind": "gaussian", "outputs": 12, "action": {"low": [-1.0] * 6, "high": [1.0] * 6, "shape": []}}
     facts |= {"layers": [{"name": "layers.0.weight", "shape": [256, 17]}], "not_executed": ["lr_schedule", "[b]x"]}
     facts |= {"sha256": "a" * 64, "policy_kwargs": {"use_sde": False}, "params": 71942}
-    found = vars(examples.acceptance(12045.33, -258.39))
-    disturbed = {"epsilon 0.01": examples.RETURNS}
+    found = vars(instances.acceptance(12045.33, -258.39))
+    disturbed = {"epsilon 0.01": instances.RETURNS}
     print_facts(
         facts, PlayedTeacher(**found, env="Mine-v0", protocol={}, disturbed=disturbed, warnings=("[b]careful",))
     )

@@ -1,7 +1,7 @@
 """Evaluation: whole episodes, one per seed, the same for all; acceptance; verdicts that can fail."""
 
-import examples
 import gymnasium
+import instances
 import numpy as np
 import pytest
 import torch
@@ -38,7 +38,7 @@ def fitted(teacher):
 
 def compared(teacher, student, comparison):
     info = describe_env(EnvRef(SIGN))
-    return compare(fitted(teacher), policy_of(student), HOW, comparison, examples.acceptance(), info)
+    return compare(fitted(teacher), policy_of(student), HOW, comparison, instances.acceptance(), info)
 
 
 def test_returns_of_the_known_answer():
@@ -356,7 +356,7 @@ def test_who_is_stuck_costs_its_own_steps_only_and_is_counted(sign_teacher):
     assert games.truncated.tolist() == [seed % 4 == 0 for seed in range(20)]
     assert StuckEnv.stepped == 5 * 50 + 15 * 10
     parts = compare(
-        sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), examples.acceptance(), info
+        sign_teacher.fitted(info), policy_of(sign_network()), how, Comparison(20, 20, 0), instances.acceptance(), info
     )
     assert parts.student.truncated == parts.teacher.truncated == 5
     cut = play(policy_of(sign_network()), Play(EnvRef(SIGN), max_steps=4), seeds_from(0, 3))
@@ -368,7 +368,7 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     how = Play(EnvRef(SIGN), epsilon=0.3)
     student = policy_of(random_network)
     info = describe_env(EnvRef(SIGN))
-    parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), examples.acceptance(), info)
+    parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), instances.acceptance(), info)
     again = evaluate_policy(student, SIGN, episodes=20, epsilon=0.3)
     assert again.return_mean == parts.student.return_mean
     assert again.distinct_episodes == parts.student.distinct_episodes
@@ -389,10 +389,10 @@ def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(s
 
 def test_the_margin_is_fixed_before_the_verdict():
     of_share, absolute = Comparison(margin=0.1), Comparison(margin_abs=3.0)
-    accepted = examples.acceptance(30.0, 10.0)
+    accepted = instances.acceptance(30.0, 10.0)
     assert vars(of_share.stakes_of(accepted)) == {"margin": 2.0, "span": 20.0}
     assert vars(absolute.stakes_of(accepted)) == {"margin": 3.0, "span": 20.0}
-    worse = examples.acceptance(-10.0, 0.0)
+    worse = instances.acceptance(-10.0, 0.0)
     assert vars(absolute.stakes_of(worse)) == {"margin": 3.0, "span": 60.0}
     with pytest.raises(TeacherError, match=r"is not above random play's .* --margin-abs"):
         of_share.stakes_of(worse)
@@ -407,7 +407,9 @@ def test_a_teacher_is_played_once_for_all_students_of_a_plan(sign_teacher, monke
 
     monkeypatch.setattr("distilrl.comparison.play", noted)
     found = [
-        compare(teacher, policy_of(one), HOW, Comparison(20, 20, 20), examples.acceptance(), describe_env(EnvRef(SIGN)))
+        compare(
+            teacher, policy_of(one), HOW, Comparison(20, 20, 20), instances.acceptance(), describe_env(EnvRef(SIGN))
+        )
         for one in (sign_network(), sign_network(-1.0))
     ]
     assert played.count(True) == 3
@@ -434,7 +436,7 @@ def test_ways_of_playing_have_names_and_none_repeats_the_headline(sign_teacher):
     assert in_words(Play(sticky.ref), sticky) == "sticky actions (0.25)"
     how = Play(EnvRef(SIGN), epsilon=0.05)
     found = compare(
-        fitted(sign_teacher), policy_of(sign_network()), how, Comparison(20, 20, 20), examples.acceptance(), sign
+        fitted(sign_teacher), policy_of(sign_network()), how, Comparison(20, 20, 20), instances.acceptance(), sign
     )
     assert list(found.disturbed) == ["noise_0.1"]
     assert found.verdict.protocol == "random actions (0.05)"
@@ -442,7 +444,7 @@ def test_ways_of_playing_have_names_and_none_repeats_the_headline(sign_teacher):
 
 def test_what_a_teacher_played_counts_for_its_weights_only():
     teacher = fitted(make_teacher(sign_network()))
-    how = (HOW, Comparison(20, 20, 0), examples.acceptance(), describe_env(EnvRef(SIGN)))
+    how = (HOW, Comparison(20, 20, 0), instances.acceptance(), describe_env(EnvRef(SIGN)))
     assert compare(teacher, policy_of(sign_network()), *how).teacher.return_mean == 10.0
     with torch.no_grad():
         teacher.network.layers[-1].weight.neg_()

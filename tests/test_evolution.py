@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Killed, killed_after
-from examples import acceptance
+from instances import acceptance
 from test_train import small, without_clock
 
 from distilrl import events

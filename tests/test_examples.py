@@ -1,21 +1,30 @@
 """Unitree's robots, the example of an environment of a user's own. Their models are public, but not part of this."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-import unitree  # examples/unitree
 from conftest import TEACHERS, real_teacher
 from gymnasium.utils.env_checker import check_env
-from unitree.robots import G1, GO1
 
-from distilrl.envs import describe_env, make_vec_env
-from distilrl.errors import EnvError
+from distilrl.checkpoints import read_json
+from distilrl.comparison import Comparison
+from distilrl.distill import distill
+from distilrl.envs import describe_env, make_vec_env, trust
+from distilrl.errors import EnvError, SpecError
+from distilrl.export import export_policy, verify
+from distilrl.jobs import Job, make_config
+from distilrl.plain import read_as
+from distilrl.played import TeacherCard
 from distilrl.spaces import EnvRef
-from distilrl.teachers import load_teacher
+from distilrl.teachers import Teacher, load_teacher
+from distilrl.teaching import evaluate_policy
+from examples import family, unitree
+from examples.unitree.robots import G1, GO1
 
 MODELS = str(TEACHERS / "robots")
 ROBOTS = {"G1": G1, "Go1": GO1}
@@ -182,7 +191,7 @@ def test_missing_models_say_where_they_come_from(robot, tmp_path, monkeypatch):
 
 def test_meshes_that_are_looks_alone_may_be_missing(tmp_path):
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
-    from unitree import walking
+    from examples.unitree import walking
 
     for touches in (0, 1):
         geom = f"<geom type='mesh' mesh='m' contype='{touches}' conaffinity='0'/>"
@@ -199,8 +208,8 @@ def test_meshes_that_are_looks_alone_may_be_missing(tmp_path):
 
 def test_the_tool_says_so_in_one_sentence(tmp_path):
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
-    with pytest.raises(EnvError, match=r"unitree:G1-v0.*cannot be made.*git clone") as error:
-        make_vec_env(EnvRef("unitree:G1-v0", {"model_dir": str(tmp_path)}), 1)
+    with pytest.raises(EnvError, match=r"examples.unitree:G1-v0.*cannot be made.*git clone") as error:
+        make_vec_env(EnvRef("examples.unitree:G1-v0", {"model_dir": str(tmp_path)}), 1)
     assert "\n" not in str(error.value)
 
 
@@ -211,7 +220,7 @@ def test_the_public_policy_walks(make):
         pytest.skip("the G1's public policy is TorchScript, which is code")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'distilrl[onnx]'")
     teacher = load_teacher(real_teacher("robots/unitree_go1/policy.onnx"))
-    fitted = teacher.fitted(describe_env(EnvRef("unitree:Go1-v0", {"model_dir": MODELS})))
+    fitted = teacher.fitted(describe_env(EnvRef("examples.unitree:Go1-v0", {"model_dir": MODELS})))
     (obs, _), paid, fallen = env.reset(seed=0), 0.0, False
     for _ in range(100):
         obs, reward, fallen, _, _ = env.step(fitted.policy.act(torch.from_numpy(obs[None]))[0][0].numpy())
@@ -240,3 +249,67 @@ def test_it_is_drawn(make, monkeypatch):
 def test_importing_it_needs_no_model():
     assert Path(unitree.__file__).name == "__init__.py"
     assert {"G1-v0", "Go1-v0"} <= set(gymnasium.registry)
+
+
+# -- a family of CartPoles
+
+
+POLES = EnvRef("examples.family:CartPoles-v0")
+
+
+def test_a_family_draws_members_of_its_own_and_shows_their_physics():
+    env = gymnasium.make("examples.family:CartPoles-v0", members=(100, 103))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CartPole's own space has no bounds for velocities
+        check_env(env.unwrapped, skip_render_check=True)
+    seen = {}
+    for seed in range(30):
+        obs, info = env.reset(seed=seed)
+        again, same = env.reset(seed=seed)
+        assert info["member"] == same["member"] in range(100, 103)
+        assert all(np.array_equal(obs[part], again[part]) for part in obs)
+        seen.setdefault(info["member"], obs["physics"].tolist())
+        assert seen[info["member"]] == obs["physics"].tolist()
+        inner = env.unwrapped.inner
+        assert {name: getattr(inner, name) for name in family.RANGES} == family.physics_of(info["member"])
+    assert len(seen) == 3
+    assert len({tuple(physics) for physics in seen.values()}) == 3
+    with pytest.raises(ValueError, match="'members' must be two numbers"):
+        family.CartPoles(members=(3, 3))
+
+
+def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
+    """Who sees the physics teaches one who does not; the verdict is of other members than the student learnt in."""
+
+    def leaning(obs):  # of the angle, its velocity, and how the motor is wired
+        side = (3 * obs[:, 7:8] + obs[:, 8:9]) * obs[:, 4:5]
+        return torch.cat([-side, side], dim=1)
+
+    teacher = Teacher.from_callable(leaning, kind="q", name="leaning")
+    config = make_config("distil", POLES, network="mlp:8", env_steps=2000, check_every=1000, check_episodes=2)
+    config = config.but(hidden_features=describe_env(POLES).obs.places("physics"), final_episodes=2, threads=1)
+    others = replace(POLES, kwargs={"members": [100, 200]})
+    trust("examples")
+    job = Job(config, Comparison(60, 60, 0), verdict_env=others)
+    assert Job.from_json(job.to_json()) == job
+    result = distill(teacher, job, tmp_path / "run")
+    assert result.environment == POLES.to_json()
+    assert result.verdict_environment == others.to_json()
+    student = load_teacher(tmp_path / "run").fitted(describe_env(POLES))
+    mine = evaluate_policy(student, others, episodes=60)
+    assert mine.return_mean == pytest.approx(result.student.return_mean)
+    there = evaluate_policy(student, POLES, episodes=60)
+    assert there.return_mean != result.student.return_mean
+    card = export_policy(tmp_path / "run", "c")
+    checked = verify(card["path"])
+    assert checked.return_mean == pytest.approx(result.student.return_mean)
+    assert checked.against_student.difference == 0.0
+    again = read_as(TeacherCard, read_json(tmp_path / "run/teacher.json"))
+    assert again.judged == again.elsewhere != again.acceptance
+
+
+def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):
+    job = Job(make_config("distil", POLES, network="mlp:8"), verdict_env=EnvRef("CartPole-v1"))
+    with pytest.raises(SpecError, match=r"observations of shape \(4,\).*training's has \(9,\).*must be the same"):
+        distill(Teacher.from_callable(lambda obs: obs[:, :2], kind="q"), job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

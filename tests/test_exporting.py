@@ -9,8 +9,8 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import examples
 import gymnasium
+import instances
 import numpy as np
 import pytest
 import torch
@@ -111,8 +111,8 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
     write_json(folder / "config.json", Job(config).to_json() | {"kind": "run"})
     how = Play(EnvRef(env), epsilon=config.eval_epsilon, sensors=config.student.sensors)
     returns = play(Policy(network, head), how, seeds_from(VERDICT_SEEDS, 100)).returns.tolist()
-    results = examples.results(
-        verdict=replace(examples.VERDICT, margin=1.0, span=5.0),
+    results = instances.results(
+        verdict=replace(instances.VERDICT, margin=1.0, span=5.0),
         temperature=0.2,
         protocol={"epsilon": config.eval_epsilon},
     )
@@ -120,7 +120,7 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
         results, teacher=replace(results.teacher, return_mean=10.0), random=replace(results.random, return_mean=5.0)
     )
     write_json(folder / "results.json", results.to_json())
-    write_json(folder / "episodes.json", examples.episodes(teacher=returns, student=returns).to_json())
+    write_json(folder / "episodes.json", instances.episodes(teacher=returns, student=returns).to_json())
     return folder
 
 
@@ -149,7 +149,7 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
     assert result.episodes == 100
     assert result.return_mean > 9.0
     assert result.verdict.result == "pass"
-    assert result.verdict.confidence == examples.VERDICT.confidence, "as the student's own was taken"
+    assert result.verdict.confidence == instances.VERDICT.confidence, "as the student's own was taken"
     assert result.verdict.protocol == "greedy"
     if target != "int8":
         assert abs(result.against_student.difference) < 1e-4

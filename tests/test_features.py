@@ -1,6 +1,6 @@
 """Taps, projectors, and students that start from or end in their teacher's weights."""
 
-import examples
+import instances
 import pytest
 import torch
 
@@ -91,7 +91,7 @@ def train_briefly(name, teacher, folder=None):
     ref = EnvRef("distilrl/SignEnv-v0")
     settings = {"network": "mlp:8", "env_steps": 480, "learning_starts": 160, "check_every": 240, "check_episodes": 2}
     config = recipe(name, describe_env(ref)).but(tasks=(TaskFile(ref),), batch_size=32, **settings)
-    acceptance = examples.acceptance()
+    acceptance = instances.acceptance()
     return train(config, teacher, acceptance=acceptance, folder=folder)
 
 

@@ -4,8 +4,8 @@ import json
 import re
 from dataclasses import replace
 
-import examples
 import gymnasium
+import instances
 import numpy as np
 import pytest
 import torch
@@ -36,7 +36,7 @@ HOW = Play(EnvRef(SIGN))
 
 def compared(teacher, student):
     info = describe_env(EnvRef(SIGN))
-    return compare(teacher.fitted(info), Policy(student, HEAD), HOW, Comparison(4, 4, 0), examples.acceptance(), info)
+    return compare(teacher.fitted(info), Policy(student, HEAD), HOW, Comparison(4, 4, 0), instances.acceptance(), info)
 
 
 class BadRewardEnv(SignEnv):
@@ -215,7 +215,7 @@ def test_a_teacher_no_better_than_random_leaves_json_without_a_score(tmp_path):
     assert stats.mean_score([0.5, None]) is None
     assert stats.mean_score([0.5, 1.0]) == 0.75
     info = describe_env(EnvRef(SIGN))
-    teacher, accepted = make_teacher(sign_network()).fitted(info), examples.acceptance(10.0, 10.0)
+    teacher, accepted = make_teacher(sign_network()).fitted(info), instances.acceptance(10.0, 10.0)
     with pytest.raises(TeacherError, match="--margin-abs"):
         compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0), accepted, info)
     results = compare(teacher, Policy(sign_network(), HEAD), HOW, Comparison(4, 4, 0, margin_abs=1.0), accepted, info)

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import replace
 
-import examples
+import instances
 import pytest
 import torch
 from conftest import SIGN, real_teacher
@@ -254,8 +254,8 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
     def judged(_teacher, trained, *_others, watch=None):
         asked.append(spelled(trained.networks[0].spec, real=False))
-        verdict = replace(examples.VERDICT, result=told[asked[-1]])
-        return examples.results(verdict=verdict), examples.episodes()
+        verdict = replace(instances.VERDICT, result=told[asked[-1]])
+        return instances.results(verdict=verdict), instances.episodes()
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     sizes = ["mlp:", "mlp:4", "mlp:16"]

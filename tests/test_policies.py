@@ -3,8 +3,8 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import examples
 import gymnasium
+import instances
 import numpy as np
 import pytest
 import torch
@@ -184,7 +184,7 @@ def test_a_student_that_remembers_acts_by_what_it_saw():
 
 def test_agreement_of_what_remembers_is_measured_while_it_plays():
     teacher, info = recalling(), describe_env(RECALL)
-    accepted = examples.acceptance(6.0, 3.0)
+    accepted = instances.acceptance(6.0, 3.0)
     how, comparison = Play(RECALL), Comparison(100, 100, 0, agreement_states=500)
     same = compare(teacher, Policy(Recall(), HEAD), how, comparison, accepted, info)
     assert same.agreement.teacher_states == same.agreement.student_states == 1.0
@@ -212,7 +212,7 @@ def test_a_teacher_that_remembers_is_distilled_and_resumed_to_the_same_bytes(tmp
     job = Job(config, Comparison(20, 20, 4), accept_episodes=10)
     whole = distill(recalling(), job, tmp_path / "whole")
     assert 0.3 < whole.agreement.student_states < 0.8, "a student without memory cannot know"
-    acceptance = examples.acceptance(6.5, 3.2, 9)
+    acceptance = instances.acceptance(6.5, 3.2, 9)
     runs = [train(config, recalling(), acceptance=acceptance)]
     with pytest.raises(Killed):
         train(config, recalling(), acceptance=acceptance, folder=RunFolder(tmp_path / "cut"), watch=killed_after(700))

@@ -5,10 +5,10 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import examples
+import instances
 import pytest
 from conftest import SIGN, sign_network
-from examples import choices, difference, results
+from instances import choices, difference, results
 
 from distilrl import figures
 from distilrl.checkpoints import save_network, write_json
@@ -29,7 +29,7 @@ def run_folder(path, found, *disagreements, env=None, teacher=(), kind="run"):
     folder = RunFolder(path)
     path.mkdir(parents=True)
     write_json(folder.results, found if isinstance(found, dict) else found.to_json())
-    write_json(folder.episodes, examples.episodes(*disagreements).to_json())
+    write_json(folder.episodes, instances.episodes(*disagreements).to_json())
     write_json(
         folder.config, {"kind": kind, "train": TrainConfig(tasks=(TaskFile(env or EnvRef(SIGN), teacher),)).to_json()}
     )
@@ -89,7 +89,7 @@ def test_names_of_dimensions_are_used(tmp_path):
 
 def test_of_many_dimensions_and_numbers_the_largest_are_shown(tmp_path):
     found = results()
-    dimensions = tuple(replace(examples.DIMENSION, rms=0.01 * n) for n in range(40))
+    dimensions = tuple(replace(instances.DIMENSION, rms=0.01 * n) for n in range(40))
     found = replace(found, agreement=replace(found.agreement, dimensions=dimensions))
     action = (0.0,) * 40
     one = difference(teacher_action=action, student_action=(*action[:-1], 1.0), obs=tuple(range(17)))
@@ -194,7 +194,7 @@ def test_why_there_is_no_animation(tmp_path):
 def test_plan_seeds_and_a_teachers_training(tmp_path):
     plan = tmp_path / "plan"
     plan.mkdir()
-    write_json(plan / "plan.json", examples.plan_results(examples.plan_row()).to_json())
+    write_json(plan / "plan.json", instances.plan_results(instances.plan_row()).to_json())
     assert "The smallest student within the margin is mlp:8." in words(page_of(RunFolder(plan)))
     (tmp_path / "seeds").mkdir()
     found = SeedsResults.of(
@@ -202,7 +202,7 @@ def test_plan_seeds_and_a_teachers_training(tmp_path):
     )
     write_json(tmp_path / "seeds" / "results.json", found.to_json())
     assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))
-    made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)
+    made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)
     trained = TeacherResults(
         env="Mine-v0", seed=0, recipe="dqn", env_steps=2, updates=1, train_s=1.0, stopped="budget used", student=made
     )

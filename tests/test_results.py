@@ -4,7 +4,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-import examples
+import instances
 import pytest
 from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
@@ -120,8 +120,8 @@ def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
 
 
 def test_seeds_and_tasks_are_told_apart(tmp_path):
-    runs = [examples.results(seed=0), examples.choices([[1, 2], [3, 4]], seed=1)]
-    made = TeacherTrained(**vars(examples.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
+    runs = [instances.results(seed=0), instances.choices([[1, 2], [3, 4]], seed=1)]
+    made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
     told = [
         SeedsResults.of(runs, [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60),
         TasksResults.of(runs, 9),
@@ -143,7 +143,7 @@ def test_seeds_and_tasks_are_told_apart(tmp_path):
     ],
 )
 def test_damage_is_found_by_the_reader_and_by_the_schema(damage, words):
-    data = examples.results().to_json()
+    data = instances.results().to_json()
     damage(data)
     with pytest.raises(SpecError, match=words):
         read_as(Results, data)

@@ -114,7 +114,9 @@ def test_a_student_that_sees_late_has_what_its_teacher_must_remember():
 @pytest.mark.parametrize("moment", [1, 130, 199])
 @pytest.mark.parametrize("network", ["mlp:8", "gru:4"])
 def test_a_resumed_run_sees_what_it_would_have_seen(sign_teacher, network, moment, tmp_path):
-    config = small(gap=-1.0, noise=(0.1, 0.1), delay=1, dropout=0.3).but(network=network, batch_size=128, sequence=8, burn_in=2)
+    config = small(gap=-1.0, noise=(0.1, 0.1), delay=1, dropout=0.3).but(
+        network=network, batch_size=128, sequence=8, burn_in=2
+    )
     whole = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
         train(

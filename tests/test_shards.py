@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, Killed, killed_after
-from examples import acceptance
+from instances import acceptance
 from test_policies import RECALL, recalling
 from test_train import small, without_clock
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, Killed, SignEnv, killed_after, make_teacher, sign_network
-from examples import acceptance
+from instances import acceptance
 
 from distilrl import events
 from distilrl.checkpoints import digest, load_network, read_tensors

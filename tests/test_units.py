@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
-from examples import acceptance
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from instances import acceptance
 from test_actions import accepted, cut_and_whole
 from tiny_envs import PAIR, pair_teacher
 

@@ -129,19 +129,24 @@ def run_job(
     homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
     plays = [how_played(info, config, machines) for info in infos]
     known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
-    accepted = [card.acceptance for card in known]
-    for acceptance in accepted:
-        job.comparison.stakes_of(acceptance)  # said before training, not after
+    for card in known:
+        job.comparison.stakes_of(card.judged)  # said before training, not after
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
         write_json(home.teacher, card.to_json())
     trained = train(
-        config, teachers, acceptance=accepted, folder=folder, wandb=wandb, watch=watch, collectors=machines.collectors
+        config,
+        teachers,
+        acceptance=[card.acceptance for card in known],
+        folder=folder,
+        wandb=wandb,
+        watch=watch,
+        collectors=machines.collectors,
     )
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
         one.to("cpu")
-        results, episodes = results_of(one, trained, number, job, plays[number], accepted[number], watch)
+        results, episodes = results_of(one, trained, number, job, plays[number], known[number].judged, watch)
         results = replace(results, wall_s=time.perf_counter() - started)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
@@ -164,12 +169,12 @@ def training_of(trained: Trained, config: TrainConfig) -> Training:
     )
 
 
-def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> Acceptance:
+def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """The acceptance check, made once per run and kept in teacher.json."""
     card = _acceptance(teacher, how, folder, job, watch)
-    job.comparison.stakes_of(card.acceptance)
+    job.comparison.stakes_of(card.judged)
     write_json(folder.teacher, card.to_json())
-    return card.acceptance
+    return card
 
 
 def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
@@ -183,13 +188,8 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
             )
         return known
     watch(Phase("teacher"))
-    episodes = job.accept_episodes
-    acceptance, kept = kept_acceptance(
-        teacher,
-        how,
-        episodes,
-        lambda: accept(teacher, how, episodes=episodes, weak_ok=job.accept_weak_teacher, watch=watch),
-    )
+    acceptance, kept = _accepted(teacher, how, job, watch)
+    elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if job.verdict_env is not None else None
     card = TeacherCard(
         path=teacher.path,
         sha256=teacher.digest,
@@ -200,9 +200,23 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
         meta=teacher.meta,
         params=teacher.params,
         acceptance=acceptance,
+        elsewhere=elsewhere,
     )
     watch(Accepted(card, kept))
     return card
+
+
+def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acceptance, Path | None]:
+    """The teacher's acceptance in an environment, and where it is known from."""
+    episodes, weak_ok = job.accept_episodes, job.accept_weak_teacher
+    return kept_acceptance(
+        teacher, how, episodes, lambda: accept(teacher, how, episodes=episodes, weak_ok=weak_ok, watch=watch)
+    )
+
+
+def judged_how(how: Play, job: Job) -> Play:
+    """How the verdict is played, training being played like this."""
+    return how if job.verdict_env is None else replace(how, env=job.verdict_env)
 
 
 def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:
@@ -243,14 +257,16 @@ def compared(
     episodes.json.
     """
     watch(Phase("verdict"))
-    config, info = job.train, describe_env(how.env)
+    config, trained_in, how = job.train, describe_env(how.env), judged_how(how, job)
+    info = describe_env(how.env)
     found = compare(
         teacher, student, how, job.comparison, acceptance, info, sensors=config.student.sensors, watch=watch
     )
     results = Results(
         **vars(training),
-        env=info.id,
-        environment=info.ref.to_json(),
+        env=trained_in.id,
+        environment=trained_in.ref.to_json(),
+        verdict_environment=how.env.to_json() if job.verdict_env is not None else None,
         action=student.head.to_json(),
         protocol=info.protocol | {"epsilon": config.eval_epsilon},
         wall_s=0.0,

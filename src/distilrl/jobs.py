@@ -20,7 +20,7 @@ from distilrl.features import refuse_memory, start_from
 from distilrl.heads import student_head
 from distilrl.networks import build_shared, reuse_head
 from distilrl.objective import FeatureTerm, check_terms
-from distilrl.plain import check_numbers, from_plain
+from distilrl.plain import check_numbers, from_plain, to_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
@@ -42,13 +42,19 @@ class Job:
     """Episodes of the teacher's acceptance check."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
+    verdict_env: EnvRef | None = None
+    """Where the verdict is played and what it is about accepted: years, images or physics that training never sees.
+    None: where training is."""
 
     def __post_init__(self) -> None:
         check_numbers(self, accept_episodes="[2, inf)")
+        if self.verdict_env is not None and len(self.train.tasks) > 1:
+            raise SpecError("A verdict in another environment is of one task: give one, or leave 'verdict_env' out.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""
-        return dataclasses.asdict(self) | {"train": self.train.to_json()}
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Job":
@@ -75,6 +81,18 @@ HERE = Machines()
 """All in this process."""
 
 
+def _check_verdict_env(job: Job) -> None:
+    if job.verdict_env is None:
+        return
+    here, there = describe_env(job.train.env), describe_env(job.verdict_env)
+    if (here.obs.shape, here.action) != (there.obs.shape, there.action):
+        raise SpecError(
+            f"The verdict's environment {there.ref.label} has observations of shape {there.obs.shape} and "
+            f"{there.action.describe()}, and training's has {here.obs.shape} and {here.action.describe()}: both "
+            "must be the same."
+        )
+
+
 @contextmanager
 def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = False, **given: Any) -> Iterator[None]:
     """Holds a folder for a job while it is done: begun new or, with ``resume``, continued as the same job.
@@ -87,6 +105,7 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
         ResumeError: the folder holds another job.
     """
     there = folder.path.exists()
+    _check_verdict_env(job)
     if resume:
         folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
     else:

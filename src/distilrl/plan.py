@@ -25,7 +25,7 @@ from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
-from distilrl.played import Acceptance, SingleEpisodes
+from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.results import PlanResults, PlanRow, Results
@@ -126,8 +126,8 @@ class _Judge:
 def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions, judge: _Judge) -> PlanResults:
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
-    acceptance = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
-    search = _Search(one, job, acceptance, judge.watch)
+    card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
+    search = _Search(one, job, card, judge.watch)
     try:
         found = search.round(specs, options.seeds)
         # -- between the largest that fell short and the smallest that did not
@@ -166,7 +166,7 @@ def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row |
     """
     teacher = search.teacher if judge.executor is None else judge.teacher
     runs = [search.trained(row) for row in rows]
-    calls = [Call(run[0].networks[0].spec.describe(), (teacher, *run, judge.info, search.acceptance)) for run in runs]
+    calls = [Call(run[0].networks[0].spec.describe(), (teacher, *run, judge.info, search.card.judged)) for run in runs]
     taken: dict[int, Future[tuple[Results, SingleEpisodes]]] = {}
     turn, winner = 0, None
     with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
@@ -235,13 +235,13 @@ class _Row:
 class _Search:
     """One stream of labelled states, and populations that learn from it."""
 
-    def __init__(self, teacher: Teacher, job: Job, acceptance: Acceptance, watch: Watch) -> None:
-        self.teacher, self.job, self.config, self.acceptance, self.watch = teacher, job, job.train, acceptance, watch
+    def __init__(self, teacher: Teacher, job: Job, card: TeacherCard, watch: Watch) -> None:
+        self.teacher, self.job, self.config, self.card, self.watch = teacher, job, job.train, card, watch
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.stream = Stream(self.config, teacher)
-        self.check = Check(self.config, acceptance, keep_states=0)
+        self.check = Check(self.config, card.acceptance, keep_states=0)
         self.head = self.stream.head
-        self.wanted = acceptance.return_mean - job.comparison.stakes_of(acceptance).margin
+        self.wanted = card.acceptance.return_mean - job.comparison.stakes_of(card.acceptance).margin
         """Return within the margin of the teacher's."""
         self.train_s = 0.0
 

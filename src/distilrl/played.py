@@ -119,6 +119,13 @@ class TeacherCard(Record):
     """Parameters; None where they cannot be known."""
     acceptance: Acceptance
     """How it plays."""
+    elsewhere: Acceptance | None = None
+    """How it plays where the verdict is, if that is another environment."""
+
+    @property
+    def judged(self) -> Acceptance:
+        """What the verdict is about."""
+        return self.elsewhere or self.acceptance
 
 
 @dataclass(frozen=True, kw_only=True)

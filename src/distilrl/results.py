@@ -166,6 +166,8 @@ class Results(Distilling):
     """Whether the student keeps the return."""
     disturbed: dict[str, Sides]
     """Both sides under each disturbance, by its name."""
+    verdict_environment: dict[str, Any] | None = None
+    """Where all of this was played, if that is not where training was."""
     chain: tuple[Link, ...] = ()
     """The chain of assistants, whose last student this is."""
 

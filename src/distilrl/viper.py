@@ -120,8 +120,8 @@ def distill_tree(
 def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch) -> Results:
     started = time.perf_counter()
     how = how_played(info, job.train)
-    acceptance = take_acceptance(one, how, folder, job, watch)
-    tree, rows = _grow(one, job.train, config, acceptance, watch)
+    card = take_acceptance(one, how, folder, job, watch)
+    tree, rows = _grow(one, job.train, config, card.acceptance, watch)
     # -- what is small about it, and the verdict
     made = Made(
         spec={"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor},
@@ -141,7 +141,7 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
         device="cpu",
     )
     policy = Policy(TreePolicy(tree), tree.head)
-    results, episodes = compared(one, policy, made, training, job, how, acceptance, watch)
+    results, episodes = compared(one, policy, made, training, job, how, card.judged, watch)
     results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())

@@ -30,7 +30,7 @@ def verify(
 
     Args:
         exported: a folder that `export_policy` wrote, or one of its files.
-        env: environment; the student's own by default.
+        env: environment; that of the student's verdict by default.
         episodes: full episodes; as many as the teacher played where its returns are known.
         watch: told as the work goes on.
 
@@ -53,6 +53,7 @@ def verify(
     card.check(path)
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
+    ref = known.env if known else ref
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes

@@ -1,0 +1,106 @@
+r"""CartPoles that differ in their physics: a family, of whose members some are kept for the verdict.
+
+`CartPoles-v0` draws a member at the start of each episode and shows its physics beside its state; `members` says from
+which numbers it draws, so that training and verdict have members of their own::
+
+    distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --out runs/poles-teacher
+    distilrl distill --teacher runs/poles-teacher --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
+        --verdict-env-kwargs '{"members": [100, 200]}' --out runs/poles
+
+The teacher sees what member it has; the student must find out within the episode.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
+from numpy.typing import NDArray
+
+__all__ = ["CartPoles"]
+
+RANGES = {"length": (0.25, 1.0), "masspole": (0.05, 0.3), "masscart": (0.5, 1.5), "force_mag": (7.0, 14.0)}
+"""Half the pole's length, m; masses, kg; force, N. Drawn evenly in their logarithms; the plain CartPole has 0.5, 0.1, 1
+and 10. The motor of every other member is wired the wrong way round: its force is negative.
+"""
+
+
+def physics_of(member: int) -> dict[str, float]:
+    """The physics of a member, always the same.
+
+    Example::
+
+        physics_of(7)["length"]
+    """
+    draws = np.random.default_rng([2026, member]).random(len(RANGES))
+    drawn = zip(RANGES.items(), draws, strict=True)
+    physics = {name: float(low * (high / low) ** draw) for (name, (low, high)), draw in drawn}
+    return physics | {"force_mag": physics["force_mag"] * (-1.0) ** member}
+
+
+class CartPoles(gymnasium.Env[Any, Any]):
+    """A cart and a pole of another member at each reset. ``state`` is CartPole's own observation, ``physics`` the
+    member's, each from −1 to 1 within its range and, as the last, which way round the motor is wired; an episode ends as
+    CartPole's does, after 500 steps at the latest.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+
+    def __init__(self, members: tuple[int, int] = (0, 100), render_mode: str | None = None) -> None:
+        """Makes the family.
+
+        Args:
+            members: the first of those that are drawn, and the first behind them.
+            render_mode: None or ``rgb_array``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        first, end = members
+        if not 0 <= first < end:
+            raise ValueError(f"'members' must be two numbers from 0 on, the second the larger one, got {members}.")
+        self.members, self.render_mode = (int(first), int(end)), render_mode
+        self.inner: Any = CartPoleEnv(render_mode=render_mode)
+        self.action_space = self.inner.action_space
+        box = spaces.Box(-1.0, 1.0, (len(RANGES) + 1,), np.float32)
+        self.observation_space = spaces.Dict({"physics": box, "state": self.inner.observation_space})
+
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+        """Draws a member and starts its episode."""
+        super().reset(seed=seed)
+        member = int(self.np_random.integers(*self.members))
+        inner, physics = self.inner, physics_of(member)
+        for name, value in physics.items():
+            setattr(inner, name, value)
+        inner.total_mass = inner.masspole + inner.masscart
+        inner.polemass_length = inner.masspole * inner.length
+        within = [2 * np.log(abs(physics[name]) / low) / np.log(high / low) - 1 for name, (low, high) in RANGES.items()]
+        self._physics = np.array([*within, np.sign(physics["force_mag"])], np.float32)
+        state, _ = inner.reset(seed=int(self.np_random.integers(2**31)))
+        return self._seen(state), {"member": member}
+
+    def step(self, action: int) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
+        """One step of 0.02 s."""
+        state, reward, terminated, truncated, info = self.inner.step(action)
+        return self._seen(state), float(reward), terminated, truncated, info
+
+    def render(self) -> Any:
+        """The picture of CartPole."""
+        return self.inner.render()
+
+    def close(self) -> None:
+        """Frees the window."""
+        self.inner.close()
+
+    def _seen(self, state: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"physics": self._physics.copy(), "state": np.array(state, np.float32)}
+
+
+if "CartPoles-v0" not in gymnasium.registry:
+    gymnasium.register("CartPoles-v0", entry_point=f"{__name__}:CartPoles", max_episode_steps=500)
