@@ -26,9 +26,9 @@ from distilrl.train import train
 
 def fed(sensors, steps=40, seed=0):
     """What one episode of observations (t, 10 t) shows, and what there was."""
-    feed, rng = Feed(sensors, 1), np.random.default_rng(seed)
+    feed = Feed(sensors, [seed])
     there = np.stack([np.arange(steps), 10 * np.arange(steps)], axis=1).astype(np.float32)
-    return np.concatenate([feed.see(one[None], np.array([0]), rng) for one in there]), there
+    return np.concatenate([feed.see(one[None], np.array([0])) for one in there]), there
 
 
 def test_exact_sensors_show_what_is_there():
@@ -60,14 +60,13 @@ def test_noise_is_as_wide_as_it_says():
 
 
 def test_an_episode_forgets_the_one_before_and_knows_nothing_of_others():
-    feed, rng = Feed(Sensors(delay=2), 3), np.random.default_rng(0)
-    which = np.arange(3)
+    feed, which = Feed(Sensors(delay=2), range(3)), np.arange(3)
     for step in range(5):
-        feed.see(np.full((3, 1), step, np.float32), which, rng)
+        feed.see(np.full((3, 1), step, np.float32), which)
     feed.restart(np.array([False, True, False]))
-    seen = feed.see(np.array([[5.0], [100.0], [5.0]], np.float32), which, rng)
+    seen = feed.see(np.array([[5.0], [100.0], [5.0]], np.float32), which)
     assert seen.tolist() == [[3.0], [100.0], [3.0]]
-    assert feed.see(np.array([[6.0]], np.float32), np.array([2]), rng).tolist() == [[4.0]]
+    assert feed.see(np.array([[6.0]], np.float32), np.array([2])).tolist() == [[4.0]]
 
 
 @pytest.mark.parametrize(("history", "sequence"), [(1, 1), (3, 1), (1, 4), (2, 4)])

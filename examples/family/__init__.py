@@ -41,8 +41,8 @@ def physics_of(member: int) -> dict[str, float]:
 
 class CartPoles(gymnasium.Env[Any, Any]):
     """A cart and a pole of another member at each reset. ``state`` is CartPole's own observation, ``physics`` the
-    member's, each from −1 to 1 within its range and, as the last, which way round the motor is wired; an episode ends as
-    CartPole's does, after 500 steps at the latest.
+    member's, each from −1 to 1 within its range and, as the last, which way round the motor is wired; an episode ends
+    as CartPole's does, after 500 steps at the latest.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012

@@ -141,7 +141,8 @@ class Collector:
                 environments are of all of them.
         """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
-        self.teacher, self.feed = teacher, Feed(sensors, envs.n_envs)
+        self.teacher = teacher
+        self.feed = Feed(sensors, () if sensors.exact else rng.integers(2**62, size=envs.n_envs).tolist())
         self.student: Policy | None = None
         """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
         self.progress = Progress(0.0)
@@ -314,7 +315,7 @@ class Collector:
         if self.student is None:
             return self.envs.info.action.sample(self.envs.n_envs, self.rng)
         if not self.feed.sensors.exact:
-            seen = self.feed.see(obs.cpu().numpy(), np.arange(self.envs.n_envs), self.rng)
+            seen = self.feed.see(obs.cpu().numpy(), np.arange(self.envs.n_envs))
             obs = torch.from_numpy(seen).to(obs.device)
         if self._student_state is None:
             self._student_state = self.student.start(self.envs.n_envs)
@@ -339,7 +340,8 @@ class Collector:
 
     def _restart(self, ended: Tensor) -> None:
         """Lets policies with memory, and sensors, forget what ended."""
-        self.feed.restart(ended.cpu().numpy())
+        if not self.feed.sensors.exact:
+            self.feed.restart(ended.cpu().numpy())
         if self.teacher is not None:
             self._teacher_state = self.teacher.policy.restart(self._teacher_state, ended)
         if self.student is not None and self._student_state is not None:

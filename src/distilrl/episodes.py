@@ -93,12 +93,12 @@ class Game:
         """Set from another thread, it ends the games at their next step."""
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
-        self.feed = Feed(how.sensors, len(seeds))
+        self.feed = Feed(how.sensors, seeds.tolist())
         self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
         # states are sampled by draws of their own, so that keeping some changes no episode
         self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
         # what is said of a state out of its order is not what is said of it there
-        self.keeps = policy.remembers or how.sensors.late or (shadow is not None and shadow.remembers)
+        self.keeps = policy.remembers or not how.sensors.exact or (shadow is not None and shadow.remembers)
         self.device, self.shadow_device = policy.device, shadow.device if shadow is not None else None
 
     def play(self, watch: Watch) -> Episodes:
@@ -155,7 +155,7 @@ class Game:
         if how.epsilon >= 1.0:
             self._numbers: tuple[Tensor | None, Tensor | None] = (None, None)
             return np.concatenate([action.sample(1, rng) for rng in rngs])
-        seen = torch.from_numpy(self.feed.see(obs, live, rngs)).to(self.device)
+        seen = torch.from_numpy(self.feed.see(obs, live)).to(self.device)
         with torch.no_grad():
             p, self.state = self.policy.forward(seen, self.state)
             q = None

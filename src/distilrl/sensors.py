@@ -67,31 +67,33 @@ class Feed:
 
     Example::
 
-        feed = Feed(Sensors(delay=1), 8)
-        seen = feed.see(obs, np.arange(8), rng)  # (8, *obs_shape)
+        feed = Feed(Sensors(delay=1), range(8))
+        seen = feed.see(obs, np.arange(8))  # (8, *obs_shape)
         feed.restart(ended)
     """
 
-    def __init__(self, sensors: Sensors, count: int) -> None:
-        self.sensors = sensors
+    def __init__(self, sensors: Sensors, seeds: Sequence[int]) -> None:
+        """Prepares.
+
+        Args:
+            sensors: what stands between.
+            seeds: (N,) of the draws of each episode; those of noise and of losses are apart, so that a teacher that
+                sees through noise alone meets the same.
+        """
+        self.sensors, count = sensors, len(seeds)
+        self._blur, self._loss = ([np.random.default_rng([int(seed), use]) for seed in seeds] for use in (3, 4))
         self.steps = np.zeros(count, np.int64)
         """(N,) how many observations of its episode there were."""
         self.held: NDArray[Any] | None = None
         """(N, *obs_shape) what was seen last."""
         self._past: NDArray[Any] | None = None
 
-    def see(
-        self,
-        obs: NDArray[Any],
-        which: NDArray[np.int64],
-        rng: np.random.Generator | Sequence[np.random.Generator],
-    ) -> NDArray[Any]:
+    def see(self, obs: NDArray[Any], which: NDArray[np.int64]) -> NDArray[Any]:
         """What is seen of the next observations (L, *obs_shape) of some of the episodes.
 
         Args:
             obs: what is there.
             which: (L,) of which episodes.
-            rng: source of all draws, or one for each of these episodes.
         """
         sensors = self.sensors
         if sensors.exact:
@@ -107,10 +109,10 @@ class Feed:
         self._past[:, which[first]] = obs[first]
         seen = self._past[-1, which]
         if sensors.noise:
-            seen = (seen + self._noise(obs.shape, rng)).astype(obs.dtype)
+            noise = np.stack([self._blur[row].normal(0, sensors.noise) for row in which])
+            seen = (seen + noise.astype(np.float32)).astype(obs.dtype)
         if sensors.dropout:
-            drawn = rng.random(len(obs)) if isinstance(rng, np.random.Generator) else [one.random() for one in rng]
-            lost = (np.asarray(drawn) < sensors.dropout) & ~first
+            lost = (np.array([self._loss[row].random() for row in which]) < sensors.dropout) & ~first
             seen[lost] = self.held[which[lost]]
         self.held[which] = seen
         self.steps[which] += 1
@@ -124,19 +126,12 @@ class Feed:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, as plain data."""
         arrays = {"steps": self.steps, "held": self.held, "past": self._past}
-        return {name: None if array is None else array.tolist() for name, array in arrays.items()}
+        draws = [rng.bit_generator.state for rng in (*self._blur, *self._loss)]
+        return {name: None if array is None else array.tolist() for name, array in arrays.items()} | {"draws": draws}
 
     def load(self, state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
         self.steps[:] = state["steps"]
+        for rng, own in zip((*self._blur, *self._loss), state["draws"], strict=True):
+            rng.bit_generator.state = own
         self.held, self._past = (None if state[name] is None else np.array(state[name]) for name in ("held", "past"))
-
-    def _noise(
-        self, shape: tuple[int, ...], rng: np.random.Generator | Sequence[np.random.Generator]
-    ) -> NDArray[np.float32]:
-        if isinstance(rng, np.random.Generator):
-            drawn = rng.normal(0, self.sensors.noise, shape)
-        else:
-            drawn = np.stack([one.normal(0, self.sensors.noise) for one in rng])
-        noise: NDArray[np.float32] = drawn.astype(np.float32)
-        return noise

@@ -66,7 +66,7 @@ class NetworkSpec:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
         self._check_memory()
         self._check_unseen()
-        if self.dueling and not (self.hidden or self.convs or self.blocks):
+        if self.dueling and not (self.hidden or self.convs or self.blocks or self.cell):
             raise SpecError(
                 "A dueling head needs a layer before it: give a student such as mlp:16, or leave 'dueling' out."
             )

@@ -151,7 +151,7 @@ class Task:
         policy = Policy(self.pupil.average, self.head)
         out_of_order = (
             policy.remembers
-            or self.config.student.sensors.late
+            or not self.config.student.sensors.exact
             or (self.teacher is not None and self.teacher.policy.remembers)
         )
         found = self.check_student(

@@ -178,6 +178,7 @@ def _grow(
     # what is remembered of the stream are features, which are fewer than an image's numbers, so its replay is short
     train = train.but(
         terms=(TeacherTerm("forward_kl"),),
+        network="mlp:",  # it decides what the replay puts together, and a tree sees single states
         stakes_exponent=1.0,
         priority_exponent=0.0,
         n_step=0,
@@ -221,6 +222,7 @@ class _Labelled:
         self.stream, self.teacher, self.config = stream, teacher, config
         # logits of a policy say how sure it is, not what a mistake costs
         self._weighed = teacher.critic is not None or teacher.kind != "logits"
+        self._generator = torch.Generator().manual_seed(stream.config.seed)
         self._parts: list[tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]] = []
 
     def collect(self, progress: Progress) -> None:
@@ -230,7 +232,7 @@ class _Labelled:
         self.stream.collect(progress)
         if replay.added == before:  # the first step is still under way
             return
-        batch = replay.batch(replay.newest(1, labelled=True))
+        batch = self.stream.batch(replay.newest(1, labelled=True), self._generator)
         features = features_of(batch.obs, self.config.extractor)
         features[:, list(self.stream.config.student.hidden_features)] = 0.0
         actions = self.teacher.head.greedy(cast("torch.Tensor", batch.labels))

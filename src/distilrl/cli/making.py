@@ -242,6 +242,8 @@ class Distill:
 
     def _seen(self, config: TrainConfig) -> TrainConfig:
         """The configuration with what the student does not see as its teacher does."""
+        if len(config.tasks) > 1 and (self.hide or self.student_noise is not None):
+            raise SpecError("--hide and --student-noise are about the numbers of one environment: leave out --task.")
         obs = describe_env(config.env).obs
         if self.hide:
             places = {place for text in self.hide for place in obs.places(text)}
@@ -255,9 +257,8 @@ class Distill:
                     "with commas."
                 ) from None
             config = config.but(noise=noise * obs.shape[0] if len(noise) == 1 else noise)
-        if self.student_delay or self.student_dropout:
-            config = config.but(delay=self.student_delay, dropout=self.student_dropout)
-        return config
+        given = {"delay": self.student_delay, "dropout": self.student_dropout}
+        return config.but(**{name: value for name, value in given.items() if value})
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""

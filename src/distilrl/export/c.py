@@ -69,6 +69,8 @@ MATHS = {
 """,
 }
 """Coefficients of tanh as in Eigen, of exp as in Cephes."""
+MOST_NAMES = 64
+"""Of numbers, in a comment."""
 ACTIVATIONS = {
     "relu": ((), "static inline float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
     "tanh": (("tanh",), "static inline float act_tanh(float x) { return tanh_of(x); }"),
@@ -230,6 +232,9 @@ def source(
     threads = "Not reentrant: it writes to static memory." if scratch else "Reentrant: it writes to the stack alone."
     if memory is not None and not scratch:
         threads = "Reentrant: it writes to the stack and to the state that it is given."
+    once = ""
+    if memory is not None:
+        once = "\nThey take the memory one step on, as policy_act does: call one of the two at each step."
     remembered = memory.declaration() if memory is not None else ""
     header = f"""/* {comment} */
 #ifndef POLICY_H
@@ -244,7 +249,7 @@ def source(
 
 typedef {kind} obs_t;
 
-{remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}). */
+{remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
 void policy_values({declared(obs, memory)}, float values[{width}]);
 
 /* {last.comment()}
@@ -262,6 +267,10 @@ def _parts(obs: ObsSpec) -> str:
     runs = [(part, len(list(same))) for part, same in groupby(parts)]
     begins = accumulate((size for _, size in runs), initial=0)
     told = ", ".join(f"{part} at {begin}" for (part, _), begin in zip(runs, begins, strict=False))
+    whole = all(name.endswith(f"[{place}]") for place, name in enumerate(obs.names))
+    if len(runs) == 1 and not whole and len(obs.names) <= MOST_NAMES:  # some of them are hidden
+        readable = (re.sub(r"[^][\w. -]", "_", name) for name in obs.names)
+        return f": {', '.join(readable)}"
     return f", flattened: {told}" if len(runs) > 1 else ""
 
 

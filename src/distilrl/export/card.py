@@ -86,7 +86,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "looks": results.verdict.looks,
             "protocol": results.verdict.protocol,
             "epsilon": results.protocol["epsilon"],
-            "environment": results.verdict_environment or results.environment,
+            "environment": results.verdict_environment,
             "sensors": to_plain(sensors),
         },
     }
@@ -145,8 +145,8 @@ class Reference:
     """Of what play the verdict speaks."""
     epsilon: float
     """Probability of a random action."""
-    env: EnvRef
-    """Where they played."""
+    env: EnvRef | None
+    """Where they played; None: in the card's environment."""
     sensors: Sensors
     """How the student saw."""
 
@@ -229,7 +229,7 @@ def _reference(data: dict[str, Any]) -> Reference:
     teacher, student = (np.array(data[name], np.float64) for name in ("teacher_returns", "student_returns"))
     if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
         raise ValueError("the returns of teacher and student differ in number")
-    env = EnvRef.from_json(data["environment"], "environment of the verdict")
+    env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
     return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, env, sensors)

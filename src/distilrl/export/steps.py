@@ -102,18 +102,18 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
         source = c.write(steps(network, "C"), head, "my policy")
     """
     spec = network.spec
+    others = "onnx" if spec.remembers else "onnx or torch"
     if spec.blocks:
         raise SpecError(
-            f"A residual network cannot be written as {target}: export it to onnx or torch, or distil it into a cnn "
-            "student."
+            f"A residual network cannot be written as {target}: export it to {others}, or distil it into a cnn student."
         )
     if spec.image is not None:
         raise SpecError(
-            f"A student that reads an image beside a vector cannot be written as {target}: export it to onnx or torch."
+            f"A student that reads an image beside a vector cannot be written as {target}: export it to {others}."
         )
     if len(spec.obs_shape) == 3 and not spec.convs:
         raise SpecError(
-            f"A student of dense layers that reads images cannot be written as {target}: export it to onnx or torch."
+            f"A student of dense layers that reads images cannot be written as {target}: export it to {others}."
         )
     shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())

@@ -53,7 +53,7 @@ def verify(
     card.check(path)
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
-    ref = known.env if known else ref
+    ref = known.env if known and known.env else ref
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes
