@@ -4,17 +4,18 @@
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
 FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmarks/methods.py FOLDER teachers),
-tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip and Unitree's robots (examples/unitree/README.md). Of each task the teacher
-and a student that see everything, then students from which the velocities are hidden: without memory, with a history,
-with a cell; none of these has more than 1.5 times the parameters of the one that sees. `returns` are of 100 greedy
-episodes on the verdict's seeds, the same for all. --jobs N makes N lines at a time.
+tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md) and `cartpoles`
+(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher
+and a student that see everything, then students from which the velocities, or the physics, are hidden: without memory,
+with a history, with a cell. `returns` are of 100 greedy episodes on the verdict's seeds, the same for all; of the family
+of CartPoles those of members that training never drew. --jobs N makes N lines at a time.
 """
 
 import functools
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Task:
     """What the others do not see."""
     blind: tuple[str, ...] = ()
     """Those."""
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """What the environment is made with where returns are counted."""
 
 
 TASKS = {
@@ -67,6 +70,10 @@ TASKS = {
     "walker2d": Task(
         "Walker2d-v5", "tqc-Walker2d-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
         ("mlp:32,32", "mlp:32,32@history=3", "gru:20"),
+    ),
+    "cartpoles": Task(
+        "examples.family:CartPoles-v0", "cartpoles", 60_000, ("mlp:16",), "physics",
+        ("mlp:16", "mlp:16@history=8", "gru:8", "gru:16"), {"members": [100, 200]},
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000, ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12"),
@@ -99,7 +106,7 @@ def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[
             "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
             "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
         }  # fmt: skip
-    games = play(policy, Play(EnvRef(task.env), threads=1), seeds_from(VERDICT_SEEDS, 100))
+    games = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), seeds_from(VERDICT_SEEDS, 100))
     returns = [round(one, 2) for one in games.returns.tolist()]
     return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
 
@@ -135,6 +142,13 @@ def table(names: list[str]) -> list[list[str]]:
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows
+
+
+def markdown() -> str:
+    """The table of docs/memory.md."""
+    head = ("environment", "student", "sees", "parameters", "seeds", "return", "verdicts")
+    rows = [f"| {' | '.join(row)} |" for row in table(list(TASKS))]
+    return "\n".join((f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|---|", *rows)) if rows else "Not run."
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, span: float) -> str:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
@@ -167,7 +168,7 @@ def block(name: str) -> str:
         return atari_methods(name)
     known = {
         "settings": chosen, "differences": surviving, "atari": atari, "disturbed": disturbed, "vectors": vectors,
-        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "checks": selection.raw,
+        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "checks": selection.raw,
     }  # fmt: skip
     return known.get(name, lambda: one_method(name))()
 
@@ -178,6 +179,7 @@ def documents() -> list[Path]:
     return [
         docs / "methods.md",
         docs / "verdict.md",
+        docs / "memory.md",
         Path(__file__).parent / "README.md",
         *sorted((docs / "methods").glob("*.md")),
     ]
