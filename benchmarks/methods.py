@@ -66,7 +66,7 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 from distilrl.recipes import TEACHERLESS
 from distilrl.sensors import Sensors
-from distilrl.specs import scaled
+from distilrl.widths import scaled
 
 OUT = Path("benchmarks/results/methods")
 SETTINGS = OUT / "settings.json"

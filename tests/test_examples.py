@@ -282,7 +282,7 @@ def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
     """Who sees the physics teaches one who does not; the verdict is of other members than the student learnt in."""
 
     def leaning(obs):  # of the angle, its velocity, and how the motor is wired
-        side = (3 * obs[:, 7:8] + obs[:, 8:9]) * obs[:, 4:5]
+        side = (3 * obs[:, 8:9] + obs[:, 9:10]) * obs[:, 5:6]
         return torch.cat([-side, side], dim=1)
 
     teacher = Teacher.from_callable(leaning, kind="q", name="leaning")
@@ -310,6 +310,6 @@ def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
 
 def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):
     job = Job(make_config("distil", POLES, network="mlp:8"), verdict_env=EnvRef("CartPole-v1"))
-    with pytest.raises(SpecError, match=r"observations of shape \(4,\).*training's has \(9,\).*must be the same"):
+    with pytest.raises(SpecError, match=r"observations of shape \(4,\).*training's has \(10,\).*must be the same"):
         distill(Teacher.from_callable(lambda obs: obs[:, :2], kind="q"), job, tmp_path / "run")
     assert not (tmp_path / "run").exists()

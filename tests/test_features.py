@@ -14,9 +14,10 @@ from distilrl.networks import build, build_shared, reuse_head
 from distilrl.recipes import recipe
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
-from distilrl.specs import NetworkSpec, scaled
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 from distilrl.train import train
+from distilrl.widths import scaled
 
 PIXELS = (4, 84, 84)
 

@@ -8,9 +8,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "threads"},
-    {"blocks", "plain", "spaces", "verdict"},
+    {"blocks", "plain", "scales", "spaces", "verdict"},
     {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "sensors", "specs"},
-    {"events", "networks", "policies"},
+    {"events", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
     {"episodes", "objective", "teachers"},

@@ -35,9 +35,10 @@ from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.spaces import Choices, ObsSpec
-from distilrl.specs import NetworkSpec, between, has_cell, history_of, scaled, spelled, suited
+from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.train import train
+from distilrl.widths import between, scaled
 
 HEAD = Categorical(Choices((2,)))
 MEMORIES = ("gru:5", "lstm:4", "mlp:6+gru:5+mlp:3@tanh", "mlp:6@history=3", "mlp:4+lstm:3@history=2")

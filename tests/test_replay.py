@@ -6,7 +6,8 @@ import torch
 
 from distilrl.envs import make_vec_env
 from distilrl.errors import SpecError
-from distilrl.replay import Replay, ReplaySpec, scale_of
+from distilrl.replay import Replay, ReplaySpec
+from distilrl.scales import scale_of
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 
 CPU = torch.device("cpu")

@@ -40,9 +40,9 @@ def physics_of(member: int) -> dict[str, float]:
 
 
 class CartPoles(gymnasium.Env[Any, Any]):
-    """A cart and a pole of another member at each reset. ``state`` is CartPole's own observation, ``physics`` the
-    member's, each from −1 to 1 within its range and, as the last, which way round the motor is wired; an episode ends
-    as CartPole's does, after 500 steps at the latest.
+    """A cart and a pole of another member at each reset. ``state`` is CartPole's own observation, ``action`` the last
+    action, −1 or 1 and at first 0, and ``physics`` the member's, each from −1 to 1 within its range and, as the last,
+    which way round the motor is wired; an episode ends as CartPole's does, after 500 steps at the latest.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
@@ -64,7 +64,9 @@ class CartPoles(gymnasium.Env[Any, Any]):
         self.inner: Any = CartPoleEnv(render_mode=render_mode)
         self.action_space = self.inner.action_space
         box = spaces.Box(-1.0, 1.0, (len(RANGES) + 1,), np.float32)
-        self.observation_space = spaces.Dict({"physics": box, "state": self.inner.observation_space})
+        pushed = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        state = self.inner.observation_space
+        self.observation_space = spaces.Dict({"action": pushed, "physics": box, "state": state})
 
     def reset(
         self,
@@ -83,12 +85,12 @@ class CartPoles(gymnasium.Env[Any, Any]):
         within = [2 * np.log(abs(physics[name]) / low) / np.log(high / low) - 1 for name, (low, high) in RANGES.items()]
         self._physics = np.array([*within, np.sign(physics["force_mag"])], np.float32)
         state, _ = inner.reset(seed=int(self.np_random.integers(2**31)))
-        return self._seen(state), {"member": member}
+        return self._seen(state, 0.0), {"member": member}
 
     def step(self, action: int) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
         """One step of 0.02 s."""
         state, reward, terminated, truncated, info = self.inner.step(action)
-        return self._seen(state), float(reward), terminated, truncated, info
+        return self._seen(state, 2.0 * action - 1.0), float(reward), terminated, truncated, info
 
     def render(self) -> Any:
         """The picture of CartPole."""
@@ -98,8 +100,9 @@ class CartPoles(gymnasium.Env[Any, Any]):
         """Frees the window."""
         self.inner.close()
 
-    def _seen(self, state: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return {"physics": self._physics.copy(), "state": np.array(state, np.float32)}
+    def _seen(self, state: NDArray[np.float32], pushed: float) -> dict[str, NDArray[np.float32]]:
+        action = np.array([pushed], np.float32)
+        return {"action": action, "physics": self._physics.copy(), "state": np.array(state, np.float32)}
 
 
 if "CartPoles-v0" not in gymnasium.registry:

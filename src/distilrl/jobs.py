@@ -25,9 +25,10 @@ from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import between, suited
+from distilrl.specs import suited
 from distilrl.stream import check_views
 from distilrl.teachers import Teacher, TeacherFile
+from distilrl.widths import between
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Network(nn.Module):
 
     obs_mean: Tensor
     obs_scale: Tensor
+    _seen: Tensor
     out_matrix: Tensor | None
     out_offset: Tensor | None
 
@@ -83,6 +84,7 @@ class Network(nn.Module):
         shape = (spec.vector + 1,) if spec.picture is not None else (spec.features,)
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
+        self.register_buffer("_seen", torch.tensor(spec.seen, dtype=torch.int64), persistent=False)
         self.set_units(None)
         if spec.convs or spec.blocks:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -217,8 +219,7 @@ class Network(nn.Module):
         spec = self.spec
         if len(spec.obs_shape) > 1 or (not spec.unseen and spec.image is None):
             return obs
-        seen = torch.tensor(spec.seen, device=obs.device)
-        return obs.view(len(obs), -1, spec.obs_shape[0])[:, :, seen].flatten(1)
+        return obs.view(len(obs), -1, spec.obs_shape[0])[:, :, self._seen].flatten(1)
 
     def bare(self) -> "Network":
         """The same function of vectors that hold only what it reads."""

@@ -24,10 +24,10 @@ from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
-from distilrl.specs import scaled
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.threads import use_threads
 from distilrl.train import train
+from distilrl.widths import scaled
 
 Found = TypeVar("Found", Results, TasksResults)
 

@@ -17,7 +17,8 @@ from distilrl.plain import check_number, check_numbers, from_plain
 from distilrl.policies import Policy
 from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
-from distilrl.specs import NetworkSpec, scaled, suggest
+from distilrl.specs import NetworkSpec, suggest
+from distilrl.widths import scaled
 
 VECTOR_SIZES = (
     "mlp:", "mlp:2", "mlp:4", "mlp:6", "mlp:8", "mlp:12", "mlp:16",

@@ -25,9 +25,10 @@ from distilrl.policies import Policy
 from distilrl.replay import Batch
 from distilrl.schedules import Progress, settle
 from distilrl.shards import Collectors, InProcess
-from distilrl.specs import NetworkSpec, between
+from distilrl.specs import NetworkSpec
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
+from distilrl.widths import between
 
 PRUNE_AT = (0.2, 0.35, 0.5)
 """Shares of the budget at which a student that is pruned gets narrower."""

@@ -10,7 +10,7 @@ branches, so that compilers do several at once, and the same on every machine.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import cast
@@ -18,99 +18,16 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.export.c_maths import ACTIVATIONS, CELLS, maths
+from distilrl.export.c_memory import Memory
 from distilrl.export.examples import c_example
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import CellStep, Step
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
-CLAMPED = """/* x, or the limit with x's sign where x is further from 0; NaN stays. Integers vectorise everywhere. */
-static inline float clamped(float x, int32_t limit) {
-    union { float value; int32_t bits; } u;
-    u.value = x;
-    int32_t size = u.bits & 0x7fffffff;
-    u.bits = (size < limit || size > 0x7f800000 ? size : limit) | (u.bits & INT32_MIN);
-    return u.value;
-}
-"""
-MATHS = {
-    "tanh": """static inline float tanh_of(float x) { /* a rational approximation, off by at most 4e-7 */
-    x = clamped(x, 0x40fcf84f); /* 7.9053 */
-    float s = x * x;
-    float p = -2.76076847742355e-16f;
-    p = p * s + 2.00018790482477e-13f;
-    p = p * s - 8.60467152213735e-11f;
-    p = p * s + 5.12229709037114e-08f;
-    p = p * s + 1.48572235717979e-05f;
-    p = p * s + 6.37261928875436e-04f;
-    p = p * s + 4.89352455891786e-03f;
-    float q = 1.19825839466702e-06f;
-    q = q * s + 1.18534705686654e-04f;
-    q = q * s + 2.26843463243900e-03f;
-    q = q * s + 4.89352518554385e-03f;
-    return x * p / q;
-}
-""",
-    "exp": """static inline float exp_of(float x) { /* 2^n times a polynomial, off by at most 1e-7 of its value */
-    union { float value; int32_t bits; } u, power;
-    x = clamped(x, 0x42ae0000); /* 87 */
-    u.value = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: its last bits are the nearest integer */
-    int32_t n = u.bits - 0x4b400000;
-    float r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    power.bits = (int32_t)((uint32_t)(n + 127) << 23);
-    return (p * r * r + r + 1.0f) * power.value;
-}
-""",
-}
-"""Coefficients of tanh as in Eigen, of exp as in Cephes."""
 MOST_NAMES = 64
 """Of numbers, in a comment."""
-ACTIVATIONS = {
-    "relu": ((), "static inline float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
-    "tanh": (("tanh",), "static inline float act_tanh(float x) { return tanh_of(x); }"),
-    "elu": (
-        ("exp",),
-        """static inline float act_elu(float x) {
-    union { float value; int32_t bits; } below, above;
-    above.value = x;
-    below.bits = above.bits < 0 ? above.bits : 0;
-    above.bits = above.bits < 0 ? 0 : above.bits;
-    return above.value + (exp_of(below.value) - 1.0f);
-}""",
-    ),
-    "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
-}
-"""Functions of `MATHS` that each needs, and its own."""
-CELLS: dict[str, str] = {
-    "gru": """
-static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
-static void remember(policy_state *state, const float *gates, const float *past) {
-    for (int k = 0; k < @size; k++) {
-        float reset = sigmoid_of(gates[k] + past[k]), update = sigmoid_of(gates[@size + k] + past[@size + k]);
-        float candidate = tanh_of(gates[2 * @size + k] + reset * past[2 * @size + k]);
-        state->h[k] = candidate + update * (state->h[k] - candidate);
-    }
-}
-""",
-    "lstm": """
-static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
-static void remember(policy_state *state, const float *gates, const float *past) {
-    for (int k = 0; k < @size; k++) {
-        float into = sigmoid_of(gates[k] + past[k]), forget = sigmoid_of(gates[@size + k] + past[@size + k]);
-        float candidate = tanh_of(gates[2 * @size + k] + past[2 * @size + k]);
-        state->c[k] = forget * state->c[k] + into * candidate;
-        state->h[k] = sigmoid_of(gates[3 * @size + k] + past[3 * @size + k]) * tanh_of(state->c[k]);
-    }
-}
-""",
-}
-"""What the gates make of what is remembered."""
 VECTORS = """#if defined(__AVX__)
 #define LANES 8
 typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
@@ -139,73 +56,10 @@ class Source:
     """Constant memory."""
 
 
-def declared(obs: ObsSpec, memory: "Memory | None" = None) -> str:
+def declared(obs: ObsSpec, memory: Memory | None = None) -> str:
     """C's declaration of an observation as a function's argument, behind the state of a policy that has one."""
     argument = "const obs_t *obs" if obs.pixels else f"const float obs[{obs.shape[0]}]"
     return f"policy_state *state, {argument}" if memory is not None else argument
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a policy keeps from one step to the next."""
-
-    cells: Mapping[str, int]
-    """Names and sizes of what its cell keeps."""
-    history: int
-    """Observations that it sees at once."""
-    obs_size: int
-    """Numbers in one of them."""
-
-    @classmethod
-    def of(cls, steps: Sequence[Step | CellStep], obs: ObsSpec) -> "Memory | None":
-        """The memory of a network; None where it has none."""
-        cell = next((step for step in steps if isinstance(step, CellStep)), None)
-        names = {} if cell is None else {"gru": ("h",), "lstm": ("h", "c")}[cell.kind]
-        size = math.prod(obs.shape)
-        history = 1 if obs.pixels else math.prod(steps[0].in_shape) // size
-        if cell is None and history == 1:
-            return None
-        return cls(dict.fromkeys(names, cell.out_shape[0]) if cell is not None else {}, history, size)
-
-    @property
-    def bytes(self) -> int:
-        """Of the structure that holds it."""
-        past = 4 * (self.history - 1) * self.obs_size + 4 if self.history > 1 else 0
-        return 4 * sum(self.cells.values()) + past
-
-    def declaration(self) -> str:
-        """The structure, and the function that begins an episode."""
-        members = [f"    float {name}[{size}];\n" for name, size in self.cells.items()]
-        if self.history > 1:
-            members.append(f"    float past[{(self.history - 1) * self.obs_size}]; /* the oldest first */\n")
-            members.append("    int32_t begun;\n")
-        return (
-            f"#define POLICY_STATE_BYTES {self.bytes}\n\n"
-            "/* What the policy remembers of an episode; policy_reset comes before its first step. */\n"
-            f"typedef struct {{\n{''.join(members)}}} policy_state;\nvoid policy_reset(policy_state *state);\n\n"
-        )
-
-    def reset(self) -> str:
-        """Body of ``policy_reset`` and its head."""
-        lines = [
-            f"    for (int i = 0; i < {size}; i++) state->{name}[i] = 0.0f;\n" for name, size in self.cells.items()
-        ]
-        if self.history > 1:
-            lines.append("    state->begun = 0; /* the first observation then stands for those before it */\n")
-        return f"\nvoid policy_reset(policy_state *state) {{\n{''.join(lines)}}}\n"
-
-    def seen(self) -> str:
-        """Statements that put the observations before and this one together."""
-        if self.history == 1:
-            return ""
-        size, past = self.obs_size, (self.history - 1) * self.obs_size
-        return (
-            f"    float seen[{past + size}];\n"
-            f"    for (int i = 0; i < {past}; i++) seen[i] = state->begun ? state->past[i] : obs[i % {size}];\n"
-            f"    for (int i = 0; i < {size}; i++) seen[{past} + i] = obs[i];\n"
-            f"    for (int i = 0; i < {past}; i++) state->past[i] = seen[{size} + i];\n"
-            "    state->begun = 1;\n"
-        )
 
 
 def source(
@@ -279,12 +133,6 @@ def act(obs: ObsSpec, last: Last, memory: Memory | None = None) -> str:
     given = "state, obs" if memory is not None else "obs"
     body = f"    float values[POLICY_VALUES];\n    policy_values({given}, values);\n" + last.c_body()
     return f"\n{last.prototype(declared(obs, memory))} {{\n{body}}}\n"
-
-
-def maths(names: Iterable[str]) -> str:
-    """Our own mathematical functions of these names."""
-    wanted = set(names)
-    return (CLAMPED if wanted else "") + "".join(text for name, text in MATHS.items() if name in wanted)
 
 
 def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) -> Source:

@@ -37,7 +37,7 @@ class Last(Protocol):
 
     @property
     def uses(self) -> frozenset[str]:
-        """Functions of `c.MATHS` that `c_body` calls."""
+        """Functions of `c_maths.MATHS` that `c_body` calls."""
 
     @property
     def numbers_name(self) -> str:

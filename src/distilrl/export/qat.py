@@ -12,7 +12,7 @@ from distilrl.export.steps import layers_of, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
-from distilrl.replay import scale_of
+from distilrl.scales import scale_of
 from distilrl.teachers.teacher import Teacher
 
 UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
