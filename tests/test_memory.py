@@ -470,3 +470,24 @@ def test_the_file_of_a_student_reads_what_it_sees(target, sign_teacher, tmp_path
     if target == "c":
         assert "#define POLICY_OBS_SIZE 1\n" in (tmp_path / "run/export/c/policy.h").read_text()
         assert checked.against_student.difference == 0.0
+
+
+@pytest.mark.parametrize("name", ["policy.c", "policy.onnx"])
+@pytest.mark.parametrize("text", ["cnn:4k3s2:8+gru:5", "cnn:4k3s2:+lstm:4+mlp:6"])
+def test_a_cell_behind_convolutions(text, name, tmp_path):
+    network, obs = drawn(text, (2, 12, 12)), ObsSpec((2, 12, 12), (2, 12, 12), "uint8", 2)
+    network.standardise(torch.tensor([100.0]), torch.tensor([0.02]))
+    network.fold()
+    seen = torch.randint(0, 255, (30, 2, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    record = Recording(seen.numpy(), np.isin(np.arange(30), (0, 13)))
+    numbers = record.numbers(Policy(network, HEAD))
+    whole = torch.cat([network.unrolled(seen[:13], 13), network.unrolled(seen[13:], 17)])
+    torch.testing.assert_close(whole, numbers, rtol=1e-4, atol=1e-5)
+    if name == "policy.c":
+        written = c.write(steps(network, "C"), HEAD, obs, "a test")
+        write_c(tmp_path, written)
+        assert written.scratch_bytes > 0
+        assert "Not reentrant" in written.header
+    else:
+        (tmp_path / name).write_bytes(onnx.write(network, HEAD, obs, {}))
+    assert held(open_export(tmp_path / name, HEAD, 2 * 144)(record.obs, record.begins), numbers, HEAD).alike
