@@ -7,7 +7,9 @@ from conftest import SIGN, Killed, killed_after, sign_network
 from test_memory import HEAD, accepted, memory_config
 from test_policies import RECALL, recalling
 from test_train import ACCEPTANCE, small, without_clock
+from torch import nn
 
+from distilrl.animate import side_by_side
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison, in_words
@@ -17,6 +19,7 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import play
 from distilrl.jobs import Job
+from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.sensors import Feed, Sensors
@@ -158,3 +161,24 @@ def test_wrong_sensors_get_one_sentence(words, told, tmp_path, capsys):
 def test_a_stage_with_reward_sees_what_is_there():
     with pytest.raises(SpecError, match="leave out 'delay' and 'dropout'"):
         small("distil", delay=1).but(reward=small("distil").reward.__class__(env_steps=100))
+
+
+def test_a_picture_shows_what_the_student_saw():
+    """Who sees late does late what it would have done, and the teacher beside it does not."""
+    asked = {"teacher": [], "student": []}
+
+    class Recording(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, obs):
+            asked[self.name].append(float(obs[0, 2]))
+            return torch.cat([-obs[:, 2:3], obs[:, 2:3]], dim=1)
+
+    policies = {name: Policy(Recording(name), HEAD) for name in asked}
+    side_by_side(policies, "CartPole-v1", sensors={"student": Sensors(delay=2)}, steps=20, every=10)
+    first = asked["teacher"][0]
+    assert asked["student"][:3] == [first] * 3
+    assert asked["student"][3] != first
+    assert asked["teacher"][1] != first

@@ -11,6 +11,7 @@ from distilrl.envs import VecEnv, make_vec_env
 from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.plain import check_number
 from distilrl.policies import Policy
+from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvLike
 
 PANEL_WIDTH, TALLEST = 240, 480
@@ -18,13 +19,20 @@ PANEL_WIDTH, TALLEST = 240, 480
 
 
 def side_by_side(
-    policies: Mapping[str, Policy], env: EnvLike, *, steps: int = 600, every: int = 3, seed: int = VERDICT_SEEDS
+    policies: Mapping[str, Policy],
+    env: EnvLike,
+    *,
+    sensors: Mapping[str, Sensors] | None = None,
+    steps: int = 600,
+    every: int = 3,
+    seed: int = VERDICT_SEEDS,
 ) -> bytes:
     """Animated WebP of policies playing the same episode, greedily.
 
     Args:
         policies: name shown above the picture, and who plays.
         env: environment.
+        sensors: how some of them see, by their names; the others see what is there.
         steps: environment steps at most.
         every: one picture per this many steps.
         seed: of the episode.
@@ -43,7 +51,8 @@ def side_by_side(
     frames = []
     try:
         for name, policy in policies.items():
-            players.append(_Player(name, policy, make_vec_env(env, 1, pictures=True), seed))
+            own = (sensors or {}).get(name, EXACT)
+            players.append(_Player(name, policy, make_vec_env(env, 1, pictures=True), seed, own))
         for step in range(steps):
             for player in players:
                 player.step(draw=step % every == 0)
@@ -62,8 +71,8 @@ def side_by_side(
 class _Player:
     """One policy in an environment of its own."""
 
-    def __init__(self, name: str, policy: Policy, envs: VecEnv, seed: int) -> None:
-        self.name, self.policy, self.envs = name, policy, envs
+    def __init__(self, name: str, policy: Policy, envs: VecEnv, seed: int, sensors: Sensors) -> None:
+        self.name, self.policy, self.envs, self.feed = name, policy, envs, Feed(sensors, [seed])
         self.obs = envs.reset(np.array([seed]))
         self.state = policy.start(1)
         self.so_far, self.over = 0.0, False
@@ -75,7 +84,8 @@ class _Player:
             return
         if draw:
             self.panel = _panel(self.envs, self.name, self.so_far)
-        actions, self.state = self.policy.act(torch.from_numpy(self.obs), self.state)
+        seen = self.feed.see(self.obs, np.array([0]))
+        actions, self.state = self.policy.act(torch.from_numpy(seen), self.state)
         self.envs.send(actions.numpy())
         answer = self.envs.recv()
         self.obs = answer.obs

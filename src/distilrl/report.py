@@ -24,6 +24,7 @@ from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
+from distilrl.spaces import EnvRef
 from distilrl.teachers import load_teacher
 from distilrl.verdict import in_words
 
@@ -187,15 +188,19 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
         DistilError: the teacher's file is no longer where it was, the environment cannot be drawn here, or it needs a
             module that is not trusted.
     """
-    config = TrainConfig.from_json(folder.read_config().get("train", {}))
+    data = folder.read_config()
+    config = TrainConfig.from_json(data.get("train", {}))
     env = config.env
     task = config.tasks[0]
     policies: dict[str, Policy] = {}
     if task.teacher:
         policies["teacher"] = load_teachers(task.teacher, env, config.combine).policy
     student = load_teacher(folder.path if folder.tree.is_file() else folder.student).fitted(describe_env(env))
-    policies["student" if task.teacher else "policy"] = student.policy
-    return animate.side_by_side(policies, env, steps=steps, every=every)
+    name = "student" if task.teacher else "policy"
+    policies[name] = student.policy
+    elsewhere = data.get("verdict_env")
+    where = EnvRef.from_json(elsewhere, f"verdict_env of {folder.config}") if elsewhere else env
+    return animate.side_by_side(policies, where, sensors={name: config.student.sensors}, steps=steps, every=every)
 
 
 def _number(value: float | None, digits: int = 2) -> str:
