@@ -491,3 +491,10 @@ def test_a_cell_behind_convolutions(text, name, tmp_path):
     else:
         (tmp_path / name).write_bytes(onnx.write(network, HEAD, obs, {}))
     assert held(open_export(tmp_path / name, HEAD, 2 * 144)(record.obs, record.begins), numbers, HEAD).alike
+
+
+def test_a_cell_has_larger_batches_and_fewer_of_them():
+    plain, cell = (make_config("distil", "CartPole-v1", network=text) for text in ("mlp:8", "gru:8"))
+    assert cell.optim.batch_size == 4 * plain.optim.batch_size
+    assert cell.optim.updates == -(-plain.optim.updates // 2)
+    assert make_config("distil", "CartPole-v1", network="gru:8", batch_size=64).optim.batch_size == 64
