@@ -1,5 +1,6 @@
 """Students that remember: cells by their formulas, sequences from the replay, training, resuming, refusals."""
 
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -22,9 +23,10 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import c, export_policy, onnx, verify
+from distilrl.export import c, export_policy, onnx, verify, web
 from distilrl.export.keep import write_c
-from distilrl.export.replay import Recording, file_policy, held, open_export
+from distilrl.export.last import last_step
+from distilrl.export.replay import Answers, Recording, file_policy, held, open_export
 from distilrl.export.steps import steps
 from distilrl.heads import Categorical
 from distilrl.jobs import Job, make_config
@@ -498,3 +500,21 @@ def test_a_cell_has_larger_batches_and_fewer_of_them():
     assert cell.optim.batch_size == 4 * plain.optim.batch_size
     assert cell.optim.updates == -(-plain.optim.updates // 2)
     assert make_config("distil", "CartPole-v1", network="gru:8", batch_size=64).optim.batch_size == 64
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("clang", "wasm-ld", "node"))), reason="clang, wasm-ld or node is absent")
+@pytest.mark.parametrize("text", MEMORIES)
+def test_a_page_remembers_as_the_student_does(text, tmp_path):
+    network = drawn(text)
+    seen, _ = recording(network)
+    golden, last = seen.few(64), last_step(HEAD)
+    numbers = golden.numbers(Policy(network, HEAD))
+    answers = Answers(numbers.numpy(), HEAD.greedy(numbers).numpy())
+    module = web.wasm(c.write(steps(network, "C"), HEAD, ObsSpec((3,)), "a test"), last, remembers=True)
+    page = web.page(module, "any", text, last, golden.obs, answers, remembers=True)
+    around = "const els = {}; const document = {getElementById: i => els[i] ??= {}, body: {dataset: {}}};"
+    around += " globalThis.setInterval = () => 0;"
+    script = page.split("<script>")[1].split("</script>")[0]
+    (tmp_path / "page.js").write_text(f"{around}\n{script}\nconsole.log(els.check.textContent);")
+    shown = subprocess.run(["node", str(tmp_path / "page.js")], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("17 of 17 actions as expected")

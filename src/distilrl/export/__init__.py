@@ -206,9 +206,9 @@ class _Export:
         numbers = golden.numbers(Policy(network, self.head))
         answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
         module = web.wasm(source, last, remembers=network.spec.remembers)
-        return web.page(
-            module, card["env"], card["network"], last, golden.obs, answers, remembers=network.spec.remembers
-        )
+        env, name, reads = card["env"], card["network"], self.student.reads
+        remembers = network.spec.remembers
+        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads)
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""

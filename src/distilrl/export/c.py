@@ -188,7 +188,7 @@ def _dense(steps: Sequence[Step | CellStep]) -> Iterator[tuple[str, Step]]:
 
 def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
     """The calls of all layers, each of which reads what the one before it wrote."""
-    read = "seen" if memory is not None and memory.history > 1 else "obs"
+    read = "state->seen" if memory is not None and memory.history > 1 else "obs"
     text = ""
     for index, step in enumerate(steps):
         out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"

@@ -33,14 +33,14 @@ class Memory:
     @property
     def bytes(self) -> int:
         """Of the structure that holds it."""
-        past = 4 * (self.history - 1) * self.obs_size + 4 if self.history > 1 else 0
-        return 4 * sum(self.cells.values()) + past
+        seen = 4 * self.history * self.obs_size + 4 if self.history > 1 else 0
+        return 4 * sum(self.cells.values()) + seen
 
     def declaration(self) -> str:
         """The structure, and the function that begins an episode."""
         members = [f"    float {name}[{size}];\n" for name, size in self.cells.items()]
         if self.history > 1:
-            members.append(f"    float past[{(self.history - 1) * self.obs_size}]; /* the oldest first */\n")
+            members.append(f"    float seen[{self.history * self.obs_size}]; /* observations, the oldest first */\n")
             members.append("    int32_t begun;\n")
         return (
             f"#define POLICY_STATE_BYTES {self.bytes}\n\n"
@@ -58,14 +58,15 @@ class Memory:
         return f"\nvoid policy_reset(policy_state *state) {{\n{''.join(lines)}}}\n"
 
     def seen(self) -> str:
-        """Statements that put the observations before and this one together."""
+        """Statements that put this observation behind those before it."""
         if self.history == 1:
             return ""
         size, past = self.obs_size, (self.history - 1) * self.obs_size
+        # a branch and no condition within the loop, which clang 14 gets wrong in WebAssembly's vectors
         return (
-            f"    float seen[{past + size}];\n"
-            f"    for (int i = 0; i < {past}; i++) seen[i] = state->begun ? state->past[i] : obs[i % {size}];\n"
-            f"    for (int i = 0; i < {size}; i++) seen[{past} + i] = obs[i];\n"
-            f"    for (int i = 0; i < {past}; i++) state->past[i] = seen[{size} + i];\n"
+            "    if (!state->begun)\n"
+            f"        for (int i = {size}; i < {past + size}; i++) state->seen[i] = obs[i % {size}];\n"
+            f"    for (int i = 0; i < {past}; i++) state->seen[i] = state->seen[i + {size}];\n"
+            f"    for (int i = 0; i < {size}; i++) state->seen[{past} + i] = obs[i];\n"
             "    state->begun = 1;\n"
         )

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def seats(last: Last, *, remembers: bool = False) -> str:
 
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
-    *, remembers: bool = False,
+    *, remembers: bool = False, reads: Sequence[int] | None = None,
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -71,6 +72,7 @@ def page(
         golden: (K, *obs_shape) observations on which the page is checked.
         answers: what it must say of them.
         remembers: the policy has memory; then they are of one episode from its beginning.
+        reads: places in the environment's observation of what it reads; None: all of it.
     """
     limits = last.tolerance()
     data = {
@@ -82,6 +84,7 @@ def page(
         "golden": base64.b64encode(np.ascontiguousarray(golden).tobytes()).decode(),
         "scalar": last.scalar,
         "remembers": remembers,
+        "reads": list(reads) if reads is not None else None,
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
         "limits": limits.tolist() if limits is not None else [0] * last.size,
@@ -156,6 +159,7 @@ function step(state, action) {
   const moving = temp - 0.05 * spinning * cos / 1.1;
   return [x + 0.02 * dx, dx + 0.02 * moving, angle + 0.02 * spin, spin + 0.02 * spinning];
 }
+const read = state => data.reads ? data.reads.map(i => state[i]) : state;
 const fallen = s => Math.abs(s[0]) > 2.4 || Math.abs(s[2]) > 12 * Math.PI / 180;
 const start = () => Array.from({ length: 4 }, () => Math.random() * 0.1 - 0.05);
 
@@ -164,7 +168,7 @@ if (playing) {
   for (let episode = 0; episode < 20; episode++) {
     let state = start(), steps = 0;
     reset();
-    while (steps < 500 && !fallen(state)) { state = step(state, act(state)[0]); steps++; }
+    while (steps < 500 && !fallen(state)) { state = step(state, act(read(state))[0]); steps++; }
     total += steps;
   }
   document.getElementById("told").textContent =
@@ -176,7 +180,7 @@ if (playing) {
   reset();
   function frame() {
     if (steps++ >= 500 || fallen(state)) { state = start(); steps = 0; reset(); }
-    state = step(state, act(state)[0]);
+    state = step(state, act(read(state))[0]);
     const x = 320 + state[0] * 120;
     pen.clearRect(0, 0, 640, 320);
     pen.strokeStyle = "#b8b8b8"; pen.beginPath(); pen.moveTo(0, 250); pen.lineTo(640, 250); pen.stroke();
