@@ -257,3 +257,14 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
 def test_a_path_with_spaces_is_quoted(tmp_path):
     page = page_of(run_folder(tmp_path / "my run", results()))
     assert re.search(r"--config &#39;[^&]*my run/config\.json&#39; --out", page)
+
+
+def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path):
+    found = results()
+    student = replace(found.student, spec=found.student.spec | {"unseen": [3, 5]})
+    elsewhere = EnvRef("my_package:MyEnv-v0", {"members": [100, 200]})
+    found = replace(found, student=student, verdict_environment=elsewhere.to_json())
+    said = words(page_of(run_folder(tmp_path / "run", found, difference())))
+    assert "It does not see numbers 3, 5 of its teacher's observation." in said
+    assert f"All of this was played in {elsewhere.label}, where training never was." in said
+    assert "does not see" not in words(page_of(run_folder(tmp_path / "other", results(), difference())))

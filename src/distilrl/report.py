@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def write_report(run: str | Path) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
-    environment.filters |= {"ends": _ends, "named": in_words}
+    environment.filters |= {"ends": _ends, "named": in_words, "where": _where}
     template = environment.from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
@@ -108,6 +108,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
         "returns": figures.returns(results),
+        "unseen": _unseen(student.spec.get("unseen", ())),
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),
@@ -117,6 +118,18 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "hidden_tables": max(0, len(tables) - MOST_TABLES),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
+
+
+def _where(environment: Mapping[str, Any]) -> str:
+    """An environment, with what it was made of."""
+    return EnvRef.from_json(dict(environment), "verdict_environment").label
+
+
+def _unseen(places: Sequence[int]) -> str:
+    """What the student does not see of its teacher's observations, in words; empty where it sees all."""
+    several, listed = len(places) > 1, ", ".join(str(place) for place in places[:MOST_NUMBERS])
+    more = ", …" if len(places) > MOST_NUMBERS else ""
+    return f"{'numbers' if several else 'number'} {listed}{more}" if places else ""
 
 
 def _names(results: Results, count: int, pattern: str) -> list[str]:
