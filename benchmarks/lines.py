@@ -4,15 +4,18 @@ Give a script of this folder ``--jobs N`` for that. Every run has one thread; se
 """
 
 import json
+import platform
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distilrl import Processes, Watch
+from distilrl.checkpoints import write_json
 from distilrl.events import silent
 from distilrl.fanout import Call, fan_out
 
@@ -25,6 +28,13 @@ def jobs_of(words: list[str]) -> int:
     _, jobs = words[at : at + 2]
     del words[at : at + 2]
     return int(jobs)
+
+
+def machine(folder: Path, *packages: str) -> None:
+    """Notes down beside the lines with what they were made."""
+    versions = {name: metadata.version(name) for name in ("distilrl", "torch", "numpy", "gymnasium", *packages)}
+    about = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
+    write_json(folder / "machine.json", versions | about)
 
 
 def made(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import fill, jobs_of, made
+from lines import fill, jobs_of, machine, made
 
 from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
 from distilrl.acceptance import accept
@@ -165,6 +165,7 @@ def main() -> None:
     folder, what, *names = Path(sys.argv[1]), *sys.argv[2:]
     names = names or list(TASKS)
     if what == "run":
+        machine(OUT, "mujoco")
         write_json(OUT / "tasks.json", {name: to_plain(task) for name, task in TASKS.items()})
         run(folder, names, seeds, jobs)
     elif what == "table":

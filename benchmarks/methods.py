@@ -25,18 +25,16 @@ starts    first states further out than any seen
 
 import functools
 import json
-import platform
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
-from lines import fill, jobs_of, made
+from lines import fill, jobs_of, machine, made
 from method_settings import EQUAL, METHODS, chosen, config_of, grid
 from method_tables import COMFORTABLE, KINDS, SHIPPED, kind_of
 from torch import Tensor, nn
@@ -245,15 +243,6 @@ def tried(
 # -- queues
 
 
-def machine() -> None:
-    """Notes down with what the lines were made."""
-    packages = ("distilrl", "torch", "numpy", "gymnasium", "minigrid")
-    about = {name: metadata.version(name) for name in packages}
-    write_json(
-        OUT / "machine.json", about | {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
-    )
-
-
 def choose(folder: Path, methods: list[str], jobs: int) -> None:
     """Makes the lines of the choice, and writes the settings of all methods that have theirs."""
     keys = [
@@ -325,7 +314,7 @@ def main() -> None:
     jobs = jobs_of(sys.argv)
     folder, what, *names = Path(sys.argv[1]), *sys.argv[2:]
     if what in ("choose", "table"):
-        machine()
+        machine(OUT, "minigrid")
     if what == "choose":
         choose(folder, names or list(METHODS), jobs)
     elif what == "table":
