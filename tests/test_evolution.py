@@ -1,5 +1,7 @@
 """The stage with reward: it finds what imitation cannot, continues where it was cut short, and says where it does not go."""
 
+import copy
+
 import gymnasium
 import numpy as np
 import pytest
@@ -72,6 +74,13 @@ def whole(tmp_path_factory):
     seen = []
     folder = RunFolder(tmp_path_factory.mktemp("whole"))
     return train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=folder, watch=seen.append), seen, folder
+
+
+def as_trained(network, mean, scale):
+    """The network with its inputs standardised so."""
+    trained = copy.deepcopy(network)
+    trained.standardise(mean, scale)
+    return trained
 
 
 def test_reward_finds_what_imitation_of_a_larger_teacher_cannot(whole):
@@ -181,7 +190,7 @@ def test_values_that_mean_nothing_are_refused(name, values):
 def test_the_search_starts_from_the_function_that_was_distilled():
     network = build(NetworkSpec((2,), 1, hidden=(5,)), torch.Generator().manual_seed(0))
     mean, scale = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
-    search = Search(network, mean, scale, REWARD, 0)
+    search = Search(network, as_trained(network, mean, scale), REWARD, 0)
     obs = torch.randn(20, 2) * 3
     torch.testing.assert_close(search.network(search.weights)(obs), network(obs), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(search.network(search.weights, ships=True)(obs), network(obs), rtol=1e-4, atol=1e-4)
@@ -196,7 +205,7 @@ def test_directions_are_tried_through_the_noise_of_the_student():
     head = Point(Bounds((-5.0,), (5.0,)))
     returns = []
     for noise in ((), (0.0,), (3.0,)):
-        search = Search(network, torch.zeros(1), torch.ones(1), REWARD, 0, noise)
+        search = Search(network, network, REWARD, 0, noise)
         envs = make_vec_env(EnvRef(MIDDLE), 2 * REWARD.directions * REWARD.episodes)
         same = search.weights.repeat(2 * REWARD.directions, 1)
         played = search._play(same, envs, head)
@@ -208,11 +217,12 @@ def test_directions_are_tried_through_the_noise_of_the_student():
 
 
 def test_hidden_features_stay_hidden():
-    network = build(NetworkSpec((2,), 1, hidden=(3,)), torch.Generator().manual_seed(1))
-    search = Search(network, torch.zeros(2), torch.tensor([1.0, 0.0]), REWARD, 0)
+    network = build(NetworkSpec((2,), 1, hidden=(3,), unseen=(1,)), torch.Generator().manual_seed(1))
+    search = Search(network, as_trained(network, torch.zeros(2), torch.tensor([2.0, 5.0])), REWARD, 0)
+    assert torch.equal(search.template.obs_scale, torch.tensor([2.0]))
     moved = search.network(search.weights + 1.0, ships=True)
-    assert not moved.layers[0].weight[:, 1].any()
-    assert moved.layers[0].weight[:, 0].any()
+    obs = torch.tensor([[0.5, 0.0], [0.5, 99.0]])
+    assert torch.equal(*moved(obs))
 
 
 @pytest.mark.parametrize("episodes", [20, 700])
@@ -242,7 +252,9 @@ def test_the_teachers_return_is_as_said():
 def test_the_network_that_ships_shares_nothing_with_the_search():
     """Its standardisation is folded into its weights; the search goes on with its own."""
     network = build(NetworkSpec((3,), 1, hidden=(4,)), torch.Generator().manual_seed(0))
-    search = Search(network, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 5.0, 2.0]), RewardConfig(), 0)
+    search = Search(
+        network, as_trained(network, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 5.0, 2.0])), RewardConfig(), 0
+    )
     before, obs = search.weights.clone(), torch.randn(20, 3)
     shipped = search.network(search.weights, ships=True)
     assert torch.equal(search.weights, before)

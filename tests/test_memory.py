@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import SIGN, Killed, killed_after
 from test_policies import RECALL, recalling
-from test_train import small, without_clock
+from test_train import ACCEPTANCE, small, without_clock
 from torch import nn
 
 from distilrl.acceptance import accept
 from distilrl.blocks import Cell, MemoryCell
 from distilrl.checkpoints import load_network, save_network
+from distilrl.cli import main
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
@@ -23,7 +24,7 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import c, export_policy, onnx, verify, web
+from distilrl.export import c, export_policy, onnx, qat, verify, web
 from distilrl.export.keep import write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, Recording, file_policy, held, open_export
@@ -32,6 +33,7 @@ from distilrl.heads import Categorical
 from distilrl.jobs import Job, make_config
 from distilrl.networks import RecurrentNetwork, build
 from distilrl.objective import term
+from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
@@ -518,3 +520,49 @@ def test_a_page_remembers_as_the_student_does(text, tmp_path):
     (tmp_path / "page.js").write_text(f"{around}\n{script}\nconsole.log(els.check.textContent);")
     shown = subprocess.run(["node", str(tmp_path / "page.js")], capture_output=True, text=True, check=True).stdout
     assert shown.startswith("17 of 17 actions as expected")
+
+
+@pytest.mark.parametrize(
+    "recipe", ["svd_start", "strongest_start", "discriminator", "hints", "case_study", "adversarial_states"]
+)
+def test_every_recipe_takes_a_student_that_sees_less(recipe, sign_teacher):
+    config = make_config(recipe, SIGN, network="mlp:8", hidden_features=(0,), env_steps=800, learning_starts=160)
+    config = config.but(check_every=400, check_episodes=2, final_episodes=2, batch_size=32, n_envs=8, threads=1)
+    found = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    assert found.network.spec.params == 8 * 2 + 9 * 2
+
+
+def test_a_stage_with_reward_and_a_plan_take_a_student_that_sees_less(sign_teacher, tmp_path):
+    """The first number is hidden, so that places and columns differ."""
+    config = small("distil", hidden_features=(0,), env_steps=800)
+    config = config.but(reward=replace(config.reward, env_steps=640, directions=2, best=1))
+    result = distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
+    assert result.env_steps > 800
+    assert result.student.spec["unseen"] == (0,) or result.student.spec["unseen"] == [0]
+
+
+def test_a_plan_asks_nothing_of_the_student_that_its_job_names(sign_teacher, tmp_path):
+    scores = []
+    for name in ("mlp:8", "mlp:4@history=3", "gru:4"):
+        job = Job(small("distil", env_steps=800).but(network=name, batch_size=64), Comparison(60, 60, 0))
+        found = plan(sign_teacher, job, tmp_path / name.partition(":")[2], sizes=["mlp:4"], seeds=1, refine=False)
+        scores.append(found.frontier[0].best_score)
+    assert len(set(scores)) == 1
+
+
+def test_a_file_of_a_part_is_verified_where_it_belongs(sign_teacher, tmp_path, capsys):
+    config = small("distil", hidden_features=(1,), env_steps=800)
+    distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
+    path = export_policy(tmp_path / "run", "c")["path"]
+    assert main(["verify", str(path), "--env", "CartPole-v1"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "was made for observations of 2 numbers, but CartPole-v1 gives 4: name the right environment" in error
+
+
+def test_integers_of_a_student_that_sees_less_are_tuned_on_what_it_sees(sign_teacher):
+    network = build(replace(NetworkSpec.parse("mlp:8", (2,), 2), unseen=(0,)), torch.Generator().manual_seed(0))
+    network.fold()
+    obs = np.random.default_rng(0).normal(0, 1, (500, 2)).astype(np.float32)
+    tuned = qat.fine_tune(network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=(1,))
+    assert tuned.spec.obs_shape == (1,)
+    assert tuned.layers[0].weight.shape == (8, 1)

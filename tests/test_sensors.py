@@ -182,3 +182,49 @@ def test_a_picture_shows_what_the_student_saw():
     assert asked["student"][:3] == [first] * 3
     assert asked["student"][3] != first
     assert asked["teacher"][1] != first
+
+
+@pytest.mark.parametrize(("history", "sequence", "dropout"), [(1, 1, 0.0), (3, 1, 0.0), (3, 1, 0.5), (2, 4, 0.5)])
+def test_what_is_seen_twice_is_seen_alike(history, sequence, dropout):
+    """Noise is of the step in which an observation came: one that is lost, or stands for those before an episode, has
+    the same again, as it has in play.
+    """
+    spec = ReplaySpec(
+        400, 2, ObsSpec((1,)), Choices((2,)), history=history, sequence=sequence, burn_in=0, dropout=dropout, noise=(0.01,),
+    )  # fmt: skip
+    replay, step = Replay(spec, torch.device("cpu")), 0
+    for _ in range(150):
+        ended = torch.full((2,), step == 9)
+        row = torch.full((2, 1), float(step))
+        replay.add(row, torch.zeros(2, 1), torch.zeros(2), ended, torch.zeros(2, dtype=torch.bool))
+        step = 0 if step == 9 else step + 1
+    generator = torch.Generator().manual_seed(0)
+    index = replay.draw(300, generator)
+    seen = replay.batch(index, 1.0, generator).obs.view(-1, sequence, history)
+    valid = replay._sequences(index)[1].view(-1, sequence) > 0 if sequence > 1 else torch.ones(len(seen), 1).bool()
+    there = seen.round()
+    assert float((seen - there).abs().max()) < 0.1
+    assert float((seen - there)[valid].std()) == pytest.approx(0.01, rel=0.15)
+    for later in range(1, history):
+        same = valid & (there[:, :, later] == there[:, :, later - 1])
+        assert bool(same.any()) == (dropout > 0 or bool((there[:, :, 0] == 0).any()))
+        assert torch.equal(seen[:, :, later][same], seen[:, :, later - 1][same])
+    for later in range(1, sequence):
+        same = valid[:, later] & valid[:, later - 1] & (there[:, later, -1] == there[:, later - 1, -1])
+        assert torch.equal(seen[:, later, -1][same], seen[:, later - 1, -1][same])
+
+
+def test_a_sequence_never_sees_what_came_later():
+    """Also at the edge of the ring, where what lies before a state was overwritten."""
+    spec = ReplaySpec(128, 2, ObsSpec((1,)), Choices((2,)), history=2, sequence=32, burn_in=8, delay=2, dropout=0.4)
+    replay = Replay(spec, torch.device("cpu"))
+    never = torch.zeros(2, dtype=torch.bool)
+    for step in range(500):
+        replay.add(torch.full((2, 1), float(step)), torch.zeros(2, 1), torch.zeros(2), never, never)
+    generator = torch.Generator().manual_seed(0)
+    index = replay.draw(200, generator)
+    places, _ = replay._sequences(index)
+    there = Replay.observations(replay, places)[:, -1:].view(-1, 32)
+    seen = replay.batch(index, 1.0, generator).obs.view(-1, 32, 2)
+    inside = there >= there[:, :1]  # behind the newest, a sequence runs into the oldest
+    assert (seen.amax(2) <= there)[inside].all()

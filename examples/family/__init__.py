@@ -3,7 +3,7 @@ r"""CartPoles that differ in their physics: a family, of whose members some are 
 `CartPoles-v0` draws a member at the start of each episode and shows its physics beside its state; `members` says from
 which numbers it draws, so that training and verdict have members of their own::
 
-    distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --out runs/poles-teacher
+    distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000 --out runs/poles-teacher
     distilrl distill --teacher runs/poles-teacher --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
         --verdict-env-kwargs '{"members": [100, 200]}' --out runs/poles
 

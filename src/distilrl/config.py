@@ -63,7 +63,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)", delay="[0, inf)", dropout="[0, 1)")
+        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)", delay="[0, 256]", dropout="[0, 1)")
 
     @property
     def sensors(self) -> Sensors:
@@ -161,7 +161,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, **dict.fromkeys(("updates", "batch_size", "target_every", "sequence"), "[1, inf)"))
+        check_numbers(
+            self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"), sequence="[1, 4096]"
+        )
         check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
         check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
         check_numbers(self, burn_in="[0, inf)")
@@ -367,6 +369,8 @@ class TrainConfig:
                 f"The student {student.network} has a cell, and learns from a teacher alone: choose a recipe without a "
                 "TD term, or a history, such as mlp:32,32@history=4."
             )
+        if has_cell(student.network) and optim.sequence < 2:
+            raise SpecError("'sequence' is 1, of which a student with a cell learns nothing to remember: set it to 32.")
         if has_cell(student.network) and optim.burn_in >= optim.sequence:
             raise SpecError(
                 f"'burn_in' ({optim.burn_in}) must be below 'sequence' ({optim.sequence}), or nothing is left to learn."

@@ -1,5 +1,7 @@
 """A discriminator that tells the teacher's policy from the student's, state by state; it never ships."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class Discriminator(nn.Module):
             generator: source of the weights.
         """
         super().__init__()
-        features = spec.vector + COARSE**2 if spec.picture is not None else spec.obs_shape[0]
+        features = spec.vector + COARSE**2 if spec.picture is not None else spec.features
         self.layers = nn.Sequential(nn.Linear(features + view, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1))
         draw_weights(self.layers, generator)
 
@@ -55,10 +57,10 @@ def _features(student: Network, obs: Tensor) -> Tensor:
     """(B, D) standardised numbers of a vector, and a coarse picture of an image's newest channel."""
     spec = student.spec
     if spec.picture is not None:
-        image = obs[:, spec.vector :].reshape(-1, *spec.picture) if spec.vector else obs
+        image = obs[:, -math.prod(spec.picture) :].reshape(-1, *spec.picture) if spec.image is not None else obs
         coarse = F.adaptive_avg_pool2d(image[:, -1:], COARSE).flatten(1)
-        seen = torch.cat([obs[:, : spec.vector], coarse], dim=1) if spec.vector else coarse
+        seen = torch.cat([student.visible(obs), coarse], dim=1) if spec.image is not None else coarse
         ends = student.obs_mean, student.obs_scale  # one number for all pixels, which comes last
         mean, scale = (torch.cat([end[:-1], end[-1:].expand(COARSE**2)]) for end in ends)
         return (seen - mean) * scale
-    return (obs - student.obs_mean) * student.obs_scale
+    return (student.visible(obs) - student.obs_mean) * student.obs_scale

@@ -60,8 +60,7 @@ class Search:
     def __init__(
         self,
         network: Network,
-        mean: Tensor,
-        scale: Tensor,
+        trained: Network,
         config: RewardConfig,
         seed: int,
         noise: tuple[float, ...] = (),
@@ -71,8 +70,7 @@ class Search:
 
         Args:
             network: the distilled student, for raw observations.
-            mean: what it subtracts from them, as in training.
-            scale: what it multiplies them by.
+            trained: the student as it was trained, which says how inputs are standardised.
             config: how it is searched.
             seed: of all draws.
             noise: standard deviation for each number of an observation through which the student sees it.
@@ -85,7 +83,7 @@ class Search:
         check_student(network.spec)
         self.config, self.seed, self.round, self.env_steps, self.noise = config, seed, 0, 0, noise
         self.template = copy.deepcopy(network)
-        self.template.standardise(mean, scale)
+        self.template.standardise_as(trained)
         self.template.set_units(head_units)
         self.template.unfold()
         parameters = list(self.template.parameters())
@@ -171,8 +169,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     """
     reward, head, check, pupil = config.reward, task.head, task.check_student, task.pupil.student
     started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
-    inputs = pupil.obs_mean.cpu(), pupil.obs_scale.cpu()
-    search = Search(trained.networks[0], *inputs, reward, config.seed, config.student.noise, task.pupil.units)
+    search = Search(trained.networks[0], pupil, reward, config.seed, config.student.noise, task.pupil.units)
     # -- where it stands: at the distilled student, or where an earlier run was cut short
     saved = folder.load_state("reward") if folder is not None else None
     if saved is None:

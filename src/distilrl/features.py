@@ -262,10 +262,16 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     """
     if how == "new":
         return []
+    if student.spec.unseen and student.spec.image is not None:
+        raise SpecError(
+            "A student that sees only a part of a vector beside an image starts anew: leave 'start' at new."
+        )
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
         raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
     ours, theirs = _weighted(student), _weighted(teacher)
     basis = torch.eye((teacher.spec.picture or (teacher.spec.features,))[0], device=student.obs_mean.device)
+    if student.spec.picture is None:
+        basis = basis[:, list(student.spec.seen)]  # what it does not see is no input of it
     done: list[str] = []
     # -- the layers before the head, as long as they are alike
     for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):

@@ -151,7 +151,10 @@ def make_config(
         teacher = TeacherFile(str(teacher))
     files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
     known = settings(name, ref.id) if isinstance(name, str) else {}
-    config = config.but(**({"tasks": (TaskFile(ref, files),)} | known | _for_cell(config, changes) | changes))
+    known = {"tasks": (TaskFile(ref, files),)} | known
+    if isinstance(name, str):  # a recipe of the user's own has decided that
+        known |= _for_cell(config, changes)
+    config = config.but(**(known | changes))
     if config.student.start != "new":  # the teacher's weights and its activation belong together
         return config
     real, before = student_head(info.action).real, config.student.prune_from
@@ -164,7 +167,7 @@ def _for_cell(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
     """What suits a student with a cell, whose steps follow each other: an update of four times as many states takes
     hardly longer, and half as many of them are needed.
     """
-    if not has_cell(changes.get("network", config.student.network)):
+    if not has_cell(changes.get("network", config.student.network)) or {"batch_size", "updates"} & set(changes):
         return {}
     return {"batch_size": 4 * config.optim.batch_size, "updates": -(-config.optim.updates // 2)}
 

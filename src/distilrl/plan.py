@@ -141,6 +141,7 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
     results = PlanResults(
         env=info.id,
         environment=info.ref.to_json(),
+        verdict_environment=job.to_json()["verdict_env"],
         recipe=config.recipe,
         teacher=one.path,
         teacher_params=one.params,
@@ -236,7 +237,8 @@ class _Search:
     """One stream of labelled states, and populations that learn from it."""
 
     def __init__(self, teacher: Teacher, job: Job, card: TeacherCard, watch: Watch) -> None:
-        self.teacher, self.job, self.config, self.card, self.watch = teacher, job, job.train, card, watch
+        self.teacher, self.job, self.card, self.watch = teacher, job, card, watch
+        self.config = job.train.but(network="mlp:")  # the student that it names decides nothing here
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.stream = Stream(self.config, teacher)
         self.check = Check(self.config, card.acceptance, keep_states=0)

@@ -150,7 +150,8 @@ class Population:
             alike.setdefault((depth, spec.activation), []).append(k)
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
-        self._seen = torch.tensor(specs[0].seen, device=device)
+        whole = specs[0].picture is not None or not specs[0].unseen
+        self._seen = slice(None) if whole else torch.tensor(specs[0].seen, device=device)
         size = specs[0].obs_shape[0] if specs[0].picture is None else 1
         self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
         self.updates, self._acted = 0, 0

@@ -95,6 +95,8 @@ class ReplaySpec:
     """Steps by which the student sees late."""
     dropout: float = 0.0
     """Probability that an observation does not reach it, so that it sees the last one again."""
+    noise: tuple[float, ...] = ()
+    """Standard deviation of the noise on each number of a vector through which it sees."""
 
     @property
     def latest(self) -> int:
@@ -279,12 +281,12 @@ class Replay:
             late: (B, H) by how many steps each observation of a history is late, the oldest first; None: none is.
         """
         flat = self._obs.view(self.rows * self.spec.n_envs, -1)
-        ages = self._age.view(-1)[index].unsqueeze(1)
-        if self.spec.history == 1 and late is not None:
-            index = (index - torch.minimum(late, ages)[:, 0] * self.spec.n_envs) % len(flat)
-        if self.spec.history > 1:
+        if self.spec.history > 1 or late is not None:
             back = torch.arange(self.spec.history - 1, -1, -1, device=self.device)
-            back = torch.minimum(back if late is None else back + late, ages)
+            back = torch.minimum(back if late is None else back + late, self._before(index).unsqueeze(1))
+        if self.spec.history == 1 and late is not None:
+            index = (index - back[:, 0] * self.spec.n_envs) % len(flat)
+        if self.spec.history > 1:
             return flat[(index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)].flatten(1)
         if self.stack == 1:
             return flat[index].view(len(index), *self.spec.obs.shape)
@@ -311,9 +313,11 @@ class Replay:
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead = self.spec.n_step > 0
         labels = self._labels.view(total, -1)
-        late, late_too = (self._late(len(index), generator) for _ in range(2))
+        late, came = self._late(len(index), generator)
+        late_too = self._late(len(index), generator)[0] if look_ahead else None
+        obs = self.observations(index, late)
         return Batch(
-            obs=self.observations(index, late),
+            obs=self._blurred(obs, index, came, generator) if came is not None and self.spec.noise else obs,
             action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
             next_obs=self.observations((index + self.spec.n_step * n_envs) % total, late_too) if look_ahead else None,
@@ -328,22 +332,48 @@ class Replay:
             valid=valid,
         )
 
-    def _late(self, count: int, generator: torch.Generator | None) -> Tensor | None:
-        """By how many steps what is seen of states is late, (B, H) for the observations of their histories; those of
-        a sequence follow each other, so that what is lost at one step is late at the next.
+    def _before(self, index: Tensor) -> Tensor:
+        """How many steps of its episode before a state are held, (B,)."""
+        oldest = self.added % self.rows if self.added > self.rows else 0
+        held = (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
+        return torch.minimum(self._age.view(-1)[index], held)
+
+    def _late(self, count: int, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
+        """By how many steps what is seen of states is late, (B, H) for the observations of their histories, None where
+        it never is; and in which step of a window it came, None where that decides nothing.
+
+        The window is that of a sequence, its history before it and as many steps as may be lost: what is lost at one
+        step is late at the next.
         """
         spec = self.spec
-        if not spec.latest:
-            return None
-        window = spec.sequence + spec.history - 1
-        held = torch.zeros(count // spec.sequence, window + LONGEST_LOSS, dtype=torch.int64)
+        if not spec.latest and not spec.noise:
+            return None, None
+        before = LONGEST_LOSS if spec.dropout else 0
+        place = torch.arange(before + spec.history - 1 + spec.sequence).expand(count // spec.sequence, -1)
+        came = place
         if spec.dropout:
-            lost = torch.rand(held.shape, generator=generator) < spec.dropout
-            place = torch.arange(held.shape[1]).expand_as(held)
-            came = torch.where(lost, -1, place).cummax(1).values
-            held = (place - came).clamp_max(LONGEST_LOSS)
-        late = (spec.delay + held[:, LONGEST_LOSS:]).to(self.device)
-        return late.unfold(1, spec.history, 1).flatten(0, 1)
+            lost = torch.rand(place.shape, generator=generator) < spec.dropout
+            came = torch.maximum(torch.where(lost, -1, place).cummax(1).values, place - LONGEST_LOSS)
+        late, came = (
+            one[:, before:].unfold(1, spec.history, 1).flatten(0, 1).to(self.device)
+            for one in (spec.delay + place - came, came)
+        )
+        return late if spec.latest else None, came
+
+    def _blurred(self, obs: Tensor, index: Tensor, came: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Observations (B, H · D) under noise, which is that of the step in which each of them came: what is seen twice
+        is seen alike.
+        """
+        spec, count = self.spec, len(obs) // self.spec.sequence
+        before = LONGEST_LOSS if spec.dropout else 0
+        steps = torch.arange(len(obs), device=self.device) % spec.sequence + before + spec.history - 1
+        first = (steps - self._age.view(-1)[index]).unsqueeze(1)  # where its episode began
+        came = torch.maximum(came, first).clamp_min(0)
+        shape = (count, before + spec.history - 1 + spec.sequence, obs.shape[1] // spec.history)
+        drawn = torch.randn(shape, generator=generator)
+        blur = (drawn * torch.tensor(spec.noise)).to(self.device)
+        window = torch.arange(len(obs), device=self.device).div(spec.sequence, rounding_mode="floor").unsqueeze(1)
+        return obs + blur[window, came].flatten(1)
 
     def _sequences(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.

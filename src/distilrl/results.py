@@ -361,6 +361,8 @@ class PlanResults(Record):
     """Name of the environment."""
     environment: dict[str, Any]
     """The environment as `EnvRef.from_json` reads it."""
+    verdict_environment: dict[str, Any] | None = None
+    """Where verdicts were played, if that is not where training and its scores were."""
     recipe: str
     """Name of the method."""
     teacher: str

@@ -27,7 +27,7 @@ class Sensors:
     """Probability that an observation is lost, so that the last one that came is seen again; never the first."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, noise="[0, inf)", delay="[0, inf)", dropout="[0, 1)")
+        check_numbers(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)")
 
     @property
     def exact(self) -> bool:

@@ -167,6 +167,7 @@ class Stream:
             burn_in=config.optim.burn_in,
             delay=config.student.delay,
             dropout=config.student.dropout,
+            noise=config.student.noise,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None
@@ -243,13 +244,7 @@ class Stream:
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The transitions drawn, as the student sees them."""
-        batch = self.replay.batch(index, self.config.optim.gamma, generator)
-        noise = self.config.student.noise
-        if noise:
-            scale = torch.tensor(noise).repeat(self.replay.spec.history)
-            blur = torch.randn(batch.obs.shape, generator=generator) * scale
-            batch = batch._replace(obs=batch.obs + blur.to(batch.obs.device))
-        return batch
+        return self.replay.batch(index, self.config.optim.gamma, generator)
 
     @property
     def episode_returns(self) -> list[float]:

@@ -123,8 +123,10 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
     card = take_acceptance(one, how, folder, job, watch)
     tree, rows = _grow(one, job.train, config, card.acceptance, watch)
     # -- what is small about it, and the verdict
+    places = list(job.train.student.hidden_features)
+    hidden: dict[str, Any] = {"unseen": places} if places else {}
     made = Made(
-        spec={"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor},
+        spec={"tree": tree.describe(), "depth": tree.depth, "extractor": tree.extractor} | hidden,
         name=tree.describe(),
         params=len(tree.feature),
         bytes=4 * len(tree.feature) * 2,

@@ -212,7 +212,7 @@ class _Export:
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""
-        return network if self.student.reads is None else network.bare()
+        return network.bare() if network.spec.unseen and self.student.reads is not None else network
 
     def keep_integers(self) -> dict[str, Any]:
         """Keeps the student in integers; fine-tuned with everything rounded, where it loses return by being rounded and
@@ -271,10 +271,11 @@ class _Export:
             return None
         plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
         return qat.fine_tune(
-            student.stored.network,
+            self._bare(student.stored.network),
             teacher,
             np.concatenate([play.obs for play in plays]),
             student.results.temperature or 1.0,
+            reads=student.reads,
             scaled_head=config.optim.scale_head or config.optim.value_units,
         )
 

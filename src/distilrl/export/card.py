@@ -59,7 +59,7 @@ def card_of(
             "dtype": obs.dtype,
             "frames": obs.frames,
             "image": obs.image and list(obs.image),
-            **({"reads": list(reads)} if reads is not None else {}),
+            **({"reads": list(reads), "of": info.obs.shape[0]} if reads is not None else {}),
         },
         "head": head.to_json(),
         "network": network,
@@ -163,6 +163,8 @@ class Shipped:
     """Numbers in an observation as the file reads it."""
     reads: tuple[int, ...] | None
     """Places of these in the environment's observation; None: all of it."""
+    of: int
+    """Numbers in the environment's observation."""
     head: Head
     """What the policy's numbers mean."""
     files: tuple[str, ...]
@@ -207,6 +209,7 @@ def read_card(path: Path) -> Shipped:
             EnvRef.from_json(data["environment"], f"environment of {path}"),
             int(np.prod([int(n) for n in data["obs"]["shape"]])),
             _places(data["obs"].get("reads"), data["obs"]["shape"]),
+            int(data["obs"].get("of", np.prod(data["obs"]["shape"]))),
             head_from_json(data["head"], f"head of {path}"),
             files,
             {str(name): str(value) for name, value in data["sha256"].items()},

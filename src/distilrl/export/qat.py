@@ -1,6 +1,7 @@
 """Quantisation-aware fine-tuning: a student learns from its teacher once more, rounded as integers will round it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -27,6 +28,7 @@ def fine_tune(
     temperature: float,
     *,
     scaled_head: bool = False,
+    reads: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Network:
     """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).
@@ -36,6 +38,7 @@ def fine_tune(
         teacher: fitted to the environment, without memory.
         obs: (K, *obs_shape) observations of the student's own play.
         temperature: of the teacher's choices; real actions have none.
+        reads: places in an observation of what the student reads, its teacher reading all; None: all.
         scaled_head: the student's outputs are on the teacher's scale, and are divided by the temperature too.
         seed: of the order of the states.
 
@@ -44,16 +47,17 @@ def fine_tune(
         tuned = fine_tune(network, teacher.fitted(info), seen, 0.1)
     """
     head = teacher.head
+    labels, stakes = _labelled(teacher, torch.from_numpy(obs), temperature)
+    obs = obs if reads is None else obs[:, list(reads)]
     factor = _tempered(head, temperature) if scaled_head else 1.0
     student = without_offset(network, head)
     _standardise(student, obs)
     student.scale_head(factor)
     student.requires_grad_(True)
-    units = quantise(layers_of(network, "integers"), _visible(network, _some(obs))).activation_scales
+    units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
     scale = input_gain(obs)
     gain = torch.from_numpy(scale) if scale is not None else None
     data = torch.from_numpy(obs)
-    labels, stakes = _labelled(teacher, data, temperature)
     matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as in training
     lose = next(head.losses[name] for name in LOSSES if name in head.losses)
     generator = torch.Generator().manual_seed(seed)
@@ -89,11 +93,6 @@ def _labelled(teacher: Teacher, data: Tensor, temperature: float) -> tuple[Tenso
 def _some(obs: NDArray[Any]) -> NDArray[Any]:
     """A thousand of the observations or so."""
     return obs[:: max(len(obs) // 1000, 1)]
-
-
-def _visible(network: Network, obs: NDArray[Any]) -> NDArray[Any]:
-    """What the network reads of observations."""
-    return network.visible(torch.from_numpy(obs)).numpy()
 
 
 def _standardise(student: Network, obs: NDArray[Any]) -> None:

@@ -60,11 +60,6 @@ class CellStep:
         """(H,)."""
         return self.recurrent.in_shape
 
-    @property
-    def kept(self) -> int:
-        """Numbers that it keeps from one step to the next."""
-        return self.out_shape[0] * (2 if self.kind == "lstm" else 1)
-
 
 def _cell_step(cell: MemoryCell, shape: tuple[int, ...]) -> CellStep:
     size, gates = cell.cell.size, cell.cell.gates

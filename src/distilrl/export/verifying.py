@@ -1,5 +1,6 @@
 """Playing an exported file itself, on the seeds of its student's verdict."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
+from distilrl.envs import describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
@@ -54,6 +56,11 @@ def verify(
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
     ref = known.env if known and known.env else ref
+    if (size := math.prod(describe_env(ref).obs.shape)) != card.of:
+        raise FileError(
+            f"{path} was made for observations of {card.of} numbers, but {ref.label} gives {size}: name the right "
+            "environment."
+        )
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes

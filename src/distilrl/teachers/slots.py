@@ -27,6 +27,10 @@ FLOATS: dict[str, type[np.generic]] = {
 }
 
 
+MOST_INPUTS = 64
+"""Of a graph: an observation, and a state in parts."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """One part of a state."""
@@ -63,6 +67,8 @@ def find_slots(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tup
     Raises:
         FileError: more than one input has no output to go on from, or the size of a state is not fixed.
     """
+    if len(inputs) > MOST_INPUTS:
+        raise FileError(f"{path} has {len(inputs)} inputs, more than {MOST_INPUTS}: export the policy alone.")
     pairs = [(one, _partner(one, inputs, outputs)) for one in inputs] if len(inputs) > 1 else [(inputs[0], None)]
     seen = [one for one, partner in pairs if partner is None]
     if len(seen) != 1:
@@ -75,7 +81,10 @@ def find_slots(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tup
     first = tuple(seen[0].shape)[:1]
     free = all(any(not _fixed(n) for n in one.shape) for one, _ in states) and not (first and _fixed(first[0]))
     batch = None if free else next((n for n in first if _fixed(n)), 1)
-    return seen[0], tuple(_slot(one, partner, batch, path) for one, partner in states), batch
+    slots = tuple(_slot(one, partner, batch, path) for one, partner in states)
+    if sum(math.prod(slot.shape) for slot in slots) > MAX_NUMBERS:
+        raise FileError(f"{path} has a state of more than {MAX_NUMBERS:,} numbers: no policy remembers so much.")
+    return seen[0], slots, batch
 
 
 def _partner(one: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
