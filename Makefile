@@ -20,7 +20,7 @@ quickstart: $(VENV)/.user
 	    --out runs/cartpole-$(STAMP)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -183,7 +183,7 @@ def test_the_stage_with_reward_moves_what_tells_actions_apart():
     shipped.set_units(units)
     shipped.fold()
     assert numbers.shape == (50, head.width)
-    search = Search(shipped, torch.zeros(3), torch.ones(3), RewardConfig(100), 0, head_units=units)
+    search = Search(shipped, shipped, RewardConfig(100), 0, head_units=units)
     torch.testing.assert_close(search.network(search.weights, ships=True)(obs), shipped(obs), rtol=1e-4, atol=1e-2)
     last = search.units[-1]
     assert float(last) < 1.0, "of the numbers' size, not of the values'"
