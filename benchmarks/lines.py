@@ -4,20 +4,18 @@ Give a script of this folder ``--jobs N`` for that. Every run has one thread; se
 """
 
 import json
+import multiprocessing
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distilrl import Processes, Watch
 from distilrl.checkpoints import write_json
-from distilrl.events import silent
-from distilrl.fanout import Call, fan_out
 
 
 def jobs_of(words: list[str]) -> int:
@@ -46,22 +44,29 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
     """Appends ``key | function(**key)`` for each key that no line has, as they end; ``function`` is one of a module."""
     there = made(path)
     missing = [key for key in keys if not any(key.items() <= row.items() for row in there)]
-    calls = [Call("-".join(map(str, key.values())), (key,)) for key in missing]
     path.parent.mkdir(parents=True, exist_ok=True)
-    executor = Processes(jobs) if jobs > 1 else None
-    try:
-        with fan_out(partial(_line, function), calls, path.parent, executor=executor, watch=silent) as ended:
-            for number, future in ended:
-                row = missing[number] | future.result()
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(*missing[number].values(), f"({path.name})", flush=True)
-    finally:
-        if executor is not None:
+    if jobs == 1:
+        for key in missing:
+            _append(path, key | _line(function, key))
+        return
+    # processes that stay: what a function keeps, such as a teacher and its acceptance, serves all lines of one
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+        ended = {executor.submit(_line, function, key): key for key in missing}
+        try:
+            for future in as_completed(ended):
+                _append(path, ended[future] | future.result())
+        except BaseException:
             executor.shutdown(cancel_futures=True)
+            raise
 
 
-def _line(function: Callable[..., dict[str, Any]], key: dict[str, Any], *, watch: Watch) -> dict[str, Any]:  # noqa: ARG001
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(*list(row.values())[:6], f"({path.name})", flush=True)
+
+
+def _line(function: Callable[..., dict[str, Any]], key: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     return function(**key)
 
