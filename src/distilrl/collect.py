@@ -340,8 +340,7 @@ class Collector:
 
     def _restart(self, ended: Tensor) -> None:
         """Lets policies with memory, and sensors, forget what ended."""
-        if not self.feed.sensors.exact:
-            self.feed.restart(ended.cpu().numpy())
+        self.feed.restart(ended.cpu().numpy())
         if self.teacher is not None:
             self._teacher_state = self.teacher.policy.restart(self._teacher_state, ended)
         if self.student is not None and self._student_state is not None:

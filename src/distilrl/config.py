@@ -358,20 +358,20 @@ class TrainConfig:
 
     def _check_memory(self) -> None:
         """What a student with memory does not do."""
-        student, optim = self.student, self.optim
-        if has_cell(student.network) and optim.batch_size % optim.sequence:
+        student, optim, cell = self.student, self.optim, has_cell(self.student.network)
+        if cell and optim.batch_size % optim.sequence:
             raise SpecError(
                 f"'batch_size' ({optim.batch_size}) must be a multiple of 'sequence' ({optim.sequence}): those of the "
                 f"student {student.network} are made of sequences."
             )
-        if has_cell(student.network) and any(isinstance(term, TDTerm) for term in self.terms):
+        if cell and any(isinstance(term, TDTerm) for term in self.terms):
             raise SpecError(
                 f"The student {student.network} has a cell, and learns from a teacher alone: choose a recipe without a "
                 "TD term, or a history, such as mlp:32,32@history=4."
             )
-        if has_cell(student.network) and optim.sequence < 2:
+        if cell and optim.sequence < 2:
             raise SpecError("'sequence' is 1, of which a student with a cell learns nothing to remember: set it to 32.")
-        if has_cell(student.network) and optim.burn_in >= optim.sequence:
+        if cell and optim.burn_in >= optim.sequence:
             raise SpecError(
                 f"'burn_in' ({optim.burn_in}) must be below 'sequence' ({optim.sequence}), or nothing is left to learn."
             )

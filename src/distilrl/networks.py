@@ -114,8 +114,7 @@ class Network(nn.Module):
             return self.obs_scale
         own = self.obs_scale.view(spec.history, -1)
         whole = own.new_zeros(spec.history, own.shape[1] + len(spec.unseen))
-        seen = torch.tensor(spec.seen, device=own.device)
-        whole[:, seen] = own[:, : len(seen)]
+        whole[:, self._seen] = own[:, : len(self._seen)]
         if spec.image is not None:
             whole[:, -1] = own[:, -1]
         return whole.flatten()

@@ -334,9 +334,12 @@ class Replay:
 
     def _before(self, index: Tensor) -> Tensor:
         """How many steps of its episode before a state are held, (B,)."""
-        oldest = self.added % self.rows if self.added > self.rows else 0
-        held = (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
-        return torch.minimum(self._age.view(-1)[index], held)
+        return torch.minimum(self._age.view(-1)[index], self._place(index))
+
+    def _place(self, index: Tensor) -> Tensor:
+        """How many rows before that of a state are held, (B,)."""
+        oldest = self.added - min(self.added, self.rows)
+        return (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
 
     def _late(self, count: int, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """By how many steps what is seen of states is late, (B, H) for the observations of their histories, None where
@@ -382,15 +385,14 @@ class Replay:
         ends with the state: then its first steps only bring the memory to what it would be.
         """
         n_envs, total, length = self.spec.n_envs, self.rows * self.spec.n_envs, self.spec.sequence
-        oldest = self.added - min(self.added, self.rows)
-        time = oldest + (torch.div(index, n_envs, rounding_mode="floor") - oldest) % self.rows
         ages = self._age.view(-1)
-        back = torch.minimum(ages[index], time - oldest).clamp_max(length - 1)
+        back = self._before(index).clamp_max(length - 1)
         whole = (back == ages[index]).unsqueeze(1)
         ahead = torch.arange(length, device=self.device)
         first = (index - back * n_envs) % total
         steps = (first.unsqueeze(1) + ahead * n_envs) % total
-        there = ((time - back).unsqueeze(1) + ahead < self.added) & (ages[steps] == ages[first].unsqueeze(1) + ahead)
+        held = (self._place(index) - back).unsqueeze(1) + ahead < min(self.added, self.rows)
+        there = held & (ages[steps] == ages[first].unsqueeze(1) + ahead)
         valid = there & self._ready.view(-1)[steps] & (whole | (ahead >= self.spec.burn_in))
         return steps.flatten(), valid.flatten().float()
 

@@ -80,6 +80,7 @@ class Feed:
             seeds: (N,) of the draws of each episode; those of noise and of losses are apart, so that a teacher that
                 sees through noise alone meets the same.
         """
+        seeds = () if sensors.exact else seeds  # then nothing is drawn, and nothing kept
         self.sensors, count = sensors, len(seeds)
         self._blur, self._loss = ([np.random.default_rng([int(seed), use]) for seed in seeds] for use in (3, 4))
         self.steps = np.zeros(count, np.int64)
@@ -121,7 +122,8 @@ class Feed:
 
     def restart(self, ended: NDArray[np.bool_]) -> None:
         """Episodes begin anew, (N,)."""
-        self.steps[ended] = 0
+        if not self.sensors.exact:
+            self.steps[ended] = 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, as plain data."""
