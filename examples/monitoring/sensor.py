@@ -1,0 +1,122 @@
+"""The sensor, its battery, and the record that it watches."""
+
+import functools
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from examples.monitoring import DAY
+
+SLEEP, MEASURE, SEND, BOTH = range(4)
+"""The actions: do nothing, measure, send what was measured last, measure and send."""
+COST = (0.0, 0.02, 0.08, 0.1)
+"""Energy of each action, J: an assumption, not a measurement (a fan of 40 mW that ventilates the thermometer for half a
+second; a radio that takes 160 mW for half a second). Sleeping is left out: it is the same for all.
+"""
+BUDGET = 2.0
+"""Energy of a day, J: to measure and send each time would take 14.4."""
+WEEKS = 3
+"""Every third week of the record is held out."""
+NAMES = ("charge", "day_left", "hour_cos", "hour_sin", "measured", "moved", "since_measured", "since_sent", "slope")
+"""What the sensor knows: share of the day's energy and of the day that is left; the hour as an angle; the temperature
+that it measured last, in tens of degrees; how far this lies from what it sent last, in degrees; how many hours ago it
+measured the one and the other; degrees an hour between the last two measurements.
+"""
+
+
+@functools.cache
+def record() -> NDArray[np.float64]:
+    """(days, 144) outdoor temperature in Bleiswijk from 10 January 2014 on, degrees Celsius every ten minutes."""
+    import lettuce_greenhouse_gym as lettuce
+
+    series = lettuce.default_repository().load(lettuce.BLEISWIJK_2014)
+    temperature = series.values[lettuce.EXOGENOUS.names.index("out_temp"), ::2]
+    return temperature[: len(temperature) // DAY * DAY].reshape(-1, DAY)
+
+
+def starts(held_out: bool) -> NDArray[np.int64]:
+    """Steps of the record from which a whole day lies within weeks of one kind."""
+    days = len(record())
+    kind = (np.arange(days) // 7 % WEEKS == WEEKS - 1) == held_out
+    whole = np.flatnonzero(kind[:-1] & kind[1:])
+    return np.unique((whole[:, None] * DAY + np.arange(DAY)).reshape(-1))
+
+
+class Sensor(gymnasium.Env[Any, Any]):
+    """A day that begins at a time drawn from the record. A receiver takes the temperature to be what was sent last; the
+    reward is minus how far it is off, in degrees, so that a return of −144 is a mean error of one degree.
+
+    What the charge does not suffice for is not done. ``info`` has ``error`` (degrees), ``measured`` and ``sent`` (0 or
+    1) and ``energy`` (J) of the step. The first value is known to the receiver.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, held_out: bool = False, budget: float = BUDGET, render_mode: Literal[None] = None) -> None:
+        """Makes the sensor.
+
+        Args:
+            held_out: whether the days are of every third week, which training does not see, or of the others.
+            budget: energy of a day, J.
+            render_mode: None; nothing is drawn.
+
+        Raises:
+            ValueError: the budget is negative.
+        """
+        if budget < 0:
+            raise ValueError(f"'budget' must be 0 J or more, got {budget}.")
+        self.budget, self.render_mode = float(budget), render_mode
+        self._starts, self._record = starts(held_out), record().reshape(-1)
+        self.action_space = spaces.Discrete(len(COST))
+        self.observation_space = spaces.Dict({name: spaces.Box(-np.inf, np.inf, (1,), np.float32) for name in NAMES})
+
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+        """Draws the moment at which the day begins."""
+        super().reset(seed=seed)
+        self._now = int(self._starts[self.np_random.integers(len(self._starts))])
+        self._steps, self._charge = 0, self.budget
+        self._sent = self._measured = float(self._record[self._now])
+        self._sent_at = self._measured_at = self._now
+        self._slope = 0.0
+        return self._seen(), {"start": self._now}
+
+    def step(self, action: int) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
+        """Acts at the next of the ten minutes."""
+        self._now += 1
+        self._steps += 1
+        done = int(action) if COST[int(action)] <= self._charge + 1e-9 else SLEEP
+        self._charge -= COST[done]
+        truth = float(self._record[self._now])
+        if done in (MEASURE, BOTH):
+            hours = (self._now - self._measured_at) / 6
+            self._slope = (truth - self._measured) / hours
+            self._measured, self._measured_at = truth, self._now
+        if done in (SEND, BOTH):
+            self._sent, self._sent_at = self._measured, self._measured_at
+        error = abs(truth - self._sent)
+        measured, sent = int(done in (MEASURE, BOTH)), int(done in (SEND, BOTH))
+        told = {"error": error, "measured": measured, "sent": sent, "energy": COST[done]}
+        return self._seen(), -error, False, False, told
+
+    def _seen(self) -> dict[str, NDArray[np.float32]]:
+        angle = 2 * np.pi * (self._now % DAY) / DAY
+        numbers = {
+            "charge": self._charge / BUDGET,
+            "day_left": 1 - self._steps / DAY,
+            "hour_cos": np.cos(angle),
+            "hour_sin": np.sin(angle),
+            "measured": self._measured / 10,
+            "moved": self._measured - self._sent,
+            "since_measured": (self._now - self._measured_at) / 6,
+            "since_sent": (self._now - self._sent_at) / 6,
+            "slope": self._slope,
+        }
+        return {name: np.array([number], np.float32) for name, number in numbers.items()}
