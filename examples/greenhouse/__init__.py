@@ -39,7 +39,8 @@ def make(starts: tuple[float, float] = TRAINING, render_mode: str | None = None)
         raise ValueError(f"'starts' must be two days from 10 to 293, the earlier one first, got {starts}.")
     days = np.arange(first, last + 0.125, 0.25)
     sampler = lettuce.RandomWeatherSampler(lettuce.BLEISWIJK_2014, start_days=days.tolist())
-    return lettuce.LettuceGreenhouseEnv(render_mode=render_mode, weather_sampler=sampler)
+    env: gymnasium.Env[Any, Any] = lettuce.LettuceGreenhouseEnv(render_mode=render_mode, weather_sampler=sampler)
+    return env
 
 
 if "Lettuce-v0" not in gymnasium.registry:

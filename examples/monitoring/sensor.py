@@ -33,7 +33,7 @@ def record() -> NDArray[np.float64]:
     import lettuce_greenhouse_gym as lettuce
 
     series = lettuce.default_repository().load(lettuce.BLEISWIJK_2014)
-    temperature = series.values[lettuce.EXOGENOUS.names.index("out_temp"), ::2]
+    temperature: NDArray[np.float64] = series.values[lettuce.EXOGENOUS.names.index("out_temp"), ::2]
     return temperature[: len(temperature) // DAY * DAY].reshape(-1, DAY)
 
 
