@@ -59,7 +59,7 @@ def _trading_env() -> Any:
 
 
 class SP500(gymnasium.Env[Any, Any]):
-    """A year of trading that begins in cash on a day drawn from ``years``.
+    """Trading that begins in cash on a day drawn from ``years``.
 
     The action is the position held from this close to the next, one of `POSITIONS`; nothing is traded while it stays
     the same. The reward is the day's log return after fees, in percent. ``info`` has ``date``, ``position``,
@@ -73,7 +73,7 @@ class SP500(gymnasium.Env[Any, Any]):
         self,
         years: tuple[int, int] = (1999, 2012),
         fee: float = 0.001,
-        walk: int = 0,
+        days: int = DAYS,
         render_mode: str | None = None,
     ) -> None:
         """Makes the market.
@@ -81,8 +81,8 @@ class SP500(gymnasium.Env[Any, Any]):
         Args:
             years: the first and the last year of which days are seen.
             fee: share of what is traded that is lost.
-            walk: episodes after which time moves on by a year; episodes then begin in the first year of ``years``,
-                later in the second, up to the last from which a year is left. 0: anywhere in ``years``.
+            days: of an episode, a year by default; with as many as all ``years`` have, the market changes under the
+                policy as it did.
             render_mode: None; nothing is drawn.
 
         Raises:
@@ -91,19 +91,20 @@ class SP500(gymnasium.Env[Any, Any]):
         first, last = (int(year) for year in years)
         if not FIRST <= first < last <= LAST:
             raise ValueError(f"'years' must be two years from {FIRST} to {LAST}, the second the later, got {years}.")
-        if not 0 <= fee < 1 or walk < 0:
-            raise ValueError(f"'fee' must be a share from 0 to 1 and 'walk' a count, got {fee} and {walk}.")
-        self.years, self.walk, self.render_mode = (first, last), int(walk), render_mode
-        self._resets = 0
+        if not 0 <= fee < 1:
+            raise ValueError(f"'fee' must be a share from 0 to 1, got {fee}.")
         frame = prices()
-        self._frame = frame[(frame.index.year >= first) & (frame.index.year <= last)]
+        frame = frame[(frame.index.year >= first) & (frame.index.year <= last)]
+        if not 2 <= days < len(frame):
+            raise ValueError(f"'days' must be from 2 to {len(frame) - 1}, which {first} to {last} have, got {days}.")
+        self.render_mode = render_mode
         self._inner = _trading_env()(
-            self._frame,
+            frame,
             positions=list(POSITIONS),
             dynamic_feature_functions=[lambda history: history["real_position", -1]],
             trading_fees=float(fee),
             initial_position=0.0,
-            max_episode_duration=DAYS,
+            max_episode_duration=int(days),
             verbose=0,
         )
         self.action_space = self._inner.action_space
@@ -117,10 +118,8 @@ class SP500(gymnasium.Env[Any, Any]):
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-        """Draws the day on which the year begins."""
+        """Draws the day on which it begins."""
         super().reset(seed=seed)
-        if self.walk:
-            self._move_on()
         kept = np.random.get_state()  # noqa: NPY002 -- it draws from NumPy's global state, whatever its seed
         np.random.seed(int(self.np_random.integers(2**31)))  # noqa: NPY002
         try:
@@ -138,13 +137,6 @@ class SP500(gymnasium.Env[Any, Any]):
         turnover = abs(self._info["position"] - before["real_position"]) if traded else 0.0
         market = 100 * float(np.log(self._info["data_close"] / before["data_close"]))
         return self._seen(obs), 100 * float(reward), terminated, truncated, self._told(turnover, market)
-
-    def _move_on(self) -> None:
-        """This year and the next, in which an episode that begins in this one ends."""
-        first, last = self.years
-        year = min(first + self._resets // self.walk, last - 1)
-        self._resets += 1
-        self._inner._set_df(self._frame[(self._frame.index.year >= year) & (self._frame.index.year <= year + 1)])
 
     def _seen(self, obs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return {name: obs[i : i + 1].copy() for i, name in enumerate((*FEATURES, "position"))}
