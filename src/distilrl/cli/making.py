@@ -311,6 +311,10 @@ class TrainTeacher:
     """Stop when this return is reached at two checks in a row."""
     seed: int = 0
     """Seed of training."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting: --set gamma=0.8."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     episodes: int = 100
     """Episodes of the final evaluation."""
     threads: Unset[int | None] = None
@@ -350,9 +354,15 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(
-            self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
+        config = make_config(
+            self.recipe,
+            self.around.ref(self.env),
+            seed=self.seed,
+            device=_checked(self.device),
+            workers=self.workers,
+            **changes,
         )
+        return self.out, with_settings(config, self.set)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

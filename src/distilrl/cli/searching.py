@@ -56,6 +56,8 @@ class _Search:
     """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
@@ -69,7 +71,7 @@ class _Search:
             return Job.from_json(data), data
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
-        changes |= {"threads": self.threads} if self.threads is not None else {}
+        changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         measures = tuple(Measure.of(text) for text in self.measure)
