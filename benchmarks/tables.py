@@ -1,6 +1,7 @@
 """Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
 
-With --write, fills in those of docs/methods.md, docs/methods/*.md, docs/verdict.md and benchmarks/README.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+With --write, fills in those of docs/methods.md, docs/methods/*.md, docs/fields/*.md, docs/verdict.md and benchmarks/README.md, between ``<!-- result NAME -->`` and ``<!-- end -->``, and writes
+what `distilrl fields` lists.
 """
 
 import json
@@ -10,12 +11,17 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import fields
 import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
 
+from distilrl.checkpoints import write_json
+
 RESULTS = Path(__file__).parent / "results"
+FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
+"""What `distilrl fields` shows."""
 
 
 def lines(name: str) -> list[dict]:
@@ -170,6 +176,8 @@ def block(name: str) -> str:
         "settings": chosen, "differences": surviving, "atari": atari, "disturbed": disturbed, "vectors": vectors,
         "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "checks": selection.raw,
     }  # fmt: skip
+    if name.startswith("fields/"):
+        return fields.markdown(name.removeprefix("fields/"))
     return known.get(name, lambda: one_method(name))()
 
 
@@ -182,6 +190,7 @@ def documents() -> list[Path]:
         docs / "memory.md",
         Path(__file__).parent / "README.md",
         *sorted((docs / "methods").glob("*.md")),
+        *sorted((docs / "fields").glob("*.md")),
     ]
 
 
@@ -198,6 +207,7 @@ def write() -> None:
     """Fills in the documents."""
     for path in documents():
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_json(FIELDS, fields.listed())
 
 
 if __name__ == "__main__":
