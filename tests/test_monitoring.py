@@ -11,7 +11,7 @@ pytest.importorskip("lettuce_greenhouse_gym", reason="lettuce-greenhouse-gym is 
 
 from examples import greenhouse
 from examples.monitoring import DAY
-from examples.monitoring.sensor import BOTH, COST, MEASURE, SEND, SLEEP, record, starts
+from examples.monitoring.sensor import COST, MEASURE, SEND, SLEEP, record, starts
 
 SENSOR = "examples.monitoring:Sensor-v0"
 
@@ -36,11 +36,11 @@ def test_the_sensors_days_of_training_and_verdict_share_no_moment():
     spans = [{day for start in starts(held_out) for day in (start, start + DAY)} for held_out in (False, True)]
     touched = [{moment // DAY // 7 for moment in span} for span in spans]
     assert touched[0].isdisjoint(touched[1])
-    assert len(starts(False)) > 1.9 * len(starts(True)) > 10_000
+    assert len(starts(False)) > 1.9 * len(starts(True)) > 3_000
 
 
 def test_a_sensor_knows_what_it_measured_and_pays_for_it():
-    env = gymnasium.make(SENSOR, budget=0.25)
+    env = gymnasium.make(SENSOR, budget=0.15)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # unbounded observations
         check_env(env.unwrapped, skip_render_check=True)
@@ -51,14 +51,12 @@ def test_a_sensor_knows_what_it_measured_and_pays_for_it():
     assert (reward, told["energy"]) == (-abs(temperature[1] - temperature[0]), 0.0)
     obs, _, _, _, told = env.step(MEASURE)
     assert obs["moved"][0] == pytest.approx(temperature[2] - temperature[0], abs=1e-5)
-    assert obs["slope"][0] == pytest.approx(3 * (temperature[2] - temperature[0]), abs=1e-5)
+    assert obs["slope"][0] == pytest.approx(temperature[2] - temperature[0], abs=1e-5)
     assert (told["measured"], told["sent"], told["energy"]) == (1, 0, COST[MEASURE])
     obs, reward, _, _, told = env.step(SEND)
-    assert reward == pytest.approx(-abs(temperature[3] - temperature[2]))
-    assert obs["since_sent"][0] == pytest.approx(1 / 6)
-    obs, reward, _, _, told = env.step(BOTH)
-    assert (reward, told["sent"]) == (0.0, 1)
-    *_, told = env.step(BOTH)  # 0.05 J are left
+    assert (reward, told["measured"], told["sent"]) == (0.0, 1, 1)
+    assert obs["since_sent"][0] == 0.0
+    *_, told = env.step(SEND)  # 0.03 J are left
     assert (told["measured"], told["sent"], told["energy"]) == (0, 0, 0.0)
 
 
@@ -67,10 +65,10 @@ def test_a_sensors_day_is_decided_by_its_seed_and_ends():
     returns = []
     for _ in range(2):
         env.reset(seed=11)
-        steps = [env.step(BOTH) for _ in range(DAY)]
+        steps = [env.step(SEND) for _ in range(DAY)]
         returns.append(sum(step[1] for step in steps))
         assert [step[3] for step in steps] == [False] * (DAY - 1) + [True]
-        assert sum(step[4]["energy"] for step in steps) == pytest.approx(2.0)
+        assert sum(step[4]["energy"] for step in steps) == pytest.approx(1.2)
     assert returns[0] == returns[1]
     with pytest.raises(ValueError, match="'budget' must be"):
         gymnasium.make(SENSOR, budget=-1.0)

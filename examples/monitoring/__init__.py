@@ -1,9 +1,9 @@
 """A sensor on a battery that decides when to measure and when to send: importing this registers ``Sensor-v0``.
 
-The record is real (outdoor temperature, every ten minutes), the sensor and its costs are assumptions. Days of training
+The record is real (outdoor temperature, every half hour), the sensor and its costs are assumptions. Days of training
 and days of the verdict lie in weeks of their own::
 
-    distilrl train-teacher --env examples.monitoring:Sensor-v0 --steps 200000 --out runs/monitoring/teacher
+    distilrl train-teacher --env examples.monitoring:Sensor-v0 --steps 40000 --out runs/monitoring/teacher
     distilrl distill --teacher runs/monitoring/teacher --env examples.monitoring:Sensor-v0 \
         --verdict-env-kwargs '{"held_out": true}' --student mlp:16 --out runs/monitoring/student
     distilrl export runs/monitoring/student --to int8 --trust examples.monitoring
@@ -14,8 +14,8 @@ is made, not here.
 
 import gymnasium
 
-DAY = 144
-"""Steps of an episode: a day of ten minutes each."""
+DAY = 48
+"""Steps of an episode: a day in half hours."""
 
 if "Sensor-v0" not in gymnasium.registry:
     gymnasium.register("Sensor-v0", entry_point=f"{__name__}.sensor:Sensor", max_episode_steps=DAY)
