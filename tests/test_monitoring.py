@@ -67,7 +67,7 @@ def test_a_sensors_day_is_decided_by_its_seed_and_ends():
         env.reset(seed=11)
         steps = [env.step(SEND) for _ in range(DAY)]
         returns.append(sum(step[1] for step in steps))
-        assert [step[3] for step in steps] == [False] * (DAY - 1) + [True]
+        assert [step[2] for step in steps] == [False] * (DAY - 1) + [True]
         assert sum(step[4]["energy"] for step in steps) == pytest.approx(1.2)
     assert returns[0] == returns[1]
     with pytest.raises(ValueError, match="'budget' must be"):

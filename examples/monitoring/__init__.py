@@ -18,4 +18,4 @@ DAY = 48
 """Steps of an episode: a day in half hours."""
 
 if "Sensor-v0" not in gymnasium.registry:
-    gymnasium.register("Sensor-v0", entry_point=f"{__name__}.sensor:Sensor", max_episode_steps=DAY)
+    gymnasium.register("Sensor-v0", entry_point=f"{__name__}.sensor:Sensor")

@@ -20,10 +20,10 @@ BUDGET = 1.2
 """Energy of a day, J: to measure and send each time would take 4.8."""
 WEEKS = 3
 """Every third week of the record is held out."""
-NAMES = ("charge", "day_left", "hour_cos", "hour_sin", "measured", "moved", "since_measured", "since_sent", "slope")
-"""What the sensor knows: share of the day's energy and of the day that is left; the hour as an angle; the temperature
-that it measured last, in tens of degrees; how far this lies from what it sent last, in degrees; how many hours ago it
-measured the one and the other; degrees an hour between the last two measurements.
+NAMES = ("ahead", "day_left", "hour_cos", "hour_sin", "measured", "moved", "since_measured", "since_sent", "slope")
+"""What the sensor knows: by how much the share of the energy that is left exceeds that of the day, and the latter; the
+hour as an angle; the temperature that it measured last, in tens of degrees; how far this lies from what it sent last,
+in degrees; how many hours ago it measured the one and the other; degrees an hour between the last two measurements.
 """
 
 
@@ -103,13 +103,14 @@ class Sensor(gymnasium.Env[Any, Any]):
             self._sent, self._sent_at = truth, self._now
         error = abs(truth - self._sent)
         told = {"error": error, "measured": int(done != SLEEP), "sent": int(done == SEND), "energy": COST[done]}
-        return self._seen(), -error, False, False, told
+        return self._seen(), -error, self._steps == DAY, False, told  # the charge of a day is for this day
 
     def _seen(self) -> dict[str, NDArray[np.float32]]:
+        left = 1 - self._steps / DAY
         angle = 2 * np.pi * (self._now % DAY) / DAY
         numbers = {
-            "charge": self._charge / BUDGET,
-            "day_left": 1 - self._steps / DAY,
+            "ahead": self._charge / BUDGET - left,
+            "day_left": left,
             "hour_cos": np.cos(angle),
             "hour_sin": np.sin(angle),
             "measured": self._measured / 10,

@@ -1,7 +1,7 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +79,11 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)
     name = trained.network.spec.describe()
+    returns = {one.name: getattr(result, one.name) for one in fields(Returns)}
     results = TeacherResults(
         **vars(training_of(trained, config)),
         env=info.id,
-        student=TeacherTrained(**vars(result) | size(trained.network), name=name),
+        student=TeacherTrained(**returns | size(trained.network), name=name),
     )
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
     about["protocol"] = info.protocol
