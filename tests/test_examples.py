@@ -313,3 +313,26 @@ def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):
     with pytest.raises(SpecError, match=r"observations of shape \(4,\).*training's has \(10,\).*must be the same"):
         distill(Teacher.from_callable(lambda obs: obs[:, :2], kind="q"), job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "one", "other"),
+    [("highway-fast-v0", 1, 4), ("racetrack-v1", np.zeros(1, np.float32), np.ones(1, np.float32))],
+)
+def test_a_rule_drives_in_the_place_of_the_policy(env, one, other):
+    """Whatever the policy says, the car of the rule does the same, keeps to the road and hits nobody."""
+    pytest.importorskip("highway_env", reason="highway-env is not installed: pip install 'distilrl[driving]'")
+    from examples.driving import IDM
+
+    def driven(action, steps=5):
+        car = IDM(gymnasium.make(env))
+        seen = [car.reset(seed=3)[0]]
+        for _ in range(steps):
+            obs, _, terminated, _, info = car.step(np.copy(action))
+            seen.append(obs)
+            assert not terminated
+            assert not info["crashed"]
+        car.close()
+        return np.array(seen)
+
+    np.testing.assert_array_equal(driven(one), driven(other))
