@@ -1,6 +1,7 @@
 """Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
 
-With --write, fills in those of the READMEs and of docs/, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+With --write, fills in those of the READMEs and of docs/, between ``<!-- result NAME -->`` and ``<!-- end -->``, and
+writes what `distilrl fields` lists.
 """
 
 import json
@@ -11,13 +12,18 @@ from pathlib import Path
 from statistics import mean, median
 
 import case_study
+import fields
 import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
 from result_tables import TABLES, grouped, markdown, read, seeds_of
 
+from distilrl.checkpoints import write_json
+
 RESULTS = Path(__file__).parent / "results"
+FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
+"""What `distilrl fields` shows."""
 
 
 def lines(name: str) -> list[dict]:
@@ -221,6 +227,8 @@ def block(name: str) -> str:
         "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "disturbed": disturbed, "vectors": vectors,
         "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
+    if name.startswith("fields/"):
+        return fields.markdown(name.removeprefix("fields/"))
     return (known | TABLES).get(name, lambda: one_method(name))()
 
 
@@ -244,6 +252,7 @@ def write() -> None:
     """Fills in the documents."""
     for path in documents():
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_json(FIELDS, fields.listed())
 
 
 if __name__ == "__main__":
