@@ -1,5 +1,6 @@
 """The public surface: what `import distilrl` offers, all of it documented and typed."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -34,6 +35,24 @@ PUBLIC = {
 def test_surface_is_pinned():
     assert set(distilrl.__all__) == PUBLIC
     assert all(hasattr(distilrl, name) for name in PUBLIC)
+
+
+def test_type_checkers_are_told_what_is_imported_on_first_use():
+    stub = ast.parse((Path(distilrl.__file__).with_suffix(".pyi")).read_text(encoding="utf-8"))
+    told = {
+        node.module.removeprefix("distilrl."): tuple(one.name for one in node.names)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert told == distilrl._HOMES
+    (everything,) = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert set(ast.literal_eval(everything)) == PUBLIC
+
+
+def test_a_module_does_not_hide_the_function_of_its_name():
+    for name in ("distill", "plan", "sweep", "train"):
+        module = importlib.import_module(f"distilrl.{name}")
+        assert getattr(distilrl, name) is getattr(module, name)
 
 
 def test_everything_public_is_documented_and_typed():
