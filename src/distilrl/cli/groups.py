@@ -1,9 +1,9 @@
 """Options of `distilrl distill` beside the everyday ones, in the groups that its help shows."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.options import SideOptions, Unset
 from distilrl.collect import BehaviourName
@@ -11,6 +11,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
+from distilrl.measures import Measure
 from distilrl.teachers import Combine
 
 
@@ -81,6 +82,10 @@ class VerdictOptions:
     played once from each start instead."""
     disturbed_episodes: int = 100
     """Episodes with random actions and with sticky actions or noise, each with a verdict of its own; 0: none."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
+    sum, mean or max of its steps). 'crashed=max<=0.05': lower is better, and a verdict says whether the student is at
+    most 0.05 above the teacher; >=: higher is better."""
     margin_abs: Unset[float | None] = None
     """Largest acceptable loss in the environment's own units, in place of the share that --margin says."""
     eval_epsilon: float = 0.0
@@ -94,7 +99,14 @@ class VerdictOptions:
 
     def comparison(self, margin: float) -> Comparison:
         """The comparison that this asks for, with this margin where --margin-abs is none."""
-        return Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, margin, self.margin_abs)
+        return Comparison(
+            self.episodes,
+            3 * self.episodes,
+            self.disturbed_episodes,
+            margin,
+            self.margin_abs,
+            measures=tuple(Measure.of(text) for text in self.measure),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

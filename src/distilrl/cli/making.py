@@ -103,7 +103,7 @@ class Distill:
             for run in results.tasks if isinstance(results, TasksResults) else ():
                 write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
         """Raises where options that say where this is computed contradict each other, or mean nothing here."""
