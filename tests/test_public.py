@@ -23,12 +23,12 @@ PUBLIC = {
     "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Machines", "Network", "NetworkSpec",
     "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "Processes", "RECIPES",
     "RayCollectors", "RayExecutor", "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",
-    "SpecError", "StopConfig", "StudentConfig", "SweepRow", "TaskFile", "TasksResults", "Teacher", "TeacherError",
+    "SpecError", "StopConfig", "StudentConfig", "Studies", "StudyPair", "StudyRow", "SweepRow", "TaskFile", "TasksResults", "Teacher", "TeacherError",
     "TeacherFile", "TeacherResults", "Term", "TrainConfig", "Trained", "TreeConfig", "Verified", "Watch",
-    "WorkerError", "__version__", "build", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
+    "WorkerError", "__version__", "build", "compare", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
     "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play",
     "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "read_as", "recipe",
-    "reptile", "save_network", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report",
+    "reptile", "save_network", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report", "write_studies",
 }  # fmt: skip
 
 

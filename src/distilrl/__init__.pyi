@@ -42,13 +42,14 @@ from distilrl.played import Acceptance, Agreement, Duel, Evaluation, Returns, Ru
 from distilrl.policies import Policy
 from distilrl.processes import Processes
 from distilrl.recipes import RECIPES, recipe
-from distilrl.report import write_report
+from distilrl.report import write_report, write_studies
 from distilrl.results import PlanResults, Results, SeedsResults, TasksResults, TeacherResults
 from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.studies import Studies, StudyPair, StudyRow, compare
 from distilrl.sweep import SweepRow, sweep
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teaching import evaluate_against, evaluate_policy, train_teacher
@@ -105,6 +106,9 @@ __all__ = [
     "SpecError",
     "StopConfig",
     "StudentConfig",
+    "Studies",
+    "StudyPair",
+    "StudyRow",
     "SweepRow",
     "TaskFile",
     "TasksResults",
@@ -121,6 +125,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "build",
+    "compare",
     "describe_env",
     "distill",
     "distill_chain",
@@ -149,4 +154,5 @@ __all__ = [
     "trust",
     "verify",
     "write_report",
+    "write_studies",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import jinja2
 
 from distilrl import animate, figures
-from distilrl.checkpoints import read_json, write_bytes
+from distilrl.checkpoints import read_json, write_bytes, write_json
 from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
@@ -26,6 +26,7 @@ from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import EnvRef
+from distilrl.studies import Studies
 from distilrl.teachers import load_teacher
 from distilrl.verdict import in_words
 
@@ -78,6 +79,25 @@ def write_report(run: str | Path) -> Path:
         ) from error
     write_bytes(folder.report, page.encode())
     return folder.report
+
+
+def write_studies(found: Studies, out: str | Path) -> Path:
+    """Writes compare.csv, compare.md, compare.json and compare.png of several studies into a folder; returns it.
+
+    Raises:
+        FileError: the folder holds something of distilrl's already, or cannot be written.
+
+    Example::
+
+        write_studies(compare("runs/distil", "runs/cloning"), "runs/compared")
+    """
+    folder = RunFolder(out)
+    folder.check_free()
+    write_bytes(folder.path / "compare.csv", found.to_csv().encode())
+    write_bytes(folder.path / "compare.md", found.to_markdown().encode())
+    write_json(folder.path / "compare.json", found.to_json())
+    write_bytes(folder.path / "compare.png", figures.studies(found))
+    return folder.path
 
 
 def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:

@@ -37,6 +37,7 @@ RESUMED = ("run", "teacher", "seeds", "chain")
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
     "metrics.csv", "report.html", "watch.webp", "sweep.csv", "sweep.md",
+    "compare.csv", "compare.md", "compare.json", "compare.png",
     "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
 )  # fmt: skip
 """What a command may have left in a folder; nothing begins where one of these is."""
