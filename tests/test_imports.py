@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "threads"},
     {"blocks", "plain", "scales", "spaces", "verdict"},
-    {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "sensors", "specs"},
+    {"envs", "heads", "optimisers", "played", "processes", "provenance", "replay", "schedules", "sensors", "specs"},
     {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},

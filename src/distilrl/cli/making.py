@@ -232,7 +232,7 @@ class TrainTeacher:
     steps: Unset[int | None] = None
     """Budget of environment steps; the recipe's own by default."""
     stop_return: Unset[float | None] = None
-    """Stop when this return is reached at two checks in a row."""
+    """Stop when a check reaches this return, for pixels two in a row, and 50 other episodes reach it too."""
     seed: int = 0
     """Seed of training."""
     episodes: int = 100
