@@ -33,7 +33,7 @@ COMMANDS = {
     "make": {
         "distill": About(
             "teacher to small student, verdict and report",
-            "distilrl distill --teacher dqn.zip --env CartPole-v1 --student mlp:16 --out runs/cartpole",
+            "distilrl distill --teacher dqn.zip --env CartPole-v1 \\\n      --student mlp:16 --out runs/cartpole",
         ),
         "tree": About(
             "teacher to decision tree, as text, Graphviz and C",
@@ -120,8 +120,9 @@ def _overview() -> str:
     lines = ["usage: distilrl COMMAND [OPTIONS]", "", *textwrap.wrap(ABOUT, 79)]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:", *(f"  {name:15}{about.line}" for name, about in commands.items())]
-    example = NAMES["distill"].example.replace(" --student", " \\\n      --student")
-    return "\n".join([*lines, "", f"example:\n  {example}", "", "distilrl COMMAND --help says the rest."])
+    return "\n".join(
+        [*lines, "", f"example:\n  {NAMES['distill'].example}", "", "distilrl COMMAND --help says the rest."]
+    )
 
 
 def _run(name: str, words: Sequence[str]) -> int:
