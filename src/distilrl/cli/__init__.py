@@ -75,6 +75,7 @@ COMMANDS = {
     "what there is": {
         "recipes": About("the methods, a line each", "distilrl recipes"),
         "envs": About("the environments that are installed here", "distilrl envs ALE"),
+        "fields": About("what was distilled in six fields of use", "distilrl fields"),
     },
 }
 """Every command, by what it is for."""
@@ -175,9 +176,9 @@ def _command(name: str) -> type[Any]:
 
             return Export if name == "export" else Verify
         case _:
-            from distilrl.cli.listing import Envs, Recipes
+            from distilrl.cli.listing import Envs, Fields, Recipes
 
-            return Recipes if name == "recipes" else Envs
+            return {"recipes": Recipes, "envs": Envs, "fields": Fields}[name]
 
 
 def _way_on(name: str, command: Any) -> str:

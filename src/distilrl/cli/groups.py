@@ -90,12 +90,6 @@ class VerdictOptions:
     """Largest acceptable loss in the environment's own units, in place of the share that --margin says."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
-    verdict_env: Unset[str | None] = None
-    """Where the verdict is played, if not in --env: what training never sees."""
-    verdict_env_kwargs: Unset[str] = ""
-    """What --env, or --verdict-env, is made with for the verdict, as JSON, on top of --env-kwargs."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
 
     def comparison(self, margin: float) -> Comparison:
         """The comparison that this asks for, with this margin where --margin-abs is none."""

@@ -1,11 +1,14 @@
 """Commands that list what there is: methods and environments. What they list goes to standard output."""
 
+import json
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from distilrl.cli.display import print_fields
 from distilrl.cli.options import Unset
 from distilrl.envs.listing import families
 from distilrl.errors import SpecError
@@ -59,6 +62,22 @@ class Envs:
                 "a function there: gymnasium.register(id='MyEnv-v0', entry_point=MyEnv).",
             )
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """List what was distilled in six fields of use: environment, teacher, smallest student, and their pages."""
+
+    json: bool = False
+    """Print a JSON array on standard output."""
+
+    def run(self) -> None:
+        """Lists."""
+        rows = json.loads(Path(__file__).with_name("fields.json").read_text(encoding="utf-8"))
+        if self.json:
+            print(json.dumps(rows))
+        else:
+            print_fields(rows)
 
 
 def _hanging(first: str, text: str) -> str:

@@ -17,6 +17,8 @@ from distilrl.cli.options import (
     Around,
     EnvOptions,
     FileOptions,
+    Judge,
+    JudgeOptions,
     Needed,
     Trusted,
     TrustOptions,
@@ -38,7 +40,6 @@ from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
-from distilrl.spaces import EnvRef
 from distilrl.teachers import TeacherFile
 from distilrl.teaching import train_teacher
 
@@ -76,6 +77,7 @@ class Distill:
     learning: Annotated[LearningOptions, arg(name="learning")] = field(default_factory=LearningOptions)
     seen: Annotated[SeenOptions, arg(name="sensor")] = field(default_factory=SeenOptions)
     judged: Annotated[VerdictOptions, arg(name="verdict")] = field(default_factory=VerdictOptions)
+    judge: Judge = field(default_factory=JudgeOptions)
     around: Around = field(default_factory=EnvOptions)
     machine: Annotated[MachineOptions, arg(name="machine")] = field(default_factory=MachineOptions)
     trusted: Trusted = field(default_factory=TrustOptions)
@@ -179,22 +181,8 @@ class Distill:
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
                 "never saw.[/]"
             )
-        job = Job(
-            config,
-            self.judged.comparison(self.margin),
-            accept_weak_teacher=self.judged.accept_weak_teacher,
-            verdict_env=self._verdict_env(config),
-        )
+        job = self.judge.job(config, self.judged.comparison(self.margin), self.around)
         return job, self.out, self.seeds, self.learning.assistants
-
-    def _verdict_env(self, config: TrainConfig) -> EnvRef | None:
-        """Where the verdict is played; None: where training is."""
-        if self.judged.verdict_env is None and not self.judged.verdict_env_kwargs:
-            return None
-        other = replace(self.around, env_kwargs=self.judged.verdict_env_kwargs).ref(
-            self.judged.verdict_env or config.env.id
-        )
-        return replace(other, kwargs={**self.around.ref(config.env.id).kwargs, **other.kwargs})
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""

@@ -13,6 +13,8 @@ from distilrl.cli.options import (
     Around,
     EnvOptions,
     FileOptions,
+    Judge,
+    JudgeOptions,
     Needed,
     Side,
     SideOptions,
@@ -57,10 +59,9 @@ class _Search:
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
+    judge: Judge = field(default_factory=JudgeOptions)
     around: Around = field(default_factory=EnvOptions)
     trusted: Trusted = field(default_factory=TrustOptions)
     teacher_file: AboutFile = field(default_factory=FileOptions)
@@ -81,7 +82,7 @@ class _Search:
         comparison = Comparison(
             self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs, measures=measures
         )
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), {}
+        return self.judge.job(config, comparison, self.around), {}
 
 
 @dataclass(frozen=True, kw_only=True)
