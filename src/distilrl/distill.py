@@ -99,7 +99,10 @@ def distill(
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
         if resume and folder.results.is_file():  # nothing is left to do
-            return read_as(Results if len(teachers) == 1 else TasksResults, read_json(folder.results))
+            known = read_json(folder.results)
+            if len(teachers) > 1:
+                return read_as(TasksResults, known)
+            return read_as(Results, known)
         judges = [against] if against is not None else teachers
         runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
         if len(runs) == 1:

@@ -322,8 +322,8 @@ def _row(
 def _pair(
     one: str,
     other: str,
-    tasks: tuple[Sequence[Sequence[_Run]], ...],
-    scores: tuple[Sequence[stats.Array], ...],
+    tasks: tuple[Sequence[Sequence[_Run]], Sequence[Sequence[_Run]]],
+    scores: tuple[Sequence[stats.Array], Sequence[stats.Array]],
     rng: np.random.Generator,
 ) -> StudyPair:
     """What is told of two studies."""

@@ -45,7 +45,7 @@ class Watch:
         """Writes it."""
         self.trusted.allow()
         check_number("steps", self.steps, "[1, inf)")
-        folder = RunFolder(self.run_folder)
+        folder = RunFolder(self.run_folder).with_student()
         if not folder.tree.is_file() and not (folder.student / "spec.json").is_file():
             raise folder.lacking("student")
         path = folder.path / "watch.webp"
