@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from distilrl import stats
@@ -252,14 +251,10 @@ class _Games:
 
     def measured(self, looks: int) -> tuple[Measured, ...]:
         """The measures of all episodes so far; the draws are the same whenever they are taken of them."""
-        sides = (
-            [
-                (_joined(side, "measured"), _joined(side, "fingerprints"))
-                for side in (self.theirs, self.ours, self.random)
-            ]
-            if self.his.measures
-            else []
-        )
+        if not self.his.measures:
+            return ()
+        three = (self.theirs, self.ours, self.random)
+        sides = [(_joined(side, "measured"), _joined(side, "fingerprints")) for side in three]
         protocol, pairs = in_words(self.its, self.info), self._pairs()
         return tuple(
             Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol)
@@ -384,6 +379,8 @@ def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
 
 def _png(picture: NDArray[np.uint8]) -> str:
     """A picture as a data URI."""
+    from PIL import Image  # here: most that is played has no picture
+
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

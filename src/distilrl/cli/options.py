@@ -1,4 +1,4 @@
-"""What several commands ask: about a teacher's file, about the environment, and settings by name."""
+"""What several commands ask, in groups that their help shows as such, and settings by name."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from distilrl.envs import trust
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
 from distilrl.jobs import Job
-from distilrl.measures import Measure
 from distilrl.plain import check_number, from_plain
 from distilrl.processes import Processes
 from distilrl.runs import KINDS, read_config
@@ -28,6 +27,8 @@ from distilrl.verdict import RESULTS, Result
 T = TypeVar("T")
 Unset = Annotated[T, arg(help_behavior_hint="")]
 """An option that is unset by default, about which its help says nothing."""
+Needed = Annotated[T, arg(help_behavior_hint="(required)")]
+"""An option that a command needs, unless --resume or --config takes the place of all."""
 CODES = {"pass": 0, "within_margin": 0, "inconclusive": 3, "fail": 1}
 """Exit codes of verdicts."""
 WHERE = ("collectors", "collector_gpus", "jobs", "ray")
@@ -127,12 +128,8 @@ class EnvOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """How a teacher is accepted, where the verdict is played, and what it is about beside the return."""
+    """How a teacher is accepted, and where the verdict is played."""
 
-    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
-    """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
-    sum, mean or max of its steps). 'crashed=max<=0.05': lower is better, and a verdict says whether the student is at
-    most 0.05 above the teacher; >=: higher is better."""
     verdict_env: Unset[str | None] = None
     """Where the verdict is played, if not in --env: what training never sees."""
     verdict_env_kwargs: Unset[str] = ""
@@ -152,7 +149,7 @@ class JudgeOptions:
         """The job of a configuration whose environment has these options around it."""
         return Job(
             config if self.eval_envs is None else config.but(eval_envs=self.eval_envs),
-            replace(comparison, measures=tuple(Measure.of(text) for text in self.measure)),
+            comparison,
             accept_episodes=self.accept_episodes,
             accept_max_episodes=self.accept_max_episodes,
             accept_weak_teacher=self.accept_weak_teacher,
@@ -220,6 +217,14 @@ class SideOptions:
             yield executor
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+AboutFile = Annotated[FileOptions, arg(name="teacher-file")]
+Around = Annotated[EnvOptions, arg(name="environment")]
+Judge = Annotated[JudgeOptions, arg(name="acceptance-and-verdict")]
+Trusted = Annotated[TrustOptions, arg(name="trust")]
+Side = Annotated[SideOptions, arg(name="side-by-side")]
+"""Groups as fields of a command; an option's own name stays short."""
 
 
 def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
