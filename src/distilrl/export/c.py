@@ -30,12 +30,14 @@ MOST_NAMES = 64
 """Of numbers, in a comment."""
 VECTORS = """#if defined(__AVX__)
 #define LANES 8
-typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 #elif defined(__SSE__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
 #define LANES 4
-typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
 #else
 #define LANES 1
+#endif
+#if LANES > 1
+typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
 #endif
 """
 
@@ -103,6 +105,10 @@ def source(
 
 typedef {kind} obs_t;
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
 {remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
 void policy_values({declared(obs, memory)}, float values[{width}]);
 
@@ -110,6 +116,9 @@ void policy_values({declared(obs, memory)}, float values[{width}]);
 {threads} */
 {last.prototype(declared(obs, memory))};
 
+#ifdef __cplusplus
+}}
+#endif
 #endif
 """
     return Source(header, code, c_example(last, remembers=memory is not None), scratch, weights)
@@ -156,13 +165,14 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     needed |= {"tanh", "exp"} if cell is not None else set()
     parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
     parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
+    parts.append(_shared(steps))
     weight_bytes = 0
     for name, step in _dense(steps):
-        weight, bias, lanes = _packed(step)
+        weight, bias = _packed(step), step.bias
         weight_bytes += weight.nbytes + bias.nbytes
         parts.append(f"\nstatic const float w{name}[{weight.size}] = {{{literals(weight)}}};\n")
         parts.append(f"static const float b{name}[{bias.size}] = {{{literals(bias)}}};\n")
-        parts.append(_kernel(name, step, lanes))
+        parts.append(_kernel(name, step))
     if cell is not None:
         parts.append(CELLS[cell.kind].replace("@size", str(cell.out_shape[0])))
     buffers = scratch_buffers(steps, "float")
@@ -232,16 +242,9 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     return Buffers(text, count)
 
 
-def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4, and that."""
-    weight = channels_last(step)
-    outputs = len(step.bias)
-    lanes = _lanes(outputs)
-    padded = np.zeros((lanes, weight.shape[1]), np.float32)
-    padded[:outputs] = weight
-    bias = np.zeros(lanes, np.float32)
-    bias[:outputs] = step.bias
-    return np.ascontiguousarray(padded.T), bias, lanes
+def _packed(step: Step) -> NDArray[np.float32]:
+    """Weights as [row of the kernel][number in the run][output]."""
+    return np.ascontiguousarray(channels_last(step).T)
 
 
 def channels_last(step: Step) -> NDArray[np.float32]:
@@ -261,93 +264,117 @@ def geometry(step: Step) -> tuple[int, int, int]:
     return 1, math.prod(step.in_shape), 1
 
 
-def _lanes(outputs: int) -> int:
-    """Outputs, filled up to a multiple of 4."""
-    return -(-outputs // 4) * 4
-
-
-def _together(lanes: int, width: int) -> int:
+def _together(outputs: int, width: int) -> int:
     """How many neighbouring output pixels are summed at once: as many as registers hold."""
-    return next((p for p in (4, 2) if width >= p and lanes * p <= 64), 1)
+    return next((p for p in (4, 2) if width >= p and outputs * p <= 64), 1)
 
 
-def _kernel(index: str, step: Step, lanes: int) -> str:
+def _kernel(index: str, step: Step) -> str:
     """Functions ``k{index}_p{P}``: P neighbouring output pixels, all their channels."""
     _, _, width = geometry(step)
-    together = _together(lanes, width)
+    together = _together(len(step.bias), width)
     counts = sorted({together, 1} if width % together else {together})
-    return "".join(_pixels(index, step, lanes, count) for count in counts)
+    return "".join(_pixels(index, step, count) for count in counts)
 
 
-def _pixels(index: str, step: Step, lanes: int, pixels: int) -> str:
+def _pixels(index: str, step: Step, pixels: int) -> str:
     rows, run, _ = geometry(step)
     hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
     outputs = len(step.bias)
-    head = (
-        f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
-        f"    float sums[{pixels}][{lanes}];\n"
-    )
-    branches = []
-    for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4), ("#else", 1)):
-        branches.append(f"{guard}\n{_sums(index, rows, run, hop, lanes, pixels, width)}")
-    count = pixels * outputs
-    tail = (
-        f"    for (int p = 0; p < {pixels}; p++)\n"
-        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = sums[p][k];\n"
-    )
+    text = f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
+    for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4)):
+        text += f"{guard}\n"
+        wide = 32 if pixels <= 2 else 16
+        for at in range(0, outputs, wide):
+            groups = _groups(at, min(at + wide, outputs), width)
+            text += _block(index, rows, run, hop, outputs, pixels, groups)
+    text += f"#else\n{_plainly(index, rows, run, hop, outputs, pixels)}#endif\n"
     if step.activation:  # a loop of its own, which vectorises
-        tail += f"    for (int k = 0; k < {count}; k++) out[k] = act_{step.activation}(out[k]);\n"
-    tail += "}\n"
-    return head + "".join(branches) + "#endif\n" + tail
+        text += f"    for (int k = 0; k < {pixels * outputs}; k++) out[k] = act_{step.activation}(out[k]);\n"
+    return text + "}\n"
 
 
-def _sums(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, width: int) -> str:
-    """The innermost loops, with vectors of 8 and 4 floats, or plain ones."""
-    if width == 1:
-        loads = "".join(f"                sums[{p}][k] += x[i + {p * hop}] * w[k];\n" for p in range(pixels))
-        return (
-            f"    const float *w = w{index};\n"
-            f"    for (int p = 0; p < {pixels}; p++)\n"
-            f"        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
-            f"    for (int r = 0; r < {rows}; r++) {{\n        const float *x = rows[r];\n"
-            f"        for (int i = 0; i < {run}; i++, w += {lanes})\n"
-            f"            for (int k = 0; k < {lanes}; k++) {{\n{loads}            }}\n    }}\n"
-        )
-    text = ""
-    at = 0
-    while at < lanes:
-        wide = min(lanes - at, 32 if pixels <= 2 else 16)
-        starts = _starts(at, wide, width)
-        text += _block(index, rows, run, hop, lanes, pixels, starts)
-        at += wide
-    return text
+def _groups(at: int, end: int, width: int) -> list[tuple[int, int]]:
+    """(first output, how many) of the vectors of one block. The last may overlap the one before it, so that weights
+    are not filled up; fewer outputs than the smallest vector are summed one by one.
+    """
+    groups = []
+    for size in (8, 4) if width == 8 else (4,):
+        while end - at >= size:
+            groups.append((at, size))
+            at += size
+    if at < end:
+        groups += [(end - 4, 4)] if end >= 4 else [(k, 1) for k in range(at, end)]
+    return groups
 
 
-def _starts(at: int, wide: int, width: int) -> list[tuple[int, int]]:
-    """(first output, vector width) of the groups of one block; a remainder of 4 under width 8 is summed one by one."""
-    groups = [(at + i, width) for i in range(0, wide - wide % width, width)]
-    return groups + [(at + wide - wide % width + i, 1) for i in range(wide % width)]
-
-
-def _block(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, groups: list[tuple[int, int]]) -> str:
-    kind = {1: "float"}
+def _block(index: str, rows: int, run: int, hop: int, outputs: int, pixels: int, groups: list[tuple[int, int]]) -> str:
+    """The innermost loops of a group of outputs, in vectors."""
+    kind = {1: "float", 4: "vec4", 8: "vec8"}
     lines = ["    {", f"        const float *w = w{index};"]
     for p in range(pixels):
         for start, width in groups:
-            name = kind.get(width, "vec")
+            name = kind[width]
             lines.append(f"        {name} s{p}_{start} = *(const {name} *)(b{index} + {start});")
     lines += [f"        for (int r = 0; r < {rows}; r++) {{", "            const float *x = rows[r];"]
-    lines.append(f"            for (int i = 0; i < {run}; i++, w += {lanes}) {{")
+    lines.append(f"            for (int i = 0; i < {run}; i++, w += {outputs}) {{")
     lines += [f"                const float x{p} = x[i + {p * hop}];" for p in range(pixels)]
     for start, width in groups:
-        name = kind.get(width, "vec")
-        lines.append(f"                const {name} w_{start} = *(const {name} *)(w + {start});")
+        lines.append(f"                const {kind[width]} w_{start} = *(const {kind[width]} *)(w + {start});")
         lines += [f"                s{p}_{start} += x{p} * w_{start};" for p in range(pixels)]
     lines += ["            }", "        }"]
     for p in range(pixels):
         for start, width in groups:
-            lines.append(f"        *({kind.get(width, 'vec')} *)(&sums[{p}][{start}]) = s{p}_{start};")
+            lines.append(f"        *({kind[width]} *)(out + {p * outputs + start}) = s{p}_{start};")
     return "\n".join([*lines, "    }\n"])
+
+
+PLAIN = (8, 4, 2, 1)
+"""Outputs that are summed together where there are no vectors, in as many registers."""
+
+
+def _shared(steps: Sequence[Step | CellStep]) -> str:
+    """Functions ``sum{N}``, which all layers share where there are no vectors: N outputs of one pixel."""
+    used = {size for _, step in _dense(steps) for size, _ in _parts_of(len(step.bias))}
+    text = "".join(_sum(size) for size in PLAIN if size in used)
+    return f"\n#if LANES == 1\n{text}#endif\n"
+
+
+def _sum(size: int) -> str:
+    starts = ", ".join(f"s{k} = b[{k}]" for k in range(size))
+    adds = "".join(f"            s{k} += x[i] * w[{k}];\n" for k in range(size))
+    ends = "".join(f"    out[{k}] = s{k};\n" for k in range(size))
+    return (
+        f"static void sum{size}(const float *w, const float *b, int outputs, const float *const *rows, int height,\n"
+        f"                 int run, int at, float *out) {{\n    float {starts};\n"
+        f"    for (int r = 0; r < height; r++) {{\n        const float *x = rows[r] + at;\n"
+        f"        for (int i = 0; i < run; i++, w += outputs) {{\n{adds}        }}\n    }}\n{ends}}}\n"
+    )
+
+
+def _parts_of(outputs: int) -> list[tuple[int, int]]:
+    """(N, how many times) of the functions ``sum{N}`` that make all outputs of a pixel."""
+    parts = []
+    for size in PLAIN:
+        if outputs >= size:
+            parts.append((size, outputs // size))
+            outputs %= size
+    return parts
+
+
+def _plainly(index: str, rows: int, run: int, hop: int, outputs: int, pixels: int) -> str:
+    """Calls of the shared functions."""
+    lines, first = [], 0
+    pixel = f"    for (int p = 0; p < {pixels}; p++) {{" if pixels > 1 else "    {"
+    at, out = (f"p * {hop}", f"out + p * {outputs}") if pixels > 1 else ("0", "out")
+    for size, count in _parts_of(outputs):
+        loop, k = "", str(first)
+        if count > 1:
+            loop, k = f"for (int k = {first}; k < {first + size * count}; k += {size}) ", "k"
+        given = f"w{index} + {k}, b{index} + {k}, {outputs}, rows, {rows}, {run}, {at}, {out} + {k}"
+        lines.append(f"        {loop}sum{size}({given});")
+        first += size * count
+    return "\n".join([pixel, *lines, "    }\n"])
 
 
 def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str:
@@ -357,7 +384,7 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
     channels, height, width = step.in_shape
     outputs, out_height, out_width = step.out_shape
     kernel, stride = step.weight.shape[2], step.stride
-    together = _together(_lanes(outputs), out_width)
+    together = _together(outputs, out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
     if first:
