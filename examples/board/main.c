@@ -98,7 +98,7 @@ int main(void) {
     if (!golden || !answers) return 2;
 #ifndef NOT_MEASURED
     uint64_t decisions = 0, calls = 0;
-    uint32_t deepest = 0;
+    uint32_t most = 0, deepest = 0;
     counter_start();
 #endif
 #ifdef POLICY_STATE_BYTES
@@ -108,9 +108,10 @@ int main(void) {
     for (; seen < RECORDS && fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1; seen++) {
 #ifndef NOT_MEASURED
         REMEMBERED;
-        decisions += ticks(decide);
+        uint32_t took = ticks(decide), used = stack();
+        decisions += took;
         calls += ticks(nothing);
-        uint32_t used = stack();
+        most = took > most ? took : most;
         deepest = used > deepest ? used : deepest;
 #endif
         REMEMBERED;
@@ -128,8 +129,9 @@ int main(void) {
     uint32_t start = counter();
     loops();
     printf("loops %lu\n", (unsigned long)since(start));
-    printf("repeats %d\ndecisions %lu\nnothing %lu\nstack %lu\n", REPEATS, (unsigned long)decisions,
-           (unsigned long)calls, (unsigned long)deepest);
+    printf("repeats %d\ndecisions %lu\nmost %lu\nnothing %lu\nstack %lu\n", REPEATS,
+           (unsigned long)(decisions / (unsigned)seen), (unsigned long)most, (unsigned long)(calls / (unsigned)seen),
+           (unsigned long)deepest);
 #endif
     return 0;
 }

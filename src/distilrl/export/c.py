@@ -336,19 +336,29 @@ PLAIN = (8, 4, 2, 1)
 def _shared(steps: Sequence[Step | CellStep]) -> str:
     """Functions ``sum{N}``, which all layers share where there are no vectors: N outputs of one pixel."""
     used = {size for _, step in _dense(steps) for size, _ in _parts_of(len(step.bias))}
-    text = "".join(_sum(size) for size in PLAIN if size in used)
-    return f"\n#if LANES == 1\n{text}#endif\n"
+    zeros = any(step.activation == "relu" for step in steps)
+    text = "".join(_sum(size, zeros) for size in PLAIN if size in used)
+    return f"\n#if LANES == 1\n{ZEROS if zeros else ''}{text}#endif\n"
 
 
-def _sum(size: int) -> str:
+ZEROS = """#if defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
+#define SKIPPED(x) ((x) == 0.0f) /* floats are the compiler's functions: what ReLU made 0 is not multiplied */
+#else
+#define SKIPPED(x) 0
+#endif
+"""
+
+
+def _sum(size: int, zeros: bool) -> str:
     starts = ", ".join(f"s{k} = b[{k}]" for k in range(size))
     adds = "".join(f"            s{k} += x[i] * w[{k}];\n" for k in range(size))
     ends = "".join(f"    out[{k}] = s{k};\n" for k in range(size))
+    skip = "            if (SKIPPED(x[i])) continue;\n" if zeros else ""
     return (
         f"static void sum{size}(const float *w, const float *b, int outputs, const float *const *rows, int height,\n"
         f"                 int run, int at, float *out) {{\n    float {starts};\n"
         f"    for (int r = 0; r < height; r++) {{\n        const float *x = rows[r] + at;\n"
-        f"        for (int i = 0; i < run; i++, w += outputs) {{\n{adds}        }}\n    }}\n{ends}}}\n"
+        f"        for (int i = 0; i < run; i++, w += outputs) {{\n{skip}{adds}        }}\n    }}\n{ends}}}\n"
     )
 
 

@@ -54,7 +54,7 @@ ACTIVATIONS = {
 #if LANES > 1
     return x > 0.0f ? x : 0.0f;
 #else
-    union { float value; int32_t bits; } u; /* fewer instructions, far fewer where floats are the compiler's functions */
+    union { float value; int32_t bits; } u; /* fewer instructions, most where floats are functions */
     u.value = x;
     u.bits = u.bits < 0 ? 0 : u.bits;
     return u.value;

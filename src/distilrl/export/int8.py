@@ -215,41 +215,49 @@ def _act(obs: ObsSpec, last: Last, width: int, final: int) -> str:
 
 
 SUMS = """
+#if defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
+#define VECTORS 1
+#else
+#define VECTORS 0
+/* Four outputs at once, in a function of its own, so that the loop has all registers. */
+#ifdef __GNUC__
+__attribute__((noinline))
+#endif
+static void dots(const int16_t *x, const int8_t *w, int apart, int run, int32_t *sums) {
+    const int8_t *second = w + apart, *third = second + apart, *fourth = third + apart;
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    for (int i = 0; i < run; i++) {
+        const int32_t v = x[i];
+        s0 += v * w[i];
+        s1 += v * second[i];
+        s2 += v * third[i];
+        s3 += v * fourth[i];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+#endif
+
 static inline int32_t dot(const int16_t *x, const int8_t *w, int n) {
     int32_t sum = 0;
     for (int i = 0; i < n; i++) sum += x[i] * w[i];
     return sum;
 }
 
-/* All outputs of one pixel. Compilers with vectors do one output after the other, others do four at once. */
+/* All outputs of one pixel. Compilers with vectors do one output after the other. */
 static void layer(const int16_t *const *rows, int height, int run, const int8_t *w, const int32_t *b, int outputs,
                   int32_t *sums) {
+    for (int k = 0; k < outputs; k++) sums[k] = b[k];
     int k = 0;
-#if !defined(__SSE2__) && !defined(__ARM_NEON) && !defined(__wasm_simd128__)
+#if !VECTORS
     const int apart = height * run;
-    for (; k + 4 <= outputs; k += 4, w += 3 * apart) {
-        int32_t s0 = b[k], s1 = b[k + 1], s2 = b[k + 2], s3 = b[k + 3];
-        for (int r = 0; r < height; r++, w += run) {
-            const int16_t *x = rows[r];
-            const int8_t *w1 = w + apart, *w2 = w1 + apart, *w3 = w2 + apart;
-            for (int i = 0; i < run; i++) {
-                const int32_t v = x[i];
-                s0 += v * w[i];
-                s1 += v * w1[i];
-                s2 += v * w2[i];
-                s3 += v * w3[i];
-            }
-        }
-        sums[k] = s0;
-        sums[k + 1] = s1;
-        sums[k + 2] = s2;
-        sums[k + 3] = s3;
-    }
+    for (; k + 4 <= outputs; k += 4, w += 4 * apart)
+        for (int r = 0; r < height; r++) dots(rows[r], w + r * run, apart, run, sums + k);
 #endif
-    for (; k < outputs; k++) {
-        sums[k] = b[k];
+    for (; k < outputs; k++)
         for (int r = 0; r < height; r++, w += run) sums[k] += dot(rows[r], w, run);
-    }
 }
 """
 TO_BYTE = """
@@ -287,7 +295,7 @@ def _entered(size: int) -> str:
 def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bool) -> str:
     """The call of one layer; ``gain`` is what an image of floats is multiplied by."""
     step = one.step
-    rows, run, _ = geometry(step)
+    rows, _, _ = geometry(step)
     out = f"buffer{index % 2}"
     source = ("ring" if pixels else "entered") if index == 0 else f"buffer{(index - 1) % 2}"
     if step.weight.ndim != 4:
@@ -325,10 +333,7 @@ def _pixel(index: int, one: IntStep, out: str, pad: str, *, last: bool) -> str:
     byte = f"shifted(sums[k], m{index}[k], {one.shift})"
     if one.shift in UPPER_HALF:
         byte = f"to_byte(sums[k], m{index}[k] * {1 << (32 - one.shift)})"
-    return (
-        f"{pad}int32_t sums[{outputs}];\n{call}"
-        f"{pad}for (int k = 0; k < {outputs}; k++) {out}[k] = {byte};\n"
-    )
+    return f"{pad}int32_t sums[{outputs}];\n{call}{pad}for (int k = 0; k < {outputs}; k++) {out}[k] = {byte};\n"
 
 
 def _array(kind: str, name: str, values: Ints) -> str:
