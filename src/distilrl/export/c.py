@@ -1,11 +1,9 @@
 """C99: one self-contained file and a header, no allocation, no library, weights in constant memory.
 
 Layout: activations are stored with channels innermost, so that what a convolution reads of one row of its input is one
-run of numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie
-side by side, for several pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no
-intrinsics), elsewhere plain loops. The input of the first convolution is turned into floats row by row, in a ring that
-holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without
-branches, so that compilers do several at once, and the same on every machine.
+run of numbers. The input of the first convolution is turned into floats row by row, in a ring that holds as many rows
+as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without branches, so that
+compilers do several at once, and the same on every machine.
 """
 
 import math
@@ -15,9 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from distilrl.export.c_kernels import VECTORS, packed, pixel_functions, shared, together
 from distilrl.export.c_maths import ACTIVATIONS, CELLS, maths
 from distilrl.export.c_memory import Memory
 from distilrl.export.examples import c_example
@@ -28,18 +24,6 @@ from distilrl.spaces import ObsSpec
 
 MOST_NAMES = 64
 """Of numbers, in a comment."""
-VECTORS = """#if defined(__AVX__)
-#define LANES 8
-typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-#elif defined(__SSE__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
-#define LANES 4
-#else
-#define LANES 1
-#endif
-#if LANES > 1
-typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
-#endif
-"""
 
 
 @dataclass(frozen=True)
@@ -165,14 +149,14 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     needed |= {"tanh", "exp"} if cell is not None else set()
     parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
     parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
-    parts.append(_shared(steps))
+    parts.append(shared([step for _, step in _dense(steps)]))
     weight_bytes = 0
     for name, step in _dense(steps):
-        weight, bias = _packed(step), step.bias
+        weight, bias = packed(step), step.bias
         weight_bytes += weight.nbytes + bias.nbytes
         parts.append(f"\nstatic const float w{name}[{weight.size}] = {{{literals(weight)}}};\n")
         parts.append(f"static const float b{name}[{bias.size}] = {{{literals(bias)}}};\n")
-        parts.append(_kernel(name, step))
+        parts.append(pixel_functions(name, step))
     if cell is not None:
         parts.append(CELLS[cell.kind].replace("@size", str(cell.out_shape[0])))
     buffers = scratch_buffers(steps, "float")
@@ -242,151 +226,6 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     return Buffers(text, count)
 
 
-def _packed(step: Step) -> NDArray[np.float32]:
-    """Weights as [row of the kernel][number in the run][output]."""
-    return np.ascontiguousarray(channels_last(step).T)
-
-
-def channels_last(step: Step) -> NDArray[np.float32]:
-    """Weights (out, run) in the order in which a run of activations is stored, channels innermost."""
-    if step.weight.ndim == 4:
-        return np.ascontiguousarray(step.weight.transpose(0, 2, 3, 1).reshape(len(step.bias), -1))
-    if len(step.in_shape) == 3:  # the first dense layer after convolutions: PyTorch flattens channels first
-        shaped = step.weight.reshape(len(step.bias), *step.in_shape).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(shaped.reshape(len(step.bias), -1))
-    return step.weight
-
-
-def geometry(step: Step) -> tuple[int, int, int]:
-    """(rows of the kernel, numbers in the run of one row, output pixels in a row)."""
-    if step.weight.ndim == 4:
-        return step.weight.shape[2], step.weight.shape[2] * step.in_shape[0], step.out_shape[2]
-    return 1, math.prod(step.in_shape), 1
-
-
-def _together(outputs: int, width: int) -> int:
-    """How many neighbouring output pixels are summed at once: as many as registers hold."""
-    return next((p for p in (4, 2) if width >= p and outputs * p <= 64), 1)
-
-
-def _kernel(index: str, step: Step) -> str:
-    """Functions ``k{index}_p{P}``: P neighbouring output pixels, all their channels."""
-    _, _, width = geometry(step)
-    together = _together(len(step.bias), width)
-    counts = sorted({together, 1} if width % together else {together})
-    return "".join(_pixels(index, step, count) for count in counts)
-
-
-def _pixels(index: str, step: Step, pixels: int) -> str:
-    rows, run, _ = geometry(step)
-    hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
-    outputs = len(step.bias)
-    text = f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
-    for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4)):
-        text += f"{guard}\n"
-        wide = 32 if pixels <= 2 else 16
-        for at in range(0, outputs, wide):
-            groups = _groups(at, min(at + wide, outputs), width)
-            text += _block(index, rows, run, hop, outputs, pixels, groups)
-    text += f"#else\n{_plainly(index, rows, run, hop, outputs, pixels)}#endif\n"
-    if step.activation:  # a loop of its own, which vectorises
-        text += f"    for (int k = 0; k < {pixels * outputs}; k++) out[k] = act_{step.activation}(out[k]);\n"
-    return text + "}\n"
-
-
-def _groups(at: int, end: int, width: int) -> list[tuple[int, int]]:
-    """(first output, how many) of the vectors of one block. The last may overlap the one before it, so that weights
-    are not filled up; fewer outputs than the smallest vector are summed one by one.
-    """
-    groups = []
-    for size in (8, 4) if width == 8 else (4,):
-        while end - at >= size:
-            groups.append((at, size))
-            at += size
-    if at < end:
-        groups += [(end - 4, 4)] if end >= 4 else [(k, 1) for k in range(at, end)]
-    return groups
-
-
-def _block(index: str, rows: int, run: int, hop: int, outputs: int, pixels: int, groups: list[tuple[int, int]]) -> str:
-    """The innermost loops of a group of outputs, in vectors."""
-    kind = {1: "float", 4: "vec4", 8: "vec8"}
-    lines = ["    {", f"        const float *w = w{index};"]
-    for p in range(pixels):
-        for start, width in groups:
-            name = kind[width]
-            lines.append(f"        {name} s{p}_{start} = *(const {name} *)(b{index} + {start});")
-    lines += [f"        for (int r = 0; r < {rows}; r++) {{", "            const float *x = rows[r];"]
-    lines.append(f"            for (int i = 0; i < {run}; i++, w += {outputs}) {{")
-    lines += [f"                const float x{p} = x[i + {p * hop}];" for p in range(pixels)]
-    for start, width in groups:
-        lines.append(f"                const {kind[width]} w_{start} = *(const {kind[width]} *)(w + {start});")
-        lines += [f"                s{p}_{start} += x{p} * w_{start};" for p in range(pixels)]
-    lines += ["            }", "        }"]
-    for p in range(pixels):
-        for start, width in groups:
-            lines.append(f"        *({kind[width]} *)(out + {p * outputs + start}) = s{p}_{start};")
-    return "\n".join([*lines, "    }\n"])
-
-
-PLAIN = (8, 4, 2, 1)
-"""Outputs that are summed together where there are no vectors, in as many registers."""
-
-
-def _shared(steps: Sequence[Step | CellStep]) -> str:
-    """Functions ``sum{N}``, which all layers share where there are no vectors: N outputs of one pixel."""
-    used = {size for _, step in _dense(steps) for size, _ in _parts_of(len(step.bias))}
-    zeros = any(step.activation == "relu" for step in steps)
-    text = "".join(_sum(size, zeros) for size in PLAIN if size in used)
-    return f"\n#if LANES == 1\n{ZEROS if zeros else ''}{text}#endif\n"
-
-
-ZEROS = """#if defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
-#define SKIPPED(x) ((x) == 0.0f) /* floats are the compiler's functions: what ReLU made 0 is not multiplied */
-#else
-#define SKIPPED(x) 0
-#endif
-"""
-
-
-def _sum(size: int, zeros: bool) -> str:
-    starts = ", ".join(f"s{k} = b[{k}]" for k in range(size))
-    adds = "".join(f"            s{k} += x[i] * w[{k}];\n" for k in range(size))
-    ends = "".join(f"    out[{k}] = s{k};\n" for k in range(size))
-    skip = "            if (SKIPPED(x[i])) continue;\n" if zeros else ""
-    return (
-        f"static void sum{size}(const float *w, const float *b, int outputs, const float *const *rows, int height,\n"
-        f"                 int run, int at, float *out) {{\n    float {starts};\n"
-        f"    for (int r = 0; r < height; r++) {{\n        const float *x = rows[r] + at;\n"
-        f"        for (int i = 0; i < run; i++, w += outputs) {{\n{skip}{adds}        }}\n    }}\n{ends}}}\n"
-    )
-
-
-def _parts_of(outputs: int) -> list[tuple[int, int]]:
-    """(N, how many times) of the functions ``sum{N}`` that make all outputs of a pixel."""
-    parts = []
-    for size in PLAIN:
-        if outputs >= size:
-            parts.append((size, outputs // size))
-            outputs %= size
-    return parts
-
-
-def _plainly(index: str, rows: int, run: int, hop: int, outputs: int, pixels: int) -> str:
-    """Calls of the shared functions."""
-    lines, first = [], 0
-    pixel = f"    for (int p = 0; p < {pixels}; p++) {{" if pixels > 1 else "    {"
-    at, out = (f"p * {hop}", f"out + p * {outputs}") if pixels > 1 else ("0", "out")
-    for size, count in _parts_of(outputs):
-        loop, k = "", str(first)
-        if count > 1:
-            loop, k = f"for (int k = {first}; k < {first + size * count}; k += {size}) ", "k"
-        given = f"w{index} + {k}, b{index} + {k}, {outputs}, rows, {rows}, {run}, {at}, {out} + {k}"
-        lines.append(f"        {loop}sum{size}({given});")
-        first += size * count
-    return "\n".join([pixel, *lines, "    }\n"])
-
-
 def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str:
     """The call of one layer."""
     if step.weight.ndim != 4:
@@ -394,7 +233,7 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
     channels, height, width = step.in_shape
     outputs, out_height, out_width = step.out_shape
     kernel, stride = step.weight.shape[2], step.stride
-    together = _together(outputs, out_width)
+    many = together(outputs, out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
     if first:
@@ -406,7 +245,7 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
             f"                    ring[filled % {kernel}][x * {channels} + c] =\n"
             f"                        (float)obs[(c * {height} + filled) * {width} + x];\n"
         )
-    whole = out_width - out_width % together
+    whole = out_width - out_width % many
 
     def loop(begin: int, end: int, count: int) -> str:
         return (
@@ -415,6 +254,6 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
             f"            k{index}_p{count}(rows, {out} + (y * {out_width} + x) * {outputs});\n        }}\n"
         )
 
-    loops = loop(0, whole, together) + (loop(whole, out_width, 1) if whole < out_width else "")
+    loops = loop(0, whole, many) + (loop(whole, out_width, 1) if whole < out_width else "")
     start = "    int filled = 0;\n" if first else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.c import Source, channels_last, declared, geometry, scratch_buffers, source
+from distilrl.export.c import Source, declared, scratch_buffers, source
+from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
