@@ -2,6 +2,7 @@
 
     python benchmarks/boards.py                      # students of all kinds, with seeded weights
     python benchmarks/boards.py RUN/export/c ...     # folders that distilrl export wrote to c or int8
+    python benchmarks/boards.py --tables             # of what is there
 
 What is run is examples/board, built by its Makefile. Instructions are counted by the emulator (QEMU, -icount shift=0) and
 checked against a loop of known length in the same image. Flash is all that policy_act reaches, functions of the compiler's
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import fill, machine
+from lines import fill, machine, made
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
@@ -218,6 +219,29 @@ def versions() -> None:
     write_json(OUT / "machine.json", read_json(OUT / "machine.json") | {k: v.splitlines()[0] for k, v in said.items()})
 
 
+def tables(lines: list[dict[str, Any]]) -> str:
+    """Markdown: what each student takes on each processor, and which answers are this machine's."""
+    here = [line for line in lines if line["optimise"] == "-Os"]
+    students = list(dict.fromkeys(line["student"] for line in here))
+    told = [
+        "| student | processor | flash | RAM | stack | instructions | at most | µs at 80 MHz |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    same = [f"| student | {' | '.join(BOARDS.values())} |", "|---" * (1 + len(BOARDS)) + "|"]
+    for student in students:
+        rows = {line["board"]: line for line in here if line["student"] == student}
+        for board in ("mps2-an386", "mps2-an385", "microbit", "riscv"):
+            row = rows[board]
+            if row.get("fits", True):
+                cells = [f"{row[name]:,}" for name in ("flash", "ram", "stack", "instructions", "most")]
+                told.append(f"| {student} | {BOARDS[board]} | {' | '.join(cells)} | {row['instructions'] / 80:,.0f} |")
+        cells = [
+            f"{rows[b]['same']} of {rows[b]['observations']}" if "same" in rows[b] else "does not fit" for b in BOARDS
+        ]
+        same.append(f"| {student} | {' | '.join(cells)} |")
+    return "\n".join([*told, "", *same])
+
+
 def main(folders: list[str]) -> None:
     integers = [f"{name}-int8" for name in ("linear", "mlp", "mlp-large", "cnn")]
     keys = [
@@ -234,4 +258,7 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["--tables"]:
+        print(tables(made(OUT / "boards.jsonl")))
+    else:
+        main(sys.argv[1:])

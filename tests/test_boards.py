@@ -104,3 +104,24 @@ def test_a_big_endian_processor_answers_bit_for_bit(written):
 def test_the_same_main_runs_here(written, kind):
     found = boards.on_board(written / kind, "host")
     assert found == {"observations": 32, "same": 32, "same_actions": 32, "largest_difference": 0.0}
+
+
+ARDUINO = """#include <stdint.h>
+enum { A0, LED_BUILTIN = 13, OUTPUT = 1, LOW = 0, HIGH = 1 };
+int analogRead(int); void digitalWrite(int, int); void pinMode(int, int); unsigned long micros(); void delay(unsigned long);
+struct Port { void begin(long); void print(const char *); void println(unsigned long); } extern Serial;
+"""
+"""What the sketch needs of Arduino's core, which calls sketches C++ and includes it unasked."""
+
+
+@needs("arm-none-eabi-g++")
+@pytest.mark.parametrize("kind", ["mlp", "mlp-int8", "gru", "history", "tree"])
+def test_the_sketch_compiles_with_an_export(written, tmp_path, kind):
+    (tmp_path / "Arduino.h").write_text(ARDUINO)
+    folder = shutil.copytree(written / kind, tmp_path / "arduino")
+    shutil.copy(boards.BOARD / "arduino" / "arduino.ino", folder)
+    command = ["arm-none-eabi-g++", "-mcpu=cortex-m4", "-mthumb", "-std=gnu++17", "-Wall", "-Wextra", "-Werror", "-Os"]
+    command += ["-include", str(tmp_path / "Arduino.h"), "-x", "c++", "-c", "arduino.ino", "-o", "sketch.o"]
+    subprocess.run(command, cwd=folder, check=True)
+    symbols = subprocess.run(["arm-none-eabi-nm", "sketch.o"], cwd=folder, capture_output=True, text=True, check=True)
+    assert " U policy_act\n" in symbols.stdout, "as C, not as C++"
