@@ -2,7 +2,6 @@
 
     python benchmarks/boards.py                      # students of all kinds, with seeded weights
     python benchmarks/boards.py RUN/export/c ...     # folders that distilrl export wrote to c or int8
-    python benchmarks/boards.py --tables             # of what is there
 
 What is run is examples/board, built by its Makefile. Instructions are counted by the emulator (QEMU, -icount shift=0) and
 checked against a loop of known length in the same image. Flash is all that policy_act reaches, functions of the compiler's
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import fill, machine, made
+from lines import fill, machine
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
@@ -65,6 +64,7 @@ STUDENTS: dict[str, tuple[str, tuple[int, ...], Head]] = {
     "lstm": ("lstm:16", (4,), CLIPPED),
     "history": ("mlp:16,16@history=4", (4,), TWO),
     "cnn": ("cnn:4k8s4,8k4s2,8k3s2:16", PIXELS, SIX),
+    "cnn-small": ("cnn:4k6s4,4k4s2,6k3s2:8", PIXELS, SIX),
 }
 """Network, what it reads, and head, of each kind; those without memory and with ReLU are written in integers too."""
 GOLDEN = 32
@@ -219,31 +219,8 @@ def versions() -> None:
     write_json(OUT / "machine.json", read_json(OUT / "machine.json") | {k: v.splitlines()[0] for k, v in said.items()})
 
 
-def tables(lines: list[dict[str, Any]]) -> str:
-    """Markdown: what each student takes on each processor, and which answers are this machine's."""
-    here = [line for line in lines if line["optimise"] == "-Os"]
-    students = list(dict.fromkeys(line["student"] for line in here))
-    told = [
-        "| student | processor | flash | RAM | stack | instructions | at most | µs at 80 MHz |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    same = [f"| student | {' | '.join(BOARDS.values())} |", "|---" * (1 + len(BOARDS)) + "|"]
-    for student in students:
-        rows = {line["board"]: line for line in here if line["student"] == student}
-        for board in ("mps2-an386", "mps2-an385", "microbit", "riscv"):
-            row = rows[board]
-            if row.get("fits", True):
-                cells = [f"{row[name]:,}" for name in ("flash", "ram", "stack", "instructions", "most")]
-                told.append(f"| {student} | {BOARDS[board]} | {' | '.join(cells)} | {row['instructions'] / 80:,.0f} |")
-        cells = [
-            f"{rows[b]['same']} of {rows[b]['observations']}" if "same" in rows[b] else "does not fit" for b in BOARDS
-        ]
-        same.append(f"| {student} | {' | '.join(cells)} |")
-    return "\n".join([*told, "", *same])
-
-
 def main(folders: list[str]) -> None:
-    integers = [f"{name}-int8" for name in ("linear", "mlp", "mlp-large", "cnn")]
+    integers = [f"{name}-int8" for name in ("linear", "mlp", "mlp-large", "cnn", "cnn-small")]
     keys = [
         {"student": student, "board": board, "optimise": optimise}
         for student in folders or [*STUDENTS, *integers, "tree"]
@@ -258,7 +235,4 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--tables"]:
-        print(tables(made(OUT / "boards.jsonl")))
-    else:
-        main(sys.argv[1:])
+    main(sys.argv[1:])

@@ -106,6 +106,8 @@ int main(void) {
 #endif
     int seen = 0;
     for (; seen < RECORDS && fread(action, sizeof action, 1, golden) == 1 && fread(obs, sizeof obs, 1, golden) == 1; seen++) {
+        REMEMBERED;
+        policy_values(GIVEN, values);
 #ifndef NOT_MEASURED
         REMEMBERED;
         uint32_t took = ticks(decide), used = stack();
@@ -114,8 +116,6 @@ int main(void) {
         most = took > most ? took : most;
         deepest = used > deepest ? used : deepest;
 #endif
-        REMEMBERED;
-        policy_values(GIVEN, values);
         REMEMBERED;
         decide();
 #ifdef POLICY_STATE_BYTES

@@ -101,18 +101,23 @@ def _block(index: str, rows: int, run: int, hop: int, outputs: int, pixels: int,
     for p in range(pixels):
         for start, width in groups:
             name = kind[width]
-            lines.append(f"        {name} s{p}_{start} = *(const {name} *)(b{index} + {start});")
+            lines.append(f"        {name} s{p}_{start} = *(const {name} *){_at(f'b{index}', start)};")
     lines += [f"        for (int r = 0; r < {rows}; r++) {{", "            const float *x = rows[r];"]
     lines.append(f"            for (int i = 0; i < {run}; i++, w += {outputs}) {{")
-    lines += [f"                const float x{p} = x[i + {p * hop}];" for p in range(pixels)]
+    lines += [f"                const float x{p} = x[{f'i + {p * hop}' if p else 'i'}];" for p in range(pixels)]
     for start, width in groups:
-        lines.append(f"                const {kind[width]} w_{start} = *(const {kind[width]} *)(w + {start});")
+        lines.append(f"                const {kind[width]} w_{start} = *(const {kind[width]} *){_at('w', start)};")
         lines += [f"                s{p}_{start} += x{p} * w_{start};" for p in range(pixels)]
     lines += ["            }", "        }"]
     for p in range(pixels):
         for start, width in groups:
-            lines.append(f"        *({kind[width]} *)(out + {p * outputs + start}) = s{p}_{start};")
+            lines.append(f"        *({kind[width]} *){_at('out', p * outputs + start)} = s{p}_{start};")
     return "\n".join([*lines, "    }\n"])
+
+
+def _at(array: str, place: int) -> str:
+    """C's address of a place in an array."""
+    return f"({array} + {place})" if place else array
 
 
 PLAIN = (8, 4, 2, 1)
@@ -164,10 +169,11 @@ def _plainly(index: str, rows: int, run: int, hop: int, outputs: int, pixels: in
     pixel = f"    for (int p = 0; p < {pixels}; p++) {{" if pixels > 1 else "    {"
     at, out = (f"p * {hop}", f"out + p * {outputs}") if pixels > 1 else ("0", "out")
     for size, count in _parts_of(outputs):
-        loop, k = "", str(first)
+        behind = f" + {first}" if first else ""
+        loop = ""
         if count > 1:
-            loop, k = f"for (int k = {first}; k < {first + size * count}; k += {size}) ", "k"
-        given = f"w{index} + {k}, b{index} + {k}, {outputs}, rows, {rows}, {run}, {at}, {out} + {k}"
+            loop, behind = f"for (int k = {first}; k < {first + size * count}; k += {size}) ", " + k"
+        given = f"w{index}{behind}, b{index}{behind}, {outputs}, rows, {rows}, {run}, {at}, {out}{behind}"
         lines.append(f"        {loop}sum{size}({given});")
         first += size * count
     return "\n".join([pixel, *lines, "    }\n"])

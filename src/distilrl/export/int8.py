@@ -263,7 +263,7 @@ static void layer(const int16_t *const *rows, int height, int run, const int8_t 
 """
 TO_BYTE = """
 static inline int16_t to_byte(int32_t sum, int32_t multiplier) { /* the upper half of the product, rounded */
-    int32_t scaled = (int32_t)(((int64_t)sum * multiplier + INT64_C(0x80000000)) >> 32);
+    int32_t scaled = (int32_t)(((int64_t)sum * multiplier + (int64_t)0x80000000u) >> 32);
     return (int16_t)(scaled < 0 ? 0 : scaled > 255 ? 255 : scaled);
 }
 """
