@@ -43,10 +43,10 @@ FIELD = Field(
         "Lettuce-v0": Row(
             "examples.greenhouse:Lettuce-v0",
             "zoo/greenhouse-ppo/ppo.zip",
-            ("mlp:32", "mlp:16", "mlp:8", "mlp:"),
+            ("mlp:16", "mlp:"),
             "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl --verdict-env-kwargs '{\"starts\": [40, 60]}' "
-            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 --episodes 50",
-            "--steps 60000 --set check-episodes=4",
+            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 --episodes 50 --accept-episodes 8",
+            "--steps 20000 --set check-episodes=2 --set check-every=10000 --set final-episodes=4",
             rules={"grower": _grower},
         ),
         "Sensor-v0": Row(
@@ -55,7 +55,7 @@ FIELD = Field(
             ("mlp:32", "mlp:16", "mlp:8", "mlp:4", "mlp:", "tree:32"),
             "--verdict-env-kwargs '{\"held_out\": true}' --measure error=mean --measure 'energy=sum<=0.06' "
             "--measure sent=sum --disturbed-episodes 0",
-            "--steps 20000 --set check-every=2000",
+            "--steps 12000 --set check-every=3000 --set final-episodes=20",
             "--iterations 6 --states 4000",
             rules={
                 "every 4th step": _rule(lambda obs: Every(4, obs.places("since_sent")[0])),

@@ -66,9 +66,9 @@ FIELD = Field(
         "SP500-v0": Row(
             ENV,
             TEACHER,
-            ("mlp:16", "mlp:8", "mlp:4", "mlp:", "tree:32", "tree:8"),
+            ("mlp:32", "mlp:16", "mlp:8", "mlp:", "tree:32", "tree:8"),
             f"--verdict-env-kwargs '{{{LATER}}}' {OPTIONS}",
-            "--steps 10000 --set check-every=2000",
+            "--steps 8000 --set check-every=2000 --set final-episodes=20",
             "--iterations 6 --states 4000",
             RULES,
         ),
@@ -77,7 +77,7 @@ FIELD = Field(
             TEACHER,
             ("mlp:8",),
             f"--env-kwargs '{{\"days\": 3200}}' --verdict-env-kwargs '{{{LATER}, \"days\": 252}}' {OPTIONS}",
-            "--recipe dynamic --steps 30000 --set check-every=2000 --set check-episodes=2",
+            "--recipe dynamic --steps 26000 --set check-every=2000 --set check-episodes=2 --set final-episodes=4",
         ),
     },
 )
