@@ -24,7 +24,8 @@ class Phase:
 
     name: str
     """``teacher`` (its acceptance check), ``finalists`` (the best checks' students meet again), ``reward`` (the stage
-    with reward), ``verdict``, or a way of playing that has a verdict of its own."""
+    with reward), ``verdict``, a way of playing that has a verdict of its own, ``recording`` (states that an exported
+    file is replayed on), ``writing`` (that file), ``animation`` or ``report``."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class Episodes:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A step of the episode that an animation shows is drawn."""
+
+    done: int
+    """Steps so far."""
+    total: int
+    """How many there will be at most."""
+
+
+@dataclass(frozen=True)
 class Reached:
     """A run of several that is done in another process has come so far."""
 
@@ -131,7 +142,7 @@ class Replaced:
     """Vector steps that they play again."""
 
 
-Event = Phase | Accepted | Judged | Replaying | Step | Check | Episodes | Reached | Ended | Replaced
+Event = Phase | Accepted | Judged | Replaying | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
 Watch = Callable[[Event], None]
 
 

@@ -15,7 +15,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
-from distilrl.events import Watch, silent
+from distilrl.events import Phase, Watch, silent
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
@@ -91,7 +91,9 @@ def export_policy(
         steps(
             student.stored.network, "integers" if target == "int8" else "C"
         )  # what cannot be written is refused before it is played
+    watch(Phase("recording"))
     seen = recorded(student.policy, student.info.ref, watch)
+    watch(Phase("writing"))
     work = _Export(student, target, out, seen, watch)
     return work.keep_integers() if target == "int8" else work.keep()
 

@@ -1,0 +1,78 @@
+"""What to do next, as commands with the folder's name in them."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.markup import escape
+
+from distilrl.cli.display import console
+from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef
+
+Words = list[str | Path]
+
+
+def print_next(results: AnyResults, out: Path) -> None:
+    """The commands, each under what it is for."""
+    console.print("next:")
+    for why, words in next_steps(results, out):
+        line = shlex.join(map(str, ["distilrl", *words]))
+        console.print(f"  {escape(line)}  [dim]{escape(why)}[/]", soft_wrap=True)
+
+
+def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
+    """What each command is for, and its words without the program's name."""
+    match results:
+        case TeacherResults():
+            other = out.with_name(f"{out.name}-student")
+            env = ["--env", results.env]
+            yield "a small student of it", ["distill", "--teacher", out, *env, "--student", "mlp:16", "--out", other]
+        case PlanResults(winner=None):
+            yield "a student that remembers, say", ["recipes"]
+        case PlanResults():
+            yield "the smallest student plays", ["watch", out]
+            yield "or onnx, int8, torch, web", ["export", out, "--to", "c"]
+        case SeedsResults(runs=runs):
+            best = max(runs, key=lambda run: run.student.return_mean)
+            yield "the best of them; or onnx, int8, web", ["export", out / f"seed-{best.seed}", "--to", "c"]
+            yield "beside other studies", ["compare", out, "OTHER"]
+        case TasksResults(tasks=tasks):
+            for run in tasks:
+                yield "or onnx, int8, web", ["export", RunFolder(out).of_task(run.env).path, "--to", "c"]
+        case Results():
+            yield from _of_run(results, RunFolder(out))
+
+
+def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
+    """What follows one student's verdict."""
+    files = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
+    teacher = files[0].get("path") if len(files) == 1 else None
+    env = _env_words(EnvRef.from_json(results.verdict_environment or results.environment, "environment"))
+    out = folder.path
+    match results.verdict.result:
+        case "inconclusive" if teacher is not None:
+            again: Words = ["evaluate", out, *env, "--against", teacher, "--episodes", "1000"]
+            yield "more episodes, for a verdict", again
+        case "fail" if teacher is not None:
+            larger = out.with_name(f"{out.name}-plan")
+            yield "which size keeps the score", ["plan", "--teacher", teacher, *env, "--out", larger]
+    if folder.tree.is_file():
+        yield "its C file itself plays", ["verify", out / "export"]
+        return
+    yield "both play, side by side", ["watch", out]
+    if results.verdict.holds:
+        yield "or onnx, int8, torch, web", ["export", out, "--to", "c"]
+
+
+def _env_words(env: EnvRef) -> Words:
+    """An environment as options."""
+    words: Words = ["--env", env.id]
+    words += ["--env-kwargs", json.dumps(env.kwargs)] if env.kwargs else []
+    for wrapper in env.wrappers:
+        words += ["--wrapper", wrapper]
+    words += ["--grey"] if env.grey else []
+    words += ["--resize", *map(str, env.resize)] if env.resize else []
+    return [*words, "--stack", str(env.stack)] if env.stack > 1 else words
