@@ -28,10 +28,13 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
     match results:
         case TeacherResults():
             other = out.with_name(f"{out.name}-student")
-            env = ["--env", results.env]
-            yield "a small student of it", ["distill", "--teacher", out, *env, "--student", "mlp:16", "--out", other]
+            spec = "cnn:16,16,16:64" if results.student.name.startswith("cnn") else "mlp:16"
+            small: Words = ["--env", results.env, "--student", spec, "--out", other]
+            yield "a small student of it", ["distill", "--teacher", out, *small]
         case PlanResults(winner=None):
-            yield "a student that remembers, say", ["recipes"]
+            env = _env_words(EnvRef.from_json(results.environment, "environment"))
+            longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
+            yield "a longer search", ["plan", "--teacher", results.teacher, *env, *longer]
         case PlanResults():
             yield "the smallest student plays", ["watch", out]
             yield "or onnx, int8, torch, web", ["export", out, "--to", "c"]
