@@ -171,7 +171,8 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     names = _names(results, len(tables[0]) if len(tables) == 1 else len(dimensions), "a[{}]" if dimensions else "{}")
     episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
-        "returns": figures.returns(results),
+        "verdicts": figures.verdicts(results),
+        "distribution": figures.distribution(episodes.returns),
         "unseen": _unseen(student.spec.get("unseen", ())),
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
