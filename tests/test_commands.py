@@ -160,7 +160,8 @@ def test_what_to_do_next_are_commands_that_are_read(kind, tmp_path, monkeypatch,
 def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
     results, folder = nexts("inconclusive", tmp_path)
     ref = EnvRef("Mine-v0", {"hard": True}, ("a:B",), True, (84, 80), 4)
-    (_, words), *_ = next_steps(replace(results, environment=ref.to_json()), folder)
+    (_, words), (_, watch), *_ = next_steps(replace(results, environment=ref.to_json()), folder)
+    assert watch[-2:] == ["--trust", "a"]
     assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
         tyro.cli(Evaluate, args=[str(word) for word in words[1:]], config=(tyro.conf.OmitArgPrefixes,)).around
     )
