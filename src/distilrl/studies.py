@@ -99,7 +99,7 @@ class Studies(Shown):
 
     def _told(self) -> tuple[str, list[tuple[str, ...]]]:
         """Interquartile means."""
-        rows = [("study", "runs", "IQM of scores", "95 % interval", "mean", "lowest")]
+        rows: list[tuple[str, ...]] = [("study", "runs", "IQM of scores", "95 % interval", "mean", "lowest")]
         for row in self.rows:
             ends = f"{row.iqm_ci95[0]:.3f} … {row.iqm_ci95[1]:.3f}"
             rows.append((row.name, str(row.runs), f"{row.iqm:.3f}", ends, f"{row.mean:.3f}", f"{row.lowest:.3f}"))
