@@ -14,11 +14,13 @@ CONSTRAINTS ?= -c constraints.txt
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
 	    --out runs/pong-$(STAMP)
+	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
 quickstart: $(VENV)/.user
 	$(BIN)/distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/cartpole-teacher-$(STAMP)
 	$(BIN)/distilrl distill --teacher runs/cartpole-teacher-$(STAMP) --env CartPole-v1 --student mlp:16 \
 	    --out runs/cartpole-$(STAMP)
+	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_collectors.py --ignore=tests/test_ray.py
@@ -34,6 +36,7 @@ site: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.user: pyproject.toml constraints.txt
+	@echo "Installing distilrl with PyTorch, pygame and TensorBoard into $(VENV), which is done once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[render,tensorboard]'
 	touch $@

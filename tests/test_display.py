@@ -143,6 +143,16 @@ def test_what_is_printed_after_a_bar_has_a_line_of_its_own(terminal):
     assert frames(terminal)[-1] == "then"
 
 
+def test_the_score_so_far_stands_behind_the_bar(terminal):
+    with Display() as watch:
+        for row in (ROW, ROW | {"score": None}):
+            watch(Step(7, 20, 5.0))
+            watch(Check(row))
+            watch(Step(8, 20, 5.0))
+            (bar,) = watch._progress.tasks
+            assert bar.fields["note"] == ("score 0.987" if row["score"] else "return 5.00")
+
+
 def test_the_time_left_is_shown_until_training_ends(terminal):
     with Display() as watch:
         watch(Step(7, 20))

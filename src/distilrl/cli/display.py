@@ -88,6 +88,7 @@ class Display:
         self._progress = Progress(*columns, console=console)
         self._live = console.is_interactive
         self._said = time.monotonic()
+        self._score: float | None = None
         self._bars: dict[str, TaskID] = {}
         self._stage, self._played = "training", "episodes"
         self._told: dict[str, tuple[str, float]] = {}
@@ -120,6 +121,7 @@ class Display:
                     self._drop("steps")
             case Step(env_steps=done, budget=budget, training_return=recent):
                 note = None if recent is None else f"return {recent:,.2f}"
+                note = note if self._score is None else f"score {self._score:.3f}"
                 self._advance("steps", f"{self._stage} (steps)", done, budget, note)
             case Check(row=row):
                 self._measured(row)
@@ -162,6 +164,7 @@ class Display:
         self._drop("episodes")
         if phase in STAGES:  # a run of several begins anew, or imitation is over
             self._drop("steps")
+            self._score = None
             self._stage = "reward" if phase == "reward" else "training"
         else:  # how far it is will be said; that it has begun can be seen
             if phase == "verdict" and "steps" in self._bars:
@@ -197,7 +200,7 @@ class Display:
         parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
         parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
         parts += [f"{name.removeprefix('return/')} {row[name]:,.2f}" for name in row if name.startswith("return/")]
-        self._said = time.monotonic()
+        self._said, self._score = time.monotonic(), row["score"]
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
 
 
