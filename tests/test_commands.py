@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import instances
 import pytest
-import tyro
 from commands import CHOICE
 
 from distilrl.checkpoints import save_network, write_json
-from distilrl.cli import NAMES, _command, main
+from distilrl.cli import NAMES, _command, main, parse
 from distilrl.cli.next_steps import next_steps, print_next
 from distilrl.cli.options import EnvOptions
-from distilrl.cli.using import Evaluate
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
 from distilrl.networks import build
@@ -163,5 +161,5 @@ def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
     (_, words), (_, watch), *_ = next_steps(replace(results, environment=ref.to_json()), folder)
     assert watch[-2:] == ["--trust", "a"]
     assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
-        tyro.cli(Evaluate, args=[str(word) for word in words[1:]], config=(tyro.conf.OmitArgPrefixes,)).around
+        parse("evaluate", [str(word) for word in words[1:]]).around
     )

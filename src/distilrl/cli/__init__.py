@@ -14,7 +14,7 @@ from typing import Any
 from distilrl import __version__
 from distilrl.errors import DistilError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 ABOUT = "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
 
@@ -128,16 +128,14 @@ def _overview() -> str:
 
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
-    import tyro
     from rich.markup import escape
-    from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
 
     from distilrl.cli.display import console
 
-    settings, command = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes), None
+    command: Any = None
     try:
         try:
-            command = tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+            command = parse(name, words)
         except SystemExit as ended:
             if not ended.code:
                 print(f"\nexample:\n  {NAMES[name].example}")
@@ -150,6 +148,19 @@ def _run(name: str, words: Sequence[str]) -> int:
         console.print(f"interrupted{_way_on(name, command)}", markup=False, highlight=False, soft_wrap=True)
         return 130
     return code or 0
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """A command with its options, read but not run.
+
+    Raises:
+        SystemExit: the words are no options of it, or ask for its help.
+    """
+    import tyro
+    from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
+
+    settings = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes)
+    return tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
 
 
 def _command(name: str) -> type[Any]:
