@@ -6,6 +6,7 @@ The command line prints it and exits with code 2::
     DistilError
     ├── SpecError         a student spec or a configuration value that means nothing
     ├── FileError         a file that is missing, damaged, of a wrong format, or cannot be written
+    │   └── HostileError  a file that would run code where it is unpickled (exit code 4)
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
@@ -37,6 +38,10 @@ class FileError(DistilError):
     """A file is missing, damaged, of an unknown format, or cannot be written."""
 
 
+class HostileError(FileError):
+    """A file asks for functions that no policy needs and that could do anything; none was called."""
+
+
 class TeacherError(DistilError):
     """The teacher does not fit the environment, or plays no better than random."""
 
@@ -62,9 +67,3 @@ class WorkerError(DistilError):
 
 class NotFiniteError(DistilError):
     """A loss, a weight, an action value or a return is NaN or infinite: nothing can be concluded from it."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, of which there may be none, and not more than 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -26,6 +26,7 @@ from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, Tas
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import EnvRef
 from distilrl.teachers import load_teacher
+from distilrl.teachers.hub import offline
 from distilrl.verdict import in_words
 
 SENTENCES = {
@@ -183,7 +184,8 @@ def _page(folder: RunFolder, env: str) -> str:
 def _animation(folder: RunFolder) -> tuple[str, str]:
     """The animation as a data URI, or why there is none."""
     try:
-        data = animation(folder)
+        with offline():  # a folder of somebody else's names whom it likes
+            data = animation(folder)
     except DistilError as error:
         return "", str(error)
     return "data:image/webp;base64," + base64.b64encode(data).decode(), ""

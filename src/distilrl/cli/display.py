@@ -4,12 +4,25 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distilrl.events import Accepted, Check, Ended, Episodes, Event, Judged, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import (
+    Accepted,
+    Check,
+    Ended,
+    Episodes,
+    Event,
+    Judged,
+    Phase,
+    Reached,
+    Replaced,
+    Replaying,
+    Resumed,
+    Step,
+)
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard, mean_in_words
 from distilrl.results import (
     Link,
@@ -22,16 +35,30 @@ from distilrl.results import (
 )
 from distilrl.spaces import action_from_json
 from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.text import abridged
 from distilrl.verdict import Verdict, in_words
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
 PLAYED = {"teacher": "teacher's check", "finalists": "finalists", "verdict": "verdict", "reward": "check"}
 """What episodes are for in each phase."""
 
+LONGEST_ERROR = 4_000
+"""Characters of an error that are shown."""
 SECONDS = 10.0
 """How often a run in another process says how far it is, where there is no terminal."""
+
+
+def escape(text: str) -> str:
+    """A text that may come from a file, for the terminal: it colours nothing, moves nothing, and has an end."""
+    return markup.escape(abridged(text))
+
+
+def print_error(sentence: str) -> None:
+    """What was wrong, in red."""
+    text = markup.escape(abridged(sentence, LONGEST_ERROR))
+    console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
 class Display:
@@ -78,6 +105,13 @@ class Display:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
             case Judged(verdict=verdict):
                 console.print(f"{verdict.protocol}: {_colored(verdict.result)} ({escape(_difference(verdict))})")
+            case Resumed(moved=moved) if moved:
+                words = ", ".join(moved)
+                console.print(
+                    f"[yellow]resumed elsewhere: {escape(words)}; the last digits may differ from those of a run that "
+                    "was not broken[/]",
+                    soft_wrap=True,
+                )
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
@@ -116,7 +150,7 @@ class Display:
         if phase != event.phase or now - when >= SECONDS:
             self._told[event.run] = (event.phase, now)
             far = f" {event.done:,} of {event.total:,}" if event.total else ""
-            console.print(f"{event.run}: {what}{far}{', ' + note if note else ''}", markup=False, soft_wrap=True)
+            console.print(escape(f"{event.run}: {what}{far}{', ' + note if note else ''}"), soft_wrap=True)
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
@@ -192,8 +226,8 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
-    Console().print(table)
+        table.add_row(markup.escape(abridged(name, 60)), escape(value))
+    Console(emoji=False).print(table)
 
 
 def print_results(results: Results | SeedsResults | TasksResults) -> None:
