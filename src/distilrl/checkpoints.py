@@ -23,6 +23,8 @@ from distilrl.text import first_line
 
 FORMAT = "distilrl-network"
 MAX_SPEC_BYTES = 1_000_000
+MAX_NAME = 200
+"""Longest name of a file that is looked for because another one names it."""
 MAX_JSON_BYTES = 1 << 28
 """Longest JSON file that is read; the longest that is written, of 10,000 episodes with pictures, is a tenth of it."""
 UNSEALED = "0" * 64
@@ -195,7 +197,8 @@ def load_network(folder: str | Path) -> Stored:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise FileError(f"{path} is not a spec of a distilrl network: its field 'format' must be '{FORMAT}'.")
-    weights = folder / Path(str(data.get("weights", ""))).name  # a name only, so that no path in the file is followed
+    name = Path(str(data.get("weights", ""))[:MAX_NAME]).name  # a name only, so that no path in the file is followed
+    weights = folder / name
     if not weights.is_file():
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):

@@ -21,6 +21,10 @@ from typing import Any
 class DistilError(Exception):
     """Base of every error that a user can cause and mend."""
 
+    def __str__(self) -> str:
+        """The sentence: one line, whatever was in a name that it quotes."""
+        return "".join(c if c.isprintable() else "?" for c in super().__str__())
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), str(self))  # the sentence is complete: `__init__` may want its parts
 

@@ -33,6 +33,8 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
         return _load(file)
     except HostileError:
         raise
+    except OSError as error:  # of the path itself
+        raise FileError(f"{file.path} cannot be read ({error.strerror}): check the path to the teacher.") from None
     except FileError:
         for path in (file.path, file.normalizer or ""):
             if path and Path(path).is_file() and (names := dangerous(Path(path))):
