@@ -1,7 +1,8 @@
 # make demo        Pong from pixels: teacher to proven student and report, on 2 cores
 # make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
-# make test        the tests          make check   format, lint, types
+# make test        the tests          make check   format, lint, types, links of the documentation
 # make chaos       hostile files, kills, broken disks and environments, for MINUTES (10) of fuzzing
+# make site        the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ CONSTRAINTS ?= -c constraints.txt
 MINUTES ?= 10
 SEED ?= 0
 
-.PHONY: demo quickstart test chaos soak check clean
+.PHONY: demo quickstart test chaos soak check site clean
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
@@ -41,6 +42,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -19,6 +19,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
+from distilrl.measures import rounded
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
@@ -63,7 +64,7 @@ def write_report(run: str | Path) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
-    environment.filters |= {"ends": _ends, "named": in_words, "where": _where}
+    environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
     template = environment.from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
@@ -108,7 +109,8 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     names = _names(results, len(tables[0]) if len(tables) == 1 else len(dimensions), "a[{}]" if dimensions else "{}")
     episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
-        "returns": figures.returns(results),
+        "verdicts": figures.verdicts(results),
+        "distribution": figures.distribution(episodes.returns),
         "unseen": _unseen(student.spec.get("unseen", ())),
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,

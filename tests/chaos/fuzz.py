@@ -293,7 +293,9 @@ def targets(home: Path) -> dict[str, Target]:
     finished = _finished(home)
 
     def teacher(path: Path) -> Any:
-        return load_teacher(TeacherFile(str(path), activation="relu" if path.suffix in (".pt", ".pth") else None))
+        return load_teacher(
+            TeacherFile(str(path), activation="relu" if path.suffix in (".pt", ".pth", ".safetensors") else None)
+        )
 
     def spec(path: Path) -> Any:
         for name in ("teacher.safetensors",):

@@ -145,6 +145,7 @@ def run(
             os.close(read)
             for descriptor in (1, 2):
                 os.dup2(write, descriptor)
+            sys.stdout = sys.stderr = os.fdopen(write, "w", buffering=1)  # also where pytest had put others
             if prepare is not None:
                 prepare()
             code = words() if callable(words) else main(words)

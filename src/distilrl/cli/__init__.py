@@ -18,7 +18,7 @@ from distilrl.checkpoints import write_bytes
 from distilrl.cli.display import console, print_error
 from distilrl.cli.making import Distill, TrainTeacher
 from distilrl.cli.searching import GrowTree, Plan, Sweep
-from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
+from distilrl.cli.using import Evaluate, Export, Fields, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError, HostileError, SpecError
 from distilrl.runs import RunFolder
 from distilrl.text import first_line
@@ -40,6 +40,7 @@ Command = (
     | Annotated[Verify, subcommand("verify")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Watch, subcommand("watch")]
+    | Annotated[Fields, subcommand("fields")]
 )
 
 

@@ -14,6 +14,7 @@ from distilrl.cli.options import (
     WHERE,
     EnvOptions,
     FileOptions,
+    JudgeOptions,
     SideOptions,
     TrustOptions,
     Unset,
@@ -31,13 +32,13 @@ from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
+from distilrl.measures import Measure
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
-from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.teaching import train_teacher
 
@@ -105,16 +106,14 @@ class Distill:
     """Episodes with random actions and with sticky actions or noise, each with a verdict of its own; 0: none."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
+    sum, mean or max of its steps). 'crashed=max<=0.05': lower is better, and a verdict says whether the student is at
+    most 0.05 above the teacher; >=: higher is better."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
-    verdict_env: Unset[str | None] = None
-    """Where the verdict is played, if not in --env: what training never sees."""
-    verdict_env_kwargs: Unset[str] = ""
-    """What --env, or --verdict-env, is made with for the verdict, as JSON, on top of --env-kwargs."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -128,6 +127,7 @@ class Distill:
     """Log to Weights & Biases too (extra: wandb)."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
     side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
@@ -151,7 +151,7 @@ class Distill:
             for run in results.tasks if isinstance(results, TasksResults) else ():
                 write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
         """Raises where options that say where this is computed contradict each other, or mean nothing here."""
@@ -223,22 +223,15 @@ class Distill:
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
                 "never saw.[/]"
             )
-        comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin, self.margin_abs)
-        return (
-            Job(
-                config, comparison, accept_weak_teacher=self.accept_weak_teacher, verdict_env=self._verdict_env(config)
-            ),
-            self.out,
-            self.seeds,
-            self.assistants,
+        comparison = Comparison(
+            self.episodes,
+            3 * self.episodes,
+            self.disturbed_episodes,
+            self.margin,
+            self.margin_abs,
+            measures=tuple(Measure.of(text) for text in self.measure),
         )
-
-    def _verdict_env(self, config: TrainConfig) -> EnvRef | None:
-        """Where the verdict is played; None: where training is."""
-        if self.verdict_env is None and not self.verdict_env_kwargs:
-            return None
-        other = replace(self.around, env_kwargs=self.verdict_env_kwargs).ref(self.verdict_env or config.env.id)
-        return replace(other, kwargs={**self.around.ref(config.env.id).kwargs, **other.kwargs})
+        return self.judge.job(config, comparison, self.around), self.out, self.seeds, self.assistants
 
     def _seen(self, config: TrainConfig) -> TrainConfig:
         """The configuration with what the student does not see as its teacher does."""

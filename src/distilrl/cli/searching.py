@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
 from distilrl.cli.options import (
     WHERE,
     EnvOptions,
     FileOptions,
+    JudgeOptions,
     SideOptions,
     TrustOptions,
     Unset,
@@ -22,6 +23,7 @@ from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
+from distilrl.measures import Measure
 from distilrl.plan import plan
 from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -45,16 +47,17 @@ class _Search:
     """First training seed."""
     episodes: int = 100
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return, as distill does; one with a margin must hold too."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
@@ -69,8 +72,11 @@ class _Search:
         changes |= {"threads": self.threads} if self.threads is not None else {}
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
-        comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), {}
+        measures = tuple(Measure.of(text) for text in self.measure)
+        comparison = Comparison(
+            self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs, measures=measures
+        )
+        return self.judge.job(config, comparison, self.around), {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,4 +173,4 @@ class GrowTree(_Search):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)
