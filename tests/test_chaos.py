@@ -38,8 +38,8 @@ def targets(tmp_path_factory):
     return fuzz.targets(tmp_path_factory.mktemp("fuzz"))
 
 
-def test_the_corpus_is_refused():
-    came = fuzz.replay()
+def test_the_corpus_is_refused(targets, tmp_path):
+    came = fuzz.replay(targets, tmp_path)
     assert len(came) > 15
     assert [one for one in came if one[1] != "refused"] == []
 

@@ -23,8 +23,8 @@ from distilrl.text import first_line
 
 FORMAT = "distilrl-network"
 MAX_SPEC_BYTES = 1_000_000
-MAX_NAME = 200
-"""Longest name of a file that is looked for because another one names it."""
+MAX_NAME = 60
+"""Longest name, in characters, of a file that is looked for because another one names it."""
 MAX_JSON_BYTES = 1 << 28
 """Longest JSON file that is read; the longest that is written, of 10,000 episodes with pictures, is a tenth of it."""
 UNSEALED = "0" * 64

@@ -8,15 +8,14 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
+from breaks import FAULT, BreaksEnv
 from torch import nn
-from workload import SignEnv, commands, left, make_teacher, make_teachers, record, run, sentence, sign_network
+from workload import commands, left, make_teacher, make_teachers, record, run, sentence, sign_network
 
 from distilrl.cli.display import print_error
 from distilrl.comparison import Comparison
@@ -27,40 +26,8 @@ from distilrl.jobs import Job
 from distilrl.spaces import EnvRef
 
 BREAKS = "distilrl/BreaksEnv-v0"
-FAULT = "DISTILRL_CHAOS_FAULT"
-"""``what:episodes``: what the environment does from its how manieth episode on."""
 EPISODES = 8
 """More than the acceptance check has in one environment, and a checkpoint is there by then."""
-
-
-class BreaksEnv(SignEnv):
-    """Sound, until it has played so many episodes; then it raises, hangs, dies, or gives what is no number."""
-
-    played = 0
-
-    def reset(self, *, seed=None, options=None):
-        self.played += 1
-        return super().reset(seed=seed)
-
-    def step(self, action):
-        obs, reward, *rest = super().step(action)
-        what, _, episodes = os.environ.get(FAULT, "").partition(":")
-        if what and self.played > int(episodes) and self.steps == 4:
-            if what == "raise":
-                raise ValueError("broken\nand a second line")
-            if what == "exit":
-                raise SystemExit(0)
-            if what == "die":
-                os._exit(9)
-            if what == "hang":
-                time.sleep(3600)
-            if what == "nan":
-                obs = obs * np.float32("nan")
-            if what == "shape":
-                obs = np.zeros(5, np.float32)
-            if what == "reward":
-                reward = float("nan")
-        return obs, reward, *rest
 
 
 if BREAKS not in gymnasium.registry:

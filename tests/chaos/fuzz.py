@@ -330,7 +330,7 @@ def targets(home: Path) -> dict[str, Target]:
         "export": Target("export.json", finished["export/onnx/export.json"], json_bytes, read_card),
         "student": Target(
             "student.txt", b"mlp:8", odd_bytes,
-            lambda p: NetworkSpec.parse(p.read_bytes().decode(errors="replace"), (3, 12, 12), 2),
+            lambda p: NetworkSpec.parse(p.read_bytes().decode(errors="replace"), (2,), 2),
         ),
         "picture student": Target(
             "student.txt", f"{CNN}+gru:6@silu".encode(), odd_bytes,
@@ -465,14 +465,10 @@ def _kept(home: Path, number: int, name: str, data: bytes, came: str) -> dict[st
     return {"example": number, "reader": name, "came": came}
 
 
-def replay(folder: Path = HERE / "corpus") -> list[tuple[str, str]]:
+def replay(all_targets: dict[str, Target], home: Path, folder: Path = HERE / "corpus") -> list[tuple[str, str]]:
     """What comes of each file of the corpus, whose names begin with their reader."""
-    with tempfile.TemporaryDirectory() as home:
-        all_targets, came = targets(Path(home)), []
-        for path in sorted(folder.iterdir()):
-            reader = path.name.split("--")[0].replace("-", " ")
-            came.append((path.name, attack(all_targets[reader], path.read_bytes(), Path(home))))
-    return came
+    readers = [(path, path.name.split("--")[0].replace("-", " ")) for path in sorted(folder.iterdir())]
+    return [(path.name, attack(all_targets[reader], path.read_bytes(), home)) for path, reader in readers]
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def main() -> None:
     rng, home = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="distilrl-starts-"))
     make_teachers(home)
     words = commands(home)["vectors"]
-    words[words.index("--steps") + 1] = "480"
+    words[words.index("--steps") + 1] = "960"
     words[words.index("--episodes") + 1] = "10"
     good, failures = 0, []
     for number in range(args.starts):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -146,6 +147,7 @@ def run(
             for descriptor in (1, 2):
                 os.dup2(write, descriptor)
             sys.stdout = sys.stderr = os.fdopen(write, "w", buffering=1)  # also where pytest had put others
+            sys.modules["__main__"] = ModuleType("__main__")  # what its own worker processes need not import again
             if prepare is not None:
                 prepare()
             code = words() if callable(words) else main(words)
