@@ -287,7 +287,7 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
 
 
 def test_a_path_with_spaces_is_quoted(tmp_path):
-    page = page_of(run_folder(tmp_path / "my run", results()))
+    page = page_of(run_folder(tmp_path / "my run", results(), teacher=(TeacherFile("teacher.zip"),)))
     assert re.search(r"--config &#39;[^&]*my run/config\.json&#39; --out", page)
 
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from distilrl.played import Dimension, SingleReturns
 from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
+from distilrl.studies import Studies
 from distilrl.verdict import Result, in_words
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
@@ -189,6 +190,51 @@ def seeds(results: SeedsResults) -> str:
     axis.set_yticks([0, 0.3], ["each seed", "mean, 95 %"])
     axis.set(xlabel="return (dashed: the teacher)", ylim=(-0.3, 0.6))
     return _svg(figure)
+
+
+MOST_PAIRS = 12
+CYCLE = ("#1769aa", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#4a4a4a", "#00868b", "#a0522d")
+"""Colours of studies, in their order; a ninth begins anew, dashed."""
+
+
+@mpl.rc_context(STYLE | {"savefig.transparent": False, "font.size": 10})
+def studies(found: Studies) -> bytes:
+    """Several studies as a PNG: interquartile means, performance profiles and probabilities of improvement, each with
+    its 95 % interval.
+    """
+    rows, pairs = found.rows, found.pairs[:MOST_PAIRS]
+    figure = Figure(figsize=(12.5, 1.6 + 0.42 * max(len(rows), len(pairs), 5)), layout="constrained")
+    middles, profiles, better = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
+    for number, row in enumerate(rows):
+        color, line = CYCLE[number % len(CYCLE)], "--" if number >= len(CYCLE) else "-"
+        middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        middles.plot(row.iqm, number, "|", color=color, markersize=16, markeredgewidth=2)
+        profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post", label=row.name)
+        profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
+    middles.set(title="interquartile mean", xlabel="score (0 random play, 1 the teacher)")
+    _rows(middles, [_short(row.name, 24) for row in rows])
+    profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+    profiles.legend(frameon=False, fontsize=8, loc="lower left")
+    for number, pair in enumerate(pairs):
+        better.plot(pair.improvement_ci95, [number] * 2, color=TEACHER, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        better.plot(pair.improvement, number, "|", color=TEACHER, markersize=16, markeredgewidth=2)
+    better.axvline(0.5, color=FAINT, linestyle="--", linewidth=1)
+    better.set(
+        title="probability of improvement", xlabel="P(a run of the first > a run of the second)", xlim=(-0.02, 1.02)
+    )
+    _rows(better, [f"{_short(pair.one, 20)}\n> {_short(pair.other, 20)}" for pair in pairs])
+    figure.suptitle(f"{' + '.join(found.envs)}: bars are 95 % intervals", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _rows(axis: Axes, names: Sequence[str]) -> None:
+    """Names of horizontal bars, the first at the top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
