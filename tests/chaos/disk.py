@@ -124,7 +124,7 @@ def mended(failed: Any, words: list[str], out: Path, whole: dict[str, str]) -> d
 def in_a_small_disk(home: Path, whole: dict[str, str], sizes: int) -> list[dict[str, Any]]:
     """A run on a tmpfs of n bytes, then the same after it has grown."""
     disk, words, rows = home / "disk", commands(home)["vectors"], []
-    disk.mkdir()
+    disk.mkdir(exist_ok=True)
     needed = sum(p.stat().st_size for p in (home / "whole").rglob("*") if p.is_file())
     for size in [4096 + needed * i // sizes // 4096 * 4096 for i in range(sizes)]:
         if subprocess.run(

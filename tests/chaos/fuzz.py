@@ -485,7 +485,7 @@ def main() -> None:
         return
     result = fuzz(args.seed, args.seconds)
     print(f"{result['examples']:,} files, {len(result['found'])} findings, slowest {result['slowest_s']} s")
-    record("fuzz", result)
+    record(f"fuzz-{args.seed}", result)
     raise SystemExit(1 if result["found"] else 0)
 
 

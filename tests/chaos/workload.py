@@ -41,8 +41,8 @@ from distilrl.spaces import Bounds, Choices
 from distilrl.specs import NetworkSpec
 
 RESULTS = HERE.parents[1] / "benchmarks" / "results" / "chaos"
-CLOCKS = {"wall_s", "train_s", "latency_us", "path", "command"}
-"""Fields that differ from run to run: seconds, and where things lie."""
+CLOCKS = {"wall_s", "train_s", "latency_us", "path", "command", "provenance"}
+"""Fields that differ from run to run: seconds, dates, and where things lie."""
 SHORT = ["--steps", "1600", "--episodes", "40", "--disturbed-episodes", "0", "--threads", "1"]
 SHORT += ["--set", "check-every=400", "--set", "learning-starts=160", "--set", "check-episodes=4"]
 WEAK = ["--accept-weak-teacher", "--margin-abs", "1"]
