@@ -12,7 +12,20 @@ from rich.progress import ProgressSample
 
 from distilrl.cli import display
 from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
-from distilrl.events import Accepted, Check, Drawn, Ended, Episodes, Judged, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import (
+    Accepted,
+    Check,
+    Drawn,
+    Ended,
+    Episodes,
+    Judged,
+    Phase,
+    Reached,
+    Replaced,
+    Replaying,
+    Resumed,
+    Step,
+)
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
 from distilrl.sweep import SweepRow
@@ -30,7 +43,7 @@ VERDICT = replace(
 def screen(monkeypatch):
     """The terminal: a file whose text is what was printed, without colours."""
     file = io.StringIO()
-    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False))
+    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False, emoji=False))
     return file
 
 
@@ -303,3 +316,30 @@ def test_a_sweep_fits(screen):
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()
     assert all(part in said for part in ("[red]Mine-v0", "61,174", "inconclusive", "b: error: [b]wrong."))
+
+
+def test_text_of_a_file_stays_text_in_a_terminal(screen, monkeypatch, capsys):
+    hostile = "[/x] \x1b[2J\x07\nline :b: \u202e" + "v" * 5_000_000
+    with Display() as watch:
+        watch(Accepted(instances.card(format=hostile)))
+        watch(Ended(hostile, "pass", hostile))
+        watch(Reached(hostile, "training", 1, 2))
+    display.print_error(hostile)
+    print_facts(
+        {"kind": "q", "outputs": 2, "action": None, "layers": [{"name": hostile, "shape": [2]}], hostile: hostile}
+    )
+    for said in (screen.getvalue(), capsys.readouterr().out):
+        said = " ".join(said.split())
+        assert "[/x] ?[2J??line :b: ?vvv" in said
+        assert "\x1b" not in said
+        assert re.search(r"v\.\.\. ?\(5,000,0", said)
+        assert len(said) < 20_000
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_differs(screen):
+    with Display() as watch:
+        watch(Resumed(800))
+        watch(Resumed(800, ("torch 3.0 (was 2.13)",)))
+    assert " ".join(screen.getvalue().split()) == (
+        "resumed elsewhere: torch 3.0 (was 2.13); the last digits may differ from those of a run that was not broken"
+    )

@@ -47,6 +47,17 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A run goes on from its checkpoint."""
+
+    env_steps: int
+    """Steps that were made before."""
+    moved: tuple[str, ...] = ()
+    """What is otherwise on this machine than where the checkpoint was written: results may differ in their last digits
+    from those of an unbroken run."""
+
+
+@dataclass(frozen=True)
 class Replaying:
     """Recorded steps are played again, on resuming."""
 
@@ -142,7 +153,7 @@ class Replaced:
     """Vector steps that they play again."""
 
 
-Event = Phase | Accepted | Judged | Replaying | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
+Event = Phase | Accepted | Judged | Resumed | Replaying | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
 Watch = Callable[[Event], None]
 
 

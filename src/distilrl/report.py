@@ -29,6 +29,7 @@ from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies
 from distilrl.teachers import load_teacher
+from distilrl.teachers.hub import offline
 from distilrl.verdict import in_words
 
 SENTENCES = {
@@ -251,7 +252,9 @@ def _animation(folder: RunFolder, watch: Watch) -> tuple[str, str]:
     """
     kept = folder.path / "animation.webp"
     try:
-        data = kept.read_bytes() if kept.is_file() else animation(folder, watch=watch)
+        with offline():  # a folder of somebody else's names whom it likes
+            whole = kept.is_file() and not kept.is_symlink()
+            data = kept.read_bytes() if whole else animation(folder, watch=watch)
     except DistilError as error:
         return "", str(error)
     if not kept.is_file():

@@ -6,8 +6,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +24,7 @@ from distilrl.events import (
     Reached,
     Replaced,
     Replaying,
+    Resumed,
     Step,
 )
 from distilrl.measures import Mean, Measured, rounded
@@ -41,9 +42,10 @@ from distilrl.spaces import action_from_json
 from distilrl.studies import Studies
 from distilrl.studies import in_words as pair_in_words
 from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.text import abridged
 from distilrl.verdict import Verdict, in_words
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
 PLAYED = {"teacher": "teacher's check", "reward": "check"}
@@ -51,6 +53,8 @@ PLAYED = {"teacher": "teacher's check", "reward": "check"}
 STAGES = ("teacher", "reward")
 """Phases in which what is trained has a bar of its own."""
 
+LONGEST_ERROR = 4_000
+"""Characters of an error that are shown."""
 SECONDS = 10.0
 """How often a run in another process says how far it is, where there is no terminal."""
 QUIET = 60.0
@@ -66,6 +70,17 @@ class Left(ProgressColumn):
         seconds = int((task.time_remaining if known else task.elapsed) or 0)
         clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         return Text(f"{clock} left" if known else clock, no_wrap=True)
+
+
+def escape(text: str) -> str:
+    """A text that may come from a file, for the terminal: it colours nothing, moves nothing, and has an end."""
+    return markup.escape(abridged(text))
+
+
+def print_error(sentence: str) -> None:
+    """What was wrong, in red."""
+    text = markup.escape(abridged(sentence, LONGEST_ERROR))
+    console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
 class Display:
@@ -115,6 +130,13 @@ class Display:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
             case Judged(verdict=verdict):
                 console.print(f"{verdict.protocol}: {_colored(verdict.result)} ({escape(_difference(verdict))})")
+            case Resumed(moved=moved) if moved:
+                words = ", ".join(moved)
+                console.print(
+                    f"[yellow]resumed elsewhere: {escape(words)}; the last digits may differ from those of a run that "
+                    "was not broken[/]",
+                    soft_wrap=True,
+                )
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
@@ -156,7 +178,7 @@ class Display:
         if phase != event.phase or now - when >= SECONDS:
             self._told[event.run] = (event.phase, now)
             far = f" {event.done:,} of {event.total:,}" if event.total else ""
-            console.print(f"{event.run}: {what}{far}{', ' + note if note else ''}", markup=False, soft_wrap=True)
+            console.print(escape(f"{event.run}: {what}{far}{', ' + note if note else ''}"), soft_wrap=True)
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
@@ -255,8 +277,8 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
-    Console().print(table)
+        table.add_row(markup.escape(abridged(name, 60)), escape(value))
+    Console(emoji=False).print(table)
 
 
 def print_results(results: Results | SeedsResults | TasksResults) -> None:

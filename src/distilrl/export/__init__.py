@@ -30,6 +30,7 @@ from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
+from distilrl.text import in_comment
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
@@ -175,7 +176,7 @@ class _Export:
         """Writes the policy's files; returns those that can be played."""
         head, obs = self.head, self.student.obs
         comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
-        comment = comment.replace("*/", "* /")  # no name ends a comment of C
+        comment = in_comment(comment)
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
         about |= {"verdict": card.get("student_verdict", "none")}
         match self.target:
