@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import EnvRef, make_vec_env
+from distilrl.episodes import Episodes
 
-Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64]]
-"""What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment."""
+Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64] | Episodes]
+"""What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment; or the episodes, in
+which the row's measures were taken, in their order.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.groups import LearningOptions, MachineOptions, SeenOptions, VerdictOptions
@@ -224,6 +224,10 @@ class TrainTeacher:
     """Stop when a check reaches this return, for pixels two in a row, and 50 other episodes reach it too."""
     seed: int = 0
     """Seed of training."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting: --set gamma=0.8."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     episodes: int = 100
     """Episodes of the final evaluation."""
     threads: Unset[int | None] = None
@@ -264,9 +268,15 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(
-            self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
+        config = make_config(
+            self.recipe,
+            self.around.ref(self.env),
+            seed=self.seed,
+            device=_checked(self.device),
+            workers=self.workers,
+            **changes,
         )
+        return self.out, with_settings(config, self.set)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

@@ -62,6 +62,8 @@ class _Search:
     """The same in the environment's own units, in place of the share."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     judge: Judge = field(default_factory=JudgeOptions)
     around: Around = field(default_factory=EnvOptions)
     trusted: Trusted = field(default_factory=TrustOptions)
@@ -76,7 +78,7 @@ class _Search:
             return Job.from_json(data), data
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
-        changes |= {"threads": self.threads} if self.threads is not None else {}
+        changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         measures = tuple(Measure.of(text) for text in self.measure)
