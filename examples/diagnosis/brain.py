@@ -15,7 +15,7 @@ SHIFT = 4
 """Pixels by which a training image is moved at most, each way."""
 
 
-class BrainMR(gymnasium.Env[NDArray[np.uint8], int]):
+class BrainMR(gymnasium.Env[NDArray[np.uint8], Any]):
     """One slice of (1, 64, 64) bytes, of an image drawn at each reset; action 1 says that it shows a tumour. The reward
     is 1 where that is right, else 0, and the episode is over.
 
@@ -65,6 +65,10 @@ class BrainMR(gymnasium.Env[NDArray[np.uint8], int]):
         """Takes the answer."""
         right = float(bool(action) == self._tumour)
         return self._image.copy(), right, True, False, {"sensitivity" if self._tumour else "specificity": right}
+
+    def get_action_meanings(self) -> list[str]:
+        """What the two answers are called."""
+        return ["no tumour", "tumour"]
 
     def render(self) -> NDArray[np.uint8]:
         """The image, four times as large, in three equal colours."""

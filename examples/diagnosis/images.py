@@ -115,7 +115,7 @@ def held_out(
     """
     held = np.zeros(len(cluster), bool)
     kinds = [np.unique(cluster[tumour == kind]) for kind in (False, True)]
-    if len(mixed := np.intersect1d(*kinds)):
+    if len(mixed := np.intersect1d(kinds[0], kinds[1])):
         raise ValueError(f"{len(mixed)} clusters hold images of both classes, so that the labels cannot be trusted.")
     for kind, names in zip((False, True), kinds, strict=True):
         wanted = share * (tumour == kind).sum()

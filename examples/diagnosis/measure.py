@@ -36,7 +36,7 @@ def probabilities(run: str | Path, slices: Slices) -> NDArray[np.float64]:
     policy = load_teacher(run).fitted(info).policy
     images = torch.from_numpy(slices.images[slices.held_out])[:, None]
     with torch.no_grad():
-        numbers = torch.cat([policy.forward(part)[0] for part in images.split(256)])
+        numbers = torch.cat([policy.forward(part)[0] for part in torch.split(images, 256)])
     return np.asarray(torch.softmax(numbers.double(), 1)[:, 1].numpy())
 
 

@@ -56,7 +56,7 @@ def train(slices: Slices, seed: int, *, network: str = NETWORK, epochs: int = EP
             shown = np.stack([disturbed(slices.images[place], rng) for place in batch])
             loss = F.cross_entropy(made(torch.from_numpy(shown)[:, None]), _labels(slices, batch))
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
     made.eval().requires_grad_(False)

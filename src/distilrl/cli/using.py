@@ -148,13 +148,16 @@ class Export(TrustOptions):
     web: a page with the C in WebAssembly."""
     out: Unset[Path | None] = None
     """Folder to write; RUN/export/TARGET by default."""
+    env: Unset[str | None] = None
+    """Environment whose observations the file is checked on and comes with; the student's own by default."""
+    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
 
     def run(self) -> int:
         """Exports; the code says what the verdict of a quantised student is."""
         self.allow()
         use_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as watch:
-            card = export_policy(self.run_folder, self.to, self.out, watch=watch)
+            card = export_policy(self.run_folder, self.to, self.out, env=self.around.maybe(self.env), watch=watch)
         for name, facts in card["replay"].items():
             console.print(
                 f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} "
