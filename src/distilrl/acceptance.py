@@ -16,7 +16,7 @@ from distilrl import __version__, stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
 from distilrl.episodes import Play
-from distilrl.errors import DistilError, NotFiniteError, TeacherError
+from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
@@ -44,7 +44,15 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
         own = play(teacher.policy, how, seeds, watch=watch)
     except NotFiniteError as error:
         raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
-    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds_from(ACCEPT_SEEDS, episodes))
+    random = play(
+        teacher.policy, replace(how, epsilon=1.0, keep_states=0, measures=()), seeds_from(ACCEPT_SEEDS, episodes)
+    )
+    for m, measure in enumerate(how.measures):
+        if np.isnan(own.measured[:, m]).all():
+            raise SpecError(
+                f"In none of the teacher's {len(seeds)} episodes in {how.env.label} has a step '{measure.name}' in its "
+                "info: correct the name of the measure, or have the environment give it."
+            )
     rng = np.random.default_rng(0)
     if exact:
         better = own.returns.mean() > stats.mean_interval(random.returns, rng, clusters=random.fingerprints)[1]
@@ -123,6 +131,7 @@ def _place(teacher: Teacher, how: Play, episodes: int) -> Path | None:
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
         "episodes": episodes,
+        "measures": [measure.name for measure in how.measures],
         "versions": versions | {"distilrl": __version__},
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
