@@ -20,7 +20,8 @@ STYLE = """
 #samples canvas { width: 3.5rem; }
 #drop { border: 1px dashed var(--soft); padding: .8rem; margin-top: 1rem; }
 #drop.over { border-color: var(--strong); } #drop input { max-width: 100%; font: inherit; color: inherit; }
-.key { display: inline-block; width: .8rem; height: .8rem; vertical-align: -.05rem; margin: 0 .25rem 0 .1rem; }
+.keys span { white-space: nowrap; margin-right: .8rem; }
+.keys i { display: inline-block; width: .8rem; height: .8rem; vertical-align: -.05rem; margin-right: .35rem; }
 """
 
 BODY = """
@@ -28,8 +29,8 @@ BODY = """
 <div>
 <canvas id="seen" role="img" aria-label="the image as the policy sees it"></canvas>
 <label><input type="checkbox" id="looks" checked> where it looks</label>
-<div class="soft"><span class="key" style="background:#e8871e"></span>speaks for the answer
-<span class="key" style="background:#3f8fd9"></span>speaks against it</div>
+<div class="soft keys"><span><i style="background:#e8871e"></i>speaks for the answer</span>
+<span><i style="background:#3f8fd9"></i>speaks against it</span></div>
 </div>
 <div>
 <p id="answer" aria-live="polite"></p>
@@ -134,8 +135,8 @@ if (data.image) {
   async function read(file) {
     const pressed = document.querySelector("#samples [aria-pressed=true]");
     if (!file) return;
-    let picture;
-    try { picture = await createImageBitmap(file); } catch { at("note").textContent = `${file.name} is no image`; return; }
+    const picture = await createImageBitmap(file).catch(() => null);
+    if (!picture) { at("note").textContent = `${file.name} is no image that this browser reads`; return; }
     const fit = Math.min(1, 2048 / Math.max(picture.width, picture.height));
     const wide = Math.max(1, Math.round(picture.width * fit)), high = Math.max(1, Math.round(picture.height * fit));
     const board = document.createElement("canvas");
