@@ -157,7 +157,7 @@ def test_a_teacher_is_trained_and_calibrated_without_the_held_out_images(monkeyp
         part.tumour ^ part.held_out,
         *list(vars(part).values())[2:],
     )
-    one, other = (train(which, 0, network="resnet:2,2:", epochs=1) for which in (part, hidden))
+    one, other = (train(which, 0, network="resnet:2,2:", episodes=1) for which in (part, hidden))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 

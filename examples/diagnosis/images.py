@@ -25,6 +25,8 @@ SMALL = 16
 """Height and width at which images are compared."""
 SAME = 0.98
 """Correlation from which on two images are near-duplicates: the same slice again, or the one beside it."""
+FRAME = 6
+"""Pixels of the frame from which alone a rule decides."""
 HELD_OUT = 0.3
 """Share of each class that training never sees."""
 
@@ -137,8 +139,9 @@ def leak(images: NDArray[np.uint8], tumour: NDArray[np.bool_], held: NDArray[np.
 def trivial_rules(slices: Slices) -> dict[str, NDArray[np.bool_]]:
     """What rules that hold no network say of the held-out images: each (M,), True for a tumour.
 
-    ``file size`` never looks at the picture: the width and height of the five most alike files decide. What it scores
-    is what a network may score for reasons that have nothing to do with tumours.
+    ``file size`` never looks at the picture: the width and height of the five most alike files decide; ``frame`` sees
+    the outer 6 pixels alone. What they score is what a network may score for reasons that have nothing to do with
+    tumours.
     """
     held, tumour = slices.held_out, slices.tumour
     train = tumour[~held]
@@ -146,10 +149,14 @@ def trivial_rules(slices: Slices) -> dict[str, NDArray[np.bool_]]:
     logs = np.log(slices.sizes)
     distance = np.abs(logs[held][:, None] - logs[~held][None]).sum(2)
     alike = distance.argsort(1, kind="stable")[:, :5]
+    frames = slices.images.copy()
+    frames[:, FRAME:-FRAME, FRAME:-FRAME] = 0
+    own = slices.cluster[~held] % 5 > 0
     return {
         "majority class": np.full(held.sum(), train.mean() > 0.5),
         "file size": train[alike].mean(1) > 0.5,
-        "linear": _linear(slices.images[~held], train, slices.images[held], slices.cluster[~held] % 5 > 0),
+        "frame": _linear(frames[~held], train, frames[held], own),
+        "linear": _linear(slices.images[~held], train, slices.images[held], own),
         "nearest neighbour": train[nearest],
     }
 

@@ -24,7 +24,8 @@ from examples.diagnosis.images import Slices, load
 __all__ = ["calibration_images", "temperature", "train"]
 
 NETWORK = "resnet:8,16,32,32:64"
-EPOCHS, BATCH = 40, 64
+EPISODES, BATCH = 66_000, 64
+"""Images that are shown, each an episode of the environment: forty times all; and how many at once."""
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 
 
@@ -34,12 +35,12 @@ def calibration_images(slices: Slices) -> NDArray[np.bool_]:
     return np.isin(slices.cluster, names[::5])
 
 
-def train(slices: Slices, seed: int, *, network: str = NETWORK, epochs: int = EPOCHS) -> Network:
+def train(slices: Slices, seed: int, *, network: str = NETWORK, episodes: int = EPISODES) -> Network:
     """A trained and calibrated network of logits: none, tumour.
 
     Example::
 
-        train(load(), 0, network="resnet:4,8:", epochs=1)
+        train(load(), 0, network="resnet:4,8:", episodes=2000)
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     kept = calibration_images(slices)
@@ -48,11 +49,11 @@ def train(slices: Slices, seed: int, *, network: str = NETWORK, epochs: int = EP
     pixels = slices.images[places].astype(np.float32)
     made.standardise(torch.tensor([pixels.mean()]), torch.tensor([1 / pixels.std()]))
     optimiser = torch.optim.AdamW(made.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    updates = epochs * (len(places) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(updates, 2))
+    epochs, batches = max(round(episodes / len(places)), 1), max(len(places) // BATCH, 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(epochs * batches, 2))
     for _ in range(epochs):
         # -- every image once, as the environment would show it
-        for batch in np.array_split(rng.permutation(places), len(places) // BATCH):
+        for batch in np.array_split(rng.permutation(places), batches):
             shown = np.stack([disturbed(slices.images[place], rng) for place in batch])
             loss = F.cross_entropy(made(torch.from_numpy(shown)[:, None]), _labels(slices, batch))
             optimiser.zero_grad()
@@ -80,10 +81,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a teacher of brain MR slices. Not a medical device.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="images to show")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    network = train(load(), given.seed, epochs=given.epochs)
+    network = train(load(), given.seed, episodes=given.episodes)
     trust("examples")
     info = describe_env(EnvRef("examples.diagnosis:BrainMR-v0"))
     about = {"env": info.id, "environment": info.ref.to_json(), "recipe": "cross-entropy", "seed": given.seed}
