@@ -1,6 +1,6 @@
 """Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
 
-With --write, fills in those of docs/methods.md, docs/methods/*.md, docs/verdict.md and benchmarks/README.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+With --write, fills in those of the READMEs and of docs/, between ``<!-- result NAME -->`` and ``<!-- end -->``.
 """
 
 import json
@@ -10,10 +10,12 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import case_study
 import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
+from result_tables import TABLES, grouped, markdown, read, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -102,6 +104,55 @@ def peers() -> str:
     return "\n".join(rows)
 
 
+def headline(chinese: bool = False) -> str:
+    """What the READMEs show first: some runs of each kind, by the verdict that counts."""
+    rows = []
+    for run in ("pong-61k-default", "pong-4k", "pong-2k-pruned", "breakout-61k"):
+        r = judged(RESULTS / run / "results.json")
+        returns = (returned(r["student"]), returned(r["teacher"]))
+        rows.append(
+            (run.split("-")[0].title(), r["student"], r["teacher"]["params"], returns, [r["verdict"]["result"]])
+        )
+    of_rows = grouped(seeds_of(read("continuous/rows.jsonl")), "row")
+    games = {
+        "cheetah-1968": "HalfCheetah",
+        "ant-1472": "Ant",
+        "hopper-195-reward": "Hopper",
+        "lander-18": "LunarLander",
+    }
+    for row, env in games.items():
+        group = of_rows[(row,)]
+        first = group[0]
+        student = {"name": first["network"], "params": first["params"]}
+        ours = [one["student"]["return_mean"] for one in group]
+        returns = (
+            f"{mean(ours):,.0f} ({min(ours):,.0f} to {max(ours):,.0f})",
+            f"{first['teacher']['return_mean']:,.0f}",
+        )
+        rows.append((env, student, first["teacher"]["params"], returns, [one["verdict"]["result"] for one in group]))
+    words = VERDICTS_IN_CHINESE if chinese else {}
+    told = []
+    for env, student, teacher_params, returns, results in rows:
+        verdicts = ", ".join(
+            f"{results.count(one)} × {words.get(one, one)}" if len(results) > 1 else words.get(one, one)
+            for one in dict.fromkeys(results)
+        )
+        sizes = f"{teacher_params:,} → {student['params']:,}"
+        smaller = f"{teacher_params / student['params']:,.0f} ×"
+        told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))
+    if chinese:
+        return markdown(("环境", "学生", "判定", "学生回报", "教师回报", "参数", "缩小"), told, text=3)
+    head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "smaller")
+    return markdown(head, told, text=3)
+
+
+VERDICTS_IN_CHINESE = {"pass": "通过", "within_margin": "差，但在余量内", "inconclusive": "未定", "fail": "不通过"}
+
+
+def headline_zh() -> str:
+    return headline(chinese=True)
+
+
 def of_games(env: str) -> tuple[dict, dict]:
     """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
@@ -167,22 +218,17 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "atari": atari, "disturbed": disturbed, "vectors": vectors,
-        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "checks": selection.raw,
+        "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "disturbed": disturbed, "vectors": vectors,
+        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
-    return known.get(name, lambda: one_method(name))()
+    return (known | TABLES).get(name, lambda: one_method(name))()
 
 
 def documents() -> list[Path]:
     """Documents that hold tables of raw results."""
-    docs = RESULTS.parents[1] / "docs"
-    return [
-        docs / "methods.md",
-        docs / "verdict.md",
-        docs / "memory.md",
-        Path(__file__).parent / "README.md",
-        *sorted((docs / "methods").glob("*.md")),
-    ]
+    root = RESULTS.parents[1]
+    pages = (*root.glob("README*.md"), root / "benchmarks" / "README.md", *(root / "docs").rglob("*.md"))
+    return sorted(page for page in pages if "decisions" not in page.parts)
 
 
 def filled(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_the_best_setting_is_chosen_and_the_recipes_own_among_equals():
 def test_tables_of_the_documents_are_those_of_the_raw_results(path):
     text = path.read_text(encoding="utf-8")
     assert tables.filled(text) == text, "write them anew: python benchmarks/tables.py --write"
+
+
+@pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
+def test_no_table_of_figures_is_typed_by_hand(path):
+    """A column of figures stands to the right, and an interval behind its mean: such a table is made of raw results."""
+    text = re.sub(r"<!-- result \S+ -->\n.*?<!-- end -->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    typed = [line for line in text.splitlines() if line.startswith("|") and re.search(r"-:|\d \[[−-]?\d", line)]
+    assert not typed, "put it between <!-- result NAME --> and <!-- end -->: see benchmarks/result_tables.py"
 
 
 def test_environments_of_the_choice_are_not_the_tables():

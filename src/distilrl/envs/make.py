@@ -62,7 +62,7 @@ def make_vec_env(
                 f"'{ref.label}' is a game of ALE, whose emulator gives its score and no other number: leave out the "
                 f"measure '{measured[0]}'."
             )
-        return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning)
+        return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning, pictures)
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
