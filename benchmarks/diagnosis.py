@@ -1,7 +1,6 @@
 """Brain MR slices: features distilled by extraction at taps against logits alone, and how well each knows what it knows.
 
-    python benchmarks/diagnosis.py FOLDER run [SEED ...] [--jobs N]     # run folders to FOLDER, lines to results/diagnosis.jsonl
-    python benchmarks/diagnosis.py FOLDER table                        # docs/fields/diagnosis.md
+    python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # run folders to FOLDER, lines to results/diagnosis.jsonl
 
 Each recipe has the same student, budget and settings (field_rows/images.py), those that the recipe itself sets aside. A
 line holds what examples/diagnosis/measure.py finds on all held-out images, and the run's verdict.
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 from field_rows.images import FIELD
-from lines import fill, jobs_of, made
+from lines import fill, jobs_of
 from numpy.typing import NDArray
 
-from distilrl import stats
 from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
 from examples.diagnosis.images import load, trivial_rules
@@ -27,14 +25,8 @@ from examples.diagnosis.measure import measure, probabilities
 
 LINES = Path(__file__).parent / "results" / "diagnosis.jsonl"
 ROW = FIELD.rows["brain MR slices"]
-RECIPES = {
-    "distil": "logits alone",
-    "fitnets": "hint stage first",
-    "attention": "attention maps",
-    "hints": "hints at all layers",
-}
+RECIPES = ("distil", "fitnets", "attention", "hints")
 SEEDS = (0, 1, 2)
-MEASURES = ("accuracy", "sensitivity", "specificity", "where_size_misleads", "calibration_error", "brier")
 
 
 @functools.cache
@@ -85,40 +77,12 @@ def run(folder: Path, seeds: list[int], jobs: int) -> None:
         fill(LINES, functools.partial(line, folder), [{"recipe": name, "seed": 0} for name in names])
 
 
-def markdown() -> str:
-    """The table: of what was trained with several seeds the mean, its t interval over seeds, and the gain on logits."""
-    rows, lines = [], made(LINES)
-    heads = ("", "right", "sensitivity", "specificity", "right where file size misleads", "calibration error", "Brier")
-    rows = [f"| {' | '.join((*heads, 'right − logits alone'))} |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
-    logits = {one["seed"]: one["measured"]["accuracy"]["mean"] for one in lines if one["recipe"] == "distil"}
-    for recipe in ("teacher", *RECIPES, *ROW.rules):
-        own = [one for one in lines if one["recipe"] == recipe]
-        if not own:
-            continue
-        cells = []
-        for name in MEASURES:
-            values = [one["measured"][name] for one in own]
-            mean = stats.mean([value["mean"] for value in values])
-            low, high = stats.t_interval([value["mean"] for value in values]) if len(own) > 1 else values[0]["ci95"]
-            cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
-        gains = [one["measured"]["accuracy"]["mean"] - logits[one["seed"]] for one in own if one["seed"] in logits]
-        gain = "-"
-        if recipe in RECIPES and recipe != "distil" and len(gains) > 1:
-            low, high = stats.t_interval(gains)
-            gain = f"{stats.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]"
-        about = f"`{recipe}`: {RECIPES[recipe]}, {len(own)} seeds" if recipe in RECIPES else recipe
-        rows.append(f"| {about} | {' | '.join(cells)} | {gain} |")
-    return "\n".join(rows)
-
-
 def main() -> None:
     jobs = jobs_of(sys.argv)
-    if len(sys.argv) < 3 or sys.argv[2] not in ("run", "table"):
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    folder, what, *seeds = sys.argv[1:]
-    if what == "run":
-        run(Path(folder), [int(seed) for seed in seeds] or list(SEEDS), jobs)
-    print(markdown())
+    folder, *seeds = sys.argv[1:]
+    run(Path(folder), [int(seed) for seed in seeds] or list(SEEDS), jobs)
 
 
 if __name__ == "__main__":
