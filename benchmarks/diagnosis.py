@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
-from examples.diagnosis.images import load, trivial_rules
+from examples.diagnosis.images import by_file_size, load, trivial_rules
 from examples.diagnosis.measure import measure, probabilities
 
 LINES = Path(__file__).parent / "results" / "diagnosis.jsonl"
@@ -30,19 +30,24 @@ SEEDS = (0, 1, 2)
 
 
 @functools.cache
-def known() -> dict[str, NDArray[np.float64]]:
-    """(M,) what the teacher and each rule say of the held-out images."""
-    slices = load()
-    rules = {name: said.astype(np.float64) for name, said in trivial_rules(slices).items()}
-    return {"teacher": probabilities(ROW.teacher, slices), **rules}
+def teacher() -> NDArray[np.float64]:
+    """(M,) the teacher's probabilities of a tumour in the held-out images."""
+    return probabilities(ROW.teacher, load())
+
+
+@functools.cache
+def rules() -> dict[str, NDArray[np.bool_]]:
+    """(M,) what each rule says of them."""
+    return trivial_rules(load())
 
 
 def line(folder: Path, recipe: str, seed: int) -> dict[str, Any]:
     """One run, or the teacher or a rule by itself."""
-    slices, said = load(), known()
-    misled = (said["file size"] > 0.5) != slices.tumour[slices.held_out]
+    slices = load()
+    misled = by_file_size(slices) != slices.tumour[slices.held_out]
     if recipe not in RECIPES:
-        return {"measured": measure(said[recipe], slices, misled)}
+        said = teacher() if recipe == "teacher" else rules()[recipe].astype(np.float64)
+        return {"measured": measure(said, slices, misled)}
     begun, out = time.process_time(), folder / f"{recipe}-{seed}"
     words = ["distill", "--recipe", recipe, "--student", ROW.students[0], "--seed", str(seed), "--threads", "1"]
     words += [
@@ -57,7 +62,7 @@ def line(folder: Path, recipe: str, seed: int) -> dict[str, Any]:
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
     results, seconds = read_json(out / "results.json"), round(time.process_time() - begun, 1)
-    found = measure(probabilities(out, slices), slices, misled, said["teacher"])
+    found = measure(probabilities(out, slices), slices, misled, teacher())
     student, verdict = results["student"], results["verdict"]
     return {
         "measured": found,

@@ -136,28 +136,32 @@ def leak(images: NDArray[np.uint8], tumour: NDArray[np.bool_], held: NDArray[np.
     return float((tumour[~held][near] == tumour[held]).mean())
 
 
-def trivial_rules(slices: Slices) -> dict[str, NDArray[np.bool_]]:
-    """What rules that hold no network say of the held-out images: each (M,), True for a tumour.
-
-    ``file size`` never looks at the picture: the width and height of the five most alike files decide; ``frame`` sees
-    the outer 6 pixels alone. What they score is what a network may score for reasons that have nothing to do with
-    tumours.
+def by_file_size(slices: Slices) -> NDArray[np.bool_]:
+    """(M,) what width and height of the file say of each held-out image, by the five most alike files: no look at the
+    picture. What this rule scores is what a network may score for reasons that have nothing to do with tumours.
     """
-    held, tumour = slices.held_out, slices.tumour
-    train = tumour[~held]
-    nearest = correlations(slices.images)[held][:, ~held].argmax(1)
-    logs = np.log(slices.sizes)
+    logs, held = np.log(slices.sizes), slices.held_out
     distance = np.abs(logs[held][:, None] - logs[~held][None]).sum(2)
     alike = distance.argsort(1, kind="stable")[:, :5]
+    return np.asarray(slices.tumour[~held][alike].mean(1) > 0.5)
+
+
+def trivial_rules(slices: Slices) -> dict[str, NDArray[np.bool_]]:
+    """What rules that hold no network say of the held-out images: each (M,), True for a tumour. ``frame`` sees the
+    outer 6 pixels alone.
+    """
+    held = slices.held_out
+    train = slices.tumour[~held]
+    nearest = correlations(slices.images)[held][:, ~held].argmax(1)
     frames = slices.images.copy()
     frames[:, FRAME:-FRAME, FRAME:-FRAME] = 0
     own = slices.cluster[~held] % 5 > 0
     return {
         "majority class": np.full(held.sum(), train.mean() > 0.5),
-        "file size": train[alike].mean(1) > 0.5,
         "frame": _linear(frames[~held], train, frames[held], own),
         "linear": _linear(slices.images[~held], train, slices.images[held], own),
         "nearest neighbour": train[nearest],
+        "file size": by_file_size(slices),
     }
 
 
