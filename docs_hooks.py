@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent
@@ -46,7 +47,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
     def moved(found: re.Match[str]) -> str:
         target, anchor = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1])), found[2] or ""
         if not (ROOT / target).exists():
-            raise FileNotFoundError(f"{source} links to {target}, which is not there: correct the link.")
+            raise PluginError(f"{source} links to {target}, which is not there: correct the link.")
         inside = ELSEWHERE.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
         if inside is not None and files.get_file_from_path(inside) is not None:
             return posixpath.relpath(inside, posixpath.dirname(here) or ".") + anchor

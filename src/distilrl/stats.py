@@ -5,6 +5,7 @@ of identical episodes. Percentile bootstrap (Efron 1979), as recommended for RL 
 Student's t.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,14 +30,20 @@ def mean(returns: ArrayLike) -> float:
 
 
 def mean_interval(
-    returns: ArrayLike, rng: np.random.Generator, *, clusters: ArrayLike | None = None, resamples: int = 5000
+    returns: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    clusters: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 5000,
 ) -> Interval:
-    """95 % interval of the mean: percentile bootstrap, and Student's t of the cluster means below `FEW` clusters.
+    """Interval of the mean: percentile bootstrap, and Student's t of the cluster means below `FEW` clusters.
 
     Args:
         returns: one number per episode, (E,).
         rng: source of the resamples.
         clusters: (E,) labels; episodes with one label are drawn together. Default: each episode is its own cluster.
+        confidence: how often it shall cover the mean.
         resamples: number of resamples.
 
     Returns:
@@ -52,9 +59,10 @@ def mean_interval(
         return float(values.mean()), float(values.mean())
     if len(sums) < FEW:
         # deviations of the clusters from the mean, each weighted by its size
-        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean())
+        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean(), confidence=confidence)
         return float(values.mean() + low), float(values.mean() + high)
-    low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [0.025, 0.975])
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [tail, 1.0 - tail])
     return float(low), float(high)
 
 
@@ -124,22 +132,136 @@ def median(values: ArrayLike) -> float:
     return float(np.median(np.asarray(values, dtype=np.float64)))
 
 
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+@functools.cache
+def t_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """Two-sided quantile of Student's t, to five digits.
+
+    With t = √ν tan θ its density is proportional to cos^(ν−1) θ, whose integral is taken on a grid.
+    """
+    angles = np.linspace(0.0, np.pi / 2, 100_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(freedom) * np.tan(np.interp(confidence * share[-1], share, angles)))
 
 
-def t_quantile(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t; of more than 30 degrees of freedom that of 30, which is larger."""
-    return _T975[min(freedom, len(_T975)) - 1]
-
-
-def t_interval(values: ArrayLike) -> Interval:
-    """95 % Student t interval of the mean of a few independent values, such as one per training seed."""
+def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Student t interval of the mean of a few independent values, such as one per training seed."""
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return float("-inf"), float("inf")
-    half = t_quantile(len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data))
+    half = t_quantile(len(data) - 1, confidence) * data.std(ddof=1) / np.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)
+
+
+# -- several studies side by side (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice")
+
+
+def _iqms(tables: Sequence[Array]) -> Array:
+    """Interquartile means (R,) over all columns of tables (R, S) of several tasks."""
+    ordered = np.sort(np.concatenate(tables, axis=1), axis=1)
+    cut = ordered.shape[1] // 4
+    means: Array = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return means
+
+
+def _redrawn(tasks: Sequence[Array], rng: np.random.Generator, resamples: int) -> list[Array]:
+    """Tables (resamples, S) of each task's runs (S,), drawn with replacement within their task (stratified)."""
+    return [task[rng.integers(0, len(task), size=(resamples, len(task)))] for task in tasks]
+
+
+def _ends(values: Array) -> Interval:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def aggregate_iqm(
+    tasks: Sequence[ArrayLike], rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float, Interval]:
+    """Interquartile mean of the runs of several tasks, and its 95 % interval by stratified percentile bootstrap.
+
+    Of few runs the interval is too narrow: of five it holds the truth in 91 % of the cases, of ten in 93 %, of thirty
+    in 95 % (normal scores).
+
+    Args:
+        tasks: for each task the scores of its runs, (S,).
+        rng: source of the resamples.
+        resamples: number of resamples.
+    """
+    scores = [np.asarray(task, dtype=np.float64) for task in tasks]
+    return iqm(np.concatenate(scores)), _ends(_iqms(_redrawn(scores, rng, resamples)))
+
+
+def performance_profile(
+    tasks: Sequence[ArrayLike], at: ArrayLike, rng: np.random.Generator, resamples: int = 2000
+) -> tuple[Array, Array, Array]:
+    """Share of the runs whose score is above each of some values (T,), tasks counting alike, with its pointwise 95 %
+    band: three arrays (T,).
+    """
+    scores, values = [np.asarray(task, dtype=np.float64) for task in tasks], np.asarray(at, dtype=np.float64)
+    share = np.mean([(task[:, None] > values).mean(axis=0) for task in scores], axis=0)
+    drawn = np.mean([(table[:, :, None] > values).mean(axis=1) for table in _redrawn(scores, rng, resamples)], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return share, low, high
+
+
+def improvement(
+    one: Sequence[ArrayLike], other: Sequence[ArrayLike], rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float, Interval]:
+    """Probability that a run of one study scores above a run of another, equal scores counting half, mean over tasks
+    (Mann-Whitney), and its 95 % interval by stratified percentile bootstrap; of five runs each it holds the truth in
+    87 % of the cases.
+
+    Args:
+        one: for each task the scores of its runs, (S,).
+        other: the same of the other study, (S',), in the same order of tasks.
+        rng: source of the resamples.
+        resamples: number of resamples.
+    """
+    ours, theirs = ([np.asarray(task, dtype=np.float64) for task in study] for study in (one, other))
+
+    def above(a: Array, b: Array) -> Array:
+        difference = a[:, :, None] - b[:, None, :]
+        share: Array = ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2))
+        return share
+
+    pairs = zip(_redrawn(ours, rng, resamples), _redrawn(theirs, rng, resamples), strict=True)
+    drawn = np.mean([above(a, b) for a, b in pairs], axis=0)
+    seen = np.mean([above(a[None], b[None])[0] for a, b in zip(ours, theirs, strict=True)])
+    return float(seen), _ends(drawn)
+
+
+def crossed_difference(
+    one: Sequence[Array],
+    other: Sequence[Array],
+    rng: np.random.Generator,
+    *,
+    exact: Sequence[bool],
+    resamples: int = 2000,
+) -> tuple[float, Interval]:
+    """Mean of one study less that of another on the same episodes, mean over tasks, and its 95 % interval: runs and
+    episodes are drawn, both, and an episode that is drawn is drawn for both studies.
+
+    What a run is off its study's mean is stretched by what a bootstrap of few units lacks to Student's t.
+
+    Args:
+        one: for each task the scores of single episodes, (S, E).
+        other: the same of the other study, (S', E), on the same episodes.
+        rng: source of the resamples.
+        exact: for each task whether its episodes are all that there are, so that none is drawn.
+        resamples: number of resamples.
+    """
+    seen, drawn = [], []
+    for ours, theirs, known in zip(one, other, exact, strict=True):
+        seen.append(ours.mean() - theirs.mean())
+        episodes = ours.shape[1]
+        draw = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples) / episodes
+        weights = np.full_like(draw, 1 / episodes) if known else draw
+        means = []
+        for table in (ours, theirs):
+            runs = len(table)
+            stretch = np.sqrt(runs / (runs - 1)) * t_quantile(runs - 1) / 1.96 if runs > 1 else 1.0
+            off = table.mean(axis=1, keepdims=True) - table.mean()
+            picked = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+            means.append(((picked @ (table + (stretch - 1.0) * off)) * weights).sum(axis=1))
+        drawn.append(means[0] - means[1])
+    return float(np.mean(seen)), _ends(np.mean(drawn, axis=0))

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +24,8 @@ from distilrl.results import (
     TeacherSide,
 )
 from distilrl.spaces import action_from_json
+from distilrl.studies import Studies
+from distilrl.studies import in_words as pair_in_words
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.verdict import Verdict, in_words
 
@@ -270,6 +274,23 @@ def _alike(agreement: Agreement) -> str:
     return f"same choice in {agreement.student_states:.1%}"
 
 
+def print_fields(rows: list[dict[str, Any]]) -> None:
+    """Fields of use, on standard output: in each environment the teacher, and the smallest student that passed."""
+    out = Console()
+    for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
+        out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
+        table = Table(box=None, header_style="bold")
+        table.add_column("", min_width=22, overflow="fold")
+        for column in ("teacher", "return", "student", "parameters", "return"):
+            table.add_column(column, justify="left" if column == "student" else "right")
+        for row in own:
+            student = row["student"] if row["passes"] else f"none; nearest {row['student']}"
+            returns = f"{row['teacher_return']:,.2f}", f"{row['return']:,.2f}"
+            cells = (_number(row["teacher_params"]), returns[0], student, _number(row["params"]), returns[1])
+            table.add_row(escape(row["env"]), *map(escape, cells))
+        out.print(table)
+
+
 def print_plan(results: PlanResults) -> None:
     """The frontier."""
     table = Table(box=None, header_style="bold")
@@ -303,6 +324,26 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
     for row in rows:
         if row.error:
             console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
+
+
+def print_studies(found: Studies) -> None:
+    """A row for each study and each pair, on standard output."""
+    table = Table(box=None, header_style="bold")
+    for column in ("study", "runs", "IQM of scores [95 %]", "mean", "lowest", "within margin"):
+        table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
+    for row in found.rows:
+        low, high = row.iqm_ci95
+        words = (f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]", f"{row.mean:.3f}", f"{row.lowest:.3f}")
+        table.add_row(escape(row.name), str(row.runs), *map(escape, words), f"{row.passed} of {row.runs}")
+    pairs = Table(box=None, header_style="bold")
+    for column in ("pair", "P(first above second)", "first - second"):
+        pairs.add_column(column, justify="left" if column == "pair" else "right", overflow="fold")
+    for pair in found.pairs:
+        pairs.add_row(escape(f"{pair.one}, {pair.other}"), *map(escape, pair_in_words(pair)))
+    out = Console(highlight=False)
+    out.print(table)
+    if found.pairs:
+        out.print(pairs)
 
 
 def print_verdict(verdict: Verdict, what: str) -> None:
