@@ -410,7 +410,9 @@ def scaling() -> str:
 
 
 def diagnosis(zh: bool = False) -> str:
-    """Teacher, students and rules on brain MR slices; of several seeds the mean and its t interval over them."""
+    """Teacher, students and rules on brain MR slices: of students the mean and the range over seeds, of others the
+    interval over clusters; of the gain on logits alone its t interval over seeds.
+    """
     names = ("accuracy", "sensitivity", "specificity", "where_size_misleads", "calibration_error", "brier")
     groups = {recipe: rows for (recipe,), rows in grouped(made(RESULTS / "diagnosis.jsonl"), "recipe").items()}
     logits = {row["seed"]: row["measured"]["accuracy"]["mean"] for row in groups.get("distil", ())}
@@ -419,8 +421,9 @@ def diagnosis(zh: bool = False) -> str:
         cells = []
         for name in names:
             values = [row["measured"][name]["mean"] for row in own]
-            low, high = stats.t_interval(values) if len(own) > 1 else own[0]["measured"][name]["ci95"]
-            cells.append(f"{mean(values):.3f} [{low:.3f}, {high:.3f}]")
+            low, high = own[0]["measured"][name]["ci95"]
+            several = f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            cells.append(several if "params" in own[0] else f"{values[0]:.3f} [{low:.3f}, {high:.3f}]")
         gains = [row["measured"]["accuracy"]["mean"] - logits[row["seed"]] for row in own if row["seed"] in logits]
         low, high = stats.t_interval(gains)
         trained = len(gains) > 1 and recipe != "distil"

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from field_rows import Field, Row, Rule
 from numpy.typing import NDArray
 
 from distilrl import EnvRef
 from examples.diagnosis.brain import BrainMR
 from examples.diagnosis.images import load, trivial_rules
+from field_rows import Field, Row, Rule
 
 
 def by_image(name: str) -> Rule:
@@ -25,11 +25,11 @@ def by_image(name: str) -> Rule:
 
 
 OPTIONS = (
-    """--verdict-env-kwargs '{"split": "held-out"}' --episodes 1000 --disturbed-episodes 0 --margin-abs 0.025 """
-    "--measure 'sensitivity>=0.05' --measure 'specificity>=0.05'"
+    """--verdict-env-kwargs '{"split": "held-out"}' --accept-episodes 200 --episodes 1000 """
+    "--disturbed-episodes 0 --margin-abs 0.025 --measure 'sensitivity>=0.05' --measure 'specificity>=0.05'"
 )
 TRAINING = (
-    "--steps 32000 --set updates=1 --set scale-head=true --set gap=-1 --set check-every=8000 "
+    "--steps 32000 --set scale-head=true --set gap=-1 --set check-every=8000 "
     "--set check-episodes=200 --set final-episodes=400"
 )
 
