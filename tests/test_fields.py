@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import tyro
 from packaging.requirements import Requirement
-from tyro.conf import DisallowNone, FlagCreatePairsOff
+from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
 
 from distilrl import cli
 
@@ -98,7 +98,11 @@ def test_every_command_of_a_page_can_be_read(page):
     for words in commands(page):
         assert words[0] in ("distilrl", "python", "pip"), words
         if words[0] == "distilrl":
-            tyro.cli(cli.Command, args=tenth(words)[1:], config=(DisallowNone, FlagCreatePairsOff))
+            tyro.cli(
+                cli._command(words[1]),
+                args=tenth(words)[2:],
+                config=(DisallowNone, FlagCreatePairsOff, OmitArgPrefixes),
+            )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
