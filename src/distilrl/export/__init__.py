@@ -211,7 +211,8 @@ class _Export:
         module = web.wasm(source, last, remembers=network.spec.remembers)
         env, name, reads = card["env"], card["network"], self.student.reads
         remembers = network.spec.remembers
-        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads)
+        image = web.about_image(self.student.obs, self.head, self.info.choices, remembers=remembers)
+        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image)
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""
