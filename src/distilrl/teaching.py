@@ -80,11 +80,11 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)
     name = trained.network.spec.describe()
-    returns = {one.name: getattr(result, one.name) for one in fields(Returns)}
+    returned = {one.name: getattr(result, one.name) for one in fields(Returns)}
     results = TeacherResults(
         **vars(training_of(trained, config)),
         env=info.id,
-        student=TeacherTrained(**returns | size(trained.network), name=name),
+        student=TeacherTrained(**(returned | size(trained.network)), name=name),
         provenance=Provenance.of(config.env.id, config.compute.threads),
     )
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
+from distilrl.cli.display import Display, print_plan, print_results, print_sweep
+from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -25,13 +26,13 @@ from distilrl.cli.options import (
     of_kind,
     refuse_beside,
 )
+from distilrl.cli.showing import written
 from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
 from distilrl.measures import Measure
 from distilrl.plan import plan
-from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
 from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
@@ -125,10 +126,9 @@ class Plan(_Search):
         with Display() as watch, self.side.executor(job) as executor:
             result = plan(None, job, self.out, **vars(options), executor=executor, watch=watch)
         print_plan(result)
-        with console.status("writing the report"):
-            if result.winner:
-                write_report(self.out / "winner")
-            print(write_report(self.out))
+        page = written(*([self.out / "winner"] if result.winner else []), self.out)
+        print_next(result, self.out)
+        print(page)
         return 0 if result.winner else 1
 
 
@@ -180,6 +180,7 @@ class GrowTree(_Search):
         with Display() as watch:
             results = distill_tree(None, job, self.out, grown, watch=watch)
         print_results(results)
-        with console.status("writing the report"):
-            print(write_report(self.out))
+        page = written(self.out)
+        print_next(results, self.out)
+        print(page)
         return code_of(results.worst)

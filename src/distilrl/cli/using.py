@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.display import Display, print_facts, print_verdict
+from distilrl.cli.display import Display, print_error, print_facts, print_verdict
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.errors import SpecError
 from distilrl.inspection import inspect, inspect_play
@@ -35,8 +35,8 @@ class Inspect:
     around: Around = field(default_factory=EnvOptions)
     teacher_file: AboutFile = field(default_factory=FileOptions)
 
-    def run(self) -> None:
-        """Inspects."""
+    def run(self) -> int:
+        """Inspects; the code says whether the file is hostile to programs that execute what is in it."""
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
         use_threads(self.threads)
@@ -50,6 +50,10 @@ class Inspect:
             print(json.dumps(facts | ({"play": play.to_json()} if play is not None else {})))
         else:
             print_facts(facts, play)
+        if "dangerous" in facts:
+            print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
+            return 4
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
