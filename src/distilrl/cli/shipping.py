@@ -62,7 +62,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Play an exported file itself and give its own verdict."""
+    """Play an exported file itself and give its own verdict: C is compiled and run, so only of files that you trust."""
 
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""

@@ -223,7 +223,7 @@ def read_card(path: Path) -> Shipped:
             {str(name): str(value) for name, value in data["sha256"].items()},
             _reference(told) if told is not None else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
 
 
