@@ -256,7 +256,7 @@ def boards() -> str:
     for line in read("boards/boards.jsonl"):
         if line["optimise"] == "-Os" and line["board"] in PROCESSORS and line.get("fits", True):
             cells = (f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions", "most"))
-            rows.append((line["student"], PROCESSORS[line["board"]], *cells, f"{line['instructions'] / 80:,.0f}"))
+            rows.append((line["student"], PROCESSORS[line["board"]], *cells, f"{line['instructions'] / 80:,.1f}"))
     head = ("student", "processor", "flash", "RAM", "stack", "instructions", "at most", "µs at 80 MHz, estimated")
     return markdown(head, rows, text=2)
 
