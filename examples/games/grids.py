@@ -1,0 +1,61 @@
+"""MiniGrid's mazes as vectors: the agent's view of 7x7 cells, kind, colour and state of each."""
+
+from typing import Any
+
+import gymnasium
+import minigrid  # noqa: F401  (importing it registers its environments)
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation
+from minigrid.core.constants import OBJECT_TO_IDX
+from minigrid.wrappers import ImgObsWrapper
+from numpy.typing import NDArray
+
+VIEW = 7 * 7 * 3
+"""Numbers of a view."""
+
+
+def door_key(env_id: str = "MiniGrid-DoorKey-5x5-v0", **options: Any) -> gymnasium.Env[Any, Any]:
+    """The view alone, of a maze in which a key opens the door to the goal."""
+    return FlattenObservation(ImgObsWrapper(gymnasium.make(env_id, **options)))
+
+
+def memory(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """The memory task."""
+    return Reminded(gymnasium.make(env_id, **options))
+
+
+class Reminded(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """A memory task for a teacher without memory: beside the ``view`` stands the ``cue``, what was seen in the first
+    room, as soon as it has been seen: 0 before, 1 for a key, −1 for a ball.
+
+    A student from whom the cue is hidden has to remember it.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        view = spaces.Box(0, 255, (VIEW,), np.float32)
+        self.observation_space = spaces.Dict({"cue": spaces.Box(-1, 1, (1,), np.float32), "view": view})
+        self.cue = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+        """Starts an episode in which nothing has been seen."""
+        self.cue = 0.0
+        return super().reset(seed=seed, options=options)
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+        """What is seen, and what was."""
+        inner: Any = self.unwrapped
+        x, y = 1, inner.height // 2 - 1  # where the task puts it
+        if self.cue == 0.0 and inner.in_view(x, y) and self._lit(x, y):
+            self.cue = 1.0 if inner.grid.get(x, y).type == "key" else -1.0
+        return {"cue": np.array([self.cue], np.float32), "view": observation["image"].reshape(-1).astype(np.float32)}
+
+    def _lit(self, x: int, y: int) -> bool:
+        """Whether the view shows the cell, which a wall may stand before."""
+        inner: Any = self.unwrapped
+        column, row = inner.relative_coords(x, y)
+        shown: int = inner.gen_obs()["image"][column, row, 0]
+        return shown != OBJECT_TO_IDX["unseen"]
