@@ -4,7 +4,6 @@ from typing import Any
 
 import gymnasium
 import vizdoom.gymnasium_wrapper  # noqa: F401  (importing it registers its environments)
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 
@@ -13,8 +12,8 @@ class Screen(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        assert isinstance(env.observation_space, spaces.Dict)
-        self.observation_space = env.observation_space["screen"]
+        whole: Any = env.observation_space
+        self.observation_space = whole["screen"]
 
     def observation(self, observation: dict[str, Any]) -> NDArray[Any]:
         """(120, 160, 3) bytes."""
