@@ -24,12 +24,15 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify, web
+from distilrl.export.last import last_step
+from distilrl.export.replay import Answers
+from distilrl.export.steps import steps
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
-from distilrl.spaces import Bounds, Choices, EnvRef
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile
 
@@ -397,14 +400,37 @@ def test_a_page_holds_the_student(tmp_path, name, activation):
     assert re.search(r"action of observation 1: -?\d[\d.]*, -?\d", shown)
 
 
+def in_browser(page, home):
+    """The page's document after two seconds in a browser."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, f"--user-data-dir={home / 'profile'}", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
 @needs("clang", "wasm-ld", "chromium")
 def test_the_page_plays_in_a_browser(tmp_path):
     page = Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"]) / "index.html"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
-    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = in_browser(page, tmp_path)
     assert 'data-same="64"' in shown
     assert float(re.search(r'data-mean="([\d.]+)"', shown)[1]) > 450
+
+
+@needs("clang", "wasm-ld", "chromium")
+@pytest.mark.parametrize(("channels", "frames", "shown"), [(4, 4, 1), (3, 1, 3), (5, 1, 5)])
+def test_a_page_shows_the_newest_frame(tmp_path, channels, frames, shown):
+    obs = ObsSpec((channels, 8, 9), (channels, 8, 9), "uint8", frames)
+    network = build(NetworkSpec(obs.shape, 2, convs=((2, 3, 1),), hidden=(4,)), torch.Generator().manual_seed(0))
+    head = head_for(Choices((2,)), "q")
+    states = np.random.default_rng(0).integers(0, 2, (3, *obs.shape)).astype(np.uint8)
+    numbers = network.eval()(torch.from_numpy(states)).detach()
+    last = last_step(head)
+    answers = Answers(numbers.numpy(), last.shifted(head.greedy(numbers).numpy()))
+    module = web.wasm(c.write(steps(network, "C"), head, obs, "a test"), last)
+    (tmp_path / "index.html").write_text(web.page(module, "any", "small", last, states, answers, frames=frames))
+    assert f'"image": [{shown}, 8, 9]' in (tmp_path / "index.html").read_text()
+    dom = in_browser(tmp_path / "index.html", tmp_path)
+    assert 'data-same="3"' in dom
+    assert re.search(r'<canvas id="seen"[^>]* width="9" height="8"|<canvas id="seen" width="9" height="8"', dom)
 
 
 @needs("arm-none-eabi-gcc")

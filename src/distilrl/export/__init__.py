@@ -207,8 +207,8 @@ class _Export:
         answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
         module = web.wasm(source, last, remembers=network.spec.remembers)
         env, name, reads = card["env"], card["network"], self.student.reads
-        remembers = network.spec.remembers
-        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads)
+        more = {"remembers": network.spec.remembers, "reads": reads, "frames": self.student.obs.frames}
+        return web.page(module, env, name, last, golden.obs, answers, **more)
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""

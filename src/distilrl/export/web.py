@@ -1,4 +1,7 @@
-"""A web page that holds the student: its C in WebAssembly, checked on golden observations; it plays CartPole."""
+"""A web page that holds the student: its C in WebAssembly, checked on golden observations.
+
+It shows what the student says of each, and images beside it; it plays CartPole.
+"""
 
 import base64
 import json
@@ -60,7 +63,7 @@ def seats(last: Last, *, remembers: bool = False) -> str:
 
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
-    *, remembers: bool = False, reads: Sequence[int] | None = None,
+    *, remembers: bool = False, reads: Sequence[int] | None = None, frames: int = 1,
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -73,6 +76,7 @@ def page(
         answers: what it must say of them.
         remembers: the policy has memory; then they are of one episode from its beginning.
         reads: places in the environment's observation of what it reads; None: all of it.
+        frames: of time in the channels of an image, the newest last, which is shown.
     """
     limits = last.tolerance()
     data = {
@@ -80,6 +84,7 @@ def page(
         "name": name,
         "wasm": base64.b64encode(module).decode(),
         "size": int(golden[0].size),
+        "image": [golden.shape[1] // frames, *golden.shape[2:]] if golden.ndim == 4 else None,
         "bytes": golden.dtype == np.uint8,
         "golden": base64.b64encode(np.ascontiguousarray(golden).tobytes()).decode(),
         "scalar": last.scalar,
@@ -102,13 +107,15 @@ TEMPLATE = """<!doctype html>
 <title>__TITLE__</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.2rem; font-weight: 600; } canvas { width: 100%; border: 1px solid #e3e3e3; } .soft { color: #666; }
+h1 { font-size: 1.2rem; font-weight: 600; } canvas { width: 100%; border: 1px solid #e3e3e3; }
+#seen { width: 20rem; image-rendering: pixelated; } .soft { color: #666; }
 </style>
 </head>
 <body>
 <h1>__TITLE__</h1>
 <p id="check">loading the policy</p>
 <p id="shown"></p>
+<canvas id="seen" hidden></canvas>
 <canvas id="field" width="640" height="320" hidden></canvas>
 <p id="told" class="soft"></p>
 <script>
@@ -139,9 +146,25 @@ document.getElementById("check").textContent =
   `${same} of ${data.actions.length} actions as expected, ` +
   `${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
 
+const brightest = data.image ? golden.reduce((most, pixel) => Math.max(most, pixel), 0) : 0;
+function draw(obs) { /* the newest frame: one channel grey, three in colours, of others each a colour of its own */
+  const canvas = document.getElementById("seen"), pen = canvas.getContext("2d");
+  const [channels, height, width] = data.image, newest = obs.subarray(obs.length - channels * height * width);
+  canvas.hidden = false; canvas.width = width; canvas.height = height;
+  const value = (channel, i) => newest[channel * height * width + i] / brightest;
+  const colours = i => channels === 3 ? [0, 1, 2].map(c => value(c, i) * 255) : Array(3).fill(value(0, i) * 255);
+  for (let i = 0; i < height * width; i++) {
+    pen.fillStyle = channels === 1 || channels === 3 ? `rgb(${colours(i).join(" ")})` : "#000";
+    for (let c = 0; channels !== 1 && channels !== 3 && c < channels; c++)
+      if (value(c, i) > 0) pen.fillStyle = `hsl(${360 * c / channels} 80% 60%)`;
+    pen.fillRect(i % width, Math.floor(i / width), 1, 1);
+  }
+}
+
 let shown = 0;
 function show() {
   if (shown === 0) reset();
+  if (data.image) draw(observation(shown));
   const numbers = Array.from(act(observation(shown))).map(n => data.real ? n.toFixed(4) : n).join(", ");
   document.getElementById("shown").textContent = `action of observation ${shown + 1}: ${numbers}`;
   shown = (shown + 1) % data.actions.length;

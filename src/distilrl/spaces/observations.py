@@ -1,7 +1,7 @@
 """What a policy reads, and how it is read from an observation of any space.
 
 An observation is one array. An image alone stays an image (C, H, W), bytes where the space has bytes or truth values;
-anything else (a Box of any shape, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these) is flattened into
+anything else (a Box of any shape, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these) is flattened to
 one vector (D,) of floats. Where there are both, the image's numbers follow the vector's, and `ObsSpec.image` says how
 many they are.
 """
