@@ -297,6 +297,8 @@ class TrainTeacher:
     """Budget of environment steps; the recipe's own by default."""
     stop_return: Unset[float | None] = None
     """Stop when this return is reached at two checks in a row."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting: --set check-every=5000."""
     seed: int = 0
     """Seed of training."""
     episodes: int = 100
@@ -338,9 +340,10 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(
+        config = make_config(
             self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
         )
+        return self.out, with_settings(config, self.set)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:
