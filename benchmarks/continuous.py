@@ -5,7 +5,6 @@
     python benchmarks/continuous.py TEACHERS stakes [NAME ...]   # states weighted by the critic, or not
     python benchmarks/continuous.py TEACHERS critics [NAME ...]  # how much of a value is at stake in one action
     python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
-    python benchmarks/continuous.py tables                       # prints the tables of what there is
 
 TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends one line to
 benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped, and `--jobs N` makes N at a time. Run it
@@ -23,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
-from lines import fill, jobs_of, made
+from lines import fill, jobs_of
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
@@ -227,58 +225,6 @@ def plans(folder: Path, names: list[str], jobs: int) -> None:
     fill(OUT / "plans.jsonl", partial(plan_line, folder), [{"row": name} for name in names or PLANS], jobs)
 
 
-def tables() -> None:
-    """Prints what benchmarks/README.md shows."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(made(OUT / "rows.jsonl"), key=lambda row: row["seed"]):
-        groups.setdefault(row["row"], []).append(row)
-    print(
-        "| row | student | parameters | returns, each seed | teacher | verdicts | steps | CPU minutes in all |\n|---|---|--:|---|--:|---|--:|--:|"
-    )
-    for name, group in sorted(groups.items()):
-        returns = ", ".join(f"{row['student']['return_mean']:,.1f}" for row in group)
-        verdicts = [row["verdict"]["result"] for row in group]
-        counted = ", ".join(f"{verdicts.count(v)} {v}" for v in reversed(distilrl.verdict.RESULTS) if v in verdicts)
-        steps, minutes = (float(np.median([row[key] for row in group])) for key in ("env_steps", "cpu_s"))
-        first = group[0]
-        print(
-            f"| {name} | `{first['network']}` | {first['params']:,} | {returns} | {first['teacher']['return_mean']:,.1f} | {counted} "
-            f"| {steps:,.0f} | {minutes / 60:.1f} |"
-        )
-    for kind, key in (("losses", "loss"), ("stakes", "exponent")):
-        cells: dict[tuple[str, Any], list[float]] = {}
-        for row in made(OUT / f"{kind}.jsonl"):
-            cells.setdefault((row["row"], row[key]), []).append(row["student"]["score"])
-        print(f"\n| environment | {key} | seeds | score, mean [95 % over seeds] | each seed |\n|---|---|--:|---|---|")
-        for (name, value), scores in cells.items():
-            low, high = distilrl.stats.t_interval(scores) if len(scores) > 1 else (float("nan"), float("nan"))
-            each = ", ".join(f"{score:.3f}" for score in scores)
-            print(f"| {name} | {value} | {len(scores)} | {np.mean(scores):.3f} [{low:.3f}, {high:.3f}] | {each} |")
-        for name, exponent in [pair for pair in cells if kind == "stakes" and pair[1] > 0]:
-            gained = [on - off for on, off in zip(cells[name, exponent], cells[name, 0.0], strict=False)]
-            low, high = distilrl.stats.t_interval(gained) if len(gained) > 1 else (float("nan"), float("nan"))
-            print(
-                f"| {name} | gained by {exponent} | {len(gained)} | {np.mean(gained):+.3f} [{low:+.3f}, {high:+.3f}] | |"
-            )
-    print(
-        "\n| critic of | at stake, median | value, median | share | worth nothing | effective sample |\n|---|--:|--:|--:|--:|--:|"
-    )
-    for row in made(OUT / "critics.jsonl"):
-        print(
-            f"| {row['row']} | {row['stakes_median']:.2f} | {row['value_median']:.1f} | {row['share']:.2%} | {row['worth_nothing']:.1%} "
-            f"| {row['effective_sample']:.0%} |"
-        )
-    print(
-        "\n| environment | smallest that passes | parameters | teacher's | labelled states | seconds in all |\n|---|---|--:|--:|--:|--:|"
-    )
-    for row in made(OUT / "plans.jsonl"):
-        params = next((one["params"] for one in row["frontier"] if one["student"] == row["winner"]), None)
-        print(
-            f"| {row['env']} | {row['winner'] or 'none'} | {params or ''} | {row['teacher_params']:,} | {row['labelled_states']:,} "
-            f"| {row['wall_s']:.0f} |"
-        )
-
-
 def machine() -> None:
     """What it ran on."""
     OUT.mkdir(parents=True, exist_ok=True)
@@ -289,12 +235,7 @@ def machine() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["tables"]:
-        tables()
-    else:
-        machine()
-        jobs = jobs_of(sys.argv)
-        teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
-        {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](
-            teachers, chosen, jobs
-        )
+    machine()
+    jobs = jobs_of(sys.argv)
+    teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
+    {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](teachers, chosen, jobs)

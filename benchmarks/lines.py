@@ -63,7 +63,8 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
 def _append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
-    print(*list(row.values())[:6], f"({path.name})", flush=True)
+    plain = [value for value in row.values() if not isinstance(value, dict | list)]
+    print(*plain[:6], f"({path.name})", flush=True)
 
 
 def _line(function: Callable[..., dict[str, Any]], key: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
     python benchmarks/peers_continuous.py METHOD --task TASK --seed 0 --teachers FOLDER --out OUT.jsonl
     python benchmarks/peers_continuous.py queue --teachers FOLDER --out OUT.jsonl --python ours=... --python imitation=...
-    python benchmarks/peers_continuous.py table --out OUT.jsonl
 
 METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`; each runs in an environment that holds its
 library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was
@@ -27,7 +26,6 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 EPISODES, CHECK_SEEDS = 50, 20_000_000
@@ -480,7 +478,7 @@ def rsl_rl(line: Line) -> Meter:
 METHODS = {"ours": ours, "ppd": ppd, "student-distill": student_distill, "dagger": dagger, "bc": bc, "rsl-rl": rsl_rl}
 
 
-# -- lines, queue, table
+# -- lines, queue
 
 
 def lines(out: Path) -> list[dict]:
@@ -585,33 +583,9 @@ def queue(args: argparse.Namespace) -> None:
             print(f"FAILED ({code}): {' '.join(command)}", flush=True)
 
 
-def table(args: argparse.Namespace) -> None:
-    """Medians over the seeds that got there, as Markdown; ``rate`` is the multiple of the default learning rate."""
-    groups: dict[tuple, list[dict]] = {}
-    for row in sorted(
-        lines(args.out), key=lambda row: ([*TASKS].index(row["task"]), [*METHODS].index(row["method"]), row["rate"])
-    ):
-        groups.setdefault((row["task"], row["method"], row["rate"]), []).append(row)
-    print(
-        "| environment | teacher | method | rate | seeds at 0.95 | steps | CPU s | seeds at 0.99 | steps | CPU s | best |"
-    )
-    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for (task, method, rate), rows in groups.items():
-        cells = []
-        for name in ("95", "99"):
-            there = [row for row in rows if row[f"steps_{name}"] is not None]
-            steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
-            seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
-            cells += [f"{len(there)}/{len(rows)}", steps, seconds]
-        best = median(row["best"] for row in rows)
-        print(
-            f"| {TASKS[task].env} | {TASKS[task].algorithm} | {method} | {rate:g} | {' | '.join(cells)} | {best:.2f} |"
-        )
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("method", choices=[*METHODS, "queue", "table", "about"])
+    parser.add_argument("method", choices=[*METHODS, "queue", "about"])
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "peers-continuous" / "lines.jsonl"
     )
@@ -636,4 +610,4 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 if __name__ == "__main__":
     arguments = parse(sys.argv[1:])
-    {"queue": queue, "table": table, "about": about}.get(arguments.method, run)(arguments)
+    {"queue": queue, "about": about}.get(arguments.method, run)(arguments)

@@ -1,6 +1,7 @@
 """Prints the tables of README.md and benchmarks/README.md from the raw results, so that no figure is typed by hand.
 
-With --write, fills in those of docs/methods.md, docs/methods/*.md, docs/verdict.md and benchmarks/README.md, between ``<!-- result NAME -->`` and ``<!-- end -->``.
+With --write, fills in those of the READMEs and of docs/, between ``<!-- result NAME -->`` and ``<!-- end -->``, and
+writes what `distilrl fields` lists.
 """
 
 import json
@@ -10,12 +11,19 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+import case_study
+import fields
 import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
+from result_tables import TABLES, each, grouped, markdown, read, seeds_of, signed
+
+from distilrl.checkpoints import write_json
 
 RESULTS = Path(__file__).parent / "results"
+FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
+"""What `distilrl fields` shows."""
 
 
 def lines(name: str) -> list[dict]:
@@ -102,6 +110,56 @@ def peers() -> str:
     return "\n".join(rows)
 
 
+def headline(chinese: bool = False) -> str:
+    """What the READMEs show first: some runs of each kind, by the verdict that counts."""
+    rows = []
+    for run, env in (
+        ("pong-61k-default", "Pong"), ("pong-4k", "Pong"), ("pong-2k-pruned", "Pong"), ("breakout-61k", "Breakout"),
+    ):  # fmt: skip
+        r = judged(RESULTS / run / "results.json")
+        rows.append((env, r["student"], r["teacher"], returned(r["student"]), [r["verdict"]["result"]]))
+    of_rows = grouped(seeds_of(read("continuous/rows.jsonl")), "row")
+    for row, env in (
+        ("cheetah-1968", "HalfCheetah"),
+        ("ant-1472", "Ant"),
+        ("hopper-195-reward", "Hopper"),
+        ("lander-18", "LunarLanderContinuous"),
+    ):
+        group = of_rows[(row,)]
+        first = group[0]
+        student = {"name": first["network"], "params": first["params"]}
+        returns = each((one["student"]["return_mean"] for one in group), 0)
+        rows.append((env, student, first["teacher"], returns, [one["verdict"]["result"] for one in group]))
+    words = VERDICTS_IN_CHINESE if chinese else {}
+    told = []
+    for env, student, teacher, returns, results in rows:
+        verdicts = ", ".join(
+            f"{results.count(one)} × {words.get(one, one)}"
+            if len(results) > 1
+            else words.get(one, one).replace("_", " ")
+            for one in dict.fromkeys(results)
+        )
+        theirs = (
+            returned(teacher) if "return_ci95" in teacher and len(results) == 1 else signed(teacher["return_mean"], 0)
+        )
+        told.append(
+            (env, f"`{student['name']}`", verdicts, returns, theirs, f"{student['params']:,}", f"{teacher['params']:,}",
+             f"{teacher['params'] / student['params']:,.0f}")
+        )  # fmt: skip
+    if chinese:
+        head = ("环境", "学生", "判定", "学生回报", "教师回报", "学生参数", "教师参数", "缩小倍数")
+    else:
+        head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "teacher's", "times smaller")  # fmt: skip
+    return markdown(head, told, text=3)
+
+
+VERDICTS_IN_CHINESE = {"pass": "通过", "within_margin": "差，但在余量内", "inconclusive": "未定", "fail": "不通过"}
+
+
+def headline_zh() -> str:
+    return headline(chinese=True)
+
+
 def of_games(env: str) -> tuple[dict, dict]:
     """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
@@ -167,22 +225,19 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "atari": atari, "disturbed": disturbed, "vectors": vectors,
-        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "checks": selection.raw,
+        "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "disturbed": disturbed, "vectors": vectors,
+        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
-    return known.get(name, lambda: one_method(name))()
+    if name.startswith("fields/"):
+        return fields.markdown(name.removeprefix("fields/"))
+    return (known | TABLES).get(name, lambda: one_method(name))()
 
 
 def documents() -> list[Path]:
     """Documents that hold tables of raw results."""
-    docs = RESULTS.parents[1] / "docs"
-    return [
-        docs / "methods.md",
-        docs / "verdict.md",
-        docs / "memory.md",
-        Path(__file__).parent / "README.md",
-        *sorted((docs / "methods").glob("*.md")),
-    ]
+    root = RESULTS.parents[1]
+    pages = (*root.glob("README*.md"), root / "benchmarks" / "README.md", *(root / "docs").rglob("*.md"))
+    return sorted(page for page in pages if "decisions" not in page.parts)
 
 
 def filled(text: str) -> str:
@@ -198,6 +253,7 @@ def write() -> None:
     """Fills in the documents."""
     for path in documents():
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_json(FIELDS, fields.listed())
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+import gymnasium
 import pytest
-from conftest import SIGN, make_teacher, sign_network
+from conftest import SIGN, SignEnv, make_teacher, sign_network
 from tiny_envs import tiny_job
 
 from distilrl.acceptance import accept, kept_acceptance
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
+from distilrl.errors import TeacherError
 from distilrl.events import Accepted
 from distilrl.networks import build
 from distilrl.spaces import EnvRef
@@ -27,21 +29,62 @@ def leaning(weight=1.0):
     return make_teacher(network).fitted(describe_env("CartPole-v1"))
 
 
+class NoisyEnv(SignEnv):
+    """One step; action 1 pays 1 more than action 0 in the mean, with a standard deviation of 2."""
+
+    def step(self, action):
+        return self._observe(), float(action) + self.np_random.normal(0, 2, 2)[action], True, False, {}
+
+
+if "distilrl/NoisyEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/NoisyEnv-v0", entry_point=NoisyEnv)
+
+
+def constant(action):
+    """Does the same whatever it sees."""
+    network = sign_network(0.0)
+    network.layers[2].bias.data[action] = 1.0
+    return make_teacher(network)
+
+
+def accepted(action, most, weak_ok=False):
+    how = Play(EnvRef("distilrl/NoisyEnv-v0"))
+    teacher = constant(action).fitted(describe_env(how.env))
+    return accept(teacher, how, episodes=10, max_episodes=most, weak_ok=weak_ok)
+
+
+def test_it_plays_on_while_it_is_unclear():
+    once = accepted(1, 10, weak_ok=True)
+    assert (once.episodes, once.better_than_random) == (10, False)
+    found = accepted(1, 640)
+    assert found.better_than_random
+    assert found.episodes in (80, 160, 320)  # doubled, and no more than needed
+    assert found.distinct_episodes == found.episodes  # of seeds of their own
+    with pytest.raises(TeacherError, match=r"over 40 episodes\).*--accept-max-episodes"):
+        accepted(1, 79)
+
+
+def test_it_ends_where_the_teacher_is_proven_worse():
+    found = accepted(0, 5120, weak_ok=True)
+    assert not found.better_than_random
+    assert found.episodes < 1000
+
+
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("DISTILRL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def asked(teacher, how, episodes=5, found=None):
+def asked(teacher, how, episodes=5, found=None, most=40):
     """What was kept, and how often it had to be found."""
     calls = []
 
     def make():
         calls.append(1)
-        return found or accept(teacher, how, episodes=episodes)
+        return found or accept(teacher, how, episodes=episodes, max_episodes=most)
 
-    acceptance, path = kept_acceptance(teacher, how, episodes, make)
+    acceptance, path = kept_acceptance(teacher, how, episodes, most, make)
     return acceptance, path, len(calls)
 
 
@@ -59,6 +102,7 @@ def test_another_check_is_another(cache, monkeypatch):
     asked(teacher, HOW)
     assert asked(replace(teacher, digest="1" * 64), HOW)[2] == 1
     assert asked(teacher, HOW, episodes=6)[2] == 1
+    assert asked(teacher, HOW, most=80)[2] == 1
     assert asked(teacher, Play(HOW.env, epsilon=0.1))[2] == 1
     monkeypatch.setattr("distilrl.acceptance.__version__", "another")
     assert asked(teacher, HOW)[2] == 1

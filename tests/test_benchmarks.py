@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import fields
 import method_settings
 import method_tables
 import methods
 import tables
+from field_rows import Field, Row, by_hand
 from paired import holm, seed_interval, sign_flip
+
+from distilrl import EnvRef
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,14 @@ def test_tables_of_the_documents_are_those_of_the_raw_results(path):
     assert tables.filled(text) == text, "write them anew: python benchmarks/tables.py --write"
 
 
+@pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
+def test_no_table_of_figures_is_typed_by_hand(path):
+    """A column of figures stands to the right, and an interval behind its mean: such a table is made of raw results."""
+    text = re.sub(r"<!-- result \S+ -->\n.*?<!-- end -->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    typed = [line for line in text.splitlines() if line.startswith("|") and re.search(r"-:|\d \[[−-]?\d", line)]
+    assert not typed, "put it between <!-- result NAME --> and <!-- end -->: see benchmarks/result_tables.py"
+
+
 def test_environments_of_the_choice_are_not_the_tables():
     assert tuple(methods.TABLE) == method_tables.ENVS
     assert not {task.env for task in methods.TABLE.values()} & {task.env for task in methods.TUNING.values()}
@@ -163,3 +176,58 @@ def test_the_table_shows_them(lines):
     assert text.index("distil]") < text.index("cloning]")
     assert method_tables.methods("Acrobot-v1") == "Not run."
     assert "0.003, 0.15" in method_tables.chosen()
+
+
+def _fields_line(student, seed, params, result, *, measures=()):
+    verdict = {"result": result, "margin": 1.0, "difference": -0.25, "interval": [-0.5, 0.0]}
+    side = {"return_mean": 9.5, "params": params, "bytes": 4 * params, "name": student, "episodes": 100}
+    results = {
+        "teacher": {"return_mean": 10.0, "params": 1000}, "random": {"return_mean": 1.0}, "student": side,
+        "verdict": verdict, "measures": list(measures),
+    }  # fmt: skip
+    return {"row": "Task", "student": student, "seed": seed, "exports": {"c": 3 * params}, "results": results}
+
+
+@pytest.fixture
+def a_field(tmp_path, monkeypatch):
+    """A field of one environment; gives what writes its lines."""
+    row = Row(
+        "CartPole-v1", "teacher", ("mlp:8", "mlp:4", "tree:8"), rules={"lean": by_hand(lambda obs, rng: obs[2] > 0)}
+    )
+    monkeypatch.setattr(fields, "OUT", tmp_path)
+    monkeypatch.setattr(fields, "field", lambda name: Field("A field", "", "page.md", "extra", {"Task": row}))
+    return lambda rows: (tmp_path / "driving.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+
+
+def test_the_smallest_that_passes_with_every_seed_is_shown(a_field):
+    lines = [_fields_line("mlp:8", seed, 50, "pass") for seed in range(2)]
+    lines += [_fields_line("mlp:4", seed, 20, result) for seed, result in enumerate(("pass", "fail"))]
+    a_field([*lines, {"row": "Task", "student": "rule: lean", "seed": 0, "return_mean": 4.0}])
+    ((task, params, returned, rules, student, size, octets, *_, times),) = fields.table("driving")
+    assert (task, params, returned, rules) == ("Task", "1,000", "10.00", "random 1.000; lean 4.000")
+    assert (student, size, octets, times) == ("`mlp:8`", "50", "150", "20")
+    assert fields.found("driving")["Task"].passed
+
+
+def test_what_is_measured_beside_the_return_counts_too(a_field):
+    measure = {"name": "crashed", "how": "max", "teacher": {"mean": 0.1}, "student": {"mean": 0.3}, "random": None}
+    verdict = {"result": "fail", "margin": 0.05, "difference": 0.2, "interval": [0.1, 0.3]}
+    a_field([_fields_line("mlp:8", 0, 50, "pass", measures=[measure | {"verdict": verdict}])])
+    assert not fields.found("driving")["Task"].passed
+    task, crashed = fields.table("driving")
+    assert task[4] == "`mlp:8` (none passed)"
+    assert crashed[0] == "crashed (max)"
+    assert crashed[8:10] == ["+0.200 [+0.100, +0.300] of 0.050", "fail"]
+
+
+def test_a_rule_plays_on_seeds_of_its_own_making():
+    lean = by_hand(lambda obs, rng: obs[2] > 0)
+    found = lean(EnvRef("CartPole-v1"), [5, 6])
+    assert found.tolist() == lean(EnvRef("CartPole-v1"), [5, 6]).tolist()
+    assert 20 < found[0] != found[1] < 100
+
+
+def test_what_the_command_lists_is_of_the_raw_results():
+    assert json.loads(tables.FIELDS.read_text()) == fields.listed(), (
+        "write it anew: python benchmarks/tables.py --write"
+    )

@@ -7,6 +7,7 @@ import conftest
 import gymnasium
 import numpy as np
 import pytest
+from PIL import Image
 
 from distilrl.envs import describe_env, make_vec_env, single, trust
 from distilrl.envs.images import area_resize, push, to_grey
@@ -110,8 +111,24 @@ def test_games_of_ale_equal_its_own_vector_to_the_bit():
             np.testing.assert_array_equal(own, other)
             ends += int(own.sum()) if own.dtype == np.bool_ else 0
     assert ends > 0
-    assert ours.picture(0).shape == (252, 252, 3)
     ours.close()
+
+
+@pytest.mark.parametrize("sticky", [0.0, 0.25])
+def test_pictures_of_a_game_are_of_the_same_game_in_colour(sticky):
+    envs, rng = make_vec_env("BreakoutNoFrameskip-v4", 2, sticky=sticky, pictures=True), np.random.default_rng(0)
+    obs = envs.reset(np.array([5, 3]))
+    for _ in range(80):
+        for i in range(2):
+            picture = envs.picture(i)
+            assert picture.shape == (210, 160, 3)
+            shrunk = Image.fromarray(picture).convert("L").resize((84, 84), Image.Resampling.BOX)
+            assert np.abs(np.asarray(shrunk, float) - obs[i, -1]).mean() < 5  # of 255; 20 where the ball is elsewhere
+        envs.send(envs.info.action.sample(2, rng))
+        obs = envs.recv().obs
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
+    assert np.ptp(picture, axis=2).max() > 50  # not grey
+    envs.close()
 
 
 @pytest.mark.parametrize(("game", "sticky"), [("PongNoFrameskip-v4", None), ("BreakoutNoFrameskip-v4", 0.25)])

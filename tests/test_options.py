@@ -65,6 +65,15 @@ def test_the_environment_is_made_as_the_options_say(teacher, capsys, own_module)
     assert "broken in step" in " ".join(capsys.readouterr().err.split())
 
 
+def test_how_a_teacher_is_accepted_and_how_many_environments_are_held(teacher, tmp_path):
+    words = ["--accept-episodes", "10", "--accept-max-episodes", "15", "--eval-envs", "7"]
+    assert distill(teacher, tmp_path / "run", *words) == 0
+    config = read_json(tmp_path / "run" / "config.json")
+    assert (config["accept_episodes"], config["accept_max_episodes"]) == (10, 15)
+    assert config["train"]["compute"]["eval_envs"] == 7
+    assert read_json(tmp_path / "run" / "teacher.json")["acceptance"]["episodes"] == 10
+
+
 def test_any_setting_by_its_name(teacher, tmp_path):
     words = ["--set", "learning-rate=0.001", "--set", "optim.batch-size=64", "--set", "hidden_features=[1]"]
     words += ["--set", "standardise=no", "--set", 'behaviour={"name": "student"}', "--reward-steps", "640"]

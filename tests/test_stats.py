@@ -67,7 +67,22 @@ def test_a_teacher_worse_than_random_play_gives_no_score():
     assert stats.score(-10.0, -10.0, 0.0) is None
 
 
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "quantile"),
+    [(1, 0.95, 12.706), (4, 0.95, 2.776), (29, 0.95, 2.045), (1, 0.99, 63.657), (19, 0.99, 2.861), (120, 0.95, 1.980)],
+)
+def test_quantiles_of_student_s_t_are_the_printed_ones(freedom, confidence, quantile):
+    assert stats.t_quantile(freedom, confidence) == pytest.approx(quantile, abs=6e-4)
+
+
+def test_a_higher_confidence_is_a_wider_interval():
+    for data in (rng(1).normal(size=20), rng(1).normal(size=40)):
+        low, high = stats.mean_interval(data, rng())
+        wide = stats.mean_interval(data, rng(), confidence=0.99)
+        assert wide[0] < low < high < wide[1]
+
+
 def test_t_interval_by_hand():
     low, high = stats.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (low, high) == (pytest.approx(3 - 2.776 * np.sqrt(2.5 / 5)), pytest.approx(3 + 2.776 * np.sqrt(2.5 / 5)))
+    assert (low, high) == pytest.approx((3 - 2.7764 * np.sqrt(2.5 / 5), 3 + 2.7764 * np.sqrt(2.5 / 5)), abs=1e-4)
     assert stats.t_interval([1.0]) == (float("-inf"), float("inf"))

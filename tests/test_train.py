@@ -522,6 +522,7 @@ def test_what_is_at_the_edge_is_taken():
         lambda: Behaviour(zeta=INF),
         lambda: Behaviour(labels=()),
         lambda: Job(small(), accept_episodes=1),
+        lambda: Job(small(), accept_max_episodes=19),
         lambda: Play(EnvRef(SIGN), epsilon=NAN),
         lambda: Play(EnvRef(SIGN), sticky=2.0),
         lambda: Play(EnvRef(SIGN), threads=0),

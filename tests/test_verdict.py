@@ -159,7 +159,7 @@ def test_false_passes_over_seeds_are_rare(spread):
 def test_over_seeds_of_a_game_that_repeats_itself_seeds_alone_are_drawn():
     table = np.repeat([[0.0], [1.0], [-1.0], [2.0], [-2.0]], 30, axis=1)
     verdict = verdict_over_seeds(table, 5.0, rng(), span=41.0, distinct=29, exact=True)
-    half = 2.776 * np.sqrt(2.5 / 5)
+    half = 2.776445 * np.sqrt(2.5 / 5)
     assert verdict.interval == (pytest.approx(-half), pytest.approx(half))
     assert verdict.result == "pass"
 

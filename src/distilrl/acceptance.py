@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +15,9 @@ import torch
 from distilrl import __version__, stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
-from distilrl.episodes import Play
+from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, fair_seeds, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
@@ -28,8 +28,25 @@ HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
 writes changes without one."""
 
 
-def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False, watch: Watch = silent) -> Acceptance:
+def accept(
+    teacher: Teacher,
+    how: Play,
+    *,
+    episodes: int,
+    max_episodes: int | None = None,
+    weak_ok: bool = False,
+    watch: Watch = silent,
+) -> Acceptance:
     """The acceptance check before distilling: finite numbers of the right shape, and a return better than random play.
+
+    Args:
+        teacher: who plays.
+        how: in what.
+        episodes: of the first look; in a game that repeats itself the teacher plays every start instead.
+        max_episodes: while the interval of teacher − random holds 0 the episodes are doubled, up to this many; None:
+            it is looked once. The interval is at 95 % over all looks (Bonferroni).
+        weak_ok: a teacher that is no better is taken too.
+        watch: told of episodes as they end.
 
     Returns:
         The teacher's return with its interval, the random policy's, and whether the teacher is better.
@@ -38,36 +55,62 @@ def accept(teacher: Teacher, how: Play, *, episodes: int, weak_ok: bool = False,
         TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
     """
     check_number("accept_episodes", episodes, "[2, inf)")
+    most = episodes if max_episodes is None else max_episodes
+    check_number("accept_max_episodes", most, f"[{episodes}, inf)")
     _check_answers(teacher, describe_env(how.env))
-    seeds, exact = fair_seeds(how, ACCEPT_SEEDS, episodes)
-    try:
-        own = play(teacher.policy, how, seeds, watch=watch)
-    except NotFiniteError as error:
-        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
-    random = play(teacher.policy, replace(how, epsilon=1.0, keep_states=0), seeds_from(ACCEPT_SEEDS, episodes))
-    rng = np.random.default_rng(0)
-    if exact:
-        better = own.returns.mean() > stats.mean_interval(random.returns, rng, clusters=random.fingerprints)[1]
-    else:
-        # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
-        gains = [
-            stats.mean_interval(own.returns - random.returns, rng, clusters=side.fingerprints) for side in (own, random)
-        ]
-        better = min(low for low, _ in gains) > 0
-    if not better and not weak_ok:
+    how, rng = replace(how, keep_states=0), np.random.default_rng(0)
+    starts = every_start(how, ACCEPT_SEEDS)
+    exact = starts is not None
+    looks = (most // episodes).bit_length()
+    own: list[Episodes] = []
+    random: list[Episodes] = []
+    for _ in range(looks):
+        done = sum(len(one.returns) for one in random)
+        seeds = seeds_from(ACCEPT_SEEDS + done, done or episodes)
+        if not own or not exact:
+            own.append(_played(teacher, how, starts or seeds, watch))
+        random.append(play(teacher.policy, replace(how, epsilon=1.0), seeds))
+        theirs, chance = joined(own), joined(random)
+        low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
+        if low > 0 or high < 0:
+            break
+    if low <= 0 and not weak_ok:
         raise TeacherError(
-            f"The teacher {teacher.path} is no better than random play in {how.env.label} ({own.returns.mean():.1f} "
-            "against "
-            f"{random.returns.mean():.1f} over {len(own.returns)} episodes): check the environment and its "
-            "kwargs, give --normalizer where it was trained behind VecNormalize, or pass --accept-weak-teacher, "
-            "with --margin-abs."
+            f"The teacher {teacher.path} is no better than random play in {how.env.label} "
+            f"({theirs.returns.mean():.1f} against {chance.returns.mean():.1f} over {len(chance.returns)} episodes): "
+            "check the environment and its kwargs, give --normalizer where it was trained behind VecNormalize, raise "
+            "--accept-max-episodes where returns are noisy, or pass --accept-weak-teacher, with --margin-abs."
         )
     return Acceptance(
-        **vars(Returns.of(own.returns, rng, own.fingerprints, exact=exact)),
-        longest_episode=int(own.lengths.max()),
-        random_return_mean=stats.mean(random.returns),
-        better_than_random=bool(better),
+        **vars(Returns.of(theirs.returns, rng, theirs.fingerprints, exact=exact)),
+        longest_episode=int(theirs.lengths.max()),
+        random_return_mean=stats.mean(chance.returns),
+        better_than_random=low > 0,
     )
+
+
+def _played(teacher: Teacher, how: Play, seeds: Sequence[int], watch: Watch) -> Episodes:
+    try:
+        return play(teacher.policy, how, seeds, watch=watch)
+    except NotFiniteError as error:
+        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
+
+
+def _gain(
+    own: Episodes, random: Episodes, rng: np.random.Generator, *, exact: bool, confidence: float
+) -> stats.Interval:
+    """Interval of the mean return of teacher − random."""
+    if exact:
+        low, high = stats.mean_interval(random.returns, rng, clusters=random.fingerprints, confidence=confidence)
+        mean = float(own.returns.mean())
+        return mean - high, mean - low
+    # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
+    gains = [
+        stats.mean_interval(own.returns - random.returns, rng, clusters=side.fingerprints, confidence=confidence)
+        for side in (own, random)
+    ]
+    lows, highs = zip(*gains, strict=True)
+    return min(lows), max(highs)
 
 
 def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
@@ -83,7 +126,7 @@ def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
 
 
 def kept_acceptance(
-    teacher: Teacher, how: Play, episodes: int, make: Callable[[], Acceptance]
+    teacher: Teacher, how: Play, episodes: int, max_episodes: int, make: Callable[[], Acceptance]
 ) -> tuple[Acceptance, Path | None]:
     """The acceptance of a teacher that the same check found before on this machine, else what ``make`` finds.
 
@@ -93,7 +136,7 @@ def kept_acceptance(
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    path = _place(teacher, how, episodes)
+    path = _place(teacher, how, episodes, max_episodes)
     if path is not None and path.is_file():
         try:
             return read_as(Acceptance, read_json(path), str(path)), path
@@ -106,7 +149,7 @@ def kept_acceptance(
     return found, None
 
 
-def _place(teacher: Teacher, how: Play, episodes: int) -> Path | None:
+def _place(teacher: Teacher, how: Play, episodes: int, max_episodes: int) -> Path | None:
     """File of a check; None where what is played may change without its version."""
     home = os.environ.get("DISTILRL_CACHE")
     spec = find_spec(how.env)
@@ -122,7 +165,7 @@ def _place(teacher: Teacher, how: Play, episodes: int) -> Path | None:
         "environment": how.env.to_json(),
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
-        "episodes": episodes,
+        "episodes": [episodes, max_episodes],
         "versions": versions | {"distilrl": __version__},
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -239,10 +239,13 @@ class ComputeConfig:
     """Threads of the networks and of the emulators."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks and the replay live: cpu or cuda."""
+    eval_envs: int = 32
+    """Environments that an evaluation holds at once, a copy for each episode: fewer need less memory, more are played
+    in fewer parts, for each of which workers start anew. ALE holds 16 at most."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, threads=THREADS)
+        check_numbers(self, threads=THREADS, eval_envs="[1, inf)")
 
 
 GROUPS: dict[str, type] = {

@@ -15,7 +15,7 @@ from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
-from distilrl.jobs import HERE, Job, Machines, claimed, teachers_of, try_student
+from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
@@ -209,8 +209,13 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
 def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acceptance, Path | None]:
     """The teacher's acceptance in an environment, and where it is known from."""
     episodes, weak_ok = job.accept_episodes, job.accept_weak_teacher
+    most = job.accept_max_episodes or episodes * (1 if weak_ok else ACCEPT_MORE)
     return kept_acceptance(
-        teacher, how, episodes, lambda: accept(teacher, how, episodes=episodes, weak_ok=weak_ok, watch=watch)
+        teacher,
+        how,
+        episodes,
+        most,
+        lambda: accept(teacher, how, episodes=episodes, max_episodes=most, weak_ok=weak_ok, watch=watch),
     )
 
 
@@ -221,8 +226,14 @@ def judged_how(how: Play, job: Job) -> Play:
 
 def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:
     """How teacher and student are played."""
-    threads, workers = config.compute.threads, config.data.workers
-    return Play(info.ref, config.eval_epsilon, threads=threads, workers=workers, executor=machines.executor)
+    return Play(
+        info.ref,
+        config.eval_epsilon,
+        threads=config.compute.threads,
+        workers=config.data.workers,
+        at_once=config.compute.eval_envs,
+        executor=machines.executor,
+    )
 
 
 def results_of(

@@ -128,13 +128,13 @@ def _play_parts(
         games.append(Game(policy, one, queue[part], None if keys is None else keys[part], shadow))
     with one_thread():
         if how.executor is not None and len(parts) > 1:
-            return _joined(_played_elsewhere(games, how.executor, len(queue), watch))
+            return joined(_played_elsewhere(games, how.executor, len(queue), watch))
         if atari and min(how.threads, len(parts)) > 1 and _shareable(policy) and _shareable(shadow):
-            return _joined(_played_in_threads(games, how.threads, len(queue), watch))
+            return joined(_played_in_threads(games, how.threads, len(queue), watch))
         done: list[Episodes] = []
         for game in games:
             done.append(game.play(_offset(watch, done, len(queue))))
-    return _joined(done)
+    return joined(done)
 
 
 def _shareable(policy: Policy | None) -> bool:
@@ -209,7 +209,8 @@ def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
     return tell
 
 
-def _joined(parts: list[Episodes]) -> Episodes:
+def joined(parts: list[Episodes]) -> Episodes:
+    """Parts as one, in their order."""
     if len(parts) == 1:
         return parts[0]
     arrays = {

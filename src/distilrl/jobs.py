@@ -30,6 +30,9 @@ from distilrl.stream import check_views
 from distilrl.teachers import Teacher, TeacherFile
 from distilrl.widths import between
 
+ACCEPT_MORE = 16
+"""Times as many episodes of the acceptance check where it is unclear: five looks."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -41,6 +44,9 @@ class Job:
     """How it is compared with its teacher."""
     accept_episodes: int = 20
     """Episodes of the teacher's acceptance check."""
+    accept_max_episodes: int | None = None
+    """While these do not tell the teacher from random play they are doubled, up to this many; None: `ACCEPT_MORE` times
+    as many, and no more where a weak teacher is taken anyway."""
     accept_weak_teacher: bool = False
     """Go on with a teacher that is no better than random play."""
     verdict_env: EnvRef | None = None
@@ -48,7 +54,7 @@ class Job:
     None: where training is."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, accept_episodes="[2, inf)")
+        check_numbers(self, accept_episodes="[2, inf)", accept_max_episodes=f"[{self.accept_episodes}, inf)")
         if self.verdict_env is not None and len(self.train.tasks) > 1:
             raise SpecError("A verdict in another environment is of one task: give one, or leave 'verdict_env' out.")
 

@@ -5,6 +5,7 @@ of identical episodes. Percentile bootstrap (Efron 1979), as recommended for RL 
 Student's t.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,14 +30,20 @@ def mean(returns: ArrayLike) -> float:
 
 
 def mean_interval(
-    returns: ArrayLike, rng: np.random.Generator, *, clusters: ArrayLike | None = None, resamples: int = 5000
+    returns: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    clusters: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 5000,
 ) -> Interval:
-    """95 % interval of the mean: percentile bootstrap, and Student's t of the cluster means below `FEW` clusters.
+    """Interval of the mean: percentile bootstrap, and Student's t of the cluster means below `FEW` clusters.
 
     Args:
         returns: one number per episode, (E,).
         rng: source of the resamples.
         clusters: (E,) labels; episodes with one label are drawn together. Default: each episode is its own cluster.
+        confidence: how often it shall cover the mean.
         resamples: number of resamples.
 
     Returns:
@@ -52,9 +59,10 @@ def mean_interval(
         return float(values.mean()), float(values.mean())
     if len(sums) < FEW:
         # deviations of the clusters from the mean, each weighted by its size
-        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean())
+        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean(), confidence=confidence)
         return float(values.mean() + low), float(values.mean() + high)
-    low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [0.025, 0.975])
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [tail, 1.0 - tail])
     return float(low), float(high)
 
 
@@ -110,22 +118,22 @@ def median(values: ArrayLike) -> float:
     return float(np.median(np.asarray(values, dtype=np.float64)))
 
 
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+@functools.cache
+def t_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """Two-sided quantile of Student's t, to five digits.
+
+    With t = √ν tan θ its density is proportional to cos^(ν−1) θ, whose integral is taken on a grid.
+    """
+    angles = np.linspace(0.0, np.pi / 2, 100_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.sqrt(freedom) * np.tan(np.interp(confidence * share[-1], share, angles)))
 
 
-def t_quantile(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t; of more than 30 degrees of freedom that of 30, which is larger."""
-    return _T975[min(freedom, len(_T975)) - 1]
-
-
-def t_interval(values: ArrayLike) -> Interval:
-    """95 % Student t interval of the mean of a few independent values, such as one per training seed."""
+def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Student t interval of the mean of a few independent values, such as one per training seed."""
     data = np.asarray(values, dtype=np.float64)
     if len(data) < 2:
         return float("-inf"), float("inf")
-    half = t_quantile(len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data))
+    half = t_quantile(len(data) - 1, confidence) * data.std(ddof=1) / np.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)

@@ -319,6 +319,7 @@ class Check:
             max_steps=2 * longest if longest else None,
             keep_states=keep_states,
             sensors=config.student.sensors,
+            at_once=config.compute.eval_envs,
         )
         self.seeds = seeds_from(SELECT_SEEDS + config.seed * 1000, config.stop.check_episodes)
 

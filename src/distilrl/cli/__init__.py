@@ -12,7 +12,7 @@ from distilrl import __version__
 from distilrl.cli.display import console
 from distilrl.cli.making import Distill, TrainTeacher
 from distilrl.cli.searching import GrowTree, Plan, Sweep
-from distilrl.cli.using import Evaluate, Export, Inspect, Report, Verify, Watch
+from distilrl.cli.using import Evaluate, Export, Fields, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
 from distilrl.runs import RunFolder
 
@@ -30,6 +30,7 @@ Command = (
     | Annotated[Verify, subcommand("verify")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Watch, subcommand("watch")]
+    | Annotated[Fields, subcommand("fields")]
 )
 
 

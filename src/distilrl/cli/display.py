@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -241,6 +243,23 @@ def _alike(agreement: Agreement) -> str:
     if agreement.dimensions:
         return f"action error {agreement.student_states_error:.3f} half-ranges (RMS)"
     return f"same choice in {agreement.student_states:.1%}"
+
+
+def print_fields(rows: list[dict[str, Any]]) -> None:
+    """Fields of use, on standard output: in each environment the teacher, and the smallest student that passed."""
+    out = Console()
+    for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
+        out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
+        table = Table(box=None, header_style="bold")
+        table.add_column("", min_width=22, overflow="fold")
+        for column in ("teacher", "return", "student", "parameters", "return"):
+            table.add_column(column, justify="left" if column == "student" else "right")
+        for row in own:
+            student = row["student"] if row["passes"] else f"none; nearest {row['student']}"
+            returns = f"{row['teacher_return']:,.2f}", f"{row['return']:,.2f}"
+            cells = (_number(row["teacher_params"]), returns[0], student, _number(row["params"]), returns[1])
+            table.add_row(escape(row["env"]), *map(escape, cells))
+        out.print(table)
 
 
 def print_plan(results: PlanResults) -> None:

@@ -14,6 +14,7 @@ from distilrl.cli.options import (
     WHERE,
     EnvOptions,
     FileOptions,
+    JudgeOptions,
     SideOptions,
     TrustOptions,
     Unset,
@@ -37,7 +38,6 @@ from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
-from distilrl.spaces import EnvRef
 from distilrl.teachers import Combine, TeacherFile
 from distilrl.teaching import train_teacher
 
@@ -109,12 +109,6 @@ class Distill:
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
-    verdict_env: Unset[str | None] = None
-    """Where the verdict is played, if not in --env: what training never sees."""
-    verdict_env_kwargs: Unset[str] = ""
-    """What --env, or --verdict-env, is made with for the verdict, as JSON, on top of --env-kwargs."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -128,6 +122,7 @@ class Distill:
     """Log to Weights & Biases too (extra: wandb)."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
     side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
 
@@ -224,21 +219,7 @@ class Distill:
                 "never saw.[/]"
             )
         comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin, self.margin_abs)
-        return (
-            Job(
-                config, comparison, accept_weak_teacher=self.accept_weak_teacher, verdict_env=self._verdict_env(config)
-            ),
-            self.out,
-            self.seeds,
-            self.assistants,
-        )
-
-    def _verdict_env(self, config: TrainConfig) -> EnvRef | None:
-        """Where the verdict is played; None: where training is."""
-        if self.verdict_env is None and not self.verdict_env_kwargs:
-            return None
-        other = replace(self.around, env_kwargs=self.verdict_env_kwargs).ref(self.verdict_env or config.env.id)
-        return replace(other, kwargs={**self.around.ref(config.env.id).kwargs, **other.kwargs})
+        return self.judge.job(config, comparison, self.around), self.out, self.seeds, self.assistants
 
     def _seen(self, config: TrainConfig) -> TrainConfig:
         """The configuration with what the student does not see as its teacher does."""

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from tyro.conf import UseAppendAction, arg
 
+from distilrl.comparison import Comparison
 from distilrl.config import GROUP, GROUPS, TrainConfig
 from distilrl.distributed import RayExecutor
 from distilrl.envs import trust
@@ -121,6 +122,44 @@ class EnvOptions:
         if given := _given(self):
             raise SpecError(f"--{given[0].replace('_', '-')} is about an environment: name it too, with --env.")
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """How a teacher is accepted, and where the verdict is played."""
+
+    verdict_env: Unset[str | None] = None
+    """Where the verdict is played, if not in --env: what training never sees."""
+    verdict_env_kwargs: Unset[str] = ""
+    """What --env, or --verdict-env, is made with for the verdict, as JSON, on top of --env-kwargs."""
+    eval_envs: Unset[int | None] = None
+    """Environments that an evaluation holds at once, 32 by default: fewer where a copy needs much memory, more with
+    --workers."""
+    accept_episodes: int = 20
+    """Episodes of the teacher's acceptance check, which fixes the margin: more where returns are noisy."""
+    accept_max_episodes: Unset[int | None] = None
+    """While these do not tell the teacher from random play they are doubled, up to this many; 16 times as many by
+    default."""
+    accept_weak_teacher: bool = False
+    """Go on with a teacher that is no better than random play; needs --margin-abs."""
+
+    def job(self, config: TrainConfig, comparison: Comparison, around: EnvOptions) -> Job:
+        """The job of a configuration whose environment has these options around it."""
+        return Job(
+            config if self.eval_envs is None else config.but(eval_envs=self.eval_envs),
+            comparison,
+            accept_episodes=self.accept_episodes,
+            accept_max_episodes=self.accept_max_episodes,
+            accept_weak_teacher=self.accept_weak_teacher,
+            verdict_env=self._verdict_env(config, around),
+        )
+
+    def _verdict_env(self, config: TrainConfig, around: EnvOptions) -> EnvRef | None:
+        """Where the verdict is played; None: where training is."""
+        if self.verdict_env is None and not self.verdict_env_kwargs:
+            return None
+        other = replace(around, env_kwargs=self.verdict_env_kwargs).ref(self.verdict_env or config.env.id)
+        return replace(other, kwargs={**around.ref(config.env.id).kwargs, **other.kwargs})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from distilrl.cli.options import (
     WHERE,
     EnvOptions,
     FileOptions,
+    JudgeOptions,
     SideOptions,
     TrustOptions,
     Unset,
@@ -49,12 +50,11 @@ class _Search:
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
-    accept_weak_teacher: bool = False
-    """Go on with a teacher that is no better than random play; needs --margin-abs."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
     teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
     around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
+    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
     trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
@@ -70,7 +70,7 @@ class _Search:
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
-        return Job(config, comparison, accept_weak_teacher=self.accept_weak_teacher), {}
+        return self.judge.job(config, comparison, self.around), {}
 
 
 @dataclass(frozen=True, kw_only=True)

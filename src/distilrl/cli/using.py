@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
-from distilrl.cli.display import Display, console, print_facts, print_verdict
+from distilrl.cli.display import Display, console, print_facts, print_fields, print_verdict
 from distilrl.cli.options import EnvOptions, FileOptions, TrustOptions, Unset, code_of
 from distilrl.errors import SpecError
 from distilrl.export import Target, export_policy, verify
@@ -222,6 +222,22 @@ class Report(TrustOptions):
         self.allow()
         with console.status("writing the report"):
             print(write_report(self.run_folder))
+
+
+@dataclass(frozen=True)
+class Fields:
+    """List what was distilled in six fields of use: environment, teacher, smallest student, and their pages."""
+
+    json: bool = False
+    """Print a JSON array on standard output."""
+
+    def run(self) -> None:
+        """Lists."""
+        rows = json.loads(Path(__file__).with_name("fields.json").read_text(encoding="utf-8"))
+        if self.json:
+            print(json.dumps(rows))
+        else:
+            print_fields(rows)
 
 
 @dataclass(frozen=True)

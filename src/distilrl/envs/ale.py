@@ -25,6 +25,8 @@ from distilrl.errors import EnvError
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 
 FRAMES_PER_STEP, NOOP_MAX = 4, 30
+SCREEN = (210, 160)
+"""Height and width of what a picture shows."""
 OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
 MOST_IDLE = 128
@@ -52,13 +54,22 @@ class AleVecEnv(VecEnv):
         sticky: probability that the last action is repeated; the game's own by default.
         threads: emulators that run at once.
         for_learning: rewards clipped to their sign, and a lost life ends the episode.
+        pictures: they will be drawn: beside each game a second one is played to the same end, whose screen is seen in
+            colour.
 
     Raises:
         EnvError: the game cannot be made, or not so.
     """
 
     def __init__(
-        self, ref: EnvRef, spec: EnvSpec, n_envs: int, sticky: float | None, threads: int, for_learning: bool
+        self,
+        ref: EnvRef,
+        spec: EnvSpec,
+        n_envs: int,
+        sticky: float | None,
+        threads: int,
+        for_learning: bool,
+        pictures: bool = False,
     ) -> None:
         kwargs = _check_ref(ref, spec)
         sticky = float(kwargs.get("repeat_action_probability", 0.0)) if sticky is None else sticky
@@ -66,6 +77,7 @@ class AleVecEnv(VecEnv):
         try:
             self._made = (str(spec.kwargs["game"]), bool(kwargs.get("full_action_space", False)), sticky, for_learning)
             self._games = [_take_idle(self._made) or _make_game(*self._made) for _ in range(n_envs)]
+            self._screens = [_make_game(*self._made, colour=True) for _ in range(n_envs if pictures else 0)]
         except FAULTS as error:
             raise EnvError(f"Environment '{ref.label}' cannot be made: ALE {told(error)}.") from error
         first = self._games[0]
@@ -94,6 +106,7 @@ class AleVecEnv(VecEnv):
         self._running: list[Future[None]] = []
         self._obs: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
         self._frames = np.zeros(n_envs, np.int64)
+        self._pictures = np.zeros((n_envs if pictures else 0, *SCREEN, 3), np.uint8)
         self._step = self._nothing()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
@@ -102,6 +115,8 @@ class AleVecEnv(VecEnv):
         def reset(i: int) -> None:
             obs, info = self._games[i].reset(seed=np.array([seeds[i]], np.int64))
             self._obs[i], self._frames[i] = obs[0], info["frame_number"][0]
+            if self._screens:
+                self._pictures[i] = self._screens[i].reset(seed=np.array([seeds[i]], np.int64))[0][0, 0]
 
         self._wait()
         self._start(reset, list(range(self.n_envs)))
@@ -162,6 +177,9 @@ class AleVecEnv(VecEnv):
             obs, reward, terminated, truncated, _ = self._games[i].recv()
             self._obs[i], step.reward[i] = obs[0], reward[0]
             step.terminated[i], step.truncated[i] = terminated[0], truncated[0]
+            if self._screens:
+                self._screens[i].send(chosen[i])
+                self._pictures[i] = self._screens[i].recv()[0][0, 0]
 
         self._start(play, list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist())
 
@@ -170,14 +188,14 @@ class AleVecEnv(VecEnv):
         return self._step._replace(obs=self._obs.copy())
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        grey = self._obs[index, -1].repeat(3, axis=0).repeat(3, axis=1)
-        return np.stack([grey] * 3, axis=-1)
+        screen: NDArray[np.uint8] = self._pictures[index]
+        return screen
 
     def close(self) -> None:
         self._pool.shutdown()
         idle = _idle.setdefault(self._made, [])
         idle += self._games[: MOST_IDLE - len(idle)]
-        self._games = []
+        self._games, self._screens = [], []
 
     def _nothing(self) -> Step:
         """The answer where nobody steps."""
@@ -212,7 +230,7 @@ def _take_idle(made: tuple[Any, ...]) -> Any:
         return None
 
 
-def _make_game(game: str, full_action_space: bool, sticky: float, for_learning: bool) -> Any:
+def _make_game(game: str, full_action_space: bool, sticky: float, for_learning: bool, *, colour: bool = False) -> Any:
     from ale_py.vector_env import AtariVectorEnv
 
     return AtariVectorEnv(
@@ -225,6 +243,7 @@ def _make_game(game: str, full_action_space: bool, sticky: float, for_learning: 
         full_action_space=full_action_space,
         reward_clipping=for_learning,
         episodic_life=for_learning,
+        **({"grayscale": False, "stack_num": 1, "img_height": SCREEN[0], "img_width": SCREEN[1]} if colour else {}),
         autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
     )
 

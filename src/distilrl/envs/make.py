@@ -54,7 +54,7 @@ def make_vec_env(
     if spec is not None and is_ale(spec):
         if workers:
             raise SpecError(f"'{ref.label}' is a game of ALE, which steps on threads: set 'threads', not 'workers'.")
-        return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning)
+        return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning, pictures)
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")

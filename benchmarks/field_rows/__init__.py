@@ -1,0 +1,74 @@
+"""What benchmarks/fields.py runs, a module for each field: ``ROWS``, by name, and what there is to say of the field."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilrl import EnvRef, make_vec_env
+
+Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64]]
+"""What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An environment with its teacher and its students, as the command line takes them."""
+
+    env: str
+    teacher: str
+    """File or folder, from the repository's root; the field's page says which command makes it."""
+    students: tuple[str, ...]
+    """From large to small: student specs, and ``tree:32`` for a tree of at most 32 leaves."""
+    options: str = ""
+    """Of ``distill`` and ``tree`` alike: ``--verdict-env-kwargs '{"years": [2013, 2018]}' --episodes 2000``."""
+    training: str = ""
+    """Of ``distill`` alone: ``--steps 60000 --hide physics``."""
+    growing: str = ""
+    """Of ``tree`` alone: ``--iterations 10 --states 6000``."""
+    rules: dict[str, Rule] = field(default_factory=dict)
+    """By name, as in 'buy and hold', 'never treat'."""
+    exports: tuple[str, ...] = ("c",)
+    """Targets whose bytes of weights are noted down."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of use; a module of this package holds one as ``FIELD``."""
+
+    title: str
+    """In a few words."""
+    title_zh: str
+    """The same in Chinese."""
+    page: str
+    """Its page, from the repository's root."""
+    extra: str
+    """Extra of the package that installs what it needs."""
+    rows: dict[str, Row]
+    """By name."""
+
+
+def by_hand(act: Callable[[NDArray[Any], np.random.Generator], Any]) -> Rule:
+    """A rule that decides from the observation (D,) as a student sees it, and from draws of the episode's own.
+
+    Example::
+
+        by_hand(lambda obs, rng: 0)  # always the first action
+    """
+
+    def play(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
+        envs, returns = make_vec_env(ref, 1), np.zeros(len(seeds))
+        for episode, seed in enumerate(seeds):
+            rng, over = np.random.default_rng([seed, 2]), False
+            obs = envs.reset(np.array([seed]))
+            while not over:
+                envs.send(np.array(act(obs[0], rng)).reshape(1, envs.info.action.size))
+                step = envs.recv()
+                obs, over = step.obs, bool(step.terminated[0] or step.truncated[0])
+                returns[episode] += step.reward[0]
+        envs.close()
+        return returns
+
+    return play

@@ -1,0 +1,280 @@
+"""The six fields of use: teachers, trivial rules, and students from large to small, each by the command line itself.
+
+    python benchmarks/fields.py FIELD run [ROW ...]      # one line per row, student and seed, to results/fields/FIELD.jsonl
+    python benchmarks/fields.py FIELD table              # what is there, as text
+
+FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
+student N times, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill` (or `tree`), and
+what `distilrl export` wrote in bytes of weights; of a rule, returns of as many episodes as a verdict has at its first
+look, on the same seeds. `python benchmarks/tables.py --write` puts the tables into the pages and into `distilrl fields`.
+"""
+
+import functools
+import importlib
+import shlex
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from field_rows import Field, Row
+from lines import fill, jobs_of, machine, made
+
+from distilrl import EnvRef, export_policy, stats, trust
+from distilrl.checkpoints import read_json
+from distilrl.cli import main as distilrl
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.verdict import in_words
+
+OUT = Path(__file__).parent / "results" / "fields"
+FIELDS = ("driving", "robots", "games", "images", "treatment", "trading", "environment")
+"""In the order of the tables; those whose module is not there yet are left out."""
+RULE = "rule: "
+LEFT_OUT = ("disturbed", "agreement", "action", "protocol")
+"""Parts of results.json that no table needs."""
+
+
+def field(name: str) -> Field:
+    """A field by its name."""
+    found: Field = importlib.import_module(f"field_rows.{name}").FIELD
+    return found
+
+
+def fields() -> dict[str, Field]:
+    """All that are there."""
+    rows = Path(__file__).parent / "field_rows"
+    return {name: field(name) for name in FIELDS if (rows / f"{name}.py").is_file()}
+
+
+def line(name: str, row: str, student: str, seed: int) -> dict[str, Any]:
+    """One run, or a rule."""
+    begun = time.process_time()
+    if student.startswith(RULE):
+        result = _rule(name, row, student.removeprefix(RULE))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            result = _run(field(name).rows[row], student, seed, Path(folder) / "run")
+    return result | {"cpu_s": round(time.process_time() - begun, 1)}
+
+
+def _words(row: Row, student: str, seed: int, out: Path) -> list[str]:
+    """The command."""
+    kind, _, leaves = student.partition(":")
+    tree = kind == "tree"
+    how = ["tree", "--leaves", leaves] if tree else ["distill", "--student", student]
+    how += ["--teacher", row.teacher, "--env", row.env, "--seed", str(seed), "--threads", "1", "--out", str(out)]
+    return how + shlex.split(row.options) + shlex.split(row.growing if tree else row.training)
+
+
+def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
+    words = _words(row, student, seed, out)
+    if distilrl(words) not in (0, 1, 3):
+        sys.exit(f"distilrl {shlex.join(words)}: see above.")
+    exports = {target: _bytes(out, target) for target in row.exports}
+    results = {key: value for key, value in read_json(out / "results.json").items() if key not in LEFT_OUT}
+    return {"results": results, "exports": exports}
+
+
+def _bytes(run: Path, target: str) -> int:
+    """Bytes of weights of an exported student, 0 of a tree's C; of what is not C, of the file."""
+    written = run / "export" / target / "export.json"
+    card = read_json(written) if written.is_file() else export_policy(run, target)  # type: ignore[arg-type]
+    return int(card.get("weight_bytes", max(card["files"].values())))
+
+
+def _rule(name: str, row: str, rule: str) -> dict[str, Any]:
+    """Returns of a rule, on as many episodes of the verdict as the teacher had at most."""
+    runs = [one["results"] for one in made(OUT / f"{name}.jsonl") if one["row"] == row and "results" in one]
+    ref = EnvRef.from_json(runs[0].get("verdict_environment") or runs[0]["environment"], "environment")
+    trust(*ref.modules)
+    seeds = seeds_from(VERDICT_SEEDS, max(run["teacher"]["episodes"] for run in runs))
+    returns = field(name).rows[row].rules[rule](ref, seeds)
+    interval = stats.mean_interval(returns, np.random.default_rng(0))
+    return {"return_mean": stats.mean(returns), "return_ci95": interval, "episodes": len(seeds)}
+
+
+def run(name: str, rows: list[str], seeds: int, jobs: int) -> None:
+    """Makes the lines that are missing, seed by seed, the rules at last."""
+    known, make = field(name).rows, functools.partial(line, name)
+    trained = [
+        {"row": row, "student": student, "seed": seed}
+        for seed in range(seeds)
+        for row in rows
+        for student in known[row].students
+    ]
+    ruled = [{"row": row, "student": RULE + rule, "seed": 0} for row in rows for rule in known[row].rules]
+    for keys in (trained, ruled):
+        fill(OUT / f"{name}.jsonl", make, keys, jobs)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the lines of a row say."""
+
+    row: Row
+    teacher: dict[str, Any]
+    """As results.json has it."""
+    random: float
+    """Random play's return."""
+    rules: dict[str, dict[str, Any]]
+    """By name."""
+    runs: list[dict[str, Any]]
+    """Of the smallest student that passed with every seed; of the one that came nearest where none did."""
+    passed: bool
+    """Whether it did."""
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """Of its first seed."""
+        verdict: dict[str, Any] = self.runs[0]["results"]["verdict"]
+        return verdict
+
+    @property
+    def student(self) -> dict[str, Any]:
+        """Of its first seed, as results.json has it."""
+        student: dict[str, Any] = self.runs[0]["results"]["student"]
+        return student
+
+
+def found(name: str) -> dict[str, Found]:
+    """By name of the row, those of which there are lines."""
+    lines, result = made(OUT / f"{name}.jsonl"), {}
+    for row, about in field(name).rows.items():
+        own = [one for one in lines if one["row"] == row]
+        rules = {one["student"].removeprefix(RULE): one for one in own if one["student"].startswith(RULE)}
+        tried = [[one for one in own if one["student"] == student] for student in about.students]
+        tried = sorted(filter(None, tried), key=lambda runs: runs[0]["results"]["student"]["params"])
+        if not tried:
+            continue
+        good = [runs for runs in tried if all(map(_holds, runs))]
+        best = good[0] if good else max(tried, key=lambda runs: runs[0]["results"]["student"]["return_mean"])
+        first = tried[0][0]["results"]
+        result[row] = Found(about, first["teacher"], first["random"]["return_mean"], rules, best, bool(good))
+    return result
+
+
+def _holds(run: dict[str, Any]) -> bool:
+    """Whether the return, and all that was measured beside it, is kept within its margin."""
+    verdicts = [run["results"]["verdict"], *(one["verdict"] for one in run["results"].get("measures", ()))]
+    return all(one["result"] in ("pass", "within_margin") for one in verdicts if one is not None)
+
+
+def table(name: str) -> list[list[str]]:
+    """A row for each environment, and one for each claim of its own beside the return."""
+    rows = []
+    for row, one in found(name).items():
+        student, results = one.student, [run["results"] for run in one.runs]
+        verdicts = [in_words(run["verdict"]["result"]) for run in results]
+        rules = [f"{rule} {_number(known['return_mean'])}" for rule, known in one.rules.items()]
+        params = one.teacher["params"]
+        rows.append(
+            [
+                row,
+                f"{params:,}" if params else "-",
+                _number(one.teacher["return_mean"]),
+                "; ".join([f"random {_number(one.random)}", *rules]),
+                f"`{student['name']}`{'' if one.passed else ' (none passed)'}",
+                f"{student['params']:,}",
+                f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
+                ", ".join(_number(run["student"]["return_mean"]) for run in results),
+                f"{_lost(one.verdict)}, {student['episodes']:,}",
+                ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts)),
+                f"{params / student['params']:,.0f}" if params else "-",
+            ]
+        )
+        rows += [_measured(measure) for measure in results[0].get("measures", ())]
+    return rows
+
+
+def _measured(one: dict[str, Any]) -> list[str]:
+    """A row for what is claimed beside the return."""
+    means = {side: _number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
+    verdict = one["verdict"]
+    end = [_lost(verdict), in_words(verdict["result"])] if verdict is not None else ["", ""]
+    name = f"{one['name']} ({one['how']})"
+    return [name, "", means["teacher"], f"random {means['random']}", "", "", "", means["student"], *end, ""]
+
+
+def _lost(verdict: dict[str, Any]) -> str:
+    """What is claimed, its interval and its margin."""
+    low, high = verdict["interval"]
+    return (
+        f"{_number(verdict['difference'], '+')} [{_number(low, '+')}, {_number(high, '+')}] of "
+        f"{_number(verdict['margin'])}"
+    )
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Three or four digits, whatever the size."""
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    return f"{value:{sign},.{digits}f}"
+
+
+HEADS = {
+    "": (
+        "environment", "teacher's parameters", "return", "without learning", "smallest student that passes",
+        "parameters", "bytes", "return, each seed", "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
+    ),
+    ".zh-CN": (
+        "环境", "教师参数", "回报", "无需学习的策略", "通过的最小学生", "参数", "字节", "各种子的回报", "学生 − 教师 [区间]，容差，局数", "判定", "缩小倍数",
+    ),
+}  # fmt: skip
+
+
+def markdown(name: str) -> str:
+    """The table of a field's page; of ``NAME.zh-CN`` under Chinese heads."""
+    base = name.removesuffix(".zh-CN")
+    rows = table(base) if base in fields() else []
+    head = HEADS[name.removeprefix(base)]
+    rule = "|---|--:|--:|---|---|--:|--:|---|---|---|--:|"
+    return (
+        "\n".join((f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)))
+        if rows
+        else "Not run."
+    )
+
+
+def listed() -> list[dict[str, Any]]:
+    """What `distilrl fields` shows, a row for each environment."""
+    rows = []
+    for name, about in fields().items():
+        for row, one in found(name).items():
+            rows.append(
+                {
+                    "field": about.title,
+                    "env": row,
+                    "teacher_params": one.teacher["params"],
+                    "teacher_return": one.teacher["return_mean"],
+                    "student": one.student["name"],
+                    "params": one.student["params"],
+                    "return": one.student["return_mean"],
+                    "passes": one.passed,
+                    "page": about.page,
+                    "extra": about.extra,
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    jobs, seeds = jobs_of(sys.argv), 1
+    if "--seeds" in sys.argv:
+        at = sys.argv.index("--seeds")
+        seeds = int(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    name, what, *rows = sys.argv[1:]
+    if what == "run":
+        machine(OUT)
+        run(name, rows or list(field(name).rows), seeds, jobs)
+    elif what == "table":
+        for one in table(name):
+            print(" | ".join(one))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""Tables of single benchmarks, each made of its raw results alone: a figure in a document is one of these, or has none.
+
+`tables.py` puts them into the documents.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from lines import made
+
+from distilrl import stats
+from distilrl.verdict import RESULTS as VERDICTS
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> str:
+    """A table whose first ``text`` columns are words, and whose others are figures."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    marks = "".join("---|" if at < text else "--:|" for at in range(len(head)))
+    return "\n".join((f"| {' | '.join(head)} |", f"|{marks}", *lines)) if lines else "Not run."
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of some keys, in the order in which they first appear."""
+    groups: dict[tuple[Hashable, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return groups
+
+
+def read(name: str) -> Any:
+    """A file of raw results; None where it is not there."""
+    path = RESULTS / name
+    if path.suffix == ".jsonl":
+        return made(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def each(values: Iterable[float], digits: int = 1) -> str:
+    """Figures one after the other, with a minus as it is printed."""
+    return ", ".join(signed(value, digits) for value in values)
+
+
+def signed(value: float, digits: int = 1) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def counted(rows: Iterable[Row]) -> str:
+    """How often which verdict was given."""
+    results = [row["verdict"]["result"] for row in rows]
+    return ", ".join(f"{results.count(one)} {one}" for one in reversed(VERDICTS) if one in results)
+
+
+def seeds_of(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row["seed"])
+
+
+# -- real actions
+
+
+def continuous() -> str:
+    rows = []
+    for (name,), group in sorted(grouped(seeds_of(read("continuous/rows.jsonl")), "row").items()):
+        first = group[0]
+        steps, seconds = (median(row[key] for row in group) for key in ("env_steps", "cpu_s"))
+        returns = each(row["student"]["return_mean"] for row in group)
+        rows.append(
+            (name, f"`{first['network']}`", returns, counted(group), f"{first['params']:,}",
+             f"{signed(first['teacher']['return_mean'])}", f"{steps:,.0f}", f"{seconds / 60:.1f}")
+        )  # fmt: skip
+    head = (
+        "row", "student", "returns, each seed", "verdicts", "parameters", "teacher's", "steps", "CPU minutes in all",
+    )  # fmt: skip
+    return markdown(head, rows, text=4)
+
+
+def _scores(file: str, key: str) -> str:
+    """Scores by environment and one setting, and what a setting gains over none of it."""
+    cells = {pair: [row["student"]["score"] for row in rows] for pair, rows in grouped(read(file), "row", key).items()}
+    rows = [(name, str(value), *_spread(scores, "{:.3f}")) for (name, value), scores in cells.items()]
+    for name, value in cells:
+        if key == "exponent" and value > 0:
+            gained = [on - off for on, off in zip(cells[name, value], cells[name, 0.0], strict=False)]
+            rows.append((name, f"gained by {value}", *_spread(gained, "{:+.3f}")))
+    return markdown(("environment", key, "each seed", "seeds", "mean [95 % over seeds]"), rows, text=3)
+
+
+def _spread(scores: list[float], form: str) -> tuple[str, str, str]:
+    low, high = stats.t_interval(scores) if len(scores) > 1 else (float("nan"), float("nan"))
+    told = f"{form.format(mean(scores))} [{form.format(low)}, {form.format(high)}]"
+    return ", ".join(map(form.format, scores)), str(len(scores)), told
+
+
+def stakes() -> str:
+    return _scores("continuous/stakes.jsonl", "exponent")
+
+
+def continuous_losses() -> str:
+    return _scores("continuous/losses.jsonl", "loss")
+
+
+def critics() -> str:
+    rows = [
+        (row["row"], f"{row['stakes_median']:.2f}", signed(row["value_median"]), f"{row['share']:.2%}",
+         f"{row['worth_nothing']:.1%}", f"{row['effective_sample']:.0%}")
+        for row in read("continuous/critics.jsonl")
+    ]  # fmt: skip
+    head = ("critic of", "at stake, median", "value, median", "share", "worth nothing", "effective sample")
+    return markdown(head, rows)
+
+
+def optimisers() -> str:
+    rows = [
+        (f"`{row['network']}`", row["optimiser"], f"{row['learning_rate']:g}", str(row["batch"]),
+         f"{row['updates']:,}", f"{row['error']:.4f}", f"{row['cpu_s']:.1f}")
+        for row in sorted(read("optimisers.jsonl"), key=lambda row: [row[k] for k in ("network", "optimiser", "learning_rate", "batch", "updates")])
+    ]  # fmt: skip
+    head = ("student", "optimiser", "learning rate", "batch", "updates", "error", "CPU seconds")
+    return markdown(head, rows, text=2)
+
+
+# -- plans
+
+
+def _smallest(plans: Iterable[Row]) -> str:
+    rows = []
+    for plan in plans:
+        params = next((one["params"] for one in plan["frontier"] if one["student"] == plan["winner"]), None)
+        rows.append(
+            (plan["env"].split(" ")[0], f"`{plan['winner']}`" if plan["winner"] else "none", str(len(plan["frontier"])),
+             f"{params:,}" if params else "-", f"{plan['teacher_params']:,}", f"{plan['labelled_states']:,}",
+             f"{plan['wall_s']:,.1f}")
+        )  # fmt: skip
+    head = (
+        "environment", "smallest that passes", "sizes", "parameters", "teacher's", "labelled states", "seconds in all",
+    )  # fmt: skip
+    return markdown(head, rows, text=2)
+
+
+def smallest() -> str:
+    files = sorted((RESULTS / "smallest").glob("*.json"))
+    return _smallest(sorted((json.loads(f.read_text()) for f in files), key=lambda plan: plan["wall_s"]))
+
+
+def continuous_plans() -> str:
+    return _smallest(read("continuous/plans.jsonl"))
+
+
+# -- others
+
+
+def peers_continuous() -> str:
+    """Medians over the seeds that got there; ``rate`` is the multiple of a method's own learning rate."""
+    rows = []
+    for (_, env, method, rate), group in grouped(
+        sorted(read("peers-continuous/lines.jsonl"), key=lambda row: (row["env"], row["task"], row["method"] != "ours", row["method"], row["rate"])),
+        "task", "env", "method", "rate",
+    ).items():  # fmt: skip
+        cells = []
+        for name in ("95", "99"):
+            there = [row for row in group if row[f"steps_{name}"] is not None]
+            steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
+            seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
+            cells += [f"{len(there)}/{len(group)}", steps, seconds]
+        rows.append((env, group[0]["task"], method, f"{rate:g}", *cells, f"{median(r['best'] for r in group):.2f}"))
+    head = (
+        "environment", "task", "method", "rate", "seeds at 0.95", "steps", "CPU s", "seeds at 0.99", "steps", "CPU s",
+        "best",
+    )  # fmt: skip
+    return markdown(head, rows, text=3)
+
+
+def teachers() -> str:
+    rows = []
+    for path in sorted((RESULTS / "teachers").glob("*.json")):
+        group = json.loads(path.read_text())["rows"]
+        there = [row for row in group if row["steps"] is not None]
+        rows.append(
+            (group[0]["env"], {"ours": "ours", "sb3": "stable-baselines3"}[group[0]["who"]],
+             ", ".join(f"{row['steps']:,}" for row in there), ", ".join(f"{row['seconds']:.0f}" for row in there),
+             each(row["return_mean"] for row in group), f"{group[0]['threshold']}".replace("-", "−"),
+             f"{len(there)}/{len(group)}", f"{median(row['steps'] for row in there):,.0f}",
+             f"{median(row['seconds'] for row in there):.1f}")
+        )  # fmt: skip
+    head = (
+        "environment", "who", "steps, each seed", "seconds, each seed", "return of 100 episodes", "threshold", "seeds",
+        "steps, median", "seconds, median",
+    )  # fmt: skip
+    return markdown(head, rows, text=5)
+
+
+def latency() -> str:
+    files = [json.loads(path.read_text()) for path in sorted((RESULTS / "latency").glob("*.json"))]
+    ways = dict.fromkeys(way for file in files for way in file["microseconds"])
+    head = ("", *(f"{file['env'].split('-')[0].removesuffix('NoFrameskip')} `{file['student']}`" for file in files))
+    rows = [(way, *(_microseconds(file["microseconds"].get(way)) for file in files)) for way in ways]
+    return markdown(head, rows)
+
+
+def _microseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.3f}"
+
+
+def inputs() -> str:
+    rows = []
+    for (arm, student, steps), group in grouped(read("inputs.jsonl"), "arm", "student", "steps").items():
+        group = seeds_of(group)
+        cells = (each((r["return"] for r in group), 0), each((r["noise"] for r in group), 0))
+        means = (signed(mean(r["return"] for r in group)), signed(mean(r["noise"] for r in group)))
+        rows.append((f"`{arm}`", f"`{student}`" if student else "", *cells, f"{steps:,}" if steps else "", *means))
+        for most in ("5", "3"):
+            if clipped := [row[f"noise@{most}"] for row in group if f"noise@{most}" in row]:
+                way = f"`{arm}`, clipped at {most} in play"
+                rows.append((way, f"`{student}`", "", each(clipped, 0), f"{steps:,}", "", signed(mean(clipped))))
+    head = ("arm", "student", "return, each seed", "under noise, each seed", "steps", "return", "under noise")
+    return markdown(head, rows, text=4)
+
+
+def weak_teacher() -> str:
+    found = read("weak-teacher.json") or {"rows": []}
+    rows = [
+        (f"`{name}`", each(row["return_mean"] for row in seeds_of(group)), signed(mean(r["return_mean"] for r in group)))
+        for (name,), group in grouped(found["rows"], "recipe").items()
+    ]  # fmt: skip
+    return markdown(("recipe", "return, each seed", "mean"), rows, text=2)
+
+
+def robust() -> str:
+    """Of the student that learned under sticky actions."""
+    rows = [
+        (way, *(f"{part['return_mean']:.2f} [{part['return_ci95'][0]:.2f}, {part['return_ci95'][1]:.2f}]" for part in (both["student"], both["teacher"])))
+        for way, both in (read("pong-61k-robust/disturbed.json") or {}).items()
+    ]  # fmt: skip
+    return markdown(("disturbance", "student's return", "teacher's"), rows)
+
+
+def flash() -> str:
+    rows = []
+    for (env, student, target), group in grouped(read("flash.jsonl"), "env", "student", "target").items():
+        sizes = [f"{row[key]:,}" for row in group for key in ("flash", "ram")]
+        rows.append((env.split("-")[0].removesuffix("NoFrameskip"), f"`{student}`", target, *sizes))
+    head = ("environment", "student", "target", "Cortex-M4 flash", "RAM", "Cortex-M0 flash", "RAM")
+    return markdown(head, rows, text=3)
+
+
+def integers() -> str:
+    rows = [
+        (row["run"], f"`{row['student']}`", f"{row['params']:,}", f"{row['bytes']:,}",
+         f"{100 * row['replay']['same_action']:.1f} %", f"{row['played']['return_mean']:.2f}")
+        for row in read("integers/lines.jsonl")
+    ]  # fmt: skip
+    head = ("run", "student", "parameters", "bytes of weights", "same action", "return of the C file")
+    return markdown(head, rows, text=2)
+
+
+# -- several tasks, several students, other worlds
+
+
+def together() -> str:
+    rows = []
+    for (student, method), group in grouped(
+        sorted(read("several/tasks.jsonl"), key=lambda row: (row["student"], row["method"])), "student", "method"
+    ).items():
+        group = seeds_of(group)
+        returns = (each(row["returns"][env] for row in group) for env in ("CartPole-v1", "Acrobot-v1"))
+        rows.append((method, f"`{student}`", *returns, f"{group[0]['params']:,}"))
+    head = ("", "student", "CartPole, each seed", "Acrobot, each seed", "parameters in all")
+    return markdown(head, rows, text=4)
+
+
+def games_together() -> str:
+    rows = []
+    for path in sorted((RESULTS / "several").glob("atari*.jsonl")):
+        (row,) = made(path)
+        about = json.loads((RESULTS / "several" / path.stem / "results.json").read_text())
+        cells = []
+        for env in ("PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"):
+            value, (low, high), theirs = row[env]
+            cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", f"{theirs:.1f}"]
+        rows.append(
+            (f"`{path.stem}`", row["verdict"]["result"], f"{row['params']:,}", f"{about['env_steps']:,}", *cells)
+        )
+    head = ("name", "verdict", "parameters", "steps for both", "Pong", "teacher's", "Breakout", "teacher's")
+    return markdown(head, rows, text=2)
+
+
+def assistants() -> str:
+    rows = []
+    for (env, student), group in grouped(read("several/assistants.jsonl"), "env", "student").items():
+        by = grouped(seeds_of(group), "assistants")
+        rows.append((env, f"`{student}`", *(each(row["return"] for row in by[(count,)]) for count in (0, 1, 2))))
+    return markdown(("environment", "student", "no assistant", "one", "two"), rows, text=2)
+
+
+def pruned() -> str:
+    rows = []
+    for (env, student, wide), group in grouped(read("several/pruned.jsonl"), "env", "student", "pruned_from").items():
+        way = f"pruned from `{wide}`" if wide else "of its size from the start"
+        returns = [row["return"] for row in seeds_of(group)]
+        rows.append((env, f"`{student}`", way, each(returns), signed(mean(returns)), signed(group[0]["teacher"])))
+    return markdown(("environment", "student", "", "return, each seed", "mean", "teacher's"), rows, text=4)
+
+
+def dynamic_turn() -> str:
+    rows = []
+    for (name,), group in grouped(read("changes/dynamic.jsonl"), "method").items():
+        labels = [row["labelled_states"] for row in group if row.get("labelled_states") is not None]
+        told = f"{min(labels):,}" + (f" to {max(labels):,}" if max(labels) > min(labels) else "") if labels else ""
+        rows.append((name, each(row["after_turn"] for row in seeds_of(group)), told))
+    return markdown(("recipe", "return after the turn, each seed", "states labelled by the teacher"), rows, text=2)
+
+
+def transfer_there() -> str:
+    groups = grouped(read("changes/transfer.jsonl"), "method")
+    rows = [
+        (f"`{name}`", each(row["there"] for row in seeds_of(group)), mean(row["there"] for row in group))
+        for (name,), group in groups.items()
+    ]
+    ordered = [(*words, signed(value)) for *words, value in sorted(rows, key=lambda row: -row[-1])]
+    return markdown(("recipe", "return there, each seed", "mean"), ordered, text=2)
+
+
+def hidden() -> str:
+    rows = [
+        (name, each(row["return"] for row in seeds_of(group)), signed(mean(row["return"] for row in group)))
+        for (name,), group in grouped(read("changes/hidden.jsonl"), "method").items()
+    ]
+    return markdown(("the student", "return, each seed", "mean"), rows, text=2)
+
+
+def reptile() -> str:
+    rows = []
+    for (name,), group in grouped(read("changes/reptile.jsonl"), "method").items():
+        there = sorted(row["updates"] for row in group if row["updates"] is not None)
+        middle = median(there + [math.inf] * (len(group) - len(there)))  # those that did not get there take longest
+        rows.append((name, f"{len(there)}/{len(group)}", f"{middle:g}", f"{there[0]} to {there[-1]}"))
+    return markdown(("start", "reached", "updates, median", "of those that got there"), rows)
+
+
+def scaling() -> str:
+    rows = []
+    for name, one in (read("scaling/scaling.json") or {"simulated": {}})["simulated"].items():
+        speeds = one["states_per_s"]
+        reached = one["within_a_tenth_of_the_most_at"]
+        most = max(speeds.values())
+        rows.append((name, f"{speeds['1']:,}", f"{most:,}", str(reached), str(one["85_percent_up_to"])))
+    head = (
+        "what is collected, and who learns", "states/s of one collector", "most states/s, to 1,000 collectors",
+        "reached (to a tenth) at", "at least 85 % of the sum of the parts up to",
+    )  # fmt: skip
+    return markdown(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    one.__name__.replace("_", "-"): one
+    for one in (
+        continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers_continuous,
+        teachers, latency, flash, integers, inputs, weak_teacher, robust, together, games_together, assistants,
+        pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
+    )
+}  # fmt: skip
+"""Tables by the names that the documents know them by."""
