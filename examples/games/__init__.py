@@ -21,9 +21,9 @@ MINATAR_STEPS = 2_500
 """Steps of an episode at most: what Freeway has by itself. The others end when they are lost, which a good player of
 Breakout puts off for ever.
 """
-MEMORY = "MiniGrid-MemoryS11-v0"
-"""The smallest of MiniGrid's memory tasks that asks for memory: in those of 7 and 9 cells the thing to be remembered
-can be seen from where the corridor ends.
+MEMORY = "MiniGrid-MemoryS13Random-v0"
+"""A corridor of 4 to 10 cells. In the task of 7 cells (S7) the thing to be remembered can be seen from where the
+corridor ends, and the tasks of one length have fewer starts (S11: 32) than a verdict needs (50); this one has 196.
 """
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 VIEW = 7 * 7 * 3
 """Numbers of a view."""
+CUES = {OBJECT_TO_IDX["key"]: 1.0, OBJECT_TO_IDX["ball"]: -1.0}
+"""Kind of thing → cue."""
 
 
 def door_key(env_id: str = "MiniGrid-DoorKey-5x5-v0", **options: Any) -> gymnasium.Env[Any, Any]:
@@ -48,14 +50,8 @@ class Reminded(gymnasium.ObservationWrapper[Any, Any, Any]):
     def observation(self, observation: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         """What is seen, and what was."""
         inner: Any = self.unwrapped
-        x, y = 1, inner.height // 2 - 1  # where the task puts it
-        if self.cue == 0.0 and inner.in_view(x, y) and self._lit(x, y):
-            self.cue = 1.0 if inner.grid.get(x, y).type == "key" else -1.0
-        return {"cue": np.array([self.cue], np.float32), "view": observation["image"].reshape(-1).astype(np.float32)}
-
-    def _lit(self, x: int, y: int) -> bool:
-        """Whether the view shows the cell, which a wall may stand before."""
-        inner: Any = self.unwrapped
-        column, row = inner.relative_coords(x, y)
-        shown: int = inner.gen_obs()["image"][column, row, 0]
-        return shown != OBJECT_TO_IDX["unseen"]
+        image = observation["image"]
+        at = inner.relative_coords(1, inner.height // 2 - 1)  # where the task puts the thing; None: not in the view
+        if self.cue == 0.0 and at is not None:
+            self.cue = CUES.get(int(image[at][0]), 0.0)  # unless a wall stands before it
+        return {"cue": np.array([self.cue], np.float32), "view": image.reshape(-1).astype(np.float32)}

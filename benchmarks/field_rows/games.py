@@ -1,0 +1,23 @@
+"""Games: MinAtar's, MiniGrid's mazes and ViZDoom's first room; docs/fields/games.md has what makes the teachers."""
+
+from field_rows import Field, Row
+
+ENV = "examples.games:games/{}-v0"
+MINATAR = ("cnn:16k3s2,16k3s1:64", "cnn:8k3s2,16k3s1:32", "cnn:8k3s2,8k3s1:16")
+"""The default for images of this size, and smaller ones."""
+
+FIELD = Field(
+    "Games",
+    "游戏",
+    "docs/fields/games.md",
+    "games",
+    {
+        "MinAtar Space Invaders": Row(
+            ENV.format("SpaceInvaders"), "zoo/spaceinvaders-ppo", MINATAR, "--disturbed-episodes 0"
+        ),
+        "MiniGrid DoorKey": Row(
+            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"),
+            "--disturbed-episodes 0",
+        ),
+    },
+)  # fmt: skip
