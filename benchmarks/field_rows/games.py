@@ -13,7 +13,7 @@ FIELD = Field(
     "games",
     {
         "MinAtar Space Invaders": Row(
-            ENV.format("SpaceInvaders"), "zoo/spaceinvaders-ppo", MINATAR, "--disturbed-episodes 0"
+            ENV.format("SpaceInvaders"), "zoo/minatar-spaceinvaders-ppo", MINATAR, "--disturbed-episodes 0"
         ),
         "MiniGrid DoorKey": Row(
             ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"),

@@ -22,9 +22,7 @@ MINATAR_STEPS = 2_500
 Breakout puts off for ever.
 """
 MEMORY = "MiniGrid-MemoryS13Random-v0"
-"""A corridor of 4 to 10 cells. In the task of 7 cells (S7) the thing to be remembered can be seen from where the
-corridor ends, and the tasks of one length have fewer starts (S11: 32) than a verdict needs (50); this one has 196.
-"""
+"""A corridor of 4 to 10 cells: 56 starts, where the tasks of one length have fewer than a verdict needs (50)."""
 
 
 def _register(name: str, entry: str, **options: object) -> None:

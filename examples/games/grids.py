@@ -15,6 +15,8 @@ VIEW = 7 * 7 * 3
 """Numbers of a view."""
 CUES = {OBJECT_TO_IDX["key"]: 1.0, OBJECT_TO_IDX["ball"]: -1.0}
 """Kind of thing → cue."""
+WEST = 2
+"""Direction in which the first room's wall lies."""
 
 
 def door_key(env_id: str = "MiniGrid-DoorKey-5x5-v0", **options: Any) -> gymnasium.Env[Any, Any]:
@@ -22,16 +24,17 @@ def door_key(env_id: str = "MiniGrid-DoorKey-5x5-v0", **options: Any) -> gymnasi
     return FlattenObservation(ImgObsWrapper(gymnasium.make(env_id, **options)))
 
 
-def memory(env_id: str, **options: Any) -> gymnasium.Env[Any, Any]:
-    """The memory task."""
-    return Reminded(gymnasium.make(env_id, **options))
+def memory(env_id: str, max_steps: int = 200, **options: Any) -> gymnasium.Env[Any, Any]:
+    """The memory task; MiniGrid's own limit of 845 steps makes random play long and a detour cheap."""
+    return Reminded(gymnasium.make(env_id, max_steps=max_steps, **options))
 
 
 class Reminded(gymnasium.ObservationWrapper[Any, Any, Any]):
     """A memory task for a teacher without memory: beside the ``view`` stands the ``cue``, what was seen in the first
-    room, as soon as it has been seen: 0 before, 1 for a key, −1 for a ball.
+    room: 0 before it has been seen, 1 for a key, −1 for a ball. A student from whom the cue is hidden has to remember.
 
-    A student from whom the cue is hidden has to remember it.
+    An episode begins in the first room with the thing in view, as the task's description has it. MiniGrid itself begins
+    anywhere in the corridor with one's back to the room.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -43,9 +46,12 @@ class Reminded(gymnasium.ObservationWrapper[Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-        """Starts an episode in which nothing has been seen."""
+        """Starts an episode two or three cells from the wall, facing it."""
+        _, info = self.env.reset(seed=seed, options=options)
+        inner: Any = self.unwrapped
+        inner.agent_pos, inner.agent_dir = (int(inner.np_random.integers(2, 4)), inner.height // 2), WEST
         self.cue = 0.0
-        return super().reset(seed=seed, options=options)
+        return self.observation(inner.gen_obs()), info
 
     def observation(self, observation: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         """What is seen, and what was."""
