@@ -1,10 +1,11 @@
-"""Games: MinAtar's, MiniGrid's mazes and ViZDoom's first room; docs/fields/games.md has what makes the teachers."""
+"""Games: MinAtar's, and MiniGrid's mazes; docs/fields/games.md has what makes the teachers."""
 
 from field_rows import Field, Row
 
 ENV = "examples.games:games/{}-v0"
 MINATAR = ("cnn:16k3s2,16k3s1:64", "cnn:8k3s2,16k3s1:32", "cnn:8k3s2,8k3s1:16")
 """The default for images of this size, and smaller ones."""
+QUIET = "--disturbed-episodes 0"
 
 FIELD = Field(
     "Games",
@@ -13,11 +14,14 @@ FIELD = Field(
     "games",
     {
         "MinAtar Space Invaders": Row(
-            ENV.format("SpaceInvaders"), "zoo/minatar-spaceinvaders-ppo", MINATAR, "--disturbed-episodes 0"
+            ENV.format("SpaceInvaders"), "zoo/minatar-spaceinvaders-ppo", MINATAR, QUIET, "--steps 60000"
         ),
+        "MinAtar Breakout": Row(ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, QUIET, "--steps 60000"),
         "MiniGrid DoorKey": Row(
-            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"),
-            "--disturbed-episodes 0",
+            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), QUIET
+        ),
+        "MiniGrid Memory": Row(
+            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), QUIET, "--hide cue"
         ),
     },
-)  # fmt: skip
+)

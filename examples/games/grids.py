@@ -24,7 +24,7 @@ def door_key(env_id: str = "MiniGrid-DoorKey-5x5-v0", **options: Any) -> gymnasi
     return FlattenObservation(ImgObsWrapper(gymnasium.make(env_id, **options)))
 
 
-def memory(env_id: str, max_steps: int = 200, **options: Any) -> gymnasium.Env[Any, Any]:
+def memory(env_id: str, max_steps: int = 300, **options: Any) -> gymnasium.Env[Any, Any]:
     """The memory task; MiniGrid's own limit of 845 steps makes random play long and a detour cheap."""
     return Reminded(gymnasium.make(env_id, max_steps=max_steps, **options))
 
@@ -41,6 +41,7 @@ class Reminded(gymnasium.ObservationWrapper[Any, Any, Any]):
         super().__init__(env)
         view = spaces.Box(0, 255, (VIEW,), np.float32)
         self.observation_space = spaces.Dict({"cue": spaces.Box(-1, 1, (1,), np.float32), "view": view})
+        self.action_space = spaces.Discrete(3)  # left, right, forward; nothing can be picked up or opened
         self.cue = 0.0
 
     def reset(
