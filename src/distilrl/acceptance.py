@@ -16,7 +16,7 @@ from distilrl import __version__, stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import DistilError, NotFiniteError, TeacherError
+from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
@@ -69,7 +69,8 @@ def accept(
         seeds = seeds_from(ACCEPT_SEEDS + done, done or episodes)
         if not own or not exact:
             own.append(_played(teacher, how, starts or seeds, watch))
-        random.append(play(teacher.policy, replace(how, epsilon=1.0), seeds))
+            _check_measures(how, own[0])
+        random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds))
         theirs, chance = joined(own), joined(random)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:
@@ -111,6 +112,16 @@ def _gain(
     ]
     lows, highs = zip(*gains, strict=True)
     return min(lows), max(highs)
+
+
+def _check_measures(how: Play, games: Episodes) -> None:
+    """What is to be measured is given in some step at least."""
+    for m, measure in enumerate(how.measures):
+        if np.isnan(games.measured[:, m]).all():
+            raise SpecError(
+                f"In none of the teacher's {len(games.returns)} episodes in {how.env.label} has a step "
+                f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
+            )
 
 
 def _check_answers(teacher: Teacher, info: EnvInfo) -> None:
@@ -166,6 +177,7 @@ def _place(teacher: Teacher, how: Play, episodes: int, max_episodes: int) -> Pat
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
         "episodes": [episodes, max_episodes],
+        "measures": [measure.name for measure in how.measures],
         "versions": versions | {"distilrl": __version__},
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

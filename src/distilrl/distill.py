@@ -19,6 +19,7 @@ from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
+from distilrl.provenance import Provenance
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
@@ -97,6 +98,11 @@ def distill(
     try_student(config, teachers)
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
+        if resume and folder.results.is_file():  # nothing is left to do
+            known = read_json(folder.results)
+            if len(teachers) > 1:
+                return read_as(TasksResults, known)
+            return read_as(Results, known)
         judges = [against] if against is not None else teachers
         runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
         if len(runs) == 1:
@@ -188,8 +194,9 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
             )
         return known
     watch(Phase("teacher"))
-    acceptance, kept = _accepted(teacher, how, job, watch)
-    elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if job.verdict_env is not None else None
+    apart = job.verdict_env is not None
+    acceptance, kept = _accepted(teacher, how if apart else judged_how(how, job), job, watch)
+    elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if apart else None
     card = TeacherCard(
         path=teacher.path,
         sha256=teacher.digest,
@@ -221,7 +228,7 @@ def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acce
 
 def judged_how(how: Play, job: Job) -> Play:
     """How the verdict is played, training being played like this."""
-    return how if job.verdict_env is None else replace(how, env=job.verdict_env)
+    return replace(how, env=job.verdict_env or how.env, measures=job.comparison.measures)
 
 
 def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:
@@ -291,5 +298,7 @@ def compared(
         agreement=found.agreement,
         verdict=found.verdict,
         disturbed=found.disturbed,
+        measures=found.measures,
+        provenance=Provenance.of(how.env.id, config.compute.threads),
     )
     return results, found.episodes

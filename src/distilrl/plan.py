@@ -28,6 +28,7 @@ from distilrl.objective import TeacherTerm, check_terms
 from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
+from distilrl.provenance import Provenance
 from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
@@ -38,7 +39,7 @@ from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
-from distilrl.verdict import Result
+from distilrl.verdict import HOLDS, Result
 
 CHECKS = 3
 """Checks of a round; at each, half of those that are not there yet are dropped."""
@@ -153,6 +154,7 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
         wall_s=time.perf_counter() - started,
         winner=spelled(winner.spec, real=search.head.real) if winner is not None else None,
         frontier=tuple(row.result(search.head) for row in found),
+        provenance=Provenance.of(info.ref.id, config.compute.threads),
     )
     write_json(folder / "plan.json", results.to_json())
     return results
@@ -175,8 +177,8 @@ def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row |
             taken[number] = future
             while turn in taken:
                 row, (results, episodes) = rows[turn], taken[turn].result()
-                row.verdict = results.verdict.result
-                if not results.verdict.holds:
+                row.verdict = results.worst
+                if row.verdict not in HOLDS:
                     return winner
                 winner, turn = row, turn + 1
                 search.write(*runs[turn - 1], results, episodes, RunFolder(judge.folder / "winner"))

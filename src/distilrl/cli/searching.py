@@ -4,15 +4,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
 from distilrl.cli.options import (
     WHERE,
+    AboutFile,
+    Around,
     EnvOptions,
     FileOptions,
+    Judge,
     JudgeOptions,
+    Needed,
+    Side,
     SideOptions,
+    Trusted,
     TrustOptions,
     Unset,
     code_of,
@@ -23,6 +29,7 @@ from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
+from distilrl.measures import Measure
 from distilrl.plan import plan
 from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -34,9 +41,9 @@ from distilrl.viper import TreeConfig, distill_tree
 class _Search:
     """What both ask."""
 
-    teacher: Unset[tuple[str, ...]] = ()
+    teacher: Needed[tuple[str, ...]] = ()
     """Teacher, as for distill."""
-    env: Unset[str | None] = None
+    env: Needed[str | None] = None
     """Environment, as for distill."""
     out: Path
     """Folder to write."""
@@ -46,16 +53,18 @@ class _Search:
     """First training seed."""
     episodes: int = 100
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return, as distill does; one with a margin must hold too."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
     """The same in the environment's own units, in place of the share."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
-    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
-    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
-    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
-    trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
+    judge: Judge = field(default_factory=JudgeOptions)
+    around: Around = field(default_factory=EnvOptions)
+    trusted: Trusted = field(default_factory=TrustOptions)
+    teacher_file: AboutFile = field(default_factory=FileOptions)
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
         """The job, and the config.json that it is from, if it is."""
@@ -69,7 +78,10 @@ class _Search:
         changes |= {"threads": self.threads} if self.threads is not None else {}
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
-        comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
+        measures = tuple(Measure.of(text) for text in self.measure)
+        comparison = Comparison(
+            self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs, measures=measures
+        )
         return self.judge.job(config, comparison, self.around), {}
 
 
@@ -95,7 +107,7 @@ class Plan(_Search):
     """Try sizes between the largest that fell short and the smallest that did not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
-    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
+    side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Plans; 1 where no size is within the margin."""
@@ -119,18 +131,19 @@ class Plan(_Search):
 
 
 @dataclass(frozen=True)
-class Sweep(TrustOptions):
+class Sweep:
     """Do many jobs, a run folder each, and leave one table; the same command goes on where it was stopped."""
 
     configs: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONFIG...", help_behavior_hint="")]
     """Files like the config.json of a run folder, or folders: run folders, or such that hold some of either."""
     out: Path
     """Folder to write: a run folder for each, by the name of its file, and sweep.csv and sweep.md."""
-    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
+    trusted: Trusted = field(default_factory=TrustOptions)
+    side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Sweeps; 2 where a run ended in an error, else the code of the worst verdict."""
-        self.allow()
+        self.trusted.allow()
         self.side.check()
         jobs = jobs_of(self.configs).values()
         with Display() as watch, self.side.executor(*jobs) as executor:
@@ -167,4 +180,4 @@ class GrowTree(_Search):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)
