@@ -3,8 +3,8 @@
 from field_rows import Field, Row
 
 ENV = "examples.games:games/{}-v0"
-MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16", "cnn:4k3s1:8")
-"""Of the default for boards, `cnn:16k3s1:64`, an eighth, a thirtieth and a sixtieth of the teacher's size are left."""
+MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16")
+"""Of the default for boards, `cnn:16k3s1:64`, an eighth and a thirtieth of the teacher's size are left."""
 QUIET = "--disturbed-episodes 0"
 
 FIELD = Field(
@@ -23,7 +23,7 @@ FIELD = Field(
             ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), QUIET
         ),
         "MiniGrid Memory": Row(
-            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), QUIET, "--hide cue"
+            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), QUIET, "--hide cue --steps 12000"
         ),
     },
 )

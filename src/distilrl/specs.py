@@ -412,7 +412,7 @@ def spelled(spec: NetworkSpec, *, real: bool) -> str:
 
 
 def suggest(picture: tuple[int, ...]) -> str:
-    """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones, and of
+    """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones; of
     boards one convolution that leaves out no cell.
     """
     side = min(picture[1:])
