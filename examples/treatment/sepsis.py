@@ -1,0 +1,120 @@
+"""ICU-Sepsis as a policy of 47 numbers sees it, its exact optimum, and the rules beside which policies stand."""
+
+import contextlib
+import functools
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym too, which asks to be replaced
+    from icu_sepsis.envs import sepsis
+    from icu_sepsis.utils.io import MDPParameters
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Untried = Literal["mean", "terminate"]
+"""What follows a treatment that clinicians hardly ever gave in a state, so that nothing is known of it: what follows
+those that they gave, in the mean, or death."""
+LIVING = 713
+"""States of patients under treatment; the three behind them are ends."""
+TREATMENTS = 25
+"""Five doses of fluids by five of vasopressors: 5 f + v. 0 is neither."""
+
+
+@functools.cache
+def model() -> Any:
+    """The estimated dynamics, 205 MB; each of the package's environments would load them anew."""
+    return MDPParameters(Path(sepsis.__file__).parent / "assets")
+
+
+class Sepsis(gymnasium.Env[Array, np.int64]):
+    """A patient with sepsis, whose treatment is chosen anew every four hours.
+
+    The observation is what is known of the state: the means of 47 measurements, each standardised (vital signs,
+    laboratory values, fluids, ventilation). The reward is 1 at survival, so that the mean return is the share that
+    survives. ``info["untried"]`` is 1 where the last treatment is one of which nothing is known.
+    """
+
+    def __init__(self, untried: Untried = "mean") -> None:
+        """Makes the environment.
+
+        Args:
+            untried: what follows treatments of which nothing is known.
+        """
+        self.inner: Any = sepsis.ICUSepsisEnv(params=model(), inadmissible_action_strategy=untried)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (47,), np.float32)
+        self.action_space = spaces.Discrete(TREATMENTS)
+
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> tuple[Array, dict[str, Any]]:
+        """The next patient."""
+        _, self._info = self.inner.reset(seed=seed)
+        return self._seen(), {}
+
+    def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Four hours."""
+        untried = int(action) not in self._info["admissible_actions"]
+        _, reward, ended, _, self._info = self.inner.step(divmod(int(action), 5))
+        return self._seen(), float(reward), ended, False, {"untried": float(untried)}
+
+    def _seen(self) -> Array:
+        seen: Array = self._info["state_vector"].astype(np.float32)
+        return seen
+
+
+def known() -> NDArray[np.bool_]:
+    """(713, 25) whether clinicians gave a treatment in a state often enough."""
+    there = np.zeros((LIVING, TREATMENTS), np.bool_)
+    for state, actions in enumerate(model().admissible_actions[:LIVING]):
+        there[state, actions] = True
+    return there
+
+
+def transitions(untried: Untried) -> Floats:
+    """(716, 25, 716) probabilities of the next state."""
+    chances: Floats = model().tx_mat
+    if untried == "mean":
+        return chances
+    chances = chances.copy()
+    chances[:LIVING][~known()] = np.eye(len(chances))[LIVING]
+    return chances
+
+
+def survival(policy: Floats, untried: Untried = "mean") -> float:
+    """The exact share that survives under a policy (713, 25), probabilities of treatments in each state."""
+    chances = np.einsum("sa,sat->st", policy, transitions(untried)[:LIVING])
+    values = np.linalg.solve(np.eye(LIVING) - chances[:, :LIVING], chances[:, LIVING + 1])
+    return float(model().d_0[:LIVING] @ values)
+
+
+def optimum(untried: Untried) -> Floats:
+    """(713, 25) the chance of survival after each treatment, if all that follow are the best: value iteration."""
+    chances = transitions(untried)[:LIVING]
+    values = np.zeros(len(model().d_0))
+    values[LIVING + 1] = 1.0
+    while True:
+        after: Floats = chances @ values
+        if np.abs(after.max(1) - values[:LIVING]).max() < 1e-10:
+            return after
+        values[:LIVING] = after.max(1)
+
+
+def states() -> Array:
+    """(713, 47) what is seen in each state."""
+    seen: Array = model().state_cluster_centers[:LIVING].astype(np.float32)
+    return seen
+
+
+def clinicians(obs: Array, rng: np.random.Generator) -> int:
+    """What clinicians did in a state (47,), drawn as often as they did it."""
+    state = int(np.abs(states() - obs).sum(1).argmin())
+    return int(rng.choice(TREATMENTS, p=model().expert_policy[state]))
