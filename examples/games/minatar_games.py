@@ -64,7 +64,7 @@ class MinAtar(gymnasium.Env[Any, Any]):
         reward, over = self.game.act(self.actions[action])
         return self.game.state(), float(reward), bool(over), False, {}
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> Any:
         """One pixel for each cell, (10, 10, 3): of several things in a cell, the one of the last channel."""
         state = self.game.state()
         return COLOURS[(state * np.arange(1, state.shape[2] + 1)).max(2)]
