@@ -76,9 +76,7 @@ def main() -> None:
     began = time.perf_counter()
     model = train(env_id, given.steps, given.seed)
     save(model, env_id, given.out, recipe="ppo of stable-baselines3", steps=given.steps, seed=given.seed)
-    print(  # noqa: T201
-        f"{(time.perf_counter() - began) / 60:.1f} minutes; judge it: distilrl evaluate {given.out} --env {env_id}"
-    )
+    print(f"{(time.perf_counter() - began) / 60:.1f} minutes; judge it: distilrl evaluate {given.out} --env {env_id}")
 
 
 if __name__ == "__main__":
