@@ -1,6 +1,7 @@
 # make demo        Pong from pixels: teacher to proven student and report, on 2 cores
 # make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
-# make test        the tests          make check   format, lint, types
+# make test        the tests          make check   format, lint, types, links of the documentation
+# make site        the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ STAMP := $(shell date +%Y%m%d-%H%M%S)
 # An empty CONSTRAINTS= takes the newest PyTorch, with CUDA where the platform's default build has it.
 CONSTRAINTS ?= -c constraints.txt
 
-.PHONY: demo quickstart test check clean
+.PHONY: demo quickstart test check site clean
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
@@ -27,6 +28,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

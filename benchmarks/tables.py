@@ -17,7 +17,7 @@ import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
-from result_tables import TABLES, each, grouped, markdown, read, seeds_of, signed
+from result_tables import TABLES, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
 
@@ -113,43 +113,42 @@ def peers() -> str:
 def headline(chinese: bool = False) -> str:
     """What the READMEs show first: some runs of each kind, by the verdict that counts."""
     rows = []
-    for run, env in (
-        ("pong-61k-default", "Pong"), ("pong-4k", "Pong"), ("pong-2k-pruned", "Pong"), ("breakout-61k", "Breakout"),
-    ):  # fmt: skip
+    for run in ("pong-61k-default", "pong-4k", "pong-2k-pruned", "breakout-61k"):
         r = judged(RESULTS / run / "results.json")
-        rows.append((env, r["student"], r["teacher"], returned(r["student"]), [r["verdict"]["result"]]))
+        returns = (returned(r["student"]), returned(r["teacher"]))
+        rows.append(
+            (run.split("-")[0].title(), r["student"], r["teacher"]["params"], returns, [r["verdict"]["result"]])
+        )
     of_rows = grouped(seeds_of(read("continuous/rows.jsonl")), "row")
-    for row, env in (
-        ("cheetah-1968", "HalfCheetah"),
-        ("ant-1472", "Ant"),
-        ("hopper-195-reward", "Hopper"),
-        ("lander-18", "LunarLanderContinuous"),
-    ):
+    games = {
+        "cheetah-1968": "HalfCheetah",
+        "ant-1472": "Ant",
+        "hopper-195-reward": "Hopper",
+        "lander-18": "LunarLander",
+    }
+    for row, env in games.items():
         group = of_rows[(row,)]
         first = group[0]
         student = {"name": first["network"], "params": first["params"]}
-        returns = each((one["student"]["return_mean"] for one in group), 0)
-        rows.append((env, student, first["teacher"], returns, [one["verdict"]["result"] for one in group]))
+        ours = [one["student"]["return_mean"] for one in group]
+        returns = (
+            f"{mean(ours):,.0f} ({min(ours):,.0f} to {max(ours):,.0f})",
+            f"{first['teacher']['return_mean']:,.0f}",
+        )
+        rows.append((env, student, first["teacher"]["params"], returns, [one["verdict"]["result"] for one in group]))
     words = VERDICTS_IN_CHINESE if chinese else {}
     told = []
-    for env, student, teacher, returns, results in rows:
+    for env, student, teacher_params, returns, results in rows:
         verdicts = ", ".join(
-            f"{results.count(one)} × {words.get(one, one)}"
-            if len(results) > 1
-            else words.get(one, one).replace("_", " ")
+            f"{results.count(one)} × {words.get(one, one)}" if len(results) > 1 else words.get(one, one)
             for one in dict.fromkeys(results)
         )
-        theirs = (
-            returned(teacher) if "return_ci95" in teacher and len(results) == 1 else signed(teacher["return_mean"], 0)
-        )
-        told.append(
-            (env, f"`{student['name']}`", verdicts, returns, theirs, f"{student['params']:,}", f"{teacher['params']:,}",
-             f"{teacher['params'] / student['params']:,.0f}")
-        )  # fmt: skip
+        sizes = f"{teacher_params:,} → {student['params']:,}"
+        smaller = f"{teacher_params / student['params']:,.0f} ×"
+        told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))
     if chinese:
-        head = ("环境", "学生", "判定", "学生回报", "教师回报", "学生参数", "教师参数", "缩小倍数")
-    else:
-        head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "teacher's", "times smaller")  # fmt: skip
+        return markdown(("环境", "学生", "判定", "学生回报", "教师回报", "参数", "缩小"), told, text=3)
+    head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "smaller")
     return markdown(head, told, text=3)
 
 

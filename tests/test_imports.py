@@ -10,7 +10,7 @@ ROWS = [
     {"errors", "losses", "stats", "threads"},
     {"blocks", "plain", "scales", "spaces", "verdict"},
     {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "sensors", "specs"},
-    {"events", "networks", "policies", "widths"},
+    {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
     {"episodes", "objective", "teachers"},

@@ -52,11 +52,31 @@ class PairEnv(LinearEnv):
         )
 
 
-for env in (LinearEnv, PairEnv):
+class MeasuredEnv(SignEnv):
+    """SignEnv that says in its info what a claim may be about. Ten steps an episode; an episode is "positive" where its
+    first number is.
+    """
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed, options=options)
+        self.positive = bool(obs[0] > 0)
+        return obs, info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        info = {"wrong": reward <= 0, "step": self.steps, "cost": float(self.steps), "word": "none", "bad": np.nan}
+        if self.positive:
+            info["found"] = np.bool_(action == 1)
+        if self.steps == 3:
+            info["third"] = np.float32(7.0)
+        return obs, reward, terminated, truncated, info
+
+
+for env in (LinearEnv, PairEnv, MeasuredEnv):
     if f"distilrl/{env.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env, max_episode_steps=50)
 
-LINEAR, PAIR = "distilrl/LinearEnv-v0", "distilrl/PairEnv-v0"
+LINEAR, PAIR, MEASURED = (f"distilrl/{name}Env-v0" for name in ("Linear", "Pair", "Measured"))
 
 
 def linear_teacher() -> Teacher:

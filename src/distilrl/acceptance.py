@@ -16,7 +16,7 @@ from distilrl import __version__, stats
 from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env, find_spec
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import DistilError, NotFiniteError, TeacherError
+from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.plain import check_number, read_as
@@ -69,11 +69,17 @@ def accept(
         seeds = seeds_from(ACCEPT_SEEDS + done, done or episodes)
         if not own or not exact:
             own.append(_played(teacher, how, starts or seeds, watch))
-        random.append(play(teacher.policy, replace(how, epsilon=1.0), seeds))
+        random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds))
         theirs, chance = joined(own), joined(random)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:
             break
+    for m, measure in enumerate(how.measures):
+        if np.isnan(theirs.measured[:, m]).all():
+            raise SpecError(
+                f"In none of the teacher's {len(theirs.returns)} episodes in {how.env.label} has a step "
+                f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
+            )
     if low <= 0 and not weak_ok:
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} "
@@ -166,6 +172,7 @@ def _place(teacher: Teacher, how: Play, episodes: int, max_episodes: int) -> Pat
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
         "episodes": [episodes, max_episodes],
+        "measures": [measure.name for measure in how.measures],
         "versions": versions | {"distilrl": __version__},
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

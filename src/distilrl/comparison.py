@@ -21,11 +21,11 @@ from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Watch, silent
 from distilrl.heads import Head
+from distilrl.measures import Measure, Measured
 from distilrl.plain import read_as
 from distilrl.played import (
     Acceptance,
     Agreement,
-    Compared,
     Disagreement,
     Played,
     Returns,
@@ -59,6 +59,8 @@ class Comparison:
     """Largest acceptable loss in the environment's own units, in place of the share; None: the share counts."""
     agreement_states: int = 2000
     """States of either kind on which agreement is measured."""
+    measures: tuple[Measure, ...] = ()
+    """What is measured beside the return: numbers of the environment's ``info``; one with a margin has a verdict."""
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or self.max_episodes < self.episodes:
@@ -76,6 +78,10 @@ class Comparison:
                 f"{self.disturbed_episodes} and "
                 f"{self.agreement_states}."
             )
+
+        asked = [(one.name, one.how) for one in self.measures]
+        if twice := [one for number, one in enumerate(asked) if one in asked[:number]]:
+            raise SpecError(f"The measure '{twice[0][0]}={twice[0][1]}' is asked for twice: leave one of them out.")
 
     def stakes_of(self, acceptance: Acceptance) -> "Stakes":
         """Margin and span, which are fixed by the acceptance check, before an episode of the verdict is played.
@@ -105,6 +111,26 @@ class Stakes:
     """Loss of the worst episode that must be reckoned with, > 0."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """All that `compare` finds."""
+
+    teacher: Played
+    """The teacher's episodes."""
+    student: Scored
+    """The student's, on the same seeds."""
+    agreement: Agreement
+    """How alike the two act."""
+    verdict: RunVerdict
+    """Whether the student keeps the return."""
+    disturbed: dict[str, Sides]
+    """By name of the disturbance."""
+    episodes: SingleEpisodes
+    """What episodes.json holds."""
+    measures: tuple[Measured, ...]
+    """What was asked for beside the return."""
+
+
 def compare(
     teacher: Teacher,
     student: Policy,
@@ -117,6 +143,8 @@ def compare(
     watch: Watch = silent,
 ) -> Compared:
     """Student against teacher on the verdict's own seeds; ``sensors`` are how the student alone sees.
+
+    It plays on while a verdict, of the return or of a measure, is inconclusive; all are of the same episodes.
 
     Raises:
         TeacherError: the teacher gave a number that is NaN or infinite, or is no better than random play.
@@ -131,8 +159,8 @@ def compare(
     games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):
         games.play([seed + look * comparison.episodes for seed in seeds])
-        verdict = games.verdict(stakes, looks, exact=exact)
-        if verdict.result != "inconclusive":
+        verdict, measured = games.verdict(stakes, looks, exact=exact), games.measured(looks)
+        if "inconclusive" not in (verdict.result, *(one.verdict.result for one in measured if one.verdict)):
             break
     watch(Judged(verdict))
     theirs, ours = games.returns(rng, exact=exact)
@@ -155,6 +183,7 @@ def compare(
             ),
             disagreements=worst,
         ),
+        measures=measured,
     )
 
 
@@ -172,6 +201,8 @@ class _Games:
         self.teacher, self.student, self.his, self.its, self.info, self.watch = teacher, student, his, its, info, watch
         self.theirs: list[Episodes] = []
         self.ours: list[Episodes] = []
+        self.random: list[Episodes] = []
+        """Of the first seeds, where there are measures."""
 
     def play(self, seeds: list[int]) -> None:
         """More episodes of both; states are kept of the first."""
@@ -181,6 +212,8 @@ class _Games:
         except NotFiniteError as error:  # whose fault it is decides what to do
             raise TeacherError(f"The teacher {self.teacher.path} has no return to compare with: {error}") from None
         self.ours.append(play(student, self.its, seeds, watch=self.watch, shadow=teacher))
+        if self.his.measures and not self.random:
+            self.random.append(play(teacher, replace(self.his, epsilon=1.0, keep_states=0), seeds))
         self.his, self.its = (replace(how, keep_states=0) for how in (self.his, self.its))
 
     def _of_teacher(self, seeds: list[int]) -> Episodes:
@@ -201,15 +234,37 @@ class _Games:
 
     def verdict(self, stakes: Stakes, looks: int = 1, *, exact: bool = False) -> RunVerdict:
         """Of all episodes so far; the draws are the same whenever it is taken of them."""
-        rng = np.random.default_rng(0)
+        rng, pairs = np.random.default_rng(0), self._pairs()
         student, teacher = _joined(self.ours, "returns"), _joined(self.theirs, "returns")
-        pairs = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(self.ours, "fingerprints")
         if exact:
             found = exact_verdict(student, teacher, stakes.margin, clusters=pairs)
         else:
             found = non_inferiority(student, teacher, stakes.margin, rng, span=stakes.span, clusters=pairs, looks=looks)
         told = vars(found) | {"protocol": in_words(self.its, self.info, exact=exact)}
         return RunVerdict(**told, looks=looks, span=stakes.span)
+
+    def _pairs(self) -> NDArray[np.uint64]:
+        """(E,) equal where both played one and the same episode again."""
+        pairs: NDArray[np.uint64] = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(
+            self.ours, "fingerprints"
+        )
+        return pairs
+
+    def measured(self, looks: int) -> tuple[Measured, ...]:
+        """The measures of all episodes so far; the draws are the same whenever they are taken of them."""
+        sides = (
+            [
+                (_joined(side, "measured"), _joined(side, "fingerprints"))
+                for side in (self.theirs, self.ours, self.random)
+            ]
+            if self.his.measures
+            else []
+        )
+        protocol, pairs = in_words(self.its, self.info), self._pairs()
+        return tuple(
+            Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol)
+            for m, measure in enumerate(self.his.measures)
+        )
 
     def returns(self, rng: np.random.Generator, *, exact: bool = False) -> tuple[Returns, Returns]:
         """The teacher's and the student's."""
@@ -351,7 +406,7 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():
-        way = replace(games.his, **change, keep_states=0)
+        way = replace(games.his, **change, keep_states=0, measures=())
         blurred = replace(way, sensors=sensors.behind(way.sensors.noise))
         both = _Games(games.teacher, games.student, way, blurred, info, games.watch)
         games.watch(Phase(in_words(blurred, info)))

@@ -188,8 +188,9 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
             )
         return known
     watch(Phase("teacher"))
-    acceptance, kept = _accepted(teacher, how, job, watch)
-    elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if job.verdict_env is not None else None
+    apart = job.verdict_env is not None
+    acceptance, kept = _accepted(teacher, how if apart else judged_how(how, job), job, watch)
+    elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if apart else None
     card = TeacherCard(
         path=teacher.path,
         sha256=teacher.digest,
@@ -221,7 +222,7 @@ def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acce
 
 def judged_how(how: Play, job: Job) -> Play:
     """How the verdict is played, training being played like this."""
-    return how if job.verdict_env is None else replace(how, env=job.verdict_env)
+    return replace(how, env=job.verdict_env or how.env, measures=job.comparison.measures)
 
 
 def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:
@@ -291,5 +292,6 @@ def compared(
         agreement=found.agreement,
         verdict=found.verdict,
         disturbed=found.disturbed,
+        measures=found.measures,
     )
     return results, found.episodes

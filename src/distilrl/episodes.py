@@ -14,6 +14,7 @@ from distilrl.envs import EnvInfo, Step, make_vec_env
 from distilrl.errors import NotFiniteError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
+from distilrl.measures import Measure, Tally
 from distilrl.plain import THREADS, check_numbers
 from distilrl.policies import Policy, rows_of
 from distilrl.sensors import EXACT, Feed, Sensors
@@ -32,6 +33,8 @@ class Episodes:
     """(E,) equal where the start, all actions and all that came of them are equal: one and the same episode."""
     truncated: NDArray[np.bool_]
     """(E,) the episode was cut by a limit of time or steps."""
+    measured: NDArray[np.float64]
+    """(E, M) the number of each measure; NaN where an episode has none."""
     states: NDArray[Any]
     """(K, *obs_shape) a sample of the states visited."""
     own: Tensor | None = None
@@ -57,6 +60,8 @@ class Play:
     max_steps: int | None = None
     """Cut every episode here and count what it has, as checks do while training: a greedy student can rally for
     ever."""
+    measures: tuple[Measure, ...] = ()
+    """What is read of the environment's ``info`` beside the reward."""
     keep_states: int = 0
     """States to sample."""
     sensors: Sensors = EXACT
@@ -105,7 +110,10 @@ class Game:
     def play(self, watch: Watch) -> Episodes:
         """Plays to the end."""
         how = self.how
-        self.envs = make_vec_env(how.env, len(self.seeds), sticky=how.sticky, threads=how.threads, workers=how.workers)
+        names = tuple(measure.name for measure in how.measures)
+        self.envs = make_vec_env(
+            how.env, len(self.seeds), sticky=how.sticky, threads=how.threads, workers=how.workers, measured=names
+        )
         try:
             return self._play(watch)
         finally:
@@ -115,6 +123,7 @@ class Game:
         how, envs, count = self.how, self.envs, len(self.seeds)
         action = envs.info.action
         returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        tally = Tally(how.measures, count)
         obs = envs.reset(self.seeds)
         if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
             raise UnforeseenError
@@ -134,6 +143,7 @@ class Game:
             step = envs.recv()
             returns[live] += step.reward[live]
             lengths[live] += 1
+            tally.add(live, step.measured[live])
             ended = (step.terminated | step.truncated)[live]
             answered = np.uint64(1) if envs.info.deterministic else _met(step, live, ended)
             prints[live] = prints[live] * np.uint64(1099511628211) + _hashed(actions[live]) + answered
@@ -146,7 +156,7 @@ class Game:
                 watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
         truncated[live] = True
         own, shadow = self.kept.numbers()
-        return Episodes(returns, lengths, prints, truncated, self.kept.stack(envs.info), own, shadow)
+        return Episodes(returns, lengths, prints, truncated, tally.result, self.kept.stack(envs.info), own, shadow)
 
     def _act(
         self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int

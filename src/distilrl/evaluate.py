@@ -68,7 +68,9 @@ def play(
         once = _play_parts(policy, how, queue[first], keys[first] if len(first) < len(queue) else None, watch, shadow)
     except UnforeseenError:
         return _play_parts(policy, how, queue, None, watch, shadow)
-    arrays = {name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated")}
+    arrays = {
+        name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated", "measured")
+    }
     return replace(once, **arrays)
 
 
@@ -215,7 +217,7 @@ def joined(parts: list[Episodes]) -> Episodes:
         return parts[0]
     arrays = {
         name: np.concatenate([getattr(p, name) for p in parts])
-        for name in ("returns", "lengths", "fingerprints", "truncated", "states")
+        for name in ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
     }
     own, shadow = ([getattr(p, name) for p in parts] for name in ("own", "shadow"))
     return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))

@@ -38,7 +38,7 @@ from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
-from distilrl.verdict import Result
+from distilrl.verdict import HOLDS, Result
 
 CHECKS = 3
 """Checks of a round; at each, half of those that are not there yet are dropped."""
@@ -175,8 +175,8 @@ def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row |
             taken[number] = future
             while turn in taken:
                 row, (results, episodes) = rows[turn], taken[turn].result()
-                row.verdict = results.verdict.result
-                if not results.verdict.holds:
+                row.verdict = results.worst
+                if row.verdict not in HOLDS:
                     return winner
                 winner, turn = row, turn + 1
                 search.write(*runs[turn - 1], results, episodes, RunFolder(judge.folder / "winner"))

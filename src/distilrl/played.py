@@ -249,24 +249,6 @@ class SingleEpisodes(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """All that `comparison.compare` finds."""
-
-    teacher: Played
-    """The teacher's episodes."""
-    student: Scored
-    """The student's, on the same seeds."""
-    agreement: Agreement
-    """How alike the two act."""
-    verdict: RunVerdict
-    """Whether the student keeps the return."""
-    disturbed: dict[str, Sides]
-    """By name of the disturbance."""
-    episodes: SingleEpisodes
-    """What episodes.json holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class DuelPolicy(Scored):
     """The policy that is judged."""
 

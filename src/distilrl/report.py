@@ -19,6 +19,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
+from distilrl.measures import rounded
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
@@ -62,7 +63,7 @@ def write_report(run: str | Path) -> Path:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
-    environment.filters |= {"ends": _ends, "named": in_words, "where": _where}
+    environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
     template = environment.from_string(
         resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.checkpoints import read_json
+from distilrl.measures import Measured
 from distilrl.plain import Record, from_plain
 from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides, SingleReturns
 from distilrl.stats import Interval
@@ -170,6 +171,18 @@ class Results(Distilling):
     """Where all of this was played, if that is not where training was."""
     chain: tuple[Link, ...] = ()
     """The chain of assistants, whose last student this is."""
+    measures: tuple[Measured, ...] = ()
+    """What was measured beside the return."""
+
+    @property
+    def worst(self) -> Result:
+        """The worst verdict, of the return and of the measures: that all hold needs no correction for their number."""
+        return min((self.verdict.result, *self.measured.values()), key=RESULTS.index)
+
+    @property
+    def measured(self) -> dict[str, Result]:
+        """The verdict of each measure that has one, by its name."""
+        return {one.words: one.verdict.result for one in self.measures if one.verdict is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +242,13 @@ class SeedsResults(Record):
     """Whether students of this kind keep the return."""
     runs: tuple[Results, ...]
     """The results of each seed."""
+
+    @property
+    def worst(self) -> Result:
+        """The worst verdict, of the return over seeds and of each student's measures."""
+        return min(
+            (self.verdict.result, *(one for run in self.runs for one in run.measured.values())), key=RESULTS.index
+        )
 
     @staticmethod
     def of(runs: Sequence[Results], returns: Sequence[SingleReturns], episodes: int) -> "SeedsResults":
@@ -305,6 +325,11 @@ class TasksResults(Effort):
     """Whether the student keeps every return."""
     tasks: tuple[Results, ...]
     """The results of each task."""
+
+    @property
+    def worst(self) -> Result:
+        """The worst verdict; there are no measures of several tasks."""
+        return self.verdict.result
 
     @staticmethod
     def of(runs: Sequence[Results], params: int) -> "TasksResults":

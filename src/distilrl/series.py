@@ -27,6 +27,7 @@ from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.threads import use_threads
 from distilrl.train import train
+from distilrl.verdict import in_words as verdict_in_words
 from distilrl.widths import scaled
 
 Found = TypeVar("Found", Results, TasksResults)
@@ -107,7 +108,7 @@ def distill_seeds(
             for number, future in ended:
                 run: Results = future.result()  # type: ignore[assignment]
                 runs[number] = run
-                watch(Ended(calls[number].name, run.verdict.result, in_words(run)))
+                watch(Ended(calls[number].name, run.worst, in_words(run)))
         returns = [_returns(RunFolder(folder.path / call.name)) for call in calls]
         results = SeedsResults.of([runs[number] for number in sorted(runs)], returns, job.comparison.episodes)
         write_json(folder.results, results.to_json())
@@ -125,7 +126,8 @@ def in_words(results: Results | TasksResults) -> str:
         return "; ".join(f"{one.env}: {in_words(one)}" for one in results.tasks)
     student = results.student
     score = "" if student.score is None else f", score {student.score:.3f}"
-    return f"return {student.in_words()}{score}"
+    measured = "".join(f", {name} {verdict_in_words(one)}" for name, one in results.measured.items())
+    return f"return {student.in_words()}{score}{measured}"
 
 
 def distill_chain(

@@ -66,6 +66,20 @@ def mean_interval(
     return float(low), float(high)
 
 
+def share_interval(share: float, count: int) -> Interval:
+    """95 % interval of the probability of what a share of ``count`` independent episodes had (Wilson 1927): it has a
+    width also where none had it, or all.
+
+    Example::
+
+        share_interval(0.0, 100)  # (0.0, 0.037)
+    """
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
 def cluster_sums(
     values: NDArray[np.float64], clusters: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -160,7 +160,7 @@ def _row(name: str, job: Job, future: "Future[Results | TasksResults]") -> tuple
         words = " ".join(f"{type(error).__name__}: {error}".split())
         words = f"{words}; distilrl distill --config on this run alone shows where."
         return replace(row, error=words), words
-    row = replace(row, env_steps=results.env_steps, train_s=results.train_s, verdict=results.verdict.result)
+    row = replace(row, env_steps=results.env_steps, train_s=results.train_s, verdict=results.worst)
     row = replace(row, params=results.student.params, score=results.student.score)
     if isinstance(results, Results):
         student = results.student

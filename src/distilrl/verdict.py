@@ -20,6 +20,8 @@ from distilrl.stats import FEW, Interval, bootstrap_means, cluster_sums, mean_in
 Result = Literal["pass", "within_margin", "inconclusive", "fail"]
 RESULTS: tuple[Result, ...] = ("fail", "inconclusive", "within_margin", "pass")
 """From the worst to the best."""
+HOLDS: tuple[Result, ...] = ("within_margin", "pass")
+"""Those that prove the loss to be less than the margin."""
 MIN_DISTINCT = 50
 """Distinct pairs of episodes under which there is no verdict: what fails in one episode of twenty is then missed in 8 %
 of the samples, and in 36 % of samples of twenty."""
@@ -61,7 +63,7 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """Whether the loss is proven to be less than the margin."""
-        return self.result in ("pass", "within_margin")
+        return self.result in HOLDS
 
 
 def decide(interval: Interval, margin: float) -> Result:

@@ -1,7 +1,7 @@
 """What a user sees of work under way and of its results; all of it on standard error, in 80 columns."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from distilrl.events import Accepted, Check, Ended, Episodes, Event, Judged, Phase, Reached, Replaced, Replaying, Step
+from distilrl.measures import Mean, Measured, rounded
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard, mean_in_words
 from distilrl.results import (
     Link,
@@ -217,6 +218,8 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
             print_verdict(results.verdict, "student - teacher")
+            if results.measures:
+                _print_measures(results.measures)
             for way in (one.verdict for one in results.disturbed.values()):
                 reason = f"; {way.reason}" if way.reason else ""
                 console.print(
@@ -236,6 +239,30 @@ def _print_sides(results: Results) -> None:
         ends = "{:,.2f} … {:,.2f}".format(*one.interval) if one.interval else "exact"
         table.add_row(name, f"{one.return_mean:,.2f}", ends, *numbers)
     console.print(table)
+
+
+def _print_measures(measures: Sequence[Measured]) -> None:
+    """A row for each measure, and its verdict below."""
+    table = Table(box=None, header_style="bold")
+    for column in ("measured", "teacher", "student", "random"):
+        table.add_column(column, justify="left" if column == "measured" else "right", overflow="fold")
+    for one in measures:
+        table.add_row(escape(one.words), *(_mean(side) for side in (one.teacher, one.student, one.random)))
+    console.print(table)
+    for one in measures:
+        if one.verdict is not None:
+            worse = "above" if one.better == "lower" else "below"
+            off = _difference(one.verdict, lambda number: rounded(number, "+"))
+            words = f"student - teacher {off}, at most {rounded(one.verdict.margin)} {worse}"
+            reason = f"; {one.verdict.reason}" if one.verdict.reason else ""
+            console.print(
+                f"{escape(one.words)}: {_colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True
+            )
+
+
+def _mean(mean: Mean | None) -> str:
+    """A mean and its interval; a dash where there is none."""
+    return "–" if mean is None else escape(mean.in_words())
 
 
 def _alike(agreement: Agreement) -> str:
@@ -312,12 +339,12 @@ def _colored(result: str | None, style: str = "") -> str:
     return f"[{COLORS.get(result or '', 'red')} {style}]{in_words(result) or 'error'}[/]"
 
 
-def _difference(verdict: Verdict) -> str:
+def _difference(verdict: Verdict, number: Callable[[float], str] = "{:+,.2f}".format) -> str:
     """The difference and the interval that decided, which several looks make wider than 95 %."""
     if verdict.exact:
-        return f"{verdict.difference:+,.2f} exactly"
+        return f"{number(verdict.difference)} exactly"
     low, high = verdict.interval
-    words = f"{verdict.difference:+,.2f} [{low:+,.2f}, {high:+,.2f}]"
+    words = f"{number(verdict.difference)} [{number(low)}, {number(high)}]"
     return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
 
 

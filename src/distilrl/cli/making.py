@@ -32,6 +32,7 @@ from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
+from distilrl.measures import Measure
 from distilrl.plain import check_number, check_numbers
 from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults
@@ -105,6 +106,10 @@ class Distill:
     """Episodes with random actions and with sticky actions or noise, each with a verdict of its own; 0: none."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation, for teacher and student alike; 0: greedy."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
+    sum, mean or max of its steps). 'crashed=max<=0.05': lower is better, and a verdict says whether the student is at
+    most 0.05 above the teacher; >=: higher is better."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
@@ -146,7 +151,7 @@ class Distill:
             for run in results.tasks if isinstance(results, TasksResults) else ():
                 write_report(RunFolder(out).of_task(run.env).path)
             print(write_report(out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
         """Raises where options that say where this is computed contradict each other, or mean nothing here."""
@@ -218,7 +223,14 @@ class Distill:
                 "[yellow]Teacher-driven data alone: students trained so are known to drift into states that they "
                 "never saw.[/]"
             )
-        comparison = Comparison(self.episodes, 3 * self.episodes, self.disturbed_episodes, self.margin, self.margin_abs)
+        comparison = Comparison(
+            self.episodes,
+            3 * self.episodes,
+            self.disturbed_episodes,
+            self.margin,
+            self.margin_abs,
+            measures=tuple(Measure.of(text) for text in self.measure),
+        )
         return self.judge.job(config, comparison, self.around), self.out, self.seeds, self.assistants
 
     def _seen(self, config: TrainConfig) -> TrainConfig:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
 from distilrl.cli.options import (
@@ -23,6 +23,7 @@ from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
+from distilrl.measures import Measure
 from distilrl.plan import plan
 from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -46,6 +47,8 @@ class _Search:
     """First training seed."""
     episodes: int = 100
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
+    """What to measure beside the return, as distill does; one with a margin must hold too."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
@@ -69,7 +72,10 @@ class _Search:
         changes |= {"threads": self.threads} if self.threads is not None else {}
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
-        comparison = Comparison(self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs)
+        measures = tuple(Measure.of(text) for text in self.measure)
+        comparison = Comparison(
+            self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs, measures=measures
+        )
         return self.judge.job(config, comparison, self.around), {}
 
 
@@ -167,4 +173,4 @@ class GrowTree(_Search):
         print_results(results)
         with console.status("writing the report"):
             print(write_report(self.out))
-        return code_of(results.verdict.result)
+        return code_of(results.worst)

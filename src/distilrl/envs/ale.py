@@ -200,7 +200,8 @@ class AleVecEnv(VecEnv):
     def _nothing(self) -> Step:
         """The answer where nobody steps."""
         n = self.n_envs
-        return Step(self._obs, np.zeros(n, np.float32), np.zeros(n, np.bool_), np.zeros(n, np.bool_))
+        ends = np.zeros((2, n), np.bool_)
+        return Step(self._obs, np.zeros(n, np.float32), ends[0], ends[1], np.zeros((n, 0)))
 
     def _start(self, do: Callable[[int], None], games: list[int]) -> None:
         """Does something to these games; a thread that is done with one takes the next."""

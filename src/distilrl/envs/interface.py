@@ -49,6 +49,8 @@ class Step(NamedTuple):
     """(N,): the episode ended by its own rules."""
     truncated: NDArray[np.bool_]
     """(N,): the episode was cut by a limit."""
+    measured: NDArray[np.float64]
+    """(N, M) numbers of this step's ``info``, of each key that was asked for; NaN where it is not there."""
 
 
 class VecEnv(ABC):

@@ -20,6 +20,7 @@ def make_vec_env(
     workers: int = 0,
     pictures: bool = False,
     for_learning: bool = False,
+    measured: tuple[str, ...] = (),
 ) -> VecEnv:
     """N copies of an environment.
 
@@ -42,6 +43,8 @@ def make_vec_env(
         pictures: `VecEnv.picture` will be called.
         for_learning: as DQN learns from ALE (Mnih et al. 2015): rewards clipped to their sign, and a lost life ends the
             episode. ALE only.
+        measured: keys of the ``info`` of a step whose numbers are handed out; by default no ``info`` is read. Not for
+            ALE.
 
     Raises:
         EnvError: the environment is unknown, of a kind that cannot be used, or failed.
@@ -54,11 +57,18 @@ def make_vec_env(
     if spec is not None and is_ale(spec):
         if workers:
             raise SpecError(f"'{ref.label}' is a game of ALE, which steps on threads: set 'threads', not 'workers'.")
+        if measured:
+            raise SpecError(
+                f"'{ref.label}' is a game of ALE, whose emulator gives its score and no other number: leave out the "
+                f"measure '{measured[0]}'."
+            )
         return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning, pictures)
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
-    return WorkerVecEnv(ref, spec, n_envs, workers, pictures) if workers else SyncVecEnv(ref, spec, n_envs, pictures)
+    if workers:
+        return WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured)
+    return SyncVecEnv(ref, spec, n_envs, pictures, measured)
 
 
 def describe_env(env: EnvLike) -> EnvInfo:

@@ -6,6 +6,7 @@ episodes of two policies could not be paired, and it steps all or none as well.
 """
 
 import contextlib
+import math
 from typing import Any
 
 import gymnasium
@@ -28,13 +29,21 @@ class SyncVecEnv(VecEnv):
         spec: what is registered under its id; None for a function that makes it.
         n_envs: number of copies N.
         pictures: they will be drawn.
+        measured: keys of an ``info`` that are read.
 
     Raises:
         EnvError: they cannot be made or used.
     """
 
-    def __init__(self, ref: EnvRef, spec: EnvSpec | None, n_envs: int, pictures: bool = False) -> None:
-        self.n_envs = n_envs
+    def __init__(
+        self,
+        ref: EnvRef,
+        spec: EnvSpec | None,
+        n_envs: int,
+        pictures: bool = False,
+        measured: tuple[str, ...] = (),
+    ) -> None:
+        self.n_envs, self._measured = n_envs, measured
         self._envs: list[gymnasium.Env[Any, Any]] = []
         try:
             for _ in range(n_envs):
@@ -81,11 +90,14 @@ class SyncVecEnv(VecEnv):
     def recv(self) -> Step:
         reward = np.zeros(self.n_envs, np.float32)
         terminated, truncated = np.zeros(self.n_envs, np.bool_), np.zeros(self.n_envs, np.bool_)
+        measured = np.full((self.n_envs, len(self._measured)), np.nan)
         self._steps[self._stepping] += 1
         for i in self._stepping:
             env = self._envs[i]
             try:
-                obs, reward[i], terminated[i], truncated[i], _ = env.step(self._actions[i])
+                obs, reward[i], terminated[i], truncated[i], info = env.step(self._actions[i])
+                for m, name in enumerate(self._measured):
+                    measured[i, m] = _number(name, info.get(name))
                 ended = bool(terminated[i] or truncated[i])
                 if ended:
                     obs, _ = env.reset()
@@ -93,7 +105,7 @@ class SyncVecEnv(VecEnv):
             except FAULTS as error:
                 raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
         self._check_finite(reward)
-        return Step(self._obs.copy(), reward, terminated, truncated)
+        return Step(self._obs.copy(), reward, terminated, truncated, measured)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         try:
@@ -183,6 +195,20 @@ def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
     """A real action of the space's own type, whole numbers rounded, and without a dimension where it has none."""
     whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
     return (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
+
+
+def _number(name: str, value: Any) -> float:
+    """What an ``info`` has under a key; NaN for None.
+
+    Raises:
+        Unreadable: it is no number.
+    """
+    if value is None:
+        return np.nan
+    one = value.item() if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0 else value
+    if not isinstance(one, bool | int | float) or not math.isfinite(one):
+        raise Unreadable(f"{_short(repr(value))} as '{name}' of its info, which is no finite number,")
+    return float(one)
 
 
 def _short(action: Any) -> str:

@@ -40,12 +40,21 @@ class WorkerVecEnv(VecEnv):
         n_envs: number of copies N.
         workers: number of processes K; no more than N are started.
         pictures: they will be drawn.
+        measured: keys of an ``info`` that are read.
 
     Raises:
         EnvError: they cannot be made or used, or not in another process.
     """
 
-    def __init__(self, ref: EnvRef, spec: EnvSpec | None, n_envs: int, workers: int, pictures: bool = False) -> None:
+    def __init__(
+        self,
+        ref: EnvRef,
+        spec: EnvSpec | None,
+        n_envs: int,
+        workers: int,
+        pictures: bool = False,
+        measured: tuple[str, ...] = (),
+    ) -> None:
         self.n_envs, self._label = n_envs, ref.label
         self._parts = [
             slice(int(p[0]), int(p[-1]) + 1) for p in np.array_split(np.arange(n_envs), min(workers, n_envs))
@@ -61,7 +70,7 @@ class WorkerVecEnv(VecEnv):
                 _start(process)
                 self._processes.append(process)
                 theirs.close()
-                self._introduce(ours, (replace(ref, named=True), spec, part.stop - part.start, pictures))
+                self._introduce(ours, (replace(ref, named=True), spec, part.stop - part.start, pictures, measured))
             infos: list[EnvInfo] = self._hear()
         except BaseException:
             self.close()
@@ -191,7 +200,7 @@ def _serve(pipe: Connection) -> None:
 def _made(pipe: Connection) -> SyncVecEnv:
     """The environments of this worker, of what the first message says."""
     try:
-        ref, spec, count, pictures = pipe.recv()
+        ref, spec, count, pictures, measured = pipe.recv()
     except EOFError:
         raise
     except FAULTS as error:
@@ -199,7 +208,7 @@ def _made(pipe: Connection) -> SyncVecEnv:
             f"The environment cannot be made in a worker process, which {told(error)}: "
             "define what makes it in a module that can be imported, or set workers=0."
         ) from error
-    return SyncVecEnv(ref, spec, count, pictures)
+    return SyncVecEnv(ref, spec, count, pictures, measured)
 
 
 def _do(envs: SyncVecEnv, name: str, values: list[Any]) -> Any:

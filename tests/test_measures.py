@@ -1,0 +1,229 @@
+"""Measures: numbers of an environment's info beside the return, and the verdicts on them."""
+
+import json
+from dataclasses import replace
+
+import instances
+import numpy as np
+import pytest
+from commands import distill as distill_cli
+from conftest import SIGN, make_teacher, sign_network
+from test_evaluate import policy_of
+from tiny_envs import MEASURED, tiny_config
+
+from distilrl.acceptance import accept
+from distilrl.cli import main
+from distilrl.comparison import Comparison, compare
+from distilrl.config import TaskFile
+from distilrl.distill import distill
+from distilrl.envs import describe_env
+from distilrl.episodes import Play
+from distilrl.errors import EnvError, SpecError
+from distilrl.evaluate import play, seeds_from
+from distilrl.jobs import Job
+from distilrl.measures import Mean, Measure, Measured, rounded
+from distilrl.plain import read_as
+from distilrl.results import Results
+from distilrl.spaces import EnvRef
+from distilrl.stats import share_interval
+from distilrl.verdict import non_inferiority
+
+REF = EnvRef(MEASURED)
+
+
+def of(*texts):
+    return tuple(Measure.of(text) for text in texts)
+
+
+def compared(student, *texts, episodes=100, most=100, **changes):
+    """The sign teacher and a student, on these measures."""
+    info, comparison = describe_env(REF), Comparison(episodes, most, 0, measures=of(*texts), **changes)
+    teacher, how = make_teacher(sign_network()).fitted(info), Play(REF, measures=comparison.measures)
+    return compare(teacher, policy_of(student), how, comparison, instances.acceptance(), info)
+
+
+def numbers(*columns):
+    """Sides of `Measured.of` for these (E,), every episode distinct."""
+    return [(np.array(column, np.float64), np.arange(len(column))) for column in columns]
+
+
+@pytest.mark.parametrize(
+    ("text", "measure"),
+    [
+        ("speed", Measure("speed")),
+        ("speed=mean", Measure("speed", "mean")),
+        ("crashed=max<=0.05", Measure("crashed", "max", "lower", 0.05)),
+        ("found>=1e-1", Measure("found", "last", "higher", 0.1)),
+        ("energy used=sum<=3", Measure("energy used", "sum", "lower", 3.0)),
+    ],
+)
+def test_a_measure_as_it_is_written(text, measure):
+    assert Measure.of(text) == measure
+
+
+@pytest.mark.parametrize(
+    "text", ["", "=max", "speed=median", "speed<=", "speed<=0", "speed<0.1", "speed>=-1", "speed<=nan", "a=max=min"]
+)
+def test_what_is_no_measure_is_refused(text):
+    with pytest.raises(SpecError, match="measure"):
+        Measure.of(text)
+
+
+def test_a_margin_has_a_side():
+    with pytest.raises(SpecError, match="both"):
+        Measure("speed", margin=1.0)
+    with pytest.raises(SpecError, match="twice"):
+        Comparison(measures=of("speed", "speed<=1"))
+
+
+def test_an_episodes_number_is_made_of_its_steps():
+    asked = of("step", "step=sum", "step=mean", "step=max", "third", "third=sum", "wrong=mean")
+    for workers in (0, 2):
+        games = play(policy_of(sign_network()), Play(REF, measures=asked, workers=workers), seeds_from(0, 6))
+        assert games.measured.tolist() == [[10.0, 55.0, 5.5, 10.0, 7.0, 7.0, 0.0]] * 6
+    wrong = play(policy_of(sign_network(-1.0)), Play(REF, measures=of("wrong=mean"), at_once=4), seeds_from(0, 10))
+    assert wrong.measured.tolist() == [[1.0]] * 10
+    assert play(policy_of(sign_network()), Play(REF), seeds_from(0, 6)).measured.shape == (6, 0)
+
+
+def test_measuring_changes_no_episode():
+    plain, measured = (
+        play(policy_of(sign_network()), Play(REF, measures=asked, epsilon=0.5), seeds_from(0, 20))
+        for asked in ((), of("step=sum"))
+    )
+    assert plain.fingerprints.tolist() == measured.fingerprints.tolist()
+
+
+def test_episodes_without_the_number_do_not_count():
+    found = compared(sign_network(), "found=mean", "third").measures
+    games = play(policy_of(sign_network()), Play(REF, measures=of("found=mean")), seeds_from(30_000_000, 100))
+    some = ~np.isnan(games.measured[:, 0])
+    assert found[0].teacher.episodes == some.sum() < 100
+    assert found[0].teacher.mean == pytest.approx(games.measured[some].mean())
+    assert found[1].teacher == Mean(mean=7.0, ci95=(7.0, 7.0), episodes=100)
+
+
+@pytest.mark.parametrize(("name", "what"), [("word", "'none'"), ("bad", "nan")])
+def test_what_is_no_number_names_its_environment(name, what):
+    with pytest.raises(
+        EnvError, match=rf"MeasuredEnv-v0' gave {what} as '{name}' of its info.* in step 1 .*after seed 0"
+    ):
+        play(policy_of(sign_network()), Play(REF, measures=of(name)), [0])
+
+
+def test_games_of_ale_have_none():
+    pong = Play(EnvRef("PongNoFrameskip-v4"), measures=of("lives"))
+    with pytest.raises(SpecError, match="leave out the measure 'lives'"):
+        play(policy_of(sign_network()), pong, [0])
+
+
+def test_a_number_that_no_episode_has_is_refused_before_training():
+    teacher = make_teacher(sign_network()).fitted(describe_env(REF))
+    with pytest.raises(SpecError, match="'crash' in its info"):
+        accept(teacher, Play(REF, measures=of("crash")), episodes=5)
+
+
+def test_verdicts_are_of_the_side_that_is_better():
+    same = compared(sign_network(), "wrong=max<=0.05", "step=mean")
+    assert same.measures[0].verdict.result == "pass"
+    assert same.measures[0].verdict.span == 1.0  # in no episode of either was it, in all of random play's
+    assert same.measures[0].random.mean == 1.0
+    assert same.measures[1].verdict is None
+    below, crashed = compared(sign_network(-1.0), "wrong=sum<=5", "wrong=max<=0.05").measures
+    (above,) = compared(sign_network(-1.0), "wrong=sum>=5").measures
+    assert (below.teacher.mean, below.student.mean, below.difference.difference) == (0.0, 10.0, 10.0)
+    assert (below.verdict.result, above.verdict.result, crashed.verdict.result) == ("fail", "pass", "fail")
+    assert below.verdict.interval[0] > 5.0  # as it is measured, though lower is better
+    assert 0 < below.random.mean < 10
+    assert below.verdict.span == 10.0
+
+
+def test_it_is_the_returns_test():
+    rng = np.random.default_rng(1)
+    theirs = (rng.random(400) < 0.1).astype(float)
+    ours = np.where(rng.random(400) < 0.1, 1 - theirs, theirs)
+    labels = np.arange(400)
+    found = Measured.of(Measure.of("crashed<=0.05"), numbers(theirs, ours, theirs), labels, 3, "greedy").verdict
+    same = non_inferiority(-ours, -theirs, 0.05, np.random.default_rng(0), span=1.0, clusters=labels, looks=3)
+    assert (found.result, found.distinct, found.confidence) == (same.result, 400, same.confidence)
+    assert found.interval == (-same.interval[1], -same.interval[0])
+    assert found.difference == -same.difference
+
+
+def test_no_pair_of_episodes_is_no_verdict():
+    nothing = [np.nan] * 60
+    found = Measured.of(Measure.of("time<=1"), numbers(nothing, range(60), nothing), np.arange(60), 1, "greedy")
+    assert (found.teacher, found.difference) == (None, None)
+    assert found.verdict.result == "inconclusive"
+    assert "no episode" in found.verdict.reason
+    few = Measured.of(
+        Measure.of("time<=1"), numbers([1] * 40 + [np.nan] * 20, range(60), nothing), np.arange(60), 1, ""
+    )
+    assert few.verdict.distinct == 40
+    assert "needs 50" in few.verdict.reason
+
+
+def test_a_measure_that_is_not_decided_plays_on():
+    assert compared(sign_network(), "wrong=max<=0.05", episodes=50, most=200).student.episodes == 100
+    assert compared(sign_network(), "wrong=max", episodes=100, most=200).student.episodes == 100
+
+
+def test_a_share_has_a_width_where_none_was_seen():
+    assert share_interval(0.0, 100) == pytest.approx((0.0, 0.03699), abs=1e-5)
+    assert share_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert Mean.of(np.ones(100), np.random.default_rng(0), np.arange(100)).ci95[0] < 0.97
+
+
+def test_numbers_are_rounded_by_their_size():
+    assert [rounded(number) for number in (0.01234, 25.34, 12345.6, 0.0, -1e-17)] == [
+        "0.0123",
+        "25.3",
+        "12,346",
+        "0",
+        "0",
+    ]
+    assert rounded(0.05, "+") == "+0.05"
+
+
+def job(*texts, **changes):
+    return Job(tiny_config(MEASURED), Comparison(60, 60, 0, measures=of(*texts), **changes))
+
+
+def test_results_hold_them(sign_teacher, tmp_path):
+    asked = job("wrong=max<=0.5", "step", margin_abs=5.0)
+    found = distill(sign_teacher, asked, tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert read_as(Results, data).to_json() == data
+    assert [one["name"] for one in data["measures"]] == ["wrong", "step"]
+    assert found.measured == {"wrong (max)": found.measures[0].verdict.result}
+    assert Job.from_json(json.loads((tmp_path / "run" / "config.json").read_text())) == asked
+    with pytest.raises(Exception, match="margin"):
+        distill(sign_teacher, job("wrong=max<=0.4", "step", margin_abs=5.0), tmp_path / "run", resume=True)
+
+
+def test_several_tasks_have_none():
+    tasks = (TaskFile(EnvRef(SIGN)), TaskFile(REF))
+    with pytest.raises(SpecError, match="one task"):
+        replace(job("step"), train=tiny_config().but(tasks=tasks))
+
+
+def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
+    """The return has a margin that nothing fails, and a student that does not see what counts is wrong in every episode."""
+    asked = ["--measure", "wrong=max<=0.01", "--measure", "found=mean", "--margin-abs", "20"]
+    short = ["--hide", "obs[0]", "--steps", "2000", "--episodes", "60", "--disturbed-episodes", "0"]
+    out = tmp_path / "run"
+    code = distill_cli(teacher, out, *asked, *short, env=MEASURED, student="mlp:2")
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "verdict: within margin" in printed
+    assert "wrong (max): fail" in printed
+    assert code == 1
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert '<p class="verdict fail">wrong (max): fail.</p>' in page
+    assert "found (mean)" in page
+    again = ["distill", "--config", str(out / "config.json"), "--out", str(tmp_path / "again")]
+    assert main(again) == code
+
+
+def test_a_measure_that_is_not_understood_is_a_users_mistake(teacher, tmp_path, capsys):
+    assert distill_cli(teacher, tmp_path / "run", "--measure", "wrong=often", env=MEASURED) == 2
+    assert "'wrong=often'" in capsys.readouterr().err
