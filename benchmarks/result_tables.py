@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import robots
 from lines import made
 
 from distilrl import stats
@@ -262,6 +263,11 @@ def integers() -> str:
     return markdown(head, rows, text=2)
 
 
+def rough_robots() -> str:
+    head = ("robot", "student", "world", "teacher's return", "student's", "teacher falls", "student falls")
+    return markdown(head, robots.table(), text=3)
+
+
 # -- several tasks, several students, other worlds
 
 
@@ -364,7 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers_continuous,
-        teachers, latency, flash, integers, inputs, weak_teacher, robust, together, games_together, assistants,
+        teachers, latency, flash, integers, inputs, weak_teacher, robust, rough_robots, together, games_together, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
     )
 }  # fmt: skip

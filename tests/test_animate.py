@@ -11,7 +11,7 @@ from conftest import SIGN
 from PIL import Image
 from torch import nn
 
-from distilrl.animate import side_by_side
+from distilrl.animate import PANEL_WIDTH, side_by_side
 from distilrl.errors import DistilError, SpecError
 from distilrl.heads import Categorical, Point
 from distilrl.policies import Policy
@@ -84,7 +84,7 @@ def drawn(env, policies, **how):
 def test_a_policy_keeps_its_memory():
     policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
     data = drawn(DrawnEnv, {"a": policy, "b": policy}, every=1)
-    assert frames(data) == (5, (240 * 2 + 12, 120 + 24))
+    assert frames(data) == (5, (PANEL_WIDTH * 2 + 12, PANEL_WIDTH // 2 + 24))
     played = [a for a in SEEN if not isinstance(a, str)]
     assert [float(a[0]) for a in played] == [n for n in (0, 1, 2, 2, 2) for _ in range(2)], "clipped to the bounds"
     assert SEEN[-2:] == ["closed"] * 2
@@ -99,7 +99,7 @@ def test_several_choices_and_steps():
 def test_pictures_of_any_size(shape):
     policy = Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
     width, height = frames(drawn(lambda **kw: DrawnEnv(shape=shape, **kw), {"policy": policy}))[1]
-    assert width == 240
+    assert width == PANEL_WIDTH
     assert height <= 480 + 24
 
 

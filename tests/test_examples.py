@@ -313,3 +313,94 @@ def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):
     with pytest.raises(SpecError, match=r"observations of shape \(4,\).*training's has \(10,\).*must be the same"):
         distill(Teacher.from_callable(lambda obs: obs[:, :2], kind="q"), job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def rough():
+    """Makes one of Gymnasium's robots with what may go wrong with it; skips where MuJoCo is absent."""
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
+    made = []
+
+    def one(**options):
+        made.append(gymnasium.make("examples.robots:Rough-v0", **{"robot": "Hopper-v5"} | options))
+        return made[-1]
+
+    yield one
+    for env in made:
+        env.close()
+
+
+def walk(env, seed=3, steps=40):
+    rng = np.random.default_rng(0)
+    rows = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        obs, reward, terminated, _, info = env.step(rng.uniform(-1, 1, 3).astype(np.float32))
+        assert info.get("fallen", terminated) == terminated
+        rows.append(np.append(obs, reward))
+        if terminated:
+            break
+    return np.concatenate(rows)
+
+
+def test_a_robot_without_options_is_the_robot_itself_to_the_bit(rough):
+    plain = gymnasium.make("Hopper-v5")
+    np.testing.assert_array_equal(walk(rough()), walk(plain))
+    plain.close()
+
+
+@pytest.mark.parametrize("option", [{"friction": (0.7, 1.3)}, {"noise": 0.1}, {"delay": 1}], ids=str)
+def test_what_goes_wrong_is_decided_by_the_seed(rough, option):
+    env = rough(**option)
+    first = walk(env)
+    np.testing.assert_array_equal(walk(env), first)
+    np.testing.assert_array_equal(walk(rough(**option)), first)
+    assert not np.array_equal(walk(env, seed=4), first)
+    assert not np.array_equal(walk(rough()), first)
+
+
+def test_a_push_is_a_speed_of_the_root(rough):
+    env = rough(push=0.5)
+    env.reset(seed=0)
+    wrapper = env
+    while not hasattr(wrapper, "_next_push"):
+        wrapper = wrapper.env
+    for seed in range(4):
+        env.reset(seed=seed)
+        wrapper._next_push = 1
+        before = env.unwrapped.data.qvel[0]
+        wrapper.env = Still(wrapper.env)
+        env.step(np.zeros(3, np.float32))
+        wrapper.env = wrapper.env.env
+        assert abs(env.unwrapped.data.qvel[0] - before) == pytest.approx(0.5)
+
+
+class Still(gymnasium.Wrapper):
+    """Physics that does not move."""
+
+    def step(self, action):
+        return np.zeros(11), 0.0, False, False, {}
+
+
+def test_an_action_that_is_late_takes_effect_a_step_later(rough):
+    env, other = rough(delay=1), rough()
+    env.reset(seed=1), other.reset(seed=1)
+    first, second = np.full(3, 0.7, np.float32), np.full(3, -0.4, np.float32)
+    env.step(first)
+    late = env.step(second)
+    other.step(np.zeros(3))
+    np.testing.assert_array_equal(late[0], other.step(first)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"push": -1.0}, "push=-1.0"),
+        ({"friction": (1.3, 0.7)}, "friction=(1.3, 0.7)"),
+        ({"delay": 0.5}, "delay=0.5"),
+        ({"robot": "CartPole-v1"}, "robot='CartPole-v1' is no environment of MuJoCo"),
+    ],
+)
+def test_options_of_a_robot_that_mean_nothing_are_refused(rough, options, said):
+    with pytest.raises(ValueError) as refused:  # noqa: PT011  (the sentence is looked at)
+        rough(**options)
+    assert said in str(refused.value)

@@ -43,7 +43,7 @@ from distilrl.teachers import Teacher, TeacherFile
 
 ENV = "conftest:distilrl/SignEnv-v0"
 """Named with its module, so that another process finds it."""
-TIMES = {"train_s", "wall_s", "latency_us"}
+TIMES = {"train_s", "wall_s", "latency_us", "provenance"}
 
 
 class Inline(Executor):

@@ -175,8 +175,6 @@ def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
         ("seeds", ["export", "--to", "c"], "holds no student of its own: give {0}/seed-0 or {0}/seed-1."),
         ("seeds", ["watch"], "give {0}/seed-0"),
         ("seeds", ["inspect"], "give {0}/seed-0"),
-        ("plan", ["export", "--to", "c"], "holds no student of its own: give {0}/winner."),
-        ("plan", ["evaluate", "--env", SIGN], "give {}/winner."),
         ("tree", ["export", "--to", "c"], "holds a tree, which is written as C when it is grown: take {}/export."),
         ("tree", ["watch"], "cannot draw itself"),
     ],

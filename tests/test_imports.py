@@ -9,11 +9,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "threads"},
     {"blocks", "plain", "scales", "spaces", "verdict"},
-    {"envs", "heads", "optimisers", "played", "processes", "replay", "schedules", "sensors", "specs"},
+    {"envs", "heads", "optimisers", "played", "processes", "provenance", "replay", "schedules", "sensors", "specs"},
     {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
-    {"episodes", "objective", "teachers"},
+    {"episodes", "objective", "studies", "teachers"},
     {"collect", "evaluate"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},
     {"distributed", "export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},
@@ -31,6 +31,7 @@ OPTIONAL = {
     "wandb": "runs",
     "pygame": "envs",
     "sklearn": "viper",
+    "pandas": "studies",
     "huggingface_hub": "teachers",
     "ray": "distributed",
 }

@@ -234,7 +234,7 @@ def test_what_was_not_begun_is_not_continued(teacher, tmp_path, capsys, monkeypa
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for name in ("making.distill", "using.evaluate_policy", "using.export_policy"):
+    for name in ("making.distill", "using.evaluate_policy", "shipping.export_policy"):
         monkeypatch.setattr(f"distilrl.cli.{name}", interrupted)
     words = {
         "distill": ["--teacher", teacher, "--env", SIGN, "--student", "mlp:4", "--out", str(tmp_path / "run")],
@@ -246,6 +246,9 @@ def test_what_was_not_begun_is_not_continued(teacher, tmp_path, capsys, monkeypa
 
 
 def test_words_that_are_no_command_end_with_2(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["distil"])
-    assert ended.value.code == 2
+    assert main(["distil"]) == 2
+    assert capsys.readouterr().err == "error: There is no command 'distil': did you mean 'distill'?\n"
+    assert main(["fry"]) == 2
+    assert "use one of distill, " in capsys.readouterr().err
+    assert main(["distill", "--epsiodes", "3"]) == 2
+    assert "--episodes" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The public surface: what `import distilrl` offers, all of it documented and typed."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -22,18 +23,36 @@ PUBLIC = {
     "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Machines", "Network", "NetworkSpec",
     "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "Processes", "RECIPES",
     "RayCollectors", "RayExecutor", "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",
-    "SpecError", "StopConfig", "StudentConfig", "SweepRow", "TaskFile", "TasksResults", "Teacher", "TeacherError",
+    "SpecError", "StopConfig", "StudentConfig", "Studies", "StudyPair", "StudyRow", "SweepRow", "TaskFile", "TasksResults", "Teacher", "TeacherError",
     "TeacherFile", "TeacherResults", "Term", "TrainConfig", "Trained", "TreeConfig", "Verified", "Watch",
-    "WorkerError", "__version__", "build", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
+    "WorkerError", "__version__", "build", "compare", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
     "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play",
     "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "read_as", "recipe",
-    "reptile", "save_network", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report",
+    "reptile", "save_network", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report", "write_studies",
 }  # fmt: skip
 
 
 def test_surface_is_pinned():
     assert set(distilrl.__all__) == PUBLIC
     assert all(hasattr(distilrl, name) for name in PUBLIC)
+
+
+def test_type_checkers_are_told_what_is_imported_on_first_use():
+    stub = ast.parse((Path(distilrl.__file__).with_suffix(".pyi")).read_text(encoding="utf-8"))
+    told = {
+        node.module.removeprefix("distilrl."): tuple(one.name for one in node.names)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert told == distilrl._HOMES
+    (everything,) = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert set(ast.literal_eval(everything)) == PUBLIC
+
+
+def test_a_module_does_not_hide_the_function_of_its_name():
+    for name in ("distill", "plan", "sweep", "train"):
+        module = importlib.import_module(f"distilrl.{name}")
+        assert getattr(distilrl, name) is getattr(module, name)
 
 
 def test_everything_public_is_documented_and_typed():

@@ -223,8 +223,24 @@ def test_charts_take_the_colours_of_the_page(tmp_path):
 
 def test_checks_without_agreement_are_left_out():
     rows = [{"env_steps": n, "train_s": n, "return": n, "agreement": float("nan")} for n in (1.0, 2.0)]
-    assert len(figures.curves(rows, results())) == 2
-    assert len(figures.curves([rows[0] | {"agreement": 0.5}, *rows], results())) == 3
+    assert len(figures.curves(rows, results())) == 1
+    assert len(figures.curves([rows[0] | {"agreement": 0.5}, *rows], results())) == 2
+
+
+def test_the_verdict_is_drawn_with_teacher_margin_and_random_play_on_one_axis(tmp_path):
+    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+    chart = next(svg for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "random play" in svg)
+    found = results()
+    for text in ("teacher", "margin", found.verdict.protocol, f"{found.verdict.difference:+,.2f} "):
+        assert text in chart
+    for way in found.disturbed.values():
+        assert way.verdict.protocol in chart
+
+
+@pytest.mark.parametrize("ours", [(5.0, 5.0), (0.0, 9.0), (0.0, 0.0)])
+def test_returns_that_do_not_differ_are_drawn_too(ours):
+    drawn = figures.distribution(SingleReturns(teacher=(5.0, 5.0) if any(ours) else ours, student=ours))
+    assert "return of an episode" in drawn
 
 
 @pytest.mark.parametrize(
@@ -255,7 +271,7 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
 
 
 def test_a_path_with_spaces_is_quoted(tmp_path):
-    page = page_of(run_folder(tmp_path / "my run", results()))
+    page = page_of(run_folder(tmp_path / "my run", results(), teacher=(TeacherFile("teacher.zip"),)))
     assert re.search(r"--config &#39;[^&]*my run/config\.json&#39; --out", page)
 
 

@@ -1,153 +1,96 @@
 """distilrl turns a trained deep-RL policy into a small student, proves that it kept the score, and ships it."""
 
-__version__ = "0.1.0"
+import sys
+from importlib import import_module
+from types import ModuleType
 
 from distilrl import threads  # noqa: F401 - before PyTorch is imported
-from distilrl.checkpoints import load_network, save_network
-from distilrl.collect import Behaviour
-from distilrl.comparison import Comparison
-from distilrl.config import (
-    ComputeConfig,
-    DataConfig,
-    OptimConfig,
-    RewardConfig,
-    StopConfig,
-    StudentConfig,
-    TaskFile,
-    TrainConfig,
-)
-from distilrl.distill import distill
-from distilrl.distributed import RayCollectors, RayExecutor
-from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
-from distilrl.episodes import Play
-from distilrl.errors import (
-    DistilError,
-    EnvError,
-    ExtraError,
-    FileError,
-    NotFiniteError,
-    ResumeError,
-    SpecError,
-    TeacherError,
-    WorkerError,
-)
-from distilrl.evaluate import play
-from distilrl.events import Event, Watch
-from distilrl.export import export_policy, verify
-from distilrl.heads import Categorical, Gaussian, Head, Point
-from distilrl.inspection import inspect, inspect_play
-from distilrl.jobs import Job, Machines, make_config
-from distilrl.networks import Network, build
-from distilrl.objective import Term, term
-from distilrl.plain import read_as
-from distilrl.plan import plan
-from distilrl.played import Acceptance, Agreement, Duel, Evaluation, Returns, RunVerdict, Verified
-from distilrl.policies import Policy
-from distilrl.processes import Processes
-from distilrl.recipes import RECIPES, recipe
-from distilrl.report import write_report
-from distilrl.results import PlanResults, Results, SeedsResults, TasksResults, TeacherResults
-from distilrl.schedules import Schedule
-from distilrl.series import distill_chain, distill_seeds, reptile
-from distilrl.sizes import Budget
-from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.specs import NetworkSpec
-from distilrl.sweep import SweepRow, sweep
-from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
-from distilrl.teaching import evaluate_against, evaluate_policy, train_teacher
-from distilrl.train import train
-from distilrl.trained import Trained
-from distilrl.viper import TreeConfig, distill_tree
 
-__all__ = [
-    "RECIPES",
-    "Acceptance",
-    "Agreement",
-    "Behaviour",
-    "Bounds",
-    "Budget",
-    "Categorical",
-    "Choices",
-    "Comparison",
-    "ComputeConfig",
-    "DataConfig",
-    "DistilError",
-    "Duel",
-    "EnvError",
-    "EnvInfo",
-    "EnvRef",
-    "Evaluation",
-    "Event",
-    "ExtraError",
-    "FileError",
-    "Gaussian",
-    "Head",
-    "Job",
-    "Machines",
-    "Network",
-    "NetworkSpec",
-    "NotFiniteError",
-    "ObsSpec",
-    "OptimConfig",
-    "PlanResults",
-    "Play",
-    "Point",
-    "Policy",
-    "Processes",
-    "RayCollectors",
-    "RayExecutor",
-    "Results",
-    "ResumeError",
-    "Returns",
-    "RewardConfig",
-    "RunVerdict",
-    "Schedule",
-    "SeedsResults",
-    "SpecError",
-    "StopConfig",
-    "StudentConfig",
-    "SweepRow",
-    "TaskFile",
-    "TasksResults",
-    "Teacher",
-    "TeacherError",
-    "TeacherFile",
-    "TeacherResults",
-    "Term",
-    "TrainConfig",
-    "Trained",
-    "TreeConfig",
-    "Verified",
-    "Watch",
-    "WorkerError",
-    "__version__",
-    "build",
-    "describe_env",
-    "distill",
-    "distill_chain",
-    "distill_seeds",
-    "distill_tree",
-    "ensemble",
-    "evaluate_against",
-    "evaluate_policy",
-    "export_policy",
-    "inspect",
-    "inspect_play",
-    "load_network",
-    "load_teacher",
-    "make_config",
-    "make_vec_env",
-    "plan",
-    "play",
-    "read_as",
-    "recipe",
-    "reptile",
-    "save_network",
-    "sweep",
-    "term",
-    "train",
-    "train_teacher",
-    "trust",
-    "verify",
-    "write_report",
-]  # fmt: skip
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoints": ("load_network", "save_network"),
+    "collect": ("Behaviour",),
+    "comparison": ("Comparison",),
+    "config": (
+        "ComputeConfig",
+        "DataConfig",
+        "OptimConfig",
+        "RewardConfig",
+        "StopConfig",
+        "StudentConfig",
+        "TaskFile",
+        "TrainConfig",
+    ),
+    "distill": ("distill",),
+    "distributed": ("RayCollectors", "RayExecutor"),
+    "envs": ("EnvInfo", "describe_env", "make_vec_env", "trust"),
+    "episodes": ("Play",),
+    "errors": (
+        "DistilError",
+        "EnvError",
+        "ExtraError",
+        "FileError",
+        "NotFiniteError",
+        "ResumeError",
+        "SpecError",
+        "TeacherError",
+        "WorkerError",
+    ),
+    "evaluate": ("play",),
+    "events": ("Event", "Watch"),
+    "export": ("export_policy", "verify"),
+    "heads": ("Categorical", "Gaussian", "Head", "Point"),
+    "inspection": ("inspect", "inspect_play"),
+    "jobs": ("Job", "Machines", "make_config"),
+    "networks": ("Network", "build"),
+    "objective": ("Term", "term"),
+    "plain": ("read_as",),
+    "plan": ("plan",),
+    "played": ("Acceptance", "Agreement", "Duel", "Evaluation", "Returns", "RunVerdict", "Verified"),
+    "policies": ("Policy",),
+    "processes": ("Processes",),
+    "recipes": ("RECIPES", "recipe"),
+    "report": ("write_report", "write_studies"),
+    "results": ("PlanResults", "Results", "SeedsResults", "TasksResults", "TeacherResults"),
+    "schedules": ("Schedule",),
+    "series": ("distill_chain", "distill_seeds", "reptile"),
+    "sizes": ("Budget",),
+    "spaces": ("Bounds", "Choices", "EnvRef", "ObsSpec"),
+    "specs": ("NetworkSpec",),
+    "studies": ("Studies", "StudyPair", "StudyRow", "compare"),
+    "sweep": ("SweepRow", "sweep"),
+    "teachers": ("Teacher", "TeacherFile", "ensemble", "load_teacher"),
+    "teaching": ("evaluate_against", "evaluate_policy", "train_teacher"),
+    "train": ("train",),
+    "trained": ("Trained",),
+    "viper": ("TreeConfig", "distill_tree"),
+}
+"""Public names by the module that they live in, which is imported when one of them is first used (PEP 562), so that
+``distilrl --help`` waits for no PyTorch; `__init__.pyi` says the same to type checkers."""
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'distilrl' has no attribute '{name}'")
+    value = getattr(import_module(f"distilrl.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package: `distilrl.train` is the function, also after Python has imported the module of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -69,17 +69,12 @@ def accept(
         seeds = seeds_from(ACCEPT_SEEDS + done, done or episodes)
         if not own or not exact:
             own.append(_played(teacher, how, starts or seeds, watch))
+            _check_measures(how, own[0])
         random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds))
         theirs, chance = joined(own), joined(random)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:
             break
-    for m, measure in enumerate(how.measures):
-        if np.isnan(theirs.measured[:, m]).all():
-            raise SpecError(
-                f"In none of the teacher's {len(theirs.returns)} episodes in {how.env.label} has a step "
-                f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
-            )
     if low <= 0 and not weak_ok:
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} "
@@ -117,6 +112,16 @@ def _gain(
     ]
     lows, highs = zip(*gains, strict=True)
     return min(lows), max(highs)
+
+
+def _check_measures(how: Play, games: Episodes) -> None:
+    """What is to be measured is given in some step at least."""
+    for m, measure in enumerate(how.measures):
+        if np.isnan(games.measured[:, m]).all():
+            raise SpecError(
+                f"In none of the teacher's {len(games.returns)} episodes in {how.env.label} has a step "
+                f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
+            )
 
 
 def _check_answers(teacher: Teacher, info: EnvInfo) -> None:

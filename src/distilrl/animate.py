@@ -14,7 +14,7 @@ from distilrl.policies import Policy
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvLike
 
-PANEL_WIDTH, TALLEST = 240, 480
+PANEL_WIDTH, TALLEST = 320, 480
 """Width of a picture and the most that it may be high, in pixels; it keeps its proportions."""
 
 

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from distilrl import stats
@@ -384,6 +383,8 @@ def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
 
 def _png(picture: NDArray[np.uint8]) -> str:
     """A picture as a data URI."""
+    from PIL import Image  # here: most that is played has no picture
+
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -19,6 +19,7 @@ from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
+from distilrl.provenance import Provenance
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
@@ -97,6 +98,11 @@ def distill(
     try_student(config, teachers)
     folder = RunFolder(out)
     with claimed(folder, job, resume=resume):
+        if resume and folder.results.is_file():  # nothing is left to do
+            known = read_json(folder.results)
+            if len(teachers) > 1:
+                return read_as(TasksResults, known)
+            return read_as(Results, known)
         judges = [against] if against is not None else teachers
         runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
         if len(runs) == 1:
@@ -293,5 +299,6 @@ def compared(
         verdict=found.verdict,
         disturbed=found.disturbed,
         measures=found.measures,
+        provenance=Provenance.of(how.env.id, config.compute.threads),
     )
     return results, found.episodes

@@ -5,15 +5,24 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from distilrl.played import Dimension, Returns
+from distilrl.played import Dimension, SingleReturns
 from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
+from distilrl.studies import Studies
+from distilrl.verdict import Result, in_words
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
-VARIABLES = {TEACHER: "--teacher", STUDENT: "--student", INK: "--ink", FAINT: "--faint", GRID: "--line"}
+WITHIN = "#3d6f00"
+COLORS: dict[Result, str] = {"pass": "#1b7f3b", "within_margin": WITHIN, "inconclusive": "#8a5c00", "fail": "#b3261e"}
+"""Of verdicts."""
+VARIABLES = {
+    TEACHER: "--teacher", STUDENT: "--student", INK: "--ink", FAINT: "--faint", GRID: "--line", WITHIN: "--within",
+    COLORS["pass"]: "--pass", COLORS["inconclusive"]: "--inconclusive", COLORS["fail"]: "--fail",
+}  # fmt: skip
 """Colour in the drawing → variable of the page's style sheet."""
 STYLE = {
     "svg.fonttype": "none",
@@ -28,8 +37,8 @@ STYLE = {
     "grid.color": GRID,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-NARROW, WIDE = 3.2, 4.8
-"""Inches: three narrow charts stand side by side on a desk, and either fits a telephone."""
+WIDE = 4.8
+"""Inches: two charts stand side by side on a desk, and one shrinks to a telephone."""
 MOST_DIMENSIONS = 30
 
 Row = Mapping[str, float]
@@ -37,57 +46,84 @@ Row = Mapping[str, float]
 
 @mpl.rc_context(STYLE)
 def curves(rows: Sequence[Row], results: Results | TeacherResults) -> list[str]:
-    """Return against steps and seconds, and agreement against steps.
+    """Return and agreement against steps, with the seconds of training above.
 
     Args:
         rows: of metrics.csv; a number that was not measured is NaN.
         results: of the run.
     """
-    charts = [
-        _return_curve(rows, results, *axis)
-        for axis in (("env_steps", "environment steps"), ("train_s", "seconds of training"))
-    ]
+    charts = [_return_curve(rows, results)]
     agreed = [r for r in rows if not math.isnan(r.get("agreement", math.nan))]
     if isinstance(results, Results) and agreed:
-        figure, axis = _figure(NARROW, 2.6)
+        figure, axis = _figure(WIDE, 2.9)
         axis.plot([r["env_steps"] for r in agreed], [r["agreement"] for r in agreed], "o-", color=STUDENT, markersize=3)
         axis.set(xlabel="environment steps", ylabel="agreement, weighted by stakes", ylim=(0, 1.02))
         charts.append(_svg(figure))
     return charts
 
 
-def _return_curve(rows: Sequence[Row], results: Results | TeacherResults, key: str, label: str) -> str:
+def _return_curve(rows: Sequence[Row], results: Results | TeacherResults) -> str:
     """Return at checks, between the teacher's and random play's."""
-    figure, axis = _figure(NARROW, 2.6)
-    axis.plot([r[key] for r in rows], [r["return"] for r in rows], "o-", color=STUDENT, markersize=3)
-    axis.set(xlabel=label, ylabel="return at checks")
+    figure, axis = _figure(WIDE, 2.9)
+    axis.plot([r["env_steps"] for r in rows], [r["return"] for r in rows], "o-", color=STUDENT, markersize=3)
+    axis.set(xlabel="environment steps", ylabel="return at checks")
     if isinstance(results, Results):
         both = (("teacher", results.teacher, "--", TEACHER), ("random", results.random, ":", FAINT))
         for name, side, line, color in both:
             height = side.return_mean
             axis.axhline(height, color=color, linestyle=line, linewidth=1)
             axis.annotate(name, (0.98, height), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8)
+    marked = rows[:: max(1, len(rows) // 4)]
+    above = axis.secondary_xaxis("top")
+    above.set_xticks([r["env_steps"] for r in marked], [f"{r['train_s']:.3g} s" for r in marked])
+    above.spines["top"].set_visible(False)
+    above.tick_params(length=0, labelsize=8, colors=TEACHER)
     return _svg(figure)
 
 
 @mpl.rc_context(STYLE)
-def returns(results: Results) -> str:
-    """Mean returns with their intervals, greedy and disturbed."""
-    ways: dict[str, tuple[Returns, Returns]] = {results.verdict.protocol: (results.teacher, results.student)}
-    ways |= {way.verdict.protocol: (way.teacher, way.student) for way in results.disturbed.values()}
-    figure, axis = _figure(WIDE, 0.9 + 0.5 * len(ways))
+def verdicts(results: Results) -> str:
+    """How far the student's return is off its teacher's, by way of playing: the interval that decides, the margin, and
+    where random play is.
+    """
+    found = [results.verdict, *(way.verdict for way in results.disturbed.values())]
+    random = results.random.return_mean - results.teacher.return_mean
+    figure, axis = _figure(WIDE, 1.0 + 0.4 * len(found))
     axis.grid(visible=False, axis="y")
-    for row, way in enumerate(ways.values()):
-        both = (-0.16, "teacher", TEACHER, way[0]), (0.16, "student", STUDENT, way[1])
-        for offset, side, color, found in both:
-            (low, high), mean = found.return_ci95, found.return_mean
-            axis.plot([low, high], [row + offset] * 2, color=color, linewidth=2)
-            axis.plot(mean, row + offset, "o", color=color, markersize=5, label=side if row == 0 else None)
-            _note(axis, f"{mean:,.2f}", high, row + offset)
-    axis.set_yticks(range(len(ways)), [_short(name, 24) for name in ways])
-    axis.set_ylim(len(ways) - 0.5, -0.5)
-    axis.margins(x=0.16)
-    axis.set_xlabel("return, mean and 95 % interval")
+    margin = results.verdict.margin
+    axis.axvspan(-margin, 0, color=WITHIN, alpha=0.13, linewidth=0)
+    for place, name, line in ((0.0, "teacher", "-"), (-margin, "margin", "--"), (random, "random play", ":")):
+        axis.axvline(place, color=TEACHER, linestyle=line, linewidth=1)
+        where = {"teacher": "left", "margin": "right"}.get(name, "center")
+        axis.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                      ha=where, va="bottom", fontsize=8)  # fmt: skip
+    for row, one in enumerate(found):
+        color = COLORS[one.result]
+        axis.plot(one.interval, [row] * 2, color=color, linewidth=4, alpha=0.45, solid_capstyle="butt")
+        axis.plot(one.difference, row, "o", color=color, markersize=6)
+        _note(axis, f"{one.difference:+,.2f} {in_words(one.result)}", max(one.interval[1], 0.0), row)
+    axis.set_yticks(range(len(found)), [_short(one.protocol, 24) for one in found])
+    axis.set_ylim(len(found) - 0.5, -0.5)
+    low, high = min(random, *(one.interval[0] for one in found)), max(margin, *(one.interval[1] for one in found))
+    room = high - low
+    axis.set_xlim(low - 0.05 * room, high + 0.42 * room)
+    axis.set_xlabel("student's return − teacher's")
+    return _svg(figure)
+
+
+@mpl.rc_context(STYLE)
+def distribution(returns: SingleReturns) -> str:
+    """How the returns of single episodes are spread, of teacher and student."""
+    figure, axis = _figure(WIDE, 2.9)
+    both = (("teacher", TEACHER, returns.teacher), ("student", STUDENT, returns.student))
+    values = np.array([*returns.teacher, *returns.student])
+    middle, half = (values.min() + values.max()) / 2, (values.max() - values.min()) / 2
+    half = 1.02 * max(half, 0.01 * abs(middle), 1e-6)
+    edges = np.linspace(middle - half, middle + half, 26)
+    for name, color, own in both:
+        axis.hist(own, bins=edges.tolist(), color=color, alpha=0.35, label=name)
+        axis.hist(own, bins=edges.tolist(), color=color, histtype="step")
+    axis.set(xlabel="return of an episode", ylabel="episodes")
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return _svg(figure)
 
@@ -154,6 +190,51 @@ def seeds(results: SeedsResults) -> str:
     axis.set_yticks([0, 0.3], ["each seed", "mean, 95 %"])
     axis.set(xlabel="return (dashed: the teacher)", ylim=(-0.3, 0.6))
     return _svg(figure)
+
+
+MOST_PAIRS = 12
+CYCLE = ("#1769aa", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#4a4a4a", "#00868b", "#a0522d")
+"""Colours of studies, in their order; a ninth begins anew, dashed."""
+
+
+@mpl.rc_context(STYLE | {"savefig.transparent": False, "font.size": 10})
+def studies(found: Studies) -> bytes:
+    """Several studies as a PNG: interquartile means, performance profiles and probabilities of improvement, each with
+    its 95 % interval.
+    """
+    rows, pairs = found.rows, found.pairs[:MOST_PAIRS]
+    figure = Figure(figsize=(12.5, 1.6 + 0.42 * max(len(rows), len(pairs), 5)), layout="constrained")
+    middles, profiles, better = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
+    for number, row in enumerate(rows):
+        color, line = CYCLE[number % len(CYCLE)], "--" if number >= len(CYCLE) else "-"
+        middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        middles.plot(row.iqm, number, "|", color=color, markersize=16, markeredgewidth=2)
+        profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post", label=row.name)
+        profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
+    middles.set(title="interquartile mean", xlabel="score (0 random play, 1 the teacher)")
+    _rows(middles, [_short(row.name, 24) for row in rows])
+    profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
+    profiles.legend(frameon=False, fontsize=8, loc="lower left")
+    for number, pair in enumerate(pairs):
+        better.plot(pair.improvement_ci95, [number] * 2, color=TEACHER, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        better.plot(pair.improvement, number, "|", color=TEACHER, markersize=16, markeredgewidth=2)
+    better.axvline(0.5, color=FAINT, linestyle="--", linewidth=1)
+    better.set(
+        title="probability of improvement", xlabel="P(a run of the first > a run of the second)", xlim=(-0.02, 1.02)
+    )
+    _rows(better, [f"{_short(pair.one, 20)}\n> {_short(pair.other, 20)}" for pair in pairs])
+    figure.suptitle(f"{' + '.join(found.envs)}: bars are 95 % intervals", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _rows(axis: Axes, names: Sequence[str]) -> None:
+    """Names of horizontal bars, the first at the top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

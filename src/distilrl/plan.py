@@ -28,6 +28,7 @@ from distilrl.objective import TeacherTerm, check_terms
 from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
+from distilrl.provenance import Provenance
 from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
@@ -153,6 +154,7 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
         wall_s=time.perf_counter() - started,
         winner=spelled(winner.spec, real=search.head.real) if winner is not None else None,
         frontier=tuple(row.result(search.head) for row in found),
+        provenance=Provenance.of(info.ref.id, config.compute.threads),
     )
     write_json(folder / "plan.json", results.to_json())
     return results

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import jinja2
 
 from distilrl import animate, figures
-from distilrl.checkpoints import read_json, write_bytes
+from distilrl.checkpoints import read_json, write_bytes, write_json
 from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
@@ -26,6 +26,7 @@ from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import EnvRef
+from distilrl.studies import Studies
 from distilrl.teachers import load_teacher
 from distilrl.verdict import in_words
 
@@ -36,8 +37,14 @@ SENTENCES = {
     "inconclusive": "Not enough evidence either way.",
 }
 KINDS = {PlanResults: "plan", SeedsResults: "seeds", TasksResults: "tasks", Results: "distil", TeacherResults: "train"}
-COMMANDS = {"teacher": "train-teacher", "tree": "tree"}
+COMMANDS = {"teacher": "train-teacher", "tree": "tree", "plan": "plan"}
 """Command that makes a folder of a kind; the others are made by distill."""
+CALLS = {"seeds": "distill_seeds", "chain": "distill_chain", "plan": "plan", "tree": "distill_tree"}
+"""Function that makes a folder of a kind; the others are made by distill."""
+PARTS = ("task", "winner")
+"""Kinds of folders that are made with the one around them."""
+EPISODES = 100
+"""Episodes of a teacher's final evaluation, unless another number is given."""
 MOST_TABLES, MOST_CHOICES, MOST_NUMBERS = 4, 24, 12
 """Tables of choices, choices in one, and numbers of a state or an action that are shown."""
 DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, jinja2.UndefinedError)
@@ -80,9 +87,31 @@ def write_report(run: str | Path) -> Path:
     return folder.report
 
 
+def write_studies(found: Studies, out: str | Path) -> Path:
+    """Writes compare.csv, compare.md, compare.json and compare.png of several studies into a folder; returns it.
+
+    Raises:
+        FileError: the folder holds something of distilrl's already, or cannot be written.
+
+    Example::
+
+        write_studies(compare("runs/distil", "runs/cloning"), "runs/compared")
+    """
+    folder = RunFolder(out)
+    folder.check_free()
+    write_bytes(folder.path / "compare.csv", found.to_csv().encode())
+    write_bytes(folder.path / "compare.md", found.to_markdown().encode())
+    write_json(folder.path / "compare.json", found.to_json())
+    write_bytes(folder.path / "compare.png", figures.studies(found))
+    return folder.path
+
+
 def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:
     """What the template shows besides the results."""
-    parts: dict[str, Any] = {"config": "", "command": "", "animation": "", "animation_note": "", "charts": []}
+    parts: dict[str, Any] = {"animation": "", "animation_note": "", "charts": [], "provenance": _provenance(results)}
+    known = folder.config.is_file()  # once, not every kind of folder had one
+    parts |= {"config": json.dumps(folder.read_config(), indent=2) if known else ""}
+    parts |= {"command": again(folder, results) if known else ""}
     if isinstance(results, PlanResults):
         return parts | {"charts": [figures.frontier(results)]}
     if not isinstance(results, TeacherResults):
@@ -91,14 +120,46 @@ def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:
         return parts | {"charts": [figures.seeds(results)]}
     if isinstance(results, TasksResults):
         return parts | {"pages": [_page(folder, run.env) for run in results.tasks]}
-    config = folder.read_config()
-    parts["config"] = json.dumps(config, indent=2)
-    again = COMMANDS.get(str(folder.kind()), "distill" if isinstance(results, Results) else "train-teacher")
-    parts["command"] = f"distilrl {again} --config {shlex.quote(str(folder.config))} --out NEW_FOLDER"
     rows = [{k: float(v) if v else math.nan for k, v in row.items()} for row in read_metrics(folder.metrics)]
     parts["charts"] = figures.curves(rows, results) if rows else []
     parts["animation"], parts["animation_note"] = _animation(folder)
     return parts | (_comparison(folder, results) if isinstance(results, Results) else {})
+
+
+def again(folder: RunFolder, results: AnyResults) -> str:
+    """The command that does again what was done in a folder; where its teacher was no file, what to call from Python.
+
+    What a run of several tasks or a plan left in a folder of its own is made again with the whole.
+    """
+    kind, config = folder.kind(), folder.read_config()
+    around = RunFolder(folder.path.resolve().parent)
+    if kind in PARTS and around.config.is_file():
+        kind, config, folder = around.kind(), around.read_config(), around
+    train = TrainConfig.from_json(config.get("train", {}))
+    name = COMMANDS.get(str(kind), "train-teacher" if isinstance(results, TeacherResults) else "distill")
+    file = str(folder.config)
+    taught = config.get("given", {}).get("teacher", all(task.teacher for task in train.tasks))
+    if name != "train-teacher" and not taught:
+        call = CALLS.get(str(kind), "distill")
+        return f"# the teacher was no file: call distilrl.{call} with it, and with what {file} says"
+    words = ["distilrl", name, "--config", file, "--out", "NEW_FOLDER"]
+    if isinstance(results, TeacherResults) and results.student.episodes != EPISODES:
+        words += ["--episodes", str(results.student.episodes)]
+    elsewhere = EnvRef.from_json(config["verdict_env"], "verdict_env") if config.get("verdict_env") else None
+    refs = [*(task.env for task in train.tasks), *([elsewhere] if elsewhere else [])]
+    for module in dict.fromkeys(module for ref in refs for module in ref.modules):
+        words += ["--trust", module]
+    return shlex.join(words)
+
+
+def _provenance(results: AnyResults) -> tuple[str, str]:
+    """What the results were made with, and the whole command; empty where older results do not say."""
+    match results:
+        case SeedsResults(runs=runs) | TasksResults(tasks=runs):
+            found = runs[-1].provenance
+        case _:
+            found = results.provenance
+    return (found.in_words(), found.command) if found is not None else ("", "")
 
 
 def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
@@ -108,7 +169,8 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     names = _names(results, len(tables[0]) if len(tables) == 1 else len(dimensions), "a[{}]" if dimensions else "{}")
     episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
-        "returns": figures.returns(results),
+        "verdicts": figures.verdicts(results),
+        "distribution": figures.distribution(episodes.returns),
         "unseen": _unseen(student.spec.get("unseen", ())),
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
@@ -182,11 +244,16 @@ def _page(folder: RunFolder, env: str) -> str:
 
 
 def _animation(folder: RunFolder) -> tuple[str, str]:
-    """The animation as a data URI, or why there is none."""
+    """The animation as a data URI, or why there is none; it is kept, for a report that is written where the teacher's
+    file cannot be found.
+    """
+    kept = folder.path / "animation.webp"
     try:
-        data = animation(folder)
+        data = kept.read_bytes() if kept.is_file() else animation(folder)
     except DistilError as error:
         return "", str(error)
+    if not kept.is_file():
+        write_bytes(kept, data)
     return "data:image/webp;base64," + base64.b64encode(data).decode(), ""
 
 

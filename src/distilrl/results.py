@@ -12,6 +12,7 @@ from distilrl.checkpoints import read_json
 from distilrl.measures import Measured
 from distilrl.plain import Record, from_plain
 from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides, SingleReturns
+from distilrl.provenance import Provenance
 from distilrl.stats import Interval
 from distilrl.verdict import RESULTS, Result, Verdict, verdict_over_seeds
 
@@ -154,7 +155,7 @@ class Results(Distilling):
     protocol: dict[str, Any]
     """The environment's rules of play, and ``epsilon``."""
     wall_s: float
-    """Seconds of the whole job."""
+    """Seconds of the whole job; of one that was cut short and resumed, since then."""
     teacher: TeacherSide
     """The teacher."""
     random: RandomPlay
@@ -173,6 +174,8 @@ class Results(Distilling):
     """The chain of assistants, whose last student this is."""
     measures: tuple[Measured, ...] = ()
     """What was measured beside the return."""
+    provenance: Provenance | None = None
+    """What it was made with."""
 
     @property
     def worst(self) -> Result:
@@ -198,6 +201,8 @@ class TeacherResults(Training):
     """Name of the environment."""
     student: TeacherTrained
     """The policy that was trained."""
+    provenance: Provenance | None = None
+    """What it was made with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,6 +415,8 @@ class PlanResults(Record):
     """The smallest size whose loss is within the margin; None where there is none."""
     frontier: tuple[PlanRow, ...]
     """A row for each size, smallest first."""
+    provenance: Provenance | None = None
+    """What it was made with."""
 
 
 AnyResults = Results | SeedsResults | TasksResults | TeacherResults | PlanResults

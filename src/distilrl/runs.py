@@ -36,7 +36,8 @@ RESUMED = ("run", "teacher", "seeds", "chain")
 """Kinds that can be continued."""
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
-    "metrics.csv", "report.html", "watch.webp", "sweep.csv", "sweep.md",
+    "metrics.csv", "report.html", "watch.webp", "animation.webp", "sweep.csv", "sweep.md",
+    "compare.csv", "compare.md", "compare.json", "compare.png",
     "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
 )  # fmt: skip
 """What a command may have left in a folder; nothing begins where one of these is."""
@@ -53,6 +54,11 @@ class RunFolder:
         self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
         self._checkpoint = self.path / "checkpoint"
+
+    def with_student(self) -> "RunFolder":
+        """The folder whose student is meant by this one's name: of a plan that of its winner, else itself."""
+        winner = RunFolder(self.path / "winner")
+        return winner if self.kind() == "plan" and (winner.student / "spec.json").is_file() else self
 
     def of_task(self, env_id: str) -> "RunFolder":
         """The folder of one task of a run of several: a run folder to every command that reads one."""

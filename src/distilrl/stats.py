@@ -151,3 +151,117 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
         return float("-inf"), float("inf")
     half = t_quantile(len(data) - 1, confidence) * data.std(ddof=1) / np.sqrt(len(data))
     return float(data.mean() - half), float(data.mean() + half)
+
+
+# -- several studies side by side (Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice")
+
+
+def _iqms(tables: Sequence[Array]) -> Array:
+    """Interquartile means (R,) over all columns of tables (R, S) of several tasks."""
+    ordered = np.sort(np.concatenate(tables, axis=1), axis=1)
+    cut = ordered.shape[1] // 4
+    means: Array = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return means
+
+
+def _redrawn(tasks: Sequence[Array], rng: np.random.Generator, resamples: int) -> list[Array]:
+    """Tables (resamples, S) of each task's runs (S,), drawn with replacement within their task (stratified)."""
+    return [task[rng.integers(0, len(task), size=(resamples, len(task)))] for task in tasks]
+
+
+def _ends(values: Array) -> Interval:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def aggregate_iqm(
+    tasks: Sequence[ArrayLike], rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float, Interval]:
+    """Interquartile mean of the runs of several tasks, and its 95 % interval by stratified percentile bootstrap.
+
+    Of few runs the interval is too narrow: of five it holds the truth in 91 % of the cases, of ten in 93 %, of thirty
+    in 95 % (normal scores).
+
+    Args:
+        tasks: for each task the scores of its runs, (S,).
+        rng: source of the resamples.
+        resamples: number of resamples.
+    """
+    scores = [np.asarray(task, dtype=np.float64) for task in tasks]
+    return iqm(np.concatenate(scores)), _ends(_iqms(_redrawn(scores, rng, resamples)))
+
+
+def performance_profile(
+    tasks: Sequence[ArrayLike], at: ArrayLike, rng: np.random.Generator, resamples: int = 2000
+) -> tuple[Array, Array, Array]:
+    """Share of the runs whose score is above each of some values (T,), tasks counting alike, with its pointwise 95 %
+    band: three arrays (T,).
+    """
+    scores, values = [np.asarray(task, dtype=np.float64) for task in tasks], np.asarray(at, dtype=np.float64)
+    share = np.mean([(task[:, None] > values).mean(axis=0) for task in scores], axis=0)
+    drawn = np.mean([(table[:, :, None] > values).mean(axis=1) for table in _redrawn(scores, rng, resamples)], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return share, low, high
+
+
+def improvement(
+    one: Sequence[ArrayLike], other: Sequence[ArrayLike], rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float, Interval]:
+    """Probability that a run of one study scores above a run of another, equal scores counting half, mean over tasks
+    (Mann-Whitney), and its 95 % interval by stratified percentile bootstrap; of five runs each it holds the truth in
+    87 % of the cases.
+
+    Args:
+        one: for each task the scores of its runs, (S,).
+        other: the same of the other study, (S',), in the same order of tasks.
+        rng: source of the resamples.
+        resamples: number of resamples.
+    """
+    ours, theirs = ([np.asarray(task, dtype=np.float64) for task in study] for study in (one, other))
+
+    def above(a: Array, b: Array) -> Array:
+        difference = a[:, :, None] - b[:, None, :]
+        share: Array = ((difference > 0) + 0.5 * (difference == 0)).mean(axis=(1, 2))
+        return share
+
+    pairs = zip(_redrawn(ours, rng, resamples), _redrawn(theirs, rng, resamples), strict=True)
+    drawn = np.mean([above(a, b) for a, b in pairs], axis=0)
+    seen = np.mean([above(a[None], b[None])[0] for a, b in zip(ours, theirs, strict=True)])
+    return float(seen), _ends(drawn)
+
+
+def crossed_difference(
+    one: Sequence[Array],
+    other: Sequence[Array],
+    rng: np.random.Generator,
+    *,
+    exact: Sequence[bool],
+    resamples: int = 2000,
+) -> tuple[float, Interval]:
+    """Mean of one study less that of another on the same episodes, mean over tasks, and its 95 % interval: runs and
+    episodes are drawn, both, and an episode that is drawn is drawn for both studies.
+
+    What a run is off its study's mean is stretched by what a bootstrap of few units lacks to Student's t.
+
+    Args:
+        one: for each task the scores of single episodes, (S, E).
+        other: the same of the other study, (S', E), on the same episodes.
+        rng: source of the resamples.
+        exact: for each task whether its episodes are all that there are, so that none is drawn.
+        resamples: number of resamples.
+    """
+    seen, drawn = [], []
+    for ours, theirs, known in zip(one, other, exact, strict=True):
+        seen.append(ours.mean() - theirs.mean())
+        episodes = ours.shape[1]
+        draw = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples) / episodes
+        weights = np.full_like(draw, 1 / episodes) if known else draw
+        means = []
+        for table in (ours, theirs):
+            runs = len(table)
+            stretch = np.sqrt(runs / (runs - 1)) * t_quantile(runs - 1) / 1.96 if runs > 1 else 1.0
+            off = table.mean(axis=1, keepdims=True) - table.mean()
+            picked = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+            means.append(((picked @ (table + (stretch - 1.0) * off)) * weights).sum(axis=1))
+        drawn.append(means[0] - means[1])
+    return float(np.mean(seen)), _ends(np.mean(drawn, axis=0))

@@ -19,6 +19,7 @@ from distilrl.networks import Network
 from distilrl.plain import check_number
 from distilrl.played import Duel, DuelOther, DuelPolicy, Evaluation, RandomPlay, Returns
 from distilrl.policies import Policy
+from distilrl.provenance import Provenance
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
@@ -63,6 +64,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
         **vars(training_of(trained, config)),
         env=info.id,
         student=TeacherTrained(**vars(result) | size(trained.network), name=name),
+        provenance=Provenance.of(config.env.id, config.compute.threads),
     )
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
     about["protocol"] = info.protocol

@@ -305,7 +305,8 @@ class _Run:
         track.good_checks = track.good_checks + 1 if good and whole else 0
         if track.good_checks >= stop.patience:
             if self._confirmed():
-                return f"good enough at {track.good_checks} checks in a row and on {stop.final_episodes} other episodes"
+                checks = f"{track.good_checks} checks in a row" if track.good_checks > 1 else "a check"
+                return f"good enough at {checks} and on {stop.final_episodes} other episodes"
             track.good_checks = 0
         return USED_UP if self.env_steps >= self.config.data.env_steps else ""
 

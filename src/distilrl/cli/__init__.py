@@ -1,37 +1,85 @@
-"""Command line: parse, call one function, print where the result is. Tables and bars go to standard error."""
+"""Command line: parse, call one function, print where the result is. Tables and bars go to standard error.
 
+A command's module is imported when the command is called, so that ``distilrl --help`` waits for nothing.
+"""
+
+import os
 import sys
+import textwrap
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-import tyro
-from rich.markup import escape
-from tyro.conf import DisallowNone, FlagCreatePairsOff, subcommand
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from distilrl import __version__
-from distilrl.cli.display import console
-from distilrl.cli.making import Distill, TrainTeacher
-from distilrl.cli.searching import GrowTree, Plan, Sweep
-from distilrl.cli.using import Evaluate, Export, Fields, Inspect, Report, Verify, Watch
 from distilrl.errors import DistilError
-from distilrl.runs import RunFolder
 
 __all__ = ["main"]
 
-Command = (
-    Annotated[Distill, subcommand("distill")]
-    | Annotated[TrainTeacher, subcommand("train-teacher")]
-    | Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Inspect, subcommand("inspect")]
-    | Annotated[Plan, subcommand("plan")]
-    | Annotated[Sweep, subcommand("sweep")]
-    | Annotated[GrowTree, subcommand("tree")]
-    | Annotated[Export, subcommand("export")]
-    | Annotated[Verify, subcommand("verify")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[Watch, subcommand("watch")]
-    | Annotated[Fields, subcommand("fields")]
-)
+ABOUT = "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a command before its module is imported."""
+
+    line: str
+    """What it does, in a line."""
+    example: str
+    """How it is called."""
+
+
+COMMANDS = {
+    "make": {
+        "distill": About(
+            "teacher to small student, verdict and report",
+            "distilrl distill --teacher dqn.zip --env CartPole-v1 \\\n      --student mlp:16 --out runs/cartpole",
+        ),
+        "tree": About(
+            "teacher to decision tree, as text, Graphviz and C",
+            "distilrl tree --teacher dqn.zip --env CartPole-v1 --leaves 16 --out runs/tree",
+        ),
+        "plan": About(
+            "the smallest student within the margin",
+            "distilrl plan --teacher dqn.zip --env CartPole-v1 --out runs/plan",
+        ),
+        "sweep": About(
+            "many jobs from their config.json files, and one table",
+            "distilrl sweep jobs/ --out runs/sweep --jobs 4",
+        ),
+        "train-teacher": About(
+            "a DQN teacher from nothing",
+            "distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/teacher",
+        ),
+    },
+    "look": {
+        "report": About("report.html of a finished run, again", "distilrl report runs/cartpole"),
+        "watch": About("teacher and student side by side, as an animated image", "distilrl watch runs/cartpole"),
+        "compare": About(
+            "runs and studies in one table and one figure",
+            "distilrl compare runs/distil runs/cloning --out runs/compared",
+        ),
+        "inspect": About("what a teacher's file is, and how it plays", "distilrl inspect dqn.zip --env CartPole-v1"),
+        "evaluate": About(
+            "the return of any policy, or of one against another",
+            "distilrl evaluate runs/cartpole --env CartPole-v1 --against dqn.zip",
+        ),
+    },
+    "ship": {
+        "export": About(
+            "a student as ONNX, C, integers, LiteRT or a web page",
+            "distilrl export runs/cartpole --to c",
+        ),
+        "verify": About("play an exported file itself", "distilrl verify runs/cartpole/export/c"),
+    },
+    "what there is": {
+        "recipes": About("the methods, a line each", "distilrl recipes"),
+        "envs": About("the environments that are installed here", "distilrl envs ALE"),
+        "fields": About("what was distilled in six fields of use", "distilrl fields"),
+    },
+}
+"""Every command, by what it is for."""
+NAMES = {name: about for group in COMMANDS.values() for name, about in group.items()}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -40,35 +88,104 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, also where a loss is proven to be within the margin; 1 where a verdict is ``fail``, or no
         size of a `plan` is within the margin; 2 for what the user can mend, also in one run of a `sweep`; 3 where a
-        verdict is ``inconclusive``; 130 where the user stopped it. Of several verdicts the worst counts.
+        verdict is ``inconclusive``; 130 where the user stopped it; 141 where whoever read its output stopped reading.
+        Of several verdicts the worst counts.
     """
-    if (sys.argv[1:] if args is None else list(args)) == ["--version"]:
+    try:
+        code = _main(sys.argv[1:] if args is None else list(args))
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _main(words: Sequence[str]) -> int:
+    """What `main` does, but for a reader who has gone."""
+    if words and words[0] in NAMES:
+        return _run(words[0], words[1:])
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
         print(f"distilrl {__version__}")
         return 0
-    command: Any = None
+    near = get_close_matches(words[0], NAMES, 1)
+    way = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(NAMES)}."
+    print(f"error: There is no command '{words[0]}': {way}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    """What `distilrl --help` prints."""
+    lines = ["usage: distilrl COMMAND [OPTIONS]", "", *textwrap.wrap(ABOUT, 79)]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:", *(f"  {name:15}{about.line}" for name, about in commands.items())]
+    return "\n".join(
+        [*lines, "", f"example:\n  {NAMES['distill'].example}", "", "distilrl COMMAND --help says the rest."]
+    )
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    """Parses and runs a command."""
+    import tyro
+    from rich.markup import escape
+    from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
+
+    from distilrl.cli.display import console
+
+    settings, command = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes), None
     try:
-        command = tyro.cli(
-            Command,
-            prog="distilrl",
-            description=(
-                "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
-            ),
-            args=args,
-            config=(DisallowNone, FlagCreatePairsOff),
-        )
+        try:
+            command = tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+        except SystemExit as ended:
+            if not ended.code:
+                print(f"\nexample:\n  {NAMES[name].example}")
+            return int(ended.code or 0)
         code: int | None = command.run()
     except DistilError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print(f"interrupted{_way_on(command)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"interrupted{_way_on(name, command)}", markup=False, highlight=False, soft_wrap=True)
         return 130
     return code or 0
 
 
-def _way_on(command: Any) -> str:
+def _command(name: str) -> type[Any]:
+    """The class of a command: a dataclass whose fields are its options, and whose ``run`` does it."""
+    match name:
+        case "distill" | "train-teacher":
+            from distilrl.cli.making import Distill, TrainTeacher
+
+            return Distill if name == "distill" else TrainTeacher
+        case "tree" | "plan" | "sweep":
+            from distilrl.cli.searching import GrowTree, Plan, Sweep
+
+            return {"tree": GrowTree, "plan": Plan, "sweep": Sweep}[name]
+        case "inspect" | "evaluate":
+            from distilrl.cli.using import Evaluate, Inspect
+
+            return Inspect if name == "inspect" else Evaluate
+        case "report" | "watch" | "compare":
+            from distilrl.cli.showing import Compare, Report, Watch
+
+            return {"report": Report, "watch": Watch, "compare": Compare}[name]
+        case "export" | "verify":
+            from distilrl.cli.shipping import Export, Verify
+
+            return Export if name == "export" else Verify
+        case _:
+            from distilrl.cli.listing import Envs, Fields, Recipes
+
+            return {"recipes": Recipes, "envs": Envs, "fields": Fields}[name]
+
+
+def _way_on(name: str, command: Any) -> str:
     """How a command that was stopped goes on, where it can."""
-    if isinstance(command, Sweep):
+    from distilrl.runs import RunFolder
+
+    if name == "sweep":
         return "; the same command goes on"
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
     begun = hasattr(command, "resume") and folder is not None and RunFolder(folder).config.is_file()

@@ -24,6 +24,8 @@ from distilrl.results import (
     TeacherSide,
 )
 from distilrl.spaces import action_from_json
+from distilrl.studies import Studies
+from distilrl.studies import in_words as pair_in_words
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.verdict import Verdict, in_words
 
@@ -322,6 +324,26 @@ def print_sweep(rows: Sequence[SweepRow]) -> None:
     for row in rows:
         if row.error:
             console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
+
+
+def print_studies(found: Studies) -> None:
+    """A row for each study and each pair, on standard output."""
+    table = Table(box=None, header_style="bold")
+    for column in ("study", "runs", "IQM of scores [95 %]", "mean", "lowest", "within margin"):
+        table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
+    for row in found.rows:
+        low, high = row.iqm_ci95
+        words = (f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]", f"{row.mean:.3f}", f"{row.lowest:.3f}")
+        table.add_row(escape(row.name), str(row.runs), *map(escape, words), f"{row.passed} of {row.runs}")
+    pairs = Table(box=None, header_style="bold")
+    for column in ("pair", "P(first above second)", "first - second"):
+        pairs.add_column(column, justify="left" if column == "pair" else "right", overflow="fold")
+    for pair in found.pairs:
+        pairs.add_row(escape(f"{pair.one}, {pair.other}"), *map(escape, pair_in_words(pair)))
+    out = Console(highlight=False)
+    out.print(table)
+    if found.pairs:
+        out.print(pairs)
 
 
 def print_verdict(verdict: Verdict, what: str) -> None:

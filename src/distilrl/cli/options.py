@@ -1,4 +1,4 @@
-"""What several commands ask: about a teacher's file, about the environment, and settings by name."""
+"""What several commands ask, in groups that their help shows as such, and settings by name."""
 
 import json
 from collections.abc import Iterator
@@ -27,6 +27,8 @@ from distilrl.verdict import RESULTS, Result
 T = TypeVar("T")
 Unset = Annotated[T, arg(help_behavior_hint="")]
 """An option that is unset by default, about which its help says nothing."""
+Needed = Annotated[T, arg(help_behavior_hint="(required)")]
+"""An option that a command needs, unless --resume or --config takes the place of all."""
 CODES = {"pass": 0, "within_margin": 0, "inconclusive": 3, "fail": 1}
 """Exit codes of verdicts."""
 WHERE = ("collectors", "collector_gpus", "jobs", "ray")
@@ -215,6 +217,14 @@ class SideOptions:
             yield executor
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+AboutFile = Annotated[FileOptions, arg(name="teacher-file")]
+Around = Annotated[EnvOptions, arg(name="environment")]
+Judge = Annotated[JudgeOptions, arg(name="acceptance-and-verdict")]
+Trusted = Annotated[TrustOptions, arg(name="trust")]
+Side = Annotated[SideOptions, arg(name="side-by-side")]
+"""Groups as fields of a command; an option's own name stays short."""
 
 
 def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:

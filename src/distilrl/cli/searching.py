@@ -9,10 +9,16 @@ from tyro.conf import Positional, UseAppendAction, arg
 from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
 from distilrl.cli.options import (
     WHERE,
+    AboutFile,
+    Around,
     EnvOptions,
     FileOptions,
+    Judge,
     JudgeOptions,
+    Needed,
+    Side,
     SideOptions,
+    Trusted,
     TrustOptions,
     Unset,
     code_of,
@@ -35,9 +41,9 @@ from distilrl.viper import TreeConfig, distill_tree
 class _Search:
     """What both ask."""
 
-    teacher: Unset[tuple[str, ...]] = ()
+    teacher: Needed[tuple[str, ...]] = ()
     """Teacher, as for distill."""
-    env: Unset[str | None] = None
+    env: Needed[str | None] = None
     """Environment, as for distill."""
     out: Path
     """Folder to write."""
@@ -55,10 +61,10 @@ class _Search:
     """The same in the environment's own units, in place of the share."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
-    teacher_file: Annotated[FileOptions, arg(name="")] = field(default_factory=FileOptions)
-    around: Annotated[EnvOptions, arg(name="")] = field(default_factory=EnvOptions)
-    judge: Annotated[JudgeOptions, arg(name="")] = field(default_factory=JudgeOptions)
-    trusted: Annotated[TrustOptions, arg(name="")] = field(default_factory=TrustOptions)
+    judge: Judge = field(default_factory=JudgeOptions)
+    around: Around = field(default_factory=EnvOptions)
+    trusted: Trusted = field(default_factory=TrustOptions)
+    teacher_file: AboutFile = field(default_factory=FileOptions)
 
     def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
         """The job, and the config.json that it is from, if it is."""
@@ -101,7 +107,7 @@ class Plan(_Search):
     """Try sizes between the largest that fell short and the smallest that did not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
-    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
+    side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Plans; 1 where no size is within the margin."""
@@ -125,18 +131,19 @@ class Plan(_Search):
 
 
 @dataclass(frozen=True)
-class Sweep(TrustOptions):
+class Sweep:
     """Do many jobs, a run folder each, and leave one table; the same command goes on where it was stopped."""
 
     configs: Annotated[Positional[tuple[Path, ...]], arg(metavar="CONFIG...", help_behavior_hint="")]
     """Files like the config.json of a run folder, or folders: run folders, or such that hold some of either."""
     out: Path
     """Folder to write: a run folder for each, by the name of its file, and sweep.csv and sweep.md."""
-    side: Annotated[SideOptions, arg(name="")] = field(default_factory=SideOptions)
+    trusted: Trusted = field(default_factory=TrustOptions)
+    side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Sweeps; 2 where a run ended in an error, else the code of the worst verdict."""
-        self.allow()
+        self.trusted.allow()
         self.side.check()
         jobs = jobs_of(self.configs).values()
         with Display() as watch, self.side.executor(*jobs) as executor:

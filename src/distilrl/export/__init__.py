@@ -59,7 +59,7 @@ def export_policy(
         run: run folder.
         target: ``onnx``, ``c`` (C99 floats), ``int8`` (integer C and ONNX QDQ; the verdict is run again), ``torch``
             (torch.export), ``tflite`` (LiteRT) or ``web`` (a page with the C in WebAssembly).
-        out: folder to write; ``RUN/export/TARGET`` by default.
+        out: folder to write; ``RUN/export/TARGET`` by default, of a plan that in its winner's folder.
         env: environment; the student's own by default, to be named where it was made by a function.
         watch: told as the work goes on.
 
@@ -76,7 +76,7 @@ def export_policy(
         card = export_policy("runs/cheetah", "c")
         card["replay"]["policy.c"]["largest_difference"]
     """
-    folder = RunFolder(run)
+    folder = RunFolder(run).with_student()
     if target not in TARGETS:
         raise SpecError(f"Unknown target '{target}': use one of {', '.join(TARGETS)}.")
     out = Path(out) if out is not None else own_place(folder, target)

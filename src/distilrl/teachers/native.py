@@ -56,7 +56,7 @@ def load(file: TeacherFile) -> Teacher:
         FileError: it holds neither, or what it holds is damaged.
     """
     file.check_options()
-    folder = Path(file.path)
+    folder = RunFolder(file.path).with_student().path
     if (folder / "tree.json").is_file():
         return _tree(folder / "tree.json")
     if not (folder / "spec.json").is_file() and (folder / "student" / "spec.json").is_file():

@@ -1,0 +1,90 @@
+"""Robots where the world is rougher than where they were distilled: returns and falls of teacher and student.
+
+    python benchmarks/robots.py [ROBOT ...]               # a line per robot and way, to results/robots/ROBOT.jsonl
+    python benchmarks/robots.py table
+
+ROBOT is a row of field_rows/robots.py, whose page (docs/fields/robots.md) says where its teacher is; its first student is
+distilled into benchmarks/runs/robots, unless it lies there. 100 greedy episodes each, on the same seeds for both; pushes of
+0.5 m/s (Unitree's: 1 m/s) every 50 to 150 steps, sliding friction within 30 % of its own, noise of 0.05 on each number
+of the observation (Unitree's: as its policies were trained with), actions one step late.
+"""
+
+import functools
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from field_rows.robots import FIELD
+from lines import fill, jobs_of, machine, made
+
+from distilrl import Play, Policy, TrainConfig, load_network, play, stats, trust
+from distilrl.checkpoints import read_json
+from distilrl.cli import main as distilrl
+from distilrl.evaluate import load_teachers, seeds_from
+from distilrl.measures import Measure
+
+OUT, RUNS = Path("benchmarks/results/robots"), Path("benchmarks/runs/robots")
+SEEDS = seeds_from(90_000_000, 100)
+"""On which nothing else is chosen or judged."""
+ROUGH: dict[str, dict[str, Any]] = {
+    "undisturbed": {}, "pushes": {"push": 0.5}, "friction": {"friction": [0.7, 1.3]}, "noise": {"noise": 0.05},
+    "a step late": {"delay": 1},
+}  # fmt: skip
+UNITREE = ROUGH | {"pushes": {"push": 1.0}, "noise": {"noise": 1.0}}
+ROBOTS = [name for name, row in FIELD.rows.items() if row.env.startswith("examples.")]
+
+
+def line(robot: str, way: str) -> dict[str, Any]:
+    """Both in one world."""
+    row, run = FIELD.rows[robot], RUNS / robot.replace(" ", "-")
+    if not (run / "results.json").exists():
+        words = ["distill", "--teacher", row.teacher, "--env", row.env, "--student", row.students[0], "--threads", "1"]
+        if distilrl([*words, "--out", str(run), *shlex.split(f"{row.options} {row.training}")]) not in (0, 1, 3):
+            sys.exit(f"{robot} could not be distilled: see above.")
+    config = TrainConfig.from_json(read_json(run / "config.json")["train"])
+    trust(*config.env.modules)
+    plain = {key: value for key, value in config.env.kwargs.items() if key not in ("push", "noise")}
+    world = (UNITREE if "Unitree" in robot else ROUGH)[way]
+    how = Play(replace(config.env, kwargs=plain | world), threads=1, measures=(Measure.of("fallen=max"),))
+    student = load_network(run / "student")
+    teacher = load_teachers(config.tasks[0].teacher, config.env, config.combine)
+    found = {}
+    for side, policy in (("teacher", teacher.policy), ("student", Policy(student.network, student.head))):
+        games = play(policy, how, SEEDS)
+        interval = stats.mean_interval(games.returns, np.random.default_rng(0))
+        found[side] = {"return": stats.mean(games.returns), "ci95": interval, "falls": int(games.measured[:, 0].sum())}
+    return {"student": row.students[0], "params": student.network.spec.params, **found}
+
+
+def run(robots: Sequence[str], jobs: int) -> None:
+    for robot in robots:
+        ways = UNITREE if "Unitree" in robot else ROUGH
+        fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), [{"way": way} for way in ways], jobs)
+
+
+def table() -> list[tuple[str, ...]]:
+    """A row for each robot and way."""
+    rows = []
+    for robot in ROBOTS:
+        for one in made(OUT / f"{robot}.jsonl"):
+            sides = [one["teacher"], one["student"]]
+            returns = (f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]" for side in sides)
+            falls = (f"{side['falls']}" for side in sides)
+            rows.append((robot, f"`{one['student']}`", one["way"], *returns, *falls))
+    return rows
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1:] == ["table"]:
+        for row in table():
+            print(" | ".join(row))
+    else:
+        machine(OUT, "mujoco")
+        jobs = jobs_of(sys.argv)
+        run(sys.argv[1:] or ROBOTS, jobs)

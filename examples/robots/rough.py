@@ -1,0 +1,81 @@
+"""One of Gymnasium's MuJoCo robots that is pushed, slips, measures badly and reacts late: the environment `Rough`."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+PUSH_STEPS = (50, 150)
+"""Fewest and most steps from one push to the next."""
+
+
+class Rough(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A robot as it is registered, and what may go wrong with it; ``info["fallen"]`` says whether it fell.
+
+    With all options left out it is the robot itself, to the bit. What goes wrong is drawn from a generator that the
+    episode's seed decides.
+    """
+
+    def __init__(
+        self,
+        robot: str = "Hopper-v5",
+        *,
+        push: float = 0.0,
+        friction: Sequence[float] = (1.0, 1.0),
+        noise: float = 0.0,
+        delay: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        """Makes the robot.
+
+        Args:
+            robot: Gymnasium id of an environment in MuJoCo.
+            push: speed that the root is given forward or backward every 50 to 150 steps, m/s.
+            friction: range of the factor of all sliding friction that is drawn for each episode.
+            noise: standard deviation of what is added to each number of the observation.
+            delay: steps until an action takes effect; before that the action is 0.
+            kwargs: of the robot's environment.
+
+        Raises:
+            ValueError: an option is out of its range, or the environment is not one of MuJoCo's.
+        """
+        if not (push >= 0 and noise >= 0 and delay >= 0 and int(delay) == delay):
+            raise ValueError(f"push={push}, noise={noise} and delay={delay} must be 0 or more, delay a whole number")
+        if not (len(friction) == 2 and 0 < friction[0] <= friction[1]):
+            raise ValueError(f"friction={friction} must be a lowest and a highest factor above 0, e.g. (0.7, 1.3)")
+        super().__init__(gymnasium.make(robot, **kwargs))
+        base: Any = self.unwrapped
+        if not hasattr(base, "model"):
+            raise ValueError(f"robot='{robot}' is no environment of MuJoCo, which pushes and friction need")
+        self.push, self.friction, self.noise, self.delay = push, (friction[0], friction[1]), noise, int(delay)
+        self._base = base
+        self._friction: Floats = base.model.geom_friction[:, 0].copy()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode with its own friction."""
+        if seed is not None or not hasattr(self, "_rng"):
+            self._rng = np.random.default_rng(None if seed is None else [seed, 7])  # not what the robot itself draws
+        self._base.model.geom_friction[:, 0] = self._friction * self._rng.uniform(*self.friction)
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._waiting = deque([np.zeros(self._base.action_space.shape)] * self.delay)
+        self._next_push = int(self._rng.integers(*PUSH_STEPS))
+        return self._measured(obs), info | {"fallen": False}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step of the robot."""
+        self._waiting.append(action)
+        if self.push:
+            self._next_push -= 1
+            if self._next_push == 0:
+                self._base.data.qvel[0] += self.push * self._rng.choice((-1.0, 1.0))
+                self._next_push = int(self._rng.integers(*PUSH_STEPS))
+        obs, reward, terminated, truncated, info = self.env.step(self._waiting.popleft())
+        return self._measured(obs), reward, terminated, truncated, info | {"fallen": terminated}
+
+    def _measured(self, obs: Floats) -> Floats:
+        """The observation as the sensors have it."""
+        return obs + self.noise * self._rng.standard_normal(obs.shape) if self.noise else obs

@@ -1,0 +1,101 @@
+"""Commands that ship a student: write it as a file, and play that file."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from distilrl.cli.display import Display, console, print_verdict
+from distilrl.cli.options import Around, EnvOptions, Trusted, TrustOptions, Unset, code_of
+from distilrl.export import Target, export_policy, verify
+from distilrl.plain import read_as
+from distilrl.played import Verified
+from distilrl.threads import use_threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run's student as a file for its target, replayed against the student before it is kept."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    to: Target
+    """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT;
+    web: a page with the C in WebAssembly."""
+    out: Unset[Path | None] = None
+    """Folder to write; RUN/export/TARGET by default."""
+    trusted: Trusted = field(default_factory=TrustOptions)
+
+    def run(self) -> int:
+        """Exports; the code says what the verdict of a quantised student is."""
+        self.trusted.allow()
+        use_threads(1)  # one small network at a time: more threads would only wait for each other
+        with Display() as watch:
+            card = export_policy(self.run_folder, self.to, self.out, watch=watch)
+        for name, facts in card["replay"].items():
+            console.print(
+                f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} "
+                "greedy actions as the "
+                f"student's, values within {facts['largest_difference']:.1e}"
+            )
+        if "weight_bytes" in card:
+            console.print(f"C: {card['weight_bytes']:,} bytes of weights, {card['scratch_bytes']:,} bytes of scratch")
+        if card.get("fine_tuned"):
+            console.print(
+                "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
+            )
+        results = []
+        for one in card.get("played", {}).values():
+            played = read_as(Verified, one)
+            if played.verdict is not None:
+                console.print(_played(played))
+                print_verdict(played.verdict, "file - teacher")
+                results.append(played.verdict.result)
+        print(card["path"])
+        return code_of(*results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Play an exported file itself and give its own verdict."""
+
+    exported: Positional[Path]
+    """Folder that export wrote, or one of its files."""
+    env: Unset[str | None] = None
+    """Environment; the student's own by default."""
+    episodes: int = 100
+    """Full episodes; as many as the teacher played where its returns are known."""
+    json: bool = False
+    """Print one JSON object on standard output, and everything else on standard error."""
+    around: Around = field(default_factory=EnvOptions)
+    trusted: Trusted = field(default_factory=TrustOptions)
+
+    def run(self) -> int:
+        """Verifies; the code says what the file's verdict is."""
+        use_threads(1)
+        self.trusted.allow()
+        env = self.around.maybe(self.env)
+        with Display() as watch:
+            result = verify(self.exported, env, episodes=self.episodes, watch=watch)
+        if self.json:
+            print(json.dumps(result.to_json()))
+        else:
+            print(_played(result))
+            if result.verdict is not None:
+                print_verdict(result.verdict, "file - teacher")
+            else:
+                console.print("no verdict: the export holds no returns of its teacher in this environment")
+        return code_of(result.verdict.result) if result.verdict is not None else 0
+
+
+def _played(result: Verified) -> str:
+    """What `verify` found, in words."""
+    words = f"{result.file}: return {result.in_words()} over {result.episodes} episodes"
+    lost = result.against_student
+    if lost is None:
+        return words
+    low, high = lost.difference_ci95
+    ends = "" if result.exact else f"[{low:+.2f}, {high:+.2f}] "
+    return f"{words}, {lost.difference:+z.2f} {ends}against the student itself"

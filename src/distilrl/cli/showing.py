@@ -1,0 +1,81 @@
+"""Commands that show what was found: the report of a run, an animation, several beside each other."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from distilrl.checkpoints import write_bytes
+from distilrl.cli.display import console, print_studies
+from distilrl.cli.options import Trusted, TrustOptions, Unset
+from distilrl.plain import check_number
+from distilrl.report import animation, write_report, write_studies
+from distilrl.runs import RunFolder
+from distilrl.studies import compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write report.html of a finished run."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    trusted: Trusted = field(default_factory=TrustOptions)
+
+    def run(self) -> None:
+        """Writes it."""
+        self.trusted.allow()
+        with console.status("writing the report"):
+            print(write_report(self.run_folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Write an animated image of teacher and student side by side."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder."""
+    steps: int = 1500
+    """Environment steps at most."""
+    trusted: Trusted = field(default_factory=TrustOptions)
+
+    def run(self) -> None:
+        """Writes it."""
+        self.trusted.allow()
+        check_number("steps", self.steps, "[1, inf)")
+        folder = RunFolder(self.run_folder).with_student()
+        if not folder.tree.is_file() and not (folder.student / "spec.json").is_file():
+            raise folder.lacking("student")
+        path = folder.path / "watch.webp"
+        with console.status("playing"):
+            write_bytes(path, animation(folder, steps=self.steps))
+        print(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Put runs and studies in one table and one figure: interquartile means of scores over training seeds, performance
+    profiles, and the probability that one beats another (Agarwal et al. 2021).
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="(required)")]
+    """A row each: a run, a study over seeds, or a folder of such, whose environments count alike; one folder of
+    several: a row for each of them."""
+    out: Unset[Path | None] = None
+    """Folder to write: compare.csv, compare.md, compare.json and compare.png."""
+    json: bool = False
+    """Print one JSON object on standard output in place of the table."""
+
+    def run(self) -> None:
+        """Compares."""
+        found = compare(*self.runs)
+        if self.json:
+            print(json.dumps(found.to_json()))
+        else:
+            print_studies(found)
+        if self.out is not None:
+            with console.status("drawing"):
+                folder = write_studies(found, self.out)
+            console.print(f"written: {folder}", markup=False, soft_wrap=True)

@@ -1,0 +1,345 @@
+"""Runs and studies side by side: scores over training seeds, as Agarwal et al. 2021 recommend, in one table."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrl import stats
+from distilrl.checkpoints import read_json
+from distilrl.errors import ExtraError, FileError, SpecError
+from distilrl.plain import Record, read_as
+from distilrl.played import SingleEpisodes, SingleReturns
+from distilrl.results import Results, SeedsResults, TasksResults, read_results
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef
+from distilrl.stats import Interval
+
+POINTS = 201
+"""Scores at which a performance profile is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow(Record):
+    """Runs that differ in their training seed, in one environment or in several that count alike."""
+
+    name: str
+    """Name of the folder."""
+    recipe: str
+    """Name of the method; several are joined by +."""
+    student: str
+    """The network in few words; several are joined by +."""
+    params: int
+    """Parameters of the largest."""
+    runs: int
+    """Students in all."""
+    iqm: float
+    """Interquartile mean of their scores, 0 random play and 1 the teacher."""
+    iqm_ci95: Interval
+    """95 % interval of it over training seeds, by stratified bootstrap."""
+    mean: float
+    """Mean of their scores."""
+    lowest: float
+    """The lowest of their scores."""
+    passed: int
+    """Students whose own verdict says that the loss is within the margin."""
+    train_s: float
+    """Mean seconds of collecting and learning."""
+    profile: tuple[float, ...]
+    """Share of the runs whose score is above each of `Studies.at`."""
+    profile_low: tuple[float, ...]
+    """Lower ends of the profile's 95 % band."""
+    profile_high: tuple[float, ...]
+    """Upper ends of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPair(Record):
+    """Two studies against each other."""
+
+    one: str
+    """Name of the first."""
+    other: str
+    """Name of the second."""
+    improvement: float
+    """Probability that a run of the first scores above a run of the second; equal scores count half."""
+    improvement_ci95: Interval
+    """95 % interval of it, by stratified bootstrap."""
+    difference: float
+    """Mean score of the first less that of the second, on the episodes that all their runs played."""
+    difference_ci95: Interval
+    """95 % interval of it; runs and episodes are drawn, an episode for both studies at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Record):
+    """Several studies in one table.
+
+    Example::
+
+        found = compare("runs/distil", "runs/cloning")
+        found.rows[0].iqm, found.pairs[0].improvement
+        found.frame().sort_values("iqm")  # with pandas
+    """
+
+    envs: tuple[str, ...]
+    """Names of the environments, which all rows share."""
+    rows: tuple[StudyRow, ...]
+    """A row for each study, as they were named."""
+    pairs: tuple[StudyPair, ...]
+    """Every two of them."""
+    at: tuple[float, ...]
+    """Scores at which the profiles are given."""
+
+    def table(self) -> list[dict[str, str | int | float]]:
+        """The rows as names and plain values, intervals as two numbers, without the profiles."""
+        plain: list[dict[str, str | int | float]] = []
+        for row in self.rows:
+            values = {f.name: getattr(row, f.name) for f in fields(row) if not f.name.startswith("profile")}
+            low, high = values.pop("iqm_ci95")
+            plain.append({**values, "iqm_low": low, "iqm_high": high})
+        return plain
+
+    def frame(self) -> Any:
+        """The table as a pandas DataFrame.
+
+        Raises:
+            ExtraError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ExtraError("pandas", "pandas", "A DataFrame") from None
+        return pandas.DataFrame(self.table())
+
+    def to_csv(self) -> str:
+        """The table as comma-separated values."""
+        text = io.StringIO()
+        rows = self.table()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """The table and that of the pairs, rounded for people."""
+        lines = ["| study | recipe | student | runs | IQM of scores [95 %] | mean | lowest | within margin | seconds |"]
+        lines.append("|---|---|---|--:|--:|--:|--:|--:|--:|")
+        for row in self.rows:
+            low, high = row.iqm_ci95
+            cells = (row.name, row.recipe, row.student, row.runs, f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]")
+            more = (f"{row.mean:.3f}", f"{row.lowest:.3f}", f"{row.passed} of {row.runs}", f"{row.train_s:,.1f}")
+            lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in (*cells, *more)) + " |")
+        if self.pairs:
+            lines += ["", "| pair | P(first above second) [95 %] | first - second [95 %] |", "|---|--:|--:|"]
+        for pair in self.pairs:
+            better, apart = in_words(pair)
+            names = f"{pair.one}, {pair.other}".replace("|", "\\|")
+            lines.append(f"| {names} | {better} | {apart} |")
+        return "\n".join(lines) + "\n"
+
+
+def in_words(pair: StudyPair) -> tuple[str, str]:
+    """Probability of improvement and difference of a pair, each with its interval."""
+    (low, high), (least, most) = pair.improvement_ci95, pair.difference_ci95
+    return (
+        f"{pair.improvement:.2f} [{low:.2f}, {high:.2f}]",
+        f"{pair.difference:+.3f} [{least:+.3f}, {most:+.3f}]",
+    )
+
+
+def compare(*paths: str | Path, seed: int = 0) -> Studies:
+    """Puts runs and studies in one table: interquartile means, performance profiles, probabilities of improvement.
+
+    Each path is a row: a run, a study over seeds, a run of several tasks, or a folder of such, whose environments count
+    alike. A single folder of several gives a row for each of them.
+
+    Args:
+        paths: folders.
+        seed: of the bootstrap.
+
+    Raises:
+        FileError: a folder holds no results of students.
+        SpecError: the rows are not of the same environments, rules of play and teachers, or a run has no score.
+
+    Example::
+
+        compare("runs/distil", "runs/cloning").to_markdown()
+    """
+    studies = {name: list(_runs(path)) for name, path in _named(paths).items()}
+    tasks = _tasks(studies)
+    rng = np.random.default_rng(seed)
+    scores = {name: [_scores(runs) for runs in by_env] for name, by_env in tasks.items()}
+    everything = np.concatenate([task for one in scores.values() for task in one])
+    low, high = float(everything.min()), float(everything.max())
+    beside = max(0.05 * (high - low), 1e-3)
+    at = np.linspace(low - beside, high + beside, POINTS)
+    rows = tuple(_row(name, tasks[name], scores[name], at, rng) for name in tasks)
+    pairs = tuple(
+        _pair(one, other, (tasks[one], tasks[other]), (scores[one], scores[other]), rng)
+        for one, other in combinations(tasks, 2)
+    )
+    envs = tuple(_label(runs[0].results) for runs in next(iter(tasks.values())))
+    return Studies(envs=envs, rows=rows, pairs=pairs, at=tuple(at.tolist()))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run with its single episodes."""
+
+    path: Path
+    results: Results
+    returns: SingleReturns
+
+    @property
+    def score(self) -> float:
+        """Its score."""
+        if self.results.student.score is None:
+            raise SpecError(f"{self.path} has no score, since its teacher is no better than random play: leave it out.")
+        return self.results.student.score
+
+    def scores(self, episodes: int) -> list[float]:
+        """Scores of its first episodes; which teacher and which random play are 1 and 0 does not depend on the run."""
+        low, high = self.results.random.return_mean, float(np.mean(self.returns.teacher[:episodes]))
+        return [(one - low) / (high - low) for one in self.returns.student[:episodes]]
+
+
+def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """A name for each row: that of its folder, or the whole path where two would have the same."""
+    given = [Path(path) for path in paths]
+    if not given:
+        raise SpecError("Nothing to compare: name run folders, or folders of studies.")
+    if len(given) == 1 and not RunFolder(given[0]).results.is_file():
+        given = sorted(path.parent for path in given[0].glob("*/results.json")) or given
+    names = [path.resolve().name for path in given]
+    named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, given, strict=True)}
+    if len(named) < len(given):
+        raise SpecError("The same folder is named twice: name each once.")
+    return named
+
+
+def _runs(path: Path, *, inside: bool = True) -> Iterator[_Run]:
+    """The runs of one row."""
+    folder = RunFolder(path)
+    if not folder.results.is_file():
+        within = sorted(one.parent for one in path.glob("*/results.json")) if inside else []
+        if not within:
+            raise folder.lacking("results.json")
+        for one in within:
+            yield from _runs(one, inside=False)
+        return
+    found = read_results(folder.results)
+    match found:
+        case SeedsResults(runs=runs):
+            homes = [path / f"seed-{run.seed}" for run in runs]
+        case TasksResults(tasks=runs):
+            homes = [folder.of_task(run.env).path for run in runs]
+        case Results():
+            runs, homes = (found,), [path]
+        case _:
+            raise FileError(f"{path} holds no student beside its teacher: give a run or a study.")
+    for run, home in zip(runs, homes, strict=True):
+        episodes = read_as(SingleEpisodes, read_json(RunFolder(home).episodes), f"{home}/episodes.json")
+        yield _Run(home, run, episodes.returns)
+
+
+def _label(results: Results) -> str:
+    """The environment in which a run was judged."""
+    return EnvRef.from_json(results.verdict_environment or results.environment, "environment").label
+
+
+def _tasks(studies: dict[str, list[_Run]]) -> dict[str, list[list[_Run]]]:
+    """Each study's runs by environment, in one order for all; raises where these cannot be compared."""
+    first_name = next(iter(studies))
+    envs = list(dict.fromkeys(_label(run.results) for run in studies[first_name]))
+    found = {}
+    for name, runs in studies.items():
+        own = {_label(run.results) for run in runs}
+        if own != set(envs):
+            apart = ", ".join(sorted(own ^ set(envs)))
+            raise SpecError(f"Not both of {first_name} and {name} were judged in {apart}: give studies that share all.")
+        found[name] = [[run for run in runs if _label(run.results) == env] for env in envs]
+    for number, env in enumerate(envs):
+        alike = [run for by_env in found.values() for run in by_env[number]]
+        for run in alike[1:]:
+            _check_alike(alike[0], run, env)
+    return found
+
+
+def _check_alike(one: _Run, other: _Run, env: str) -> None:
+    """Raises where two runs' scores do not mean the same."""
+    if one.results.protocol != other.results.protocol:
+        raise SpecError(
+            f"{one.path} and {other.path} were judged by different rules of play in {env}: judge one of them again."
+        )
+    common = min(len(one.returns.teacher), len(other.returns.teacher))
+    if not np.allclose(one.returns.teacher[:common], other.returns.teacher[:common]):
+        raise SpecError(
+            f"{one.path} and {other.path} have different teachers in {env}, so that their scores mean different "
+            f"things: use distilrl evaluate {one.path} --env {env} --against {other.path}."
+        )
+
+
+def _scores(runs: Sequence[_Run]) -> stats.Array:
+    return np.array([run.score for run in runs])
+
+
+def _row(
+    name: str,
+    by_env: Sequence[Sequence[_Run]],
+    scores: Sequence[stats.Array],
+    at: stats.Array,
+    rng: np.random.Generator,
+) -> StudyRow:
+    """What is told of one study."""
+    runs = [run.results for of_env in by_env for run in of_env]
+    middle, ends = stats.aggregate_iqm(scores, rng)
+    share, low, high = stats.performance_profile(scores, at, rng)
+    everything = np.concatenate(list(scores))
+    return StudyRow(
+        name=name,
+        recipe=" + ".join(dict.fromkeys(run.recipe for run in runs)),
+        student=" + ".join(dict.fromkeys(run.student.name for run in runs)),
+        params=max(run.student.params for run in runs),
+        runs=len(runs),
+        iqm=middle,
+        iqm_ci95=ends,
+        mean=stats.mean(everything),
+        lowest=float(everything.min()),
+        passed=sum(run.verdict.holds for run in runs),
+        train_s=stats.mean([run.train_s for run in runs]),
+        profile=tuple(share.tolist()),
+        profile_low=tuple(low.tolist()),
+        profile_high=tuple(high.tolist()),
+    )
+
+
+def _pair(
+    one: str,
+    other: str,
+    tasks: tuple[Sequence[Sequence[_Run]], Sequence[Sequence[_Run]]],
+    scores: tuple[Sequence[stats.Array], Sequence[stats.Array]],
+    rng: np.random.Generator,
+) -> StudyPair:
+    """What is told of two studies."""
+    better, better_ends = stats.improvement(*scores, rng)
+    tables: tuple[list[stats.Array], list[stats.Array]] = ([], [])
+    for of_both in zip(*tasks, strict=True):
+        common = min(len(run.returns.student) for runs in of_both for run in runs)
+        for table, runs in zip(tables, of_both, strict=True):
+            table.append(np.array([run.scores(common) for run in runs]))
+    exact = [runs[0].results.verdict.exact for runs in tasks[0]]
+    apart, apart_ends = stats.crossed_difference(*tables, rng, exact=exact)
+    return StudyPair(
+        one=one,
+        other=other,
+        improvement=better,
+        improvement_ci95=better_ends,
+        difference=apart,
+        difference_ci95=apart_ends,
+    )

@@ -1,0 +1,134 @@
+"""What a finished folder says of itself: the command that makes it again, what it was made with, what is kept in it."""
+
+import html
+import re
+import shlex
+import sys
+
+import pytest
+from commands import CHOICE, VERDICTS
+from conftest import SIGN, make_teacher, sign_network
+
+from distilrl import report
+from distilrl.checkpoints import read_json, save_network
+from distilrl.cli import main
+from distilrl.comparison import Comparison
+from distilrl.distill import distill
+from distilrl.errors import FileError
+from distilrl.jobs import Job
+from distilrl.provenance import Provenance
+from distilrl.report import write_report
+
+SHORT = ["--episodes", "100", "--threads", "1", "--margin", "2"]
+STEPS = ["--steps", "810", "--disturbed-episodes", "0"]
+STUDENT = ["--student", "mlp:2"]
+MADE = {
+    "run": (["distill", *STUDENT, *STEPS, *SHORT, "--wrapper", "gymnasium.wrappers:OrderEnforcing"], ["student"]),
+    "seeds": (["distill", *STUDENT, *STEPS, *SHORT, "--seeds", "2"], ["seed-0/student", "seed-1/student"]),
+    "chain": (["distill", *STUDENT, *STEPS, *SHORT, "--assistants", "1"], ["assistant-1/student", "student"]),
+    "plan": (["plan", *SHORT, "--steps", "1000", "--sizes", "mlp:2", "--seeds", "2", "--no-refine"], ["winner/student"]),
+    "tree": (["tree", *SHORT, "--leaves", "4", "--iterations", "2", "--states", "100", "--disturbed-episodes", "0"], []),
+    "tasks": (["distill", *STUDENT, *STEPS, *SHORT], ["LateEnv/student"]),
+    "teacher": (["train-teacher", "--env", SIGN, "--steps", "2400", "--network", "mlp:4", "--episodes", "7"], ["student"]),
+}  # fmt: skip
+
+
+def again_of(folder):
+    """The command under the report's heading "Again"."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    (command,) = re.findall(r"<h2>Again</h2>\n<pre>(.*?)</pre>", page)
+    return html.unescape(command)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monkeypatch, capsys):
+    if kind == "tree":
+        pytest.importorskip("sklearn", reason="the extra trees is not installed")
+    monkeypatch.chdir(tmp_path)
+    save_network(tmp_path / "teacher", sign_network(), CHOICE, name="teacher")
+    words, students = MADE[kind]
+    if kind == "tasks":
+        words = [*words, "--task", f"{SIGN}=teacher", "--task", "distilrl/LateEnv-v0=teacher"]
+        students = ["distilrl-LateEnv-v0/student"]
+    elif kind != "teacher":
+        words = [*words, "--teacher", "teacher", "--env", SIGN]
+    assert main([*words, "--out", "my run"]) in VERDICTS
+    command = again_of(tmp_path / "my run").replace("NEW_FOLDER", "again")
+    assert main(shlex.split(command)[1:]) in VERDICTS, command
+    for name in students:
+        one, two = (read_json(tmp_path / run / name / "spec.json")["sha256"] for run in ("my run", "again"))
+        assert one == two
+    results = "plan.json" if kind == "plan" else "results.json"
+    one, two = (read_json(tmp_path / run / results) for run in ("my run", "again"))
+    assert set(one) == set(two)
+    if kind == "teacher":
+        assert two["student"]["episodes"] == 7
+    if kind == "tree":
+        assert (tmp_path / "my run" / "tree.json").read_bytes() == (tmp_path / "again" / "tree.json").read_bytes()
+        assert 0 < one["train_s"] <= one["wall_s"]
+    if kind in ("plan", "tasks"):  # a folder within is made again with the whole
+        folder = (tmp_path / "my run" / students[0]).parent
+        write_report(folder)
+        inside = again_of(folder)
+        assert shlex.split(inside)[1] == ("plan" if kind == "plan" else "distill")
+        assert (tmp_path / shlex.split(inside)[3]).samefile(tmp_path / "my run" / "config.json")
+    # -- what it was made with
+    page = (tmp_path / "my run" / "report.html").read_text(encoding="utf-8")
+    assert f"Python {sys.version.split()[0]}" in page
+    if kind == "plan":  # its name stands for its winner's
+        capsys.readouterr()
+        assert main(["evaluate", "my run", "--env", SIGN, "--episodes", "5"]) == 0
+        assert main(["export", "my run", "--to", "c"]) == 0
+        assert (tmp_path / "my run" / "winner" / "export" / "c" / "policy.c").is_file()
+
+
+def test_a_teacher_that_was_no_file_is_named_as_such(tmp_path, sign_teacher):
+    from test_train import small
+
+    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
+    distill(sign_teacher, job, tmp_path / "run")
+    write_report(tmp_path / "run")
+    assert again_of(tmp_path / "run").startswith("# the teacher was no file: call distilrl.distill with it")
+
+
+def test_provenance_names_what_a_result_was_made_with(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/nowhere/distilrl/__main__.py", "distill", "--student", "mlp:2 x"])
+    import ale_py  # noqa: F401
+
+    found = Provenance.of("PongNoFrameskip-v4", 2)
+    assert found.command == "distilrl distill --student 'mlp:2 x'"
+    assert found.environment.startswith("ale_py ")
+    assert found.date.endswith("+00:00")
+    assert found.cpu
+    assert Provenance.of("CartPole-v1", 1).environment == ""
+    assert ", 1 thread, " in Provenance.of("nothing:Mine-v0", 1).in_words()
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
+    from test_train import small
+
+    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
+    teacher = make_teacher(sign_network())
+    first = distill(teacher, job, tmp_path / "run")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    again = distill(teacher, job, tmp_path / "run", resume=True)
+    assert again.wall_s == first.wall_s
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+def test_an_animation_is_kept_for_a_report_from_elsewhere(tmp_path, monkeypatch, sign_teacher):
+    from test_train import small
+
+    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
+    distill(sign_teacher, job, tmp_path / "run")
+    monkeypatch.setattr(report, "animation", lambda _folder: b"RIFF, drawn")
+    first = write_report(tmp_path / "run").read_bytes()
+    assert b"data:image/webp" in first
+
+    def gone(_folder):
+        raise FileError("the teacher is not there.")
+
+    monkeypatch.setattr(report, "animation", gone)
+    assert write_report(tmp_path / "run").read_bytes() == first
+    (tmp_path / "run" / "animation.webp").unlink()
+    assert b"the teacher is not there." in write_report(tmp_path / "run").read_bytes()

@@ -1,0 +1,153 @@
+"""Runs and studies side by side: what the statistics say, and which folders may stand beside each other."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import instances
+import numpy as np
+import pytest
+
+from distilrl import compare, stats
+from distilrl.checkpoints import read_json, write_json
+from distilrl.cli import main
+from distilrl.errors import DistilError, SpecError
+from distilrl.played import SingleReturns
+from distilrl.report import write_studies
+from distilrl.results import SeedsResults
+
+TEACHER = tuple(float(n % 5) + 98.0 for n in range(60))  # mean 100; random play is 0
+
+
+def run(path, score, *, seed=0, env="Mine-v0", recipe="distil", teacher=TEACHER, episodes=60):
+    """A run folder whose student has this score in every episode, as a share of its teacher's return."""
+    found = instances.choices([[1]], seed=seed, recipe=recipe, env=env, environment={"id": env})
+    found = replace(found, random=replace(found.random, return_mean=0.0), student=replace(found.student, score=score))
+    student = tuple(score * one for one in teacher[:episodes])
+    write_json(path / "results.json", found.to_json())
+    write_json(path / "episodes.json", instances.episodes(teacher=teacher[:episodes], student=student).to_json())
+    return found
+
+
+def study(path, scores, **about):
+    """A study over seeds."""
+    runs = [run(path / f"seed-{seed}", score, seed=seed, **about) for seed, score in enumerate(scores)]
+    returns = [SingleReturns(teacher=TEACHER, student=tuple(score * one for one in TEACHER)) for score in scores]
+    write_json(path / "results.json", SeedsResults.of(runs, returns, 60).to_json())
+
+
+def test_the_statistics_are_those_of_agarwal_et_al():
+    rng = np.random.default_rng(0)
+    middle, (low, high) = stats.aggregate_iqm([[0.0, 1.0, 2.0, 3.0], [10.0, 1.5, 1.6, -9.0]], rng)
+    assert middle == np.mean([1.0, 1.5, 1.6, 2.0])
+    assert low < middle < high
+    share, below, above = stats.performance_profile([[0.0, 1.0], [1.0, 1.0]], [0.5, 1.0], rng)
+    assert share.tolist() == [0.75, 0.0]
+    assert (below <= share).all()
+    assert (share <= above).all()
+    better, _ = stats.improvement([[1.0, 2.0], [5.0]], [[1.0, 0.0], [6.0]], rng)
+    assert better == pytest.approx(((0.5 + 1 + 1 + 1) / 4 + 0) / 2)
+
+
+def test_shared_episodes_make_a_difference_visible():
+    rng = np.random.default_rng(0)
+    episodes = rng.normal(size=200)
+    one, other = (
+        episodes + rng.normal(scale=0.01, size=(5, 200)),
+        episodes + rng.normal(scale=0.01, size=(5, 200)) - 0.1,
+    )
+    apart, (low, high) = stats.crossed_difference([one], [other], rng, exact=[False])
+    assert apart == pytest.approx(0.1, abs=0.01)
+    assert 0.05 < low < high < 0.15
+    _, (low, high) = stats.crossed_difference([one], [rng.permuted(other, axis=1)], rng, exact=[False])
+    assert low < 0 < high
+
+
+def test_three_kinds_of_folders_in_one_table(tmp_path):
+    study(tmp_path / "good", [0.98, 0.99, 1.0, 0.97, 0.98])
+    study(tmp_path / "bad", [0.5, 0.6, 0.55, 0.7, 0.5], recipe="cloning")
+    run(tmp_path / "single", 0.9)
+    found = compare(tmp_path / "good", tmp_path / "bad", tmp_path / "single")
+    good, bad, single = found.rows
+    assert (good.name, good.runs, bad.recipe, single.runs) == ("good", 5, "cloning", 1)
+    assert good.iqm == pytest.approx(np.mean([0.98, 0.98, 0.99]))
+    assert good.iqm_ci95[0] <= good.iqm <= good.iqm_ci95[1]
+    assert single.iqm_ci95 == (pytest.approx(0.9), pytest.approx(0.9))
+    assert [(pair.one, pair.other) for pair in found.pairs] == [("good", "bad"), ("good", "single"), ("bad", "single")]
+    assert found.pairs[0].improvement == 1.0
+    assert found.pairs[0].difference == pytest.approx(0.984 - 0.57)
+    assert found.pairs[2].improvement_ci95 == (0.0, 0.0)
+    assert good.profile[0] == 1.0
+    assert good.profile[-1] == 0.0
+    assert compare(tmp_path).to_json()["rows"][0]["name"] == "bad", "one folder of several: a row for each"
+    assert compare(tmp_path / "good", tmp_path / "bad", tmp_path / "single") == found, "nothing is left to chance"
+
+
+def test_environments_count_alike(tmp_path):
+    for name, scores in {"one": (0.9, 0.5), "two": (0.8, 0.7)}.items():
+        for env, score in zip(("A-v0", "B-v0"), scores, strict=True):
+            study(tmp_path / name / env, [score] * 5, env=env)
+    found = compare(tmp_path / "one", tmp_path / "two")
+    assert found.envs == ("A-v0", "B-v0")
+    assert [row.mean for row in found.rows] == [pytest.approx(0.7), pytest.approx(0.75)]
+    assert found.pairs[0].improvement == 0.5
+    assert found.pairs[0].difference == pytest.approx(-0.05)
+
+
+def test_what_means_different_things_is_not_put_side_by_side(tmp_path):
+    run(tmp_path / "a", 0.9)
+    run(tmp_path / "b", 0.9, env="B-v0")
+    run(tmp_path / "c", 0.9, teacher=tuple(one + 1 for one in TEACHER))
+    run(tmp_path / "d", 0.9)
+    data = read_json(tmp_path / "d" / "results.json")
+    write_json(tmp_path / "d" / "results.json", data | {"protocol": {"epsilon": 0.05}})
+    shutil.copytree(tmp_path / "a", tmp_path / "e")
+    data = read_json(tmp_path / "e" / "results.json")
+    data["student"]["score"] = None
+    write_json(tmp_path / "e" / "results.json", data)
+    (tmp_path / "empty").mkdir()
+    for other, words in {
+        "b": "Not both of a and b were judged in B-v0, Mine-v0",
+        "c": "different teachers in Mine-v0",
+        "d": "different rules of play in Mine-v0",
+        "e": "has no score",
+        "a": "named twice",
+        "empty": "holds no run",
+    }.items():
+        with pytest.raises(DistilError, match=words):
+            compare(tmp_path / "a", tmp_path / other)
+    with pytest.raises(SpecError, match="Nothing to compare"):
+        compare()
+
+
+def test_the_command_writes_a_table_and_a_figure_and_overwrites_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    study(tmp_path / "runs" / "good", [0.98, 0.99, 1.0, 0.97, 0.98])
+    study(tmp_path / "runs" / "a|bad", [0.5, 0.6, 0.55, 0.7, 0.5])
+    out = tmp_path / "out"
+    assert main(["compare", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert " 0.983 [0.9" in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert (out / "compare.png").read_bytes()[:4] == b"\x89PNG"
+    assert (out / "compare.csv").read_text().splitlines()[0].startswith("name,recipe,student")
+    assert "a\\|bad" in (out / "compare.md").read_text()
+    assert read_json(out / "compare.json")["pairs"][0]["improvement"] == 0.0
+    assert main(["compare", str(tmp_path / "runs"), "--out", str(out)]) == 2
+    assert "already holds" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "runs" / "good"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["runs"] == 5
+
+
+def test_more_studies_than_colours_are_drawn(tmp_path):
+    for number in range(10):
+        run(tmp_path / f"run-{number}", 0.9)
+    assert (write_studies(compare(tmp_path), tmp_path / "out") / "compare.png").stat().st_size > 10_000
+
+
+def test_a_data_frame_where_pandas_is(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="the extra pandas is not installed")
+    run(tmp_path / "a", 0.9)
+    frame = compare(tmp_path / "a").frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.loc[0, "iqm_low"] == pytest.approx(0.9)
