@@ -244,13 +244,56 @@ def robust() -> str:
     return markdown(("disturbance", "student's return", "teacher's"), rows)
 
 
-def flash() -> str:
+PROCESSORS = {
+    "mps2-an386": "Cortex-M4F", "mps2-an385": "Cortex-M3", "microbit": "Cortex-M0", "riscv": "RV32IMAC",
+}  # fmt: skip
+"""Of emulated boards, one of each kind."""
+
+
+def boards() -> str:
+    """What a decision takes on each processor."""
     rows = []
-    for (env, student, target), group in grouped(read("flash.jsonl"), "env", "student", "target").items():
-        sizes = [f"{row[key]:,}" for row in group for key in ("flash", "ram")]
-        rows.append((env.split("-")[0].removesuffix("NoFrameskip"), f"`{student}`", target, *sizes))
-    head = ("environment", "student", "target", "Cortex-M4 flash", "RAM", "Cortex-M0 flash", "RAM")
-    return markdown(head, rows, text=3)
+    for line in read("boards/boards.jsonl"):
+        if line["optimise"] == "-Os" and line["board"] in PROCESSORS and line.get("fits", True):
+            cells = (f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions", "most"))
+            rows.append((line["student"], PROCESSORS[line["board"]], *cells, f"{line['instructions'] / 80:,.0f}"))
+    head = ("student", "processor", "flash", "RAM", "stack", "instructions", "at most", "µs at 80 MHz, estimated")
+    return markdown(head, rows, text=2)
+
+
+def boards_same() -> str:
+    """Answers that are bit for bit those of the machine that exported."""
+    lines = [line for line in read("boards/boards.jsonl") if line["optimise"] == "-Os"]
+    names = list(dict.fromkeys(line["board"] for line in lines))
+    rows = []
+    for (student,), group in grouped(lines, "student").items():
+        found = {line["board"]: f"{line['same']} of {line['observations']}" for line in group if line.get("fits", True)}
+        rows.append((student, *(found.get(name, "does not fit") for name in names)))
+    return markdown(("student", *names), rows, text=1 + len(names))
+
+
+def boards_optimised() -> str:
+    """Ways to compile, on the Cortex-M4F: instructions, and answers that are the same bits."""
+    ways = ("-Os", "-O2", "-Os -ffp-contract=fast")
+    rows = []
+    for (student,), group in grouped(
+        (r for r in read("boards/boards.jsonl") if r["board"] == "mps2-an386"), "student"
+    ).items():
+        by = {line["optimise"]: line for line in group}
+        if ways[2] in by:
+            fused = by[ways[2]]
+            told = f"{fused['same']} of {fused['observations']}", f"{fused['largest_difference']:.1e}"
+            rows.append((student, *(f"{by[way]['instructions']:,}" for way in ways), *told))
+    return markdown(("student", *(f"`{way}`" for way in ways), "same bits where fused", "largest difference"), rows)
+
+
+def boards_peers() -> str:
+    """The same networks by other tools."""
+    rows = [
+        (line["student"], line["tool"], PROCESSORS[line["board"]], *(f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions")))
+        for line in sorted(read("boards/peers.jsonl"), key=lambda line: (line["board"], line["student"], line["instructions"]))
+    ]  # fmt: skip
+    return markdown(("network", "C by", "processor", "flash", "RAM", "stack", "instructions"), rows, text=3)
 
 
 def integers() -> str:
@@ -370,7 +413,8 @@ TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers_continuous,
-        teachers, latency, flash, integers, inputs, weak_teacher, robust, rough_robots, together, games_together, assistants,
+        teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
+        rough_robots, together, games_together, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
     )
 }  # fmt: skip

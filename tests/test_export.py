@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -226,6 +227,22 @@ def test_c_is_clean_under_the_sanitizers(tmp_path, text, name, flags):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "3 of 3 actions as expected\n"), done.stderr
+
+
+@needs_cc
+@pytest.mark.parametrize("text", ["mlp:1", "mlp:6", "mlp:9", "mlp:18", "mlp:35", "cnn:5k3s2,13k3s1:7"])
+def test_vectors_and_registers_give_the_same_bits(tmp_path, monkeypatch, text):
+    monkeypatch.setitem(SHAPES, text, (3, 20, 31) if text.startswith("cnn") else (5,))
+    source, obs, bits = in_c(text, student(text)), observations(text), []
+    for flags in ([], ["-mavx"], ["-DLANES_OF_ONE"]):
+        if flags == ["-mavx"] and "avx" not in Path("/proc/cpuinfo").read_text():
+            continue
+        plain = "#undef __AVX__\n#undef __SSE__\n#undef __ARM_NEON\n" if flags == ["-DLANES_OF_ONE"] else ""
+        monkeypatch.setattr("distilrl.export.replay.CFLAGS", (*CFLAGS, *flags))
+        path = write_c(tmp_path, replace(source, code=plain + source.code))
+        bits.append(opened(path, text)(obs).values.tobytes())
+    assert len(set(bits)) == 1
+    assert len(bits) >= 2
 
 
 @needs_cc

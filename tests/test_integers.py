@@ -1,5 +1,6 @@
 """Integers learn, choose and are chosen; trees in C."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import sign_network
-from test_export import ONE, needs_cc, observations, student, write_c
+from test_export import ONE, needs_cc, obs_spec, observations, student, write_c
 
 from distilrl import export
 from distilrl.events import silent
@@ -48,6 +49,24 @@ def test_rounding_in_training_is_rounding_in_integers(shape):
     gain = torch.from_numpy(int8.input_gain(obs.numpy()))
     values = qat.rounded(network, obs, gain, rounded.activation_scales).detach().numpy()
     np.testing.assert_allclose(values, rounded.values(obs.numpy()), atol=0.02 * np.abs(values).max())
+
+
+@needs_cc
+@pytest.mark.parametrize("name", ["mlp:16,16", "mlp:7", "cnn:4k3s2,3k3s1:8"])
+@pytest.mark.parametrize("rounding", ["upper half", "shifted", "registers"])
+def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name, rounding):
+    """The C answers as the model in NumPy does: by the upper half of a product or by a shift, four outputs at once or one."""
+    rounded, obs = int8.quantise(steps(student(name), "integers"), observations(name)), observations(name, 50)
+    assert {one.shift in int8.UPPER_HALF for one in rounded.steps[:-1]} == {True}
+    if rounding == "shifted":
+        monkeypatch.setattr(int8, "UPPER_HALF", ())
+    written = int8.write(rounded, ONE, obs_spec(name), "test")
+    assert ("shifted(" in written.code) == (rounding == "shifted")
+    if rounding == "registers":
+        undefined = "#undef __SSE2__\n#undef __ARM_NEON\n"
+        written = replace(written, code=undefined + written.code)
+    answers = open_export(write_c(tmp_path, written), ONE, obs[0].size)(obs)
+    np.testing.assert_array_equal(answers.values, rounded.values(obs))
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -1,11 +1,9 @@
 """C99: one self-contained file and a header, no allocation, no library, weights in constant memory.
 
 Layout: activations are stored with channels innermost, so that what a convolution reads of one row of its input is one
-run of numbers. Its kernel multiplies each number of the run with the weights of a group of output channels, which lie
-side by side, for several pixels at once; with GCC and Clang the groups are vectors (the compilers' own extension, no
-intrinsics), elsewhere plain loops. The input of the first convolution is turned into floats row by row, in a ring that
-holds as many rows as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without
-branches, so that compilers do several at once, and the same on every machine.
+run of numbers. The input of the first convolution is turned into floats row by row, in a ring that holds as many rows
+as its kernel is high. A dense layer is a convolution of one pixel. tanh and exp are our own: without branches, so that
+compilers do several at once, and the same on every machine.
 """
 
 import math
@@ -15,9 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from distilrl.export.c_kernels import VECTORS, packed, pixel_functions, shared, together
 from distilrl.export.c_maths import ACTIVATIONS, CELLS, maths
 from distilrl.export.c_memory import Memory
 from distilrl.export.examples import c_example
@@ -28,16 +24,6 @@ from distilrl.spaces import ObsSpec
 
 MOST_NAMES = 64
 """Of numbers, in a comment."""
-VECTORS = """#if defined(__AVX__)
-#define LANES 8
-typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
-#elif defined(__SSE__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
-#define LANES 4
-typedef float vec __attribute__((vector_size(16), aligned(4), may_alias));
-#else
-#define LANES 1
-#endif
-"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +89,10 @@ def source(
 
 typedef {kind} obs_t;
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
 {remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
 void policy_values({declared(obs, memory)}, float values[{width}]);
 
@@ -110,6 +100,9 @@ void policy_values({declared(obs, memory)}, float values[{width}]);
 {threads} */
 {last.prototype(declared(obs, memory))};
 
+#ifdef __cplusplus
+}}
+#endif
 #endif
 """
     return Source(header, code, c_example(last, remembers=memory is not None), scratch, weights)
@@ -156,13 +149,14 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     needed |= {"tanh", "exp"} if cell is not None else set()
     parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
     parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
+    parts.append(shared([step for _, step in _dense(steps)]))
     weight_bytes = 0
     for name, step in _dense(steps):
-        weight, bias, lanes = _packed(step)
+        weight, bias = packed(step), step.bias
         weight_bytes += weight.nbytes + bias.nbytes
         parts.append(f"\nstatic const float w{name}[{weight.size}] = {{{literals(weight)}}};\n")
         parts.append(f"static const float b{name}[{bias.size}] = {{{literals(bias)}}};\n")
-        parts.append(_kernel(name, step, lanes))
+        parts.append(pixel_functions(name, step))
     if cell is not None:
         parts.append(CELLS[cell.kind].replace("@size", str(cell.out_shape[0])))
     buffers = scratch_buffers(steps, "float")
@@ -232,124 +226,6 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     return Buffers(text, count)
 
 
-def _packed(step: Step) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Weights as [row of the kernel][number in the run][output], outputs filled up to a multiple of 4, and that."""
-    weight = channels_last(step)
-    outputs = len(step.bias)
-    lanes = _lanes(outputs)
-    padded = np.zeros((lanes, weight.shape[1]), np.float32)
-    padded[:outputs] = weight
-    bias = np.zeros(lanes, np.float32)
-    bias[:outputs] = step.bias
-    return np.ascontiguousarray(padded.T), bias, lanes
-
-
-def channels_last(step: Step) -> NDArray[np.float32]:
-    """Weights (out, run) in the order in which a run of activations is stored, channels innermost."""
-    if step.weight.ndim == 4:
-        return np.ascontiguousarray(step.weight.transpose(0, 2, 3, 1).reshape(len(step.bias), -1))
-    if len(step.in_shape) == 3:  # the first dense layer after convolutions: PyTorch flattens channels first
-        shaped = step.weight.reshape(len(step.bias), *step.in_shape).transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(shaped.reshape(len(step.bias), -1))
-    return step.weight
-
-
-def geometry(step: Step) -> tuple[int, int, int]:
-    """(rows of the kernel, numbers in the run of one row, output pixels in a row)."""
-    if step.weight.ndim == 4:
-        return step.weight.shape[2], step.weight.shape[2] * step.in_shape[0], step.out_shape[2]
-    return 1, math.prod(step.in_shape), 1
-
-
-def _lanes(outputs: int) -> int:
-    """Outputs, filled up to a multiple of 4."""
-    return -(-outputs // 4) * 4
-
-
-def _together(lanes: int, width: int) -> int:
-    """How many neighbouring output pixels are summed at once: as many as registers hold."""
-    return next((p for p in (4, 2) if width >= p and lanes * p <= 64), 1)
-
-
-def _kernel(index: str, step: Step, lanes: int) -> str:
-    """Functions ``k{index}_p{P}``: P neighbouring output pixels, all their channels."""
-    _, _, width = geometry(step)
-    together = _together(lanes, width)
-    counts = sorted({together, 1} if width % together else {together})
-    return "".join(_pixels(index, step, lanes, count) for count in counts)
-
-
-def _pixels(index: str, step: Step, lanes: int, pixels: int) -> str:
-    rows, run, _ = geometry(step)
-    hop = step.stride * step.in_shape[0] if step.weight.ndim == 4 else 0
-    outputs = len(step.bias)
-    head = (
-        f"\nstatic void k{index}_p{pixels}(const float *const *rows, float *out) {{\n"
-        f"    float sums[{pixels}][{lanes}];\n"
-    )
-    branches = []
-    for guard, width in (("#if LANES == 8", 8), ("#elif LANES == 4", 4), ("#else", 1)):
-        branches.append(f"{guard}\n{_sums(index, rows, run, hop, lanes, pixels, width)}")
-    count = pixels * outputs
-    tail = (
-        f"    for (int p = 0; p < {pixels}; p++)\n"
-        f"        for (int k = 0; k < {outputs}; k++) out[p * {outputs} + k] = sums[p][k];\n"
-    )
-    if step.activation:  # a loop of its own, which vectorises
-        tail += f"    for (int k = 0; k < {count}; k++) out[k] = act_{step.activation}(out[k]);\n"
-    tail += "}\n"
-    return head + "".join(branches) + "#endif\n" + tail
-
-
-def _sums(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, width: int) -> str:
-    """The innermost loops, with vectors of 8 and 4 floats, or plain ones."""
-    if width == 1:
-        loads = "".join(f"                sums[{p}][k] += x[i + {p * hop}] * w[k];\n" for p in range(pixels))
-        return (
-            f"    const float *w = w{index};\n"
-            f"    for (int p = 0; p < {pixels}; p++)\n"
-            f"        for (int k = 0; k < {lanes}; k++) sums[p][k] = b{index}[k];\n"
-            f"    for (int r = 0; r < {rows}; r++) {{\n        const float *x = rows[r];\n"
-            f"        for (int i = 0; i < {run}; i++, w += {lanes})\n"
-            f"            for (int k = 0; k < {lanes}; k++) {{\n{loads}            }}\n    }}\n"
-        )
-    text = ""
-    at = 0
-    while at < lanes:
-        wide = min(lanes - at, 32 if pixels <= 2 else 16)
-        starts = _starts(at, wide, width)
-        text += _block(index, rows, run, hop, lanes, pixels, starts)
-        at += wide
-    return text
-
-
-def _starts(at: int, wide: int, width: int) -> list[tuple[int, int]]:
-    """(first output, vector width) of the groups of one block; a remainder of 4 under width 8 is summed one by one."""
-    groups = [(at + i, width) for i in range(0, wide - wide % width, width)]
-    return groups + [(at + wide - wide % width + i, 1) for i in range(wide % width)]
-
-
-def _block(index: str, rows: int, run: int, hop: int, lanes: int, pixels: int, groups: list[tuple[int, int]]) -> str:
-    kind = {1: "float"}
-    lines = ["    {", f"        const float *w = w{index};"]
-    for p in range(pixels):
-        for start, width in groups:
-            name = kind.get(width, "vec")
-            lines.append(f"        {name} s{p}_{start} = *(const {name} *)(b{index} + {start});")
-    lines += [f"        for (int r = 0; r < {rows}; r++) {{", "            const float *x = rows[r];"]
-    lines.append(f"            for (int i = 0; i < {run}; i++, w += {lanes}) {{")
-    lines += [f"                const float x{p} = x[i + {p * hop}];" for p in range(pixels)]
-    for start, width in groups:
-        name = kind.get(width, "vec")
-        lines.append(f"                const {name} w_{start} = *(const {name} *)(w + {start});")
-        lines += [f"                s{p}_{start} += x{p} * w_{start};" for p in range(pixels)]
-    lines += ["            }", "        }"]
-    for p in range(pixels):
-        for start, width in groups:
-            lines.append(f"        *({kind.get(width, 'vec')} *)(&sums[{p}][{start}]) = s{p}_{start};")
-    return "\n".join([*lines, "    }\n"])
-
-
 def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str:
     """The call of one layer."""
     if step.weight.ndim != 4:
@@ -357,7 +233,7 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
     channels, height, width = step.in_shape
     outputs, out_height, out_width = step.out_shape
     kernel, stride = step.weight.shape[2], step.stride
-    together = _together(_lanes(outputs), out_width)
+    many = together(outputs, out_width)
     fill = ""
     row = f"{source} + (y * {stride} + r) * {width * channels} + x * {stride * channels}"
     if first:
@@ -369,7 +245,7 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
             f"                    ring[filled % {kernel}][x * {channels} + c] =\n"
             f"                        (float)obs[(c * {height} + filled) * {width} + x];\n"
         )
-    whole = out_width - out_width % together
+    whole = out_width - out_width % many
 
     def loop(begin: int, end: int, count: int) -> str:
         return (
@@ -378,6 +254,6 @@ def _layer(index: str, step: Step, source: str, out: str, *, first: bool) -> str
             f"            k{index}_p{count}(rows, {out} + (y * {out_width} + x) * {outputs});\n        }}\n"
         )
 
-    loops = loop(0, whole, together) + (loop(whole, out_width, 1) if whole < out_width else "")
+    loops = loop(0, whole, many) + (loop(whole, out_width, 1) if whole < out_width else "")
     start = "    int filled = 0;\n" if first else ""
     return f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}{loops}    }}\n"

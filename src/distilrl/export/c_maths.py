@@ -48,7 +48,19 @@ MATHS = {
 }
 """Coefficients of tanh as in Eigen, of exp as in Cephes."""
 ACTIVATIONS = {
-    "relu": ((), "static inline float act_relu(float x) { return x > 0.0f ? x : 0.0f; }"),
+    "relu": (
+        (),
+        """static inline float act_relu(float x) {
+#if LANES > 1
+    return x > 0.0f ? x : 0.0f;
+#else
+    union { float value; int32_t bits; } u; /* fewer instructions, most where floats are functions */
+    u.value = x;
+    u.bits = u.bits < 0 ? 0 : u.bits;
+    return u.value;
+#endif
+}""",
+    ),
     "tanh": (("tanh",), "static inline float act_tanh(float x) { return tanh_of(x); }"),
     "elu": (
         ("exp",),

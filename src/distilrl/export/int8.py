@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.c import Source, channels_last, declared, geometry, scratch_buffers, source
+from distilrl.export.c import Source, declared, scratch_buffers, source
+from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import Step
@@ -189,7 +190,9 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     if student.input_scale is not None:
         parts.append(_floats("gain", student.input_scale) + ENTER)
     buffers = scratch_buffers([one.step for one in steps], "int16_t")
-    parts.append(f"{buffers.text if obs.pixels else ''}{DOT}{TO_BYTE if len(steps) > 1 else ''}")
+    parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
+    rounded = {one.shift in UPPER_HALF for one in steps[:-1]}
+    parts += [text for text, kind in ((TO_BYTE, True), (SHIFTED, False)) if kind in rounded]
     inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0])
     gain = "gain[0]" if student.input_scale is not None else None
     calls = "".join(_layer(i, one, obs.pixels, gain, last=i == final) for i, one in enumerate(steps))
@@ -212,25 +215,72 @@ def _act(obs: ObsSpec, last: Last, width: int, final: int) -> str:
     )
 
 
-DOT = """
-static int32_t dot(const int16_t *x, const int8_t *w, int n) {
+SUMS = """
+#if defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
+#define VECTORS 1
+#else
+#define VECTORS 0
+/* Four outputs at once, in a function of its own, so that the loop has all registers. */
+#ifdef __GNUC__
+__attribute__((noinline))
+#endif
+static void dots(const int16_t *x, const int8_t *w, int apart, int run, int32_t *sums) {
+    const int8_t *second = w + apart, *third = second + apart, *fourth = third + apart;
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    for (int i = 0; i < run; i++) {
+        const int32_t v = x[i];
+        s0 += v * w[i];
+        s1 += v * second[i];
+        s2 += v * third[i];
+        s3 += v * fourth[i];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+#endif
+
+static inline int32_t dot(const int16_t *x, const int8_t *w, int n) {
     int32_t sum = 0;
     for (int i = 0; i < n; i++) sum += x[i] * w[i];
     return sum;
 }
+
+/* All outputs of one pixel. Compilers with vectors do one output after the other. */
+static void layer(const int16_t *const *rows, int height, int run, const int8_t *w, const int32_t *b, int outputs,
+                  int32_t *sums) {
+    for (int k = 0; k < outputs; k++) sums[k] = b[k];
+    int k = 0;
+#if !VECTORS
+    const int apart = height * run;
+    for (; k + 4 <= outputs; k += 4, w += 4 * apart)
+        for (int r = 0; r < height; r++) dots(rows[r], w + r * run, apart, run, sums + k);
+#endif
+    for (; k < outputs; k++)
+        for (int r = 0; r < height; r++, w += run) sums[k] += dot(rows[r], w, run);
+}
 """
 TO_BYTE = """
-static int16_t to_byte(int32_t sum, int32_t multiplier, int shift) {
+static inline int16_t to_byte(int32_t sum, int32_t multiplier) { /* the upper half of the product, rounded */
+    int32_t scaled = (int32_t)(((int64_t)sum * multiplier + (int64_t)0x80000000u) >> 32);
+    return (int16_t)(scaled < 0 ? 0 : scaled > 255 ? 255 : scaled);
+}
+"""
+SHIFTED = """
+static inline int16_t shifted(int32_t sum, int32_t multiplier, int shift) {
     int64_t scaled = ((int64_t)sum * multiplier + ((int64_t)1 << (shift - 1)));
     scaled = scaled < 0 ? 0 : scaled >> shift;
     return (int16_t)(scaled > 255 ? 255 : scaled);
 }
 """
+UPPER_HALF = range(17, 33)
+"""Shifts of which `TO_BYTE` does the same as `SHIFTED` with a multiplier of 31 bits, in fewer instructions."""
 
 
 ENTER = f"""
-static int16_t enter(float x, float gain) {{
-    float scaled = x * gain + 0.5f;
+static int16_t enter(float x, float by) {{
+    float scaled = x * by + 0.5f;
     if (!(scaled > -{INPUT_LIMIT}.0f)) return -{INPUT_LIMIT};
     if (scaled >= {INPUT_LIMIT}.0f) return {INPUT_LIMIT};
     int32_t n = (int32_t)scaled;
@@ -246,17 +296,12 @@ def _entered(size: int) -> str:
 def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bool) -> str:
     """The call of one layer; ``gain`` is what an image of floats is multiplied by."""
     step = one.step
-    rows, run, _ = geometry(step)
-    outputs = len(step.bias)
-    out = "head" if last else f"buffer{index % 2}"
+    rows, _, _ = geometry(step)
+    out = f"buffer{index % 2}"
     source = ("ring" if pixels else "entered") if index == 0 else f"buffer{(index - 1) % 2}"
-    store = f"{out}[%s] = sum" if last else f"{out}[%s] = to_byte(sum, m{index}[k], {one.shift})"
     if step.weight.ndim != 4:
-        return (
-            f"    for (int k = 0; k < {outputs}; k++) {{\n"
-            f"        int32_t sum = b{index}[k] + dot({source}, w{index} + k * {run}, {run});\n"
-            f"        {store % 'k'};\n    }}\n"
-        )
+        told = f"const int16_t *rows[1] = {{{source}}};"
+        return f"    {{\n        {told}\n{_pixel(index, one, out, ' ' * 8, last=last)}    }}\n"
     channels, height, width = step.in_shape
     _, out_height, out_width = step.out_shape
     fill, row = "", f"{source} + (y * {step.stride} + r) * {width * channels} + x * {step.stride * channels}"
@@ -271,13 +316,25 @@ def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bo
             f"                    ring[filled % {rows}][x * {channels} + c] = {read};\n"
         )
     start = "    int filled = 0;\n" if index == 0 else ""
+    pixel = _pixel(index, one, f"({out} + (y * {out_width} + x) * {len(step.bias)})", " " * 12, last=last)
     return (
-        f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}        for (int x = 0; x < {out_width}; x++)\n"
-        f"            for (int k = 0; k < {outputs}; k++) {{\n                int32_t sum = b{index}[k];\n"
-        f"                for (int r = 0; r < {rows}; r++)\n"
-        f"                    sum += dot({row}, w{index} + (k * {rows} + r) * {run}, {run});\n"
-        f"                {store % f'(y * {out_width} + x) * {outputs} + k'};\n            }}\n    }}\n"
+        f"{start}    for (int y = 0; y < {out_height}; y++) {{\n{fill}"
+        f"        for (int x = 0; x < {out_width}; x++) {{\n            const int16_t *rows[{rows}];\n"
+        f"            for (int r = 0; r < {rows}; r++) rows[r] = {row};\n{pixel}        }}\n    }}\n"
     )
+
+
+def _pixel(index: int, one: IntStep, out: str, pad: str, *, last: bool) -> str:
+    """All outputs of one pixel of a layer."""
+    rows, run, _ = geometry(one.step)
+    outputs = len(one.bias)
+    call = f"{pad}layer(rows, {rows}, {run}, w{index}, b{index}, {outputs}, {'head' if last else 'sums'});\n"
+    if last:
+        return call
+    byte = f"shifted(sums[k], m{index}[k], {one.shift})"
+    if one.shift in UPPER_HALF:
+        byte = f"to_byte(sums[k], m{index}[k] * {1 << (32 - one.shift)})"
+    return f"{pad}int32_t sums[{outputs}];\n{call}{pad}for (int k = 0; k < {outputs}; k++) {out}[k] = {byte};\n"
 
 
 def _array(kind: str, name: str, values: Ints) -> str:
