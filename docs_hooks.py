@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent
@@ -20,14 +21,16 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """``Title: folder/*`` in the navigation stands for all pages of a folder."""
+    """``Title: folder/*`` in the navigation stands for a folder's pages, ``folder/*.zh-CN`` for those in Chinese."""
     for section in config.nav or []:
         for entries in (e for e in section.values() if isinstance(e, list)):
             for entry in (e for e in entries if isinstance(e, dict)):
                 for title, path in entry.items():
-                    if str(path).endswith("/*"):
-                        pages = sorted((ROOT / "docs" / path[:-2]).glob("*.md"), key=lambda p: (p.stem != "README", p))
-                        entry[title] = [str(page.relative_to(ROOT / "docs")) for page in pages]
+                    folder, star, language = str(path).partition("/*")
+                    if star:
+                        pages = sorted((ROOT / "docs" / folder).glob("*.md"), key=lambda p: (p.stem != "README", p))
+                        own = [page for page in pages if page.stem.endswith(".zh-CN") == bool(language)]
+                        entry[title] = [str(page.relative_to(ROOT / "docs")) for page in own]
     return config
 
 
@@ -46,7 +49,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
     def moved(found: re.Match[str]) -> str:
         target, anchor = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1])), found[2] or ""
         if not (ROOT / target).exists():
-            raise FileNotFoundError(f"{source} links to {target}, which is not there: correct the link.")
+            raise PluginError(f"{source} links to {target}, which is not there: correct the link.")
         inside = ELSEWHERE.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
         if inside is not None and files.get_file_from_path(inside) is not None:
             return posixpath.relpath(inside, posixpath.dirname(here) or ".") + anchor

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from field_rows import Field, Row, by_hand
 
-STUDENTS = ("mlp:32,32", "mlp:16", "mlp:8", "mlp:4", "tree:32")
 PATIENTS = "--episodes 4000 --accept-episodes 4000 --disturbed-episodes 0 --eval-envs 250 --measure untried=mean"
 """Enough to tell two in a hundred. What is measured: treatments that clinicians hardly ever gave in such a state."""
 TRAINING = "--steps 20000 --set check-every=10000 --set patience=9 --set enough=-9"
@@ -31,7 +30,7 @@ FIELD = Field(
         "ICU-Sepsis": Row(
             "examples.treatment:Sepsis-v0",
             "runs/sepsis-teacher",
-            STUDENTS,
+            ("mlp:16", "mlp:12", "mlp:8", "tree:128", "tree:32"),
             f"{PATIENTS} --margin-abs 0.02",
             TRAINING,
             rules=RULES,
@@ -40,7 +39,7 @@ FIELD = Field(
         "ICU-Sepsis, the untried is fatal": Row(
             "examples.treatment:Sepsis-v0",
             "runs/sepsis-careful",
-            STUDENTS,
+            ("mlp:32,32", "mlp:32", "mlp:16", "tree:128"),
             f'{PATIENTS} --env-kwargs \'{{"untried": "terminate"}}\'',
             TRAINING,
             rules=RULES,
