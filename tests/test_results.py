@@ -1,7 +1,7 @@
 """results.json: its schema is what the code gives, and what runs write is what the schema says."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import instances
@@ -152,3 +152,22 @@ def test_damage_is_found_by_the_reader_and_by_the_schema(damage, words):
 
 def test_what_is_told_of_returns_has_a_line_each():
     assert list(schema_of(Returns)["$defs"]["Returns"]["properties"]) == [one.name for one in fields(Returns)]
+
+
+def test_results_show_themselves_as_a_short_table():
+    found = instances.results()
+    lines = repr(found).splitlines()
+    assert lines[0] == f"{found.env}, {found.student.name}, {found.recipe}: pass"
+    assert lines[1].split() == ["return", "parameters", "MACs", "µs"]
+    assert [line.split()[0] for line in lines[2:4]] == ["teacher", "student"]
+    assert "-12.50 [-45.00, +15.00], margin 620.50" in lines[4]
+    assert len({len(line) for line in lines[1:4]}) == 1, "columns are aligned"
+    assert "the smallest within the margin is" in repr(instances.plan_results(instances.plan_row()))
+
+
+def test_a_notebook_shows_names_from_files_as_text():
+    found = replace(instances.results(), env="<script>alert(1)</script>")
+    page = found._repr_html_()
+    assert "<script>" not in page
+    assert page.count("<tr>") == 4
+    assert "<th>parameters</th>" in page

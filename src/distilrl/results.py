@@ -13,8 +13,9 @@ from distilrl.measures import Measured
 from distilrl.plain import Record, from_plain
 from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides, SingleReturns
 from distilrl.provenance import Provenance
+from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import RESULTS, Result, Verdict, verdict_over_seeds
+from distilrl.verdict import RESULTS, Result, Verdict, in_words, verdict_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +134,8 @@ class Link(Record):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results(Distilling):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Results(Shown, Distilling):
     """What became of a teacher in one student: the contents of results.json.
 
     Example::
@@ -177,6 +178,15 @@ class Results(Distilling):
     provenance: Provenance | None = None
     """What it was made with."""
 
+    def _told(self) -> tuple[str, Rows]:
+        rows: list[tuple[str, ...]] = [("", "return", "parameters", "MACs", "µs")]
+        for name, one in (("teacher", self.teacher), ("student", self.student)):
+            sizes = ("?" if n is None else f"{n:,}" for n in (one.params, one.macs))
+            rows.append((name, one.in_words(), *sizes, f"{one.latency_us:,.0f}"))
+        rows.append(("student - teacher", _difference(self.verdict), "", "", ""))
+        rows += [(words, in_words(result), "", "", "") for words, result in self.measured.items()]
+        return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(self.verdict.result)}", rows
+
     @property
     def worst(self) -> Result:
         """The worst verdict, of the return and of the measures: that all hold needs no correction for their number."""
@@ -193,8 +203,8 @@ class TeacherTrained(Returns, Size):
     """A teacher that was trained, and how it plays."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherResults(Training):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TeacherResults(Shown, Training):
     """What came of training a teacher: results.json of such a folder."""
 
     env: str
@@ -203,6 +213,11 @@ class TeacherResults(Training):
     """The policy that was trained."""
     provenance: Provenance | None = None
     """What it was made with."""
+
+    def _told(self) -> tuple[str, Rows]:
+        made = self.student
+        row = (made.name, made.in_words(), f"{made.params:,}", f"{self.env_steps:,}", f"{self.train_s:,.1f}")
+        return f"{self.env}, {self.recipe}", [("", "return", "parameters", "steps", "seconds"), row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +246,8 @@ class SeedsVerdict(Verdict):
     """What is drawn; of a game whose every start is played training seeds alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeedsResults(Record):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SeedsResults(Shown):
     """What several training seeds give: results.json of a study."""
 
     env: str
@@ -247,6 +262,15 @@ class SeedsResults(Record):
     """Whether students of this kind keep the return."""
     runs: tuple[Results, ...]
     """The results of each seed."""
+
+    def _told(self) -> tuple[str, Rows]:
+        rows = [("seed", "return", "score", "steps", "seconds", "verdict")]
+        for run in self.runs:
+            score = "" if run.student.score is None else f"{run.student.score:.3f}"
+            effort = (f"{run.env_steps:,}", f"{run.train_s:,.1f}")
+            rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.verdict.result)))
+        found = f"{in_words(self.verdict.result)}, student - teacher {_difference(self.verdict)}"
+        return f"{self.env}, {self.student.name}, {self.recipe}: {found}", rows
 
     @property
     def worst(self) -> Result:
@@ -316,8 +340,8 @@ class TasksVerdict(Record):
     """The worst of its verdicts; that all are as good needs no correction for their number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TasksResults(Effort):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TasksResults(Shown, Effort):
     """What became of several teachers in one student: results.json of a run of several tasks."""
 
     envs: tuple[str, ...]
@@ -330,6 +354,14 @@ class TasksResults(Effort):
     """Whether the student keeps every return."""
     tasks: tuple[Results, ...]
     """The results of each task."""
+
+    def _told(self) -> tuple[str, Rows]:
+        rows = [("task", "teacher", "student", "verdict")]
+        rows += [
+            (run.env, run.teacher.in_words(), run.student.in_words(), in_words(run.verdict.result))
+            for run in self.tasks
+        ]
+        return f"{self.recipe}, {self.student.params:,} parameters: {in_words(self.verdict.result)}", rows
 
     @property
     def worst(self) -> Result:
@@ -353,6 +385,12 @@ class TasksResults(Effort):
             verdict=TasksVerdict(result=min(verdicts, key=RESULTS.index)),
             tasks=tuple(runs),
         )
+
+
+def _difference(verdict: Verdict) -> str:
+    """The difference with its interval, and the margin."""
+    ends = "exactly" if verdict.exact else "[{:+,.2f}, {:+,.2f}]".format(*verdict.interval)
+    return f"{verdict.difference:+,.2f} {ends}, margin {verdict.margin:,.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,8 +421,8 @@ class PlanRow(Record):
     """Of the best seed; None where none was taken."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanResults(Record):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PlanResults(Shown):
     """The smallest student that keeps the score: the contents of plan.json."""
 
     env: str
@@ -417,6 +455,13 @@ class PlanResults(Record):
     """A row for each size, smallest first."""
     provenance: Provenance | None = None
     """What it was made with."""
+
+    def _told(self) -> tuple[str, Rows]:
+        rows = [("student", "parameters", "µs", "score", "best", "verdict")]
+        for row in self.frontier:
+            scores = (f"{row.score_mean:.3f}", f"{row.best_score:.3f}")
+            rows.append((row.student, f"{row.params:,}", f"{row.latency_us:.0f}", *scores, in_words(row.verdict)))
+        return f"{self.env}: the smallest within the margin is {self.winner or 'none'}", rows
 
 
 AnyResults = Results | SeedsResults | TasksResults | TeacherResults | PlanResults
