@@ -17,9 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import tyro
 from packaging.requirements import Requirement
-from tyro.conf import DisallowNone, FlagCreatePairsOff
 
 from distilrl import cli
 from distilrl.envs import single
@@ -94,12 +92,13 @@ def absent(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_every_command_of_a_page_can_be_read(page):
+def test_every_command_of_a_page_can_be_read(page, monkeypatch):
     assert commands(page)
     for words in commands(page):
         assert words[0] in ("distilrl", "python", "pip"), words
         if words[0] == "distilrl":
-            tyro.cli(cli.Command, args=tenth(words)[1:], config=(DisallowNone, FlagCreatePairsOff))
+            monkeypatch.setattr(cli._command(words[1]), "run", lambda self: 0)
+            assert cli.main(tenth(words)[1:]) == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-pytest.importorskip("icu_sepsis", reason="ICU-Sepsis is not installed: pip install 'distilrl[medical]'")
+pytest.importorskip("icu_sepsis", reason="ICU-Sepsis is not installed: pip install 'distilrl[treatment]'")
 
 import gymnasium
 

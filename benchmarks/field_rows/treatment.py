@@ -25,7 +25,7 @@ FIELD = Field(
     "Diagnosis: treatment",
     "诊疗：用药",
     "docs/fields/treatment.md",
-    "medical",
+    "treatment",
     {
         "ICU-Sepsis": Row(
             "examples.treatment:Sepsis-v0",

