@@ -20,6 +20,7 @@ from method_tables import ENVS, cells_of, chosen, methods, surviving
 from result_tables import TABLES, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
+from distilrl.verdict import in_words
 
 RESULTS = Path(__file__).parent / "results"
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
@@ -159,6 +160,30 @@ def headline_zh() -> str:
     return headline(chinese=True)
 
 
+def of_fields(chinese: bool = False, above: str = "") -> str:
+    """The six fields of use, an environment a row: the smallest student that passed, or the one that came nearest.
+
+    Args:
+        chinese: in which language.
+        above: the folder of the document, which links leave out.
+    """
+    rows = []
+    for name, about in fields.fields().items():
+        page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
+        for env, one in fields.found(name).items():
+            student, known = one.student, one.teacher["params"]
+            verdict = in_words(one.runs[0]["results"]["verdict"]["result"])
+            words = VERDICTS_IN_CHINESE.get(verdict.replace(" ", "_"), verdict) if chinese else verdict
+            rows.append(
+                (f"[{about.title_zh if chinese else about.title.lower()}]({page})", env, f"`{student['name']}`", words,
+                 fields._number(student["return_mean"]), fields._number(one.teacher["return_mean"]), fields._number(one.random),
+                 f"{known:,} → {student['params']:,}" if known else f"? → {student['params']:,}")
+            )  # fmt: skip
+    head = ("field", "environment", "student", "verdict", "student's return", "teacher's", "random", "parameters")
+    zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "随机", "参数")
+    return markdown(zh if chinese else head, rows, text=4)
+
+
 def of_games(env: str) -> tuple[dict, dict]:
     """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
@@ -224,7 +249,7 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "disturbed": disturbed, "vectors": vectors,
+        "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
         "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):
