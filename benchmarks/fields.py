@@ -152,7 +152,7 @@ def found(name: str) -> dict[str, Found]:
             continue
         good = [runs for runs in tried if all(map(_holds, runs))]
         best = good[0] if good else max(tried, key=lambda runs: runs[0]["results"]["student"]["return_mean"])
-        first = tried[0][0]["results"]
+        first = best[0]["results"]
         result[row] = Found(about, first["teacher"], first["random"]["return_mean"], rules, best, bool(good))
     return result
 
