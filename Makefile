@@ -1,6 +1,7 @@
 # make demo        Pong from pixels: teacher to proven student and report, on 2 cores
 # make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
 # make test        the tests          make check   format, lint, types, links of the documentation
+# make chaos       hostile files, kills, broken disks and environments, for MINUTES (10) of fuzzing
 # make site        the documentation as a site, in build/site
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,21 +9,36 @@ BIN := $(VENV)/bin
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 # An empty CONSTRAINTS= takes the newest PyTorch, with CUDA where the platform's default build has it.
 CONSTRAINTS ?= -c constraints.txt
+MINUTES ?= 10
+SEED ?= 0
 
-.PHONY: demo quickstart test check site clean
+.PHONY: demo quickstart test chaos soak check site clean
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
 	    --out runs/pong-$(STAMP)
+	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
 quickstart: $(VENV)/.user
 	$(BIN)/distilrl train-teacher --env CartPole-v1 --stop-return 500 --out runs/cartpole-teacher-$(STAMP)
 	$(BIN)/distilrl distill --teacher runs/cartpole-teacher-$(STAMP) --env CartPole-v1 --student mlp:16 \
 	    --out runs/cartpole-$(STAMP)
+	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_collectors.py --ignore=tests/test_ray.py
 	$(BIN)/python -m pytest tests/test_collectors.py tests/test_ray.py  # alone: they look for the one Ray that runs here
+
+chaos: $(VENV)/.dev
+	$(BIN)/python tests/chaos/fuzz.py --seconds $$((60 * $(MINUTES))) --seed $(SEED)
+	$(BIN)/python tests/chaos/kill.py --kills 200 --seed $(SEED)
+	$(BIN)/python tests/chaos/disk.py
+	$(BIN)/python tests/chaos/faults.py
+	$(BIN)/python tests/chaos/starts.py --starts 200 --seed $(SEED)
+
+soak: $(VENV)/.dev  # four hours each
+	$(BIN)/python tests/chaos/soak.py --env PongNoFrameskip-v4 --teacher zoo/pong-dqn --hours 4
+	$(BIN)/python tests/chaos/soak.py --env HalfCheetah-v5 --teacher $(CHEETAH) --hours 4
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -34,6 +50,7 @@ site: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.user: pyproject.toml constraints.txt
+	@echo "Installing distilrl with PyTorch, pygame and TensorBoard into $(VENV), which is done once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[render,tensorboard]'
 	touch $@

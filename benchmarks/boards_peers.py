@@ -1,6 +1,6 @@
 """The same networks in C by other tools, on the same emulated boards: sizes and instructions a decision.
 
-    pip install emlearn                       # and onnx2c on the PATH, built from its sources
+    pip install emlearn onnx                  # and onnx2c on the PATH, built from its sources
     python benchmarks/boards_peers.py
 
 Each tool's code is wrapped as policy.c, so that `boards.on_board` measures it as it measures ours, and must answer as ours
@@ -16,8 +16,9 @@ from typing import Any
 
 from boards import OUT, on_board, student, write_student
 from lines import fill
+from onnx import load_model_from_string
+from onnx.utils import Extractor
 
-from distilrl.checkpoints import write_bytes
 from distilrl.export import onnx
 from distilrl.export.steps import layers_of
 from distilrl.spaces import ObsSpec
@@ -57,14 +58,18 @@ def emlearn(folder: Path, name: str) -> None:
 
 
 def onnx2c(folder: Path, name: str) -> None:
-    """C of our ONNX file, whose last node chooses."""
+    """C of our ONNX file up to its values; it knows no ArgMax, so that the choice is made as in our C."""
     network, head = student(name)
     file = folder / "policy.onnx"
-    write_bytes(file, onnx.write(network, head, ObsSpec(network.spec.obs_shape), {}))
+    model = load_model_from_string(onnx.write(network, head, ObsSpec(network.spec.obs_shape), {}))
+    file.write_bytes(Extractor(model).extract_model(["obs"], ["action_values"]).SerializeToString())
     code = subprocess.run(["onnx2c", "-d", "batch:1", str(file)], capture_output=True, text=True, check=True).stdout
-    given = "int64_t action[1];\n    entry((const float (*)[{0}])obs, (float (*)[{1}])values, action);"
-    values = given.format(network.spec.obs_shape[0], head.width)
-    act = f"float values[{head.width}];\n    {values}\n    return (int)action[0];"
+    inputs, outputs = network.spec.obs_shape[0], head.width
+    values = f"entry((const float (*)[{inputs}])obs, (float (*)[{outputs}])values);"
+    act = (
+        f"float values[{outputs}];\n    policy_values(obs, values);\n    int best = 0;\n"
+        f"    for (int a = 1; a < {outputs}; a++)\n        if (values[a] > values[best]) best = a;\n    return best;"
+    )
     (folder / "policy.c").write_text(WRAPPED.format(code=code, values=values, act=act))
 
 

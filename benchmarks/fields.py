@@ -26,7 +26,9 @@ from lines import fill, jobs_of, machine, made
 from distilrl import EnvRef, export_policy, stats, trust
 from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
+from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.measures import Mean
 from distilrl.verdict import in_words
 
 OUT = Path(__file__).parent / "results" / "fields"
@@ -92,9 +94,14 @@ def _rule(name: str, row: str, rule: str) -> dict[str, Any]:
     ref = EnvRef.from_json(runs[0].get("verdict_environment") or runs[0]["environment"], "environment")
     trust(*ref.modules)
     seeds = seeds_from(VERDICT_SEEDS, max(run["teacher"]["episodes"] for run in runs))
-    returns = field(name).rows[row].rules[rule](ref, seeds)
-    interval = stats.mean_interval(returns, np.random.default_rng(0))
-    return {"return_mean": stats.mean(returns), "return_ci95": interval, "episodes": len(seeds)}
+    played, rng, measured = field(name).rows[row].rules[rule](ref, seeds), np.random.default_rng(0), {}
+    if isinstance(played, Episodes):
+        means = [Mean.of(numbers, rng, played.fingerprints) for numbers in played.measured.T]
+        asked = runs[0].get("measures", ())
+        measured = {one["name"]: mean and mean.to_json() for one, mean in zip(asked, means, strict=True)}
+        played = played.returns
+    interval = stats.mean_interval(played, rng)
+    return {"return_mean": stats.mean(played), "return_ci95": interval, "episodes": len(seeds), "measured": measured}
 
 
 def run(name: str, rows: list[str], seeds: int, jobs: int) -> None:
@@ -186,17 +193,19 @@ def table(name: str) -> list[list[str]]:
                 f"{params / student['params']:,.0f}" if params else "-",
             ]
         )
-        rows += [_measured(measure) for measure in results[0].get("measures", ())]
+        rows += [_measured(measure, one.rules) for measure in results[0].get("measures", ())]
     return rows
 
 
-def _measured(one: dict[str, Any]) -> list[str]:
+def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]]) -> list[str]:
     """A row for what is claimed beside the return."""
     means = {side: _number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
     verdict = one["verdict"]
     end = [_lost(verdict), in_words(verdict["result"])] if verdict is not None else ["", ""]
     name = f"{one['name']} ({one['how']})"
-    return [name, "", means["teacher"], f"random {means['random']}", "", "", "", means["student"], *end, ""]
+    known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
+    others = [f"random {means['random']}", *(f"{rule} {_number(mean['mean'])}" for rule, mean in known.items() if mean)]
+    return [name, "", means["teacher"], "; ".join(others), "", "", "", means["student"], *end, ""]
 
 
 def _lost(verdict: dict[str, Any]) -> str:

@@ -256,7 +256,7 @@ def boards() -> str:
     for line in read("boards/boards.jsonl"):
         if line["optimise"] == "-Os" and line["board"] in PROCESSORS and line.get("fits", True):
             cells = (f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions", "most"))
-            rows.append((line["student"], PROCESSORS[line["board"]], *cells, f"{line['instructions'] / 80:,.0f}"))
+            rows.append((line["student"], PROCESSORS[line["board"]], *cells, f"{line['instructions'] / 80:,.1f}"))
     head = ("student", "processor", "flash", "RAM", "stack", "instructions", "at most", "µs at 80 MHz, estimated")
     return markdown(head, rows, text=2)
 
@@ -409,6 +409,42 @@ def scaling() -> str:
     return markdown(head, rows)
 
 
+def diagnosis(zh: bool = False) -> str:
+    """Teacher, students and rules on brain MR slices: of students the mean and the range over seeds, of others the
+    interval over clusters; of the gain on logits alone its t interval over seeds.
+    """
+    names = ("accuracy", "sensitivity", "specificity", "where_size_misleads", "calibration_error", "brier")
+    groups = {recipe: rows for (recipe,), rows in grouped(made(RESULTS / "diagnosis.jsonl"), "recipe").items()}
+    logits = {row["seed"]: row["measured"]["accuracy"]["mean"] for row in groups.get("distil", ())}
+    rows = []
+    for recipe, own in sorted(groups.items(), key=lambda group: -len(group[1])):
+        cells = []
+        for name in names:
+            values = [row["measured"][name]["mean"] for row in own]
+            low, high = own[0]["measured"][name]["ci95"]
+            several = f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            cells.append(several if "params" in own[0] else f"{values[0]:.3f} [{low:.3f}, {high:.3f}]")
+        gains = [row["measured"]["accuracy"]["mean"] - logits[row["seed"]] for row in own if row["seed"] in logits]
+        low, high = stats.t_interval(gains)
+        trained = len(gains) > 1 and recipe != "distil"
+        cells.append(f"{mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]" if trained else "-")
+        rows.append([f"`{recipe}`" if "params" in own[0] else recipe, str(len(own)), *cells])
+    head = (
+        ("", "种子", "正确率", "灵敏度", "特异度", "文件尺寸误导时的正确率", "校准误差", "Brier", "与仅用 logits 之差")
+        if zh
+        else (
+            "", "seeds", "right", "sensitivity", "specificity", "right where file size misleads", "calibration error",
+            "Brier", "right − logits alone",
+        )
+    )  # fmt: skip
+    return markdown(head, rows)
+
+
+def diagnosis_zh() -> str:
+    """The same under Chinese heads."""
+    return diagnosis(zh=True)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
@@ -416,6 +452,7 @@ TABLES: dict[str, Callable[[], str]] = {
         teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
         rough_robots, together, games_together, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
+        diagnosis, diagnosis_zh,
     )
 }  # fmt: skip
 """Tables by the names that the documents know them by."""

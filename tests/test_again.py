@@ -121,11 +121,11 @@ def test_an_animation_is_kept_for_a_report_from_elsewhere(tmp_path, monkeypatch,
 
     job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
     distill(sign_teacher, job, tmp_path / "run")
-    monkeypatch.setattr(report, "animation", lambda _folder: b"RIFF, drawn")
+    monkeypatch.setattr(report, "animation", lambda _folder, **_: b"RIFF, drawn")
     first = write_report(tmp_path / "run").read_bytes()
     assert b"data:image/webp" in first
 
-    def gone(_folder):
+    def gone(_folder, **_):
         raise FileError("the teacher is not there.")
 
     monkeypatch.setattr(report, "animation", gone)

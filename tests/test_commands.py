@@ -4,16 +4,23 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import instances
 import pytest
 from commands import CHOICE
 
-from distilrl.checkpoints import save_network
-from distilrl.cli import NAMES, _command, main
+from distilrl.checkpoints import save_network, write_json
+from distilrl.cli import NAMES, _command, main, parse
+from distilrl.cli.next_steps import next_steps, print_next
+from distilrl.cli.options import EnvOptions
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
 from distilrl.networks import build
+from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
+from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained
+from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
 
 EVERYDAY = ("teacher", "env", "student", "out", "recipe", "steps", "seeds", "margin", "resume", "config")
@@ -105,3 +112,54 @@ def test_environments_are_listed_by_where_they_come_from(capsys):
     named = {family.name: family for family in families()}
     assert "tests" not in named
     assert describe_env(named["toy_text"].ids[0]).action.size == 1
+
+
+def nexts(kind, tmp_path):
+    """Results of a kind and the folder that holds them."""
+    one = instances.choices([[1]])
+    if kind in ("inconclusive", "fail"):
+        one = replace(one, verdict=replace(one.verdict, result=kind))
+    folder = tmp_path / "my run"
+    tasks = [{"teacher": [{"path": "dqn.zip"}]}]
+    write_json(folder / "config.json", {"kind": "run", "train": {"tasks": tasks}})
+    if kind == "tree":
+        write_json(folder / "tree.json", {})
+    made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
+    about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
+    returns = [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2
+    results = {
+        "teacher": TeacherResults(**about, env="Mine-v0", student=made),
+        "seeds": SeedsResults.of([one, replace(one, seed=1)], returns, 60),
+        "tasks": TasksResults.of([one, one], 9),
+        "plan": instances.plan_results(instances.plan_row()),
+        "no plan": instances.plan_results(instances.plan_row(), winner=None),
+    }
+    return results.get(kind, one), folder
+
+
+KINDS = ("pass", "inconclusive", "fail", "tree", "teacher", "seeds", "tasks", "plan", "no plan")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_to_do_next_are_commands_that_are_read(kind, tmp_path, monkeypatch, capsys):
+    results, folder = nexts(kind, tmp_path)
+    print_next(results, folder)
+    said = capsys.readouterr().err
+    steps = list(next_steps(results, folder))
+    assert steps
+    assert str(folder) in said
+    for _, words in steps:
+        ran = []
+        monkeypatch.setattr(_command(words[0]), "run", lambda command, ran=ran: ran.append(command))
+        assert main([str(word) for word in words]) == 0
+        assert len(ran) == 1
+
+
+def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
+    results, folder = nexts("inconclusive", tmp_path)
+    ref = EnvRef("Mine-v0", {"hard": True}, ("a:B",), True, (84, 80), 4)
+    (_, words), (_, watch), *_ = next_steps(replace(results, environment=ref.to_json()), folder)
+    assert watch[-2:] == ["--trust", "a"]
+    assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
+        parse("evaluate", [str(word) for word in words[1:]]).around
+    )

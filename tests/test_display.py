@@ -1,16 +1,31 @@
 """What is seen in a terminal of 80 columns."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import instances
 import pytest
 from rich.console import Console
+from rich.progress import ProgressSample
 
 from distilrl.cli import display
 from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
-from distilrl.events import Accepted, Check, Ended, Episodes, Judged, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import (
+    Accepted,
+    Check,
+    Drawn,
+    Ended,
+    Episodes,
+    Judged,
+    Phase,
+    Reached,
+    Replaced,
+    Replaying,
+    Resumed,
+    Step,
+)
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
 from distilrl.sweep import SweepRow
@@ -28,8 +43,23 @@ VERDICT = replace(
 def screen(monkeypatch):
     """The terminal: a file whose text is what was printed, without colours."""
     file = io.StringIO()
-    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False))
+    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False, emoji=False))
     return file
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal with bars that move: a file whose text is all that was printed."""
+    file = io.StringIO()
+    made = Console(file=file, width=80, highlight=False, force_terminal=True, force_interactive=True, color_system=None)
+    monkeypatch.setattr(display, "console", made)
+    return file
+
+
+def frames(terminal):
+    """Lines that were seen, without what moves the cursor."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
 def lines(screen):
@@ -43,7 +73,7 @@ def wide(found):
     return replace(found, teacher=replace(found.teacher, **size), student=replace(found.student, **size), **changes)
 
 
-def test_a_run_fits_and_every_event_is_taken(screen):
+def test_a_run_fits_and_every_event_is_taken(terminal):
     with Display() as watch:
         watch(Phase("teacher"))
         watch(Episodes(10, 20, 12045.33))
@@ -60,14 +90,23 @@ def test_a_run_fits_and_every_event_is_taken(screen):
         watch(Judged(VERDICT))
         watch(Judged(replace(instances.NOISY, interval=(-12.5, -12.5), confidence=1.0, result="within_margin")))
         watch(Episodes(50, 100, 12045.33))
-    assert max(map(len, lines(screen))) <= 80
-    said = screen.getvalue()
+        watch(Phase("random actions (0.01)"))
+        watch(Step(9_750_000, 10_000_000, 12045.33))
+        watch(Episodes(299, 300, 12045.33))
+        watch._progress.refresh()
+        watch(Phase("animation"))
+        watch(Drawn(299, 600))
+        watch._progress.refresh()
+    assert max(map(len, frames(terminal))) <= 80
+    said = "\n".join(frames(terminal))
     assert "teacher: sb3-contrib [bold]TQC, ? parameters" in said
     assert "return 12,045.33 [11,900.12, 12,190.55] over 20 episodes; random play -258.39" in said
     assert "9,750,000 steps 12345.6 s  return 12,045.33, score 0.987, agreement 0.93" in said
     assert "reward (steps)" in said
-    assert "training (steps)" not in said, "imitation is over, its bar is gone"
     assert "verdict" in said
+    assert "9.75M/10.00M" in said
+    assert "animation (steps)" in said
+    assert "…" not in said, "nothing is cut"
 
 
 def test_a_collector_that_died_is_said(screen):
@@ -78,7 +117,7 @@ def test_a_collector_that_died_is_said(screen):
     assert "collector 3 on node-a died; another on node-b plays 16,384 recorded steps again and goes on" in said
 
 
-def test_the_bar_of_a_stage_with_reward_begins_anew(screen):
+def test_the_bar_of_a_stage_with_reward_begins_anew(terminal):
     with Display() as watch:
         watch(Step(100, 100))
         watch(Phase("reward"))
@@ -93,15 +132,51 @@ def test_work_without_a_bar_left_prints_nothing(screen):
     assert screen.getvalue() == ""
 
 
-def test_what_is_printed_after_a_bar_has_a_line_of_its_own(screen):
+def test_without_a_terminal_there_is_a_line_for_each_check_and_nothing_that_moves(screen, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    with Display() as watch:
+        watch(Phase("teacher"))
+        watch(Step(7, 20))
+        watch(Check(ROW))
+        watch(Phase("verdict"))
+        watch(Episodes(3, 300, 1.0))
+        clock[0] += 61
+        watch(Episodes(30, 300, 1.0))
+        watch(Episodes(31, 300, 1.0))
+        watch(Phase("report"))
+    assert [line.split(",")[0] for line in lines(screen)] == ["9", "verdict: 30/300 mean 1.00"]
+    assert not set(screen.getvalue()) & set("\x1b\r━")
+
+
+def test_what_is_printed_after_a_bar_has_a_line_of_its_own(terminal):
     with Display() as watch:
         watch(Step(7, 20))
     display.console.print("then")
-    assert len(lines(screen)) == 2
-    assert lines(screen)[-1] == "then"
+    assert frames(terminal)[-1] == "then"
 
 
-def test_runs_of_several_begin_anew(screen):
+def test_the_score_so_far_stands_behind_the_bar(terminal):
+    with Display() as watch:
+        for row in (ROW, ROW | {"score": None}):
+            watch(Step(7, 20, 5.0))
+            watch(Check(row))
+            watch(Step(8, 20, 5.0))
+            (bar,) = watch._progress.tasks
+            assert bar.fields["note"] == ("score 0.987" if row["score"] else "return 5.00")
+
+
+def test_the_time_left_is_shown_until_training_ends(terminal):
+    with Display() as watch:
+        watch(Step(7, 20))
+        (bar,) = watch._progress.tasks
+        bar._progress.extend([ProgressSample(bar.start_time, 0.0), ProgressSample(bar.start_time + 1, 1.0)])
+        assert str(display.Left().render(bar)).endswith(" left")
+        watch(Phase("verdict"))
+        assert not str(display.Left().render(bar)).endswith(" left")
+
+
+def test_runs_of_several_begin_anew(terminal):
     with Display() as watch:
         for _ in range(2):
             watch(Phase("teacher"))
@@ -241,3 +316,30 @@ def test_a_sweep_fits(screen):
     assert max(map(len, lines(screen))) <= 80
     said = screen.getvalue()
     assert all(part in said for part in ("[red]Mine-v0", "61,174", "inconclusive", "b: error: [b]wrong."))
+
+
+def test_text_of_a_file_stays_text_in_a_terminal(screen, monkeypatch, capsys):
+    hostile = "[/x] \x1b[2J\x07\nline :b: \u202e" + "v" * 5_000_000
+    with Display() as watch:
+        watch(Accepted(instances.card(format=hostile)))
+        watch(Ended(hostile, "pass", hostile))
+        watch(Reached(hostile, "training", 1, 2))
+    display.print_error(hostile)
+    print_facts(
+        {"kind": "q", "outputs": 2, "action": None, "layers": [{"name": hostile, "shape": [2]}], hostile: hostile}
+    )
+    for said in (screen.getvalue(), capsys.readouterr().out):
+        said = " ".join(said.split())
+        assert "[/x] ?[2J??line :b: ?vvv" in said
+        assert "\x1b" not in said
+        assert re.search(r"v\.\.\. ?\(5,000,0", said)
+        assert len(said) < 20_000
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_differs(screen):
+    with Display() as watch:
+        watch(Resumed(800))
+        watch(Resumed(800, ("torch 3.0 (was 2.13)",)))
+    assert " ".join(screen.getvalue().split()) == (
+        "resumed elsewhere: torch 3.0 (was 2.13); the last digits may differ from those of a run that was not broken"
+    )

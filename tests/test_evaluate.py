@@ -449,3 +449,33 @@ def test_what_a_teacher_played_counts_for_its_weights_only():
     with torch.no_grad():
         teacher.network.layers[-1].weight.neg_()
     assert compare(teacher, policy_of(sign_network()), *how).teacher.return_mean == 0.0
+
+
+class EndlessEnv(SignEnv):
+    """Its episodes never end."""
+
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
+
+
+if "distilrl/EndlessEnv-v0" not in gymnasium.registry:
+    gymnasium.register("distilrl/EndlessEnv-v0", entry_point=EndlessEnv)
+
+
+def test_an_episode_that_never_ends_is_given_up(monkeypatch):
+    """Else the acceptance check of its teacher would hang in silence."""
+    monkeypatch.setattr("distilrl.episodes.ENDLESS", 60)
+    how = Play(EnvRef("distilrl/EndlessEnv-v0"))
+    with pytest.raises(
+        EnvError, match=r"'distilrl/EndlessEnv-v0' has not ended after 60 steps \(seed \d+\): give it"
+    ) as caught:
+        accept(make_teacher(sign_network()).fitted(describe_env(how.env)), how, episodes=3)
+    assert "\n" not in str(caught.value)
+    limited = EnvRef("distilrl/EndlessEnv-v0", {"max_episode_steps": 90})
+    assert (
+        play(
+            make_teacher(sign_network()).fitted(describe_env(limited)).policy, Play(limited), seeds_from(0, 3)
+        ).lengths.tolist()
+        == [90] * 3
+    )

@@ -404,3 +404,26 @@ def test_options_of_a_robot_that_mean_nothing_are_refused(rough, options, said):
     with pytest.raises(ValueError) as refused:  # noqa: PT011  (the sentence is looked at)
         rough(**options)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "one", "other"),
+    [("highway-fast-v0", 1, 4), ("racetrack-v1", np.zeros(1, np.float32), np.ones(1, np.float32))],
+)
+def test_a_rule_drives_in_the_place_of_the_policy(env, one, other):
+    """Whatever the policy says, the car of the rule does the same, keeps to the road and hits nobody."""
+    pytest.importorskip("highway_env", reason="highway-env is not installed: pip install 'distilrl[driving]'")
+    from examples.driving import IDM
+
+    def driven(action, steps=5):
+        car = IDM(gymnasium.make(env))
+        seen = [car.reset(seed=3)[0]]
+        for _ in range(steps):
+            obs, _, terminated, _, info = car.step(np.copy(action))
+            seen.append(obs)
+            assert not terminated
+            assert not info["crashed"]
+        car.close()
+        return np.array(seen)
+
+    np.testing.assert_array_equal(driven(one), driven(other))

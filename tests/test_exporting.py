@@ -17,7 +17,7 @@ import torch
 from conftest import SIGN, sign_network
 from test_export import needs_cc
 
-from distilrl.checkpoints import digest, read_json, save_network, write_json
+from distilrl.checkpoints import digest, load_network, read_json, save_network, write_json
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env
@@ -25,6 +25,7 @@ from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify
+from distilrl.export.card import recorded
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
@@ -405,6 +406,94 @@ def test_the_page_plays_in_a_browser(tmp_path):
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert 'data-same="64"' in shown
     assert float(re.search(r'data-mean="([\d.]+)"', shown)[1]) > 450
+
+
+class PictureEnv(gymnasium.Env):
+    """Says at which side a picture of 3×12×12 bytes is brighter; an episode is one picture."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 12, 12), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, brightest=255):
+        self.brightest = brightest
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.picture = self.np_random.integers(0, self.brightest + 1, (3, 12, 12)).astype(np.uint8)
+        return self.picture, {}
+
+    def step(self, action):
+        return self.picture, 1.0, True, False, {}
+
+    def get_action_meanings(self):
+        return ["left", "<right>"]
+
+
+def picture_run(folder):
+    """A run folder whose student looks at a column on either side, of one colour."""
+    network = Network(NetworkSpec((3, 12, 12), 2, convs=((2, 12, 1),)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[0].weight[0, 1, :, 2] = network.layers[0].weight[1, 1, :, 9] = 1e-3
+        network.layers[3].weight.copy_(torch.eye(2))
+    name = "distilrl/Picture-v0"
+    if name not in gymnasium.registry:
+        gymnasium.register(name, entry_point=PictureEnv)
+    head = head_for(Choices((2,)), "logits")
+    save_network(folder / "student", network, head, env=name, environment={"id": name})
+    return folder
+
+
+def test_what_the_choices_are_called_is_known_where_it_is_said(tmp_path):
+    picture_run(tmp_path)
+    assert describe_env("distilrl/Picture-v0").choices == ("left", "<right>")
+    assert describe_env("CartPole-v1").choices == ()
+
+
+def test_short_episodes_are_checked_on_as_many_states_as_long_ones(tmp_path):
+    picture_run(tmp_path)
+    head = head_for(Choices((2,)), "logits")
+    policy = Policy(load_network(tmp_path / "student").network, head)
+    seen = recorded(policy, EnvRef("distilrl/Picture-v0"), lambda event: None).obs
+    assert len(np.unique(seen.reshape(len(seen), -1), axis=0)) == len(seen) == 1000
+
+
+def test_a_file_comes_with_observations_of_the_environment_that_is_named(tmp_path):
+    named = ["--env", "distilrl/Picture-v0", "--env-kwargs", '{"brightest": 7}']
+    assert main(["export", str(picture_run(tmp_path)), "--to", "onnx", *named]) == 0
+    with np.load(tmp_path / "export/onnx/golden.npz") as golden:
+        assert golden["obs"].max() == 7
+
+
+DROPPED = """<script>
+const board = document.createElement("canvas"); board.width = 36; board.height = 24;
+const brush = board.getContext("2d"); brush.fillStyle = "#000"; brush.fillRect(0, 0, 36, 24);
+brush.fillStyle = "#fff"; brush.fillRect(COLUMN * 3, 0, 3, 24);
+board.toBlob(blob => {
+  const carried = new DataTransfer(); carried.items.add(new File([blob], "drawn.png", { type: "image/png" }));
+  document.dispatchEvent(new DragEvent("drop", { dataTransfer: carried }));
+});
+</script>"""
+
+
+@needs("clang", "wasm-ld", "chromium")
+@pytest.mark.parametrize(("column", "said"), [(2, "left"), (9, "&lt;right&gt;")])
+def test_a_page_takes_an_image_in(tmp_path, column, said):
+    page = Path(export_policy(picture_run(tmp_path / "run"), "web")["path"]) / "index.html"
+    (tmp_path / "dropped.html").write_text(
+        page.read_text().replace("</body>", DROPPED.replace("COLUMN", str(column)) + "</body>")
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=4000"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "dropped.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-same="64"' in shown
+    assert shown.count('aria-label="image ') == 24
+    assert f'data-said="{said}"' in shown.replace("<right>", "&lt;right&gt;")
+    assert "drawn.png, shrunk to 12 × 12" in shown
+    # (255 · 12 · 1e-3) against 0: the logits' difference is 3.06
+    assert "95.5 %" in shown
+    assert "4.5 %" in shown
 
 
 @needs("arm-none-eabi-gcc")

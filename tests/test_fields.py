@@ -92,13 +92,13 @@ def absent(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
-def test_every_command_of_a_page_can_be_read(page, monkeypatch):
+def test_every_command_of_a_page_can_be_read(page):
     assert commands(page)
     for words in commands(page):
         assert words[0] in ("distilrl", "python", "pip"), words
         if words[0] == "distilrl":
-            monkeypatch.setattr(cli._command(words[1]), "run", lambda self: 0)
-            assert cli.main(tenth(words)[1:]) == 0
+            _, name, *options = tenth(words)
+            cli.parse(name, options)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)

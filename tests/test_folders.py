@@ -4,25 +4,30 @@ import importlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from commands import VERDICTS
-from conftest import SIGN, Killed, make_teacher, sign_network
+from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 from test_train import small
 
-from distilrl import series
-from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl import runs, series
+from distilrl.checkpoints import read_json, save_network, save_tensors, write_json
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.errors import FileError, ResumeError, SpecError, TeacherError
+from distilrl.events import Resumed
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.plan import plan
-from distilrl.runs import KINDS, RunFolder
+from distilrl.runs import KINDS, RunFolder, read_metrics
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
@@ -206,6 +211,7 @@ def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teac
         data = read_json(tmp_path / kind / "config.json")
         del data["kind"], data["train"]["stop"]["drift_threshold"]
         write_json(tmp_path / kind / "config.json", data)
+        save_tensors(tmp_path / kind / "checkpoint" / "state.safetensors", *RunFolder(made / kind).load_state())
         again(tmp_path / kind)
 
 
@@ -233,8 +239,7 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
 
     monkeypatch.setattr(series, "distill", cut)
     monkeypatch.setattr(series, "run_job", cut_at_the_end)
-    with pytest.raises(Killed):
-        main([*words, *more, "--out", str(tmp_path / "run")])
+    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 70
     monkeypatch.undo()
     config = str(tmp_path / "run" / "config.json")
     assert main(["distill", "--resume", str(tmp_path / "run")]) in VERDICTS
@@ -342,3 +347,128 @@ def test_a_student_that_cannot_be_made_is_refused_before_the_first_step(tmp_path
     with pytest.raises(SpecError, match=re.escape(words)):
         distill([rule, rule], job(**changes, tasks=tasks), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def cut(sign_teacher, tmp_path):
+    """A run that was killed behind its first checkpoint."""
+    with pytest.raises(Killed):
+        distill(sign_teacher, job(check_every=160, gap=-9.0), tmp_path / "cut", watch=killed_after(500))
+    return tmp_path / "cut"
+
+
+def go_on(folder, teacher, watch=lambda _event: None):
+    return distill(teacher, job(check_every=160, gap=-9.0), folder, resume=True, watch=watch)
+
+
+def test_a_checkpoint_belongs_to_its_configuration(cut, sign_teacher):
+    data = read_json(cut / "config.json")
+    data["train"]["optim"]["learning_rate"] = 0.5
+    write_json(cut / "config.json", data)
+    other = Job.from_json(data)
+    before = everything(cut)
+    with pytest.raises(
+        ResumeError, match=r"checkpoint belongs to \('train.optim.learning_rate' was .* and is 0.5\): put"
+    ):
+        distill(sign_teacher, other, cut, resume=True)
+    assert everything(cut) == before
+
+
+def test_who_goes_on_elsewhere_is_told_what_differs(cut, sign_teacher, monkeypatch):
+    events = []
+    here = runs.machine()
+    monkeypatch.setattr(runs, "machine", lambda: here | {"torch": "3.0", "processor": "abacus DEFAULT"})
+    go_on(cut, sign_teacher, events.append)
+    (resumed,) = [event for event in events if isinstance(event, Resumed)]
+    assert re.fullmatch(r"torch 3.0 \(was .*\)", resumed.moved[0])
+    assert re.fullmatch(r"processor abacus DEFAULT \(was .*\)", resumed.moved[1])
+
+
+def test_a_resumed_run_on_the_same_machine_has_nothing_to_say(cut, sign_teacher):
+    events = []
+    go_on(cut, sign_teacher, events.append)
+    assert [event.moved for event in events if isinstance(event, Resumed)] == [()]
+
+
+def test_damage_to_a_checkpoint_is_found(cut, sign_teacher):
+    path = cut / "checkpoint" / "state.safetensors"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in [9, len(whole) - 1, *rng.integers(0, len(whole), 30)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(FileError, match=r"state.safetensors is not a readable safetensors file \(.*\): copy it"):
+            go_on(cut, sign_teacher)
+    for end in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(FileError, match=r"state.safetensors is not a readable"):
+            go_on(cut, sign_teacher)
+
+
+TAMPERED = {
+    "a tensor is gone": lambda tensors, _state: tensors.pop("average.0.layers.0.bias"),
+    "its shape is another": lambda tensors, _state: tensors.update({"adam.0.exp_avg": torch.zeros(7, 3)}),
+    "no tensors": lambda tensors, _state: tensors.clear(),
+    "no state": lambda _tensors, state: state.clear(),
+    "no track": lambda _tensors, state: state.pop("track"),
+    "updates are a text": lambda _tensors, state: state.update(updates="x"),
+    "tasks are a text": lambda _tensors, state: state.update(tasks="x"),
+    "too many tasks": lambda _tensors, state: state["tasks"].append({}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_checkpoint_that_was_tampered_with_is_one_sentence(cut, sign_teacher, how):
+    tensors, state = RunFolder(cut).load_state()
+    TAMPERED[how](tensors, state)
+    RunFolder(cut).save_state(tensors, state)
+    with pytest.raises(ResumeError, match=r"The checkpoint does not fit this run \(.*\): begin another") as caught:
+        go_on(cut, sign_teacher)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"a,b\n1\n", b"", b"env_steps\nx\n", b"x" * 300_000])
+def test_damaged_metrics_are_written_again(cut, sign_teacher, data):
+    (cut / "metrics.csv").write_bytes(data)
+    go_on(cut, sign_teacher)
+    assert [row["env_steps"] for row in read_metrics(cut / "metrics.csv")] == ["160", "320", "480", "640", "800"]
+
+
+def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    for text in ("[" * 200_000, "1" * 5_000, '{"a": ', "\x00"):
+        path.write_text(text)
+        with pytest.raises(FileError, match="cannot be read as JSON"):
+            read_json(path)
+    monkeypatch.setattr("distilrl.checkpoints.MAX_JSON_BYTES", 100)
+    path.write_text("1" * 101)
+    with pytest.raises(FileError, match="larger than 100 bytes"):
+        read_json(path)
+
+
+HOLDER = """
+import sys, time
+from distilrl.runs import RunFolder
+with RunFolder(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_work_in_one_folder(cut, sign_teacher):
+    fcntl = pytest.importorskip("fcntl", reason="no locks of this kind here")
+    assert fcntl
+    before = everything(cut)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(cut)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(FileError, match="Another process is at work in"):
+            go_on(cut, sign_teacher)
+        assert everything(cut) == before
+        other.kill()
+    go_on(cut, sign_teacher)
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(cut, sign_teacher, monkeypatch):
+    def refused(*_given):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    go_on(cut, sign_teacher)

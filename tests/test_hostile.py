@@ -1,12 +1,15 @@
 """Hostile files: refused in one sentence, nothing executed, memory bounded; and a bounded fuzz of every reader."""
 
+import base64
 import contextlib
 import io
+import json
 import os
 import pickle
 import struct
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,8 +22,10 @@ from test_foreign import chain, vec_normalize, write_onnx
 from test_teachers import mlp, mlp_state, write_zip
 from torch import nn
 
+from distilrl.cli import main
 from distilrl.errors import DistilError, FileError
 from distilrl.teachers import TeacherFile, archive, load_teacher, vecnormalize
+from distilrl.teachers.dangerous import dangerous
 
 
 class Burglar:
@@ -175,6 +180,63 @@ def test_small_pickles_that_would_hang_or_fill_memory_are_refused(tmp_path, pick
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150_000_000
+
+
+# -- what a file would do elsewhere
+
+
+def serialized(value):
+    return {":type:": "x", ":serialized:": base64.b64encode(value).decode()}
+
+
+@pytest.mark.parametrize(
+    ("pickled", "name"),
+    [
+        (b"cos\nsystem\n(S'id'\ntR.", "os.system"),
+        (b"(S'id'\nios\nsystem\n.", "os.system"),
+        (b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94\x93\x94.", "os.system"),
+        (b"\x80\x04\x8c\x06system\x94\x8c\x02os\x94h\x01h\x00\x93.", "os.system"),  # by way of the memo
+        (b"\x80\x02c__builtin__\neval\n.", "__builtin__.eval"),
+        (b"\x80\x04K\x01K\x02\x93.", "?"),  # a name that is computed
+        (pickle.dumps({"ours": 1}) + b"csubprocess\nrun\n.", "subprocess.run"),  # behind a harmless one
+    ],
+)
+def test_dangerous_names_are_found_however_they_are_written(tmp_path, pickled, name):
+    (tmp_path / "bare").write_bytes(pickled)
+    assert dangerous(tmp_path / "bare") == (name,)
+    inner = crafted(tmp_path / "inner.pt", pickled).read_bytes()
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("policy.pth", inner)
+    assert dangerous(tmp_path / "outer.zip") == (f"policy.pth: t/data.pkl: {name}",)
+
+
+def test_each_dangerous_name_of_a_hostile_file_is_named_with_an_exit_code_of_its_own(tmp_path, capsys):
+    mark = tmp_path / "was-here"
+    torch.save({"a": Burglar(mark), "b": os.system}, tmp_path / "t.pt")
+    for words in (["inspect", str(tmp_path / "t.pt")], ["inspect", str(tmp_path / "t.pt"), "--json"]):
+        assert main(words) == 4
+        said = capsys.readouterr().err
+        assert "is hostile: it would call " in said
+        assert "posix.mkdir" in said
+        assert "posix.system" in said
+    assert not mark.exists()
+
+
+def test_what_stable_baselines3_would_call_in_a_zip_that_we_can_read_is_named(tmp_path, capsys):
+    mark = tmp_path / "was-here"
+    path = write_zip(tmp_path / "t.zip", mlp_state(mlp()))
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "evil.zip", "w") as target:
+        fields = json.loads(source.read("data")) | {"lr_schedule": serialized(pickle.dumps(Burglar(mark)))}
+        target.writestr("data", json.dumps(fields))
+        target.writestr("policy.pth", source.read("policy.pth"))
+        target.writestr("policy.optimizer.pth", crafted(tmp_path / "o", b"cos\nsystem\n.").read_bytes())
+    assert main(["inspect", str(path)]) == 0
+    assert main(["inspect", str(tmp_path / "evil.zip")]) == 4
+    printed = capsys.readouterr()
+    assert "data: lr_schedule: posix.mkdir" in printed.out
+    assert "policy.optimizer.pth: t/data.pkl: os.system" in " ".join(printed.out.split())
+    assert "is hostile" in printed.err
+    assert not mark.exists()
 
 
 # -- tensors
@@ -385,8 +447,8 @@ def seeds(tmp_path_factory):
     return {
         ".zip": write_zip(folder / "t.zip", mlp_state(mlp())).read_bytes(),
         ".pt": (folder / "t.pt").read_bytes(),
-        ".onnx": open(write_onnx(folder / "t.onnx", chain((4, 8, 2), nn.ReLU), torch.zeros(1, 4)), "rb").read(),  # noqa: PTH123
-        ".pkl": open(path, "rb").read(),  # noqa: PTH123
+        ".onnx": Path(write_onnx(folder / "t.onnx", chain((4, 8, 2), nn.ReLU), torch.zeros(1, 4))).read_bytes(),
+        ".pkl": Path(path).read_bytes(),
         "folder": folder,
     }
 

@@ -227,3 +227,16 @@ def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
 def test_a_measure_that_is_not_understood_is_a_users_mistake(teacher, tmp_path, capsys):
     assert distill_cli(teacher, tmp_path / "run", "--measure", "wrong=often", env=MEASURED) == 2
     assert "'wrong=often'" in capsys.readouterr().err
+
+
+def test_a_policy_by_itself_is_measured(teacher, capsys):
+    """``wrong`` is true of no step of the right policy; the shell's way and Python's are one."""
+    asked = ["--measure", "wrong=max", "--measure", "step=sum", "--measure", "third=max", "--episodes", "30"]
+    assert main(["evaluate", teacher, "--env", MEASURED, *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "wrong (max): 0 [0, 0.114]" in printed
+    assert "step (sum): 55 [55, 55]" in printed
+    assert main(["evaluate", teacher, "--env", MEASURED, *asked, "--json", "--workers", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measures"]["third (max)"] == {"mean": 7.0, "ci95": [7.0, 7.0], "episodes": 30}
+    assert main(["evaluate", teacher, "--env", MEASURED, "--against", teacher, "--measure", "step"]) == 2

@@ -3,7 +3,9 @@
 import errno
 import importlib
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from commands import CHOICE, distill
@@ -252,3 +254,42 @@ def test_words_that_are_no_command_end_with_2(capsys):
     assert "use one of distill, " in capsys.readouterr().err
     assert main(["distill", "--epsiodes", "3"]) == 2
     assert "--episodes" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_one_sentence_and_a_file(teacher, tmp_path, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug of \x1b[31mours\nand more")
+
+    monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "logs"))
+    assert distill(teacher, tmp_path / "run") == 70
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(
+        "error: distilrl is at fault (ZeroDivisionError: a bug of ?[31mours): please report it with "
+    )
+    (log,) = (tmp_path / "logs").iterdir()
+    assert str(log) in said
+    assert log.stat().st_size < 100_000
+    text = log.read_text()
+    assert "Traceback" in text
+    assert re.search(r"^distill --teacher .*--out", text, re.MULTILINE)
+    assert not (tmp_path / "run").exists(), "so that it can be begun again"
+
+
+def test_a_fault_is_told_where_no_file_can_be_written(tmp_path, capsys, monkeypatch):
+    def broken(_word):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("distilrl.cli.using.load_teacher", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(Path(os.devnull) / "logs"))
+    assert main(["inspect", "x"]) == 70
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("please report what is printed above.\n")
+
+
+@pytest.mark.parametrize("words", [["--out", ""], ["--out="], ["--out", "run", "--teacher", ""]])
+def test_an_empty_path_is_no_path(words, capsys):
+    assert main(["distill", "--env", SIGN, *words]) == 2
+    assert "is empty: give a path." in capsys.readouterr().err

@@ -11,7 +11,7 @@ from conftest import SIGN, sign_network
 from instances import choices, difference, results
 
 from distilrl import figures
-from distilrl.checkpoints import save_network, write_json
+from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
 from distilrl.heads import Categorical
@@ -180,6 +180,22 @@ def test_a_module_that_a_file_names_is_not_imported(tmp_path):
         sys.path.remove(str(tmp_path))
     assert "evil_module" not in sys.modules
     assert "No animation: A file says that" in words(page)
+
+
+def test_a_report_does_not_go_online(tmp_path, monkeypatch):
+    """A folder may name whatever repository it likes as its teacher."""
+    pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+
+    def online(*_given, **_named):
+        raise AssertionError
+
+    monkeypatch.setattr("socket.getaddrinfo", online)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", online)
+    folder = run_folder(tmp_path / "run", results())
+    data = read_json(folder.config)
+    data["train"]["tasks"][0]["teacher"] = [{"path": "hf://nobody/nothing"}]
+    write_json(folder.config, data)
+    assert "No animation: hf://nobody/nothing cannot be had from the Hub" in words(page_of(folder))
 
 
 def test_why_there_is_no_animation(tmp_path):

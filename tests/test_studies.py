@@ -77,6 +77,8 @@ def test_three_kinds_of_folders_in_one_table(tmp_path):
     assert found.pairs[0].improvement == 1.0
     assert found.pairs[0].difference == pytest.approx(0.984 - 0.57)
     assert found.pairs[2].improvement_ci95 == (0.0, 0.0)
+    assert repr(found).splitlines()[0] == "3 studies in Mine-v0"
+    assert "<td>good</td><td>5</td><td>0.983</td>" in found._repr_html_()
     assert good.profile[0] == 1.0
     assert good.profile[-1] == 0.0
     assert compare(tmp_path).to_json()["rows"][0]["name"] == "bad", "one folder of several: a row for each"

@@ -1,16 +1,23 @@
 """What benchmarks/fields.py runs, a module for each field: ``ROWS``, by name, and what there is to say of the field."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import EnvRef, make_vec_env
+from distilrl.episodes import Episodes
 
-Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64]]
-"""What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment."""
+sys.path.append(str(Path(__file__).parents[2]))  # where examples/ lies
+
+Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64] | Episodes]
+"""What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment; or the episodes, in
+which the row's measures were taken, in their order.
+"""
 
 
 @dataclass(frozen=True)

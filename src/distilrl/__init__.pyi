@@ -34,11 +34,12 @@ from distilrl.export import export_policy, verify
 from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
 from distilrl.jobs import Job, Machines, make_config
+from distilrl.measures import Measure, Measured
 from distilrl.networks import Network, build
 from distilrl.objective import Term, term
 from distilrl.plain import read_as
 from distilrl.plan import plan
-from distilrl.played import Acceptance, Agreement, Duel, Evaluation, Returns, RunVerdict, Verified
+from distilrl.played import Acceptance, Agreement, Duel, Returns, RunVerdict, Verified
 from distilrl.policies import Policy
 from distilrl.processes import Processes
 from distilrl.recipes import RECIPES, recipe
@@ -52,7 +53,7 @@ from distilrl.specs import NetworkSpec
 from distilrl.studies import Studies, StudyPair, StudyRow, compare
 from distilrl.sweep import SweepRow, sweep
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
-from distilrl.teaching import evaluate_against, evaluate_policy, train_teacher
+from distilrl.teaching import Evaluation, evaluate_against, evaluate_policy, train_teacher
 from distilrl.train import train
 from distilrl.trained import Trained
 from distilrl.viper import TreeConfig, distill_tree
@@ -84,6 +85,8 @@ __all__ = [
     "Head",
     "Job",
     "Machines",
+    "Measure",
+    "Measured",
     "Network",
     "NetworkSpec",
     "NotFiniteError",

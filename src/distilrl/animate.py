@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from distilrl.envs import VecEnv, make_vec_env
 from distilrl.evaluate import VERDICT_SEEDS
+from distilrl.events import Drawn, Watch, silent
 from distilrl.plain import check_number
 from distilrl.policies import Policy
 from distilrl.sensors import EXACT, Feed, Sensors
@@ -26,6 +27,7 @@ def side_by_side(
     steps: int = 600,
     every: int = 3,
     seed: int = VERDICT_SEEDS,
+    watch: Watch = silent,
 ) -> bytes:
     """Animated WebP of policies playing the same episode, greedily.
 
@@ -36,6 +38,7 @@ def side_by_side(
         steps: environment steps at most.
         every: one picture per this many steps.
         seed: of the episode.
+        watch: told of each step.
 
     Raises:
         EnvError: the environment cannot be drawn, or not on this machine.
@@ -58,6 +61,7 @@ def side_by_side(
                 player.step(draw=step % every == 0)
             if step % every == 0:
                 frames.append(_join([player.panel for player in players]))
+            watch(Drawn(step + 1, steps))
             if all(player.over for player in players):
                 break
     finally:

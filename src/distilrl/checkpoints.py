@@ -19,9 +19,16 @@ from distilrl.errors import FileError, NotFiniteError
 from distilrl.heads import Head, head_from_json
 from distilrl.networks import Network, blank
 from distilrl.specs import NetworkSpec
+from distilrl.text import first_line
 
 FORMAT = "distilrl-network"
 MAX_SPEC_BYTES = 1_000_000
+MAX_NAME = 60
+"""Longest name, in characters, of a file that is looked for because another one names it."""
+MAX_JSON_BYTES = 1 << 28
+"""Longest JSON file that is read; the longest that is written, of 10,000 episodes with pictures, is a tenth of it."""
+UNSEALED = "0" * 64
+"""What stands in a file's own digest while it is computed."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +136,16 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        FileError: it is missing or is not JSON.
+        FileError: it is missing, is not JSON, or is larger than any that there is.
     """
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read as JSON ({error}): restore or remove it.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} cannot be read as JSON ({first_line(error)}): restore or remove it.") from None
 
 
 def digest(path: Path) -> str:
@@ -188,7 +197,8 @@ def load_network(folder: str | Path) -> Stored:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise FileError(f"{path} is not a spec of a distilrl network: its field 'format' must be '{FORMAT}'.")
-    weights = folder / Path(str(data.get("weights", ""))).name  # a name only, so that no path in the file is followed
+    name = Path(str(data.get("weights", ""))[:MAX_NAME]).name  # a name only, so that no path in the file is followed
+    weights = folder / name
     if not weights.is_file():
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):
@@ -236,9 +246,11 @@ def load_weights(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes tensors and a JSON-able state as one safetensors file, in one step."""
+    """Writes tensors and a JSON-able state as one safetensors file, in one step; the file holds its own digest."""
     copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_bytes(path, safetensors.torch.save(copies, metadata={"state": json.dumps(state)}))
+    text = json.dumps({"sha256": UNSEALED} | dict(state))  # first in the file, before any text of somebody else's
+    data = safetensors.torch.save(copies, metadata={"state": text})
+    write_bytes(path, data.replace(UNSEALED.encode(), hashlib.sha256(data).hexdigest().encode(), 1))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -250,8 +262,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, json.loads((file.metadata() or {}).get("state", "{}"))
+            state = json.loads((file.metadata() or {}).get("state", "{}"))
+        if not isinstance(state, dict):
+            raise ValueError("its state is no object")
+        _check_seal(path, state.pop("sha256", None))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path} is not a readable safetensors file ({error}): copy it again.") from None
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not a readable safetensors file ({first_line(error)}): copy it again.") from None
+    return tensors, state
+
+
+def _check_seal(path: Path, seal: object) -> None:
+    """Holds a file against the digest that it holds of itself; those of before have none."""
+    if not isinstance(seal, str):
+        return
+    data = path.read_bytes()
+    if hashlib.sha256(data.replace(seal.encode(), UNSEALED.encode(), 1)).hexdigest() != seal:
+        raise ValueError("it is not what was written, by its own digest")

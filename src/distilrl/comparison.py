@@ -251,14 +251,10 @@ class _Games:
 
     def measured(self, looks: int) -> tuple[Measured, ...]:
         """The measures of all episodes so far; the draws are the same whenever they are taken of them."""
-        sides = (
-            [
-                (_joined(side, "measured"), _joined(side, "fingerprints"))
-                for side in (self.theirs, self.ours, self.random)
-            ]
-            if self.his.measures
-            else []
-        )
+        if not self.his.measures:
+            return ()
+        three = (self.theirs, self.ours, self.random)
+        sides = [(_joined(side, "measured"), _joined(side, "fingerprints")) for side in three]
         protocol, pairs = in_words(self.its, self.info), self._pairs()
         return tuple(
             Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol)

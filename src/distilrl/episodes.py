@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import EnvInfo, Step, make_vec_env
-from distilrl.errors import NotFiniteError
+from distilrl.errors import EnvError, NotFiniteError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
 from distilrl.measures import Measure, Tally
@@ -78,6 +78,10 @@ class Play:
         )  # fmt: skip
 
 
+ENDLESS = 100_000
+"""Steps after which an episode that its environment does not limit is given up."""
+
+
 class UnforeseenError(Exception):
     """A game did not start as its seed foretold."""
 
@@ -132,9 +136,16 @@ class Game:
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
         live = np.arange(count)
         actions = np.zeros((count, action.size), action.numpy)
+        endless = max(ENDLESS, envs.info.protocol.get("max_episode_steps") or 0)
         while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
             if self.halted:
                 raise CancelledError
+            if int(lengths.max()) > endless:
+                raise EnvError(
+                    f"An episode of '{how.env.label}' has not ended after {endless:,} steps (seed "
+                    f"{self.seeds[live[0]]}): give it a limit of time, e.g. with --env-kwargs "
+                    "'{\"max_episode_steps\": 1000}' or the wrapper of your choice."
+                )
             actions[live] = self._act(obs[live], live, [self.rngs[i] for i in live], int(lengths.max()))
             self.kept.offer(obs, live, self._numbers)
             alive = np.zeros(count, np.bool_)

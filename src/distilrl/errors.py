@@ -6,6 +6,7 @@ The command line prints it and exits with code 2::
     DistilError
     ├── SpecError         a student spec or a configuration value that means nothing
     ├── FileError         a file that is missing, damaged, of a wrong format, or cannot be written
+    │   └── HostileError  a file that would run code where it is unpickled (exit code 4)
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling
     ├── EnvError          an environment that is unknown or of a kind that cannot be used
     ├── ExtraError        an optional package that is not installed
@@ -19,6 +20,10 @@ from typing import Any
 
 class DistilError(Exception):
     """Base of every error that a user can cause and mend."""
+
+    def __str__(self) -> str:
+        """The sentence: one line, whatever was in a name that it quotes."""
+        return "".join(c if c.isprintable() else "?" for c in super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), str(self))  # the sentence is complete: `__init__` may want its parts
@@ -35,6 +40,10 @@ class SpecError(DistilError):
 
 class FileError(DistilError):
     """A file is missing, damaged, of an unknown format, or cannot be written."""
+
+
+class HostileError(FileError):
+    """A file asks for functions that no policy needs and that could do anything; none was called."""
 
 
 class TeacherError(DistilError):
@@ -62,9 +71,3 @@ class WorkerError(DistilError):
 
 class NotFiniteError(DistilError):
     """A loss, a weight, an action value or a return is NaN or infinite: nothing can be concluded from it."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, of which there may be none, and not more than 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

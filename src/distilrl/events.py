@@ -24,7 +24,8 @@ class Phase:
 
     name: str
     """``teacher`` (its acceptance check), ``finalists`` (the best checks' students meet again), ``reward`` (the stage
-    with reward), ``verdict``, or a way of playing that has a verdict of its own."""
+    with reward), ``verdict``, a way of playing that has a verdict of its own, ``recording`` (states that an exported
+    file is replayed on), ``writing`` (that file), ``animation`` or ``report``."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Judged:
 
     verdict: RunVerdict
     """The verdict."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run goes on from its checkpoint."""
+
+    env_steps: int
+    """Steps that were made before."""
+    moved: tuple[str, ...] = ()
+    """What is otherwise on this machine than where the checkpoint was written: results may differ in their last digits
+    from those of an unbroken run."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,16 @@ class Episodes:
     """Episodes in all."""
     mean: float
     """Mean return so far."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A step of the episode that an animation shows is drawn."""
+
+    done: int
+    """Steps so far."""
+    total: int
+    """How many there will be at most."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +153,7 @@ class Replaced:
     """Vector steps that they play again."""
 
 
-Event = Phase | Accepted | Judged | Replaying | Step | Check | Episodes | Reached | Ended | Replaced
+Event = Phase | Accepted | Judged | Resumed | Replaying | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
 Watch = Callable[[Event], None]
 
 

@@ -200,7 +200,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
             if folder is not None:
                 folder.save_state({"weights": search.weights, "best": best}, vars(track), name="reward")
     if folder is not None:
-        with Metrics(folder, keep_rows=len(trained.history)) as writer:
+        with Metrics(folder, before=trained.history) as writer:
             for row in track.history:
                 writer.write(row)
     return replace(

@@ -113,20 +113,18 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
         FileError: a new job, and the folder holds something already; or none to continue.
         ResumeError: the folder holds another job.
     """
-    there = folder.path.exists()
     _check_verdict_env(job)
-    if resume:
-        folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
-    else:
-        folder.begin(job.to_json(), kind=kind, given=given)
-    try:
-        yield
-    except Exception:
-        if not resume:
-            folder.abandon()
-            if not there and not any(folder.path.iterdir()):
-                folder.path.rmdir()
-        raise
+    with folder.lock():
+        if resume:
+            folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
+        else:
+            folder.begin(job.to_json(), kind=kind, given=given)
+        try:
+            yield
+        except Exception:
+            if not resume:
+                folder.abandon()
+            raise
 
 
 def make_config(

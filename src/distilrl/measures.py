@@ -78,6 +78,11 @@ class Measure:
                 f"{', '.join(get_args(How))}, e.g. 'crashed=max<=0.05' (quoted, because of < and >)."
             ) from None
 
+    @property
+    def words(self) -> str:
+        """As people read it, e.g. ``crashed (max)``."""
+        return f"{self.name} ({self.how})"
+
 
 class Tally:
     """What episodes have of each measure so far.

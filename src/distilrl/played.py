@@ -78,14 +78,6 @@ class Returns(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Returns):
-    """A policy by itself, as `evaluate_policy` found it."""
-
-    params: int | None
-    """Parameters; None where they cannot be known."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Acceptance(Returns):
     """What the check before distilling found of a teacher."""
 

@@ -121,7 +121,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distilrl"])  # imported once, not by every process
+    context.set_forkserver_preload(["distilrl.series", "distilrl.plan"])  # imported once, not by every process
     return context
 
 

@@ -19,6 +19,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
+from distilrl.events import Phase, Watch, silent
 from distilrl.measures import rounded
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
@@ -28,6 +29,7 @@ from distilrl.runs import RunFolder, read_metrics
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies
 from distilrl.teachers import load_teacher
+from distilrl.teachers.hub import offline
 from distilrl.verdict import in_words
 
 SENTENCES = {
@@ -51,8 +53,8 @@ DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionE
 """What comes of files whose fields are missing or of another type."""
 
 
-def write_report(run: str | Path) -> Path:
-    """Writes ``report.html`` into a run folder and returns its path.
+def write_report(run: str | Path, *, watch: Watch = silent) -> Path:
+    """Writes ``report.html`` into a run folder and returns its path; ``watch`` is told how far it is.
 
     Raises:
         FileError: the folder holds no finished run, or its files are damaged.
@@ -76,7 +78,7 @@ def write_report(run: str | Path) -> Path:
     )
     try:
         results = read_results(source)
-        parts = _parts(folder, results)
+        parts = _parts(folder, results, watch)
         page = template.render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
     except DAMAGED as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -106,12 +108,13 @@ def write_studies(found: Studies, out: str | Path) -> Path:
     return folder.path
 
 
-def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:
+def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, Any]:
     """What the template shows besides the results."""
     parts: dict[str, Any] = {"animation": "", "animation_note": "", "charts": [], "provenance": _provenance(results)}
     known = folder.config.is_file()  # once, not every kind of folder had one
     parts |= {"config": json.dumps(folder.read_config(), indent=2) if known else ""}
     parts |= {"command": again(folder, results) if known else ""}
+    watch(Phase("report"))
     if isinstance(results, PlanResults):
         return parts | {"charts": [figures.frontier(results)]}
     if not isinstance(results, TeacherResults):
@@ -122,7 +125,7 @@ def _parts(folder: RunFolder, results: AnyResults) -> dict[str, Any]:
         return parts | {"pages": [_page(folder, run.env) for run in results.tasks]}
     rows = [{k: float(v) if v else math.nan for k, v in row.items()} for row in read_metrics(folder.metrics)]
     parts["charts"] = figures.curves(rows, results) if rows else []
-    parts["animation"], parts["animation_note"] = _animation(folder)
+    parts["animation"], parts["animation_note"] = _animation(folder, watch)
     return parts | (_comparison(folder, results) if isinstance(results, Results) else {})
 
 
@@ -243,13 +246,15 @@ def _page(folder: RunFolder, env: str) -> str:
     return "./" + quote(page.relative_to(folder.path).as_posix())
 
 
-def _animation(folder: RunFolder) -> tuple[str, str]:
+def _animation(folder: RunFolder, watch: Watch) -> tuple[str, str]:
     """The animation as a data URI, or why there is none; it is kept, for a report that is written where the teacher's
     file cannot be found.
     """
     kept = folder.path / "animation.webp"
     try:
-        data = kept.read_bytes() if kept.is_file() else animation(folder)
+        with offline():  # a folder of somebody else's names whom it likes
+            whole = kept.is_file() and not kept.is_symlink()
+            data = kept.read_bytes() if whole else animation(folder, watch=watch)
     except DistilError as error:
         return "", str(error)
     if not kept.is_file():
@@ -257,18 +262,20 @@ def _animation(folder: RunFolder) -> tuple[str, str]:
     return "data:image/webp;base64," + base64.b64encode(data).decode(), ""
 
 
-def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
+def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Watch = silent) -> bytes:
     """Teacher (if the run had one, from a file) and student side by side, as an animated WebP.
 
     Args:
         folder: of a run.
         steps: environment steps at most.
         every: one picture per this many steps.
+        watch: told of each step.
 
     Raises:
         DistilError: the teacher's file is no longer where it was, the environment cannot be drawn here, or it needs a
             module that is not trusted.
     """
+    watch(Phase("animation"))
     data = folder.read_config()
     config = TrainConfig.from_json(data.get("train", {}))
     env = config.env
@@ -281,7 +288,8 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3) -> bytes:
     policies[name] = student.policy
     elsewhere = data.get("verdict_env")
     where = EnvRef.from_json(elsewhere, f"verdict_env of {folder.config}") if elsewhere else env
-    return animate.side_by_side(policies, where, sensors={name: config.student.sensors}, steps=steps, every=every)
+    sees = {name: config.student.sensors}
+    return animate.side_by_side(policies, where, sensors=sees, steps=steps, every=every, watch=watch)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

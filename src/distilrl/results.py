@@ -418,7 +418,7 @@ class PlanRow(Record):
     reached: bool
     """Whether its score is within the margin."""
     verdict: Result | None
-    """Of the best seed; None where none was taken."""
+    """Of the best seed, the worst of the return's and the measures'; None where none was taken."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

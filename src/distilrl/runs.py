@@ -5,12 +5,16 @@ not.
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from distilrl.checkpoints import read_json, read_tensors, save_network, save_tensors, write_bytes, write_new_json
@@ -18,6 +22,13 @@ from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
 from distilrl.heads import Head
 from distilrl.networks import Network
+from distilrl.text import first_line, legible
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Row = Mapping[str, float | int | None]
 Plain = Mapping[str, Any]
@@ -54,6 +65,8 @@ class RunFolder:
         self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
         self._checkpoint = self.path / "checkpoint"
+        self.moved: tuple[str, ...] = ()
+        """What is otherwise on this machine than where the checkpoint that was read was written."""
 
     def with_student(self) -> "RunFolder":
         """The folder whose student is meant by this one's name: of a plan that of its winner, else itself."""
@@ -180,13 +193,83 @@ class RunFolder:
         save_network(self.student, network, head, **about, **more)
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
-        """Writes the checkpoint of this name in one step."""
-        save_tensors(self._checkpoint / f"{name}.safetensors", tensors, state)
+        """Writes the checkpoint of this name in one step, with the job and the machine that it belongs to."""
+        config = self.read_config() if self.config.is_file() else None
+        bound = {"state": dict(state), "config": config, "machine": machine()}
+        save_tensors(self._checkpoint / f"{name}.safetensors", tensors, bound)
 
     def load_state(self, name: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of this name, or None before the first."""
+        """The last checkpoint of this name, or None before the first.
+
+        Raises:
+            FileError: it is damaged.
+            ResumeError: config.json is not what it was when the checkpoint was written.
+        """
         path = self._checkpoint / f"{name}.safetensors"
-        return read_tensors(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        tensors, bound = read_tensors(path)
+        if "state" not in bound:  # written before checkpoints said to what they belong
+            return tensors, bound
+        if bound.get("config") is not None and self.config.is_file():
+            changed = _difference(bound["config"], self.read_config())
+            if changed is not None:
+                name, old, new = changed
+                raise ResumeError(
+                    f"{self.config} is not the one that its checkpoint belongs to ('{name}' was {_short(old)} and is "
+                    f"{_short(new)}): put it back, or begin another run with --config and --out."
+                )
+        self.moved = tuple(
+            f"{what} {legible(str(now))} (was {legible(str(dict(bound.get('machine') or {}).get(what)))})"
+            for what, now in machine().items()
+            if dict(bound.get("machine") or {}).get(what) != now
+        )
+        return tensors, bound["state"]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process out of this folder while it is written; the system frees it when this one ends.
+
+        A folder that is made for it and is empty at the end is taken away again. Nobody is kept out where the file
+        system has no locks.
+
+        Raises:
+            FileError: another process is at work here, or the folder cannot be made.
+        """
+        there = self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(
+                f"Cannot write {self.path} ({error.strerror or error}): choose a writable folder with enough space."
+            ) from None
+        held = _locked(self.path)
+        try:
+            yield
+        finally:
+            if not there:
+                with suppress(OSError):  # not empty
+                    self.path.rmdir()
+            if held is not None:
+                os.close(held)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor of the folder that is locked as long as it is open, so that no file is left of the lock; None where
+    there are no locks.
+    """
+    if fcntl is None:
+        return None
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise FileError(f"Another process is at work in {folder}: wait for its end, or choose another --out.") from None
+    except OSError:
+        os.close(held)
+        return None
+    return held
 
 
 def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:
@@ -211,8 +294,17 @@ def _difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | No
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = legible(json.dumps(value), 60)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def machine() -> dict[str, str]:
+    """What may change the last digits of a result: another PyTorch, NumPy, or processor rounds otherwise."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -232,13 +324,13 @@ class Metrics:
     request.
     """
 
-    def __init__(self, folder: RunFolder, *, keep_rows: int = 0, wandb: bool = False) -> None:
-        """Opens the files, keeping the first ``keep_rows`` rows of a run that is resumed.
+    def __init__(self, folder: RunFolder, *, before: Sequence[Row] = (), wandb: bool = False) -> None:
+        """Opens the files, beginning with the rows ``before`` of a run that is resumed.
 
         Raises:
             ExtraError: ``wandb`` is wanted but not installed.
         """
-        self.rows: list[dict[str, str]] = read_metrics(folder.metrics)[:keep_rows]
+        self.rows: list[dict[str, str]] = [_as_text(row) for row in before]
         self._path = folder.metrics
         self._wandb: Any = None
         if wandb:
@@ -255,7 +347,7 @@ class Metrics:
         except ImportError:  # an extra: the same numbers are in metrics.csv
             return
         self._board = SummaryWriter(
-            str(folder.path / "tensorboard"), purge_step=self._last_step() + 1 if keep_rows else None
+            str(folder.path / "tensorboard"), purge_step=self._last_step() + 1 if before else None
         )
 
     def __enter__(self) -> "Metrics":
@@ -303,8 +395,15 @@ def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of a metrics.csv; none if there is no such file."""
+    """Rows of a metrics.csv; none if there is no such file.
+
+    Raises:
+        FileError: it is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise FileError(f"{path} cannot be read ({first_line(error)}): restore or remove it.") from None

@@ -3,13 +3,14 @@
 import math
 import re
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, cast, get_args
 
 from torch import nn
 
 from distilrl.blocks import Cell, CellKind
 from distilrl.errors import SpecError
-from distilrl.spaces import ObsSpec
+from distilrl.spaces import LARGEST_OBSERVATION, ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
@@ -63,6 +64,11 @@ class NetworkSpec:
             < 1
         ):
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
+        if not self.obs_shape or math.prod(self.obs_shape) > LARGEST_OBSERVATION:
+            raise SpecError(
+                f"'obs_shape' of a network must have sizes of at most {LARGEST_OBSERVATION:,} numbers together, got "
+                f"{self.obs_shape!r:.80}."
+            )
         self._check_memory()
         self._check_unseen()
         if self.dueling and not (self.hidden or self.convs or self.blocks or self.cell):
@@ -105,7 +111,8 @@ class NetworkSpec:
 
     def _check_unseen(self) -> None:
         places = range(self._beside)
-        if list(self.unseen) != sorted(set(self.unseen) & set(places)):
+        in_order = all(a < b for a, b in pairwise(self.unseen))
+        if not in_order or not all(place in places for place in self.unseen):
             raise SpecError(
                 f"'unseen' must name places in a vector of {len(places)} numbers, each once and in order, got "
                 f"{list(self.unseen)}."
@@ -220,7 +227,7 @@ class NetworkSpec:
                 history=int(data.get("history", 1)),
                 unseen=tuple(int(n) for n in data.get("unseen", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SpecError(
                 f"The network spec {data!r} is damaged ({error}): it needs obs_shape and outputs."
             ) from None

@@ -17,6 +17,7 @@ from distilrl.plain import Record, read_as
 from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Results, SeedsResults, TasksResults, read_results
 from distilrl.runs import RunFolder
+from distilrl.shown import Shown
 from distilrl.spaces import EnvRef
 from distilrl.stats import Interval
 
@@ -76,8 +77,8 @@ class StudyPair(Record):
     """95 % interval of it; runs and episodes are drawn, an episode for both studies at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Studies(Record):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Studies(Shown):
     """Several studies in one table.
 
     Example::
@@ -95,6 +96,14 @@ class Studies(Record):
     """Every two of them."""
     at: tuple[float, ...]
     """Scores at which the profiles are given."""
+
+    def _told(self) -> tuple[str, list[tuple[str, ...]]]:
+        """Interquartile means."""
+        rows: list[tuple[str, ...]] = [("study", "runs", "IQM of scores", "95 % interval", "mean", "lowest")]
+        for row in self.rows:
+            ends = f"{row.iqm_ci95[0]:.3f} … {row.iqm_ci95[1]:.3f}"
+            rows.append((row.name, str(row.runs), f"{row.iqm:.3f}", ends, f"{row.mean:.3f}", f"{row.lowest:.3f}"))
+        return f"{len(self.rows)} studies in {' + '.join(self.envs)}", rows
 
     def table(self) -> list[dict[str, str | int | float]]:
         """The rows as names and plain values, intervals as two numbers, without the profiles."""

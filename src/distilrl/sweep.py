@@ -53,7 +53,7 @@ class SweepRow(Record):
     score: float | None = None
     """(return − random) / (teacher − random); of several tasks the mean."""
     verdict: Result | None = None
-    """Whether the student keeps the return; None where the run ended in an error."""
+    """Whether the student keeps the return, and all measures with it; None where the run ended in an error."""
     error: str = ""
     """The error, in one sentence."""
 

@@ -1,5 +1,7 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch, silent
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
+from distilrl.measures import Mean, Measure
 from distilrl.networks import Network
 from distilrl.plain import check_number
-from distilrl.played import Duel, DuelOther, DuelPolicy, Evaluation, RandomPlay, Returns
+from distilrl.played import Duel, DuelOther, DuelPolicy, RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import TeacherResults, TeacherTrained
@@ -25,6 +28,16 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.teachers import Teacher
 from distilrl.train import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Returns):
+    """A policy by itself, as `evaluate_policy` found it."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+    measures: dict[str, Mean | None] = field(default_factory=dict)
+    """What was measured beside the return, by its name in words; None where no episode has it."""
 
 
 def train_teacher(
@@ -56,14 +69,22 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
     watch(Phase("verdict"))
     info = describe_env(config.env)
-    result = evaluate_policy(trained.policy, config.env, episodes=episodes, threads=config.compute.threads, watch=watch)
+    result = evaluate_policy(
+        trained.policy,
+        config.env,
+        episodes=episodes,
+        threads=config.compute.threads,
+        workers=config.data.workers,
+        watch=watch,
+    )
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)
     name = trained.network.spec.describe()
+    returned = {one.name: getattr(result, one.name) for one in fields(Returns)}
     results = TeacherResults(
         **vars(training_of(trained, config)),
         env=info.id,
-        student=TeacherTrained(**vars(result) | size(trained.network), name=name),
+        student=TeacherTrained(**(returned | size(trained.network)), name=name),
         provenance=Provenance.of(config.env.id, config.compute.threads),
     )
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
@@ -83,6 +104,8 @@ def evaluate_policy(
     epsilon: float = 0.0,
     sticky: float | None = None,
     threads: int = 2,
+    workers: int = 0,
+    measures: Sequence[Measure] = (),
     watch: Watch = silent,
 ) -> Evaluation:
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
@@ -95,6 +118,8 @@ def evaluate_policy(
         epsilon: probability of a random action.
         sticky: ALE's probability of repeating an action.
         threads: CPU threads.
+        workers: processes that step environments other than ALE's.
+        measures: what is measured beside the return.
         watch: told of episodes as they end.
 
     Example::
@@ -107,12 +132,14 @@ def evaluate_policy(
         policy = policy.fitted(describe_env(ref)).policy
     elif isinstance(policy, Network):
         policy = Policy(policy, student_head(describe_env(ref).action))
-    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
+    how = Play(ref, epsilon, sticky=sticky, threads=threads, workers=workers, measures=tuple(measures))
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, episodes)
     games = play(policy, how, seeds, watch=watch)
+    rng = np.random.default_rng(0)
+    found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(measures)}
     params = sum(p.numel() for p in policy.network.parameters()) or None
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
-    return Evaluation(**vars(returns), params=params)
+    return Evaluation(**vars(returns), params=params, measures=found)
 
 
 def evaluate_against(

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from distilrl import evolution, stats
 from distilrl.config import TrainConfig
-from distilrl.errors import NotFiniteError, SpecError
-from distilrl.events import Check, Phase, Replaying, Step, Watch, silent
+from distilrl.errors import NotFiniteError, ResumeError, SpecError
+from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
@@ -28,10 +28,13 @@ from distilrl.runs import Metrics, RunFolder
 from distilrl.shards import Collectors
 from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher
+from distilrl.text import first_line
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
 
 USED_UP = "budget used"
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What comes of a checkpoint whose tensors or numbers are not those of the run."""
 
 
 def train(
@@ -73,7 +76,8 @@ def train(
     saved = folder.load_state() if folder is not None else None
     if saved is not None:
         run.load(*saved)
-    with _metrics(folder, len(run.track.history), wandb) as writer:
+        watch(Resumed(run.env_steps, folder.moved if folder is not None else ()))
+    with _metrics(folder, run.track.history, wandb) as writer:
         while not run.track.stopped:
             tasks = run.collect()
             # -- learn, while the environments work
@@ -100,8 +104,10 @@ def train(
     return evolution.with_reward(trained, config, run.tasks[0], folder, watch)
 
 
-def _metrics(folder: RunFolder | None, keep_rows: int, wandb: bool) -> AbstractContextManager[Metrics | None]:
-    return Metrics(folder, keep_rows=keep_rows, wandb=wandb) if folder is not None else nullcontext()
+def _metrics(
+    folder: RunFolder | None, before: Sequence[dict[str, Any]], wandb: bool
+) -> AbstractContextManager[Metrics | None]:
+    return Metrics(folder, before=before, wandb=wandb) if folder is not None else nullcontext()
 
 
 @dataclass
@@ -351,7 +357,20 @@ class _Run:
         self.finalists.save(folder)
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Reads the checkpoint."""
+        """Reads the checkpoint.
+
+        Raises:
+            ResumeError: it is not of this run.
+        """
+        try:
+            self._load(tensors, state)
+        except DAMAGED as error:
+            raise ResumeError(
+                f"The checkpoint does not fit this run ({type(error).__name__}: {first_line(error)}): begin another "
+                "run with --config and --out."
+            ) from error
+
+    def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         self.track, self.finalists.values = _Track(**state["track"]), list(state["best"])
         if self.track.stage:
             self.learner = self._learner()

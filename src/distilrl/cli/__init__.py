@@ -12,11 +12,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from distilrl import __version__
-from distilrl.errors import DistilError
+from distilrl.errors import DistilError, HostileError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 ABOUT = "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
+
+HOSTILE, FAULT = 4, 70
+"""Exit codes: a file would run code where it is unpickled; distilrl itself is at fault (EX_SOFTWARE of sysexits.h)."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, also where a loss is proven to be within the margin; 1 where a verdict is ``fail``, or no
         size of a `plan` is within the margin; 2 for what the user can mend, also in one run of a `sweep`; 3 where a
-        verdict is ``inconclusive``; 130 where the user stopped it; 141 where whoever read its output stopped reading.
-        Of several verdicts the worst counts.
+        verdict is ``inconclusive``; 4 where a file would run code elsewhere; 70 where distilrl itself is at fault; 130
+        where the user stopped it; 141 where whoever read its output stopped reading. Of several verdicts the worst
+        counts.
     """
     try:
         code = _main(sys.argv[1:] if args is None else list(args))
@@ -128,28 +132,44 @@ def _overview() -> str:
 
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
-    import tyro
-    from rich.markup import escape
-    from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
+    from distilrl.cli.display import console, print_error
+    from distilrl.cli.faults import at_fault, refuse_empty
 
-    from distilrl.cli.display import console
-
-    settings, command = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes), None
+    command: Any = None
     try:
+        refuse_empty(words)
         try:
-            command = tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+            command = parse(name, words)
         except SystemExit as ended:
             if not ended.code:
                 print(f"\nexample:\n  {NAMES[name].example}")
             return int(ended.code or 0)
         code: int | None = command.run()
     except DistilError as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
+        print_error(str(error))
+        return HOSTILE if isinstance(error, HostileError) else 2
     except KeyboardInterrupt:
         console.print(f"interrupted{_way_on(name, command)}", markup=False, highlight=False, soft_wrap=True)
         return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # nobody foresaw it
+        print_error(at_fault(error, [name, *words]))
+        return FAULT
     return code or 0
+
+
+def parse(name: str, words: Sequence[str]) -> Any:
+    """A command with its options, read but not run.
+
+    Raises:
+        SystemExit: the words are no options of it, or ask for its help.
+    """
+    import tyro
+    from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
+
+    settings = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes)
+    return tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
 
 
 def _command(name: str) -> type[Any]:

@@ -6,12 +6,27 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from distilrl.events import Accepted, Check, Ended, Episodes, Event, Judged, Phase, Reached, Replaced, Replaying, Step
+from distilrl.events import (
+    Accepted,
+    Check,
+    Drawn,
+    Ended,
+    Episodes,
+    Event,
+    Judged,
+    Phase,
+    Reached,
+    Replaced,
+    Replaying,
+    Resumed,
+    Step,
+)
 from distilrl.measures import Mean, Measured, rounded
 from distilrl.played import Agreement, PlayedTeacher, Returns, TeacherCard, mean_in_words
 from distilrl.results import (
@@ -27,16 +42,45 @@ from distilrl.spaces import action_from_json
 from distilrl.studies import Studies
 from distilrl.studies import in_words as pair_in_words
 from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.text import abridged
 from distilrl.verdict import Verdict, in_words
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
-PLAYED = {"teacher": "teacher's check", "finalists": "finalists", "verdict": "verdict", "reward": "check"}
-"""What episodes are for in each phase."""
+PLAYED = {"teacher": "teacher's check", "reward": "check"}
+"""What episodes are for in each phase, where its name does not say so."""
+STAGES = ("teacher", "reward")
+"""Phases in which what is trained has a bar of its own."""
 
+LONGEST_ERROR = 4_000
+"""Characters of an error that are shown."""
 SECONDS = 10.0
 """How often a run in another process says how far it is, where there is no terminal."""
+QUIET = 60.0
+"""How long this one's work is silent there, but for its checks and verdicts."""
+
+
+class Left(ProgressColumn):
+    """Time left as far as it is known; where all is done, the time that it took."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        known = not task.finished and task.stop_time is None and task.time_remaining is not None
+        seconds = int((task.time_remaining if known else task.elapsed) or 0)
+        clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        return Text(f"{clock} left" if known else clock, no_wrap=True)
+
+
+def escape(text: str) -> str:
+    """A text that may come from a file, for the terminal: it colours nothing, moves nothing, and has an end."""
+    return markup.escape(abridged(text))
+
+
+def print_error(sentence: str) -> None:
+    """What was wrong, in red."""
+    text = markup.escape(abridged(sentence, LONGEST_ERROR))
+    console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
 class Display:
@@ -51,25 +95,28 @@ class Display:
     def __init__(self) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(16),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+            BarColumn(10),
+            TextColumn("{task.fields[far]}"),
+            Left(),
             TextColumn("{task.fields[note]}"),
         )
         self._progress = Progress(*columns, console=console)
+        self._live = console.is_interactive
+        self._said = time.monotonic()
+        self._score: float | None = None
         self._bars: dict[str, TaskID] = {}
         self._stage, self._played = "training", "episodes"
         self._told: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> "Display":
-        self._progress.start()
+        if self._live:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bars or console.is_interactive:
+        self._drop("episodes")
+        if self._live:
             self._progress.stop()
-        else:  # in a file, rich would end the line of bars even where there are none
-            self._progress.live.stop()
 
     def __call__(self, event: Event) -> None:
         """Shows one event."""
@@ -83,12 +130,20 @@ class Display:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
             case Judged(verdict=verdict):
                 console.print(f"{verdict.protocol}: {_colored(verdict.result)} ({escape(_difference(verdict))})")
+            case Resumed(moved=moved) if moved:
+                words = ", ".join(moved)
+                console.print(
+                    f"[yellow]resumed elsewhere: {escape(words)}; the last digits may differ from those of a run that "
+                    "was not broken[/]",
+                    soft_wrap=True,
+                )
             case Replaying(done=done, total=total):
                 self._advance("steps", "replaying (steps)", done, total)
                 if done >= total:
                     self._drop("steps")
             case Step(env_steps=done, budget=budget, training_return=recent):
                 note = None if recent is None else f"return {recent:,.2f}"
+                note = note if self._score is None else f"score {self._score:.3f}"
                 self._advance("steps", f"{self._stage} (steps)", done, budget, note)
             case Check(row=row):
                 self._measured(row)
@@ -96,6 +151,8 @@ class Display:
                 self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
                 if done >= total:
                     self._drop("episodes")
+            case Drawn(done=done, total=total):
+                self._advance("episodes", "animation (steps)", done, total)
             case Reached():
                 self._reached(event)
             case Ended(run=run, verdict=verdict, words=words):
@@ -110,7 +167,7 @@ class Display:
         """How far a run in another process is: a bar, or a line now and then where there is no terminal."""
         what = PLAYED.get(event.phase, event.phase)
         note = "" if event.returned is None else f"return {event.returned:,.2f}"
-        if console.is_interactive:
+        if self._live:
             if self._told.get(event.run, ("",))[0] != event.phase:
                 self._drop(f"run {event.run}")
             self._advance(f"run {event.run}", f"{event.run}, {what}", event.done, event.total, note)
@@ -121,23 +178,38 @@ class Display:
         if phase != event.phase or now - when >= SECONDS:
             self._told[event.run] = (event.phase, now)
             far = f" {event.done:,} of {event.total:,}" if event.total else ""
-            console.print(f"{event.run}: {what}{far}{', ' + note if note else ''}", markup=False, soft_wrap=True)
+            console.print(escape(f"{event.run}: {what}{far}{', ' + note if note else ''}"), soft_wrap=True)
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
         self._played = PLAYED.get(phase, phase)
         self._drop("episodes")
-        if phase in ("teacher", "reward"):  # a run of several begins anew, or imitation is over
+        if phase in STAGES:  # a run of several begins anew, or imitation is over
             self._drop("steps")
+            self._score = None
             self._stage = "reward" if phase == "reward" else "training"
+        else:  # how far it is will be said; that it has begun can be seen
+            if phase == "verdict" and "steps" in self._bars:
+                self._progress.stop_task(self._bars["steps"])
+            self._advance("episodes", self._played, 0, None)
 
-    def _advance(self, bar: str, what: str, done: int, total: int, note: str | None = None) -> None:
-        """Moves a bar on; the first time it appears."""
+    def _advance(self, bar: str, what: str, done: int, total: int | None, note: str | None = None) -> None:
+        """Moves a bar on; the first time it appears. Without a terminal, a line where nothing was said for long."""
+        far = f"{_few(done)}/{_few(total)}" if total else ""
+        if not self._live:
+            if time.monotonic() - self._said >= QUIET:
+                self._say(" ".join(part for part in (f"{what}:", far, note or "") if part))
+            return
         if bar not in self._bars:
-            self._bars[bar] = self._progress.add_task(what, total=total, note="")
-        self._progress.update(self._bars[bar], completed=done, total=total)
+            self._bars[bar] = self._progress.add_task(what, total=total, note="", far=far)
+        self._progress.update(self._bars[bar], completed=done, total=total, far=far, description=what)
         if note is not None:
             self._progress.update(self._bars[bar], note=note)
+
+    def _say(self, line: str) -> None:
+        """A line where there is no terminal."""
+        self._said = time.monotonic()
+        console.print(line, markup=False, soft_wrap=True)
 
     def _drop(self, bar: str) -> None:
         """Takes a bar away, if it is there."""
@@ -150,7 +222,15 @@ class Display:
         parts += [f"score {row['score']:.3f}"] if row["score"] is not None else []
         parts += [f"agreement {row['agreement']:.2f}"] if row["agreement"] is not None else []
         parts += [f"{name.removeprefix('return/')} {row[name]:,.2f}" for name in row if name.startswith("return/")]
+        self._said, self._score = time.monotonic(), row["score"]
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
+
+
+def _few(count: int) -> str:
+    """A count in at most six characters: bars of several stand in the same columns."""
+    if count >= 1_000_000:
+        return f"{count / 1e6:.2f}M"
+    return f"{count // 1000}k" if count >= 100_000 else f"{count:,}"
 
 
 def print_teacher(card: TeacherCard) -> None:
@@ -197,8 +277,8 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(escape(name), escape(value))
-    Console().print(table)
+        table.add_row(markup.escape(abridged(name, 60)), escape(value))
+    Console(emoji=False).print(table)
 
 
 def print_results(results: Results | SeedsResults | TasksResults) -> None:

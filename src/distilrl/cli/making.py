@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.groups import LearningOptions, MachineOptions, SeenOptions, VerdictOptions
+from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -28,6 +29,7 @@ from distilrl.cli.options import (
     refuse_beside,
     with_settings,
 )
+from distilrl.cli.showing import written
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors
@@ -35,7 +37,6 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
-from distilrl.report import write_report
 from distilrl.results import Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
@@ -101,10 +102,10 @@ class Distill:
                     None, job, out, resume=again, wandb=self.machine.wandb, watch=watch, machines=machines
                 )
         print_results(results)
-        with console.status("writing the report"):
-            for run in results.tasks if isinstance(results, TasksResults) else ():
-                write_report(RunFolder(out).of_task(run.env).path)
-            print(write_report(out))
+        tasks = results.tasks if isinstance(results, TasksResults) else ()
+        page = written(*(RunFolder(out).of_task(run.env).path for run in tasks), out)
+        print_next(results, out)
+        print(page)
         return code_of(results.worst)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
@@ -223,6 +224,10 @@ class TrainTeacher:
     """Stop when a check reaches this return, for pixels two in a row, and 50 other episodes reach it too."""
     seed: int = 0
     """Seed of training."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting: --set gamma=0.8."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     episodes: int = 100
     """Episodes of the final evaluation."""
     threads: Unset[int | None] = None
@@ -242,8 +247,9 @@ class TrainTeacher:
                 config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
             )
         console.print(f"return {results.student.in_words()} after {results.env_steps:,} steps", markup=False)
-        with console.status("writing the report"):
-            print(write_report(out))
+        page = written(out)
+        print_next(results, out)
+        print(page)
 
     def _config(self) -> tuple[Path, TrainConfig]:
         self.trusted.allow()
@@ -262,9 +268,15 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self.out, make_config(
-            self.recipe, self.around.ref(self.env), seed=self.seed, device=_checked(self.device), **changes
+        config = make_config(
+            self.recipe,
+            self.around.ref(self.env),
+            seed=self.seed,
+            device=_checked(self.device),
+            workers=self.workers,
+            **changes,
         )
+        return self.out, with_settings(config, self.set)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

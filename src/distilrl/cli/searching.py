@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.display import Display, console, print_plan, print_results, print_sweep
+from distilrl.cli.display import Display, print_plan, print_results, print_sweep
+from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -25,13 +26,13 @@ from distilrl.cli.options import (
     of_kind,
     refuse_beside,
 )
+from distilrl.cli.showing import written
 from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
 from distilrl.measures import Measure
 from distilrl.plan import plan
-from distilrl.report import write_report
 from distilrl.sizes import Budget, PlanOptions, plan_steps
 from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
@@ -61,6 +62,8 @@ class _Search:
     """The same in the environment's own units, in place of the share."""
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     judge: Judge = field(default_factory=JudgeOptions)
     around: Around = field(default_factory=EnvOptions)
     trusted: Trusted = field(default_factory=TrustOptions)
@@ -75,7 +78,7 @@ class _Search:
             return Job.from_json(data), data
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
-        changes |= {"threads": self.threads} if self.threads is not None else {}
+        changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         measures = tuple(Measure.of(text) for text in self.measure)
@@ -123,10 +126,9 @@ class Plan(_Search):
         with Display() as watch, self.side.executor(job) as executor:
             result = plan(None, job, self.out, **vars(options), executor=executor, watch=watch)
         print_plan(result)
-        with console.status("writing the report"):
-            if result.winner:
-                write_report(self.out / "winner")
-            print(write_report(self.out))
+        page = written(*([self.out / "winner"] if result.winner else []), self.out)
+        print_next(result, self.out)
+        print(page)
         return 0 if result.winner else 1
 
 
@@ -178,6 +180,7 @@ class GrowTree(_Search):
         with Display() as watch:
             results = distill_tree(None, job, self.out, grown, watch=watch)
         print_results(results)
-        with console.status("writing the report"):
-            print(write_report(self.out))
+        page = written(self.out)
+        print_next(results, self.out)
+        print(page)
         return code_of(results.worst)

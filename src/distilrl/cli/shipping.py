@@ -26,6 +26,9 @@ class Export:
     web: a page with the C in WebAssembly."""
     out: Unset[Path | None] = None
     """Folder to write; RUN/export/TARGET by default."""
+    env: Unset[str | None] = None
+    """Environment whose observations the file is checked on and comes with; the student's own by default."""
+    around: Around = field(default_factory=EnvOptions)
     trusted: Trusted = field(default_factory=TrustOptions)
 
     def run(self) -> int:
@@ -33,7 +36,7 @@ class Export:
         self.trusted.allow()
         use_threads(1)  # one small network at a time: more threads would only wait for each other
         with Display() as watch:
-            card = export_policy(self.run_folder, self.to, self.out, watch=watch)
+            card = export_policy(self.run_folder, self.to, self.out, env=self.around.maybe(self.env), watch=watch)
         for name, facts in card["replay"].items():
             console.print(
                 f"{name}: {card['files'][name]:,} bytes, {facts['same_action']:.2%} of {facts['observations']:,} "
@@ -59,7 +62,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Play an exported file itself and give its own verdict."""
+    """Play an exported file itself and give its own verdict: C is compiled and run, so only of files that you trust."""
 
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""

@@ -8,12 +8,18 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
-from distilrl.cli.display import console, print_studies
+from distilrl.cli.display import Display, console, print_studies
 from distilrl.cli.options import Trusted, TrustOptions, Unset
 from distilrl.plain import check_number
 from distilrl.report import animation, write_report, write_studies
 from distilrl.runs import RunFolder
 from distilrl.studies import compare
+
+
+def written(*folders: Path) -> Path:
+    """Writes the reports of these folders, and shows how far that is; the path of the last."""
+    with Display() as watch:
+        return [write_report(folder, watch=watch) for folder in folders][-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +33,7 @@ class Report:
     def run(self) -> None:
         """Writes it."""
         self.trusted.allow()
-        with console.status("writing the report"):
-            print(write_report(self.run_folder))
+        print(written(self.run_folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +54,8 @@ class Watch:
         if not folder.tree.is_file() and not (folder.student / "spec.json").is_file():
             raise folder.lacking("student")
         path = folder.path / "watch.webp"
-        with console.status("playing"):
-            write_bytes(path, animation(folder, steps=self.steps))
+        with Display() as watch:
+            write_bytes(path, animation(folder, steps=self.steps, watch=watch))
         print(path)
 
 

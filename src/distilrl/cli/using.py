@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.display import Display, print_facts, print_verdict
+from distilrl.cli.display import Display, print_error, print_facts, print_verdict
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.errors import SpecError
 from distilrl.inspection import inspect, inspect_play
+from distilrl.measures import Measure
 from distilrl.plain import THREADS, check_number
 from distilrl.played import Returns
 from distilrl.teachers import load_teacher
@@ -34,8 +35,8 @@ class Inspect:
     around: Around = field(default_factory=EnvOptions)
     teacher_file: AboutFile = field(default_factory=FileOptions)
 
-    def run(self) -> None:
-        """Inspects."""
+    def run(self) -> int:
+        """Inspects; the code says whether the file is hostile to programs that execute what is in it."""
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
         use_threads(self.threads)
@@ -49,6 +50,10 @@ class Inspect:
             print(json.dumps(facts | ({"play": play.to_json()} if play is not None else {})))
         else:
             print_facts(facts, play)
+        if "dangerous" in facts:
+            print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
+            return 4
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +76,13 @@ class Evaluate:
     """Probability of a random action."""
     sticky: Unset[float | None] = None
     """ALE's probability of repeating the last action; the environment's own by default."""
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW]")] = ()
+    """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
+    sum, mean or max of its steps)."""
     threads: int = 2
     """CPU threads."""
+    workers: int = 0
+    """Processes that step slow environments; 0: this one."""
     json: bool = False
     """Print one JSON object on standard output, and everything else on standard error."""
     around: Around = field(default_factory=EnvOptions)
@@ -83,6 +93,8 @@ class Evaluate:
         check_number("threads", self.threads, THREADS)
         if self.margin_abs is not None and self.against is None:
             raise SpecError("--margin-abs is of a verdict: give --against too.")
+        if self.against is not None and (self.measure or self.workers):
+            raise SpecError("--measure and --workers are of a policy by itself: leave --against out.")
         use_threads(self.threads)
         policy = load_teacher(self.teacher_file.file(self.policy))
         how: dict[str, Any] = {
@@ -93,8 +105,17 @@ class Evaluate:
         }
         if self.against is None:
             with Display() as watch:
-                alone = evaluate_policy(policy, self.around.ref(self.env), **how, watch=watch)
+                alone = evaluate_policy(
+                    policy,
+                    self.around.ref(self.env),
+                    **how,
+                    workers=self.workers,
+                    measures=[Measure.of(text) for text in self.measure],
+                    watch=watch,
+                )
             print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
+            for name, mean in alone.measures.items() if not self.json else ():
+                print(f"{name}: {mean.in_words() if mean is not None else 'no episode has it'}")
             return 0
         with Display() as watch:
             duel = evaluate_against(

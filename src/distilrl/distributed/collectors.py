@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from distilrl import __version__
 from distilrl.distributed.connection import connect
-from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError, first_line
+from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
 from distilrl.teachers import Teacher
+from distilrl.text import first_line
 
 ATTEMPTS = 3
 """Collectors that may die in a row over one round before the run gives up: then it is not the machines."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distilrl.errors import ExtraError, SpecError, WorkerError, first_line
+from distilrl.errors import ExtraError, SpecError, WorkerError
+from distilrl.text import first_line
 
 SECONDS_TO_ANSWER = 5.0
 """How long a head may take to answer at its port; Ray itself would try for minutes."""

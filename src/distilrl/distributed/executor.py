@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from distilrl import __version__
 from distilrl.distributed.connection import connect
-from distilrl.errors import WorkerError, first_line
+from distilrl.errors import WorkerError
+from distilrl.text import first_line
 
 T = TypeVar("T")
 RETRIES = 2

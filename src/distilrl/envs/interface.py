@@ -31,6 +31,8 @@ class EnvInfo:
     """Equal `VecEnv.start_keys` and equal actions make equal episodes."""
     protocol: dict[str, Any] = field(default_factory=dict)
     """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
+    choices: tuple[str, ...] = ()
+    """What its choices are called, where it says so (``get_action_meanings``, as games of ALE do)."""
 
     @property
     def id(self) -> str:

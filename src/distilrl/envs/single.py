@@ -15,8 +15,9 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
-from distilrl.errors import DistilError, EnvError, ExtraError, first_line
+from distilrl.errors import DistilError, EnvError, ExtraError
 from distilrl.spaces import EnvRef
+from distilrl.text import first_line
 
 FAULTS = (Exception, SystemExit)
 """What an environment's code may raise; SystemExit would end this program as if all were well."""

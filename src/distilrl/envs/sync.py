@@ -55,7 +55,8 @@ class SyncVecEnv(VecEnv):
         except BaseException:
             self.close()
             raise
-        self.info = EnvInfo(ref, obs, action, protocol=_protocol(ref, first, action.bounded))
+        protocol = _protocol(ref, first, action.bounded)
+        self.info = EnvInfo(ref, obs, action, protocol=protocol, choices=_choices(first))
         box = isinstance(first.action_space, gymnasium.spaces.Box)
         self._cast = box and (first.action_space.dtype != np.float32 or first.action_space.shape == ())
         self._action_space = first.action_space
@@ -214,3 +215,11 @@ def _number(name: str, value: Any) -> float:
 def _short(action: Any) -> str:
     text = " ".join(str(action).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _choices(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
+    """What an environment calls its choices; () where it does not say."""
+    try:
+        return tuple(str(name) for name in env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+    except FAULTS:  # a convention, and no part of Gymnasium's interface
+        return ()

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.single import FAULTS, told
 from distilrl.envs.sync import SyncVecEnv, check_count
-from distilrl.errors import DistilError, EnvError, first_line
+from distilrl.errors import DistilError, EnvError
 from distilrl.spaces import EnvRef
+from distilrl.text import first_line
 
 SECONDS_TO_END = 5.0
 """How long a worker may take to close its environments before it is ended."""

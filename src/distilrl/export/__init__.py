@@ -15,7 +15,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
-from distilrl.events import Watch, silent
+from distilrl.events import Phase, Watch, silent
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
@@ -30,6 +30,7 @@ from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
+from distilrl.text import in_comment
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
@@ -91,7 +92,9 @@ def export_policy(
         steps(
             student.stored.network, "integers" if target == "int8" else "C"
         )  # what cannot be written is refused before it is played
+    watch(Phase("recording"))
     seen = recorded(student.policy, student.info.ref, watch)
+    watch(Phase("writing"))
     work = _Export(student, target, out, seen, watch)
     return work.keep_integers() if target == "int8" else work.keep()
 
@@ -173,7 +176,7 @@ class _Export:
         """Writes the policy's files; returns those that can be played."""
         head, obs = self.head, self.student.obs
         comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
-        comment = comment.replace("*/", "* /")  # no name ends a comment of C
+        comment = in_comment(comment)
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
         about |= {"verdict": card.get("student_verdict", "none")}
         match self.target:
@@ -208,7 +211,8 @@ class _Export:
         module = web.wasm(source, last, remembers=network.spec.remembers)
         env, name, reads = card["env"], card["network"], self.student.reads
         remembers = network.spec.remembers
-        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads)
+        image = web.about_image(self.student.obs, self.head, self.info.choices, remembers=remembers)
+        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image)
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""

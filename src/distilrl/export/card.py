@@ -26,6 +26,8 @@ from distilrl.spaces import EnvRef, ObsSpec
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
+MORE_SEEDS = EXPORT_SEEDS + 1_000_000
+"""First of those of further episodes, where the first ones are short."""
 EXPLORED = 0.05
 """Share of random actions in that play."""
 FORMAT = "distilrl-export"
@@ -101,6 +103,12 @@ def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> Reco
         return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes))
     how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=20_000)
     states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
+    if (
+        len(states) < STATES
+    ):  # short episodes: as many more as it takes, if they are all as short as the longest of these
+        lacking = min(STATES - len(states), episodes * -(-(STATES - len(states)) // max(len(states), 1)))
+        more = seeds_from(MORE_SEEDS + number * STATES, lacking)
+        states = np.concatenate([states, play(policy, how, more, watch=watch).states])[:STATES]
     enough = states if len(states) >= STATES else np.concatenate([states] * -(-STATES // max(len(states), 1)))[:STATES]
     return Recording.of(enough)
 
@@ -215,7 +223,7 @@ def read_card(path: Path) -> Shipped:
             {str(name): str(value) for name, value in data["sha256"].items()},
             _reference(told) if told is not None else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
 
 

@@ -1,35 +1,41 @@
-"""A web page that holds the student: its C in WebAssembly, checked on golden observations; it plays CartPole."""
+"""A web page that holds the student: its C in WebAssembly, checked on golden observations; it plays CartPole, and takes
+images in where a policy answers one with a choice.
+"""
 
 import base64
 import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError
+from distilrl.export import web_images
 from distilrl.export.c import Source
 from distilrl.export.last import Last
 from distilrl.export.replay import Answers
+from distilrl.heads import Categorical, Head
+from distilrl.spaces import ObsSpec
 
 FLAGS = (
     "--target=wasm32", "-O3", "-std=c99", "-nostdlib", "-ffreestanding", "-msimd128",
     "-Wl,--no-entry", "-Wl,--export-dynamic",
 )  # fmt: skip
-EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action")
+EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action", "policy_numbers")
 OF_MEMORY = ("policy_reset", "policy_memory")
 
 
 def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
     """A policy's C as a WebAssembly module without imports.
 
-    ``policy_buffer`` is where an observation goes, ``policy_action`` where an action of several numbers comes from, and
-    ``policy_memory`` the state of one that ``remembers``.
+    ``policy_buffer`` is where an observation goes, ``policy_action`` where an action of several numbers comes from,
+    ``policy_numbers`` where the head's do, and ``policy_memory`` the state of one that ``remembers``.
 
     Raises:
         FileError: there is no clang with WebAssembly here, or it refuses.
@@ -55,12 +61,25 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
 def seats(last: Last, *, remembers: bool = False) -> str:
     """C of the memory through which a page and the policy talk."""
     memory = "policy_state policy_memory;\n" if remembers else ""
-    return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{last.element} policy_action[POLICY_ACTION_SIZE];\n{memory}"
+    hand = f"{last.element} policy_action[POLICY_ACTION_SIZE];\nfloat policy_numbers[POLICY_VALUES];\n"
+    return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{hand}{memory}"
+
+
+def about_image(obs: ObsSpec, head: Head, choices: Sequence[str], *, remembers: bool = False) -> dict[str, Any]:
+    """What a page must know to take an image in; nothing where the policy does not answer one image, of bytes, grey or
+    in colours, with one choice.
+    """
+    shape = obs.image
+    if shape is None or not obs.pixels or obs.dtype != "uint8" or obs.frames > 1 or shape[0] not in (1, 3) or remembers:
+        return {}
+    if not isinstance(head, Categorical) or head.action.size > 1:
+        return {}
+    return {"image": shape, "logits": head.kind == "logits", "width": head.width, "choices": list(choices)}
 
 
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
-    *, remembers: bool = False, reads: Sequence[int] | None = None,
+    *, remembers: bool = False, reads: Sequence[int] | None = None, image: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -73,6 +92,7 @@ def page(
         answers: what it must say of them.
         remembers: the policy has memory; then they are of one episode from its beginning.
         reads: places in the environment's observation of what it reads; None: all of it.
+        image: of `about_image`, where the page takes images in.
     """
     limits = last.tolerance()
     data = {
@@ -88,10 +108,15 @@ def page(
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
         "limits": limits.tolist() if limits is not None else [0] * last.size,
+        **(image or {}),
     }
     text = f"{env}: {name}".replace("&", "&amp;").replace("<", "&lt;")
     plain = json.dumps(data).replace("</", "<\\/")  # no name ends the script
-    return TEMPLATE.replace("__TITLE__", text).replace("__DATA__", plain)
+    parts = {"STYLE": web_images.STYLE, "BODY": web_images.BODY, "SCRIPT": web_images.SCRIPT} if image else {}
+    filled = TEMPLATE
+    for part in ("STYLE", "BODY", "SCRIPT"):
+        filled = filled.replace(f"__{part}__", parts.get(part, ""))
+    return filled.replace("__TITLE__", text).replace("__DATA__", plain)
 
 
 TEMPLATE = """<!doctype html>
@@ -101,15 +126,21 @@ TEMPLATE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>__TITLE__</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.2rem; font-weight: 600; } canvas { width: 100%; border: 1px solid #e3e3e3; } .soft { color: #666; }
-</style>
+:root { color-scheme: light dark; --text: #222; --soft: #666; --line: #e3e3e3; --strong: #1769aa; --page: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --soft: #a0a0a0; --line: #3a3a3a; --strong: #6db3ee; --page: #161616; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); }
+body { max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere; } .soft { color: var(--soft); }
+canvas { width: 100%; border: 1px solid var(--line); box-sizing: border-box; } #field { background: #fff; }
+__STYLE__</style>
 </head>
 <body>
 <h1>__TITLE__</h1>
 <p id="check">loading the policy</p>
 <p id="shown"></p>
-<canvas id="field" width="640" height="320" hidden></canvas>
+__BODY__<canvas id="field" width="640" height="320" hidden></canvas>
 <p id="told" class="soft"></p>
 <script>
 const data = __DATA__;
@@ -148,7 +179,7 @@ function show() {
 }
 show();
 const playing = data.env.startsWith("CartPole");
-if (!(playing && data.remembers)) setInterval(show, 1000); /* one memory: the episode on show has it */
+if (!(playing && data.remembers) && !data.image) setInterval(show, 1000); /* one memory: the episode on show has it */
 
 /* CartPole's equations (Barto, Sutton and Anderson 1983), as in Gymnasium */
 function step(state, action) {
@@ -194,7 +225,7 @@ if (playing) {
   frame();
 }
 document.body.dataset.same = same;
-</script>
+__SCRIPT__</script>
 </body>
 </html>
 """

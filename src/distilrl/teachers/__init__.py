@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from distilrl.checkpoints import digest
-from distilrl.errors import FileError
+from distilrl.errors import FileError, HostileError
 from distilrl.teachers import hub, native, onnx, sb3, state_dicts, vecnormalize
 from distilrl.teachers.archive import LEGACY, MAX_BYTES, is_torch_file
+from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
@@ -23,10 +24,28 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
         file: path or ``hf://`` id, or a `TeacherFile` that also answers what the file does not say of itself.
 
     Raises:
-        FileError: missing, damaged, hostile, or of a format that is not known.
+        FileError: missing, damaged, or of a format that is not known.
+        HostileError: it asks for functions that could do anything.
         ExtraError: the format needs a package that is not installed.
     """
     file = file if isinstance(file, TeacherFile) else TeacherFile(str(file))
+    try:
+        return _load(file)
+    except HostileError:
+        raise
+    except OSError as error:  # of the path itself
+        raise FileError(f"{file.path} cannot be read ({error.strerror}): check the path to the teacher.") from None
+    except FileError:
+        for path in (file.path, file.normalizer or ""):
+            if path and Path(path).is_file() and (names := dangerous(Path(path))):
+                raise HostileError(
+                    f"{path} is hostile: it would call {', '.join(names)} where it is unpickled; it was not executed, "
+                    "delete it."
+                ) from None
+        raise
+
+
+def _load(file: TeacherFile) -> Teacher:
     commit = ""
     if hub.is_hub(file.path):
         file, commit = hub.fetch(file)

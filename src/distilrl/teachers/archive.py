@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distilrl.errors import FileError
 from distilrl.teachers import pickles
+from distilrl.text import first_line
 
 MAX_BYTES = 1 << 30
 """No policy of this project's users is larger; what is declared to be is refused before it is read."""
@@ -322,8 +323,3 @@ def checked(state: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
                 "damaged."
             )
     return dict(state)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, short enough to stand inside a sentence."""
-    return pickles.legible((str(error).strip() or type(error).__name__).split("\n")[0], 200).rstrip(".: ")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.errors import FileError
-from distilrl.teachers.archive import MAX_BYTES, first_line
+from distilrl.teachers.archive import MAX_BYTES
+from distilrl.text import first_line
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}

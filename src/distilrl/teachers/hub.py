@@ -1,16 +1,21 @@
 """Policies of the Hugging Face Hub: ``hf://owner/repository[@revision][/file]``. Needs the extra ``hub``."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
-from distilrl.teachers.archive import MAX_BYTES, first_line
+from distilrl.teachers.archive import MAX_BYTES
 from distilrl.teachers.source import TeacherFile
+from distilrl.text import first_line
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
 NORMALIZER = "vec_normalize.pkl"
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
 
 
 def is_hub(path: str) -> bool:
@@ -49,10 +54,16 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
                 f"{file.path} names no file of the repository, or one that is larger than a policy can be: look at "
                 "its files."
             )
-        local = Path(huggingface_hub.hf_hub_download(repository, chosen, revision=revision))
+        local = Path(
+            huggingface_hub.hf_hub_download(repository, chosen, revision=revision, local_files_only=_offline.get())
+        )
         normalizer = file.normalizer
         if normalizer is None and chosen.endswith(".zip") and NORMALIZER in names:
-            normalizer = str(huggingface_hub.hf_hub_download(repository, NORMALIZER, revision=revision))
+            normalizer = str(
+                huggingface_hub.hf_hub_download(
+                    repository, NORMALIZER, revision=revision, local_files_only=_offline.get()
+                )
+            )
     except FileError:
         raise
     except Exception as error:  # network, cache and repository errors are of many kinds
@@ -62,9 +73,19 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     return replace(file, path=str(local), normalizer=normalizer), commit or ""
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is downloaded: what is not in the cache is missing. For what a file names and the user did not."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
 def _contents(hub: Any, repository: str, revision: str | None) -> tuple[list[str], str | None]:
     """Names of a repository's files and its commit; from the cache when offline."""
-    if hub.constants.HF_HUB_OFFLINE:
+    if hub.constants.HF_HUB_OFFLINE or _offline.get():
         patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
         folder = Path(
             hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)

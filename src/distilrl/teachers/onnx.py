@@ -19,11 +19,11 @@ from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
 from distilrl.heads import Kind
 from distilrl.policies import State
-from distilrl.teachers.archive import first_line
 from distilrl.teachers.graphs import check_graph, graphs_in, read_graph, tensors_in
 from distilrl.teachers.slots import Slot, find_slots
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
+from distilrl.text import first_line
 
 DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,

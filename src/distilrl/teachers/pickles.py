@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from distilrl.text import legible
+
 MAX_PICKLE_BYTES = 64 << 20
 """Longest pickle that is read; tensors' numbers are not in it."""
 MAX_OPCODES = 500_000
@@ -235,11 +237,6 @@ def load(file: io.BytesIO, names: dict[tuple[str, str], type]) -> Unpickler:
     reader = Unpickler(file, names)
     reader.loaded = reader.load()
     return reader
-
-
-def legible(text: str, length: int = 80) -> str:
-    """A file's text, fit to stand in a sentence on a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text[:length])
 
 
 def _check_key(key: Any) -> None:

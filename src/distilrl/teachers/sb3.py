@@ -22,6 +22,7 @@ from distilrl.networks import Network
 from distilrl.spaces import ActionSpec, Choices
 from distilrl.teachers import extractors, printed, recurrent, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
+from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.layers import (
     Clamped,
     Layer,
@@ -220,7 +221,7 @@ def load(file: TeacherFile) -> Teacher:
         f"{family.library} {family.name} {version or 'of unknown version'}",
         label,
         digest(path),
-        _meta(family, version, data) | _parts(source),
+        _meta(family, version, data) | _parts(source) | _dangerous(path),
         network.spec.obs_shape if isinstance(network, Network) else network.obs_shape,
         outputs,
         sum(p.numel() for p in network.parameters()) - _added(actor, state),
@@ -266,6 +267,12 @@ def _meta(family: _Family, version: str | None, data: dict[str, Any]) -> dict[st
         "steps": data.get("num_timesteps"),
         "not_executed": sorted(k for k, v in data.items() if isinstance(v, dict) and ":serialized:" in v),
     }
+
+
+def _dangerous(path: Path) -> dict[str, Any]:
+    """What stable-baselines3 itself would call in this file and could do anything, where there is such."""
+    names = dangerous(path)
+    return {"dangerous": list(names)} if names else {}
 
 
 def _json(label: str, text: bytes) -> dict[str, Any]:

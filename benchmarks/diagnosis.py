@@ -1,0 +1,94 @@
+"""Brain MR slices: features distilled by extraction at taps against logits alone, and how well each knows what it knows.
+
+    python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # run folders to FOLDER, lines to results/diagnosis.jsonl
+
+Each recipe has the same student, budget and settings, those that the recipe itself sets aside: the field's own
+(field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line holds what examples/diagnosis/measure.py finds on all held-out images, and the run's verdict.
+"""
+
+import functools
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from field_rows.images import FIELD
+from lines import fill, jobs_of
+from numpy.typing import NDArray
+
+from distilrl.checkpoints import read_json
+from distilrl.cli import main as distilrl
+from examples.diagnosis.images import by_file_size, load, trivial_rules
+from examples.diagnosis.measure import measure, probabilities
+
+LINES = Path(__file__).parent / "results" / "diagnosis.jsonl"
+ROW = FIELD.rows["brain MR slices"]
+RECIPES = ("distil", "fitnets", "attention", "hints")
+SEEDS = (0, 1, 2)
+
+
+@functools.cache
+def teacher() -> NDArray[np.float64]:
+    """(M,) the teacher's probabilities of a tumour in the held-out images."""
+    return probabilities(ROW.teacher, load())
+
+
+@functools.cache
+def rules() -> dict[str, NDArray[np.bool_]]:
+    """(M,) what each rule says of them."""
+    return trivial_rules(load())
+
+
+def line(folder: Path, recipe: str, seed: int) -> dict[str, Any]:
+    """One run, or the teacher or a rule by itself."""
+    slices = load()
+    misled = by_file_size(slices) != slices.tumour[slices.held_out]
+    if recipe not in RECIPES:
+        said = teacher() if recipe == "teacher" else rules()[recipe].astype(np.float64)
+        return {"measured": measure(said, slices, misled)}
+    begun, out = time.process_time(), folder / f"{recipe}-{seed}"
+    words = ["distill", "--recipe", recipe, "--student", ROW.students[0], "--seed", str(seed), "--threads", "1"]
+    words += [
+        "--teacher",
+        ROW.teacher,
+        "--env",
+        ROW.env,
+        "--out",
+        str(out),
+        *shlex.split(f"{ROW.options} {ROW.training}"),
+    ]
+    if distilrl(words) not in (0, 1, 3):
+        sys.exit(f"distilrl {shlex.join(words)}: see above.")
+    results, seconds = read_json(out / "results.json"), round(time.process_time() - begun, 1)
+    found = measure(probabilities(out, slices), slices, misled, teacher())
+    student, verdict = results["student"], results["verdict"]
+    return {
+        "measured": found,
+        "params": student["params"],
+        "macs": student["macs"],
+        "verdict": verdict,
+        "cpu_s": seconds,
+    }
+
+
+def run(folder: Path, seeds: list[int], jobs: int) -> None:
+    """Makes the lines that are missing, seed by seed."""
+    keys = [{"recipe": recipe, "seed": seed} for seed in seeds for recipe in RECIPES]
+    fill(LINES, functools.partial(line, folder), keys, jobs)
+    if 0 in seeds:
+        names = ("teacher", *ROW.rules)
+        fill(LINES, functools.partial(line, folder), [{"recipe": name, "seed": 0} for name in names])
+
+
+def main() -> None:
+    jobs = jobs_of(sys.argv)
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    folder, *seeds = sys.argv[1:]
+    run(Path(folder), [int(seed) for seed in seeds] or list(SEEDS), jobs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Driving: highway-env's traffic, and the rule by which its other cars drive."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distilrl import EnvRef, Measure, describe_env, load_teacher, play
+from distilrl.episodes import Episodes, Play
+from field_rows import Field, Row
+
+CLAIM = "--episodes 100 --disturbed-episodes 0 --measure 'crashed=max<=0.05' --measure speed=mean"
+"""As safe as the teacher: at most five collisions in a hundred episodes more."""
+MEASURES = (Measure("crashed", "max"), Measure("speed", "mean"))
+
+
+def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
+    """IDM and MOBIL in the place of the policy, which is asked and not heard."""
+    policy = load_teacher("zoo/highway-dqn").fitted(describe_env(ref)).policy
+    wrapped = replace(ref, wrappers=("examples.driving:IDM", *ref.wrappers), named=True)
+    return play(policy, Play(wrapped, measures=MEASURES), seeds)
+
+
+FIELD = Field(
+    title="driving",
+    title_zh="驾驶",
+    page="docs/fields/driving.md",
+    extra="driving",
+    rows={
+        "highway": Row(
+            env="highway_env:highway-fast-v0",
+            teacher="zoo/highway-dqn",
+            students=("mlp:16,16",),
+            options=CLAIM,
+            training="--steps 8000",
+            rules={"IDM": idm},
+            exports=("c", "onnx"),
+        ),
+    },
+)

@@ -1,0 +1,41 @@
+"""What the command line says where distilrl itself is at fault, and of words that cannot be meant."""
+
+import secrets
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from distilrl import __version__
+from distilrl.checkpoints import write_bytes
+from distilrl.errors import DistilError, SpecError
+from distilrl.text import first_line
+
+
+def at_fault(error: Exception, words: Sequence[str]) -> str:
+    """One sentence for a fault of ours; all that there is to be said of it goes into a file."""
+    trace = "".join(traceback.format_exception(error))
+    what = f"{type(error).__name__}: {first_line(error)}"
+    about = f"distilrl {__version__}, Python {sys.version}\n{shlex.join(words)}\n\n"
+    try:
+        log = Path(tempfile.gettempdir()) / f"distilrl-crash-{secrets.token_hex(8)}.log"
+        write_bytes(log, (about + trace).encode(errors="replace"))
+    except (OSError, DistilError):
+        sys.stderr.write(trace)
+        return f"distilrl is at fault ({what}): please report what is printed above."
+    return f"distilrl is at fault ({what}): please report it with {log}, after a look at what it says of your files."
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """An empty path would be the working folder: most often a variable of the shell was not set.
+
+    Raises:
+        SpecError: names the option.
+    """
+    for name, value in pairwise([*words, "-"]):
+        for option in ("--out", "--resume", "--config", "--teacher"):
+            if name == f"{option}=" or (name == option and value == ""):
+                raise SpecError(f"{option} is empty: give a path.")

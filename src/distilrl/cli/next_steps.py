@@ -1,0 +1,91 @@
+"""What to do next, as commands with the folder's name in them."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from distilrl.cli.display import console
+from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
+from distilrl.runs import RunFolder
+from distilrl.spaces import EnvRef
+
+Words = list[str | Path]
+EXPORT = "a file to ship; to onnx, int8, torch or web too"
+
+
+def print_next(results: AnyResults, out: Path) -> None:
+    """The commands, each under what it is for."""
+    for why, words in next_steps(results, out):
+        console.print(f"[dim]next: {escape(why)}[/]", soft_wrap=True)
+        console.print("  " + shlex.join(map(str, ["distilrl", *words])), markup=False, soft_wrap=True)
+
+
+def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
+    """What each command is for, and its words without the program's name."""
+    match results:
+        case TeacherResults():
+            other = out.with_name(f"{out.name}-student")
+            spec = "cnn:16,16,16:64" if results.student.name.startswith("cnn") else "mlp:16"
+            small: Words = ["--env", results.env, "--student", spec, "--out", other]
+            yield "a small student of it", ["distill", "--teacher", out, *small]
+        case PlanResults(winner=None):
+            env = _env_words(EnvRef.from_json(results.environment, "environment"))
+            longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
+            yield "a longer search", ["plan", "--teacher", results.teacher, *env, *longer]
+        case PlanResults():
+            trust = _trust(results.environment)
+            yield "the smallest student beside its teacher", ["watch", out, *trust]
+            yield EXPORT, ["export", out, "--to", "c", *trust]
+        case SeedsResults(runs=runs):
+            best = max(runs, key=lambda run: run.student.return_mean)
+            home = out / f"seed-{best.seed}"
+            yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
+            yield "other studies beside it", ["compare", out, "OTHER"]
+        case TasksResults(tasks=tasks):
+            for run in tasks:
+                home = RunFolder(out).of_task(run.env).path
+                yield f"{EXPORT}, of {run.env}", ["export", home, "--to", "c", *_trust(run.environment)]
+        case Results():
+            yield from _of_run(results, RunFolder(out))
+
+
+def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
+    """What follows one student's verdict."""
+    files = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
+    teacher = files[0].get("path") if len(files) == 1 else None
+    judged_in = results.verdict_environment or results.environment
+    env, trust, out = _env_words(EnvRef.from_json(judged_in, "environment")), _trust(judged_in), folder.path
+    match results.verdict.result:
+        case "inconclusive" if teacher is not None:
+            again: Words = ["evaluate", out, *env, "--against", teacher, "--episodes", "1000"]
+            yield "more episodes, until there is a verdict", again
+        case "fail" if teacher is not None:
+            larger = out.with_name(f"{out.name}-plan")
+            yield "the smallest size that keeps the score", ["plan", "--teacher", teacher, *env, "--out", larger]
+    if folder.tree.is_file():
+        yield "its C file, played itself", ["verify", out / "export", *trust]
+        return
+    yield "teacher and student side by side", ["watch", out, *trust]
+    if results.verdict.holds:
+        yield EXPORT, ["export", out, "--to", "c", *trust]
+
+
+def _trust(environment: dict[str, Any]) -> Words:
+    """What a command needs to import an environment that a file names."""
+    modules = EnvRef.from_json(environment, "environment").modules
+    return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
+
+
+def _env_words(env: EnvRef) -> Words:
+    """An environment as options."""
+    words: Words = ["--env", env.id]
+    words += ["--env-kwargs", json.dumps(env.kwargs)] if env.kwargs else []
+    for wrapper in env.wrappers:
+        words += ["--wrapper", wrapper]
+    words += ["--grey"] if env.grey else []
+    words += ["--resize", *map(str, env.resize)] if env.resize else []
+    return [*words, "--stack", str(env.stack)] if env.stack > 1 else words

@@ -1,0 +1,142 @@
+"""What a file would call if another program unpickled it: names alone are read, nothing is imported or built.
+
+A file is refused for any name that is not known to be harmless (`pickles`); here those are found that could do
+anything, wherever in an archive they are, so that whoever looks at a file learns what it is. It is a list, and not a
+proof: a file in which nothing is found may still be hostile to a program that unpickles it.
+"""
+
+import base64
+import binascii
+import io
+import json
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from distilrl.teachers.archive import ZIP_ERRORS
+from distilrl.teachers.pickles import MAX_OPCODES, MAX_PICKLE_BYTES
+from distilrl.text import legible
+
+MODULES = frozenset(
+    (
+        "_pickle", "aiohttp", "asyncio", "bdb", "cProfile", "code", "codeop", "commands", "ctypes", "dill", "ftplib",
+        "http", "httpx", "imp", "importlib", "joblib", "marshal", "multiprocessing", "nt", "os", "pathlib", "pdb",
+        "pickle", "pip", "pkgutil", "posix", "profile", "pty", "pydoc", "requests", "runpy", "shutil", "signal",
+        "smtplib", "socket", "subprocess", "sys", "tempfile", "threading", "timeit", "trace", "urllib", "venv",
+        "webbrowser", "zipimport",
+    )
+)  # fmt: skip
+"""Packages any function of which is enough to do harm, or to fetch what does."""
+FUNCTIONS = frozenset(
+    (
+        "builtins.__import__", "builtins.breakpoint", "builtins.compile", "builtins.eval", "builtins.exec",
+        "builtins.globals", "builtins.open", "builtins.setattr", "builtins.delattr", "builtins.execfile",
+        "builtins.apply", "operator.attrgetter", "operator.methodcaller", "numpy.load", "numpy.fromfile", "torch.load",
+        "torch.hub.load", "torch.jit.load", "torch.serialization.load", "torch.utils._config_module.load_config",
+        "numpy.testing._private.utils.runstring",
+    )
+)  # fmt: skip
+"""The same of packages most of which is harmless."""
+OLD = {"__builtin__": "builtins", "_operator": "operator", "posixpath": "os", "ntpath": "os"}
+MAX_FOUND = 50
+MAX_DEPTH = 3
+"""Archives in archives that are looked into."""
+
+
+def dangerous(path: Path) -> tuple[str, ...]:
+    """Names that a file asks for and that could do anything, each with the member of the archive that asks.
+
+    Example::
+
+        dangerous(Path("evil.zip"))  # ("data: posix.mkdir",)
+    """
+    try:
+        if path.stat().st_size > 4 * MAX_PICKLE_BYTES:
+            return ()
+        data = path.read_bytes()
+    except OSError:
+        return ()
+    found = dict.fromkeys(_in_bytes(data, "", MAX_DEPTH))  # each once, in their order
+    return tuple(legible(name, 200) for name in found)[:MAX_FOUND]
+
+
+def _in_bytes(data: bytes, member: str, depth: int) -> Iterator[str]:
+    before = f"{member}: " if member else ""
+    if data.startswith(b"PK") and depth:
+        for name, part in _members(data):
+            yield from _in_bytes(part, f"{before}{name}", depth - 1)
+    elif data[:1] == b"{":
+        yield from _in_json(data, before)
+    else:
+        yield from (before + name for name in _in_pickles(data) if is_dangerous(name))
+
+
+def is_dangerous(name: str) -> bool:
+    """Whether the function of this full name is on the list."""
+    package, _, rest = name.partition(".")
+    package = OLD.get(package, package)
+    return package in MODULES or f"{package}.{rest}" in FUNCTIONS or "?" in name
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Members of a zip that may be pickles, or hold some."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist()[:1000]:
+                if "/data/" not in info.filename and info.file_size <= MAX_PICKLE_BYTES:  # else: numbers
+                    with archive.open(info) as file:
+                        yield info.filename, file.read(info.file_size)
+    except ZIP_ERRORS:
+        return
+
+
+def _in_json(data: bytes, before: str) -> Iterator[str]:
+    """What stable-baselines3 pickles into fields of its JSON."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    for field, value in fields.items() if isinstance(fields, dict) else ():
+        text = value.get(":serialized:") if isinstance(value, dict) else None
+        if isinstance(text, str):
+            try:
+                pickled = base64.b64decode(text)
+            except (binascii.Error, ValueError):
+                continue
+            yield from (f"{before}{field}: {name}" for name in _in_pickles(pickled) if is_dangerous(name))
+
+
+def _in_pickles(data: bytes) -> Iterator[str]:
+    """Full names that a file of pickles, one behind the other, asks for; ``?`` where one is computed."""
+    stream, left = io.BytesIO(data), MAX_OPCODES
+    while stream.tell() < len(data) and left > 0:
+        texts: list[str] = []
+        memo: dict[int, str] = {}
+        last: str | None = None
+        try:
+            for opcode, argument, _ in pickletools.genops(stream):
+                left -= 1
+                if left <= 0:
+                    return
+                code = opcode.name
+                if code in ("GLOBAL", "INST"):
+                    yield ".".join(str(argument).split(" ", 1))
+                elif code == "STACK_GLOBAL":
+                    yield ".".join(texts[-2:]) if len(texts) > 1 else "?"
+                if "UNICODE" in code or "STRING" in code:
+                    last = str(argument)
+                    texts = [*texts[-1:], last]
+                elif code == "MEMOIZE" or "PUT" in code:
+                    if last is not None:
+                        memo[len(memo) if code == "MEMOIZE" else int(argument or 0)] = last
+                    elif code == "MEMOIZE":
+                        memo[len(memo)] = "?"
+                    continue
+                elif "GET" in code:
+                    last = memo.get(int(argument or 0), "?")
+                    texts = [*texts[-1:], last]
+                else:
+                    last = None
+        except Exception:  # not a pickle, or the end of what is one
+            return

@@ -1,0 +1,78 @@
+"""A tiny replay of what `make chaos` does for hours: each of its scripts, once."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+CHAOS = Path(__file__).parent / "chaos"
+sys.path.insert(0, str(CHAOS))
+pytest.importorskip("onnx", reason="the fuzzer makes ONNX graphs: pip install 'distilrl[onnx]'")
+import disk  # noqa: E402
+import faults  # noqa: E402
+import fuzz  # noqa: E402
+import kill  # noqa: E402
+import starts  # noqa: E402
+import workload  # noqa: E402
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked here")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with teachers."""
+    path = tmp_path_factory.mktemp("chaos")
+    workload.make_teachers(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(home):
+    """What a run leaves to which nothing happens, and how it ended."""
+    return kill.baselines(home, ["vectors"])["vectors"]
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory):
+    return fuzz.targets(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_the_corpus_is_refused(targets, tmp_path):
+    came = fuzz.replay(targets, tmp_path)
+    assert len(came) > 15
+    assert [one for one in came if one[1] != "refused"] == []
+
+
+def test_sound_files_are_read(targets, tmp_path):
+    for name, target in targets.items():
+        assert fuzz.attack(target, target.sound, tmp_path) == "read", name
+
+
+def test_some_hostile_files_are_refused_or_read(targets, tmp_path):
+    for number in range(25 * len(targets)):
+        name, data = fuzz.made(targets, 7, number)
+        assert fuzz.attack(targets[name], data, tmp_path) in ("read", "refused"), (name, number)
+
+
+def test_a_killed_run_ends_with_the_same_bytes(home, whole):
+    rng = random.Random(0)
+    assert kill.once(home, "vectors", whole[0], 0.8 * whole[1].seconds, rng)["same"]
+    assert kill.files(home, "report", rng)["same"]
+
+
+def test_of_two_starts_one_goes_on(home):
+    words = [*workload.commands(home)["vectors"], "--out", str(home / "two")]
+    assert starts.one_goes_on(starts.together([words, words], lag=0.0))
+
+
+@pytest.mark.parametrize("kind", disk.KINDS)
+def test_a_write_that_fails_is_one_sentence_and_the_run_goes_on(home, whole, kind):
+    words, out = workload.commands(home)["vectors"], home / f"disk-{kind}"
+    failed = workload.run([*words, "--out", str(out)], prepare=disk.Writes(17, kind).install)
+    assert disk.mended(failed, words, out, whole[0])["good"]
+
+
+def test_faults_in_the_middle_are_named_and_the_run_goes_on(home):
+    assert faults.environment(home, "raise", 0)["good"]
+    assert faults.teacher(home, 100)["good"]
