@@ -21,14 +21,16 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """``Title: folder/*`` in the navigation stands for all pages of a folder."""
+    """``Title: folder/*`` in the navigation stands for a folder's pages, ``folder/*.zh-CN`` for those in Chinese."""
     for section in config.nav or []:
         for entries in (e for e in section.values() if isinstance(e, list)):
             for entry in (e for e in entries if isinstance(e, dict)):
                 for title, path in entry.items():
-                    if str(path).endswith("/*"):
-                        pages = sorted((ROOT / "docs" / path[:-2]).glob("*.md"), key=lambda p: (p.stem != "README", p))
-                        entry[title] = [str(page.relative_to(ROOT / "docs")) for page in pages]
+                    folder, star, language = str(path).partition("/*")
+                    if star:
+                        pages = sorted((ROOT / "docs" / folder).glob("*.md"), key=lambda p: (p.stem != "README", p))
+                        own = [page for page in pages if page.stem.endswith(".zh-CN") == bool(language)]
+                        entry[title] = [str(page.relative_to(ROOT / "docs")) for page in own]
     return config
 
 

@@ -75,7 +75,8 @@ def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
     words = _words(row, student, seed, out)
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
-    exports = {target: _bytes(out, target) for target in row.exports}
+    targets = ("c",) if words[0] == "tree" else row.exports
+    exports = {target: _bytes(out, target) for target in targets}
     results = {key: value for key, value in read_json(out / "results.json").items() if key not in LEFT_OUT}
     return {"results": results, "exports": exports}
 

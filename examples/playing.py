@@ -49,6 +49,6 @@ def write_table(rows: Sequence[Row], about: Mapping[str, object], out: Path | No
     for row in rows:
         low, high = row.return_ci95
         rest = "  ".join(f"{name} {mean:.4g}" for name, mean in row.measures.items())
-        print(f"{row.policy:32} {row.return_mean:9.2f} [{low:.2f}, {high:.2f}]  {rest}")  # noqa: T201
+        print(f"{row.policy:32} {row.return_mean:9.2f} [{low:.2f}, {high:.2f}]  {rest}")
     if out is not None:
         write_json(out, {**about, "rows": [asdict(row) for row in rows]})

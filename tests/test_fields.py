@@ -20,6 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from distilrl import cli
+from distilrl.envs import single
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in sorted((ROOT / "docs" / "fields").glob("*.md")) if not path.name.endswith(".zh-CN.md")]
@@ -118,6 +119,7 @@ def test_the_commands_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     for name in ("examples", "zoo", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     for words in map(tenth, commands(page)):
+        monkeypatch.setattr(single, "_trusted", set())  # as in a shell, each command begins anew
         if words[0] == "distilrl":
             assert cli.main(words[1:]) in (0, 1, 3), words
         elif words[0] == "python":

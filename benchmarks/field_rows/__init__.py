@@ -38,7 +38,7 @@ class Row:
     rules: dict[str, Rule] = field(default_factory=dict)
     """By name, as in 'buy and hold', 'never treat'."""
     exports: tuple[str, ...] = ("c",)
-    """Targets whose bytes of weights are noted down."""
+    """Targets whose bytes of weights are noted down; of trees C alone."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def by_hand(act: Callable[[NDArray[Any], np.random.Generator], Any]) -> Rule:
 
     Example::
 
-        by_hand(lambda obs, rng: 0)  # always the first action
+        by_hand(lambda *_: 0)  # always the first action
     """
 
     def play(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:

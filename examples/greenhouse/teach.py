@@ -41,7 +41,7 @@ def teach(out: Path, steps: int, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.save(out / "ppo.zip")
     envs.save(str(out / "vecnormalize.pkl"))
-    print(f"{steps:,} steps in {(time.perf_counter() - started) / 60:.1f} minutes: {out / 'ppo.zip'}")  # noqa: T201
+    print(f"{steps:,} steps in {(time.perf_counter() - started) / 60:.1f} minutes: {out / 'ppo.zip'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Treating sepsis: a simulated patient whose course was estimated from the records of an intensive care unit.
 
 Importing this registers ``Sepsis-v0``, a thin adapter of ICU-Sepsis (Choudhary et al. 2024, from MIMIC-III): what a
-policy sees are the 47 numbers of the patient's state, not its number. It is made by ``pip install 'distilrl[medical]'``.
+policy sees are the 47 numbers of the patient's state, not its number. ``pip install 'distilrl[treatment]'`` brings it.
 This is not a medical device; docs/fields/treatment.md says what it is good for.
 
 Example::

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distilrl import Categorical, EnvRef, NetworkSpec, build, describe_env, save_network
+from distilrl import Categorical, Choices, EnvRef, Network, NetworkSpec, save_network
 from examples.treatment.sepsis import LIVING, TREATMENTS, known, model, optimum, states, survival
 
 UNITS = 768
@@ -30,27 +30,24 @@ def main() -> None:
     parser.add_argument("--untried", choices=("mean", "terminate"), default="mean", help="what follows the unknown")
     given = parser.parse_args()
 
-    values = optimum(given.untried) - TIE * ~known()
-    info = describe_env(EnvRef("examples.treatment:Sepsis-v0", {"untried": given.untried}))
-    network = build(NetworkSpec(info.obs.shape, TREATMENTS, hidden=(UNITS,)), torch.Generator().manual_seed(0))
-    rng, seen = np.random.default_rng(0), states()
-    scale = 1.0 / (seen.std(0)[:, None] * np.sqrt(seen.shape[1]))
-    first, last = network.layers[0], network.layers[2]
+    values, seen, rng = optimum(given.untried) - TIE * ~known(), states(), np.random.default_rng(0)
+    spread = seen.std(0) * np.sqrt(seen.shape[1])
+    weights = (rng.normal(size=(UNITS, seen.shape[1])) / spread).astype(np.float32)
+    offsets = rng.normal(size=UNITS).astype(np.float32)
+    hidden = np.maximum(seen @ weights.T + offsets, 0.0).astype(np.float64)
+    solved = np.linalg.lstsq(np.column_stack([hidden, np.ones(LIVING)]), values, rcond=None)[0].astype(np.float32)
+    arrays = {"0.weight": weights, "0.bias": offsets, "2.weight": solved[:-1].T, "2.bias": solved[-1]}
+    network = Network(NetworkSpec((seen.shape[1],), TREATMENTS, hidden=(UNITS,)))
+    network.load_state_dict({f"layers.{name}": torch.from_numpy(array) for name, array in arrays.items()})
     with torch.no_grad():
-        first.weight.copy_(torch.from_numpy((rng.normal(size=(seen.shape[1], UNITS)) * scale).T))
-        first.bias.copy_(torch.from_numpy(rng.normal(size=UNITS)))
-        hidden = torch.relu(first(torch.from_numpy(seen))).numpy().astype(np.float64)
-        solved = np.linalg.lstsq(np.column_stack([hidden, np.ones(LIVING)]), values, rcond=None)[0]
-        last.weight.copy_(torch.from_numpy(solved[:-1].T))
-        last.bias.copy_(torch.from_numpy(solved[-1]))
         answers = network(torch.from_numpy(seen)).numpy()
     worth = survival(np.eye(TREATMENTS)[answers.argmax(1)], given.untried)
     best = survival(np.eye(TREATMENTS)[values.argmax(1)], given.untried)
     if abs(worth - best) > 1e-6:
         raise SystemExit(f"The network's policy keeps {worth:.6f} alive, the optimum {best:.6f}: make it wider.")
-    save_network(
-        given.out, network, Categorical(info.action), name="teacher", env=info.id, environment=info.ref.to_json()
-    )
+    env = EnvRef("examples.treatment:Sepsis-v0", {"untried": given.untried})
+    head = Categorical(Choices((TREATMENTS,)))
+    save_network(given.out, network, head, name="teacher", env=env.id, environment=env.to_json())
     print(f"{given.out}: {worth:.4f} survive, under clinicians {survival(model().expert_policy[:LIVING]):.4f}")
 
 

@@ -1,6 +1,7 @@
 """ICU-Sepsis as a policy of 47 numbers sees it, its exact optimum, and the rules beside which policies stand."""
 
 import contextlib
+import copy
 import functools
 import io
 from pathlib import Path
@@ -32,6 +33,12 @@ def model() -> Any:
     return MDPParameters(Path(sepsis.__file__).parent / "assets")
 
 
+@functools.cache
+def _package_env(untried: Untried) -> Any:
+    """The package's own environment, of which copies take no time and no memory."""
+    return sepsis.ICUSepsisEnv(params=model(), inadmissible_action_strategy=untried)
+
+
 class Sepsis(gymnasium.Env[Array, np.int64]):
     """A patient with sepsis, whose treatment is chosen anew every four hours.
 
@@ -46,7 +53,7 @@ class Sepsis(gymnasium.Env[Array, np.int64]):
         Args:
             untried: what follows treatments of which nothing is known.
         """
-        self.inner: Any = sepsis.ICUSepsisEnv(params=model(), inadmissible_action_strategy=untried)
+        self.inner = copy.copy(_package_env(untried))
         self.observation_space = spaces.Box(-np.inf, np.inf, (47,), np.float32)
         self.action_space = spaces.Discrete(TREATMENTS)
 
@@ -57,7 +64,9 @@ class Sepsis(gymnasium.Env[Array, np.int64]):
         options: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> tuple[Array, dict[str, Any]]:
         """The next patient."""
-        _, self._info = self.inner.reset(seed=seed)
+        super().reset(seed=seed)
+        self.inner.np_random = self.np_random
+        _, self._info = self.inner.reset()
         return self._seen(), {}
 
     def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:

