@@ -1,5 +1,7 @@
 """ViZDoom's ``basic`` scenario: a room, a monster at the far wall, a pistol."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -26,5 +28,6 @@ def basic(env_id: str = "VizdoomBasic-v1", frame_skip: int = 4, **options: Any) 
 
     Drawn at 160x120, which is faster than ViZDoom's 320x240.
     """
-    small = {"screen_resolution": "RES_160X120"}
+    # ViZDoom writes its settings where it runs, unless it is told another place
+    small = {"screen_resolution": "RES_160X120", "doom_config_path": str(Path(tempfile.gettempdir()) / "vizdoom.ini")}
     return Screen(gymnasium.make(env_id, **{"frame_skip": frame_skip, **small, **options}))
