@@ -78,9 +78,10 @@ def test_several_seeds(teacher, tmp_path, capsys):
 
 def test_train_teacher_then_distil(tmp_path, capsys):
     out = tmp_path / "teacher"
-    short = ["--steps", "6000", "--episodes", "20", "--network", "mlp:16"]
+    short = ["--steps", "6000", "--episodes", "20", "--network", "mlp:16", "--set", "check-episodes=19"]
     assert main(["train-teacher", "--env", SIGN, "--out", str(out), *short]) == 0
     assert "return" in capsys.readouterr().err
+    assert read_json(out / "config.json")["train"]["stop"]["check_episodes"] == 19
     card = read_json(out / "teacher.json")
     assert card["env"] == SIGN
     assert card["episodes"] == 20

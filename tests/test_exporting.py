@@ -24,13 +24,16 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify, web
 from distilrl.export.card import recorded
+from distilrl.export.last import last_step
+from distilrl.export.replay import Answers
+from distilrl.export.steps import steps
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
-from distilrl.spaces import Bounds, Choices, EnvRef
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile
 
@@ -494,6 +497,22 @@ def test_a_page_takes_an_image_in(tmp_path, column, said):
     # (255 · 12 · 1e-3) against 0: the logits' difference is 3.06
     assert "95.5 %" in shown
     assert "4.5 %" in shown
+
+
+@needs("clang", "wasm-ld", "chromium")
+def test_a_page_shows_a_board_of_cells(tmp_path):
+    obs = ObsSpec((5, 8, 9), (5, 8, 9), "uint8")
+    network = build(NetworkSpec(obs.shape, 2, convs=((2, 3, 1),), hidden=(4,)), torch.Generator().manual_seed(0))
+    states = np.random.default_rng(0).integers(0, 2, (3, *obs.shape)).astype(np.uint8)
+    numbers, last = network.eval()(torch.from_numpy(states)).detach(), last_step(TWO)
+    answers = Answers(numbers.numpy(), last.shifted(TWO.greedy(numbers).numpy()))
+    module = web.wasm(c.write(steps(network, "C"), TWO, obs, "a test"), last)
+    (tmp_path / "index.html").write_text(web.page(module, "any", "small", last, states, answers))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-same="3"' in dom
+    assert re.search(r'<canvas id="board"[^>]* width="9" height="8"', dom)
 
 
 @needs("arm-none-eabi-gcc")

@@ -88,6 +88,8 @@ def test_atari_keeps_its_own_sizes():
     assert (atari.data.n_envs, atari.optim.updates, atari.data.env_steps) == (32, 4, 48_000)
     assert atari.data.stakes_exponent == image.data.stakes_exponent == 0.5
     assert image.data.n_envs == 8
+    board = EnvInfo(EnvRef("X-v0"), ObsSpec((4, 10, 10), (4, 10, 10), "uint8"), ONE)
+    assert recipe("distil", board).but(env_steps=48_000).data.n_envs == 32
     assert recipe("dqn", ENVS["atari, one choice"]).data.for_learning
     assert not recipe("dqn", ENVS["image, one choice"]).data.for_learning
 

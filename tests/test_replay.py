@@ -1,14 +1,19 @@
 """Replay: stacks rebuilt exactly, episodes never spanned, memory bounded, draws weighted as said."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from conftest import SIGN
 
 from distilrl.envs import make_vec_env
 from distilrl.errors import SpecError
+from distilrl.jobs import make_config
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.scales import scale_of
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.tasks import input_statistics
 
 CPU = torch.device("cpu")
 VECTOR = ObsSpec((1,))
@@ -193,6 +198,15 @@ def some(count=400, **columns):
     """Two usual features, and others beside them."""
     usual = torch.randn(count, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.3, 2.0])
     return torch.cat([usual, *(c.view(count, 1).float() for c in columns.values())], dim=1)
+
+
+def test_pixels_are_divided_by_what_their_space_allows():
+    config = make_config("dqn", SIGN)  # standardises by the space
+    for reach, scale in (((1.0,), 1.0), ((255.0,), 1 / 255), ((None,), 1 / 255), ((), 1 / 255)):
+        obs = ObsSpec((2, 3, 3), (2, 3, 3), "uint8", reach=reach)
+        stream = SimpleNamespace(info=SimpleNamespace(obs=obs))
+        stream.replay = SimpleNamespace(standardisation=lambda: (torch.ones(1), torch.ones(1)))
+        assert input_statistics(config, stream)[1].item() == pytest.approx(scale)
 
 
 def test_statistics_are_those_of_numpy():

@@ -62,7 +62,8 @@ def test_vectors_are_as_gymnasium_flattens_them(space):
         (spaces.Box(0, 255, (96, 64, 3), np.uint8), (3, 96, 64), "uint8"),
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), (4, 84, 84), "uint8"),
         (spaces.Box(0, 255, (20, 30), np.uint8), (1, 20, 30), "uint8"),
-        (spaces.Box(0, 1, (10, 10, 6), bool), (6, 10, 10), "float32"),
+        (spaces.Box(0, 1, (10, 10, 6), bool), (6, 10, 10), "uint8"),
+        (spaces.Box(0, 1, (10, 10, 10), bool), (10, 10, 10), "uint8"),
         (spaces.Box(0, 1, (64, 64, 4), np.float64), (4, 64, 64), "float32"),
         (spaces.Dict({"only": spaces.Box(0, 255, (32, 32, 3), np.uint8)}), (3, 32, 32), "uint8"),
     ],
@@ -70,14 +71,16 @@ def test_vectors_are_as_gymnasium_flattens_them(space):
 )
 def test_an_image_alone_stays_one(space, image, dtype):
     spec, read = read_observations(space, "mine")
-    assert spec == ObsSpec(image, image, dtype)
+    top = np.max(space["only"].high if isinstance(space, spaces.Dict) else space.high)
+    assert spec == ObsSpec(image, image, dtype, reach=(float(top),))
     assert (spec.pixels, spec.vector) == (True, 0)
     space.seed(0)
     obs = space.sample()
     raw = obs["only"] if isinstance(obs, dict) else obs
     seen = read(obs)
     assert (seen.shape, seen.dtype) == (image, spec.numpy)
-    last = raw if raw.ndim == 3 and raw.shape == image else raw.transpose(2, 0, 1) if raw.ndim == 3 else raw[None]
+    channels_first = raw.ndim == 3 and raw.shape[0] < raw.shape[2]  # a cube has its channels last, as images do
+    last = raw if channels_first else raw.transpose(2, 0, 1) if raw.ndim == 3 else raw[None]
     np.testing.assert_array_equal(seen, last.astype(spec.numpy))
 
 

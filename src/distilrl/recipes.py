@@ -17,7 +17,7 @@ from distilrl.heads import student_head
 from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term
 from distilrl.reward_recipes import dqfd, dqn, finetune, kickstarting, qdagger, rainbow_lite, reward_aware, transfer
 from distilrl.schedules import Schedule
-from distilrl.specs import suggest
+from distilrl.specs import BOARD, suggest
 
 Make = Callable[[EnvInfo], TrainConfig]
 
@@ -257,9 +257,14 @@ def _for_real_actions(config: TrainConfig) -> TrainConfig:
 
 def _for_images(config: TrainConfig, info: EnvInfo) -> TrainConfig:
     """A convolutional student. Sizes for Atari: many environments, small batches, frequent updates; elsewhere steps
-    cost more, and there are fewer environments.
+    cost more, and there are fewer environments, but for boards.
     """
-    config = config.but(network=suggest(info.obs.image or info.obs.shape), threads=2, optimiser="adam")
+    image = info.obs.image or info.obs.shape
+    config = config.but(network=suggest(image), threads=2, optimiser="adam")
+    if min(image[1:]) < BOARD:
+        return config.but(
+            env_steps=100_000, n_envs=32, batch_size=64, learning_starts=1_280, check_every=10_000, threads=1
+        )
     if not info.atari:
         return config.but(
             batch_size=64, learning_rate=1e-3, learning_starts=1_280, check_every=10_000, env_steps=100_000

@@ -13,6 +13,8 @@ from distilrl.errors import SpecError
 from distilrl.spaces import LARGEST_OBSERVATION, ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
+BOARD = 20
+"""Images with a side shorter than this are boards of cells, in which one cell decides."""
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
 LONGEST_HISTORY = 256
@@ -417,11 +419,13 @@ def spelled(spec: NetworkSpec, *, real: bool) -> str:
 
 
 def suggest(picture: tuple[int, ...]) -> str:
-    """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones."""
+    """A small convolutional spec that fits images (C, H, W): the Nature kernels where they fit, else smaller ones; of
+    boards one convolution that leaves out no cell.
+    """
     side = min(picture[1:])
     if side >= 36:
         return "cnn:16,16,16:64"
-    return "cnn:16k3s2,16k3s1:64" if side >= 8 else "cnn:16k3s1:64" if side >= 3 else "cnn:16k1s1:64"
+    return "cnn:16k3s2,16k3s1:64" if side >= BOARD else "cnn:16k3s1:64" if side >= 3 else "cnn:16k1s1:64"
 
 
 def _image(data: Any) -> tuple[int, int, int] | None:

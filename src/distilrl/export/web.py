@@ -108,6 +108,7 @@ def page(
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
         "limits": limits.tolist() if limits is not None else [0] * last.size,
+        "board": golden.shape[1:] if golden.ndim == 4 and not image else None,
         **(image or {}),
     }
     text = f"{env}: {name}".replace("&", "&amp;").replace("<", "&lt;")
@@ -134,13 +135,15 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var
 body { max-width: 44rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.2rem; font-weight: 600; overflow-wrap: anywhere; } .soft { color: var(--soft); }
 canvas { width: 100%; border: 1px solid var(--line); box-sizing: border-box; } #field { background: #fff; }
+#board { width: 20rem; image-rendering: pixelated; }
 __STYLE__</style>
 </head>
 <body>
 <h1>__TITLE__</h1>
 <p id="check">loading the policy</p>
 <p id="shown"></p>
-__BODY__<canvas id="field" width="640" height="320" hidden></canvas>
+__BODY__<canvas id="board" hidden></canvas>
+<canvas id="field" width="640" height="320" hidden></canvas>
 <p id="told" class="soft"></p>
 <script>
 const data = __DATA__;
@@ -170,9 +173,22 @@ document.getElementById("check").textContent =
   `${same} of ${data.actions.length} actions as expected, ` +
   `${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
 
+function draw(obs) { /* each channel of cells in a colour of its own */
+  const canvas = document.getElementById("board"), pen = canvas.getContext("2d");
+  const [channels, height, width] = data.board;
+  canvas.hidden = false; canvas.width = width; canvas.height = height;
+  pen.fillRect(0, 0, width, height);
+  obs.forEach((cell, i) => {
+    const channel = Math.floor(i / (height * width)), place = i % (height * width);
+    pen.fillStyle = `hsl(${360 * channel / channels} 80% 60%)`;
+    if (cell > 0) pen.fillRect(place % width, Math.floor(place / width), 1, 1);
+  });
+}
+
 let shown = 0;
 function show() {
   if (shown === 0) reset();
+  if (data.board) draw(observation(shown));
   const numbers = Array.from(act(observation(shown))).map(n => data.real ? n.toFixed(4) : n).join(", ");
   document.getElementById("shown").textContent = `action of observation ${shown + 1}: ${numbers}`;
   shown = (shown + 1) % data.actions.length;

@@ -1,8 +1,9 @@
 """What a policy reads, and how it is read from an observation of any space.
 
-An observation is one array. An image alone stays an image (C, H, W), bytes where the space has bytes; anything else (a
-Box of any shape, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these) is flattened into one vector (D,)
-of floats. Where there are both, the image's numbers follow the vector's, and `ObsSpec.image` says how many they are.
+An observation is one array. An image alone stays an image (C, H, W), bytes where the space has bytes or truth values;
+anything else (a Box of any shape, Discrete, MultiDiscrete, MultiBinary, and Tuples and Dicts of these) is flattened to
+one vector (D,) of floats. Where there are both, the image's numbers follow the vector's, and `ObsSpec.image` says how
+many they are.
 """
 
 import math
@@ -34,11 +35,12 @@ class ObsSpec:
     image: tuple[int, int, int] | None = None
     """(C, H, W) of the image, if there is one. Beside a vector, it is the last C·H·W numbers of the observation."""
     dtype: Literal["uint8", "float32"] = "float32"
-    """Bytes for an image of bytes alone, else floats."""
+    """Bytes for an image alone of bytes or of truth values, else floats."""
     frames: int = 1
     """Frames of time that are stacked in an image's channels, the newest last."""
     reach: tuple[float | None, ...] = field(default=(), repr=False)
-    """Largest absolute value of each number of a vector, as its space declares it; None where it declares none."""
+    """Largest absolute value of each number of a vector, as its space declares it; None where it declares none. Of an
+    image alone one for all pixels."""
     names: tuple[str, ...] = ()
     """Name of each number of a vector."""
 
@@ -225,12 +227,12 @@ def _leaf_reader(space: spaces.Space[Any]) -> Reader:
 def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple[ObsSpec, Reader]:
     """Spec of an image, and the function that brings its channels, the smallest of its three sides, to the front."""
     shape = tuple(int(n) for n in space.shape)
-    dtype: Literal["uint8", "float32"] = "uint8" if space.dtype == np.uint8 else "float32"
+    dtype: Literal["uint8", "float32"] = "uint8" if space.dtype in (np.uint8, np.bool_) else "float32"
     kind = np.uint8 if dtype == "uint8" else np.float32
-    channels_last = len(shape) == 3 and shape[2] < shape[0]
+    channels_last = len(shape) == 3 and shape[2] <= min(shape[:2])
     front = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if channels_last else shape
     image = (front[0], front[1], front[2])
-    spec = ObsSpec(image, image, dtype)
+    spec = ObsSpec(image, image, dtype, reach=(_top(space),))
 
     def read(obs: Any) -> NDArray[Any]:
         array = _array(_at(obs, path), shape, kind)

@@ -1,0 +1,29 @@
+"""Games: MinAtar's, and MiniGrid's mazes; docs/fields/games.md has what makes the teachers."""
+
+from field_rows import Field, Row
+
+ENV = "examples.games:games/{}-v0"
+MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16")
+"""Of the default for boards, `cnn:16k3s1:64`, an eighth and a thirtieth of the teacher's size are left."""
+QUIET = "--disturbed-episodes 0"
+
+FIELD = Field(
+    "Games",
+    "游戏",
+    "docs/fields/games.md",
+    "games",
+    {
+        "MinAtar Space Invaders": Row(
+            ENV.format("SpaceInvaders"), "zoo/minatar-spaceinvaders-ppo", MINATAR, QUIET, "--steps 32000"
+        ),
+        "MinAtar Breakout": Row(
+            ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
+        ),
+        "MiniGrid DoorKey": Row(
+            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), QUIET
+        ),
+        "MiniGrid Memory": Row(
+            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), QUIET, "--hide cue --steps 12000"
+        ),
+    },
+)

@@ -1,0 +1,83 @@
+"""Trading: the S&P 500 of examples/trading, judged on years of which nobody learnt."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distilrl import EnvRef, describe_env, load_teacher
+from distilrl.episodes import Play
+from distilrl.evaluate import play
+from distilrl.measures import Measure
+from distilrl.teachers import Teacher
+from examples.trading.market import POSITIONS
+from examples.trading.rules import AtRandom, Hold, Trend
+from field_rows import Field, Row, Rule
+
+TEACHER = "zoo/trading-dqn"
+ENV = "examples.trading:SP500-v0"
+LATER = '"years": [2013, 2018]'
+OPTIONS = "--margin-abs 0.5 --measure turnover=sum --measure position=mean --disturbed-episodes 0"
+"""Half a percent a year is what a student may lose."""
+
+
+def _rule(make: Callable[[EnvRef, Sequence[int]], Callable[[Tensor], Tensor]]) -> Rule:
+    """A rule of observations."""
+
+    def returns(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
+        teacher = Teacher.from_callable(make(ref, seeds)).fitted(describe_env(ref))
+        return play(teacher.policy, Play(ref, threads=1), seeds).returns
+
+    return returns
+
+
+def _equal_turnover(ref: EnvRef, seeds: Sequence[int]) -> AtRandom:
+    """At random, as often as the teacher trades."""
+    info = describe_env(ref)
+    how = Play(ref, threads=1, measures=(Measure.of("turnover=sum"),))
+    turnover = float(play(load_teacher(TEACHER).fitted(info).policy, how, seeds).measured.mean())
+    return AtRandom(turnover, info.obs.places("position")[0], torch.Generator().manual_seed(0))
+
+
+def _always(_: EnvRef, __: Sequence[int]) -> Hold:
+    """All in, every day."""
+    return Hold(len(POSITIONS) - 1)
+
+
+def _trend(ref: EnvRef, _: Sequence[int]) -> Trend:
+    """In the market above its mean of 200 days."""
+    return Trend(describe_env(ref).obs.places("above_200")[0])
+
+
+RULES = {
+    "buy and hold": _rule(_always),
+    "random with the teacher's turnover": _rule(_equal_turnover),
+    "trend of 200 days": _rule(_trend),
+}
+
+FIELD = Field(
+    title="trading",
+    title_zh="交易",
+    page="docs/fields/trading.md",
+    extra="trading",
+    rows={
+        "SP500-v0": Row(
+            ENV,
+            TEACHER,
+            ("mlp:32", "mlp:16", "mlp:8", "mlp:", "tree:32", "tree:8"),
+            f"--verdict-env-kwargs '{{{LATER}}}' {OPTIONS}",
+            "--steps 8000 --set check-every=2000 --set final-episodes=20",
+            "--iterations 6 --states 4000",
+            RULES,
+        ),
+        "SP500-v0, one episode from 1999 to 2012": Row(
+            ENV,
+            TEACHER,
+            ("mlp:8",),
+            f"--env-kwargs '{{\"days\": 3200}}' --verdict-env-kwargs '{{{LATER}, \"days\": 252}}' {OPTIONS}",
+            "--recipe dynamic --steps 26000 --set check-every=2000 --set check-episodes=2 --set final-episodes=4",
+        ),
+    },
+)
