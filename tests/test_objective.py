@@ -1,14 +1,16 @@
 """Terms, their context, what they refuse, and that a weight of 0 costs nothing."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from distilrl import losses
+from distilrl import losses, objective
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
+from distilrl.envs import single, trust
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps
 from distilrl.heads import ALL_LOSSES, Categorical, Gaussian, head_for, student_head
@@ -255,8 +257,40 @@ def test_a_function_of_the_users_is_a_loss():
     data = json.loads(json.dumps(to_plain(own)))
     assert data["loss"] == f"{__name__}:{twice.__qualname__}"
     read = from_plain(Term, data, "term")
-    with pytest.raises(SpecError, match="which is not imported"):
+    with pytest.raises(SpecError, match="which no module has by that name: give the term from Python"):
         check_terms([read], THREE)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of somebody's own."""
+    (tmp_path / "my_losses.py").write_text(
+        "def plain(*, student, teacher):\n    return (student - teacher).square().sum(1)\n\nNUMBER = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(single, "_trusted", set())
+    objective.imported.cache_clear()
+    yield "my_losses"
+    sys.modules.pop("my_losses", None)
+
+
+def test_a_loss_that_a_file_names_is_imported_where_its_module_is_trusted(module):
+    named = from_plain(Term, to_plain(term("forward_kl")) | {"loss": "my_losses:plain"}, "term")
+    with pytest.raises(SpecError, match="importing 'my_losses' runs its code: pass --trust my_losses"):
+        check_terms([named], ARM)
+    assert "my_losses" not in sys.modules
+    trust("my_losses")
+    check_terms([named], ARM)
+    here = context(named)
+    tempered = here.teacher / named.teacher_temperature if named.teacher_temperature else here.teacher
+    torch.testing.assert_close(named(here), (here.student - tempered).square().sum(1))
+
+
+@pytest.mark.parametrize(("name", "said"), [("NUMBER", "is no function"), ("missing", "cannot be imported")])
+def test_what_is_no_loss_is_refused(module, name, said):
+    trust("my_losses")
+    with pytest.raises(SpecError, match=said):
+        check_terms([term(f"my_losses:{name}")], ARM)
 
 
 # -- passes and temperatures

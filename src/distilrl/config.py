@@ -427,6 +427,12 @@ class TrainConfig:
         return replace(self, tasks=(self.tasks[number], *self.tasks[:number], *self.tasks[number + 1 :]))
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that environments and losses of somebody's own are imported from where a file names them."""
+        named = [term.name.partition(":")[0] for term in self.terms if ":" in term.name]
+        return tuple(dict.fromkeys([*(m for task in self.tasks for m in task.env.modules), *named]))
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a term, the behaviour or the sampling ever asks the teacher."""
         used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)

@@ -9,6 +9,8 @@ none before it is asked for::
 A term whose weight is 0 costs nothing and asks for nothing.
 """
 
+import functools
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from distilrl import losses
 from distilrl.context import Context
+from distilrl.envs import is_trusted
 from distilrl.errors import SpecError
 from distilrl.heads import ALL_LOSSES, Head, Loss
 from distilrl.plain import check_choices, name_of
@@ -105,15 +108,16 @@ class TeacherTerm(_Term):
         return name_of(self.loss) if callable(self.loss) else self.loss
 
     def reads(self, head: Head) -> bool:
-        return callable(self.loss) or self.loss in head.losses
+        return callable(self.loss) or ":" in self.loss or self.loss in head.losses
 
     def __call__(self, context: Context) -> Tensor:
         """Loss of each example, (B,)."""
         head = context.head
         student, teacher = _tempered(self, context, self.sharpness(context.progress))
-        if not callable(self.loss):
+        if not callable(self.loss) and ":" not in self.loss:
             return _known(head, self.loss)(student=student(context.student), teacher=teacher(context.teacher))
-        loss = self.loss(student=student(context.student), teacher=teacher(context.teacher))
+        own = self.loss if callable(self.loss) else imported(self.loss)
+        loss = own(student=student(context.student), teacher=teacher(context.teacher))
         count = len(context.batch.obs)
         if loss.shape != (count,):
             raise SpecError(
@@ -284,6 +288,29 @@ def term(loss: str | Loss, **settings: Any) -> Term:
     return cast("Term", kind(loss, **settings))
 
 
+@functools.cache
+def imported(name: str) -> Loss:
+    """The function that a file names as ``module:function``.
+
+    Raises:
+        SpecError: its module is not trusted, or has no such function.
+    """
+    module, _, function = name.partition(":")
+    if module == "__main__" or "." in function:
+        raise SpecError(f"A file names the loss '{name}', which no module has by that name: give the term from Python.")
+    if not is_trusted(module):
+        raise SpecError(
+            f"A file names the loss '{name}', and importing '{module}' runs its code: pass --trust {module}."
+        )
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"The loss '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
+    if not callable(found):
+        raise SpecError(f"The loss '{name}' is no function: name one, f(*, student, teacher) -> (B,).")
+    return cast("Loss", found)
+
+
 def check_terms(terms: Sequence[Term], head: Head) -> None:
     """Refuses terms that cannot read what the teacher's numbers say.
 
@@ -300,9 +327,7 @@ def check_terms(terms: Sequence[Term], head: Head) -> None:
     """
     for one in terms:
         if isinstance(one.loss, str) and ":" in one.loss:
-            raise SpecError(
-                f"A file names the function '{one.loss}', which is not imported: give the term from Python."
-            )
+            imported(one.loss)
         if not one.reads(head):
             what = "real actions" if one.name in ALL_LOSSES and not head.real else "choices"
             what = "action values of a single choice" if one.looks_ahead else what

@@ -149,8 +149,7 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     if isinstance(results, TeacherResults) and results.student.episodes != EPISODES:
         words += ["--episodes", str(results.student.episodes)]
     elsewhere = EnvRef.from_json(config["verdict_env"], "verdict_env") if config.get("verdict_env") else None
-    refs = [*(task.env for task in train.tasks), *([elsewhere] if elsewhere else [])]
-    for module in dict.fromkeys(module for ref in refs for module in ref.modules):
+    for module in dict.fromkeys([*train.modules, *(elsewhere.modules if elsewhere else ())]):
         words += ["--trust", module]
     return shlex.join(words)
 

@@ -33,6 +33,7 @@ from distilrl.cli.showing import written
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors
+from distilrl.envs import trust
 from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
@@ -168,6 +169,8 @@ class Distill:
         changes |= {"workers": self.machine.workers}
         given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
+        if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
+            trust(self.recipe.partition(":")[0])
         config = make_config(self.recipe, tasks[0].env, **changes)
         if self.learning.behaviour is not None:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))

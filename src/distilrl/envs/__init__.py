@@ -2,6 +2,6 @@
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.make import describe_env, make_vec_env
-from distilrl.envs.single import find_spec, trust, trusted
+from distilrl.envs.single import find_spec, is_trusted, trust, trusted
 
-__all__ = ["EnvInfo", "Step", "VecEnv", "describe_env", "find_spec", "make_vec_env", "trust", "trusted"]
+__all__ = ["EnvInfo", "Step", "VecEnv", "describe_env", "find_spec", "is_trusted", "make_vec_env", "trust", "trusted"]

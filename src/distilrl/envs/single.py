@@ -41,7 +41,7 @@ _trusted: set[str] = set()
 
 
 def trust(*modules: str) -> None:
-    """Allows environments and wrappers that a file names to import these modules, and their submodules.
+    """Allows environments, wrappers and losses that a file names to import these modules, and their submodules.
 
     Example::
 
@@ -53,6 +53,11 @@ def trust(*modules: str) -> None:
 def trusted() -> tuple[str, ...]:
     """What `trust` has allowed so far, for other processes."""
     return tuple(sorted(_trusted))
+
+
+def is_trusted(module: str) -> bool:
+    """Whether a module that a file names may be imported."""
+    return any(module == name or module.startswith(f"{name}.") for name in _trusted)
 
 
 def find_spec(ref: EnvRef) -> EnvSpec | None:
@@ -124,7 +129,7 @@ def no_opengl(name: str, error: BaseException) -> EnvError:
 
 def _check_trust(ref: EnvRef) -> None:
     for module in () if ref.named else ref.modules:
-        if not any(module == name or module.startswith(f"{name}.") for name in _trusted):
+        if not is_trusted(module):
             raise EnvError(
                 f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: "
                 f"pass --trust {module} if you trust it."
