@@ -511,7 +511,7 @@ def test_kwargs():
 def test_carracing_grey_small_and_stacked_as_gymnasiums_wrappers():
     ref = EnvRef("CarRacing-v3", {"continuous": False, "max_episode_steps": 3}, grey=True, stack=3)
     envs = make_vec_env(ref, 1)
-    assert envs.info.obs == ObsSpec((3, 96, 96), (3, 96, 96), "uint8", 3)
+    assert envs.info.obs == ObsSpec((3, 96, 96), (3, 96, 96), "uint8", 3, reach=(255.0,))
     assert envs.info.action == Choices((5,))
     theirs = gymnasium.make("CarRacing-v3", continuous=False, max_episode_steps=3)
     theirs = gymnasium.wrappers.GrayscaleObservation(theirs)

@@ -478,7 +478,7 @@ def rezipped(path, target, change):
     ("old", "new", "match"),
     [
         (b"weight_hh_l0", b"weight_hx_l0", "which no plain LSTM or GRU has"),
-        (b"ctorch._utils\n_rebuild_tensor_v2", b"cos\nsystem", "TorchScript"),
+        (b"ctorch._utils\n_rebuild_tensor_v2", b"cos\nsystem", r"is hostile: it would call .*os\.system"),
         (b"nn.modules.rnn\nLSTM", b"nn.modules.rnn\nGRU", "TorchScript"),
         (b"X\x06\x00\x00\x00memory", b"X\x06\x00\x00\x00memoir", "TorchScript"),
     ],

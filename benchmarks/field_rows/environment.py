@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from lettuce_greenhouse_gym.baselines.base import run_episode
-from lettuce_greenhouse_gym.baselines.heuristic import GrowerHeuristic
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +18,9 @@ from field_rows import Field, Row, Rule
 
 def _grower(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
     """The package's rules of a grower's climate computer."""
+    from lettuce_greenhouse_gym.baselines.base import run_episode  # only where the rule is played
+    from lettuce_greenhouse_gym.baselines.heuristic import GrowerHeuristic
+
     env = greenhouse.make(**ref.kwargs)
     return np.array([run_episode(env, GrowerHeuristic(), seed=int(seed)).total_return for seed in seeds])
 

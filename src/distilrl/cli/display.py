@@ -359,16 +359,13 @@ def print_fields(rows: list[dict[str, Any]]) -> None:
     out = Console()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
         out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
-        table = Table(box=None, header_style="bold")
-        table.add_column("", min_width=22, overflow="fold")
-        for column in ("teacher", "return", "student", "parameters", "return"):
-            table.add_column(column, justify="left" if column == "student" else "right")
         for row in own:
-            student = row["student"] if row["passes"] else f"none; nearest {row['student']}"
-            returns = f"{row['teacher_return']:,.2f}", f"{row['return']:,.2f}"
-            cells = (_number(row["teacher_params"]), returns[0], student, _number(row["params"]), returns[1])
-            table.add_row(escape(row["env"]), *map(escape, cells))
-        out.print(table)
+            sizes = f"{_number(row['teacher_params'])} -> {_number(row['params'])} parameters"
+            returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
+            nearest = "" if row["passes"] else ", the nearest: none passed"
+            out.print(
+                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}", soft_wrap=True
+            )
 
 
 def print_plan(results: PlanResults) -> None:
