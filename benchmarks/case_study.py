@@ -22,7 +22,7 @@ import atari
 import gymnasium
 import torch
 import torch.nn.functional as F
-from lines import fill, jobs_of, made
+from lines import fill, jobs_of, made, taken
 from methods import TABLE
 from torch import Tensor
 
@@ -220,16 +220,6 @@ def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: in
     trained = train(config_of(way, env_id, student, seed, steps), teacher, acceptance=acceptance)
     curve = [[row["env_steps"], row["score"], row["agreement"]] for row in trained.history]
     return measure(trained.policy, teacher, acceptance, env_id) | {"checks": curve}
-
-
-def taken(words: list[str], flag: str, default: str) -> str:
-    """Takes ``flag VALUE`` out of the words of a command line."""
-    if flag not in words:
-        return default
-    at = words.index(flag)
-    _, value = words[at : at + 2]
-    del words[at : at + 2]
-    return value
 
 
 def table(seeds: range, env_ids: list[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from field_rows import Field, Row
-from lines import fill, jobs_of, machine, made
+from lines import fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, export_policy, stats, trust
 from distilrl.checkpoints import read_json
@@ -270,11 +270,7 @@ def listed() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    jobs, seeds = jobs_of(sys.argv), 1
-    if "--seeds" in sys.argv:
-        at = sys.argv.index("--seeds")
-        seeds = int(sys.argv[at + 1])
-        del sys.argv[at : at + 2]
+    jobs, seeds = jobs_of(sys.argv), int(taken(sys.argv, "--seeds", "1"))
     name, what, *rows = sys.argv[1:]
     if what == "run":
         machine(OUT)

@@ -18,14 +18,19 @@ import torch
 from distilrl.checkpoints import write_json
 
 
+def taken(words: list[str], flag: str, default: str) -> str:
+    """Takes ``flag VALUE`` out of the words of a command line."""
+    if flag not in words:
+        return default
+    at = words.index(flag)
+    _, value = words[at : at + 2]
+    del words[at : at + 2]
+    return value
+
+
 def jobs_of(words: list[str]) -> int:
     """Takes ``--jobs N`` out of the words of a command line; 1 where it is not there."""
-    if "--jobs" not in words:
-        return 1
-    at = words.index("--jobs")
-    _, jobs = words[at : at + 2]
-    del words[at : at + 2]
-    return int(jobs)
+    return int(taken(words, "--jobs", "1"))
 
 
 def machine(folder: Path, *packages: str) -> None:

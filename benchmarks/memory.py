@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import fill, jobs_of, machine, made
+from lines import fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
 from distilrl.acceptance import accept
@@ -157,11 +157,7 @@ def _verdict(ours: np.ndarray, theirs: np.ndarray, span: float) -> str:
 
 
 def main() -> None:
-    jobs, seeds = jobs_of(sys.argv), 1
-    if "--seeds" in sys.argv:
-        at = sys.argv.index("--seeds")
-        seeds = int(sys.argv[at + 1])
-        del sys.argv[at : at + 2]
+    jobs, seeds = jobs_of(sys.argv), int(taken(sys.argv, "--seeds", "1"))
     folder, what, *names = Path(sys.argv[1]), *sys.argv[2:]
     names = names or list(TASKS)
     if what == "run":
