@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 PUBLIC = {
     "Acceptance", "Agreement", "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison",
-    "ComputeConfig", "DataConfig", "DistilError", "Duel", "EnvError", "EnvInfo", "EnvRef", "Evaluation",
+    "ComputeConfig", "DataConfig", "Display", "DistilError", "Duel", "EnvError", "EnvInfo", "EnvRef", "Evaluation",
     "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Machines", "Measure", "Measured", "Network", "NetworkSpec",
     "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "Processes", "RECIPES",
     "RayCollectors", "RayExecutor", "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "checkpoints": ("load_network", "save_network"),
+    "cli.display": ("Display",),
     "collect": ("Behaviour",),
     "comparison": ("Comparison",),
     "config": (

@@ -1,6 +1,7 @@
 """What `import distilrl` offers, for type checkers and editors; at run time each name is imported on first use."""
 
 from distilrl.checkpoints import load_network, save_network
+from distilrl.cli.display import Display
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import (
@@ -72,6 +73,7 @@ __all__ = [
     "Comparison",
     "ComputeConfig",
     "DataConfig",
+    "Display",
     "DistilError",
     "Duel",
     "EnvError",
