@@ -14,7 +14,7 @@ from distilrl.errors import SpecError
 from distilrl.export import c, int8
 from distilrl.export import onnx as onnx_export
 from distilrl.export.last import last_step, literal
-from distilrl.export.replay import CFLAGS, file_policy, held, open_export
+from distilrl.export.replay import CFLAGS, Answers, file_policy, held, open_export
 from distilrl.export.steps import steps
 from distilrl.export.torch_export import Plain
 from distilrl.heads import head_for
@@ -450,6 +450,18 @@ def test_what_cannot_be_written_gets_one_sentence():
         steps(Network(NetworkSpec((1, 3, 3), 2)), "C")
     with pytest.raises(SpecError, match="'gaussian' is not exported"):
         last_step(head_for(Bounds((-1.0,), (1.0,)), "gaussian"))
+
+
+@pytest.mark.parametrize(("off", "alike"), [(5e-4, True), (5e-3, False)])
+def test_numbers_far_beyond_the_bounds_leave_fewer_digits_within_them(off, alike):
+    """Sums of hundreds, of which an action within ±1 is what remains: another order of summation moves its last digits."""
+    head = head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", squash="clip")
+    policy = torch.tensor([[200.0, 0.5], [-150.0, -0.25]])
+    values = policy.numpy() + np.array([0.0, off], np.float32)
+    answers = Answers(values, np.clip(values, -1, 1))
+    found = held(answers, policy, head)
+    assert (found.alike, found.consistent) == (alike, True)
+    assert not held(replace(answers, actions=answers.actions + np.float32(1e-4)), policy, head).consistent
 
 
 @needs_cc
