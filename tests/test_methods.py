@@ -17,7 +17,7 @@ from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill
-from distilrl.envs import single, trust
+from distilrl.envs import trust
 from distilrl.episodes import Play
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import play
@@ -459,36 +459,6 @@ def test_a_loss_of_ones_own_is_kept_by_its_name_and_resumed_from_python(sign_tea
     trust("test_methods")
     other = distill(sign_teacher, Job.from_json(known), tmp_path / "other")
     assert other.student.return_mean == results.student.return_mean
-
-
-OWN = """
-from distilrl import recipe, term
-
-def gap(*, student, teacher):
-    return (student - teacher).abs().mean(1)
-
-def mine(info):
-    default = recipe("distil", info)
-    return default.but(terms=(*default.terms, term(gap, weight=0.1)))
-"""
-
-
-def test_a_method_of_a_file_of_ones_own_is_done_again_from_the_command_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "my_methods.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(single, "_trusted", set())
-    save_network(tmp_path / "teacher", sign_network(), Q_OF_TWO, name="teacher")
-    words = ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", "--steps", "1600"]
-    words += ["--episodes", "50", "--disturbed-episodes", "0", "--threads", "1", "--recipe", "my_methods:mine"]
-    assert main([*words, "--out", str(tmp_path / "run")]) in (0, 1, 3)
-    assert "--trust my_methods" in (tmp_path / "run" / "report.html").read_text()
-    monkeypatch.setattr(single, "_trusted", set())
-    again = ["distill", "--config", str(tmp_path / "run" / "config.json"), "--out", str(tmp_path / "again")]
-    assert main(again) == 2
-    assert "pass --trust my_methods" in " ".join(capsys.readouterr().err.split())
-    assert main([*again, "--trust", "my_methods"]) in (0, 1, 3)
-    one, other = (tmp_path / name / "student" / "student.safetensors" for name in ("run", "again"))
-    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_teacher_that_faded_may_leave_the_replay(sign_teacher):

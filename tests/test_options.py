@@ -101,16 +101,25 @@ def test_a_recipe_of_ones_own(teacher, tmp_path, own_module):
     assert read_json(tmp_path / "run" / "results.json")["recipe"] == f"{own_module}:gentle"
 
 
-def test_a_loss_of_ones_own_is_not_imported_from_a_file(teacher, tmp_path, own_module, capsys):
-    run = tmp_path / "run"
+def test_a_loss_of_ones_own_is_imported_from_a_file_where_its_module_is_trusted(
+    teacher, tmp_path, own_module, capsys, monkeypatch
+):
+    run, again = tmp_path / "run", tmp_path / "again"
+    monkeypatch.setattr(single, "_trusted", set())
     assert distill(teacher, run, "--recipe", f"{own_module}:owned") == 0
     assert read_json(run / "config.json")["train"]["terms"][0]["loss"] == f"{own_module}:apart"
     assert "nan" not in (run / "metrics.csv").read_text()
-    assert main(["report", str(run)]) == 0
+    assert f"--trust {own_module}" in (run / "report.html").read_text()
+    words = ["distill", "--config", str(run / "config.json"), "--out", str(again)]
+    monkeypatch.setattr(single, "_trusted", set())
     capsys.readouterr()
-    for words in (["--resume", str(run)], ["--config", str(run / "config.json"), "--out", str(tmp_path / "again")]):
-        assert main(["distill", *words, "--trust", own_module]) == 2
-        assert "give the term from Python" in " ".join(capsys.readouterr().err.split())
+    assert main(words) == 2
+    assert f"pass --trust {own_module}" in " ".join(capsys.readouterr().err.split())
+    assert not again.exists()
+    assert main([*words, "--trust", own_module]) == 0
+    assert main(["distill", "--resume", str(again), "--trust", own_module]) == 0
+    students = [(folder / "student" / "student.safetensors").read_bytes() for folder in (run, again)]
+    assert students[0] == students[1]
 
 
 def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, capsys):
