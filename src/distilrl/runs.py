@@ -209,8 +209,8 @@ class RunFolder:
         if not path.is_file():
             return None
         tensors, bound = read_tensors(path)
-        if "state" not in bound:  # written before checkpoints said to what they belong
-            return tensors, bound
+        if "state" not in bound:
+            raise FileError(f"{path} is no checkpoint of a run: delete {self._checkpoint} and begin anew.")
         if bound.get("config") is not None and self.config.is_file():
             changed = _difference(bound["config"], self.read_config())
             if changed is not None:
