@@ -27,7 +27,7 @@ from distilrl.events import Resumed
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.plan import plan
-from distilrl.runs import KINDS, RunFolder, read_metrics
+from distilrl.runs import KINDS, RunFolder, machine, read_metrics
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
@@ -211,7 +211,9 @@ def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teac
         data = read_json(tmp_path / kind / "config.json")
         del data["kind"], data["train"]["stop"]["drift_threshold"]
         write_json(tmp_path / kind / "config.json", data)
-        save_tensors(tmp_path / kind / "checkpoint" / "state.safetensors", *RunFolder(made / kind).load_state())
+        tensors, state = RunFolder(made / kind).load_state()
+        bound = {"state": state, "config": None, "machine": machine()}
+        save_tensors(tmp_path / kind / "checkpoint" / "state.safetensors", tensors, bound)
         again(tmp_path / kind)
 
 
@@ -446,7 +448,7 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
 
 HOLDER = """
 import sys, time
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, machine
 with RunFolder(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
