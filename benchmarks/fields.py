@@ -176,18 +176,18 @@ def table(name: str) -> list[list[str]]:
     for row, one in found(name).items():
         student, results = one.student, [run["results"] for run in one.runs]
         verdicts = [in_words(run["verdict"]["result"]) for run in results]
-        rules = [f"{rule} {_number(known['return_mean'])}" for rule, known in one.rules.items()]
+        rules = [f"{rule} {number(known['return_mean'])}" for rule, known in one.rules.items()]
         params = one.teacher["params"]
         rows.append(
             [
                 row,
                 f"{params:,}" if params else "-",
-                _number(one.teacher["return_mean"]),
-                "; ".join([f"random {_number(one.random)}", *rules]),
+                number(one.teacher["return_mean"]),
+                "; ".join([f"random {number(one.random)}", *rules]),
                 f"`{student['name']}`{'' if one.passed else ' (none passed)'}",
                 f"{student['params']:,}",
                 f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
-                ", ".join(_number(run["student"]["return_mean"]) for run in results),
+                ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{_lost(one.verdict)}, {student['episodes']:,}",
                 ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts)),
                 f"{params / student['params']:,.0f}" if params else "-",
@@ -199,12 +199,12 @@ def table(name: str) -> list[list[str]]:
 
 def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]]) -> list[str]:
     """A row for what is claimed beside the return."""
-    means = {side: _number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
+    means = {side: number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
     verdict = one["verdict"]
     end = [_lost(verdict), in_words(verdict["result"])] if verdict is not None else ["", ""]
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
-    others = [f"random {means['random']}", *(f"{rule} {_number(mean['mean'])}" for rule, mean in known.items() if mean)]
+    others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
     return [name, "", means["teacher"], "; ".join(others), "", "", "", means["student"], *end, ""]
 
 
@@ -212,12 +212,11 @@ def _lost(verdict: dict[str, Any]) -> str:
     """What is claimed, its interval and its margin."""
     low, high = verdict["interval"]
     return (
-        f"{_number(verdict['difference'], '+')} [{_number(low, '+')}, {_number(high, '+')}] of "
-        f"{_number(verdict['margin'])}"
+        f"{number(verdict['difference'], '+')} [{number(low, '+')}, {number(high, '+')}] of {number(verdict['margin'])}"
     )
 
 
-def _number(value: float, sign: str = "") -> str:
+def number(value: float, sign: str = "") -> str:
     """Three or four digits, whatever the size."""
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
     return f"{value:{sign},.{digits}f}"

@@ -17,19 +17,13 @@ import memory
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, methods, surviving
-from result_tables import TABLES, grouped, markdown, read, seeds_of
+from result_tables import RESULTS, TABLES, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
 from distilrl.verdict import in_words
 
-RESULTS = Path(__file__).parent / "results"
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
 """What `distilrl fields` shows."""
-
-
-def lines(name: str) -> list[dict]:
-    path = RESULTS / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def interval(part: dict) -> str:
@@ -81,7 +75,7 @@ def disturbed() -> str:
 
 def vectors() -> str:
     groups = defaultdict(list)
-    for row in lines("vectors.jsonl"):
+    for row in read("vectors.jsonl"):
         groups[row["env"], row["student"], row["params"]].append(row)
     rows = [
         "| environment | student | parameters | seeds at parity | steps | seconds | return, each seed | teacher |",
@@ -100,7 +94,7 @@ def vectors() -> str:
 
 def peers() -> str:
     groups = defaultdict(list)
-    for row in lines("peers.jsonl"):
+    for row in read("peers.jsonl"):
         groups[row["env"], row["algorithm"]].append(row)
     rows = ["| environment | method | seeds at parity | steps | seconds |", "|---|---|--:|--:|--:|"]
     for (env, algorithm), runs in groups.items():
@@ -176,7 +170,7 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
             words = VERDICTS_IN_CHINESE.get(verdict.replace(" ", "_"), verdict) if chinese else verdict
             rows.append(
                 (f"[{about.title_zh if chinese else about.title.lower()}]({page})", env, f"`{student['name']}`", words,
-                 fields._number(student["return_mean"]), fields._number(one.teacher["return_mean"]), fields._number(one.random),
+                 fields.number(student["return_mean"]), fields.number(one.teacher["return_mean"]), fields.number(one.random),
                  f"{known:,} → {student['params']:,}" if known else f"? → {student['params']:,}")
             )  # fmt: skip
     head = ("field", "environment", "student", "verdict", "student's return", "teacher's", "random", "parameters")
@@ -188,7 +182,7 @@ def of_games(env: str) -> tuple[dict, dict]:
     """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
     teacher = {}
-    for row in lines(f"methods/{env}.jsonl"):
+    for row in read(f"methods/{env}.jsonl"):
         if row["method"] == "teacher":
             teacher = row
         else:

@@ -116,8 +116,8 @@ class TeacherTerm(_Term):
         student, teacher = _tempered(self, context, self.sharpness(context.progress))
         if not callable(self.loss) and ":" not in self.loss:
             return _known(head, self.loss)(student=student(context.student), teacher=teacher(context.teacher))
-        own = self.loss if callable(self.loss) else imported(self.loss)
-        loss = own(student=student(context.student), teacher=teacher(context.teacher))
+        function = self.loss if callable(self.loss) else imported(self.loss)
+        loss = function(student=student(context.student), teacher=teacher(context.teacher))
         count = len(context.batch.obs)
         if loss.shape != (count,):
             raise SpecError(
@@ -302,13 +302,23 @@ def imported(name: str) -> Loss:
         raise SpecError(
             f"A file names the loss '{name}', and importing '{module}' runs its code: pass --trust {module}."
         )
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"The loss '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
+    found = own(name, "loss")
     if not callable(found):
         raise SpecError(f"The loss '{name}' is no function: name one, f(*, student, teacher) -> (B,).")
     return cast("Loss", found)
+
+
+def own(name: str, what: str) -> Any:
+    """What somebody's own module has under ``module:name``, a loss or a recipe; importing it runs its code.
+
+    Raises:
+        SpecError: there is no such module, or it has nothing of that name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"The {what} '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
 
 
 def check_terms(terms: Sequence[Term], head: Head) -> None:

@@ -4,7 +4,6 @@ A recipe sets what the method is (terms, behaviour, sampling) and what suits the
 one table of them; a recipe of your own is a function like these, given as such or as ``my_module:my_recipe``.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.heads import student_head
-from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term
+from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term, own
 from distilrl.reward_recipes import dqfd, dqn, finetune, kickstarting, qdagger, rainbow_lite, reward_aware, transfer
 from distilrl.schedules import Schedule
 from distilrl.specs import BOARD, suggest
@@ -371,15 +370,12 @@ def recipe(name: str, info: EnvInfo, *, trusted: bool = True) -> TrainConfig:
 
 def _own(name: str, info: EnvInfo, trusted: bool) -> TrainConfig:
     """A recipe of the user's own module."""
-    module, _, function = name.partition(":")
     if not trusted:
+        module = name.partition(":")[0]
         raise SpecError(
             f"A file names the recipe '{name}', and importing '{module}' runs its code: pass --trust {module}."
         )
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"The recipe '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
+    make = own(name, "recipe")
     config = make(info) if callable(make) else None
     if not isinstance(config, TrainConfig):
         raise SpecError(

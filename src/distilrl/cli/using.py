@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from distilrl.cli import HOSTILE
 from distilrl.cli.display import Display, print_error, print_facts, print_verdict
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.errors import SpecError
@@ -52,7 +53,7 @@ class Inspect:
             print_facts(facts, play)
         if "dangerous" in facts:
             print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
-            return 4
+            return HOSTILE
         return 0
 
 
