@@ -219,10 +219,11 @@ class RunFolder:
                     f"{self.config} is not the one that its checkpoint belongs to ('{name}' was {_short(old)} and is "
                     f"{_short(new)}): put it back, or begin another run with --config and --out."
                 )
+        then = dict(bound.get("machine") or {})
         self.moved = tuple(
-            f"{what} {legible(str(now))} (was {legible(str(dict(bound.get('machine') or {}).get(what)))})"
+            f"{what} {legible(str(now))} (was {legible(str(then.get(what)))})"
             for what, now in machine().items()
-            if dict(bound.get("machine") or {}).get(what) != now
+            if then.get(what) != now
         )
         return tensors, bound["state"]
 

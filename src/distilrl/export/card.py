@@ -103,9 +103,8 @@ def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> Reco
         return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes))
     how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=20_000)
     states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
-    if (
-        len(states) < STATES
-    ):  # short episodes: as many more as it takes, if they are all as short as the longest of these
+    if len(states) < STATES:
+        # short episodes: as many more as it takes, if they are all as short as the longest of these
         lacking = min(STATES - len(states), episodes * -(-(STATES - len(states)) // max(len(states), 1)))
         more = seeds_from(MORE_SEEDS + number * STATES, lacking)
         states = np.concatenate([states, play(policy, how, more, watch=watch).states])[:STATES]
