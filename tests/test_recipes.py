@@ -117,8 +117,6 @@ def test_a_recipe_of_the_users_own_module(tmp_path, monkeypatch):
         "from distilrl.recipes import distil\n\n\ndef sharp(info):\n    return distil(info).but(entropy_share=0.05)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SpecError, match="pass --trust my_recipes"):
-        recipe("my_recipes:sharp", ENVS["vector, one choice"], trusted=False)
     config = recipe("my_recipes:sharp", ENVS["vector, one choice"])
     assert (config.recipe, config.optim.entropy_share) == ("my_recipes:sharp", 0.05)
 

@@ -346,35 +346,29 @@ TEACHERLESS = tuple(name for name, one in RECIPES.items() if "teacher" not in on
 """Recipes that learn from reward alone."""
 
 
-def recipe(name: str, info: EnvInfo, *, trusted: bool = True) -> TrainConfig:
+def recipe(name: str, info: EnvInfo) -> TrainConfig:
     """The configuration of a recipe for an environment.
 
     Args:
         name: one of `RECIPES`, or ``my_module:my_recipe``, whose module is imported.
         info: what is known of the environment.
-        trusted: whether the user wrote the name; a name that a file brings imports nothing.
 
     Raises:
-        SpecError: there is none, it cannot be used here, or its module is not trusted.
+        SpecError: there is none, or it cannot be used here.
 
     Example::
 
         config = recipe("distil", describe_env("CartPole-v1"))
     """
     if ":" in name:
-        return _own(name, info, trusted)
+        return _own(name, info)
     if name not in RECIPES:
         raise SpecError(f"Unknown recipe '{name}': use one of {', '.join(RECIPES)}, or my_module:my_recipe.")
     return RECIPES[name](info)
 
 
-def _own(name: str, info: EnvInfo, trusted: bool) -> TrainConfig:
+def _own(name: str, info: EnvInfo) -> TrainConfig:
     """A recipe of the user's own module."""
-    if not trusted:
-        module = name.partition(":")[0]
-        raise SpecError(
-            f"A file names the recipe '{name}', and importing '{module}' runs its code: pass --trust {module}."
-        )
     make = own(name, "recipe")
     config = make(info) if callable(make) else None
     if not isinstance(config, TrainConfig):

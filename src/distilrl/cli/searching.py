@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.display import Display, print_plan, print_results, print_sweep
+from distilrl.cli.groups import VerdictOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
@@ -27,11 +28,9 @@ from distilrl.cli.options import (
     refuse_beside,
 )
 from distilrl.cli.showing import written
-from distilrl.comparison import Comparison
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
-from distilrl.measures import Measure
 from distilrl.plan import plan
 from distilrl.sizes import Budget, PlanOptions, plan_steps
 from distilrl.sweep import jobs_of, sweep
@@ -81,11 +80,10 @@ class _Search:
         changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
-        measures = tuple(Measure.of(text) for text in self.measure)
-        comparison = Comparison(
-            self.episodes, 3 * self.episodes, disturbed, self.margin, self.margin_abs, measures=measures
+        asked = VerdictOptions(
+            episodes=self.episodes, disturbed_episodes=disturbed, measure=self.measure, margin_abs=self.margin_abs
         )
-        return self.judge.job(config, comparison, self.around), {}
+        return self.judge.job(config, asked.comparison(self.margin), self.around), {}
 
 
 @dataclass(frozen=True, kw_only=True)
