@@ -104,7 +104,7 @@ def test_another_check_is_another(cache, monkeypatch):
     assert asked(teacher, HOW, episodes=6)[2] == 1
     assert asked(teacher, HOW, most=80)[2] == 1
     assert asked(teacher, Play(HOW.env, epsilon=0.1))[2] == 1
-    monkeypatch.setattr("distilrl.acceptance.__version__", "another")
+    monkeypatch.setattr("distilrl.kept.__version__", "another")
     assert asked(teacher, HOW)[2] == 1
 
 

@@ -26,7 +26,7 @@ ROWS = [
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
     {"episodes", "objective", "studies", "teachers"},
-    {"collect", "evaluate"},
+    {"collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},
     {"distributed", "export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "tasks"},

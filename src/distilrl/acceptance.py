@@ -1,31 +1,24 @@
-"""The acceptance check of a teacher, and where it is kept for the next run with the same teacher."""
+"""The acceptance check of a teacher."""
 
 import contextlib
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from distilrl import __version__, stats
+from distilrl import stats
 from distilrl.checkpoints import read_json, write_json
-from distilrl.envs import EnvInfo, describe_env, find_spec
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Watch, silent
+from distilrl.kept import place
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
 from distilrl.teachers import Teacher
-
-HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
-"""Packages whose environments are the same wherever their version is, and the names they are installed by; what a user
-writes changes without one."""
 
 
 def accept(
@@ -141,45 +134,19 @@ def kept_acceptance(
 ) -> tuple[Acceptance, Path | None]:
     """The acceptance of a teacher that the same check found before on this machine, else what ``make`` finds.
 
-    The same is: the same file and what was told about it, environment, protocol, episodes and versions. It is kept in
-    ``$DISTILRL_CACHE``, or ``distilrl`` in the user's folder of caches; nowhere where that variable is empty.
+    The same is: the same file and what was told about it, environment, protocol, episodes and versions.
 
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    path = _place(teacher, how, episodes, max_episodes)
-    if path is not None and path.is_file():
-        try:
-            return read_as(Acceptance, read_json(path), str(path)), path
-        except DistilError:  # of another version, or damaged: it is made anew
-            pass
+    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes])
+    if path is None:
+        return make(), None
+    path = path.with_suffix(".json")
+    with contextlib.suppress(DistilError):  # not there, of another version, or damaged: it is made anew
+        return read_as(Acceptance, read_json(path), str(path)), path
     found = make()
-    if path is not None and found.better_than_random:
+    if found.better_than_random:
         with contextlib.suppress(DistilError):  # a cache that cannot be written is none
             write_json(path, found.to_json())
     return found, None
-
-
-def _place(teacher: Teacher, how: Play, episodes: int, max_episodes: int) -> Path | None:
-    """File of a check; None where what is played may change without its version."""
-    home = os.environ.get("DISTILRL_CACHE")
-    spec = find_spec(how.env)
-    entry = str(spec.entry_point) if spec is not None else ""
-    package = entry.partition(".")[0]
-    if home == "" or package not in HOMES or how.env.wrappers:
-        return None
-    versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
-    versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""
-    decides = {
-        "teacher": teacher.digest,
-        "device": str(teacher.policy.device),
-        "environment": how.env.to_json(),
-        "protocol": describe_env(how.env).protocol,
-        "epsilon": how.epsilon,
-        "episodes": [episodes, max_episodes],
-        "measures": [measure.name for measure in how.measures],
-        "versions": versions | {"distilrl": __version__},
-    }
-    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(home) if home else caches / "distilrl") / "acceptance" / f"{key}.json"

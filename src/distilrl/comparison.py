@@ -18,8 +18,9 @@ from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
-from distilrl.events import Judged, Phase, Watch, silent
+from distilrl.events import Judged, Phase, Recalled, Watch, silent
 from distilrl.heads import Head
+from distilrl.kept import kept_games
 from distilrl.measures import Measure, Measured
 from distilrl.plain import read_as
 from distilrl.played import (
@@ -226,7 +227,11 @@ class _Games:
         for same, games in known:
             if same == key:
                 return games
-        games = play(teacher, self.his, seeds, watch=self.watch)
+        games, file = kept_games(
+            self.teacher, self.his, seeds, lambda: play(teacher, self.his, seeds, watch=self.watch)
+        )
+        if file is not None:
+            self.watch(Recalled(file))
         known.append((key, games))
         del known[:-MOST_PLAYED]
         return games

@@ -39,6 +39,14 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class Recalled:
+    """The teacher's side of a comparison was played by an earlier run, on the same seeds, and is not played again."""
+
+    kept: Path
+    """File of its episodes."""
+
+
+@dataclass(frozen=True)
 class Judged:
     """A verdict is there; others, on other ways of playing, may follow."""
 
@@ -153,7 +161,10 @@ class Replaced:
     """Vector steps that they play again."""
 
 
-Event = Phase | Accepted | Judged | Resumed | Replaying | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
+Event = (
+    Phase | Accepted | Recalled | Judged | Resumed | Replaying
+    | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
+)  # fmt: skip
 Watch = Callable[[Event], None]
 
 

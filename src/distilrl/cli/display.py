@@ -22,6 +22,7 @@ from distilrl.events import (
     Judged,
     Phase,
     Reached,
+    Recalled,
     Replaced,
     Replaying,
     Resumed,
@@ -107,6 +108,7 @@ class Display:
         self._bars: dict[str, TaskID] = {}
         self._stage, self._played = "training", "episodes"
         self._told: dict[str, tuple[str, float]] = {}
+        self._recalled = False
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -128,6 +130,11 @@ class Display:
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
+            case Recalled() if not self._recalled:
+                self._recalled = True
+                console.print(
+                    "the teacher's episodes are an earlier run's (to play anew, set DISTILRL_CACHE to nothing)"
+                )
             case Judged(verdict=verdict):
                 console.print(f"{verdict.protocol}: {_colored(verdict.result)} ({escape(_difference(verdict))})")
             case Resumed(moved=moved) if moved:

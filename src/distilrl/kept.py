@@ -1,0 +1,108 @@
+"""What a teacher has played, kept for the next run on this machine with the same teacher.
+
+Files lie in ``$DISTILRL_CACHE``, or ``distilrl`` in the user's folder of caches; nowhere where that variable is empty.
+A name is a digest of all that decides what is played: the teacher, the environment, the protocol and the versions.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilrl import __version__
+from distilrl.checkpoints import write_bytes
+from distilrl.envs import describe_env, find_spec
+from distilrl.episodes import Episodes, Play
+from distilrl.errors import DistilError
+from distilrl.teachers import Teacher
+
+HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
+"""Packages whose environments are the same wherever their version is, and the names they are installed by; what a user
+writes changes without one."""
+MOST = 200
+"""Evaluations that are kept; the oldest go. One of Pong takes half a megabyte."""
+ARRAYS = ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
+    """File of what ``teacher`` plays, without its suffix; None where what is played may change without its version.
+
+    Args:
+        kind: folder of its kind.
+        teacher: who plays.
+        how: in what, and how disturbed.
+        asked: what else decides, as JSON.
+    """
+    home = os.environ.get("DISTILRL_CACHE")
+    spec = find_spec(how.env)
+    entry = str(spec.entry_point) if spec is not None else ""
+    package = entry.partition(".")[0]
+    if home == "" or package not in HOMES or how.env.wrappers:
+        return None
+    versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
+    versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""
+    weights = [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in teacher.policy.network.parameters()]
+    decides = {
+        "teacher": [teacher.digest, teacher.head.to_json(), weights],
+        "device": str(teacher.policy.device),
+        "environment": how.env.to_json(),
+        "protocol": describe_env(how.env).protocol,
+        "epsilon": how.epsilon,
+        "measures": [measure.name for measure in how.measures],
+        "versions": versions | {"distilrl": __version__},
+    } | asked
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(home) if home else caches / "distilrl") / kind / key
+
+
+def kept_games(
+    teacher: Teacher, how: Play, seeds: Sequence[int], make: Callable[[], Episodes]
+) -> tuple[Episodes, Path | None]:
+    """The episodes that a teacher without memory played here before, else what ``make`` plays.
+
+    Returns:
+        The episodes, and the file that they were read from; None where they were played.
+    """
+    asked = {
+        "seeds": list(seeds),
+        "sticky": how.sticky,
+        "max_steps": how.max_steps,
+        "sensors": asdict(how.sensors),
+        "measures": [[one.name, one.how] for one in how.measures],
+        "kept": [how.keep_states, how.at_once, how.threads],
+    }
+    path = place("games", teacher, how, **asked)
+    if path is None:
+        return make(), None
+    path = path.with_suffix(".npz")
+    with contextlib.suppress(*UNREADABLE):  # not there, or damaged
+        arrays = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        games = Episodes(**{name: arrays[name] for name in ARRAYS})
+        if len(games.returns) == len(seeds):
+            return games, path
+    games = make()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(games, name) for name in ARRAYS})
+    with contextlib.suppress(DistilError, OSError):  # a cache that cannot be written is none
+        write_bytes(path, buffer.getvalue())
+        _thin(path.parent)
+    return games, None
+
+
+def _thin(folder: Path) -> None:
+    """Leaves the newest files of evaluations."""
+    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+    for file in files[:-MOST]:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""The episodes of a teacher that are kept for the next run: only of the very same, and never in the user's way."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SIGN, make_teacher, sign_network
+from test_acceptance import leaning
+from tiny_envs import tiny_config
+
+from distilrl import kept
+from distilrl.comparison import Comparison
+from distilrl.distill import distill
+from distilrl.envs import describe_env
+from distilrl.episodes import Play
+from distilrl.evaluate import play
+from distilrl.events import Recalled
+from distilrl.jobs import Job
+from distilrl.kept import ARRAYS, kept_games
+from distilrl.measures import Measure
+from distilrl.sensors import Sensors
+from distilrl.spaces import EnvRef
+
+HOW = Play(EnvRef("CartPole-v1"), keep_states=7)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILRL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def asked(teacher, how=HOW, seeds=(3, 4)):
+    """The episodes, and whether they had to be played."""
+    played = []
+
+    def make():
+        played.append(1)
+        return play(teacher.policy, how, seeds)
+
+    return kept_games(teacher, how, seeds, make)[0], bool(played)
+
+
+def test_what_is_kept_is_what_was_played(cache):
+    teacher = leaning()
+    first, played = asked(teacher)
+    again, played_again = asked(teacher)
+    assert (played, played_again) == (True, False)
+    for name in ARRAYS:
+        one, other = getattr(first, name), getattr(again, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epsilon": 0.1},
+        {"keep_states": 8},
+        {"max_steps": 100},
+        {"sensors": Sensors(delay=1)},
+        {"measures": (Measure("speed", "mean"),)},
+        {"env": EnvRef("CartPole-v1", {"sutton_barto_reward": True})},
+    ],
+)
+def test_other_play_is_played(cache, change):
+    asked(leaning())
+    assert asked(leaning(), replace(HOW, **change))[1]
+
+
+def test_another_teacher_or_other_seeds_are_played(cache, monkeypatch):
+    asked(leaning())
+    assert asked(leaning(), seeds=(3, 5))[1]
+    assert asked(replace(leaning(), digest="1" * 64))[1]
+    assert asked(leaning(0.5))[1]  # other weights under the digest of a file that was read before they changed
+    assert not asked(leaning())[1]
+    monkeypatch.setattr("distilrl.kept.__version__", "another")
+    assert asked(leaning())[1]
+
+
+def test_of_an_environment_of_the_users_own_nothing_is_kept(cache):
+    sign = make_teacher(sign_network()).fitted(describe_env(EnvRef(SIGN)))
+    assert [asked(sign, Play(EnvRef(SIGN)))[1] for _ in range(2)] == [True, True]
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"PK" + data])
+def test_a_damaged_file_is_made_anew(cache, damage):
+    first = asked(leaning())[0]
+    (path,) = (cache / "games").iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    again, played = asked(leaning())
+    assert played
+    np.testing.assert_array_equal(again.returns, first.returns)
+    assert not asked(leaning())[1]
+
+
+def test_a_file_with_other_episodes_than_its_name_says_is_made_anew(cache):
+    asked(leaning())
+    (path,) = (cache / "games").iterdir()
+    asked(leaning(), seeds=(3,))
+    (other,) = set((cache / "games").iterdir()) - {path}
+    path.write_bytes(other.read_bytes())
+    assert asked(leaning())[1]
+
+
+def test_no_cache_where_none_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("DISTILRL_CACHE", str(tmp_path / "file"))
+    assert [asked(leaning())[1] for _ in range(2)] == [True, True]
+
+
+def test_the_oldest_go(cache, monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 2)
+    for seed in range(4):
+        asked(leaning(), seeds=(seed,))
+    assert len(list((cache / "games").iterdir())) == 2
+    assert not asked(leaning(), seeds=(3,))[1]
+
+
+def test_a_run_gives_the_same_verdict_and_says_so(cache, tmp_path):
+    job = Job(tiny_config("CartPole-v1", env_steps=400, network="mlp:4"), Comparison(50, 50, 50))
+    events = []
+    one = distill(leaning(), job, tmp_path / "one", watch=events.append)
+    assert not [event for event in events if isinstance(event, Recalled)]
+    two = distill(leaning(), job, tmp_path / "two", watch=events.append)
+    assert len([event for event in events if isinstance(event, Recalled)]) == 3  # greedy, random actions, noise
+    assert one.teacher == replace(two.teacher, latency_us=one.teacher.latency_us)
+    assert (one.verdict, one.disturbed, one.agreement) == (two.verdict, two.disturbed, two.agreement)
