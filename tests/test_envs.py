@@ -3,6 +3,7 @@
 import os
 import sys
 
+import ale_py
 import conftest
 import gymnasium
 import numpy as np
@@ -566,3 +567,43 @@ def test_frames_move_up():
     np.testing.assert_array_equal(row, [8, 2, 3, 4])
     push(row, np.array([7.0, 5]), vector=1, first=True)
     np.testing.assert_array_equal(row, [7, 0, 0, 5])
+
+
+def test_actions_of_pong_that_do_the_same(emulator_of_pong):
+    """From states of random play: each pair ends in the same screens, but where FIRE serves the ball."""
+    ale, actions = emulator_of_pong
+    names = [action.name for action in actions]
+    alike = describe_env("PongNoFrameskip-v4").alike
+    assert [names[one] for one in alike] == ["NOOP", "NOOP", "RIGHT", "LEFT", "RIGHT", "LEFT"]
+    rng, pairs = np.random.default_rng(0), [(one, other) for one, other in enumerate(alike) if one != other]
+    same, other, trials = 0, 0, 30
+    for _ in range(trials):
+        ale.reset_game()
+        for action in rng.integers(len(actions), size=rng.integers(30, 120)):
+            for _ in range(4):
+                ale.act(actions[action])
+        state = ale.cloneState()
+        same += sum(_after(ale, state, actions[a]) == _after(ale, state, actions[b]) for a, b in pairs)
+        other += _after(ale, state, actions[2]) == _after(ale, state, actions[3])
+    assert same >= 0.95 * trials * len(pairs)
+    assert other <= 0.3 * trials
+
+
+def _after(ale, state, action):
+    """The screens right after a step of four frames, and ten such steps of no action later."""
+    ale.restoreState(state)
+    seen = []
+    for each, frames in ((action, 4), (0, 40)):
+        for _ in range(frames):
+            ale.act(each)
+        seen.append(ale.getScreenRGB().tobytes())
+    ale.restoreState(state)
+    return seen
+
+
+@pytest.fixture
+def emulator_of_pong():
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(ale_py.roms.get_rom_path("pong"))
+    return ale, ale.getMinimalActionSet()

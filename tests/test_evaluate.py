@@ -1,5 +1,7 @@
 """Evaluation: whole episodes, one per seed, the same for all; acceptance; verdicts that can fail."""
 
+from dataclasses import replace
+
 import gymnasium
 import instances
 import numpy as np
@@ -36,8 +38,8 @@ def fitted(teacher):
     return teacher.fitted(describe_env(EnvRef(SIGN)))
 
 
-def compared(teacher, student, comparison):
-    info = describe_env(EnvRef(SIGN))
+def compared(teacher, student, comparison, alike=()):
+    info = replace(describe_env(EnvRef(SIGN)), alike=alike)
     return compare(fitted(teacher), policy_of(student), HOW, comparison, instances.acceptance(), info)
 
 
@@ -282,6 +284,15 @@ def test_verdict_passes_the_equal_and_fails_the_opposite(sign_teacher):
     assert opposite.agreement.teacher_states == 0.0
     assert np.array(opposite.agreement.tables[0]).trace() == 0
     assert len(opposite.episodes.disagreements) == 8
+
+
+def test_actions_that_do_the_same_count_as_equal_where_that_is_known(sign_teacher):
+    comparison = Comparison(50, 50, 0)
+    opposite = compared(sign_teacher, sign_network(-1.0), comparison)
+    assert opposite.agreement.student_states_in_effect is None
+    known = compared(sign_teacher, sign_network(-1.0), comparison, alike=(0, 0))
+    assert (known.agreement.student_states, known.agreement.student_states_in_effect) == (0.0, 1.0)
+    assert known.episodes.disagreements == ()
 
 
 def test_an_inconclusive_verdict_plays_on(sign_teacher):

@@ -169,11 +169,11 @@ def compare(
         "student_states": _both(teacher, student, games.ours[0]),
     }
     score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
-    worst = _disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info.obs)
+    worst = _disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
     return Compared(
         teacher=Played(**vars(theirs), truncated=_truncated(games.theirs)),
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
-        agreement=_agreement(teacher.head, student.head, sides),
+        agreement=_agreement(teacher.head, student.head, sides, info.alike),
         verdict=verdict,
         disturbed=_disturbed(games, sensors, comparison.disturbed_episodes, stakes),
         episodes=SingleEpisodes(
@@ -336,7 +336,7 @@ def _weighted(theirs: Head, ours: Head, by_teacher: Tensor, by_student: Tensor) 
     return float((same * stakes).sum() / stakes.sum().clamp_min(1e-12))
 
 
-def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]) -> Agreement:
+def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]], alike: tuple[int, ...]) -> Agreement:
     """Agreement and error on both kinds of states, plain and where the choice matters, and who does what on the
     student's.
     """
@@ -346,18 +346,27 @@ def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]]
         result[name] = float(theirs.agree(*actions).mean())
         result[f"{name}_where_it_matters"] = _weighted(theirs, ours, by_teacher, by_student)
         result[f"{name}_error"] = float(theirs.error(*actions).square().mean().sqrt())
+    if alike:
+        result["student_states_in_effect"] = float(theirs.agree(*_effects(actions, alike)).mean())
     return read_as(Agreement, result | theirs.side_by_side(*actions))
 
 
+def _effects(actions: tuple[Tensor, Tensor], alike: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Actions (K, 1) as the first of those that do the same, where that is known."""
+    one, other = actions
+    return (torch.tensor(alike)[one], torch.tensor(alike)[other]) if alike else actions
+
+
 def _disagreements(
-    theirs: Head, ours: Head, both: tuple[Tensor, Tensor], states: NDArray[Any], obs: ObsSpec, most: int = 8
+    theirs: Head, ours: Head, both: tuple[Tensor, Tensor], states: NDArray[Any], info: EnvInfo, most: int = 8
 ) -> tuple[Disagreement, ...]:
-    """The states visited by the student in which the two differ and a mistake costs most."""
+    """The states visited by the student in which the two do not do the same and a mistake costs most."""
+    obs = info.obs
     by_teacher, by_student = both
     actions = theirs.greedy(by_teacher), ours.greedy(by_student)
     stakes = theirs.stakes(by_teacher)
     cost = theirs.error(*actions) * stakes
-    differ = torch.nonzero(theirs.agree(*actions) < 1).flatten()
+    differ = torch.nonzero(theirs.agree(*_effects(actions, info.alike)) < 1).flatten()
     worst = differ[cost[differ].argsort(descending=True, stable=True)][:most]
     return tuple(
         Disagreement(

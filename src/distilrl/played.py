@@ -166,6 +166,9 @@ class Agreement(Record):
     """The same, each state weighted by what a mistake costs there."""
     student_states_error: float
     """Root mean square error there."""
+    student_states_in_effect: float | None = None
+    """As ``student_states``, actions that do the same in this environment counted as equal; None where that is not
+    known."""
     tables: tuple[tuple[tuple[int, ...], ...], ...] = ()
     """For each choice, how often the teacher picks the row and the student the column, on the student's states."""
     dimensions: tuple[Dimension, ...] = ()

@@ -31,6 +31,9 @@ OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
 MOST_IDLE = 128
 """Closed emulators of a kind that are kept, about 1 MiB each."""
+SAME = {"pong": {"FIRE": "NOOP", "RIGHTFIRE": "RIGHT", "LEFTFIRE": "LEFT"}}
+"""By game, actions that do what another does while the ball is in play: in Pong FIRE serves, and nothing else. Of other
+games nothing is claimed."""
 _idle: dict[tuple[Any, ...], list[Any]] = {}
 """Emulators that nobody uses, by what they were made with; a reset with a seed loads the game anew, so that nothing is
 left of their last episode."""
@@ -83,6 +86,8 @@ class AleVecEnv(VecEnv):
         first = self._games[0]
         frames, height, width = (int(n) for n in first.single_observation_space.shape)
         shape = (frames, height, width)
+        actions = [action.name for action in first.ale.get_action_set()]
+        same = SAME.get(self._made[0], {})
         self.info = EnvInfo(
             ref,
             ObsSpec(shape, shape, "uint8", frames),
@@ -90,7 +95,7 @@ class AleVecEnv(VecEnv):
             atari=True,
             deterministic=sticky == 0.0,
             protocol={
-                "actions": [action.name for action in first.ale.get_action_set()],
+                "actions": actions,
                 "frame_skip": FRAMES_PER_STEP,
                 "sticky_actions": sticky,
                 "noop_max": NOOP_MAX,
@@ -100,6 +105,7 @@ class AleVecEnv(VecEnv):
                 "reward_clipping": for_learning,
                 "life_loss_terminal": for_learning,
             },
+            alike=tuple(actions.index(same.get(name, name)) for name in actions) if same else (),
         )
         self._threads = min(threads, n_envs)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ale")

@@ -33,6 +33,8 @@ class EnvInfo:
     """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
     choices: tuple[str, ...] = ()
     """What its choices are called, where it says so (``get_action_meanings``, as games of ALE do)."""
+    alike: tuple[int, ...] = ()
+    """For each option of its one choice the first that does the same; () where that is not known."""
 
     @property
     def id(self) -> str:
