@@ -38,7 +38,7 @@ from distilrl import (
     train,
 )
 from distilrl.acceptance import accept
-from distilrl.cli.display import Display
+from distilrl.display import Display
 
 SEEDS = range(5)
 BREAKOUT = {

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from distilrl import Comparison, Job, TeacherFile, distill, make_config, plan
-from distilrl.cli.display import Display, print_plan
+from distilrl.cli.tables import print_plan
+from distilrl.display import Display
 
 BUDGETS = {
     "CartPole-v1": {"env_steps": 3_000}, "Acrobot-v1": {"env_steps": 4_000}, "MountainCar-v0": {"env_steps": 6_000}, "LunarLander-v3": {"env_steps": 12_000},

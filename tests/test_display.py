@@ -2,6 +2,8 @@
 
 import io
 import re
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from rich.console import Console
 from rich.progress import ProgressSample
 
-from distilrl.cli import display
-from distilrl.cli.display import Display, print_facts, print_plan, print_results, print_sweep
+from distilrl import display
+from distilrl.cli import tables
+from distilrl.cli.tables import print_facts, print_plan, print_results, print_sweep
+from distilrl.display import Display, watching
 from distilrl.events import (
     Accepted,
     Check,
@@ -25,6 +29,7 @@ from distilrl.events import (
     Replaying,
     Resumed,
     Step,
+    silent,
 )
 from distilrl.played import PlayedTeacher
 from distilrl.results import Link, TasksResults
@@ -43,7 +48,9 @@ VERDICT = replace(
 def screen(monkeypatch):
     """The terminal: a file whose text is what was printed, without colours."""
     file = io.StringIO()
-    monkeypatch.setattr(display, "console", Console(file=file, width=80, highlight=False, emoji=False))
+    made = Console(file=file, width=80, highlight=False, emoji=False)
+    for module in (display, tables):
+        monkeypatch.setattr(module, "console", made)
     return file
 
 
@@ -266,10 +273,10 @@ def test_facts_with_play(screen, monkeypatch, capsys):
 
 def test_the_interval_shown_is_the_one_that_decided(screen):
     """At 95 % this student has failed; three looks ask for more, and so the verdict is open."""
-    display.print_verdict(VERDICT, "student - teacher")
+    tables.print_verdict(VERDICT, "student - teacher")
     said = " ".join(screen.getvalue().split())
     assert "inconclusive (student - teacher -1,012.50 [-1,400.00, -5.00] at 98.3%, margin 620.50)" in said
-    display.print_verdict(replace(VERDICT, interval=(-1.0, 1.0), confidence=0.95), "student - teacher")
+    tables.print_verdict(replace(VERDICT, interval=(-1.0, 1.0), confidence=0.95), "student - teacher")
     assert "[-1.00, +1.00], margin" in " ".join(screen.getvalue().split())
 
 
@@ -324,7 +331,7 @@ def test_text_of_a_file_stays_text_in_a_terminal(screen, monkeypatch, capsys):
         watch(Accepted(instances.card(format=hostile)))
         watch(Ended(hostile, "pass", hostile))
         watch(Reached(hostile, "training", 1, 2))
-    display.print_error(hostile)
+    tables.print_error(hostile)
     print_facts(
         {"kind": "q", "outputs": 2, "action": None, "layers": [{"name": hostile, "shape": [2]}], hostile: hostile}
     )
@@ -343,3 +350,49 @@ def test_a_run_that_goes_on_elsewhere_says_what_differs(screen):
     assert " ".join(screen.getvalue().split()) == (
         "resumed elsewhere: torch 3.0 (was 2.13); the last digits may differ from those of a run that was not broken"
     )
+
+
+class Cell:
+    """What a notebook offers below a cell: outputs, some of which can be drawn anew."""
+
+    def __init__(self):
+        self.shown, self.bars = [], []
+
+    def display(self, what, display_id=False):
+        self.shown.append(what._repr_mimebundle_([], [])["text/plain"])
+        return self if display_id else None
+
+    def update(self, what):
+        self.bars.append(what._repr_mimebundle_([], [])["text/plain"])
+
+
+def test_a_notebook_has_lines_and_bars_that_are_drawn_anew(monkeypatch):
+    cell = Cell()
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=cell.display))
+    monkeypatch.setattr(display, "console", Console(force_jupyter=True, width=80, highlight=False))
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    with watching(None) as watch:
+        watch(Step(7, 20))
+        watch(Step(8, 20))
+        assert ["7/20" in bars for bars in cell.bars] == [True], "not at every event"
+        clock[0] += 2 * display.DRAWN
+        watch(Step(9, 20))
+        watch(Check(ROW))
+        watch(Step(20, 20))
+    assert "9/20" in cell.bars[1]
+    assert "20/20" in cell.bars[-1], "and once more at the end"
+    assert sum("return 12,045.33, score 0.987" in line for line in cell.shown) == 1
+
+
+def test_who_watches_where_nobody_is_named(terminal, monkeypatch):
+    with watching(None) as watch:
+        assert isinstance(watch, Display)
+    with watching(silent) as watch:
+        assert watch is silent
+    file = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=file, width=80))
+    with watching(None) as watch:
+        watch(Check(ROW))
+    assert file.getvalue() == "", "where output goes to a file there is none"

@@ -69,6 +69,11 @@ def made(tmp_path_factory):
     return home
 
 
+def test_every_call_leaves_its_report(made):
+    found = {str(page.parent.relative_to(made)) for page in made.rglob("report.html")}
+    assert found == {*COMMANDS, "plan/winner"}
+
+
 @pytest.mark.parametrize("kind", COMMANDS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, command):

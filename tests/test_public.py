@@ -28,7 +28,7 @@ PUBLIC = {
     "WorkerError", "__version__", "build", "compare", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
     "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play",
     "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "read_as", "recipe",
-    "reptile", "save_network", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report", "write_studies",
+    "reptile", "save_network", "silent", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report", "write_studies",
 }  # fmt: skip
 
 
@@ -89,8 +89,9 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     config = distilrl.make_config(printed.steady, env, **changes).but(env_steps=3200, gap=-20.0, stakes_exponent=0.0)
     teacher = make_teacher(sign_network()) if env == SIGN else linear_teacher()
     job = distilrl.Job(config, distilrl.Comparison(100, 200, 0))
-    results = distilrl.distill(teacher, job, tmp_path / "run")
+    results = distilrl.distill(teacher, job, tmp_path / "run", report=False)
     assert results.recipe == "steady"
+    assert not (tmp_path / "run" / "report.html").exists()
     assert results.student.score > 0.95
     losses = [float(row["loss/my_module:change"]) for row in read_metrics(tmp_path / "run" / "metrics.csv")]
     assert losses[3] < losses[0] / 2

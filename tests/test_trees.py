@@ -310,6 +310,6 @@ def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):
 
     monkeypatch.setattr(viper, "Check", Slow)
     monkeypatch.setattr(viper.time, "perf_counter", lambda: now[0])
-    distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(4, 3, states=80))
+    distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(4, 3, states=80), report=False)
     rows = read_metrics(Path(tmp_path / "tree" / "metrics.csv"))
     assert [float(row["train_s"]) for row in rows] == [0.0, 0.0, 0.0]

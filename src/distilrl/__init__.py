@@ -10,7 +10,6 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "checkpoints": ("load_network", "save_network"),
-    "cli.display": ("Display",),
     "collect": ("Behaviour",),
     "comparison": ("Comparison",),
     "config": (
@@ -24,6 +23,7 @@ _HOMES = {
         "TrainConfig",
     ),
     "distill": ("distill",),
+    "display": ("Display",),
     "distributed": ("RayCollectors", "RayExecutor"),
     "envs": ("EnvInfo", "describe_env", "make_vec_env", "trust"),
     "episodes": ("Play",),
@@ -39,7 +39,7 @@ _HOMES = {
         "WorkerError",
     ),
     "evaluate": ("play",),
-    "events": ("Event", "Watch"),
+    "events": ("Event", "Watch", "silent"),
     "export": ("export_policy", "verify"),
     "heads": ("Categorical", "Gaussian", "Head", "Point"),
     "inspection": ("inspect", "inspect_play"),

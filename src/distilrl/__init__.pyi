@@ -1,7 +1,6 @@
 """What `import distilrl` offers, for type checkers and editors; at run time each name is imported on first use."""
 
 from distilrl.checkpoints import load_network, save_network
-from distilrl.cli.display import Display
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import (
@@ -14,6 +13,7 @@ from distilrl.config import (
     TaskFile,
     TrainConfig,
 )
+from distilrl.display import Display
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors, RayExecutor
 from distilrl.envs import EnvInfo, describe_env, make_vec_env, trust
@@ -30,7 +30,7 @@ from distilrl.errors import (
     WorkerError,
 )
 from distilrl.evaluate import play
-from distilrl.events import Event, Watch
+from distilrl.events import Event, Watch, silent
 from distilrl.export import export_policy, verify
 from distilrl.heads import Categorical, Gaussian, Head, Point
 from distilrl.inspection import inspect, inspect_play
@@ -152,6 +152,7 @@ __all__ = [
     "recipe",
     "reptile",
     "save_network",
+    "silent",
     "sweep",
     "term",
     "train",

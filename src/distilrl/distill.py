@@ -10,6 +10,7 @@ from distilrl.acceptance import accept, kept_acceptance
 from distilrl.checkpoints import read_json, write_json
 from distilrl.comparison import compare
 from distilrl.config import TrainConfig
+from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError
@@ -20,6 +21,7 @@ from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
+from distilrl.report import write_report
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
@@ -38,7 +40,8 @@ def distill(
     resume: bool = False,
     against: Teacher | None = None,
     wandb: bool = False,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
     machines: Machines = HERE,
 ) -> Results: ...
 
@@ -52,7 +55,8 @@ def distill(
     resume: bool = False,
     against: Teacher | None = None,
     wandb: bool = False,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
     machines: Machines = HERE,
 ) -> Results | TasksResults: ...
 
@@ -65,7 +69,8 @@ def distill(
     resume: bool = False,
     against: Teacher | None = None,
     wandb: bool = False,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
     machines: Machines = HERE,
 ) -> Results | TasksResults:
     """Distils a teacher into a student and proves what became of the score; or several teachers into one student of
@@ -78,7 +83,8 @@ def distill(
         resume: continue the run in ``out``, which must be of the same job.
         against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
-        watch: told of what happens.
+        watch: told of what happens; None: bars in a terminal or a notebook, nothing elsewhere; `silent`: nothing.
+        report: write ``report.html`` into the folder too.
         machines: where parts of it are computed; the result is the same.
 
     Returns:
@@ -97,19 +103,22 @@ def distill(
     teachers = teachers_of(teacher, config)
     try_student(config, teachers)
     folder = RunFolder(out)
-    with claimed(folder, job, resume=resume):
+    results: Results | TasksResults
+    with watching(watch) as watch, claimed(folder, job, resume=resume):
         if resume and folder.results.is_file():  # nothing is left to do
             known = read_json(folder.results)
-            if len(teachers) > 1:
-                return read_as(TasksResults, known)
-            return read_as(Results, known)
-        judges = [against] if against is not None else teachers
-        runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
-        if len(runs) == 1:
-            return runs[0]
-        together = TasksResults.of(runs, trained.params)
-        write_json(folder.results, together.to_json())
-        return together
+            results = read_as(TasksResults, known) if len(teachers) > 1 else read_as(Results, known)
+        else:
+            judges = [against] if against is not None else teachers
+            runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
+            results = runs[0] if len(runs) == 1 else TasksResults.of(runs, trained.params)
+            if len(runs) > 1:
+                write_json(folder.results, results.to_json())
+        if report:
+            tasks = results.tasks if isinstance(results, TasksResults) else ()
+            for home in (*(folder.of_task(run.env) for run in tasks), folder):
+                write_report(home.path, watch=watch)
+    return results
 
 
 def run_job(

@@ -104,7 +104,8 @@ def verdicts(results: Results) -> str:
         _note(axis, f"{one.difference:+,.2f} {in_words(one.result)}", max(one.interval[1], 0.0), row)
     axis.set_yticks(range(len(found)), [_short(one.protocol, 24) for one in found])
     axis.set_ylim(len(found) - 0.5, -0.5)
-    low, high = min(random, *(one.interval[0] for one in found)), max(margin, *(one.interval[1] for one in found))
+    places = [random, -margin, margin, *(end for one in found for end in one.interval)]  # a teacher may play worse
+    low, high = min(places), max(places)
     room = high - low
     axis.set_xlim(low - 0.05 * room, high + 0.42 * room)
     axis.set_xlabel("student's return − teacher's")

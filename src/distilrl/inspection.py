@@ -7,11 +7,12 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.acceptance import accept
+from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import NotFiniteError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, play, seeds_from
-from distilrl.events import Watch, silent
+from distilrl.events import Watch
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
@@ -50,7 +51,7 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
 
 
 def inspect_play(
-    teacher: Teacher, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch = silent
+    teacher: Teacher, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch | None = None
 ) -> PlayedTeacher:
     """The acceptance check, the score with random and with sticky actions, and warnings in words.
 
@@ -59,7 +60,7 @@ def inspect_play(
         env: environment.
         episodes: of each way of playing.
         threads: CPU threads.
-        watch: told of episodes as they end.
+        watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
         TeacherError: the spaces differ, or one of the teacher's numbers is not finite.
@@ -72,16 +73,18 @@ def inspect_play(
     info = describe_env(ref)
     teacher = teacher.fitted(info)
     how = Play(ref, threads=threads)
-    result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)
-    disturbed, warnings = {}, []
+    with watching(watch) as watch:
+        result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)
+        ways = _ways(info)
+        disturbed = {name: _disturbed(teacher, replace(how, **ways[name]), episodes, watch) for name in ways}
+    warnings = []
     if not result.better_than_random:
         warnings.append(
             "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
             "scaling), or missing statistics: give --normalizer where it was trained behind VecNormalize."
         )
-    for name, change in _ways(info).items():
-        disturbed[name] = _disturbed(teacher, replace(how, **change), episodes, watch)
-        score = stats.score(disturbed[name].return_mean, result.return_mean, result.random_return_mean)
+    for name, played in disturbed.items():
+        score = stats.score(played.return_mean, result.return_mean, result.random_return_mean)
         if result.better_than_random and score is not None and score < COLLAPSE:
             warnings.append(f"Its score falls to {score:.2f} with {name}: a student will inherit that.")
     stuck = info.obs.image is not None and disturbed["epsilon 0.01"].return_mean > result.return_mean

@@ -15,6 +15,7 @@ import torch
 from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.config import RewardConfig
+from distilrl.display import watching
 from distilrl.distill import how_played, results_of, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
@@ -29,6 +30,7 @@ from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.provenance import Provenance
+from distilrl.report import write_report
 from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
@@ -55,7 +57,8 @@ def plan(
     budget: Budget | None = None,
     refine: bool = True,
     executor: Executor | None = None,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
 ) -> PlanResults:
     """Finds the smallest student whose loss is proven to be within the margin (verdict ``pass`` or ``within_margin``).
 
@@ -75,7 +78,8 @@ def plan(
         refine: try sizes between.
         executor: where the verdicts of several sizes are taken side by side, to the same plan; None: here, until one
             does not hold.
-        watch: told of what happens.
+        watch: told of what happens; None: as `distill` shows it.
+        report: write ``report.html`` too, and the winner's.
 
     Returns:
         The contents of ``out/plan.json``.
@@ -105,9 +109,13 @@ def plan(
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
-    with claimed(RunFolder(out), job, kind="plan", **asdict(options)):
+    with watching(watch) as watch, claimed(RunFolder(out), job, kind="plan", **asdict(options)):
         judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
-        return _plan(one, job, specs, options, judge)
+        results = _plan(one, job, specs, options, judge)
+        if report:
+            for folder in ([Path(out) / "winner"] if results.winner else []) + [Path(out)]:
+                write_report(folder, watch=watch)
+    return results
 
 
 @dataclass(frozen=True)

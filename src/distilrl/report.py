@@ -16,6 +16,7 @@ import jinja2
 from distilrl import animate, figures
 from distilrl.checkpoints import read_json, write_bytes, write_json
 from distilrl.config import TrainConfig
+from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
@@ -53,8 +54,8 @@ DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionE
 """What comes of files whose fields are missing or of another type."""
 
 
-def write_report(run: str | Path, *, watch: Watch = silent) -> Path:
-    """Writes ``report.html`` into a run folder and returns its path; ``watch`` is told how far it is.
+def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
+    """Writes ``report.html`` into a run folder and returns its path; ``watch`` is told how far it is, as in `distill`.
 
     Raises:
         FileError: the folder holds no finished run, or its files are damaged.
@@ -78,7 +79,8 @@ def write_report(run: str | Path, *, watch: Watch = silent) -> Path:
     )
     try:
         results = read_results(source)
-        parts = _parts(folder, results, watch)
+        with watching(watch) as watch:
+            parts = _parts(folder, results, watch)
         page = template.render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
     except DAMAGED as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())

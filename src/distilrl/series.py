@@ -12,6 +12,7 @@ import torch
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TaskFile, TrainConfig
+from distilrl.display import watching
 from distilrl.distill import distill, run_job
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
@@ -21,6 +22,7 @@ from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, SingleReturns
+from distilrl.report import write_report
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
@@ -50,7 +52,7 @@ def finish(
         with claimed(folder, job, resume=True):
             return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
-    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch)
+    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch, report=False)
 
 
 def distill_seeds(
@@ -61,7 +63,8 @@ def distill_seeds(
     *,
     wandb: bool = False,
     executor: Executor | None = None,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
 ) -> SeedsResults:
     """Trains one student per seed in ``out/seed-K``; the verdict is on students of this kind, and needs five.
 
@@ -74,7 +77,8 @@ def distill_seeds(
         seeds: how many.
         wandb: log to Weights & Biases too.
         executor: where seeds are run side by side, to the same results; None: here, one after the other.
-        watch: told of what happens.
+        watch: told of what happens; None: as `distill` shows it.
+        report: write ``report.html`` too.
 
     Returns:
         The contents of ``out/results.json``.
@@ -98,7 +102,7 @@ def distill_seeds(
         raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")
     job.train.but(seed=job.train.seed + seeds - 1)
     folder = RunFolder(out)
-    with claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
+    with watching(watch) as watch, claimed(folder, job, kind="seeds", resume=folder.config.is_file(), seeds=seeds):
         calls = []
         for seed in range(job.train.seed, job.train.seed + seeds):
             of_seed = replace(job, train=replace(job.train, seed=seed))
@@ -112,7 +116,9 @@ def distill_seeds(
         returns = [_returns(RunFolder(folder.path / call.name)) for call in calls]
         results = SeedsResults.of([runs[number] for number in sorted(runs)], returns, job.comparison.episodes)
         write_json(folder.results, results.to_json())
-        return results
+        if report:
+            write_report(folder.path, watch=watch)
+    return results
 
 
 def _returns(folder: RunFolder) -> SingleReturns:
@@ -137,7 +143,8 @@ def distill_chain(
     assistants: int,
     *,
     wandb: bool = False,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
 ) -> Results:
     """Distils by way of teacher assistants (Mirzadeh et al. 2020): students that shrink by one factor, each teaching
     the next.
@@ -151,7 +158,8 @@ def distill_chain(
         out: run folder of the last student; ``out/assistant-K`` are theirs.
         assistants: how many stand between teacher and student.
         wandb: log to Weights & Biases too.
-        watch: told of what happens.
+        watch: told of what happens; None: as `distill` shows it.
+        report: write ``report.html`` too.
 
     Returns:
         Results of the last student trained, with the ``chain``.
@@ -180,8 +188,11 @@ def distill_chain(
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
     given = {"assistants": assistants, "teacher": [asdict(file) for file in files]}
-    with claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
-        return _distill_chain(first, [*jobs, (whole, last)], wandb, watch)
+    with watching(watch) as watch, claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
+        results = _distill_chain(first, [*jobs, (whole, last)], wandb, watch)
+        if report:
+            write_report(results.chain[-1].path, watch=watch)
+    return results
 
 
 def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile, ...]) -> Job:
@@ -210,8 +221,9 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
             with claimed(folder, one, resume=True):
                 results = _known(folder, Results)
         else:
+            begun = folder.config.is_file()
             results = distill(
-                current, one, folder.path, resume=folder.config.is_file(), against=first, wandb=wandb, watch=watch
+                current, one, folder.path, resume=begun, against=first, wandb=wandb, watch=watch, report=False
             )
         chain.append(Link.of(results, folder.path))
         if results.verdict.result == "fail":

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.checkpoints import write_bytes
+from distilrl.display import watching
 from distilrl.errors import DistilError, FileError, SpecError
-from distilrl.events import Ended, Watch, silent
+from distilrl.events import Ended, Watch
 from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
@@ -59,7 +60,7 @@ class SweepRow(Record):
 
 
 def sweep(
-    configs: Sequence[str | Path], out: str | Path, *, executor: Executor | None = None, watch: Watch = silent
+    configs: Sequence[str | Path], out: str | Path, *, executor: Executor | None = None, watch: Watch | None = None
 ) -> tuple[SweepRow, ...]:
     """Does many jobs, each in ``out/NAME``, and leaves their table in ``out/sweep.csv`` and ``out/sweep.md``.
 
@@ -71,7 +72,7 @@ def sweep(
             config.json; or folders: a run folder, or one that holds such files or run folders.
         out: folder of the runs.
         executor: where runs are done side by side, to the same results; None: here, one after the other.
-        watch: told of what happens.
+        watch: told of what happens; None: as `distill` shows it.
 
     Returns:
         A row for each job, in their order.
@@ -90,7 +91,7 @@ def sweep(
     RunFolder(home).check_free(but=(*TABLES, *jobs))
     calls = [Call(name, (None, job, home / name)) for name, job in jobs.items()]
     rows: dict[int, SweepRow] = {}
-    with fan_out(finish, calls, home, executor=executor, watch=watch) as ended:
+    with watching(watch) as watch, fan_out(finish, calls, home, executor=executor, watch=watch) as ended:
         for number, future in ended:
             row, words = _row(calls[number].name, jobs[calls[number].name], future)
             rows[number] = row

@@ -10,11 +10,12 @@ from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
+from distilrl.display import watching
 from distilrl.distill import training_of
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
-from distilrl.events import Phase, Watch, silent
+from distilrl.events import Phase, Watch
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
 from distilrl.measures import Mean, Measure
@@ -23,6 +24,7 @@ from distilrl.plain import check_number
 from distilrl.played import Duel, DuelOther, DuelPolicy, RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
+from distilrl.report import write_report
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
@@ -47,10 +49,20 @@ def train_teacher(
     resume: bool = False,
     episodes: int = 100,
     wandb: bool = False,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
 ) -> TeacherResults:
     """Trains a teacher with TD terms alone and evaluates its best checkpoint; ``out`` then is a teacher, and
     ``teacher.json`` its card.
+
+    Args:
+        config: of a recipe that learns from reward.
+        out: run folder.
+        resume: continue the run in ``out``.
+        episodes: of the evaluation.
+        wandb: log to Weights & Biases too.
+        watch: told of what happens; None: as `distill` shows it.
+        report: write ``report.html`` too.
 
     Returns:
         The contents of ``out/results.json``.
@@ -61,8 +73,11 @@ def train_teacher(
     """
     check_number("episodes", episodes, "[1, inf)")
     folder = RunFolder(out)
-    with claimed(folder, Job(config), kind="teacher", resume=resume):
-        return _train_teacher(config, folder, episodes, wandb, watch)
+    with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume):
+        results = _train_teacher(config, folder, episodes, wandb, watch)
+        if report:
+            write_report(folder.path, watch=watch)
+    return results
 
 
 def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb: bool, watch: Watch) -> TeacherResults:
@@ -106,7 +121,7 @@ def evaluate_policy(
     threads: int = 2,
     workers: int = 0,
     measures: Sequence[Measure] = (),
-    watch: Watch = silent,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
@@ -120,7 +135,7 @@ def evaluate_policy(
         threads: CPU threads.
         workers: processes that step environments other than ALE's.
         measures: what is measured beside the return.
-        watch: told of episodes as they end.
+        watch: told of episodes as they end; None: as `distill` shows it.
 
     Example::
 
@@ -134,7 +149,8 @@ def evaluate_policy(
         policy = Policy(policy, student_head(describe_env(ref).action))
     how = Play(ref, epsilon, sticky=sticky, threads=threads, workers=workers, measures=tuple(measures))
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, episodes)
-    games = play(policy, how, seeds, watch=watch)
+    with watching(watch) as watch:
+        games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
     found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(measures)}
     params = sum(p.numel() for p in policy.network.parameters()) or None
@@ -153,7 +169,7 @@ def evaluate_against(
     epsilon: float = 0.0,
     sticky: float | None = None,
     threads: int = 2,
-    watch: Watch = silent,
+    watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
     look. The margin is fixed by 20 episodes of the other on other seeds, or given in the environment's own units.
@@ -166,9 +182,10 @@ def evaluate_against(
     info = describe_env(ref)
     mine, theirs = policy.fitted(info), other.fitted(info)
     how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
-    acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
     comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs)
-    found = compare(theirs, mine.policy, how, comparison, acceptance, info, watch=watch)
+    with watching(watch) as watch:
+        acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
+        found = compare(theirs, mine.policy, how, comparison, acceptance, info, watch=watch)
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=policy.params),
         against=DuelOther(**vars(found.teacher), params=other.params),

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
+from distilrl.display import watching
 from distilrl.distill import compared, how_played, take_acceptance
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
-from distilrl.events import Step, Watch, silent
+from distilrl.events import Step, Watch
 from distilrl.export.tree import export_tree
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
@@ -24,6 +25,7 @@ from distilrl.objective import TeacherTerm
 from distilrl.plain import check_numbers, from_plain
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
+from distilrl.report import write_report
 from distilrl.results import Distilling, Made, Results
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.schedules import Progress, Schedule
@@ -78,7 +80,8 @@ def distill_tree(
     out: str | Path,
     config: TreeConfig | None = None,
     *,
-    watch: Watch = silent,
+    watch: Watch | None = None,
+    report: bool = True,
 ) -> Results:
     """Distils a teacher into a decision tree and proves what became of the score.
 
@@ -91,7 +94,8 @@ def distill_tree(
         job: environment, seed and the comparison; the student and the objective that it names are not used.
         out: folder to write: a run folder, with tree.json, tree.txt and tree.dot, and the tree in C in ``export/c``.
         config: how the tree is grown.
-        watch: told of what happens.
+        watch: told of what happens; None: as `distill` shows it.
+        report: write ``report.html`` too.
 
     Returns:
         The contents of ``out/results.json``.
@@ -113,8 +117,11 @@ def distill_tree(
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
         without = "vectors: leave the extractor at 'raw'"
         raise SpecError(f"{info.id} has {with_pixels if info.obs.pixels else without}.")
-    with claimed(folder, job, kind="tree", **asdict(config)):
-        return _distill(one, job, info, folder, config, watch)
+    with watching(watch) as watch, claimed(folder, job, kind="tree", **asdict(config)):
+        results = _distill(one, job, info, folder, config, watch)
+        if report:
+            write_report(folder.path, watch=watch)
+    return results
 
 
 def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: TreeConfig, watch: Watch) -> Results:

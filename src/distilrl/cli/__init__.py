@@ -132,8 +132,9 @@ def _overview() -> str:
 
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
-    from distilrl.cli.display import console, print_error
     from distilrl.cli.faults import at_fault, refuse_empty
+    from distilrl.cli.tables import print_error
+    from distilrl.display import console
 
     command: Any = None
     try:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from distilrl.cli.display import print_fields
 from distilrl.cli.options import Unset
+from distilrl.cli.tables import print_fields
 from distilrl.envs.listing import families
 from distilrl.errors import SpecError
 from distilrl.recipes import RECIPES

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import torch
 from tyro.conf import UseAppendAction, arg
 
-from distilrl.cli.display import Display, console, print_results
 from distilrl.cli.groups import LearningOptions, MachineOptions, SeenOptions, VerdictOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
@@ -29,8 +28,9 @@ from distilrl.cli.options import (
     refuse_beside,
     with_settings,
 )
-from distilrl.cli.showing import written
+from distilrl.cli.tables import print_results
 from distilrl.config import TaskFile, TrainConfig
+from distilrl.display import Display, console
 from distilrl.distill import distill
 from distilrl.distributed import RayCollectors
 from distilrl.envs import trust
@@ -103,10 +103,8 @@ class Distill:
                     None, job, out, resume=again, wandb=self.machine.wandb, watch=watch, machines=machines
                 )
         print_results(results)
-        tasks = results.tasks if isinstance(results, TasksResults) else ()
-        page = written(*(RunFolder(out).of_task(run.env).path for run in tasks), out)
         print_next(results, out)
-        print(page)
+        print(RunFolder(out).report)
         return code_of(results.worst)
 
     def _check_where(self, job: Job, seeds: int, assistants: int) -> None:
@@ -250,9 +248,8 @@ class TrainTeacher:
                 config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
             )
         console.print(f"return {results.student.in_words()} after {results.env_steps:,} steps", markup=False)
-        page = written(out)
         print_next(results, out)
-        print(page)
+        print(RunFolder(out).report)
 
     def _config(self) -> tuple[Path, TrainConfig]:
         self.trusted.allow()

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from distilrl.cli.display import console
+from distilrl.display import console
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.display import Display, print_plan, print_results, print_sweep
 from distilrl.cli.groups import VerdictOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
@@ -27,11 +26,13 @@ from distilrl.cli.options import (
     of_kind,
     refuse_beside,
 )
-from distilrl.cli.showing import written
+from distilrl.cli.tables import print_plan, print_results, print_sweep
+from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
 from distilrl.plan import plan
+from distilrl.runs import RunFolder
 from distilrl.sizes import Budget, PlanOptions, plan_steps
 from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
@@ -124,9 +125,8 @@ class Plan(_Search):
         with Display() as watch, self.side.executor(job) as executor:
             result = plan(None, job, self.out, **vars(options), executor=executor, watch=watch)
         print_plan(result)
-        page = written(*([self.out / "winner"] if result.winner else []), self.out)
         print_next(result, self.out)
-        print(page)
+        print(RunFolder(self.out).report)
         return 0 if result.winner else 1
 
 
@@ -178,7 +178,6 @@ class GrowTree(_Search):
         with Display() as watch:
             results = distill_tree(None, job, self.out, grown, watch=watch)
         print_results(results)
-        page = written(self.out)
         print_next(results, self.out)
-        print(page)
+        print(RunFolder(self.out).report)
         return code_of(results.worst)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from distilrl.cli.display import Display, console, print_verdict
 from distilrl.cli.options import Around, EnvOptions, Trusted, TrustOptions, Unset, code_of
+from distilrl.cli.tables import print_verdict
+from distilrl.display import Display, console
 from distilrl.export import Target, export_policy, verify
 from distilrl.plain import read_as
 from distilrl.played import Verified

@@ -8,18 +8,13 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from distilrl.checkpoints import write_bytes
-from distilrl.cli.display import Display, console, print_studies
 from distilrl.cli.options import Trusted, TrustOptions, Unset
+from distilrl.cli.tables import print_studies
+from distilrl.display import Display, console
 from distilrl.plain import check_number
 from distilrl.report import animation, write_report, write_studies
 from distilrl.runs import RunFolder
 from distilrl.studies import compare
-
-
-def written(*folders: Path) -> Path:
-    """Writes the reports of these folders, and shows how far that is; the path of the last."""
-    with Display() as watch:
-        return [write_report(folder, watch=watch) for folder in folders][-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +28,8 @@ class Report:
     def run(self) -> None:
         """Writes it."""
         self.trusted.allow()
-        print(written(self.run_folder))
+        with Display() as watch:
+            print(write_report(self.run_folder, watch=watch))
 
 
 @dataclass(frozen=True, kw_only=True)

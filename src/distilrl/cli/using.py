@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli import HOSTILE
-from distilrl.cli.display import Display, print_error, print_facts, print_verdict
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
+from distilrl.cli.tables import print_error, print_facts, print_verdict
+from distilrl.display import Display
 from distilrl.errors import SpecError
 from distilrl.inspection import inspect, inspect_play
 from distilrl.measures import Measure

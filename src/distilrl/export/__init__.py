@@ -11,11 +11,12 @@ import numpy as np
 from distilrl import stats
 from distilrl.checkpoints import Stored, load_network, read_json, write_bytes
 from distilrl.config import TrainConfig
+from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
-from distilrl.events import Phase, Watch, silent
+from distilrl.events import Phase, Watch
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
@@ -52,7 +53,7 @@ def export_policy(
     out: str | Path | None = None,
     *,
     env: str | EnvRef | None = None,
-    watch: Watch = silent,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Writes a run's student for a target; the folder is complete only if the file answers as the student does.
 
@@ -62,7 +63,7 @@ def export_policy(
             (torch.export), ``tflite`` (LiteRT) or ``web`` (a page with the C in WebAssembly).
         out: folder to write; ``RUN/export/TARGET`` by default, of a plan that in its winner's folder.
         env: environment; the student's own by default, to be named where it was made by a function.
-        watch: told as the work goes on.
+        watch: told as the work goes on; None: as `distill` shows it.
 
     Returns:
         The contents of ``export.json``.
@@ -92,11 +93,12 @@ def export_policy(
         steps(
             student.stored.network, "integers" if target == "int8" else "C"
         )  # what cannot be written is refused before it is played
-    watch(Phase("recording"))
-    seen = recorded(student.policy, student.info.ref, watch)
-    watch(Phase("writing"))
-    work = _Export(student, target, out, seen, watch)
-    return work.keep_integers() if target == "int8" else work.keep()
+    with watching(watch) as watch:
+        watch(Phase("recording"))
+        seen = recorded(student.policy, student.info.ref, watch)
+        watch(Phase("writing"))
+        work = _Export(student, target, out, seen, watch)
+        return work.keep_integers() if target == "int8" else work.keep()
 
 
 class _Student:

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
+from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
-from distilrl.events import Watch, silent
+from distilrl.events import Watch
 from distilrl.export.card import Reference, read_card
 from distilrl.export.replay import file_policy, open_export
 from distilrl.played import Difference, Returns, Verified
@@ -22,7 +23,7 @@ from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
 
 def verify(
-    exported: str | Path, env: str | EnvRef | None = None, *, episodes: int = 100, watch: Watch = silent
+    exported: str | Path, env: str | EnvRef | None = None, *, episodes: int = 100, watch: Watch | None = None
 ) -> Verified:
     """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
 
@@ -34,7 +35,7 @@ def verify(
         exported: a folder that `export_policy` wrote, or one of its files.
         env: environment; that of the student's verdict by default.
         episodes: full episodes; as many as the teacher played where its returns are known.
-        watch: told as the work goes on.
+        watch: told as the work goes on; None: as `distill` shows it.
 
     Raises:
         FileError: it is no export, or not the file that its card describes.
@@ -65,7 +66,8 @@ def verify(
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)
-    games = play(policy, how, seeds, watch=watch)
+    with watching(watch) as watch:
+        games = play(policy, how, seeds, watch=watch)
     if known is not None and len(games.returns) != count:
         raise FileError(
             f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "

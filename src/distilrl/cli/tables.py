@@ -1,0 +1,234 @@
+"""Results in a terminal of 80 columns: what is asked for on standard output, the rest on standard error."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from rich import markup
+from rich.console import Console
+from rich.table import Table
+
+from distilrl.display import colored, console, counted, difference, escape, returned
+from distilrl.measures import Mean, Measured, rounded
+from distilrl.played import Agreement, PlayedTeacher
+from distilrl.results import PlanResults, Results, SeedsResults, StudentSide, TasksResults, TeacherSide
+from distilrl.spaces import action_from_json
+from distilrl.studies import Studies
+from distilrl.studies import in_words as pair_in_words
+from distilrl.sweep import COLUMNS, SweepRow, shown
+from distilrl.text import abridged
+from distilrl.verdict import Verdict, in_words
+
+LONGEST_ERROR = 4_000
+"""Characters of an error that are shown."""
+
+
+def print_error(sentence: str) -> None:
+    """What was wrong, in red."""
+    text = markup.escape(abridged(sentence, LONGEST_ERROR))
+    console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
+
+
+def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> None:
+    """What `Inspect` prints, on standard output.
+
+    Args:
+        facts: of `inspection.inspect`.
+        play: of `inspection.inspect_play` where it was played.
+    """
+    shown = {name: value for name, value in facts.items() if name not in ("layers", "not_executed", "action")}
+    unknown = "known only beside its environment"
+    shown["kind"] = facts["kind"] or unknown
+    shown["outputs"] = facts["outputs"] or unknown
+    shown["actions"] = action_from_json(facts["action"]).describe() if facts["action"] else unknown
+    rows = [
+        (name.replace("_", " "), _plain(value)) for name, value in shown.items() if value not in (None, {}, "", False)
+    ]
+    rows += [
+        ("" if number else "layers", f"{one['name']} {tuple(one['shape'])}")
+        for number, one in enumerate(facts["layers"])
+    ]
+    rows.append(("not executed", _plain(facts.get("not_executed")) or "nothing in it would have needed executing"))
+    _print_rows(rows)
+    if play is not None:
+        ways = {"greedy": play, **play.disturbed}
+        random = ("return, random play", f"{play.random_return_mean:,.2f}")
+        _print_rows([random, *((f"return, {name}", returned(result)) for name, result in ways.items())])
+        for warning in play.warnings:
+            console.print(f"[yellow]{escape(warning)}[/]")
+
+
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and values, on standard output."""
+    table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(markup.escape(abridged(name, 60)), escape(value))
+    Console(emoji=False).print(table)
+
+
+def print_results(results: Results | SeedsResults | TasksResults) -> None:
+    """The short table."""
+    match results:
+        case TasksResults(tasks=tasks, student=student):
+            for run in tasks:
+                console.print(f"[bold]{escape(run.env)}[/]")
+                print_results(run)
+            verdict = colored(results.verdict.result, "bold")
+            console.print(f"all tasks: {verdict}, {student.params:,} parameters together")
+        case SeedsResults(verdict=over_seeds):
+            print_verdict(over_seeds, "student - teacher")
+        case Results():
+            for link in results.chain:
+                size = f"{link.params:,} parameters"
+                console.print(f"{escape(link.name)}: {size}, return {returned(link)}, {in_words(link.verdict)}")
+            _print_sides(results)
+            console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
+            console.print(f"on states that the student visits: {_alike(results.agreement)}")
+            print_verdict(results.verdict, "student - teacher")
+            if results.measures:
+                _print_measures(results.measures)
+            for way in (one.verdict for one in results.disturbed.values()):
+                reason = f"; {way.reason}" if way.reason else ""
+                console.print(
+                    f"  {way.protocol}: {colored(way.result)} ({escape(difference(way))}){reason}", soft_wrap=True
+                )
+
+
+def _print_sides(results: Results) -> None:
+    """Teacher and student, a row each."""
+    table = Table(box=None, header_style="bold")
+    for column in ("", "return", "95 % interval", "parameters", "MACs", "µs"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    sides: tuple[tuple[str, TeacherSide | StudentSide], ...]
+    sides = (("teacher", results.teacher), ("student", results.student))
+    for name, one in sides:
+        numbers = (counted(one.params), counted(one.macs), f"{one.latency_us:,.0f}")
+        ends = "{:,.2f} … {:,.2f}".format(*one.interval) if one.interval else "exact"
+        table.add_row(name, f"{one.return_mean:,.2f}", ends, *numbers)
+    console.print(table)
+
+
+def _print_measures(measures: Sequence[Measured]) -> None:
+    """A row for each measure, and its verdict below."""
+    table = Table(box=None, header_style="bold")
+    for column in ("measured", "teacher", "student", "random"):
+        table.add_column(column, justify="left" if column == "measured" else "right", overflow="fold")
+    for one in measures:
+        table.add_row(escape(one.words), *(_mean(side) for side in (one.teacher, one.student, one.random)))
+    console.print(table)
+    for one in measures:
+        if one.verdict is not None:
+            worse = "above" if one.better == "lower" else "below"
+            off = difference(one.verdict, lambda number: rounded(number, "+"))
+            words = f"student - teacher {off}, at most {rounded(one.verdict.margin)} {worse}"
+            reason = f"; {one.verdict.reason}" if one.verdict.reason else ""
+            console.print(
+                f"{escape(one.words)}: {colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True
+            )
+
+
+def _mean(mean: Mean | None) -> str:
+    """A mean and its interval; a dash where there is none."""
+    return "–" if mean is None else escape(mean.in_words())
+
+
+def _alike(agreement: Agreement) -> str:
+    """How near the student's actions are to the teacher's."""
+    if agreement.dimensions:
+        return f"action error {agreement.student_states_error:.3f} half-ranges (RMS)"
+    effect = agreement.student_states_in_effect
+    beside = "" if effect is None else f", one that does the same in {effect:.1%}"
+    return f"same choice in {agreement.student_states:.1%}{beside}"
+
+
+def print_fields(rows: list[dict[str, Any]]) -> None:
+    """Fields of use, on standard output: in each environment the teacher, and the smallest student that passed."""
+    out = Console()
+    for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
+        out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
+        for row in own:
+            sizes = f"{counted(row['teacher_params'])} -> {counted(row['params'])} parameters"
+            returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
+            nearest = "" if row["passes"] else ", the nearest: none passed"
+            out.print(
+                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}", soft_wrap=True
+            )
+
+
+def print_plan(results: PlanResults) -> None:
+    """The frontier."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("", overflow="fold")
+    for column in ("parameters", "µs", "score over seeds", "best", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in results.frontier:
+        low, high = row.score_ci95 or (row.score_mean, row.score_mean)
+        numbers = (counted(row.params), f"{row.latency_us:.0f}")
+        score = f"{row.score_mean:.3f} [{low:.2f}, {high:.2f}]"
+        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", in_words(row.verdict))
+    console.print(table)
+    smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
+    console.print(
+        f"smallest within the margin: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
+    )
+
+
+def print_sweep(rows: Sequence[SweepRow]) -> None:
+    """A table for each environment, and the errors below."""
+    for env in dict.fromkeys(row.env for row in rows):
+        table = Table(box=None, header_style="bold", title=escape(env), title_justify="left", title_style="bold")
+        for name in COLUMNS:
+            words = name in ("run", "student", "return [95 %]")
+            if name != "environment":
+                table.add_column(escape(name), justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        for row in (row for row in rows if row.env == env):
+            run, _, *cells, _ = shown(row)
+            table.add_row(*map(escape, (run, *cells)), colored(row.verdict))
+        console.print(table)
+    for row in rows:
+        if row.error:
+            console.print(f"{escape(row.run)}: [red]error:[/] {escape(row.error)}", soft_wrap=True)
+
+
+def print_studies(found: Studies) -> None:
+    """A row for each study and each pair, on standard output."""
+    table = Table(box=None, header_style="bold")
+    for column in ("study", "runs", "IQM of scores [95 %]", "mean", "lowest", "within margin"):
+        table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
+    for row in found.rows:
+        low, high = row.iqm_ci95
+        words = (f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]", f"{row.mean:.3f}", f"{row.lowest:.3f}")
+        table.add_row(escape(row.name), str(row.runs), *map(escape, words), f"{row.passed} of {row.runs}")
+    pairs = Table(box=None, header_style="bold")
+    for column in ("pair", "P(first above second)", "first - second"):
+        pairs.add_column(column, justify="left" if column == "pair" else "right", overflow="fold")
+    for pair in found.pairs:
+        pairs.add_row(escape(f"{pair.one}, {pair.other}"), *map(escape, pair_in_words(pair)))
+    out = Console(highlight=False)
+    out.print(table)
+    if found.pairs:
+        out.print(pairs)
+
+
+def print_verdict(verdict: Verdict, what: str) -> None:
+    """A verdict in one line, and below it of what play it speaks, and why there is none."""
+    margin = f"margin {verdict.margin:,.2f}"
+    console.print(f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference(verdict))}, {margin})")
+    if verdict.protocol:
+        console.print(f"  played: {verdict.protocol}", soft_wrap=True)
+    if verdict.reason:
+        console.print(f"  {verdict.reason}", soft_wrap=True)
+
+
+def _plain(value: Any) -> str:
+    """A value of a file in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)
