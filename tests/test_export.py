@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distilrl.errors import SpecError
-from distilrl.export import c, int8
+from distilrl.export import c, int8, int8_layers
 from distilrl.export import onnx as onnx_export
 from distilrl.export.last import last_step, literal
 from distilrl.export.replay import CFLAGS, Answers, file_policy, held, open_export
@@ -405,7 +405,7 @@ def test_what_is_dead_on_the_calibration_states_does_not_overflow(tmp_path, part
             network.layers[2].bias.fill_(-1e3)
     quantised = int8.quantise(steps(network, "integers"), obs)
     for one in quantised.steps:
-        assert np.abs(one.bias).max() <= int8.BIAS_LIMIT
+        assert np.abs(one.bias).max() <= int8_layers.BIAS_LIMIT
         assert 1 <= one.shift <= 62
     answers = opened(write_c(tmp_path, int8.write(quantised, ONE, ObsSpec((5,)), "test")), "mlp:16,16")(obs)
     np.testing.assert_array_equal(answers.values, quantised.values(obs))

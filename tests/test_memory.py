@@ -24,12 +24,12 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import c, export_policy, onnx, qat, verify, web
+from distilrl.export import c, export_policy, int8, int8_memory, onnx, qat, verify, web
 from distilrl.export.keep import write_c
 from distilrl.export.last import last_step
-from distilrl.export.replay import Answers, Recording, file_policy, held, open_export
+from distilrl.export.replay import CFLAGS, Answers, Recording, file_policy, held, open_export
 from distilrl.export.steps import steps
-from distilrl.heads import Categorical
+from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
 from distilrl.networks import RecurrentNetwork, build
 from distilrl.objective import term
@@ -38,7 +38,7 @@ from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
-from distilrl.spaces import Choices, ObsSpec
+from distilrl.spaces import Bounds, Choices, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.train import train
@@ -392,6 +392,120 @@ def test_c_with_memory_is_clean_and_runs_its_example(text, tmp_path):
     assert "malloc@" not in symbols.replace("__interceptor_malloc", "")
 
 
+# -- integers
+
+ROUNDED = ("gru:5", "lstm:4", "mlp:6+gru:5+mlp:3", "mlp:6@history=3", "mlp:4+lstm:3@history=2", "gru:5@history=4")
+REAL = head_for(Bounds((-1.0, -2.0), (1.0, 2.0)), "mean", "tanh")
+
+
+def in_integers(text, head=HEAD, shape=(3,), **changes):
+    """A student's integers, what it says itself, and episodes that they were not calibrated on."""
+    network = drawn(text, shape, head.width)
+    calibrated, seen = recording(network, 1000, seed=1)[0], recording(network, 300)[0]
+    layers = steps(network, "integers")
+    return (
+        int8.quantise(layers, calibrated.obs, calibrated.begins, **changes),
+        seen,
+        seen.numbers(Policy(network, head)),
+    )
+
+
+def opened_integers(folder, rounded, head, obs):
+    write_c(folder, int8.write(rounded, head, obs, "a test"))
+    return open_export(folder / "policy.c", head, int(np.prod(obs.shape)))
+
+
+@pytest.mark.parametrize("head", [HEAD, REAL], ids=["choice", "real"])
+@pytest.mark.parametrize("text", ROUNDED)
+def test_integers_remember_to_the_bit_what_their_model_does(text, head, tmp_path):
+    """Sequences of several episodes, one of which is one step long, each from a fresh state."""
+    rounded, seen, numbers = in_integers(text, head)
+    answers = opened_integers(tmp_path, rounded, head, ObsSpec((3,)))(seen.obs, seen.begins)
+    np.testing.assert_array_equal(answers.values, rounded.values(seen.obs, seen.begins))
+    found = held(answers, numbers, head)
+    assert found.consistent
+    assert found.distance < 0.05
+    off = np.abs(answers.values - numbers.numpy()).max(1)  # what lies beyond the observations of calibration is cut off
+    assert np.percentile(off, 98) < 0.03 * numbers.abs().max()
+    assert np.abs(rounded.values(seen.obs) - answers.values).max() > 0, "the test would not see a restart"
+
+
+@pytest.mark.parametrize("text", ROUNDED)
+def test_integers_in_onnx_remember_too(text, tmp_path):
+    rounded, seen, numbers = in_integers(text)
+    (tmp_path / "policy.onnx").write_bytes(onnx.write_int8(rounded, HEAD, ObsSpec((3,)), {}))
+    answers = open_export(tmp_path / "policy.onnx", HEAD, 3)(seen.obs, seen.begins)
+    np.testing.assert_allclose(answers.values, rounded.values(seen.obs, seen.begins), atol=0.02 * numbers.abs().max())
+
+
+def test_integers_of_a_cell_behind_convolutions(tmp_path):
+    network, obs = drawn("cnn:4k3s2:8+gru:5", (2, 12, 12)), ObsSpec((2, 12, 12), (2, 12, 12), "uint8", 2)
+    network.standardise(torch.tensor([100.0]), torch.tensor([0.02]))
+    network.fold()
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 2, 12, 12)).astype(np.uint8)
+    seen = Recording(pixels, np.isin(np.arange(60), (0, 13)))
+    rounded = int8.quantise(steps(network, "integers"), seen.obs, seen.begins)
+    answers = opened_integers(tmp_path, rounded, HEAD, obs)(seen.obs, seen.begins)
+    np.testing.assert_array_equal(answers.values, rounded.values(seen.obs, seen.begins))
+    assert held(answers, seen.numbers(Policy(network, HEAD)), HEAD).distance < 0.1
+
+
+@pytest.mark.parametrize("text", ["gru:3", "lstm:3", "mlp:5@history=3"])
+def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path):
+    """Observations far beyond those of calibration too; an episode of example.c is a sequence."""
+    rounded, seen, _ = in_integers(text)
+    obs = np.concatenate([seen.obs[:9], np.full((3, 3), 1e30, np.float32), -seen.obs[:4] * 100])
+    wanted = last_step(HEAD).golden(HEAD.greedy(torch.from_numpy(rounded.values(obs))).numpy())
+    (tmp_path / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in zip(wanted, obs, strict=True)))
+    source = int8.write(rounded, HEAD, ObsSpec((3,)), "a test")
+    write_c(tmp_path, source)
+    bytes_of = {"gru:3": 6, "lstm:3": 20, "mlp:5@history=3": 10}[text]  # an LSTM's are padded to four
+    (tmp_path / "size.c").write_text(
+        f'#include "policy.h"\nchar right[sizeof(policy_state) == POLICY_STATE_BYTES && POLICY_STATE_BYTES == {bytes_of} ? 1 : -1];'
+    )
+    assert "Reentrant" in source.header
+    flags = [*CFLAGS, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    for extra in ([], ["-U__SSE2__"]):  # as processors without vectors sum
+        command = ["cc", *flags, *extra, "example.c", "policy.c", "size.c", "-o", "example"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "16 of 16 actions as expected\n"), done.stderr
+
+
+def test_integers_keep_what_a_cell_forgets_slowly():
+    """A GRU whose update gate is nearly 1 takes a thousand steps to come to what it is shown; so do its integers."""
+    network = drawn("gru:4")
+    cell, size = network.cell, 4
+    with torch.no_grad():
+        cell.inputs.weight[size : 2 * size], cell.recurrent.weight[size : 2 * size] = 0.0, 0.0
+        cell.inputs.bias[size : 2 * size] = 7.0
+        cell.inputs.weight[2 * size :] *= 0.2
+    seen = Recording(np.ones((1200, 3), np.float32), np.arange(1200) == 0)
+    numbers = seen.numbers(Policy(network, HEAD)).numpy()
+    values = int8.quantise(steps(network, "integers"), seen.obs, seen.begins).values(seen.obs, seen.begins)
+    moved = np.abs(numbers[-1] - numbers[0])
+    assert (moved > 0.05).any()
+    assert np.abs((values[-1] - values[0]) - (numbers[-1] - numbers[0])).max() < 0.1 * moved.max()
+
+
+def test_the_table_of_integers_is_the_sigmoid_and_tanh():
+    x = np.arange(-(2**17), 2**17, 37)
+    real = x / 2.0**int8_memory.GATE_BITS
+    sigmoid, tanh = int8_memory.sigmoid(x) / 2.0**15, int8_memory.tanh(x) * int8_memory.STATE_UNIT
+    np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-real)), atol=1e-4)
+    np.testing.assert_allclose(tanh, np.tanh(real), atol=2e-4)
+    assert int8_memory.sigmoid(np.array([2**24, -(2**24)])).tolist() == [2**15, 0]
+
+
+def test_a_cell_whose_sums_do_not_fit_is_refused():
+    network = build(NetworkSpec.parse("gru:1001", (3,), 2))
+    with pytest.raises(SpecError, match="A cell of 1001 numbers cannot be written in integers"):
+        int8.quantise(steps(network, "integers"), np.ones((4, 3), np.float32))
+
+
+# -- runs
+
+
 def test_an_onnx_file_with_memory_is_a_teacher(tmp_path):
     network, _ = written(tmp_path, "lstm:4", "policy.onnx")
     seen, numbers = recording(network)
@@ -410,8 +524,15 @@ def test_a_run_with_memory_from_beginning_to_end(tmp_path):
         checked = verify(card["path"])
         assert checked.against_student.difference == 0.0
         assert checked.verdict.result == result.verdict.result
-    for target in ("int8", "torch", "tflite"):
-        with pytest.raises(SpecError, match=f"'{target}' cannot hold that: export it to onnx, c or web"):
+    card = export_policy(tmp_path / "run", "int8")
+    assert card["replay"]["policy.c"]["same_action"] > 0.95
+    assert card["played"]["policy.c"] == verify(card["path"]).to_json()
+    assert card["played"]["policy.onnx"]["against_student"]["difference"] == pytest.approx(0.0, abs=0.05 * 60)
+    rounded = load_teacher(TeacherFile(str(tmp_path / "run/export/int8/policy.onnx"), kind="q"))
+    games = play(rounded.fitted(describe_env(RECALL)).policy, Play(RECALL), seeds_from(VERDICT_SEEDS, 60))
+    assert games.returns.mean() == pytest.approx(card["played"]["policy.onnx"]["return_mean"])
+    for target in ("torch", "tflite"):
+        with pytest.raises(SpecError, match=f"'{target}' cannot hold that: export it to onnx, c, int8 or web"):
             export_policy(tmp_path / "run", target)
     again = load_teacher(str(tmp_path / "run")).fitted(describe_env(RECALL))
     assert again.policy.remembers

@@ -22,7 +22,7 @@ from distilrl.export.card import card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, Recording, file_policy, open_export
-from distilrl.export.steps import layers_of, steps, without_offset
+from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import verify
 from distilrl.networks import Network
 from distilrl.plain import read_as
@@ -37,7 +37,7 @@ __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
 TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
-REMEMBER: tuple[Target, ...] = ("onnx", "c", "web")
+REMEMBER: tuple[Target, ...] = ("onnx", "c", "int8", "web")
 """Targets that hold a student with memory."""
 SELECTED_ON, JUDGED_ON = seeds_from(INTEGER_SEEDS, 16), seeds_from(INTEGER_SEEDS + 16, 50)
 """Seeds of the episodes that choose where an integer file's activations are cut off, and whether it is fine-tuned."""
@@ -244,8 +244,8 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers = layers_of(without_offset(self._bare(network), self.head), "integers")
-        candidates = [int8.quantise(layers, self.seen.obs, percentile=percentile) for percentile in int8.PERCENTILES]
+        layers, seen = steps(without_offset(self._bare(network), self.head), "integers"), self.seen
+        candidates = [int8.quantise(layers, seen.obs, seen.begins, percentile=share) for share in int8.PERCENTILES]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
 
@@ -267,7 +267,7 @@ class _Export:
     def _fine_tuned(self) -> Network | None:
         """The student fine-tuned with everything rounded; None where that is not possible."""
         student, config = self.student, self.student.config
-        if config is None or student.results is None:
+        if config is None or student.results is None or student.policy.remembers:  # it is tuned on single states
             return None
         try:
             teacher = load_teachers(config.tasks[0].teacher, self.info.ref, config.combine)

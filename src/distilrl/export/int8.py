@@ -3,12 +3,13 @@
 Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come,
 activations after a ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output
 channel, sums are 32-bit integers. Between layers a sum becomes a byte by one multiplication with a 15-bit integer and a
-shift. Choices are made among integers; real actions are a few floats at the end.
+shift. Choices are made among integers; real actions are a few floats at the end. What a student remembers is of
+integers too (`distilrl.export.int8_memory`).
 """
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,61 +18,61 @@ from distilrl.errors import SpecError
 from distilrl.export.c import Source, declared, scratch_buffers, source
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
+from distilrl.export.c_memory import INTEGERS, Memory
+from distilrl.export.int8_layers import Ints, IntStep, in_integers, runs, scaled, sum_units, sums
+from distilrl.export.int8_memory import (
+    CELLS,
+    REMEMBER,
+    STATE_UNIT,
+    TABLE,
+    IntCell,
+    cell_code,
+    cell_in_integers,
+    with_past,
+)
 from distilrl.export.last import Last, last_step, literals
-from distilrl.export.steps import Step
+from distilrl.export.steps import CellStep, Step
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
-Ints = NDArray[np.int64]
 INPUT_LIMIT = 127
 """Floats are quantised to -127 to 127, one scale for each number of a vector or for all of an image."""
-BIAS_LIMIT = 2**24
-"""A channel's scale is such that its bias stays below this, far from where sums would overflow."""
 
 PERCENTILES = (99.99, 99.9, 99.999, 100.0)
 """Where activations may be cut off; which is best differs from student to student."""
 
 
 @dataclass(frozen=True)
-class IntStep:
-    """One layer in integers."""
-
-    step: Step
-    """The layer that it stands for."""
-    weight: Ints
-    """(out, run) in -127 to 127, the run with channels innermost."""
-    bias: Ints
-    """(out,) in units of the sums."""
-    multiplier: Ints
-    """(out,): sum · multiplier >> shift is the next layer's byte; of the head, a number proportional to the value."""
-    shift: int
-    """Bits."""
-    scale: NDArray[np.float64]
-    """(out,): sum · scale is the real number."""
-
-
-@dataclass(frozen=True)
 class Quantised:
     """A student in integers."""
 
-    steps: list[IntStep]
+    steps: list[IntStep | IntCell]
     """Its layers."""
     input_scale: NDArray[np.float32] | None
     """(D,) for vectors, (1,) for images of floats: they are multiplied by it and rounded; None for images of bytes."""
     activation_scales: list[float]
     """Real number of one unit of each activation."""
+    history: int = 1
+    """Observations that it sees at once."""
 
-    def values(self, obs: NDArray[Any]) -> NDArray[np.float32]:
-        """Numbers (B, P) of raw observations (B, *obs_shape), by the very arithmetic of the C code."""
-        x = self._enter(obs)
+    @property
+    def head(self) -> IntStep:
+        """Its last layer."""
+        return cast("IntStep", self.steps[-1])
+
+    def values(self, obs: NDArray[Any], begins: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Numbers (B, P) of raw observations (B, *obs_shape), by the very arithmetic of the C code.
+
+        Args:
+            obs: of a student with memory, in the order in which they are seen.
+            begins: (B,) where an episode begins; by default with the first alone.
+        """
+        begins = np.arange(len(obs)) == 0 if begins is None else begins
+        x = with_past(self._enter(obs), begins, self.history)
         for one in self.steps[:-1]:
-            sums = _sums(one, x)
-            x = np.clip((sums * one.multiplier + (1 << (one.shift - 1))) >> one.shift, 0, 255)
-        head = self.steps[-1]
-        values: NDArray[np.float32] = _sums(head, x).reshape(len(obs), -1).astype(np.float32) * head.scale.astype(
-            np.float32
-        )
-        return values
+            x = one.outputs(x, begins) if isinstance(one, IntCell) else np.clip(scaled(one, x), 0, 255)
+        last: NDArray[np.float32] = sums(self.head, x).reshape(len(obs), -1).astype(np.float32)
+        return last * self.head.scale.astype(np.float32)
 
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
@@ -83,33 +84,20 @@ class Quantised:
         return entered
 
 
-def _sums(one: IntStep, x: Ints) -> Ints:
-    """Sums (B, H, W, out) or (B, out); float64 holds them exactly."""
-    exact: NDArray[np.float64] = _runs(one.step, x).astype(np.float64) @ one.weight.T.astype(np.float64)
-    return exact.astype(np.int64) + one.bias
-
-
-def _runs(step: Step, x: NDArray[Any]) -> NDArray[Any]:
-    """What each output of a layer reads, (B, H, W, run) or (B, run), of inputs with channels innermost."""
-    if step.weight.ndim != 4:
-        return x.reshape(len(x), -1)
-    kernel = step.weight.shape[2]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(1, 2))[
-        :, :: step.stride, :: step.stride
-    ]
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
-
-
-def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float = 99.99) -> Quantised:
+def quantise(
+    steps: Sequence[Step | CellStep], calibration: NDArray[Any], begins: NDArray[np.bool_] | None = None,
+    *, percentile: float = 99.99,
+) -> Quantised:  # fmt: skip
     """Chooses scales from what the network sees.
 
     Args:
         steps: the student.
-        calibration: (K, *obs_shape) raw observations of its own play.
+        calibration: (K, *obs_shape) raw observations of its own play; of a student with memory in their order.
+        begins: (K,) where its episodes begin; by default with the first observation alone.
         percentile: activations above this are cut off, a trade of range against resolution.
 
     Raises:
-        SpecError: an activation is not ReLU.
+        SpecError: an activation is not ReLU, or a cell is too large.
     """
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError(
@@ -117,27 +105,28 @@ def quantise(steps: list[Step], calibration: NDArray[Any], *, percentile: float 
             "or export to c or onnx."
         )
     input_scale = input_gain(calibration)
-    x: NDArray[np.float64] = calibration.astype(np.float64)
-    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
-    scale_in: NDArray[np.float64] | float = 1.0 if input_scale is None else 1.0 / input_scale.astype(np.float64)
-    result: list[IntStep] = []
+    begins = np.arange(len(calibration)) == 0 if begins is None else begins
+    history = steps[0].in_shape[0] // calibration.shape[1] if calibration.ndim == 2 else 1
+    x: Any = calibration.astype(np.float64)
+    x = with_past(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x, begins, history)
+    scale_in: Any = 1.0 if input_scale is None else np.tile(1.0 / input_scale.astype(np.float64), history)
+    result: list[IntStep | IntCell] = []
     scales: list[float] = []
     for step in steps:
-        real = channels_last(step).astype(np.float64) * scale_in  # an input's scale is part of the weights it meets
-        per_channel = np.maximum(np.maximum(np.abs(real).max(1) / 127, np.abs(step.bias) / BIAS_LIMIT), 1e-12)
-        weight = np.round(real / per_channel[:, None]).astype(np.int64)
-        bias = np.round(step.bias / per_channel).astype(np.int64)
-        x = _real(step, x)
-        unit = float(np.percentile(x, percentile)) / 255 if step.activation else float(per_channel.max())
-        unit = max(unit, float(per_channel.max()) / 128)  # of a layer that was never active
-        ratio = per_channel / unit
-        bits = 15 if step.activation else 21  # the head's decide between close values
-        shift = bits - 1 - math.floor(math.log2(float(ratio.max())))
-        multiplier = np.minimum(np.round(ratio * 2.0**shift), 2**bits - 1).astype(np.int64)
-        result.append(IntStep(step, weight, bias, multiplier, shift, per_channel))
+        if isinstance(step, CellStep):
+            cell, unit = cell_in_integers(step, scale_in), STATE_UNIT
+            result.append(cell)
+            x = cell.outputs(np.round(x.reshape(len(x), -1) / scale_in).astype(np.int64), begins) * unit
+        else:
+            x = _real(step, x)
+            unit = float(sum_units(step, scale_in).max())
+            if step.activation:  # of a layer that was never active, a part of it
+                unit = max(float(np.percentile(x, percentile)) / 255, unit / 128)
+            # the head's multipliers decide between close values
+            result.append(in_integers(step, scale_in, unit, 15 if step.activation else 21))
         scales.append(unit)
         scale_in = unit
-    return Quantised(result, input_scale, scales)
+    return Quantised(result, input_scale, scales, history)
 
 
 def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -158,7 +147,7 @@ def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
 
 def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The layer in floats, channels innermost."""
-    result: NDArray[np.float64] = _runs(step, x) @ channels_last(step).astype(np.float64).T + step.bias
+    result: NDArray[np.float64] = runs(step, x) @ channels_last(step).astype(np.float64).T + step.bias
     return np.maximum(result, 0.0) if step.activation else result
 
 
@@ -176,42 +165,58 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
         written = write(quantise(steps(network, "integers"), seen), head, info.obs, "my policy")
     """
     steps, last = student.steps, last_step(head)
+    memory = Memory.of([one.step for one in steps], obs, INTEGERS)
     final = len(steps) - 1
     parts = [f'/* {comment} */\n#include "policy.h"\n', maths(last.uses)]
     weight_bytes = 0
-    for index, one in enumerate(steps):
-        parts += [_array("int8_t", f"w{index}", one.weight), _array("int32_t", f"b{index}", one.bias)]
+    for name, one in _dense(steps):
+        parts += [_array("int8_t", f"w{name}", one.weight), _array("int32_t", f"b{name}", one.bias)]
         weight_bytes += one.weight.size + 4 * len(one.bias)
-        if index < final or last.element == "int32_t":  # real actions have nothing to compare
-            width = 4 if index == final else 2
-            parts.append(_array(f"int{8 * width}_t", f"m{index}", one.multiplier))
+        if one is not student.head or last.element == "int32_t":  # real actions have nothing to compare
+            width = 4 if one is student.head else 2
+            parts.append(_array(f"int{8 * width}_t", f"m{name}", one.multiplier))
             weight_bytes += width * len(one.bias)
-    parts.append(_floats("scale", steps[-1].scale))
+    parts.append(_floats("scale", student.head.scale))
     if student.input_scale is not None:
         parts.append(_floats("gain", student.input_scale) + ENTER)
     buffers = scratch_buffers([one.step for one in steps], "int16_t")
     parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
-    rounded = {one.shift in UPPER_HALF for one in steps[:-1]}
+    rounded = {one.shift in UPPER_HALF for one in steps[:-1] if isinstance(one, IntStep)}
     parts += [text for text, kind in ((TO_BYTE, True), (SHIFTED, False)) if kind in rounded]
-    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0])
+    cell = next((one for one in steps if isinstance(one, IntCell)), None)
+    if cell is not None:
+        parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.out_shape[0]))]
+        weight_bytes += 2 * len(TABLE)
+    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory)
     gain = "gain[0]" if student.input_scale is not None else None
-    calls = "".join(_layer(i, one, obs.pixels, gain, last=i == final) for i, one in enumerate(steps))
-    parts.append(f"\nstatic void run({declared(obs)}, int32_t *head) {{\n{inside}{calls}}}\n")
-    parts.append(_act(obs, last, head.width, final))
+    calls = _calls(steps, "ring" if obs.pixels else "past" if student.history > 1 else "entered", gain)
+    parts.append(memory.reset() if memory is not None else "")
+    parts.append(f"\nstatic void run({declared(obs, memory)}, int32_t *head) {{\n{inside}{calls}}}\n")
+    parts.append(_act(obs, last, head.width, final, memory))
     scratch = 2 * buffers.count if obs.pixels else 0
-    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width)
+    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
 
 
-def _act(obs: ObsSpec, last: Last, width: int, final: int) -> str:
+def _dense(steps: Sequence[IntStep | IntCell]) -> Iterator[tuple[str, IntStep]]:
+    """Name and layer of everything that multiplies with weights."""
+    for index, one in enumerate(steps):
+        if isinstance(one, IntCell):
+            yield from ((f"{index}i", one.inputs), (f"{index}r", one.recurrent))
+        else:
+            yield str(index), one
+
+
+def _act(obs: ObsSpec, last: Last, width: int, final: int, memory: Memory | None) -> str:
     """``policy_values`` and ``policy_act``: choices compare integers."""
-    start = f"    int32_t head[{width}];\n    run(obs, head);\n"
+    given = "state, obs" if memory is not None else "obs"
+    start = f"    int32_t head[{width}];\n    run({given}, head);\n"
     weighed = f"(int64_t)head[{{}}] * m{final}[{{}}]"
     above = f"{weighed.format('{0}', '{0}')} > {weighed.format('{1}', '{1}')}"
     body = last.c_body("((float)head[{0}] * scale[{0}])", above=above)
     return (
-        f"\nvoid policy_values({declared(obs)}, float values[{width}]) {{\n{start}"
+        f"\nvoid policy_values({declared(obs, memory)}, float values[{width}]) {{\n{start}"
         f"    for (int a = 0; a < {width}; a++) values[a] = (float)head[a] * scale[a];\n}}\n"
-        f"\n{last.prototype(declared(obs))} {{\n{start}{body}}}\n"
+        f"\n{last.prototype(declared(obs, memory))} {{\n{start}{body}}}\n"
     )
 
 
@@ -289,16 +294,34 @@ static int16_t enter(float x, float by) {{
 """
 
 
-def _entered(size: int) -> str:
-    return f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = enter(obs[i], gain[i]);\n"
+def _entered(size: int, memory: Memory | None) -> str:
+    """Statements that make integers of a vector, and put it behind those before it."""
+    text = f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = enter(obs[i], gain[i]);\n"
+    if memory is None or memory.history == 1:
+        return text
+    count = memory.history * size
+    copied = f"    int16_t past[{count}];\n    for (int i = 0; i < {count}; i++) past[i] = state->seen[i];\n"
+    return text + memory.seen("entered") + copied
 
 
-def _layer(index: int, one: IntStep, pixels: bool, gain: str | None, *, last: bool) -> str:
+def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> str:
+    """The calls of all layers, each of which reads what the one before it wrote; ``read`` is what the first reads."""
+    text = ""
+    for index, one in enumerate(steps):
+        if isinstance(one, IntCell):
+            text += cell_code(str(index), one, read)
+            read = "state->h"
+        else:
+            text += _layer(index, one, read, gain, last=index == len(steps) - 1)
+            read = f"buffer{index % 2}"
+    return text
+
+
+def _layer(index: int, one: IntStep, source: str, gain: str | None, *, last: bool) -> str:
     """The call of one layer; ``gain`` is what an image of floats is multiplied by."""
     step = one.step
     rows, _, _ = geometry(step)
     out = f"buffer{index % 2}"
-    source = ("ring" if pixels else "entered") if index == 0 else f"buffer{(index - 1) % 2}"
     if step.weight.ndim != 4:
         told = f"const int16_t *rows[1] = {{{source}}};"
         return f"    {{\n        {told}\n{_pixel(index, one, out, ' ' * 8, last=last)}    }}\n"

@@ -2,15 +2,19 @@
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilrl.blocks import MemoryCell, ResidualBlock
+from distilrl.blocks import Cell, MemoryCell, ResidualBlock
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
+from distilrl.export.int8_layers import IntStep
+from distilrl.export.int8_memory import IntCell
 from distilrl.export.last import last_step
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -154,22 +158,25 @@ def _with_past(graph: Graph, x: str, history: int, size: int) -> str:
 
 def _remembering(graph: Graph, cell: MemoryCell, x: str) -> str:
     """The nodes of a memory cell, by the formulas of `MemoryCell`."""
-    size, gates = cell.cell.size, cell.cell.gates
-    names = ("h", "c") if cell.cell.kind == "lstm" else ("h",)
-    before = [graph.remembered(name, size) for name in names]
-    inner = np.zeros(gates, np.float32)
-    inner[gates - len(_array(cell.bias)) :] = _array(cell.bias)
-    past = graph.node(
-        "Gemm", [before[0], graph.constant(_array(cell.recurrent.weight)), graph.constant(inner)], transB=1
-    )
-    parts = graph.constant(np.full(gates // size, size, np.int64))
-    into = graph.nodes_of("Split", [_module(graph, cell.inputs, x), parts], gates // size, axis=1)
-    own = graph.nodes_of("Split", [past, parts], gates // size, axis=1)
+    inner = np.zeros(cell.cell.gates, np.float32)
+    inner[cell.cell.gates - len(_array(cell.bias)) :] = _array(cell.bias)
+    weight, bias = graph.constant(_array(cell.recurrent.weight)), graph.constant(inner)
+    into = _module(graph, cell.inputs, x)
+    return _gated(graph, cell.cell, into, lambda h: graph.node("Gemm", [h, weight, bias], transB=1))
+
+
+def _gated(graph: Graph, cell: Cell, into: str, recurrent: Callable[[str], str]) -> str:
+    """What the gates make of what comes in and of what was before; ``recurrent`` adds the layer that reads that."""
+    size, count = cell.size, cell.gates // cell.size
+    before = [graph.remembered(name, size) for name in ("h", "c")[: len(cell.kept)]]
+    parts = graph.constant(np.full(count, size, np.int64))
+    ins = graph.nodes_of("Split", [into, parts], count, axis=1)
+    own = graph.nodes_of("Split", [recurrent(before[0]), parts], count, axis=1)
 
     def gate(kind: str, index: int) -> str:
-        return graph.node(kind, [graph.node("Add", [into[index], own[index]])])
+        return graph.node(kind, [graph.node("Add", [ins[index], own[index]])])
 
-    if cell.cell.kind == "lstm":
+    if cell.kind == "lstm":
         kept = graph.node("Mul", [gate("Sigmoid", 1), before[1]])
         new = graph.node("Add", [kept, graph.node("Mul", [gate("Sigmoid", 0), gate("Tanh", 2)])])
         output = graph.node("Mul", [gate("Sigmoid", 3), graph.node("Tanh", [new])])
@@ -177,7 +184,7 @@ def _remembering(graph: Graph, cell: MemoryCell, x: str) -> str:
         graph.keep(new, "c", size)
         return output
     inside = graph.node("Mul", [gate("Sigmoid", 0), own[2]])
-    candidate = graph.node("Tanh", [graph.node("Add", [into[2], inside])])
+    candidate = graph.node("Tanh", [graph.node("Add", [ins[2], inside])])
     moved = graph.node("Mul", [gate("Sigmoid", 1), graph.node("Sub", [before[0], candidate])])
     output = graph.node("Add", [candidate, moved])
     graph.keep(output, "h", size)
@@ -232,25 +239,36 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
         one, zero = graph.constant(np.float32(1.0)), graph.constant(np.int8(0))
         x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
+    if student.history > 1:
+        x = _with_past(graph, x, student.history, obs.shape[0])
     unit = 1.0
     for one_step, next_unit in zip(student.steps, student.activation_scales, strict=True):
-        step = one_step.step
-        scale = (one_step.scale / unit).astype(np.float32)  # of the weights alone
-        zero = graph.constant(np.zeros(len(scale), np.int8))
-        weight = _channels_first(one_step.weight, step.weight.shape, step.in_shape).astype(np.int8)
-        weights = graph.node("DequantizeLinear", [graph.constant(weight), graph.constant(scale), zero], axis=0)
-        bias = graph.constant((one_step.bias * one_step.scale).astype(np.float32))
-        if step.weight.ndim == 4:
-            x = graph.node("Conv", [x, weights, bias], strides=[step.stride] * 2)
+        if isinstance(one_step, IntCell):
+            into = _rounded(graph, one_step.inputs, unit, x)
+            cell = Cell(one_step.step.kind, one_step.step.out_shape[0])
+            x = _gated(graph, cell, into, partial(_rounded, graph, one_step.recurrent, next_unit))
         else:
-            x = graph.node("Flatten", [x], axis=1) if len(step.in_shape) == 3 else x
-            x = graph.node("Gemm", [x, weights, bias], transB=1)
-        if step.activation:
+            x = _rounded(graph, one_step, unit, x)
+        if one_step.step.activation:
             q, zero_q = graph.constant(np.float32(next_unit)), graph.constant(np.uint8(0))
             x = graph.node("Relu", [x])
             x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, q, zero_q]), q, zero_q])
-            unit = next_unit
+        unit = next_unit
     return graph.finish(obs, head, x, metadata)
+
+
+def _rounded(graph: Graph, one: IntStep, unit: float, x: str) -> str:
+    """The nodes of a layer of integers, which reads numbers whose unit is ``unit``."""
+    step = one.step
+    scale = (one.scale / unit).astype(np.float32)  # of the weights alone
+    zero = graph.constant(np.zeros(len(scale), np.int8))
+    weight = _channels_first(one.weight, step.weight.shape, step.in_shape).astype(np.int8)
+    weights = graph.node("DequantizeLinear", [graph.constant(weight), graph.constant(scale), zero], axis=0)
+    bias = graph.constant((one.bias * one.scale).astype(np.float32))
+    if step.weight.ndim == 4:
+        return graph.node("Conv", [x, weights, bias], strides=[step.stride] * 2)
+    x = graph.node("Flatten", [x], axis=1) if len(step.in_shape) == 3 else x
+    return graph.node("Gemm", [x, weights, bias], transB=1)
 
 
 def _channels_first(weight: NDArray[Any], shape: tuple[int, ...], in_shape: tuple[int, ...]) -> NDArray[Any]:
