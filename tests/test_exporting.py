@@ -1,6 +1,7 @@
 """Exporting a run: the folder is complete and true or it is not there, and a file is played as its student was."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import gymnasium
 import instances
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import SIGN, sign_network
@@ -27,6 +29,7 @@ from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify, web
 from distilrl.export.card import recorded
 from distilrl.export.last import last_step
+from distilrl.export.owners import check_owned
 from distilrl.export.replay import Answers
 from distilrl.export.steps import steps
 from distilrl.heads import head_for
@@ -192,6 +195,113 @@ def test_a_file_that_is_not_the_cards_is_refused_before_it_is_run(run, name):
         with pytest.raises(FileError, match=f"{name} is not the file that .* describes"):
             verify(path)
     assert json.loads((folder / "export.json").read_text())["sha256"]["policy.c"]
+
+
+@needs_cc
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="access is no matter of owners here")
+@pytest.mark.parametrize("name", ["", "policy.c", "policy.h", "export.json"])
+def test_a_program_that_somebody_else_may_have_written_is_not_run(run, name, monkeypatch):
+    folder = Path(export_policy(run, "c")["path"])
+    ran = []
+    monkeypatch.setattr("distilrl.export.verifying.open_export", lambda *given: ran.append(given))
+    (folder / name).chmod(0o777)
+    with pytest.raises(FileError, match=f"{name or 'c'} can be written by other users, .*chmod go-w"):
+        verify(folder)
+    (folder / name).chmod(0o755)
+    stat = Path.stat
+    theirs = os.stat_result((0o100644, 0, 0, 1, 54321, 54321, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: theirs if path == folder / name else stat(path, **how))
+    with pytest.raises(FileError, match=r"belongs to another user \(number 54321\), .*copy the folder"):
+        verify(folder / "policy.c")
+    assert not ran
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="access is no matter of owners here")
+def test_a_private_group_may_write_and_what_root_owns_is_the_systems(tmp_path, monkeypatch):
+    import grp
+    import pwd
+
+    (tmp_path / "policy.c").write_text("int x;")
+    (tmp_path / "policy.c").chmod(0o664)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    user = pwd.struct_passwd(("ada", "x", 4711, 4711, "", "/home/ada", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: user)
+
+    def check(group, members):
+        about = os.stat_result((0o100664, 0, 0, 1, 4711, 4711, 0, 0, 0, 0))
+        monkeypatch.setattr(Path, "stat", lambda path, **how: about)
+        monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((group, "x", gid, members)))
+        check_owned(tmp_path / "policy.c")
+
+    check("ada", [])
+    check("ada", ["ada"])
+    for group, members in (("staff", []), ("ada", ["ada", "bob"])):
+        with pytest.raises(FileError, match="can be written by other users"):
+            check(group, members)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    about = os.stat_result((0o100644, 0, 0, 1, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: about)
+    check_owned(tmp_path / "policy.c")
+
+
+def resealed(folder, model):
+    """Another graph in the place of an exported one, with a card that names it."""
+    onnx.save(model, str(folder / "policy.onnx"))
+    card = read_json(folder / "export.json")
+    card["sha256"]["policy.onnx"] = digest(folder / "policy.onnx")
+    write_json(folder / "export.json", card)
+
+
+def hostile(model, how):
+    """An exported graph, made hostile or useless."""
+    nodes, name = model.graph.node, model.graph.node[0].input[0]
+    if how == "custom":
+        nodes.insert(0, onnx.helper.make_node("Evil", [name], ["unused"], domain="my.ops"))
+        model.opset_import.append(onnx.helper.make_opsetid("my.ops", 1))
+    elif how == "random":
+        nodes.insert(0, onnx.helper.make_node("RandomNormalLike", [name], ["unused"]))
+    elif how == "outside":
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../../secret.bin")
+    elif how == "outputs":
+        del model.graph.output[1]
+    elif how == "width":
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    elif how == "shape":
+        nodes.append(onnx.helper.make_node("Concat", ["action_values", "action_values"], ["wide"], axis=1))
+        nodes.append(onnx.helper.make_node("Identity", ["wide"], ["action_values2"]))
+        model.graph.output[0].name = "action_values2"
+        for node in nodes[:-2]:
+            for names in (node.input, node.output):
+                names[:] = ["inner" if n == "action_values" else n for n in names]
+        nodes[-2].input[:] = ["inner", "inner"]
+        nodes[-1].output[0] = model.graph.output[0].name = "action_values"
+        model.graph.output[0].type.tensor_type.shape.ClearField("dim")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("custom", "custom operator"),
+        ("random", "draws random numbers"),
+        ("outside", "outside its own folder"),
+        ("outputs", "no policy that distilrl exported"),
+        ("width", "not a sound ONNX graph|cannot be run|fails on an observation"),
+        ("shape", "other shapes than its card"),
+    ],
+)
+def test_verify_checks_a_graph_as_a_teachers_loader_does(run, how, message):
+    folder = Path(export_policy(run, "onnx")["path"])
+    (folder / "policy.onnx").chmod(0o666)  # who could have written it does not matter
+    verify(folder, episodes=2)
+    resealed(folder, hostile(onnx.load(str(folder / "policy.onnx")), how))
+    with pytest.raises(FileError, match=message) as caught:
+        verify(folder)
+    assert str(caught.value).endswith(".")
 
 
 def test_damaged_cards_are_one_sentence_each(run):

@@ -356,18 +356,44 @@ def test_custom_operators_are_refused(tmp_path):
     refused(graph(tmp_path, [node], opsets=(("", 17), ("my.ops", 1))), "custom operator")
 
 
+def outside(folder, location):
+    """A graph in a folder whose weights lie elsewhere."""
+    tensor = TensorProto(name="w", data_type=1, dims=[4, 2], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return graph(folder, [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor])
+
+
 def test_external_data_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "inside").mkdir()
-    for location in ("../secret.bin", str(tmp_path / "secret.bin"), "missing.bin"):
-        (tmp_path / "secret.bin").write_bytes(b"\0" * 32)
-        tensor = TensorProto(name="w", data_type=1, dims=[4, 2], data_location=TensorProto.EXTERNAL)
-        tensor.external_data.add(key="location", value=location)
-        refused(graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "folder|beside")
-    (tmp_path / "inside" / "link.bin").symlink_to(tmp_path / "secret.bin")
-    tensor.external_data[0].value = "link.bin"
-    refused(
-        graph(tmp_path / "inside", [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor]), "outside its own folder"
-    )
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 32)
+    (tmp_path / "inside" / "own.bin").write_bytes(b"\0" * 32)
+    for location in (
+        "../secret.bin",
+        str(tmp_path / "secret.bin"),
+        "..\\secret.bin",
+        "../inside/own.bin",
+        "C:own.bin",
+        "",
+    ):
+        refused(outside(tmp_path / "inside", location), "outside its own folder")
+    for location in ("missing.bin", "a\0b", "x" * 300):
+        refused(outside(tmp_path / "inside", location), "not beside it")
+    refused(outside(tmp_path / "inside", "."), "no file")
+
+
+def test_external_data_by_a_link_is_refused(tmp_path):
+    inside = tmp_path / "inside"
+    (inside / "deep").mkdir(parents=True)
+    for path in (tmp_path / "secret.bin", inside / "own.bin", inside / "deep" / "own.bin"):
+        path.write_bytes(b"\0" * 32)
+    (inside / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (inside / "to-own.bin").symlink_to(inside / "own.bin")
+    (inside / "folder").symlink_to(inside / "deep")
+    os.link(tmp_path / "secret.bin", inside / "hard.bin")
+    for location in ("link.bin", "to-own.bin", "folder/own.bin", "hard.bin"):
+        refused(outside(inside, location), "is a link")
+    for location in ("own.bin", "./own.bin", "deep/own.bin"):
+        assert load_teacher(outside(inside, location)).outputs == 2
 
 
 def test_a_declared_tensor_of_10_gigabytes_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from distilrl.episodes import Play
 from distilrl.errors import FileError
 from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
+from distilrl.export.owners import check_owned
 from distilrl.export.replay import Recording
 from distilrl.heads import Head, head_from_json
 from distilrl.plain import read_as, to_plain
@@ -182,12 +183,17 @@ class Shipped:
     """None where the run was not finished."""
 
     def check(self, path: Path) -> None:
-        """Makes sure that a file is the one that was exported, before anything of it is run.
+        """Makes sure that a file is the one that was exported, before anything of it is run; and that nobody else could
+        have written it, where it is a program. An ONNX graph is none: it is checked when it is opened.
 
         Raises:
-            FileError: it is another.
+            FileError: it is another, or may be somebody else's.
         """
         names = [path.name, *(["policy.h"] if path.suffix == ".c" else [])]
+        if path.suffix != ".onnx":
+            check_owned(
+                path.parent, self.path, *(path.with_name(name) for name in names if path.with_name(name).is_file())
+            )
         for name in names:
             file = path.with_name(name)
             if not file.is_file() or self.sha256.get(name) != digest(file):

@@ -1,6 +1,7 @@
 """Playing exported files: each as a function from raw observations to its head's numbers and its actions."""
 
 import ctypes
+import math
 import re
 import shutil
 import subprocess
@@ -15,11 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilrl.errors import ExtraError, FileError
+from distilrl.errors import FileError
 from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
 from distilrl.policies import Policy, State
+from distilrl.teachers.onnx import open_graph
+from distilrl.teachers.slots import MAX_NUMBERS
+from distilrl.text import first_line
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion", "-Werror")
 TOLERANCE = 1e-5
@@ -160,6 +164,7 @@ class ExportedFile:
 
 def open_export(path: Path, head: Head, obs_size: int, *, native: bool = False) -> ExportedFile:
     """Opens an exported file: .onnx, .c, .pt2 or .tflite. C is compiled and run, PyTorch loads .pt2: trust them first.
+    An ONNX graph is checked as a teacher's is.
 
     Args:
         path: the file.
@@ -233,26 +238,33 @@ def file_policy(file: ExportedFile, head: Head, reads: Sequence[int] | None = No
     return Policy((FileNetwork if file.start is None else RecurrentFile)(file, head, reads), head)
 
 
-def _onnx(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExtraError("onnxruntime", "onnx", "Replaying an ONNX file") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def _onnx(path: Path, last: Last, width: int, _native: bool) -> ExportedFile:
+    session = open_graph(path, "Replaying an ONNX file", threads=1)[2]
     kept = {one.name: one.shape[1:] for one in session.get_inputs() if one.name != "obs"}
     wanted = [last.numbers_name, "action", *(name.replace("_in", "_out") for name in kept)]
+    outputs = {one.name for one in session.get_outputs()}
+    if not outputs.issuperset(wanted) or not all(_bounded(shape) for shape in kept.values()):
+        raise FileError(f"{path} is no policy that distilrl exported, by its inputs and outputs: export it again.")
 
     def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         given = dict(zip(kept, (part.numpy() for part in state), strict=True))
-        values, actions, *after = session.run(wanted, {"obs": obs, **given})
+        try:
+            values, actions, *after = session.run(wanted, {"obs": obs, **given})
+        except Exception as error:  # onnxruntime raises many kinds
+            raise FileError(f"{path} fails on an observation ({first_line(error)}): export it again.") from None
+        if np.shape(values) != (len(obs), width) or np.size(actions) != len(obs) * last.size:
+            raise FileError(f"{path} answers with other shapes than its card names: export it again.")
         return Answers(values, last.rows(actions)), tuple(torch.from_numpy(part) for part in after)
 
     def start(count: int) -> State:
         return tuple(torch.zeros((count, *shape)) for shape in kept.values())
 
     return ExportedFile(step, start if kept else None)
+
+
+def _bounded(shape: Sequence[Any]) -> bool:
+    """Whether a state has a size, and one that can be meant."""
+    return all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) <= MAX_NUMBERS
 
 
 def _torch(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:

@@ -28,8 +28,9 @@ def verify(
     """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
 
     A C file is compiled and run, and a torch.export file is loaded by PyTorch: verify only what you exported, or had
-    from somebody whom you trust. A file whose SHA-256 is not the one in its card is refused, which finds files that
-    were mixed up or damaged; whoever can change the file can change the card.
+    from somebody whom you trust. What another user of this machine owns or may write is refused, and so is a file whose
+    SHA-256 is not the one in its card, which finds files that were mixed up or damaged; whoever can change the file can
+    change the card. An ONNX graph is data: it is checked as a teacher's is.
 
     Args:
         exported: a folder that `export_policy` wrote, or one of its files.
@@ -38,7 +39,7 @@ def verify(
         watch: told as the work goes on; None: as `distill` shows it.
 
     Raises:
-        FileError: it is no export, or not the file that its card describes.
+        FileError: it is no export, not the file that its card describes, or may be another user's program.
 
     Example::
 

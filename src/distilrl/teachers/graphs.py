@@ -1,13 +1,15 @@
 """ONNX graphs as data: what could run code, leave its folder, loop or fill memory is refused before it is run."""
 
 import math
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distilrl.errors import FileError
 from distilrl.teachers.archive import MAX_BYTES
-from distilrl.text import first_line
+from distilrl.text import first_line, legible
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
@@ -116,16 +118,21 @@ def _outputs(graph: Any) -> list[Any]:
 
 
 def _check_external(location: str, path: Path) -> None:
-    """External data must lie in the graph's own folder."""
-    folder = path.resolve().parent
-    target = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise FileError(
-            f"{path} wants to read '{location[:80]}', outside its own folder: export it with its weights inside."
-        )
-    if not target.is_file():
-        raise FileError(f"{path} keeps its weights in '{location[:80]}', which is not beside it: copy that file too.")
-    if target.stat().st_size > MAX_BYTES:
+    """External data must be a plain file beside the graph or below: where a link leads may be anywhere."""
+    parts, shown = re.split(r"[\\/]", location), legible(location)  # both separators, as on Windows
+    if not parts[0] or ".." in parts or re.match("[A-Za-z]:", location):
+        raise FileError(f"{path} wants to read '{shown}', outside its own folder: export it with its weights inside.")
+    target = path.parent.joinpath(*parts)
+    try:
+        linked = any(one.is_symlink() for one in (target, *target.parents[: len(parts) - 1]))
+        about = target.stat()
+    except (OSError, ValueError):  # not there, or no name that a file can have
+        raise FileError(f"{path} keeps its weights in '{shown}', which is not beside it: copy that file too.") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise FileError(f"{path} keeps its weights in '{shown}', which is no file: export it with its weights inside.")
+    if linked or about.st_nlink > 1:
+        raise FileError(f"{path} keeps its weights in '{shown}', which is a link: put a copy of the file in its place.")
+    if about.st_size > MAX_BYTES:
         raise FileError(f"{target} is larger than a policy can be: give a graph of the network alone.")
 
 

@@ -135,10 +135,35 @@ def _joined(parts: list[NDArray[Any]], obs: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)[: len(obs)].astype(np.float32)).to(obs.device)
 
 
-def _session(onnxruntime: Any, graph: str | bytes) -> Any:
+def open_graph(path: Path, why: str, threads: int | None = None) -> tuple[Any, int, Any]:
+    """A graph that was checked: as data, how many parameters it has, and its session of onnxruntime.
+
+    Args:
+        path: the file.
+        why: what needs it, for whoever has no onnxruntime.
+        threads: that compute; as many as PyTorch's by default.
+
+    Raises:
+        ExtraError: onnx or onnxruntime is not installed.
+        FileError: damaged, hostile, or nothing that onnxruntime could run.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ExtraError(error.name or "onnxruntime", "onnx", why) from None
+    model = read_graph(onnx, path)
+    params = check_graph(onnx, model, path)
+    try:
+        return model, params, _session(onnxruntime, str(path), threads)
+    except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
+        raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
+
+
+def _session(onnxruntime: Any, graph: str | bytes, threads: int | None = None) -> Any:
     """Of a file that was checked, or of the bytes of one."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, torch.get_num_threads()
+    options.log_severity_level, options.intra_op_num_threads = 4, threads or torch.get_num_threads()
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
 
@@ -157,18 +182,8 @@ def load(file: TeacherFile) -> Teacher:
 
 
 def _load(file: TeacherFile) -> Teacher:
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise ExtraError(error.name or "onnxruntime", "onnx", f"Reading {file.path}") from None
     path = Path(file.path)
-    model = read_graph(onnx, path)
-    params = check_graph(onnx, model, path)
-    try:
-        session = _session(onnxruntime, str(path))
-    except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
-        raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
+    model, params, session = open_graph(path, f"Reading {file.path}")
     observed, slots, batch = find_slots(session.get_inputs(), session.get_outputs(), path)
     shape, dtype = tuple(observed.shape), DTYPES.get(observed.type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
@@ -176,7 +191,7 @@ def _load(file: TeacherFile) -> Teacher:
             f"{path} takes {observed.type} of shape {shape}: a batch of vectors or pictures of fixed size is "
             "needed, of floats or bytes."
         )
-    divisor = _divisor(file, onnx, model, len(shape), dtype)
+    divisor = _divisor(file, model, len(shape), dtype)
     seen = Seen(observed.name, shape, dtype, batch, divisor)
     obs_shape = (shape[3], shape[1], shape[2]) if seen.last else shape[1:]
     output, outputs = _output(file, session, seen, slots)
@@ -197,7 +212,7 @@ def _load(file: TeacherFile) -> Teacher:
         file.own_kind or _kind(file, output),
         f"ONNX {meta['producer']}".strip(),
         str(path),
-        _digest(onnx, model, path),
+        _digest(model, path),
         meta,
         obs_shape,
         outputs,
@@ -213,8 +228,10 @@ def _kind(file: TeacherFile, output: str) -> Kind | None:
     return "logits" if "logit" in output else "q" if output in VALUE_NAMES else None
 
 
-def _digest(onnx: Any, model: Any, path: Path) -> str:
+def _digest(model: Any, path: Path) -> str:
     """SHA-256 of the graph, and of the files beside it that hold its weights."""
+    import onnx
+
     tensors = [
         tensor
         for graph in graphs_in(model)
@@ -228,7 +245,7 @@ def _digest(onnx: Any, model: Any, path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np.generic]) -> float:
+def _divisor(file: TeacherFile, model: Any, rank: int, dtype: type[np.generic]) -> float:
     """What pixels are divided by before the graph sees them: 1 where it takes bytes or divides by 255 itself."""
     if rank != 4:
         if file.divisor is not None:
@@ -236,6 +253,8 @@ def _divisor(file: TeacherFile, onnx: Any, model: Any, rank: int, dtype: type[np
         return 1.0
     if file.divisor is not None or dtype is np.uint8:
         return file.divisor or 1.0
+    import onnx
+
     scalars = [
         t
         for graph in graphs_in(model)
