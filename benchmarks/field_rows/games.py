@@ -6,6 +6,8 @@ ENV = "examples.games:games/{}-v0"
 MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16")
 """Of the default for boards, `cnn:16k3s1:64`, an eighth and a thirtieth of the teacher's size are left."""
 QUIET = "--disturbed-episodes 0"
+FEW = f"{QUIET} --episodes 300 --eval-epsilon 0.01"
+"""Where there are some fifty starts in all, greedy episodes repeat themselves and give no verdict."""
 
 FIELD = Field(
     "Games",
@@ -20,10 +22,10 @@ FIELD = Field(
             ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
         ),
         "MiniGrid DoorKey": Row(
-            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), QUIET
+            ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), FEW
         ),
         "MiniGrid Memory": Row(
-            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), QUIET, "--hide cue --steps 12000"
+            ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), FEW, "--hide cue --steps 12000"
         ),
     },
 )
