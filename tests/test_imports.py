@@ -24,7 +24,7 @@ ROWS = [
     },
     {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
-    {"context", "fanout", "results", "runs", "trees"},
+    {"context", "fanout", "results", "runs", "trees", "zoo"},
     {"display", "episodes", "objective", "studies", "teachers"},
     {"collect", "evaluate"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},
