@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "text", "threads"},
-    {"blocks", "plain", "scales", "spaces", "verdict"},
+    {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
         "envs",
         "heads",
