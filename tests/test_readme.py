@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_what_is_called_from_python_is_there(name):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "distilrl":
                 assert hasattr(distilrl, node.attr), node.attr
+
+
+def test_where_an_index_shows_it_every_link_is_whole():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    for rule in settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(rule["pattern"], rule["replacement"], shown)
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", shown)
+    home = settings["project"]["urls"]["Homepage"]
+    assert len(links) > 30
+    for picture, target in links:
+        assert target.startswith((f"{home}/raw/main/" if picture else f"{home}/blob/main/", "#")), target
 
 
 @pytest.mark.parametrize("name", PAGES)
