@@ -14,14 +14,19 @@ from torch import nn
 
 from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
+from distilrl.devices import check_device, doubled, precise
+from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
+from distilrl.errors import SpecError
 from distilrl.evaluate import play
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.policies import Policy
 from distilrl.spaces import Choices, EnvRef
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
+from distilrl.train import train
 
 HEAD, HOW = Categorical(Choices((2,))), Play(EnvRef(SIGN))
 
@@ -86,3 +91,24 @@ def test_a_teacher_takes_its_critic_along():
     stream = Stream(small(), teacher)
     stream.close()
     assert stream.teacher.network.sent == stream.teacher.critic.sent == "cpu"
+
+
+def test_a_device_that_is_not_here_is_one_sentence_and_leaves_nothing(sign_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    check_device("cpu")
+    for device in ("cuda", "mps"):
+        with pytest.raises(SpecError, match=f"no device '{device}' that PyTorch sees here: use cpu."):
+            distill(sign_teacher, Job(small(device=device)), tmp_path / "run")
+        with pytest.raises(SpecError, match="use cpu"):
+            train(small(device=device), sign_teacher)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    check_device("mps")
+    with pytest.raises(SpecError, match="use cpu or mps"):
+        check_device("cuda")
+
+
+def test_double_precision_is_kept_where_there_is_any():
+    assert [precise(torch.device(name)).type for name in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "cpu"]
+    assert doubled(torch.ones(2)).dtype == torch.float64

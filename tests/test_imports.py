@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
     {"errors", "losses", "stats", "text", "threads"},
-    {"blocks", "plain", "scales", "spaces", "verdict"},
+    {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
         "envs",
         "heads",
@@ -24,7 +24,7 @@ ROWS = [
     },
     {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
-    {"context", "fanout", "results", "runs", "trees"},
+    {"context", "fanout", "results", "runs", "trees", "zoo"},
     {"display", "episodes", "objective", "studies", "teachers"},
     {"collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},

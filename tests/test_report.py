@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import instances
 import pytest
@@ -251,6 +252,39 @@ def test_the_verdict_is_drawn_with_teacher_margin_and_random_play_on_one_axis(tm
         assert text in chart
     for way in found.disturbed.values():
         assert way.verdict.protocol in chart
+
+
+def said(chart):
+    """What a chart says where the pointer rests on it."""
+    return [one.text for one in ElementTree.fromstring(chart).iterfind(".//{http://www.w3.org/2000/svg}title")]
+
+
+def test_charts_say_their_numbers_where_the_pointer_rests():
+    found, hostile = results(), '"><script>a & b'
+    rows = [{"env_steps": 1200.0, "train_s": 3.5, "return": 9.25, "score": 0.9, "agreement": 0.5}]
+    curve, agreed = figures.curves(rows, found)
+    assert said(curve) == ["1,200 steps, 3.5 s: return 9.25, score 0.900"]
+    assert said(agreed) == ["1,200 steps: agreement 0.500"]
+    named = replace(found, verdict=replace(found.verdict, protocol=hostile))
+    chart = figures.verdicts(named)
+    assert {words.rpartition(": ")[0].partition(" [")[0] for words in said(chart)} == {
+        f"{one.protocol}: {one.difference:+,.2f}"
+        for one in (named.verdict, *(w.verdict for w in found.disturbed.values()))
+    }
+    assert "<script>" not in chart
+    spread = said(figures.distribution(SingleReturns(teacher=(0.0, 9.0), student=(0.0, 0.0))))
+    assert [words.partition(", ")[2] for words in spread] == [
+        "episodes: teacher 1, student 2",
+        "episodes: teacher 1, student 0",
+    ]
+    (row,) = said(figures.frontier(instances.plan_results(instances.plan_row(student="mlp:16"))))
+    assert row.startswith("mlp:16: ")
+    seeds = SeedsResults.of(
+        [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60
+    )
+    assert [words.partition(":")[0] for words in said(figures.seeds(seeds))] == ["seed 0", "seed 1", "2 seeds"]
+    errors = said(figures.errors(found.agreement.dimensions, [hostile] * len(found.agreement.dimensions)))
+    assert errors[0].startswith(f"{hostile}: root mean square ")
 
 
 @pytest.mark.parametrize("ours", [(5.0, 5.0), (0.0, 9.0), (0.0, 0.0)])

@@ -156,7 +156,7 @@ def interleaved(image: Tensor) -> Tensor:
 
     Plane by plane: PyTorch's own conversion takes three times as long on a CPU, a sixth of an update.
     """
-    if image.is_cuda or image.shape[1] > 32 or not image.is_contiguous():
+    if image.device.type != "cpu" or image.shape[1] > 32 or not image.is_contiguous():
         return image.to(torch.float32, memory_format=torch.channels_last)
     last = image.new_empty((image.shape[0], *image.shape[2:], image.shape[1]), dtype=torch.float32).movedim(-1, 1)
     for channel in range(image.shape[1]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from distilrl.collect import Behaviour
+from distilrl.devices import Device
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
@@ -237,8 +238,8 @@ class ComputeConfig:
 
     threads: int = 2
     """Threads of the networks and of the emulators."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the networks and the replay live: cpu or cuda."""
+    device: Device = "cpu"
+    """Where the networks and the replay live: cpu, cuda, or mps (Apple's graphics)."""
     eval_envs: int = 32
     """Environments that an evaluation holds at once, a copy for each episode: fewer need less memory, more are played
     in fewer parts, for each of which workers start anew. ALE holds 16 at most."""

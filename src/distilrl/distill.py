@@ -21,7 +21,6 @@ from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
-from distilrl.report import write_report
 from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
@@ -116,9 +115,16 @@ def distill(
                 write_json(folder.results, results.to_json())
         if report:
             tasks = results.tasks if isinstance(results, TasksResults) else ()
-            for home in (*(folder.of_task(run.env) for run in tasks), folder):
-                write_report(home.path, watch=watch)
+            write_reports(*(folder.of_task(run.env).path for run in tasks), folder.path, watch=watch)
     return results
+
+
+def write_reports(*folders: str | Path, watch: Watch) -> None:
+    """The reports of finished folders; what draws them is imported here, for who only plays does not wait for it."""
+    from distilrl.report import write_report
+
+    for folder in folders:
+        write_report(folder, watch=watch)
 
 
 def run_job(

@@ -1,7 +1,11 @@
-"""Charts of a report, as SVG in the colours of the page that it stands in, so that they follow light and dark."""
+"""Charts of a report, as SVG in the colours of the page that it stands in, so that they follow light and dark.
+
+What is said of a place where the pointer rests is an SVG title, which needs no script.
+"""
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -10,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from distilrl.played import Dimension, SingleReturns
+from distilrl.played import Dimension, SingleReturns, mean_in_words
 from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
 from distilrl.studies import Studies
 from distilrl.verdict import Result, in_words
@@ -40,6 +44,8 @@ STYLE = {
 WIDE = 4.8
 """Inches: two charts stand side by side on a desk, and one shrinks to a telephone."""
 MOST_DIMENSIONS = 30
+HOVER = "hover: "
+"""What the id of a group begins with whose rest is said where the pointer rests on it."""
 
 Row = Mapping[str, float]
 
@@ -57,6 +63,10 @@ def curves(rows: Sequence[Row], results: Results | TeacherResults) -> list[str]:
     if isinstance(results, Results) and agreed:
         figure, axis = _figure(WIDE, 2.9)
         axis.plot([r["env_steps"] for r in agreed], [r["agreement"] for r in agreed], "o-", color=STUDENT, markersize=3)
+        for r in agreed:
+            _say_at(
+                axis, r["env_steps"], r["agreement"], f"{r['env_steps']:,.0f} steps: agreement {r['agreement']:.3f}"
+            )
         axis.set(xlabel="environment steps", ylabel="agreement, weighted by stakes", ylim=(0, 1.02))
         charts.append(_svg(figure))
     return charts
@@ -66,6 +76,10 @@ def _return_curve(rows: Sequence[Row], results: Results | TeacherResults) -> str
     """Return at checks, between the teacher's and random play's."""
     figure, axis = _figure(WIDE, 2.9)
     axis.plot([r["env_steps"] for r in rows], [r["return"] for r in rows], "o-", color=STUDENT, markersize=3)
+    for r in rows:
+        score = r.get("score", math.nan)
+        words = f"{r['env_steps']:,.0f} steps, {r['train_s']:,.1f} s: return {r['return']:,.2f}"
+        _say_at(axis, r["env_steps"], r["return"], words + ("" if math.isnan(score) else f", score {score:.3f}"))
     axis.set(xlabel="environment steps", ylabel="return at checks")
     if isinstance(results, Results):
         both = (("teacher", results.teacher, "--", TEACHER), ("random", results.random, ":", FAINT))
@@ -102,6 +116,10 @@ def verdicts(results: Results) -> str:
         axis.plot(one.interval, [row] * 2, color=color, linewidth=4, alpha=0.45, solid_capstyle="butt")
         axis.plot(one.difference, row, "o", color=color, markersize=6)
         _note(axis, f"{one.difference:+,.2f} {in_words(one.result)}", max(one.interval[1], 0.0), row)
+        low, high = one.interval
+        ends = "exactly" if one.exact else f"[{low:+,.2f}, {high:+,.2f}] at {one.confidence:.1%}"
+        words = f"{one.protocol}: {one.difference:+,.2f} {ends}, margin {one.margin:,.2f}: {in_words(one.result)}"
+        axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + words)
     axis.set_yticks(range(len(found)), [_short(one.protocol, 24) for one in found])
     axis.set_ylim(len(found) - 0.5, -0.5)
     places = [random, -margin, margin, *(end for one in found for end in one.interval)]  # a teacher may play worse
@@ -124,6 +142,11 @@ def distribution(returns: SingleReturns) -> str:
     for name, color, own in both:
         axis.hist(own, bins=edges.tolist(), color=color, alpha=0.35, label=name)
         axis.hist(own, bins=edges.tolist(), color=color, histtype="step")
+    counts = [np.histogram(own, edges)[0] for _, _, own in both]
+    for low, high, theirs, ours in zip(edges[:-1], edges[1:], *counts, strict=True):
+        if theirs + ours:
+            words = f"{low:,.2f} to {high:,.2f}, episodes: teacher {theirs}, student {ours}"
+            axis.axvspan(low, high, alpha=0, zorder=9, gid=HOVER + words)
     axis.set(xlabel="return of an episode", ylabel="episodes")
     figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
     return _svg(figure)
@@ -147,6 +170,8 @@ def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
         axis.plot(one.bias, row, "o", color=INK, markersize=4, label="mean (bias)" if first else None)
         words = f"{one.rms:.3f}" + (f", {one.at_bound:.0%} at a bound" if one.at_bound >= 0.005 else "")
         _note(axis, words, max(one.rms, one.bias), row)
+        said = f"{names[shown[row]]}: root mean square {words}; mean {one.bias:+.3f}"
+        axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + said)
     axis.axvline(0, color=FAINT, linewidth=1)
     axis.set_yticks(range(len(shown)), [_short(names[d]) for d in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
@@ -167,6 +192,9 @@ def frontier(results: PlanResults) -> str:
         axis.plot(row.params, row.score_mean, "o", color=color)
         axis.plot(row.params, row.best_score, "_", color=color, markersize=10)
         _note(axis, _short(row.student, 28), row.params, row.score_mean, below=8)
+        words = f"{row.student}: {row.params:,} parameters, score {row.score_mean:.3f} [{low:.3f}, {high:.3f}]"
+        said = f"{words}, best {row.best_score:.3f}" + (f": {in_words(row.verdict)}" if row.verdict else "")
+        _say_at(axis, row.params, row.score_mean, said)
     axis.axhline(1, color=TEACHER, linestyle="--", linewidth=1)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -185,6 +213,15 @@ def seeds(results: SeedsResults) -> str:
     axis.grid(visible=False, axis="y")
     runs, student = results.runs, results.student
     axis.plot([run.student.return_mean for run in runs], [0] * len(runs), "o", color=STUDENT, alpha=0.6)
+    for run in runs:
+        words = f"seed {run.seed}: return {run.student.in_words()}, {in_words(run.worst)}"
+        _say_at(axis, run.student.return_mean, 0, words)
+    _say_at(
+        axis,
+        student.return_mean,
+        0.3,
+        f"{len(runs)} seeds: return {mean_in_words(student.return_mean, student.return_ci95)}",
+    )
     axis.plot(student.return_ci95, [0.3, 0.3], color=STUDENT, linewidth=2)
     axis.plot(student.return_mean, 0.3, "o", color=STUDENT)
     axis.axvline(runs[0].teacher.return_mean, color=TEACHER, linestyle="--", linewidth=1)
@@ -252,6 +289,11 @@ def _note(axis: Axes, text: str, x: float, y: float, below: int = 0) -> None:
     axis.annotate(text, (x, y), xytext=(5, -below), textcoords="offset points", va="center", fontsize=8)
 
 
+def _say_at(axis: Axes, x: float, y: float, words: str) -> None:
+    """Words for whoever points at a place."""
+    axis.plot(x, y, "o", color=INK, alpha=0, markersize=14, markeredgewidth=0, zorder=9, gid=HOVER + words)
+
+
 def _tick(value: float, _position: float) -> str:
     """A number on an axis, short: 2.5k, 10M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
@@ -272,4 +314,5 @@ def _svg(figure: Figure) -> str:
     text = buffer.getvalue()
     for color, variable in VARIABLES.items():
         text = text.replace(color, f"var({variable})")
+    text = re.sub(rf"""<g id=(["']){HOVER}(.*?)\1>""", r'<g class="hover"><title>\2</title>', text)
     return text[text.index("<svg") :]

@@ -13,6 +13,7 @@ import torch
 from distilrl import evolution
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
+from distilrl.devices import check_device
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.evaluate import load_teachers
@@ -113,6 +114,7 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
         FileError: a new job, and the folder holds something already; or none to continue.
         ResumeError: the folder holds another job.
     """
+    check_device(job.train.compute.device)
     _check_verdict_env(job)
     with folder.lock():
         if resume:

@@ -16,7 +16,7 @@ from distilrl import stats
 from distilrl.checkpoints import write_json
 from distilrl.config import RewardConfig
 from distilrl.display import watching
-from distilrl.distill import how_played, results_of, take_acceptance
+from distilrl.distill import how_played, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
@@ -30,7 +30,6 @@ from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.provenance import Provenance
-from distilrl.report import write_report
 from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
@@ -113,8 +112,7 @@ def plan(
         judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
         results = _plan(one, job, specs, options, judge)
         if report:
-            for folder in ([Path(out) / "winner"] if results.winner else []) + [Path(out)]:
-                write_report(folder, watch=watch)
+            write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)
     return results
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distilrl.devices import doubled, precise
 from distilrl.errors import SpecError
 from distilrl.scales import of_pixels, scale_of
 from distilrl.spaces import ActionSpec, ObsSpec
@@ -132,7 +133,7 @@ class Replay:
         self._age = torch.zeros(grid, dtype=torch.int64, device=device)
         self._labels = torch.zeros((*grid, spec.labels), device=device)
         self._stakes = torch.zeros(grid, device=device)
-        self._priority = torch.zeros(grid, dtype=torch.float64, device=device)
+        self._priority = torch.zeros(grid, dtype=torch.float64, device=precise(device))
         self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._drawable = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
@@ -190,7 +191,7 @@ class Replay:
         self._labelled[row] = labels is not None or not self.spec.labelled
         self._drawable[row] = bool(self._labelled[row]) or not needed
         self._priority[row] = (
-            self._newest if self.spec.by_error else self._stakes[row].double().pow(self.spec.stakes_exponent)
+            self._newest if self.spec.by_error else doubled(self._stakes[row]).pow(self.spec.stakes_exponent)
         )
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
@@ -237,35 +238,35 @@ class Replay:
         held = min(self.added, self.rows)
         if self.spec.stakes_exponent == 0 and not self.spec.by_error:
             places = self._ready[:held].view(-1).nonzero().view(-1)
-            point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * len(places)
-            return places[point.long()]
-        ready = self._ready[:held].view(-1).double()
+            point = torch.rand(count, generator=generator, dtype=torch.float64) * len(places)
+            return places[point.long().to(self.device)]
+        ready = doubled(self._ready[:held].view(-1))
         priority = self._priority[:held].view(-1) * ready
         cumulative = (0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()).cumsum(0)
-        point = torch.rand(count, generator=generator, dtype=torch.float64).to(self.device) * cumulative[-1]
-        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1)
+        point = torch.rand(count, generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
+        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1).to(self.device)
 
     def importance_weights(self, index: Tensor) -> Tensor:
         """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's
         Rainbow).
         """
         held = min(self.added, self.rows)
-        ready = self._ready[:held].view(-1).double()
+        ready = doubled(self._ready[:held].view(-1))
         priority = self._priority[:held].view(-1) * ready
-        probability = 0.8 * priority[index] / priority.sum().clamp_min(1e-300) + 0.2 / ready.sum()
+        probability = 0.8 * priority[index.to(priority.device)] / priority.sum().clamp_min(1e-300) + 0.2 / ready.sum()
         weight = probability.rsqrt()
-        return (weight / weight.max()).float()
+        return (weight / weight.max()).float().to(self.device)
 
     def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
         """From now on states are drawn by (|error| + 0.001)^exponent, both (B,)."""
-        priority = (errors.double().abs() + 1e-3).pow(exponent)
-        self._priority.view(-1)[index] = priority
+        priority = (doubled(errors).abs() + 1e-3).pow(exponent)
+        self._priority.view(-1)[index.to(priority.device)] = priority
         self._newest = max(self._newest, float(priority.max()))
 
     @property
     def priorities(self) -> Tensor:
         """(rows, N) and, behind them, a row of what new states get: all that `set_priorities` has done."""
-        newest = torch.full((1, self.spec.n_envs), self._newest, dtype=torch.float64, device=self.device)
+        newest = torch.full((1, self.spec.n_envs), self._newest, dtype=torch.float64, device=self._priority.device)
         return torch.cat([self._priority, newest])
 
     @priorities.setter

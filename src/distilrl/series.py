@@ -13,7 +13,7 @@ import torch
 from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.display import watching
-from distilrl.distill import distill, run_job
+from distilrl.distill import distill, run_job, write_reports
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
@@ -22,7 +22,6 @@ from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, SingleReturns
-from distilrl.report import write_report
 from distilrl.results import Link, Results, SeedsResults, TasksResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
@@ -117,7 +116,7 @@ def distill_seeds(
         results = SeedsResults.of([runs[number] for number in sorted(runs)], returns, job.comparison.episodes)
         write_json(folder.results, results.to_json())
         if report:
-            write_report(folder.path, watch=watch)
+            write_reports(folder.path, watch=watch)
     return results
 
 
@@ -191,7 +190,7 @@ def distill_chain(
     with watching(watch) as watch, claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
         results = _distill_chain(first, [*jobs, (whole, last)], wandb, watch)
         if report:
-            write_report(results.chain[-1].path, watch=watch)
+            write_reports(results.chain[-1].path, watch=watch)
     return results
 
 

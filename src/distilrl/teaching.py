@@ -11,7 +11,7 @@ from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.display import watching
-from distilrl.distill import training_of
+from distilrl.distill import training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
@@ -24,7 +24,6 @@ from distilrl.plain import check_number
 from distilrl.played import Duel, DuelOther, DuelPolicy, RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
-from distilrl.report import write_report
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef, env_ref
@@ -76,7 +75,7 @@ def train_teacher(
     with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume):
         results = _train_teacher(config, folder, episodes, wandb, watch)
         if report:
-            write_report(folder.path, watch=watch)
+            write_reports(folder.path, watch=watch)
     return results
 
 

@@ -14,6 +14,7 @@ SPINS = "1000"
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = SPINS
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's graphics cannot compute, the CPU does
 
 
 def use_threads(count: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distilrl import evolution, stats
 from distilrl.config import TrainConfig
+from distilrl.devices import check_device
 from distilrl.errors import NotFiniteError, ResumeError, SpecError
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
@@ -68,6 +69,7 @@ def train(
 
         student = train(make_config("distil", "CartPole-v1"), teacher.fitted(describe_env("CartPole-v1"))).network
     """
+    check_device(config.compute.device)
     use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
     run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors), watch)

@@ -13,7 +13,7 @@ from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.display import watching
-from distilrl.distill import compared, how_played, take_acceptance
+from distilrl.distill import compared, how_played, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
@@ -25,7 +25,6 @@ from distilrl.objective import TeacherTerm
 from distilrl.plain import check_numbers, from_plain
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
-from distilrl.report import write_report
 from distilrl.results import Distilling, Made, Results
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.schedules import Progress, Schedule
@@ -120,7 +119,7 @@ def distill_tree(
     with watching(watch) as watch, claimed(folder, job, kind="tree", **asdict(config)):
         results = _distill(one, job, info, folder, config, watch)
         if report:
-            write_report(folder.path, watch=watch)
+            write_reports(folder.path, watch=watch)
     return results
 
 

@@ -78,6 +78,7 @@ COMMANDS = {
     "what there is": {
         "recipes": About("the methods, a line each", "distilrl recipes"),
         "envs": About("the environments that are installed here", "distilrl envs ALE"),
+        "zoo": About("the project's own teachers; zoo get NAME brings one here", "distilrl zoo get pong-dqn"),
         "fields": About("what was distilled in six fields of use", "distilrl fields"),
     },
 }
@@ -197,9 +198,9 @@ def _command(name: str) -> type[Any]:
 
             return Export if name == "export" else Verify
         case _:
-            from distilrl.cli.listing import Envs, Fields, Recipes
+            from distilrl.cli.listing import Envs, Fields, Recipes, Zoo
 
-            return {"recipes": Recipes, "envs": Envs, "fields": Fields}[name]
+            return {"recipes": Recipes, "envs": Envs, "zoo": Zoo, "fields": Fields}[name]
 
 
 def _way_on(name: str, command: Any) -> str:

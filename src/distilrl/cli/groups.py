@@ -1,7 +1,7 @@
 """Options of `distilrl distill` beside the everyday ones, in the groups that its help shows."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
@@ -9,6 +9,7 @@ from distilrl.cli.options import SideOptions, Unset
 from distilrl.collect import BehaviourName
 from distilrl.comparison import Comparison
 from distilrl.config import TrainConfig
+from distilrl.devices import Device
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.measures import Measure
@@ -109,7 +110,7 @@ class MachineOptions(SideOptions):
 
     threads: Unset[int | None] = None
     """CPU threads; by default 2 for pixels and 1 for vectors."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where the networks compute."""
     workers: int = 0
     """Processes that step slow environments; 0: this one."""

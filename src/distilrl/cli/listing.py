@@ -13,6 +13,7 @@ from distilrl.cli.tables import print_fields
 from distilrl.envs.listing import families
 from distilrl.errors import SpecError
 from distilrl.recipes import RECIPES
+from distilrl.zoo import get, zoo
 
 ROOM = 79
 """Columns."""
@@ -78,6 +79,30 @@ class Fields:
             print(json.dumps(rows))
         else:
             print_fields(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """List the project's own teachers, or bring some here: zoo get NAME."""
+
+    words: Annotated[Positional[tuple[str, ...]], arg(metavar="[get NAME...]", help_behavior_hint="")] = ()
+    """Which to bring, from the project's repository or from the folder or URL that DISTILRL_ZOO names, checked against
+    their SHA-256."""
+    out: Path = Path("zoo")
+    """With get: folder to write; each comes into a folder of its name there."""
+
+    def run(self) -> None:
+        """Lists them, or brings some."""
+        match self.words:
+            case ():
+                for name, one in zoo().items():
+                    print(f"{name:27}{one.bytes / 1e6:5.1f} MB  {one.env}")
+                print("\nUse: distilrl zoo get NAME, then --teacher zoo/NAME. Its README.md says more.")
+            case ("get", _, *_):
+                for name in self.words[1:]:
+                    print(get(name, self.out))
+            case _:
+                raise SpecError(f"zoo {' '.join(self.words)}: write distilrl zoo, or distilrl zoo get NAME.")
 
 
 def _hanging(first: str, text: str) -> str:

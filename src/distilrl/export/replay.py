@@ -298,7 +298,7 @@ class Library:
             raise FileError(
                 f"{path} cannot be replayed, and so is not kept: there is no C compiler (cc) here, install one."
             )
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is loaded
             target = Path(folder) / "policy.so"
             flags = [*CFLAGS, *(["-march=native"] if native else []), "-shared", "-fPIC"]
             command = [compiler, *flags, str(path), "-o", str(target)]
@@ -347,5 +347,7 @@ def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
 def _state_bytes(path: Path) -> int:
     """Bytes of the structure in which a C export keeps its memory; 0: it has none."""
     header = path.with_suffix(".h")
-    found = re.search(r"#define POLICY_STATE_BYTES (\d+)", header.read_text()) if header.is_file() else None
+    found = (
+        re.search(r"#define POLICY_STATE_BYTES (\d+)", header.read_text(encoding="utf-8")) if header.is_file() else None
+    )
     return int(found[1]) if found else 0

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilrl import losses
+from distilrl.devices import doubled
 from distilrl.errors import SpecError
 from distilrl.heads.protocol import Loss
 from distilrl.heads.units import Units, units_of
@@ -96,7 +97,7 @@ class Categorical:
 
     def find_temperature(self, p: Tensor, share: float) -> float:
         """By bisection in log τ; numbers that never differ have full entropy at any temperature, and 1 is returned."""
-        values = torch.cat([losses.centre(block) for block in self.split(p.double())], dim=1)
+        values = torch.cat([losses.centre(block) for block in self.split(doubled(p))], dim=1)
         spread = float(values.std())
         if not spread > 0:
             return 1.0
@@ -110,7 +111,7 @@ class Categorical:
         return units_of(self.split(p))
 
     def entropy_share(self, p: Tensor, temperature: float) -> float:
-        logs = [torch.log_softmax(block.double() / temperature, dim=1) for block in self.split(p)]
+        logs = [torch.log_softmax(doubled(block) / temperature, dim=1) for block in self.split(p)]
         entropy = sum(float(-(log_p.exp() * log_p).sum(1).mean()) for log_p in logs)
         return entropy / max(sum(math.log(n) for n in self.action.nvec), 1e-12)  # a single choice has none
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distilrl import losses
+from distilrl.devices import doubled
 
 NORMAL = 1.349
 """Distance of the quartiles of a normal distribution in standard deviations."""
@@ -44,7 +45,7 @@ class Units:
     @cached_property
     def inverse(self) -> Tensor:
         """(P, P) of ``matrix``."""
-        inverse: Tensor = torch.linalg.inv(self.matrix.double()).to(self.matrix.dtype)
+        inverse: Tensor = torch.linalg.inv(doubled(self.matrix)).to(self.matrix)
         return inverse
 
 
@@ -61,7 +62,8 @@ def units_of(blocks: Sequence[Tensor]) -> Units:
     matrices, offsets = [], []
     for block in blocks:
         size = block.shape[1]
-        worth, differences = block.double().mean(1), losses.centre(block.double())
+        values = doubled(block)
+        worth, differences = values.mean(1), losses.centre(values)
         middle, spread = _middle(worth)
         gap = _unit(float(differences.square().mean(1).sqrt().median()), float(differences.square().mean().sqrt()))
         mean = torch.full((size, size), 1 / size, dtype=torch.float64)

@@ -13,6 +13,7 @@ from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
+from distilrl.zoo import zoo
 
 __all__ = ["Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
 
@@ -54,7 +55,9 @@ def _load(file: TeacherFile) -> Teacher:
         teacher = native.load(file)
     elif not path.exists():
         here = "" if path.is_absolute() else f" in {Path.cwd()}"
-        raise FileError(f"{path} does not exist{here}: check the path to the teacher.")
+        of_zoo = path.parent.name == "zoo" and path.name in zoo()
+        way = f"distilrl zoo get {path.name} brings it" if of_zoo else "check the path to the teacher"
+        raise FileError(f"{path} does not exist{here}: {way}.")
     else:
         teacher = _load_file(file, path)
     if commit:
