@@ -34,6 +34,7 @@ from distilrl.jobs import Job, make_config
 from distilrl.measures import Measure
 from distilrl.plan import plan
 from distilrl.sizes import Budget, PlanOptions, plan_steps
+from distilrl.specs import has_cell
 from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
 
@@ -93,7 +94,7 @@ class Plan(_Search):
     """Find the smallest student within the margin: many sizes and seeds at once, from one stream of labelled states."""
 
     sizes: Unset[tuple[str, ...]] = ()
-    """Student specs to try; a ladder that suits observations and actions by default, the linear student first."""
+    """Student specs to try, with memory too; by default a ladder without, that suits observations and actions."""
     seeds: int = 5
     """Students of each size."""
     budget_params: Unset[int | None] = None
@@ -114,7 +115,9 @@ class Plan(_Search):
 
     def run(self) -> int:
         """Plans; 1 where no size is within the margin."""
-        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10)
+        cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
+        named = {"network": cell} if cell is not None else {}
+        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
         if data:
             options = PlanOptions.from_config(data)
         else:
