@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from distilrl.config import OptimConfig, TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError
+from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import c, export_policy, int8, int8_memory, onnx, qat, verify, web
 from distilrl.export.keep import write_c
@@ -40,7 +41,7 @@ from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
-from distilrl.spaces import Bounds, Choices, ObsSpec
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.train import train
@@ -656,6 +657,50 @@ def test_every_recipe_takes_a_student_that_sees_less(recipe, sign_teacher):
     assert found.network.spec.params == 8 * 2 + 9 * 2
 
 
+class TwoViews(gymnasium.ObservationWrapper):
+    """What a student's own sensors make of two numbers, three of them, beside what its teacher reads."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        own = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict({"student": own, "teacher": env.observation_space})
+
+    def observation(self, obs):
+        return {"student": np.array([obs[0] + obs[1], obs[1], obs[1] ** 2], np.float32), "teacher": obs}
+
+
+VIEWS = EnvRef(SIGN, wrappers=("test_memory:TwoViews",))
+
+
+@pytest.mark.parametrize("text", ["mlp:8", "gru:5"])
+def test_teacher_and_student_each_have_a_view(text, sign_teacher, tmp_path):
+    """The teacher reads its own part of the observation, the student the other, and its file asks for that alone."""
+    folder = tmp_path / "teacher"
+    fitted = sign_teacher.fitted(describe_env(SIGN))
+    save_network(folder, fitted.network, fitted.head, env={"id": SIGN})
+    file = TeacherFile(str(folder), reads=("teacher",))
+    assert load_teacher(file).digest != load_teacher(str(folder)).digest
+    config = make_config(
+        "distil", VIEWS, teacher=file, network=text, hidden_features=(3, 4), env_steps=3200, batch_size=64
+    )
+    config = config.but(learning_starts=160, check_every=800, check_episodes=4, final_episodes=8, n_envs=8, threads=1)
+    result = distill(None, Job(config, Comparison(60, 60, 0, margin=0.3)), tmp_path / "run")
+    assert result.verdict.result in HOLDS
+    assert RunFolder(tmp_path / "run").read_config()["train"]["tasks"][0]["teacher"][0]["reads"] == ["teacher"]
+    card = export_policy(tmp_path / "run", "c")
+    assert card["obs"]["reads"] == [0, 1, 2]
+    assert verify(card["path"], VIEWS).against_student.difference == 0.0
+
+
+def test_what_a_teacher_reads_must_be_there(sign_teacher):
+    with pytest.raises(SpecError, match=r"'speed' names no number.*student\[0:3\], teacher\[0:2\]"):
+        replace(sign_teacher, reads=("speed",)).fitted(describe_env(VIEWS))
+    with pytest.raises(
+        TeacherError, match=r"shape \(2,\), but student of .* has 3 numbers: name what it was trained on"
+    ):
+        replace(sign_teacher, reads=("student",)).fitted(describe_env(VIEWS))
+
+
 def test_a_stage_with_reward_and_a_plan_take_a_student_that_sees_less(sign_teacher, tmp_path):
     """The first number is hidden, so that places and columns differ."""
     config = small("distil", hidden_features=(0,), env_steps=800)
@@ -752,7 +797,10 @@ def test_who_drives_in_turn_remembers_since_the_turn_began(monkeypatch):
 
 def test_a_plan_finds_the_smallest_memory(tmp_path):
     """What was seen one step before is asked: no size without memory is there, whatever its width."""
-    job = Job(memory_config("gru:8", learning_rate=1e-2).but(check_episodes=10, env_steps=3200, updates=4), Comparison(60, 60, 0, margin=0.3))
+    job = Job(
+        memory_config("gru:8", learning_rate=1e-2).but(check_episodes=10, env_steps=3200, updates=4),
+        Comparison(60, 60, 0, margin=0.3),
+    )
     sizes = ["mlp:16", "mlp:8@history=2", "gru:2", "gru:8"]
     found = plan(recalling(), job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
     reached = {row.student: row.reached for row in found.frontier}

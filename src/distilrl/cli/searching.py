@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.display import Display, print_plan, print_results, print_sweep
+from distilrl.cli.groups import Seen, SeenOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
@@ -111,6 +112,7 @@ class Plan(_Search):
     """Try sizes between the largest that fell short and the smallest that did not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
+    seen: Seen = field(default_factory=SeenOptions)
     side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
@@ -123,7 +125,7 @@ class Plan(_Search):
         else:
             own = self.steps is None
             steps = plan_steps(job.train, describe_env(job.train.env)) if own else self.steps
-            job = replace(job, train=job.train.but(env_steps=steps))
+            job = replace(job, train=self.seen.of(job.train).but(env_steps=steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
         with Display() as watch, self.side.executor(job) as executor:
