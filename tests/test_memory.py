@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -18,11 +19,11 @@ from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison
-from distilrl.config import TaskFile
+from distilrl.config import OptimConfig, TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError
+from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import c, export_policy, int8, int8_memory, onnx, qat, verify, web
 from distilrl.export.keep import write_c
@@ -31,17 +32,20 @@ from distilrl.export.replay import CFLAGS, Answers, Recording, file_policy, held
 from distilrl.export.steps import steps
 from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
+from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import RecurrentNetwork, build
-from distilrl.objective import term
+from distilrl.objective import TeacherTerm, term
 from distilrl.plan import plan
 from distilrl.policies import Policy
-from distilrl.replay import Replay, ReplaySpec
+from distilrl.population import Population
+from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.runs import RunFolder
-from distilrl.schedules import Schedule
-from distilrl.spaces import Bounds, Choices, ObsSpec
+from distilrl.schedules import Progress, Schedule
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.train import train
+from distilrl.verdict import HOLDS
 from distilrl.widths import between, scaled
 
 HEAD = Categorical(Choices((2,)))
@@ -653,6 +657,50 @@ def test_every_recipe_takes_a_student_that_sees_less(recipe, sign_teacher):
     assert found.network.spec.params == 8 * 2 + 9 * 2
 
 
+class TwoViews(gymnasium.ObservationWrapper):
+    """What a student's own sensors make of two numbers, three of them, beside what its teacher reads."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        own = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict({"student": own, "teacher": env.observation_space})
+
+    def observation(self, obs):
+        return {"student": np.array([obs[0] + obs[1], obs[1], obs[1] ** 2], np.float32), "teacher": obs}
+
+
+VIEWS = EnvRef(SIGN, wrappers=("test_memory:TwoViews",))
+
+
+@pytest.mark.parametrize("text", ["mlp:8", "gru:5"])
+def test_teacher_and_student_each_have_a_view(text, sign_teacher, tmp_path):
+    """The teacher reads its own part of the observation, the student the other, and its file asks for that alone."""
+    folder = tmp_path / "teacher"
+    fitted = sign_teacher.fitted(describe_env(SIGN))
+    save_network(folder, fitted.network, fitted.head, env={"id": SIGN})
+    file = TeacherFile(str(folder), reads=("teacher",))
+    assert load_teacher(file).digest != load_teacher(str(folder)).digest
+    config = make_config(
+        "distil", VIEWS, teacher=file, network=text, hidden_features=(3, 4), env_steps=3200, batch_size=64
+    )
+    config = config.but(learning_starts=160, check_every=800, check_episodes=4, final_episodes=8, n_envs=8, threads=1)
+    result = distill(None, Job(config, Comparison(60, 60, 0, margin=0.3)), tmp_path / "run")
+    assert result.verdict.result in HOLDS
+    assert RunFolder(tmp_path / "run").read_config()["train"]["tasks"][0]["teacher"][0]["reads"] == ["teacher"]
+    card = export_policy(tmp_path / "run", "c")
+    assert card["obs"]["reads"] == [0, 1, 2]
+    assert verify(card["path"], VIEWS).against_student.difference == 0.0
+
+
+def test_what_a_teacher_reads_must_be_there(sign_teacher):
+    with pytest.raises(SpecError, match=r"'speed' names no number.*student\[0:3\], teacher\[0:2\]"):
+        replace(sign_teacher, reads=("speed",)).fitted(describe_env(VIEWS))
+    with pytest.raises(
+        TeacherError, match=r"shape \(2,\), but student of .* has 3 numbers: name what it was trained on"
+    ):
+        replace(sign_teacher, reads=("student",)).fitted(describe_env(VIEWS))
+
+
 def test_a_stage_with_reward_and_a_plan_take_a_student_that_sees_less(sign_teacher, tmp_path):
     """The first number is hidden, so that places and columns differ."""
     config = small("distil", hidden_features=(0,), env_steps=800)
@@ -687,3 +735,102 @@ def test_integers_of_a_student_that_sees_less_are_tuned_on_what_it_sees(sign_tea
     tuned = qat.fine_tune(network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=(1,))
     assert tuned.spec.obs_shape == (1,)
     assert tuned.layers[0].weight.shape == (8, 1)
+
+
+# -- many sizes at once
+
+SIZES = ("gru:3", "mlp:4@history=3", "mlp:5", "mlp:2+lstm:2@history=2")
+
+
+def sequences(count, steps, history, seed=0):
+    """A batch of sequences of vectors of two numbers, some steps of which are not to be learnt from."""
+    rng = torch.Generator().manual_seed(seed)
+    size, nothing = count * steps, torch.zeros(count * steps)
+    return Batch(
+        torch.randn(size, 2 * history, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(),
+        nothing.bool(), torch.randn(size, 2, generator=rng) * 3, nothing + 1, steps=steps,
+        valid=(torch.rand(size, generator=rng) < 0.7).float(),
+    )  # fmt: skip
+
+
+def test_students_with_memory_learn_together_what_each_would_alone():
+    terms, optim = (TeacherTerm("forward_kl"),), OptimConfig(learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
+    specs = [NetworkSpec.parse(text, (2,), 2) for text in SIZES]
+    together, head = Population(specs, range(len(specs)), HEAD, terms, optim), HEAD
+    together.standardise(torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5]))
+    data = [sequences(4, 6, 3, seed) for seed in range(12)]
+    for number, batch in enumerate(data):
+        losses = together.update(batch, Progress(number / 20))
+    for k, spec in enumerate(specs):
+        own = build(spec, torch.Generator().manual_seed(k))
+        own.standardise(torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5]))
+        pupil = Pupil(own, head, None, terms, torch.Generator(), torch.device("cpu"))
+        learner = Learner([pupil], terms, optim)
+        for number, batch in enumerate(data):
+            seen = batch._replace(obs=batch.obs[:, -2 * spec.history :])
+            found = learner.update([Part(0, seen, Progress(number / 20))])
+        assert float(losses[k]) == pytest.approx(float(next(iter(found.values()))), rel=1e-3)
+        obs = Recording(np.random.default_rng(k).normal(0, 1, (9, 2)).astype(np.float32), np.arange(9) == 0)
+        ours, theirs = (obs.numbers(Policy(one, HEAD)) for one in (together.network(k), pupil.average))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_who_drives_in_turn_remembers_since_the_turn_began(monkeypatch):
+    monkeypatch.setattr("distilrl.population.TURN", 4)
+    specs = [NetworkSpec.parse(text, (2,), 2) for text in SIZES]
+    some = Population(specs, range(4), HEAD, (TeacherTerm("forward_kl"),), OptimConfig(average=0.0))
+    assert some.policy.remembers
+    obs = torch.randn(3, 12, 2, generator=torch.Generator().manual_seed(0))
+    state, numbers = some.policy.start(3), []
+    for step in range(12):
+        row, state = some.policy.forward(obs[:, step], state)
+        numbers.append(row)
+        state = some.policy.restart(state, torch.tensor([False, step == 5, False]))
+    for n in range(3):
+        for turn in range(3):
+            driver, begin = some.network((n + 3 * turn) % 4), 4 * turn
+            fresh = np.isin(np.arange(begin, begin + 4), (begin, *((6,) if n == 1 else ())))
+            seen = Recording(obs[n, begin : begin + 4].numpy(), fresh)
+            shown = torch.stack(numbers)[begin : begin + 4, n]
+            torch.testing.assert_close(shown, seen.numbers(Policy(driver, HEAD)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_plan_finds_the_smallest_memory(tmp_path):
+    """What was seen one step before is asked: no size without memory is there, whatever its width."""
+    job = Job(
+        memory_config("gru:8", learning_rate=1e-2).but(check_episodes=10, env_steps=3200, updates=4),
+        Comparison(60, 60, 0, margin=0.3),
+    )
+    sizes = ["mlp:16", "mlp:8@history=2", "gru:2", "gru:8"]
+    found = plan(recalling(), job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
+    reached = {row.student: row.reached for row in found.frontier}
+    assert reached == {"mlp:16": False, "gru:2": reached["gru:2"], "mlp:8@history=2": True, "gru:8": True}
+    assert [row.params for row in found.frontier] == sorted(row.params for row in found.frontier)
+    assert "@history=2" in found.winner or "gru" in found.winner
+    stored = load_network(tmp_path / "plan/winner/student")
+    assert isinstance(stored.network, RecurrentNetwork)
+    card = export_policy(tmp_path / "plan", "c")
+    assert verify(card["path"]).verdict.result in HOLDS
+
+
+def test_a_plan_with_cells_says_what_batches_do_not_suit_before_it_begins(tmp_path):
+    config = memory_config("mlp:8").but(batch_size=100)
+    with pytest.raises(SpecError, match=r"'batch_size' \(100\) must be a multiple of 'sequence'.*gru:4@history=2"):
+        plan(recalling(), Job(config, Comparison(60, 60, 0)), tmp_path / "plan", sizes=["gru:4", "mlp:4@history=2"])
+    assert not (tmp_path / "plan").exists()
+
+
+def test_another_student_begins_with_no_memory():
+    """A plan's second round has other students, whose memories are of other sizes."""
+    envs = make_vec_env(RECALL, 2)
+    spec = ReplaySpec(100, 2, envs.info.obs, envs.info.action, labels=2, sequence=4)
+    collector = Collector(envs, Replay(spec, torch.device("cpu")), Behaviour(), np.random.default_rng(0), recalling())
+    collector.begin(np.arange(2))
+    for text in ("gru:5", "gru:5", "lstm:3"):
+        network = drawn(text, (1,))
+        collector.student = Policy(network, HEAD)
+        obs = collector._obs
+        collector.act()
+        torch.testing.assert_close(collector._student_state, network(obs, network.start(2))[1])
+        collector.settle()
+    envs.close()

@@ -157,7 +157,7 @@ def test_who_acts_and_who_stays():
     assert some.alive == [1, 4]
     for k, values in before.items():
         torch.testing.assert_close(some.network(k)(obs), values)
-    torch.testing.assert_close(some.in_turn(obs)[1], before[4][1])
+    torch.testing.assert_close(some.policy.network(obs)[1], before[4][1])
     with pytest.raises(KeyError):
         some.network(0)
 
@@ -168,7 +168,7 @@ def test_where_there_are_more_students_than_environments_all_get_their_turn():
     alone = torch.stack([some.network(k)(obs) for k in range(5)])
     drivers = []
     for _ in range(3):
-        numbers = some.in_turn(obs)
+        numbers = some.policy.network(obs)
         drivers += [int((alone[:, n] - numbers[n]).abs().sum(1).argmin()) for n in range(2)]
         some._acted += TURN - 1
     assert drivers == [0, 1, 2, 3, 4, 0]

@@ -16,7 +16,11 @@ FIELD = Field(
     "games",
     {
         "MinAtar Space Invaders": Row(
-            ENV.format("SpaceInvaders"), "zoo/minatar-spaceinvaders-ppo", MINATAR, QUIET, "--steps 32000"
+            ENV.format("SpaceInvaders"),
+            "zoo/minatar-spaceinvaders-ppo",
+            MINATAR,
+            f"{QUIET} --episodes 1000",
+            "--steps 32000",
         ),
         "MinAtar Breakout": Row(
             ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"

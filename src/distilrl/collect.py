@@ -143,8 +143,7 @@ class Collector:
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
         self.teacher = teacher
         self.feed = Feed(sensors, () if sensors.exact else rng.integers(2**62, size=envs.n_envs).tolist())
-        self.student: Policy | None = None
-        """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
+        self._student: Policy | None = None
         self.progress = Progress(0.0)
         self.needed = True
         """Whether a term, the behaviour or the sampling needs the teacher now or later."""
@@ -160,6 +159,18 @@ class Collector:
         self._student_state: State | None = None
         self._index, self._obs = 0, torch.zeros(0)
         self._sent: tuple[NDArray[Any], int, Tensor | None] | None = None
+
+    @property
+    def student(self) -> Policy | None:
+        """Who acts where the teacher does not; None: nobody yet, and without a teacher actions are random."""
+        return self._student
+
+    @student.setter
+    def student(self, student: Policy | None) -> None:
+        before = self._student
+        if before is not None and student is not None and student.network is not before.network:
+            self._student_state = None  # another one knows nothing of the episodes under way
+        self._student = student
 
     def steps(self, seeds: NDArray[np.int64]) -> Iterator[Collected]:
         """Endless vector steps; while the caller works on one, the environments work on its actions.

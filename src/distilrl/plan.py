@@ -33,7 +33,7 @@ from distilrl.provenance import Provenance
 from distilrl.results import PlanResults, PlanRow, Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
-from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder
+from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.stream import Check, Stream
 from distilrl.tasks import input_statistics
@@ -62,14 +62,16 @@ def plan(
     """Finds the smallest student whose loss is proven to be within the margin (verdict ``pass`` or ``within_margin``).
 
     All sizes and seeds learn from one stream by the job's own terms; the students drive in turn where the teacher does
-    not. At three checks, half of those that are not there yet are dropped (successive halving, Jamieson & Talwalkar
-    2016). Then sizes between the largest that fell short and the smallest that did not are tried the same way. The
-    verdict, on seeds of its own, goes from the largest size that reached the margin downwards, with the best seed of
-    each, until one does not hold: so the number of sizes needs no correction. No size gets a stage with reward.
+    not. Where a size has a cell, all of them learn from sequences. At three checks, half of those that are not there
+    yet are dropped (successive halving, Jamieson & Talwalkar 2016). Then sizes between the largest that fell short and
+    the smallest that did not are tried the same way. The verdict, on seeds of its own, goes from the largest size that
+    reached the margin downwards, with the best seed of each, until one does not hold: so the number of sizes needs no
+    correction. No size gets a stage with reward.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.
-        job: its recipe's settings and the comparison; the student it names is not used.
+        job: its recipe's settings and the comparison; the student it names is not used, but `make_config` finds larger
+            batches where it names one with a cell.
         out: folder to write: plan.json, and ``winner``, a run folder.
         sizes: student specs; `ladder` by default.
         seeds: students of each size.
@@ -100,14 +102,10 @@ def plan(
     config.but(seed=config.seed + seeds - 1)
     texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
     specs = [config.student.spec(info.obs, head.width, text) for text in texts]
-    if remembering := [spec.describe() for spec in specs if spec.remembers]:
-        raise SpecError(
-            f"A plan's students share what they are trained on, state by state, and {remembering[0]} remembers: leave "
-            "it out, and distil it by itself."
-        )
     specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
     if not specs:
         raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
+    of_search(config, specs)
     with watching(watch) as watch, claimed(RunFolder(out), job, kind="plan", **asdict(options)):
         judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
         results = _plan(one, job, specs, options, judge)
@@ -134,7 +132,7 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
     card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
-    search = _Search(one, job, card, judge.watch)
+    search = _Search(one, job, specs, card, judge.watch)
     try:
         found = search.round(specs, options.seeds)
         # -- between the largest that fell short and the smallest that did not
@@ -244,9 +242,11 @@ class _Row:
 class _Search:
     """One stream of labelled states, and populations that learn from it."""
 
-    def __init__(self, teacher: Teacher, job: Job, card: TeacherCard, watch: Watch) -> None:
+    def __init__(
+        self, teacher: Teacher, job: Job, specs: Sequence[NetworkSpec], card: TeacherCard, watch: Watch
+    ) -> None:
         self.teacher, self.job, self.card, self.watch = teacher, job, card, watch
-        self.config = job.train.but(network="mlp:")  # the student that it names decides nothing here
+        self.config = of_search(job.train, specs)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.stream = Stream(self.config, teacher)
         self.check = Check(self.config, card.acceptance, keep_states=0)

@@ -1,6 +1,9 @@
-"""Many students of one stream: MLPs stacked into batched products, convolutional ones in turn on the same batch."""
+"""Many students of one stream: MLPs stacked into batched products, others (convolutions, memory) in turn on the same
+batch.
+"""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -10,12 +13,12 @@ from torch import Tensor, nn
 
 from distilrl import stats
 from distilrl.config import OptimConfig
-from distilrl.context import Context
+from distilrl.context import Context, numbers_of
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
-from distilrl.networks import Network, build
+from distilrl.networks import Network, RecurrentNetwork, build
 from distilrl.objective import TeacherTerm, active
 from distilrl.optimisers import (
     DenseLayer,
@@ -146,7 +149,7 @@ class Population:
         networks = [build(spec, torch.Generator().manual_seed(seed)) for spec, seed in zip(specs, seeds, strict=True)]
         alike: dict[tuple[int, str], list[int]] = {}
         for k, spec in enumerate(specs):
-            depth = -1 - k if spec.picture is not None else len(spec.hidden)
+            depth = -1 - k if spec.picture is not None or spec.remembers else len(spec.hidden)
             alike.setdefault((depth, spec.activation), []).append(k)
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
@@ -155,7 +158,8 @@ class Population:
         size = specs[0].obs_shape[0] if specs[0].picture is None else 1
         self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
         self.updates, self._acted = 0, 0
-        self.policy = Policy(_InTurn(self), head)
+        remembering = any(spec.remembers for spec in specs)
+        self.policy = Policy((_RememberingInTurn if remembering else _InTurn)(self), head)
         """Environment n is driven by student n, counted among the living and again from the first; the next ones follow
         after `TURN` steps.
         """
@@ -187,30 +191,50 @@ class Population:
         self.temperature = self.labels_head.find_temperature(labels, self.optim.entropy_share)
         self.units = self.labels_head.find_units(labels) if self.optim.value_units else None
 
-    def _numbers(self, module: "StackedMLP | Network", obs: Tensor) -> Tensor:
-        """Numbers (K, B, P) of a group."""
+    def _numbers(self, module: "StackedMLP | Network", obs: Tensor, steps: int = 1) -> Tensor:
+        """Numbers (K, B, P) of a group, of observations whose histories are as long as the longest of all students."""
         if isinstance(module, Network):
-            numbers: Tensor = module(obs).unsqueeze(0)
+            own = obs if obs.ndim == 4 else obs[:, -module.spec.history * module.spec.obs_shape[0] :]
+            numbers = numbers_of(module, own, steps).unsqueeze(0)
         else:
-            seen = self._seen
-            numbers = module((obs[:, seen].float() - self.mean[seen]) * self.scale[seen])
+            seen, own = self._seen, obs[:, -len(self.mean) :]
+            numbers = module((own[:, seen].float() - self.mean[seen]) * self.scale[seen])
+        return self._in_units(numbers)
+
+    def _in_units(self, numbers: Tensor) -> Tensor:
         return numbers if self.units is None else self.units.values(numbers)
 
     def act(self, obs: Tensor) -> Tensor:
         """Greedy actions (N, F) or (N, A) of N environments, as `policy` takes them."""
         return self.policy.act(obs)[0]
 
-    def in_turn(self, obs: Tensor) -> Tensor:
-        """Numbers (N, P), those of environment n by the student whose turn it is."""
-        first = self._acted // TURN * len(obs)
+    def owners(self, count: int) -> Tensor:
+        """Whose turn it is in each of so many environments, (N,); the next call is of the next step."""
+        first = self._acted // TURN * count
         self._acted += 1
-        owner = (torch.arange(len(obs)) + first) % len(self.alive)
+        return torch.tensor(self.alive)[(torch.arange(count) + first) % len(self.alive)]
+
+    def in_turn(self, obs: Tensor, owners: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Numbers (N, P), those of environment n by the student whose turn it is.
+
+        Args:
+            obs: (N, *obs_shape).
+            owners: (N,) who that is.
+            kept: (N, W) what each of them remembers, the numbers of its state side by side; taken one step on.
+        """
         result = torch.zeros(len(obs), self.head.width, device=obs.device)
         for members, module in self.groups:
-            places = torch.tensor([self.alive.index(k) for k in members])
-            mine = torch.isin(owner, places).nonzero().flatten()
-            if len(mine):
-                row = (owner[mine].unsqueeze(1) == places).int().argmax(1)
+            places = torch.tensor(members)
+            mine = torch.isin(owners, places).nonzero().flatten()
+            if not len(mine):
+                continue
+            if isinstance(module, RecurrentNetwork) and kept is not None:
+                state = _unpacked(kept[mine], module)
+                numbers, state = module(obs[mine], state)
+                after = torch.cat([part.flatten(1) for part in state], dim=1)
+                kept[mine, : after.shape[1]], result[mine] = after, self._in_units(numbers)
+            else:
+                row = (owners[mine].unsqueeze(1) == places).int().argmax(1)
                 result[mine] = self._numbers(module, obs[mine])[row, torch.arange(len(mine))]
         return result
 
@@ -219,7 +243,8 @@ class Population:
         self.updates += 1
         optimisers = self.optimisers.values()
         set_learning_rate(optimisers, self.optim.learning_rate, self._since, progress.fraction)
-        loss = torch.cat([self._loss(self._numbers(module, batch.obs), batch, progress) for _, module in self.groups])
+        numbers = (self._numbers(module, batch.obs, batch.steps) for _, module in self.groups)
+        loss = torch.cat([self._loss(one, batch, progress) for one in numbers])
         for optimiser in optimisers:
             optimiser.zero_grad()
         if loss.requires_grad:  # else every term's weight is 0 just now
@@ -240,10 +265,10 @@ class Population:
         total = numbers.detach().new_zeros(count)
         for term, weight in active(self.terms, progress):
             if callable(term.loss) or term.loss in WHOLE_BATCH:
-                each = torch.stack([self._of_term(term, one, batch, 1, progress).mean() for one in numbers])  # type: ignore[arg-type]
+                each = torch.stack([self._of_term(term, one, batch, 1, progress) for one in numbers])  # type: ignore[arg-type]
             else:
-                each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size).mean(1)  # type: ignore[arg-type]
-            total = total + weight * each
+                each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size)  # type: ignore[arg-type]
+            total = total + weight * batch.mean(each)
         return total
 
     def _of_term(self, term: TeacherTerm, numbers: Tensor, batch: Batch, times: int, progress: Progress) -> Tensor:
@@ -325,14 +350,46 @@ class _InTurn(nn.Module):
 
     def __init__(self, population: Population) -> None:
         super().__init__()
-        self._answer = population.in_turn
+        self._owners, self._answer = population.owners, population.in_turn
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self._answer(obs)
+        return self._answer(obs, self._owners(len(obs)))
+
+
+class _RememberingInTurn(nn.Module):
+    """The same of students some of whom remember. Whose turn begins knows nothing of the episode, as a sequence from
+    which it learns.
+    """
+
+    def __init__(self, population: Population) -> None:
+        super().__init__()
+        self._owners, self._answer, self._device = population.owners, population.in_turn, population.device
+        networks = [module for _, module in population.groups if isinstance(module, RecurrentNetwork)]
+        self._width = max(sum(part[0].numel() for part in network.start(1)) for network in networks)
+
+    def start(self, count: int) -> State:
+        """Who drives each environment, (N,), as yet nobody, and what they remember, (N, W)."""
+        device = self._device
+        return torch.full((count,), -1, device=device), torch.zeros(count, self._width, device=device)
+
+    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
+        before, kept = state
+        owners = self._owners(len(obs))
+        kept = kept * (owners.to(before.device) == before).unsqueeze(1)  # every memory begins with zeros
+        return self._answer(obs, owners, kept), (owners.to(before.device), kept)
+
+
+def _unpacked(kept: Tensor, network: RecurrentNetwork) -> State:
+    """A network's state, of the first of the numbers (N, W)."""
+    shapes = [part.shape[1:] for part in network.start(1)]
+    counts = [math.prod(shape) for shape in shapes]
+    parts = torch.split(kept[:, : sum(counts)], counts, dim=1)
+    return tuple(part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 def _module(networks: list[Network]) -> StackedMLP | Network:
-    return networks[0] if networks[0].spec.picture is not None else StackedMLP(networks)
+    spec = networks[0].spec
+    return networks[0] if spec.picture is not None or spec.remembers else StackedMLP(networks)
 
 
 def _layers(module: StackedMLP | Network) -> list[DenseLayer]:
@@ -366,7 +423,7 @@ class _SideBySide(nn.Module):
 
 
 def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: Watch = silent) -> list[float]:
-    """Mean return of each of several policies without memory in a check; they play at once where that changes no
+    """Mean return of each of several policies in a check; those without memory play at once where that changes no
     episode.
 
     Args:
@@ -381,7 +438,8 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
     """
     how, episodes = check.how, len(check.seeds)
     together = max(SIDE_BY_SIDE // episodes, 1)
-    if info.deterministic or together == 1:  # in such a game equal starts would be played once for all
+    # in such a game equal starts would be played once for all
+    if info.deterministic or together == 1 or any(policy.remembers for policy in policies):
         return [check(policy, watch).mean for policy in policies]
     means: list[float] = []
     for first in range(0, len(policies), together):

@@ -61,8 +61,10 @@ class Batch(NamedTuple):
         return [Batch(*one) for one in zip(*pieces, strict=True)]
 
     def mean(self, each: Tensor) -> Tensor:
-        """The mean of a number per transition (B,) over those from which something may be learnt."""
-        return each.mean() if self.valid is None else (each * self.valid).sum() / self.valid.sum().clamp_min(1.0)
+        """The mean of a number per transition (..., B) over those from which something may be learnt, (...)."""
+        if self.valid is None:
+            return each.mean(-1)
+        return (each * self.valid).sum(-1) / self.valid.sum().clamp_min(1.0)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distilrl.config import StudentConfig, TrainConfig
+from distilrl.config import RewardConfig, StudentConfig, TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.evaluate import latency_us, size
@@ -110,6 +110,20 @@ def plan_steps(config: TrainConfig, info: EnvInfo) -> int:
     """
     easy = info.obs.image is None and not student_head(info.action).real
     return config.data.env_steps // 10 if easy else config.data.env_steps
+
+
+def of_search(config: TrainConfig, specs: Sequence[NetworkSpec]) -> TrainConfig:
+    """The settings of a plan's one stream, whose students are all of these: it keeps the longest history, and sequences
+    where one has a cell.
+
+    Raises:
+        SpecError: a student remembers, and the settings do not suit that.
+    """
+    network = "mlp:"  # what the job names decides nothing here
+    remembering = sorted((s for s in specs if s.remembers), key=lambda spec: spec.cell is None)
+    if remembering:
+        network = replace(remembering[0], history=max(spec.history for spec in specs)).describe()
+    return config.but(network=network, reward=RewardConfig())
 
 
 def ladder(obs: ObsSpec, head: Head) -> tuple[str, ...]:

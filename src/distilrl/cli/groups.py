@@ -74,6 +74,10 @@ class SeenOptions:
         return config.but(**{name: value for name, value in given.items() if value})
 
 
+Seen = Annotated[SeenOptions, arg(name="sensor")]
+"""The group as a field of a command."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerdictOptions:
     """How the student is compared with its teacher."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from distilrl.cli.groups import LearningOptions, MachineOptions, SeenOptions, VerdictOptions
+from distilrl.cli.groups import LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
@@ -77,7 +77,7 @@ class Distill:
     config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     learning: Annotated[LearningOptions, arg(name="learning")] = field(default_factory=LearningOptions)
-    seen: Annotated[SeenOptions, arg(name="sensor")] = field(default_factory=SeenOptions)
+    seen: Seen = field(default_factory=SeenOptions)
     judged: Annotated[VerdictOptions, arg(name="verdict")] = field(default_factory=VerdictOptions)
     judge: Judge = field(default_factory=JudgeOptions)
     around: Around = field(default_factory=EnvOptions)

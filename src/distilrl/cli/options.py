@@ -62,6 +62,8 @@ class FileOptions:
     zeros: int = 0
     """Zeros that the teacher reads behind what the environment shows (84 for those of Ant-v2 and -v3); the student does
     not see them."""
+    teacher_reads: UseAppendAction[tuple[str, ...]] = ()
+    """What the teacher reads, if not all that the environment shows: obs[0:12], or a part of a Dict by its name."""
 
     def file(self, path: str) -> TeacherFile:
         """The file with these answers."""
@@ -75,6 +77,7 @@ class FileOptions:
             kind=self.kind,
             squash=self.squash,
             zeros=self.zeros,
+            reads=self.teacher_reads,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from distilrl.cli.groups import VerdictOptions
+from distilrl.cli.groups import Seen, SeenOptions, VerdictOptions
 from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
@@ -34,6 +34,7 @@ from distilrl.jobs import Job, make_config
 from distilrl.plan import plan
 from distilrl.runs import RunFolder
 from distilrl.sizes import Budget, PlanOptions, plan_steps
+from distilrl.specs import has_cell
 from distilrl.sweep import jobs_of, sweep
 from distilrl.viper import TreeConfig, distill_tree
 
@@ -92,7 +93,7 @@ class Plan(_Search):
     """Find the smallest student within the margin: many sizes and seeds at once, from one stream of labelled states."""
 
     sizes: Unset[tuple[str, ...]] = ()
-    """Student specs to try; a ladder that suits observations and actions by default, the linear student first."""
+    """Student specs to try, with memory too; by default a ladder without, that suits observations and actions."""
     seeds: int = 5
     """Students of each size."""
     budget_params: Unset[int | None] = None
@@ -109,17 +110,20 @@ class Plan(_Search):
     """Try sizes between the largest that fell short and the smallest that did not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
+    seen: Seen = field(default_factory=SeenOptions)
     side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
         """Plans; 1 where no size is within the margin."""
-        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10)
+        cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
+        named = {"network": cell} if cell is not None else {}
+        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
         if data:
             options = PlanOptions.from_config(data)
         else:
             own = self.steps is None
             steps = plan_steps(job.train, describe_env(job.train.env)) if own else self.steps
-            job = replace(job, train=job.train.but(env_steps=steps))
+            job = replace(job, train=self.seen.of(job.train).but(env_steps=steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
         with Display() as watch, self.side.executor(job) as executor:

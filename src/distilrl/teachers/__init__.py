@@ -64,18 +64,21 @@ def _load(file: TeacherFile) -> Teacher:
         teacher.meta["hub_commit"] = commit
     if file.normalizer:
         teacher = vecnormalize.normalised(teacher, Path(file.normalizer))
-    return _identified(teacher.before_zeros(file.zeros) if file.zeros else teacher, file)
+    teacher = teacher.before_zeros(file.zeros) if file.zeros else teacher
+    return _identified(replace(teacher, reads=file.reads), file)
 
 
 def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
     """The teacher with a digest of all that decides its answers: its file, what the user told about it, its normalizer,
-    and the zeros that it reads.
+    and what it reads.
     """
-    told: dict[str, str | float] = dict(file.answers)
+    told: dict[str, str | float | tuple[str, ...]] = dict(file.answers)
     if file.normalizer:
         told["normalizer"] = digest(Path(file.normalizer))
     if file.zeros:
         told["zeros"] = file.zeros
+    if file.reads:
+        told["reads"] = file.reads
     if not told:
         return teacher
     text = json.dumps([teacher.digest, told], sort_keys=True)

@@ -38,6 +38,8 @@ class TeacherFile:
     """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is."""
     zeros: int = 0
     """Zeros that the policy reads behind what the environment shows: it was trained where there were more numbers."""
+    reads: tuple[str, ...] = ()
+    """Names of the numbers that the policy reads, of all that the environment shows (`ObsSpec.places`); () for all."""
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:

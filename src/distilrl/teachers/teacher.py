@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import Any
@@ -53,6 +53,8 @@ class Teacher:
     critic: nn.Module | None = None
     """(observations (B, *obs_shape), actions (B, A) in −1 to 1) to the value (B,) of taking them, where the file brings
     one."""
+    reads: tuple[str, ...] = ()
+    """Names of the numbers of an observation that it reads; () for all, or where it is `fitted`."""
 
     def __post_init__(self) -> None:
         for name in ("network", "critic"):
@@ -203,6 +205,8 @@ class Teacher:
         Raises:
             TeacherError: the spaces are not the teacher's; names both.
         """
+        if self.reads:
+            return self._reading(env)
         if self.obs_shape is not None and self.obs_shape != env.obs.shape:
             raise TeacherError(
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {env.id} gives "
@@ -227,6 +231,18 @@ class Teacher:
         return replace(
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width
         )
+
+    def _reading(self, env: EnvInfo) -> "Teacher":
+        """This teacher for an environment of whose observations it reads a part."""
+        places = tuple(sorted({place for text in self.reads for place in env.obs.places(text)}))
+        if self.obs_shape is not None and self.obs_shape != (len(places),):
+            raise TeacherError(
+                f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {', '.join(self.reads)} of "
+                f"{env.id} has {len(places)} numbers: name what it was trained on."
+            )
+        critic = None if self.critic is None else _Reading(self.critic, places)
+        network = _Reading(self.network, places)
+        return replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=()).fitted(env)
 
 
 class Before(nn.Module):
@@ -270,6 +286,19 @@ class _BeforeZeros(Before):
 
     def forward(self, obs: Tensor, *rest: Any) -> Any:
         return self.network(nn.functional.pad(obs, (0, self.count)), *rest)
+
+
+class _Reading(Before):
+    """A network that is given some of the numbers of each observation (B, D)."""
+
+    places: Tensor
+
+    def __init__(self, network: nn.Module, places: Sequence[int]) -> None:
+        super().__init__(network)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
+        return self.network(obs[:, self.places], *rest)
 
 
 class _Called(nn.Module):
@@ -321,6 +350,8 @@ def _bound(network: nn.Module, head: Head) -> nn.Module:
     """The same network; of a function, one for actions that are known."""
     if isinstance(network, _BeforeZeros):
         return _BeforeZeros(_bound(network.network, head), network.count)
+    if isinstance(network, _Reading):
+        return _Reading(_bound(network.network, head), network.places.tolist())
     return network.bound(head) if isinstance(network, _Called) else network
 
 
