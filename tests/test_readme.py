@@ -46,7 +46,7 @@ WEAK = ["--accept-episodes", "2", "--accept-weak-teacher", "--margin-abs", "50"]
 JUDGED = [*WEAK, "--episodes", "5", "--threads", "1"]
 SHORT_EPISODES = ["--env-kwargs", '{"max_episode_steps": 30}']
 SMALLER = {
-    "distill": [*JUDGED, "--steps", "2400", "--disturbed-episodes", "0"],
+    "distill": [*JUDGED, "--steps", "1200", "--set", "learning-starts=400", "--disturbed-episodes", "0"],
     "train-teacher": ["--steps", "3000", "--episodes", "5", "--threads", "1"],
     "evaluate": ["--episodes", "10", "--threads", "1"],
     "inspect": ["--episodes", "2", "--threads", "1"],

@@ -17,7 +17,6 @@ from distilrl import __version__
 from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError, SpecError
 from distilrl.plain import read_as
-from distilrl.text import first_line
 
 CHECKOUT = Path(__file__).parents[2] / "zoo"
 """Where they are in the source repository."""
@@ -118,7 +117,7 @@ def _read(base: str, name: str, file: str, what: ZooFile) -> bytes:
     try:
         data = _download(place, what.bytes) if "://" in base else _read_file(Path(base) / name / file, what.bytes)
     except (OSError, HTTPException) as error:
-        why = f"HTTP {error.code}" if isinstance(error, HTTPError) else first_line(error)
+        why = f"HTTP {error.code}" if isinstance(error, HTTPError) else str(getattr(error, "reason", error))
         raise FileError(
             f"{place} cannot be had ({why}): before a release of distilrl {__version__} its teachers are in the folder "
             f"zoo/ of the source repository; name such a folder, or a URL of one, in DISTILRL_ZOO."

@@ -25,7 +25,7 @@ from distilrl.cli.options import (
     code_of,
     of_kind,
     refuse_beside,
-    with_settings,
+    settings_of,
 )
 from distilrl.cli.tables import print_results
 from distilrl.config import TaskFile, TrainConfig
@@ -169,12 +169,11 @@ class Distill:
         changes |= {name: value for name, value in given.items() if value is not None}
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
-        config = make_config(self.recipe, tasks[0].env, **changes)
+        config = make_config(self.recipe, tasks[0].env, **(changes | settings_of(self.learning.set)))
         if self.learning.behaviour is not None:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
             config = config.but(reward=replace(config.reward, env_steps=self.learning.reward_steps))
-        config = with_settings(config, self.learning.set)
         config = self.seen.of(config)
         if self.machine.collectors and config.data.round_steps == 0:
             config = _in_rounds(config, self.machine.collectors)
@@ -268,15 +267,8 @@ class TrainTeacher:
             "at_return": self.stop_return,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        config = make_config(
-            self.recipe,
-            self.around.ref(self.env),
-            seed=self.seed,
-            device=self.device,
-            workers=self.workers,
-            **changes,
-        )
-        return self.out, with_settings(config, self.set)
+        changes |= {"seed": self.seed, "device": self.device, "workers": self.workers} | settings_of(self.set)
+        return self.out, make_config(self.recipe, self.around.ref(self.env), **changes)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

@@ -230,8 +230,8 @@ Side = Annotated[SideOptions, arg(name="side-by-side")]
 """Groups as fields of a command; an option's own name stays short."""
 
 
-def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
-    """The configuration with ``NAME=VALUE`` settings; the value as JSON, or a text as it is.
+def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
+    """The values of ``NAME=VALUE`` settings by name; the value as JSON, or a text as it is.
 
     Raises:
         SpecError: names the setting.
@@ -247,7 +247,7 @@ def with_settings(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig
         except ValueError:
             plain = value
         changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], plain, f"--set {name}")
-    return config.but(**changes)
+    return changes
 
 
 def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
