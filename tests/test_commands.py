@@ -12,6 +12,7 @@ from commands import CHOICE
 
 from distilrl.checkpoints import save_network, write_json
 from distilrl.cli import NAMES, _command, main, parse
+from distilrl.cli.groups import SeenOptions
 from distilrl.cli.next_steps import next_steps, print_next
 from distilrl.cli.options import EnvOptions
 from distilrl.envs import describe_env
@@ -163,3 +164,34 @@ def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
     assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
         parse("evaluate", [str(word) for word in words[1:]]).around
     )
+
+
+def test_the_next_plan_sees_what_the_student_saw(tmp_path):
+    """A longer search of other observations would not be the same search."""
+    results, folder = nexts("no plan", tmp_path)
+    file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]"}
+    student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1}
+    write_json(folder / "config.json", {
+        "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
+        "train": {"student": student, "tasks": [{"teacher": [file]}]},
+    })  # fmt: skip
+    ((_, words),) = next_steps(replace(results, environment={"id": "CartPole-v1"}), folder)
+    read = parse("plan", [str(word) for word in words[1:]])
+    assert read.seen == SeenOptions(
+        hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1
+    )
+    assert (read.teacher_file.teacher_reads, read.teacher_file.teacher_member) == (("obs[0:4]",), "obs[3]")
+    assert read.sizes == ("gru:4", "mlp:8@history=2")
+
+
+def test_a_plan_hides_what_it_is_told_to(monkeypatch, tmp_path):
+    """And its batches suit a cell, where a size has one."""
+    asked = []
+    monkeypatch.setattr("distilrl.cli.searching.plan", lambda _, job, *_args, **_kwargs: asked.append(job) or 1 / 0)
+    words = ["plan", "--teacher", "t", "--env", "CartPole-v1", "--hide", "obs[1]", "--out", str(tmp_path / "plan")]
+    for sizes in (["mlp:8"], ["mlp:8", "gru:4"]):
+        with pytest.raises(ZeroDivisionError):
+            parse("plan", [*words[1:], "--sizes", *sizes]).run()
+    plain, cell = (job.train for job in asked)
+    assert plain.student.hidden_features == cell.student.hidden_features == (1,)
+    assert cell.optim.batch_size == 4 * plain.optim.batch_size

@@ -11,17 +11,20 @@ import torch
 from conftest import TEACHERS, real_teacher
 from gymnasium.utils.env_checker import check_env
 
-from distilrl.checkpoints import read_json
+from distilrl.checkpoints import load_network, read_json, save_network
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env, trust
-from distilrl.errors import EnvError, SpecError
+from distilrl.errors import EnvError, FileError, SpecError, TeacherError
 from distilrl.export import export_policy, verify
+from distilrl.heads import head_for
 from distilrl.jobs import Job, make_config
+from distilrl.networks import Network
 from distilrl.plain import read_as
 from distilrl.played import TeacherCard
-from distilrl.spaces import EnvRef
-from distilrl.teachers import Teacher, load_teacher
+from distilrl.spaces import Choices, EnvRef
+from distilrl.specs import NetworkSpec
+from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.teaching import evaluate_policy
 from examples import family, unitree
 from examples.unitree.robots import G1, GO1
@@ -276,6 +279,8 @@ def test_a_family_draws_members_of_its_own_and_shows_their_physics():
     assert len({tuple(physics) for physics in seen.values()}) == 3
     with pytest.raises(ValueError, match="'members' must be two numbers"):
         family.CartPoles(members=(3, 3))
+    with pytest.raises(ValueError, match="'shows' must be physics, member or nothing"):
+        family.CartPoles(shows="all")
 
 
 def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
@@ -306,6 +311,75 @@ def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
     assert checked.against_student.difference == 0.0
     again = read_as(TeacherCard, read_json(tmp_path / "run/teacher.json"))
     assert again.judged == again.elsewhere != again.acceptance
+
+
+def teachers_of_members(folder, members):
+    """A linear network for each: it leans against the pole, with the motor as that member has it wired."""
+    for member in members:
+        network = Network(NetworkSpec((5,), 2))  # action, and CartPole's state
+        side = torch.tensor([0.0, 0.0, 0.0, 3.0, 1.0]) * (-1.0) ** member
+        with torch.no_grad():
+            network.layers[0].weight.copy_(torch.stack([-side, side]))
+            network.layers[0].bias.zero_()
+        save_network(folder / str(member), network, head_for(Choices((2,)), "q"))
+
+
+def test_each_member_has_a_teacher_of_its_own(tmp_path):
+    """One student of three members, which sees none of them told; the verdict is of two others, beside their own
+    teachers.
+    """
+    trust("examples")
+    shown, others = (replace(POLES, kwargs={"members": m, "shows": "member"}) for m in ([0, 3], [100, 102]))
+    teachers_of_members(tmp_path / "teachers", (0, 1, 2, 100, 101))
+    file = TeacherFile(str(tmp_path / "teachers"), reads=("action", "state"), member="member")
+    obs = describe_env(shown).obs
+    config = make_config("distil", shown, teacher=file, network="gru:4", env_steps=1600, updates=4, batch_size=256)
+    config = config.but(check_every=800, check_episodes=2, final_episodes=2, threads=1)
+    config = config.but(hidden_features=obs.places("member"), n_envs=8)
+    job = Job(config, Comparison(60, 60, 8), verdict_env=others)
+    assert Job.from_json(job.to_json()) == job
+    result = distill(None, job, tmp_path / "run")
+    assert result.teacher.return_mean > 200 > 3 * result.random.return_mean
+    assert result.teacher.params == 5 * 12
+    assert result.verdict_environment == others.to_json()
+    assert set(result.disturbed) == {"epsilon_0.01", "noise_0.1"}
+    alone = [
+        evaluate_policy(load_teacher(str(tmp_path / "teachers" / str(member))), replace(
+            POLES, kwargs={"members": [member, member + 1], "shows": "nothing"}), episodes=20).return_mean
+        for member in (100, 101)
+    ]  # fmt: skip
+    both = load_teacher(file).fitted(describe_env(others))
+    together = evaluate_policy(both, others, episodes=60)
+    assert min(alone) - 30 < together.return_mean < max(alone) + 30
+    assert load_network(tmp_path / "run/student").network.spec.unseen == obs.places("member") == (1,)
+    card = export_policy(tmp_path / "run", "c")
+    assert card["obs"]["reads"] == [0, 2, 3, 4, 5]
+    assert verify(card["path"]).against_student.difference == 0.0
+
+
+def test_a_family_of_teachers_says_who_is_missing(tmp_path):
+    trust("examples")
+    shown = replace(POLES, kwargs={"members": [0, 3], "shows": "member"})
+    file = TeacherFile(str(tmp_path / "teachers"), reads=("action", "state"), member="member")
+    with pytest.raises(FileError, match="teachers is no folder: put the teacher of each member in one"):
+        load_teacher(file)
+    (tmp_path / "teachers/notes").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"holds no teacher that is named by its member's number, such as .*teachers/0"):
+        load_teacher(file)
+    teachers_of_members(tmp_path / "teachers", (0, 1))
+    both = load_teacher(file)
+    assert "2 members' teachers" in both.format
+    assert both.digest != load_teacher(replace(file, reads=())).digest
+    with pytest.raises(TeacherError, match=r"no teacher of member 2, whom the environment drew: train one, as .*/2"):
+        evaluate_policy(both.fitted(describe_env(shown)), shown, episodes=20)
+    with pytest.raises(TeacherError, match=r"'state' of .* has 4 numbers, but a member is one"):
+        load_teacher(replace(file, member="state")).fitted(describe_env(shown))
+    with pytest.raises(SpecError, match="'physics' names no number"):
+        load_teacher(replace(file, member="physics")).fitted(describe_env(shown))
+    network = Network(NetworkSpec((5,), 2))
+    save_network(tmp_path / "teachers/1", network, head_for(Choices((2,)), "logits"))
+    with pytest.raises(TeacherError, match=r"answer in different ways \(q, logits\)"):
+        load_teacher(file).fitted(describe_env(shown))
 
 
 def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):

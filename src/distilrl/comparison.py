@@ -413,6 +413,7 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -
         ways |= {"sticky_0.25": {"sticky": 0.25}} if _sticky(games.his, info) < 0.25 else {}
     elif info.obs.image is None:
         spread = games.theirs[0].states.std(0, dtype=np.float64)
+        spread[list(getattr(games.teacher.network, "exact", ()))] = 0.0  # which member of a family it is
         ways["noise_0.1"] = {"sensors": Sensors(tuple((0.1 * spread).tolist()))}
     result = {}
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from distilrl.display import console
+from distilrl.envs import describe_env
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
@@ -33,9 +34,12 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             small: Words = ["--env", results.env, "--student", spec, "--out", other]
             yield "a small student of it", ["distill", "--teacher", out, *small]
         case PlanResults(winner=None):
-            env = _env_words(EnvRef.from_json(results.environment, "environment"))
+            ref = EnvRef.from_json(results.environment, "environment")
+            env, sizes = _env_words(ref), RunFolder(out).read_config().get("given", {}).get("sizes", ())
+            named: Words = ["--sizes", *sizes] if sizes else []
             longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
-            yield "a longer search", ["plan", "--teacher", results.teacher, *env, *longer]
+            seen = _seen_words(RunFolder(out), ref)
+            yield "a longer search", ["plan", "--teacher", results.teacher, *env, *seen, *named, *longer]
         case PlanResults():
             trust = _trust(results.environment)
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -58,14 +62,16 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     files = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
     teacher = files[0].get("path") if len(files) == 1 else None
     judged_in = results.verdict_environment or results.environment
-    env, trust, out = _env_words(EnvRef.from_json(judged_in, "environment")), _trust(judged_in), folder.path
+    ref = EnvRef.from_json(judged_in, "environment")
+    env, trust, out = _env_words(ref), _trust(judged_in), folder.path
     match results.verdict.result:
         case "inconclusive" if teacher is not None:
             again: Words = ["evaluate", out, *env, "--against", teacher, "--episodes", "1000"]
             yield "more episodes, until there is a verdict", again
         case "fail" if teacher is not None:
             larger = out.with_name(f"{out.name}-plan")
-            yield "the smallest size that keeps the score", ["plan", "--teacher", teacher, *env, "--out", larger]
+            plan: Words = ["plan", "--teacher", teacher, *env, *_seen_words(folder, ref), "--out", larger]
+            yield "the smallest size that keeps the score", plan
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export", *trust]
         return
@@ -78,6 +84,22 @@ def _trust(environment: dict[str, Any]) -> Words:
     """What a command needs to import an environment that a file names."""
     modules = EnvRef.from_json(environment, "environment").modules
     return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
+
+
+def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
+    """What a run's student saw otherwise than its teacher, and what its teacher read, as options."""
+    train = folder.read_config().get("train", {})
+    student, files = train.get("student", {}), train.get("tasks", [{}])[0].get("teacher") or [{}]
+    hidden = student.get("hidden_features", ())
+    names = describe_env(env).obs.names if hidden else ()
+    words: Words = [word for place in hidden for word in ("--hide", names[place])]
+    if noise := student.get("noise"):
+        words += ["--student-noise", ",".join(f"{one:g}" for one in noise)]
+    words += [
+        word for name in ("delay", "dropout") if student.get(name) for word in (f"--student-{name}", str(student[name]))
+    ]
+    words += [word for name in files[0].get("reads", ()) for word in ("--teacher-reads", name)]
+    return [*words, "--teacher-member", files[0]["member"]] if files[0].get("member") else words
 
 
 def _env_words(env: EnvRef) -> Words:

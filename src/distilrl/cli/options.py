@@ -64,6 +64,9 @@ class FileOptions:
     not see them."""
     teacher_reads: UseAppendAction[tuple[str, ...]] = ()
     """What the teacher reads, if not all that the environment shows: obs[0:12], or a part of a Dict by its name."""
+    teacher_member: Unset[str | None] = None
+    """A teacher for each member of a family: the number of the observation that says which member it is. --teacher is
+    then a folder of teachers, each named by its member's number."""
 
     def file(self, path: str) -> TeacherFile:
         """The file with these answers."""
@@ -78,6 +81,7 @@ class FileOptions:
             squash=self.squash,
             zeros=self.zeros,
             reads=self.teacher_reads,
+            member=self.teacher_member,
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilrl.checkpoints import digest
 from distilrl.errors import FileError, HostileError
-from distilrl.teachers import hub, native, onnx, sb3, state_dicts, vecnormalize
+from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
 from distilrl.teachers.archive import LEGACY, MAX_BYTES, is_torch_file
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
@@ -47,6 +47,8 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
 
 
 def _load(file: TeacherFile) -> Teacher:
+    if file.member is not None:
+        return members.family(file, load_teacher)
     commit = ""
     if hub.is_hub(file.path):
         file, commit = hub.fetch(file)

@@ -40,6 +40,9 @@ class TeacherFile:
     """Zeros that the policy reads behind what the environment shows: it was trained where there were more numbers."""
     reads: tuple[str, ...] = ()
     """Names of the numbers that the policy reads, of all that the environment shows (`ObsSpec.places`); () for all."""
+    member: str | None = None
+    """Name of the number of an observation that says which member of a family an episode is of: the path is then a
+    folder of teachers, each named by its member's number."""
 
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:

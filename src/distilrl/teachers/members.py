@@ -1,0 +1,109 @@
+"""A teacher for each member of a family: the environment shows which member it is, and that member's own answers."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distilrl.envs import EnvInfo
+from distilrl.errors import FileError, TeacherError
+from distilrl.teachers.source import TeacherFile
+from distilrl.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class FamilyTeacher(Teacher):
+    """Teachers of a family's members, of which each observation asks one; a plain `Teacher` once it is `fitted`."""
+
+    member: str = ""
+    """Name of the number of an observation that says which."""
+    teachers: Mapping[int, Teacher] = field(default_factory=dict)
+    """Of each member."""
+
+    def fitted(self, env: EnvInfo) -> Teacher:
+        """These teachers as one, for an environment of the family.
+
+        Raises:
+            TeacherError: the spaces are not theirs, or their numbers do not mean the same.
+        """
+        places = env.obs.places(self.member)
+        if len(places) != 1:
+            raise TeacherError(
+                f"'{self.member}' of {env.id} has {len(places)} numbers, but a member is one: name one, such as "
+                f"{self.member}[0]."
+            )
+        fitted = {number: teacher.fitted(env) for number, teacher in self.teachers.items()}
+        first = next(iter(fitted.values()))
+        for other in fitted.values():
+            if other.head != first.head:
+                raise TeacherError(
+                    f"The teachers {first.path} and {other.path} answer in different ways ({first.kind}, "
+                    f"{other.kind}): train all members' by one algorithm."
+                )
+            if other.policy.remembers:
+                raise TeacherError(f"The teacher {other.path} has memory, and one of a family must not: use it alone.")
+        network = _OfMembers({number: one.network for number, one in fitted.items()}, places[0], self.path)
+        params = sum(one.params or 0 for one in fitted.values()) or None
+        return Teacher(
+            network, first.kind, self.format, self.path, self.digest, self.meta, env.obs.shape, first.outputs, params,
+            action=first.action, squash=first.squash,
+        )  # fmt: skip
+
+
+def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher:
+    """Reads a folder that holds a teacher for each member, named by its number: ``0``, ``1``, ... or ``0.zip``, ...
+
+    Args:
+        file: the folder, and the answers that go for each.
+        load: reads one of them.
+
+    Raises:
+        FileError: there is no such folder, or no teacher in it.
+    """
+    folder = Path(file.path)
+    if not folder.is_dir():
+        raise FileError(f"{folder} is no folder: put the teacher of each member in one, named by its number.")
+    found = {int(path.stem): path for path in sorted(folder.iterdir()) if re.fullmatch(r"\d+(\.\w+)?", path.name)}
+    if not found:
+        raise FileError(f"{folder} holds no teacher that is named by its member's number, such as {folder / '0'}.")
+    teachers = {number: load(replace(file, path=str(found[number]), member=None)) for number in sorted(found)}
+    told = "".join(f"{number}:{teacher.digest}" for number, teacher in teachers.items())
+    return FamilyTeacher(
+        nn.Identity(),
+        None,
+        f"{len(teachers)} members' teachers, the first {next(iter(teachers.values())).format}",
+        str(folder),
+        hashlib.sha256(f"{file.member} {told}".encode()).hexdigest(),
+        {"not_executed": sorted({name for one in teachers.values() for name in one.meta.get("not_executed", [])})},
+        member=file.member or "",
+        teachers=teachers,
+    )
+
+
+class _OfMembers(nn.Module):
+    """The numbers of the member's own network, in each row."""
+
+    def __init__(self, networks: Mapping[int, nn.Module], place: int, path: str) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict({str(number): network for number, network in networks.items()})
+        self.exact, self.path = (place,), path
+        """Places of numbers that are names and no measurements: no noise falls on them."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        members = obs[:, self.exact[0]].round().long()
+        numbers: Tensor | None = None
+        for member in sorted(set(members.tolist())):
+            if str(member) not in self.networks:
+                raise TeacherError(
+                    f"{self.path} has no teacher of member {member}, whom the environment drew: train one, as "
+                    f"{Path(self.path) / str(member)}, or let it draw others."
+                )
+            rows = (members == member).nonzero().flatten()
+            own = self.networks[str(member)](obs[rows])
+            numbers = torch.zeros(len(obs), own.shape[1], device=obs.device) if numbers is None else numbers
+            numbers[rows] = own.float()
+        return torch.zeros(0, 0) if numbers is None else numbers
