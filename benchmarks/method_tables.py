@@ -7,7 +7,6 @@ student.
 """
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,7 +36,7 @@ class Runs:
     """The lines of an environment."""
 
     teacher: Row = field(default_factory=dict)
-    groups: dict[tuple[str, str], dict[int, Row]] = field(default_factory=lambda: defaultdict(dict))
+    groups: dict[tuple[str, str], dict[int, Row]] = field(default_factory=dict)
     """(student, method) → training seed → line."""
 
     @property
@@ -52,7 +51,7 @@ class Runs:
         """Training seed → score; a run that diverged counts as random play."""
         return {
             seed: self.score(mean(row["returns"])) if "returns" in row else 0.0
-            for seed, row in sorted(self.groups[student, method].items())
+            for seed, row in sorted(self.groups.get((student, method), {}).items())
         }
 
     def passes(self, student: str, method: str) -> int:
@@ -116,7 +115,7 @@ def runs_of(env: str) -> Runs:
         if method == "teacher":
             runs.teacher = row
         elif all(row[name] == chosen.get(name) for name in ("learning_rate", "entropy_share")):
-            runs.groups[row["student"], method][row["seed"]] = row
+            runs.groups.setdefault((row["student"], method), {})[row["seed"]] = row
     return runs
 
 
