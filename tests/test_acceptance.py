@@ -12,7 +12,7 @@ from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import TeacherError
-from distilrl.events import Accepted
+from distilrl.events import Accepted, Phase
 from distilrl.networks import build
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
@@ -51,6 +51,21 @@ def accepted(action, most, weak_ok=False):
     how = Play(EnvRef("distilrl/NoisyEnv-v0"))
     teacher = constant(action).fitted(describe_env(how.env))
     return accept(teacher, how, episodes=10, max_episodes=most, weak_ok=weak_ok)
+
+
+def test_episodes_that_do_not_end_are_told_of_in_the_check_and_in_random_play(monkeypatch):
+    monkeypatch.setattr("distilrl.episodes.HEARTBEAT", 0.0)
+    told = []
+    accept(leaning(), HOW, episodes=4, watch=told.append)
+    phases = [event.name for event in told if isinstance(event, Phase)]
+    assert phases == ["random", "teacher"]
+    turn = told.index(Phase("random"))
+    for part in (told[:turn], told[turn + 1 : -1]):
+        waited = [event for event in part if event.done == 0]
+        assert [event.steps for event in waited] == list(range(1, len(waited) + 1))
+        assert len(waited) > 5
+        assert all(event.mean == 0.0 for event in waited)
+        assert (part[-1].done, part[-1].total) == (4, 4)
 
 
 def test_it_plays_on_while_it_is_unclear():

@@ -139,6 +139,17 @@ def test_work_without_a_bar_left_prints_nothing(screen):
     assert screen.getvalue() == ""
 
 
+def test_without_a_terminal_a_check_whose_episodes_do_not_end_is_not_silent(screen, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    with Display() as watch:
+        for phase in ("teacher", "random"):
+            watch(Phase(phase))
+            clock[0] += 61
+            watch(Episodes(0, 20, 0.0, 34_100))
+    assert lines(screen) == ["teacher's check: 0/20 step 34,100", "random play: 0/20 step 34,100"]
+
+
 def test_without_a_terminal_there_is_a_line_for_each_check_and_nothing_that_moves(screen, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])

@@ -1,7 +1,10 @@
 """Environments: equal to Gymnasium's own vectors to the bit, only the living step, and every fault is one sentence."""
 
 import os
+import re
 import sys
+import threading
+import time
 
 import ale_py
 import conftest
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distilrl.envs import describe_env, make_vec_env, single, trust
+from distilrl.envs import describe_env, make_vec_env, patience, single, trust
 from distilrl.envs.images import area_resize, push, to_grey
 from distilrl.episodes import Play
 from distilrl.errors import EnvError, ExtraError, SpecError
@@ -316,6 +319,47 @@ def test_faults_name_environment_step_action_and_seed(fault, parts):
     with pytest.raises(EnvError) as error:
         rollout(make_vec_env(EnvRef("distilrl/FaultyEnv-v0", {"fault": fault}), 2))
     one_sentence(error, "distilrl/FaultyEnv-v0", *parts)
+
+
+@pytest.mark.parametrize(("at", "moment"), [(3, "in step 3 (action "), (0, "in reset after seed 7")])
+def test_a_call_that_does_not_come_back_is_named_with_environment_step_action_and_seed(at, moment, caplog, monkeypatch):
+    class Slow(conftest.SignEnv):
+        """As time goes by in its step or reset, somebody looks."""
+
+        def pass_time(self, steps):
+            if steps == at:
+                for seconds in (20, 31, 40, 61, 63, 130):
+                    patience.look(start + seconds)
+
+        def reset(self, *, seed=None, options=None):
+            self.pass_time(0)
+            return super().reset(seed=seed)
+
+        def step(self, action):
+            self.pass_time(self.steps + 1)
+            return super().step(action)
+
+    start = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: start)
+    envs = make_vec_env(Slow, 1)
+    envs.reset(np.array([7]))
+    for _ in range(5):
+        envs.send(np.zeros((1, 1), np.int64))
+        envs.recv()
+    said = [record.getMessage() for record in caplog.records]
+    assert [re.search(r"for (\d+) s: wait", one)[1] for one in said] == ["31", "63", "130"]
+    assert all(moment in one and "after seed 7 for" in one and "Slow' has been in" in one for one in said)
+    patience.look(start + 1000)
+    assert len(caplog.records) == 3, "nothing is under way"
+
+
+def test_somebody_looks(monkeypatch):
+    seen = threading.Event()
+    monkeypatch.setattr(patience, "PATIENCE", 0.01)
+    monkeypatch.setattr(patience, "_thread", None)
+    monkeypatch.setattr(patience, "look", lambda now: seen.set())
+    make_vec_env("CartPole-v1", 1).reset(np.arange(1))
+    assert seen.wait(60)
 
 
 @pytest.mark.parametrize(("fault", "part"), [("render", "broken in render"), ("picture", "of shape (4, 5)")])

@@ -142,6 +142,7 @@ def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
     policy, how = tiny_pong()
     told = []
     seeds = seeds_from(0, 8)
+    monkeypatch.setattr("distilrl.episodes.HEARTBEAT", 0.0)
     threaded = play(policy, how, seeds, watch=told.append)
     monkeypatch.setattr("distilrl.evaluate._shareable", lambda _policy: False)
     alone = play(policy, how, seeds)
@@ -149,6 +150,7 @@ def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
         np.testing.assert_array_equal(getattr(threaded, field), getattr(alone, field))
     assert torch.get_num_threads() == 1
     assert all(event.done <= 8 for event in told)
+    assert any(event.steps > 0 for event in told), "also where no episode has ended"
 
 
 def test_a_start_that_was_not_foreseen_is_played_like_any_other(monkeypatch):

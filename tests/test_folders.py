@@ -27,7 +27,7 @@ from distilrl.events import Resumed
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.plan import plan
-from distilrl.runs import KINDS, RunFolder, machine, read_metrics
+from distilrl.runs import KINDS, RunFolder, machine, read_config, read_metrics
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
@@ -326,11 +326,11 @@ def test_claiming_works_without_links_too(tmp_path, monkeypatch):
     monkeypatch.setattr("os.link", refused)
     folder = RunFolder(tmp_path / "run")
     folder.begin({"train": {}})
-    assert read_json(folder.config) == {"kind": "run", "train": {}}
+    assert read_config(folder.config) == {"kind": "run", "train": {}}
     monkeypatch.setattr(RunFolder, "_found", lambda _folder: [])
     with pytest.raises(FileError, match="already holds a run"):
         folder.begin({"train": {"seed": 1}})
-    assert read_json(folder.config) == {"kind": "run", "train": {}}
+    assert read_config(folder.config) == {"kind": "run", "train": {}}
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
-    {"errors", "losses", "stats", "text", "threads"},
+    {"errors", "losses", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
         "envs",

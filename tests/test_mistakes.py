@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -229,6 +230,32 @@ def test_an_interrupted_command_ends_with_130_and_says_how_it_goes_on(teacher, t
     assert capsys.readouterr().err.endswith(f"interrupted; continue with --resume {run}\n")
     assert main(["plan", "--teacher", teacher, "--env", SIGN, "--out", str(tmp_path / "plan")]) == 130
     assert capsys.readouterr().err.endswith("interrupted\n"), "nobody continues a plan"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another signal there")
+@pytest.mark.parametrize("module", ["distilrl.cli", "rich", "tyro", "torch", "distilrl.distill"])
+def test_an_import_that_is_interrupted_ends_with_130_in_one_line(tmp_path, module):
+    """Ctrl-C arrives while a module is imported, as early and as late as there are any."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+
+sys.meta_path.insert(0, Interrupting())
+"""
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    words = [sys.executable, "-m", "distilrl", "distill", "--teacher", "x", "--env", SIGN, "--student", "mlp:4"]
+    done = subprocess.run(
+        words, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize("command", ["distill", "evaluate", "export"])

@@ -1,6 +1,8 @@
 """Shards and rounds without anybody else: who hosts them, and where a run is cut, changes nothing in the student."""
 
 import copy
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from instances import acceptance
 from test_policies import RECALL, recalling
 from test_train import small, without_clock
 
+from distilrl.checkpoints import save_tensors
 from distilrl.collect import LABELLED, Behaviour
 from distilrl.errors import EnvError, ResumeError, SpecError, TeacherError
 from distilrl.networks import build
@@ -321,3 +324,42 @@ def test_several_tasks_and_a_student_that_is_pruned(sign_teacher):
     assert same(*runs)
     pruned = rounds(prune_from="mlp:32")
     assert same(trained(pruned, sign_teacher), trained(pruned, sign_teacher, collectors=Eager()))
+
+
+@pytest.mark.parametrize("in_rounds", [False, True])
+def test_a_step_costs_a_run_a_few_bytes_for_ever(sign_teacher, in_rounds):
+    """All that is kept of a step once the replay is full: its action, in a byte, and what was asked of the teacher."""
+    more = {"round_steps": 8, "shards": 2} if in_rounds else {}
+    config = small(capacity=400, n_envs=4, **more)
+    stream = Stream(config, sign_teacher, collectors=InProcess() if in_rounds else None)
+    for _ in range(200):
+        stream.collect(Progress(0.5))
+    gc.collect()
+    tracemalloc.start()
+    before = stream.env_steps
+    stream.collect(Progress(0.5))
+    start = tracemalloc.get_traced_memory()[0]
+    for _ in range(2000):
+        stream.collect(Progress(0.5))
+    gc.collect()
+    grew = tracemalloc.get_traced_memory()[0] - start
+    tracemalloc.stop()
+    assert grew / (stream.env_steps - before) < 2.5
+    assert len(stream.state()[0]["actions"]) >= 2200
+    stream.close()
+
+
+def test_a_checkpoint_of_another_size_leaves_nothing_behind(tmp_path):
+    def save(size):
+        save_tensors(tmp_path / "state.safetensors", {"actions": torch.zeros(size, 4, 1, dtype=torch.uint8)}, {})
+
+    save(999)
+    tracemalloc.start()
+    save(1000)
+    start = tracemalloc.get_traced_memory()[0]
+    for size in range(1001, 1201):
+        save(size)
+    gc.collect()
+    grew = tracemalloc.get_traced_memory()[0] - start
+    tracemalloc.stop()
+    assert grew / 200 < 200

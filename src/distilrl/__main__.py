@@ -2,6 +2,10 @@
 
 import sys
 
-from distilrl.cli import main
+try:
+    from distilrl.cli import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # before `main` could answer it
+    sys.stderr.write("interrupted\n")
+    sys.exit(130)

@@ -14,7 +14,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
-from distilrl.events import Watch, silent
+from distilrl.events import Phase, Watch, silent
 from distilrl.kept import place
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
@@ -63,7 +63,9 @@ def accept(
         if not own or not exact:
             own.append(_played(teacher, how, starts or seeds, watch))
             _check_measures(how, own[0])
-        random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds))
+        watch(Phase("random"))
+        random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds, watch=watch))
+        watch(Phase("teacher"))
         theirs, chance = joined(own), joined(random)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -247,9 +248,10 @@ def load_weights(
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Writes tensors and a JSON-able state as one safetensors file, in one step; the file holds its own digest."""
-    copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    # as arrays: of tensors, safetensors keeps a type for each size that it ever saw, and what is recorded grows
+    copies = {k: v.detach().cpu().numpy().copy() for k, v in tensors.items()}
     text = json.dumps({"sha256": UNSEALED} | dict(state))  # first in the file, before any text of somebody else's
-    data = safetensors.torch.save(copies, metadata={"state": text})
+    data = safetensors.numpy.save(copies, metadata={"state": text})
     write_bytes(path, data.replace(UNSEALED.encode(), hashlib.sha256(data).hexdigest().encode(), 1))
 
 

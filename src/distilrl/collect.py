@@ -262,7 +262,7 @@ class Collector:
                 "student_whole_episode": self._student_whole_episode.tolist(),
                 "feed": self.feed.state(),
                 "student_state": [part.tolist() for part in self._student_state or ()],
-                "episode_returns": self.episode_returns[-RETURNS_KEPT:],
+                "episode_returns": self.episode_returns,
             },
             "obs": self._checksum(),
         }
@@ -344,7 +344,8 @@ class Collector:
         ended = step.terminated | step.truncated
         if ended.any():
             self._restart(torch.from_numpy(ended).to(device))
-        self.episode_returns += self._running[ended & self._student_whole_episode].tolist()
+        whole = self._running[ended & self._student_whole_episode].tolist()
+        self.episode_returns = [*self.episode_returns, *whole][-RETURNS_KEPT:]
         self._running[ended] = 0.0
         self.held_for[ended] = 0
         self._student_whole_episode[ended] = True  # from here on; a teacher's action clears it again

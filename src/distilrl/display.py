@@ -36,7 +36,7 @@ from distilrl.verdict import Verdict, in_words
 console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
-PLAYED = {"teacher": "teacher's check", "reward": "check"}
+PLAYED = {"teacher": "teacher's check", "random": "random play", "reward": "check"}
 """What episodes are for in each phase, where its name does not say so."""
 STAGES = ("teacher", "reward")
 """Phases in which what is trained has a bar of its own."""
@@ -147,8 +147,9 @@ class Display:
                 self._advance("steps", f"{self._stage} (steps)", done, budget, note)
             case Check(row=row):
                 self._measured(row)
-            case Episodes(done=done, total=total, mean=mean):
-                self._advance("episodes", self._played, done, total, f"mean {mean:,.2f}")
+            case Episodes(done=done, total=total, mean=mean, steps=steps):
+                note = f"mean {mean:,.2f}" if done else f"step {steps:,}"
+                self._advance("episodes", self._played, done, total, note)
                 if done >= total:
                     self._drop("episodes")
             case Drawn(done=done, total=total):

@@ -1,5 +1,6 @@
 """Episodes: what is played and how, and one part of an evaluation, whose episodes are played side by side."""
 
+import time
 import zlib
 from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass, field
@@ -82,6 +83,10 @@ ENDLESS = 100_000
 """Steps after which an episode that its environment does not limit is given up."""
 
 
+HEARTBEAT = 1.0
+"""Seconds after which it is told how far episodes are where none of them ends."""
+
+
 class UnforeseenError(Exception):
     """A game did not start as its seed foretold."""
 
@@ -136,6 +141,7 @@ class Game:
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
         live = np.arange(count)
         actions = np.zeros((count, action.size), action.numpy)
+        quiet = time.monotonic() + HEARTBEAT
         endless = max(ENDLESS, envs.info.protocol.get("max_episode_steps") or 0)
         while len(live) and (how.max_steps is None or int(lengths.max()) < how.max_steps):
             if self.halted:
@@ -164,7 +170,11 @@ class Game:
                 stay = torch.from_numpy(np.flatnonzero(~ended))
                 self.state, self.shadow_state = rows_of(self.state, stay), rows_of(self.shadow_state, stay)
                 live = live[~ended]
-                watch(EpisodesEnded(count - len(live), count, float(np.delete(returns, live).mean())))
+            if ended.any() or time.monotonic() >= quiet:
+                quiet = time.monotonic() + HEARTBEAT
+                over = np.delete(returns, live)
+                mean = float(over.mean()) if len(over) else 0.0
+                watch(EpisodesEnded(len(over), count, mean, int(lengths.max())))
         truncated[live] = True
         own, shadow = self.kept.numbers()
         return Episodes(returns, lengths, prints, truncated, tally.result, self.kept.stack(envs.info), own, shadow)

@@ -147,12 +147,12 @@ def _shareable(policy: Policy | None) -> bool:
 
 def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch) -> list[Episodes]:
     """All parts on threads, each of which emulates and decides by itself: none waits for another."""
-    heard = [(0, 0.0)] * len(games)
-    told = 0
+    heard = [(0, 0.0, 0)] * len(games)
+    told = (0, 0)
 
     def play(number: int) -> Episodes:
         def tell(event: Any) -> None:
-            heard[number] = (event.done, event.done * event.mean)
+            heard[number] = (event.done, event.done * event.mean, event.steps)
 
         return games[number].play(tell)
 
@@ -164,10 +164,10 @@ def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch
                 ended, left = wait(left, SECONDS, FIRST_EXCEPTION)
                 for future in ended:
                     future.result()
-                ends, sums = zip(*heard, strict=True)
-                if sum(ends) > told:
-                    told = sum(ends)
-                    watch(EpisodesEnded(told, total, sum(sums) / told))
+                ends, sums, steps = zip(*heard, strict=True)
+                if (sum(ends), max(steps)) != told:
+                    told = (sum(ends), max(steps))
+                    watch(EpisodesEnded(told[0], total, sum(sums) / max(told[0], 1), told[1]))
         except BaseException:
             for future, game in zip(futures, games, strict=True):
                 future.cancel()
@@ -206,7 +206,7 @@ def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
 
     def tell(event: Any) -> None:
         ended = before + event.done
-        watch(EpisodesEnded(ended, total, (sums + event.mean * event.done) / ended))
+        watch(EpisodesEnded(ended, total, (sums + event.mean * event.done) / max(ended, 1), event.steps))
 
     return tell
 

@@ -23,9 +23,10 @@ class Phase:
     """Another kind of work begins."""
 
     name: str
-    """``teacher`` (its acceptance check), ``finalists`` (the best checks' students meet again), ``reward`` (the stage
-    with reward), ``verdict``, a way of playing that has a verdict of its own, ``recording`` (states that an exported
-    file is replayed on), ``writing`` (that file), ``animation`` or ``report``."""
+    """``teacher`` (its acceptance check), ``random`` (random play beside it), ``finalists`` (the best checks' students
+    meet again), ``reward`` (the stage with reward), ``verdict``, a way of playing that has a verdict of its own,
+    ``recording`` (states that an exported file is replayed on), ``writing`` (that file), ``animation`` or
+    ``report``."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes of a check or a verdict have ended."""
+    """Episodes of a check or a verdict have ended, or go on."""
 
     done: int
     """Episodes ended."""
     total: int
     """Episodes in all."""
     mean: float
-    """Mean return so far."""
+    """Mean return so far; 0 before the first has ended."""
+    steps: int = 0
+    """Steps of the longest of those that are played at once."""
 
 
 @dataclass(frozen=True)

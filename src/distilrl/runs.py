@@ -22,6 +22,7 @@ from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
 from distilrl.heads import Head
 from distilrl.networks import Network
+from distilrl.origins import FIELD, origin, resolve
 from distilrl.text import first_line, legible
 
 fcntl: Any
@@ -89,7 +90,8 @@ class RunFolder:
             FileError: the folder holds something of distilrl's already, or cannot be written.
         """
         found = self._found()
-        if found or not write_new_json(self.config, described(config, kind, given)):
+        data = described(config, kind, given) | {FIELD: origin(self.path)}
+        if found or not write_new_json(self.config, data):
             way = ", or continue it with --resume" if self.kind() in RESUMED else ""
             raise FileError(f"{self._taken(found)}{way}.")
 
@@ -194,7 +196,7 @@ class RunFolder:
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
         """Writes the checkpoint of this name in one step, with the job and the machine that it belongs to."""
-        config = self.read_config() if self.config.is_file() else None
+        config = _written(self.config) if self.config.is_file() else None
         bound = {"state": dict(state), "config": config, "machine": machine()}
         save_tensors(self._checkpoint / f"{name}.safetensors", tensors, bound)
 
@@ -212,7 +214,7 @@ class RunFolder:
         if "state" not in bound:
             raise FileError(f"{path} is no checkpoint of a run: delete {self._checkpoint} and begin anew.")
         if bound.get("config") is not None and self.config.is_file():
-            changed = _difference(bound["config"], self.read_config())
+            changed = _difference(bound["config"], _written(self.config))
             if changed is not None:
                 name, old, new = changed
                 raise ResumeError(
@@ -277,7 +279,7 @@ def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str,
     """What config.json holds: what the folder is of, the job, and what the command was given beside it."""
     return {
         "kind": kind,
-        **{k: v for k, v in config.items() if k not in ("kind", "given")},
+        **{k: v for k, v in config.items() if k not in ("kind", "given", FIELD)},
         **({"given": dict(given)} if given else {}),
     }
 
@@ -309,11 +311,16 @@ def machine() -> dict[str, str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A configuration as `RunFolder` holds it.
+    """A configuration as `RunFolder` holds it; its relative paths are those of the folder in which it was begun.
 
     Raises:
         FileError: the file is missing, or holds none.
     """
+    return resolve(_written(path), path.parent)
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """A configuration as it stands in its file."""
     data = read_json(path)
     if not isinstance(data, dict):
         raise FileError(f"{path} does not hold a configuration: restore it.")

@@ -5,6 +5,7 @@ Everything that learns reads a `Stream` and is measured by a `Check`: a student,
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.collect import LABELLED, NOT_LABELLED, RETURNS_KEPT, Behaviour, Collected, Collector
+from distilrl.collect import LABELLED, NOT_LABELLED, Behaviour, Collected, Collector
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
@@ -29,6 +30,7 @@ from distilrl.policies import Policy
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.schedules import Progress
 from distilrl.shards import Collectors, Rounds, Setup
+from distilrl.spaces import ActionSpec
 from distilrl.specs import has_cell, history_of
 from distilrl.teachers import Teacher
 
@@ -115,6 +117,38 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         raise SpecError(f"'hidden_features' are places in a vector observation, and {info.id} has {obs.shape}.")
 
 
+class Recorded:
+    """What was done so far: all that a checkpoint needs to play it again, in as few bytes as hold it. Nothing else of a
+    run grows with its steps.
+
+    Args:
+        n_envs: environments N.
+        action: what they take.
+    """
+
+    def __init__(self, n_envs: int, action: ActionSpec) -> None:
+        self._shape, self._stored = (n_envs, action.size), action.stored
+        self._actions, self.labels = bytearray(), bytearray()
+        """``labels``: what was asked of the teacher at each vector step, as `Collected.label`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(self, actions: NDArray[Any], labels: Sequence[int]) -> None:
+        """Vector steps: actions (T, N, F) and what was asked in each."""
+        self._actions += actions.astype(self._stored).tobytes()
+        self.labels.extend(labels)
+
+    def tensors(self, ahead: Sequence[Collected]) -> dict[str, Tensor]:
+        """All actions (T, N, F) and what was asked (T,), of these steps too."""
+        data, labels = bytearray(self._actions), bytearray(self.labels)
+        for step in ahead:
+            data += step.actions.astype(self._stored).tobytes()
+            labels.append(step.label)
+        actions = np.frombuffer(data, self._stored).reshape(-1, *self._shape)
+        return {"actions": torch.from_numpy(actions), "labels": torch.frombuffer(labels, dtype=torch.uint8)}
+
+
 class Stream:
     """One environment with its teacher, collected into a replay one vector step at a time, and played again on
     resuming.
@@ -175,9 +209,7 @@ class Stream:
         self.asks = labelled
         """Whether the teacher is ever asked."""
         self.source = self._source(where, behaviour or data.behaviour, number)
-        self.actions: list[NDArray[Any]] = []
-        self.labels: list[int] = []
-        """What was asked of the teacher at each vector step, as `Collected.label`."""
+        self.done = Recorded(data.n_envs, self.info.action)
         self.recorded = 0
         """Vector steps that are played again first."""
 
@@ -220,17 +252,17 @@ class Stream:
     @property
     def env_steps(self) -> int:
         """Steps of one environment, summed over all of the stream."""
-        return len(self.actions) * self.config.data.n_envs
+        return len(self.done) * self.config.data.n_envs
 
     @property
     def labelled_states(self) -> int:
         """States that the teacher labelled."""
-        return self.labels.count(LABELLED) * self.config.data.n_envs if self.replay.spec.labelled else 0
+        return self.done.labels.count(LABELLED) * self.config.data.n_envs if self.replay.spec.labelled else 0
 
     @property
     def learnable(self) -> bool:
         """Whether there is something to learn from the last step, and something to draw."""
-        return self.labels[-1] != NOT_LABELLED and self.replay.ready
+        return self.done.labels[-1] != NOT_LABELLED and self.replay.ready
 
     def collect(self, progress: Progress) -> None:
         """The next vector step; a recorded one is played again."""
@@ -239,8 +271,7 @@ class Stream:
             data.stakes_exponent > 0 or data.behaviour.asks(progress) or teacher_needed(self.config.terms, progress)
         )
         step = self.source.step(self.student, progress, needed=needed)
-        self.actions.append(step.actions)
-        self.labels.append(step.label)
+        self.done.add(step.actions, [step.label])
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The transitions drawn, as the student sees them."""
@@ -249,12 +280,12 @@ class Stream:
     @property
     def episode_returns(self) -> list[float]:
         """Returns of the last episodes that the student played from beginning to end."""
-        return self.source.episode_returns[-RETURNS_KEPT:]
+        return self.source.episode_returns
 
     @property
     def replaying(self) -> bool:
         """Whether recorded steps are left to be played again."""
-        return len(self.actions) < self.recorded
+        return len(self.done) < self.recorded
 
     def close(self) -> None:
         """Frees the environments."""
@@ -262,12 +293,7 @@ class Stream:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the stream."""
-        stored, ahead = self.info.action.stored, self.source.ahead()
-        actions = [*self.actions, *(step.actions for step in ahead)]
-        tensors = {
-            "actions": torch.from_numpy(np.stack(actions).astype(stored)),
-            "labels": torch.tensor([*self.labels, *(step.label for step in ahead)], dtype=torch.uint8),
-        }
+        tensors = self.done.tensors(self.source.ahead())
         return tensors, {"teacher": self.teacher.digest if self.teacher is not None else None} | self.source.state()
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
@@ -277,7 +303,7 @@ class Stream:
         actions, labels = tensors["actions"].numpy().astype(self.info.action.numpy), tensors["labels"].numpy()
         self.recorded = len(actions) - len(state.get("ahead", ()))
         if ended:
-            self.actions, self.labels = list(actions[: self.recorded]), labels[: self.recorded].tolist()
+            self.done.add(actions[: self.recorded], labels[: self.recorded].tolist())
         else:
             self.source.load(actions, labels, state)
 

@@ -40,7 +40,7 @@ TOLD = {
     "shape": "in step 84 (action",
     "reward": "gave a reward of nan in step 84 (action",
     "die": "died (exit code 9)",
-    "hang": "interrupted; continue with --resume",
+    "hang": "has been in step 84 (action",
 }
 """What is said of each fault."""
 
@@ -69,8 +69,8 @@ def environment(home: Path, what: str, workers: int) -> dict[str, Any]:
     def breaks() -> None:
         os.environ[FAULT] = f"{what}:{EPISODES}"
 
-    kill = {"kill_after": 25.0, "with_signal": signal.SIGINT} if what == "hang" else {}
-    failed = run([*words, "--out", str(out)], prepare=breaks, limit=120.0, **kill)
+    kill = {"kill_on": TOLD[what], "with_signal": signal.SIGINT} if what == "hang" else {}
+    failed = run([*words, "--out", str(out)], prepare=breaks, limit=600.0, **kill)
     row = {"fault": what, "workers": workers, "code": failed.code}
     kept = (out / "checkpoint" / "state.safetensors").is_file()
     told = TOLD[what] in " ".join(failed.said.split()) and "Traceback" not in failed.said
@@ -117,7 +117,12 @@ def main() -> None:
     for answers in (3, 20, 60, 100, 150):
         rows.append(teacher(home, answers))
         print(rows[-1], flush=True)
-    for what, workers in [(what, 0) for what in TOLD if what != "die"] + [("raise", 2), ("die", 2), ("nan", 2)]:
+    for what, workers in [(what, 0) for what in TOLD if what != "die"] + [
+        ("raise", 2),
+        ("die", 2),
+        ("hang", 2),
+        ("nan", 2),
+    ]:
         rows.append(environment(home, what, workers))
         print(rows[-1], flush=True)
     good = sum(row["good"] for row in rows)

@@ -124,6 +124,7 @@ def run(
     words: list[str] | Callable[[], int],
     *,
     kill_after: float | None = None,
+    kill_on: str = "",
     with_signal: int = signal.SIGKILL,
     limit: float = 300.0,
     prepare: Callable[[], None] | None = None,
@@ -133,6 +134,7 @@ def run(
     Args:
         words: of the command line, or a function that gives an exit code.
         kill_after: seconds; None: it is let alone.
+        kill_on: it is killed once it has said this.
         with_signal: what it is killed with.
         limit: seconds after which it hangs.
         prepare: what is done in the fork first.
@@ -161,10 +163,10 @@ def run(
         finally:
             os._exit(code)
     os.close(write)
-    return _watched(pid, read, kill_after, with_signal, limit)
+    return _watched(pid, read, kill_after, kill_on, with_signal, limit)
 
 
-def _watched(pid: int, read: int, kill_after: float | None, with_signal: int, limit: float) -> Ended:
+def _watched(pid: int, read: int, kill_after: float | None, kill_on: str, with_signal: int, limit: float) -> Ended:
     """Waits for a process; what it says is read meanwhile, so that it never waits for its reader."""
     os.set_blocking(read, False)
     said, started, killed = b"", time.monotonic(), False
@@ -176,7 +178,8 @@ def _watched(pid: int, read: int, kill_after: float | None, with_signal: int, li
             seconds = time.monotonic() - started
             if done:
                 break
-            if kill_after is not None and not killed and seconds >= kill_after:
+            due = kill_after is not None and seconds >= kill_after
+            if not killed and (due or (kill_on and kill_on.encode() in said)):
                 os.killpg(pid, with_signal)
                 killed = True
             if seconds > limit:

@@ -102,6 +102,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except KeyboardInterrupt:  # while modules were imported, or a second one while the first was answered
+        sys.stderr.write("interrupted\n")
+        return 130
     return code
 
 

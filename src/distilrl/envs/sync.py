@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distilrl.envs.images import image_editor, push, stacked
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
+from distilrl.envs.patience import Calls
 from distilrl.envs.single import FAULTS, make_single, no_opengl, told
 from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
@@ -67,17 +68,20 @@ class SyncVecEnv(VecEnv):
         """(N,) since the seed was given: with the seed, they name a moment."""
         self._actions: list[Any] = []
         self._stepping: list[int] = []
+        self._calls = Calls(lambda i: f"Environment '{self.info.id}' has been {self._moment(i)}")
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
         check_count("seeds", seeds, self.n_envs)
         self._seeds, self._actions = np.asarray(seeds, np.int64), []
         self._steps[:] = 0
-        for i, env in enumerate(self._envs):
-            try:
-                obs, _ = env.reset(seed=int(seeds[i]))
-                self._put(i, obs, True)
-            except FAULTS as error:
-                raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+        with self._calls:
+            for i, env in enumerate(self._envs):
+                self._calls.begin(i)
+                try:
+                    obs, _ = env.reset(seed=int(seeds[i]))
+                    self._put(i, obs, True)
+                except FAULTS as error:
+                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
         self._check_finite()
         return self._obs.copy()
 
@@ -93,18 +97,20 @@ class SyncVecEnv(VecEnv):
         terminated, truncated = np.zeros(self.n_envs, np.bool_), np.zeros(self.n_envs, np.bool_)
         measured = np.full((self.n_envs, len(self._measured)), np.nan)
         self._steps[self._stepping] += 1
-        for i in self._stepping:
-            env = self._envs[i]
-            try:
-                obs, reward[i], terminated[i], truncated[i], info = env.step(self._actions[i])
-                for m, name in enumerate(self._measured):
-                    measured[i, m] = _number(name, info.get(name))
-                ended = bool(terminated[i] or truncated[i])
-                if ended:
-                    obs, _ = env.reset()
-                self._put(i, obs, ended)
-            except FAULTS as error:
-                raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+        with self._calls:
+            for i in self._stepping:
+                env = self._envs[i]
+                self._calls.begin(i)
+                try:
+                    obs, reward[i], terminated[i], truncated[i], info = env.step(self._actions[i])
+                    for m, name in enumerate(self._measured):
+                        measured[i, m] = _number(name, info.get(name))
+                    ended = bool(terminated[i] or truncated[i])
+                    if ended:
+                        obs, _ = env.reset()
+                    self._put(i, obs, ended)
+                except FAULTS as error:
+                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
         self._check_finite(reward)
         return Step(self._obs.copy(), reward, terminated, truncated, measured)
 
@@ -158,10 +164,12 @@ class SyncVecEnv(VecEnv):
 
     def _fault(self, i: int, did: str) -> EnvError:
         """One sentence for what an environment did: it names the environment, the step, the action and the seed."""
+        return EnvError(f"Environment '{self.info.id}' {did} {self._moment(i)}: mend it or its wrappers.")
+
+    def _moment(self, i: int) -> str:
+        """Which call of an environment it is: what its steps, its actions and its seed say."""
         when = f"in step {self._steps[i]} (action {_short(self._actions[i])})" if self._steps[i] else "in reset"
-        return EnvError(
-            f"Environment '{self.info.id}' {did} {when} after seed {self._seeds[i]}: mend it or its wrappers."
-        )
+        return f"{when} after seed {self._seeds[i]}"
 
 
 def check_count(what: str, given: NDArray[Any], n_envs: int) -> None:
