@@ -13,11 +13,12 @@ from commands import CHOICE
 from distilrl.checkpoints import save_network, write_json
 from distilrl.cli import NAMES, _command, main, parse
 from distilrl.cli.groups import SeenOptions
-from distilrl.cli.next_steps import next_steps, print_next
 from distilrl.cli.options import EnvOptions
+from distilrl.cli.tables import print_next
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
 from distilrl.networks import build
+from distilrl.next_steps import next_steps
 from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
 from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained

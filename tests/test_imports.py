@@ -25,7 +25,7 @@ ROWS = [
     {"events", "measures", "networks", "policies", "widths"},
     {"checkpoints", "discriminator", "features", "trained"},
     {"context", "fanout", "results", "runs", "trees", "zoo"},
-    {"display", "episodes", "objective", "studies", "teachers"},
+    {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
     {"collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "figures", "shards"},
     {"distributed", "export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},

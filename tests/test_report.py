@@ -107,7 +107,8 @@ def test_one_choice_is_a_table_with_names(tmp_path):
     one = difference(teacher_action=(1,), student_action=(0,), stakes=0.25, image=PNG, obs=None)
     page = page_of(run_folder(tmp_path / "run", found, one))
     assert "teacher ↓ student → LEFT RIGHT LEFT 90 10 RIGHT 0 0" in words(page)
-    assert "Same greedy action on 90.0 %" in words(page)
+    assert "the two do the same in 95.0 % of the states that the student visits" in words(page)
+    assert "each state counted alike, in 90.0 % and 90.0 %." in words(page)
     assert "teacher student RIGHT LEFT the teacher's values differ by 0.25" in words(page)
     assert PNG in Links(page).links
     assert "half-ranges" not in page
@@ -118,7 +119,7 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
     found = choices([[1, 2], [3, 4]], wide, *[[[1]]] * 4)
     one = difference(teacher_action=(0, 29, 0, 0, 0, 0), student_action=(0, 3, 0, 0, 0, 0))
     said = words(page_of(run_folder(tmp_path / "run", found, one)))
-    assert "make 90.0 % of their choices alike" in said
+    assert "the two choose alike in 95.0 %" in said
     assert [f"Choice {i}" in said for i in range(6)] == [True] * 4 + [False] * 2
     assert "30 choices are too many for a table; both pick the same in 100.0 % of the states" in said
     assert "The tables of 2 more choices are in results.json" in said
@@ -335,3 +336,9 @@ def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path)
     assert "All of this was played in my_package:MyEnv-v0" in said
     assert "where training never was" in said
     assert "does not see" not in words(page_of(run_folder(tmp_path / "other", results(), difference())))
+
+
+def test_what_to_do_next_stands_in_the_page(tmp_path):
+    folder = run_folder(tmp_path / "run", choices([[90, 10], [0, 0]]))
+    page = words(page_of(folder))
+    assert f"What to do next Teacher and student side by side: distilrl watch {folder.path}" in page

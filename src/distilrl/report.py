@@ -22,6 +22,7 @@ from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
 from distilrl.measures import rounded
+from distilrl.next_steps import next_commands
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
@@ -115,7 +116,7 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
     parts: dict[str, Any] = {"animation": "", "animation_note": "", "charts": [], "provenance": _provenance(results)}
     known = folder.config.is_file()  # once, not every kind of folder had one
     parts |= {"config": json.dumps(folder.read_config(), indent=2) if known else ""}
-    parts |= {"command": again(folder, results) if known else ""}
+    parts |= {"command": again(folder, results) if known else "", "nexts": _nexts(folder, results) if known else []}
     watch(Phase("report"))
     if isinstance(results, PlanResults):
         return parts | {"charts": [figures.frontier(results)]}
@@ -129,6 +130,14 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
     parts["charts"] = figures.curves(rows, results) if rows else []
     parts["animation"], parts["animation_note"] = _animation(folder, watch)
     return parts | (_comparison(folder, results) if isinstance(results, Results) else {})
+
+
+def _nexts(folder: RunFolder, results: AnyResults) -> list[tuple[str, str]]:
+    """What to do next; nothing where that asks for an environment which is not trusted here, or not there."""
+    try:
+        return next_commands(results, folder.path)
+    except DistilError:
+        return []
 
 
 def again(folder: RunFolder, results: AnyResults) -> str:

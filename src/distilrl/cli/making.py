@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import UseAppendAction, arg
 
 from distilrl.cli.groups import LearningOptions, MachineOptions, Seen, SeenOptions, VerdictOptions
-from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -27,7 +26,7 @@ from distilrl.cli.options import (
     refuse_beside,
     settings_of,
 )
-from distilrl.cli.tables import print_results
+from distilrl.cli.tables import print_next, print_results
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.devices import Device
 from distilrl.display import Display, console

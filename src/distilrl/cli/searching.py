@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli.groups import Seen, SeenOptions, VerdictOptions
-from distilrl.cli.next_steps import print_next
 from distilrl.cli.options import (
     WHERE,
     AboutFile,
@@ -26,7 +25,7 @@ from distilrl.cli.options import (
     of_kind,
     refuse_beside,
 )
-from distilrl.cli.tables import print_plan, print_results, print_sweep
+from distilrl.cli.tables import print_next, print_plan, print_results, print_sweep
 from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError

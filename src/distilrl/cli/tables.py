@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from rich import markup
@@ -11,8 +12,9 @@ from rich.table import Table
 
 from distilrl.display import colored, console, counted, difference, escape, returned
 from distilrl.measures import Mean, Measured, rounded
+from distilrl.next_steps import next_commands
 from distilrl.played import Agreement, PlayedTeacher
-from distilrl.results import PlanResults, Results, SeedsResults, StudentSide, TasksResults, TeacherSide
+from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, StudentSide, TasksResults, TeacherSide
 from distilrl.spaces import action_from_json
 from distilrl.studies import Studies
 from distilrl.studies import in_words as pair_in_words
@@ -28,6 +30,13 @@ def print_error(sentence: str) -> None:
     """What was wrong, in red."""
     text = markup.escape(abridged(sentence, LONGEST_ERROR))
     console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
+
+
+def print_next(results: AnyResults, out: Path) -> None:
+    """What to do next, each command under what it is for."""
+    for why, command in next_commands(results, out):
+        console.print(f"[dim]next: {escape(why)}[/]", soft_wrap=True)
+        console.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> None:

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from distilrl.display import console
 from distilrl.envs import describe_env
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
 from distilrl.runs import RunFolder
@@ -18,11 +15,14 @@ Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
 
 
-def print_next(results: AnyResults, out: Path) -> None:
-    """The commands, each under what it is for."""
-    for why, words in next_steps(results, out):
-        console.print(f"[dim]next: {escape(why)}[/]", soft_wrap=True)
-        console.print("  " + shlex.join(map(str, ["distilrl", *words])), markup=False, soft_wrap=True)
+def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
+    """What each command is for, and the command.
+
+    Example::
+
+        next_commands(results, Path("runs/pong"))[0]  # ('teacher and student side by side', 'distilrl watch runs/pong')
+    """
+    return [(why, shlex.join(map(str, ["distilrl", *words]))) for why, words in next_steps(results, out)]
 
 
 def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
