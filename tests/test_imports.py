@@ -23,7 +23,7 @@ ROWS = [
         "specs",
     },
     {"events", "measures", "networks", "policies", "widths"},
-    {"checkpoints", "discriminator", "features", "trained"},
+    {"checkpoints", "discriminator", "features", "stacks", "trained"},
     {"context", "fanout", "results", "runs", "trees"},
     {"episodes", "objective", "studies", "teachers"},
     {"collect", "evaluate"},
