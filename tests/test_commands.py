@@ -185,6 +185,14 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     assert read.sizes == ("gru:4", "mlp:8@history=2")
 
 
+@pytest.mark.parametrize("answer", [{}, {"reads": ["obs[0]"]}, {"member": "obs[3]"}])
+def test_a_duel_with_a_teacher_that_needs_answers_is_not_proposed(answer, tmp_path):
+    results, folder = nexts("inconclusive", tmp_path)
+    config = {"train": {"tasks": [{"teacher": [{"path": "t"} | answer]}]}}
+    write_json(folder / "config.json", config)
+    assert any(words[0] == "evaluate" for _, words in next_steps(results, folder)) == (not answer)
+
+
 def test_a_plan_hides_what_it_is_told_to(monkeypatch, tmp_path):
     """And its batches suit a cell, where a size has one."""
     asked = []

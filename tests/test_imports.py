@@ -23,7 +23,7 @@ ROWS = [
         "specs",
     },
     {"events", "measures", "networks", "policies", "widths"},
-    {"checkpoints", "discriminator", "features", "trained"},
+    {"checkpoints", "discriminator", "features", "stacks", "trained"},
     {"context", "fanout", "results", "runs", "trees", "zoo"},
     {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
     {"collect", "evaluate", "kept"},

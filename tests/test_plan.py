@@ -24,12 +24,13 @@ from distilrl.networks import Network, build
 from distilrl.objective import FeatureTerm, TeacherTerm, term
 from distilrl.plan import plan
 from distilrl.policies import Policy
-from distilrl.population import TURN, Population, StackedMLP, returns_of
+from distilrl.population import TURN, Population, returns_of
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress, Schedule
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
+from distilrl.stacks import StackedMLP
 from distilrl.stream import Check
 from distilrl.teachers import TeacherFile
 from distilrl.teaching import evaluate_policy

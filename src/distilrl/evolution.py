@@ -27,9 +27,9 @@ from distilrl.events import Step, Watch
 from distilrl.heads import Head, Units
 from distilrl.networks import Network
 from distilrl.policies import Policy
-from distilrl.population import StackedMLP
 from distilrl.runs import Metrics, RunFolder
 from distilrl.specs import NetworkSpec
+from distilrl.stacks import StackedMLP
 from distilrl.stream import Checked
 from distilrl.tasks import Task
 from distilrl.trained import Trained

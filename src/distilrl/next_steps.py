@@ -65,7 +65,8 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     ref = EnvRef.from_json(judged_in, "environment")
     env, trust, out = _env_words(ref), _trust(judged_in), folder.path
     match results.verdict.result:
-        case "inconclusive" if teacher is not None:
+        # what is played against is read without such answers
+        case "inconclusive" if teacher is not None and not (files[0].get("reads") or files[0].get("member")):
             again: Words = ["evaluate", out, *env, "--against", teacher, "--episodes", "1000"]
             yield "more episodes, until there is a verdict", again
         case "fail" if teacher is not None:

@@ -240,8 +240,7 @@ class Teacher:
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {', '.join(self.reads)} of "
                 f"{env.id} has {len(places)} numbers: name what it was trained on."
             )
-        critic = None if self.critic is None else _Reading(self.critic, places)
-        network = _Reading(self.network, places)
+        network, critic = _Reading(self.network, places), self.critic and _Reading(self.critic, places)
         return replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=()).fitted(env)
 
 
