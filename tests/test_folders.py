@@ -449,6 +449,9 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
     path.write_text("1" * 101)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_json(path)
+    monkeypatch.setattr("distilrl.runs.MAX_JSON_BYTES", 100)
+    with pytest.raises(FileError, match="larger than 100 bytes"):
+        read_metrics(path)
 
 
 HOLDER = """

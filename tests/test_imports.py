@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
-    {"errors", "losses", "origins", "stats", "text", "threads"},
+    {"errors", "limits", "losses", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
         "envs",
@@ -77,6 +77,14 @@ def test_imports_point_down(name, path):
             for optional, home in OPTIONAL.items():
                 assert optional not in parts or name == home, f"{name} imports {optional}"
             assert parts[0] not in ONNX or name in ("teachers", "export"), f"{name} imports {imported}"
+
+
+def test_limits_of_readers_are_in_one_place():
+    for name, path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+        names = {t.id for t in targets if isinstance(t, ast.Name) and t.id.startswith(("MAX_", "LARGEST_"))}
+        assert not names or name == "limits", f"{path} has {names}"
 
 
 def test_every_module_has_a_row():

@@ -18,16 +18,12 @@ from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError
 from distilrl.heads import Head, head_from_json
+from distilrl.limits import MAX_JSON_BYTES, MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
 from distilrl.specs import NetworkSpec
 from distilrl.text import first_line
 
 FORMAT = "distilrl-network"
-MAX_SPEC_BYTES = 1_000_000
-MAX_NAME = 60
-"""Longest name, in characters, of a file that is looked for because another one names it."""
-MAX_JSON_BYTES = 1 << 28
-"""Longest JSON file that is read; the longest that is written, of 10,000 episodes with pictures, is a tenth of it."""
 UNSEALED = "0" * 64
 """What stands in a file's own digest while it is computed."""
 

@@ -21,6 +21,7 @@ from distilrl.checkpoints import read_json, read_tensors, save_network, save_ten
 from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
 from distilrl.heads import Head
+from distilrl.limits import MAX_JSON_BYTES
 from distilrl.networks import Network
 from distilrl.origins import FIELD, origin, resolve
 from distilrl.text import first_line, legible
@@ -410,6 +411,8 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """
     if not path.is_file():
         return []
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))

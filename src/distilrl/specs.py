@@ -10,7 +10,8 @@ from torch import nn
 
 from distilrl.blocks import Cell, CellKind
 from distilrl.errors import SpecError
-from distilrl.spaces import LARGEST_OBSERVATION, ObsSpec
+from distilrl.limits import LARGEST_NETWORK, LARGEST_OBSERVATION
+from distilrl.spaces import ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
 BOARD = 20
@@ -19,8 +20,6 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
 LONGEST_HISTORY = 256
 """Observations that a student sees at once, at most."""
-LARGEST_NETWORK = 2**28
-"""Parameters of a network; more are a mistake, or a file's attempt to take memory."""
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from distilrl.checkpoints import read_json, write_json
 from distilrl.errors import FileError, SpecError
 from distilrl.heads import Head, head_from_json
+from distilrl.limits import MAX_TREE_BYTES, MAX_TREE_NUMBERS
 from distilrl.plain import from_plain
 
 PONG = ("ball_x", "ball_y", "ball_dx", "ball_dy", "paddle_y", "paddle_dy", "paddle_dy_before", "offset")
 """Features of Pong's frames, in pixels and pixels a step; ``offset`` is ball_y − paddle_y, positive where the ball is
 below.
 """
-MOST_BYTES = 64 << 20
-"""A tree's file is no larger than this."""
-MOST_NUMBERS = 1 << 26
-"""A tree's leaves hold no more numbers than this, nodes times the head's width."""
 TOP, BOTTOM, LEFT, PADDLE, RIGHT, GROUND = 14, 77, 11, 73, 79, 87
 """Rows of the field, columns of the space between the paddles and of one's own, grey of the ground."""
 
@@ -110,7 +107,7 @@ class Tree:
             raise SpecError(
                 "The tree is damaged: its lists differ in length, or its extractor is neither raw nor pong."
             )
-        if len(self.obs_shape) != (3 if self.extractor == "pong" else 1) or nodes * self.head.width > MOST_NUMBERS:
+        if len(self.obs_shape) != (3 if self.extractor == "pong" else 1) or nodes * self.head.width > MAX_TREE_NUMBERS:
             raise SpecError(
                 f"The tree is damaged: its observations have shape {self.obs_shape}, or {nodes} nodes of "
                 f"{self.head.width} numbers are too many."
@@ -233,8 +230,8 @@ def load_tree(path: Path) -> tuple[Tree, dict[str, Any]]:
 
         tree, about = load_tree(Path("runs/tree/tree.json"))
     """
-    if path.is_file() and path.stat().st_size > MOST_BYTES:
-        raise FileError(f"{path} is larger than {MOST_BYTES} bytes: it is no tree of distilrl.")
+    if path.is_file() and path.stat().st_size > MAX_TREE_BYTES:
+        raise FileError(f"{path} is larger than {MAX_TREE_BYTES} bytes: it is no tree of distilrl.")
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != "distilrl-tree":
         raise FileError(f"{path} is not a tree of distilrl: its field 'format' must be 'distilrl-tree'.")

@@ -20,9 +20,9 @@ from distilrl.errors import FileError
 from distilrl.export import tflite
 from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
+from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
 from distilrl.teachers.onnx import open_graph
-from distilrl.teachers.slots import MAX_NUMBERS
 from distilrl.text import first_line
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion", "-Werror")
@@ -264,7 +264,7 @@ def _onnx(path: Path, last: Last, width: int, _native: bool) -> ExportedFile:
 
 def _bounded(shape: Sequence[Any]) -> bool:
     """Whether a state has a size, and one that can be meant."""
-    return all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) <= MAX_NUMBERS
+    return all(isinstance(size, int) and size > 0 for size in shape) and math.prod(shape) <= MAX_STATE
 
 
 def _torch(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:

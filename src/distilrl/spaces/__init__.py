@@ -2,7 +2,6 @@
 
 from distilrl.spaces.actions import ActionSpec, Bounds, Choices, action_from_json, read_actions
 from distilrl.spaces.observations import (
-    LARGEST_OBSERVATION,
     SMALLEST_IMAGE,
     Edit,
     ObsSpec,
@@ -13,7 +12,6 @@ from distilrl.spaces.observations import (
 from distilrl.spaces.reference import EnvLike, EnvRef, env_ref
 
 __all__ = [
-    "LARGEST_OBSERVATION",
     "SMALLEST_IMAGE",
     "ActionSpec",
     "Bounds",

@@ -18,12 +18,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from distilrl.errors import EnvError, SpecError
+from distilrl.limits import LARGEST_OBSERVATION
 from distilrl.spaces.actions import finite_or_none
 
 SMALLEST_IMAGE = 8
 """A picture without channels must be at least this high and wide to be taken for one."""
-LARGEST_OBSERVATION = 2**24
-"""Numbers in one observation; more are a mistake, or a file's attempt to take memory."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 
 from distilrl.errors import SpecError
-from distilrl.spaces.observations import LARGEST_OBSERVATION
+from distilrl.limits import LARGEST_OBSERVATION
 
 
 @dataclass(frozen=True)

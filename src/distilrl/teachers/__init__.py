@@ -7,8 +7,9 @@ from pathlib import Path
 
 from distilrl.checkpoints import digest
 from distilrl.errors import FileError, HostileError
+from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
-from distilrl.teachers.archive import LEGACY, MAX_BYTES, is_torch_file
+from distilrl.teachers.archive import LEGACY, is_torch_file
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile

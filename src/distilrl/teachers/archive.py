@@ -15,15 +15,10 @@ import torch
 from torch import Tensor
 
 from distilrl.errors import FileError
+from distilrl.limits import MAX_BYTES, MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_TENSORS
 from distilrl.teachers import pickles
 from distilrl.text import first_line
 
-MAX_BYTES = 1 << 30
-"""No policy of this project's users is larger; what is declared to be is refused before it is read."""
-MAX_TENSORS = 10_000
-"""Most tensors of a state dict."""
-MAX_MEMBERS = 20_000
-"""Most members of a zip."""
 TENSOR_DTYPES = (
     torch.float32,
     torch.float64,
@@ -223,7 +218,7 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
                 f"{label} is not a file of PyTorch: load it where it was made and save its state_dict again."
             )
         prefix = name.removesuffix("data.pkl")
-        if members[name].file_size > pickles.MAX_PICKLE_BYTES:
+        if members[name].file_size > MAX_PICKLE_BYTES:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
         if (
             f"{prefix}byteorder" in members

@@ -14,8 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from distilrl.limits import MAX_DEPTH, MAX_FOUND, MAX_OPCODES, MAX_PICKLE_BYTES, MAX_SEARCHED
 from distilrl.teachers.archive import ZIP_ERRORS
-from distilrl.teachers.pickles import MAX_OPCODES, MAX_PICKLE_BYTES
 from distilrl.text import legible
 
 MODULES = frozenset(
@@ -39,9 +39,6 @@ FUNCTIONS = frozenset(
 )  # fmt: skip
 """The same of packages most of which is harmless."""
 OLD = {"__builtin__": "builtins", "_operator": "operator", "posixpath": "os", "ntpath": "os"}
-MAX_FOUND = 50
-MAX_DEPTH = 3
-"""Archives in archives that are looked into."""
 
 
 def dangerous(path: Path) -> tuple[str, ...]:
@@ -83,7 +80,7 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
     """Members of a zip that may be pickles, or hold some."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist()[:1000]:
+            for info in archive.infolist()[:MAX_SEARCHED]:
                 if "/data/" not in info.filename and info.file_size <= MAX_PICKLE_BYTES:  # else: numbers
                     with archive.open(info) as file:
                         yield info.filename, file.read(info.file_size)

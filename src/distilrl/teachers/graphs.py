@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.errors import FileError
-from distilrl.teachers.archive import MAX_BYTES
+from distilrl.limits import MAX_BYTES, MAX_CALLS, MAX_ELEMENTS, MAX_NODES
 from distilrl.text import first_line, legible
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
@@ -17,8 +17,6 @@ RANDOM = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",
     "BitmaskDropout",
 }  # fmt: skip
-MAX_NODES = 100_000
-"""Most steps of a graph, the functions that it calls written out."""
 
 
 def read_graph(onnx: Any, path: Path) -> Any:
@@ -66,7 +64,7 @@ def check_graph(onnx: Any, model: Any, path: Path) -> int:
                 )
         for tensor in tensors_in(graph):
             params += math.prod(tensor.dims)
-            if math.prod(tensor.dims) > MAX_BYTES // 4:
+            if math.prod(tensor.dims) > MAX_ELEMENTS:
                 raise FileError(
                     f"Tensor '{tensor.name}' in {path} claims shape {tuple(tensor.dims)}, more than a policy can need."
                 )
@@ -78,7 +76,7 @@ def check_graph(onnx: Any, model: Any, path: Path) -> int:
         raise FileError(f"{path} is not a sound ONNX graph ({first_line(error)}): export it again.") from None
     for value in (value for graph in graphs_in(inferred) for value in (*graph.value_info, *_outputs(graph))):
         sizes = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
-        if math.prod(sizes) > MAX_BYTES // 4:
+        if math.prod(sizes) > MAX_ELEMENTS:
             raise FileError(
                 f"Tensor '{value.name}' in {path} would have shape {tuple(sizes)}, more than a policy can need."
             )
@@ -95,7 +93,7 @@ def _steps(model: Any, path: Path) -> int:
         for node in nodes:
             key = (node.domain, node.op_type)
             if key in functions and key not in known:
-                if key in inside or len(inside) > 100:
+                if key in inside or len(inside) > MAX_CALLS:
                     raise FileError(f"{path} has functions that call each other without end: export it again.")
                 known[key] = count([n for g in _graphs_of(functions[key]) for n in g.node], (*inside, key))
             total += known.get(key, 1)

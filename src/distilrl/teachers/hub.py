@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
-from distilrl.teachers.archive import MAX_BYTES
+from distilrl.limits import MAX_BYTES
 from distilrl.teachers.source import TeacherFile
 from distilrl.text import first_line
 

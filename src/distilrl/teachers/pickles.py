@@ -13,14 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from distilrl.limits import MAX_CLASSES, MAX_KEY, MAX_OPCODES
 from distilrl.text import legible
 
-MAX_PICKLE_BYTES = 64 << 20
-"""Longest pickle that is read; tensors' numbers are not in it."""
-MAX_OPCODES = 500_000
-"""Most steps that a pickle may ask for: some thirty for a tensor."""
-MAX_KEY = 512
-"""Longest key of a dict, in characters."""
 _REFUSED = frozenset(
     getattr(pickle, name)[0]
     for name in (
@@ -151,8 +146,6 @@ SCRIPT: dict[tuple[str, str], type] = {
     },
 }
 """What a TorchScript file may ask for, beside classes whose code is in the file: each of these is a `ModuleOf`."""
-MAX_CLASSES = 1_000
-"""Most classes of a TorchScript file."""
 
 
 class _Steps:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilrl.errors import SpecError
+from distilrl.limits import MAX_PRINTED
 from distilrl.spaces import SMALLEST_IMAGE, ActionSpec, Bounds, Choices
 
-MAX_TEXT = 1 << 20
-"""Longest printed array or space that is looked at, in characters."""
 _NUMBER = re.compile(r"[+-]?(?:inf|\d{1,30}\.?\d{0,30}(?:e[+-]?\d{1,3})?|\.\d{1,30})", re.IGNORECASE)
 _SPACE = re.compile(r"'([^']{1,100})'(?:: |, )(Box|Discrete|MultiBinary|MultiDiscrete)\(")
 
@@ -72,7 +71,7 @@ def leaves(space: Any) -> list[Leaf] | None:
         if kind == "Box":
             return [_box("", _shape(space), str(space.get("dtype")))]
         if kind == "Dict":
-            return _dict(str(space.get("spaces"))[:MAX_TEXT])
+            return _dict(str(space.get("spaces"))[:MAX_PRINTED])
     except (ValueError, TypeError, OverflowError):
         pass
     return None
@@ -90,7 +89,7 @@ def _shape(space: dict[str, Any]) -> tuple[int, ...]:
     if shape is None and "n" in space:
         shape = space["n"]
     sides = tuple(_whole(n) for n in (shape if isinstance(shape, list) else [shape]))
-    if math.prod(sides) > MAX_TEXT:
+    if math.prod(sides) > MAX_PRINTED:
         raise ValueError(f"a space of shape {sides}")
     return sides
 
@@ -117,7 +116,7 @@ def _array(space: dict[str, Any], name: str, size: int) -> tuple[float | None, .
 
 
 def _numbers(text: Any) -> list[float] | None:
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
+    if not isinstance(text, str) or len(text) > MAX_PRINTED:
         return None
     words = re.sub(r"[\[\],]", " ", text).split()
     return [float(word) for word in words] if words and all(_NUMBER.fullmatch(word) for word in words) else None

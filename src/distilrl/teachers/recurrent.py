@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from distilrl.errors import FileError
+from distilrl.limits import MAX_LAYERS
 from distilrl.policies import State
 from distilrl.teachers.layers import Layer, finite, sequential, vector
 
-MAX_LAYERS = 16
-"""Most layers of a memory."""
 Memory = nn.LSTM | nn.GRU
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import FileError
+from distilrl.limits import MAX_STATE
 
-MAX_NUMBERS = 1 << 20
-"""Most numbers that one episode may remember in one input."""
 DIRECTIONS = {"in", "out", "input", "output", "next", "new"}
 """Words of a name that only say whether it is before or after a step."""
 FLOATS: dict[str, type[np.generic]] = {
@@ -82,8 +81,8 @@ def find_slots(inputs: Sequence[Any], outputs: Sequence[Any], path: Path) -> tup
     free = all(any(not _fixed(n) for n in one.shape) for one, _ in states) and not (first and _fixed(first[0]))
     batch = None if free else next((n for n in first if _fixed(n)), 1)
     slots = tuple(_slot(one, partner, batch, path) for one, partner in states)
-    if sum(math.prod(slot.shape) for slot in slots) > MAX_NUMBERS:
-        raise FileError(f"{path} has a state of more than {MAX_NUMBERS:,} numbers: no policy remembers so much.")
+    if sum(math.prod(slot.shape) for slot in slots) > MAX_STATE:
+        raise FileError(f"{path} has a state of more than {MAX_STATE:,} numbers: no policy remembers so much.")
     return seen[0], slots, batch
 
 
@@ -117,7 +116,7 @@ def _slot(one: Any, partner: Any, batch: int | None, path: Path) -> Slot:
     free = [axis for axis, size in enumerate(sizes) if not _fixed(size)]
     whole = [axis for axis in ([1, 0] if len(sizes) > 2 else [0]) if sizes[axis : axis + 1] == [batch]]
     axes = free or whole
-    if len(free) > 1 or not axes or len(sizes) < 2 or math.prod(n for n in sizes if _fixed(n)) > MAX_NUMBERS:
+    if len(free) > 1 or not axes or len(sizes) < 2 or math.prod(n for n in sizes if _fixed(n)) > MAX_STATE:
         raise FileError(
             f"{path} has the state '{one.name}' of shape {tuple(sizes)}: one of its sizes must be the batch's, and "
             "the others small and fixed, as in (layers, batch, numbers)."

@@ -6,8 +6,8 @@ from typing import Any, cast, get_args
 
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
+from distilrl.limits import LARGEST_OBSERVATION
 from distilrl.plain import check_number, from_plain
-from distilrl.spaces import LARGEST_OBSERVATION
 from distilrl.specs import ACTIVATIONS
 
 ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilrl.errors import FileError
+from distilrl.limits import MAX_PICKLE_BYTES
 from distilrl.teachers import pickles
 from distilrl.teachers.teacher import Before, Normalised, Teacher
 
@@ -131,7 +132,7 @@ def _state(path: Path) -> dict[str, Any]:
     """The attributes of a pickled VecNormalize."""
     try:
         size = path.stat().st_size
-        data = path.read_bytes() if size <= pickles.MAX_PICKLE_BYTES else b""
+        data = path.read_bytes() if size <= MAX_PICKLE_BYTES else b""
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): check the path to the normalizer.") from None
     if not data:
