@@ -1,5 +1,7 @@
 """Exported C where it ships: compiled for microcontrollers without a warning, run on emulated ones bit for bit as here."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +62,36 @@ def test_the_c_of_every_kind_of_student_compiles_without_a_warning(written, tmp_
     for source in sources:
         done = subprocess.run([*command, *flags, "-c", source, "-o", str(tmp_path / "policy.o")], capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "on-a-board.md"
+
+
+@pytest.fixture(scope="module")
+def departures(written, tmp_path_factory):
+    """What cppcheck says of every kind of student's C, and of which numbered rules its MISRA addon does."""
+    addon = tmp_path_factory.mktemp("misra") / "misra.json"
+    addon.write_text(json.dumps({"script": "misra.py", "args": ["--no-summary"]}))
+    command = ["cppcheck", "--enable=warning,style,portability,performance", "--std=c99", f"--addon={addon}", "--quiet"]
+    command += ["--suppress=duplicateAssignExpression"]  # several sums that begin with the same bias
+    said = []
+    for kind in KINDS:  # each on its own: they are no one program
+        source = str(written / kind / "policy.c")
+        done = subprocess.run([*command, "--template={id} {file}:{line} {message}", source], capture_output=True, text=True, check=True)  # fmt: skip
+        said += done.stderr.splitlines()
+    return [line for line in said if line[:1].isalpha()]
+
+
+@needs("cppcheck")
+def test_cppcheck_has_nothing_to_say_but_of_misras_rules(departures):
+    assert [line for line in departures if not line.startswith("misra")] == []
+
+
+@needs("cppcheck")
+def test_the_page_names_the_rules_of_misra_that_are_departed_from(departures):
+    found = {line.split()[0].removeprefix("misra-c2012-") for line in departures if line.startswith("misra-c2012-")}
+    listed = PAGE.read_text(encoding="utf-8").partition("Of MISRA C:2012")[2].partition("They are left")[0]
+    assert found == set(re.findall(r"\b\d{1,2}\.\d{1,2}\b", listed))
 
 
 @needs("make", "qemu-system-arm", "arm-none-eabi-gcc")

@@ -33,7 +33,7 @@ with contextlib.suppress(ImportError):  # now, so that no fork has to
     import sklearn.tree  # noqa: F401
     import torch.utils.tensorboard
 
-from distilrl.checkpoints import save_network, write_json
+from distilrl.checkpoints import save_network, write_bytes, write_json
 from distilrl.cli import main
 from distilrl.heads import Categorical, Point
 from distilrl.networks import Network, build
@@ -226,8 +226,8 @@ def sentence(ended: Ended) -> str:
     return lines[0] if len(lines) == 1 and lines[0].endswith(".") and "Traceback" not in ended.said else ""
 
 
-def record(name: str, found: dict[str, Any]) -> None:
-    """Writes what a script found, with its date and machine, for the page of results."""
+def _dated(found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, with its date and command; its machine stands in a file beside it."""
     about = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -238,4 +238,16 @@ def record(name: str, found: dict[str, Any]) -> None:
     }
     write_json(RESULTS / "machine.json", about)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(RESULTS / f"{name}.json", {"date": date, "command": [Path(sys.argv[0]).name, *sys.argv[1:]], **found})
+    return {"date": date, "command": [Path(sys.argv[0]).name, *sys.argv[1:]], **found}
+
+
+def record(name: str, found: dict[str, Any]) -> None:
+    """Writes what a script found, for the page of results."""
+    write_json(RESULTS / f"{name}.json", _dated(found))
+
+
+def add_line(name: str, found: dict[str, Any]) -> None:
+    """Adds what a script found to those of before, in one line."""
+    path = RESULTS / f"{name}.jsonl"
+    before = path.read_bytes() if path.is_file() else b""
+    write_bytes(path, before + json.dumps(_dated(found)).encode() + b"\n")

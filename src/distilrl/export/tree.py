@@ -112,7 +112,8 @@ def _values(last: Last, width: int, start: int) -> str:
     """One for the action of one choice and zero for the others, or the leaf's numbers."""
     if not last.scalar:
         return f"    int leaf = leaf_of(obs);\n    for (int i = 0; i < {width}; i++) values[i] = numbers[leaf][i];\n"
-    return f"    for (int i = 0; i < {width}; i++) values[i] = 0.0f;\n    values[leaf_of(obs) - ({start})] = 1.0f;\n"
+    place = f"leaf_of(obs) - ({start})" if start else "leaf_of(obs)"
+    return f"    for (int i = 0; i < {width}; i++) values[i] = 0.0f;\n    values[{place}] = 1.0f;\n"
 
 
 def export_tree(
