@@ -20,6 +20,7 @@ from distilrl.errors import FileError, NotFiniteError
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import MAX_JSON_BYTES, MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
+from distilrl.plain import parse_json
 from distilrl.specs import NetworkSpec
 from distilrl.text import first_line
 
@@ -138,7 +139,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -260,7 +261,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            state = json.loads((file.metadata() or {}).get("state", "{}"))
+            state = parse_json((file.metadata() or {}).get("state", "{}"))
         if not isinstance(state, dict):
             raise ValueError("its state is no object")
         _check_seal(path, state.pop("sha256", None))

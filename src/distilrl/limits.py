@@ -17,6 +17,8 @@ MAX_TREE_BYTES = 64 << 20
 """A tree.json: some hundred bytes a node."""
 
 # -- elements
+MAX_VALUES = 4_000_000
+"""Values in one JSON: an empty list is two characters of a file, and sixty bytes of memory."""
 MAX_MEMBERS = 20_000
 """Members of a zip: two for each tensor."""
 MAX_TENSORS = 10_000

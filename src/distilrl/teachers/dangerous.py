@@ -8,13 +8,13 @@ proof: a file in which nothing is found may still be hostile to a program that u
 import base64
 import binascii
 import io
-import json
 import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from distilrl.limits import MAX_DEPTH, MAX_FOUND, MAX_OPCODES, MAX_PICKLE_BYTES, MAX_SEARCHED
+from distilrl.plain import parse_json
 from distilrl.teachers.archive import ZIP_ERRORS
 from distilrl.text import legible
 
@@ -91,7 +91,7 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
 def _in_json(data: bytes, before: str) -> Iterator[str]:
     """What stable-baselines3 pickles into fields of its JSON."""
     try:
-        fields = json.loads(data)
+        fields = parse_json(data)
     except (ValueError, RecursionError):
         return
     for field, value in fields.items() if isinstance(fields, dict) else ():

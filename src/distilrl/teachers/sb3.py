@@ -5,7 +5,6 @@ Such a zip holds ``data`` (JSON, with pickled objects inside as base64 strings t
 printed text. What makes the deterministic action of each algorithm is what its library's ``predict`` does.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from distilrl.checkpoints import digest
 from distilrl.errors import FileError, SpecError
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
+from distilrl.plain import parse_json
 from distilrl.spaces import ActionSpec, Choices
 from distilrl.teachers import extractors, printed, recurrent, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
@@ -277,7 +277,7 @@ def _dangerous(path: Path) -> dict[str, Any]:
 
 def _json(label: str, text: bytes) -> dict[str, Any]:
     try:
-        data: Any = json.loads(text)
+        data: Any = parse_json(text)
         spaces = [data.get(f"{name}_space") for name in ("action", "observation")]
         kwargs = data.get("policy_kwargs")
         if (
