@@ -164,8 +164,8 @@ def test_a_sweep_is_the_same_bytes_whatever_the_executor(fanout_home, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert [replace(row, train_s=0.0) for row in rows] == [replace(row, train_s=0.0) for row in again]
     assert [row.run for row in rows] == ["s3", "s4"]
-    distill(None, job(fanout_home, seed=3), tmp_path / "alone")
-    alone, of_sweep = contents(tmp_path / "alone"), contents(tmp_path / "one" / "s3")
+    distill(None, job(fanout_home, seed=3), tmp_path / "alone" / "s3")  # as deep: config.json says from where
+    alone, of_sweep = contents(tmp_path / "alone" / "s3"), contents(tmp_path / "one" / "s3")
     assert alone == of_sweep
 
 

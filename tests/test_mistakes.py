@@ -240,6 +240,8 @@ def test_an_import_that_is_interrupted_ends_with_130_in_one_line(tmp_path, modul
         f"""
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
+
 class Interrupting:
     def find_spec(self, name, path, target=None):
         if name == {module!r}:

@@ -6,10 +6,8 @@ A name is a digest of all that decides what is played: the teacher, the environm
 
 import contextlib
 import hashlib
-import io
 import json
 import os
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from distilrl import __version__
 from distilrl.checkpoints import write_bytes
@@ -32,7 +31,7 @@ writes changes without one."""
 MOST = 200
 """Evaluations that are kept; the oldest go. One of Pong takes half a megabyte."""
 ARRAYS = ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, KeyError, zlib.error, safetensors.SafetensorError)
 
 
 def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
@@ -86,23 +85,22 @@ def kept_games(
     path = place("games", teacher, how, **asked)
     if path is None:
         return make(), None
-    path = path.with_suffix(".npz")
+    path = path.with_suffix(".z")
     with contextlib.suppress(*UNREADABLE):  # not there, or damaged
-        arrays = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        games = Episodes(**{name: arrays[name] for name in ARRAYS})
+        read: dict[str, Any] = safetensors.numpy.load(zlib.decompress(path.read_bytes()))
+        games = Episodes(**{name: read[name] for name in ARRAYS})
         if len(games.returns) == len(seeds):
             return games, path
     games = make()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(games, name) for name in ARRAYS})
+    arrays = {name: np.ascontiguousarray(getattr(games, name)) for name in ARRAYS}
     with contextlib.suppress(DistilError, OSError):  # a cache that cannot be written is none
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, zlib.compress(safetensors.numpy.save(arrays), 1))
         _thin(path.parent)
     return games, None
 
 
 def _thin(folder: Path) -> None:
     """Leaves the newest files of evaluations."""
-    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)
+    files = sorted(folder.glob("*.z"), key=lambda file: file.stat().st_mtime)
     for file in files[:-MOST]:
         file.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from distilrl.export.steps import CellStep
 STATE_BITS, GATE_BITS, SHARE_BITS = 14, 12, 15
 """Binary digits behind the point of what is kept, of gates' numbers, and of σ."""
 STATE_UNIT = 2.0**-STATE_BITS
-LARGEST_CELL = 1000
+WIDEST = 1000
 """Numbers: 127 · 2^14 · 1000, and a bias, are the largest sum that 32 bits hold."""
 FAR = 2**24
 """Gates' numbers are cut off here, 4096 in their unit, where σ and tanh have long been flat."""
@@ -73,9 +73,9 @@ def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float) -> I
         SpecError: its sums would not fit into 32 bits.
     """
     (size,) = step.out_shape
-    if size > LARGEST_CELL:
+    if size > WIDEST:
         raise SpecError(
-            f"A cell of {size} numbers cannot be written in integers, whose sums hold {LARGEST_CELL}: export to c or "
+            f"A cell of {size} numbers cannot be written in integers, whose sums hold {WIDEST}: export to c or "
             "onnx, or distil a smaller one."
         )
     unit, bits = 2.0**-GATE_BITS, 15
