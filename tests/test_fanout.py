@@ -275,8 +275,9 @@ def test_a_pool_that_breaks_says_so_and_another_goes_on(fanout_home, tmp_path):
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from distilrl.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 sys.exit(main(sys.argv[1:]))
 """
 
