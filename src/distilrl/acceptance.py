@@ -141,7 +141,9 @@ def kept_acceptance(
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes])
+    path = place(
+        "acceptance", teacher, how, episodes=[episodes, max_episodes], measures=[one.name for one in how.measures]
+    )
     if path is None:
         return make(), None
     path = path.with_suffix(".json")

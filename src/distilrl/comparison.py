@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,7 +19,7 @@ from distilrl.errors import NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Watch, silent
 from distilrl.heads import Head
-from distilrl.kept import kept_games
+from distilrl.kept import checksums, kept_games
 from distilrl.measures import Measure, Measured
 from distilrl.plain import read_as
 from distilrl.played import (
@@ -219,10 +218,10 @@ class _Games:
     def _of_teacher(self, seeds: list[int]) -> Episodes:
         """The teacher's episodes, which are the same beside any student, unless one of the two remembers."""
         teacher, student = self.teacher.policy, self.student
-        weights = list(teacher.network.parameters())
+        weights = checksums(teacher.network)
         if not weights or teacher.remembers or student.remembers:
             return play(teacher, self.his, seeds, watch=self.watch, shadow=student)
-        key = (self.his, seeds, teacher.head, [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in weights])
+        key = (self.his, seeds, teacher.head, weights)
         known = _PLAYED.setdefault(teacher.network, [])
         for same, games in known:
             if same == key:
@@ -413,7 +412,7 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -
         ways |= {"sticky_0.25": {"sticky": 0.25}} if _sticky(games.his, info) < 0.25 else {}
     elif info.obs.image is None:
         spread = games.theirs[0].states.std(0, dtype=np.float64)
-        spread[list(getattr(games.teacher.network, "exact", ()))] = 0.0  # which member of a family it is
+        spread[list(games.teacher.exact)] = 0.0
         ways["noise_0.1"] = {"sensors": Sensors(tuple((0.1 * spread).tolist()))}
     result = {}
     rng = np.random.default_rng(0)

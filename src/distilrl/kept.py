@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from torch import nn
 
 from distilrl import __version__
 from distilrl.checkpoints import write_bytes
@@ -32,6 +33,11 @@ MOST = 200
 """Evaluations that are kept; the oldest go. One of Pong takes half a megabyte."""
 ARRAYS = ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
 UNREADABLE = (OSError, KeyError, zlib.error, safetensors.SafetensorError)
+
+
+def checksums(network: nn.Module) -> list[int]:
+    """Of each parameter: weights that were changed since their file was read are not those of its digest."""
+    return [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in network.parameters()]
 
 
 def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
@@ -51,14 +57,12 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
         return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""
-    weights = [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in teacher.policy.network.parameters()]
     decides = {
-        "teacher": [teacher.digest, teacher.head.to_json(), weights],
+        "teacher": [teacher.digest, teacher.head.to_json(), checksums(teacher.policy.network)],
         "device": str(teacher.policy.device),
         "environment": how.env.to_json(),
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
-        "measures": [measure.name for measure in how.measures],
         "versions": versions | {"distilrl": __version__},
     } | asked
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -8,7 +8,7 @@ compilers do several at once, and the same on every machine.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import cast
@@ -18,7 +18,7 @@ from distilrl.export.c_maths import ACTIVATIONS, CELLS, maths
 from distilrl.export.c_memory import Memory
 from distilrl.export.examples import c_example
 from distilrl.export.last import Last, last_step, literals
-from distilrl.export.steps import CellStep, Step
+from distilrl.export.steps import CellStep, Step, dense
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
@@ -149,9 +149,9 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     needed |= {"tanh", "exp"} if cell is not None else set()
     parts = [f'/* {comment} */\n#include "policy.h"\n\n', VECTORS, "\n", maths(needed)]
     parts += [f"{ACTIVATIONS[name][1]}\n" for name in used]
-    parts.append(shared([step for _, step in _dense(steps)]))
+    parts.append(shared([step for _, step in dense(steps)]))
     weight_bytes = 0
-    for name, step in _dense(steps):
+    for name, step in dense(steps):
         weight, bias = packed(step), step.bias
         weight_bytes += weight.nbytes + bias.nbytes
         parts.append(f"\nstatic const float w{name}[{weight.size}] = {{{literals(weight)}}};\n")
@@ -169,15 +169,6 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last, memory)}")
     scratch = buffers.count * 4 if obs.pixels else 0
     return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
-
-
-def _dense(steps: Sequence[Step | CellStep]) -> Iterator[tuple[str, Step]]:
-    """Name and layer of everything that multiplies with weights."""
-    for index, step in enumerate(steps):
-        if isinstance(step, CellStep):
-            yield from ((f"{index}i", step.inputs), (f"{index}r", step.recurrent))
-        else:
-            yield str(index), step
 
 
 def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:

@@ -7,7 +7,7 @@ shift. Choices are made among integers; real actions are a few floats at the end
 integers too (`distilrl.export.int8_memory`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from distilrl.export.int8_memory import (
     with_past,
 )
 from distilrl.export.last import Last, last_step, literals
-from distilrl.export.steps import CellStep, Step
+from distilrl.export.steps import CellStep, Step, dense
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
@@ -169,7 +169,7 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     final = len(steps) - 1
     parts = [f'/* {comment} */\n#include "policy.h"\n', maths(last.uses)]
     weight_bytes = 0
-    for name, one in _dense(steps):
+    for name, one in dense(steps, IntCell):
         parts += [_array("int8_t", f"w{name}", one.weight), _array("int32_t", f"b{name}", one.bias)]
         weight_bytes += one.weight.size + 4 * len(one.bias)
         if one is not student.head or last.element == "int32_t":  # real actions have nothing to compare
@@ -195,15 +195,6 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     parts.append(_act(obs, last, head.width, final, memory))
     scratch = 2 * buffers.count if obs.pixels else 0
     return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
-
-
-def _dense(steps: Sequence[IntStep | IntCell]) -> Iterator[tuple[str, IntStep]]:
-    """Name and layer of everything that multiplies with weights."""
-    for index, one in enumerate(steps):
-        if isinstance(one, IntCell):
-            yield from ((f"{index}i", one.inputs), (f"{index}r", one.recurrent))
-        else:
-            yield str(index), one
 
 
 def _act(obs: ObsSpec, last: Last, width: int, final: int, memory: Memory | None) -> str:

@@ -1,8 +1,9 @@
 """A network as a list of steps in plain arrays: what the writers of C and of integers read."""
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,6 +60,20 @@ class CellStep:
     def out_shape(self) -> tuple[int, ...]:
         """(H,)."""
         return self.recurrent.in_shape
+
+
+def dense(steps: Sequence[Any], cell: type[Any] = CellStep) -> Iterator[tuple[str, Any]]:
+    """Name and layer of everything that multiplies with weights: of a ``cell``, what comes in and what it gave before.
+
+    Example::
+
+        [name for name, _ in dense(steps)]  # of a GRU before a dense layer: ['0i', '0r', '1']
+    """
+    for index, one in enumerate(steps):
+        if isinstance(one, cell):
+            yield from ((f"{index}i", one.inputs), (f"{index}r", one.recurrent))
+        else:
+            yield str(index), one
 
 
 def _cell_step(cell: MemoryCell, shape: tuple[int, ...]) -> CellStep:

@@ -50,7 +50,7 @@ class FamilyTeacher(Teacher):
         params = sum(one.params or 0 for one in fitted.values()) or None
         return Teacher(
             network, first.kind, self.format, self.path, self.digest, self.meta, env.obs.shape, first.outputs, params,
-            action=first.action, squash=first.squash,
+            action=first.action, squash=first.squash, exact=tuple(places),
         )  # fmt: skip
 
 
@@ -90,11 +90,10 @@ class _OfMembers(nn.Module):
     def __init__(self, networks: Mapping[int, nn.Module], place: int, path: str) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({str(number): network for number, network in networks.items()})
-        self.exact, self.path = (place,), path
-        """Places of numbers that are names and no measurements: no noise falls on them."""
+        self.place, self.path = place, path
 
     def forward(self, obs: Tensor) -> Tensor:
-        members = obs[:, self.exact[0]].round().long()
+        members = obs[:, self.place].round().long()
         numbers: Tensor | None = None
         for member in sorted(set(members.tolist())):
             if str(member) not in self.networks:

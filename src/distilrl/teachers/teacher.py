@@ -55,6 +55,9 @@ class Teacher:
     one."""
     reads: tuple[str, ...] = ()
     """Names of the numbers of an observation that it reads; () for all, or where it is `fitted`."""
+    exact: tuple[int, ...] = ()
+    """Places of numbers of an observation that are names and no measurements, such as a member's: no noise falls on
+    them."""
 
     def __post_init__(self) -> None:
         for name in ("network", "critic"):
