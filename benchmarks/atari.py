@@ -1,23 +1,26 @@
-"""The four methods that matter most on Pong and Breakout, at equal budgets of data and updates.
+"""The methods that matter most on Pong and Breakout, at equal budgets of data and updates.
 
     python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
 
-`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv) and `reused_head` (the
-teacher's features projected, and its head kept). One line per run goes to results/methods/ENV.jsonl; runs that are there already are
-not made again, and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100 episodes on the
-verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
+`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv) and `reused_head` (the teacher's
+features projected, and its head kept); with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
+of what else it does beside the textbook. One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again,
+and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100
+episodes on the verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
 """
 
 import functools
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lines import fill, jobs_of
 
 from distilrl import (
     Acceptance,
+    Behaviour,
     EnvRef,
     Play,
     Policy,
@@ -32,11 +35,24 @@ from distilrl import (
 from distilrl.acceptance import accept
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.objective import TeacherTerm
 
-METHODS = ("distil", "policy_distillation", "case_study", "reused_head")
+DEFAULT, TEXTBOOK = "distil", "policy_distillation"
+METHODS = (DEFAULT, TEXTBOOK, "case_study", "reused_head")
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "policy_distillation, set as the default": (
+        TEXTBOOK, {"terms": (TeacherTerm("forward_kl"),), "learning_rate": 3e-3, "entropy_share": 0.5}
+    ),
+    "distil, the teacher drives": (DEFAULT, {"behaviour": Behaviour("teacher", greedy_share=0.0)}),
+    "distil, no average": (DEFAULT, {"average": 0.0}),
+    "distil, uniform draws": (DEFAULT, {"stakes_exponent": 0.0}),
+}  # fmt: skip
+"""What lies between the textbook and the default: recipe and what is changed."""
 PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
-STUDENTS = {PONG: ("cnn:16,16,16:64", "cnn:4k8s4,8k4s2,8k3s2:16"), BREAKOUT: ("cnn:16,16,16:64",)}
-SEEDS = {PONG: range(2), BREAKOUT: range(1)}
+SMALL = "cnn:4k8s4,8k4s2,8k3s2:16"
+"""What the default can just train to play."""
+STUDENTS = {PONG: ("cnn:16,16,16:64", SMALL), BREAKOUT: ("cnn:16,16,16:64",)}
+SEEDS = {PONG: range(3), BREAKOUT: range(1)}
 EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
 BUDGETS = {
     PONG: {"env_steps": 48_000, "n_envs": 32, "updates": 4, "batch_size": 64, "capacity": 50_000, "check_every": 9_600},
@@ -80,10 +96,11 @@ def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dic
     if method == "teacher":
         about = {"params": teacher.params, "random": acceptance.random_return_mean, **BUDGETS[env_id]}
         return {**about, **measure(teacher.policy, teacher, env_id)}
+    recipe, changes = PARTS.get(method, (method, {}))
     config = make_config(
-        method, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
+        recipe, env_id, network=student, seed=seed, threads=1, eval_epsilon=EPSILON[env_id], check_episodes=8,
         learning_starts=1_280, gap=-99.0, **BUDGETS[env_id],
-    )  # fmt: skip
+    ).but(**changes)  # fmt: skip
     if env_id == BREAKOUT and config.optim.average > 0:
         config = config.but(average=0.999)
     trained = train(config, teacher, acceptance=acceptance)
@@ -99,7 +116,8 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
         keys = [{"method": "teacher", "student": "", "seed": 0}]
         keys += [
             {"method": method, "student": student, "seed": seed}
-            for seed in SEEDS[env_id] for student in STUDENTS[env_id] for method in METHODS
+            for seed in SEEDS[env_id] for student in STUDENTS[env_id]
+            for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)

@@ -26,6 +26,8 @@ COMFORTABLE, KINDS = "mlp:16,16", ("comfortable", "small")
 """The student that is large enough everywhere, and the kinds of students for which settings are chosen."""
 NOT_TESTED = (SHIPPED, "dqn")
 """Rows to hold the others against, of which nothing is asked."""
+SEEDS = range(12)
+"""Training seeds of every method; an environment has a table when all are there."""
 WAYS = ("noise", "attack", "changed", "starts")
 LEVEL, MARGIN = 0.05, 0.05
 Row = dict[str, Any]
@@ -107,7 +109,7 @@ def settings() -> dict[str, dict[str, Row]]:
 
 @cache
 def runs_of(env: str) -> Runs:
-    """The lines of an environment that were made with the settings chosen."""
+    """The lines of an environment that were made with the settings chosen; none as long as a method lacks a seed."""
     runs = Runs()
     for row in read(f"{env}.jsonl"):
         method = row["method"]
@@ -116,7 +118,7 @@ def runs_of(env: str) -> Runs:
             runs.teacher = row
         elif all(row[name] == chosen.get(name) for name in ("learning_rate", "entropy_share")):
             runs.groups.setdefault((row["student"], method), {})[row["seed"]] = row
-    return runs
+    return runs if all(len(group) >= len(SEEDS) for group in runs.groups.values()) else Runs()
 
 
 def differences(runs: Runs, student: str) -> dict[str, Difference]:

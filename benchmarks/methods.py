@@ -36,7 +36,7 @@ import torch
 import variants  # noqa: F401  (registers the changed environments)
 from lines import fill, jobs_of, machine, made
 from method_settings import EQUAL, METHODS, chosen, config_of, grid
-from method_tables import COMFORTABLE, KINDS, SHIPPED, kind_of
+from method_tables import COMFORTABLE, KINDS, SEEDS, SHIPPED, kind_of
 from torch import Tensor, nn
 
 from distilrl import (
@@ -122,7 +122,7 @@ TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("variants/Pendulum-torques", {"at_return": -150.0}),
 }
 """Teachers of our own making: folder, environment, and what is not the recipe's."""
-SEEDS, DISTURBED, TUNING_SEEDS = range(12), 5, (500, 501)
+DISTURBED, TUNING_SEEDS = 5, (500, 501)
 TINY = {"env_steps": 2_000, "check_every": 1_000, "check_episodes": 2}
 
 

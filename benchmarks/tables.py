@@ -16,7 +16,7 @@ import fields
 import memory
 import selection
 import verdict_error
-from method_tables import ENVS, cells_of, chosen, methods, surviving
+from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
 from result_tables import RESULTS, TABLES, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
@@ -194,7 +194,7 @@ ATARI = ("PongNoFrameskip-v4", "BreakoutNoFrameskip-v4")
 
 
 def atari_methods(env: str) -> str:
-    """The four methods in one game, in points, each seed on its own."""
+    """The methods that matter most, in one game, in points, each seed on its own."""
     teacher, groups = of_games(env)
     if not groups:
         return "Not run."
@@ -210,9 +210,7 @@ def atari_methods(env: str) -> str:
             f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs
         )
         ways = " | ".join(", ".join(f"{run[way]:.1f}" for run in runs) for way in ("epsilon_0.05", "sticky_0.25"))
-        rows.append(
-            f"| [{name}](methods/{name}.md) | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |"
-        )
+        rows.append(f"| {linked(name)} | `{student}` | {each} | {mean(r['agreement'] for r in runs):.2f} | {ways} |")
     return "\n".join(rows)
 
 

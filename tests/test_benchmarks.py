@@ -133,6 +133,7 @@ def test_environments_of_the_choice_are_not_the_tables():
 def lines(tmp_path, monkeypatch):
     """Eight seeds of four methods, of which one is always worse, one equal, and one diverged once."""
     monkeypatch.setattr(method_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(method_tables, "SEEDS", range(8))
     used = {"learning_rate": 3e-3, "entropy_share": 0.15}
     chosen = {m: used | {"own": used, "tried": [used | {"score": 0.9}]} for m in ("distil", "cloning", "dkd", "dist")}
     (tmp_path / "settings.json").write_text(json.dumps({"comfortable": {}, "small": chosen}))
@@ -176,6 +177,13 @@ def test_the_table_shows_them(lines):
     assert text.index("distil]") < text.index("cloning]")
     assert method_tables.methods("Acrobot-v1") == "Not run."
     assert "0.003, 0.15" in method_tables.chosen()
+
+
+def test_an_environment_is_shown_when_all_of_its_runs_are_there(lines, monkeypatch):
+    monkeypatch.setattr(method_tables, "SEEDS", range(9))
+    method_tables.runs_of.cache_clear()
+    assert method_tables.methods("CartPole-v1") == "Not run."
+    assert method_tables.surviving() == "Not run."
 
 
 def _fields_line(student, seed, params, result, *, measures=()):
