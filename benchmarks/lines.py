@@ -5,8 +5,10 @@ Give a script of this folder ``--jobs N`` for that. Every run has one thread; se
 
 import json
 import multiprocessing
+import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
@@ -55,7 +57,7 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
             _append(path, key | _line(function, key))
         return
     # processes that stay: what a function keeps, such as a teacher and its acceptance, serves all lines of one
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _end_with_queue) as executor:
         ended = {executor.submit(_line, function, key): key for key in missing}
         try:
             for future in as_completed(ended):
@@ -70,6 +72,16 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
     plain = [value for value in row.values() if not isinstance(value, dict | list)]
     print(*plain[:6], f"({path.name})", flush=True)
+
+
+def _end_with_queue() -> None:
+    """Ends this process with the one that started it, which may be killed."""
+
+    def end() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _line(function: Callable[..., dict[str, Any]], key: dict[str, Any]) -> dict[str, Any]:
