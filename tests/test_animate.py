@@ -2,6 +2,7 @@
 
 import io
 from typing import ClassVar
+from xml.etree import ElementTree
 
 import gymnasium
 import numpy as np
@@ -11,8 +12,10 @@ from conftest import SIGN
 from PIL import Image
 from torch import nn
 
-from distilrl.animate import PANEL_WIDTH, side_by_side
+from distilrl.animate import PANEL_WIDTH, Course, courses, side_by_side
 from distilrl.errors import DistilError, SpecError
+from distilrl.figures import courses as courses_figure
+from distilrl.figures import in_hex
 from distilrl.heads import Categorical, Point
 from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices
@@ -115,3 +118,31 @@ def test_what_cannot_be_drawn_is_one_sentence(env, why):
 def test_steps_are_checked():
     with pytest.raises(SpecError, match="'steps' must be at least 1"):
         side_by_side({}, SIGN, steps=0)
+
+
+def test_what_cannot_be_drawn_is_told_step_by_step():
+    policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    SEEN.clear()
+    found = courses({"teacher": policy, "student": policy}, BlindEnv)
+    assert list(found) == ["teacher", "student"]
+    for one in found.values():
+        assert one.real
+        assert one.actions.tolist() == [[n] * 3 for n in (0, 1, 2, 2, 2)], "clipped to the bounds"
+        assert one.rewards.shape == (5,)
+    assert SEEN[-2:] == ["closed"] * 2
+    assert courses({"policy": policy}, BlindEnv, steps=2)["policy"].rewards.shape == (2,)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_the_figure_of_an_episode(real):
+    """Teacher and student, whose episodes end at different steps; a drawing is a file of its own too."""
+    steps = {"teacher": 5, "student": 3}
+    found = {name: Course(np.ones((count, 6)), np.full(count, 2.0), real) for name, count in steps.items()}
+    drawing = courses_figure(found)
+    for words in ("return so far", "action 3", "teacher: 10.00 after 5 steps", "student: 6.00 after 3 steps"):
+        assert words in drawing
+    assert "action 4" not in drawing, "the first few"
+    assert "var(--student)" in drawing
+    alone = in_hex(drawing)
+    assert "var(" not in alone
+    assert ElementTree.fromstring(alone).tag == "{http://www.w3.org/2000/svg}svg"

@@ -114,6 +114,17 @@ def test_watch_writes_an_animation(tmp_path, capsys, teacher):
     assert "data:image/webp" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_watch_draws_a_figure_of_what_cannot_be_drawn(tmp_path, capsys, teacher):
+    out = tmp_path / "run"
+    assert distill(teacher, out, "--accept-weak-teacher", "--steps", "1000", "--episodes", "2") in VERDICTS
+    assert main(["watch", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(out / "watch.svg")
+    assert "cannot draw itself" in said.err
+    assert "return so far" in (out / "watch.svg").read_text(encoding="utf-8")
+    assert not (out / "watch.webp").exists()
+
+
 def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
     logged, ended = [], []
 

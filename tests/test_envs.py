@@ -414,7 +414,7 @@ def test_counts_that_do_not_fit():
         ("CartPole", ("use 'CartPole-v1'",)),
         ("LunarLander-v2", ("use 'LunarLander-v3'",)),
         ("Ant-v3", ("no longer part of Gymnasium", "use 'Ant-v5'")),
-        ("no_such_module:Thing-v0", ("module 'no_such_module'", "not installed")),
+        ("no_such_module:Thing-v0", ("module 'no_such_module'", "neither installed nor in the working directory")),
         ("a:b:c", ("module 'a:b'",)),
         ("Bad id!", ("is unknown",)),
         ("Pong-v4", ("PongNoFrameskip-v4", "ALE/Pong-v5")),
@@ -427,7 +427,7 @@ def test_counts_that_do_not_fit():
         (EnvRef("CartPole-v1", grey=True), ("no image", "'grey'")),
         (EnvRef("CartPole-v1", stack=4), ("no image",)),
         (EnvRef("CartPole-v1", wrappers=("Flatten",)), ("module:Class",)),
-        (EnvRef("CartPole-v1", wrappers=("no_such_module:X",)), ("not installed",)),
+        (EnvRef("CartPole-v1", wrappers=("no_such_module:X",)), ("neither installed",)),
         (EnvRef("CartPole-v1", wrappers=("gymnasium.wrappers:Nothing",)), ("no class 'Nothing'",)),
         (EnvRef("CartPole-v1", wrappers=("gymnasium:__version__",)), ("no class '__version__'",)),
         (EnvRef("CartPole-v1", wrappers=("builtins:int",)), ("'builtins:int' raised TypeError",)),
@@ -438,6 +438,27 @@ def test_environments_that_cannot_be_made(env, parts):
     with pytest.raises(EnvError) as error:
         make_vec_env(env, 1)
     one_sentence(error, *parts)
+
+
+def test_a_module_lies_in_the_working_directory(tmp_path, monkeypatch):
+    """As whoever wrote an environment a minute ago expects; what is installed is not hidden by a file of its name."""
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the working directory')")
+    lines = (
+        "import json, gymnasium",
+        "from gymnasium.envs.classic_control import CartPoleEnv",
+        "gymnasium.register('ByHand-v0', CartPoleEnv)",
+    )
+    (tmp_path / "by_hand.py").write_text("\n".join(lines))
+    try:
+        assert describe_env("by_hand:ByHand-v0").obs.shape == (4,)
+    finally:
+        gymnasium.registry.pop("ByHand-v0", None)
+    (tmp_path / "broken_by_hand.py").write_text("import nothing_of_that_name")
+    with pytest.raises(EnvError, match=r"raised ModuleNotFoundError .*nothing_of_that_name"):
+        describe_env("broken_by_hand:ByHand-v0")
 
 
 @pytest.mark.parametrize(

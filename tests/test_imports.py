@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 ROWS = [
-    {"errors", "limits", "losses", "origins", "stats", "text", "threads"},
+    {"errors", "limits", "losses", "modules", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
         "envs",
@@ -27,9 +27,9 @@ ROWS = [
     {"context", "fanout", "results", "runs", "trees", "zoo"},
     {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
     {"collect", "evaluate", "kept"},
-    {"acceptance", "animate", "comparison", "config", "figures", "shards"},
-    {"distributed", "export", "inspection", "learner", "report", "reward_recipes", "sizes", "stream"},
-    {"population", "recipes", "tasks"},
+    {"acceptance", "animate", "comparison", "config", "shards"},
+    {"distributed", "export", "figures", "inspection", "learner", "reward_recipes", "sizes", "stream"},
+    {"population", "recipes", "report", "tasks"},
     {"evolution", "finalists"},
     {"jobs", "train"},
     {"distill"},

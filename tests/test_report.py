@@ -203,6 +203,8 @@ def test_a_report_does_not_go_online(tmp_path, monkeypatch):
 def test_why_there_is_no_animation(tmp_path):
     page = page_of(run_folder(tmp_path / "drawn", results()))
     assert f"No animation: &#39;{SIGN}&#39; cannot draw itself" in page
+    assert "the same episode, step by step" in words(page)
+    assert "return so far" in page
     gone = run_folder(tmp_path / "gone", results(), teacher=(TeacherFile(str(tmp_path / "gone.zip")),))
     assert "gone.zip does not exist" in words(page_of(gone))
     with pytest.raises(EnvError, match="cannot draw itself"):

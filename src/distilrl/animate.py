@@ -1,10 +1,12 @@
-"""Teacher and student side by side, as an animated image."""
+"""Teacher and student in one episode: side by side as an animated image, or step by step as numbers."""
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from distilrl.envs import VecEnv, make_vec_env
@@ -72,6 +74,55 @@ def side_by_side(
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a policy did in an episode, and what it got."""
+
+    actions: NDArray[np.float64]
+    """(T, P): a choice's number, or a real action, of every step."""
+    rewards: NDArray[np.float64]
+    """(T,)"""
+    real: bool
+    """Whether actions are real, not choices."""
+
+
+def courses(
+    policies: Mapping[str, Policy],
+    env: EnvLike,
+    *,
+    sensors: Mapping[str, Sensors] | None = None,
+    steps: int = 600,
+    seed: int = VERDICT_SEEDS,
+    watch: Watch = silent,
+) -> dict[str, Course]:
+    """The same episode of several policies, played greedily, step by step; arguments as of `side_by_side`.
+
+    Example::
+
+        found = courses({"teacher": teacher.policy, "student": student}, "MountainCar-v0")
+        found["student"].rewards.sum()
+    """
+    check_number("steps", steps, "[1, inf)")
+    players: list[_Player] = []
+    try:
+        for name, policy in policies.items():
+            own = (sensors or {}).get(name, EXACT)
+            players.append(_Player(name, policy, make_vec_env(env, 1), seed, own))
+        for step in range(steps):
+            for player in players:
+                player.step(draw=False)
+            watch(Drawn(step + 1, steps))
+            if all(player.over for player in players):
+                break
+    finally:
+        for player in players:
+            player.envs.close()
+    return {
+        one.name: Course(np.concatenate(one.actions, dtype=np.float64), np.array(one.rewards), one.policy.head.real)
+        for one in players
+    }
+
+
 class _Player:
     """One policy in an environment of its own."""
 
@@ -79,7 +130,9 @@ class _Player:
         self.name, self.policy, self.envs, self.feed = name, policy, envs, Feed(sensors, [seed])
         self.obs = envs.reset(np.array([seed]))
         self.state = policy.start(1)
-        self.so_far, self.over = 0.0, False
+        self.actions: list[NDArray[np.generic]] = []
+        self.rewards: list[float] = []
+        self.over = False
         self.panel: Image.Image
 
     def step(self, *, draw: bool) -> None:
@@ -87,13 +140,14 @@ class _Player:
         if self.over:
             return
         if draw:
-            self.panel = _panel(self.envs, self.name, self.so_far)
+            self.panel = _panel(self.envs, self.name, sum(self.rewards))
         seen = self.feed.see(self.obs, np.array([0]))
         actions, self.state = self.policy.act(torch.from_numpy(seen), self.state)
         self.envs.send(actions.numpy())
         answer = self.envs.recv()
         self.obs = answer.obs
-        self.so_far += float(answer.reward[0])
+        self.actions.append(actions.numpy())
+        self.rewards.append(float(answer.reward[0]))
         self.over = bool(answer.terminated[0] or answer.truncated[0])
 
 

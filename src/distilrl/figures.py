@@ -12,8 +12,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from distilrl.animate import Course
 from distilrl.played import Dimension, SingleReturns, mean_in_words
 from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
 from distilrl.studies import Studies
@@ -44,6 +45,8 @@ STYLE = {
 WIDE = 4.8
 """Inches: two charts stand side by side on a desk, and one shrinks to a telephone."""
 MOST_DIMENSIONS = 30
+MOST_ACTIONS, MOST_NAMES = 4, 8
+"""Actions of an episode that are drawn, and names that have room beside one."""
 HOVER = "hover: "
 """What the id of a group begins with whose rest is said where the pointer rests on it."""
 
@@ -182,6 +185,44 @@ def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
 
 
 @mpl.rc_context(STYLE)
+def courses(found: Mapping[str, Course], names: Sequence[str] = ()) -> str:
+    """An episode step by step: the return so far, and the first actions under it.
+
+    Args:
+        found: by who played, the teacher first.
+        names: of a single choice's actions, where they have any.
+    """
+    first = next(iter(found.values()))
+    shown = min(first.actions.shape[1], MOST_ACTIONS)
+    figure = Figure(figsize=(WIDE, 1.7 + 0.8 * shown), layout="constrained")
+    axes: list[Axes] = list(
+        figure.subplots(1 + shown, 1, sharex=True, squeeze=False, height_ratios=[1.5] + [1] * shown)[:, 0]
+    )
+    widths = (3.0, 1.0) if len(found) > 1 else (1.0,)  # where both do the same, both are seen
+    for (name, one), width, color in zip(found.items(), widths, (TEACHER, STUDENT)[-len(found) :], strict=True):
+        alpha = 0.45 if width > 1 else 1.0
+        so_far = np.cumsum(one.rewards)
+        axes[0].plot(range(1, len(so_far) + 1), so_far, color=color, linewidth=width, alpha=alpha, label=name)
+        _say_at(axes[0], len(so_far), so_far[-1], f"{name}: {so_far[-1]:,.2f} after {len(so_far):,} steps")
+        for axis, action in zip(axes[1:], one.actions.T, strict=False):
+            axis.step(range(len(action)), action, where="post", color=color, linewidth=width, alpha=alpha)
+    axes[0].set_ylabel("return so far")
+    for number, axis in enumerate(axes[1:]):
+        axis.set_ylabel("action" if first.actions.shape[1] == 1 else f"action {number}")
+        if not first.real:
+            axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if names and shown == 1 and len(names) <= MOST_NAMES:
+        axes[1].set_yticks(range(len(names)), [_short(name) for name in names])
+    axes[-1].set_xlabel("step of the episode")
+    for axis in axes:
+        axis.locator_params(axis="x", nbins=6)
+    axes[0].yaxis.set_major_formatter(_tick)
+    figure.align_ylabels(axes)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper left", ncols=2)
+    return _svg(figure)
+
+
+@mpl.rc_context(STYLE)
 def frontier(results: PlanResults) -> str:
     """Score against size, a dot per student size with its interval over seeds."""
     figure, axis = _figure(6.4, 3.4)
@@ -305,6 +346,15 @@ def _tick(value: float, _position: float) -> str:
 def _short(name: str, most: int = 16) -> str:
     """A name that leaves room."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def in_hex(drawing: str) -> str:
+    """A drawing of this module as a file of its own, on white: a page chooses the colours, and here there is none."""
+    for color, variable in VARIABLES.items():
+        drawing = drawing.replace(f"var({variable})", color)
+    head, _, rest = drawing.partition(">")
+    head = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f'{head}><rect width="100%" height="100%" fill="#ffffff"/>{rest}'
 
 
 def _svg(figure: Figure) -> str:

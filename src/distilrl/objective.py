@@ -10,7 +10,6 @@ A term whose weight is 0 costs nothing and asks for nothing.
 """
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -24,6 +23,7 @@ from distilrl.context import Context
 from distilrl.envs import is_trusted
 from distilrl.errors import SpecError
 from distilrl.heads import ALL_LOSSES, Head, Loss
+from distilrl.modules import import_named
 from distilrl.plain import check_choices, name_of
 from distilrl.schedules import CONSTANT, Progress, Schedule
 
@@ -316,7 +316,7 @@ def own(name: str, what: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(import_named(module), attribute)
     except (ImportError, AttributeError) as error:
         raise SpecError(f"The {what} '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
 

@@ -28,6 +28,7 @@ from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
 from distilrl.runs import RunFolder, read_metrics
+from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies
 from distilrl.teachers import load_teacher
@@ -113,7 +114,13 @@ def write_studies(found: Studies, out: str | Path) -> Path:
 
 def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, Any]:
     """What the template shows besides the results."""
-    parts: dict[str, Any] = {"animation": "", "animation_note": "", "charts": [], "provenance": _provenance(results)}
+    parts: dict[str, Any] = {
+        "animation": "",
+        "animation_note": "",
+        "episode": "",
+        "charts": [],
+        "provenance": _provenance(results),
+    }
     known = folder.config.is_file()  # once, not every kind of folder had one
     parts |= {"config": json.dumps(folder.read_config(), indent=2) if known else ""}
     parts |= {"command": again(folder, results) if known else "", "nexts": _nexts(folder, results) if known else []}
@@ -128,7 +135,7 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
         return parts | {"pages": [_page(folder, run.env) for run in results.tasks]}
     rows = [{k: float(v) if v else math.nan for k, v in row.items()} for row in read_metrics(folder.metrics)]
     parts["charts"] = figures.curves(rows, results) if rows else []
-    parts["animation"], parts["animation_note"] = _animation(folder, watch)
+    parts |= _animation(folder, watch)
     return parts | (_comparison(folder, results) if isinstance(results, Results) else {})
 
 
@@ -256,20 +263,24 @@ def _page(folder: RunFolder, env: str) -> str:
     return "./" + quote(page.relative_to(folder.path).as_posix())
 
 
-def _animation(folder: RunFolder, watch: Watch) -> tuple[str, str]:
-    """The animation as a data URI, or why there is none; it is kept, for a report that is written where the teacher's
-    file cannot be found.
+def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
+    """The animation as a data URI; of what cannot be drawn, why not, and the same episode as curves where it can be
+    played. It is kept, for a report that is written where the teacher's file cannot be found.
     """
     kept = folder.path / "animation.webp"
-    try:
-        with offline():  # a folder of somebody else's names whom it likes
+    with offline():  # a folder of somebody else's names whom it likes
+        try:
             whole = kept.is_file() and not kept.is_symlink()
             data = kept.read_bytes() if whole else animation(folder, watch=watch)
-    except DistilError as error:
-        return "", str(error)
+        except DistilError as error:
+            note = {"animation_note": str(error)}
+            try:
+                return note | {"episode": episode(folder, watch=watch)}
+            except DistilError:
+                return note
     if not kept.is_file():
         write_bytes(kept, data)
-    return "data:image/webp;base64," + base64.b64encode(data).decode(), ""
+    return {"animation": "data:image/webp;base64," + base64.b64encode(data).decode()}
 
 
 def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Watch = silent) -> bytes:
@@ -286,6 +297,21 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Wat
             module that is not trusted.
     """
     watch(Phase("animation"))
+    policies, env, sees = _cast(folder)
+    return animate.side_by_side(policies, env, sensors=sees, steps=steps, every=every, watch=watch)
+
+
+def episode(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> str:
+    """The same of an environment that cannot be drawn: return and actions of an episode, step by step, as an SVG whose
+    colours are a page's to choose; arguments and errors as of `animation`.
+    """
+    watch(Phase("animation"))
+    policies, env, sees = _cast(folder)
+    return figures.courses(animate.courses(policies, env, sensors=sees, steps=steps, watch=watch))
+
+
+def _cast(folder: RunFolder) -> tuple[dict[str, Policy], EnvRef, dict[str, Sensors]]:
+    """Who plays in the animation, where, and who sees how."""
     data = folder.read_config()
     config = TrainConfig.from_json(data.get("train", {}))
     env = config.env
@@ -298,8 +324,7 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Wat
     policies[name] = student.policy
     elsewhere = data.get("verdict_env")
     where = EnvRef.from_json(elsewhere, f"verdict_env of {folder.config}") if elsewhere else env
-    sees = {name: config.student.sensors}
-    return animate.side_by_side(policies, where, sensors=sees, steps=steps, every=every, watch=watch)
+    return policies, where, {name: config.student.sensors}
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -49,7 +49,7 @@ RESUMED = ("run", "teacher", "seeds", "chain")
 """Kinds that can be continued."""
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
-    "metrics.csv", "report.html", "watch.webp", "animation.webp", "sweep.csv", "sweep.md",
+    "metrics.csv", "report.html", "watch.webp", "watch.svg", "animation.webp", "sweep.csv", "sweep.md",
     "compare.csv", "compare.md", "compare.json", "compare.png",
     "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
 )  # fmt: skip

@@ -59,8 +59,8 @@ class Envs:
             _hanging(
                 "",
                 "Others register their own when their package is imported: write --env package:Env-id, e.g. "
-                "my_package:MyEnv-v0; a file my_package.py must be in PYTHONPATH. What is no registered id is put into "
-                "a function there: gymnasium.register(id='MyEnv-v0', entry_point=MyEnv).",
+                "my_package:MyEnv-v0; a file my_package.py is found in the working directory and in PYTHONPATH. What "
+                "is not registered is put into a function there: gymnasium.register(id='MyEnv-v0', entry_point=MyEnv).",
             )
         )
 

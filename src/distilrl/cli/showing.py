@@ -1,6 +1,7 @@
 """Commands that show what was found: the report of a run, an animation, several beside each other."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,10 @@ from distilrl.checkpoints import write_bytes
 from distilrl.cli.options import Trusted, TrustOptions, Unset
 from distilrl.cli.tables import print_studies
 from distilrl.display import Display, console
+from distilrl.errors import EnvError
+from distilrl.figures import in_hex
 from distilrl.plain import check_number
-from distilrl.report import animation, write_report, write_studies
+from distilrl.report import animation, episode, write_report, write_studies
 from distilrl.runs import RunFolder
 from distilrl.studies import compare
 
@@ -34,7 +37,9 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Write an animated image of teacher and student side by side."""
+    """Write an animated image of teacher and student side by side; a figure of what they do where the environment
+    cannot be drawn.
+    """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder."""
@@ -51,7 +56,13 @@ class Watch:
             raise folder.lacking("student")
         path = folder.path / "watch.webp"
         with Display() as watch:
-            write_bytes(path, animation(folder, steps=self.steps, watch=watch))
+            try:
+                write_bytes(path, animation(folder, steps=self.steps, watch=watch))
+            except EnvError as error:
+                drawn = in_hex(episode(folder, steps=self.steps, watch=watch))
+                path = folder.path / "watch.svg"
+                write_bytes(path, drawn.encode())
+                print(f"no animation: {error}", file=sys.stderr)
         print(path)
 
 

@@ -3,7 +3,6 @@
 A name that a file brings never imports a module that the user did not name: see `trust`.
 """
 
-import importlib
 import inspect
 import logging
 import os
@@ -16,6 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 from distilrl.errors import DistilError, EnvError, ExtraError
+from distilrl.modules import import_named
 from distilrl.spaces import EnvRef
 from distilrl.text import first_line
 
@@ -137,13 +137,14 @@ def _check_trust(ref: EnvRef) -> None:
 
 
 def _import(module: str, wanted: str) -> Any:
+    package = module.split(".")[0]
     try:
-        return importlib.import_module(module)
+        return import_named(module)
     except FAULTS as error:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == module.split(".")[0]:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
             raise EnvError(
-                f"'{wanted}' needs the module '{module}', which is not installed: install it, name its folder in "
-                "PYTHONPATH, or mend its name."
+                f"'{wanted}' needs the module '{module}', which is neither installed nor in the working directory: "
+                "install it, name its folder in PYTHONPATH, or mend its name."
             ) from error
         raise EnvError(
             f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported: mend that module."

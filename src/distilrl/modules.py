@@ -1,0 +1,29 @@
+"""Modules that a user names: an environment's, a wrapper's, a loss's, a recipe's."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+
+def import_named(name: str) -> ModuleType:
+    """A module; one that is not installed is looked for in the working directory, too, where a command has none.
+
+    Importing runs its code: whoever calls this has made sure that the name is the user's own, or trusted.
+
+    Raises:
+        ImportError: there is none of that name; whatever else its code raises.
+
+    Example::
+
+        import_named("my_robots")  # my_robots.py lies here
+    """
+    package, here = name.split(".")[0], Path.cwd()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != package or not ((here / package).is_dir() or (here / f"{package}.py").is_file()):
+            raise
+    sys.path.append(str(here))  # last: no file hides what is installed
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
