@@ -62,7 +62,7 @@ def line(name: str, row: str, student: str, seed: int) -> dict[str, Any]:
     return result | {"cpu_s": round(time.process_time() - begun, 1)}
 
 
-def _words(row: Row, student: str, seed: int, out: Path) -> list[str]:
+def command(row: Row, student: str, seed: int, out: Path) -> list[str]:
     """The command."""
     kind, _, leaves = student.partition(":")
     tree = kind == "tree"
@@ -72,7 +72,7 @@ def _words(row: Row, student: str, seed: int, out: Path) -> list[str]:
 
 
 def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
-    words = _words(row, student, seed, out)
+    words = command(row, student, seed, out)
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
     targets = ("c",) if words[0] == "tree" else row.exports

@@ -29,8 +29,8 @@ class DrawnEnv(gymnasium.Env):
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
 
-    def __init__(self, render_mode=None, real=True, shape=(50, 100, 3)):
-        self.render_mode, self.shape = render_mode, shape
+    def __init__(self, render_mode=None, real=True, shape=(50, 100, 3), length=5):
+        self.render_mode, self.shape, self.length = render_mode, shape, length
         self.action_space = (
             gymnasium.spaces.Box(-2, 2, (3,), np.float32) if real else gymnasium.spaces.MultiDiscrete([2, 3])
         )
@@ -43,10 +43,10 @@ class DrawnEnv(gymnasium.Env):
     def step(self, action):
         SEEN.append(action)
         self.steps += 1
-        return np.zeros(2, np.float32), float(np.sum(action)), self.steps >= 5, False, {}
+        return np.zeros(2, np.float32), float(np.sum(action)), self.steps >= self.length, False, {}
 
     def render(self):
-        return np.full(self.shape, 40 * self.steps, np.uint8)
+        return np.full(self.shape, 40 * self.steps % 256, np.uint8)
 
     def close(self):
         SEEN.append("closed")
@@ -113,6 +113,16 @@ def test_what_cannot_be_drawn_is_one_sentence(env, why):
     with pytest.raises(DistilError, match=why):
         drawn(env, {"policy": Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))})
     assert env is SIGN or SEEN == ["closed"]
+
+
+@pytest.mark.parametrize(("length", "count", "pause"), [(5, 5, 200), (60, 60, 200), (61, 21, 50), (90, 30, 50)])
+def test_short_episodes_are_shown_step_by_step(length, count, pause):
+    policy = Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    data = drawn(lambda **kw: DrawnEnv(length=length, **kw), {"policy": policy})
+    image = Image.open(io.BytesIO(data))
+    image.seek(1)
+    image.load()
+    assert (image.n_frames, image.info["duration"]) == (count, pause)
 
 
 def test_steps_are_checked():

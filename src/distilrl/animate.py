@@ -19,6 +19,8 @@ from distilrl.spaces import EnvLike
 
 PANEL_WIDTH, TALLEST = 320, 480
 """Width of a picture and the most that it may be high, in pixels; it keeps its proportions."""
+USUAL, SHORT = 3, 60
+"""Steps from one picture to the next, and those of an episode of which each is shown."""
 
 
 def side_by_side(
@@ -27,7 +29,7 @@ def side_by_side(
     *,
     sensors: Mapping[str, Sensors] | None = None,
     steps: int = 600,
-    every: int = 3,
+    every: int | None = None,
     seed: int = VERDICT_SEEDS,
     watch: Watch = silent,
 ) -> bytes:
@@ -38,7 +40,7 @@ def side_by_side(
         env: environment.
         sensors: how some of them see, by their names; the others see what is there.
         steps: environment steps at most.
-        every: one picture per this many steps.
+        every: one picture per this many steps; None: per step of a short episode, per three of others.
         seed: of the episode.
         watch: told of each step.
 
@@ -51,26 +53,31 @@ def side_by_side(
         webp = side_by_side({"teacher": teacher.policy, "student": student}, "HalfCheetah-v5", steps=300)
     """
     check_number("steps", steps, "[1, inf)")
-    check_number("every", every, "[1, inf)")
+    if every is not None:
+        check_number("every", every, "[1, inf)")
     players: list[_Player] = []
-    frames = []
+    frames: dict[int, Image.Image] = {}
     try:
         for name, policy in policies.items():
             own = (sensors or {}).get(name, EXACT)
             players.append(_Player(name, policy, make_vec_env(env, 1, pictures=True), seed, own))
         for step in range(steps):
+            draw = step % (every or USUAL) == 0 or (every is None and step < SHORT)
             for player in players:
-                player.step(draw=step % every == 0)
-            if step % every == 0:
-                frames.append(_join([player.panel for player in players]))
+                player.step(draw=draw)
+            if draw:
+                frames[step] = _join([player.panel for player in players])
             watch(Drawn(step + 1, steps))
             if all(player.over for player in players):
                 break
     finally:
         for player in players:
             player.envs.close()
+    slow = every is None and step < SHORT
+    first, *rest = [one for at, one in frames.items() if slow or at % (every or USUAL) == 0]
+    pause = 200 if slow else 50  # milliseconds
     buffer = io.BytesIO()
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=50, loop=0, quality=60, method=2)
+    first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=pause, loop=0, quality=60, method=2)
     return buffer.getvalue()
 
 

@@ -283,13 +283,12 @@ def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
     return {"animation": "data:image/webp;base64," + base64.b64encode(data).decode()}
 
 
-def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Watch = silent) -> bytes:
+def animation(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> bytes:
     """Teacher (if the run had one, from a file) and student side by side, as an animated WebP.
 
     Args:
         folder: of a run.
         steps: environment steps at most.
-        every: one picture per this many steps.
         watch: told of each step.
 
     Raises:
@@ -298,7 +297,7 @@ def animation(folder: RunFolder, *, steps: int = 600, every: int = 3, watch: Wat
     """
     watch(Phase("animation"))
     policies, env, sees = _cast(folder)
-    return animate.side_by_side(policies, env, sensors=sees, steps=steps, every=every, watch=watch)
+    return animate.side_by_side(policies, env, sensors=sees, steps=steps, watch=watch)
 
 
 def episode(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> str:
