@@ -3,6 +3,8 @@
 import ast
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,37 @@ def test_a_full_disk_in_export_is_one_sentence(tmp_path, monkeypatch, target):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FileError, match="No space left"):
         export_policy(tmp_path / "run", target)
+    assert list((tmp_path / "run" / "export").iterdir()) == []
+
+
+FULL = """
+import resource, signal, sys
+from distilrl.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import distilrl.export, torch.export, conftest
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of this kind there")
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_disk_that_takes_no_more_while_torch_exports_is_one_sentence(tmp_path, size):
+    """The system itself refuses bytes, as PyTorch's own writer of archives would meet it, which then aborts the process."""
+    save_network(tmp_path / "run" / "student", sign_network(), SIGN_HEAD, env=SIGN, environment={"id": SIGN})
+    words = ["export", str(tmp_path / "run"), "--to", "torch"]
+    path = os.pathsep.join([str(Path(__file__).parent), str(SOURCE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(size), *words],
+        env=os.environ | {"PYTHONPATH": path, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, said
+    assert said.startswith("error: Cannot write ")
+    assert said.endswith("choose a writable folder with enough space.")
     assert list((tmp_path / "run" / "export").iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import distill
-from distilrl.errors import FileError, ResumeError, SpecError, TeacherError
+from distilrl.errors import DistilError, FileError, ResumeError, SpecError, TeacherError
 from distilrl.events import Resumed
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
@@ -430,6 +430,53 @@ def test_a_checkpoint_that_was_tampered_with_is_one_sentence(cut, sign_teacher, 
     with pytest.raises(ResumeError, match=r"The checkpoint does not fit this run \(.*\): begin another") as caught:
         go_on(cut, sign_teacher)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "how", ["a file in its place", "SummaryWriter", "SummaryWriter.add_scalar", "SummaryWriter.close"]
+)
+def test_a_place_of_tensorboard_that_cannot_be_written_is_one_sentence(cut, sign_teacher, monkeypatch, how):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    if how == "a file in its place":
+        shutil.rmtree(cut / "tensorboard")
+        (cut / "tensorboard").write_text("a file")
+    else:
+
+        def full(*_given, **_named):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(f"torch.utils.tensorboard.{how}", full)
+    with pytest.raises(FileError, match=r"Cannot write .*tensorboard \(.*\): choose a writable folder") as caught:
+        go_on(cut, sign_teacher)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        {"acceptance": None},
+        {"acceptance": {}},
+        {"sha256": 3},
+        {"sha256": "1" * 64},
+        {"head": None},
+        {"kind": []},
+        {"meta": 3},
+        {"params": "x"},
+        {"return_mean": "x"},
+        {"return_mean": float("inf")},
+        {"longest_episode": -1},
+    ],
+    ids=str,
+)
+def test_a_teachers_card_that_was_tampered_with_is_one_sentence(cut, sign_teacher, wrong):
+    card = read_json(cut / "teacher.json")
+    if isinstance(wrong, dict) and set(wrong) <= set(card["acceptance"]):
+        wrong = {"acceptance": card["acceptance"] | wrong}
+    (cut / "teacher.json").write_text(json.dumps(card | wrong if isinstance(wrong, dict) else wrong))
+    with pytest.raises(DistilError) as caught:
+        go_on(cut, sign_teacher)
+    assert str(caught.value).endswith(".")
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"a,b\n1\n", b"", b"env_steps\nx\n", b"x" * 300_000])

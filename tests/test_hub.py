@@ -18,6 +18,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """Lists and serves the files of one repository, owner/policy."""
 
     files: dict = {}  # noqa: RUF012
+    listed: dict = {}  # noqa: RUF012
+    asked: list = []  # noqa: RUF012
 
     def log_message(self, *args):
         pass
@@ -37,7 +39,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             f"/api/models/owner/policy/revision/{COMMIT}",
             "/api/models/owner/policy/revision/main",
         ):
-            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+            siblings = [
+                {"rfilename": name, "size": self.listed.get(name, len(data))} for name, data in self.files.items()
+            ]
             body = {
                 "id": "owner/policy",
                 "modelId": "owner/policy",
@@ -48,6 +52,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             }
             return self.answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
         name = path.removeprefix("/owner/policy/resolve/").partition("/")[2]
+        self.asked.append(name)
         if name in self.files:
             data = self.files[name]
             headers = {
@@ -65,6 +70,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    Hub.listed, Hub.asked = {}, []
     write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", net_arch=[8])
     _, normalizer = vec_normalize(tmp_path, steps=5)
     with open(normalizer, "rb") as file:  # noqa: PTH123
@@ -111,3 +117,28 @@ def test_mistakes_get_one_sentence(tmp_path, hub):
     assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
     malformed = inspect(tmp_path, hub, "hf://nothing")
     assert (malformed.returncode, "hf://owner/repository" in malformed.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("size", [5_000_000_000, None])
+@pytest.mark.parametrize(
+    ("large", "named"),
+    [("dqn-CartPole-v1.zip", ""), ("dqn-CartPole-v1.zip", "/dqn-CartPole-v1.zip"), ("vec_normalize.pkl", "")],
+)
+def test_what_the_listing_says_is_too_large_is_not_downloaded(tmp_path, hub, large, named, size):
+    Hub.listed = {large: size}
+    refused = inspect(tmp_path, hub, f"hf://owner/policy{named}")
+    said = " ".join(refused.stderr.split())
+    length = "of unknown size" if size is None else "5,000,000,000 bytes long"
+    assert refused.returncode == 2
+    assert said.startswith(f"error: '{large}' of hf://owner/policy{named} is {length}, and a policy has at most ")
+    assert said.count("error: ") == said.count(". ") + 1 == 1
+    assert Hub.asked == [] or large == "vec_normalize.pkl"
+    assert large not in Hub.asked
+
+
+def test_a_large_file_beside_a_policy_is_no_hindrance(tmp_path, hub):
+    Hub.files = Hub.files | {"everything.zip": b"PK"}
+    Hub.listed = {"everything.zip": 5_000_000_000}
+    online = inspect(tmp_path, hub, "hf://owner/policy")
+    assert online.returncode == 0, online.stderr
+    assert "everything.zip" not in Hub.asked

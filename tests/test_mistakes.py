@@ -27,6 +27,7 @@ from distilrl.cli import main
         ("distill", ("--episodes", "0"), "episodes"),
         ("distill", ("--disturbed-episodes", "-1"), "disturbed_episodes"),
         ("distill", ("--eval-epsilon", "nan"), "eval_epsilon"),
+        ("distill", ("--eval-epsilon", "-1"), "eval_epsilon"),
         ("distill", ("--margin", "inf"), "margin"),
         ("train-teacher", ("--episodes", "0"), "episodes"),
         ("train-teacher", ("--threads", "0"), "threads"),

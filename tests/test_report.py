@@ -135,6 +135,10 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
         "data:text/html,x",
         f"{PNG}\n",
         "//a/b",
+        "HTTPS://EXAMPLE.ORG/A.PNG",
+        " https://example.org/a.png",
+        f"{PNG}, https://example.org/a.png 2x",
+        f'{PNG}" srcset="https://example.org/a.png',
     ],
 )
 def test_only_pictures_are_let_through(tmp_path, image):
@@ -142,6 +146,22 @@ def test_only_pictures_are_let_through(tmp_path, image):
         run_folder(tmp_path / "run", choices([[1]]), difference(teacher_action=(0,), student_action=(0,), image=image))
     )
     assert "img" not in Links(page).tags
+    assert "example.org" not in page.lower()
+
+
+def test_nothing_in_a_report_is_loaded_from_elsewhere(tmp_path):
+    """Wherever a file of the run may name an address, none comes to where a browser would follow it unasked."""
+    away = "https://example.org/a.png"
+    found = results(env=away, recipe=away, stopped=away, disturbed={away: results().disturbed["noise_0.1"]})
+    one = difference(image=PNG)
+    folder = run_folder(tmp_path / "run", found, one, replace(one, image=away))
+    page = page_of(folder)
+    links = Links(page)
+    assert links.tags.count("img") == 1 + page.count('class="play"')
+    assert PNG in links.links
+    assert all(re.match(r"#|data:image/(png|webp);base64,", link) for link in links.links)
+    assert not {"script", "iframe", "link", "object", "embed", "video", "source", "base"} & set(links.tags)
+    assert not re.search(r"url\(\s*['\"]?(?!data:|#)|@import|srcset|http-equiv", page)
 
 
 def test_names_from_files_stay_text(tmp_path):

@@ -201,8 +201,15 @@ def load_network(folder: str | Path) -> Stored:
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
-    network = blank(NetworkSpec.from_json(data.get("network", {})))
-    load_weights(network, read_tensors(weights)[0], weights, describes=network.spec.describe())
+    spec, tensors = NetworkSpec.from_json(data.get("network", {})), read_tensors(weights)[0]
+    held = sum(one.numel() for one in tensors.values())
+    if spec.params > held:  # before anything of that size is made
+        raise FileError(
+            f"{weights} holds {held:,} numbers, but {spec.describe()}, which {path} names, has {spec.params:,}: the "
+            "file and its spec do not belong together."
+        )
+    network = blank(spec)
+    load_weights(network, tensors, weights, describes=spec.describe())
     head = head_from_json(data.get("head"), f"head of {path}")
     if head.width != network.spec.outputs:
         raise FileError(

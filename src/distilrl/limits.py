@@ -33,6 +33,8 @@ LARGEST_NETWORK = 2**28
 """Parameters of a network that is made before its weights are read: as many float32 as `MAX_BYTES` holds."""
 MAX_ELEMENTS = MAX_BYTES // 4
 """Numbers in one tensor of a graph, stored or computed."""
+MAX_RUN_BYTES = 2 << 30
+"""What all graphs of a process hold while they run: shapes that follow from an observation are known no sooner."""
 MAX_STATE = 1 << 20
 """Numbers that one episode may remember in one input of a graph."""
 MAX_TREE_NUMBERS = 1 << 26

@@ -244,9 +244,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(
-                f"Cannot write {self.path} ({error.strerror or error}): choose a writable folder with enough space."
-            ) from None
+            raise _unwritable(self.path, error) from None
         held = _locked(self.path)
         try:
             yield
@@ -338,6 +336,7 @@ class Metrics:
 
         Raises:
             ExtraError: ``wandb`` is wanted but not installed.
+            FileError: the folder of TensorBoard's events cannot be written.
         """
         self.rows: list[dict[str, str]] = [_as_text(row) for row in before]
         self._path = folder.metrics
@@ -355,9 +354,9 @@ class Metrics:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # an extra: the same numbers are in metrics.csv
             return
-        self._board = SummaryWriter(
-            str(folder.path / "tensorboard"), purge_step=self._last_step() + 1 if before else None
-        )
+        self._events = folder.path / "tensorboard"
+        with _told(self._events):
+            self._board = SummaryWriter(str(self._events), purge_step=self._last_step() + 1 if before else None)
 
     def __enter__(self) -> "Metrics":
         return self
@@ -366,7 +365,8 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._board is not None:
-            self._board.close()
+            with _told(self._events) if error is None else suppress(OSError):  # what was raised first is told
+                self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -379,11 +379,25 @@ class Metrics:
         _write_rows(self._path, self.rows)
         numbers = {name: value for name, value in row.items() if value is not None}
         if self._board is not None:
-            for name, value in numbers.items():
-                self._board.add_scalar(name, value, int(numbers["env_steps"]))
-            self._board.flush()
+            with _told(self._events):
+                for name, value in numbers.items():
+                    self._board.add_scalar(name, value, int(numbers["env_steps"]))
+                self._board.flush()
         if self._wandb is not None:
             self._wandb.log(dict(numbers), step=int(numbers["env_steps"]))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Has what another library's writer raises told in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.")
 
 
 def _as_text(row: Row) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Decision trees as policies: plain data, a torch module that plays, and text and Graphviz of the same tree."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from distilrl.checkpoints import read_json, write_json
 from distilrl.errors import FileError, SpecError
 from distilrl.heads import Head, head_from_json
-from distilrl.limits import MAX_TREE_BYTES, MAX_TREE_NUMBERS
+from distilrl.limits import LARGEST_OBSERVATION, MAX_TREE_BYTES, MAX_TREE_NUMBERS
 from distilrl.plain import from_plain
 
 PONG = ("ball_x", "ball_y", "ball_dx", "ball_dy", "paddle_y", "paddle_dy", "paddle_dy_before", "offset")
@@ -107,9 +108,11 @@ class Tree:
             raise SpecError(
                 "The tree is damaged: its lists differ in length, or its extractor is neither raw nor pong."
             )
-        if len(self.obs_shape) != (3 if self.extractor == "pong" else 1) or nodes * self.head.width > MAX_TREE_NUMBERS:
+        wrong = len(self.obs_shape) != (3 if self.extractor == "pong" else 1)
+        wrong = wrong or math.prod(self.obs_shape) > LARGEST_OBSERVATION
+        if wrong or nodes * self.head.width > MAX_TREE_NUMBERS:
             raise SpecError(
-                f"The tree is damaged: its observations have shape {self.obs_shape}, or {nodes} nodes of "
+                f"The tree is damaged: its observations have shape {self.obs_shape!r:.80}, or {nodes} nodes of "
                 f"{self.head.width} numbers are too many."
             )
         width = len(PONG) if self.extractor == "pong" else self.obs_shape[0]

@@ -22,8 +22,7 @@ from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
-from distilrl.teachers.onnx import open_graph
-from distilrl.text import first_line
+from distilrl.teachers.onnx import failed, open_graph
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion", "-Werror")
 TOLERANCE = 1e-5
@@ -251,7 +250,7 @@ def _onnx(path: Path, last: Last, width: int, _native: bool) -> ExportedFile:
         try:
             values, actions, *after = session.run(wanted, {"obs": obs, **given})
         except Exception as error:  # onnxruntime raises many kinds
-            raise FileError(f"{path} fails on an observation ({first_line(error)}): export it again.") from None
+            raise failed(path, "an observation", error) from None
         if np.shape(values) != (len(obs), width) or np.size(actions) != len(obs) * last.size:
             raise FileError(f"{path} answers with other shapes than its card names: export it again.")
         return Answers(values, last.rows(actions)), tuple(torch.from_numpy(part) for part in after)

@@ -11,7 +11,7 @@ from typing import Any
 from distilrl.errors import ExtraError, FileError
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers.source import TeacherFile
-from distilrl.text import first_line
+from distilrl.text import first_line, legible
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
 NORMALIZER = "vec_normalize.pkl"
@@ -47,18 +47,17 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
         raise ExtraError("huggingface_hub", "hub", f"Reading {file.path}") from None
     repository, revision, name = match[1], match[2], match[3]
     try:
-        names, commit = _contents(huggingface_hub, repository, revision)
-        chosen = name or _choose(names, file.path)
-        if chosen not in names:
-            raise FileError(
-                f"{file.path} names no file of the repository, or one that is larger than a policy can be: look at "
-                "its files."
-            )
+        sizes, commit = _contents(huggingface_hub, repository, revision)
+        chosen = name or _choose(sizes, file.path)
+        if chosen not in sizes:
+            raise FileError(f"{file.path} names no file of the repository: look at its files.")
+        _check_size(chosen, sizes[chosen], file.path)
         local = Path(
             huggingface_hub.hf_hub_download(repository, chosen, revision=revision, local_files_only=_offline.get())
         )
         normalizer = file.normalizer
-        if normalizer is None and chosen.endswith(".zip") and NORMALIZER in names:
+        if normalizer is None and chosen.endswith(".zip") and NORMALIZER in sizes:
+            _check_size(NORMALIZER, sizes[NORMALIZER], file.path)
             normalizer = str(
                 huggingface_hub.hf_hub_download(
                     repository, NORMALIZER, revision=revision, local_files_only=_offline.get()
@@ -83,23 +82,35 @@ def offline() -> Iterator[None]:
         _offline.reset(token)
 
 
-def _contents(hub: Any, repository: str, revision: str | None) -> tuple[list[str], str | None]:
-    """Names of a repository's files and its commit; from the cache when offline."""
+def _contents(hub: Any, repository: str, revision: str | None) -> tuple[dict[str, int | None], str | None]:
+    """Names of a repository's files with their bytes, None where it does not say, and its commit; from the cache when
+    offline.
+    """
     if hub.constants.HF_HUB_OFFLINE or _offline.get():
         patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
         folder = Path(
             hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
         )
-        return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()], folder.name
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}, folder.name
     info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
-    sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
-    return [name for name, size in sizes.items() if size <= MAX_BYTES], info.sha
+    return {one.rfilename: one.size for one in info.siblings or []}, info.sha
 
 
-def _choose(names: list[str], label: str) -> str:
-    """The one policy among a repository's files."""
+def _check_size(name: str, size: int | None, label: str) -> None:
+    """Refuses a file before it is downloaded."""
+    if size is None or size > MAX_BYTES:
+        told = "of unknown size" if size is None else f"{size:,} bytes long"
+        raise FileError(
+            f"'{legible(name)}' of {label} is {told}, and a policy has at most {MAX_BYTES:,} bytes: name another file."
+        )
+
+
+def _choose(sizes: dict[str, int | None], label: str) -> str:
+    """The one policy among a repository's files; one that is too large where there is no other."""
     for suffix in SUFFIXES:
-        found = [n for n in names if n.endswith(suffix) and "/" not in n and "replay" not in n]
+        known = [n for n in sizes if n.endswith(suffix) and "/" not in n and "replay" not in n]
+        found = [n for n in known if (sizes[n] or 0) <= MAX_BYTES] or known
         if len(found) == 1:
             return found[0]
         if found:

@@ -4,6 +4,7 @@ A graph is data, but it can ask for custom code, for files beside it, and for en
 refused before onnxruntime sees it. Needs the extra ``onnx``.
 """
 
+import functools
 import hashlib
 import math
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
 from distilrl.heads import Kind
+from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State
 from distilrl.teachers.graphs import check_graph, graphs_in, read_graph, tensors_in
 from distilrl.teachers.slots import Slot, find_slots
@@ -102,7 +104,19 @@ class OnnxPolicy(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to numbers (B, P)."""
         parts = self.seen.parts(self.seen.array(obs))
-        return _joined([self.session.run([self.output], {self.seen.name: part})[0] for part in parts], obs)
+        return _joined([self._run([self.output], {self.seen.name: part})[0] for part in parts], obs)
+
+    def _run(self, wanted: list[str], fed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of the graph.
+
+        Raises:
+            FileError: it fails on these observations, or would take more than `MAX_RUN_BYTES` for them.
+        """
+        try:
+            answers: list[NDArray[Any]] = self.session.run(wanted, fed)
+        except Exception as error:  # onnxruntime raises many kinds
+            raise failed(self.path, "an observation", error) from None
+        return answers
 
 
 class RememberingOnnx(OnnxPolicy):
@@ -124,7 +138,7 @@ class RememberingOnnx(OnnxPolicy):
         for part, *states in zip(seen, *before, strict=True):
             fed = {slot.input: slot.feed(one) for slot, one in zip(self.slots, states, strict=True)}
             wanted = [self.output, *(slot.output for slot in self.slots)]
-            p, *after = self.session.run(wanted, {self.seen.name: part} | fed)
+            p, *after = self._run(wanted, {self.seen.name: part} | fed)
             answers.append([p, *(slot.after(one) for slot, one in zip(self.slots, after, strict=True))])
         numbers, *following = (_joined(list(parts), obs) for parts in zip(*answers, strict=True))
         return numbers, tuple(following)
@@ -160,11 +174,30 @@ def open_graph(path: Path, why: str, threads: int | None = None) -> tuple[Any, i
         raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
 
 
+@functools.cache
+def _bound_memory(onnxruntime: Any) -> None:
+    """Has the graphs of this process share one allocator, which gives them no more than `MAX_RUN_BYTES`."""
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    about = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    as_asked = {"max_mem": MAX_RUN_BYTES, "arena_extend_strategy": 1}  # 1: as much as is asked for, and not twice that
+    onnxruntime.create_and_register_allocator(about, onnxruntime.OrtArenaCfg(as_asked))
+
+
 def _session(onnxruntime: Any, graph: str | bytes, threads: int | None = None) -> Any:
-    """Of a file that was checked, or of the bytes of one."""
+    """Of a file that was checked, or of the bytes of one; what it takes as it runs is bounded."""
+    _bound_memory(onnxruntime)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level, options.intra_op_num_threads = 4, threads or torch.get_num_threads()
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"], enable_fallback=False)
+
+
+def failed(path: str | Path, what: str, error: Exception) -> FileError:
+    """What onnxruntime raised as it ran a graph on ``what``, as a sentence."""
+    if "BFCArena" in str(error):
+        most = f"{MAX_RUN_BYTES / (1 << 30):g} GiB"
+        return FileError(f"{path} wants more than {most} of memory for {what}: give a graph of the network alone.")
+    return FileError(f"{path} fails on {what} ({first_line(error)}): export it again.")
 
 
 def load(file: TeacherFile) -> Teacher:
@@ -282,7 +315,7 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
     try:
         answers = dict(zip(names, session.run(None, feed), strict=True))
     except Exception as error:  # onnxruntime raises many kinds
-        raise FileError(f"{file.path} fails on observations of zeros ({first_line(error)}): export it again.") from None
+        raise failed(file.path, "observations of zeros", error) from None
     for slot in slots:
         if slot.after(answers[slot.output]).shape != (batch, *slot.shape):
             raise FileError(
