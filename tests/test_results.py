@@ -160,7 +160,7 @@ def test_results_show_themselves_as_a_short_table():
     assert lines[0] == f"{found.env}, {found.student.name}, {found.recipe}: pass"
     assert lines[1].split() == ["return", "parameters", "MACs", "µs"]
     assert [line.split()[0] for line in lines[2:4]] == ["teacher", "student"]
-    assert "-12.50 [-45.00, +15.00], margin 620.50" in lines[4]
+    assert "-12.50 [-45.00, +15.00] at 98.3%, margin 620.50" in lines[4]
     assert len({len(line) for line in lines[1:4]}) == 1, "columns are aligned"
     assert "the smallest within the margin is" in repr(instances.plan_results(instances.plan_row()))
 

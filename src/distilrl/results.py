@@ -15,7 +15,7 @@ from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, 
 from distilrl.provenance import Provenance
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import RESULTS, Result, Verdict, in_words, verdict_over_seeds
+from distilrl.verdict import RESULTS, Result, Verdict, difference_in_words, in_words, verdict_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +183,8 @@ class Results(Shown, Distilling):
         for name, one in (("teacher", self.teacher), ("student", self.student)):
             sizes = ("?" if n is None else f"{n:,}" for n in (one.params, one.macs))
             rows.append((name, one.in_words(), *sizes, f"{one.latency_us:,.0f}"))
-        rows.append(("student - teacher", _difference(self.verdict), "", "", ""))
+        found = f"{difference_in_words(self.verdict)}, margin {self.verdict.margin:,.2f}"
+        rows.append(("student - teacher", found, "", "", ""))
         rows += [(words, in_words(result), "", "", "") for words, result in self.measured.items()]
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(self.verdict.result)}", rows
 
@@ -269,8 +270,9 @@ class SeedsResults(Shown):
             score = "" if run.student.score is None else f"{run.student.score:.3f}"
             effort = (f"{run.env_steps:,}", f"{run.train_s:,.1f}")
             rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.verdict.result)))
-        found = f"{in_words(self.verdict.result)}, student - teacher {_difference(self.verdict)}"
-        return f"{self.env}, {self.student.name}, {self.recipe}: {found}", rows
+        verdict = self.verdict
+        found = f"student - teacher {difference_in_words(verdict)}, margin {verdict.margin:,.2f}"
+        return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(verdict.result)}, {found}", rows
 
     @property
     def worst(self) -> Result:
@@ -385,12 +387,6 @@ class TasksResults(Shown, Effort):
             verdict=TasksVerdict(result=min(verdicts, key=RESULTS.index)),
             tasks=tuple(runs),
         )
-
-
-def _difference(verdict: Verdict) -> str:
-    """The difference with its interval, and the margin."""
-    ends = "exactly" if verdict.exact else "[{:+,.2f}, {:+,.2f}]".format(*verdict.interval)
-    return f"{verdict.difference:+,.2f} {ends}, margin {verdict.margin:,.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
