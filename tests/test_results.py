@@ -17,16 +17,8 @@ from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as, schema_of
 from distilrl.plan import plan
 from distilrl.played import Returns, SingleReturns
-from distilrl.results import (
-    AnyResults,
-    PlanResults,
-    Results,
-    SeedsResults,
-    TasksResults,
-    TeacherResults,
-    TeacherTrained,
-    read_results,
-)
+from distilrl.results import Results, TeacherResults, TeacherTrained
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teaching import train_teacher
 
 FILE = Path(__file__).parents[1] / "docs" / "results.schema.json"
@@ -79,7 +71,7 @@ def same(path, found, kind):
 def test_the_documents_schema_is_what_the_code_gives():
     text = json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False) + "\n"
     assert FILE.read_text(encoding="utf-8") == text, (
-        "write it anew: python -c 'import json; from distilrl.plain import schema_of; from distilrl.results import "
+        "write it anew: python -c 'import json; from distilrl.plain import schema_of; from distilrl.summaries import "
         "AnyResults; print(json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False))' > docs/results.schema.json"
     )
 

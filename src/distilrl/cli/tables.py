@@ -14,10 +14,11 @@ from distilrl.display import colored, console, counted, escape, returned
 from distilrl.measures import Mean, Measured, rounded
 from distilrl.next_steps import next_commands
 from distilrl.played import Agreement, PlayedTeacher
-from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, StudentSide, TasksResults, TeacherSide
+from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.spaces import action_from_json
 from distilrl.studies import Studies
 from distilrl.studies import in_words as pair_in_words
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
 from distilrl.verdict import Verdict, difference_in_words, in_words
