@@ -45,7 +45,7 @@ def accepted(teacher: Teacher, env_id: str) -> Acceptance:
 
 
 def after(policy: Teacher | Policy, env_id: str = LONG) -> float:
-    return float(evaluate_policy(policy, env_id, episodes=100, threads=1).return_mean)
+    return float(evaluate_policy(policy, Play(EnvRef(env_id), threads=1), episodes=100).return_mean)
 
 
 def dynamic(teacher: Teacher) -> Iterator[dict]:

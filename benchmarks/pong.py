@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from distilrl import evaluate_policy, load_teacher
+from distilrl import EnvRef, Play, evaluate_policy, load_teacher
 from distilrl.checkpoints import write_json
 from distilrl.cli import main
 
@@ -65,7 +65,7 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
         name = "_".join(str(part) for pair in way.items() for part in pair)
         for side, path in (("teacher", "zoo/pong-dqn"), ("student", str(kept / "student"))):
             rows.setdefault(name, {})[side] = evaluate_policy(
-                load_teacher(path), "PongNoFrameskip-v4", episodes=episodes, **way
+                load_teacher(path), Play(EnvRef("PongNoFrameskip-v4"), **way), episodes=episodes
             ).to_json()
     write_json(kept / "disturbed.json", rows)
 

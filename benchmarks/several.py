@@ -119,7 +119,7 @@ def tasks_line(folder: Path, method: str, student: str, seed: int) -> dict:
         trained = train(config, list(teachers), acceptance=list(acceptances))
         networks, params = dict(zip(VECTORS, trained.networks, strict=True)), trained.params
     returns = {
-        env_id: evaluate_policy(network, env_id, episodes=100, threads=1).return_mean
+        env_id: evaluate_policy(network, Play(EnvRef(env_id), threads=1), episodes=100).return_mean
         for env_id, network in networks.items()
     }
     return {
@@ -174,7 +174,7 @@ def pruned_line(folder: Path, env: str, student: str, pruned_from: str | None, s
         prune_from=pruned_from,
     )  # fmt: skip
     network = train(config, teacher, acceptance=acceptance).network
-    played = evaluate_policy(network, env, episodes=100, threads=1)
+    played = evaluate_policy(network, Play(EnvRef(env), threads=1), episodes=100)
     return {"params": network.spec.params, "return": played.return_mean, "teacher": acceptance.return_mean}
 
 

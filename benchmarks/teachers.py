@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distilrl import __version__, evaluate_policy, make_config, train
+from distilrl import EnvRef, Play, __version__, evaluate_policy, make_config, train
 from distilrl.checkpoints import write_json
 
 THRESHOLDS = {"CartPole-v1": 475, "Acrobot-v1": -100, "MountainCar-v0": -110, "LunarLander-v3": 200}
@@ -40,7 +40,7 @@ def ours(env_id: str, seed: int) -> dict:
     config = make_config("dqn", env_id, seed=seed, at_return=float(THRESHOLDS[env_id]))
     trained = train(config, None)
     reached = next((row for row in trained.history if row["return"] >= THRESHOLDS[env_id]), None)
-    final = evaluate_policy(trained.policy, env_id, episodes=100, threads=1)
+    final = evaluate_policy(trained.policy, Play(EnvRef(env_id), threads=1), episodes=100)
     return {
         "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"], "updates": trained.updates,
         "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final.return_mean,

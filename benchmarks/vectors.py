@@ -41,7 +41,7 @@ def line(teachers: Path, env: str, student: str, seed: int) -> dict:
     )
     trained = train(config, teacher, acceptance=acceptance)
     parity = next((row for row in trained.history if row["score"] >= 0.99), {})
-    result = evaluate_policy(trained.policy, env, episodes=100, threads=1)
+    result = evaluate_policy(trained.policy, Play(EnvRef(env), threads=1), episodes=100)
     return {
         "params": trained.network.spec.params,
         "parity_steps": parity.get("env_steps"), "parity_s": parity.get("train_s"), "parity_updates": parity.get("updates"),

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
-from distilrl.checkpoints import write_json
 from distilrl.evaluate import accept
+from distilrl.checkpoints import write_json
 
 ENV, SEEDS = "CartPole-v1", range(3)
+HOW = Play(EnvRef(ENV), threads=1)
 RECIPES = ("distil", "qdagger", "kickstarting", "finetune", "dqfd", "dqn")
 
 
@@ -26,7 +27,7 @@ def weakened(path: str) -> tuple[Teacher, float, float]:
         with torch.no_grad():
             for parameter in teacher.network.parameters():
                 parameter.add_(0.01 * tenth * torch.randn(parameter.shape, generator=generator))
-        mean = evaluate_policy(teacher, ENV, episodes=50, threads=1).return_mean
+        mean = evaluate_policy(teacher, HOW, episodes=50).return_mean
         if 100 <= mean <= 300:
             return teacher, 0.01 * tenth, mean
     raise SystemExit("no such noise was found")
@@ -36,14 +37,14 @@ def main() -> None:
     torch.set_num_threads(1)
     teacher, noise, mean = weakened(sys.argv[1])
     print(f"noise {noise:.2f}: return {mean:.1f}", flush=True)
-    acceptance = accept(teacher, Play(EnvRef(ENV), threads=1), episodes=50)
+    acceptance = accept(teacher, HOW, episodes=50)
     rows = []
     for recipe in RECIPES:
         for seed in SEEDS:
             config = make_config(recipe, ENV, network="mlp:16,16", seed=seed, env_steps=30_000, check_every=2_000)
             config = config.but(patience=999, at_return=None)
             trained = train(config, teacher if recipe != "dqn" else None, acceptance=acceptance)
-            result = evaluate_policy(trained.policy, ENV, episodes=100, threads=1)
+            result = evaluate_policy(trained.policy, HOW, episodes=100)
             rows.append(
                 {
                     "recipe": recipe,

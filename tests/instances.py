@@ -15,7 +15,8 @@ from distilrl.played import (
     SingleReturns,
     TeacherCard,
 )
-from distilrl.results import PlanResults, PlanRow, Results, StudentSide, TeacherSide
+from distilrl.results import Results, StudentSide, TeacherSide
+from distilrl.summaries import PlanResults, PlanRow
 
 RETURNS = Returns(
     return_mean=12045.33,

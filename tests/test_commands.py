@@ -21,9 +21,10 @@ from distilrl.networks import build
 from distilrl.next_steps import next_steps
 from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
-from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained
+from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.summaries import SeedsResults, TasksResults
 
 EVERYDAY = ("teacher", "env", "student", "out", "recipe", "steps", "seeds", "margin", "resume", "config")
 HEAVY = {"torch", "gymnasium", "numpy", "matplotlib", "rich", "tyro", "PIL", "jinja2"}

@@ -32,7 +32,8 @@ from distilrl.events import (
     silent,
 )
 from distilrl.played import PlayedTeacher
-from distilrl.results import Link, TasksResults
+from distilrl.results import Link
+from distilrl.summaries import TasksResults
 from distilrl.sweep import SweepRow
 
 ROW = {"env_steps": 9_750_000, "train_s": 12345.6, "return": 12045.33, "score": 0.987, "agreement": 0.93}

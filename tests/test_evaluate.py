@@ -24,7 +24,7 @@ from distilrl.schedules import Progress, Schedule
 from distilrl.sensors import Sensors
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
-from distilrl.teaching import evaluate_policy
+from distilrl.teaching import evaluate_against, evaluate_policy
 
 HOW = Play(EnvRef(SIGN))
 
@@ -140,7 +140,7 @@ def tiny_pong():
 
 def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
     policy, how = tiny_pong()
-    told = []
+    told, threads = [], torch.get_num_threads()
     seeds = seeds_from(0, 8)
     monkeypatch.setattr("distilrl.episodes.HEARTBEAT", 0.0)
     threaded = play(policy, how, seeds, watch=told.append)
@@ -148,7 +148,7 @@ def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
     alone = play(policy, how, seeds)
     for field in ("returns", "lengths", "fingerprints", "states"):
         np.testing.assert_array_equal(getattr(threaded, field), getattr(alone, field))
-    assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == threads
     assert all(event.done <= 8 for event in told)
     assert any(event.steps > 0 for event in told), "also where no episode has ended"
 
@@ -382,11 +382,14 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     student = policy_of(random_network)
     info = describe_env(EnvRef(SIGN))
     parts = compare(fitted(sign_teacher), student, how, Comparison(20, 20, 0), instances.acceptance(), info)
-    again = evaluate_policy(student, SIGN, episodes=20, epsilon=0.3)
+    again = evaluate_policy(student, how, episodes=20)
     assert again.return_mean == parts.student.return_mean
     assert again.distinct_episodes == parts.student.distinct_episodes
-    theirs = evaluate_policy(sign_teacher, SIGN, episodes=20, epsilon=0.3)
+    theirs = evaluate_policy(sign_teacher, how, episodes=20)
     assert theirs.return_mean == parts.teacher.return_mean
+    duel = evaluate_against(make_teacher(random_network), sign_teacher, how, episodes=20)
+    assert duel.policy.return_mean == parts.student.return_mean
+    assert duel.verdict.protocol == parts.verdict.protocol == "random actions (0.3)"
 
 
 def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(sign_teacher, monkeypatch):

@@ -1,11 +1,13 @@
 """Imports form a tree, as drawn in docs/design.md, and optional packages are imported only where they are used."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
+DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 ROWS = [
     {"errors", "limits", "losses", "modules", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
@@ -23,8 +25,8 @@ ROWS = [
         "specs",
     },
     {"events", "measures", "networks", "policies", "widths"},
-    {"checkpoints", "discriminator", "features", "stacks", "trained"},
-    {"context", "fanout", "results", "runs", "trees", "zoo"},
+    {"checkpoints", "discriminator", "features", "results", "stacks", "trained"},
+    {"context", "fanout", "runs", "summaries", "trees", "zoo"},
     {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
     {"collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "shards"},
@@ -89,6 +91,11 @@ def test_limits_of_readers_are_in_one_place():
 
 def test_every_module_has_a_row():
     assert {name for name, _ in modules()} == set(ROW)
+
+
+def test_the_table_of_the_design_is_that_of_the_modules():
+    lines = re.findall(r"^\| (\d+) \| ([^|]+) \|", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: int(row) for row, names in lines for name in re.findall(r"`(\w+)(?:\.py|/)`", names)} == ROW
 
 
 def test_nothing_in_the_package_can_execute_a_file():

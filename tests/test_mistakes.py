@@ -103,6 +103,10 @@ def errors(tmp_path, teacher):
             ["evaluate", teacher, "--env", SIGN, "--against", str(tmp_path / "nothing")],
             "does not exist",
         ),
+        "measure against": (
+            ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--measure", "crashed"],
+            "Measures are of a policy by itself",
+        ),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
         "margin": ([*base, "--margin", "0"], "'margin' must be above 0"),
         "search's config and sizes": (
@@ -148,7 +152,7 @@ KINDS = (
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
     "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes", "one episode against", "against nothing",
-    "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
+    "measure against", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
     "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",
     "teacher of several choices", "inspect around nothing", "verify around nothing", "module elsewhere",

@@ -18,9 +18,10 @@ from distilrl.errors import EnvError, FileError
 from distilrl.heads import Categorical
 from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report
-from distilrl.results import SeedsResults, TasksResults, TeacherResults, TeacherTrained
+from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder, write_metrics
 from distilrl.spaces import Choices, EnvRef
+from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="

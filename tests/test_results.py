@@ -17,16 +17,8 @@ from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as, schema_of
 from distilrl.plan import plan
 from distilrl.played import Returns, SingleReturns
-from distilrl.results import (
-    AnyResults,
-    PlanResults,
-    Results,
-    SeedsResults,
-    TasksResults,
-    TeacherResults,
-    TeacherTrained,
-    read_results,
-)
+from distilrl.results import Results, TeacherResults, TeacherTrained
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teaching import train_teacher
 
 FILE = Path(__file__).parents[1] / "docs" / "results.schema.json"
@@ -79,7 +71,7 @@ def same(path, found, kind):
 def test_the_documents_schema_is_what_the_code_gives():
     text = json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False) + "\n"
     assert FILE.read_text(encoding="utf-8") == text, (
-        "write it anew: python -c 'import json; from distilrl.plain import schema_of; from distilrl.results import "
+        "write it anew: python -c 'import json; from distilrl.plain import schema_of; from distilrl.summaries import "
         "AnyResults; print(json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False))' > docs/results.schema.json"
     )
 
@@ -160,7 +152,7 @@ def test_results_show_themselves_as_a_short_table():
     assert lines[0] == f"{found.env}, {found.student.name}, {found.recipe}: pass"
     assert lines[1].split() == ["return", "parameters", "MACs", "µs"]
     assert [line.split()[0] for line in lines[2:4]] == ["teacher", "student"]
-    assert "-12.50 [-45.00, +15.00], margin 620.50" in lines[4]
+    assert "-12.50 [-45.00, +15.00] at 98.3%, margin 620.50" in lines[4]
     assert len({len(line) for line in lines[1:4]}) == 1, "columns are aligned"
     assert "the smallest within the margin is" in repr(instances.plan_results(instances.plan_row()))
 

@@ -14,7 +14,7 @@ from distilrl.cli import main
 from distilrl.errors import DistilError, SpecError
 from distilrl.played import SingleReturns
 from distilrl.report import write_studies
-from distilrl.results import SeedsResults
+from distilrl.summaries import SeedsResults
 
 TEACHER = tuple(float(n % 5) + 98.0 for n in range(60))  # mean 100; random play is 0
 

@@ -45,13 +45,14 @@ from distilrl.policies import Policy
 from distilrl.processes import Processes
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report, write_studies
-from distilrl.results import PlanResults, Results, SeedsResults, TasksResults, TeacherResults
+from distilrl.results import Results, TeacherResults
 from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.sizes import Budget
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.studies import Studies, StudyPair, StudyRow, compare
+from distilrl.summaries import PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import SweepRow, sweep
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teaching import Evaluation, evaluate_against, evaluate_policy, train_teacher

@@ -1,7 +1,7 @@
 """What is seen of work under way, on standard error in 80 columns or below a notebook's cell."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ from distilrl.events import (
 from distilrl.played import Returns, TeacherCard, mean_in_words
 from distilrl.results import Link
 from distilrl.text import abridged
-from distilrl.verdict import Verdict, in_words
+from distilrl.verdict import difference_in_words, in_words
 
 console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
@@ -129,7 +129,7 @@ class Display:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")
             case Judged(verdict=verdict):
-                console.print(f"{verdict.protocol}: {colored(verdict.result)} ({escape(difference(verdict))})")
+                console.print(f"{verdict.protocol}: {colored(verdict.result)} ({escape(difference_in_words(verdict))})")
             case Resumed(moved=moved) if moved:
                 words = ", ".join(moved)
                 console.print(
@@ -263,15 +263,6 @@ def print_teacher(card: TeacherCard) -> None:
 def colored(result: str | None, style: str = "") -> str:
     """A verdict in its colour; without one it was an error."""
     return f"[{COLORS.get(result or '', 'red')} {style}]{in_words(result) or 'error'}[/]"
-
-
-def difference(verdict: Verdict, number: Callable[[float], str] = "{:+,.2f}".format) -> str:
-    """The difference and the interval that decided, which several looks make wider than 95 %."""
-    if verdict.exact:
-        return f"{number(verdict.difference)} exactly"
-    low, high = verdict.interval
-    words = f"{number(verdict.difference)} [{number(low)}, {number(high)}]"
-    return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
 
 
 def returned(result: Returns | Link) -> str:

@@ -21,9 +21,10 @@ from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
-from distilrl.results import Distilling, Made, Results, StudentSide, TasksResults, TeacherSide, Training
+from distilrl.results import Distilling, Made, Results, StudentSide, TeacherSide, Training
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
+from distilrl.summaries import TasksResults
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.train import train

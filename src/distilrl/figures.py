@@ -16,8 +16,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from distilrl.animate import Course
 from distilrl.played import Dimension, SingleReturns, mean_in_words
-from distilrl.results import PlanResults, Results, SeedsResults, TeacherResults
+from distilrl.results import Results, TeacherResults
 from distilrl.studies import Studies
+from distilrl.summaries import PlanResults, SeedsResults
 from distilrl.verdict import Result, in_words
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"

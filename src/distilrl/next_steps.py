@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.envs import describe_env
-from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults
+from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 
 Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"

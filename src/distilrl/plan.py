@@ -30,12 +30,13 @@ from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.provenance import Provenance
-from distilrl.results import PlanResults, PlanRow, Results
+from distilrl.results import Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.stream import Check, Stream
+from distilrl.summaries import PlanResults, PlanRow
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads

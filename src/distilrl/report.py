@@ -26,11 +26,12 @@ from distilrl.next_steps import next_commands
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
-from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, TasksResults, TeacherResults, read_results
+from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teachers import load_teacher
 from distilrl.teachers.hub import offline
 from distilrl.verdict import in_words

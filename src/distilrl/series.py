@@ -22,9 +22,10 @@ from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, SingleReturns
-from distilrl.results import Link, Results, SeedsResults, TasksResults
+from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
+from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.threads import use_threads
 from distilrl.train import train

@@ -15,11 +15,12 @@ from distilrl.checkpoints import read_json
 from distilrl.errors import ExtraError, FileError, SpecError
 from distilrl.plain import Record, read_as
 from distilrl.played import SingleEpisodes, SingleReturns
-from distilrl.results import Results, SeedsResults, TasksResults, read_results
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.shown import Shown
 from distilrl.spaces import EnvRef
 from distilrl.stats import Interval
+from distilrl.summaries import SeedsResults, TasksResults, read_results
 
 POINTS = 201
 """Scores at which a performance profile is drawn."""

@@ -16,10 +16,11 @@ from distilrl.fanout import Call, fan_out
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
 from distilrl.played import mean_in_words
-from distilrl.results import Results, TasksResults
+from distilrl.results import Results
 from distilrl.runs import KINDS, RunFolder, read_config
 from distilrl.series import finish, in_words
 from distilrl.stats import Interval
+from distilrl.summaries import TasksResults
 from distilrl.verdict import Result
 from distilrl.verdict import in_words as verdict_in_words
 

@@ -1,6 +1,5 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from distilrl.display import watching
 from distilrl.distill import training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
+from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
-from distilrl.measures import Mean, Measure
+from distilrl.measures import Mean
 from distilrl.networks import Network
 from distilrl.plain import check_number
 from distilrl.played import Duel, DuelOther, DuelPolicy, RandomPlay, Returns
@@ -26,7 +26,7 @@ from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
-from distilrl.spaces import EnvRef, env_ref
+from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -83,14 +83,8 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
     watch(Phase("verdict"))
     info = describe_env(config.env)
-    result = evaluate_policy(
-        trained.policy,
-        config.env,
-        episodes=episodes,
-        threads=config.compute.threads,
-        workers=config.data.workers,
-        watch=watch,
-    )
+    how = Play(config.env, threads=config.compute.threads, workers=config.data.workers)
+    result = evaluate_policy(trained.policy, how, episodes=episodes, watch=watch)
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)
     name = trained.network.spec.describe()
@@ -111,47 +105,33 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
 
 
 def evaluate_policy(
-    policy: Teacher | Network | Policy,
-    env: str | EnvRef,
-    *,
-    episodes: int = 100,
-    epsilon: float = 0.0,
-    sticky: float | None = None,
-    threads: int = 2,
-    workers: int = 0,
-    measures: Sequence[Measure] = (),
-    watch: Watch | None = None,
+    policy: Teacher | Network | Policy, how: EnvLike | Play, *, episodes: int = 100, watch: Watch | None = None
 ) -> Evaluation:
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
     Args:
         policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the
             environment asks.
-        env: environment.
+        how: an environment, in which it is played greedily; or how it is played there.
         episodes: how many, where the starts cannot be counted.
-        epsilon: probability of a random action.
-        sticky: ALE's probability of repeating an action.
-        threads: CPU threads.
-        workers: processes that step environments other than ALE's.
-        measures: what is measured beside the return.
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Example::
 
         evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4").return_mean
+        evaluate_policy(load_teacher("zoo/pong-dqn"), Play(EnvRef("PongNoFrameskip-v4"), sticky=0.25)).return_mean
     """
     check_number("episodes", episodes, "[1, inf)")
-    ref = env_ref(env)
+    how = _played(how)
     if isinstance(policy, Teacher):
-        policy = policy.fitted(describe_env(ref)).policy
+        policy = policy.fitted(describe_env(how.env)).policy
     elif isinstance(policy, Network):
-        policy = Policy(policy, student_head(describe_env(ref).action))
-    how = Play(ref, epsilon, sticky=sticky, threads=threads, workers=workers, measures=tuple(measures))
+        policy = Policy(policy, student_head(describe_env(how.env).action))
     seeds, exact = fair_seeds(how, VERDICT_SEEDS, episodes)
     with watching(watch) as watch:
         games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
-    found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(measures)}
+    found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(how.measures)}
     params = sum(p.numel() for p in policy.network.parameters()) or None
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Evaluation(**vars(returns), params=params, measures=found)
@@ -160,31 +140,41 @@ def evaluate_policy(
 def evaluate_against(
     policy: Teacher,
     other: Teacher,
-    env: str | EnvRef,
+    how: EnvLike | Play,
     *,
     episodes: int = 100,
     margin: float = 0.05,
     margin_abs: float | None = None,
-    epsilon: float = 0.0,
-    sticky: float | None = None,
-    threads: int = 2,
     watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
-    look. The margin is fixed by 20 episodes of the other on other seeds, or given in the environment's own units.
+    look. The margin is fixed by 20 episodes of the other on other seeds.
+
+    Args:
+        policy: the one that is judged.
+        other: the one that it is held against.
+        how: an environment, in which both are played greedily; or how both are played there.
+        episodes: as of `evaluate_policy`, at least 2.
+        margin: largest acceptable loss, as a share of (the other's return − random).
+        margin_abs: the same in the environment's own units, in place of the share.
+        watch: told of episodes as they end; None: as `distill` shows it.
+
+    Raises:
+        SpecError: a number means nothing, or measures are asked for.
 
     Example::
 
         evaluate_against(load_teacher("runs/a"), load_teacher("runs/b"), "CartPole-v1").verdict.result
     """
-    ref = env_ref(env)
-    info = describe_env(ref)
+    how = _played(how)
+    if how.measures:
+        raise SpecError("Measures are of a policy by itself: leave --measure out, or --against.")
+    info = describe_env(how.env)
     mine, theirs = policy.fitted(info), other.fitted(info)
-    how = Play(ref, epsilon=epsilon, sticky=sticky, threads=threads)
     comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs)
     with watching(watch) as watch:
         acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
-        found = compare(theirs, mine.policy, how, comparison, acceptance, info, watch=watch)
+        found = compare(theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, watch=watch)
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=policy.params),
         against=DuelOther(**vars(found.teacher), params=other.params),
@@ -192,3 +182,8 @@ def evaluate_against(
         agreement=found.agreement,
         verdict=found.verdict,
     )
+
+
+def _played(how: EnvLike | Play) -> Play:
+    """How episodes are played in an environment of which no more is said."""
+    return how if isinstance(how, Play) else Play(env_ref(how))

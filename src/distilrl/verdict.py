@@ -8,6 +8,7 @@ can be expected at the lower end and the best at the upper. docs/verdict.md deri
 measures how often it errs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +83,20 @@ def in_words(result: str | None) -> str:
         in_words("within_margin")  # 'within margin'
     """
     return (result or "").replace("_", " ")
+
+
+def difference_in_words(verdict: Verdict, number: Callable[[float], str] = "{:+,.2f}".format) -> str:
+    """The difference and the interval that decided, which several looks make wider than 95 %; ``number`` writes each.
+
+    Example::
+
+        difference_in_words(results.verdict)  # '-12.50 [-45.00, +15.00] at 98.3%'
+    """
+    if verdict.exact:
+        return f"{number(verdict.difference)} exactly"
+    low, high = verdict.interval
+    words = f"{number(verdict.difference)} [{number(low)}, {number(high)}]"
+    return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
 
 
 def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, clusters: ArrayLike) -> Verdict:

@@ -37,10 +37,11 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
-from distilrl.results import Results, SeedsResults, TasksResults
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
+from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
 from distilrl.teaching import train_teacher
 

@@ -10,17 +10,18 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table
 
-from distilrl.display import colored, console, counted, difference, escape, returned
+from distilrl.display import colored, console, counted, escape, returned
 from distilrl.measures import Mean, Measured, rounded
 from distilrl.next_steps import next_commands
 from distilrl.played import Agreement, PlayedTeacher
-from distilrl.results import AnyResults, PlanResults, Results, SeedsResults, StudentSide, TasksResults, TeacherSide
+from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.spaces import action_from_json
 from distilrl.studies import Studies
 from distilrl.studies import in_words as pair_in_words
+from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
-from distilrl.verdict import Verdict, in_words
+from distilrl.verdict import Verdict, difference_in_words, in_words
 
 LONGEST_ERROR = 4_000
 """Characters of an error that are shown."""
@@ -102,7 +103,8 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             for way in (one.verdict for one in results.disturbed.values()):
                 reason = f"; {way.reason}" if way.reason else ""
                 console.print(
-                    f"  {way.protocol}: {colored(way.result)} ({escape(difference(way))}){reason}", soft_wrap=True
+                    f"  {way.protocol}: {colored(way.result)} ({escape(difference_in_words(way))}){reason}",
+                    soft_wrap=True,
                 )
 
 
@@ -131,7 +133,7 @@ def _print_measures(measures: Sequence[Measured]) -> None:
     for one in measures:
         if one.verdict is not None:
             worse = "above" if one.better == "lower" else "below"
-            off = difference(one.verdict, lambda number: rounded(number, "+"))
+            off = difference_in_words(one.verdict, lambda number: rounded(number, "+"))
             words = f"student - teacher {off}, at most {rounded(one.verdict.margin)} {worse}"
             reason = f"; {one.verdict.reason}" if one.verdict.reason else ""
             console.print(
@@ -225,7 +227,9 @@ def print_studies(found: Studies) -> None:
 def print_verdict(verdict: Verdict, what: str) -> None:
     """A verdict in one line, and below it of what play it speaks, and why there is none."""
     margin = f"margin {verdict.margin:,.2f}"
-    console.print(f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference(verdict))}, {margin})")
+    console.print(
+        f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference_in_words(verdict))}, {margin})"
+    )
     if verdict.protocol:
         console.print(f"  played: {verdict.protocol}", soft_wrap=True)
     if verdict.reason:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -10,6 +10,7 @@ from distilrl.cli import HOSTILE
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.cli.tables import print_error, print_facts, print_verdict
 from distilrl.display import Display
+from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.inspection import inspect, inspect_play
 from distilrl.measures import Measure
@@ -95,26 +96,19 @@ class Evaluate:
         check_number("threads", self.threads, THREADS)
         if self.margin_abs is not None and self.against is None:
             raise SpecError("--margin-abs is of a verdict: give --against too.")
-        if self.against is not None and (self.measure or self.workers):
-            raise SpecError("--measure and --workers are of a policy by itself: leave --against out.")
         use_threads(self.threads)
         policy = load_teacher(self.teacher_file.file(self.policy))
-        how: dict[str, Any] = {
-            "episodes": self.episodes,
-            "epsilon": self.epsilon,
-            "sticky": self.sticky,
-            "threads": self.threads,
-        }
+        how = Play(
+            self.around.ref(self.env),
+            self.epsilon,
+            sticky=self.sticky,
+            threads=self.threads,
+            workers=self.workers,
+            measures=tuple(Measure.of(text) for text in self.measure),
+        )
         if self.against is None:
             with Display() as watch:
-                alone = evaluate_policy(
-                    policy,
-                    self.around.ref(self.env),
-                    **how,
-                    workers=self.workers,
-                    measures=[Measure.of(text) for text in self.measure],
-                    watch=watch,
-                )
+                alone = evaluate_policy(policy, how, episodes=self.episodes, watch=watch)
             print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
             for name, mean in alone.measures.items() if not self.json else ():
                 print(f"{name}: {mean.in_words() if mean is not None else 'no episode has it'}")
@@ -123,8 +117,8 @@ class Evaluate:
             duel = evaluate_against(
                 policy,
                 load_teacher(self.against),
-                self.around.ref(self.env),
-                **how,
+                how,
+                episodes=self.episodes,
                 margin=self.margin,
                 margin_abs=self.margin_abs,
                 watch=watch,
