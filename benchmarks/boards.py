@@ -129,7 +129,7 @@ def make(*words: str) -> str:
 
 
 def on_board(
-    folder: Path, board: str, optimise: str = "-Os", records: int = GOLDEN, repeats: int = 20
+    folder: Path, board: str, optimise: str = "-Os", records: int = GOLDEN, repeats: int = 20, beside: str = ""
 ) -> dict[str, Any]:
     """Runs an export's folder on a board.
 
@@ -139,6 +139,7 @@ def on_board(
         optimise: what the compiler is told.
         records: golden observations to answer, at most.
         repeats: decisions measured together on each.
+        beside: objects and libraries that policy.c calls.
 
     Returns:
         ``same`` (answers that equal those of this machine bit for bit) of ``observations``, ``same_actions``, and the
@@ -157,6 +158,7 @@ def on_board(
         pairs = zip(_ordered(action, order), _ordered(obs, order), strict=True)
         (given / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in pairs))
         words = [f"EXPORT={given}", f"BOARD={board}", f"BUILD={scratch}/build", f"OPTIMISE={optimise}"]
+        words += [f"EXTRA={beside}"] if beside else []
         said = make("run", *words, f"DEFINES=-DRECORDS={records} -DREPEATS={repeats}")
         told = {name: int(count) for name, count in re.findall(r"^(\w+) (\d+)$", said, re.MULTILINE)}
         numbers = [

@@ -3,23 +3,34 @@
     pip install emlearn onnx                  # and onnx2c on the PATH, built from its sources
     python benchmarks/boards_peers.py
 
+    pip install 'distilrl[litert]'            # for TensorFlow Lite Micro, which is built from the sources in a folder
+    for each of tensorflow/tflite-micro, google/flatbuffers, google/gemmlowp, google/ruy:
+        git clone https://github.com/OWNER/NAME SOURCES/NAME && git -C SOURCES/NAME checkout COMMIT     # see COMMITS
+    apt install libstdc++-arm-none-eabi-newlib
+    python benchmarks/boards_peers.py --tflm SOURCES
+
 Each tool's code is wrapped as policy.c, so that `boards.on_board` measures it as it measures ours, and must answer as ours
 does to 1e-4. Weights and observations are those of `boards.STUDENTS`. Results go to results/boards/peers.jsonl.
 """
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boards import OUT, on_board, student, write_student
-from lines import fill
+import numpy as np
+from boards import BOARD, OUT, make, on_board, student, write_student
+from lines import fill, taken
 from onnx import load_model_from_string
 from onnx.utils import Extractor
 
-from distilrl.export import onnx
+from distilrl.checkpoints import read_json, write_json
+from distilrl.export import onnx, tflite
 from distilrl.export.steps import layers_of
 from distilrl.spaces import ObsSpec
 
@@ -73,32 +84,159 @@ def onnx2c(folder: Path, name: str) -> None:
     (folder / "policy.c").write_text(WRAPPED.format(code=code, values=values, act=act))
 
 
+COMMITS = {
+    "tflite-micro": "90b983c2b3f1480642e040bbd2ddb37b998f3424",
+    "flatbuffers": "v25.9.23",
+    "gemmlowp": "719139ce755a0f31cbf1c37f7f98adcc7fc9f425",
+    "ruy": "d37128311b445e758136b8602d1bbd2a755e115d",
+}
+"""What was measured; the three others are those that tflite-micro's own Makefile takes."""
+SOURCES = """
+lite/micro/ micro_interpreter micro_interpreter_graph micro_interpreter_context micro_context micro_allocator
+    micro_allocation_info memory_helpers flatbuffer_utils micro_log micro_op_resolver micro_resource_variable micro_utils
+lite/micro/arena_allocator/ non_persistent_arena_buffer_allocator persistent_arena_buffer_allocator
+    single_arena_buffer_allocator
+lite/micro/memory_planner/ greedy_memory_planner linear_memory_planner
+lite/micro/tflite_bridge/ flatbuffer_conversions_bridge micro_error_reporter
+lite/micro/kernels/ fully_connected fully_connected_common kernel_util
+lite/core/ api/flatbuffer_conversions api/tensor_utils c/common
+lite/kernels/ kernel_util internal/common internal/quantization_util internal/runtime_shape internal/tensor_ctypes
+compiler/mlir/lite/ core/api/error_reporter schema/schema_utils
+"""
+"""The interpreter and the one kernel that an MLP needs, below tensorflow/: a folder, and its files without .cc."""
+FLAGS = (
+    "-std=c++17 -w -Os -fno-rtti -fno-exceptions -fno-threadsafe-statics -fno-unwind-tables -fno-asynchronous-unwind-tables "
+    "-ffunction-sections -fdata-sections -DTF_LITE_STATIC_MEMORY -DNDEBUG -DTF_LITE_STRIP_ERROR_STRINGS "
+    "-DFLATBUFFERS_LOCALE_INDEPENDENT=0"
+)
+"""Those of its Makefile's smallest build (release), kernels too with what all others here are compiled with."""
+INTERPRETER = """#include <cstdint>
+#include <cstdio>
+#include <new>
+#include "tensorflow/lite/micro/micro_interpreter.h"
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+#include "tensorflow/lite/schema/schema_generated.h"
+alignas(16) static const unsigned char model[] = {{{model}}};
+alignas(16) static uint8_t arena[{arena}];
+alignas(8) static uint8_t room[sizeof(tflite::MicroInterpreter)];
+static tflite::MicroMutableOpResolver<1> resolver;
+static tflite::MicroInterpreter *interpreter;
+
+extern "C" const float *invoke(const float *obs) {{
+    if (!interpreter) {{
+        resolver.AddFullyConnected();
+        interpreter = new (room) tflite::MicroInterpreter(tflite::GetModel(model), resolver, arena, sizeof arena);
+        if (interpreter->AllocateTensors() != kTfLiteOk) return nullptr;
+        {tell}
+    }}
+    float *input = interpreter->input(0)->data.f;
+    for (int i = 0; i < {inputs}; i++) input[i] = obs[i];
+    interpreter->Invoke();
+    return interpreter->output(0)->data.f;
+}}
+"""
+"""A network of TensorFlow Lite Micro in constant memory; set up at its first decision, which is not measured."""
+LARGE_ARENA = 5_000
+"""Bytes in which any of these networks runs, also where 16 kB are all."""
+
+
+def compiler(board: str) -> list[str]:
+    """The C++ compiler of a board, with the options that the Makefile gives the one of C."""
+    told = make(f"BOARD={board}", "--eval", "cc: ; @echo $(CC_$(BOARD))", "cc")
+    return shlex.split(told.replace("arm-none-eabi-gcc", "arm-none-eabi-g++"))
+
+
+def tflm_library(sources: Path, board: str) -> Path:
+    """The interpreter, built once for a board, one file after the other."""
+    folder = sources / "build" / board
+    folder.mkdir(parents=True, exist_ok=True)
+    objects, below = [], ""
+    for word in SOURCES.split():
+        if word.endswith("/"):
+            below = word
+            continue
+        objects.append(folder / f"{below}{word}.o".replace("/", "_"))
+        if not objects[-1].exists():
+            compile_tflm(sources, board, sources / "tflite-micro" / "tensorflow" / below / f"{word}.cc", objects[-1])
+    subprocess.run(["arm-none-eabi-ar", "rcs", folder / "libtflm.a", *objects], check=True)
+    return folder / "libtflm.a"
+
+
+def compile_tflm(sources: Path, board: str, source: Path, target: Path) -> None:
+    """One file of TensorFlow Lite Micro, or one that includes its headers."""
+    include = [sources / "tflite-micro", sources / "flatbuffers" / "include", sources / "gemmlowp", sources / "ruy"]
+    words = [*compiler(board), *FLAGS.split(), *(f"-I{path}" for path in include), "-c", source, "-o", target]
+    subprocess.run(words, cwd=BOARD, check=True)
+
+
+def tflm(folder: Path, name: str, board: str, sources: Path) -> str:
+    """The .tflite file that `distilrl export --to tflite` writes, up to its values; its arena has the bytes that it uses.
+
+    Returns:
+        What policy.c is linked with.
+    """
+    network, head = student(name)
+    inputs, outputs = network.spec.obs_shape[0], head.width
+    model = tflite.write(network.layers, np.zeros((1, inputs), np.float32))
+    code = "const float *invoke(const float *);\nstatic const float *given;"
+    values = f"given = invoke(obs);\n    for (int a = 0; a < {outputs}; a++) values[a] = given[a];"
+    act = (
+        f"given = invoke(obs);\n    int best = 0;\n    for (int a = 1; a < {outputs}; a++)\n"
+        "        if (given[a] > given[best]) best = a;\n    return best;"
+    )
+    (folder / "policy.c").write_text(WRAPPED.format(code=code, values=values, act=act))
+    library, arena = tflm_library(sources, board), LARGE_ARENA
+    for tell in ('printf("arena %u\\n", (unsigned)interpreter->arena_used_bytes());', ""):
+        text = INTERPRETER.format(model=",".join(map(str, model)), arena=arena, inputs=inputs, tell=tell)
+        (folder / "model.cc").write_text(text)
+        compile_tflm(sources, board, folder / "model.cc", folder / "model.o")
+        beside = f"{folder / 'model.o'} {library}"
+        if tell:
+            words = [
+                f"EXPORT={folder}",
+                f"BOARD={board}",
+                f"BUILD={folder}/build",
+                "OPTIMISE=-Os -w",
+                f"EXTRA={beside}",
+            ]
+            said = make("run", *words, "DEFINES=-DRECORDS=1 -DREPEATS=1")
+            arena = int(re.search(r"^arena (\d+)$", said, re.MULTILINE)[1])
+    return beside
+
+
 TOOLS = {"emlearn": emlearn, "onnx2c": onnx2c}
 
 
-def measured(student: str, tool: str, board: str) -> dict[str, Any]:
+def measured(student: str, tool: str, board: str, sources: Path | None = None) -> dict[str, Any]:
     """One line."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder, beside = Path(scratch), ""
         write_student(folder, student)
         if tool in TOOLS:
             TOOLS[tool](folder, student)
-        found = on_board(folder, board, "-Os -w")
-    if tool in TOOLS and found["largest_difference"] > CLOSE:
+        elif sources is not None:
+            beside = tflm(folder, student, board, sources)
+        found = on_board(folder, board, "-Os -w", beside=beside)
+    if tool != "distilrl" and found["largest_difference"] > CLOSE:
         sys.exit(f"{tool} was given another network than {student}: it differs by {found['largest_difference']}.")
     return found
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
+    sources = taken(words, "--tflm", "")
     tools = ["distilrl", *(tool for tool in TOOLS if tool == "emlearn" or shutil.which(tool))]
+    tools += ["tflite-micro"] if sources else []
     keys = [
         {"student": name, "tool": tool, "board": board}
         for name in ("mlp", "mlp-large")
         for board in ("mps2-an386", "microbit")
         for tool in tools
     ]
-    fill(OUT / "peers.jsonl", measured, keys)
+    function = partial(measured, sources=Path(sources).resolve()) if sources else measured
+    fill(OUT / "peers.jsonl", function, keys)
+    if sources:
+        write_json(OUT / "machine.json", read_json(OUT / "machine.json") | COMMITS)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,64 @@ def test_some_hostile_files_are_refused_or_read(targets, tmp_path):
     for number in range(25 * len(targets)):
         name, data = fuzz.made(targets, 7, number)
         assert fuzz.attack(targets[name], data, tmp_path) in ("read", "refused"), (name, number)
+
+
+class Found(Exception):
+    """A finding, which ends the attacks."""
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """What is found by attacks on one reader, which is called with the file of each."""
+
+    def attacks(read):
+        monkeypatch.setattr(fuzz, "targets", lambda _home: {"one": fuzz.Target("x", b"x", lambda d, _rng: d, read)})
+        monkeypatch.setattr(fuzz, "SECONDS", 0.2)
+        with pytest.raises(Found) as caught:
+            fuzz.fuzz(0, 600.0)
+        return str(caught.value)
+
+    def kept(_home, _number, name, data, came):
+        assert (name, data) == ("one", b"x")
+        raise Found(came)
+
+    monkeypatch.setattr(fuzz, "_kept", kept)
+    return attacks
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux says what a process waits for")
+def test_a_reader_that_takes_too_long_is_found_whether_it_computes_sleeps_or_answers_late(found, monkeypatch):
+    def computes(_path):
+        while True:
+            pass
+
+    assert found(computes) == "hangs"
+    assert found(lambda _path: time.sleep(600)) == "hangs"
+    monkeypatch.setattr(fuzz, "answers", lambda pipe, _pid, _seconds: pipe.poll(600))  # nobody watches meanwhile
+    assert re.fullmatch(r"took 0\.\d s, then: read", found(lambda _path: time.sleep(0.3)))
+
+
+def test_what_a_process_waits_for_a_processor_is_not_counted(monkeypatch):
+    """It waits for long, and computes a second each time that somebody looks."""
+
+    class Pipe:
+        looks = 0
+
+        def poll(self, _seconds):
+            self.looks += 1
+            return self.looks == 9
+
+    clock = {"now": 100.0, "waited": 0}
+
+    def schedstat(_path):
+        clock["now"] += 31.0
+        clock["waited"] += 30_000_000_000
+        return f"0 {clock['waited']} 1"
+
+    monkeypatch.setattr(fuzz.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(fuzz.Path, "read_text", schedstat)
+    assert fuzz.answers(Pipe(), 1, 10.0)
+    assert not fuzz.answers(Pipe(), 1, 5.0)
 
 
 def test_a_killed_run_ends_with_the_same_bytes(home, whole):

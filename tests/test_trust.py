@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import instances
 import onnx
 import pytest
 import torch
@@ -17,7 +18,7 @@ from test_foreign import vec_normalize
 from test_hostile import graph, refused
 from test_sb3 import edited
 from test_teachers import mlp, mlp_state, write_zip
-from tiny_envs import tiny_job
+from tiny_envs import tiny_config, tiny_job
 
 from distilrl import limits
 from distilrl.checkpoints import read_json, save_network, write_json
@@ -27,9 +28,11 @@ from distilrl.distill import distill
 from distilrl.errors import DistilError, FileError
 from distilrl.heads import head_for
 from distilrl.networks import Network
+from distilrl.runs import RunFolder
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile, load_teacher, vecnormalize
+from distilrl.train import train
 from distilrl.trees import Tree, save_tree
 
 ROOT = Path(__file__).parents[1]
@@ -287,3 +290,18 @@ def test_limits_are_those_of_the_page():
     )  # fmt: skip
     wanted = {getattr(limits, f"MAX_{name}") for name in kept} | {limits.LARGEST_NETWORK, limits.LARGEST_OBSERVATION}
     assert wanted == said
+
+
+def test_a_checkpoint_grows_by_a_byte_a_step_and_by_no_more(tmp_path, sign_teacher):
+    """All that grows without bound in a run: decision 0003. A step of all environments adds a byte of who labelled it."""
+    sizes = []
+    for steps in (1600, 4800):
+        config, folder = tiny_config(env_steps=steps, network="mlp:4", gap=-1.0), RunFolder(tmp_path / str(steps))
+        train(config, sign_teacher, acceptance=instances.acceptance(), folder=folder)
+        tensors, _ = folder.load_state()
+        sizes.append({name: one.numel() * one.element_size() for name, one in tensors.items()})
+    short, long = sizes
+    grown = {name: size - short.get(name, 0) for name, size in long.items() if size != short.get(name, 0)}
+    assert grown.pop("task.0.actions") == 3200
+    assert 0 < grown.pop("task.0.labels") <= 4800 / config.data.n_envs
+    assert grown == {}

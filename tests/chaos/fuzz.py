@@ -4,7 +4,8 @@
 
 Each example follows from the seed and its number alone (``--only NUMBER`` runs it again). Examples are read in a process
 of their own, which is watched: an exception that is not ours, ten seconds, or two gigabytes is a finding, and its file
-is kept in the folder that is printed.
+is kept in the folder that is printed. Seconds are those in which it computed or slept; what it waited for a processor, on a
+machine with other work, is not counted.
 """
 
 import argparse
@@ -46,6 +47,8 @@ from distilrl.teachers import TeacherFile, load_teacher, vecnormalize
 
 SECONDS, BYTES = 10.0, 2 << 30
 """What one file may take."""
+SETUP = 120.0
+"""Seconds until every reader has a sound file."""
 ODD = (
     None, True, False, -1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 1e308, -1e308, float("nan"), float("inf"), 0.1,
     "", "x", "\x00", "\x1b[31m", "\u202e", "../../etc/passwd", "*/", "[/red]", "$\\frac{$", "9" * 5000, "ü" * 300, [], {},
@@ -383,7 +386,7 @@ def attack(target: Target, data: bytes, folder: Path) -> str:
 
 
 def _serve(seed: int, pipe: Any, home: Path, first: int) -> None:
-    """Examples one after the other: says which begins, and what came of it."""
+    """Examples one after the other: says which begins, what came of it, and how many seconds it took."""
     resource.setrlimit(resource.RLIMIT_DATA, (3 * BYTES, 3 * BYTES))
     torch.set_num_threads(1)
     all_targets, folder, number = targets(home), home / "files", first
@@ -392,9 +395,15 @@ def _serve(seed: int, pipe: Any, home: Path, first: int) -> None:
         name, data = made(all_targets, seed, number)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         pipe.send(("begins", number, name, data))
+        begun = own_seconds(os.getpid())
         came = attack(all_targets[name], data, folder)
+        took = own_seconds(os.getpid()) - begun
         grew = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-        pipe.send(("ended", number, name, f"took {grew:,} bytes" if grew > BYTES else came))
+        if took > SECONDS:
+            came = f"took {took:.1f} s, then: {came}"
+        elif grew > BYTES:
+            came = f"took {grew:,} bytes"
+        pipe.send(("ended", number, name, (came, took)))
         number += 1
 
 
@@ -404,40 +413,42 @@ def fuzz(seed: int, seconds: float, first: int = 0) -> dict[str, Any]:
     (home / "found").mkdir()
     context, counts, found, number = multiprocessing.get_context("fork"), Counter(), [], first
     ends, process, slowest = time.monotonic() + seconds, None, 0.0
-    begun, ours, name, data, reads = 0.0, None, "", b"", True
-    while time.monotonic() < ends:
-        if process is None:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(seed, theirs, Path(tempfile.mkdtemp(dir=home)), number))
-            process.start()
-            theirs.close()
-            ready = False
-        waited = ours.poll(60.0) if not ready else _answers(ours, process.pid)
-        try:
-            message = ours.recv() if waited else None
-        except EOFError:
-            message = None
-        if message is None:  # it hangs, or it died
+    ours, name, data, reads = None, "", b"", True
+    try:
+        while time.monotonic() < ends:
+            if process is None:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(seed, theirs, Path(tempfile.mkdtemp(dir=home)), number))
+                process.start()
+                theirs.close()
+                ready = False
+            waited = answers(ours, process.pid, SECONDS if ready else SETUP)
+            try:
+                message = ours.recv() if waited else None
+            except EOFError:
+                message = None
+            if message is None:  # it hangs, or it died
+                process.kill()
+                process.join()
+                if not reads:
+                    raise RuntimeError(f"Example {number + 1} of seed {seed} could not be made: its file is too large.")
+                came = "hangs" if not waited else f"died ({process.exitcode})"
+                found.append(_kept(home, number, name, data, came))
+                number, process = number + 1, None
+                continue
+            kind, number, name, what = message
+            if kind == "begins":
+                data, ready, reads = what, True, True
+            else:
+                (came, took), reads = what, False
+                slowest = max(slowest, took)
+                counts[f"{name}: {came if came in ('read', 'refused') else 'found'}"] += 1
+                if came not in ("read", "refused"):
+                    found.append(_kept(home, number, name, data, came))
+    finally:
+        if process is not None:
             process.kill()
             process.join()
-            if not reads:
-                raise RuntimeError(f"Example {number + 1} of seed {seed} could not be made: its file is too large.")
-            came = "hangs" if not waited else f"died ({process.exitcode})"
-            found.append(_kept(home, number, name, data, came))
-            number, process = number + 1, None
-            continue
-        kind, number, name, what = message
-        if kind == "begins":
-            begun, data, ready, reads = time.monotonic(), what, True, True
-        else:
-            reads = False
-            slowest = max(slowest, time.monotonic() - begun)
-            counts[f"{name}: {what if what in ('read', 'refused') else 'found'}"] += 1
-            if what not in ("read", "refused"):
-                found.append(_kept(home, number, name, data, what))
-    if process is not None:
-        process.kill()
-        process.join()
     examples = sum(counts.values())
     return {
         "seed": seed, "seconds": seconds, "first": first, "examples": examples, "slowest_s": round(slowest, 3),
@@ -445,21 +456,26 @@ def fuzz(seed: int, seconds: float, first: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _answers(pipe: Any, pid: int) -> bool:
-    """Whether a process answers within its seconds; those of the processor, as the machine may be busy."""
-    start, ends = _cpu_seconds(pid), time.monotonic() + 12 * SECONDS
-    while not (heard := pipe.poll(0.5)) and time.monotonic() < ends and _cpu_seconds(pid) - start < SECONDS:
+def answers(pipe: Any, pid: int, seconds: float) -> bool:
+    """Whether a process answers, or ends, within its own seconds."""
+    begun = own_seconds(pid)
+    while not (heard := pipe.poll(0.5)) and own_seconds(pid) - begun < seconds:
         pass
     return heard
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Seconds of the processor that a process has taken; none of one that is gone."""
+def own_seconds(pid: int) -> float:
+    """A clock that stands still while a process waits for a processor: it computes or sleeps when this goes on.
+
+    A process that neither answers nor computes goes on sleeping, so that no hang escapes; what is not known of a
+    process that is gone counts as sleep.
+    """
+    now = time.monotonic()
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return now
+    return now - waited / 1e9
 
 
 def _kept(home: Path, number: int, name: str, data: bytes, came: str) -> dict[str, Any]:

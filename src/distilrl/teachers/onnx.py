@@ -179,8 +179,7 @@ def _bound_memory(onnxruntime: Any) -> None:
     """Has the graphs of this process share one allocator, which gives them no more than `MAX_RUN_BYTES`."""
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     about = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
-    as_asked = {"max_mem": MAX_RUN_BYTES, "arena_extend_strategy": 1}  # 1: as much as is asked for, and not twice that
-    onnxruntime.create_and_register_allocator(about, onnxruntime.OrtArenaCfg(as_asked))
+    onnxruntime.create_and_register_allocator(about, onnxruntime.OrtArenaCfg({"max_mem": MAX_RUN_BYTES}))
 
 
 def _session(onnxruntime: Any, graph: str | bytes, threads: int | None = None) -> Any:
