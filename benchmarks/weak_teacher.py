@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
-from distilrl.evaluate import accept
+from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
 
 ENV, SEEDS = "CartPole-v1", range(3)
