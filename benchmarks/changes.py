@@ -30,6 +30,7 @@ from distilrl import (
     stats,
     train,
 )
+from distilrl.acceptance import accept
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 from distilrl.sensors import EXACT, Sensors

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
+from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
-from distilrl.evaluate import accept
 
 ENV, SEEDS = "CartPole-v1", range(3)
 HOW = Play(EnvRef(ENV), threads=1)

@@ -1,5 +1,6 @@
 """The comparison of methods: its statistics by known answers, the choice of settings, and what its tables count."""
 
+import ast
 import json
 import math
 import re
@@ -20,6 +21,14 @@ from field_rows import Field, Row, by_hand
 from paired import holm, seed_interval, sign_flip
 
 from distilrl import EnvRef
+
+
+def test_what_scripts_import_is_there():
+    root = Path(__file__).parents[1]
+    for path in (*root.glob("benchmarks/*.py"), *root.glob("zoo/*.py"), *root.glob("examples/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "distilrl":
+                exec(ast.unparse(node), {})
 
 
 @pytest.mark.parametrize(

@@ -209,12 +209,12 @@ def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
         distill(sign_teacher, job(), made / "tree", resume=True)
 
 
-def test_a_configuration_without_what_it_is_of_is_read_as_before(made, sign_teacher, tmp_path):
+def test_a_configuration_that_lacks_what_has_a_default_is_continued(made, sign_teacher, tmp_path):
     for kind, again in (("run", lambda out: distill(sign_teacher, job(), out, resume=True)),
                         ("teacher", lambda out: train_teacher(small("dqn", env_steps=800), out, episodes=5, resume=True))):  # fmt: skip
         shutil.copytree(made / kind, tmp_path / kind)
         data = read_json(tmp_path / kind / "config.json")
-        del data["kind"], data["train"]["stop"]["drift_threshold"]
+        del data["train"]["stop"]["drift_threshold"]
         write_json(tmp_path / kind / "config.json", data)
         tensors, state = RunFolder(made / kind).load_state()
         bound = {"state": state, "config": None, "machine": machine()}

@@ -30,7 +30,8 @@ PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
 def run_folder(path, found, *disagreements, env=None, teacher=(), kind="run"):
     folder = RunFolder(path)
     path.mkdir(parents=True)
-    write_json(folder.results, found if isinstance(found, dict) else found.to_json())
+    found = found if isinstance(found, dict) else found.to_json()
+    write_json(path / "plan.json" if kind == "plan" else folder.results, found)
     write_json(folder.episodes, instances.episodes(*disagreements).to_json())
     write_json(
         folder.config, {"kind": kind, "train": TrainConfig(tasks=(TaskFile(env or EnvRef(SIGN), teacher),)).to_json()}
@@ -180,11 +181,9 @@ def test_names_from_files_stay_text(tmp_path):
 
 
 def test_links_stay_within_the_folder(tmp_path):
-    (tmp_path / "run").mkdir()
     names = ("A-v0", "../..", "..", "javascript:alert(1)", 'B-v0 {"n": 1}')
     found = TasksResults.of([results(env=env) for env in names], 9)
-    write_json(tmp_path / "run" / "results.json", found.to_json())
-    page = page_of(RunFolder(tmp_path / "run"))
+    page = page_of(run_folder(tmp_path / "run", found))
     own = {
         "./A-v0/report.html",
         "./..-../report.html",
@@ -233,16 +232,14 @@ def test_why_there_is_no_animation(tmp_path):
 
 
 def test_plan_seeds_and_a_teachers_training(tmp_path):
-    plan = tmp_path / "plan"
-    plan.mkdir()
-    write_json(plan / "plan.json", instances.plan_results(instances.plan_row()).to_json())
-    assert "The smallest student within the margin is mlp:8." in words(page_of(RunFolder(plan)))
-    (tmp_path / "seeds").mkdir()
+    found = instances.plan_results(instances.plan_row())
+    plan = run_folder(tmp_path / "plan", found, kind="plan")
+    assert "The smallest student within the margin is mlp:8." in words(page_of(plan))
     found = SeedsResults.of(
         [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60
     )
-    write_json(tmp_path / "seeds" / "results.json", found.to_json())
-    assert "2 students from as many training seeds" in words(page_of(RunFolder(tmp_path / "seeds")))
+    seeds = run_folder(tmp_path / "seeds", found, kind="seeds")
+    assert "2 students from as many training seeds" in words(page_of(seeds))
     made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)
     trained = TeacherResults(
         env="Mine-v0", seed=0, recipe="dqn", env_steps=2, updates=1, train_s=1.0, stopped="budget used", student=made

@@ -115,16 +115,9 @@ def write_studies(found: Studies, out: str | Path) -> Path:
 
 def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, Any]:
     """What the template shows besides the results."""
-    parts: dict[str, Any] = {
-        "animation": "",
-        "animation_note": "",
-        "episode": "",
-        "charts": [],
-        "provenance": _provenance(results),
-    }
-    known = folder.config.is_file()  # once, not every kind of folder had one
-    parts |= {"config": json.dumps(folder.read_config(), indent=2) if known else ""}
-    parts |= {"command": again(folder, results) if known else "", "nexts": _nexts(folder, results) if known else []}
+    parts: dict[str, Any] = dict.fromkeys(("animation", "animation_note", "episode"), "") | {"charts": []}
+    parts |= {"provenance": _provenance(results), "config": json.dumps(folder.read_config(), indent=2)}
+    parts |= {"command": again(folder, results), "nexts": _nexts(folder, results)}
     watch(Phase("report"))
     if isinstance(results, PlanResults):
         return parts | {"charts": [figures.frontier(results)]}

@@ -117,9 +117,7 @@ class RunFolder:
             ResumeError: it is of another kind, or a field of the job differs.
         """
         data, held = self.read_config(), self.kind()
-        if held != kind and not (
-            kind == "teacher" and "kind" not in data and held == "run"
-        ):  # once, these were not told apart
+        if held != kind:
             what, beside = KINDS.get(str(held), "something unknown"), ""
             way = f"make it again with --config {self.config} and another --out"
             if held in RESUMED:
@@ -169,16 +167,11 @@ class RunFolder:
         return [path.name for pattern in OURS for path in sorted(self.path.glob(pattern))]
 
     def kind(self) -> str | None:
-        """What the folder is of, by its config.json, or where that does not say, by what else there is; None: not
-        known.
-        """
-        data: dict[str, Any] = {}
+        """What the folder is of, by its config.json; None: that does not say."""
         with suppress(FileError):
-            data = read_config(self.config)
-        if data.get("kind") in KINDS:
-            return str(data["kind"])
-        signs = (("plan.json", "plan"), ("tree.json", "tree"), ("seed-[0-9]*", "seeds"), ("assistant-[0-9]*", "chain"))
-        return next((kind for sign, kind in signs if any(self.path.glob(sign))), "run" if "train" in data else None)
+            kind = str(read_config(self.config).get("kind"))
+            return kind if kind in KINDS else None
+        return None
 
     def read_config(self) -> dict[str, Any]:
         """The configuration of the run in this folder.

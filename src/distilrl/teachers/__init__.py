@@ -14,7 +14,6 @@ from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
-from distilrl.zoo import zoo
 
 __all__ = ["Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
 
@@ -57,6 +56,8 @@ def _load(file: TeacherFile) -> Teacher:
     if path.is_dir():
         teacher = native.load(file)
     elif not path.exists():
+        from distilrl.zoo import zoo  # here: for this sentence alone
+
         here = "" if path.is_absolute() else f" in {Path.cwd()}"
         of_zoo = path.parent.name == "zoo" and path.name in zoo()
         way = f"distilrl zoo get {path.name} brings it" if of_zoo else "check the path to the teacher"
