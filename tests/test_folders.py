@@ -186,12 +186,18 @@ def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
         ("seeds", ["watch"], "give {0}/seed-0"),
         ("seeds", ["inspect"], "give {0}/seed-0"),
         ("tree", ["export", "--to", "c"], "holds a tree, which is written as C when it is grown: take {}/export."),
-        ("tree", ["watch"], "cannot draw itself"),
     ],
 )
 def test_who_wants_a_student_is_told_where_it_is(made, capsys, kind, command, words):
     assert main([*command, str(made / kind)]) == 2
     assert words.format(made / kind) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["run", "tree"])
+def test_what_cannot_be_drawn_is_watched_as_curves(made, capsys, kind):
+    assert main(["watch", str(made / kind)]) == 0
+    assert "cannot draw itself" in capsys.readouterr().err
+    (made / kind / "watch.svg").unlink()
 
 
 @pytest.mark.parametrize("kind", ["run", "seeds", "plan", "tree"])
