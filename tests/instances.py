@@ -15,6 +15,7 @@ from distilrl.played import (
     SingleReturns,
     TeacherCard,
 )
+from distilrl.provenance import Provenance
 from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.summaries import PlanResults, PlanRow
 
@@ -33,6 +34,10 @@ VERDICT = RunVerdict(
     span=12303.71, protocol="greedy",
 )  # fmt: skip
 NOISY = replace(VERDICT, protocol="noisy observations", looks=1, confidence=0.95)
+PROVENANCE = Provenance(
+    distilrl="0.1.0", python="3.12.3", torch="2.9.0", gymnasium="1.2.0", environment="", system="Linux x86_64", cpu="one",
+    threads=1, date="2026-01-01T00:00:00+00:00", command="distilrl distill",
+)  # fmt: skip
 STATES = {
     f"{side}_states{what}": value
     for side in ("teacher", "student")
@@ -69,7 +74,7 @@ def results(**changes) -> Results:
             **vars(RETURNS), **(size | {"params": 100, "bytes": 400, "macs": 100}), truncated=0, score=0.99, spec={}, name="mlp:8"
         ),
         agreement=Agreement(**STATES, dimensions=(DIMENSION, replace(DIMENSION, rms=0.5, at_bound=0.0))),
-        disturbed={"noise_0.1": Sides(teacher=RETURNS, student=RETURNS, verdict=NOISY)},
+        disturbed={"noise_0.1": Sides(teacher=RETURNS, student=RETURNS, verdict=NOISY)}, provenance=PROVENANCE,
     )  # fmt: skip
     return replace(found, **changes)
 
@@ -108,6 +113,6 @@ def plan_results(*rows, **changes) -> PlanResults:
     found = PlanResults(
         env="Mine-v0", environment={"id": "Mine-v0"}, recipe="distil", teacher="teacher.zip", teacher_params=None, seeds=1,
         budget={"params": None, "bytes": None, "macs": None, "us": 30.0}, env_steps=1000, labelled_states=1000, train_s=1.0,
-        wall_s=2.0, winner=rows[0].student, frontier=rows,
+        wall_s=2.0, winner=rows[0].student, frontier=rows, provenance=PROVENANCE,
     )  # fmt: skip
     return replace(found, **changes)

@@ -131,7 +131,7 @@ def nexts(kind, tmp_path):
     about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
     returns = [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2
     results = {
-        "teacher": TeacherResults(**about, env="Mine-v0", student=made),
+        "teacher": TeacherResults(**about, env="Mine-v0", student=made, provenance=instances.PROVENANCE),
         "seeds": SeedsResults.of([one, replace(one, seed=1)], returns, 60),
         "tasks": TasksResults.of([one, one], 9),
         "plan": instances.plan_results(instances.plan_row()),

@@ -287,7 +287,7 @@ def test_the_config_of_a_plan_makes_it_again(sign_teacher, tmp_path):
     told = []
     for one in (first, again):
         rows = tuple(replace(row, latency_us=0.0) for row in one.frontier)
-        told.append(replace(one, train_s=0.0, wall_s=0.0, frontier=rows, provenance=None))
+        told.append(replace(one, train_s=0.0, wall_s=0.0, frontier=rows, provenance=first.provenance))
     assert told[0] == told[1]
     for wrong in ({"seeds": 0}, {"seeds": "2"}, {"budget": {"params": -1}}, {"hurry": True}):
         with pytest.raises(SpecError, match=f"{next(iter(wrong))}|params"):

@@ -242,7 +242,15 @@ def test_plan_seeds_and_a_teachers_training(tmp_path):
     assert "2 students from as many training seeds" in words(page_of(seeds))
     made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=100, bytes=400, macs=100)
     trained = TeacherResults(
-        env="Mine-v0", seed=0, recipe="dqn", env_steps=2, updates=1, train_s=1.0, stopped="budget used", student=made
+        env="Mine-v0",
+        seed=0,
+        recipe="dqn",
+        env_steps=2,
+        updates=1,
+        train_s=1.0,
+        stopped="budget used",
+        student=made,
+        provenance=instances.PROVENANCE,
     )
     page = page_of(run_folder(tmp_path / "teacher", trained, kind="teacher"))
     assert "distilrl train-teacher --config" in page

@@ -120,7 +120,7 @@ def test_seeds_and_tasks_are_told_apart(tmp_path):
         *runs,
     ]
     about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
-    told.append(TeacherResults(**about, env="Mine-v0", student=made))
+    told.append(TeacherResults(**about, env="Mine-v0", student=made, provenance=instances.PROVENANCE))
     for number, found in enumerate(told):
         write_json(tmp_path / f"{number}.json", found.to_json())
         same(tmp_path / f"{number}.json", found, type(found))

@@ -26,6 +26,7 @@ from distilrl.next_steps import next_commands
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
+from distilrl.provenance import Provenance
 from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.sensors import Sensors
@@ -116,7 +117,7 @@ def write_studies(found: Studies, out: str | Path) -> Path:
 def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, Any]:
     """What the template shows besides the results."""
     parts: dict[str, Any] = dict.fromkeys(("animation", "animation_note", "episode"), "") | {"charts": []}
-    parts |= {"provenance": _provenance(results), "config": json.dumps(folder.read_config(), indent=2)}
+    parts |= {"made": _provenance(results), "config": json.dumps(folder.read_config(), indent=2)}
     parts |= {"command": again(folder, results), "nexts": _nexts(folder, results)}
     watch(Phase("report"))
     if isinstance(results, PlanResults):
@@ -166,14 +167,13 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     return shlex.join(words)
 
 
-def _provenance(results: AnyResults) -> tuple[str, str]:
-    """What the results were made with, and the whole command; empty where older results do not say."""
+def _provenance(results: AnyResults) -> Provenance:
+    """What the results were made with; of several runs, the last."""
     match results:
         case SeedsResults(runs=runs) | TasksResults(tasks=runs):
-            found = runs[-1].provenance
+            return runs[-1].provenance
         case _:
-            found = results.provenance
-    return (found.in_words(), found.command) if found is not None else ("", "")
+            return results.provenance
 
 
 def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:

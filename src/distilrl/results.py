@@ -170,7 +170,7 @@ class Results(Shown, Distilling):
     """The chain of assistants, whose last student this is."""
     measures: tuple[Measured, ...] = ()
     """What was measured beside the return."""
-    provenance: Provenance | None = None
+    provenance: Provenance
     """What it was made with."""
 
     def _told(self) -> tuple[str, Rows]:
@@ -207,7 +207,7 @@ class TeacherResults(Shown, Training):
     """Name of the environment."""
     student: TeacherTrained
     """The policy that was trained."""
-    provenance: Provenance | None = None
+    provenance: Provenance
     """What it was made with."""
 
     def _told(self) -> tuple[str, Rows]:

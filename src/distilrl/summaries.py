@@ -246,7 +246,7 @@ class PlanResults(Shown):
     """The smallest size whose loss is within the margin; None where there is none."""
     frontier: tuple[PlanRow, ...]
     """A row for each size, smallest first."""
-    provenance: Provenance | None = None
+    provenance: Provenance
     """What it was made with."""
 
     def _told(self) -> tuple[str, Rows]:
