@@ -4,8 +4,8 @@
     python benchmarks/boards_peers.py
 
     pip install 'distilrl[litert]'            # for TensorFlow Lite Micro, which is built from the sources in a folder
-    for each of tensorflow/tflite-micro, google/flatbuffers, google/gemmlowp, google/ruy:
-        git clone https://github.com/OWNER/NAME SOURCES/NAME && git -C SOURCES/NAME checkout COMMIT     # see COMMITS
+    git clone https://github.com/tensorflow/tflite-micro SOURCES/tflite-micro   # and google/flatbuffers, google/gemmlowp,
+    git -C SOURCES/tflite-micro checkout COMMIT                                 # google/ruy, each at its one of COMMITS
     apt install libstdc++-arm-none-eabi-newlib
     python benchmarks/boards_peers.py --tflm SOURCES
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ lite/micro/tflite_bridge/ flatbuffer_conversions_bridge micro_error_reporter
 lite/micro/kernels/ fully_connected fully_connected_common kernel_util
 lite/core/ api/flatbuffer_conversions api/tensor_utils c/common
 lite/kernels/ kernel_util internal/common internal/quantization_util internal/runtime_shape internal/tensor_ctypes
+    internal/portable_tensor_utils
 compiler/mlir/lite/ core/api/error_reporter schema/schema_utils
 """
 """The interpreter and the one kernel that an MLP needs, below tensorflow/: a folder, and its files without .cc."""
@@ -109,26 +111,31 @@ FLAGS = (
     "-ffunction-sections -fdata-sections -DTF_LITE_STATIC_MEMORY -DNDEBUG -DTF_LITE_STRIP_ERROR_STRINGS "
     "-DFLATBUFFERS_LOCALE_INDEPENDENT=0"
 )
-"""Those of its Makefile's smallest build (release), kernels too with what all others here are compiled with."""
+"""Those of its Makefile's smallest build (release), but kernels too with -Os, as all others here."""
 INTERPRETER = """#include <cstdint>
 #include <cstdio>
 #include <new>
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 #include "tensorflow/lite/schema/schema_generated.h"
+using Operators = tflite::MicroMutableOpResolver<1>;
 alignas(16) static const unsigned char model[] = {{{model}}};
 alignas(16) static uint8_t arena[{arena}];
-alignas(8) static uint8_t room[sizeof(tflite::MicroInterpreter)];
-static tflite::MicroMutableOpResolver<1> resolver;
+alignas(8) static uint8_t room[sizeof(tflite::MicroInterpreter)], shelf[sizeof(Operators)];
 static tflite::MicroInterpreter *interpreter;
 
+static bool set_up(unsigned size) {{
+    Operators *operators = new (shelf) Operators;
+    operators->AddFullyConnected();
+    interpreter = new (room) tflite::MicroInterpreter(tflite::GetModel(model), *operators, arena, size);
+    return interpreter->AllocateTensors() == kTfLiteOk;
+}}
+
+static void first() {{ {first} }}
+
 extern "C" const float *invoke(const float *obs) {{
-    if (!interpreter) {{
-        resolver.AddFullyConnected();
-        interpreter = new (room) tflite::MicroInterpreter(tflite::GetModel(model), resolver, arena, sizeof arena);
-        if (interpreter->AllocateTensors() != kTfLiteOk) return nullptr;
-        {tell}
-    }}
+    first();
+    if (!interpreter && !set_up(sizeof arena)) return nullptr;
     float *input = interpreter->input(0)->data.f;
     for (int i = 0; i < {inputs}; i++) input[i] = obs[i];
     interpreter->Invoke();
@@ -136,6 +143,13 @@ extern "C" const float *invoke(const float *obs) {{
 }}
 """
 """A network of TensorFlow Lite Micro in constant memory; set up at its first decision, which is not measured."""
+SMALLEST = """
+    set_up(sizeof arena);
+    unsigned size = interpreter->arena_used_bytes();
+    while (!set_up(size)) size += 16;
+    printf("arena %u\\n", size);
+"""
+"""Tells the fewest bytes in which it can be set up, which takes more than what stays in use."""
 LARGE_ARENA = 5_000
 """Bytes in which any of these networks runs, also where 16 kB are all."""
 
@@ -170,7 +184,7 @@ def compile_tflm(sources: Path, board: str, source: Path, target: Path) -> None:
 
 
 def tflm(folder: Path, name: str, board: str, sources: Path) -> str:
-    """The .tflite file that `distilrl export --to tflite` writes, up to its values; its arena has the bytes that it uses.
+    """The .tflite file that `distilrl export --to tflite` writes, up to its values; its arena is as small as it can be.
 
     Returns:
         What policy.c is linked with.
@@ -186,12 +200,12 @@ def tflm(folder: Path, name: str, board: str, sources: Path) -> str:
     )
     (folder / "policy.c").write_text(WRAPPED.format(code=code, values=values, act=act))
     library, arena = tflm_library(sources, board), LARGE_ARENA
-    for tell in ('printf("arena %u\\n", (unsigned)interpreter->arena_used_bytes());', ""):
-        text = INTERPRETER.format(model=",".join(map(str, model)), arena=arena, inputs=inputs, tell=tell)
+    for first in (SMALLEST, ""):
+        text = INTERPRETER.format(model=",".join(map(str, model)), arena=arena, inputs=inputs, first=first)
         (folder / "model.cc").write_text(text)
         compile_tflm(sources, board, folder / "model.cc", folder / "model.o")
         beside = f"{folder / 'model.o'} {library}"
-        if tell:
+        if first:
             words = [
                 f"EXPORT={folder}",
                 f"BOARD={board}",
@@ -207,14 +221,14 @@ def tflm(folder: Path, name: str, board: str, sources: Path) -> str:
 TOOLS = {"emlearn": emlearn, "onnx2c": onnx2c}
 
 
-def measured(student: str, tool: str, board: str, sources: Path | None = None) -> dict[str, Any]:
+def measured(student: str, tool: str, board: str, sources: Path = Path()) -> dict[str, Any]:
     """One line."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, beside = Path(scratch), ""
         write_student(folder, student)
         if tool in TOOLS:
             TOOLS[tool](folder, student)
-        elif sources is not None:
+        elif tool == "tflite-micro":
             beside = tflm(folder, student, board, sources)
         found = on_board(folder, board, "-Os -w", beside=beside)
     if tool != "distilrl" and found["largest_difference"] > CLOSE:
@@ -235,7 +249,8 @@ def main(words: list[str]) -> None:
     function = partial(measured, sources=Path(sources).resolve()) if sources else measured
     fill(OUT / "peers.jsonl", function, keys)
     if sources:
-        write_json(OUT / "machine.json", read_json(OUT / "machine.json") | COMMITS)
+        exporter = {"litert-torch": metadata.version("litert-torch")}
+        write_json(OUT / "machine.json", read_json(OUT / "machine.json") | COMMITS | exporter)
 
 
 if __name__ == "__main__":
