@@ -58,8 +58,8 @@ def test_episodes_that_do_not_end_are_told_of_in_the_check_and_in_random_play(mo
     told = []
     accept(leaning(), HOW, episodes=4, watch=told.append)
     phases = [event.name for event in told if isinstance(event, Phase)]
-    assert phases == ["random", "teacher"]
-    turn = told.index(Phase("random"))
+    assert phases == ["random play", "teacher's check"]
+    turn = told.index(Phase("random play"))
     for part in (told[:turn], told[turn + 1 : -1]):
         waited = [event for event in part if event.done == 0]
         assert [event.steps for event in waited] == list(range(1, len(waited) + 1))

@@ -83,7 +83,7 @@ def wide(found):
 
 def test_a_run_fits_and_every_event_is_taken(terminal):
     with Display() as watch:
-        watch(Phase("teacher"))
+        watch(Phase("teacher's check"))
         watch(Episodes(10, 20, 12045.33))
         watch(Episodes(20, 20, 12045.33))
         watch(Accepted(instances.card(format="sb3-contrib [bold]TQC", params=None)))
@@ -144,7 +144,7 @@ def test_without_a_terminal_a_check_whose_episodes_do_not_end_is_not_silent(scre
     clock = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     with Display() as watch:
-        for phase in ("teacher", "random"):
+        for phase in ("teacher's check", "random play"):
             watch(Phase(phase))
             clock[0] += 61
             watch(Episodes(0, 20, 0.0, 34_100))
@@ -155,7 +155,7 @@ def test_without_a_terminal_there_is_a_line_for_each_check_and_nothing_that_move
     clock = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     with Display() as watch:
-        watch(Phase("teacher"))
+        watch(Phase("teacher's check"))
         watch(Step(7, 20))
         watch(Check(ROW))
         watch(Phase("verdict"))
@@ -198,7 +198,7 @@ def test_the_time_left_is_shown_until_training_ends(terminal):
 def test_runs_of_several_begin_anew(terminal):
     with Display() as watch:
         for _ in range(2):
-            watch(Phase("teacher"))
+            watch(Phase("teacher's check"))
             watch(Accepted(instances.card()))
             watch(Step(30, 100))
             watch(Check(ROW))
@@ -300,12 +300,14 @@ def test_runs_in_other_processes_have_a_line_for_each_phase_where_there_is_no_te
             watch(Reached("seed-[0]", "training", done, 1600))
         clock[0] += 11
         watch(Reached("seed-[0]", "training", 800, 1600, 9.5))
+        watch(Reached("seed-[0]", "reward", 10, 800, 9.5))
         watch(Reached("seed-[0]", "verdict", 0, 0, 9.5))
         watch(Ended("seed-[0]", "pass", "return 9.95 [9.85, 10.00]"))
         watch(Ended("b", None, "[red]wrong."))
     assert lines(screen) == [
         "seed-[0]: training 8 of 1,600",
         "seed-[0]: training 800 of 1,600, return 9.50",
+        "seed-[0]: reward 10 of 800, return 9.50",
         "seed-[0]: verdict, return 9.50",
         "seed-[0]: pass, return 9.95 [9.85, 10.00]",
         "b: error, [red]wrong.",

@@ -509,5 +509,5 @@ def test_json_is_what_the_notes_are(tmp_path):
     assert _read(tmp_path, "a") is None
     _note(tmp_path, "a").write_text('{"phase": "tea')
     assert _read(tmp_path, "a") is None
-    _note(tmp_path, "a").write_text(json.dumps({"phase": "teacher", "done": 1, "total": 2, "returned": None}))
-    assert _read(tmp_path, "a") == Reached("a", "teacher", 1, 2)
+    _note(tmp_path, "a").write_text(json.dumps({"phase": "verdict", "done": 1, "total": 2, "returned": None}))
+    assert _read(tmp_path, "a") == Reached("a", "verdict", 1, 2)

@@ -63,9 +63,9 @@ def accept(
         if not own or not exact:
             own.append(_played(teacher, how, starts or seeds, watch))
             _check_measures(how, own[0])
-        watch(Phase("random"))
+        watch(Phase("random play"))
         random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds, watch=watch))
-        watch(Phase("teacher"))
+        watch(Phase("teacher's check"))
         theirs, chance = joined(own), joined(random)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:

@@ -36,9 +36,7 @@ from distilrl.verdict import difference_in_words, in_words
 console = Console(stderr=True, highlight=False, emoji=False)
 COLORS = {"pass": "green", "within_margin": "yellow", "inconclusive": "yellow", "fail": "red"}
 """Of verdicts."""
-PLAYED = {"teacher": "teacher's check", "random": "random play", "reward": "check"}
-"""What episodes are for in each phase, where its name does not say so."""
-STAGES = ("teacher", "reward")
+STAGES = ("teacher's check", "reward")
 """Phases in which what is trained has a bar of its own."""
 
 SECONDS = 10.0
@@ -166,12 +164,11 @@ class Display:
 
     def _reached(self, event: Reached) -> None:
         """How far a run in another process is: a bar, or a line now and then where there is no terminal."""
-        what = PLAYED.get(event.phase, event.phase)
         note = "" if event.returned is None else f"return {event.returned:,.2f}"
         if self._live:
             if self._told.get(event.run, ("",))[0] != event.phase:
                 self._drop(f"run {event.run}")
-            self._advance(f"run {event.run}", f"{event.run}, {what}", event.done, event.total, note)
+            self._advance(f"run {event.run}", f"{event.run}, {event.phase}", event.done, event.total, note)
             self._told[event.run] = (event.phase, 0.0)
             return
         phase, when = self._told.get(event.run, ("", 0.0))
@@ -179,11 +176,11 @@ class Display:
         if phase != event.phase or now - when >= SECONDS:
             self._told[event.run] = (event.phase, now)
             far = f" {event.done:,} of {event.total:,}" if event.total else ""
-            console.print(escape(f"{event.run}: {what}{far}{', ' + note if note else ''}"), soft_wrap=True)
+            console.print(escape(f"{event.run}: {event.phase}{far}{', ' + note if note else ''}"), soft_wrap=True)
 
     def _begin(self, phase: str) -> None:
         """Another kind of work: a bar of its own for what is trained in it."""
-        self._played = PLAYED.get(phase, phase)
+        self._played = "check" if phase == "reward" else phase
         self._drop("episodes")
         if phase in STAGES:  # a run of several begins anew, or imitation is over
             self._drop("steps")

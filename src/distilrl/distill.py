@@ -209,7 +209,7 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
                 "file."
             )
         return known
-    watch(Phase("teacher"))
+    watch(Phase("teacher's check"))
     apart = job.verdict_env is not None
     acceptance, kept = _accepted(teacher, how if apart else judged_how(how, job), job, watch)
     elsewhere = _accepted(teacher, judged_how(how, job), job, watch)[0] if apart else None

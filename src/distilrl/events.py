@@ -23,9 +23,9 @@ class Phase:
     """Another kind of work begins."""
 
     name: str
-    """``teacher`` (its acceptance check), ``random`` (random play beside it), ``finalists`` (the best checks' students
-    meet again), ``reward`` (the stage with reward), ``verdict``, a way of playing that has a verdict of its own,
-    ``recording`` (states that an exported file is replayed on), ``writing`` (that file), ``animation`` or
+    """In words for a person: ``teacher's check`` (its acceptance), ``random play`` (beside it), ``finalists`` (the best
+    checks' students meet again), ``reward`` (the stage with reward), ``verdict``, a way of playing that has a verdict
+    of its own, ``recording`` (states that an exported file is replayed on), ``writing`` (that file), ``animation`` or
     ``report``."""
 
 
