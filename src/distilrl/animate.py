@@ -1,7 +1,7 @@
 """Teacher and student in one episode: side by side as an animated image, or step by step as numbers."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,24 +55,14 @@ def side_by_side(
     check_number("steps", steps, "[1, inf)")
     if every is not None:
         check_number("every", every, "[1, inf)")
-    players: list[_Player] = []
     frames: dict[int, Image.Image] = {}
-    try:
-        for name, policy in policies.items():
-            own = (sensors or {}).get(name, EXACT)
-            players.append(_Player(name, policy, make_vec_env(env, 1, pictures=True), seed, own))
-        for step in range(steps):
-            draw = step % (every or USUAL) == 0 or (every is None and step < SHORT)
-            for player in players:
-                player.step(draw=draw)
-            if draw:
-                frames[step] = _join([player.panel for player in players])
-            watch(Drawn(step + 1, steps))
-            if all(player.over for player in players):
-                break
-    finally:
-        for player in players:
-            player.envs.close()
+
+    def draws(step: int) -> bool:
+        return step % (every or USUAL) == 0 or (every is None and step < SHORT)
+
+    for step, players in enumerate(_play(policies, env, sensors or {}, steps, seed, watch, draws)):
+        if draws(step):
+            frames[step] = _join([player.panel for player in players])
     slow = every is None and step < SHORT
     first, *rest = [one for at, one in frames.items() if slow or at % (every or USUAL) == 0]
     pause = 200 if slow else 50  # milliseconds
@@ -110,24 +100,38 @@ def courses(
         found["student"].rewards.sum()
     """
     check_number("steps", steps, "[1, inf)")
-    players: list[_Player] = []
-    try:
-        for name, policy in policies.items():
-            own = (sensors or {}).get(name, EXACT)
-            players.append(_Player(name, policy, make_vec_env(env, 1), seed, own))
-        for step in range(steps):
-            for player in players:
-                player.step(draw=False)
-            watch(Drawn(step + 1, steps))
-            if all(player.over for player in players):
-                break
-    finally:
-        for player in players:
-            player.envs.close()
+    *_, players = _play(policies, env, sensors or {}, steps, seed, watch, None)
     return {
         one.name: Course(np.concatenate(one.actions, dtype=np.float64), np.array(one.rewards), one.policy.head.real)
         for one in players
     }
+
+
+def _play(
+    policies: Mapping[str, Policy],
+    env: EnvLike,
+    sensors: Mapping[str, Sensors],
+    steps: int,
+    seed: int,
+    watch: Watch,
+    draws: Callable[[int], bool] | None,
+) -> Iterator[list["_Player"]]:
+    """Those who play, after each step; ``draws``: of which steps there is a picture, None where nothing is drawn."""
+    players: list[_Player] = []
+    try:
+        for name, policy in policies.items():
+            envs = make_vec_env(env, 1, pictures=draws is not None)
+            players.append(_Player(name, policy, envs, seed, sensors.get(name, EXACT)))
+        for step in range(steps):
+            for player in players:
+                player.step(draw=draws is not None and draws(step))
+            watch(Drawn(step + 1, steps))
+            yield players
+            if all(player.over for player in players):
+                return
+    finally:
+        for player in players:
+            player.envs.close()
 
 
 class _Player:
