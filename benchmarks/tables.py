@@ -169,7 +169,7 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
             verdict = in_words(one.runs[0]["results"]["verdict"]["result"])
             words = VERDICTS_IN_CHINESE.get(verdict.replace(" ", "_"), verdict) if chinese else verdict
             rows.append(
-                (f"[{about.title_zh if chinese else about.title.lower()}]({page})", env, f"`{student['name']}`", words,
+                (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`", words,
                  fields.number(student["return_mean"]), fields.number(one.teacher["return_mean"]), fields.number(one.random),
                  f"{known:,} → {student['params']:,}" if known else f"? → {student['params']:,}")
             )  # fmt: skip

@@ -244,6 +244,15 @@ def test_a_rule_plays_on_seeds_of_its_own_making():
     assert 20 < found[0] != found[1] < 100
 
 
+def test_a_field_has_one_name():
+    root = Path(__file__).parents[1]
+    for about in fields.fields().values():
+        assert about.title == about.title.lower()
+        pages = {about.page: about.title.capitalize(), about.page.replace(".md", ".zh-CN.md"): about.title_zh}
+        for page, title in pages.items():
+            assert (root / page).read_text(encoding="utf-8").startswith(f"# {title}")
+
+
 def test_what_the_command_lists_is_of_the_raw_results():
     assert json.loads(tables.FIELDS.read_text()) == fields.listed(), (
         "write it anew: python benchmarks/tables.py --write"

@@ -46,7 +46,7 @@ class Field:
     """A field of use; a module of this package holds one as ``FIELD``."""
 
     title: str
-    """In a few words."""
+    """In a few words, small: the page's heading begins with it."""
     title_zh: str
     """The same in Chinese."""
     page: str

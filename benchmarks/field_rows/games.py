@@ -10,7 +10,7 @@ FEW = f"{QUIET} --episodes 300 --eval-epsilon 0.01"
 """Where there are some fifty starts in all, greedy episodes repeat themselves and give no verdict."""
 
 FIELD = Field(
-    "Games",
+    "games",
     "游戏",
     "docs/fields/games.md",
     "games",

@@ -22,7 +22,7 @@ def clinicians(obs: NDArray[Any], rng: np.random.Generator) -> int:
 
 RULES = {"never treat": by_hand(lambda *_: 0), "clinicians": by_hand(clinicians)}
 FIELD = Field(
-    "Diagnosis: treatment",
+    "diagnosis: treatment",
     "诊疗：用药",
     "docs/fields/treatment.md",
     "treatment",
