@@ -95,6 +95,23 @@ def test_parameters_and_products_are_counted(text, params, macs):
     assert (spec.params, spec.macs) == (params, macs)
 
 
+@pytest.mark.parametrize(("text", "way"), [
+    ("gru:16@silu", "gru:16+mlp:16"), ("lstm:4@tanh@history=2", "lstm:4+mlp:16"), ("mlp:@tanh", "mlp:16"),
+])  # fmt: skip
+def test_an_activation_that_no_layer_has_is_refused(text, way):
+    with pytest.raises(SpecError) as error:
+        NetworkSpec.parse(text, (3,), 2)
+    assert str(error.value).endswith(f"and there is none: leave it out, or add one, as in {way}.")
+    assert NetworkSpec.parse(f"{way}@silu", (3,), 2).activation == "silu"
+
+
+def test_what_is_spelled_of_a_network_can_be_read():
+    """A teacher of another library may have an activation and no layer for it; so may a size of a plan."""
+    spec = NetworkSpec((3,), 2, activation="tanh")
+    assert spec.describe() == "mlp:"
+    assert replace(spec, cell=Cell("gru", 16)).describe() == "gru:16"
+
+
 def test_activations_that_suit_are_put_before_the_history():
     assert suited("mlp:32,32@history=3", real=True) == "mlp:32,32@tanh@history=3"
     assert suited("gru:16+mlp:32", real=True) == "gru:16+mlp:32@tanh"

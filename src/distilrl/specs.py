@@ -133,6 +133,11 @@ class NetworkSpec:
         return self.cell is not None or self.history > 1
 
     @property
+    def activates(self) -> bool:
+        """Whether its ``activation`` is behind any layer; a cell has its own."""
+        return bool(self.convs or self.blocks or self.hidden or self.behind)
+
+    @property
     def last_width(self) -> int:
         """Numbers that the head reads."""
         dense = self.behind or ((self.cell.size,) if self.cell is not None else self.hidden)
@@ -191,7 +196,7 @@ class NetworkSpec:
         words = [self._before_cell()] if self.cell is None or self.hidden or self.convs or self.blocks else []
         words += [f"{self.cell.kind}:{self.cell.size}"] if self.cell is not None else []
         words += [f"mlp:{','.join(map(str, self.behind))}"] if self.behind else []
-        options = [f"@{self.activation}"] if self.activation != "relu" else []
+        options = [f"@{self.activation}"] if self.activation != "relu" and self.activates else []
         options += [f"@history={self.history}"] if self.history > 1 else []
         return "+".join(words) + "".join(options)
 
@@ -246,11 +251,18 @@ class NetworkSpec:
         ReLU, and of vectors with ``@history=3`` for what sees the last three observations at once.
 
         Raises:
-            SpecError: the text is none of these, or does not fit the observations.
+            SpecError: the text is none of these, does not fit the observations, or names an activation that no layer
+                has.
         """
         words, options = _options(text)
         if options:
-            return replace(cls.parse(words, obs_shape, outputs, image), **options)
+            spec = replace(cls.parse(words, obs_shape, outputs, image), **options)
+            if "activation" in options and not spec.activates:
+                raise SpecError(
+                    f"'@{spec.activation}' of '{text}' is of dense layers and convolutions before the head, and there "
+                    f"is none: leave it out, or add one, as in {words.rstrip(':')}{'+mlp' if spec.cell else ''}:16."
+                )
+            return spec
         if has_cell(text):
             return cls._with_cell(text, obs_shape, outputs, image)
         mlp = re.fullmatch(r"mlp:(\d+(?:,\d+)*)?", text)
