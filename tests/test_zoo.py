@@ -1,5 +1,6 @@
 """The zoo: its table, and teachers that are brought from a folder, a server, or not at all."""
 
+import importlib
 import runpy
 import shutil
 import threading
@@ -7,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from distilrl import zoo
@@ -118,6 +120,20 @@ def test_a_checkout_needs_nothing(tmp_path, monkeypatch):
     urls = ["Documentation, https://b.example", "Homepage, https://a.example/x"]
     monkeypatch.setattr(zoo, "metadata", lambda _: type("", (), {"get_all": lambda self, name: urls})())
     assert zoo._base() == f"https://a.example/x/raw/v{zoo.__version__}/zoo"
+
+
+def test_what_the_list_names_can_be_made(monkeypatch):
+    """In a checkout, where the packages are that it is of."""
+    monkeypatch.syspath_prepend(ROOT)
+    for name, one in zoo.zoo().items():
+        module, _, env = one.env.rpartition(":")
+        try:
+            importlib.import_module(module or "ale_py")
+        except ImportError as error:
+            if (error.name or "").split(".")[0] in ("examples", "benchmarks"):
+                raise
+            continue
+        assert env in gymnasium.registry, name
 
 
 def test_the_list_fits(capsys):
