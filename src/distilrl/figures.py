@@ -46,8 +46,8 @@ STYLE = {
 WIDE = 4.8
 """Inches: two charts stand side by side on a desk, and one shrinks to a telephone."""
 MOST_DIMENSIONS = 30
-MOST_ACTIONS, MOST_NAMES = 4, 8
-"""Actions of an episode that are drawn, and names that have room beside one."""
+MOST_ACTIONS = 4
+"""Actions of an episode that are drawn."""
 HOVER = "hover: "
 """What the id of a group begins with whose rest is said where the pointer rests on it."""
 
@@ -186,12 +186,11 @@ def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
 
 
 @mpl.rc_context(STYLE)
-def courses(found: Mapping[str, Course], names: Sequence[str] = ()) -> str:
+def courses(found: Mapping[str, Course]) -> str:
     """An episode step by step: the return so far, and the first actions under it.
 
     Args:
         found: by who played, the teacher first.
-        names: of a single choice's actions, where they have any.
     """
     first = next(iter(found.values()))
     shown = min(first.actions.shape[1], MOST_ACTIONS)
@@ -212,8 +211,6 @@ def courses(found: Mapping[str, Course], names: Sequence[str] = ()) -> str:
         axis.set_ylabel("action" if first.actions.shape[1] == 1 else f"action {number}")
         if not first.real:
             axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    if names and shown == 1 and len(names) <= MOST_NAMES:
-        axes[1].set_yticks(range(len(names)), [_short(name) for name in names])
     axes[-1].set_xlabel("step of the episode")
     for axis in axes:
         axis.locator_params(axis="x", nbins=6)
@@ -354,7 +351,6 @@ def in_hex(drawing: str) -> str:
     for color, variable in VARIABLES.items():
         drawing = drawing.replace(f"var({variable})", color)
     head, _, rest = drawing.partition(">")
-    head = head if "xmlns=" in head else head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f'{head}><rect width="100%" height="100%" fill="#ffffff"/>{rest}'
 
 

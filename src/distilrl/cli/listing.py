@@ -98,7 +98,7 @@ class Zoo:
                 for name, one in zoo().items():
                     print(f"{name:26}{one.bytes / 1e6:4.1f} MB  {one.env}")
                 print("\nUse: distilrl zoo get NAME, then --teacher zoo/NAME. Its README.md says more.")
-                print("examples and benchmarks are modules of a checkout: set PYTHONPATH to its folder.")
+                print("examples and benchmarks are modules of a checkout: run commands in its folder.")
             case ("get", _, *_):
                 for name in self.words[1:]:
                     print(get(name, self.out))
