@@ -35,6 +35,23 @@ def test_parameters_are_those_published(text, obs_shape, actions, params):
     assert NetworkSpec.from_json(spec.to_json()) == spec
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"widths": [8]}, "Unknown key 'widths' in 'network': remove it or correct its spelling."),
+        ({"outputs": 2.5}, "'network.outputs' must be a whole number, got 2.5."),
+        ({"hidden": [True]}, "'network.hidden[0]' must be a whole number, got True."),
+        ({"cell": {"kind": "rnn", "size": 4}}, "'network.cell.kind' must be one of gru, lstm, got 'rnn'."),
+        ({"image": [4, 4]}, "'network.image' must be a list of 3, got 2."),
+    ],
+)
+def test_a_damaged_spec_is_named_by_its_field(change, sentence):
+    whole = NetworkSpec.parse("mlp:8", (4,), 2).to_json()
+    with pytest.raises(SpecError) as caught:
+        NetworkSpec.from_json(whole | change)
+    assert str(caught.value) == sentence
+
+
 def test_a_spec_names_its_activation():
     spec = NetworkSpec.parse("mlp:8@silu", (4,), 2)
     assert (spec.activation, spec.describe()) == ("silu", "mlp:8@silu")

@@ -201,7 +201,7 @@ def load_network(folder: str | Path) -> Stored:
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
-    spec, tensors = NetworkSpec.from_json(data.get("network", {})), read_tensors(weights)[0]
+    spec, tensors = NetworkSpec.from_json(data.get("network"), f"network of {path}"), read_tensors(weights)[0]
     held = sum(one.numel() for one in tensors.values())
     if spec.params > held:  # before anything of that size is made
         raise FileError(

@@ -21,7 +21,7 @@ from distilrl.events import Judged, Phase, Recalled, Watch, silent
 from distilrl.heads import Head
 from distilrl.kept import checksums, kept_games
 from distilrl.measures import Measure, Measured
-from distilrl.plain import read_as
+from distilrl.plain import check_numbers, read_as
 from distilrl.played import (
     Acceptance,
     Agreement,
@@ -62,22 +62,9 @@ class Comparison:
     """What is measured beside the return: numbers of the environment's ``info``; one with a margin has a verdict."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 2 or self.max_episodes < self.episodes:
-            raise SpecError(
-                f"'episodes' must be at least 2 and 'max_episodes' no less, got {self.episodes} and "
-                f"{self.max_episodes}."
-            )
-        for name in ("margin", "margin_abs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SpecError(f"'{name}' must be above 0 and finite, got {value}.")
-        if self.disturbed_episodes < 0 or self.agreement_states < 1:
-            raise SpecError(
-                "'disturbed_episodes' must be at least 0 and 'agreement_states' at least 1, got "
-                f"{self.disturbed_episodes} and "
-                f"{self.agreement_states}."
-            )
-
+        check_numbers(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
+        check_numbers(self, disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
+        check_numbers(self, margin="(0, inf)", margin_abs="(0, inf)")
         asked = [(one.name, one.how) for one in self.measures]
         if twice := [one for number, one in enumerate(asked) if one in asked[:number]]:
             raise SpecError(f"The measure '{twice[0][0]}={twice[0][1]}' is asked for twice: leave one of them out.")

@@ -254,21 +254,6 @@ GROUPS: dict[str, type] = {
 }  # fmt: skip
 GROUP = {f.name: group for group, kind in GROUPS.items() for f in fields(kind)}
 """Group of each field."""
-OWN = (
-    "recipe",
-    "tasks",
-    "combine",
-    "terms",
-    "student",
-    "data",
-    "optim",
-    "stop",
-    "reward",
-    "compute",
-    "eval_epsilon",
-    "seed",
-)
-"""Fields of `TrainConfig` itself."""
 
 
 @dataclass(frozen=True)
@@ -459,3 +444,7 @@ class TrainConfig:
         """
         config: TrainConfig = from_plain(cls, data, "train")
         return config
+
+
+OWN = tuple(f.name for f in fields(TrainConfig))
+"""Fields of `TrainConfig` itself."""

@@ -11,6 +11,7 @@ from torch import nn
 from distilrl.blocks import Cell, CellKind
 from distilrl.errors import SpecError
 from distilrl.limits import LARGEST_NETWORK, LARGEST_OBSERVATION
+from distilrl.plain import read_as
 from distilrl.spaces import ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
@@ -216,27 +217,13 @@ class NetworkSpec:
         return {k: v for k, v in asdict(self).items() if k not in plain or v != plain[k]}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "NetworkSpec":
-        """Reads `to_json`'s data; unknown or missing keys are refused."""
-        try:
-            return cls(
-                obs_shape=tuple(int(n) for n in data["obs_shape"]),
-                outputs=int(data["outputs"]),
-                convs=tuple((int(c), int(k), int(s)) for c, k, s in data.get("convs", ())),
-                blocks=tuple(int(n) for n in data.get("blocks", ())),
-                hidden=tuple(int(n) for n in data.get("hidden", ())),
-                activation=str(data.get("activation", "relu")),
-                dueling=bool(data.get("dueling", False)),
-                image=_image(data.get("image")),
-                cell=_cell(data.get("cell")),
-                behind=tuple(int(n) for n in data.get("behind", ())),
-                history=int(data.get("history", 1)),
-                unseen=tuple(int(n) for n in data.get("unseen", ())),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SpecError(
-                f"The network spec {data!r} is damaged ({error}): it needs obs_shape and outputs."
-            ) from None
+    def from_json(cls, data: Any, where: str = "network") -> "NetworkSpec":
+        """Reads `to_json`'s data.
+
+        Raises:
+            SpecError: a key is unknown or missing, or a value has another type or means nothing.
+        """
+        return read_as(cls, data, where)
 
     @classmethod
     def parse(
@@ -437,17 +424,6 @@ def suggest(picture: tuple[int, ...]) -> str:
     if side >= 36:
         return "cnn:16,16,16:64"
     return "cnn:16k3s2,16k3s1:64" if side >= BOARD else "cnn:16k3s1:64" if side >= 3 else "cnn:16k1s1:64"
-
-
-def _image(data: Any) -> tuple[int, int, int] | None:
-    if data is None:
-        return None
-    channels, height, width = data
-    return int(channels), int(height), int(width)
-
-
-def _cell(data: Any) -> Cell | None:
-    return None if data is None else Cell(data["kind"], int(data["size"]))
 
 
 def _integers(text: str | None) -> tuple[int, ...]:
