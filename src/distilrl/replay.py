@@ -145,7 +145,12 @@ class Replay:
 
     def __len__(self) -> int:
         """Number of states held."""
-        return min(self.added, self.rows) * self.spec.n_envs
+        return self._held * self.spec.n_envs
+
+    @property
+    def _held(self) -> int:
+        """Number of rows held."""
+        return min(self.added, self.rows)
 
     @property
     def nbytes(self) -> int:
@@ -237,26 +242,26 @@ class Replay:
                 "label more steps "
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
-        held = min(self.added, self.rows)
         if self.spec.stakes_exponent == 0 and not self.spec.by_error:
-            places = self._ready[:held].view(-1).nonzero().view(-1)
+            places = self._ready[: self._held].view(-1).nonzero().view(-1)
             point = torch.rand(count, generator=generator, dtype=torch.float64) * len(places)
             return places[point.long().to(self.device)]
-        ready = doubled(self._ready[:held].view(-1))
-        priority = self._priority[:held].view(-1) * ready
-        cumulative = (0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()).cumsum(0)
+        cumulative = self._probabilities().cumsum(0)
         point = torch.rand(count, generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
         return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1).to(self.device)
+
+    def _probabilities(self) -> Tensor:
+        """Of each state held to be drawn where not all are drawn alike, (held · N,)."""
+        ready = doubled(self._ready[: self._held].view(-1))
+        priority = self._priority[: self._held].view(-1) * ready
+        return 0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()
 
     def importance_weights(self, index: Tensor) -> Tensor:
         """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's
         Rainbow).
         """
-        held = min(self.added, self.rows)
-        ready = doubled(self._ready[:held].view(-1))
-        priority = self._priority[:held].view(-1) * ready
-        probability = 0.8 * priority[index.to(priority.device)] / priority.sum().clamp_min(1e-300) + 0.2 / ready.sum()
-        weight = probability.rsqrt()
+        probabilities = self._probabilities()
+        weight = probabilities[index.to(probabilities.device)].rsqrt()
         return (weight / weight.max()).float().to(self.device)
 
     def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
@@ -341,7 +346,7 @@ class Replay:
 
     def _place(self, index: Tensor) -> Tensor:
         """How many rows before that of a state are held, (B,)."""
-        oldest = self.added - min(self.added, self.rows)
+        oldest = self.added - self._held
         return (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
 
     def _late(self, count: int, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
@@ -394,7 +399,7 @@ class Replay:
         ahead = torch.arange(length, device=self.device)
         first = (index - back * n_envs) % total
         steps = (first.unsqueeze(1) + ahead * n_envs) % total
-        held = (self._place(index) - back).unsqueeze(1) + ahead < min(self.added, self.rows)
+        held = (self._place(index) - back).unsqueeze(1) + ahead < self._held
         there = held & (ages[steps] == ages[first].unsqueeze(1) + ahead)
         valid = there & self._ready.view(-1)[steps] & (whole | (ahead >= self.spec.burn_in))
         return steps.flatten(), valid.flatten().float()
@@ -403,7 +408,7 @@ class Replay:
         """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,
         (D + 1,) of both.
         """
-        held = self._obs[: min(self.added, self.rows)].flatten(0, 1)
+        held = self._obs[: self._held].flatten(0, 1)
         if self.spec.obs.pixels:
             return of_pixels(held)
         beside = self.spec.obs.vector
@@ -418,15 +423,13 @@ class Replay:
 
     def labels(self) -> Tensor:
         """All labels held, (labelled rows · N, P)."""
-        held = min(self.added, self.rows)
-        return self._labels[:held][self._labelled[:held]].flatten(0, 1)
+        return self._labels[: self._held][self._labelled[: self._held]].flatten(0, 1)
 
     def newest(self, rows: int, *, labelled: bool) -> Tensor:
         """Indices of the states of the last ``rows`` rows; with ``labelled``, of the last such that the teacher
         labelled.
         """
-        held = min(self.added, self.rows)
-        order = torch.arange(self.added - 1, self.added - 1 - held, -1, device=self.device) % self.rows
+        order = torch.arange(self.added - 1, self.added - 1 - self._held, -1, device=self.device) % self.rows
         if labelled:
             order = order[self._labelled[order]]
         return (
