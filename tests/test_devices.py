@@ -2,6 +2,10 @@
 what it is shown is, and answers on the CPU.
 """
 
+import ctypes
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -112,3 +116,30 @@ def test_a_device_that_is_not_here_is_one_sentence_and_leaves_nothing(sign_teach
 def test_double_precision_is_kept_where_there_is_any():
     assert [precise(torch.device(name)).type for name in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "cpu"]
     assert doubled(torch.ones(2)).dtype == torch.float64
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library than glibc"
+)
+@pytest.mark.parametrize(("env", "heaps"), [({}, 1), ({"MALLOC_ARENA_MAX": "3"}, 3)])
+def test_threads_share_one_heap_where_the_user_has_said_nothing(env, heaps):
+    code = """
+import distilrl, ctypes, threading
+libc, barrier = ctypes.CDLL(None), threading.Barrier(4)
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p] * 2
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+
+def allocate():
+    held = [bytes(100_000) for _ in range(3)]
+    barrier.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+file = libc.fopen(b"/dev/stdout", b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+    alone = {name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+    found = subprocess.run([sys.executable, "-c", code], env=alone | env, capture_output=True, text=True, check=True)
+    assert found.stdout.count("<heap nr=") == heaps

@@ -6,9 +6,14 @@ Run after run in this process, and once a minute its resident memory, descriptor
 the first ten minutes (``--settle``) the memory may grow by one percent; at the end there may be no more of the others
 than after the first run. What a run records grows with it (the actions of its checkpoint, a byte or a few a step), so
 that each is short and memory is compared between runs. One line for each soak is added to soak.jsonl.
+
+The memory compared is what stays when glibc has given back what nobody holds: it keeps some hundred megabytes of a
+run's largest moment, which differ between seeds by a few percent and so hide what would be lost (``untrimmed_kib``).
 """
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -24,12 +29,21 @@ from distilrl import Job, distill, make_config
 from distilrl.comparison import Comparison
 
 
+def resident() -> int:
+    """KiB of this process that are in memory."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmRSS"].split()[0])
+
+
 def now() -> dict[str, int]:
     """What this process holds."""
     gc.collect()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    untrimmed = resident()
+    with contextlib.suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
     return {
-        "rss_kib": int(status["VmRSS"].split()[0]),
+        "rss_kib": resident(),
+        "untrimmed_kib": untrimmed,
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "threads": threading.active_count(),
         "temporary": len(list(Path(tempfile.gettempdir()).iterdir())),
@@ -59,6 +73,7 @@ def soak(args: argparse.Namespace, home: Path) -> dict[str, Any]:
     return {
         "env": args.env, "seed": args.seed, "hours": round((time.monotonic() - began) / 3600, 3), "settle": args.settle,
         "runs": runs, "steps": runs * args.steps, "rss_kib": settled["rss_kib"], "rss_kib_after": last["rss_kib"],
+        "untrimmed_kib": settled["untrimmed_kib"], "untrimmed_kib_after": last["untrimmed_kib"],
         "grew": round(grew, 5), "more": more, "held": grew <= 0.01 and not any(count > 0 for count in more.values()),
     }  # fmt: skip
 
