@@ -236,7 +236,7 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
     else:
         x = graph.node("Mul", [x, graph.constant(student.input_scale)])
-        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.int8(0))
+        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(128))
         x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
     if student.history > 1:
@@ -261,8 +261,9 @@ def _rounded(graph: Graph, one: IntStep, unit: float, x: str) -> str:
     """The nodes of a layer of integers, which reads numbers whose unit is ``unit``."""
     step = one.step
     scale = (one.scale / unit).astype(np.float32)  # of the weights alone
-    zero = graph.constant(np.zeros(len(scale), np.int8))
-    weight = _channels_first(one.weight, step.weight.shape, step.in_shape).astype(np.int8)
+    # without a sign: where a processor lacks VNNI, onnxruntime's kernels for signed weights saturate at 16 bits
+    zero = graph.constant(np.full(len(scale), 128, np.uint8))
+    weight = (_channels_first(one.weight, step.weight.shape, step.in_shape) + 128.0).astype(np.uint8)
     weights = graph.node("DequantizeLinear", [graph.constant(weight), graph.constant(scale), zero], axis=0)
     bias = graph.constant((one.bias * one.scale).astype(np.float32))
     if step.weight.ndim == 4:
