@@ -393,6 +393,15 @@ def test_integers_are_modelled_to_the_bit(tmp_path, text, name):
     assert held(answers, torch.from_numpy(expected(network, obs)), head).distance < 0.1
 
 
+def test_bytes_in_onnx_have_no_sign_so_that_no_processor_saturates():
+    network, obs = student("mlp:16,16"), observations("mlp:16,16", 100)
+    quantised = int8.quantise(steps(network, "integers"), obs)
+    graph = onnx.load_from_string(onnx_export.write_int8(quantised, ACTIONS["one"], obs_spec("mlp:16,16"), {})).graph
+    held = {one.data_type for one in graph.initializer}
+    assert onnx.TensorProto.UINT8 in held
+    assert onnx.TensorProto.INT8 not in held
+
+
 @needs_cc
 @pytest.mark.parametrize("part", ["channel", "layer"])
 def test_what_is_dead_on_the_calibration_states_does_not_overflow(tmp_path, part):
