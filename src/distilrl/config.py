@@ -13,7 +13,7 @@ from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
-from distilrl.plain import THREADS, check_choices, check_numbers, from_plain, to_plain
+from distilrl.plain import THREADS, check_choices, check_numbers, read_as, to_plain
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of
@@ -442,8 +442,7 @@ class TrainConfig:
         Raises:
             SpecError: a key is unknown, or a value has another type or means nothing.
         """
-        config: TrainConfig = from_plain(cls, data, "train")
-        return config
+        return read_as(cls, data, "train")
 
 
 OWN = tuple(f.name for f in fields(TrainConfig))

@@ -22,7 +22,7 @@ from distilrl.heads import student_head
 from distilrl.networks import build_shared, reuse_head
 from distilrl.objective import FeatureTerm, check_terms
 from distilrl.origins import FIELD
-from distilrl.plain import check_numbers, from_plain, to_plain
+from distilrl.plain import check_numbers, read_as, to_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
@@ -74,8 +74,7 @@ class Job:
         Raises:
             SpecError: a key is unknown or missing, or a value has another type or means nothing.
         """
-        job: Job = from_plain(cls, {k: v for k, v in data.items() if k not in ("kind", "given", FIELD)}, "config.json")
-        return job
+        return read_as(cls, {k: v for k, v in data.items() if k not in ("kind", "given", FIELD)}, "config.json")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from distilrl.evaluate import latency_us, size
 from distilrl.heads import Head, student_head
 from distilrl.networks import blank
 from distilrl.objective import TeacherTerm
-from distilrl.plain import check_number, check_numbers, from_plain
+from distilrl.plain import check_number, check_numbers, read_as
 from distilrl.policies import Policy
 from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
@@ -96,8 +96,7 @@ class PlanOptions:
         Raises:
             SpecError: it is damaged.
         """
-        options: PlanOptions = from_plain(cls, data.get("given", {}), "given")
-        return options
+        return read_as(cls, data.get("given", {}), "given")
 
 
 def plan_steps(config: TrainConfig, info: EnvInfo) -> int:

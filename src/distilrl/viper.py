@@ -22,7 +22,7 @@ from distilrl.export.tree import export_tree
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.objective import TeacherTerm
-from distilrl.plain import check_numbers, from_plain
+from distilrl.plain import check_numbers, read_as
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results
@@ -69,8 +69,7 @@ class TreeConfig:
         Raises:
             SpecError: it is damaged.
         """
-        config: TreeConfig = from_plain(cls, data.get("given", {}), "given")
-        return config
+        return read_as(cls, data.get("given", {}), "given")
 
 
 def distill_tree(

@@ -22,6 +22,8 @@ from distilrl.spaces import ObsSpec
 from distilrl.specs import NetworkSpec
 
 OPSET, IR = 17, 9
+MIDDLE = 128
+"""Zero point of bytes without a sign: signed weights saturate at 16 bits in onnxruntime where there is no VNNI."""
 NODES: dict[type[nn.Module], str] = {nn.ReLU: "Relu", nn.Tanh: "Tanh", nn.ELU: "Elu"}
 
 
@@ -236,7 +238,7 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
     else:
         x = graph.node("Mul", [x, graph.constant(student.input_scale)])
-        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(128))
+        one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(MIDDLE))
         x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
     if student.history > 1:
@@ -261,9 +263,8 @@ def _rounded(graph: Graph, one: IntStep, unit: float, x: str) -> str:
     """The nodes of a layer of integers, which reads numbers whose unit is ``unit``."""
     step = one.step
     scale = (one.scale / unit).astype(np.float32)  # of the weights alone
-    # without a sign: where a processor lacks VNNI, onnxruntime's kernels for signed weights saturate at 16 bits
-    zero = graph.constant(np.full(len(scale), 128, np.uint8))
-    weight = (_channels_first(one.weight, step.weight.shape, step.in_shape) + 128.0).astype(np.uint8)
+    zero = graph.constant(np.full(len(scale), MIDDLE, np.uint8))
+    weight = (_channels_first(one.weight, step.weight.shape, step.in_shape) + MIDDLE).astype(np.uint8)
     weights = graph.node("DequantizeLinear", [graph.constant(weight), graph.constant(scale), zero], axis=0)
     bias = graph.constant((one.bias * one.scale).astype(np.float32))
     if step.weight.ndim == 4:

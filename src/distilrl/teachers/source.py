@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
 from distilrl.limits import LARGEST_OBSERVATION
-from distilrl.plain import check_number, from_plain
+from distilrl.plain import check_number, read_as
 from distilrl.specs import ACTIVATIONS
 
 ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")
@@ -79,8 +79,7 @@ class TeacherFile:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "TeacherFile":
         """Reads what `dataclasses.asdict` gave."""
-        file: TeacherFile = from_plain(cls, data, "teacher")
-        return file
+        return read_as(cls, data, "teacher")
 
     def check_options(self, *known: str) -> None:
         """Refuses an answer that nobody asked.
