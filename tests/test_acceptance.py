@@ -5,14 +5,16 @@ from dataclasses import replace
 import gymnasium
 import pytest
 from conftest import SIGN, SignEnv, make_teacher, sign_network
-from tiny_envs import tiny_job
+from tiny_envs import tiny_config
 
 from distilrl.acceptance import accept, kept_acceptance
+from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import TeacherError
 from distilrl.events import Accepted, Phase
+from distilrl.jobs import Job
 from distilrl.networks import build
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
@@ -157,10 +159,10 @@ def test_a_damaged_file_is_made_anew(cache, damage):
 
 def test_a_run_says_that_it_was_not_played(cache, tmp_path):
     teacher = leaning()
-    job = tiny_job("CartPole-v1", env_steps=400, network="mlp:4")
+    job = Job(tiny_config("CartPole-v1", env_steps=400, network="mlp:4"), Comparison(10, 10, 0))
     events = []
     for name in ("one", "two"):
-        distill(teacher, job, tmp_path / name, watch=events.append)
+        distill(teacher, job, tmp_path / name, watch=events.append, report=False)
     kept = [event.kept for event in events if isinstance(event, Accepted)]
     assert kept[0] is None
     assert kept[1] is not None

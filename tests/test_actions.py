@@ -108,7 +108,7 @@ def score(network_or_teacher, env_id, acceptance):
 
 def following_config(recipe="distil", **changes):
     return small(
-        recipe, env=FOLLOW, **({"network": "mlp:16", "env_steps": 4000, "gap": -20.0, "agreement": 0.9} | changes)
+        recipe, env=FOLLOW, **({"network": "mlp:16", "env_steps": 1600, "gap": -20.0, "agreement": 0.9} | changes)
     )
 
 
@@ -130,7 +130,7 @@ def test_the_answer_is_known():
 )
 def test_a_student_of_real_actions_reaches_its_teacher(kind, squash, recipe, loss):
     teacher = following(kind, squash)
-    config = following_config(recipe, **({"terms": (term(loss),)} if loss else {}))
+    config = following_config(recipe, learning_rate=1e-2, **({"terms": (term(loss),)} if loss else {}))
     known = accepted(teacher, FOLLOW)
     trained = train(config, teacher, acceptance=known)
     assert trained.heads == (Point(describe_env(EnvRef(FOLLOW)).action, squash),), "a student has no spread of its own"
@@ -173,9 +173,9 @@ def cut_and_whole(config, teacher, acceptance, folder, moment):
 @pytest.mark.parametrize("recipe", ["distil", "case_study"])
 def test_a_run_of_real_actions_resumes_to_the_same_bytes(tmp_path, recipe):
     teacher = following("gaussian")
-    config = following_config(recipe, env_steps=1600)
+    config = following_config(recipe, env_steps=800, check_every=200)
     config = config.but(behaviour=Behaviour("mixed", zeta=1.5))  # random pushes are under way too
-    _, actions = cut_and_whole(config, teacher, accepted(teacher, FOLLOW), tmp_path, 900)
+    _, actions = cut_and_whole(config, teacher, accepted(teacher, FOLLOW), tmp_path, 500)
     assert actions.dtype == torch.float32
     assert actions.shape[1:] == (8, 2)
     assert float(actions[..., 0].abs().max()) <= 1.0 < float(actions[..., 1].abs().max())
@@ -198,7 +198,7 @@ def test_several_choices_are_learnt_and_resumed(tmp_path):
     env_id, teacher = "distilrl/MultiEnv-v0", choosing((2, 3))
     known = accepted(teacher, env_id)
     assert known.return_mean == pytest.approx(0.5 * 10 + 0.5 * 4)  # steps 0, 3, 6 and 9 ask for option 0
-    config = small("distil", env=env_id, gap=-20.0, env_steps=2400)
+    config = small("distil", env=env_id, gap=-20.0, env_steps=1600, learning_rate=1e-2)
     whole, actions = cut_and_whole(config, teacher, known, tmp_path, 900)
     assert actions.shape[1:] == (8, 2)
     assert int(actions[..., 1].max()) == 2, "random actions are of both choices"
@@ -208,7 +208,7 @@ def test_several_choices_are_learnt_and_resumed(tmp_path):
 
 def test_actions_that_count_from_one_are_taken_as_such(sign_teacher):
     env_id = "distilrl/LateEnv-v0"
-    config = small("distil", env=env_id, gap=-1.0, env_steps=2400)
+    config = small("distil", env=env_id, gap=-1.0, env_steps=1200)
     trained = train(config, sign_teacher, acceptance=accepted(sign_teacher, env_id))
     assert evaluate_policy(trained.policy, env_id, episodes=20).return_mean > 9.5
     assert trained.heads[0].action.start == (1,)
@@ -222,8 +222,8 @@ def test_actions_above_a_byte_survive_the_checkpoint(tmp_path):
         network.layers[0].weight[0, 0], network.layers[0].weight[1, 0] = 1.0, -1.0
         network.layers[2].weight[300, 0] = network.layers[2].weight[700, 1] = 1.0
     teacher = Teacher(network, "q", "test", "memory", "0" * 64)
-    config = small("distil", env=MANY, gap=-20.0)
-    _, actions = cut_and_whole(config, teacher, accepted(teacher, MANY), tmp_path, 900)
+    config = small("distil", env=MANY, gap=-20.0, env_steps=480, check_every=160)
+    _, actions = cut_and_whole(config, teacher, accepted(teacher, MANY), tmp_path, 400)
     assert {300, 700} <= set(actions.flatten().tolist())
 
 
@@ -240,7 +240,7 @@ def test_a_picture_beside_numbers_and_a_side_without_a_bound(tmp_path):
     known = accepted(teacher, env_id)
     assert known.return_mean == 10.0
     config = small(
-        "distil", env=env_id, network="cnn:2k4s4:16", env_steps=4800, n_envs=8, updates=4, gap=-20.0, agreement=0.0
+        "distil", env=env_id, network="cnn:2k4s4:16", env_steps=2400, n_envs=8, updates=4, gap=-20.0, agreement=0.0
     )
     trained = train(config, teacher, acceptance=known, folder=RunFolder(tmp_path / "run"))
     assert trained.heads[0] == Point(Bounds((-2.0, None), (4.0, None), (1, 2)))
@@ -289,7 +289,7 @@ def test_what_is_about_choices_is_refused_for_real_actions():
 
 @pytest.mark.parametrize("name", FOR_REAL)
 def test_each_recipe_of_real_actions_lowers_its_own_terms(name):
-    config = following_config(name, env_steps=1600, check_every=200)
+    config = following_config(name, env_steps=800, check_every=100, check_episodes=2, final_episodes=2)
     if config.data.behaviour.labels != (Schedule(1.0),):
         config = config.but(behaviour=replace(config.data.behaviour, labels=(Schedule(1.0),)))
     history = train(config, layered(), acceptance=accepted(layered(), FOLLOW)).history
@@ -297,11 +297,11 @@ def test_each_recipe_of_real_actions_lowers_its_own_terms(name):
         seen = [row[f"loss/{one.name}"] for row in history if row[f"loss/{one.name}"] is not None]
         assert len(seen) >= 2, one.name
         if one.name != "discriminator" and (config.student.start == "new" or seen[0] > 1e-3):
-            assert min(seen[1:]) < seen[0], (one.name, seen)
+            assert min(seen[1:]) < 0.75 * seen[0], (one.name, seen)  # without learning they differ by a fifth at most
 
 
 def test_the_whole_job_of_real_actions(tmp_path):
-    job = Job(following_config("case_study"), Comparison(200, 200, 4, margin=0.1), accept_episodes=10)
+    job = Job(following_config("case_study"), Comparison(60, 60, 4, margin=0.1), accept_episodes=10)
     distill(following("gaussian"), job, tmp_path / "run")
     results = read_json(tmp_path / "run" / "results.json")
     assert results["verdict"]["result"] == "pass"
@@ -312,7 +312,7 @@ def test_the_whole_job_of_real_actions(tmp_path):
     assert results["action"]["kind"] == "mean"
     assert results["action"]["action"]["high"] == [1.0, 6.0]
     assert results["student"]["params"] == 2 * 16 + 16 + 16 * 2 + 2
-    again = distill(following("gaussian"), job, tmp_path / "run", resume=True)
+    again = distill(following("gaussian"), job, tmp_path / "run", resume=True, report=False)
     assert again.student.return_mean == results["student"]["return_mean"]
 
 
@@ -381,7 +381,7 @@ def test_one_student_of_choices_and_of_real_actions(sign_teacher):
     teachers = [sign_teacher, following("gaussian")]
     tasks = tuple(TaskFile(EnvRef(env_id)) for env_id in (SIGN, FOLLOW))
     known = [accepted(teacher, task.env.id) for teacher, task in zip(teachers, tasks, strict=True)]
-    config = small("distil", tasks=tasks, network="mlp:16,16", env_steps=8000, gap=-20.0)
+    config = small("distil", tasks=tasks, network="mlp:16,16", env_steps=4000, gap=-20.0)
     trained = train(config, teachers, acceptance=known)
     assert [head.real for head in trained.heads] == [False, True]
     assert torch.equal(*(network.layers[2].weight for network in trained.networks))

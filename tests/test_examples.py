@@ -257,7 +257,7 @@ def test_importing_it_needs_no_model():
 # -- a family of CartPoles
 
 
-POLES = EnvRef("examples.family:CartPoles-v0")
+POLES = EnvRef("examples.family:CartPoles-v0", {"max_episode_steps": 250})
 
 
 def test_a_family_draws_members_of_its_own_and_shows_their_physics():
@@ -291,13 +291,13 @@ def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):
         return torch.cat([-side, side], dim=1)
 
     teacher = Teacher.from_callable(leaning, kind="q", name="leaning")
-    config = make_config("distil", POLES, network="mlp:8", env_steps=2000, check_every=1000, check_episodes=2)
+    config = make_config("distil", POLES, network="mlp:8", env_steps=1200, check_every=600, check_episodes=2)
     config = config.but(hidden_features=describe_env(POLES).obs.places("physics"), final_episodes=2, threads=1)
-    others = replace(POLES, kwargs={"members": [100, 200]})
+    others = replace(POLES, kwargs=POLES.kwargs | {"members": [100, 200]})
     trust("examples")
     job = Job(config, Comparison(60, 60, 0), verdict_env=others)
     assert Job.from_json(job.to_json()) == job
-    result = distill(teacher, job, tmp_path / "run")
+    result = distill(teacher, job, tmp_path / "run", report=False)
     assert result.environment == POLES.to_json()
     assert result.verdict_environment == others.to_json()
     student = load_teacher(tmp_path / "run").fitted(describe_env(POLES))
@@ -329,23 +329,25 @@ def test_each_member_has_a_teacher_of_its_own(tmp_path):
     teachers.
     """
     trust("examples")
-    shown, others = (replace(POLES, kwargs={"members": m, "shows": "member"}) for m in ([0, 3], [100, 102]))
+    shown, others = (
+        replace(POLES, kwargs=POLES.kwargs | {"members": m, "shows": "member"}) for m in ([0, 3], [100, 102])
+    )
     teachers_of_members(tmp_path / "teachers", (0, 1, 2, 100, 101))
     file = TeacherFile(str(tmp_path / "teachers"), reads=("action", "state"), member="member")
     obs = describe_env(shown).obs
-    config = make_config("distil", shown, teacher=file, network="gru:4", env_steps=1600, updates=4, batch_size=256)
-    config = config.but(check_every=800, check_episodes=2, final_episodes=2, threads=1)
+    config = make_config("distil", shown, teacher=file, network="gru:4", env_steps=1200, updates=1, batch_size=64)
+    config = config.but(check_every=600, check_episodes=2, final_episodes=2, threads=1)
     config = config.but(hidden_features=obs.places("member"), n_envs=8)
-    job = Job(config, Comparison(60, 60, 8), verdict_env=others)
+    job = Job(config, Comparison(60, 60, 2), verdict_env=others)
     assert Job.from_json(job.to_json()) == job
-    result = distill(None, job, tmp_path / "run")
+    result = distill(None, job, tmp_path / "run", report=False)
     assert result.teacher.return_mean > 200 > 3 * result.random.return_mean
     assert result.teacher.params == 5 * 12
     assert result.verdict_environment == others.to_json()
     assert set(result.disturbed) == {"epsilon_0.01", "noise_0.1"}
     alone = [
         evaluate_policy(load_teacher(str(tmp_path / "teachers" / str(member))), replace(
-            POLES, kwargs={"members": [member, member + 1], "shows": "nothing"}), episodes=20).return_mean
+            POLES, kwargs=POLES.kwargs | {"members": [member, member + 1], "shows": "nothing"}), episodes=20).return_mean
         for member in (100, 101)
     ]  # fmt: skip
     both = load_teacher(file).fitted(describe_env(others))

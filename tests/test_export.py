@@ -430,10 +430,13 @@ def test_a_weight_takes_a_byte_and_a_unit_six_or_eight_more():
 
 
 @needs_cc
-@pytest.mark.parametrize("name", ["one", "squashed"])
-def test_integers_are_clean_under_the_sanitizers(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [("one", ("mlp:7", "cnn:3k8s4,5k4s2:", "cnn:4k3s2,3k3s1:8")), ("squashed", ("mlp:7", "cnn:4k3s2,3k3s1:8"))],
+)
+def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
     head = ACTIONS[name]
-    for text in ("mlp:7", "cnn:3k8s4,5k4s2:", "cnn:4k3s2,3k3s1:8"):
+    for text in texts:
         obs = observations(text, 10)
         extreme = obs * 0 + (255 if obs.dtype == np.uint8 else np.float32(1e30))
         quantised = int8.quantise(steps(student(text, head=head), "integers"), obs)

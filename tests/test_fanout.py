@@ -18,10 +18,12 @@ import pytest
 import torch
 from commands import VERDICTS
 from conftest import make_teacher, sign_network
+from test_acceptance import leaning
 from tiny_envs import tiny_job
 
 from distilrl.checkpoints import read_json, save_network, write_json
 from distilrl.cli import main
+from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import trust
@@ -67,21 +69,22 @@ EXECUTORS = {
 }
 
 
-LONG = {"env_steps": 9600, "gap": -1.0}
+LONG = {"env_steps": 2400, "gap": -1.0}
 """A run of many checkpoints."""
 
 
 @pytest.fixture(scope="module")
 def whole(fanout_home):
     """Long runs that nobody cut short."""
-    distill_seeds(None, job(fanout_home, **LONG), fanout_home / "whole", 2)
+    distill_seeds(None, job(fanout_home, **LONG), fanout_home / "whole", 2, report=False)
     return fanout_home / "whole"
 
 
 def job(fanout_home, teacher="teacher", **changes):
-    tiny = tiny_job(env_steps=800, network="mlp:4")
+    tiny = tiny_job(env_steps=320, learning_starts=80, check_every=160, network="mlp:4")
     task = TaskFile(EnvRef(ENV), (TeacherFile(str(fanout_home / teacher)),))
-    return replace(tiny, train=tiny.train.but(tasks=(task,), **changes), accept_episodes=5)
+    train = tiny.train.but(**({"tasks": (task,)} | changes))
+    return replace(tiny, train=train, comparison=Comparison(60, 60, 0), accept_episodes=5)
 
 
 def without_times(value):
@@ -112,7 +115,8 @@ def test_seeds_are_the_same_bytes_whatever_the_executor(fanout_home, tmp_path, m
     monkeypatch.setattr("distilrl.fanout.SECONDS", 0.01)  # tiny runs are over before one would look at them
     events = []
     with EXECUTORS[name]() as executor:
-        distill_seeds(None, job(fanout_home), tmp_path / "seeds", 2, executor=executor, watch=events.append)
+        watched = {"executor": executor, "watch": events.append}
+        distill_seeds(None, job(fanout_home), tmp_path / "seeds", 2, **watched, report=False)
     assert contents(tmp_path / "seeds") == contents(fanout_home / "seeds")
     assert not (tmp_path / "seeds" / NOTES).exists()
     assert {event.run for event in events if isinstance(event, Ended)} == {"seed-0", "seed-1"}
@@ -138,10 +142,11 @@ def test_the_evaluation_of_one_run_is_the_same_bytes_whatever_the_executor(fanou
     """With more episodes than are played at once, so that there are parts to spread."""
     one = job(fanout_home)
     one = replace(one, comparison=replace(one.comparison, episodes=70, max_episodes=70))
-    distill(None, one, tmp_path / "here")
+    distill(None, one, tmp_path / "here", report=False)
     events = []
     with EXECUTORS[name]() as executor:
-        distill(None, one, tmp_path / "there", machines=Machines(executor=executor), watch=events.append)
+        spread = {"machines": Machines(executor=executor), "watch": events.append}
+        distill(None, one, tmp_path / "there", **spread, report=False)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert [event.done for event in events if isinstance(event, Episodes) and event.total == 70][-1] == 70
 
@@ -164,14 +169,15 @@ def test_a_sweep_is_the_same_bytes_whatever_the_executor(fanout_home, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert [replace(row, train_s=0.0) for row in rows] == [replace(row, train_s=0.0) for row in again]
     assert [row.run for row in rows] == ["s3", "s4"]
-    distill(None, job(fanout_home, seed=3), tmp_path / "alone" / "s3")  # as deep: config.json says from where
-    alone, of_sweep = contents(tmp_path / "alone" / "s3"), contents(tmp_path / "one" / "s3")
+    deep = tmp_path / "alone" / "s3"  # as the sweep's: config.json says from where
+    distill(None, job(fanout_home, seed=3), deep, report=False)
+    alone, of_sweep = contents(deep), contents(tmp_path / "one" / "s3")
     assert alone == of_sweep
 
 
 @pytest.mark.parametrize("name", ["inline", "processes"])
 def test_a_plan_is_the_same_whatever_the_executor(fanout_home, tmp_path, name):
-    changes = {"sizes": ["mlp:", "mlp:2", "mlp:4"], "seeds": 1, "refine": False}
+    changes = {"sizes": ["mlp:", "mlp:2", "mlp:4"], "seeds": 1, "refine": False, "report": False}
     one = plan(None, job(fanout_home), tmp_path / "one", **changes)
     with EXECUTORS[name]() as executor:
         two = plan(None, job(fanout_home), tmp_path / "two", **changes, executor=executor)
@@ -210,8 +216,9 @@ def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path, monke
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     with ThreadPoolExecutor(3) as executor:
         found = plan(
-            None, easy, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:4"], seeds=1, refine=False, executor=executor
-        )
+            None, easy, tmp_path / "plan", sizes=["mlp:", "mlp:2", "mlp:4"], seeds=1, refine=False, executor=executor,
+            report=False,
+        )  # fmt: skip
     assert found.winner is None
     assert [row.reached for row in found.frontier] == [True] * 3
     assert [row.verdict for row in found.frontier] == [None, None, "fail"]
@@ -247,7 +254,8 @@ def test_a_call_whose_process_is_killed_is_begun_again(tmp_path, deaths):
                 found[0].result()
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_bytes(fanout_home, whole, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(fanout_home, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilrl.fanout.SECONDS", 0.05)  # it is killed long before its end
     killed = []
     with Processes(2) as executor:
 
@@ -258,7 +266,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(fanout_home, whole, tmp_
                 for process in killed:
                     process.kill()
 
-        distill_seeds(None, job(fanout_home, **LONG), tmp_path / "cut", 2, executor=executor, watch=kill)
+        distill_seeds(None, job(fanout_home, **LONG), tmp_path / "cut", 2, executor=executor, watch=kill, report=False)
     assert killed, "the runs ended before they could be killed"
     assert contents(tmp_path / "cut") == contents(whole)
 
@@ -458,7 +466,7 @@ def test_a_teacher_that_cannot_be_sent_says_so(fanout_home, tmp_path):
         distill_seeds(function, job(fanout_home), tmp_path / "run", 2, executor=executor)
     network = make_teacher(sign_network())
     with Processes(2) as executor:
-        distill_seeds(network, job(fanout_home), tmp_path / "object", 2, executor=executor)
+        distill_seeds(network, job(fanout_home), tmp_path / "object", 2, executor=executor, report=False)
     for seed in (0, 1):
         name = f"seed-{seed}/student/student.safetensors"
         assert (tmp_path / "object" / name).read_bytes() == (fanout_home / "seeds" / name).read_bytes()
@@ -496,10 +504,19 @@ def test_a_script_without_a_guard_is_told(fanout_home, tmp_path):
 
 
 def test_workers_of_environments_within_a_job(fanout_home, tmp_path):
-    with Processes(2) as executor:
-        distill_seeds(None, job(fanout_home, workers=1), tmp_path / "seeds", 2, executor=executor)
-    name = "seed-1/student/student.safetensors"
-    assert (tmp_path / "seeds" / name).read_bytes() == (fanout_home / "seeds" / name).read_bytes()
+    """In CartPole, for which a worker imports little; of few episodes, for each evaluation starts a worker."""
+    save_network(tmp_path / "leaning", leaning().network, Categorical(Choices((2,))), name="teacher")
+    task = TaskFile(EnvRef("CartPole-v1"), (TeacherFile(str(tmp_path / "leaning")),))
+    one = replace(job(fanout_home, tasks=(task,)), comparison=Comparison(2, 2, 0))
+    distill(None, one, tmp_path / "here", report=False)
+    write_json(tmp_path / "x.json", replace(one, train=one.train.but(workers=1)).to_json())
+    with Processes(1) as executor:
+        sweep([tmp_path / "x.json"], tmp_path / "out", executor=executor)
+    here, there = (
+        (folder / "student" / "student.safetensors").read_bytes()
+        for folder in (tmp_path / "here", tmp_path / "out" / "x")
+    )
+    assert here == there
 
 
 def test_json_is_what_the_notes_are(tmp_path):

@@ -39,7 +39,7 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 
 def job(**changes):
     return Job(
-        small(**({"network": "mlp:2", "env_steps": 800} | changes)),
+        small(**({"network": "mlp:2", "env_steps": 480} | changes)),
         Comparison(100, 100, 0, margin=2.0),
         accept_episodes=5,
     )
@@ -47,7 +47,7 @@ def job(**changes):
 
 COMMANDS = {
     "run": lambda teacher, out: distill(teacher, job(), out),
-    "teacher": lambda teacher, out: train_teacher(small("dqn", env_steps=800), out, episodes=5),
+    "teacher": lambda teacher, out: train_teacher(small("dqn", env_steps=480), out, episodes=5),
     "seeds": lambda teacher, out: distill_seeds(teacher, job(), out, 2),
     "chain": lambda teacher, out: distill_chain(teacher, job(), out, 1),
     "plan": lambda teacher, out: plan(teacher, job(), out, sizes=["mlp:2"], seeds=1, refine=False),
@@ -57,6 +57,14 @@ COMMANDS = {
 
 def everything(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Reports have no figures here: to draw them takes longer than the runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,7 @@ def test_what_fails_at_once_leaves_nothing_behind(monkeypatch, tmp_path, command
 def test_files_of_the_users_are_no_hindrance(sign_teacher, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "seed-corn").mkdir()
-    distill(sign_teacher, job(), tmp_path)
+    distill(sign_teacher, job(), tmp_path, report=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -216,8 +224,8 @@ def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
 
 
 def test_a_configuration_that_lacks_what_has_a_default_is_continued(made, sign_teacher, tmp_path):
-    for kind, again in (("run", lambda out: distill(sign_teacher, job(), out, resume=True)),
-                        ("teacher", lambda out: train_teacher(small("dqn", env_steps=800), out, episodes=5, resume=True))):  # fmt: skip
+    for kind, again in (("run", lambda out: distill(sign_teacher, job(), out, resume=True, report=False)),
+                        ("teacher", lambda out: train_teacher(small("dqn", env_steps=480), out, episodes=5, resume=True, report=False))):  # fmt: skip
         shutil.copytree(made / kind, tmp_path / kind)
         data = read_json(tmp_path / kind / "config.json")
         del data["train"]["stop"]["drift_threshold"]
@@ -232,13 +240,14 @@ def test_a_configuration_that_lacks_what_has_a_default_is_continued(made, sign_t
 def words(tmp_path):
     """A command line that distils in few steps; its teacher is in a file."""
     save_network(tmp_path / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
-    steps = ["--steps", "810", "--episodes", "200", "--disturbed-episodes", "0", "--threads", "1"]
+    steps = ["--steps", "810", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1"]
     steps += ["--margin", "2"]  # a chain goes on to its end
     return ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", *steps]
 
 
 @pytest.mark.parametrize("more", [["--seeds", "2"], ["--assistants", "1"]])
 def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, monkeypatch, more):
+    monkeypatch.setattr("distilrl.report.write_report", lambda *_given, **_named: None)  # longer than the runs
     calls = []
 
     def cut(*given, **named):
@@ -250,10 +259,10 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
     def cut_at_the_end(*_given, **_named):
         raise Killed
 
-    monkeypatch.setattr(series, "distill", cut)
-    monkeypatch.setattr(series, "run_job", cut_at_the_end)
-    assert main([*words, *more, "--out", str(tmp_path / "run")]) == 70
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "distill", cut)
+        patch.setattr(series, "run_job", cut_at_the_end)
+        assert main([*words, *more, "--out", str(tmp_path / "run")]) == 70
     config = str(tmp_path / "run" / "config.json")
     assert main(["distill", "--resume", str(tmp_path / "run")]) in VERDICTS
     assert main(["distill", "--config", config, "--out", str(tmp_path / "again")]) in VERDICTS
@@ -266,6 +275,7 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
 
 
 def test_a_chains_folder_may_be_spelled_in_another_way(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilrl.report.write_report", lambda *_given, **_named: None)
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--assistants", "1", "--out", str(tmp_path / "run")]) == 0
     assert main([*words, "--assistants", "1", "--out", "run"]) == 0
@@ -284,12 +294,13 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
     retry = replace(job(), accept_weak_teacher=True)
     with pytest.raises(TeacherError, match="--margin-abs"):
         COMMANDS[command](weak, tmp_path / "run")
-    distill(weak, replace(retry, comparison=replace(retry.comparison, margin_abs=1.0)), tmp_path / "run")
+    retry = replace(retry, comparison=replace(retry.comparison, margin_abs=1.0))
+    distill(weak, retry, tmp_path / "run", report=False)
 
 
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
     two = small(
-        network="mlp:4,4", env_steps=800, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0")))
+        network="mlp:4,4", env_steps=480, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0")))
     )
     with pytest.raises(TeacherError):
         distill(
@@ -362,16 +373,23 @@ def test_a_student_that_cannot_be_made_is_refused_before_the_first_step(tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def cut(sign_teacher, tmp_path):
-    """A run that was killed behind its first checkpoint."""
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that was killed behind its second checkpoint."""
+    run, teacher = tmp_path_factory.mktemp("killed") / "run", make_teacher(sign_network())
     with pytest.raises(Killed):
-        distill(sign_teacher, job(check_every=160, gap=-9.0), tmp_path / "cut", watch=killed_after(500))
-    return tmp_path / "cut"
+        distill(teacher, job(check_every=160, gap=-9.0), run, watch=killed_after(400))
+    return run
+
+
+@pytest.fixture
+def cut(killed, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(killed, tmp_path / "cut")
 
 
 def go_on(folder, teacher, watch=lambda _event: None):
-    return distill(teacher, job(check_every=160, gap=-9.0), folder, resume=True, watch=watch)
+    return distill(teacher, job(check_every=160, gap=-9.0), folder, resume=True, watch=watch, report=False)
 
 
 def test_a_checkpoint_belongs_to_its_configuration(cut, sign_teacher):
@@ -489,7 +507,7 @@ def test_a_teachers_card_that_was_tampered_with_is_one_sentence(cut, sign_teache
 def test_damaged_metrics_are_written_again(cut, sign_teacher, data):
     (cut / "metrics.csv").write_bytes(data)
     go_on(cut, sign_teacher)
-    assert [row["env_steps"] for row in read_metrics(cut / "metrics.csv")] == ["160", "320", "480", "640", "800"]
+    assert [row["env_steps"] for row in read_metrics(cut / "metrics.csv")] == ["160", "320", "480"]
 
 
 def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):

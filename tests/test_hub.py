@@ -1,4 +1,6 @@
-"""The Hugging Face Hub's adapter against a small local server that speaks its protocol, in processes of their own."""
+"""The Hugging Face Hub's adapter against a small local server that speaks its protocol, in processes of their own where
+the environment variables count.
+"""
 
 import hashlib
 import http.server
@@ -10,6 +12,8 @@ import threading
 
 import pytest
 from test_foreign import vec_normalize, write_sb3
+
+from distilrl.cli import main
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -94,6 +98,22 @@ def inspect(tmp_path, server, name, **more):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture
+def here(tmp_path, hub, monkeypatch, capsys):
+    """Inspects in this process, to which the server is the Hub: its exit code, and what it said on one line."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    endpoint = f"http://127.0.0.1:{hub.server_address[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+
+    def inspect(name):
+        code = main(["inspect", name, "--json"])
+        return code, " ".join(capsys.readouterr().err.split())
+
+    return inspect
+
+
 def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     online = inspect(tmp_path, hub, "hf://owner/policy")
     assert online.returncode == 0, online.stderr
@@ -107,16 +127,16 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     assert json.loads(offline.stdout)["sha256"] == facts["sha256"]
 
 
-def test_mistakes_get_one_sentence(tmp_path, hub):
+def test_mistakes_get_one_sentence(tmp_path, hub, here):
     Hub.files = Hub.files | {"other.zip": b"PK"}
-    several = inspect(tmp_path, hub, "hf://owner/policy")
-    assert (several.returncode, "several policies" in several.stderr) == (2, True)
-    named = inspect(tmp_path, hub, "hf://owner/policy/dqn-CartPole-v1.zip")
-    assert named.returncode == 0, named.stderr
+    code, said = here("hf://owner/policy")
+    assert (code, "several policies" in said) == (2, True)
+    named = here("hf://owner/policy/dqn-CartPole-v1.zip")
+    assert named[0] == 0, named
     unknown = inspect(tmp_path, hub, "hf://owner/nothing")
     assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
-    malformed = inspect(tmp_path, hub, "hf://nothing")
-    assert (malformed.returncode, "hf://owner/repository" in malformed.stderr) == (2, True)
+    code, said = here("hf://nothing")
+    assert (code, "hf://owner/repository" in said) == (2, True)
 
 
 @pytest.mark.parametrize("size", [5_000_000_000, None])
@@ -124,21 +144,20 @@ def test_mistakes_get_one_sentence(tmp_path, hub):
     ("large", "named"),
     [("dqn-CartPole-v1.zip", ""), ("dqn-CartPole-v1.zip", "/dqn-CartPole-v1.zip"), ("vec_normalize.pkl", "")],
 )
-def test_what_the_listing_says_is_too_large_is_not_downloaded(tmp_path, hub, large, named, size):
+def test_what_the_listing_says_is_too_large_is_not_downloaded(here, large, named, size):
     Hub.listed = {large: size}
-    refused = inspect(tmp_path, hub, f"hf://owner/policy{named}")
-    said = " ".join(refused.stderr.split())
+    code, said = here(f"hf://owner/policy{named}")
     length = "of unknown size" if size is None else "5,000,000,000 bytes long"
-    assert refused.returncode == 2
+    assert code == 2
     assert said.startswith(f"error: '{large}' of hf://owner/policy{named} is {length}, and a policy has at most ")
     assert said.count("error: ") == said.count(". ") + 1 == 1
     assert Hub.asked == [] or large == "vec_normalize.pkl"
     assert large not in Hub.asked
 
 
-def test_a_large_file_beside_a_policy_is_no_hindrance(tmp_path, hub):
+def test_a_large_file_beside_a_policy_is_no_hindrance(here):
     Hub.files = Hub.files | {"everything.zip": b"PK"}
     Hub.listed = {"everything.zip": 5_000_000_000}
-    online = inspect(tmp_path, hub, "hf://owner/policy")
-    assert online.returncode == 0, online.stderr
+    code, said = here("hf://owner/policy")
+    assert code == 0, said
     assert "everything.zip" not in Hub.asked

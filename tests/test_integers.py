@@ -70,7 +70,8 @@ def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name,
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_student_that_integers_break_learns_to_live_with_them(scaled):
+def test_a_student_that_integers_break_learns_to_live_with_them(monkeypatch, scaled):
+    monkeypatch.setattr(qat, "UPDATES", 1000)
     obs = sign_states()
     right = obs[:, 0] > 0
 

@@ -121,9 +121,9 @@ def test_the_oldest_go(cache, monkeypatch):
 def test_a_run_gives_the_same_verdict_and_says_so(cache, tmp_path):
     job = Job(tiny_config("CartPole-v1", env_steps=400, network="mlp:4"), Comparison(50, 50, 50))
     events = []
-    one = distill(leaning(), job, tmp_path / "one", watch=events.append)
+    one = distill(leaning(), job, tmp_path / "one", watch=events.append, report=False)
     assert not [event for event in events if isinstance(event, Recalled)]
-    two = distill(leaning(), job, tmp_path / "two", watch=events.append)
+    two = distill(leaning(), job, tmp_path / "two", watch=events.append, report=False)
     assert len([event for event in events if isinstance(event, Recalled)]) == 3  # greedy, random actions, noise
     assert one.teacher == replace(two.teacher, latency_us=one.teacher.latency_us)
     assert (one.verdict, one.disturbed, one.agreement) == (two.verdict, two.disturbed, two.agreement)

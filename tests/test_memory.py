@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import SIGN, Killed, killed_after
+from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 from test_policies import RECALL, recalling
 from test_train import ACCEPTANCE, small, without_clock
 from torch import nn
@@ -277,7 +277,7 @@ def test_a_history_ends_where_its_episode_begins():
 
 def memory_config(text, **changes):
     """Learns what was seen one step before."""
-    config = small(env_steps=6400, gap=0.02, agreement=0.9, **changes)
+    config = small(env_steps=1200, gap=0.02, agreement=0.9, **({"learning_rate": 2e-2} | changes))
     return config.but(tasks=(TaskFile(RECALL),), network=text, batch_size=128, sequence=8, burn_in=2)
 
 
@@ -285,25 +285,26 @@ def accepted(teacher):
     return accept(teacher, Play(RECALL), episodes=20)
 
 
-@pytest.mark.parametrize("text", ["gru:8", "lstm:8", "mlp:8@history=2"])
+@pytest.mark.parametrize("text", ["gru:8", "lstm:8", "mlp:8@history=2", "mlp:8"])
 def test_a_student_with_memory_learns_what_one_without_cannot(text):
     teacher = recalling()
     acceptance = accepted(teacher)
     found = train(memory_config(text), teacher, acceptance=acceptance)
-    assert max(row["score"] for row in found.history) > 0.75  # numbers near 0 have hardly a sign
-    blind = train(memory_config("mlp:8"), teacher, acceptance=acceptance)
-    assert max(row["score"] for row in blind.history) < 0.5
+    best = max(row["score"] for row in found.history)
+    if text == "mlp:8":
+        assert best < 0.5
+        return
+    assert best > 0.75  # numbers near 0 have hardly a sign
     assert isinstance(found.network, RecurrentNetwork)
     games = play(found.policy, Play(RECALL), range(10_000, 10_050))
     assert games.returns.mean() > 0.75 * acceptance.return_mean
 
 
-@pytest.mark.parametrize("text", ["gru:4", "mlp:4@history=3"])
-@pytest.mark.parametrize("moment", [1, 130, 199])
+@pytest.mark.parametrize(("text", "moment"), [("gru:4", 65), ("mlp:4@history=3", 1), ("mlp:4@history=3", 99)])
 def test_a_resumed_student_remembers_what_it_did(text, moment, tmp_path):
     teacher = recalling()
     acceptance = accepted(teacher)
-    config = memory_config(text).but(env_steps=1600, gap=-1.0)
+    config = memory_config(text, check_every=200).but(env_steps=800, gap=-1.0)
     whole = train(config, teacher, acceptance=acceptance, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
         train(
@@ -536,8 +537,8 @@ def test_an_onnx_file_with_memory_is_a_teacher(tmp_path):
 
 def test_a_run_with_memory_from_beginning_to_end(tmp_path):
     """Trained, judged, exported, verified, and taught from: the folder of a student is a teacher's too."""
-    job = Job(memory_config("gru:8").but(env_steps=1600), Comparison(60, 60, 0))
-    result = distill(recalling(), job, tmp_path / "run")
+    job = Job(memory_config("gru:8").but(env_steps=800), Comparison(60, 60, 0))
+    result = distill(recalling(), job, tmp_path / "run", report=False)
     assert result.student.name == "gru:8"
     for target, name in (("c", "policy.c"), ("onnx", "policy.onnx")):
         card = export_policy(tmp_path / "run", target)
@@ -604,11 +605,19 @@ def test_numbers_are_hidden_by_their_names():
     assert obs.part((1, 5)).names == ("pos[1]", "mode[0]")
 
 
+@pytest.fixture(scope="module")
+def part_run(tmp_path_factory):
+    """The folder of a student that does not see the second of two numbers, though its teacher does."""
+    out = tmp_path_factory.mktemp("part") / "run"
+    config = small("distil", hidden_features=(1,), env_steps=800).but(network="mlp:8@relu")
+    distill(make_teacher(sign_network()), Job(config, Comparison(60, 60, 0)), out, report=False)
+    return out
+
+
 @pytest.mark.parametrize("target", ["c", "onnx", "int8", "torch"])
-def test_the_file_of_a_student_reads_what_it_sees(target, sign_teacher, tmp_path):
-    """A privileged teacher: the second number is hidden, and the file takes one number an observation."""
-    config = small("distil", hidden_features=(1,), env_steps=1600).but(network="mlp:8@relu")
-    distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
+def test_the_file_of_a_student_reads_what_it_sees(target, part_run, tmp_path):
+    """A privileged teacher: the file takes one number an observation."""
+    shutil.copytree(part_run, tmp_path / "run")
     card = export_policy(tmp_path / "run", target)
     assert (card["obs"]["shape"], card["obs"]["reads"]) == ([1], [0])
     checked = verify(card["path"])
@@ -668,8 +677,8 @@ def test_a_page_remembers_as_the_student_does(text, tmp_path):
     "recipe", ["svd_start", "strongest_start", "discriminator", "hints", "case_study", "adversarial_states"]
 )
 def test_every_recipe_takes_a_student_that_sees_less(recipe, sign_teacher):
-    config = make_config(recipe, SIGN, network="mlp:8", hidden_features=(0,), env_steps=800, learning_starts=160)
-    config = config.but(check_every=400, check_episodes=2, final_episodes=2, batch_size=32, n_envs=8, threads=1)
+    config = make_config(recipe, SIGN, network="mlp:8", hidden_features=(0,), env_steps=400, learning_starts=160)
+    config = config.but(check_every=200, check_episodes=2, final_episodes=2, batch_size=32, n_envs=8, threads=1)
     found = train(config, sign_teacher, acceptance=ACCEPTANCE)
     assert found.network.spec.params == 8 * 2 + 9 * 2
 
@@ -698,10 +707,11 @@ def test_teacher_and_student_each_have_a_view(text, sign_teacher, tmp_path):
     file = TeacherFile(str(folder), reads=("teacher",))
     assert load_teacher(file).digest != load_teacher(str(folder)).digest
     config = make_config(
-        "distil", VIEWS, teacher=file, network=text, hidden_features=(3, 4), env_steps=3200, batch_size=64
+        "distil", VIEWS, teacher=file, network=text, hidden_features=(3, 4), env_steps=1600, batch_size=64
     )
-    config = config.but(learning_starts=160, check_every=800, check_episodes=4, final_episodes=8, n_envs=8, threads=1)
-    result = distill(None, Job(config, Comparison(60, 60, 0, margin=0.3)), tmp_path / "run")
+    config = config.but(learning_starts=160, check_every=400, check_episodes=4, final_episodes=8, n_envs=8, threads=1)
+    config = config.but(learning_rate=2e-2, sequence=8, burn_in=2)
+    result = distill(None, Job(config, Comparison(60, 60, 0, margin=0.3)), tmp_path / "run", report=False)
     assert result.verdict.result in HOLDS
     assert RunFolder(tmp_path / "run").read_config()["train"]["tasks"][0]["teacher"][0]["reads"] == ["teacher"]
     card = export_policy(tmp_path / "run", "c")
@@ -720,25 +730,25 @@ def test_what_a_teacher_reads_must_be_there(sign_teacher):
 
 def test_a_stage_with_reward_and_a_plan_take_a_student_that_sees_less(sign_teacher, tmp_path):
     """The first number is hidden, so that places and columns differ."""
-    config = small("distil", hidden_features=(0,), env_steps=800)
-    config = config.but(reward=replace(config.reward, env_steps=640, directions=2, best=1))
-    result = distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
-    assert result.env_steps > 800
+    config = small("distil", hidden_features=(0,), env_steps=400)
+    config = config.but(reward=replace(config.reward, env_steps=320, directions=2, best=1))
+    result = distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run", report=False)
+    assert result.env_steps > 400
     assert result.student.spec["unseen"] == (0,) or result.student.spec["unseen"] == [0]
 
 
 def test_a_plan_asks_nothing_of_the_student_that_its_job_names(sign_teacher, tmp_path):
     scores = []
     for name in ("mlp:8", "mlp:4@history=3", "gru:4"):
-        job = Job(small("distil", env_steps=800).but(network=name, batch_size=64), Comparison(60, 60, 0))
-        found = plan(sign_teacher, job, tmp_path / name.partition(":")[2], sizes=["mlp:4"], seeds=1, refine=False)
+        job = Job(small("distil", env_steps=600).but(network=name, batch_size=64), Comparison(60, 60, 0))
+        out = tmp_path / name.partition(":")[2]
+        found = plan(sign_teacher, job, out, sizes=["mlp:4"], seeds=1, refine=False, report=False)
         scores.append(found.frontier[0].best_score)
     assert len(set(scores)) == 1
 
 
-def test_a_file_of_a_part_is_verified_where_it_belongs(sign_teacher, tmp_path, capsys):
-    config = small("distil", hidden_features=(1,), env_steps=800)
-    distill(sign_teacher, Job(config, Comparison(60, 60, 0)), tmp_path / "run")
+def test_a_file_of_a_part_is_verified_where_it_belongs(part_run, tmp_path, capsys):
+    shutil.copytree(part_run, tmp_path / "run")
     path = export_policy(tmp_path / "run", "c")["path"]
     assert main(["verify", str(path), "--env", "CartPole-v1"]) == 2
     error = " ".join(capsys.readouterr().err.split())
@@ -814,14 +824,12 @@ def test_who_drives_in_turn_remembers_since_the_turn_began(monkeypatch):
 
 def test_a_plan_finds_the_smallest_memory(tmp_path):
     """What was seen one step before is asked: no size without memory is there, whatever its width."""
-    job = Job(
-        memory_config("gru:8", learning_rate=1e-2).but(check_episodes=10, env_steps=3200, updates=4),
-        Comparison(60, 60, 0, margin=0.3),
-    )
-    sizes = ["mlp:16", "mlp:8@history=2", "gru:2", "gru:8"]
-    found = plan(recalling(), job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
+    config = memory_config("gru:8", check_episodes=40).but(env_steps=1600, updates=3, sequence=4, burn_in=1)
+    job = Job(config, Comparison(60, 60, 0, margin=0.3))
+    sizes = ["mlp:16", "mlp:8@history=2", "gru:8"]
+    found = plan(recalling(), job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, report=False)
     reached = {row.student: row.reached for row in found.frontier}
-    assert reached == {"mlp:16": False, "gru:2": reached["gru:2"], "mlp:8@history=2": True, "gru:8": True}
+    assert reached == {"mlp:16": False, "mlp:8@history=2": True, "gru:8": True}
     assert [row.params for row in found.frontier] == sorted(row.params for row in found.frontier)
     assert "@history=2" in found.winner or "gru" in found.winner
     stored = load_network(tmp_path / "plan/winner/student")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import CHOICE, distill
+from commands import CHOICE, VERDICTS, distill
 from conftest import SIGN, sign_network
 
 from distilrl.checkpoints import digest, read_json, read_tensors, save_network, save_tensors, write_json
@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_no_torn_file(teacher, tmp_path, capsys, monkeypatch)
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert distill(teacher, tmp_path / "run") == 2
+    assert distill(teacher, tmp_path / "run", "--disturbed-episodes", "0") == 2
     assert "No space left on device" in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "run").rglob("*.tmp"))
     monkeypatch.setattr(os, "fsync", real)
@@ -219,7 +219,10 @@ def test_a_missing_extra_is_named(teacher, tmp_path, capsys, monkeypatch):
 
 
 def test_a_teachers_folder_alone_warns(teacher, tmp_path, capsys):
-    assert distill(teacher, tmp_path / "run", "--behaviour", "teacher") == 0
+    assert (
+        distill(teacher, tmp_path / "run", "--behaviour", "teacher", "--steps", "1600", "--disturbed-episodes", "0")
+        in VERDICTS
+    )
     assert "drift" in " ".join(capsys.readouterr().err.split())
 
 
@@ -238,7 +241,7 @@ def test_an_interrupted_command_ends_with_130_and_says_how_it_goes_on(teacher, t
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another signal there")
-@pytest.mark.parametrize("module", ["distilrl.cli", "rich", "tyro", "torch", "distilrl.distill"])
+@pytest.mark.parametrize("module", ["distilrl.cli", "rich", "torch", "distilrl.distill"])
 def test_an_import_that_is_interrupted_ends_with_130_in_one_line(tmp_path, module):
     """Ctrl-C arrives while a module is imported, as early and as late as there are any."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -9,8 +9,8 @@ import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "distilrl.ipynb"
 SMALLER = {
-    "at_return=475.0, env_steps=50_000": "at_return=60.0, env_steps=6_000",
-    "env_steps=30_000": "env_steps=2_000",
+    "at_return=475.0, env_steps=50_000": "at_return=60.0, env_steps=3_000",
+    "env_steps=30_000": "env_steps=1_000",
     "Comparison(disturbed_episodes=0)": "Comparison(50, 50, 0)",
     "iterations=10": "iterations=2",
     '("mlp:", "mlp:2", "mlp:4", "mlp:8"), seeds=2': '("mlp:", "mlp:4"), seeds=1',

@@ -3,9 +3,9 @@
 import json
 import sys
 
+import commands
 import gymnasium
 import pytest
-from commands import distill
 from conftest import SIGN
 
 from distilrl.checkpoints import read_json, write_json
@@ -34,6 +34,21 @@ def owned(info):
 
 gymnasium.register("Own-v0", entry_point=SignEnv, max_episode_steps=50)
 """
+
+
+QUICK = ["--steps", "480", "--set", "learning-starts=160", "--episodes", "60", "--disturbed-episodes", "0"]
+QUICK += ["--margin", "2"]  # whatever it has learnt in these steps passes
+
+
+def distill(teacher, out, *more, **named):
+    """The exit code of the shortest distillation."""
+    return commands.distill(teacher, out, *QUICK, *more, **named)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """A run ends without its report, which takes longer than the run."""
+    monkeypatch.setattr(sys.modules["distilrl.distill"], "write_reports", lambda *_given, **_named: None)
 
 
 @pytest.fixture
@@ -65,7 +80,7 @@ def test_the_environment_is_made_as_the_options_say(teacher, capsys, own_module)
     assert "broken in step" in " ".join(capsys.readouterr().err.split())
 
 
-def test_how_a_teacher_is_accepted_and_how_many_environments_are_held(teacher, tmp_path):
+def test_how_a_teacher_is_accepted_and_how_many_environments_are_held(teacher, tmp_path, no_report):
     words = ["--accept-episodes", "10", "--accept-max-episodes", "15", "--eval-envs", "7"]
     assert distill(teacher, tmp_path / "run", *words) == 0
     config = read_json(tmp_path / "run" / "config.json")
@@ -74,7 +89,7 @@ def test_how_a_teacher_is_accepted_and_how_many_environments_are_held(teacher, t
     assert read_json(tmp_path / "run" / "teacher.json")["acceptance"]["episodes"] == 10
 
 
-def test_any_setting_by_its_name(teacher, tmp_path):
+def test_any_setting_by_its_name(teacher, tmp_path, no_report):
     words = ["--set", "learning-rate=0.001", "--set", "optim.batch-size=64", "--set", "hidden_features=[1]"]
     words += ["--set", "standardise=no", "--set", 'behaviour={"name": "student"}', "--reward-steps", "640"]
     assert distill(teacher, tmp_path / "run", *words) == 0
@@ -85,7 +100,7 @@ def test_any_setting_by_its_name(teacher, tmp_path):
     assert train["student"]["hidden_features"] == [1]
     assert train["data"]["behaviour"]["name"] == "student"
     assert train["reward"]["env_steps"] == 640
-    assert train["data"]["env_steps"] == 4000
+    assert train["data"]["env_steps"] == 480
     results = read_json(tmp_path / "run" / "results.json")
     assert "then 2 rounds with reward" in results["stopped"]
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
@@ -93,7 +108,7 @@ def test_any_setting_by_its_name(teacher, tmp_path):
     assert rows[-1]["agreement"] == ""  # nobody is imitated there
 
 
-def test_a_recipe_of_ones_own(teacher, tmp_path, own_module):
+def test_a_recipe_of_ones_own(teacher, tmp_path, own_module, no_report):
     assert distill(teacher, tmp_path / "run", "--recipe", f"{own_module}:gentle") == 0
     train = read_json(tmp_path / "run" / "config.json")["train"]
     assert train["recipe"] == f"{own_module}:gentle"
@@ -110,6 +125,7 @@ def test_a_loss_of_ones_own_is_imported_from_a_file_where_its_module_is_trusted(
     assert read_json(run / "config.json")["train"]["terms"][0]["loss"] == f"{own_module}:apart"
     assert "nan" not in (run / "metrics.csv").read_text()
     assert f"--trust {own_module}" in (run / "report.html").read_text()
+    monkeypatch.setattr(sys.modules["distilrl.distill"], "write_reports", lambda *_given, **_named: None)
     words = ["distill", "--config", str(run / "config.json"), "--out", str(again)]
     monkeypatch.setattr(single, "_trusted", set())
     capsys.readouterr()
@@ -122,7 +138,7 @@ def test_a_loss_of_ones_own_is_imported_from_a_file_where_its_module_is_trusted(
     assert students[0] == students[1]
 
 
-def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, capsys):
+def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, no_report, capsys):
     assert distill(teacher, tmp_path / "run") == 0
     config = read_json(tmp_path / "run" / "config.json")
     config["train"]["tasks"][0]["env"] = {"id": f"{own_module}:Own-v0"}
@@ -154,6 +170,6 @@ def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_mod
     assert main(["verify", f"{run}/export/c", "--trust", own_module]) == 0
 
 
-def test_what_the_user_names_needs_no_trust(teacher, tmp_path, own_module):
+def test_what_the_user_names_needs_no_trust(teacher, tmp_path, own_module, no_report):
     assert distill(teacher, tmp_path / "run", env=f"{own_module}:Own-v0") == 0
     assert main(["report", str(tmp_path / "run")]) == 0

@@ -15,13 +15,17 @@ from distilrl.runs import RunFolder, read_config
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 
-SHORT = ["--steps", "1600", "--episodes", "40", "--disturbed-episodes", "0", "--threads", "1"]
-SHORT += ["--set", "check-every=400", "--set", "learning-starts=160", "--set", "check-episodes=4"]
+SHORT = ["--steps", "640", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1", "--margin", "2"]
+SHORT += ["--set", "check-every=160", "--set", "learning-starts=80", "--set", "check-episodes=4"]
+SHORT += ["--set", "final-episodes=4", "--set", "gap=-1"]
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder of work with a teacher in it, whose path is given as seen from there; this process works there."""
+    """A folder of work with a teacher in it, whose path is given as seen from there; this process works there, and
+    writes no reports, which would take longer than the runs.
+    """
+    monkeypatch.setattr("distilrl.report.write_report", lambda *_given, **_named: None)
     save_network(tmp_path / "project" / "zoo" / "sign", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "project")

@@ -44,14 +44,16 @@ def test_every_command_can_be_read(name):
 
 WEAK = ["--accept-episodes", "2", "--accept-weak-teacher", "--margin-abs", "50"]
 JUDGED = [*WEAK, "--episodes", "5", "--threads", "1"]
-SHORT_EPISODES = ["--env-kwargs", '{"max_episode_steps": 30}']
+SHORT_EPISODES = ["--env-kwargs", '{"max_episode_steps": 6, "width": 64, "height": 64}']
+"""With small pictures: a processor draws those of the report."""
 SMALLER = {
-    "distill": [*JUDGED, "--steps", "1200", "--set", "learning-starts=400", "--disturbed-episodes", "0"],
-    "train-teacher": ["--steps", "3000", "--episodes", "5", "--threads", "1"],
+    "distill": [*JUDGED, "--steps", "400", "--set", "learning-starts=200", "--disturbed-episodes", "0"],
+    "train-teacher": ["--steps", "1200", "--set", "learning-starts=400", "--episodes", "5", "--threads", "1"],
     "evaluate": ["--episodes", "10", "--threads", "1"],
     "inspect": ["--episodes", "2", "--threads", "1"],
-    "plan": [*JUDGED, "--steps", "2000", "--sizes", "mlp:", "mlp:4", "--seeds", "1", "--no-refine"],
+    "plan": [*JUDGED, "--steps", "1000", "--sizes", "mlp:", "mlp:4", "--seeds", "1", "--no-refine"],
     "tree": [*JUDGED, "--iterations", "1", "--states", "200", "--disturbed-episodes", "0"],
+    "sweep": ["--jobs", "1"],
     "watch": ["--steps", "20"],
 }
 """What makes a command one of seconds; of two options of one name the last counts."""

@@ -61,8 +61,13 @@ def words(page):
     return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
-def test_real_actions_show_their_errors(tmp_path):
-    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a run with real actions."""
+    return page_of(run_folder(tmp_path_factory.mktemp("page") / "run", results(), difference()))
+
+
+def test_real_actions_show_their_errors(page):
     said = words(page)
     assert "Pass. The student keeps the score." in said
     assert "differs from the teacher's by -12.50, 98.3 % interval -45.00 to +15.00; a loss of 620.50" in said
@@ -76,9 +81,7 @@ def test_real_actions_show_their_errors(tmp_path):
     assert "teacher ↓ student →" not in said
 
 
-@pytest.mark.parametrize(
-    ("us", "said"), [(39.8, "as fast"), (41.0, "as fast"), (20.0, "2.0 times faster"), (80.0, "2.0 times as long")]
-)
+@pytest.mark.parametrize(("us", "said"), [(41.0, "as fast"), (20.0, "2.0 times faster"), (80.0, "2.0 times as long")])
 def test_how_fast_it_decides_is_said_where_it_differs(tmp_path, us, said):
     one = results()
     one = replace(one, teacher=replace(one.teacher, latency_us=40.0), student=replace(one.student, latency_us=us))
@@ -128,25 +131,24 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
     assert "choice 1 29 3" in said
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        "javascript:alert(1)",
-        "https://example.org/a.png",
-        "data:image/svg+xml;base64,AAAA",
-        "data:text/html,x",
-        f"{PNG}\n",
-        "//a/b",
-        "HTTPS://EXAMPLE.ORG/A.PNG",
-        " https://example.org/a.png",
-        f"{PNG}, https://example.org/a.png 2x",
-        f'{PNG}" srcset="https://example.org/a.png',
-    ],
+NO_PICTURES = (
+    "javascript:alert(1)",
+    "https://example.org/a.png",
+    "data:image/svg+xml;base64,AAAA",
+    "data:text/html,x",
+    f"{PNG}\n",
+    "//a/b",
+    "HTTPS://EXAMPLE.ORG/A.PNG",
+    " https://example.org/a.png",
+    f"{PNG}, https://example.org/a.png 2x",
+    f'{PNG}" srcset="https://example.org/a.png',
 )
-def test_only_pictures_are_let_through(tmp_path, image):
-    page = page_of(
-        run_folder(tmp_path / "run", choices([[1]]), difference(teacher_action=(0,), student_action=(0,), image=image))
-    )
+
+
+def test_only_pictures_are_let_through(tmp_path):
+    wrong = [difference(teacher_action=(0,), student_action=(0,), image=image) for image in NO_PICTURES]
+    page = page_of(run_folder(tmp_path / "run", choices([[1]]), *wrong))
+    assert words(page).count("the teacher's values differ by") == len(NO_PICTURES)
     assert "img" not in Links(page).tags
     assert "example.org" not in page.lower()
 
@@ -257,8 +259,7 @@ def test_plan_seeds_and_a_teachers_training(tmp_path):
     assert "agreement" not in page.split("Configuration")[0]
 
 
-def test_charts_take_the_colours_of_the_page(tmp_path):
-    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+def test_charts_take_the_colours_of_the_page(page):
     assert "prefers-color-scheme: dark" in page
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     assert "var(--student)" in drawn
@@ -273,8 +274,7 @@ def test_checks_without_agreement_are_left_out():
     assert len(figures.curves([rows[0] | {"agreement": 0.5}, *rows], results())) == 2
 
 
-def test_the_verdict_is_drawn_with_teacher_margin_and_random_play_on_one_axis(tmp_path):
-    page = page_of(run_folder(tmp_path / "run", results(), difference()))
+def test_the_verdict_is_drawn_with_teacher_margin_and_random_play_on_one_axis(page):
     chart = next(svg for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "random play" in svg)
     found = results()
     for text in ("teacher", "margin", found.verdict.protocol, f"{found.verdict.difference:+,.2f} "):
@@ -354,7 +354,7 @@ def test_a_path_with_spaces_is_quoted(tmp_path):
     assert re.search(r"--config &#39;[^&]*my run/config\.json&#39; --out", page)
 
 
-def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path):
+def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path, page):
     found = results()
     student = replace(found.student, spec=found.student.spec | {"unseen": [3, 5]})
     elsewhere = EnvRef("my_package:MyEnv-v0", {"members": [100, 200]})
@@ -363,7 +363,7 @@ def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path)
     assert "It does not see numbers 3, 5 of its teacher's observation." in said
     assert "All of this was played in my_package:MyEnv-v0" in said
     assert "where training never was" in said
-    assert "does not see" not in words(page_of(run_folder(tmp_path / "other", results(), difference())))
+    assert "does not see" not in words(page)
 
 
 def test_what_to_do_next_stands_in_the_page(tmp_path):

@@ -113,12 +113,10 @@ def test_a_student_that_sees_late_has_what_its_teacher_must_remember():
     assert late > exact + 1.0
 
 
-@pytest.mark.parametrize("moment", [1, 130, 199])
-@pytest.mark.parametrize("network", ["mlp:8", "gru:4"])
+@pytest.mark.parametrize(("network", "moment"), [("mlp:8", 1), ("mlp:8", 99), ("gru:4", 65)])
 def test_a_resumed_run_sees_what_it_would_have_seen(sign_teacher, network, moment, tmp_path):
-    config = small(gap=-1.0, noise=(0.1, 0.1), delay=1, dropout=0.3).but(
-        network=network, batch_size=128, sequence=8, burn_in=2
-    )
+    config = small(gap=-1.0, env_steps=800, check_every=200, noise=(0.1, 0.1), delay=1, dropout=0.3)
+    config = config.but(network=network, batch_size=128, sequence=8, burn_in=2)
     whole = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
         train(
@@ -132,8 +130,8 @@ def test_a_resumed_run_sees_what_it_would_have_seen(sign_teacher, network, momen
 
 
 def test_the_verdict_says_through_what_the_student_saw(sign_teacher, tmp_path):
-    job = Job(small("distil", delay=1, dropout=0.1), Comparison(60, 60, 0))
-    result = distill(sign_teacher, job, tmp_path / "run")
+    job = Job(small("distil", env_steps=800, delay=1, dropout=0.1), Comparison(60, 60, 0))
+    result = distill(sign_teacher, job, tmp_path / "run", report=False)
     assert result.verdict.protocol == "observations 1 step late, lost observations (0.1)"
     assert result.student.return_mean < 7 < result.teacher.return_mean, "what is late here says nothing"
     info = describe_env(SIGN)

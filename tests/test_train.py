@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 
 import gymnasium
 import numpy as np
@@ -76,13 +77,13 @@ def small(recipe="distil", **changes):
 
 @pytest.mark.parametrize("name", ["distil", "policy_distillation", "case_study", "adversarial_states"])
 def test_recipes_learn(sign_teacher, name):
-    trained = train(small(name, gap=-1.0, env_steps=3200), sign_teacher, acceptance=ACCEPTANCE)
+    trained = train(small(name, gap=-1.0, learning_rate=0.01), sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.7
 
 
 @pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune", "dqfd"])
 def test_recipes_that_learn_from_reward_too(sign_teacher, name):
-    config = small(name, gap=-1.0, env_steps=4000, gamma=0.5, n_step=1)
+    config = small(name, gap=-1.0, learning_rate=0.01, gamma=0.5, n_step=1)
     trained = train(config, sign_teacher, acceptance=ACCEPTANCE)
     assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.5
     names = {one.loss for one in config.terms}
@@ -101,14 +102,16 @@ def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(na
     teacher = make_teacher(mediocre)
     own = evaluate_policy(teacher, SIGN, episodes=100).return_mean
     assert own < 8.0
-    config = small(name, gap=-9.0, env_steps=8000, updates=6, gamma=0.5, n_step=1)
+    quick = {"env_steps": 3200, "updates": 4, "learning_rate": 0.01, "average": 0.9, "network": "mlp:16"}
+    checks = {"check_episodes": 50}  # whether the teacher is reached is what lets qdagger leave it
+    config = small(name, gap=-9.0, gamma=0.5, n_step=1, **quick, **checks)
     trained = train(config, teacher, acceptance=replace(ACCEPTANCE, return_mean=own))
     assert evaluate_policy(trained.network, SIGN, episodes=100).return_mean > own + 1.0
 
 
 @pytest.mark.parametrize("name", ["dqn", "rainbow_lite"])
 def test_dqn_learns_without_a_teacher(name):
-    trained = train(small(name, env_steps=8000, updates=4, gamma=0.5, n_step=1))
+    trained = train(small(name, updates=4, learning_rate=0.01, gamma=0.5, n_step=1))
     assert not trained.network.spec.dueling
     assert evaluate_policy(trained.network, SIGN, episodes=20).return_mean >= 9.0
 
@@ -117,7 +120,7 @@ def test_the_case_study_ships_values_of_the_teachers_scale():
     teacher_network = sign_network()
     teacher_network.scale_head(100.0)
     teacher = make_teacher(teacher_network)
-    trained = train(small("case_study", gap=-1.0, env_steps=3200), teacher, acceptance=ACCEPTANCE)
+    trained = train(small("case_study", gap=-1.0, env_steps=1200), teacher, acceptance=ACCEPTANCE)
     obs = torch.tensor([[0.4, 3.0], [-0.4, 3.0], [1.0, -2.0]])
     ours, theirs = trained.network(obs), teacher.network(obs)
     assert (ours[:, 1] - ours[:, 0] - (theirs[:, 1] - theirs[:, 0])).abs().max() < 40
@@ -158,8 +161,8 @@ def test_terms_without_a_teacher_are_refused():
 
 def test_same_config_same_student(sign_teacher, tmp_path):
     for name in "ab":
-        train(small(), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / name))
-    train(small(seed=1), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "c"))
+        train(small(env_steps=480), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / name))
+    train(small(env_steps=480, seed=1), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "c"))
     one, two, other = (digest(tmp_path / name / "student" / "student.safetensors") for name in "abc")
     assert one == two != other
 
@@ -168,10 +171,14 @@ def without_clock(trained):
     return [{k: v for k, v in row.items() if k != "train_s"} for row in trained.history]
 
 
-@pytest.mark.parametrize("moment", [75, 130])
+CUT = {"env_steps": 800, "check_every": 200, "updates": 2, "gap": -1.0}
+"""Settings of runs that are cut short and continued: four checks, two of them in the middle of an episode."""
+
+
+@pytest.mark.parametrize("moment", [38, 65])  # after a check within an episode, and after one between two
 def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, moment):
     """And which random actions are under way: both are as they were, though the actions are played again."""
-    config = small(gap=-1.0)
+    config = small(**CUT)
     behaviour = replace(
         config.data.behaviour, epsilon=Schedule(0.3), zeta=1.2, beta=Schedule(0.9, 0.2), greedy_share=0.0
     )
@@ -184,19 +191,40 @@ def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, mo
     assert any(row["training_return"] is not None for row in whole.history)
 
 
-@pytest.mark.parametrize("recipe", ["distil", "dqn", "rainbow_lite"])
-@pytest.mark.parametrize("moment", [0, 1, 130, 199])
-def test_a_resumed_run_equals_an_unbroken_one(sign_teacher, tmp_path, recipe, moment):
+def cut_config(recipe):
+    return small(recipe, **CUT, target_every=20)  # so that the target is neither the first nor the student
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Runs of recipes that nothing has cut short, each made once."""
+
+    @cache
+    def run(recipe):
+        teacher = None if recipe != "distil" else make_teacher(sign_network())
+        folder = RunFolder(tmp_path_factory.mktemp(recipe))
+        return train(cut_config(recipe), teacher, acceptance=ACCEPTANCE, folder=folder), folder
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("recipe", "moment"),
+    [
+        *(("distil", moment) for moment in (0, 1, 65, 99)),
+        *((recipe, moment) for recipe in ("dqn", "rainbow_lite") for moment in (1, 65)),
+    ],
+)
+def test_a_resumed_run_equals_an_unbroken_one(unbroken, sign_teacher, tmp_path, recipe, moment):
     teacher = None if recipe != "distil" else sign_teacher
-    config = small(recipe, gap=-1.0)
-    whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
+    config, (whole, folder) = cut_config(recipe), unbroken(recipe)
     with pytest.raises(Killed):
         train(
             config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(8 * moment)
         )
     resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
     for file in ("student/student.safetensors",):
-        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert (tmp_path / "cut" / file).read_bytes() == (folder.path / file).read_bytes()
     assert (resumed.env_steps, resumed.updates) == (whole.env_steps, whole.updates)
     assert without_clock(resumed) == without_clock(whole)
 
@@ -206,13 +234,9 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
-from distilrl.spaces import EnvRef
-from distilrl.finalists import Finalists
-from distilrl.stream import Check, Checked
-from distilrl.teachers import Teacher
 from distilrl.train import train
 from distilrl.runs import RunFolder
-train(small(env_steps=4000, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
+train(small(env_steps=2400, updates=1, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
 """
 
 
@@ -224,10 +248,10 @@ def test_kill_9_and_resume(sign_teacher, tmp_path):
     while not state.exists() and process.poll() is None:
         time.sleep(0.01)
     assert state.exists(), "the run ended before its first checkpoint"
-    time.sleep(float(np.random.default_rng().uniform(0, 0.5)))
+    time.sleep(float(np.random.default_rng().uniform(0, 0.3)))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    config = small(env_steps=4000, gap=-1.0)
+    config = small(env_steps=2400, updates=1, gap=-1.0)
     train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(out))
     train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
     files = [folder / "student" / "student.safetensors" for folder in (out, tmp_path / "whole")]
@@ -246,10 +270,10 @@ def test_an_environment_that_does_not_replay_says_so(sign_teacher, tmp_path):
 
 def test_a_resumed_run_wants_its_own_teacher(sign_teacher, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    train(small(), sign_teacher, acceptance=ACCEPTANCE, folder=folder)
+    train(small(env_steps=480), sign_teacher, acceptance=ACCEPTANCE, folder=folder)
     other = replace(sign_teacher, digest="1" * 64)
     with pytest.raises(ResumeError, match="another teacher"):
-        train(small(), other, acceptance=ACCEPTANCE, folder=folder)
+        train(small(env_steps=480), other, acceptance=ACCEPTANCE, folder=folder)
 
 
 def test_training_stops_when_it_is_good_enough(sign_teacher):

@@ -206,7 +206,7 @@ def test_from_teacher_to_tree(sign_teacher, tmp_path):
     events = []
     out = tmp_path / "tree"
     job = Job(tiny_config(), Comparison(200, 200, 5))
-    results = distill_tree(sign_teacher, job, out, TreeConfig(4, 4, states=400), watch=events.append)
+    results = distill_tree(sign_teacher, job, out, TreeConfig(4, 4, states=400), watch=events.append, report=False)
     assert results.verdict.result == "pass"
     assert results.student.name.startswith("tree:")
     assert "obs[0] <=" in (out / "tree.txt").read_text()
@@ -219,10 +219,11 @@ def test_from_teacher_to_tree(sign_teacher, tmp_path):
 
 def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
     given = TreeConfig(4, 3, states=200, most_states=300)
-    distill_tree(sign_teacher, tiny_job(check_episodes=3), tmp_path / "one", given)
+    distill_tree(sign_teacher, tiny_job(check_episodes=3), tmp_path / "one", given, report=False)
     data = json.loads((tmp_path / "one" / "config.json").read_text())
     assert (data["kind"], TreeConfig.from_config(data)) == ("tree", given)
-    distill_tree(sign_teacher, Job.from_json(data), tmp_path / "two", TreeConfig.from_config(data))
+    again = TreeConfig.from_config(data)
+    distill_tree(sign_teacher, Job.from_json(data), tmp_path / "two", again, report=False)
     for name in ("tree.json", "tree.dot"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     with pytest.raises(SpecError, match="'leaves'"):
@@ -233,7 +234,7 @@ def test_the_config_of_a_tree_grows_it_again(sign_teacher, tmp_path):
 
 def test_real_actions_grow_a_regression_tree(tmp_path):
     job = Job(tiny_config(LINEAR), Comparison(200, 200, 0, margin=0.1))
-    results = distill_tree(linear_teacher(), job, tmp_path / "tree", TreeConfig(128, 3, states=3000))
+    results = distill_tree(linear_teacher(), job, tmp_path / "tree", TreeConfig(128, 3, states=3000), report=False)
     assert results.student.score > 0.9
     assert results.verdict.result == "pass"
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
@@ -244,7 +245,8 @@ def test_real_actions_grow_a_regression_tree(tmp_path):
 
 
 def test_several_choices_grow_one_tree(tmp_path):
-    results = distill_tree(pair_teacher(), tiny_job(PAIR), tmp_path / "tree", TreeConfig(8, 4, states=800))
+    given = TreeConfig(8, 4, states=800)
+    results = distill_tree(pair_teacher(), tiny_job(PAIR), tmp_path / "tree", given, report=False)
     assert results.verdict.result == "pass"
     tree, _ = load_tree(tmp_path / "tree" / "tree.json")
     assert {row for node, row in enumerate(tree.value) if tree.feature[node] < 0} == {
@@ -262,12 +264,14 @@ def test_the_teacher_is_asked_once_a_state(tmp_path, monkeypatch):
         return original(self, obs, state)
 
     monkeypatch.setattr(Teacher, "label", noted)
-    distill_tree(pair_teacher(), tiny_job(PAIR, check_episodes=2), tmp_path / "tree", TreeConfig(8, 2, states=80))
+    job = tiny_job(PAIR, check_episodes=2)
+    distill_tree(pair_teacher(), job, tmp_path / "tree", TreeConfig(8, 2, states=80), report=False)
     assert sum(n for n in asked if n == 8) == 8 + 160  # more at once are the verdict's
 
 
 def test_a_round_may_be_one_step(sign_teacher, tmp_path):
-    distill_tree(sign_teacher, tiny_job(check_episodes=2), tmp_path / "tree", TreeConfig(2, 1, states=1))
+    job = tiny_job(check_episodes=2)
+    distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(2, 1, states=1), report=False)
     assert (tmp_path / "tree" / "tree.json").is_file()
 
 
@@ -281,7 +285,7 @@ def test_questions_with_one_answer_are_left_out(sign_teacher, tmp_path):
 
 def test_what_the_student_must_not_see_no_question_asks(sign_teacher, tmp_path):
     job = tiny_job(hidden_features=(0,), check_episodes=2)
-    distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(leaves=8, iterations=2, states=200))
+    distill_tree(sign_teacher, job, tmp_path / "tree", TreeConfig(leaves=8, iterations=2, states=200), report=False)
     assert "obs[0]" not in (tmp_path / "tree" / "tree.txt").read_text()
 
 

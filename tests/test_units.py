@@ -32,7 +32,7 @@ TWO, SEVERAL = student_head(Choices((2,))), student_head(Choices((3, 2)))
 VALUES = torch.tensor([[0.0, 2.0], [3.0, 5.0], [9.0, 3.0], [7.0, 9.0], [9.0, 11.0]])
 """State values 1, 4, 6, 8, 10; actions differ by 1 from them, in one state by 3."""
 SMALL = {
-    "env_steps": 3200, "learning_starts": 160, "check_every": 400, "check_episodes": 10, "batch_size": 64, "threads": 1, "network": "mlp:8",
+    "env_steps": 1600, "learning_rate": 1e-2, "learning_starts": 160, "check_every": 400, "check_episodes": 10, "batch_size": 64, "threads": 1, "network": "mlp:8",
     "gap": -9.0,
 }  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_of_logits_only_the_differences_are_learnt():
 
 def test_several_choices_are_learnt_in_units_and_resumed(tmp_path):
     teacher = pair_teacher()
-    config = make_config("case_study", PAIR, **SMALL | {"env_steps": 2400})
+    config = make_config("case_study", PAIR, **SMALL | {"env_steps": 1200})
     whole, _ = cut_and_whole(config, teacher, accepted(teacher, PAIR), tmp_path, 900)
     assert whole.history[-1]["score"] > 0.9
 
