@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from distilrl.envs import describe_env, make_vec_env, patience, single, trust
+from distilrl.envs.cartpole import CartPoleVecEnv
 from distilrl.envs.images import area_resize, push, to_grey
+from distilrl.envs.sync import SyncVecEnv
 from distilrl.episodes import Play
 from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.evaluate import every_start
@@ -74,6 +76,34 @@ def test_a_rollout_equals_gymnasiums_vector_to_the_bit(env_id, kwargs):
     assert ends or (env_id == "HalfCheetah-v5" and not kwargs)
     ours.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"max_episode_steps": 20}])
+@pytest.mark.parametrize("lively", [False, True])
+def test_cartpoles_in_arrays_equal_those_one_by_one_to_the_bit(kwargs, lively):
+    ref = EnvRef("CartPole-v1", kwargs)
+    arrays = make_vec_env(ref, 20)
+    alone = SyncVecEnv(ref, single.find_spec(ref), 20)
+    assert isinstance(arrays, CartPoleVecEnv)
+    assert arrays.info == alone.info
+    for ours, theirs in zip(rollout(arrays, 120, lively), rollout(alone, 120, lively), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("ref", "n_envs"),
+    [
+        (EnvRef("CartPole-v1"), 2),
+        (EnvRef("CartPole-v1", {"sutton_barto_reward": True}), 20),
+        (EnvRef("CartPole-v1", wrappers=("gymnasium.wrappers:FlattenObservation",), named=True), 20),
+        (EnvRef("Acrobot-v1"), 20),
+    ],
+)
+def test_what_is_not_plain_cartpole_or_too_few_steps_one_by_one(ref, n_envs):
+    envs = make_vec_env(ref, n_envs)
+    assert type(envs) is SyncVecEnv
+    envs.close()
 
 
 def test_only_the_living_step():

@@ -6,8 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import gymnasium
@@ -579,7 +582,9 @@ def test_a_file_comes_with_observations_of_the_environment_that_is_named(tmp_pat
         assert golden["obs"].max() == 7
 
 
-DROPPED = """<script>
+DROPPED = """<img src="HOST/held">
+<script>
+new MutationObserver(() => { new Image().src = "HOST/answered"; }).observe(document.getElementById("note"), { childList: true });
 const board = document.createElement("canvas"); board.width = 36; board.height = 24;
 const brush = board.getContext("2d"); brush.fillStyle = "#000"; brush.fillRect(0, 0, 36, 24);
 brush.fillStyle = "#fff"; brush.fillRect(COLUMN * 3, 0, 3, 24);
@@ -590,16 +595,36 @@ board.toBlob(blob => {
 </script>"""
 
 
+@contextmanager
+def holding():
+    """Address of a server: a page that shows its image ``held`` is not loaded before it asks for ``answered``."""
+    answered = threading.Event()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answered.wait(60) if self.path == "/held" else answered.set()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @needs("clang", "wasm-ld", "chromium")
 @pytest.mark.parametrize(("column", "said"), [(2, "left"), (9, "&lt;right&gt;")])
 def test_a_page_takes_an_image_in(tmp_path, column, said):
     page = Path(export_policy(picture_run(tmp_path / "run"), "web")["path"]) / "index.html"
-    (tmp_path / "dropped.html").write_text(
-        page.read_text().replace("</body>", DROPPED.replace("COLUMN", str(column)) + "</body>")
-    )
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=4000"]
-    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "dropped.html").as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}"]
+    with holding() as host:
+        dropped = DROPPED.replace("COLUMN", str(column)).replace("HOST", host)
+        (tmp_path / "dropped.html").write_text(page.read_text().replace("</body>", dropped + "</body>"))
+        command = ["chromium", *flags, (tmp_path / "dropped.html").as_uri()]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert 'data-same="64"' in shown
     assert shown.count('aria-label="image ') == 24
     assert f'data-said="{said}"' in shown.replace("<right>", "&lt;right&gt;")

@@ -4,7 +4,6 @@ import json
 import sys
 from dataclasses import replace
 
-import instances
 import pytest
 import torch
 from conftest import SIGN, real_teacher
@@ -16,7 +15,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, SpecError
-from distilrl.events import Episodes, Step
+from distilrl.events import Episodes, Phase, Step
 from distilrl.heads import Point, head_for, student_head
 from distilrl.jobs import Job
 from distilrl.learner import Learner, Part, Pupil
@@ -34,6 +33,7 @@ from distilrl.stacks import StackedMLP
 from distilrl.stream import Check
 from distilrl.teachers import TeacherFile
 from distilrl.teaching import evaluate_policy
+from distilrl.verdict import HOLDS
 
 SPECS = [NetworkSpec((2,), 2, hidden=h) for h in ((), (3,), (8,), (4, 5), (2, 9))]
 TWO = student_head(Choices((2,)))
@@ -255,8 +255,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
     def judged(_teacher, trained, *_others, watch=None):
         asked.append(spelled(trained.networks[0].spec, real=False))
-        verdict = replace(instances.VERDICT, result=told[asked[-1]])
-        return instances.results(verdict=verdict), instances.episodes()
+        return told[asked[-1]]
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     sizes = ["mlp:", "mlp:4", "mlp:16"]
@@ -266,6 +265,19 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
     assert result.winner == winner
     assert [row.verdict for row in reversed(result.frontier)] == [*verdicts[:taken], *[None] * (3 - taken)]
     assert (tmp_path / "plan" / "winner" / "results.json").exists() == (winner is not None)
+
+
+def test_only_the_winner_is_disturbed(sign_teacher, tmp_path):
+    phases = []
+    job = replace(tiny_job(env_steps=4800), comparison=Comparison(200, 200, 60))
+    sizes = ["mlp:", "mlp:4"]
+    result = plan(
+        sign_teacher, job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, watch=phases.append, report=False
+    )
+    assert {row.verdict for row in result.frontier} <= set(HOLDS)
+    ways = [phase.name for phase in phases if isinstance(phase, Phase) and phase.name.startswith(("random", "noise"))]
+    results = json.loads((tmp_path / "plan" / "winner" / "results.json").read_text())
+    assert len(ways) == len(set(ways)) == len(results["disturbed"]) == 2
 
 
 def test_the_config_of_a_plan_makes_it_again(sign_teacher, tmp_path):

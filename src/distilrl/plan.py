@@ -23,14 +23,13 @@ from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.heads import Head
-from distilrl.jobs import Job, claimed, load_one
+from distilrl.jobs import Job, Machines, claimed, load_one
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, check_terms
-from distilrl.played import Acceptance, SingleEpisodes, TeacherCard
+from distilrl.played import Acceptance, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.provenance import Provenance
-from distilrl.results import Results
 from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.schedules import START, Progress
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
@@ -144,6 +143,8 @@ def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions
         search.stream.close()
     one.to("cpu")
     winner = _winner([row for row in reversed(found) if row.reached], search, judge)
+    if winner is not None:
+        search.write(winner, judge)
     results = PlanResults(
         env=info.id,
         environment=info.ref.to_json(),
@@ -173,20 +174,18 @@ def _winner(rows: Sequence["_Row"], search: "_Search", judge: _Judge) -> "_Row |
     (Maurer et al. 1995): the first size that is not good enough ends it, whatever became of those before.
     """
     teacher = search.teacher if judge.executor is None else judge.teacher
-    runs = [search.trained(row) for row in rows]
-    calls = [Call(run[0].networks[0].spec.describe(), (teacher, *run, judge.info, search.card.judged)) for run in runs]
-    taken: dict[int, Future[tuple[Results, SingleEpisodes]]] = {}
+    calls = [Call(row.spec.describe(), (teacher, *search.trained(row), judge.info, search.card.judged)) for row in rows]
+    taken: dict[int, Future[Result]] = {}
     turn, winner = 0, None
     with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
         for number, future in ended:
             taken[number] = future
             while turn in taken:
-                row, (results, episodes) = rows[turn], taken[turn].result()
-                row.verdict = results.worst
+                row = rows[turn]
+                row.verdict = taken[turn].result()
                 if row.verdict not in HOLDS:
                     return winner
                 winner, turn = row, turn + 1
-                search.write(*runs[turn - 1], results, episodes, RunFolder(judge.folder / "winner"))
     return winner
 
 
@@ -198,11 +197,12 @@ def judged(
     acceptance: Acceptance,
     *,
     watch: Watch = silent,
-) -> tuple[Results, SingleEpisodes]:
-    """The verdict of one size of a plan, in any process."""
+) -> Result:
+    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's."""
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
-    return results_of(one, trained, 0, job, how_played(info, job.train), acceptance, watch)
+    job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
+    return results_of(one, trained, 0, job, how_played(info, job.train), acceptance, watch)[0].worst
 
 
 @dataclass
@@ -383,10 +383,13 @@ class _Search:
         )
         return trained, replace(self.job, train=self.config.but(**changes))
 
-    def write(self, trained: Trained, job: Job, results: Results, episodes: SingleEpisodes, folder: RunFolder) -> None:
-        """The folder of the size that passes."""
+    def write(self, winner: _Row, judge: _Judge) -> None:
+        """The folder of the size that passes, with all that a run of its own would say of it."""
+        folder, info, (trained, job) = RunFolder(judge.folder / "winner"), judge.info, self.trained(winner)
+        how = how_played(info, job.train, Machines(executor=judge.executor))
+        results, episodes = results_of(self.teacher, trained, 0, job, how, self.card.judged, self.watch)
         write_json(folder.config, described(job.to_json(), "winner"))
-        folder.save_student(trained.networks[0], trained.heads[0], self.stream.info, job.train.recipe)
+        folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
         write_metrics(folder.metrics, trained.history)
         write_json(folder.episodes, episodes.to_json())
         write_json(folder.results, replace(results, wall_s=self.train_s).to_json())

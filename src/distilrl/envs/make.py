@@ -3,12 +3,16 @@
 import functools
 
 from distilrl.envs.ale import AleVecEnv, is_ale
+from distilrl.envs.cartpole import CartPoleVecEnv, is_plain_cartpole
 from distilrl.envs.interface import EnvInfo, VecEnv
 from distilrl.envs.single import find_spec
 from distilrl.envs.sync import SyncVecEnv
 from distilrl.envs.workers import WorkerVecEnv
 from distilrl.errors import SpecError
 from distilrl.spaces import EnvLike, EnvRef, env_ref
+
+ENOUGH_FOR_ARRAYS = 16
+"""Copies from which on stepping them in arrays is the faster way."""
 
 
 def make_vec_env(
@@ -68,6 +72,8 @@ def make_vec_env(
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
     if workers:
         return WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured)
+    if n_envs >= ENOUGH_FOR_ARRAYS and not pictures and is_plain_cartpole(ref, spec):
+        return CartPoleVecEnv(ref, spec, n_envs, measured)
     return SyncVecEnv(ref, spec, n_envs, pictures, measured)
 
 

@@ -1,8 +1,6 @@
 """A list of Gymnasium's environments that step one after the other, and only those that are asked to.
 
-`gymnasium.vector.SyncVectorEnv` steps all or none, so that a hundred episodes cost a hundred times the longest. An
-environment's own vector version (CartPole-v1 has one) is not used either: it takes one seed for all copies, so that the
-episodes of two policies could not be paired, and it steps all or none as well.
+`gymnasium.vector.SyncVectorEnv` steps all or none, so that a hundred episodes cost a hundred times the longest.
 """
 
 import contextlib
