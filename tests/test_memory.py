@@ -289,7 +289,7 @@ def accepted(teacher):
 def test_a_student_with_memory_learns_what_one_without_cannot(text):
     teacher = recalling()
     acceptance = accepted(teacher)
-    found = train(memory_config(text), teacher, acceptance=acceptance)
+    found = train(memory_config(text, check_episodes=40), teacher, acceptance=acceptance)
     best = max(row["score"] for row in found.history)
     if text == "mlp:8":
         assert best < 0.5
