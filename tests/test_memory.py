@@ -39,7 +39,7 @@ from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, read_metrics
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
@@ -832,6 +832,8 @@ def test_a_plan_finds_the_smallest_memory(tmp_path):
     assert reached == {"mlp:16": False, "mlp:8@history=2": True, "gru:8": True}
     assert [row.params for row in found.frontier] == sorted(row.params for row in found.frontier)
     assert "@history=2" in found.winner or "gru" in found.winner
+    made = read_metrics(RunFolder(tmp_path / "plan/winner").metrics)[-1]
+    assert 0 < int(made["updates"]) <= 3 * int(made["env_steps"]) / 8, "three for each step of eight environments"
     stored = load_network(tmp_path / "plan/winner/student")
     assert isinstance(stored.network, RecurrentNetwork)
     card = export_policy(tmp_path / "plan", "c")

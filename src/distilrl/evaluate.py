@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import stats
-from distilrl.envs import EnvInfo, describe_env, make_vec_env
+from distilrl.envs import EnvInfo, describe_env, in_arrays, make_vec_env
 from distilrl.episodes import Episodes, Game, Play, UnforeseenError
 from distilrl.errors import SpecError
 from distilrl.events import Episodes as EpisodesEnded
@@ -26,6 +26,8 @@ from distilrl.threads import one_thread, use_threads
 
 ATARI_PART = 16
 """Games of ALE in a part of an evaluation; fewer, where there would be fewer parts than threads."""
+ARRAY_PART = 100
+"""CartPoles in a part: one more costs next to nothing."""
 SECONDS = 0.2
 """How often it is looked how far parts are."""
 ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS, INTEGER_SEEDS = (
@@ -121,7 +123,8 @@ def _play_parts(
     Networks answer each part on one thread, so that nothing depends on how many there are.
     """
     atari = describe_env(how.env).atari
-    count = -(-len(queue) // (min(how.at_once, ATARI_PART) if atari else how.at_once))
+    most = ARRAY_PART if in_arrays(how.env, how.workers) else min(how.at_once, ATARI_PART) if atari else how.at_once
+    count = -(-len(queue) // most)
     parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []
     for part in parts:

@@ -314,7 +314,8 @@ class _Search:
             progress = Progress((stream.env_steps - begin) / data.env_steps)
             stream.collect(progress)
             if stream.learnable:
-                index = stream.replay.draw(optim.updates * optim.batch_size, self.generator)
+                count = optim.updates * optim.batch_size // stream.replay.spec.sequence
+                index = stream.replay.draw(count, self.generator)
                 batch = stream.batch(index, self.generator)
                 for one in batch.split(optim.batch_size):
                     population.update(one, progress)

@@ -1,7 +1,18 @@
 """Environments as vectors of N with one autoreset rule: games of ALE, all of Gymnasium, and functions that make one."""
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
-from distilrl.envs.make import describe_env, make_vec_env
+from distilrl.envs.make import describe_env, in_arrays, make_vec_env
 from distilrl.envs.single import find_spec, is_trusted, trust, trusted
 
-__all__ = ["EnvInfo", "Step", "VecEnv", "describe_env", "find_spec", "is_trusted", "make_vec_env", "trust", "trusted"]
+__all__ = [
+    "EnvInfo",
+    "Step",
+    "VecEnv",
+    "describe_env",
+    "find_spec",
+    "in_arrays",
+    "is_trusted",
+    "make_vec_env",
+    "trust",
+    "trusted",
+]

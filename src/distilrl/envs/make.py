@@ -77,6 +77,11 @@ def make_vec_env(
     return SyncVecEnv(ref, spec, n_envs, pictures, measured)
 
 
+def in_arrays(ref: EnvRef, workers: int = 0) -> bool:
+    """Whether many copies of an environment step in arrays, so that one more costs next to nothing."""
+    return not workers and is_plain_cartpole(ref, find_spec(ref))
+
+
 def describe_env(env: EnvLike) -> EnvInfo:
     """Spaces and protocol of an environment; one copy is made and closed again.
 

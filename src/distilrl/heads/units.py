@@ -12,6 +12,8 @@ from distilrl.devices import doubled
 
 NORMAL = 1.349
 """Distance of the quartiles of a normal distribution in standard deviations."""
+ROUNDED = 1e-6
+"""Differences of floats below this share of the largest value are of rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,10 @@ def units_of(blocks: Sequence[Tensor]) -> Units:
         size = block.shape[1]
         values = doubled(block)
         worth, differences = values.mean(1), losses.centre(values)
-        middle, spread = _middle(worth)
-        gap = _unit(float(differences.square().mean(1).sqrt().median()), float(differences.square().mean().sqrt()))
+        least = ROUNDED * float(values.abs().max())
+        middle, spread = _middle(worth, least)
+        squares = differences.square().mean(1)
+        gap = _unit(float(squares.sqrt().median()), float(squares.mean().sqrt()), least)
         mean = torch.full((size, size), 1 / size, dtype=torch.float64)
         matrices.append(gap * (torch.eye(size, dtype=torch.float64) - mean) + spread * mean)
         offsets.append(torch.full((size,), middle, dtype=torch.float64))
@@ -74,12 +78,12 @@ def units_of(blocks: Sequence[Tensor]) -> Units:
     return Units(matrix.float().to(device), torch.cat(offsets).float().to(device))
 
 
-def _middle(worth: Tensor) -> tuple[float, float]:
+def _middle(worth: Tensor, least: float) -> tuple[float, float]:
     """Median and spread of state values (K,)."""
     low, middle, high = torch.quantile(worth, worth.new_tensor([0.25, 0.5, 0.75])).tolist()
-    return middle, _unit((high - low) / NORMAL, float(worth.std(correction=0)))
+    return middle, _unit((high - low) / NORMAL, float(worth.std(correction=0)), least)
 
 
-def _unit(usual: float, overall: float) -> float:
-    """What is usual; where most states are alike, what is so overall; 1 where nothing differs."""
-    return usual if usual > 0 else overall if overall > 0 else 1.0
+def _unit(usual: float, overall: float, least: float) -> float:
+    """What is usual; where most states are alike, what is so overall; 1 where nothing differs by more than rounding."""
+    return usual if usual > least else overall if overall > least else 1.0
