@@ -203,18 +203,20 @@ def test_convolutional_students_share_the_stream():
     assert isinstance(some.network(1), Network)
 
 
-def test_playing_together_is_playing_one_by_one(monkeypatch):
-    info = describe_env(LINEAR)
+@pytest.mark.parametrize("env", [LINEAR, "CartPole-v1"])
+def test_playing_together_is_playing_one_by_one(monkeypatch, env):
+    info = describe_env(env)
     head = student_head(info.action)
-    networks = [build(NetworkSpec((2,), 1, hidden=(h,)), torch.Generator().manual_seed(h)) for h in (1, 2, 3, 4, 5)]
+    specs = [NetworkSpec(info.obs.shape, head.width, hidden=(h,)) for h in (1, 2, 3, 4, 5)]
+    networks = [build(spec, torch.Generator().manual_seed(h)) for h, spec in enumerate(specs)]
     policies = [Policy(network.eval(), head) for network in networks]
     told = []
-    for most in (100, 11):
+    for most in (200, 11):
         monkeypatch.setattr("distilrl.population.SIDE_BY_SIDE", most)
-        check = Check(tiny_config(LINEAR), None, keep_states=0)
+        check = Check(tiny_config(env, check_episodes=30), None, keep_states=0)
         assert returns_of(policies, check, info, told.append) == [check(policy).mean for policy in policies]
     assert all(isinstance(event, Episodes) for event in told)
-    noisy = Check(tiny_config(LINEAR, eval_epsilon=0.3), None, keep_states=0)
+    noisy = Check(tiny_config(env, eval_epsilon=0.3), None, keep_states=0)
     assert returns_of(policies, noisy, info) == [noisy(policy).mean for policy in policies]
 
 

@@ -242,7 +242,8 @@ class ComputeConfig:
     """Where the networks and the replay live: cpu, cuda, or mps (Apple's graphics)."""
     eval_envs: int = 32
     """Environments that an evaluation holds at once, a copy for each episode: fewer need less memory, more are played
-    in fewer parts, for each of which workers start anew. ALE holds 16 at most; CartPole, stepped in arrays, 100."""
+    in fewer parts, for each of which workers start anew. ALE holds 16 at most; CartPole, stepped in arrays, at least
+    100."""
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -123,7 +123,8 @@ def _play_parts(
     Networks answer each part on one thread, so that nothing depends on how many there are.
     """
     atari = describe_env(how.env).atari
-    most = ARRAY_PART if in_arrays(how.env, how.workers) else min(how.at_once, ATARI_PART) if atari else how.at_once
+    most = min(how.at_once, ATARI_PART) if atari else how.at_once
+    most = max(most, ARRAY_PART) if in_arrays(how.env, how.workers) else most
     count = -(-len(queue) // most)
     parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []

@@ -350,7 +350,9 @@ class _SideBySide(nn.Module):
         self.networks, self.episodes = nn.ModuleList(networks), episodes
 
     def start(self, count: int) -> State:
-        """Whose each of the episodes is, (count,), in their order."""
+        """Whose each of the episodes is, (count,), in their order; all are in one part."""
+        if count != self.episodes * len(self.networks):
+            raise ValueError(f"{len(self.networks)} networks play {self.episodes} episodes each, not {count} in all")
         return (torch.arange(count) // self.episodes,)
 
     def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
