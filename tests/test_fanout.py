@@ -13,7 +13,6 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import instances
 import pytest
 import torch
 from commands import VERDICTS
@@ -211,7 +210,7 @@ def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path, monke
     easy = replace(easy, comparison=replace(easy.comparison, margin=2.0))
 
     def judged(*_given, **_named):
-        return instances.results(verdict=replace(instances.VERDICT, result="fail")), instances.episodes()
+        return "fail"
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     with ThreadPoolExecutor(3) as executor:
