@@ -11,7 +11,7 @@ from distilrl.envs.workers import WorkerVecEnv
 from distilrl.errors import SpecError
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 
-ENOUGH_FOR_ARRAYS = 16
+ENOUGH_FOR_ARRAYS = 8
 """Copies from which on stepping them in arrays is the faster way."""
 
 
