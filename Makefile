@@ -26,7 +26,7 @@ quickstart: $(VENV)/.user
 	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/test_collectors.py --ignore=tests/test_ray.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_collectors.py --ignore=tests/test_ray.py
 	$(BIN)/python -m pytest tests/test_collectors.py tests/test_ray.py  # alone: they look for the one Ray that runs here
 
 chaos: $(VENV)/.dev

@@ -124,7 +124,7 @@ def _play_parts(
     """
     atari = describe_env(how.env).atari
     most = min(how.at_once, ATARI_PART) if atari else how.at_once
-    most = max(most, ARRAY_PART) if in_arrays(how.env, how.workers) else most
+    most = max(most, ARRAY_PART) if in_arrays(how.env) else most
     count = -(-len(queue) // most)
     parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []

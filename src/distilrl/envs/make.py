@@ -77,9 +77,9 @@ def make_vec_env(
     return SyncVecEnv(ref, spec, n_envs, pictures, measured)
 
 
-def in_arrays(ref: EnvRef, workers: int = 0) -> bool:
+def in_arrays(ref: EnvRef) -> bool:
     """Whether many copies of an environment step in arrays, so that one more costs next to nothing."""
-    return not workers and is_plain_cartpole(ref, find_spec(ref))
+    return is_plain_cartpole(ref, find_spec(ref))
 
 
 def describe_env(env: EnvLike) -> EnvInfo:
