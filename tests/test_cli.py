@@ -144,7 +144,7 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
             return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Fake)
-    assert distill(teacher, tmp_path / "run", "--wandb", *QUICK) in VERDICTS
+    assert distill(teacher, tmp_path / "run", "--wandb", *QUICK, "--set", "learning-rate=0.01") == 0
     about, *rows = logged
     assert about["project"] == "distilrl"
     assert about["config"]["train"]["tasks"][0]["env"] == {"id": SIGN}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import CHOICE, VERDICTS, distill
+from commands import CHOICE, distill
 from conftest import SIGN, sign_network
 
 from distilrl.checkpoints import digest, read_json, read_tensors, save_network, save_tensors, write_json
@@ -219,10 +219,7 @@ def test_a_missing_extra_is_named(teacher, tmp_path, capsys, monkeypatch):
 
 
 def test_a_teachers_folder_alone_warns(teacher, tmp_path, capsys):
-    assert (
-        distill(teacher, tmp_path / "run", "--behaviour", "teacher", "--steps", "1600", "--disturbed-episodes", "0")
-        in VERDICTS
-    )
+    assert distill(teacher, tmp_path / "run", "--behaviour", "teacher", "--disturbed-episodes", "0") == 0
     assert "drift" in " ".join(capsys.readouterr().err.split())
 
 

@@ -314,9 +314,7 @@ class _Search:
             progress = Progress((stream.env_steps - begin) / data.env_steps)
             stream.collect(progress)
             if stream.learnable:
-                count = optim.updates * optim.batch_size // stream.replay.spec.sequence
-                index = stream.replay.draw(count, self.generator)
-                batch = stream.batch(index, self.generator)
+                batch = stream.batch(stream.draw(self.generator), self.generator)
                 for one in batch.split(optim.batch_size):
                     population.update(one, progress)
             self.watch(Step(stream.env_steps - begin, data.env_steps))

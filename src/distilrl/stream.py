@@ -273,6 +273,11 @@ class Stream:
         step = self.source.step(self.student, progress, needed=needed)
         self.done.add(step.actions, [step.label])
 
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Indices of the transitions, or of those of sequences, that the updates of one vector step read."""
+        optim = self.config.optim
+        return self.replay.draw(optim.updates * optim.batch_size // self.replay.spec.sequence, generator)
+
     def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
         """The transitions drawn, as the student sees them."""
         return self.replay.batch(index, self.config.optim.gamma, generator)

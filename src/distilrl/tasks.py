@@ -133,11 +133,6 @@ class Task:
             pupil.adopt()
         self.stream.student = pupil.policy
 
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """Indices of the transitions, or of those of sequences, that the updates of one vector step read."""
-        optim, replay = self.config.optim, self.stream.replay
-        return replay.draw(optim.updates * optim.batch_size // replay.spec.sequence, generator)
-
     def batches(self, index: Tensor, generator: torch.Generator) -> list[Batch]:
         """The transitions drawn, a batch for each update: weighted where errors decide what is drawn, noisy where the
         student is to be.

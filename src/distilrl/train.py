@@ -201,7 +201,7 @@ class _Run:
             for task in self.tasks:
                 task.look_at_first_states()
         # -- every task draws; what the updates read is gathered at once, of those whose turn comes
-        drawn = {task.number: task.draw(self.generator) for task in tasks}
+        drawn = {task.number: task.stream.draw(self.generator) for task in tasks}
         turns = self._turns(tasks, optim.updates)
         read = tasks if data.mix == "all" else [task for task in tasks if task in turns]
         batches = {task.number: task.batches(drawn[task.number], self.generator) for task in read}
