@@ -25,9 +25,11 @@ quickstart: $(VENV)/.user
 	    --out runs/cartpole-$(STAMP)
 	@echo "To go on: . $(VENV)/bin/activate, or $(BIN)/distilrl in place of distilrl"
 
-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_collectors.py --ignore=tests/test_ray.py
-	$(BIN)/python -m pytest tests/test_collectors.py tests/test_ray.py  # alone: they look for the one Ray that runs here
+RAY := tests/test_collectors.py tests/test_ray.py
+test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the one Ray that runs here: one process for them
+	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(RAY:%=--ignore=%); others=$$?; \
+	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos/fuzz.py --seconds $$((60 * $(MINUTES))) --seed $(SEED)

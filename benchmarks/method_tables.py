@@ -33,7 +33,7 @@ LEVEL, MARGIN = 0.05, 0.05
 Row = dict[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Runs:
     """The lines of an environment."""
 
@@ -59,11 +59,15 @@ class Runs:
     def passes(self, student: str, method: str) -> int:
         """Runs whose loss is within the margin by these episodes."""
         span = mean(self.teacher["returns"]) - self.teacher["random"]
-        verdicts = [
-            non_inferiority(row["returns"], self.teacher["returns"], MARGIN * span, np.random.default_rng(0), span=span)
-            for row in self.groups[student, method].values() if "returns" in row
-        ]  # fmt: skip
-        return sum(verdict.holds for verdict in verdicts)
+        teacher = tuple(self.teacher["returns"])
+        whole = [row for row in self.groups[student, method].values() if "returns" in row]
+        return sum(kept(tuple(row["returns"]), teacher, span) for row in whole)
+
+
+@cache
+def kept(returns: tuple[float, ...], teacher: tuple[float, ...], span: float) -> bool:
+    """Whether the verdict over these episodes is a pass; many students return just the same."""
+    return non_inferiority(returns, teacher, MARGIN * span, np.random.default_rng(0), span=span).holds
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def runs_of(env: str) -> Runs:
     return runs if all(len(group) >= len(SEEDS) for group in runs.groups.values()) else Runs()
 
 
+@cache
 def differences(runs: Runs, student: str) -> dict[str, Difference]:
     """Each method's difference to the default over the training seeds that both have, corrected together."""
     default, paired = runs.scores(student, DEFAULT), {}

@@ -199,6 +199,17 @@ def shapes_of_losses(request):
     jaxtyping.config.update("jaxtyping_disable", request.module.__name__ not in subjects)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def undrawn(request):
+    """Reports have figures in the tests of reports alone: elsewhere to draw them would take longer than the runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in ("test_animate", "test_cli", "test_report"):
+            patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
+            patch.setattr("distilrl.animate.courses", lambda *_given, **_named: {})
+            patch.setattr("distilrl.figures.courses", lambda _found: "<svg></svg>")
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """Ray, connected to a cluster of this machine alone, once for all tests; its workers find the tests' own modules."""

@@ -35,14 +35,6 @@ MADE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Reports have no figures here: to draw them takes longer than the runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
-        yield
-
-
 def again_of(folder):
     """The command under the report's heading "Again"."""
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -59,14 +59,6 @@ def everything(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """Reports have no figures here: to draw them takes longer than the runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
-        yield
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder of each kind, as its command leaves it."""
