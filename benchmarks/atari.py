@@ -2,8 +2,8 @@
 
     python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
 
-`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv) and `reused_head` (the teacher's
-features projected, and its head kept); with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
+`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `dkd` and `qdagger`;
+with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
 of what else it does beside the textbook. One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again,
 and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100
 episodes on the verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
@@ -38,7 +38,7 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.objective import TeacherTerm
 
 DEFAULT, TEXTBOOK = "distil", "policy_distillation"
-METHODS = (DEFAULT, TEXTBOOK, "case_study", "reused_head")
+METHODS = (DEFAULT, TEXTBOOK, "case_study", "dkd", "qdagger")
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "policy_distillation, set as the default": (
         TEXTBOOK, {"terms": (TeacherTerm("forward_kl"),), "learning_rate": 3e-3, "entropy_share": 0.5}
@@ -51,8 +51,9 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
 PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
 SMALL = "cnn:4k8s4,8k4s2,8k3s2:16"
 """What the default can just train to play."""
-STUDENTS = {PONG: (SMALL, "cnn:16,16,16:64"), BREAKOUT: ("cnn:16,16,16:64",)}
-SEEDS = {PONG: range(3), BREAKOUT: range(1)}
+LARGE = "cnn:16,16,16:64"
+STUDENTS = {PONG: {SMALL: range(3), LARGE: range(1)}, BREAKOUT: {LARGE: range(3)}}
+"""Students of each game, and the seeds of each."""
 EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
 BUDGETS = {
     PONG: {"env_steps": 48_000, "n_envs": 32, "updates": 4, "batch_size": 64, "capacity": 50_000, "check_every": 9_600},
@@ -116,11 +117,10 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
         keys = [{"method": "teacher", "student": "", "seed": 0}]
         keys += [
             {"method": method, "student": student, "seed": seed}
-            for student in STUDENTS[env_id]
-            for seed in SEEDS[env_id]
+            for student, seeds in STUDENTS[env_id].items()
+            for seed in seeds
             for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
-        keys.sort(key=lambda key: key["method"] == "reused_head")  # far behind: last
         out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
 

@@ -53,7 +53,7 @@ EQUAL = {
     "updates": 3, "batch_size": 128, "n_envs": 8, "learning_starts": 800, "check_every": 1_000, "check_episodes": 20, "gap": -99.0, "finalists": 1,
 }  # fmt: skip
 BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000), atari.PONG: (48_000,)}
-STUDENTS = {env_id: task.students for env_id, task in TABLE.items()} | {atari.PONG: atari.STUDENTS[atari.PONG][:1]}
+STUDENTS = {env_id: task.students for env_id, task in TABLE.items()} | {atari.PONG: (atari.SMALL,)}
 
 
 # -- forms of the worst action's gap; differences (B, A) to (B,)
