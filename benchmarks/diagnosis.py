@@ -3,9 +3,9 @@
     python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # run folders to FOLDER, lines to results/diagnosis.jsonl
 
 Each recipe has the same student, budget and settings, those that the recipe itself sets aside: the field's own
-(field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line holds
-what examples/diagnosis/measure.py finds on all held-out images, how many updates were made (the oldest lines do not say),
-and the run's verdict.
+(field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line
+holds what examples/diagnosis/measure.py finds on all held-out images, how many updates were made (the oldest lines do
+not say), and the run's verdict.
 """
 
 import functools

@@ -132,7 +132,7 @@ class Found:
     rules: dict[str, dict[str, Any]]
     """By name."""
     runs: list[dict[str, Any]]
-    """Of the smallest student that kept within the margin with every seed; of the one that came nearest where none did."""
+    """Of the smallest student that kept within the margin with every seed; of the nearest where none did."""
     held: bool
     """Whether it did."""
 
@@ -256,8 +256,9 @@ def number(value: float, sign: str = "") -> str:
 
 HEADS = {
     "": (
-        "environment", "teacher's parameters", "return", "without learning", "smallest student that keeps within the margin",
-        "parameters", "bytes", "return, each seed", "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
+        "environment", "teacher's parameters", "return", "without learning",
+        "smallest student that keeps within the margin", "parameters", "bytes", "return, each seed",
+        "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
     ),
     ".zh-CN": (
         "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "各种子的回报", "学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",

@@ -199,8 +199,8 @@ def _fields_line(student, seed, params, result, *, measures=()):
     verdict = {"result": result, "margin": 1.0, "difference": -0.25, "interval": [-0.5, 0.0]}
     side = {"return_mean": 9.5, "params": params, "bytes": 4 * params, "name": student, "episodes": 100}
     results = {
-        "teacher": {"return_mean": 10.0, "params": 1000, "bytes": 4000}, "random": {"return_mean": 1.0}, "student": side,
-        "verdict": verdict, "measures": list(measures),
+        "teacher": {"return_mean": 10.0, "params": 1000, "bytes": 4000}, "random": {"return_mean": 1.0},
+        "student": side, "verdict": verdict, "measures": list(measures),
     }  # fmt: skip
     return {"row": "Task", "student": student, "seed": seed, "exports": {"c": 3 * params}, "results": results}
 
