@@ -3,7 +3,9 @@
     python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # run folders to FOLDER, lines to results/diagnosis.jsonl
 
 Each recipe has the same student, budget and settings, those that the recipe itself sets aside: the field's own
-(field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line holds what examples/diagnosis/measure.py finds on all held-out images, and the run's verdict.
+(field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line
+holds what examples/diagnosis/measure.py finds on all held-out images, how many updates were made (the oldest lines do
+not say), and the run's verdict.
 """
 
 import functools
@@ -27,6 +29,8 @@ LINES = Path(__file__).parent / "results" / "diagnosis.jsonl"
 ROW = FIELD.rows["brain MR slices"]
 RECIPES = ("distil", "fitnets", "attention", "hints")
 SEEDS = (0, 1, 2)
+UPDATES = "--set updates=1"
+"""A quarter of the default, behind the field's own options, so that all lines of the table have the same budget."""
 
 
 @functools.cache
@@ -57,7 +61,7 @@ def line(folder: Path, recipe: str, seed: int) -> dict[str, Any]:
         ROW.env,
         "--out",
         str(out),
-        *shlex.split(f"{ROW.options} {ROW.training}"),
+        *shlex.split(f"{ROW.options} {ROW.training} {UPDATES}"),
     ]
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
@@ -68,6 +72,7 @@ def line(folder: Path, recipe: str, seed: int) -> dict[str, Any]:
         "measured": found,
         "params": student["params"],
         "macs": student["macs"],
+        "updates": results["updates"],
         "verdict": verdict,
         "cpu_s": seconds,
     }

@@ -15,6 +15,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ OUT = Path(__file__).parent / "results" / "fields"
 FIELDS = ("driving", "robots", "games", "images", "treatment", "trading", "environment")
 """In the order of the tables; those whose module is not there yet are left out."""
 RULE = "rule: "
-LEFT_OUT = ("disturbed", "agreement", "action", "protocol")
-"""Parts of results.json that no table needs."""
+LEFT_OUT = ("disturbed", "action", "protocol")
+"""Parts of results.json that neither a table nor a page needs."""
+VERDICTS_IN_CHINESE = {"pass": "通过", "within_margin": "差，但在余量内", "inconclusive": "未定", "fail": "不通过"}
 
 
 def field(name: str) -> Field:
@@ -130,8 +132,8 @@ class Found:
     rules: dict[str, dict[str, Any]]
     """By name."""
     runs: list[dict[str, Any]]
-    """Of the smallest student that passed with every seed; of the one that came nearest where none did."""
-    passed: bool
+    """Of the smallest student that kept within the margin with every seed; of the nearest where none did."""
+    held: bool
     """Whether it did."""
 
     @property
@@ -146,6 +148,19 @@ class Found:
         student: dict[str, Any] = self.runs[0]["results"]["student"]
         return student
 
+    @property
+    def unlearnt(self) -> tuple[str, float]:
+        """The best of random play and the rules, and its return."""
+        known = {"random": self.random} | {name: one["return_mean"] for name, one in self.rules.items()}
+        best = max(known, key=known.__getitem__)
+        return best, known[best]
+
+    @property
+    def smaller(self) -> float | None:
+        """How many times smaller the student is, in parameters; a tree, whose nodes are several numbers, in bytes."""
+        of = "bytes" if is_tree(self.student["name"]) else "params"
+        return self.teacher[of] / self.student[of] if self.teacher["params"] else None
+
 
 def found(name: str) -> dict[str, Found]:
     """By name of the row, those of which there are lines."""
@@ -154,7 +169,7 @@ def found(name: str) -> dict[str, Found]:
         own = [one for one in lines if one["row"] == row]
         rules = {one["student"].removeprefix(RULE): one for one in own if one["student"].startswith(RULE)}
         tried = [[one for one in own if one["student"] == student] for student in about.students]
-        tried = sorted(filter(None, tried), key=lambda runs: runs[0]["results"]["student"]["params"])
+        tried = sorted(filter(None, tried), key=lambda runs: runs[0]["results"]["student"]["bytes"])
         if not tried:
             continue
         good = [runs for runs in tried if all(map(_holds, runs))]
@@ -170,12 +185,24 @@ def _holds(run: dict[str, Any]) -> bool:
     return all(one["result"] in ("pass", "within_margin") for one in verdicts if one is not None)
 
 
-def table(name: str) -> list[list[str]]:
+def is_tree(student: str) -> bool:
+    """Whether a student's name is a tree's."""
+    return student.startswith("tree:")
+
+
+def size(student: dict[str, Any], nodes: str = "nodes") -> str:
+    """Its parameters; of a tree, whose nodes are no parameters, its nodes."""
+    return f"{student['params']:,}{f' {nodes}' if is_tree(student['name']) else ''}"
+
+
+def table(name: str, chinese: bool = False) -> list[list[str]]:
     """A row for each environment, and one for each claim of its own beside the return."""
+    told = functools.partial(verdict_in_words, chinese=chinese)
+    none, nodes = ("（没有；最接近者）", "个节点") if chinese else (" (none; the nearest)", "nodes")
     rows = []
     for row, one in found(name).items():
         student, results = one.student, [run["results"] for run in one.runs]
-        verdicts = [in_words(run["verdict"]["result"]) for run in results]
+        verdicts = [told(run["verdict"]["result"]) for run in results]
         rules = [f"{rule} {number(known['return_mean'])}" for rule, known in one.rules.items()]
         params = one.teacher["params"]
         rows.append(
@@ -184,24 +211,29 @@ def table(name: str) -> list[list[str]]:
                 f"{params:,}" if params else "-",
                 number(one.teacher["return_mean"]),
                 "; ".join([f"random {number(one.random)}", *rules]),
-                f"`{student['name']}`{'' if one.passed else ' (none passed)'}",
-                f"{student['params']:,}",
+                f"`{student['name']}`{'' if one.held else none}",
+                size(student, nodes),
                 f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{_lost(one.verdict)}, {student['episodes']:,}",
-                ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts)),
-                f"{params / student['params']:,.0f}" if params else "-",
+                ", ".join(f"{verdicts.count(each)} × {each}" for each in dict.fromkeys(verdicts)),
+                f"{one.smaller:,.0f}" if one.smaller else "-",
             ]
         )
-        rows += [_measured(measure, one.rules) for measure in results[0].get("measures", ())]
+        rows += [_measured(measure, one.rules, told) for measure in results[0].get("measures", ())]
     return rows
 
 
-def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]]) -> list[str]:
+def verdict_in_words(result: str, chinese: bool = False) -> str:
+    """A verdict as tables say it."""
+    return VERDICTS_IN_CHINESE.get(result, result) if chinese else in_words(result)
+
+
+def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]], told: Callable[[str], str]) -> list[str]:
     """A row for what is claimed beside the return."""
     means = {side: number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
     verdict = one["verdict"]
-    end = [_lost(verdict), in_words(verdict["result"])] if verdict is not None else ["", ""]
+    end = [_lost(verdict), told(verdict["result"])] if verdict is not None else ["", ""]
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
@@ -224,11 +256,12 @@ def number(value: float, sign: str = "") -> str:
 
 HEADS = {
     "": (
-        "environment", "teacher's parameters", "return", "without learning", "smallest student that passes",
-        "parameters", "bytes", "return, each seed", "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
+        "environment", "teacher's parameters", "return", "without learning",
+        "smallest student that keeps within the margin", "parameters", "bytes", "return, each seed",
+        "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
     ),
     ".zh-CN": (
-        "环境", "教师参数", "回报", "无需学习的策略", "通过的最小学生", "参数", "字节", "各种子的回报", "学生 − 教师 [区间]，容差，局数", "判定", "缩小倍数",
+        "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "各种子的回报", "学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
     ),
 }  # fmt: skip
 
@@ -236,7 +269,7 @@ HEADS = {
 def markdown(name: str) -> str:
     """The table of a field's page; of ``NAME.zh-CN`` under Chinese heads."""
     base = name.removesuffix(".zh-CN")
-    rows = table(base) if base in fields() else []
+    rows = table(base, chinese=name != base) if base in fields() else []
     head = HEADS[name.removeprefix(base)]
     rule = "|---|--:|--:|---|---|--:|--:|---|---|---|--:|"
     return (
@@ -260,7 +293,9 @@ def listed() -> list[dict[str, Any]]:
                     "student": one.student["name"],
                     "params": one.student["params"],
                     "return": one.student["return_mean"],
-                    "passes": one.passed,
+                    "passes": one.held,
+                    "without_learning": one.unlearnt[0],
+                    "without_learning_return": one.unlearnt[1],
                     "page": about.page,
                     "extra": about.extra,
                 }

@@ -20,7 +20,6 @@ from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
 from result_tables import RESULTS, TABLES, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
-from distilrl.verdict import in_words
 
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
 """What `distilrl fields` shows."""
@@ -131,7 +130,7 @@ def headline(chinese: bool = False) -> str:
             f"{first['teacher']['return_mean']:,.0f}",
         )
         rows.append((env, student, first["teacher"]["params"], returns, [one["verdict"]["result"] for one in group]))
-    words = VERDICTS_IN_CHINESE if chinese else {}
+    words = fields.VERDICTS_IN_CHINESE if chinese else {}
     told = []
     for env, student, teacher_params, returns, results in rows:
         verdicts = ", ".join(
@@ -147,15 +146,12 @@ def headline(chinese: bool = False) -> str:
     return markdown(head, told, text=3)
 
 
-VERDICTS_IN_CHINESE = {"pass": "通过", "within_margin": "差，但在余量内", "inconclusive": "未定", "fail": "不通过"}
-
-
 def headline_zh() -> str:
     return headline(chinese=True)
 
 
 def of_fields(chinese: bool = False, above: str = "") -> str:
-    """The six fields of use, an environment a row: the smallest student that passed, or the one that came nearest.
+    """The six fields of use, an environment a row: the smallest student that kept within the margin, or the nearest.
 
     Args:
         chinese: in which language.
@@ -165,16 +161,19 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
     for name, about in fields.fields().items():
         page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
         for env, one in fields.found(name).items():
-            student, known = one.student, one.teacher["params"]
-            verdict = in_words(one.runs[0]["results"]["verdict"]["result"])
-            words = VERDICTS_IN_CHINESE.get(verdict.replace(" ", "_"), verdict) if chinese else verdict
+            student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
+            best = "随机" if chinese and best == "random" else best
             rows.append(
-                (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`", words,
-                 fields.number(student["return_mean"]), fields.number(one.teacher["return_mean"]), fields.number(one.random),
-                 f"{known:,} → {student['params']:,}" if known else f"? → {student['params']:,}")
+                (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
+                 fields.verdict_in_words(one.verdict["result"], chinese),
+                 fields.number(student["return_mean"]), fields.number(one.teacher["return_mean"]),
+                 f"{fields.number(without)} ({best})",
+                 f"{f'{known:,}' if known else '?'} → {fields.size(student, '个节点' if chinese else 'nodes')}")
             )  # fmt: skip
-    head = ("field", "environment", "student", "verdict", "student's return", "teacher's", "random", "parameters")
-    zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "随机", "参数")
+    head = (
+        "field", "environment", "student", "verdict", "student's return", "teacher's", "without learning", "parameters",
+    )  # fmt: skip
+    zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "无需学习", "参数")
     return markdown(zh if chinese else head, rows, text=4)
 
 

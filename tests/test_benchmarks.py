@@ -199,8 +199,8 @@ def _fields_line(student, seed, params, result, *, measures=()):
     verdict = {"result": result, "margin": 1.0, "difference": -0.25, "interval": [-0.5, 0.0]}
     side = {"return_mean": 9.5, "params": params, "bytes": 4 * params, "name": student, "episodes": 100}
     results = {
-        "teacher": {"return_mean": 10.0, "params": 1000}, "random": {"return_mean": 1.0}, "student": side,
-        "verdict": verdict, "measures": list(measures),
+        "teacher": {"return_mean": 10.0, "params": 1000, "bytes": 4000}, "random": {"return_mean": 1.0},
+        "student": side, "verdict": verdict, "measures": list(measures),
     }  # fmt: skip
     return {"row": "Task", "student": student, "seed": seed, "exports": {"c": 3 * params}, "results": results}
 
@@ -223,16 +223,26 @@ def test_the_smallest_that_passes_with_every_seed_is_shown(a_field):
     ((task, params, returned, rules, student, size, octets, *_, times),) = fields.table("driving")
     assert (task, params, returned, rules) == ("Task", "1,000", "10.00", "random 1.000; lean 4.000")
     assert (student, size, octets, times) == ("`mlp:8`", "50", "150", "20")
-    assert fields.found("driving")["Task"].passed
+    found = fields.found("driving")["Task"]
+    assert found.held
+    assert found.unlearnt == ("lean", 4.0)
+
+
+def test_a_tree_is_compared_in_bytes(a_field):
+    a_field([_fields_line("mlp:8", 0, 50, "pass"), _fields_line("tree:8", 0, 15, "within_margin")])
+    ((*_, student, size, _, _, _, verdicts, times),) = fields.table("driving")
+    assert (student, size, verdicts, times) == ("`tree:8`", "15 nodes", "1 × within margin", "67")  # 4,000 of 60 bytes
+    ((*_, size, _, _, _, verdicts, _),) = fields.table("driving", chinese=True)
+    assert (size, verdicts) == ("15 个节点", "1 × 差，但在余量内")
 
 
 def test_what_is_measured_beside_the_return_counts_too(a_field):
     measure = {"name": "crashed", "how": "max", "teacher": {"mean": 0.1}, "student": {"mean": 0.3}, "random": None}
     verdict = {"result": "fail", "margin": 0.05, "difference": 0.2, "interval": [0.1, 0.3]}
     a_field([_fields_line("mlp:8", 0, 50, "pass", measures=[measure | {"verdict": verdict}])])
-    assert not fields.found("driving")["Task"].passed
+    assert not fields.found("driving")["Task"].held
     task, crashed = fields.table("driving")
-    assert task[4] == "`mlp:8` (none passed)"
+    assert task[4] == "`mlp:8` (none; the nearest)"
     assert crashed[0] == "crashed (max)"
     assert crashed[8:10] == ["+0.200 [+0.100, +0.300] of 0.050", "fail"]
 

@@ -32,6 +32,21 @@ def test_seasons_of_training_and_verdict_share_no_day():
         greenhouse.make((60.0, 40.0))
 
 
+def test_starts_lie_as_many_hours_apart_as_asked():
+    env = gymnasium.make("examples.greenhouse:Lettuce-v0", starts=(40, 40.25), hours=0.5)
+    days = {env.reset(seed=seed)[1]["start_day"] for seed in range(200)}
+    assert np.allclose(sorted(days), 40 + np.arange(13) / 48)
+    seen = []
+    for day in (40.0, 40.0 + 1 / 48):
+        env = greenhouse.make((day, day), hours=0.5)
+        env.reset(seed=0)
+        seen.append([env.step(np.zeros(3, np.float32))[:2] for _ in range(4)])
+    assert seen[0][0][1] != seen[1][0][1]
+    assert not np.array_equal(seen[0][0][0], seen[1][0][0])
+    with pytest.raises(ValueError, match="'hours' must be above 0"):
+        greenhouse.make(hours=0.0)
+
+
 def test_the_sensors_days_of_training_and_verdict_share_no_moment():
     spans = [{day for start in starts(held_out) for day in (start, start + DAY)} for held_out in (False, True)]
     touched = [{moment // DAY // 7 for moment in span} for span in spans]

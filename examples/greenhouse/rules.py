@@ -19,13 +19,15 @@ from distilrl.teachers import TeacherFile, load_teacher
 from examples import greenhouse
 from examples.playing import Row, row_of, write_table
 
+HOURS = 0.5
+"""Between two starts: as in the verdict of docs/fields/environment.md."""
 PARTS = ("revenue", "energy_cost", "co2_cost", "penalty")
 """What the return is made of, euro a square metre but for the penalty."""
 
 
 def controlled(name: str, controller: Controller, episodes: int) -> Row:
     """As `row_of`, of one of the package's controllers, which read the environment itself."""
-    env = greenhouse.make(greenhouse.HELD_OUT)
+    env = greenhouse.make(greenhouse.HELD_OUT, hours=HOURS)
     logs = [run_episode(env, controller, seed=VERDICT_SEEDS + number) for number in range(episodes)]
     found = Returns.of([log.total_return for log in logs], np.random.default_rng(0))
     means = {part: float(np.mean([sum(info[part] for info in log.info) for log in logs])) for part in PARTS}
@@ -34,7 +36,7 @@ def controlled(name: str, controller: Controller, episodes: int) -> Row:
 
 def rows(policies: list[str], normalizer: str | None, episodes: int) -> list[Row]:
     """A row for each policy and each controller, on held-out seasons."""
-    env = EnvRef("examples.greenhouse:Lettuce-v0", {"starts": list(greenhouse.HELD_OUT)})
+    env = EnvRef("examples.greenhouse:Lettuce-v0", {"starts": list(greenhouse.HELD_OUT), "hours": HOURS})
     sums = [f"{part}=sum" for part in PARTS]
     files = [TeacherFile(path, normalizer=normalizer if path.endswith(".zip") else None) for path in policies]
     held = ConstantControl(lettuce.EnvConfig().effective_u0())

@@ -156,16 +156,23 @@ def _alike(agreement: Agreement) -> str:
 
 
 def print_fields(rows: list[dict[str, Any]]) -> None:
-    """Fields of use, on standard output: in each environment the teacher, and the smallest student that passed."""
+    """Fields of use, on standard output: in each environment the teacher, the smallest student that kept within the
+    margin, and the best that needs no learning.
+    """
     out = Console()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
         out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
         for row in own:
-            sizes = f"{counted(row['teacher_params'])} -> {counted(row['params'])} parameters"
+            tree = row["student"].startswith("tree:")  # of which nodes are counted
+            known, left = counted(row["teacher_params"]), counted(row["params"])
+            sizes = f"{known} parameters -> {left} nodes" if tree else f"{known} -> {left} parameters"
             returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
             nearest = "" if row["passes"] else ", the nearest: none passed"
+            without = f"{row['without_learning']} {row['without_learning_return']:,.2f}"
             out.print(
-                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}", soft_wrap=True
+                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}\n"
+                f"    without learning: {escape(without)}",
+                soft_wrap=True,
             )
 
 
