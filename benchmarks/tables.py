@@ -15,9 +15,9 @@ from statistics import mean, median
 import case_study
 import fields
 import memory
+import numpy as np
 import selection
 import verdict_error
-import numpy as np
 from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
 from result_tables import RESULTS, TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 

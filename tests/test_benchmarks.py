@@ -19,6 +19,7 @@ import methods
 import result_tables
 import tables
 from field_rows import Field, Row, by_hand
+from lines import fill, made
 from paired import holm, seed_interval, sign_flip
 
 from distilrl import EnvRef
@@ -161,6 +162,27 @@ def test_verdicts_whose_episodes_are_not_there_say_by_which_rule():
     old, new = ({"verdict": {"result": "pass"} | more} for more in ({}, {"protocol": "greedy"}))
     assert result_tables.counted([old, old]) == "2 pass (earlier rule)"
     assert result_tables.counted([new]) == "1 pass"
+
+
+def _double(seed):
+    return {"twice": 2 * seed}
+
+
+def test_lines_are_made_once_and_lie_beside_what_they_were_made_with(tmp_path):
+    path, machine = tmp_path / "new" / "lines.jsonl", tmp_path / "new" / "machine.json"
+    for _ in range(2):
+        fill(path, _double, [{"seed": 1}, {"seed": 2}])
+        assert [row["twice"] for row in made(path)] == [2, 4]
+    assert json.loads(machine.read_text())["threads"] == 1
+    machine.write_text("{}")
+    fill(path, _double, [{"seed": 3}])
+    assert machine.read_text() == "{}"
+
+
+def test_tables_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "CartPole" in tables.case_study.table(range(5), ["CartPole-v1"])
+    assert "CartPole" in tables.memory.markdown()
 
 
 def test_environments_of_the_choice_are_not_the_tables():
