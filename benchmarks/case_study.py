@@ -48,7 +48,7 @@ from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 
-RESULTS = Path("benchmarks/results/case-study")
+RESULTS = Path(__file__).parent / "results" / "case-study"
 EQUAL = {
     "updates": 3, "batch_size": 128, "n_envs": 8, "learning_starts": 800, "check_every": 1_000, "check_episodes": 20, "gap": -99.0, "finalists": 1,
 }  # fmt: skip

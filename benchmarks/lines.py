@@ -52,6 +52,8 @@ def fill(path: Path, function: Callable[..., dict[str, Any]], keys: Iterable[dic
     there = made(path)
     missing = [key for key in keys if not any(key.items() <= row.items() for row in there)]
     path.parent.mkdir(parents=True, exist_ok=True)
+    if missing and not (path.parent / "machine.json").exists():
+        machine(path.parent)  # a script that needs more packages than these has written its own before
     if jobs == 1:
         for key in missing:
             _append(path, key | _line(function, key))

@@ -31,7 +31,7 @@ from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 from distilrl.verdict import non_inferiority
 
-OUT = Path("benchmarks/results/memory")
+OUT = Path(__file__).parent / "results" / "memory"
 WITHOUT = "all of it"
 
 

@@ -1,22 +1,33 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # NAME: pong, or one of ROWS; all where none is given
+    python benchmarks/pictures.py [NAME ...]     # NAME: pong, case-study, or one of ROWS; all where none is given
 
 Pong's student is the one of results/pong-2k-pruned. The others are trained by their row of field_rows, with as short a
-verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves.
+verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves. `case-study` draws
+the checks of results/case-study and trains nothing.
 """
 
+import functools
+import io
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import case_study
+import matplotlib as mpl
+import numpy as np
 from fields import command, field
+from lines import made
+from matplotlib.figure import Figure
+from result_tables import Row, grouped
 
 from distilrl import Policy, describe_env, load_network, load_teacher
 from distilrl.animate import side_by_side
 from distilrl.cli import main as distilrl
+from distilrl.figures import STYLE
 
 OUT = Path("docs/pictures")
 PONG = "PongNoFrameskip-v4"
@@ -44,6 +55,62 @@ def pong() -> None:
     (OUT / "pong.webp").write_bytes(side_by_side(players, PONG, steps=600))
 
 
+COLORS = {"distil": "#3b8fd9", "case_study": "#e0762a"}
+GREY = "#808890"
+"""Of words and axes. This and the colours can be told from a white page and from a dark one: nothing is drawn behind."""
+
+
+INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+
+@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
+def curves(seeds: range = range(5), across: int = 4) -> None:
+    """Score and agreement of each check of `distil` and `case_study`: the mean over seeds, and thin, each of them."""
+    panels: list[tuple[str, list[Row]]] = []
+    for env_id in case_study.BUDGETS:
+        rows = [row for row in made(case_study.RESULTS / f"{env_id}.jsonl") if row["seed"] in seeds]
+        for (student, steps), group in sorted(grouped(rows, "student", "steps").items()):
+            if {row["way"] for row in group} >= set(COLORS):  # else there is nothing to hold one against
+                name = env_id.removesuffix("NoFrameskip-v4").split("-")[0]
+                panels.append((f"{name} {student}\n{steps:,} steps", group))
+    blocks = -(-len(panels) // across)
+    figure = Figure(figsize=(2.3 * across, 2.9 * blocks), layout="constrained")
+    axes = figure.subplots(2 * blocks, across, squeeze=False).reshape(blocks, 2, across)
+    for number, (title, group) in enumerate(panels):
+        above, below = axes[number // across, :, number % across]
+        above.set_title(title, fontsize=8)
+        above.tick_params(labelbottom=False)
+        for part, (axis, what) in enumerate(((above, "score"), (below, "agreement")), start=1):
+            for place, (way, color) in zip((0.25, 0.1), COLORS.items(), strict=True):
+                checks = np.array([row["checks"] for row in group if row["way"] == way])
+                axis.plot(checks[:, :, 0].T, checks[:, :, part].T, color=color, linewidth=0.7, alpha=0.5, clip_on=False)
+                axis.plot(checks[0, :, 0], checks[:, :, part].mean(0), color=color, linewidth=1.8, clip_on=False)
+                told = f"{way}, {len(checks)} seed{'s' * (len(checks) > 1)}"
+                if axis is above:
+                    axis.text(0.97, place, told, color=color, ha="right", transform=axis.transAxes, fontsize=7)
+            axis.set_ylim(None, 1.08)
+            axis.grid(color=GREY, alpha=0.25)
+            axis.locator_params(nbins=3)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.set_ylabel(what if number % across == 0 else "")
+    for axis in axes.transpose(0, 2, 1).reshape(-1, 2)[len(panels) :].flat:
+        axis.set_visible(False)
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    (OUT / "case-study.svg").write_text(short_svg(drawing.getvalue()), encoding="utf-8")
+
+
+def short_svg(drawing: str) -> str:
+    """Matplotlib's SVG at half its size: numbers to a tenth of a point, each style said once, no names of groups."""
+    text = "\n".join(line.strip() for line in drawing.splitlines())
+    text = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.1f}", text)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    styles = {style: f"s{at}" for at, style in enumerate(dict.fromkeys(re.findall(r' style="([^"]*)"', text)))}
+    text = re.sub(r' style="([^"]*)"', lambda found: f' class="{styles[found[1]]}"', text)
+    rules = "".join(f".{name}{{{style}}}" for style, name in styles.items())
+    return text.replace("</style>", f"{rules}</style>", 1) + "\n"
+
+
 def of_row(name: str) -> None:
     """Trains a row's student and draws an episode of it."""
     of, row, student = ROWS[name]
@@ -68,5 +135,6 @@ def short(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("pong", *ROWS):
-        pong() if name == "pong" else of_row(name)
+    drawn = {"pong": pong, "case-study": curves}
+    for name in sys.argv[1:] or (*drawn, *ROWS):
+        drawn.get(name, functools.partial(of_row, name))()

@@ -53,10 +53,18 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def counted(rows: Iterable[Row]) -> str:
+def by_earlier_rule(verdict: Row) -> bool:
+    """Whether a verdict was given before 0021, by a percentile bootstrap that reckons only with what it saw; what it
+    was told by was not noted down then.
+    """
+    return "protocol" not in verdict
+
+
+def counted(rows: Sequence[Row]) -> str:
     """How often which verdict was given."""
     results = [row["verdict"]["result"] for row in rows]
-    return ", ".join(f"{results.count(one)} {one}" for one in reversed(VERDICTS) if one in results)
+    told = ", ".join(f"{results.count(one)} {one}" for one in reversed(VERDICTS) if one in results)
+    return told + " (earlier rule)" * any(by_earlier_rule(row["verdict"]) for row in rows)
 
 
 def seeds_of(rows: Iterable[Row]) -> list[Row]:
@@ -331,12 +339,18 @@ def games_together() -> str:
     for path in sorted((RESULTS / "several").glob("atari*.jsonl")):
         (row,) = made(path)
         about = json.loads((RESULTS / "several" / path.stem / "results.json").read_text())
-        cells = []
+        cells, earlier = [], any(by_earlier_rule(task["verdict"]) for task in about["tasks"])
         for env in ("PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"):
             value, (low, high), theirs = row[env]
             cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", f"{theirs:.1f}"]
         rows.append(
-            (f"`{path.stem}`", row["verdict"]["result"], f"{row['params']:,}", f"{about['env_steps']:,}", *cells)
+            (
+                f"`{path.stem}`",
+                row["verdict"]["result"] + " (earlier rule)" * earlier,
+                f"{row['params']:,}",
+                f"{about['env_steps']:,}",
+                *cells,
+            )
         )
     head = ("name", "verdict", "parameters", "steps for both", "Pong", "teacher's", "Breakout", "teacher's")
     return markdown(head, rows, text=2)

@@ -28,7 +28,7 @@ from distilrl.cli import main as distilrl
 from distilrl.evaluate import load_teachers, seeds_from
 from distilrl.measures import Measure
 
-OUT, RUNS = Path("benchmarks/results/robots"), Path("benchmarks/runs/robots")
+OUT, RUNS = Path(__file__).parent / "results" / "robots", Path("benchmarks/runs/robots")
 SEEDS = seeds_from(90_000_000, 100)
 """On which nothing else is chosen or judged."""
 ROUGH: dict[str, dict[str, Any]] = {

@@ -8,18 +8,21 @@ import json
 import re
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
 import case_study
 import fields
 import memory
+import numpy as np
 import selection
 import verdict_error
 from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
-from result_tables import RESULTS, TABLES, grouped, markdown, read, seeds_of
+from result_tables import RESULTS, TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
+from distilrl.verdict import MIN_DISTINCT, Verdict, difference_in_words, in_words, non_inferiority
 
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
 """What `distilrl fields` shows."""
@@ -35,26 +38,58 @@ def returned(part: dict) -> str:
 
 
 def judged(path: Path) -> dict:
-    """A run's results with the verdict that judge.py gave it last."""
+    """A run's results with a verdict by today's rule: of judge.py where it played again, else of the run's own returns."""
     r, again = json.loads(path.read_text()), path.with_name("verdict.json")
-    found = json.loads(again.read_text()) if again.exists() else {}
+    found = json.loads(again.read_text()) if again.exists() else {"verdict": vars(rejudged(r, path.parent))}
     return {
-        **r, "verdict": found.get("verdict", r["verdict"]), "disturbed": found.get("disturbed", {}),
+        **r, "verdict": r["verdict"] | found["verdict"], "disturbed": found.get("disturbed", {}),
         "student": r["student"] | found.get("student", {}), "teacher": r["teacher"] | found.get("teacher", {}),
     }  # fmt: skip
 
 
+def rejudged(r: dict, folder: Path) -> Verdict:
+    """Today's verdict on the episodes that a run played, with the margin and the looks that it had.
+
+    Which episodes are identical was not kept, only how many are distinct: of too few there is no verdict, nor an
+    interval that could be computed, and of the others each is distinct.
+    """
+    old, side, protocol = r["verdict"], r["student"], r["protocol"]
+    distinct, episodes = max(r[one]["distinct_episodes"] for one in ("teacher", "student")), side["episodes"]
+    how = f"random actions ({protocol['epsilon']:g})" if protocol["epsilon"] else "greedy"
+    how = f"sticky actions ({protocol['sticky_actions']:g})" if protocol["sticky_actions"] else how
+    how = f"{episodes} episodes, " + f"{distinct} distinct, " * (distinct < episodes) + how
+    if distinct < MIN_DISTINCT:
+        unknown, reason = (float("-inf"), float("inf")), f"{distinct} distinct episodes, a verdict needs {MIN_DISTINCT}"
+        return Verdict(
+            "inconclusive", old["margin"], old["difference"], unknown, old["confidence"], distinct, reason, how
+        )
+    returns = json.loads((folder / "episodes.json").read_text())["returns"]
+    if distinct != len(returns["student"]):
+        raise ValueError(f"{folder.name}: {distinct} of {len(returns['student'])} episodes are distinct; which?")
+    found = non_inferiority(
+        returns["student"], returns["teacher"], old["margin"], np.random.default_rng(0),
+        span=old["margin"] / old["margin_share"], looks=old["looks"],
+    )  # fmt: skip
+    return replace(found, protocol=how)
+
+
+def difference(verdict: dict) -> str:
+    """The difference, with its interval where one is known."""
+    found = Verdict(**{name: verdict[name] for name in Verdict.__dataclass_fields__})
+    return difference_in_words(found) if np.isfinite(found.interval).all() else f"{found.difference:+.2f}"
+
+
 def atari() -> str:
     rows = [
-        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | played | verdict |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
+        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | played | difference | margin | verdict |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|---|",
     ]
     for path in sorted(RESULTS.glob("*/results.json")):
         r = judged(path)
-        s, played = r["student"], r["verdict"].get("protocol", "100 greedy episodes, before")
+        s, v = r["student"], r["verdict"]
         rows.append(
             f"| {path.parent.name} `{s['name']}` | {s['params']:,} | {s['macs'] / 1e6:.2f} M | {r['env_steps']:,} | {r['updates']:,} | {r['train_s']:.0f} "
-            f"| {returned(s)} | {returned(r['teacher'])} | {played} | {r['verdict']['result'].replace('_', ' ')} |"
+            f"| {returned(s)} | {returned(r['teacher'])} | {v['protocol']} | {difference(v)} | {v['margin']:.2f} | {in_words(v['result'])} |"
         )
     return "\n".join(rows)
 
@@ -129,8 +164,9 @@ def headline(chinese: bool = False) -> str:
             f"{mean(ours):,.0f} ({min(ours):,.0f} to {max(ours):,.0f})",
             f"{first['teacher']['return_mean']:,.0f}",
         )
-        rows.append((env, student, first["teacher"]["params"], returns, [one["verdict"]["result"] for one in group]))
-    words = fields.VERDICTS_IN_CHINESE if chinese else {}
+        verdicts = [one["verdict"]["result"] + ", earlier rule" * by_earlier_rule(one["verdict"]) for one in group]
+        rows.append((env, student, first["teacher"]["params"], returns, verdicts))
+    words = IN_CHINESE if chinese else {}
     told = []
     for env, student, teacher_params, returns, results in rows:
         verdicts = ", ".join(
@@ -144,6 +180,11 @@ def headline(chinese: bool = False) -> str:
         return markdown(("环境", "学生", "判定", "学生回报", "教师回报", "参数", "缩小"), told, text=3)
     head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "smaller")
     return markdown(head, told, text=3)
+
+
+IN_CHINESE = fields.VERDICTS_IN_CHINESE | {
+    f"{one}, earlier rule": f"{zh}（旧规则）" for one, zh in fields.VERDICTS_IN_CHINESE.items()
+}
 
 
 def headline_zh() -> str:

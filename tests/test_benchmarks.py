@@ -16,8 +16,10 @@ import fields
 import method_settings
 import method_tables
 import methods
+import result_tables
 import tables
 from field_rows import Field, Row, by_hand
+from lines import fill, made
 from paired import holm, seed_interval, sign_flip
 
 from distilrl import EnvRef
@@ -128,6 +130,59 @@ def test_no_table_of_figures_is_typed_by_hand(path):
     text = re.sub(r"<!-- result \S+ -->\n.*?<!-- end -->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     typed = [line for line in text.splitlines() if line.startswith("|") and re.search(r"-:|\d \[[−-]?\d", line)]
     assert not typed, "put it between <!-- result NAME --> and <!-- end -->: see benchmarks/result_tables.py"
+
+
+def _run(returns, distinct, **protocol):
+    side = {"episodes": len(returns), "distinct_episodes": distinct}
+    verdict = {"result": "pass", "margin": 5.0, "margin_share": 0.05, "looks": 3, "confidence": 1 - 0.05 / 3}
+    return {
+        "student": side, "teacher": side, "verdict": verdict | {"difference": float(np.mean(returns))},
+        "protocol": {"epsilon": 0.0, "sticky_actions": 0.0} | protocol,
+    }  # fmt: skip
+
+
+def test_a_run_of_before_is_judged_by_todays_rule(tmp_path):
+    """Equal returns are a pass to a bootstrap; today few distinct episodes are none, nor are few whose interval is wide."""
+    for returns, distinct, result in (
+        ([0.0] * 100, 29, "inconclusive"),
+        ([0.0] * 60, 60, "inconclusive"),
+        ([0.0] * 300, 300, "pass"),
+    ):
+        episodes = {"returns": {"student": returns, "teacher": [0.0] * len(returns)}}
+        (tmp_path / "episodes.json").write_text(json.dumps(episodes))
+        found = tables.rejudged(_run(returns, distinct), tmp_path)
+        assert (found.result, found.distinct, found.confidence) == (result, distinct, pytest.approx(1 - 0.05 / 3))
+        assert ("distinct" in found.protocol) == (distinct < len(returns))
+    assert tables.rejudged(_run(returns, 300, epsilon=0.01), tmp_path).protocol == "300 episodes, random actions (0.01)"
+    with pytest.raises(ValueError, match="which"):
+        tables.rejudged(_run(returns, 60), tmp_path)
+
+
+def test_verdicts_whose_episodes_are_not_there_say_by_which_rule():
+    old, new = ({"verdict": {"result": "pass"} | more} for more in ({}, {"protocol": "greedy"}))
+    assert result_tables.counted([old, old]) == "2 pass (earlier rule)"
+    assert result_tables.counted([new]) == "1 pass"
+
+
+def _double(seed):
+    return {"twice": 2 * seed}
+
+
+def test_lines_are_made_once_and_lie_beside_what_they_were_made_with(tmp_path):
+    path, machine = tmp_path / "new" / "lines.jsonl", tmp_path / "new" / "machine.json"
+    for _ in range(2):
+        fill(path, _double, [{"seed": 1}, {"seed": 2}])
+        assert [row["twice"] for row in made(path)] == [2, 4]
+    assert json.loads(machine.read_text())["threads"] == 1
+    machine.write_text("{}")
+    fill(path, _double, [{"seed": 3}])
+    assert machine.read_text() == "{}"
+
+
+def test_tables_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "CartPole" in tables.case_study.table(range(5), ["CartPole-v1"])
+    assert "CartPole" in tables.memory.markdown()
 
 
 def test_environments_of_the_choice_are_not_the_tables():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distilrl.errors import NotFiniteError
+from distilrl.stats import mean_interval
 from distilrl.verdict import (
     NARROW,
     RESULTS,
@@ -140,6 +141,24 @@ def test_false_passes_are_rare_where_the_loss_is_the_margin(draw):
                 passes += low > -0.05 * SPAN
                 break
     assert passes <= 0.04 * runs
+
+
+@pytest.mark.parametrize("starts", [5, 10, 20])
+def test_few_starts_drawn_again_and_again_pass_nothing(starts):
+    """One start of twenty loses all: a sample of few starts hardly shows it, and the more often those few are played
+    again, the surer a bootstrap of their clusters is. With no verdict under 50 distinct episodes none passes falsely.
+    """
+    source, passes, plain = rng(9), 0, 0
+    for _ in range(100):
+        of_start = np.where(source.random(starts) < 0.05, -SPAN, 0.0)
+        labels = source.integers(0, starts, 300)
+        seen = of_start[labels]
+        verdict = non_inferiority(seen, np.zeros(300), 0.05 * SPAN, source, span=SPAN, clusters=labels, looks=3)
+        assert verdict.distinct <= starts
+        passes += verdict.holds
+        plain += mean_interval(seen, source, clusters=labels, resamples=200)[0] > -0.05 * SPAN
+    assert passes == 0
+    assert plain >= 30  # what it would be with neither rule
 
 
 @pytest.mark.parametrize("spread", [0.0, 12.0])

@@ -22,7 +22,7 @@ Make = Callable[[EnvInfo], TrainConfig]
 
 
 def distil(info: EnvInfo) -> TrainConfig:
-    """The best known way, and the default: the teacher's answers on mixed data, drawn where its choice matters.
+    """The default: the teacher's answers on data of both, images drawn where its choice matters.
 
     Choices: KL of Rusu et al. 2016, its temperature found from the teacher's entropy; states drawn by value gap (VIPER,
     Bastani et al. 2018) where observations are images. Real actions: squared error after the squash, or
@@ -41,7 +41,10 @@ def distil(info: EnvInfo) -> TrainConfig:
 
 
 def policy_distillation(info: EnvInfo) -> TrainConfig:
-    """Rusu et al. 2016 as printed: teacher-driven data at epsilon 0.05, KL with τ = 0.01 on the teacher only."""
+    """Rusu et al. 2016 as printed: teacher-driven data at epsilon 0.05, KL with τ = 0.01 on the teacher only.
+
+    Departures: Adam with a cosine instead of RMSProp; inputs standardised; data collected while it learns.
+    """
     return _with_terms("policy_distillation", info, TeacherTerm("forward_kl", teacher_temperature=0.01)).but(
         behaviour=Behaviour("teacher", greedy_share=0.0),
         stakes_exponent=0.0,
@@ -60,8 +63,8 @@ def case_study(info: EnvInfo) -> TrainConfig:
     another (`Units`, after van Hasselt et al. 2016). The head ships on the teacher's scale: its outputs are action
     values whose choice is the policy that was judged. Checks of a score of 0.95 are equally good, and the last is kept,
     because values are learnt for longer than the policy. Of logits, which have no state value, L_adv is centred.
-    Real actions: the KL of two Gaussians, and the squared gap of the worst dimension, both in units of the teacher's
-    standard deviation; a tenth of the half-range where it has none.
+    Real actions: the KL of two Gaussians, and a tenth of the squared gap of the worst dimension, both in units of the
+    teacher's standard deviation; a tenth of the half-range where it has none.
     """
     if student_head(info.action).real:
         terms = (TeacherTerm("forward_kl"), TeacherTerm("worst_action_gap", weight=Schedule(0.1)))
@@ -82,7 +85,8 @@ def adversarial_states(info: EnvInfo) -> TrainConfig:
 def dkd(info: EnvInfo) -> TrainConfig:
     """Decoupled distillation (Zhao et al. 2022): the greedy action, and the order of the others, weighted apart.
 
-    α = 1, β = 8 as in the authors' CIFAR settings; the target class is the teacher's greedy action.
+    α = 1, β = 8 as in the authors' CIFAR settings. Departures: there are no labels, so that the target class is the
+    teacher's greedy action and their class loss is left out; the loss has its weight from the start (no warm-up).
     """
     return _with_terms("dkd", info, TeacherTerm("dkd"))
 

@@ -64,7 +64,7 @@ class Distill:
     out: Needed[Path | None] = None
     """Run folder to write."""
     recipe: str = "distil"
-    """Method, by name or as module:function; distil is the best known."""
+    """Method, by name or as module:function."""
     steps: Unset[int | None] = None
     """Budget of environment steps; the recipe's own by default. Training ends earlier when the student is good
     enough."""
