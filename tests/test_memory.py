@@ -191,6 +191,17 @@ def test_sequences_are_what_step_by_step_is(text):
     torch.testing.assert_close(whole, torch.cat([played(network, one) for one in obs]))
 
 
+def test_the_end_of_an_episode_is_learnt_from_as_its_middle_is():
+    """A state lay at the end of its sequence before, so that the last one of an episode was in that one alone."""
+    replay = filled(sequence=8, burn_in=2, rows=400, capacity=450, lengths=(40, 40))
+    generator = torch.Generator().manual_seed(0)
+    batch = replay.batch(replay.draw(40_000, generator), generator=generator)
+    count = torch.bincount(batch.obs[batch.valid.bool(), 2].long())
+    assert len(count) == 40
+    assert float(count.min() / count.median()) > 0.5
+    assert float(count.max() / count.median()) < 1.2
+
+
 def test_before_the_first_observation_of_an_episode_it_stands_itself():
     network = drawn("mlp:6@history=3")
     one, two, three, four = obs = torch.randn(4, 3)
@@ -216,8 +227,8 @@ def test_folding_changes_no_answer(text, tmp_path):
 # -- the replay
 
 
-def filled(sequence=6, burn_in=2, history=1, rows=30, capacity=24, n_envs=2):
-    """A replay whose observation is (environment, episode, step in it), of episodes of 4 and of 9 steps."""
+def filled(sequence=6, burn_in=2, history=1, rows=30, capacity=24, n_envs=2, lengths=(4, 9)):
+    """A replay whose observation is (environment, episode, step in it), of episodes of as many steps each."""
     spec = ReplaySpec(
         capacity * n_envs, n_envs, ObsSpec((3,)), Choices((2,)), labels=2,
         history=history, sequence=sequence, burn_in=burn_in,
@@ -225,7 +236,7 @@ def filled(sequence=6, burn_in=2, history=1, rows=30, capacity=24, n_envs=2):
     replay, now = Replay(spec, torch.device("cpu")), np.zeros((n_envs, 2), np.int64)
     for _ in range(rows):
         obs = torch.tensor([[env, *now[env]] for env in range(n_envs)], dtype=torch.float32)
-        ended = np.array([now[env, 1] == (3, 8)[env % 2] for env in range(n_envs)])
+        ended = np.array([now[env, 1] == lengths[env % 2] - 1 for env in range(n_envs)])
         label = obs[:, 1:]
         zeros = torch.zeros(n_envs)
         replay.add(obs, torch.zeros(n_envs, 1), zeros, torch.from_numpy(ended), zeros.bool(), label)
@@ -239,13 +250,13 @@ def filled(sequence=6, burn_in=2, history=1, rows=30, capacity=24, n_envs=2):
 def test_a_sequence_is_steps_of_one_episode_in_their_order(rows):
     replay = filled(rows=rows)
     index = replay.draw(500, torch.Generator().manual_seed(0))
-    batch = replay.batch(index)
+    batch = replay.batch(index, generator=torch.Generator().manual_seed(1))
     obs, valid = batch.obs.view(500, 6, 3), batch.valid.view(500, 6).bool()
     assert batch.steps == 6
     assert torch.equal(batch.labels, batch.obs[:, 1:])
     assert bool(valid.any(1).all())  # the state that was drawn is learnt from
-    drawn_obs = replay.batch(index)._replace(steps=1).obs  # of the same sequences
-    assert torch.equal(drawn_obs, batch.obs)
+    again = replay.batch(index, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.obs, batch.obs)
     for one, good in zip(obs, valid, strict=True):
         used = one[good]
         assert (used[:, :2] == used[0, :2]).all()  # one environment, one episode

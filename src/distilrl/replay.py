@@ -310,7 +310,7 @@ class Replay:
 
     def batch(self, index: Tensor, gamma: float = 1.0, generator: torch.Generator | None = None) -> Batch:
         """The transitions behind flat indices (B,); where sequences are drawn, those of the sequences."""
-        index, valid = self._sequences(index) if self.spec.sequence > 1 else (index, None)
+        index, valid = self._sequences(index, generator) if self.spec.sequence > 1 else (index, None)
         total, n_envs = self.rows * self.spec.n_envs, self.spec.n_envs
         reward = torch.zeros(len(index), device=self.device)
         terminated = torch.zeros(len(index), dtype=torch.bool, device=self.device)
@@ -386,21 +386,25 @@ class Replay:
         window = torch.arange(len(obs), device=self.device).div(spec.sequence, rounding_mode="floor").unsqueeze(1)
         return obs + blur[window, came].flatten(1)
 
-    def _sequences(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _sequences(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.
 
-        A sequence begins with its episode where that lies no more than its length before the state, else so that it
-        ends with the state: then its first steps only bring the memory to what it would be.
+        A state lies anywhere behind the burn-in of its sequence, by chance: were it always the last one, states near
+        an episode's end would lie in few sequences and hardly be learnt from. Of a sequence that would begin before
+        its episode there is what lies in it, all of it learnt from. So each state of an episode is learnt from about
+        as often.
         """
         n_envs, total, length = self.spec.n_envs, self.rows * self.spec.n_envs, self.spec.sequence
         ages = self._age.view(-1)
-        back = self._before(index).clamp_max(length - 1)
+        place = torch.randint(self.spec.burn_in, length, index.shape, generator=generator).to(self.device)
+        back = torch.minimum(self._before(index), place)
         whole = (back == ages[index]).unsqueeze(1)
         ahead = torch.arange(length, device=self.device)
         first = (index - back * n_envs) % total
         steps = (first.unsqueeze(1) + ahead * n_envs) % total
         held = (self._place(index) - back).unsqueeze(1) + ahead < self._held
         there = held & (ages[steps] == ages[first].unsqueeze(1) + ahead)
+        there &= ahead < (length - place + back).unsqueeze(1)
         valid = there & self._ready.view(-1)[steps] & (whole | (ahead >= self.spec.burn_in))
         return steps.flatten(), valid.flatten().float()
 
