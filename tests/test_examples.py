@@ -110,20 +110,22 @@ def test_commands_are_redrawn_within_their_range_and_a_fall_ends_the_episode(mak
     assert info["fallen"]
 
 
-def test_a_push_changes_the_velocity_by_what_it_says(make):
+def test_a_push_changes_the_velocity_by_what_it_says(make, monkeypatch):
     env = make(push=1e-9)
     env.reset(seed=0)
     hold(env, when := env._next_push)
     before = env.data.qvel[:2].copy()
     env.push = 2.0
-    env.model.opt.timestep = 1e-9  # nothing else happens meanwhile
+    monkeypatch.setattr(env.model.opt, "timestep", 1e-9)  # nothing else happens meanwhile
     hold(env, 1)
     assert np.linalg.norm(env.data.qvel[:2] - before) == pytest.approx(2, abs=1e-3)
     assert 50 <= env._next_push - when <= 150
 
 
 def test_friction_is_drawn_for_each_episode(make):
+    """In a model of its own; others of the robot in this process share one."""
     env = make(friction=(0.5, 1.5))
+    assert make().model is make(push=1.0).model is not env.model
     plain = make().model.geom_friction.copy()
     factors = []
     for seed in range(20):

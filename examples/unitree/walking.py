@@ -1,5 +1,6 @@
 """Robots that walk as they are told, in plain MuJoCo: the environments `G1` and `Go1`."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections import deque
@@ -80,7 +81,8 @@ class Walking(gymnasium.Env[Array, Array], ABC):
             raise ValueError(f"render_mode='{render_mode}' is unknown: use 'rgb_array' or None")
         self.push, self.friction, self.delay, self.noise = push, (friction[0], friction[1]), int(delay), noise
         self.render_mode = render_mode
-        self.model = _load(self.robot.find(model_dir), self.robot)
+        load = _shared if self.friction == (1.0, 1.0) else _load  # friction is written into the model
+        self.model = load(self.robot.find(model_dir), self.robot)
         self.data = mujoco.MjData(self.model)
         self._friction = self.model.geom_friction[:, 0].copy()
         self._pose = np.array(self.robot.pose)
@@ -95,7 +97,9 @@ class Walking(gymnasium.Env[Array, Array], ABC):
         """Puts the robot on its feet, its joints within 0.05 rad of their pose."""
         super().reset(seed=seed, options=options)
         mujoco.mj_resetData(self.model, self.data)
-        self.model.geom_friction[:, 0] = self._friction * self.np_random.uniform(*self.friction)
+        factor = self.np_random.uniform(*self.friction)
+        if self.friction != (1.0, 1.0):
+            self.model.geom_friction[:, 0] = self._friction * factor
         self.data.qpos[:3] = 0.0, 0.0, self.robot.height
         self.data.qpos[7:] = self._pose + self.np_random.uniform(-JITTER, JITTER, 12)
         mujoco.mj_forward(self.model, self.data)
@@ -245,6 +249,10 @@ def _load(scene: Path, robot: Robot) -> Any:
         model.actuator_gainprm[:, 0] = stiffness
         model.actuator_biasprm[:, 1], model.actuator_biasprm[:, 2] = -stiffness, -damping
     return model
+
+
+_shared = functools.cache(_load)
+"""One model for all copies in a process, since the G1's meshes take 180 MB: whoever changes it changes it for all."""
 
 
 def _add_camera(spec: Any, distance: float) -> None:
