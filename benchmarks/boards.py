@@ -26,7 +26,7 @@ from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
 from distilrl.export.keep import _write_golden, write_c
 from distilrl.export.replay import Recording, _state_bytes, open_export
-from distilrl.export.steps import layers_of, steps
+from distilrl.export.steps import steps
 from distilrl.heads import Head, head_for
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
@@ -66,7 +66,9 @@ STUDENTS: dict[str, tuple[str, tuple[int, ...], Head]] = {
     "cnn": ("cnn:4k8s4,8k4s2,8k3s2:16", PIXELS, SIX),
     "cnn-small": ("cnn:4k6s4,4k4s2,6k3s2:8", PIXELS, SIX),
 }
-"""Network, what it reads, and head, of each kind; those without memory and with ReLU are written in integers too."""
+"""Network, what it reads, and head, of each kind."""
+IN_INTEGERS = ("linear", "mlp", "mlp-large", "gru", "lstm", "history", "cnn", "cnn-small")
+"""Those that are written in integers too."""
 GOLDEN = 32
 """Observations of each."""
 
@@ -101,7 +103,7 @@ def write_student(folder: Path, name: str) -> None:
         network, head = student(name.removesuffix("-int8"))
         policy = Policy(network, head)
         if name.endswith("-int8"):
-            source = int8.write(int8.quantise(layers_of(network, "integers"), obs), head, read, name)
+            source = int8.write(int8.quantise(steps(network, "integers"), obs), head, read, name)
         else:
             source = c.write(steps(network, "C"), head, read, name)
     write_c(folder, source)
@@ -222,7 +224,7 @@ def versions() -> None:
 
 
 def main(folders: list[str]) -> None:
-    integers = [f"{name}-int8" for name in ("linear", "mlp", "mlp-large", "cnn", "cnn-small")]
+    integers = [f"{name}-int8" for name in IN_INTEGERS]
     keys = [
         {"student": student, "board": board, "optimise": optimise}
         for student in folders or [*STUDENTS, *integers, "tree"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from distilrl.checkpoints import write_json
+from distilrl.checkpoints import read_json, write_json
 
 
 def taken(words: list[str], flag: str, default: str) -> str:
@@ -36,10 +36,11 @@ def jobs_of(words: list[str]) -> int:
 
 
 def machine(folder: Path, *packages: str) -> None:
-    """Notes down beside the lines with what they were made."""
+    """Notes down beside the lines with what they were made; what other scripts noted there stays."""
     versions = {name: metadata.version(name) for name in ("distilrl", "torch", "numpy", "gymnasium", *packages)}
     about = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
-    write_json(folder / "machine.json", versions | about)
+    path = folder / "machine.json"
+    write_json(path, (read_json(path) if path.exists() else {}) | versions | about)
 
 
 def made(path: Path) -> list[dict[str, Any]]:
