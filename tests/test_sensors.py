@@ -72,6 +72,11 @@ def test_an_episode_forgets_the_one_before_and_knows_nothing_of_others():
     assert feed.see(np.array([[6.0]], np.float32), np.array([2])).tolist() == [[4.0]]
 
 
+def sequences(replay, index):
+    """The steps of the sequences that a batch of these states has by the same generator."""
+    return replay._sequences(index, torch.Generator().manual_seed(1))[0]
+
+
 @pytest.mark.parametrize(("history", "sequence"), [(1, 1), (3, 1), (1, 4), (2, 4)])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_the_replay_shows_what_the_feed_would(history, sequence, dropout):
@@ -86,9 +91,9 @@ def test_the_replay_shows_what_the_feed_would(history, sequence, dropout):
         replay.add(obs, torch.zeros(2, 1), torch.zeros(2), ended, torch.zeros(2, dtype=torch.bool))
         step, episode = (0, episode + 1) if step == 9 else (step + 1, episode)
     generator = torch.Generator().manual_seed(0)
-    index = replay.draw(400, generator)
-    exact = Replay.observations(replay, replay._sequences(index)[0] if sequence > 1 else index)
-    batch = replay.batch(index, 1.0, generator)
+    index = replay.draw(4_000, generator)
+    exact = Replay.observations(replay, sequences(replay, index) if sequence > 1 else index)
+    batch = replay.batch(index, 1.0, torch.Generator().manual_seed(1))
     there, seen = (one.view(len(batch.obs), history, 3) for one in (exact, batch.obs))
     assert torch.equal(there[:, :, :2], seen[:, :, :2])
     late = there[:, :, 2] - seen[:, :, 2]
@@ -198,8 +203,9 @@ def test_what_is_seen_twice_is_seen_alike(history, sequence, dropout):
         step = 0 if step == 9 else step + 1
     generator = torch.Generator().manual_seed(0)
     index = replay.draw(300, generator)
-    seen = replay.batch(index, 1.0, generator).obs.view(-1, sequence, history)
-    valid = replay._sequences(index)[1].view(-1, sequence) > 0 if sequence > 1 else torch.ones(len(seen), 1).bool()
+    batch = replay.batch(index, 1.0, generator)
+    seen = batch.obs.view(-1, sequence, history)
+    valid = torch.ones(len(seen), 1).bool() if batch.valid is None else batch.valid.view(-1, sequence) > 0
     there = seen.round()
     assert float((seen - there).abs().max()) < 0.1
     assert float((seen - there)[valid].std()) == pytest.approx(0.01, rel=0.15)
@@ -221,8 +227,7 @@ def test_a_sequence_never_sees_what_came_later():
         replay.add(torch.full((2, 1), float(step)), torch.zeros(2, 1), torch.zeros(2), never, never)
     generator = torch.Generator().manual_seed(0)
     index = replay.draw(200, generator)
-    places, _ = replay._sequences(index)
-    there = Replay.observations(replay, places)[:, -1:].view(-1, 32)
-    seen = replay.batch(index, 1.0, generator).obs.view(-1, 32, 2)
+    there = Replay.observations(replay, sequences(replay, index))[:, -1:].view(-1, 32)
+    seen = replay.batch(index, 1.0, torch.Generator().manual_seed(1)).obs.view(-1, 32, 2)
     inside = there >= there[:, :1]  # behind the newest, a sequence runs into the oldest
     assert (seen.amax(2) <= there)[inside].all()
