@@ -93,6 +93,12 @@ def test_a_policy_keeps_its_memory():
     assert SEEN[-2:] == ["closed"] * 2
 
 
+def test_what_is_slow_to_draw_ends_with_what_is_drawn():
+    policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    assert frames(drawn(DrawnEnv, {"a": policy, "b": policy}, every=1, seconds=0))[0] == 1
+    assert SEEN[-2:] == ["closed"] * 2
+
+
 def test_several_choices_and_steps():
     policy = Policy(nn.Linear(2, 5), Categorical(Choices((2, 3), space="MultiDiscrete", shape=(2,))))
     assert frames(drawn(lambda **kw: DrawnEnv(real=False, **kw), {"policy": policy}, steps=4, every=2))[0] == 2

@@ -1,6 +1,8 @@
 """Teacher and student in one episode: side by side as an animated image, or step by step as numbers."""
 
 import io
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +32,7 @@ def side_by_side(
     sensors: Mapping[str, Sensors] | None = None,
     steps: int = 600,
     every: int | None = None,
+    seconds: float = math.inf,
     seed: int = VERDICT_SEEDS,
     watch: Watch = silent,
 ) -> bytes:
@@ -41,6 +44,8 @@ def side_by_side(
         sensors: how some of them see, by their names; the others see what is there.
         steps: environment steps at most.
         every: one picture per this many steps; None: per step of a short episode, per three of others.
+        seconds: after which it ends, with what is drawn until then; a picture of a robot's meshes takes seconds itself
+            where a processor draws it.
         seed: of the episode.
         watch: told of each step.
 
@@ -55,6 +60,7 @@ def side_by_side(
     check_number("steps", steps, "[1, inf)")
     if every is not None:
         check_number("every", every, "[1, inf)")
+    begun = time.monotonic()
     frames: dict[int, Image.Image] = {}
 
     def draws(step: int) -> bool:
@@ -63,6 +69,8 @@ def side_by_side(
     for step, players in enumerate(_play(policies, env, sensors or {}, steps, seed, watch, draws)):
         if draws(step):
             frames[step] = _join([player.panel for player in players])
+        if time.monotonic() - begun > seconds:
+            break
     slow = every is None and step < SHORT
     first, *rest = [one for at, one in frames.items() if slow or at % (every or USUAL) == 0]
     pause = 200 if slow else 50  # milliseconds

@@ -52,6 +52,8 @@ PARTS = ("task", "winner")
 """Kinds of folders that are made with the one around them."""
 EPISODES = 100
 """Episodes of a teacher's final evaluation, unless another number is given."""
+PATIENCE = 60.0
+"""Seconds that a report's animation may take, which ends there."""
 MOST_TABLES, MOST_CHOICES, MOST_NUMBERS = 4, 24, 12
 """Tables of choices, choices in one, and numbers of a state or an action that are shown."""
 DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, jinja2.UndefinedError)
@@ -265,7 +267,7 @@ def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
     with offline():  # a folder of somebody else's names whom it likes
         try:
             whole = kept.is_file() and not kept.is_symlink()
-            data = kept.read_bytes() if whole else animation(folder, watch=watch)
+            data = kept.read_bytes() if whole else animation(folder, seconds=PATIENCE, watch=watch)
         except DistilError as error:
             note = {"animation_note": str(error)}
             try:
@@ -277,12 +279,13 @@ def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
     return {"animation": "data:image/webp;base64," + base64.b64encode(data).decode()}
 
 
-def animation(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> bytes:
+def animation(folder: RunFolder, *, steps: int = 600, seconds: float = math.inf, watch: Watch = silent) -> bytes:
     """Teacher (if the run had one, from a file) and student side by side, as an animated WebP.
 
     Args:
         folder: of a run.
         steps: environment steps at most.
+        seconds: of drawing, at most.
         watch: told of each step.
 
     Raises:
@@ -291,7 +294,7 @@ def animation(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> 
     """
     watch(Phase("animation"))
     policies, env, sees = _cast(folder)
-    return animate.side_by_side(policies, env, sensors=sees, steps=steps, watch=watch)
+    return animate.side_by_side(policies, env, sensors=sees, steps=steps, seconds=seconds, watch=watch)
 
 
 def episode(folder: RunFolder, *, steps: int = 600, watch: Watch = silent) -> str:
