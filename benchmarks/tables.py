@@ -9,6 +9,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import mean, median
 
@@ -22,7 +23,7 @@ from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
 from result_tables import RESULTS, TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
-from distilrl.verdict import MIN_DISTINCT, Verdict, difference_in_words, in_words, non_inferiority
+from distilrl.verdict import Verdict, _too_few, difference_in_words, in_words, non_inferiority
 
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
 """What `distilrl fields` shows."""
@@ -37,6 +38,7 @@ def returned(part: dict) -> str:
     return f"{part['return_mean']:.2f} exactly" if part.get("exact") else interval(part)
 
 
+@cache
 def judged(path: Path) -> dict:
     """A run's results with a verdict by today's rule: of judge.py where it played again, else of the run's own returns."""
     r, again = json.loads(path.read_text()), path.with_name("verdict.json")
@@ -58,8 +60,8 @@ def rejudged(r: dict, folder: Path) -> Verdict:
     how = f"random actions ({protocol['epsilon']:g})" if protocol["epsilon"] else "greedy"
     how = f"sticky actions ({protocol['sticky_actions']:g})" if protocol["sticky_actions"] else how
     how = f"{episodes} episodes, " + f"{distinct} distinct, " * (distinct < episodes) + how
-    if distinct < MIN_DISTINCT:
-        unknown, reason = (float("-inf"), float("inf")), f"{distinct} distinct episodes, a verdict needs {MIN_DISTINCT}"
+    if reason := _too_few(distinct):
+        unknown = (float("-inf"), float("inf"))
         return Verdict(
             "inconclusive", old["margin"], old["difference"], unknown, old["confidence"], distinct, reason, how
         )
@@ -102,7 +104,7 @@ def disturbed() -> str:
             low, high = v["interval"]
             rows.append(
                 f"| {path.parent.name} | {v['protocol']} | {interval(way['student'])} | {interval(way['teacher'])} "
-                f"| {v['difference']:+.2f} [{low:+.2f}, {high:+.2f}] | {v['result'].replace('_', ' ')} |"
+                f"| {v['difference']:+.2f} [{low:+.2f}, {high:+.2f}] | {in_words(v['result'])} |"
             )
     return "\n".join(rows)
 

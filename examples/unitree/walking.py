@@ -81,7 +81,7 @@ class Walking(gymnasium.Env[Array, Array], ABC):
             raise ValueError(f"render_mode='{render_mode}' is unknown: use 'rgb_array' or None")
         self.push, self.friction, self.delay, self.noise = push, (friction[0], friction[1]), int(delay), noise
         self.render_mode = render_mode
-        load = _shared if self.friction == (1.0, 1.0) else _load  # friction is written into the model
+        load = _shared if self.friction == (1.0, 1.0) else _load  # another friction is written into the model
         self.model = load(self.robot.find(model_dir), self.robot)
         self.data = mujoco.MjData(self.model)
         self._friction = self.model.geom_friction[:, 0].copy()
@@ -97,9 +97,7 @@ class Walking(gymnasium.Env[Array, Array], ABC):
         """Puts the robot on its feet, its joints within 0.05 rad of their pose."""
         super().reset(seed=seed, options=options)
         mujoco.mj_resetData(self.model, self.data)
-        factor = self.np_random.uniform(*self.friction)
-        if self.friction != (1.0, 1.0):
-            self.model.geom_friction[:, 0] = self._friction * factor
+        self.model.geom_friction[:, 0] = self._friction * self.np_random.uniform(*self.friction)
         self.data.qpos[:3] = 0.0, 0.0, self.robot.height
         self.data.qpos[7:] = self._pose + self.np_random.uniform(-JITTER, JITTER, 12)
         mujoco.mj_forward(self.model, self.data)
