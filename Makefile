@@ -12,7 +12,7 @@ CONSTRAINTS ?= -c constraints.txt
 MINUTES ?= 10
 SEED ?= 0
 
-.PHONY: demo quickstart test chaos soak check site clean
+.PHONY: demo quickstart test chaos soak check types links site clean
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
@@ -42,10 +42,15 @@ soak: $(VENV)/.dev  # four hours each
 	$(BIN)/python tests/chaos/soak.py --env PongNoFrameskip-v4 --teacher zoo/pong-dqn --hours 4
 	$(BIN)/python tests/chaos/soak.py --env HalfCheetah-v5 --teacher $(CHEETAH) --hours 4
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev  # types and links take a core each
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs 2 types links
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+links: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 site: $(VENV)/.dev

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 
 from distilrl import (
     Acceptance,
@@ -121,7 +121,7 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
             for seed in seeds
             for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
-        out = Path("benchmarks/results/methods") / f"{env_id}.jsonl"
+        out = RESULTS / "methods" / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import fill, machine
+from lines import RESULTS, fill, machine
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
@@ -36,7 +36,7 @@ from distilrl.trees import Tree, TreePolicy
 
 ROOT = Path(__file__).parents[1]
 BOARD = ROOT / "examples" / "board"
-OUT = ROOT / "benchmarks" / "results" / "boards"
+OUT = RESULTS / "boards"
 BOARDS = {
     "microbit": "Cortex-M0",
     "mps2-an385": "Cortex-M3",

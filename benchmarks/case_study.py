@@ -22,7 +22,7 @@ import atari
 import gymnasium
 import torch
 import torch.nn.functional as F
-from lines import fill, jobs_of, made, taken
+from lines import RESULTS, fill, jobs_of, made, taken
 from methods import TABLE
 from torch import Tensor
 
@@ -48,7 +48,7 @@ from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.played import Acceptance
 
-RESULTS = Path(__file__).parent / "results" / "case-study"
+OUT = RESULTS / "case-study"
 EQUAL = {
     "updates": 3, "batch_size": 128, "n_envs": 8, "learning_starts": 800, "check_every": 1_000, "check_episodes": 20, "gap": -99.0, "finalists": 1,
 }  # fmt: skip
@@ -227,7 +227,7 @@ def table(seeds: range, env_ids: list[str]) -> str:
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     columns: dict[str, None] = {}
     for env_id in env_ids:
-        rows = [row for row in made(RESULTS / f"{env_id}.jsonl") if row["seed"] in seeds]
+        rows = [row for row in made(OUT / f"{env_id}.jsonl") if row["seed"] in seeds]
         for row in sorted(rows, key=lambda row: (row["steps"], row["student"])):
             column = f"{env_id.split('-')[0]} `{row['student']}`, {row['steps'] or 'own'} steps"
             columns[column] = None
@@ -260,7 +260,7 @@ def main(words: list[str]) -> None:
         "torch": torch.__version__,
         "gymnasium": gymnasium.__version__,
     }
-    write_json(RESULTS / "machine.json", about)
+    write_json(OUT / "machine.json", about)
     folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
     for env_id in env_ids:
         keys = [
@@ -268,7 +268,7 @@ def main(words: list[str]) -> None:
             for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
             for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else STUDENTS[env_id])
         ]  # fmt: skip
-        out = RESULTS / f"{env_id}.jsonl"
+        out = OUT / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import variants
+from lines import RESULTS
 
 from distilrl import (
     EnvRef,
@@ -161,7 +162,7 @@ STORIES = {"dynamic": dynamic, "transfer": transfer, "hidden": hidden, "reptile"
 def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     for name in names or STORIES:
-        out = Path("benchmarks/results/changes") / f"{name}.jsonl"
+        out = RESULTS / "changes" / f"{name}.jsonl"
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w") as file:
             for row in STORIES[name](load_teacher(folder / "cartpole-dqn-sb3.zip").fitted(describe_env(ENV))):

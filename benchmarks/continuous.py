@@ -23,7 +23,7 @@ from typing import Any
 
 import gymnasium
 import torch
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
@@ -34,7 +34,7 @@ from distilrl.plain import to_plain
 from distilrl.played import Returns
 from distilrl.teachers import load_teacher
 
-OUT = Path("benchmarks/results/continuous")
+OUT = RESULTS / "continuous"
 ANT = EnvRef("Ant-v5", {"include_cfrc_ext_in_observation": False})
 """Without the contact forces, which Ant-v3 gave as 84 zeros and its teacher therefore reads as such."""
 

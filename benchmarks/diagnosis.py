@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from field_rows.images import FIELD
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 from numpy.typing import NDArray
 
 from distilrl.checkpoints import read_json
@@ -25,7 +25,7 @@ from distilrl.cli import main as distilrl
 from examples.diagnosis.images import by_file_size, load, trivial_rules
 from examples.diagnosis.measure import measure, probabilities
 
-LINES = Path(__file__).parent / "results" / "diagnosis.jsonl"
+LINES = RESULTS / "diagnosis.jsonl"
 ROW = FIELD.rows["brain MR slices"]
 RECIPES = ("distil", "fitnets", "attention", "hints")
 SEEDS = (0, 1, 2)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from field_rows import Field, Row
-from lines import fill, jobs_of, machine, made, taken
+from lines import RESULTS, fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, export_policy, stats, trust
 from distilrl.checkpoints import read_json
@@ -32,7 +32,7 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.measures import Mean
 from distilrl.verdict import in_words
 
-OUT = Path(__file__).parent / "results" / "fields"
+OUT = RESULTS / "fields"
 FIELDS = ("driving", "robots", "games", "images", "treatment", "trading", "environment")
 """In the order of the tables; those whose module is not there yet are left out."""
 RULE = "rule: "

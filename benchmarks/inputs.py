@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 from torch import Tensor, nn
 
 import distilrl.tasks
@@ -182,7 +182,7 @@ def main(folder: Path, jobs: int) -> None:
     keys += [
         {"arm": arm, "student": student, "steps": steps, "seed": seed} for seed in SEEDS for arm, student, steps in RUNS
     ]
-    fill(Path("benchmarks/results/inputs.jsonl"), functools.partial(line, folder), keys, jobs)
+    fill(RESULTS / "inputs.jsonl", functools.partial(line, folder), keys, jobs)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from lines import fill, machine
+from lines import RESULTS, fill, machine
 
 from distilrl import export_policy, load_network
 
-RESULTS = Path("benchmarks/results")
 PONG = "PongNoFrameskip-v4"
 
 

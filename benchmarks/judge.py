@@ -9,15 +9,15 @@ whose file is there already is left out.
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+from lines import RESULTS
 
 from distilrl import EnvRef, Play, describe_env, load_teacher
 from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 
-RESULTS = Path(__file__).parent / "results"
 PONG = Comparison(100, 100, 100)
 BREAKOUT = Comparison(1000, 1000, 0)
 RUNS: dict[str, tuple[str, str, float, Comparison]] = {

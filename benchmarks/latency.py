@@ -17,6 +17,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import torch
+from lines import RESULTS
 
 from distilrl import TrainConfig, __version__, export_policy, load_network, load_teacher
 from distilrl.checkpoints import read_json, write_json
@@ -167,7 +168,7 @@ def main() -> None:
         "env": env.label,
         "student": network.spec.describe(),
     }
-    write_json(Path("benchmarks/results/latency") / f"{name}.json", facts | {"microseconds": rows})
+    write_json(RESULTS / "latency" / f"{name}.json", facts | {"microseconds": rows})
 
 
 if __name__ == "__main__":

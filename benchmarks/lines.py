@@ -19,6 +19,9 @@ import torch
 
 from distilrl.checkpoints import read_json, write_json
 
+RESULTS = Path(__file__).parent / "results"
+"""Raw results, wherever a script is started."""
+
 
 def taken(words: list[str], flag: str, default: str) -> str:
     """Takes ``flag VALUE`` out of the words of a command line."""

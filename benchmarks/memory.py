@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import fill, jobs_of, machine, made, taken
+from lines import RESULTS, fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
 from distilrl.acceptance import accept
@@ -31,7 +31,7 @@ from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 from distilrl.verdict import non_inferiority
 
-OUT = Path(__file__).parent / "results" / "memory"
+OUT = RESULTS / "memory"
 WITHOUT = "all of it"
 
 

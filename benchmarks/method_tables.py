@@ -14,11 +14,12 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from lines import RESULTS
 from paired import holm, seed_interval, sign_flip
 
 from distilrl.verdict import non_inferiority
 
-RESULTS = Path(__file__).parent / "results" / "methods"
+OUT = RESULTS / "methods"
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0", "MiniGrid-DoorKey-5x5-v0")
 DEFAULT, SHIPPED = "distil", "distil, as it ships"
@@ -100,14 +101,14 @@ def signed(value: float) -> str:
 
 
 def read(name: str) -> list[Row]:
-    path = RESULTS / name
+    path = OUT / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @cache
 def settings() -> dict[str, dict[str, Row]]:
     """What was chosen for each kind of student and method."""
-    path = RESULTS / "settings.json"
+    path = OUT / "settings.json"
     return json.loads(path.read_text()) if path.exists() else {kind: {} for kind in KINDS}
 
 

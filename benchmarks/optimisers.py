@@ -14,13 +14,14 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import torch
+from lines import RESULTS
 from torch import Tensor
 
 from distilrl import NetworkSpec, Teacher, describe_env, load_teacher
 from distilrl.networks import build
 from distilrl.optimisers import dense_layers, make_optimisers, move_average, set_learning_rate
 
-OUT = Path("benchmarks/results/optimisers.jsonl")
+OUT = RESULTS / "optimisers.jsonl"
 RUNS = [
     (optimiser, lr, network, batch, updates)
     for network in ("mlp:24,24,24@silu", "mlp:32,32")

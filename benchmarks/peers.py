@@ -1,164 +1,683 @@
-"""The same teachers through imitation (BC, DAgger) and DQN from scratch: seconds and steps to 99 % of the teacher.
+"""CPU seconds and environment steps to the teacher's score, ours beside other libraries.
 
-Runs in a virtual environment of its own, since imitation 1.0.1 pins old versions (see benchmarks/README.md for the commands).
-Usage: python benchmarks/peers.py FOLDER_WITH_TEACHERS OUT.jsonl. Seconds are of rollouts and training on one thread; checks are not counted.
-A check plays 50 greedy episodes; parity is a mean of at least teacher − 1 % of (teacher − random).
+    python benchmarks/peers.py METHOD --task TASK --seed 0 --teachers FOLDER --out OUT.jsonl
+    python benchmarks/peers.py queue --teachers FOLDER --out OUT.jsonl --python ours=... --python imitation=...
+
+METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, and in place of a teacher from reward alone `dqn`
+or `qrdqn` of stable-baselines3; each runs in an environment that holds its library (benchmarks/README.md has the
+commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
+
+Protocol, the same for all. One thread; the student is 32-32 in continuous control and 16-16 elsewhere, and DQN's network
+is rl-zoo3's 256-256. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
+random play were measured in the same process's environment; the score is (student - random) / (teacher - random).
+Parity at 0.95 and 0.99 is the second check in a row at or above it.
+Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
+those that a library throws away included. Rivals see observations that are normalised as the teacher's are, where the
+teacher has statistics; ours sees raw ones. What is not a library's own default is said where it is set.
 """
 
+import argparse
+import contextlib
 import json
+import os
+import pickle
+import platform
+import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
-import gymnasium
-import numpy as np
-import torch
-from imitation.algorithms import bc
-from imitation.algorithms.dagger import SimpleDAggerTrainer
-from imitation.data import rollout
-from imitation.data.wrappers import RolloutInfoWrapper
-from stable_baselines3 import DQN
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from rl_zoo import DQN, QRDQN
+
+EPISODES, CHECK_SEEDS = 50, 20_000_000
+"""Episodes of a check, and the first of their seeds: the selection seeds of this project's own runs."""
+LIMIT_S = 3_600.0
+"""CPU seconds of one line at most."""
+
+
+class Task(NamedTuple):
+    """An environment and its teacher."""
+
+    env: str
+    algorithm: str
+    file: str
+    grid: int
+    cap: int
+    normalised: bool = False
+    old: str = ""
+    hidden: tuple[int, ...] = (32, 32)
+
 
 TASKS = {
-    "CartPole-v1": (
-        "cartpole-dqn-sb3.zip",
-        500.0,
-        21.0,
-        50_000,
-        {
-            "learning_rate": 2.3e-3,
-            "batch_size": 64,
-            "buffer_size": 100_000,
-            "learning_starts": 1_000,
-            "gamma": 0.99,
-            "target_update_interval": 10,
-            "train_freq": 256,
-            "gradient_steps": 128,
-            "exploration_fraction": 0.16,
-            "exploration_final_eps": 0.04,
-        },
-    ),
-    "Acrobot-v1": (
-        "acrobot-dqn-sb3.zip",
-        -76.1,
-        -497.5,
-        100_000,
-        {
-            "learning_rate": 6.3e-4,
-            "batch_size": 128,
-            "buffer_size": 50_000,
-            "learning_starts": 0,
-            "gamma": 0.99,
-            "target_update_interval": 250,
-            "train_freq": 4,
-            "gradient_steps": -1,
-            "exploration_fraction": 0.12,
-            "exploration_final_eps": 0.1,
-        },
-    ),
-}  # fmt: skip  (hyperparameters of rl-zoo3's dqn.yml, network 256-256)
-CAP_S = 40.0
-SEEDS = {"dagger": 3, "bc": 1, "dqn from scratch": 1}
+    "cartpole": Task("CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16, 16)),
+    "acrobot": Task("Acrobot-v1", "DQN", "acrobot-dqn-sb3", 500, 20_000, hidden=(16, 16)),
+    "lander": Task("LunarLander-v3", "DQN", "lunarlander", 1_000, 40_000, old="LunarLander-v2", hidden=(16, 16)),
+    "pendulum": Task("Pendulum-v1", "SAC", "sac-Pendulum-v1", 500, 40_000),
+    "walker": Task("BipedalWalker-v3", "A2C", "a2c-BipedalWalker-v3", 500, 60_000, True),
+    "hopper": Task("Hopper-v5", "TRPO", "trpo-Hopper-v3", 500, 200_000, True, "Hopper-v4"),
+    "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 2_000, 200_000, True, "HalfCheetah-v4"),
+    "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 2_000, 200_000, False, "HalfCheetah-v4"),
+}  # v4 and v5 of Hopper and HalfCheetah show and do the same, and so do v2 and v3 of LunarLander without wind
+DISCRETE = ("cartpole", "acrobot", "lander")
+ON_POLICY = ("A2C", "TRPO", "PPO")
+"""Teachers with `get_distribution`, without which sb3_distill cannot do."""
+SCRATCH = ("dqn", "qrdqn")
+"""Methods without a teacher."""
+RATES = {"ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
+"""Default learning rates, of which --rate gives a multiple; the other methods have their own in each environment."""
+COPIES = {"ours": 8, "ppd": 1, "student-distill": 8, "dagger": 1, "bc": 1, "rsl-rl": 8, "dqn": 1, "qrdqn": 1}
+"""Environments that step together, unless --copies says otherwise. For PPD one, of which its 2,048 steps make a rollout as
+in PPO's own defaults; for DAgger and BC one, since a round waits for all and takes whole episodes: fewest steps a round.
+"""
+INTERPRETER = {
+    "ours": "ours", "ppd": "sb3_distill", "student-distill": "sb3_distill", "dagger": "imitation", "bc": "imitation",
+    "rsl-rl": "rsl_rl", "dqn": "sb3_distill", "qrdqn": "sb3_distill",
+}  # fmt: skip
 
 
-def returns(policy, env_id: str) -> float:
-    env = DummyVecEnv([lambda: gymnasium.make(env_id)] * 10)
-    env.seed(500_000)
-    return float(np.mean(evaluate_policy(policy, env, n_eval_episodes=50, return_episode_rewards=True, warn=False)[0]))
+def supports(method: str, task: str) -> bool:
+    """Whether a method can use a task's teacher, or its actions."""
+    if method in SCRATCH:
+        return task in DISCRETE
+    if INTERPRETER[method] == "sb3_distill":
+        return TASKS[task].algorithm in ON_POLICY
+    return method != "rsl-rl" or task not in DISCRETE
 
 
-def student_policy(env) -> ActorCriticPolicy:
-    return ActorCriticPolicy(env.observation_space, env.action_space, lambda _: 1e-3, net_arch=[16, 16])
+# -- environments and teachers
 
 
-def until_parity(advance, policy, env_id: str, threshold: float, cap_s: float) -> dict:
-    """Alternates ``advance`` (timed; returns the steps so far) and checks."""
-    spent, best = 0.0, -np.inf
-    while spent < cap_s:
-        start = time.perf_counter()
-        steps = advance()
-        spent += time.perf_counter() - start
-        mean = returns(policy, env_id)
-        best = max(best, mean)
-        if mean >= threshold:
-            return {"parity_s": spent, "parity_steps": steps, "return": mean}
-    return {"parity_s": None, "parity_steps": None, "return": best, "cap_s": cap_s}
+def env_id(task: Task) -> str:
+    """The newest of its names that this Gymnasium knows."""
+    import gymnasium
+
+    return task.env if task.env in gymnasium.registry else task.old
 
 
-def run(env_id: str, algorithm: str, seed: int, folder: Path) -> dict:
-    name, teacher_return, random_return, scratch_steps, hyper = TASKS[env_id]
-    threshold = teacher_return - 0.01 * (teacher_return - random_return)
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    probe = gymnasium.make(env_id)
-    venv = DummyVecEnv([lambda: RolloutInfoWrapper(gymnasium.make(env_id))] * 8)
-    venv.seed(seed)
-    spaces = {"observation_space": probe.observation_space, "action_space": probe.action_space}
-    if algorithm == "dqn from scratch":
-        model = DQN("MlpPolicy", gymnasium.make(env_id), policy_kwargs={"net_arch": [256, 256]}, seed=seed, **hyper)
-        chunks = iter(range(1_000, scratch_steps + 1, 1_000))
-        model._setup_learn(scratch_steps, None)
+def make_env(task: Task):
+    import gymnasium
 
-        def advance() -> int:
-            steps = next(chunks, None)
-            if steps is None:
-                time.sleep(CAP_S * 10)
-            model.learn(1_000, reset_num_timesteps=False)
-            return model.num_timesteps
+    return gymnasium.make(env_id(task), disable_env_checker=True)
 
-        return until_parity(advance, model, env_id, threshold, CAP_S)
-    expert = DQN.load(
-        folder / name,
-        custom_objects=spaces | {"learning_rate": 1e-3, "lr_schedule": None, "exploration_schedule": None},
+
+def play(task: Task, seeds, act):
+    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (L, D) of those that live to actions."""
+    import numpy as np
+
+    envs = [make_env(task) for _ in seeds]
+    obs = np.stack([env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)])
+    returns, live, space = np.zeros(len(envs)), list(range(len(envs))), envs[0].action_space
+    while live:
+        actions = np.asarray(act(obs[live])).reshape(len(live), *space.shape)
+        if space.shape:
+            actions = np.clip(actions, space.low, space.high).astype(np.float32)
+        for i, action in zip(tuple(live), actions, strict=True):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+            returns[i] += reward
+            if terminated or truncated:
+                live.remove(i)
+    for env in envs:
+        env.close()
+    return returns
+
+
+class Plain:
+    """Stands for a class of a pickle of which only the fields are wanted."""
+
+    def __init__(self, *args) -> None:
+        self.args = args
+
+    def __setstate__(self, state) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
+
+class Statistics(pickle.Unpickler):
+    """Reads a VecNormalize that was written under gym, which is not installed here."""
+
+    def find_class(self, module: str, name: str):
+        return Plain if module.startswith(("gym", "stable_baselines3")) else super().find_class(module, name)
+
+
+class Teacher:
+    """A teacher of stable-baselines3 as that library reads it, and the normaliser that belongs to it."""
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        import sb3_contrib
+        import stable_baselines3
+
+        env = make_env(task)
+        maker = getattr(stable_baselines3, task.algorithm, None) or getattr(sb3_contrib, task.algorithm)
+        old = {"lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.2, "learning_rate": 0.0}
+        spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+        if (folder / task.file).is_dir():  # one of ours: the network of the same form, with its weights
+            from safetensors.torch import load_file
+
+            weights = load_file(folder / task.file / "student" / "student.safetensors")
+            self.model = maker("MlpPolicy", env, policy_kwargs={"net_arch": [256, 256]}, buffer_size=1, device="cpu")
+            network = self.model.policy.q_net.q_net
+            network.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
+        else:
+            self.model = maker.load(folder / f"{task.file}.zip", device="cpu", custom_objects=old | spaces)
+        self.task, self.statistics = task, None
+        if task.normalised:
+            with (folder / f"{task.file}.vecnormalize.pkl").open("rb") as file:
+                self.statistics = Statistics(file).load()
+
+    def see(self, obs):
+        """Observations (N, D) as the teacher is shown them."""
+        import numpy as np
+
+        s = self.statistics
+        if s is None:
+            return obs
+        seen = (obs - s.obs_rms.mean) / np.sqrt(s.obs_rms.var + s.epsilon)
+        return np.clip(seen, -s.clip_obs, s.clip_obs).astype(np.float32)
+
+    def act(self, obs):
+        return self.model.predict(self.see(obs), deterministic=True)[0]
+
+    def envs(self, copies: int, seed: int, reward: bool = False):
+        """Environments that count their steps, and show what the teacher sees; ``reward``: normalised as its was."""
+        from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecNormalize
+
+        class Counter(VecEnvWrapper):
+            steps = 0
+
+            def reset(self):
+                return self.venv.reset()
+
+            def step_wait(self):
+                self.steps += self.num_envs
+                return self.venv.step_wait()
+
+        envs = counter = Counter(DummyVecEnv([lambda: make_env(self.task)] * copies))
+        if self.statistics is not None:
+            s = self.statistics
+            envs = VecNormalize(counter, False, True, reward, s.clip_obs, s.clip_reward, s.gamma, s.epsilon)
+            for own, stored in ((envs.obs_rms, s.obs_rms), (envs.ret_rms, s.ret_rms)):
+                own.mean, own.var, own.count = stored.mean, stored.var, stored.count
+        envs.seed(seed * 10_000)
+        return envs, counter
+
+
+def our_teacher(task: Task, folder: Path):
+    """The same teacher as this project reads it."""
+    from distilrl import TeacherFile, describe_env, load_teacher
+
+    path = folder / task.file
+    normalizer = str(folder / f"{task.file}.vecnormalize.pkl") if task.normalised else None
+    file = TeacherFile(str(path if path.is_dir() else folder / f"{task.file}.zip"), normalizer=normalizer)
+    return load_teacher(file).fitted(describe_env(env_id(task)))
+
+
+def raw_act(policy):
+    """How a policy of ours answers raw observations as arrays."""
+    import torch
+
+    return lambda obs: policy.act(torch.from_numpy(obs).float())[0].numpy()
+
+
+def baseline(task: Task, seed: int, act, cache: Path) -> tuple[float, float]:
+    """Mean returns of teacher and random play on the seeds of this seed's checks, measured once."""
+    import gymnasium
+    import numpy as np
+
+    known = json.loads(cache.read_text()) if cache.exists() else {}
+    key = f"{task.file} {env_id(task)} gymnasium {gymnasium.__version__} seed {seed}"
+    if key not in known:
+        seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        space, rng = make_env(task).action_space, np.random.default_rng(0)
+        if space.shape:
+            random = play(task, seeds, lambda obs: rng.uniform(space.low, space.high, (len(obs), *space.shape)))
+        else:
+            random = play(task, seeds, lambda obs: rng.integers(space.n, size=len(obs)))
+        known[key] = [float(play(task, seeds, act).mean()), float(random.mean())]
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps(known, indent=1) + "\n")
+    return tuple(known[key])
+
+
+# -- the clock and the checks
+
+
+class Meter:
+    """Process time between checks, and what the checks found."""
+
+    def __init__(self, task: Task, seed: int, teacher: float, random: float) -> None:
+        import numpy as np
+
+        self.task, self.teacher, self.random = task, teacher, random
+        self.seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        self.checks: list[tuple[int, float, float, float]] = []
+        self.next, self.spent, self.since, self.over = task.grid, 0.0, time.process_time(), ""
+
+    def start(self) -> None:
+        """What comes now is counted."""
+        self.since = time.process_time()
+
+    def due(self, steps: int) -> bool:
+        return steps >= self.next
+
+    def check(self, steps: int, act) -> bool:
+        """Stops the clock, plays, notes the score; whether training ends here."""
+        self.spent += time.process_time() - self.since
+        self.note(steps, float(play(self.task, self.seeds, act).mean()))
+        self.start()
+        return bool(self.over)
+
+    def note(self, steps: int, mean: float) -> None:
+        self.next = (steps // self.task.grid + 1) * self.task.grid
+        score = (mean - self.random) / (self.teacher - self.random)
+        self.checks.append((steps, round(self.spent, 3), round(mean, 2), round(score, 4)))
+        ends = {"parity": self.parity(0.99)[0], "cap": steps >= self.task.cap, "limit of seconds": self.spent > LIMIT_S}
+        self.over = next((why for why, there in ends.items() if there), "")
+        print(f"  {steps:>7} steps {self.spent:8.2f} s  return {mean:9.1f}  score {score:.3f}", flush=True)
+
+    def parity(self, score: float) -> tuple[int | None, float | None]:
+        """Steps and seconds at the second check in a row with this score."""
+        for before, now in zip(self.checks, self.checks[1:], strict=False):
+            if before[3] >= score and now[3] >= score:
+                return now[0], now[1]
+        return None, None
+
+    def row(self) -> dict:
+        result = {"teacher": self.teacher, "random": self.random, "env_steps": self.checks[-1][0], "cpu_s": self.spent}
+        for name, score in (("95", 0.95), ("99", 0.99)):
+            result[f"steps_{name}"], result[f"cpu_{name}"] = self.parity(score)
+        return result | {"stopped": self.over, "best": max(check[3] for check in self.checks), "checks": self.checks}
+
+
+class Line(NamedTuple):
+    """One run: what a line of the output is about."""
+
+    task: Task
+    seed: int
+    learning_rate: float | None
+    copies: int
+    folder: Path
+    cache: Path
+
+
+def rival(line: Line) -> tuple[Teacher, Meter]:
+    """Teacher and meter of another library's run, its random draws seeded."""
+    import numpy as np
+    import torch
+
+    teacher = Teacher(line.task, line.folder)
+    known = baseline(line.task, line.seed, teacher.act, line.cache)
+    np.random.seed(line.seed)  # noqa: NPY002  (the libraries draw from it)
+    torch.manual_seed(line.seed)
+    return teacher, Meter(line.task, line.seed, *known)
+
+
+# -- the methods
+
+
+def ours(line: Line) -> Meter:
+    """`distil` as it is; its own check plays the same episodes, and its acceptance is the teacher on them."""
+    from distilrl import make_config, train
+    from distilrl.events import Check, Event, Step
+    from distilrl.played import Acceptance
+
+    task, teacher = line.task, our_teacher(line.task, line.folder)
+    known = baseline(task, line.seed, raw_act(teacher.policy), line.cache)
+    meter = Meter(task, line.seed, *known)
+    config = make_config(
+        "distil", env_id(task), network=f"mlp:{','.join(map(str, task.hidden))}", seed=line.seed, n_envs=line.copies,
+        env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
+    )  # fmt: skip
+    # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
+    acceptance = Acceptance(
+        return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=EPISODES, distinct_episodes=EPISODES,
+        longest_episode=10**6, random_return_mean=known[1], better_than_random=True, exact=False,
+    )  # fmt: skip
+    stopped = 0.0
+
+    def watch(event: Event) -> None:
+        nonlocal stopped
+        match event:
+            case Step():
+                stopped = time.process_time()
+            case Check(row=row):
+                meter.spent += stopped - meter.since
+                meter.note(row["env_steps"], row["return"])
+                meter.start()
+
+    meter.start()
+    train(config, teacher, acceptance=acceptance, watch=watch)
+    return meter
+
+
+def _sb3_distill(line: Line, ppd: bool) -> Meter:
+    """PPD or StudentDistill with their constructors' settings; a teacher with gSDE needs a student with it."""
+    import sb3_distill
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed, reward=True)
+    make = sb3_distill.ProximalPolicyDistillation if ppd else sb3_distill.StudentDistill
+    model = make(
+        "MlpPolicy", envs, learning_rate=line.learning_rate, seed=line.seed, device="cpu",
+        use_sde=teacher.model.use_sde, policy_kwargs={"net_arch": [32, 32]},
+    )  # fmt: skip
+    model.set_teacher(teacher.model)
+
+    class Checks(BaseCallback):
+        def _on_step(self) -> bool:
+            return not meter.over
+
+        def _on_rollout_start(self) -> None:  # the update of the last rollout is done
+            if meter.due(counter.steps):
+                meter.check(counter.steps, act)
+
+    def act(obs):
+        model.policy.set_training_mode(False)
+        return model.policy.predict(teacher.see(obs), deterministic=True)[0]
+
+    meter.start()
+    model.learn(line.task.cap, callback=Checks())
+    if not meter.over:
+        meter.check(counter.steps, act)
+    return meter
+
+
+def ppd(line: Line) -> Meter:
+    return _sb3_distill(line, True)
+
+
+def student_distill(line: Line) -> Meter:
+    return _sb3_distill(line, False)
+
+
+def _imitation(line: Line, dagger: bool) -> Meter:
+    """DAgger in rounds; BC: whole episodes of the teacher, `grid` steps at least, then 4 epochs over all, and so on.
+
+    Default policy (but for its widths), batch, losses and schedule; no episodes for the log; deterministic teacher in both.
+    """
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # DAgger keeps its rounds as such data sets
+    import numpy as np
+    from imitation.algorithms import bc as cloning
+    from imitation.algorithms.dagger import SimpleDAggerTrainer
+    from imitation.data import rollout
+    from imitation.util import logger
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed)
+    rng, quiet = (
+        np.random.default_rng(line.seed),
+        {"progress_bar": False, "log_interval": 10**9, "log_rollouts_venv": None},
     )
-    policy = student_policy(venv)
-    trainer = bc.BC(observation_space=venv.observation_space, action_space=venv.action_space, rng=rng, policy=policy)
-    if algorithm == "bc":
-        steps = 0
-
-        def advance() -> int:
-            nonlocal steps
-            if steps == 0:
-                games = rollout.rollout(expert, venv, rollout.make_sample_until(min_episodes=50), rng=rng, unwrap=False)
-                flat = rollout.flatten_trajectories(games)
-                steps = len(flat)
-                trainer.set_demonstrations(flat)
-            trainer.train(n_epochs=1, progress_bar=False, log_interval=10**9)
-            return steps
-
-        return until_parity(advance, policy, env_id, threshold, CAP_S)
     with tempfile.TemporaryDirectory() as scratch:
-        dagger = SimpleDAggerTrainer(
-            venv=venv, scratch_dir=scratch, expert_policy=expert.policy, bc_trainer=trainer, rng=rng
-        )
-        taken = 0
-
-        def advance() -> int:
-            nonlocal taken
-            dagger.train(
-                1,
-                rollout_round_min_episodes=3,
-                rollout_round_min_timesteps=500,
-                bc_train_kwargs={"progress_bar": False, "log_interval": 10**9},
+        silent = logger.configure(scratch, format_strs=[])
+        spaces = {"observation_space": envs.observation_space, "action_space": envs.action_space}
+        policy = ActorCriticPolicy(**spaces, lr_schedule=lambda _: 0.0, net_arch=list(line.task.hidden))
+        trainer = cloning.BC(
+            **spaces, policy=policy, rng=rng, device="cpu",
+            optimizer_kwargs={"lr": line.learning_rate}, custom_logger=silent,
+        )  # fmt: skip
+        model, flat = teacher.model, []
+        trainers = {"bc_trainer": trainer, "rng": rng, "custom_logger": silent}
+        rounds = SimpleDAggerTrainer(venv=envs, scratch_dir=scratch, expert_policy=model.policy, **trainers)
+        meter.start()
+        while True:
+            if dagger:
+                rounds.train(1, bc_train_kwargs=dict(quiet))
+            else:
+                until = rollout.make_sample_until(min_timesteps=line.task.grid)
+                flat += rollout.generate_trajectories(model.policy, envs, until, rng, deterministic_policy=True)
+                trainer.set_demonstrations(rollout.flatten_trajectories(flat))
+                trainer.train(n_epochs=rounds.DEFAULT_N_EPOCHS, **quiet)
+            done = meter.due(counter.steps) and meter.check(
+                counter.steps, lambda obs: trainer.policy.predict(teacher.see(obs), deterministic=True)[0]
             )
-            taken = len(dagger._all_demos) and sum(len(demo) for demo in dagger._all_demos)
-            return taken
+            if done:
+                return meter
 
-        return until_parity(advance, dagger.policy, env_id, threshold, CAP_S)
+
+def dagger(line: Line) -> Meter:
+    return _imitation(line, True)
+
+
+def bc(line: Line) -> Meter:
+    return _imitation(line, False)
+
+
+def rsl_rl(line: Line) -> Meter:
+    """Distillation in its runner: defaults but 5 epochs of 24 steps (so that none is left over) and std 0.1."""
+    import torch
+    from rsl_rl.runners import DistillationRunner
+    from tensordict import TensorDict
+
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed)
+
+    class Adapter:
+        num_envs, num_actions, device, cfg = line.copies, envs.action_space.shape[0], "cpu", {}
+        max_episode_length = make_env(line.task).spec.max_episode_steps
+        episode_length_buf = torch.zeros(line.copies, dtype=torch.long)
+        obs = envs.reset()
+
+        def get_observations(self):
+            return TensorDict({"policy": torch.from_numpy(self.obs).float()}, batch_size=[self.num_envs])
+
+        def step(self, actions):
+            taken = actions.numpy().clip(envs.action_space.low, envs.action_space.high)
+            self.obs, rewards, dones, _ = envs.step(taken)
+            return self.get_observations(), torch.from_numpy(rewards), torch.from_numpy(dones).float(), {}
+
+    class Expert(torch.nn.Module):
+        def __init__(self, *_args, **_settings) -> None:
+            super().__init__()
+
+        def forward(self, obs):
+            return torch.from_numpy(teacher.model.predict(obs["policy"].numpy(), deterministic=True)[0])
+
+        def reset(self, dones=None, hidden_state=None) -> None:
+            pass
+
+        def get_hidden_state(self) -> None:
+            pass
+
+    config = {
+        "num_steps_per_env": 24, "save_interval": 10**9, "obs_groups": {"student": ["policy"], "teacher": ["policy"]},
+        "student": {
+            "class_name": "MLPModel", "hidden_dims": [32, 32],
+            "distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.1},
+        },
+        "teacher": {"class_name": Expert},
+        "algorithm": {"class_name": "Distillation", "num_learning_epochs": 5, "learning_rate": line.learning_rate},
+    }  # fmt: skip
+    with contextlib.redirect_stdout(None):  # it prints its networks
+        runner = DistillationRunner(Adapter(), config, log_dir=None, device="cpu")
+    runner.alg.teacher_loaded = True
+
+    def act(obs):
+        with torch.no_grad():
+            seen = torch.from_numpy(teacher.see(obs)).float()
+            return runner.alg.get_policy()(TensorDict({"policy": seen}, batch_size=[len(seen)])).numpy()
+
+    meter.start()
+    while True:
+        runner.learn(-(-(meter.next - counter.steps) // (24 * line.copies)))
+        if meter.check(counter.steps, act):
+            return meter
+
+
+def _sb3(line: Line, quantiles: bool) -> Meter:
+    """DQN or QR-DQN from reward alone, rl-zoo3's settings, network and budget."""
+    import sb3_contrib
+    import stable_baselines3
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    if quantiles:
+        _, count, settings = QRDQN[line.task.env]
+        maker, policy = sb3_contrib.QRDQN, {"net_arch": [256, 256], "n_quantiles": count}
+    else:
+        (_, settings), policy = DQN[line.task.env], {"net_arch": [256, 256]}
+        maker = stable_baselines3.DQN
+    teacher, meter = rival(line)
+    envs, counter = teacher.envs(line.copies, line.seed)
+    model = maker("MlpPolicy", envs, policy_kwargs=policy, seed=line.seed, device="cpu", **settings)
+
+    class Checks(BaseCallback):
+        def _on_step(self) -> bool:
+            if meter.due(counter.steps):
+                meter.check(counter.steps, lambda obs: model.predict(obs, deterministic=True)[0])
+            return not meter.over
+
+    meter.start()
+    model.learn(line.task.cap, callback=Checks())
+    return meter
+
+
+def dqn(line: Line) -> Meter:
+    return _sb3(line, False)
+
+
+def qrdqn(line: Line) -> Meter:
+    return _sb3(line, True)
+
+
+METHODS = {
+    "ours": ours, "dagger": dagger, "bc": bc, "ppd": ppd, "student-distill": student_distill, "rsl-rl": rsl_rl,
+    "dqn": dqn, "qrdqn": qrdqn,
+}  # fmt: skip
+
+
+# -- lines, queue
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(text) for text in out.read_text().splitlines() if text] if out.exists() else []
+
+
+def key(row: dict) -> tuple:
+    return row["method"], row["task"], row["seed"], row["rate"], row["n_envs"]
+
+
+def run(args: argparse.Namespace) -> None:
+    """One line, appended to the output unless it is there."""
+    import torch
+
+    copies = args.copies or COPIES[args.method]
+    wanted = {"method": args.method, "task": args.task, "seed": args.seed, "rate": args.rate, "n_envs": copies}
+    if key(wanted) in {key(row) for row in lines(args.out)}:
+        return
+    if not supports(args.method, args.task):
+        sys.exit(f"{args.method} has no use for the teacher or the actions of {args.task}.")
+    torch.set_num_threads(1)
+    task = TASKS[args.task]
+    cap = {"dqn": DQN, "qrdqn": QRDQN}[args.method][task.env][0] if args.method in SCRATCH else task.cap
+    task = task._replace(cap=args.steps or cap, grid=args.every or task.grid)
+    rate = RATES[args.method] * args.rate if args.method in RATES else None
+    print(f"{args.method} {args.task} seed {args.seed} rate {args.rate:g}", flush=True)
+    started = time.perf_counter()
+    cache = args.out.with_suffix(".baselines.json")
+    meter = METHODS[args.method](Line(task, args.seed, rate, copies, args.teachers, cache))
+    about = {"env": env_id(task), "learning_rate": rate, "wall_s": time.perf_counter() - started}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a") as file:
+        print(json.dumps(wanted | about | meter.row()), file=file)
+
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "sb3-contrib", "imitation", "rsl-rl-lib")
+
+
+def about(args: argparse.Namespace) -> None:
+    """Versions here, and what each teacher does in 8 states, so that a queue can see that all have the same."""
+    import numpy as np
+
+    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in metadata.distributions()}
+    actions = {}
+    for name in args.tasks:
+        task = TASKS[name]
+        obs = np.random.default_rng(0).normal(size=(8, *make_env(task).observation_space.shape)).astype(np.float32)
+        act = raw_act(our_teacher(task, args.teachers).policy) if args.ours else Teacher(task, args.teachers).act
+        actions[name] = np.asarray(act(obs), np.float64).round(6).reshape(8, -1).tolist()
+    versions = {name: found[name] for name in PACKAGES if name in found}
+    print(json.dumps({"python": platform.python_version(), "versions": versions, "actions": actions}))
+
+
+def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dict[str, dict]) -> None:
+    """Writes machine.json beside the output; ends the program where teachers differ."""
+    import numpy as np
+
+    cpu = Path("/proc/cpuinfo")
+    path = args.out.parent / "machine.json"
+    before = json.loads(path.read_text())["environments"] if path.exists() else {}
+    model = [text.split(":")[1].strip() for text in cpu.read_text().splitlines() if "model name" in text][:1]
+    data = {
+        "platform": platform.platform(), "cpu": model or platform.processor(), "cores": os.cpu_count(),
+        "environments": before,
+    }  # fmt: skip
+    first = None
+    for name, python in pythons.items():
+        command = [python, __file__, "about", "--teachers", str(args.teachers), "--tasks", *args.tasks]
+        command += ["--ours"] if name == "ours" else []
+        text = subprocess.run(command, env=environments[name], check=True, capture_output=True, text=True).stdout
+        told = json.loads(text.splitlines()[-1])
+        actions = told.pop("actions")
+        first = first or actions
+        gap = {task: float(np.abs(np.subtract(actions[task], first[task])).max()) for task in args.tasks}
+        print(name, told["versions"], "largest difference of teachers' actions:", gap, flush=True)
+        if max(gap.values()) > 1e-4:
+            sys.exit(f"The teachers act otherwise in the environment '{name}' than in '{next(iter(pythons))}'.")
+        data["environments"][name] = told
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def queue(args: argparse.Namespace) -> None:
+    """All lines that are missing, a seed after the other, each in its own process."""
+    pythons = dict(text.split("=", 1) for text in args.python)
+    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    paths = {"ours": str(Path(__file__).parent.parent / "src"), "sb3_distill": args.sb3_distill}
+    environments = {name: os.environ | one | {"PYTHONPATH": paths.get(name, "")} for name in pythons}
+    machine(args, pythons, environments)
+    methods = [name for name in args.methods if INTERPRETER[name] in pythons]
+    wanted = [
+        (method, task, seed, rate)
+        for rate in args.rates for seed in args.seeds for task in args.tasks for method in methods
+        if supports(method, task) and (rate == 1 or method in RATES)
+    ]  # fmt: skip
+    for method, task, seed, rate in wanted:
+        name = INTERPRETER[method]
+        command = [pythons[name], __file__, method, "--task", task, "--seed", str(seed), "--rate", str(rate)]
+        command += ["--teachers", str(args.teachers), "--out", str(args.out)]
+        for option in ("copies", "steps", "every"):
+            command += [f"--{option}", str(value)] if (value := getattr(args, option)) else []
+        code = subprocess.run(command, env=environments[name], check=False).returncode
+        if code:
+            print(f"FAILED ({code}): {' '.join(command)}", flush=True)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("method", choices=[*METHODS, "queue", "about"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers" / "lines.jsonl")
+    parser.add_argument("--teachers", type=Path, help="folder of the teachers")
+    parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.0, help="multiple of the default learning rate")
+    parser.add_argument("--copies", type=int, help="environments that step together")
+    parser.add_argument("--steps", type=int, help="another cap, for a trial")
+    parser.add_argument("--every", type=int, help="another grid, for a trial")
+    parser.add_argument("--ours", action="store_true", help="about: read the teachers with this project")
+    parser.add_argument(
+        "--python", action="append", default=[], help="queue: ours, sb3_distill, imitation or rsl_rl=interpreter"
+    )
+    parser.add_argument("--sb3-distill", default="", help="queue: folder of a checkout of sb3_distill")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--rates", nargs="+", type=float, default=[1.0])
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with Path(sys.argv[2]).open("w") as file:
-        for env_id in TASKS:
-            for algorithm, seeds in SEEDS.items():
-                for seed in range(seeds):
-                    row = {"env": env_id, "algorithm": algorithm, "seed": seed} | run(
-                        env_id, algorithm, seed, Path(sys.argv[1])
-                    )
-                    print(json.dumps(row), file=file, flush=True)
-                    print(row, flush=True)
+    arguments = parse(sys.argv[1:])
+    {"queue": queue, "about": about}.get(arguments.method, run)(arguments)

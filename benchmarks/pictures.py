@@ -20,7 +20,7 @@ import case_study
 import matplotlib as mpl
 import numpy as np
 from fields import command, field
-from lines import made
+from lines import RESULTS, made
 from matplotlib.figure import Figure
 from result_tables import Row, grouped
 
@@ -47,7 +47,7 @@ STEPS = 400
 
 def pong() -> None:
     teacher = load_teacher("zoo/pong-dqn").fitted(describe_env(PONG))
-    student = load_network("benchmarks/results/pong-2k-pruned/student")
+    student = load_network(RESULTS / "pong-2k-pruned" / "student")
     players = {
         f"teacher, {teacher.params:,} parameters": teacher.policy,
         f"student, {student.network.spec.params:,} parameters": Policy(student.network, student.head),
@@ -68,7 +68,7 @@ def curves(seeds: range = range(5), across: int = 4) -> None:
     """Score and agreement of each check of `distil` and `case_study`: the mean over seeds, and thin, each of them."""
     panels: list[tuple[str, list[Row]]] = []
     for env_id in case_study.BUDGETS:
-        rows = [row for row in made(case_study.RESULTS / f"{env_id}.jsonl") if row["seed"] in seeds]
+        rows = [row for row in made(case_study.OUT / f"{env_id}.jsonl") if row["seed"] in seeds]
         for (student, steps), group in sorted(grouped(rows, "student", "steps").items()):
             if {row["way"] for row in group} >= set(COLORS):  # else there is nothing to hold one against
                 name = env_id.removesuffix("NoFrameskip-v4").split("-")[0]

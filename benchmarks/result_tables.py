@@ -7,17 +7,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import robots
-from lines import made
+from lines import RESULTS, made
 
 from distilrl import stats
 from distilrl.verdict import RESULTS as VERDICTS
 
-RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
 
@@ -165,25 +163,24 @@ def continuous_plans() -> str:
 # -- others
 
 
-def peers_continuous() -> str:
+def peers() -> str:
     """Medians over the seeds that got there; ``rate`` is the multiple of a method's own learning rate."""
-    rows = []
-    for (_, env, method, rate), group in grouped(
-        sorted(read("peers-continuous/lines.jsonl"), key=lambda row: (row["env"], row["task"], row["method"] != "ours", row["method"], row["rate"])),
-        "task", "env", "method", "rate",
-    ).items():  # fmt: skip
+    rows, ours_first = [], lambda row: (row["env"], row["method"] != "ours", row["method"], row["n_envs"], row["rate"])
+    found = sorted(read("peers/lines.jsonl"), key=ours_first)
+    for (task, method, copies, rate), group in grouped(found, "task", "method", "n_envs", "rate").items():
         cells = []
         for name in ("95", "99"):
             there = [row for row in group if row[f"steps_{name}"] is not None]
             steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
             seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
             cells += [f"{len(there)}/{len(group)}", steps, seconds]
-        rows.append((env, group[0]["task"], method, f"{rate:g}", *cells, f"{median(r['best'] for r in group):.2f}"))
+        best = f"{median(row['best'] for row in group):.2f}"
+        rows.append((task, method, f"{copies}", f"{rate:g}", *cells, best))
     head = (
-        "environment", "task", "method", "rate", "seeds at 0.95", "steps", "CPU s", "seeds at 0.99", "steps", "CPU s",
-        "best",
+        "task", "method", "environments at once", "rate", "seeds at 0.95", "steps", "CPU s", "seeds at 0.99", "steps",
+        "CPU s", "best",
     )  # fmt: skip
-    return markdown(head, rows, text=3)
+    return markdown(head, rows, text=2)
 
 
 def teachers() -> str:
@@ -462,7 +459,7 @@ def diagnosis_zh() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
-        continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers_continuous,
+        continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers,
         teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
         rough_robots, together, games_together, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from field_rows.robots import FIELD
-from lines import fill, jobs_of, machine, made
+from lines import RESULTS, fill, jobs_of, machine, made
 
 from distilrl import Play, Policy, TrainConfig, load_network, play, stats, trust
 from distilrl.checkpoints import read_json
@@ -28,7 +28,7 @@ from distilrl.cli import main as distilrl
 from distilrl.evaluate import load_teachers, seeds_from
 from distilrl.measures import Measure
 
-OUT, RUNS = Path(__file__).parent / "results" / "robots", Path("benchmarks/runs/robots")
+OUT, RUNS = RESULTS / "robots", Path("benchmarks/runs/robots")
 SEEDS = seeds_from(90_000_000, 100)
 """On which nothing else is chosen or judged."""
 ROUGH: dict[str, dict[str, Any]] = {

@@ -24,6 +24,7 @@ import gymnasium
 import matplotlib as mpl
 import numpy as np
 import torch
+from lines import RESULTS
 
 from distilrl import NetworkSpec, Policy, Teacher, build, describe_env, load_teacher, make_config
 from distilrl.distributed import RayCollectors
@@ -257,7 +258,7 @@ def worlds(found: dict[str, Any]) -> list[World]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", nargs="?", type=Path, default=Path("benchmarks/results/scaling"))
+    parser.add_argument("out", nargs="?", type=Path, default=RESULTS / "scaling")
     parser.add_argument("--measured", type=Path, help="a scaling.json whose measurements are used again")
     given = parser.parse_args()
     found = json.loads(given.measured.read_text())["measured"] if given.measured else measure()

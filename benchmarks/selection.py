@@ -14,14 +14,13 @@ import functools
 import sys
 from pathlib import Path
 
-from lines import fill, jobs_of, made
+from lines import RESULTS, fill, jobs_of, made
 from methods import taught
 
 from distilrl import EnvRef, Play, make_config, play, stats, train
 from distilrl.checkpoints import read_json
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 
-RESULTS = Path(__file__).parent / "results"
 OUT = RESULTS / "selection" / "rows.jsonl"
 TASKS = {
     "Acrobot-v1": ("acrobot-dqn-sb3.zip", "mlp:4", 10_000, 500),

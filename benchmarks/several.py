@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 
 from distilrl import (
     Acceptance,
@@ -193,7 +193,7 @@ def atari_line(folder: Path, name: str) -> dict:
     config = make_config(
         "distil", games[0].env, tasks=games, threads=1, eval_epsilon=0.01, n_envs=32, average=0.999, agreement=0.9, **ATARI[name]
     )  # fmt: skip
-    run, kept = Path("benchmarks/runs") / name, Path("benchmarks/results/several") / name
+    run, kept = Path("benchmarks/runs") / name, RESULTS / "several" / name
     job = Job(config, Comparison(disturbed_episodes=0))
     with Display() as watch:
         results = distill(None, job, run, resume=(run / "config.json").is_file(), watch=watch)
@@ -211,7 +211,7 @@ QUEUES = {"tasks": (tasks_line, tasks), "assistants": (assistants_line, assistan
 
 
 def main(name: str, folder: Path, jobs: int) -> None:
-    out = Path("benchmarks/results/several") / f"{name}.jsonl"
+    out = RESULTS / "several" / f"{name}.jsonl"
     if name in QUEUES:
         line, keys = QUEUES[name]
         fill(out, functools.partial(line, folder), keys(), jobs)

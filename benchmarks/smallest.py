@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from lines import RESULTS
 
 from distilrl import Comparison, Job, TeacherFile, distill, make_config, plan
 from distilrl.cli.tables import print_plan
@@ -44,7 +45,7 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
         **changes,
     )
     job = Job(config, Comparison(disturbed_episodes=0))
-    folder, out = Path("benchmarks/runs") / f"plan-{env_id}", Path("benchmarks/results/smallest") / f"{env_id}.json"
+    folder, out = Path("benchmarks/runs") / f"plan-{env_id}", RESULTS / "smallest" / f"{env_id}.json"
     for path in (folder, Path(f"{folder}-single")):
         shutil.rmtree(path, ignore_errors=True)
     result = {}

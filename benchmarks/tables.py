@@ -19,8 +19,9 @@ import memory
 import numpy as np
 import selection
 import verdict_error
+from lines import RESULTS
 from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
-from result_tables import RESULTS, TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
+from result_tables import TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
 from distilrl.verdict import Verdict, _too_few, difference_in_words, in_words, non_inferiority
@@ -125,19 +126,6 @@ def vectors() -> str:
         rows.append(
             f"| {env} | `{student}` | {params} | {len(there)}/{len(runs)} | {steps} | {seconds} | {each} | {mean(r['teacher_return_mean'] for r in runs):.1f} |"
         )
-    return "\n".join(rows)
-
-
-def peers() -> str:
-    groups = defaultdict(list)
-    for row in read("peers.jsonl"):
-        groups[row["env"], row["algorithm"]].append(row)
-    rows = ["| environment | method | seeds at parity | steps | seconds |", "|---|---|--:|--:|--:|"]
-    for (env, algorithm), runs in groups.items():
-        there = [run for run in runs if run["parity_s"] is not None]
-        steps = f"{median(run['parity_steps'] for run in there):,.0f}" if there else "-"
-        seconds = f"{median(run['parity_s'] for run in there):.2f}" if there else f"> {runs[0]['cap_s']:.0f}"
-        rows.append(f"| {env} | {algorithm} | {len(there)}/{len(runs)} | {steps} | {seconds} |")
     return "\n".join(rows)
 
 
@@ -284,7 +272,7 @@ def block(name: str) -> str:
         return atari_methods(name)
     known = {
         "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
-        "peers": peers, "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
+        "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):
         return fields.markdown(name.removeprefix("fields/"))
@@ -318,8 +306,4 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         write()
     else:
-        print(
-            "\n\n".join(
-                (atari(), disturbed(), vectors(), peers(), chosen(), surviving(), *(methods(env) for env in ENVS))
-            )
-        )
+        print("\n\n".join((atari(), disturbed(), vectors(), chosen(), surviving(), *(methods(env) for env in ENVS))))

@@ -10,30 +10,17 @@ spent looking is not counted, for either. Needs stable-baselines3 and, for Lunar
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
+from lines import RESULTS
+from rl_zoo import DQN
 
 from distilrl import EnvRef, Play, __version__, evaluate_policy, make_config, train
 from distilrl.checkpoints import write_json
 
 THRESHOLDS = {"CartPole-v1": 475, "Acrobot-v1": -100, "MountainCar-v0": -110, "LunarLander-v3": 200}
 SEEDS = range(5)
-ZOO = {  # rl-zoo3, hyperparams/dqn.yml
-    "CartPole-v1": (50_000, {
-        "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 0.99,
-        "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16, "exploration_final_eps": 0.04}),
-    "Acrobot-v1": (100_000, {
-        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99,
-        "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1, "exploration_fraction": 0.12, "exploration_final_eps": 0.1}),
-    "MountainCar-v0": (120_000, {
-        "learning_rate": 4e-3, "batch_size": 128, "buffer_size": 10_000, "learning_starts": 1000, "gamma": 0.98,
-        "target_update_interval": 600, "train_freq": 16, "gradient_steps": 8, "exploration_fraction": 0.2, "exploration_final_eps": 0.07}),
-    "LunarLander-v3": (100_000, {
-        "learning_rate": 6.3e-4, "batch_size": 128, "buffer_size": 50_000, "learning_starts": 0, "gamma": 0.99,
-        "target_update_interval": 250, "train_freq": 4, "gradient_steps": -1, "exploration_fraction": 0.12, "exploration_final_eps": 0.1}),
-}  # fmt: skip
 
 
 def ours(env_id: str, seed: int) -> dict:
@@ -50,7 +37,7 @@ def ours(env_id: str, seed: int) -> dict:
 
 def sb3(env_id: str, seed: int) -> dict:
     import gymnasium
-    from stable_baselines3 import DQN
+    import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.evaluation import evaluate_policy as play
 
@@ -74,8 +61,10 @@ def sb3(env_id: str, seed: int) -> dict:
     warnings.simplefilter("ignore")
     looked_at = gymnasium.make(env_id)
     looked_at.reset(seed=1000 + seed)
-    steps, settings = ZOO[env_id]
-    model = DQN("MlpPolicy", env_id, seed=seed, device="cpu", policy_kwargs={"net_arch": [256, 256]}, **settings)
+    steps, settings = DQN[env_id]
+    model = stable_baselines3.DQN(
+        "MlpPolicy", env_id, seed=seed, device="cpu", policy_kwargs={"net_arch": [256, 256]}, **settings
+    )
     look = Look()
     model.learn(steps, callback=look)
     seconds = time.perf_counter() - look.start - look.looking
@@ -101,7 +90,7 @@ def main() -> None:
             }
             rows.append(row)
             print(env_id, who, seed, row["steps"], row["seconds"], f"{row['return_mean']:.1f}", flush=True)
-            out = Path("benchmarks/results/teachers") / f"{env_id}-{who}.json"
+            out = RESULTS / "teachers" / f"{env_id}-{who}.json"
             write_json(out, {"distilrl": __version__, "torch": torch.__version__, "threads": 1, "rows": rows})
 
 

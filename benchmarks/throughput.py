@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from lines import RESULTS
 
 from distilrl import describe_env, load_teacher, make_vec_env
 from distilrl.collect import Behaviour, Collector
@@ -62,4 +63,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "benchmarks/results/throughput.json"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else RESULTS / "throughput.json"))

@@ -9,7 +9,7 @@ import functools
 import sys
 from pathlib import Path
 
-from lines import fill, jobs_of
+from lines import RESULTS, fill, jobs_of
 
 from distilrl import (
     Acceptance,
@@ -60,5 +60,5 @@ def main(teachers: Path, out: Path, jobs: int) -> None:
 
 if __name__ == "__main__":
     jobs = jobs_of(sys.argv)
-    own = Path(__file__).parent / "results" / "vectors.jsonl"
+    own = RESULTS / "vectors.jsonl"
     main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else own, jobs)

@@ -12,16 +12,15 @@ interval lies above −margin and the difference does not.
 import sys
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from lines import fill, jobs_of, made
+from lines import RESULTS, fill, jobs_of, made
 from numpy.typing import NDArray
 
 from distilrl.stats import bootstrap_means, t_interval
 from distilrl.verdict import non_inferiority, verdict_over_seeds
 
-OUT = Path(__file__).parent / "results" / "verdict-error" / "rows.jsonl"
+OUT = RESULTS / "verdict-error" / "rows.jsonl"
 RUNS = 1_000
 SPAN = 478.0
 MARGIN = 0.05 * SPAN

@@ -7,9 +7,9 @@ over three seeds with the same budget, 30,000 steps, to its end.
 """
 
 import sys
-from pathlib import Path
 
 import torch
+from lines import RESULTS
 
 from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
 from distilrl.acceptance import accept
@@ -63,7 +63,7 @@ def main() -> None:
                 "teacher": acceptance.to_json(),
                 "rows": rows,
             }
-            write_json(Path("benchmarks/results/weak-teacher.json"), facts)
+            write_json(RESULTS / "weak-teacher.json", facts)
 
 
 if __name__ == "__main__":

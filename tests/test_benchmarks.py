@@ -196,7 +196,7 @@ def test_environments_of_the_choice_are_not_the_tables():
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
     """Eight seeds of four methods, of which one is always worse, one equal, and one diverged once."""
-    monkeypatch.setattr(method_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(method_tables, "OUT", tmp_path)
     monkeypatch.setattr(method_tables, "SEEDS", range(8))
     used = {"learning_rate": 3e-3, "entropy_share": 0.15}
     chosen = {m: used | {"own": used, "tried": [used | {"score": 0.9}]} for m in ("distil", "cloning", "dkd", "dist")}
