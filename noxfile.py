@@ -15,5 +15,6 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *(f"--ignore={name}" for name in ALONE))
+    spread = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("python", "-m", "pytest", *spread, *(f"--ignore={name}" for name in ALONE))
     session.run("python", "-m", "pytest", *ALONE)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import RESULTS, fill, jobs_of
+from lines import fill, jobs_of
+from method_tables import OUT
 
 from distilrl import (
     Acceptance,
@@ -121,8 +122,7 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
             for seed in seeds
             for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
-        out = RESULTS / "methods" / f"{env_id}.jsonl"
-        fill(out, functools.partial(line, folder, env_id), keys, jobs)
+        fill(OUT / f"{env_id}.jsonl", functools.partial(line, folder, env_id), keys, jobs)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from statistics import fmean as mean
 from typing import Any
 
 import numpy as np
-from lines import RESULTS
+from lines import RESULTS, made
 from paired import holm, seed_interval, sign_flip
 
 from distilrl.verdict import non_inferiority
@@ -69,7 +69,7 @@ class Runs:
 def kept(returns: tuple[float, ...], teacher: tuple[float, ...], span: float) -> bool:
     """Whether the verdict over these episodes is a pass; many students return just the same."""
     margin = MARGIN * span
-    if mean(returns) < mean(teacher) - margin:  # nor would an interval around it: most of the time of these tables
+    if mean(returns) < mean(teacher) - margin:  # then the interval's lower end is below it too: no bootstrap is needed
         return False
     return non_inferiority(returns, teacher, margin, np.random.default_rng(0), span=span).holds
 
@@ -103,11 +103,6 @@ def signed(value: float) -> str:
     return "0.00" if float(text) == 0 else text.replace("-", "−")
 
 
-def read(name: str) -> list[Row]:
-    path = OUT / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 @cache
 def settings() -> dict[str, dict[str, Row]]:
     """What was chosen for each kind of student and method."""
@@ -119,7 +114,7 @@ def settings() -> dict[str, dict[str, Row]]:
 def runs_of(env: str) -> Runs:
     """The lines of an environment that were made with the settings chosen; none as long as a method lacks a seed."""
     runs = Runs()
-    for row in read(f"{env}.jsonl"):
+    for row in made(OUT / f"{env}.jsonl"):
         method = row["method"]
         chosen = settings()[kind_of(row["student"])].get(method, {})
         if method == "teacher":

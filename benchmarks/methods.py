@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
-from lines import RESULTS, fill, jobs_of, machine, made
+from lines import fill, jobs_of, machine, made
 from method_settings import EQUAL, METHODS, chosen, config_of, grid
-from method_tables import COMFORTABLE, KINDS, SEEDS, SHIPPED, kind_of
+from method_tables import COMFORTABLE, KINDS, OUT, SEEDS, SHIPPED, kind_of
 from torch import Tensor, nn
 
 from distilrl import (
@@ -66,7 +66,6 @@ from distilrl.recipes import TEACHERLESS
 from distilrl.sensors import Sensors
 from distilrl.widths import scaled
 
-OUT = RESULTS / "methods"
 SETTINGS = OUT / "settings.json"
 
 

@@ -3,9 +3,8 @@
     python benchmarks/peers.py METHOD --task TASK --seed 0 --teachers FOLDER --out OUT.jsonl
     python benchmarks/peers.py queue --teachers FOLDER --out OUT.jsonl --python ours=... --python imitation=...
 
-METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, and in place of a teacher from reward alone `dqn`
-or `qrdqn` of stable-baselines3; each runs in an environment that holds its library (benchmarks/README.md has the
-commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
+METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, or learns from reward alone: `dqn`, `qrdqn`. Each
+runs in an environment that holds its library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
 
 Protocol, the same for all. One thread; the student is 32-32 in continuous control and 16-16 elsewhere, and DQN's network
 is rl-zoo3's 256-256. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
@@ -50,6 +49,11 @@ class Task(NamedTuple):
     old: str = ""
     hidden: tuple[int, ...] = (32, 32)
 
+    def teacher(self, folder: Path) -> Path:
+        """The teacher's file, or its folder where it is one of ours."""
+        path = folder / self.file
+        return path if path.is_dir() else folder / f"{self.file}.zip"
+
 
 TASKS = {
     "cartpole": Task("CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16, 16)),
@@ -61,11 +65,11 @@ TASKS = {
     "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 2_000, 200_000, True, "HalfCheetah-v4"),
     "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 2_000, 200_000, False, "HalfCheetah-v4"),
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same, and so do v2 and v3 of LunarLander without wind
-DISCRETE = ("cartpole", "acrobot", "lander")
+DISCRETE = tuple(name for name, task in TASKS.items() if task.algorithm == "DQN")
 ON_POLICY = ("A2C", "TRPO", "PPO")
 """Teachers with `get_distribution`, without which sb3_distill cannot do."""
-SCRATCH = ("dqn", "qrdqn")
-"""Methods without a teacher."""
+SCRATCH = {"dqn": DQN, "qrdqn": QRDQN}
+"""Methods without a teacher, and what they are trained with."""
 RATES = {"ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
 """Default learning rates, of which --rate gives a multiple; the other methods have their own in each environment."""
 COPIES = {"ours": 8, "ppd": 1, "student-distill": 8, "dagger": 1, "bc": 1, "rsl-rl": 8, "dqn": 1, "qrdqn": 1}
@@ -152,15 +156,16 @@ class Teacher:
         maker = getattr(stable_baselines3, task.algorithm, None) or getattr(sb3_contrib, task.algorithm)
         old = {"lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.2, "learning_rate": 0.0}
         spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-        if (folder / task.file).is_dir():  # one of ours: the network of the same form, with its weights
+        path = task.teacher(folder)
+        if path.is_dir():  # the network of the same form, with its weights
             from safetensors.torch import load_file
 
-            weights = load_file(folder / task.file / "student" / "student.safetensors")
+            weights = load_file(path / "student" / "student.safetensors")
             self.model = maker("MlpPolicy", env, policy_kwargs={"net_arch": [256, 256]}, buffer_size=1, device="cpu")
             network = self.model.policy.q_net.q_net
             network.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
         else:
-            self.model = maker.load(folder / f"{task.file}.zip", device="cpu", custom_objects=old | spaces)
+            self.model = maker.load(path, device="cpu", custom_objects=old | spaces)
         self.task, self.statistics = task, None
         if task.normalised:
             with (folder / f"{task.file}.vecnormalize.pkl").open("rb") as file:
@@ -207,9 +212,8 @@ def our_teacher(task: Task, folder: Path):
     """The same teacher as this project reads it."""
     from distilrl import TeacherFile, describe_env, load_teacher
 
-    path = folder / task.file
     normalizer = str(folder / f"{task.file}.vecnormalize.pkl") if task.normalised else None
-    file = TeacherFile(str(path if path.is_dir() else folder / f"{task.file}.zip"), normalizer=normalizer)
+    file = TeacherFile(str(task.teacher(folder)), normalizer=normalizer)
     return load_teacher(file).fitted(describe_env(env_id(task)))
 
 
@@ -507,21 +511,14 @@ def rsl_rl(line: Line) -> Meter:
             return meter
 
 
-def _sb3(line: Line, quantiles: bool) -> Meter:
-    """DQN or QR-DQN from reward alone, rl-zoo3's settings, network and budget."""
-    import sb3_contrib
-    import stable_baselines3
+def _from_reward(line: Line, maker, method: str) -> Meter:
+    """No teacher: rl-zoo3's settings, network and budget."""
     from stable_baselines3.common.callbacks import BaseCallback
 
-    if quantiles:
-        _, count, settings = QRDQN[line.task.env]
-        maker, policy = sb3_contrib.QRDQN, {"net_arch": [256, 256], "n_quantiles": count}
-    else:
-        (_, settings), policy = DQN[line.task.env], {"net_arch": [256, 256]}
-        maker = stable_baselines3.DQN
     teacher, meter = rival(line)
     envs, counter = teacher.envs(line.copies, line.seed)
-    model = maker("MlpPolicy", envs, policy_kwargs=policy, seed=line.seed, device="cpu", **settings)
+    _, settings = SCRATCH[method][line.task.env]
+    model = maker("MlpPolicy", envs, seed=line.seed, device="cpu", **settings)
 
     class Checks(BaseCallback):
         def _on_step(self) -> bool:
@@ -535,11 +532,15 @@ def _sb3(line: Line, quantiles: bool) -> Meter:
 
 
 def dqn(line: Line) -> Meter:
-    return _sb3(line, False)
+    import stable_baselines3
+
+    return _from_reward(line, stable_baselines3.DQN, "dqn")
 
 
 def qrdqn(line: Line) -> Meter:
-    return _sb3(line, True)
+    import sb3_contrib
+
+    return _from_reward(line, sb3_contrib.QRDQN, "qrdqn")
 
 
 METHODS = {
@@ -561,17 +562,17 @@ def key(row: dict) -> tuple:
 
 def run(args: argparse.Namespace) -> None:
     """One line, appended to the output unless it is there."""
-    import torch
-
     copies = args.copies or COPIES[args.method]
     wanted = {"method": args.method, "task": args.task, "seed": args.seed, "rate": args.rate, "n_envs": copies}
     if key(wanted) in {key(row) for row in lines(args.out)}:
         return
     if not supports(args.method, args.task):
         sys.exit(f"{args.method} has no use for the teacher or the actions of {args.task}.")
+    import torch  # which takes seconds that a line that is there does not need
+
     torch.set_num_threads(1)
     task = TASKS[args.task]
-    cap = {"dqn": DQN, "qrdqn": QRDQN}[args.method][task.env][0] if args.method in SCRATCH else task.cap
+    cap = SCRATCH[args.method][task.env][0] if args.method in SCRATCH else task.cap
     task = task._replace(cap=args.steps or cap, grid=args.every or task.grid)
     rate = RATES[args.method] * args.rate if args.method in RATES else None
     print(f"{args.method} {args.task} seed {args.seed} rate {args.rate:g}", flush=True)

@@ -165,8 +165,8 @@ def continuous_plans() -> str:
 
 def peers() -> str:
     """Medians over the seeds that got there; ``rate`` is the multiple of a method's own learning rate."""
-    rows, ours_first = [], lambda row: (row["env"], row["method"] != "ours", row["method"], row["n_envs"], row["rate"])
-    found = sorted(read("peers/lines.jsonl"), key=ours_first)
+    rows, found = [], read("peers/lines.jsonl")
+    found.sort(key=lambda row: (row["env"], row["method"] != "ours", row["method"], row["n_envs"], row["rate"]))
     for (task, method, copies, rate), group in grouped(found, "task", "method", "n_envs", "rate").items():
         cells = []
         for name in ("95", "99"):

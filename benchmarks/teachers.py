@@ -62,9 +62,7 @@ def sb3(env_id: str, seed: int) -> dict:
     looked_at = gymnasium.make(env_id)
     looked_at.reset(seed=1000 + seed)
     steps, settings = DQN[env_id]
-    model = stable_baselines3.DQN(
-        "MlpPolicy", env_id, seed=seed, device="cpu", policy_kwargs={"net_arch": [256, 256]}, **settings
-    )
+    model = stable_baselines3.DQN("MlpPolicy", env_id, seed=seed, device="cpu", **settings)
     look = Look()
     model.learn(steps, callback=look)
     seconds = time.perf_counter() - look.start - look.looking

@@ -65,10 +65,10 @@ _VIEWS: dict[tuple, np.ndarray] = {}
 
 
 def _looked_up(env, observe) -> dict:
-    """What the agent sees, from a table once it was seen: it takes most of a step, and follows from what the key holds."""
+    """What the agent sees, looked up once seen: that takes most of a step, and the key is all it follows from."""
     cells = tuple(cell and cell.encode() for cell in env.grid.grid)
     pose = tuple(env.agent_pos), env.agent_dir, env.carrying and env.carrying.encode()
-    key = env.spec.id, cells, pose
+    key = env.width, cells, pose, env.agent_view_size, env.see_through_walls
     if key not in _VIEWS:
         _VIEWS[key] = observe()["image"]
     return {"image": _VIEWS[key].copy(), "direction": env.agent_dir, "mission": env.mission}
