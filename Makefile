@@ -28,7 +28,7 @@ quickstart: $(VENV)/.user
 RAY := tests/test_collectors.py tests/test_ray.py
 test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the one Ray that runs here: one process for them
 	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
 	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
 
 chaos: $(VENV)/.dev
@@ -56,15 +56,22 @@ links: $(VENV)/.dev
 site: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# compiled on every core, as pip does on one; a file that is none of Python's is no error to pip either
+define install
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS) -e '.[$(EXTRAS)]'
+@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/(tests?|examples)/' $(VENV)/lib || true
+endef
+
+$(VENV)/.user: EXTRAS := render,tensorboard
 $(VENV)/.user: pyproject.toml constraints.txt
 	@echo "Installing distilrl with PyTorch, pygame and TensorBoard into $(VENV), which is done once"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[render,tensorboard]'
+	$(install)
 	touch $@
 
+$(VENV)/.dev: EXTRAS := dev
 $(VENV)/.dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	$(install)
 	touch $@ $(VENV)/.user
 
 clean:

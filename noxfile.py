@@ -15,6 +15,6 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    spread = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    spread = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
     session.run("python", "-m", "pytest", *spread, *(f"--ignore={name}" for name in ALONE))
     session.run("python", "-m", "pytest", *ALONE)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fields import verdict_in_words
 from lines import RESULTS, fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
@@ -32,7 +33,6 @@ from distilrl.played import Acceptance
 from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
-WITHOUT = "all of it"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
         fill(OUT / f"{name}.jsonl", functools.partial(line, folder, name), keys, jobs)
 
 
-def table(names: list[str]) -> list[list[str]]:
+def table(names: list[str], chinese: bool = False) -> list[list[str]]:
     """A row for each kind of student: sees, parameters, seeds, score, verdicts."""
+    whole, but, who = ("全部", "除去", "教师") if chinese else ("all of it", "without", "teacher")
     rows = []
     for name in names:
         lines = made(OUT / f"{name}.jsonl")
@@ -132,22 +133,23 @@ def table(names: list[str]) -> list[list[str]]:
             continue
         theirs, random = np.array(teacher["returns"]), teacher["random"]
         span = float(theirs.mean()) - random
-        rows.append([TASKS[name].env, "teacher", WITHOUT, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
+        rows.append([TASKS[name].env, who, whole, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
         for student, hidden in dict.fromkeys((one["student"], one["hidden"]) for one in lines if one is not teacher):
             own = [one for one in lines if (one["student"], one["hidden"]) == (student, hidden)]
             means = [stats.mean(np.array(one["returns"])) for one in own]
             results = [_verdict(np.array(one["returns"]), theirs, span) for one in own]
-            told = ", ".join(f"{results.count(one)} {one}" for one in dict.fromkeys(results))
-            sees = f"without {hidden}" if hidden else WITHOUT
+            told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
+            sees = f"{but} {hidden}" if hidden else whole
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows
 
 
-def markdown() -> str:
+def markdown(chinese: bool = False) -> str:
     """The table of docs/memory.md."""
     head = ("environment", "student", "sees", "parameters", "seeds", "return", "verdicts")
-    rows = [f"| {' | '.join(row)} |" for row in table(list(TASKS))]
+    head = ("环境", "学生", "看到", "参数", "种子数", "回报", "判定") if chinese else head
+    rows = [f"| {' | '.join(row)} |" for row in table(list(TASKS), chinese)]
     return "\n".join((f"| {' | '.join(head)} |", "|---|---|---|--:|--:|--:|---|", *rows)) if rows else "Not run."
 
 

@@ -144,7 +144,7 @@ def test_faults_in_the_middle_are_named_and_the_run_goes_on(home):
 
 def test_a_soak_of_seconds_adds_its_line(home, tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "RESULTS", tmp_path / "results")
-    words = ["--env", workload.SIGN, "--teacher", str(home / "sign"), "--hours", "0.001", "--settle", "0.02"]
+    words = ["--env", workload.SIGN, "--teacher", str(home / "sign"), "--hours", "0.0005", "--settle", "0.02"]
     monkeypatch.setattr(sys, "argv", ["soak.py", *words, "--steps", "880", "--seed", "5"])
     for count in (1, 2):
         ended = workload.run(lambda: soak.main() or 0)

@@ -195,6 +195,7 @@ print("equal" if same(whole, found) and len(killed) == len(said) == 1 else (kill
 """
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_lost_changes_nothing():
     """A cluster of a head and two machines, all of them here; the one with the collector is taken away."""
     pytest.importorskip("ray")
