@@ -7,7 +7,7 @@ FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmark
 tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md) and `cartpoles`
 (`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher
 and a student that see everything, then students from which the velocities, or the physics, are hidden: without memory,
-with a history, with a cell. `returns` are of 100 greedy episodes on the verdict's seeds, the same for all; of the family
+with a history, with a cell; in Pong each frame is black to them with probability a half. `returns` are of 100 greedy episodes on the verdict's seeds, the same for all; of the family
 of CartPoles those of members that training never drew. --jobs N makes N lines at a time.
 """
 
@@ -30,9 +30,11 @@ from distilrl.envs import trust
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.plain import to_plain
 from distilrl.played import Acceptance
+from distilrl.sensors import Sensors
 from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
+FLICKER = "flicker="
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Task:
 
     env: str
     teacher: str
-    """In FOLDER."""
+    """In FOLDER, or in zoo/."""
     steps: int
     """Budget of environment steps."""
     sees: tuple[str, ...]
     """Students that see everything."""
     hidden: str = ""
-    """What the others do not see."""
+    """What the others do not see; ``flicker=P``: each frame with probability P."""
     blind: tuple[str, ...] = ()
     """Those."""
     verdict: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,9 @@ TASKS = {
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000, ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12"),
     ),
+    "pong": Task(
+        "PongNoFrameskip-v4", "zoo/pong-dqn", 48_000, (), "flicker=0.5", ("cnn:8,8,8:32", "cnn:8,8,8:32+gru:16"),
+    ),
 }  # fmt: skip
 
 
@@ -87,7 +92,8 @@ def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
     task = TASKS[name]
     os.environ.setdefault("UNITREE_MODELS", str(folder))
     trust("examples")
-    teacher = load_teacher(folder / task.teacher).fitted(describe_env(task.env))
+    file = Path(task.teacher) if task.teacher.startswith("zoo/") else folder / task.teacher
+    teacher = load_teacher(file).fitted(describe_env(task.env))
     return teacher, accept(teacher, Play(EnvRef(task.env), threads=1), episodes=100)
 
 
@@ -96,17 +102,21 @@ def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[
     task, begun = TASKS[name], time.process_time()
     teacher, acceptance = taught(folder, name)
     policy, about = teacher.policy, {"params": teacher.params, "random": acceptance.random_return_mean}
+    sensors = Sensors(flicker=float(hidden.removeprefix(FLICKER))) if hidden.startswith(FLICKER) else Sensors()
     if student != "teacher":
         obs = describe_env(task.env).obs
-        places = tuple(place for text in hidden.split() for place in obs.places(text))
+        places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
         changes = {"network": student, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
-        trained = train(make_config("distil", task.env, **changes), teacher, acceptance=acceptance)
+        config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
+        trained = train(config, teacher, acceptance=acceptance)
         policy = trained.policy
         about = {
             "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
             "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
         }  # fmt: skip
-    games = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), seeds_from(VERDICT_SEEDS, 100))
+    games = play(
+        policy, Play(EnvRef(task.env, task.verdict), threads=1, sensors=sensors), seeds_from(VERDICT_SEEDS, 100)
+    )
     returns = [round(one, 2) for one in games.returns.tolist()]
     return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
 
@@ -124,7 +134,8 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
 
 def table(names: list[str], chinese: bool = False) -> list[list[str]]:
     """A row for each kind of student: sees, parameters, seeds, score, verdicts."""
-    whole, but, who = ("全部", "除去", "教师") if chinese else ("all of it", "without", "teacher")
+    words = ("全部", "除去", "教师", "黑帧") if chinese else ("all of it", "without", "teacher", "black frames")
+    whole, but, who, frames = words
     rows = []
     for name in names:
         lines = made(OUT / f"{name}.jsonl")
@@ -139,7 +150,8 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             means = [stats.mean(np.array(one["returns"])) for one in own]
             results = [_verdict(np.array(one["returns"]), theirs, span) for one in own]
             told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
-            sees = f"{but} {hidden}" if hidden else whole
+            black = f"{frames} ({hidden.removeprefix(FLICKER)})" if hidden.startswith(FLICKER) else ""
+            sees = black or (f"{but} {hidden}" if hidden else whole)
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows

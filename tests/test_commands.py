@@ -172,7 +172,7 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     """A longer search of other observations would not be the same search."""
     results, folder = nexts("no plan", tmp_path)
     file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]"}
-    student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1}
+    student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1, "flicker": 0.5}
     write_json(folder / "config.json", {
         "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
         "train": {"student": student, "tasks": [{"teacher": [file]}]},
@@ -180,7 +180,7 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     ((_, words),) = next_steps(replace(results, environment={"id": "CartPole-v1"}), folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert read.seen == SeenOptions(
-        hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1
+        hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1, student_flicker=0.5
     )
     assert (read.teacher_file.teacher_reads, read.teacher_file.teacher_member) == (("obs[0:4]",), "obs[3]")
     assert read.sizes == ("gru:4", "mlp:8@history=2")

@@ -181,7 +181,7 @@ def test_verify_sees_what_the_student_saw(tmp_path, target):
     """Noise and random actions of the run are those of the file's episodes: it returns the same."""
     folder = run_of(tmp_path / "run", noise=(0.3, 0.1), dropout=0.2, eval_epsilon=0.1)
     card = export_policy(folder, target)
-    assert card["reference"]["sensors"] == {"noise": [0.3, 0.1], "delay": 0, "dropout": 0.2}
+    assert card["reference"]["sensors"] == {"noise": [0.3, 0.1], "delay": 0, "dropout": 0.2, "flicker": 0.0}
     assert card["reference"]["epsilon"] == 0.1
     result = verify(card["path"])
     assert result.return_mean < 9.9

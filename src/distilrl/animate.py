@@ -146,7 +146,8 @@ class _Player:
     """One policy in an environment of its own."""
 
     def __init__(self, name: str, policy: Policy, envs: VecEnv, seed: int, sensors: Sensors) -> None:
-        self.name, self.policy, self.envs, self.feed = name, policy, envs, Feed(sensors, [seed])
+        self.name, self.policy, self.envs = name, policy, envs
+        self.feed = Feed(sensors, [seed], envs.info.obs.frames)
         self.obs = envs.reset(np.array([seed]))
         self.state = policy.start(1)
         self.actions: list[NDArray[np.generic]] = []

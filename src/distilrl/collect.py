@@ -142,7 +142,8 @@ class Collector:
         """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
         self.teacher = teacher
-        self.feed = Feed(sensors, () if sensors.exact else rng.integers(2**62, size=envs.n_envs).tolist())
+        seeds = () if sensors.exact else rng.integers(2**62, size=envs.n_envs).tolist()
+        self.feed = Feed(sensors, seeds, envs.info.obs.frames)
         self._student: Policy | None = None
         self.progress = Progress(0.0)
         self.needed = True
@@ -319,7 +320,7 @@ class Collector:
     @property
     def _watches(self) -> bool:
         """Whether the student must see every step, whoever drives."""
-        return self.student is not None and (self.student.remembers or self.feed.sensors.late)
+        return self.student is not None and (self.student.remembers or self.feed.sensors.follows)
 
     def _of_student(self, obs: Tensor) -> NDArray[Any]:
         """The student's greedy actions (N, F), of what it sees."""

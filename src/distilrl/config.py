@@ -61,15 +61,18 @@ class StudentConfig:
     """Steps by which the student sees late, though its teacher does not."""
     dropout: float = 0.0
     """Probability that an observation does not reach the student, which then sees the last one again."""
+    flicker: float = 0.0
+    """Probability that a frame of an image reaches the student black, though its teacher sees it."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)", delay="[0, 256]", dropout="[0, 1)")
+        check_numbers(self, noise="[0, inf)", hidden_features="[0, inf)")
+        check_numbers(self, delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
 
     @property
     def sensors(self) -> Sensors:
         """How the student sees what its teacher sees as it is."""
-        return Sensors(self.noise, self.delay, self.dropout)
+        return Sensors(self.noise, self.delay, self.dropout, self.flicker)
 
     def spec(self, obs: ObsSpec, outputs: int, text: str | None = None) -> NetworkSpec:
         """The network for observations of an environment; ``text``: another one than its own."""
@@ -341,8 +344,10 @@ class TrainConfig:
                 "A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward."
             )
 
-        if student.sensors.late and self.reward.env_steps > 0:
-            raise SpecError("A stage with reward sees what is there: leave out 'delay' and 'dropout', or that stage.")
+        if student.sensors.follows and self.reward.env_steps > 0:
+            raise SpecError(
+                "A stage with reward sees what is there: leave out 'delay', 'dropout' and 'flicker', or that stage."
+            )
         if has_cell(student.network) or history_of(student.network) > 1:
             self._check_memory()
 

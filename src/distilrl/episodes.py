@@ -107,7 +107,6 @@ class Game:
         """Set from another thread, it ends the games at their next step."""
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
         # [seed, 0], which NumPy takes for the seed alone, so that noise would be what the environment itself draws
-        self.feed = Feed(how.sensors, seeds.tolist())
         self.rngs = [np.random.default_rng([int(seed), 2]) for seed in seeds]
         # states are sampled by draws of their own, so that keeping some changes no episode
         self.kept = _Reservoir(how.keep_states, np.random.default_rng([int(seeds[0]), 1]))
@@ -123,6 +122,7 @@ class Game:
         self.envs = make_vec_env(
             how.env, len(self.seeds), sticky=how.sticky, threads=how.threads, workers=how.workers, measured=names
         )
+        self.feed = Feed(how.sensors, self.seeds.tolist(), self.envs.info.obs.frames)
         try:
             return self._play(watch)
         finally:

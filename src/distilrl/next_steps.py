@@ -98,7 +98,10 @@ def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
     if noise := student.get("noise"):
         words += ["--student-noise", ",".join(f"{one:g}" for one in noise)]
     words += [
-        word for name in ("delay", "dropout") if student.get(name) for word in (f"--student-{name}", str(student[name]))
+        word
+        for name in ("delay", "dropout", "flicker")
+        if student.get(name)
+        for word in (f"--student-{name}", str(student[name]))
     ]
     words += [word for name in files[0].get("reads", ()) for word in ("--teacher-reads", name)]
     return [*words, "--teacher-member", files[0]["member"]] if files[0].get("member") else words

@@ -100,6 +100,8 @@ class ReplaySpec:
     """Probability that an observation does not reach it, so that it sees the last one again."""
     noise: tuple[float, ...] = ()
     """Standard deviation of the noise on each number of a vector through which it sees."""
+    flicker: float = 0.0
+    """Probability that a frame of an image reaches it black."""
 
     @property
     def latest(self) -> int:
@@ -324,6 +326,8 @@ class Replay:
         late, came = self._late(len(index), generator)
         late_too = self._late(len(index), generator)[0] if look_ahead else None
         obs = self.observations(index, late)
+        if self.spec.flicker:
+            obs = self._flickering(obs, index, late, generator)
         return Batch(
             obs=self._blurred(obs, index, came, generator) if came is not None and self.spec.noise else obs,
             action=self._action.view(total, -1)[index],
@@ -385,6 +389,18 @@ class Replay:
         blur = (drawn * torch.tensor(spec.noise)).to(self.device)
         window = torch.arange(len(obs), device=self.device).div(spec.sequence, rounding_mode="floor").unsqueeze(1)
         return obs + blur[window, came].flatten(1)
+
+    def _flickering(self, obs: Tensor, index: Tensor, late: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Images (B, *obs_shape) with frames that came black: in each stack of a sequence that has them."""
+        spec, order = self.spec, torch.arange(len(obs), device=self.device)
+        shape = (len(obs) // spec.sequence, spec.latest + self.stack - 1 + spec.sequence)
+        drawn = (torch.rand(shape, generator=generator) < spec.flicker).to(self.device)
+        oldest = order % spec.sequence + spec.latest
+        if late is not None:
+            oldest = oldest - torch.minimum(late[:, 0], self._before(index))
+        frames = oldest.unsqueeze(1) + torch.arange(self.stack, device=self.device)
+        black = drawn[order.div(spec.sequence, rounding_mode="floor").unsqueeze(1), frames]
+        return obs.view(*black.shape, -1).masked_fill(black.unsqueeze(2), 0).view(obs.shape)
 
     def _sequences(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.

@@ -1,4 +1,4 @@
-"""How a student sees what its teacher sees as it is: through noise, late, with frames that are lost."""
+"""How a student sees what its teacher sees as it is: through noise, late, with frames that are lost or black."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +25,16 @@ class Sensors:
     """Steps by which it is late; the first observation of an episode stands for those before it."""
     dropout: float = 0.0
     """Probability that an observation is lost, so that the last one that came is seen again; never the first."""
+    flicker: float = 0.0
+    """Probability that a frame of an image is black (Hausknecht & Stone 2015); in a stack of frames it stays so."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)")
+        check_numbers(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
 
     @property
     def exact(self) -> bool:
         """Whether the student sees what is there."""
-        return not (self.noise or self.late)
+        return not (self.noise or self.late or self.flicker)
 
     @property
     def late(self) -> bool:
@@ -40,9 +42,14 @@ class Sensors:
         return self.delay > 0 or self.dropout > 0
 
     @property
+    def follows(self) -> bool:
+        """Whether what it sees depends on the steps before, so that it must see each of them."""
+        return self.late or self.flicker > 0
+
+    @property
     def chance(self) -> bool:
         """Whether chance has its part in what is seen."""
-        return bool(self.noise) or self.dropout > 0
+        return bool(self.noise) or self.dropout > 0 or self.flicker > 0
 
     def behind(self, noise: tuple[float, ...]) -> "Sensors":
         """These, in a world that is noisy itself."""
@@ -55,7 +62,8 @@ class Sensors:
         """What is wrong with them, in few words."""
         said = ["noisy observations"] if self.noise else []
         said += [f"observations {self.delay} {'step' if self.delay == 1 else 'steps'} late"] if self.delay else []
-        return said + ([f"lost observations ({self.dropout:g})"] if self.dropout else [])
+        said += [f"lost observations ({self.dropout:g})"] if self.dropout else []
+        return said + ([f"black frames ({self.flicker:g})"] if self.flicker else [])
 
 
 EXACT = Sensors()
@@ -72,17 +80,22 @@ class Feed:
         feed.restart(ended)
     """
 
-    def __init__(self, sensors: Sensors, seeds: Sequence[int]) -> None:
+    def __init__(self, sensors: Sensors, seeds: Sequence[int], frames: int = 1) -> None:
         """Prepares.
 
         Args:
             sensors: what stands between.
             seeds: (N,) of the draws of each episode; those of noise and of losses are apart, so that a teacher that
                 sees through noise alone meets the same.
+            frames: of time that are stacked in an image, the newest last.
         """
         seeds = () if sensors.exact else seeds  # then nothing is drawn, and nothing kept
         self.sensors, count = sensors, len(seeds)
-        self._blur, self._loss = ([np.random.default_rng([int(seed), use]) for seed in seeds] for use in (3, 4))
+        self._blur, self._loss, self._flicker = (
+            [np.random.default_rng([int(seed), use]) for seed in seeds] for use in (3, 4, 5)
+        )
+        self._black = np.zeros((count, frames), np.bool_)
+        """(N, frames) which frames of what is there now came black."""
         self.steps = np.zeros(count, np.int64)
         """(N,) how many observations of its episode there were."""
         self.held: NDArray[Any] | None = None
@@ -104,6 +117,8 @@ class Feed:
             self.held = np.zeros((len(self.steps), *obs.shape[1:]), obs.dtype)
         if self._past.dtype != obs.dtype:  # read back
             self._past, self.held = self._past.astype(obs.dtype), self.held.astype(obs.dtype)
+        if sensors.flicker:
+            obs = self._flickering(obs, which)
         first = self.steps[which] == 0
         self._past[1:, which] = self._past[:-1, which]
         self._past[0, which] = obs
@@ -120,6 +135,15 @@ class Feed:
         shown: NDArray[Any] = seen
         return shown
 
+    def _flickering(self, obs: NDArray[Any], which: NDArray[np.int64]) -> NDArray[Any]:
+        """Images (L, *obs_shape) with their black frames; the newest is drawn, the others are as they came."""
+        black = np.roll(self._black[which], -1, axis=1)
+        black[:, -1] = [self._flicker[row].random() < self.sensors.flicker for row in which]
+        self._black[which] = black
+        frames = obs.reshape(*black.shape, -1).copy()
+        frames[black] = 0
+        return frames.reshape(obs.shape)
+
     def restart(self, ended: NDArray[np.bool_]) -> None:
         """Episodes begin anew, (N,)."""
         if not self.sensors.exact:
@@ -127,13 +151,13 @@ class Feed:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, as plain data."""
-        arrays = {"steps": self.steps, "held": self.held, "past": self._past}
-        draws = [rng.bit_generator.state for rng in (*self._blur, *self._loss)]
+        arrays = {"steps": self.steps, "held": self.held, "past": self._past, "black": self._black}
+        draws = [rng.bit_generator.state for rng in (*self._blur, *self._loss, *self._flicker)]
         return {name: None if array is None else array.tolist() for name, array in arrays.items()} | {"draws": draws}
 
     def load(self, state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
-        self.steps[:] = state["steps"]
-        for rng, own in zip((*self._blur, *self._loss), state["draws"], strict=True):
+        self.steps[:], self._black[:] = state["steps"], state["black"]
+        for rng, own in zip((*self._blur, *self._loss, *self._flicker), state["draws"], strict=True):
             rng.bit_generator.state = own
         self.held, self._past = (None if state[name] is None else np.array(state[name]) for name in ("held", "past"))

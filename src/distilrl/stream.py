@@ -111,6 +111,8 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         raise SpecError(
             f"'noise' needs one standard deviation per number of a vector observation, and {info.id} has {obs.shape}."
         )
+    if student.flicker and not obs.pixels:
+        raise SpecError(f"'flicker' is about an observation that is an image alone, and {info.id} has {obs.shape}.")
     if student.hidden_features and (
         obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
     ):
@@ -202,6 +204,7 @@ class Stream:
             delay=config.student.delay,
             dropout=config.student.dropout,
             noise=config.student.noise,
+            flicker=config.student.flicker,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None

@@ -52,6 +52,8 @@ class SeenOptions:
     """Steps by which the student sees late."""
     student_dropout: float = 0.0
     """Probability that an observation does not reach the student, which then sees the last one again."""
+    student_flicker: float = 0.0
+    """Probability that a frame of an image reaches the student black; in a stack of frames it stays so."""
 
     def of(self, config: TrainConfig) -> TrainConfig:
         """The configuration with what the student does not see as its teacher does."""
@@ -70,7 +72,7 @@ class SeenOptions:
                     "with commas."
                 ) from None
             config = config.but(noise=noise * obs.shape[0] if len(noise) == 1 else noise)
-        given = {"delay": self.student_delay, "dropout": self.student_dropout}
+        given = {"delay": self.student_delay, "dropout": self.student_dropout, "flicker": self.student_flicker}
         return config.but(**{name: value for name, value in given.items() if value})
 
 
