@@ -24,8 +24,8 @@ from lines import RESULTS, fill, machine
 
 from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
-from distilrl.export.keep import _write_golden, write_c
-from distilrl.export.replay import Recording, _state_bytes, open_export
+from distilrl.export.keep import write_c, write_golden
+from distilrl.export.replay import Recording, open_export, state_bytes
 from distilrl.export.steps import steps
 from distilrl.heads import Head, head_for
 from distilrl.networks import Network, build
@@ -109,7 +109,7 @@ def write_student(folder: Path, name: str) -> None:
     write_c(folder, source)
     begins = np.arange(GOLDEN) == 0 if policy.remembers else np.ones(GOLDEN, np.bool_)
     file = open_export(folder / "policy.c", policy.head, obs[0].size)
-    _write_golden(folder, file, policy, Recording(obs, begins), "c")
+    write_golden(folder, file, policy, Recording(obs, begins), "c")
 
 
 class DoesNotFit(Exception):
@@ -184,7 +184,7 @@ def on_board(
         "most": round((told["most"] - told["nothing"]) * of_tick),
         "stack": told["stack"],
         "flash": kept + _bytes(sizes, "data|sdata"),
-        "ram": written + _bytes(sizes, "data|sdata") + _state_bytes(folder / "policy.c"),
+        "ram": written + _bytes(sizes, "data|sdata") + state_bytes(folder / "policy.c"),
     }
 
 

@@ -24,7 +24,7 @@ from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
 from result_tables import TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
-from distilrl.verdict import Verdict, _too_few, difference_in_words, in_words, non_inferiority
+from distilrl.verdict import Verdict, difference_in_words, in_words, non_inferiority, too_few
 
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"
 """What `distilrl fields` shows."""
@@ -61,7 +61,7 @@ def rejudged(r: dict, folder: Path) -> Verdict:
     how = f"random actions ({protocol['epsilon']:g})" if protocol["epsilon"] else "greedy"
     how = f"sticky actions ({protocol['sticky_actions']:g})" if protocol["sticky_actions"] else how
     how = f"{episodes} episodes, " + f"{distinct} distinct, " * (distinct < episodes) + how
-    if reason := _too_few(distinct):
+    if reason := too_few(distinct):
         unknown = (float("-inf"), float("inf"))
         return Verdict(
             "inconclusive", old["margin"], old["difference"], unknown, old["confidence"], distinct, reason, how

@@ -108,7 +108,7 @@ def sequences(replay, index):
 def test_the_replay_shows_what_the_feed_would(history, sequence, dropout):
     """Late by the delay and by as many as were lost, one after the other, and never of another episode."""
     spec = ReplaySpec(
-        200, 2, ObsSpec((3,)), Choices((2,)), history=history, sequence=sequence, burn_in=1, delay=2, dropout=dropout,
+        200, 2, ObsSpec((3,)), Choices((2,)), history=history, sequence=sequence, burn_in=1, sensors=Sensors(delay=2, dropout=dropout),
     )  # fmt: skip
     replay, step, episode = Replay(spec, torch.device("cpu")), 0, 0
     for _ in range(130):
@@ -221,7 +221,7 @@ def test_what_is_seen_twice_is_seen_alike(history, sequence, dropout):
     the same again, as it has in play.
     """
     spec = ReplaySpec(
-        400, 2, ObsSpec((1,)), Choices((2,)), history=history, sequence=sequence, burn_in=0, dropout=dropout, noise=(0.01,),
+        400, 2, ObsSpec((1,)), Choices((2,)), history=history, sequence=sequence, burn_in=0, sensors=Sensors((0.01,), dropout=dropout),
     )  # fmt: skip
     replay, step = Replay(spec, torch.device("cpu")), 0
     for _ in range(150):
@@ -248,7 +248,9 @@ def test_what_is_seen_twice_is_seen_alike(history, sequence, dropout):
 
 def test_a_sequence_never_sees_what_came_later():
     """Also at the edge of the ring, where what lies before a state was overwritten."""
-    spec = ReplaySpec(128, 2, ObsSpec((1,)), Choices((2,)), history=2, sequence=32, burn_in=8, delay=2, dropout=0.4)
+    spec = ReplaySpec(
+        128, 2, ObsSpec((1,)), Choices((2,)), history=2, sequence=32, burn_in=8, sensors=Sensors(delay=2, dropout=0.4)
+    )
     replay = Replay(spec, torch.device("cpu"))
     never = torch.zeros(2, dtype=torch.bool)
     for step in range(500):
@@ -302,8 +304,7 @@ def test_the_replay_shows_black_frames_as_the_feed_does(sequence, late):
         Choices((2,)),
         sequence=sequence,
         burn_in=1,
-        flicker=0.5,
-        **late,
+        sensors=Sensors(flicker=0.5, **late),
     )
     replay, never = Replay(spec, torch.device("cpu")), torch.zeros(2, dtype=torch.bool)
     for stack in stacks_of(190):

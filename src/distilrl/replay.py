@@ -16,13 +16,13 @@ from torch import Tensor
 from distilrl.devices import doubled, precise
 from distilrl.errors import SpecError
 from distilrl.scales import of_pixels, scale_of
+from distilrl.sensed import Sensed
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ActionSpec, ObsSpec
 
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
 MOST_BYTES = 4 << 30
 """A replay holds no more bytes of observations than this, whatever its capacity."""
-LONGEST_LOSS = 8
-"""Observations in a row that are lost, at most, where states are drawn; more are too rare to be learnt from."""
 
 
 class Batch(NamedTuple):
@@ -94,19 +94,8 @@ class ReplaySpec:
     """Steps in a row of an episode that are drawn together."""
     burn_in: int = 0
     """First steps of a sequence that are not learnt from, where it does not begin with its episode."""
-    delay: int = 0
-    """Steps by which the student sees late."""
-    dropout: float = 0.0
-    """Probability that an observation does not reach it, so that it sees the last one again."""
-    noise: tuple[float, ...] = ()
-    """Standard deviation of the noise on each number of a vector through which it sees."""
-    flicker: float = 0.0
-    """Probability that a frame of an image reaches it black."""
-
-    @property
-    def latest(self) -> int:
-        """Steps by which what it sees may be late."""
-        return self.delay + (LONGEST_LOSS if self.dropout else 0)
+    sensors: Sensors = EXACT
+    """How the student sees what is there."""
 
     @property
     def labelled(self) -> bool:
@@ -124,9 +113,9 @@ class Replay:
         shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
-        self._behind = max(
-            self.stack + spec.latest, spec.history + spec.latest, spec.burn_in + 1 if spec.sequence > 1 else 1
-        )
+        self._sensed = Sensed(spec.sensors, spec.history, spec.sequence, self.stack, device)
+        latest = self._sensed.latest
+        self._behind = max(self.stack + latest, spec.history + latest, spec.burn_in + 1 if spec.sequence > 1 else 1)
         self.rows = max(held // spec.n_envs, self._behind + spec.n_step + spec.sequence)
         grid = (self.rows, spec.n_envs)
         self._obs = torch.zeros((*grid, *shape), dtype=dtype, device=device)
@@ -323,13 +312,17 @@ class Replay:
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead = self.spec.n_step > 0
         labels = self._labels.view(total, -1)
-        late, came = self._late(len(index), generator)
-        late_too = self._late(len(index), generator)[0] if look_ahead else None
+        sensed, sensors = self._sensed, self.spec.sensors
+        late, came = sensed.late(len(index), generator)
+        late_too = sensed.late(len(index), generator)[0] if look_ahead else None
         obs = self.observations(index, late)
-        if self.spec.flicker:
-            obs = self._flickering(obs, index, late, generator)
+        if sensors.flicker:
+            back = 0 if late is None else torch.minimum(late[:, 0], self._before(index))
+            obs = sensed.flickering(obs, back, generator)
+        if sensors.noise and came is not None:
+            obs = sensed.blurred(obs, self._age.view(-1)[index], came, generator)
         return Batch(
-            obs=self._blurred(obs, index, came, generator) if came is not None and self.spec.noise else obs,
+            obs=obs,
             action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
             next_obs=self.observations((index + self.spec.n_step * n_envs) % total, late_too) if look_ahead else None,
@@ -352,55 +345,6 @@ class Replay:
         """How many rows before that of a state are held, (B,)."""
         oldest = self.added - self._held
         return (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
-
-    def _late(self, count: int, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
-        """By how many steps what is seen of states is late, (B, H) for the observations of their histories, None where
-        it never is; and in which step of a window it came, None where that decides nothing.
-
-        The window is that of a sequence, its history before it and as many steps as may be lost: what is lost at one
-        step is late at the next.
-        """
-        spec = self.spec
-        if not spec.latest and not spec.noise:
-            return None, None
-        before = LONGEST_LOSS if spec.dropout else 0
-        place = torch.arange(before + spec.history - 1 + spec.sequence).expand(count // spec.sequence, -1)
-        came = place
-        if spec.dropout:
-            lost = torch.rand(place.shape, generator=generator) < spec.dropout
-            came = torch.maximum(torch.where(lost, -1, place).cummax(1).values, place - LONGEST_LOSS)
-        late, came = (
-            one[:, before:].unfold(1, spec.history, 1).flatten(0, 1).to(self.device)
-            for one in (spec.delay + place - came, came)
-        )
-        return late if spec.latest else None, came
-
-    def _blurred(self, obs: Tensor, index: Tensor, came: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Observations (B, H · D) under noise, which is that of the step in which each of them came: what is seen twice
-        is seen alike.
-        """
-        spec, count = self.spec, len(obs) // self.spec.sequence
-        before = LONGEST_LOSS if spec.dropout else 0
-        steps = torch.arange(len(obs), device=self.device) % spec.sequence + before + spec.history - 1
-        first = (steps - self._age.view(-1)[index]).unsqueeze(1)  # where its episode began
-        came = torch.maximum(came, first).clamp_min(0)
-        shape = (count, before + spec.history - 1 + spec.sequence, obs.shape[1] // spec.history)
-        drawn = torch.randn(shape, generator=generator)
-        blur = (drawn * torch.tensor(spec.noise)).to(self.device)
-        window = torch.arange(len(obs), device=self.device).div(spec.sequence, rounding_mode="floor").unsqueeze(1)
-        return obs + blur[window, came].flatten(1)
-
-    def _flickering(self, obs: Tensor, index: Tensor, late: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """Images (B, *obs_shape) with frames that came black: in each stack of a sequence that has them."""
-        spec, order = self.spec, torch.arange(len(obs), device=self.device)
-        shape = (len(obs) // spec.sequence, spec.latest + self.stack - 1 + spec.sequence)
-        drawn = (torch.rand(shape, generator=generator) < spec.flicker).to(self.device)
-        oldest = order % spec.sequence + spec.latest
-        if late is not None:
-            oldest = oldest - torch.minimum(late[:, 0], self._before(index))
-        frames = oldest.unsqueeze(1) + torch.arange(self.stack, device=self.device)
-        black = drawn[order.div(spec.sequence, rounding_mode="floor").unsqueeze(1), frames]
-        return obs.view(*black.shape, -1).masked_fill(black.unsqueeze(2), 0).view(obs.shape)
 
     def _sequences(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.

@@ -157,7 +157,8 @@ class Feed:
 
     def load(self, state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
-        self.steps[:], self._black[:] = state["steps"], state["black"]
+        self.steps[:] = state["steps"]
+        self._black = np.array(state["black"], np.bool_).reshape(self._black.shape)
         for rng, own in zip((*self._blur, *self._loss, *self._flicker), state["draws"], strict=True):
             rng.bit_generator.state = own
         self.held, self._past = (None if state[name] is None else np.array(state[name]) for name in ("held", "past"))

@@ -201,10 +201,7 @@ class Stream:
             history=history_of(config.student.network),
             sequence=config.optim.sequence if has_cell(config.student.network) else 1,
             burn_in=config.optim.burn_in,
-            delay=config.student.delay,
-            dropout=config.student.dropout,
-            noise=config.student.noise,
-            flicker=config.student.flicker,
+            sensors=config.student.sensors,
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None

@@ -149,7 +149,7 @@ def non_inferiority(
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)
-    reason = _too_few(distinct)
+    reason = too_few(distinct)
     result = "inconclusive" if reason else decide(interval, margin)
     return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
 
@@ -159,7 +159,7 @@ def _distinct(clusters: ArrayLike) -> int:
     return len(np.unique(np.asarray(clusters)))
 
 
-def _too_few(distinct: int) -> str:
+def too_few(distinct: int) -> str:
     """Why so many distinct pairs of episodes give no verdict; empty where they do."""
     if distinct >= MIN_DISTINCT:
         return ""
@@ -224,7 +224,7 @@ def verdict_over_seeds(
     seeds = len(differences)
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span)
-    reason = "" if exact else _too_few(distinct)
+    reason = "" if exact else too_few(distinct)
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
     result = "inconclusive" if reason else decide(interval, margin)

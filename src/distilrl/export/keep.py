@@ -136,7 +136,7 @@ def _check(part: Path, files: list[str], policy: Policy, seen: Recording, card: 
     opened = {name: open_export(part / name, policy.head, seen.obs[0].size) for name in files}
     card["replay"] = {name: _replayed(name, file, policy, seen, target) for name, file in opened.items()}
     card["files"] = {name: (part / name).stat().st_size for name in files}
-    _write_golden(part, opened[files[0]], policy, seen, target)
+    write_golden(part, opened[files[0]], policy, seen, target)
     card["sha256"] = {path.name: digest(path) for path in sorted(part.iterdir())}
     write_json(part / "export.json", card)
 
@@ -157,7 +157,7 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     return found.to_json()
 
 
-def _write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> None:
+def write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> None:
     """Observations and expected actions beside the file, and an example that loads it."""
     golden, last = seen.few(GOLDEN), last_step(policy.head)
     some, answers = golden.obs, file(golden.obs, golden.begins)

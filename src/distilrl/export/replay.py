@@ -315,7 +315,7 @@ def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
     handle = Library(path, native=native).handle
     if not last.scalar:
         handle.policy_act.restype = None
-    size = _state_bytes(path)
+    size = state_bytes(path)
 
     def step(obs: NDArray[Any], state: State) -> tuple[Answers, State]:
         flat = np.ascontiguousarray(obs.reshape(len(obs), -1))
@@ -343,7 +343,7 @@ def _c(path: Path, last: Last, width: int, native: bool) -> ExportedFile:
     return ExportedFile(step, start if size else None)
 
 
-def _state_bytes(path: Path) -> int:
+def state_bytes(path: Path) -> int:
     """Bytes of the structure in which a C export keeps its memory; 0: it has none."""
     header = path.with_suffix(".h")
     found = (
