@@ -21,12 +21,12 @@ from distilrl.comparison import Comparison, compare
 PONG = Comparison(100, 100, 100)
 BREAKOUT = Comparison(1000, 1000, 0)
 RUNS: dict[str, tuple[str, str, float, Comparison]] = {
-    **{
-        path.parent.name: ("zoo/pong-dqn", "PongNoFrameskip-v4", 0.0, PONG)
-        for path in sorted(RESULTS.glob("pong-*/results.json"))
-    },
-    "breakout-61k": ("zoo/breakout-dqn", "BreakoutNoFrameskip-v4", 0.01, BREAKOUT),
-    "breakout-32k": ("zoo/breakout-dqn", "BreakoutNoFrameskip-v4", 0.01, BREAKOUT),
+    path.parent.name: how
+    for game, how in (
+        ("pong", ("zoo/pong-dqn", "PongNoFrameskip-v4", 0.0, PONG)),
+        ("breakout", ("zoo/breakout-dqn", "BreakoutNoFrameskip-v4", 0.01, BREAKOUT)),
+    )
+    for path in sorted(RESULTS.glob(f"{game}-*/results.json"))
 }
 
 

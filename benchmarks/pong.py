@@ -1,6 +1,6 @@
-"""Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...]; without a name, lists them.
+"""Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...] [--seed N]; without a name, lists them.
 
-Raw results go to benchmarks/results/NAME/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
+Raw results go to benchmarks/results/NAME/, of another seed than 0 to benchmarks/results/NAME-seedN/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
 The config.json of a run that is kept there is as the version that made it wrote it; what the run was is said here.
 """
 
@@ -10,15 +10,18 @@ import sys
 from pathlib import Path
 
 import torch
+from lines import taken
 
 from distilrl import EnvRef, Play, evaluate_policy, load_teacher
 from distilrl.checkpoints import write_json
 from distilrl.cli import main
 
+KEPT = ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json", "tree.json", "tree.txt")
 HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine
-PONG = ["--teacher", "zoo/pong-dqn", "--env", "PongNoFrameskip-v4"]
+OF_PONG = ["--teacher", "zoo/pong-dqn", "--env", "PongNoFrameskip-v4"]
+PONG = ["distill", *OF_PONG]
 BREAKOUT = [
-    "--teacher", "zoo/breakout-dqn", "--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01",
+    "distill", "--teacher", "zoo/breakout-dqn", "--env", "BreakoutNoFrameskip-v4", "--eval-epsilon", "0.01",
     "--steps", "1400000", "--threads", "1", "--disturbed-episodes", "0",
     "--set", "average=0.999", "--set", "capacity=300000", "--set", "agreement=0.9",
     "--set", "check-every=140032", "--set", "check-episodes=16",
@@ -47,9 +50,12 @@ RUNS = {
     "pong-2k": [*PONG, "--student", "cnn:3k8s4,6k4s3,8k3s2:8", "--steps", "250000", *SMALL],
     # collected under sticky actions for the whole budget; then `disturbed` in the game without them
     "pong-61k-robust": [
-        "--teacher", "zoo/pong-dqn", "--env", "ALE/Pong-v5", "--student", "cnn:16,16,16:64", "--accept-weak-teacher",
+        "distill", "--teacher", "zoo/pong-dqn", "--env", "ALE/Pong-v5", "--student", "cnn:16,16,16:64", "--accept-weak-teacher",
         "--steps", "320000", "--episodes", "40", *SMALL,
         "--set", "check-every=32000", "--set", "check-episodes=16", "--set", "patience=999",
+    ],
+    "pong-tree": [
+        "tree", *OF_PONG, "--extractor", "pong", "--leaves", "96", "--iterations", "10", "--states", "6000", *SMALL,
     ],
     # 1.4 million steps, 300,000 states held, a longer average
     "breakout-61k": [*BREAKOUT, "--student", "cnn:16,16,16:64"],
@@ -70,14 +76,17 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
     write_json(kept / "disturbed.json", rows)
 
 
-def run(name: str, extra: list[str]) -> None:
-    folder, kept = HERE / "runs" / name, HERE / "results" / name
-    if main(["distill", *RUNS[name], "--out", str(folder), *extra]) == 2:
+def run(name: str, seed: int) -> None:
+    kept = HERE / "results" / (f"{name}-seed{seed}" if seed else name)
+    folder, words = HERE / "runs" / kept.name, [*RUNS[name], "--seed", str(seed)]
+    if main([*words, "--out", str(folder)]) == 2:
         sys.exit(2)
     kept.mkdir(parents=True, exist_ok=True)
-    for file in ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json"):
-        shutil.copy(folder / file, kept / file)
-    shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
+    for file in KEPT:
+        if (folder / file).exists():
+            shutil.copy(folder / file, kept / file)
+    if (folder / "student").exists():  # a tree is two files
+        shutil.copytree(folder / "student", kept / "student", dirs_exist_ok=True)
     if name == "pong-61k-robust":
         disturbed(kept)
     machine = {
@@ -85,11 +94,13 @@ def run(name: str, extra: list[str]) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    write_json(kept / "machine.json", machine | {"command": ["distilrl", "distill", *RUNS[name], *extra]})
+    write_json(kept / "machine.json", machine | {"command": ["distilrl", *words]})
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in RUNS:
+    seed = int(taken(sys.argv, "--seed", "0"))
+    if not sys.argv[1:] or not set(sys.argv[1:]) <= set(RUNS):
         print("\n".join(RUNS))
         sys.exit(2)
-    run(sys.argv[1], sys.argv[2:])
+    for name in sys.argv[1:]:
+        run(name, seed)
