@@ -2,7 +2,7 @@
 
     python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
 
-`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `dkd` and `qdagger`;
+`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning` (the teacher's choice alone), `dkd` and `qdagger`;
 with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
 of what else it does beside the textbook. One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again,
 and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100
@@ -39,7 +39,7 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.objective import TeacherTerm
 
 DEFAULT, TEXTBOOK = "distil", "policy_distillation"
-METHODS = (DEFAULT, TEXTBOOK, "case_study", "dkd", "qdagger")
+METHODS = (DEFAULT, TEXTBOOK, "case_study", "cloning", "dkd", "qdagger")
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "policy_distillation, set as the default": (
         TEXTBOOK, {"terms": (TeacherTerm("forward_kl"),), "learning_rate": 3e-3, "entropy_share": 0.5}

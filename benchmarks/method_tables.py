@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from lines import RESULTS, made
-from paired import holm, seed_interval, sign_flip
+from paired import holm, pooled, seed_interval, sign_flip
 
 from distilrl.verdict import non_inferiority
 
@@ -112,7 +112,9 @@ def settings() -> dict[str, dict[str, Row]]:
 
 @cache
 def runs_of(env: str) -> Runs:
-    """The lines of an environment that were made with the settings chosen; none as long as a method lacks a seed."""
+    """The lines of an environment that were made with the settings chosen, of methods that have every seed with every
+    student; none as long as the default has not.
+    """
     runs = Runs()
     for row in made(OUT / f"{env}.jsonl"):
         method = row["method"]
@@ -121,7 +123,13 @@ def runs_of(env: str) -> Runs:
             runs.teacher = row
         elif all(row[name] == chosen.get(name) for name in ("learning_rate", "entropy_share")):
             runs.groups.setdefault((row["student"], method), {})[row["seed"]] = row
-    return runs if all(len(group) >= len(SEEDS) for group in runs.groups.values()) else Runs()
+    students = runs.students
+    whole = {
+        method for _, method in runs.groups
+        if all(len(runs.groups.get((student, method), ())) >= len(SEEDS) for student in students)
+    }  # fmt: skip
+    runs.groups = {key: group for key, group in runs.groups.items() if key[1] in whole}
+    return runs if DEFAULT in whole else Runs()
 
 
 @cache
@@ -217,6 +225,29 @@ def surviving() -> str:
                 sides.append(f"{word} " + (", ".join(f"`{m}` ({signed(found[m].mean)})" for m in there) or "none"))
             lines.append(f"- {env} `{student}`: {'; '.join(sides)}.")
     return "\n".join(lines) or "Not run."
+
+
+def overall() -> str:
+    """Each method's difference to the default over all environments and students, the best first."""
+    groups: dict[str, list[list[float]]] = {}
+    pairs = [(runs, student) for runs in map(runs_of, ENVS) for student in (runs.students if runs.teacher else ())]
+    for runs, student in pairs:
+        default = runs.scores(student, DEFAULT)
+        for method in dict.fromkeys(method for other, method in runs.groups if other == student):
+            own = runs.scores(student, method)
+            groups.setdefault(method, []).append([own[seed] - default[seed] for seed in SEEDS])
+    found = {method: pooled(each) for method, each in groups.items() if method != DEFAULT and len(each) == len(pairs)}
+    asked = [method for method in found if method not in NOT_TESTED]
+    corrected = dict(zip(asked, holm([found[method][2] for method in asked]), strict=True))
+    lines = ["| method | difference to the default | p | worst | best |", "|---|---|--:|--:|--:|"]
+    for method in sorted(found, key=lambda method: -found[method][0]):
+        middle, interval, _ = found[method]
+        p, means = corrected.get(method), [mean(each) for each in groups[method]]
+        told = "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+        lines.append(
+            f"| {linked(method)} | {Difference(middle, interval, p)} | {told} | {signed(min(means))} | {signed(max(means))} |"
+        )
+    return "\n".join(lines) if found else "Not run."
 
 
 def chosen() -> str:

@@ -1,4 +1,4 @@
-"""Statistics of a table of methods: each method's scores against those of the default, training seed by training seed.
+"""Statistics of tables of methods: each method's scores against those of the default, training seed by training seed.
 
 The unit is the training seed. A table asks one question of many methods, so its p-values are corrected (Holm 1979).
 """
@@ -53,3 +53,26 @@ def seed_interval(values: Sequence[float]) -> Interval:
     means = stats.bootstrap_means(data, np.ones(len(data)), np.random.default_rng(0), 5000)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, Interval, float]:
+    """Mean over groups of their mean paired differences, its 95 % interval and two-sided p-value.
+
+    Each group counts alike, whatever its scatter: the question is of them all. The interval is a bootstrap over the
+    training seeds of each group, the p-value of 100,000 random patterns of signs (Fisher 1935), so it is never below
+    0.00001.
+
+    Example::
+
+        pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])  # 0.05, its interval and p
+    """
+    rng, count = np.random.default_rng(0), len(groups)
+    means, sums = np.zeros(5000), np.zeros(100_000)
+    for group in groups:
+        data = np.asarray(group, np.float64)
+        means += stats.bootstrap_means(data, np.ones(len(data)), rng, len(means)) / count
+        sums += rng.choice((-1.0, 1.0), (len(sums), len(data))) @ data / len(data) / count
+    middle = float(np.mean([np.mean(group) for group in groups]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    further = int((np.abs(sums) >= abs(middle) - 1e-12).sum())
+    return middle, (float(low), float(high)), (further + 1) / (len(sums) + 1)

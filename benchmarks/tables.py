@@ -20,7 +20,7 @@ import numpy as np
 import selection
 import verdict_error
 from lines import RESULTS
-from method_tables import ENVS, cells_of, chosen, linked, methods, surviving
+from method_tables import ENVS, cells_of, chosen, linked, methods, overall, surviving
 from result_tables import TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
 from distilrl.checkpoints import write_json
@@ -271,7 +271,7 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
+        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
         "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):

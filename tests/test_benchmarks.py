@@ -20,7 +20,7 @@ import result_tables
 import tables
 from field_rows import Field, Row, by_hand
 from lines import fill, made
-from paired import holm, seed_interval, sign_flip
+from paired import holm, pooled, seed_interval, sign_flip
 
 from distilrl import EnvRef
 
@@ -66,6 +66,18 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as R's p.adjust
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_groups_of_differences_are_one_question():
+    middle, (low, high), p = pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])
+    assert middle == pytest.approx(0.05)
+    assert low < middle < high
+    # of 64 patterns of signs, by hand: those whose sum of (±0.1 ± 0.2) + (±0.1 ± 0.1) is at least 0.3 from 0
+    signs = [[1 - 2 * (n >> k & 1) for k in range(4)] for n in range(16)]
+    exact = np.mean([abs(np.dot(one, (0.1, 0.2, -0.1, 0.1))) >= 0.3 - 1e-9 for one in signs])
+    assert p == pytest.approx(exact, abs=0.01)
+    assert pooled([[1.0] * 12] * 3)[2] < 2e-5
+    assert pooled([[0.0] * 12])[2] == 1.0
 
 
 def test_twelve_seeds_can_tell_and_ten_hardly():
@@ -243,11 +255,26 @@ def test_the_table_shows_them(lines):
     assert "0.003, 0.15" in method_tables.chosen()
 
 
-def test_an_environment_is_shown_when_all_of_its_runs_are_there(lines, monkeypatch):
+def test_what_all_environments_say_together(lines):
+    text = method_tables.overall()
+    assert [row.split("]")[0].strip("| [") for row in text.splitlines()[2:]] == ["dkd", "dist", "cloning"]
+    (cloning,) = [line for line in text.splitlines() if "cloning" in line]
+    assert "**−0.45 [−0.45, −0.45]**" in cloning
+    assert "| 0.0" in cloning
+
+
+def test_a_method_is_shown_when_all_of_its_runs_are_there(lines, monkeypatch):
+    path = method_tables.OUT / "CartPole-v1.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row for row in rows if (row["method"], row["seed"]) != ("cloning", 7)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    method_tables.runs_of.cache_clear()
+    assert "cloning" not in method_tables.methods("CartPole-v1") + method_tables.overall()
+    assert "dist]" in method_tables.methods("CartPole-v1")
     monkeypatch.setattr(method_tables, "SEEDS", range(9))
     method_tables.runs_of.cache_clear()
     assert method_tables.methods("CartPole-v1") == "Not run."
-    assert method_tables.surviving() == "Not run."
+    assert method_tables.surviving() == method_tables.overall() == "Not run."
 
 
 def _fields_line(student, seed, params, result, *, measures=()):
