@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from method_tables import DEFAULT, SHIPPED
+from method_tables import AS_SHIPPED, DEFAULT
 
 from distilrl import RECIPES, TrainConfig, make_config, stats
 from distilrl.objective import TeacherTerm
@@ -31,7 +31,7 @@ def config_of(
     method: str, env: str, rate: float | None = None, share: float | None = None, **changes: Any
 ) -> TrainConfig:
     """A method's configuration with a setting of the grid; None: the recipe's own."""
-    name = DEFAULT if method in (SHIPPED, "assistant") else method
+    name = DEFAULT if method == "assistant" else method.removesuffix(AS_SHIPPED)
     config = make_config(name, env, **(EQUAL | changes))
     if rate is not None:
         config = config.but(learning_rate=rate)

@@ -22,10 +22,12 @@ from distilrl.verdict import non_inferiority
 OUT = RESULTS / "methods"
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 ENVS = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0", "MiniGrid-DoorKey-5x5-v0")
-DEFAULT, SHIPPED = "distil", "distil, as it ships"
+DEFAULT, AS_SHIPPED = "distil", ", as it ships"
+SHIPPED = (f"{DEFAULT}{AS_SHIPPED}", f"cloning{AS_SHIPPED}")
+"""Methods with the settings of their recipes."""
 COMFORTABLE, KINDS = "mlp:16,16", ("comfortable", "small")
 """The student that is large enough everywhere, and the kinds of students for which settings are chosen."""
-NOT_TESTED = (SHIPPED, "dqn")
+NOT_TESTED = (*SHIPPED, "dqn")
 """Rows to hold the others against, of which nothing is asked."""
 SEEDS = range(12)
 """Training seeds of every method; an environment has a table when all are there."""
@@ -184,7 +186,7 @@ def one_student(runs: Runs, student: str) -> list[str]:
         whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
         p = "" if difference is None or difference.p is None else f"{difference.p:.3f}"
         cells = [
-            linked(method), "its own" if method == SHIPPED else setting(kind[method]), str(len(rows)),
+            linked(method), "its own" if method in SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
             str(runs.passes(student, method)), f"{mean(row['agreement'] for row in whole):.2f}",
             f"{mean(row['updates'] for row in whole):,.0f}",

@@ -275,12 +275,12 @@ def settings() -> dict[tuple[str, str], tuple[float | None, float | None]]:
 
 def table(folder: Path, names: list[str], jobs: int) -> None:
     """Makes the lines of the table, seed by seed."""
-    known = settings() | {(kind, SHIPPED): (None, None) for kind in KINDS}
+    known = settings() | {(kind, method): (None, None) for kind in KINDS for method in SHIPPED}
     for name in names:
         runs = [("teacher", "", 0, (None, None))]
         runs += [
             (method, student, seed, known[kind_of(student), method])
-            for seed in SEEDS for student in TABLE[name].students for method in (*METHODS, SHIPPED)
+            for seed in SEEDS for student in TABLE[name].students for method in (*METHODS, *SHIPPED)
         ]  # fmt: skip
         keys = [
             {"method": method, "student": student, "seed": seed, "learning_rate": rate, "entropy_share": share}
@@ -292,7 +292,7 @@ def table(folder: Path, names: list[str], jobs: int) -> None:
 def smoke(folder: Path) -> None:
     """One tiny run of every method, student and environment."""
     for name, task in TABLE.items():
-        for method in ("teacher", *METHODS, SHIPPED):
+        for method in ("teacher", *METHODS, *SHIPPED):
             for student in task.students:
                 rate, share = grid(method)[-1] if method in METHODS else (None, None)
                 row = line(folder, name, method, student, 0, rate, share, tiny=True)

@@ -107,7 +107,7 @@ def test_a_setting_of_the_grid_is_in_the_configuration():
     assert config.terms[0].teacher_temperature is None
     printed = method_settings.config_of("policy_distillation", "CartPole-v1", 1e-2, None)
     assert printed.terms[0].teacher_temperature == 0.01
-    own = method_settings.config_of(methods.SHIPPED, "CartPole-v1")
+    own = method_settings.config_of(methods.SHIPPED[0], "CartPole-v1")
     assert own.optim.learning_rate == method_settings.make_config("distil", "CartPole-v1").optim.learning_rate
 
 
