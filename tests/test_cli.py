@@ -153,7 +153,7 @@ def test_weights_and_biases_gets_every_check(teacher, tmp_path, monkeypatch):
     assert ended == [True]
 
 
-LONGER = ["--steps", "6400", "--set", "learning-starts=400", "--set", "check-every=800"]
+LONGER = ["--steps", "4000", "--set", "learning-starts=400", "--set", "check-every=800"]
 
 
 @pytest.fixture
