@@ -46,6 +46,11 @@ def machine(folder: Path, *packages: str) -> None:
     write_json(path, (read_json(path) if path.exists() else {}) | versions | about)
 
 
+def teacher_file(folder: Path, name: str) -> Path:
+    """A teacher of zoo/, or of a folder of teachers."""
+    return Path(name) if name.startswith("zoo/") else folder / name
+
+
 def made(path: Path) -> list[dict[str, Any]]:
     """Lines that are there."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

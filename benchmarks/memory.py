@@ -7,8 +7,9 @@ FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmark
 tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md) and `cartpoles`
 (`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher
 and a student that see everything, then students from which the velocities, or the physics, are hidden: without memory,
-with a history, with a cell; in Pong each frame is black to them with probability a half. `returns` are of 100 greedy episodes on the verdict's seeds, the same for all; of the family
-of CartPoles those of members that training never drew. --jobs N makes N lines at a time.
+with a history, with a cell; in Pong each frame is black to them with probability a half. `returns` are of 100 greedy
+episodes on the verdict's seeds, the same for all; of the family of CartPoles those of members that training never drew.
+--jobs N makes N lines at a time.
 """
 
 import functools
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from fields import verdict_in_words
-from lines import RESULTS, fill, jobs_of, machine, made, taken
+from lines import RESULTS, fill, jobs_of, machine, made, taken, teacher_file
 
 from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
 from distilrl.acceptance import accept
@@ -92,9 +93,13 @@ def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
     task = TASKS[name]
     os.environ.setdefault("UNITREE_MODELS", str(folder))
     trust("examples")
-    file = Path(task.teacher) if task.teacher.startswith("zoo/") else folder / task.teacher
-    teacher = load_teacher(file).fitted(describe_env(task.env))
+    teacher = load_teacher(teacher_file(folder, task.teacher)).fitted(describe_env(task.env))
     return teacher, accept(teacher, Play(EnvRef(task.env), threads=1), episodes=100)
+
+
+def flicker_of(hidden: str) -> float:
+    """Probability of a black frame where that is what is hidden; else 0."""
+    return float(hidden.removeprefix(FLICKER)) if hidden.startswith(FLICKER) else 0.0
 
 
 def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
@@ -102,7 +107,7 @@ def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[
     task, begun = TASKS[name], time.process_time()
     teacher, acceptance = taught(folder, name)
     policy, about = teacher.policy, {"params": teacher.params, "random": acceptance.random_return_mean}
-    sensors = Sensors(flicker=float(hidden.removeprefix(FLICKER))) if hidden.startswith(FLICKER) else Sensors()
+    sensors = Sensors(flicker=flicker_of(hidden))
     if student != "teacher":
         obs = describe_env(task.env).obs
         places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
@@ -150,8 +155,8 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             means = [stats.mean(np.array(one["returns"])) for one in own]
             results = [_verdict(np.array(one["returns"]), theirs, span) for one in own]
             told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
-            black = f"{frames} ({hidden.removeprefix(FLICKER)})" if hidden.startswith(FLICKER) else ""
-            sees = black or (f"{but} {hidden}" if hidden else whole)
+            black = flicker_of(hidden)
+            sees = f"{frames} ({black:g})" if black else f"{but} {hidden}" if hidden else whole
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows

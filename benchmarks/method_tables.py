@@ -134,14 +134,20 @@ def runs_of(env: str) -> Runs:
     return runs if DEFAULT in whole else Runs()
 
 
-@cache
-def differences(runs: Runs, student: str) -> dict[str, Difference]:
-    """Each method's difference to the default over the training seeds that both have, corrected together."""
+def paired_with_default(runs: Runs, student: str) -> dict[str, list[float]]:
+    """Each method's differences to the default over the training seeds that both have."""
     default, paired = runs.scores(student, DEFAULT), {}
     for method in dict.fromkeys(method for other, method in runs.groups if other == student and method != DEFAULT):
         own = runs.scores(student, method)
         if each := [own[seed] - default[seed] for seed in own if seed in default]:
             paired[method] = each
+    return paired
+
+
+@cache
+def differences(runs: Runs, student: str) -> dict[str, Difference]:
+    """Each method's mean difference to the default, corrected together."""
+    paired = paired_with_default(runs, student)
     asked = [method for method in paired if method not in NOT_TESTED]
     corrected = dict(zip(asked, holm([sign_flip(paired[method]) for method in asked]), strict=True))
     return {
@@ -234,11 +240,9 @@ def overall() -> str:
     groups: dict[str, list[list[float]]] = {}
     pairs = [(runs, student) for runs in map(runs_of, ENVS) for student in (runs.students if runs.teacher else ())]
     for runs, student in pairs:
-        default = runs.scores(student, DEFAULT)
-        for method in dict.fromkeys(method for other, method in runs.groups if other == student):
-            own = runs.scores(student, method)
-            groups.setdefault(method, []).append([own[seed] - default[seed] for seed in SEEDS])
-    found = {method: pooled(each) for method, each in groups.items() if method != DEFAULT and len(each) == len(pairs)}
+        for method, each in paired_with_default(runs, student).items():
+            groups.setdefault(method, []).append(each)
+    found = {method: pooled(each) for method, each in groups.items() if len(each) == len(pairs)}
     asked = [method for method in found if method not in NOT_TESTED]
     corrected = dict(zip(asked, holm([found[method][2] for method in asked]), strict=True))
     lines = ["| method | difference to the default | p | worst | best |", "|---|---|--:|--:|--:|"]

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
-from lines import fill, jobs_of, machine, made
+from lines import fill, jobs_of, machine, made, teacher_file
 from method_settings import EQUAL, METHODS, chosen, config_of, grid
 from method_tables import COMFORTABLE, KINDS, OUT, SEEDS, SHIPPED, kind_of
 from torch import Tensor, nn
@@ -154,8 +154,7 @@ class Attacked(nn.Module):
 @functools.cache
 def taught(folder: Path, env: str, file: str) -> tuple[Teacher, Acceptance, np.ndarray]:
     """The teacher, what is known of it by 100 episodes, and the spread of its states."""
-    path = Path(file) if file.startswith("zoo/") else folder / file
-    teacher = load_teacher(path).fitted(describe_env(env))
+    teacher = load_teacher(teacher_file(folder, file)).fitted(describe_env(env))
     acceptance = accept(teacher, Play(EnvRef(env), threads=1), episodes=100)
     seen = play(teacher.policy, Play(EnvRef(env), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
     return teacher, acceptance, seen.std(0, dtype=np.float64)

@@ -1,7 +1,10 @@
-"""Atari students: trains each and keeps its results. Usage, from the root of a checkout: python benchmarks/pong.py NAME [NAME ...] [--seed N]; without a name, lists them.
+"""Atari students: trains each and keeps its results, from the root of a checkout.
 
-Raw results go to benchmarks/results/NAME/, of another seed than 0 to benchmarks/results/NAME-seedN/ (results.json, metrics.csv, config.json, teacher.json, and the student itself).
-The config.json of a run that is kept there is as the version that made it wrote it; what the run was is said here.
+    python benchmarks/pong.py NAME [NAME ...] [--seed N]    # without a name, lists them
+
+Raw results go to benchmarks/results/NAME/, of another seed than 0 to benchmarks/results/NAME-seedN/ (results.json,
+metrics.csv, config.json, teacher.json, and the student itself). The config.json of a run that is kept there is as the
+version that made it wrote it; what the run was is said here.
 """
 
 import platform

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, Killed, killed_after, sign_network
+from test_actions import cut_and_whole
 from test_memory import HEAD, accepted, memory_config
 from test_policies import RECALL, recalling
 from test_train import ACCEPTANCE, small, without_clock
@@ -337,10 +338,4 @@ def test_a_run_through_black_frames_is_resumed(tmp_path):
     teacher = Teacher.from_callable(lambda obs: (obs[:, -1, 0, 0] > 100).long(), name="lamp")
     env = EnvRef(LAMP, stack=3)
     config = small("distil", env=env, network="cnn:2k6s1:4", flicker=0.5, gap=-20.0, env_steps=800, check_every=200)
-    whole = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "whole"))
-    with pytest.raises(Killed):
-        train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"), watch=killed_after(500))
-    resumed = train(config, teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path / "cut"))
-    one, other = (tmp_path / name / "student/student.safetensors" for name in ("cut", "whole"))
-    assert one.read_bytes() == other.read_bytes()
-    assert without_clock(resumed) == without_clock(whole)
+    cut_and_whole(config, teacher, ACCEPTANCE, tmp_path, 500)

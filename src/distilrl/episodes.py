@@ -122,7 +122,6 @@ class Game:
         self.envs = make_vec_env(
             how.env, len(self.seeds), sticky=how.sticky, threads=how.threads, workers=how.workers, measured=names
         )
-        self.feed = Feed(how.sensors, self.seeds.tolist(), self.envs.info.obs.frames)
         try:
             return self._play(watch)
         finally:
@@ -137,6 +136,7 @@ class Game:
         if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
             raise UnforeseenError
         prints = np.array([zlib.crc32(o.tobytes()) for o in obs], np.uint64)
+        self.feed = Feed(how.sensors, self.seeds.tolist(), envs.info.obs.frames)
         self.state = self.policy.start(count)
         self.shadow_state = self.shadow.start(count) if self.shadow is not None else ()
         live = np.arange(count)

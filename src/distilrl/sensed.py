@@ -36,6 +36,8 @@ class Sensed:
         self.sensors, self.history, self.sequence, self.frames = sensors, history, sequence, frames
         self.device = device
         self._lost = LONGEST_LOSS if sensors.dropout else 0
+        self._before = self._lost + history - 1
+        """Steps of a window before those of its sequence, for observations that are lost or looked back at."""
 
     @property
     def latest(self) -> int:
@@ -53,7 +55,7 @@ class Sensed:
         sensors = self.sensors
         if not sensors.late and not sensors.noise:
             return None, None
-        place = torch.arange(self._lost + self.history - 1 + self.sequence).expand(count // self.sequence, -1)
+        place = torch.arange(self._before + self.sequence).expand(count // self.sequence, -1)
         came = place
         if sensors.dropout:
             lost = torch.rand(place.shape, generator=generator) < sensors.dropout
@@ -74,10 +76,10 @@ class Sensed:
             came: (B, H) as `late` says it.
             generator: source of the noise.
         """
-        steps = self._steps(len(obs)) + self._lost + self.history - 1
+        steps = self._steps(len(obs)) + self._before
         came = torch.maximum(came, (steps - ages).unsqueeze(1)).clamp_min(0)  # not before its episode began
-        shape = (len(obs) // self.sequence, self._lost + self.history - 1 + self.sequence)
-        drawn = torch.randn((*shape, obs.shape[1] // self.history), generator=generator)
+        shape = (len(obs) // self.sequence, self._before + self.sequence, obs.shape[1] // self.history)
+        drawn = torch.randn(shape, generator=generator)
         blur = (drawn * torch.tensor(self.sensors.noise)).to(self.device)
         return obs + blur[self._windows(len(obs)), came].flatten(1)
 

@@ -34,7 +34,7 @@ class Sensors:
     @property
     def exact(self) -> bool:
         """Whether the student sees what is there."""
-        return not (self.noise or self.late or self.flicker)
+        return not (self.noise or self.follows)
 
     @property
     def late(self) -> bool:
