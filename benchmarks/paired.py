@@ -26,9 +26,14 @@ def sign_flip(differences: Sequence[float]) -> float:
     values = np.asarray(differences, np.float64)
     if not 1 <= len(values) <= MOST_EXACT:
         raise ValueError(f"1 to {MOST_EXACT} differences are needed, got {len(values)}.")
-    patterns = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
-    sums = np.abs((1 - 2 * patterns) @ values)
+    sums = np.abs(_signed_sums(values))
     return float(np.mean(sums >= sums[0] - 1e-9 * np.abs(values).sum()))  # equal sums may differ by rounding
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    """The sum under every pattern of signs; the first is the one as it is."""
+    patterns = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+    return (1 - 2 * patterns) @ values
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -71,7 +76,7 @@ def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, Interval, float]:
     for group in groups:
         data = np.asarray(group, np.float64)
         means += stats.bootstrap_means(data, np.ones(len(data)), rng, len(means)) / count
-        sums += rng.choice((-1.0, 1.0), (len(sums), len(data))) @ data / len(data) / count
+        sums += rng.choice(_signed_sums(data), len(sums)) / len(data) / count
     middle = float(np.mean([np.mean(group) for group in groups]))
     low, high = np.quantile(means, [0.025, 0.975])
     further = int((np.abs(sums) >= abs(middle) - 1e-12).sum())

@@ -351,7 +351,7 @@ def test_a_step_costs_a_run_a_few_bytes_for_ever(sign_teacher, in_rounds):
     gc.collect()
     grew = tracemalloc.get_traced_memory()[0] - start
     tracemalloc.stop()
-    assert grew / (stream.env_steps - before) < 4  # of lists it was 45
+    assert grew / (stream.env_steps - before) < 8  # 1.4 and what else the process took; of lists it was 45
     assert len(stream.state()[0]["actions"]) >= 1200
     stream.close()
 
