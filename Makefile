@@ -28,7 +28,7 @@ quickstart: $(VENV)/.user
 RAY := tests/test_collectors.py tests/test_ray.py
 test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the one Ray that runs here: one process for them
 	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
 	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
 
 chaos: $(VENV)/.dev
@@ -48,7 +48,7 @@ check: $(VENV)/.dev  # types and links take a core each
 	@$(MAKE) --no-print-directory --jobs 2 types links
 
 types: $(VENV)/.dev
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 links: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -56,11 +56,13 @@ links: $(VENV)/.dev
 site: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# compiled on every core, as pip does on one; a file that is none of Python's is no error to pip either
+# compiled on every core, as pip does on one, but for what nothing here imports; a file that is none of Python's is no
+# error to pip either
+NOT_COMPILED := '/(tests?|examples|_internal|mypyc?|pip|rllib|serve|OpenGL|fontTools|physics|lexers)/'
 define install
 $(PYTHON) -m venv $(VENV)
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS) -e '.[$(EXTRAS)]'
-@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/(tests?|examples)/' $(VENV)/lib || true
+@$(BIN)/python -W ignore -m compileall -qq -j 0 -x $(NOT_COMPILED) $(VENV)/lib src || true
 endef
 
 $(VENV)/.user: EXTRAS := render,tensorboard

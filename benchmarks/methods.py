@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py FOLDER teachers              # makes teachers that FOLDER lacks
     python benchmarks/methods.py FOLDER choose [METHOD ...]   # learning rate and temperature of each method
-    python benchmarks/methods.py FOLDER table [ENV ...]       # the runs of the table
+    python benchmarks/methods.py FOLDER table [ENV ...] [METHOD ...]    # the runs of the table, or those of some methods
     python benchmarks/methods.py FOLDER smoke                 # one tiny run of everything, kept nowhere
 
 FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents and `lunarlander`; the other teachers
@@ -273,13 +273,17 @@ def settings() -> dict[tuple[str, str], tuple[float | None, float | None]]:
 
 
 def table(folder: Path, names: list[str], jobs: int) -> None:
-    """Makes the lines of the table, seed by seed."""
+    """Makes the lines of the table, seed by seed; ``names`` are of environments and of methods."""
     known = settings() | {(kind, method): (None, None) for kind in KINDS for method in SHIPPED}
-    for name in names:
+    every = (*METHODS, *SHIPPED)
+    if unknown := [name for name in names if name not in (*TABLE, *every)]:
+        sys.exit(f"Neither an environment nor a method: {', '.join(unknown)}.")
+    wanted = [method for method in every if method in names] or every
+    for name in [name for name in TABLE if name in names] or TABLE:
         runs = [("teacher", "", 0, (None, None))]
         runs += [
             (method, student, seed, known[kind_of(student), method])
-            for seed in SEEDS for student in TABLE[name].students for method in (*METHODS, *SHIPPED)
+            for seed in SEEDS for student in TABLE[name].students for method in wanted
         ]  # fmt: skip
         keys = [
             {"method": method, "student": student, "seed": seed, "learning_rate": rate, "entropy_share": share}
@@ -316,7 +320,7 @@ def main() -> None:
     if what == "choose":
         choose(folder, names or list(METHODS), jobs)
     elif what == "table":
-        table(folder, names or list(TABLE), jobs)
+        table(folder, names, jobs)
     elif what == "smoke":
         smoke(folder)
     elif what == "teachers":

@@ -6,8 +6,8 @@
 METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, or learns from reward alone: `dqn`, `qrdqn`. Each
 runs in an environment that holds its library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
 
-Protocol, the same for all. One thread; the student is 32-32 in continuous control and 16-16 elsewhere, and DQN's network
-is rl-zoo3's 256-256. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
+Protocol, the same for all. One thread; the student is 64-64 for Unitree's Go1, 32-32 in other continuous control and
+16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
 random play were measured in the same process's environment; the score is (student - random) / (teacher - random).
 Parity at 0.95 and 0.99 is the second check in a row at or above it.
 Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
@@ -27,6 +27,7 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from rl_zoo import DQN, QRDQN
@@ -48,11 +49,12 @@ class Task(NamedTuple):
     normalised: bool = False
     old: str = ""
     hidden: tuple[int, ...] = (32, 32)
+    options: tuple[tuple[str, float], ...] = ()
 
     def teacher(self, folder: Path) -> Path:
         """The teacher's file, or its folder where it is one of ours."""
         path = folder / self.file
-        return path if path.is_dir() else folder / f"{self.file}.zip"
+        return path if path.exists() else folder / f"{self.file}.zip"
 
 
 TASKS = {
@@ -64,6 +66,15 @@ TASKS = {
     "hopper": Task("Hopper-v5", "TRPO", "trpo-Hopper-v3", 500, 200_000, True, "Hopper-v4"),
     "cheetah-ppo": Task("HalfCheetah-v5", "PPO", "ppo-HalfCheetah-v3", 2_000, 200_000, True, "HalfCheetah-v4"),
     "cheetah-tqc": Task("HalfCheetah-v5", "TQC", "tqc-HalfCheetah-v3", 2_000, 200_000, False, "HalfCheetah-v4"),
+    "go1": Task(
+        "examples.unitree:Go1-v0",
+        "ONNX",
+        "unitree_go1/policy.onnx",
+        1_000,
+        60_000,
+        hidden=(64, 64),
+        options=(("noise", 1.0), ("push", 1.0)),
+    ),
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same, and so do v2 and v3 of LunarLander without wind
 DISCRETE = tuple(name for name, task in TASKS.items() if task.algorithm == "DQN")
 ON_POLICY = ("A2C", "TRPO", "PPO")
@@ -98,13 +109,13 @@ def env_id(task: Task) -> str:
     """The newest of its names that this Gymnasium knows."""
     import gymnasium
 
-    return task.env if task.env in gymnasium.registry else task.old
+    return task.env if ":" in task.env or task.env in gymnasium.registry else task.old
 
 
 def make_env(task: Task):
     import gymnasium
 
-    return gymnasium.make(env_id(task), disable_env_checker=True)
+    return gymnasium.make(env_id(task), disable_env_checker=True, **dict(task.options))
 
 
 def play(task: Task, seeds, act):
@@ -145,18 +156,42 @@ class Statistics(pickle.Unpickler):
         return Plain if module.startswith(("gym", "stable_baselines3")) else super().find_class(module, name)
 
 
+def from_onnx(path: Path, env):
+    """An ONNX file, which takes one observation at a time, as stable-baselines3 has its models."""
+    import numpy as np
+    import onnxruntime
+    import torch
+    from stable_baselines3.common.policies import BasePolicy
+
+    one = onnxruntime.SessionOptions()
+    one.intra_op_num_threads = one.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, one)
+    name = session.get_inputs()[0].name
+
+    class File(BasePolicy):
+        def _predict(self, observation, deterministic=False):
+            rows = observation.numpy()[:, None]
+            return torch.from_numpy(np.concatenate([session.run(None, {name: row})[0] for row in rows]))
+
+    policy = File(env.observation_space, env.action_space)
+    return SimpleNamespace(policy=policy, predict=policy.predict)
+
+
 class Teacher:
-    """A teacher of stable-baselines3 as that library reads it, and the normaliser that belongs to it."""
+    """A teacher as stable-baselines3 has it, and the normaliser that belongs to it."""
 
     def __init__(self, task: Task, folder: Path) -> None:
         import sb3_contrib
         import stable_baselines3
 
-        env = make_env(task)
+        env, path = make_env(task), task.teacher(folder)
+        self.task, self.statistics = task, None
+        if path.suffix == ".onnx":
+            self.model = from_onnx(path, env)
+            return
         maker = getattr(stable_baselines3, task.algorithm, None) or getattr(sb3_contrib, task.algorithm)
         old = {"lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.2, "learning_rate": 0.0}
         spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-        path = task.teacher(folder)
         if path.is_dir():  # the network of the same form, with its weights
             from safetensors.torch import load_file
 
@@ -166,7 +201,6 @@ class Teacher:
             network.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
         else:
             self.model = maker.load(path, device="cpu", custom_objects=old | spaces)
-        self.task, self.statistics = task, None
         if task.normalised:
             with (folder / f"{task.file}.vecnormalize.pkl").open("rb") as file:
                 self.statistics = Statistics(file).load()
@@ -208,13 +242,21 @@ class Teacher:
         return envs, counter
 
 
+def our_env(task: Task):
+    """The environment as this project names it."""
+    from distilrl import EnvRef, trust
+
+    trust(*env_id(task).split(":")[:-1])
+    return EnvRef(env_id(task), dict(task.options))
+
+
 def our_teacher(task: Task, folder: Path):
     """The same teacher as this project reads it."""
     from distilrl import TeacherFile, describe_env, load_teacher
 
     normalizer = str(folder / f"{task.file}.vecnormalize.pkl") if task.normalised else None
     file = TeacherFile(str(task.teacher(folder)), normalizer=normalizer)
-    return load_teacher(file).fitted(describe_env(env_id(task)))
+    return load_teacher(file).fitted(describe_env(our_env(task)))
 
 
 def raw_act(policy):
@@ -330,7 +372,7 @@ def ours(line: Line) -> Meter:
     known = baseline(task, line.seed, raw_act(teacher.policy), line.cache)
     meter = Meter(task, line.seed, *known)
     config = make_config(
-        "distil", env_id(task), network=f"mlp:{','.join(map(str, task.hidden))}", seed=line.seed, n_envs=line.copies,
+        "distil", our_env(task), network=f"mlp:{','.join(map(str, task.hidden))}", seed=line.seed, n_envs=line.copies,
         env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
     )  # fmt: skip
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
@@ -489,7 +531,7 @@ def rsl_rl(line: Line) -> Meter:
     config = {
         "num_steps_per_env": 24, "save_interval": 10**9, "obs_groups": {"student": ["policy"], "teacher": ["policy"]},
         "student": {
-            "class_name": "MLPModel", "hidden_dims": [32, 32],
+            "class_name": "MLPModel", "hidden_dims": list(line.task.hidden),
             "distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.1},
         },
         "teacher": {"class_name": Expert},
@@ -635,9 +677,13 @@ def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dic
 def queue(args: argparse.Namespace) -> None:
     """All lines that are missing, a seed after the other, each in its own process."""
     pythons = dict(text.split("=", 1) for text in args.python)
+    root = Path(__file__).parent.parent
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    paths = {"ours": str(Path(__file__).parent.parent / "src"), "sb3_distill": args.sb3_distill}
-    environments = {name: os.environ | one | {"PYTHONPATH": paths.get(name, "")} for name in pythons}
+    paths = {"ours": root / "src", "sb3_distill": args.sb3_distill}
+    environments = {
+        name: os.environ | one | {"PYTHONPATH": os.pathsep.join(map(str, (root, paths.get(name, ""))))}
+        for name in pythons
+    }
     machine(args, pythons, environments)
     methods = [name for name in args.methods if INTERPRETER[name] in pythons]
     wanted = [
@@ -681,4 +727,5 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 if __name__ == "__main__":
     arguments = parse(sys.argv[1:])
+    os.environ.setdefault("UNITREE_MODELS", str(arguments.teachers))
     {"queue": queue, "about": about}.get(arguments.method, run)(arguments)

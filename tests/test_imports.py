@@ -12,6 +12,7 @@ ROWS = [
     {"errors", "limits", "losses", "modules", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
+        "draws",
         "envs",
         "heads",
         "optimisers",

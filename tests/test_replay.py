@@ -33,8 +33,13 @@ def fill(replay, steps, *, terminated=(), truncated=()):
         replay.add(obs, torch.tensor([[t], [t]]), torch.tensor([1.0 + t, 0.0]), *flags)
 
 
+def drawable(replay):
+    """All indices that may be drawn."""
+    return torch.nonzero(replay._draws.allowed(torch.arange(replay.rows * replay.spec.n_envs))).flatten()
+
+
 def every(replay):
-    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    index = drawable(replay)
     return {float(o): i for i, o in zip(index.tolist(), replay.observations(index).flatten().tolist(), strict=True)}
 
 
@@ -53,7 +58,7 @@ def test_stacks_are_those_that_the_environment_gave():
         arrays = (obs, actions, step.reward, np.array([cut, cut]), np.array([False, False]))
         replay.add(*map(torch.from_numpy, arrays), torch.from_numpy(rng.normal(size=(2, 6)).astype(np.float32)))
         obs = envs.reset(np.array([t, t + 1])) if cut else step.obs
-    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    index = drawable(replay)
     batch = replay.batch(index, 0.99)
     newest = 109
     for k, i in enumerate(index.tolist()):
@@ -77,7 +82,7 @@ def test_stacks_beside_a_vector_are_those_that_the_environment_gave():
         step = envs.recv()
         replay.add(*map(torch.from_numpy, (obs, actions, step.reward, step.terminated, step.truncated)))
         obs = step.obs
-    index = torch.nonzero(replay._ready.view(-1)).flatten()
+    index = drawable(replay)
     newest = len(seen) - 1
     expected = [seen[newest - (newest - row) % replay.rows][env] for row, env in (divmod(i, 2) for i in index.tolist())]
     np.testing.assert_array_equal(replay.observations(index).numpy(), np.stack(expected))
@@ -157,7 +162,7 @@ def test_draws_follow_the_error_and_new_rows_come_first():
     assert weights.max() == 1.0
     assert weights[0] < weights[1], "what is drawn more often counts less"
     fill(replay, 1)
-    assert float(replay._priority[100, 0]) == pytest.approx(4.001**0.5)
+    assert float(replay.priorities[100, 0]) == pytest.approx(4.001**0.5)
     other = Replay(spec(by_error=True, capacity=400), CPU)
     other.priorities = replay.priorities
     assert torch.equal(other.priorities, replay.priorities)

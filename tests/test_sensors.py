@@ -320,6 +320,30 @@ def test_the_replay_shows_black_frames_as_the_feed_does(sequence, late):
         black_stay_black([row[:, None] for row in own if row.any()], steps)
 
 
+def test_the_next_state_of_a_td_term_is_seen_through_the_same_sensors():
+    """Noise and black frames of its own: what is bootstrapped from is what the student will see there."""
+    never = torch.zeros(2, dtype=torch.bool)
+    spec = ReplaySpec(400, 2, ObsSpec((2,)), Choices((2,)), n_step=1, sensors=Sensors(noise=(0.5, 0.0)))
+    replay = Replay(spec, torch.device("cpu"))
+    for step in range(190):
+        replay.add(torch.full((2, 2), float(step)), torch.zeros(2, 1), torch.zeros(2), never, never)
+    index = replay.draw(4_000, torch.Generator().manual_seed(0))
+    batch = replay.batch(index, 1.0, torch.Generator().manual_seed(1))
+    now, then = batch.obs - replay.observations(index), batch.next_obs - replay.observations(index) - 1
+    for noise in (now, then):
+        assert noise[:, 0].std() == pytest.approx(0.5, abs=0.02)
+        assert noise[:, 1].abs().max() == 0
+    assert abs(torch.corrcoef(torch.stack([now[:, 0], then[:, 0]]))[0, 1]) < 0.1
+    frames = ObsSpec((3, 2, 2), (3, 2, 2), "uint8", 3)
+    replay = Replay(
+        ReplaySpec(400, 2, frames, Choices((2,)), n_step=1, sensors=Sensors(flicker=0.5)), torch.device("cpu")
+    )
+    for stack in stacks_of(190):
+        replay.add(torch.from_numpy(stack[None].repeat(2, 0)), torch.zeros(2, 1), torch.zeros(2), never, never)
+    batch = replay.batch(replay.draw(300, torch.Generator().manual_seed(0)), 1.0, torch.Generator().manual_seed(1))
+    assert (batch.next_obs[:, -1, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.parametrize(("network", "least", "most"), [("cnn:4k3s3:8", 6.5, 8.6), ("cnn:4k3s3:8+gru:4", 9.0, 9.9)])
 def test_only_who_remembers_answers_in_the_dark(network, least, most):
     """Shown with probability a half, the lamp is known from the first frame that is not black: 9 of 10 steps on the

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distilrl.devices import doubled, precise
+from distilrl.devices import doubled
+from distilrl.draws import Draws
 from distilrl.errors import SpecError
 from distilrl.scales import of_pixels, scale_of
 from distilrl.sensed import Sensed
@@ -126,10 +127,9 @@ class Replay:
         self._age = torch.zeros(grid, dtype=torch.int64, device=device)
         self._labels = torch.zeros((*grid, spec.labels), device=device)
         self._stakes = torch.zeros(grid, device=device)
-        self._priority = torch.zeros(grid, dtype=torch.float64, device=precise(device))
         self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._drawable = torch.zeros(self.rows, dtype=torch.bool, device=device)
-        self._ready = torch.zeros(grid, dtype=torch.bool, device=device)
+        self._draws = Draws(*grid, device)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self._newest = 1.0
         self.added = 0
@@ -188,9 +188,9 @@ class Replay:
         self._stakes[row] = 1.0 if stakes is None else stakes
         self._labelled[row] = labels is not None or not self.spec.labelled
         self._drawable[row] = bool(self._labelled[row]) or not needed
-        self._priority[row] = (
-            self._newest if self.spec.by_error else doubled(self._stakes[row]).pow(self.spec.stakes_exponent)
-        )
+        if self.weighted:
+            own = self._newest if self.spec.by_error else doubled(self._stakes[row]).pow(self.spec.stakes_exponent)
+            self._draws.weigh(row, own)
         self._episode_age = torch.where(terminated | truncated, 0, self._episode_age + 1)
         self.added += 1
         self._update_ready(row)
@@ -199,9 +199,8 @@ class Replay:
         """Marks which rows may be drawn: their stack is whole, and the n steps ahead are known and not cut by a
         limit.
         """
-        self._ready[row] = False
-        for ahead in range(1, self._behind):  # the oldest rows: what lies before them was just overwritten
-            self._ready[(row + ahead) % self.rows] = False
+        for ahead in range(self._behind):  # this one, and the oldest: what lies before them was just overwritten
+            self._draws.allow((row + ahead) % self.rows, False)
         first = row - self.spec.n_step
         if self.added <= self.spec.n_step:
             return
@@ -211,12 +210,17 @@ class Replay:
             flags = self._flags[(first + step) % self.rows]
             usable &= ~(alive & (flags == FLAG_TRUNCATED))
             alive &= flags == 0
-        self._ready[first % self.rows] = usable & self._drawable[first % self.rows] & self._drawable[row]
+        self._draws.allow(first % self.rows, usable & self._drawable[first % self.rows] & self._drawable[row])
 
     @property
     def ready(self) -> bool:
         """Whether there is a state to draw."""
-        return bool(self._ready.any())
+        return len(self._draws) > 0
+
+    @property
+    def weighted(self) -> bool:
+        """Whether some states are drawn more often than others."""
+        return self.spec.by_error or self.spec.stakes_exponent > 0
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Indices (count,) of states, drawn with replacement; of sequences, states that lie in them.
@@ -233,43 +237,30 @@ class Replay:
                 "label more steps "
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
-        if self.spec.stakes_exponent == 0 and not self.spec.by_error:
-            places = self._ready[: self._held].view(-1).nonzero().view(-1)
-            point = torch.rand(count, generator=generator, dtype=torch.float64) * len(places)
-            return places[point.long().to(self.device)]
-        cumulative = self._probabilities().cumsum(0)
-        point = torch.rand(count, generator=generator, dtype=torch.float64).to(cumulative.device) * cumulative[-1]
-        return torch.searchsorted(cumulative, point, right=True).clamp_max(len(cumulative) - 1).to(self.device)
-
-    def _probabilities(self) -> Tensor:
-        """Of each state held to be drawn where not all are drawn alike, (held · N,)."""
-        ready = doubled(self._ready[: self._held].view(-1))
-        priority = self._priority[: self._held].view(-1) * ready
-        return 0.8 * priority / priority.sum().clamp_min(1e-300) + 0.2 * ready / ready.sum()
+        return (self._draws.weighted if self.weighted else self._draws.uniform)(count, generator)
 
     def importance_weights(self, index: Tensor) -> Tensor:
         """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's
         Rainbow).
         """
-        probabilities = self._probabilities()
-        weight = probabilities[index.to(probabilities.device)].rsqrt()
+        weight = self._draws.probabilities(index).rsqrt()
         return (weight / weight.max()).float().to(self.device)
 
     def set_priorities(self, index: Tensor, errors: Tensor, exponent: float) -> None:
         """From now on states are drawn by (|error| + 0.001)^exponent, both (B,)."""
         priority = (doubled(errors).abs() + 1e-3).pow(exponent)
-        self._priority.view(-1)[index.to(priority.device)] = priority
+        self._draws.weigh_each(index, priority)
         self._newest = max(self._newest, float(priority.max()))
 
     @property
     def priorities(self) -> Tensor:
         """(rows, N) and, behind them, a row of what new states get: all that `set_priorities` has done."""
-        newest = torch.full((1, self.spec.n_envs), self._newest, dtype=torch.float64, device=self._priority.device)
-        return torch.cat([self._priority, newest])
+        known = self._draws.weights
+        return torch.cat([known, torch.full_like(known[:1], self._newest)])
 
     @priorities.setter
     def priorities(self, saved: Tensor) -> None:
-        self._priority.copy_(saved[:-1])
+        self._draws.weigh_all(saved[:-1])
         self._newest = float(saved[-1, 0])
 
     def observations(self, index: Tensor, late: Tensor | None = None) -> Tensor:
@@ -310,32 +301,37 @@ class Replay:
             at = (index + step * n_envs) % total
             reward += (gamma**step) * rewards[at] * ~terminated
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
-        look_ahead = self.spec.n_step > 0
+        look_ahead, ahead = self.spec.n_step > 0, (index + self.spec.n_step * n_envs) % total
         labels = self._labels.view(total, -1)
-        sensed, sensors = self._sensed, self.spec.sensors
-        late, came = sensed.late(len(index), generator)
-        late_too = sensed.late(len(index), generator)[0] if look_ahead else None
-        obs = self.observations(index, late)
-        if sensors.flicker:
-            back = 0 if late is None else torch.minimum(late[:, 0], self._before(index))
-            obs = sensed.flickering(obs, back, generator)
-        if sensors.noise and came is not None:
-            obs = sensed.blurred(obs, self._age.view(-1)[index], came, generator)
+        late, came = self._sensed.late(len(index), generator)
+        late_too, came_too = self._sensed.late(len(index), generator) if look_ahead else (None, None)
         return Batch(
-            obs=obs,
+            obs=self._seen(index, late, came, generator),
             action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
-            next_obs=self.observations((index + self.spec.n_step * n_envs) % total, late_too) if look_ahead else None,
+            next_obs=self._seen(ahead, late_too, came_too, generator) if look_ahead else None,
             terminated=terminated,
             truncated=(flags[index] & FLAG_TRUNCATED) > 0,
             labels=labels[index] if self.spec.labelled else None,
             stakes=self._stakes.view(-1)[index],
-            next_labels=labels[(index + self.spec.n_step * n_envs) % total]
-            if self.spec.labelled and look_ahead
-            else None,
+            next_labels=labels[ahead] if self.spec.labelled and look_ahead else None,
             steps=self.spec.sequence,
             valid=valid,
         )
+
+    def _seen(
+        self, index: Tensor, late: Tensor | None, came: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Observations behind flat indices (B,) as the student senses them: late as `Sensed.late` says it, with black
+        frames and noise of their own.
+        """
+        obs, sensors = self.observations(index, late), self.spec.sensors
+        if sensors.flicker:
+            back = 0 if late is None else torch.minimum(late[:, 0], self._before(index))
+            obs = self._sensed.flickering(obs, back, generator)
+        if sensors.noise and came is not None:
+            obs = self._sensed.blurred(obs, self._age.view(-1)[index], came, generator)
+        return obs
 
     def _before(self, index: Tensor) -> Tensor:
         """How many steps of its episode before a state are held, (B,)."""
@@ -365,7 +361,7 @@ class Replay:
         held = (self._place(index) - back).unsqueeze(1) + ahead < self._held
         there = held & (ages[steps] == ages[first].unsqueeze(1) + ahead)
         there &= ahead < (length - place + back).unsqueeze(1)
-        valid = there & self._ready.view(-1)[steps] & (whole | (ahead >= self.spec.burn_in))
+        valid = there & self._draws.allowed(steps) & (whole | (ahead >= self.spec.burn_in))
         return steps.flatten(), valid.flatten().float()
 
     def standardisation(self) -> tuple[Tensor, Tensor]:

@@ -125,8 +125,10 @@ class Feed:
         self._past[:, which[first]] = obs[first]
         seen = self._past[-1, which]
         if sensors.noise:
-            noise = np.stack([self._blur[row].normal(0, sensors.noise) for row in which])
-            seen = (seen + noise.astype(np.float32)).astype(obs.dtype)
+            noise = np.empty((len(which), len(sensors.noise)))
+            for row, own in zip(which, noise, strict=True):
+                self._blur[row].standard_normal(out=own)
+            seen = (seen + (noise * sensors.noise).astype(np.float32)).astype(obs.dtype)
         if sensors.dropout:
             lost = (np.array([self._loss[row].random() for row in which]) < sensors.dropout) & ~first
             seen[lost] = self.held[which[lost]]
