@@ -169,7 +169,7 @@ def from_onnx(path: Path, env):
     name = session.get_inputs()[0].name
 
     class File(BasePolicy):
-        def _predict(self, observation, deterministic=False):
+        def _predict(self, observation, deterministic=False):  # noqa: ARG002
             rows = observation.numpy()[:, None]
             return torch.from_numpy(np.concatenate([session.run(None, {name: row})[0] for row in rows]))
 
@@ -634,7 +634,8 @@ def about(args: argparse.Namespace) -> None:
     """Versions here, and what each teacher does in 8 states, so that a queue can see that all have the same."""
     import numpy as np
 
-    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in metadata.distributions()}
+    there = reversed(list(metadata.distributions()))  # of two on the path the first is imported
+    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in there}
     actions = {}
     for name in args.tasks:
         task = TASKS[name]
