@@ -312,7 +312,15 @@ def integers() -> str:
 
 
 def rough_robots() -> str:
-    head = ("robot", "student", "world", "teacher's return", "student's", "teacher falls", "student falls")
+    head = (
+        "robot",
+        "student",
+        "world",
+        "teacher's return",
+        "student's",
+        "teacher falls (an hour)",
+        "student falls (an hour)",
+    )
     return markdown(head, robots.table(), text=3)
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from field_rows.robots import FIELD
@@ -53,11 +54,14 @@ def line(robot: str, way: str) -> dict[str, Any]:
     how = Play(replace(config.env, kwargs=plain | world), threads=1, measures=(Measure.of("fallen=max"),))
     student = load_network(run / "student")
     teacher = load_teachers(config.tasks[0].teacher, config.env, config.combine)
-    found = {}
+    fps, found = gymnasium.make(config.env.id, **how.env.kwargs).metadata["render_fps"], {}
     for side, policy in (("teacher", teacher.policy), ("student", Policy(student.network, student.head))):
         games = play(policy, how, SEEDS)
         interval = stats.mean_interval(games.returns, np.random.default_rng(0))
-        found[side] = {"return": stats.mean(games.returns), "ci95": interval, "falls": int(games.measured[:, 0].sum())}
+        found[side] = {
+            "return": stats.mean(games.returns), "ci95": interval, "falls": int(games.measured[:, 0].sum()),
+            "hours": round(int(games.lengths.sum()) / fps / 3600, 4),
+        }  # fmt: skip
     return {"student": row.students[0], "params": student.network.spec.params, **found}
 
 
@@ -68,13 +72,13 @@ def run(robots: Sequence[str], jobs: int) -> None:
 
 
 def table() -> list[tuple[str, ...]]:
-    """A row for each robot and way."""
+    """A row for each robot and way; falls, and in brackets how many an hour."""
     rows = []
     for robot in ROBOTS:
         for one in made(OUT / f"{robot}.jsonl"):
             sides = [one["teacher"], one["student"]]
             returns = (f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]" for side in sides)
-            falls = (f"{side['falls']}" for side in sides)
+            falls = (f"{side['falls']} ({side['falls'] / side['hours']:.1f})" for side in sides)
             rows.append((robot, f"`{one['student']}`", one["way"], *returns, *falls))
     return rows
 

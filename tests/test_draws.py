@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from distilrl.draws import BLOCK, Draws
 
-CPU = torch.device("cpu")
-
 
 def plainly(allowed, weights, count, generator):
     """Draws as they are defined, (count,) uniform and weighted, and the probabilities of the latter (rows · N,)."""
@@ -27,7 +25,7 @@ def plainly(allowed, weights, count, generator):
 @given(rows=st.integers(1, 90), n_envs=st.integers(1, 70), seed=st.integers(0, 2**31), share=st.floats(0.02, 1.0))
 def test_draws_are_those_of_one_sum_over_everything(rows, n_envs, seed, share):
     rng = torch.Generator().manual_seed(seed)
-    draws = Draws(rows, n_envs, CPU)
+    draws = Draws(rows, n_envs)
     allowed = torch.zeros(rows, n_envs, dtype=torch.bool)
     weights = torch.zeros(rows, n_envs, dtype=torch.float64)
     for _ in range(3):  # each time something else has changed
@@ -52,7 +50,7 @@ def test_draws_are_those_of_one_sum_over_everything(rows, n_envs, seed, share):
 
 @pytest.mark.parametrize("extreme", [0.0, 1 - 2**-53])
 def test_the_ends_of_what_can_be_drawn_are_states_that_may_be(monkeypatch, extreme):
-    draws = Draws(3 * BLOCK, 1, CPU)
+    draws = Draws(3 * BLOCK, 1)
     for row in (5, 100):  # neither at the end of its block, and a whole block behind them
         draws.allow(row, which=True)
         draws.weigh(row, 0.1)
@@ -63,7 +61,7 @@ def test_the_ends_of_what_can_be_drawn_are_states_that_may_be(monkeypatch, extre
 
 
 def test_weights_of_nothing_are_uniform():
-    draws = Draws(10, 2, CPU)
+    draws = Draws(10, 2)
     draws.allow(3, which=True)
     draws.weigh_all(torch.zeros(10, 2, dtype=torch.float64))
     assert set(draws.weighted(50, torch.Generator().manual_seed(0)).tolist()) == {6, 7}

@@ -9,10 +9,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 ROWS = [
-    {"errors", "limits", "losses", "modules", "origins", "stats", "text", "threads"},
+    {"draws", "errors", "limits", "losses", "modules", "origins", "stats", "text", "threads"},
     {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
     {
-        "draws",
         "envs",
         "heads",
         "optimisers",

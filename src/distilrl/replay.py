@@ -129,7 +129,7 @@ class Replay:
         self._stakes = torch.zeros(grid, device=device)
         self._labelled = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self._drawable = torch.zeros(self.rows, dtype=torch.bool, device=device)
-        self._draws = Draws(*grid, device)
+        self._draws = Draws(*grid)
         self._episode_age = torch.zeros(spec.n_envs, dtype=torch.int64, device=device)
         self._newest = 1.0
         self.added = 0
@@ -237,7 +237,8 @@ class Replay:
                 "label more steps "
                 f"(a transition needs labels at both of its ends, {self.spec.n_step} steps apart)."
             )
-        return (self._draws.weighted if self.weighted else self._draws.uniform)(count, generator)
+        drawn = (self._draws.weighted if self.weighted else self._draws.uniform)(count, generator)
+        return drawn.to(self.device)
 
     def importance_weights(self, index: Tensor) -> Tensor:
         """(1 / probability)^½ of drawn states, scaled to a largest of 1, (B,) (Schaul et al. 2016; ½ as in Dopamine's
