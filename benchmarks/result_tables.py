@@ -311,17 +311,18 @@ def integers() -> str:
     return markdown(head, rows, text=2)
 
 
-def rough_robots() -> str:
+def rough_robots(*, zh: bool = False) -> str:
     head = (
-        "robot",
-        "student",
-        "world",
-        "teacher's return",
-        "student's",
-        "teacher falls (an hour)",
-        "student falls (an hour)",
-    )
-    return markdown(head, robots.table(), text=3)
+        ("机器人", "学生", "世界", "教师的回报", "学生的", "教师摔倒（每小时）", "学生摔倒（每小时）")
+        if zh
+        else ("robot", "student", "world", "teacher's return", "student's", "teacher falls (an hour)", "student falls (an hour)")
+    )  # fmt: skip
+    return markdown(head, robots.table(zh), text=3)
+
+
+def rough_robots_zh() -> str:
+    """The same under Chinese heads."""
+    return rough_robots(zh=True)
 
 
 # -- several tasks, several students, other worlds
@@ -469,7 +470,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers,
         teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
-        rough_robots, together, games_together, assistants,
+        rough_robots, rough_robots_zh, together, games_together, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
         diagnosis, diagnosis_zh,
     )

@@ -37,6 +37,7 @@ ROUGH: dict[str, dict[str, Any]] = {
     "a step late": {"delay": 1},
 }  # fmt: skip
 UNITREE = ROUGH | {"pushes": {"push": 1.0}, "noise": {"noise": 1.0}}
+IN_CHINESE = {"undisturbed": "无干扰", "pushes": "推", "friction": "摩擦", "noise": "噪声", "a step late": "晚一步"}
 ROBOTS = [name for name, row in FIELD.rows.items() if row.env.startswith("examples.")]
 
 
@@ -62,7 +63,7 @@ def line(robot: str, way: str) -> dict[str, Any]:
             "return": stats.mean(games.returns), "ci95": interval, "falls": int(games.measured[:, 0].sum()),
             "hours": round(int(games.lengths.sum()) / fps / 3600, 4),
         }  # fmt: skip
-    return {"student": row.students[0], "params": student.network.spec.params, **found}
+    return {"network": row.students[0], "params": student.network.spec.params, **found}
 
 
 def run(robots: Sequence[str], jobs: int) -> None:
@@ -71,15 +72,19 @@ def run(robots: Sequence[str], jobs: int) -> None:
         fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), [{"way": way} for way in ways], jobs)
 
 
-def table() -> list[tuple[str, ...]]:
+def table(chinese: bool = False) -> list[tuple[str, ...]]:
     """A row for each robot and way; falls, and in brackets how many an hour."""
     rows = []
     for robot in ROBOTS:
         for one in made(OUT / f"{robot}.jsonl"):
             sides = [one["teacher"], one["student"]]
             returns = (f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]" for side in sides)
-            falls = (f"{side['falls']} ({side['falls'] / side['hours']:.1f})" for side in sides)
-            rows.append((robot, f"`{one['student']}`", one["way"], *returns, *falls))
+            rates = [side["falls"] / side["hours"] for side in sides]
+            falls = (
+                f"{side['falls']} ({rate:,.{0 if rate >= 10 else 1}f})" for side, rate in zip(sides, rates, strict=True)
+            )
+            way = IN_CHINESE[one["way"]] if chinese else one["way"]
+            rows.append((robot, f"`{one['network']}`", way, *returns, *falls))
     return rows
 
 
