@@ -9,8 +9,7 @@ tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/
 and a student that see everything, then students from which the velocities, or the physics, are hidden: without memory,
 with a history, with a cell; in Pong each frame is black to them with probability a half. `returns` are of 100 greedy
 episodes, 300 in both kinds of CartPole, on the verdict's seeds, the same for all; of the family of CartPoles those of
-members that training never drew.
---jobs N makes N lines at a time.
+members that training never drew. --jobs N makes N lines at a time.
 """
 
 import functools

@@ -680,11 +680,8 @@ def queue(args: argparse.Namespace) -> None:
     pythons = dict(text.split("=", 1) for text in args.python)
     root = Path(__file__).parent.parent
     one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    paths = {"ours": root / "src", "sb3_distill": args.sb3_distill}
-    environments = {
-        name: os.environ | one | {"PYTHONPATH": os.pathsep.join(map(str, (root, paths.get(name, ""))))}
-        for name in pythons
-    }
+    paths = {"ours": f"{root}{os.pathsep}{root / 'src'}", "sb3_distill": f"{root}{os.pathsep}{args.sb3_distill}"}
+    environments = {name: os.environ | one | {"PYTHONPATH": paths.get(name, str(root))} for name in pythons}
     machine(args, pythons, environments)
     methods = [name for name in args.methods if INTERPRETER[name] in pythons]
     wanted = [

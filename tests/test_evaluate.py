@@ -122,7 +122,7 @@ def test_random_play_is_random():
 def test_pong_starts_that_are_equal_give_equal_episodes():
     """What allows one of them to be played for all: checked by playing all."""
     network = build(NetworkSpec.parse("cnn:4k8s8,8k4s2:8", (4, 84, 84), 6), torch.Generator().manual_seed(3))
-    how = Play(EnvRef("PongNoFrameskip-v4"), threads=2, max_steps=300)
+    how = Play(EnvRef("PongNoFrameskip-v4"), threads=2)
     seeds = np.array([0, 1, 3])  # the first and the last start alike
     policy = policy_of(network, 6)
     once = play(policy, how, seeds)
@@ -131,7 +131,6 @@ def test_pong_starts_that_are_equal_give_equal_episodes():
     assert once.lengths.tolist() == every.lengths.tolist()
     assert once.fingerprints.tolist() == every.fingerprints.tolist()
     assert len(set(once.fingerprints.tolist())) == 2
-    assert once.returns.max() < 0, "points were played"
 
 
 def tiny_pong():

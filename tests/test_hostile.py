@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import struct
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -160,7 +159,7 @@ def bomb(levels=60):
         bomb(),
         b"\x80\x05\x96\x00\x00\x00\xc0\x00\x00\x00\x00.",  # a bytearray of 3 GB
         b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\xc0\x00\x85R.",
-        b"\x80\x02" + b"]" * 60_000 + b".",  # more steps than are allowed
+        b"\x80\x02" + b"]" * 600_000 + b".",  # more steps than any policy needs
         b"\x80\x02("
         + b"".join(b"\x8a\x09" + (i * (2**61 - 1)).to_bytes(9, "little") + b"N" for i in range(1, 50))
         + b"d.",
@@ -170,11 +169,9 @@ def bomb(levels=60):
         b"\x80\x02(lp0\n.",
     ],
 )
-def test_small_pickles_that_would_hang_or_fill_memory_are_refused(tmp_path, pickled, monkeypatch):
+def test_small_pickles_that_would_hang_or_fill_memory_are_refused(tmp_path, pickled):
     import tracemalloc
 
-    for reader in ("pickles", "dangerous"):  # a tenth of the steps, for a tenth of the time
-        monkeypatch.setattr(sys.modules[f"distilrl.teachers.{reader}"], "MAX_OPCODES", 50_000)
     tracemalloc.start()
     refused(crafted(tmp_path / "t.pt", pickled))
     (tmp_path / "vec.pkl").write_bytes(pickled)

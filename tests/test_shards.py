@@ -339,20 +339,20 @@ def test_a_step_costs_a_run_a_few_bytes_for_ever(sign_teacher, in_rounds):
     more = {"round_steps": 8, "shards": 2} if in_rounds else {}
     config = small(capacity=400, n_envs=4, **more)
     stream = Stream(config, sign_teacher, collectors=InProcess() if in_rounds else None)
+    tracemalloc.start()  # before the lists are there: of one that grows only what it grows by is to count
     for _ in range(200):
         stream.collect(Progress(0.5))
-    gc.collect()
-    tracemalloc.start()
-    before = stream.env_steps
-    stream.collect(Progress(0.5))
-    start = tracemalloc.get_traced_memory()[0]
-    for _ in range(400):
-        stream.collect(Progress(0.5))
-    gc.collect()
-    grew = tracemalloc.get_traced_memory()[0] - start
+    each = []
+    for _ in range(2):  # what a process takes once, for a cache or a thread of another, is in one of the two at most
+        gc.collect()
+        before, start = stream.env_steps, tracemalloc.get_traced_memory()[0]
+        for _ in range(500):
+            stream.collect(Progress(0.5))
+        gc.collect()
+        each.append((tracemalloc.get_traced_memory()[0] - start) / (stream.env_steps - before))
     tracemalloc.stop()
-    assert grew / (stream.env_steps - before) < 20  # 1.4 and what else the process took; of lists it was 45
-    assert len(stream.state()[0]["actions"]) >= 600
+    assert min(each) < 4  # of lists it was 45
+    assert len(stream.state()[0]["actions"]) >= 1200
     stream.close()
 
 
