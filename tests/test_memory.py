@@ -191,6 +191,26 @@ def test_sequences_are_what_step_by_step_is(text):
     torch.testing.assert_close(whole, torch.cat([played(network, one) for one in obs]))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_the_gradients_of_sequences_are_those_of_the_steps(kind, steps):
+    """What is written out by hand against autograd, which goes through the cell step by step."""
+    torch.manual_seed(0)
+    cell = MemoryCell(3, Cell(kind, 5)).double()
+    cell.draw(None)
+    gates = torch.randn(4, steps, cell.cell.gates, dtype=torch.float64, requires_grad=True)
+    weights = [gates, cell.recurrent.weight, *([cell.bias] if cell.bias is not None else [])]
+    outputs, state = [], tuple(part.double() for part in cell.start(4))
+    for one in gates.unbind(1):
+        output, state = cell(one, state)
+        outputs.append(output)
+    slope = torch.randn(4, steps, 5, dtype=torch.float64)
+    expected = torch.autograd.grad((torch.stack(outputs, 1) * slope).sum(), weights)
+    found = torch.autograd.grad((cell.unrolled(gates) * slope).sum(), weights)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_end_of_an_episode_is_learnt_from_as_its_middle_is():
     """A state lay at the end of its sequence before, so that the last one of an episode was in that one alone."""
     replay = filled(sequence=8, burn_in=2, rows=400, capacity=450, lengths=(40, 40))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distilrl import unrolled
+
 State = tuple[Tensor, ...]
 """What a policy remembers, each (N, ...); () for one without memory."""
 CellKind = Literal["gru", "lstm"]
@@ -149,6 +151,11 @@ class MemoryCell(nn.Module):
         candidate = torch.tanh(gates[:, 2 * size :] + reset * (past[:, 2 * size :] + self.bias))
         h = torch.lerp(candidate, h, update)
         return h, (h,)
+
+    def unrolled(self, gates: Tensor) -> Tensor:
+        """Outputs (N, T, H) of stretches of T steps that begin with zeros, of their gates (N, T, G·H)."""
+        weight = self.recurrent.weight
+        return unrolled.lstm(gates, weight) if self.bias is None else unrolled.gru(gates, weight, self.bias)
 
 
 def interleaved(image: Tensor) -> Tensor:

@@ -305,12 +305,7 @@ class RecurrentNetwork(Network):
         """
         x = self._before_cell(obs)
         if self.cell is not None:
-            stretches = x.view(-1, steps, x.shape[1])
-            state, outputs = self.cell.start(len(stretches)), []
-            for gates in stretches.unbind(1):
-                output, state = self.cell(gates, state)
-                outputs.append(output)
-            x = torch.stack(outputs, dim=1).flatten(0, 1)
+            x = self.cell.unrolled(x.view(-1, steps, x.shape[1])).flatten(0, 1)
         return self._behind_cell(x, obs)
 
     def _before_cell(self, obs: Tensor) -> Tensor:
