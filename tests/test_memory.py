@@ -184,6 +184,17 @@ def test_a_cell_is_pytorchs(kind):
         assert torch.equal(output, state[0])
 
 
+@pytest.mark.parametrize(("text", "past"), [("mlp:6+gru:5", 6), ("mlp:8,6+lstm:4+mlp:3", 6), ("gru:5", 0)])
+def test_what_is_seen_now_goes_past_a_cell_behind_dense_layers(text, past):
+    network = drawn(text)
+    assert network.spec.past_cell == past
+    assert sum(p.numel() for p in network.parameters()) == network.spec.params
+    for parameter in network.cell.parameters():
+        parameter.zero_()  # nothing passes through it
+    numbers = network.unrolled(torch.randn(4, 3), 2)
+    assert (torch.unique(numbers, dim=0).shape[0] == 4) == (past > 0)
+
+
 @pytest.mark.parametrize("text", [text for text in MEMORIES if "history" not in text])
 def test_sequences_are_what_step_by_step_is(text):
     network, obs = drawn(text), torch.randn(3, 12, 3)
@@ -553,6 +564,9 @@ def test_the_table_of_integers_is_the_sigmoid_and_tanh():
 def test_a_cell_whose_sums_do_not_fit_is_refused():
     network = build(NetworkSpec.parse("gru:1001", (3,), 2))
     with pytest.raises(SpecError, match="A cell of 1001 numbers cannot be written in integers"):
+        int8.quantise(steps(network, "integers"), np.ones((4, 3), np.float32))
+    network = build(NetworkSpec.parse("mlp:999+gru:2", (3,), 2))
+    with pytest.raises(SpecError, match="A cell of 2 numbers with 999 beside it cannot be written in integers"):
         int8.quantise(steps(network, "integers"), np.ones((4, 3), np.float32))
 
 

@@ -46,5 +46,9 @@ FIELD = Field(
         "Unitree G1": Row(
             "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "gru:12"), FALLS, "--steps 60000"
         ),
+        "Unitree G1, rough": Row(
+            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:32,32@history=3", "gru:32"),
+            f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 60000",
+        ),
     },
 )  # fmt: skip

@@ -73,7 +73,7 @@ class Network(nn.Module):
             features = width
         if spec.cell is not None:
             layers.append(MemoryCell(features, spec.cell))
-            features = spec.cell.size
+            features = spec.cell.size + spec.past_cell
         for width in spec.behind:
             layers += [nn.Linear(features, width), activation()]
             features = width
@@ -259,6 +259,9 @@ class Network(nn.Module):
 class RecurrentNetwork(Network):
     """A network that remembers: a cell between two layers, or the observations before this one, or both.
 
+    What the dense layers before a cell give goes past it, too: a few numbers kept then stand beside what is seen now,
+    which need not pass through them.
+
     It is asked in two ways: step by step, where `forward` takes the state that it gave before, and of whole stretches
     of episodes at once (`unrolled`), as it is trained.
     """
@@ -291,10 +294,10 @@ class RecurrentNetwork(Network):
             obs = torch.cat([before, new], dim=1)
             past = (obs[:, 1:], torch.ones_like(begun))  # type: ignore[assignment]
             obs = obs.flatten(1)
-        x = self._before_cell(obs)
+        x, features = self._before_cell(obs)
         if self.cell is not None:
             x, own = self.cell(x, tuple(own))
-        return self._behind_cell(x, obs), (*own, *past)
+        return self._behind_cell(x, features, obs), (*own, *past)
 
     def unrolled(self, obs: Tensor, steps: int) -> Tensor:
         """Numbers (B, P) of stretches of ``steps`` steps each, one after the other, that begin with a fresh state.
@@ -303,20 +306,22 @@ class RecurrentNetwork(Network):
             obs: (B, *obs_shape), B a multiple of ``steps``; with a history (B, H · D), the oldest first.
             steps: of a stretch; 1 where there is no cell.
         """
-        x = self._before_cell(obs)
+        x, features = self._before_cell(obs)
         if self.cell is not None:
             x = self.cell.unrolled(x.view(-1, steps, x.shape[1])).flatten(0, 1)
-        return self._behind_cell(x, obs)
+        return self._behind_cell(x, features, obs)
 
-    def _before_cell(self, obs: Tensor) -> Tensor:
-        """Gates of the cell; with no cell, the first layer's numbers."""
+    def _before_cell(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gates of the cell, and what goes past it; with no cell, the first layer's numbers."""
         x, first = self._entered(obs), self._first_index
         if self.cell is None or self._cell_index == first:
-            return x
-        return cast("Tensor", self.cell.inputs(self._through(x, obs, list(self.layers)[first + 1 : self._cell_index])))
+            return x, None
+        features = self._through(x, obs, list(self.layers)[first + 1 : self._cell_index])
+        return self.cell.inputs(features), features if self.spec.past_cell else None
 
-    def _behind_cell(self, x: Tensor, obs: Tensor) -> Tensor:
+    def _behind_cell(self, x: Tensor, features: Tensor | None, obs: Tensor) -> Tensor:
         after = (self._first_index if self._cell_index is None else self._cell_index) + 1
+        x = x if features is None else torch.cat([x, features], dim=1)
         return self._outputs(self._through(x, obs, list(self.layers)[after:]))
 
 

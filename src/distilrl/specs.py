@@ -37,7 +37,8 @@ class NetworkSpec:
     """Channels of the stages of a residual network (IMPALA, Espeholt et al. 2018): each a padded 3x3 convolution,
     max-pooling of stride 2 and two residual blocks; instead of ``convs``."""
     hidden: tuple[int, ...] = ()
-    """Widths of the dense layers before the head, or before the cell where there is one; empty for none."""
+    """Widths of the dense layers before the head, or before the cell where there is one; empty for none. What the last
+    of them gives goes into the cell and past it, too."""
     activation: str = "relu"
     """Name of the activation: relu, tanh, elu or silu."""
     dueling: bool = False
@@ -141,8 +142,15 @@ class NetworkSpec:
     @property
     def last_width(self) -> int:
         """Numbers that the head reads."""
-        dense = self.behind or ((self.cell.size,) if self.cell is not None else self.hidden)
+        if self.cell is not None and not self.behind:
+            return self.cell.size + self.past_cell
+        dense = self.behind or self.hidden
         return dense[-1] if dense else self.features
+
+    @property
+    def past_cell(self) -> int:
+        """Numbers that go past the cell: those of the dense layer before it."""
+        return self.hidden[-1] if self.cell is not None and self.hidden else 0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -332,7 +340,7 @@ class NetworkSpec:
             features = out
         if (cell := self.cell) is not None:
             layers += [_Counts.of(features, cell.gates), _Counts(cell.size * cell.gates, cell.own_biases)]
-            features = cell.size
+            features = cell.size + self.past_cell
         for out in (*self.behind, self.outputs + self.dueling):
             layers.append(_Counts.of(features, out))
             features = out

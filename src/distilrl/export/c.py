@@ -158,7 +158,7 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
         parts.append(f"static const float b{name}[{bias.size}] = {{{literals(bias)}}};\n")
         parts.append(pixel_functions(name, step))
     if cell is not None:
-        parts.append(CELLS[cell.kind].replace("@size", str(cell.out_shape[0])))
+        parts.append(CELLS[cell.kind].replace("@size", str(cell.size)))
     buffers = scratch_buffers(steps, "float")
     calls = (memory.seen() if memory is not None else "") + _calls(steps, memory)
     # images need much scratch memory, which small machines have no stack for
@@ -178,17 +178,31 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
     for index, step in enumerate(steps):
         out = "values" if index == len(steps) - 1 else f"buffer{index % 2}"
         if isinstance(step, CellStep):
-            gates, read_before, read = len(step.inputs.bias), read, "state->h"
+            gates = len(step.inputs.bias)
             text += (
                 f"    {{\n        float gates[{gates}], past[{gates}];\n"
-                f"        const float *rows[1] = {{{read_before}}};\n        k{index}i_p1(rows, gates);\n"
+                f"        const float *rows[1] = {{{read}}};\n        k{index}i_p1(rows, gates);\n"
                 f"        rows[0] = state->h;\n        k{index}r_p1(rows, past);\n"
                 f"        remember(state, gates, past);\n    }}\n"
             )
+            text += beside_memory(step, read, out)
+            read = out if step.past else "state->h"
             continue
         text += _layer(str(index), step, read, out, first=index == 0)
         read = out
     return text
+
+
+def beside_memory(step: CellStep, source: str, out: str, scale: str = "") -> str:
+    """Statements that put what a cell gives and what goes past it, ``source`` times ``scale``, into ``out``, which the
+    next layer reads; none where nothing goes past it.
+    """
+    if not step.past:
+        return ""
+    return (
+        f"    for (int i = 0; i < {step.size}; i++) {out}[i] = state->h[i];\n"
+        f"    for (int i = 0; i < {step.past}; i++) {out}[{step.size} + i] = {source}[i]{scale};\n"
+    )
 
 
 @dataclass(frozen=True)
@@ -205,7 +219,8 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     """Two buffers in turn, and with images the ring of rows; static with images, else local."""
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
-    sizes = [0 if isinstance(step, CellStep) else math.prod(step.out_shape) for step in steps[:-1]]
+    in_state = (isinstance(step, CellStep) and not step.past for step in steps)  # read where it is kept
+    sizes = [0 if kept else math.prod(step.out_shape) for step, kept in zip(steps[:-1], in_state, strict=False)]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)
     count = sum(named.values())

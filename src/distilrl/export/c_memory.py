@@ -51,7 +51,7 @@ class Memory:
         history = 1 if obs.pixels else math.prod(steps[0].in_shape) // size
         if cell is None:
             return cls((), 0, history, size, kinds) if history > 1 else None
-        return cls({"gru": ("h",), "lstm": ("c", "h")}[cell.kind], cell.out_shape[0], history, size, kinds)
+        return cls({"gru": ("h",), "lstm": ("c", "h")}[cell.kind], cell.size, history, size, kinds)
 
     def _members(self) -> list[tuple[str, str, int, str]]:
         """Type, name, numbers and a comment of each member of the structure, the widest first."""

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.c import Source, declared, scratch_buffers, source
+from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, source
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.c_memory import INTEGERS, Memory
 from distilrl.export.int8_layers import Ints, IntStep, in_integers, runs, scaled, sum_units, sums
 from distilrl.export.int8_memory import (
     CELLS,
+    FEATURE_BITS,
     REMEMBER,
     STATE_UNIT,
     TABLE,
@@ -51,7 +52,7 @@ class Quantised:
     input_scale: NDArray[np.float32] | None
     """(D,) for vectors, (1,) for images of floats: they are multiplied by it and rounded; None for images of bytes."""
     activation_scales: list[float]
-    """Real number of one unit of each activation."""
+    """Real number of one unit of each activation; of a cell's layer, of what it gives."""
     history: int = 1
     """Observations that it sees at once."""
 
@@ -116,7 +117,9 @@ def quantise(
         if isinstance(step, CellStep):
             cell, unit = cell_in_integers(step, scale_in), STATE_UNIT
             result.append(cell)
-            x = cell.outputs(np.round(x.reshape(len(x), -1) / scale_in).astype(np.int64), begins) * unit
+            scale_out = np.array([unit] * step.size + [scale_in / (1 << FEATURE_BITS)] * step.past)
+            x = cell.outputs(np.round(x.reshape(len(x), -1) / scale_in).astype(np.int64), begins) * scale_out
+            scale_in = scale_out
         else:
             x = _real(step, x)
             unit = float(sum_units(step, scale_in).max())
@@ -124,8 +127,8 @@ def quantise(
                 unit = max(float(np.percentile(x, percentile)) / 255, unit / 128)
             # the head's multipliers decide between close values
             result.append(in_integers(step, scale_in, unit, 15 if step.activation else 21))
+            scale_in = unit
         scales.append(unit)
-        scale_in = unit
     return Quantised(result, input_scale, scales, history)
 
 
@@ -185,7 +188,7 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     parts += [text for text, kind in ((TO_BYTE, True), (SHIFTED, False)) if kind in rounded]
     cell = next((one for one in steps if isinstance(one, IntCell)), None)
     if cell is not None:
-        parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.out_shape[0]))]
+        parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.size))]
         weight_bytes += 2 * len(TABLE)
     inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory)
     gain = "gain[0]" if student.input_scale is not None else None
@@ -300,8 +303,9 @@ def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> s
     text = ""
     for index, one in enumerate(steps):
         if isinstance(one, IntCell):
-            text += cell_code(str(index), one, read)
-            read = "state->h"
+            out = f"buffer{index % 2}"
+            text += cell_code(str(index), one, read) + beside_memory(one.step, read, out, f" * {1 << FEATURE_BITS}")
+            read = out if one.step.past else "state->h"
         else:
             text += _layer(index, one, read, gain, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"

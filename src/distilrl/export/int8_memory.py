@@ -19,6 +19,8 @@ from distilrl.export.steps import CellStep
 STATE_BITS, GATE_BITS, SHARE_BITS = 14, 12, 15
 """Binary digits behind the point of what is kept, of gates' numbers, and of σ."""
 STATE_UNIT = 2.0**-STATE_BITS
+FEATURE_BITS = 6
+"""Bits that bytes which go past a cell are shifted by, to be as large as what it gives beside them."""
 WIDEST = 1000
 """Numbers: 127 · 2^14 · 1000, and a bias, are the largest sum that 32 bits hold."""
 FAR = 2**24
@@ -43,15 +45,17 @@ class IntCell:
     """What it gave before, to gates' numbers."""
 
     def outputs(self, x: Ints, begins: NDArray[np.bool_]) -> Ints:
-        """What it gives, (K, H), of what comes in (K, D), step after step; it starts anew where ``begins`` (K,)."""
+        """What it gives, and what goes past it, (K, H + F), of what comes in (K, D), step after step; it starts anew
+        where ``begins`` (K,).
+        """
         gates, rows = _gates(self.inputs, x), []
-        fresh = np.zeros((1, *self.step.out_shape), np.int64)
+        fresh = np.zeros((1, self.step.size), np.int64)
         h = c = fresh
         for now, begin in zip(gates, begins, strict=True):
             h, c = (fresh, fresh) if begin else (h, c)
             h, c = self._remembered(now[None], _gates(self.recurrent, h), h, c)
             rows.append(h)
-        return np.concatenate(rows)
+        return np.concatenate([np.concatenate(rows), x[:, : self.step.past] << FEATURE_BITS], axis=1)
 
     def _remembered(self, gates: Ints, past: Ints, h: Ints, c: Ints) -> tuple[Ints, Ints]:
         """What is kept after a step, by the formulas of `distilrl.blocks.MemoryCell`; a GRU has no ``c``."""
@@ -74,9 +78,10 @@ def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float) -> I
     """
     (size,) = step.out_shape
     if size > WIDEST:
+        beside = f" with {step.past} beside it" if step.past else ""
         raise SpecError(
-            f"A cell of {size} numbers cannot be written in integers, whose sums hold {WIDEST}: export to c or "
-            "onnx, or distil a smaller one."
+            f"A cell of {step.size} numbers{beside} cannot be written in integers, whose sums hold {WIDEST}: export to "
+            "c or onnx, or distil a smaller one."
         )
     unit, bits = 2.0**-GATE_BITS, 15
     recurrent = in_integers(step.recurrent, STATE_UNIT, unit, bits)
@@ -178,7 +183,7 @@ def cell_code(name: str, one: IntCell, source: str) -> str:
         one: the cell.
         source: what it reads.
     """
-    gates, (size,), (read,) = len(one.inputs.bias), one.step.out_shape, (one.inputs.weight.shape[1],)
+    gates, size, read = len(one.inputs.bias), one.step.size, one.inputs.weight.shape[1]
     return (
         f"    {{\n        const int16_t *rows[1] = {{{source}}};\n        int32_t gates[{gates}], past[{gates}];\n"
         f"        layer(rows, 1, {read}, w{name}i, b{name}i, {gates}, gates);\n"

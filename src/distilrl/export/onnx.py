@@ -14,7 +14,7 @@ from distilrl.blocks import Cell, MemoryCell, ResidualBlock
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
 from distilrl.export.int8_layers import IntStep
-from distilrl.export.int8_memory import IntCell
+from distilrl.export.int8_memory import FEATURE_BITS, IntCell
 from distilrl.export.last import last_step
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -129,7 +129,10 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     if network.spec.history > 1:
         x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
+        features = x
         x = _remembering(graph, module, x) if isinstance(module, MemoryCell) else _module(graph, module, x)
+        if isinstance(module, MemoryCell) and network.spec.past_cell:
+            x = graph.node("Concat", [x, features], axis=1)
         if isinstance(module, nn.Flatten) and vector is not None:
             x = graph.node("Concat", [x, vector], axis=1)
     return graph.finish(obs, head, x, metadata)
@@ -246,9 +249,12 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
     unit = 1.0
     for one_step, next_unit in zip(student.steps, student.activation_scales, strict=True):
         if isinstance(one_step, IntCell):
-            into = _rounded(graph, one_step.inputs, unit, x)
-            cell = Cell(one_step.step.kind, one_step.step.out_shape[0])
+            into, features = _rounded(graph, one_step.inputs, unit, x), x
+            cell = Cell(one_step.step.kind, one_step.step.size)
             x = _gated(graph, cell, into, partial(_rounded, graph, one_step.recurrent, next_unit))
+            if one_step.step.past:  # in the same unit, which the weights behind them take for one
+                as_large = graph.constant(np.float32(next_unit * (1 << FEATURE_BITS) / unit))
+                x = graph.node("Concat", [x, graph.node("Mul", [features, as_large])], axis=1)
         else:
             x = _rounded(graph, one_step, unit, x)
         if one_step.step.activation:

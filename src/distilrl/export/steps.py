@@ -48,6 +48,8 @@ class CellStep:
     """(G · H, in), the gates side by side."""
     recurrent: Step
     """(G · H, H); its bias is that inside a GRU's reset gate, else 0."""
+    past: int
+    """Numbers F that go past it: all that come in, or none."""
 
     activation = None
 
@@ -58,8 +60,13 @@ class CellStep:
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """(H,)."""
-        return self.recurrent.in_shape
+        """(H + F,), what it gives and then what goes past it."""
+        return (self.size + self.past,)
+
+    @property
+    def size(self) -> int:
+        """Numbers H that it gives."""
+        return self.recurrent.in_shape[0]
 
 
 def dense(steps: Sequence[Any], cell: type[Any] = CellStep) -> Iterator[tuple[str, Any]]:
@@ -76,16 +83,16 @@ def dense(steps: Sequence[Any], cell: type[Any] = CellStep) -> Iterator[tuple[st
             yield str(index), one
 
 
-def _cell_step(cell: MemoryCell, shape: tuple[int, ...]) -> CellStep:
+def _cell_step(cell: MemoryCell, shape: tuple[int, ...], past: int) -> CellStep:
     size, gates = cell.cell.size, cell.cell.gates
     bias = np.zeros(gates, np.float32)
     if cell.bias is not None:
         bias[-size:] = cell.bias.detach().numpy()
-    of_inputs, of_bias, past = (
+    of_inputs, of_bias, before = (
         t.detach().numpy().copy() for t in (cell.inputs.weight, cell.inputs.bias, cell.recurrent.weight)
     )
     inputs = Step(of_inputs, of_bias, 1, None, shape, (gates,))
-    return CellStep(cell.cell.kind, inputs, Step(past, bias, 1, None, (size,), (gates,)))
+    return CellStep(cell.cell.kind, inputs, Step(before, bias, 1, None, (size,), (gates,)), past)
 
 
 def without_offset(network: Network, head: Head) -> Network:
@@ -134,7 +141,7 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
     modules = [m for m in shipped.layers if not isinstance(m, nn.Flatten)]
     for index, module in enumerate(modules):
         if isinstance(module, MemoryCell):
-            result.append(_cell_step(module, shape))
+            result.append(_cell_step(module, shape, spec.past_cell))
             shape = result[-1].out_shape
             continue
         if not isinstance(module, nn.Conv2d | nn.Linear):
