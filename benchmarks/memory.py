@@ -62,26 +62,27 @@ class Task:
 TASKS = {
     "cartpole": Task(
         "CartPole-v1", "cartpole-dqn-sb3.zip", 30_000, ("mlp:16",), "obs[1] obs[3]",
-        ("mlp:16", "mlp:16@history=3", "gru:5"), episodes=300,
+        ("mlp:16", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
     ),
     "lunarlander": Task(
         "LunarLander-v3", "lunarlander", 60_000, ("mlp:16,16",), "obs[2:4] obs[5]",
-        ("mlp:16,16", "mlp:16,16@history=3", "gru:10"),
+        ("mlp:16,16", "mlp:16,16@history=3", "mlp:16+gru:6"),
     ),
     "halfcheetah": Task(
         "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
-        ("mlp:32,32", "mlp:32,32@history=3", "gru:20"),
+        ("mlp:32,32", "mlp:32,32@history=3", "mlp:32+gru:12"),
     ),
     "walker2d": Task(
         "Walker2d-v5", "tqc-Walker2d-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
-        ("mlp:32,32", "mlp:32,32@history=3", "gru:20"),
+        ("mlp:32,32", "mlp:32,32@history=3", "mlp:32+gru:12"),
     ),
     "cartpoles": Task(
         "examples.family:CartPoles-v0", "cartpoles", 60_000, ("mlp:16",), "physics",
         ("mlp:16", "mlp:16@history=8", "gru:8", "gru:16"), {"members": [100, 200]}, episodes=300,
     ),
     "g1": Task(
-        "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000, ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12", "mlp:16+gru:12"),
+        "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
+        ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12", "mlp:16+gru:6", "mlp:28+gru:10"),
     ),
     "pong": Task(
         "PongNoFrameskip-v4", "zoo/pong-dqn", 48_000, (), "flicker=0.5", ("cnn:8,8,8:32", "cnn:8,8,8:32+gru:16"),
