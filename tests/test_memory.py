@@ -187,7 +187,7 @@ def test_a_cell_is_pytorchs(kind):
 @pytest.mark.parametrize(("text", "past"), [("mlp:6+gru:5", 6), ("mlp:8,6+lstm:4+mlp:3", 6), ("gru:5", 0)])
 def test_what_is_seen_now_goes_past_a_cell_behind_dense_layers(text, past):
     network = drawn(text)
-    assert network.spec.past_cell == past
+    assert network.spec.beside_cell == past
     assert sum(p.numel() for p in network.parameters()) == network.spec.params
     for parameter in network.cell.parameters():
         parameter.zero_()  # nothing passes through it

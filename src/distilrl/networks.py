@@ -73,7 +73,7 @@ class Network(nn.Module):
             features = width
         if spec.cell is not None:
             layers.append(MemoryCell(features, spec.cell))
-            features = spec.cell.size + spec.past_cell
+            features = spec.cell.size + spec.beside_cell
         for width in spec.behind:
             layers += [nn.Linear(features, width), activation()]
             features = width
@@ -317,7 +317,7 @@ class RecurrentNetwork(Network):
         if self.cell is None or self._cell_index == first:
             return x, None
         features = self._through(x, obs, list(self.layers)[first + 1 : self._cell_index])
-        return self.cell.inputs(features), features if self.spec.past_cell else None
+        return self.cell.inputs(features), features if self.spec.beside_cell else None
 
     def _behind_cell(self, x: Tensor, features: Tensor | None, obs: Tensor) -> Tensor:
         after = (self._first_index if self._cell_index is None else self._cell_index) + 1

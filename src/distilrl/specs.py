@@ -143,12 +143,12 @@ class NetworkSpec:
     def last_width(self) -> int:
         """Numbers that the head reads."""
         if self.cell is not None and not self.behind:
-            return self.cell.size + self.past_cell
+            return self.cell.size + self.beside_cell
         dense = self.behind or self.hidden
         return dense[-1] if dense else self.features
 
     @property
-    def past_cell(self) -> int:
+    def beside_cell(self) -> int:
         """Numbers that go past the cell: those of the dense layer before it."""
         return self.hidden[-1] if self.cell is not None and self.hidden else 0
 
@@ -340,7 +340,7 @@ class NetworkSpec:
             features = out
         if (cell := self.cell) is not None:
             layers += [_Counts.of(features, cell.gates), _Counts(cell.size * cell.gates, cell.own_biases)]
-            features = cell.size + self.past_cell
+            features = cell.size + self.beside_cell
         for out in (*self.behind, self.outputs + self.dueling):
             layers.append(_Counts.of(features, out))
             features = out

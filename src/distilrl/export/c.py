@@ -186,7 +186,7 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
                 f"        remember(state, gates, past);\n    }}\n"
             )
             text += beside_memory(step, read, out)
-            read = out if step.past else "state->h"
+            read = out if step.beside else "state->h"
             continue
         text += _layer(str(index), step, read, out, first=index == 0)
         read = out
@@ -197,11 +197,11 @@ def beside_memory(step: CellStep, source: str, out: str, scale: str = "") -> str
     """Statements that put what a cell gives and what goes past it, ``source`` times ``scale``, into ``out``, which the
     next layer reads; none where nothing goes past it.
     """
-    if not step.past:
+    if not step.beside:
         return ""
     return (
         f"    for (int i = 0; i < {step.size}; i++) {out}[i] = state->h[i];\n"
-        f"    for (int i = 0; i < {step.past}; i++) {out}[{step.size} + i] = {source}[i]{scale};\n"
+        f"    for (int i = 0; i < {step.beside}; i++) {out}[{step.size} + i] = {source}[i]{scale};\n"
     )
 
 
@@ -219,7 +219,7 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     """Two buffers in turn, and with images the ring of rows; static with images, else local."""
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
-    in_state = (isinstance(step, CellStep) and not step.past for step in steps)  # read where it is kept
+    in_state = (isinstance(step, CellStep) and not step.beside for step in steps)  # read where it is kept
     sizes = [0 if kept else math.prod(step.out_shape) for step, kept in zip(steps[:-1], in_state, strict=False)]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)

@@ -117,7 +117,7 @@ def quantise(
         if isinstance(step, CellStep):
             cell, unit = cell_in_integers(step, scale_in), STATE_UNIT
             result.append(cell)
-            scale_out = np.array([unit] * step.size + [scale_in / (1 << FEATURE_BITS)] * step.past)
+            scale_out = np.array([unit] * step.size + [scale_in / (1 << FEATURE_BITS)] * step.beside)
             x = cell.outputs(np.round(x.reshape(len(x), -1) / scale_in).astype(np.int64), begins) * scale_out
             scale_in = scale_out
         else:
@@ -305,7 +305,7 @@ def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> s
         if isinstance(one, IntCell):
             out = f"buffer{index % 2}"
             text += cell_code(str(index), one, read) + beside_memory(one.step, read, out, f" * {1 << FEATURE_BITS}")
-            read = out if one.step.past else "state->h"
+            read = out if one.step.beside else "state->h"
         else:
             text += _layer(index, one, read, gain, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"

@@ -55,7 +55,7 @@ class IntCell:
             h, c = (fresh, fresh) if begin else (h, c)
             h, c = self._remembered(now[None], _gates(self.recurrent, h), h, c)
             rows.append(h)
-        return np.concatenate([np.concatenate(rows), x[:, : self.step.past] << FEATURE_BITS], axis=1)
+        return np.concatenate([np.concatenate(rows), x[:, : self.step.beside] << FEATURE_BITS], axis=1)
 
     def _remembered(self, gates: Ints, past: Ints, h: Ints, c: Ints) -> tuple[Ints, Ints]:
         """What is kept after a step, by the formulas of `distilrl.blocks.MemoryCell`; a GRU has no ``c``."""
@@ -78,7 +78,7 @@ def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float) -> I
     """
     (size,) = step.out_shape
     if size > WIDEST:
-        beside = f" with {step.past} beside it" if step.past else ""
+        beside = f" with {step.beside} beside it" if step.beside else ""
         raise SpecError(
             f"A cell of {step.size} numbers{beside} cannot be written in integers, whose sums hold {WIDEST}: export to "
             "c or onnx, or distil a smaller one."

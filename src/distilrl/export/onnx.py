@@ -131,7 +131,7 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     for module in network.layers:
         features = x
         x = _remembering(graph, module, x) if isinstance(module, MemoryCell) else _module(graph, module, x)
-        if isinstance(module, MemoryCell) and network.spec.past_cell:
+        if isinstance(module, MemoryCell) and network.spec.beside_cell:
             x = graph.node("Concat", [x, features], axis=1)
         if isinstance(module, nn.Flatten) and vector is not None:
             x = graph.node("Concat", [x, vector], axis=1)
@@ -252,7 +252,7 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
             into, features = _rounded(graph, one_step.inputs, unit, x), x
             cell = Cell(one_step.step.kind, one_step.step.size)
             x = _gated(graph, cell, into, partial(_rounded, graph, one_step.recurrent, next_unit))
-            if one_step.step.past:  # in the same unit, which the weights behind them take for one
+            if one_step.step.beside:  # in the same unit, which the weights behind them take for one
                 as_large = graph.constant(np.float32(next_unit * (1 << FEATURE_BITS) / unit))
                 x = graph.node("Concat", [x, graph.node("Mul", [features, as_large])], axis=1)
         else:

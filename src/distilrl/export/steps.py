@@ -48,7 +48,7 @@ class CellStep:
     """(G · H, in), the gates side by side."""
     recurrent: Step
     """(G · H, H); its bias is that inside a GRU's reset gate, else 0."""
-    past: int
+    beside: int
     """Numbers F that go past it: all that come in, or none."""
 
     activation = None
@@ -61,7 +61,7 @@ class CellStep:
     @property
     def out_shape(self) -> tuple[int, ...]:
         """(H + F,), what it gives and then what goes past it."""
-        return (self.size + self.past,)
+        return (self.size + self.beside,)
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ def dense(steps: Sequence[Any], cell: type[Any] = CellStep) -> Iterator[tuple[st
             yield str(index), one
 
 
-def _cell_step(cell: MemoryCell, shape: tuple[int, ...], past: int) -> CellStep:
+def _cell_step(cell: MemoryCell, shape: tuple[int, ...], beside: int) -> CellStep:
     size, gates = cell.cell.size, cell.cell.gates
     bias = np.zeros(gates, np.float32)
     if cell.bias is not None:
@@ -92,7 +92,7 @@ def _cell_step(cell: MemoryCell, shape: tuple[int, ...], past: int) -> CellStep:
         t.detach().numpy().copy() for t in (cell.inputs.weight, cell.inputs.bias, cell.recurrent.weight)
     )
     inputs = Step(of_inputs, of_bias, 1, None, shape, (gates,))
-    return CellStep(cell.cell.kind, inputs, Step(before, bias, 1, None, (size,), (gates,)), past)
+    return CellStep(cell.cell.kind, inputs, Step(before, bias, 1, None, (size,), (gates,)), beside)
 
 
 def without_offset(network: Network, head: Head) -> Network:
@@ -141,7 +141,7 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
     modules = [m for m in shipped.layers if not isinstance(m, nn.Flatten)]
     for index, module in enumerate(modules):
         if isinstance(module, MemoryCell):
-            result.append(_cell_step(module, shape, spec.past_cell))
+            result.append(_cell_step(module, shape, spec.beside_cell))
             shape = result[-1].out_shape
             continue
         if not isinstance(module, nn.Conv2d | nn.Linear):
