@@ -185,24 +185,25 @@ def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:
                 f"        rows[0] = state->h;\n        k{index}r_p1(rows, past);\n"
                 f"        remember(state, gates, past);\n    }}\n"
             )
-            text += beside_memory(step, read, out)
-            read = out if step.beside else "state->h"
+            more, read = beside_memory(step, read, out)
+            text += more
             continue
         text += _layer(str(index), step, read, out, first=index == 0)
         read = out
     return text
 
 
-def beside_memory(step: CellStep, source: str, out: str, scale: str = "") -> str:
-    """Statements that put what a cell gives and what goes past it, ``source`` times ``scale``, into ``out``, which the
-    next layer reads; none where nothing goes past it.
+def beside_memory(step: CellStep, source: str, out: str, scale: str = "") -> tuple[str, str]:
+    """Statements that put what a cell gives and what goes past it, ``source`` times ``scale``, into ``out``, and what
+    the next layer reads: that, or the state itself where nothing goes past it.
     """
     if not step.beside:
-        return ""
-    return (
+        return "", "state->h"
+    text = (
         f"    for (int i = 0; i < {step.size}; i++) {out}[i] = state->h[i];\n"
         f"    for (int i = 0; i < {step.beside}; i++) {out}[{step.size} + i] = {source}[i]{scale};\n"
     )
+    return text, out
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,8 @@ def scratch_buffers(steps: Sequence[Step | CellStep], kind: str) -> Buffers:
     """Two buffers in turn, and with images the ring of rows; static with images, else local."""
     pixels = len(steps[0].in_shape) == 3
     place = "static " if pixels else "    "
-    in_state = (isinstance(step, CellStep) and not step.beside for step in steps)  # read where it is kept
-    sizes = [0 if kept else math.prod(step.out_shape) for step, kept in zip(steps[:-1], in_state, strict=False)]
+    # what a cell alone gives is read where it is kept
+    sizes = [0 if isinstance(s, CellStep) and not s.beside else math.prod(s.out_shape) for s in steps[:-1]]
     named = {f"buffer{side}": max(sizes[side::2], default=0) for side in (0, 1)}
     text = "".join(f"{place}{kind} {name}[{size}];\n" for name, size in named.items() if size)
     count = sum(named.values())

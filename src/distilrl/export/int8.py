@@ -303,9 +303,9 @@ def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> s
     text = ""
     for index, one in enumerate(steps):
         if isinstance(one, IntCell):
-            out = f"buffer{index % 2}"
-            text += cell_code(str(index), one, read) + beside_memory(one.step, read, out, f" * {1 << FEATURE_BITS}")
-            read = out if one.step.beside else "state->h"
+            code = cell_code(str(index), one, read)
+            more, read = beside_memory(one.step, read, f"buffer{index % 2}", f" * {1 << FEATURE_BITS}")
+            text += code + more
         else:
             text += _layer(index, one, read, gain, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"

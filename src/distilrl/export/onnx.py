@@ -129,10 +129,11 @@ def write(network: Network, head: Head, obs: ObsSpec, metadata: dict[str, Any]) 
     if network.spec.history > 1:
         x = _with_past(graph, x, network.spec.history, obs.shape[0])
     for module in network.layers:
-        features = x
-        x = _remembering(graph, module, x) if isinstance(module, MemoryCell) else _module(graph, module, x)
-        if isinstance(module, MemoryCell) and network.spec.beside_cell:
-            x = graph.node("Concat", [x, features], axis=1)
+        if isinstance(module, MemoryCell):
+            h = _remembering(graph, module, x)
+            x = graph.node("Concat", [h, x], axis=1) if network.spec.beside_cell else h
+        else:
+            x = _module(graph, module, x)
         if isinstance(module, nn.Flatten) and vector is not None:
             x = graph.node("Concat", [x, vector], axis=1)
     return graph.finish(obs, head, x, metadata)
