@@ -4,12 +4,16 @@
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
 FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmarks/methods.py FOLDER teachers),
-tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md) and `cartpoles`
-(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher
-and a student that see everything, then students from which the velocities, or the physics, are hidden: without memory,
-with a history, with a cell; in Pong each frame is black to them with probability a half. `returns` are of 100 greedy
-episodes, 300 in both kinds of CartPole, on the verdict's seeds, the same for all; of the family of CartPoles those of
-members that training never drew. --jobs N makes N lines at a time.
+tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md), `cartpoles`
+(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`) and `hoppers`
+(`python -m examples.family.teach`). Of each task the teacher and a student that see everything, then students from
+which the velocities, or the physics, are hidden: without memory, with a history, with a cell; in Pong each frame is
+black to them with probability a half. `returns` are of 100 greedy episodes, 300 in both kinds of CartPole, on the
+verdict's seeds, the same for all; of a family those of members that training never drew.
+
+A family has two rivals more, neither of which remembers: `dqn` learns from reward, without a teacher and without seeing
+the physics, for as many steps as the teacher did; `reptile` is a start (distilrl.reptile) that is distilled on for a
+while in each of the verdict's members, with that member's teacher. --jobs N makes N lines at a time.
 """
 
 import functools
@@ -20,11 +24,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from fields import verdict_in_words
 from lines import RESULTS, fill, jobs_of, machine, made, taken, teacher_file
 
-from distilrl import EnvRef, Play, Teacher, describe_env, load_teacher, make_config, play, stats, train
+from distilrl import (
+    EnvRef,
+    Play,
+    TaskFile,
+    Teacher,
+    TeacherFile,
+    describe_env,
+    load_teacher,
+    make_config,
+    play,
+    reptile,
+    stats,
+    train,
+)
 from distilrl.acceptance import accept
 from distilrl.checkpoints import write_json
 from distilrl.envs import trust
@@ -36,6 +54,10 @@ from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
 FLICKER = "flicker="
+ALONE = 150_000
+"""Steps of who learns a family from reward: those that its teacher was given."""
+ROUNDS, OWN_STEPS = 60, 2_000
+"""Of Reptile: rounds, which share a student's steps, and steps in each of the verdict's members."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,8 @@ class Task:
     """What the environment is made with where returns are counted."""
     episodes: int = 100
     """How many are counted."""
+    rivals: tuple[str, ...] = ()
+    """``dqn NETWORK`` and ``reptile NETWORK``, which see none of what is hidden."""
 
 
 TASKS = {
@@ -78,7 +102,12 @@ TASKS = {
     ),
     "cartpoles": Task(
         "examples.family:CartPoles-v0", "cartpoles", 60_000, ("mlp:16",), "physics",
-        ("mlp:16", "mlp:16@history=8", "gru:8", "gru:16"), {"members": [100, 200]}, episodes=300,
+        ("mlp:16", "mlp:16@history=8", "gru:8", "gru:16", "mlp:16+gru:8"), {"members": [100, 200]}, 300,
+        ("dqn mlp:64,64", "reptile mlp:16"),
+    ),
+    "hoppers": Task(
+        "examples.family:Hoppers-v0", "hoppers/teacher.zip", 100_000, ("mlp:32,32",), "physics",
+        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), {"members": [100, 200]},
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
@@ -96,7 +125,10 @@ def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
     task = TASKS[name]
     os.environ.setdefault("UNITREE_MODELS", str(folder))
     trust("examples")
-    teacher = load_teacher(teacher_file(folder, task.teacher)).fitted(describe_env(task.env))
+    path = teacher_file(folder, task.teacher)
+    beside = path.with_name("vecnormalize.pkl")
+    file = TeacherFile(str(path), normalizer=str(beside) if beside.exists() else None)
+    teacher = load_teacher(file).fitted(describe_env(task.env))
     return teacher, accept(teacher, Play(EnvRef(task.env), threads=1), episodes=100)
 
 
@@ -110,25 +142,56 @@ def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[
     task, begun = TASKS[name], time.process_time()
     teacher, acceptance = taught(folder, name)
     policy, about = teacher.policy, {"params": teacher.params, "random": acceptance.random_return_mean}
-    sensors = Sensors(flicker=flicker_of(hidden))
+    sensors, env = Sensors(flicker=flicker_of(hidden)), EnvRef(task.env, task.verdict)
+    seeds = seeds_from(VERDICT_SEEDS, task.episodes)
+    how, _, network = student.rpartition(" ")
     if student != "teacher":
         obs = describe_env(task.env).obs
         places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
-        changes = {"network": student, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
-        config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
-        trained = train(config, teacher, acceptance=acceptance)
+        changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
+        if how == "reptile":
+            returns, about = adapted(task, teacher, seeds, changes)
+            return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
+        if how == "dqn":
+            unseen = {"shows": "nothing"}
+            env = EnvRef(task.env, task.verdict | unseen)
+            changes |= {"hidden_features": (), "env_steps": ALONE}
+            trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes))
+        else:
+            config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
+            trained = train(config, teacher, acceptance=acceptance)
         policy = trained.policy
         about = {
             "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
             "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
         }  # fmt: skip
-    games = play(
-        policy,
-        Play(EnvRef(task.env, task.verdict), threads=1, sensors=sensors),
-        seeds_from(VERDICT_SEEDS, task.episodes),
-    )
+    games = play(policy, Play(env, threads=1, sensors=sensors), seeds)
     returns = [round(one, 2) for one in games.returns.tolist()]
     return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
+
+
+def adapted(
+    task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, Any]
+) -> tuple[list[float], dict[str, Any]]:
+    """Returns of a student for each of the verdict's members; all begin with the weights that Reptile found."""
+    first, end = task.verdict["members"]
+    changes |= {"learning_starts": 400, "check_episodes": 4, "gap": -10.0}
+    one = make_config("distil", task.env, **changes | {"env_steps": task.steps // ROUNDS, "check_every": task.steps})
+    start = reptile(one, [member(task, at) for at in range(end - first)], teacher, rounds=ROUNDS, seed=changes["seed"])
+    config = make_config("distil", task.env, **changes | {"env_steps": OWN_STEPS, "check_every": OWN_STEPS})
+    env = gymnasium.make(task.env, **task.verdict)
+    drawn = np.array([env.reset(seed=seed)[1]["member"] for seed in seeds])  # what each of the episodes will be of
+    returns = np.zeros(len(seeds))
+    for at in np.unique(drawn).tolist():
+        policy = train(config.but(tasks=(TaskFile(member(task, at)),)), teacher, initial=start).policy
+        own = [seed for seed, one in zip(seeds, drawn, strict=True) if one == at]
+        returns[drawn == at] = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), own).returns
+    return returns.round(2).tolist(), {"params": start.spec.params, "env_steps": task.steps, "own_steps": OWN_STEPS}
+
+
+def member(task: Task, number: int) -> EnvRef:
+    """An environment of one member."""
+    return EnvRef(task.env, {"members": [number, number + 1]})
 
 
 def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
@@ -138,7 +201,7 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
         keys: list[dict[str, Any]] = [{"student": "teacher", "hidden": "", "seed": 0}]
         for seed in range(seeds):
             keys += [{"student": student, "hidden": "", "seed": seed} for student in task.sees]
-            keys += [{"student": student, "hidden": task.hidden, "seed": seed} for student in task.blind]
+            keys += [{"student": student, "hidden": task.hidden, "seed": seed} for student in task.blind + task.rivals]
         fill(OUT / f"{name}.jsonl", functools.partial(line, folder, name), keys, jobs)
 
 

@@ -1,8 +1,10 @@
 """What several tests share: small environments with known answers, and the real teachers where they are at hand."""
 
+import multiprocessing
 import os
 import sys
 from contextlib import ExitStack
+from multiprocessing import forkserver
 from pathlib import Path
 
 import gymnasium
@@ -24,6 +26,13 @@ torch.set_num_threads(1)
 os.environ["DISTILRL_CACHE"] = ""
 ROOT = Path(__file__).parents[1]
 TEACHERS = Path(os.environ.get("DISTILRL_TEACHERS", ROOT.parent / "shared" / "teachers"))
+
+
+def pytest_configure():
+    """One server of processes for all tests, whichever asks first: it has imported what any of them needs."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["distilrl.series", "distilrl.plan", "distilrl.envs.workers"])
+        forkserver.ensure_running()
 
 
 def real_teacher(name: str) -> Path:

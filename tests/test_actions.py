@@ -240,7 +240,7 @@ def test_a_picture_beside_numbers_and_a_side_without_a_bound(tmp_path):
     known = accepted(teacher, env_id)
     assert known.return_mean == 10.0
     config = small(
-        "distil", env=env_id, network="cnn:2k4s4:16", env_steps=2400, n_envs=8, updates=4, gap=-20.0, agreement=0.0
+        "distil", env=env_id, network="cnn:2k4s4:16", env_steps=1600, n_envs=8, updates=4, gap=-20.0, agreement=0.0
     )
     trained = train(config, teacher, acceptance=known, folder=RunFolder(tmp_path / "run"))
     assert trained.heads[0] == Point(Bounds((-2.0, None), (4.0, None), (1, 2)))

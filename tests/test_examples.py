@@ -276,13 +276,44 @@ def test_a_family_draws_members_of_its_own_and_shows_their_physics():
         seen.setdefault(info["member"], obs["physics"].tolist())
         assert seen[info["member"]] == obs["physics"].tolist()
         inner = env.unwrapped.inner
-        assert {name: getattr(inner, name) for name in family.RANGES} == family.physics_of(info["member"])
+        assert {name: getattr(inner, name) for name in family.CartPoles.RANGES} == family.CartPoles.physics_of(
+            info["member"]
+        )
     assert len(seen) == 3
     assert len({tuple(physics) for physics in seen.values()}) == 3
     with pytest.raises(ValueError, match="'members' must be two numbers"):
         family.CartPoles(members=(3, 3))
     with pytest.raises(ValueError, match="'shows' must be physics, member or nothing"):
         family.CartPoles(shows="all")
+
+
+def test_a_hopper_is_another_one_at_each_reset_and_the_plain_one_where_all_factors_are_one():
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
+    env = gymnasium.make("examples.family:Hoppers-v0", members=(0, 50)).unwrapped
+    plain = gymnasium.make("Hopper-v5").unwrapped
+    first, about = env.reset(seed=3)
+    again, same = env.reset(seed=3)
+    assert about == same
+    assert all(np.array_equal(first[part], again[part]) for part in first)
+    assert first["physics"].shape == (7,)
+    assert first["action"].tolist() == [0.0, 0.0, 0.0]
+    model, physics = env.inner.model, env.physics_of(about["member"])
+    assert model.body_mass[1:].tolist() == pytest.approx(
+        (plain.model.body_mass[1:] * ([physics["torso"]] + 3 * [physics["leg"]])).tolist()
+    )
+    assert model.actuator_gear[:, 0].tolist() == pytest.approx(
+        [200 * physics[joint] for joint in ("hip", "knee", "ankle")]
+    )
+    assert model.body_subtreemass[1] == pytest.approx(model.body_mass.sum())  # what follows of masses follows, too
+    moves = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
+    own = [env.step(move) for move in moves]
+    assert all(np.array_equal(seen[0]["action"], move) for seen, move in zip(own, moves, strict=True))
+    env.takes(dict.fromkeys(physics, 1.0))
+    for one in (env.inner, plain):
+        one.reset(seed=0)
+    for move in moves:
+        state, _, _, _, _ = plain.step(move)
+        assert env.step(move)[0]["state"].tolist() == state.astype(np.float32).tolist()
 
 
 def test_a_verdict_is_of_members_that_training_never_saw(tmp_path):

@@ -97,7 +97,7 @@ def test_each_recipe_lowers_its_own_terms(sign_teacher, name):
     if name in ("strongest_start", "transfer"):  # a start that is right already, and a term that is felt late
         changes |= {"env_steps": 2400, "check_every": 200}
     else:
-        changes |= {"env_steps": 800, "check_every": 80, "learning_starts": 80, "check_episodes": 2}
+        changes |= {"env_steps": 560, "check_every": 80, "learning_starts": 80, "check_episodes": 2}
     config = small(name, gap=-20.0, **changes)
     if name == "dynamic":
         config = config.but(behaviour=replace(config.data.behaviour, labels=(Schedule(1.0),)))

@@ -96,11 +96,12 @@ def bootstrap_means(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
     """Means (resamples,) of clusters drawn with replacement, of whose values these are sums (K,) and numbers (K,)."""
-    means = np.empty(resamples)
-    for start in range(0, resamples, 500):  # bounded memory for many episodes
-        block = slice(start, min(start + 500, resamples))
+    means, equal = np.empty(resamples), bool((sizes == sizes[0]).all())
+    for start in range(0, resamples, 100):  # a block stays in the processor's cache
+        block = slice(start, min(start + 100, resamples))
         draw = rng.integers(0, len(sums), size=(block.stop - block.start, len(sums)))
-        means[block] = sums[draw].sum(axis=1) / sizes[draw].sum(axis=1)
+        drawn = len(sums) * sizes[0] if equal else sizes.take(draw).sum(axis=1)
+        means[block] = sums.take(draw).sum(axis=1) / drawn
     return means
 
 
