@@ -12,7 +12,7 @@ black to them with probability a half. `returns` are of 100 greedy episodes, 300
 verdict's seeds, the same for all; of a family those of members that training never drew.
 
 A family has two rivals more, neither of which remembers: `dqn` learns from reward, without a teacher and without seeing
-the physics, for as many steps as the teacher did; `reptile` is a start (distilrl.reptile) that is distilled on for a
+the physics, for as many steps as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a
 while in each of the verdict's members, with that member's teacher. --jobs N makes N lines at a time.
 """
 
@@ -54,8 +54,6 @@ from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
 FLICKER = "flicker="
-ALONE = 150_000
-"""Steps of who learns a family from reward: those that its teacher was given."""
 ROUNDS, OWN_STEPS = 60, 2_000
 """Of Reptile: rounds, which share a student's steps, and steps in each of the verdict's members."""
 
@@ -89,7 +87,7 @@ TASKS = {
         ("mlp:16", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
     ),
     "lunarlander": Task(
-        "LunarLander-v3", "lunarlander", 60_000, ("mlp:16,16",), "obs[2:4] obs[5]",
+        "LunarLander-v3", "lunarlander", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
     ),
     "halfcheetah": Task(
@@ -101,13 +99,17 @@ TASKS = {
         ("mlp:32,32", "mlp:32,32@history=3", "mlp:32+gru:12", "mlp:32+gru:12@history=2"),
     ),
     "cartpoles": Task(
-        "examples.family:CartPoles-v0", "cartpoles", 60_000, ("mlp:16",), "physics",
-        ("mlp:16", "mlp:16@history=8", "gru:8", "gru:16", "mlp:16+gru:8"), {"members": [100, 200]}, 300,
+        "examples.family:CartPoles-v0", "cartpoles", 150_000, ("mlp:16",), "physics",
+        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), {"members": [100, 200]}, 300,
         ("dqn mlp:64,64", "reptile mlp:16"),
     ),
     "hoppers": Task(
         "examples.family:Hoppers-v0", "hoppers/teacher.zip", 100_000, ("mlp:32,32",), "physics",
         ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), {"members": [100, 200]},
+    ),
+    "hoppers-300k": Task(
+        "examples.family:Hoppers-v0", "hoppers/teacher.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
+        {"members": [100, 200]},
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
@@ -155,7 +157,7 @@ def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[
         if how == "dqn":
             unseen = {"shows": "nothing"}
             env = EnvRef(task.env, task.verdict | unseen)
-            changes |= {"hidden_features": (), "env_steps": ALONE}
+            changes |= {"hidden_features": ()}
             trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes))
         else:
             config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
@@ -217,7 +219,8 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             continue
         theirs, random = np.array(teacher["returns"]), teacher["random"]
         span = float(theirs.mean()) - random
-        rows.append([TASKS[name].env, who, whole, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
+        where = f"{TASKS[name].env}, {TASKS[name].steps:,} {'步' if chinese else 'steps'}"
+        rows.append([where, who, whole, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
         for student, hidden in dict.fromkeys((one["student"], one["hidden"]) for one in lines if one is not teacher):
             own = [one for one in lines if (one["student"], one["hidden"]) == (student, hidden)]
             means = [stats.mean(np.array(one["returns"])) for one in own]

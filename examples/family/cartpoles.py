@@ -1,6 +1,6 @@
 """CartPoles of other lengths, masses and forces, the motor of every other one wired the wrong way round."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -15,7 +15,12 @@ class CartPoles(Family):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
-    RANGES = {"length": (0.25, 1.0), "masspole": (0.05, 0.3), "masscart": (0.5, 1.5), "force_mag": (7.0, 14.0)}  # noqa: RUF012
+    RANGES: ClassVar = {
+        "length": (0.25, 1.0),
+        "masspole": (0.05, 0.3),
+        "masscart": (0.5, 1.5),
+        "force_mag": (7.0, 14.0),
+    }
     """Half the pole's length, m; masses, kg; force, N. The plain CartPole has 0.5, 0.1, 1 and 10. The force of every
     other member is negative.
     """

@@ -1,5 +1,7 @@
 """Hoppers that are heavier or lighter, stronger or weaker, stiffer or looser, on ground that slips or does not."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from examples.family.members import Family
@@ -9,7 +11,7 @@ class Hoppers(Family):
     """A Hopper of MuJoCo of another member at each reset; it fares and ends as Hopper-v5 does."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 125}  # noqa: RUF012
-    RANGES = {  # noqa: RUF012
+    RANGES: ClassVar = {
         "torso": (0.6, 1.8), "leg": (0.6, 1.8), "hip": (0.6, 1.6), "knee": (0.6, 1.6), "ankle": (0.6, 1.6),
         "damping": (0.5, 2.0), "friction": (0.6, 1.6),
     }  # fmt: skip
