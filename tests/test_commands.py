@@ -25,6 +25,7 @@ from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import SeedsResults, TasksResults
+from distilrl.teachers import TeacherFile
 
 EVERYDAY = ("teacher", "env", "student", "out", "recipe", "steps", "seeds", "margin", "resume", "config")
 HEAVY = {"torch", "gymnasium", "numpy", "matplotlib", "rich", "tyro", "PIL", "jinja2"}
@@ -171,10 +172,12 @@ def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     """A longer search of other observations would not be the same search."""
     results, folder = nexts("no plan", tmp_path)
-    file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]"}
+    told = {"kind": "mean", "squash": "clip", "normalizer": "n.pkl", "zeros": 3, "divisor": 2.0, "activation": "tanh"}
+    file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]", "network": "mlp:4", "output": "q"} | told
     student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1, "flicker": 0.5}
     write_json(folder / "config.json", {
         "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
+        "verdict_env": {"id": "CartPole-v0", "kwargs": {"sutton_barto_reward": True}},
         "train": {"student": student, "tasks": [{"teacher": [file]}]},
     })  # fmt: skip
     ((_, words),) = next_steps(replace(results, environment={"id": "CartPole-v1"}), folder)
@@ -182,11 +185,25 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     assert read.seen == SeenOptions(
         hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1, student_flicker=0.5
     )
-    assert (read.teacher_file.teacher_reads, read.teacher_file.teacher_member) == (("obs[0:4]",), "obs[3]")
+    assert read.teacher_file.file("t") == TeacherFile.from_json(file)
+    assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == ("CartPole-v0", '{"sutton_barto_reward": true}')
     assert read.sizes == ("gru:4", "mlp:8@history=2")
 
 
-@pytest.mark.parametrize("answer", [{}, {"reads": ["obs[0]"]}, {"member": "obs[3]"}])
+def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_judged_where_it_was(tmp_path):
+    results, folder = nexts("fail", tmp_path)
+    judged = {"id": "Mine-v0", "kwargs": {"members": [100, 200]}}
+    results = replace(results, environment={"id": "Mine-v0"}, verdict_environment=judged)
+    file = {"path": "t.zip", "normalizer": "n.pkl"}
+    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}, "verdict_env": judged})
+    (_, words), *_ = next_steps(results, folder)
+    read = parse("plan", [str(word) for word in words[1:]])
+    assert read.teacher_file.file("t.zip") == TeacherFile.from_json(file)
+    assert (read.env, read.around) == ("Mine-v0", EnvOptions())
+    assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == (None, '{"members": [100, 200]}')
+
+
+@pytest.mark.parametrize("answer", [{}, {"reads": ["obs[0]"]}, {"member": "obs[3]"}, {"normalizer": "n.pkl"}])
 def test_a_duel_with_a_teacher_that_needs_answers_is_not_proposed(answer, tmp_path):
     results, folder = nexts("inconclusive", tmp_path)
     config = {"train": {"tasks": [{"teacher": [{"path": "t"} | answer]}]}}

@@ -14,6 +14,12 @@ from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResul
 
 Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
+TOLD = {
+    "network": "--teacher-network", "activation": "--activation", "normalizer": "--normalizer", "divisor": "--divisor",
+    "output": "--teacher-output", "kind": "--kind", "squash": "--squash", "zeros": "--zeros",
+    "member": "--teacher-member",
+}  # fmt: skip
+"""Options for what a user told of a teacher's file, by its field."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -35,12 +41,12 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             small: Words = ["--env", results.env, "--student", spec, "--out", other]
             yield "a small student of it", ["distill", "--teacher", out, *small]
         case PlanResults(winner=None):
-            ref = EnvRef.from_json(results.environment, "environment")
-            env, sizes = _env_words(ref), RunFolder(out).read_config().get("given", {}).get("sizes", ())
+            folder = RunFolder(out)
+            sizes = folder.read_config().get("given", {}).get("sizes", ())
             named: Words = ["--sizes", *sizes] if sizes else []
             longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
-            seen = _seen_words(RunFolder(out), ref)
-            yield "a longer search", ["plan", "--teacher", results.teacher, *env, *seen, *named, *longer]
+            file = (_files(folder) or [{}])[0] | {"path": results.teacher}
+            yield "a longer search", [*_plan_words(folder, file, results.environment), *named, *longer]
         case PlanResults():
             trust = _trust(results.environment)
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -60,20 +66,19 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
 
 def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     """What follows one student's verdict."""
-    files = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
+    files = _files(folder)
     teacher = files[0].get("path") if len(files) == 1 else None
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
-    env, trust, out = _env_words(ref), _trust(judged_in), folder.path
+    trust, out = _trust(judged_in), folder.path
     match results.verdict.result:
-        # what is played against is read without such answers
-        case "inconclusive" if teacher is not None and not (files[0].get("reads") or files[0].get("member")):
-            again: Words = ["evaluate", out, *env, "--against", teacher, "--episodes", "1000"]
+        # what is played against is read without what was told of it
+        case "inconclusive" if teacher is not None and len(_teacher_words(files[0])) == 2:
+            again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, "--episodes", "1000"]
             yield "more episodes, until there is a verdict", again
         case "fail" if teacher is not None:
-            larger = out.with_name(f"{out.name}-plan")
-            plan: Words = ["plan", "--teacher", teacher, *env, *_seen_words(folder, ref), "--out", larger]
-            yield "the smallest size that keeps the score", plan
+            plan = _plan_words(folder, files[0], results.environment)
+            yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export", *trust]
         return
@@ -88,10 +93,33 @@ def _trust(environment: dict[str, Any]) -> Words:
     return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
 
 
+def _files(folder: RunFolder) -> list[dict[str, Any]]:
+    """A run's teachers, as its config.json has them."""
+    files: list[dict[str, Any]] = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
+    return files
+
+
+def _plan_words(folder: RunFolder, file: dict[str, Any], environment: dict[str, Any]) -> Words:
+    """A plan with a run's teacher and environments, whose students see as that run's."""
+    env, judged = EnvRef.from_json(environment, "environment"), folder.read_config().get("verdict_env")
+    words: Words = ["plan", *_teacher_words(file), *_env_words(env), *_seen_words(folder, env)]
+    if judged:
+        other = EnvRef.from_json(judged, "environment")
+        words += ["--verdict-env", other.id] if other.id != env.id else []
+        words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
+    return words
+
+
+def _teacher_words(file: dict[str, Any]) -> Words:
+    """A teacher's file and what was told of it, as options."""
+    words: Words = ["--teacher", file["path"]]
+    words += [word for name, option in TOLD.items() if file.get(name) for word in (option, str(file[name]))]
+    return words + [word for name in file.get("reads", ()) for word in ("--teacher-reads", name)]
+
+
 def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
-    """What a run's student saw otherwise than its teacher, and what its teacher read, as options."""
-    train = folder.read_config().get("train", {})
-    student, files = train.get("student", {}), train.get("tasks", [{}])[0].get("teacher") or [{}]
+    """What a run's student saw otherwise than its teacher, as options."""
+    student = folder.read_config().get("train", {}).get("student", {})
     hidden = student.get("hidden_features", ())
     names = describe_env(env).obs.names if hidden else ()
     words: Words = [word for place in hidden for word in ("--hide", names[place])]
@@ -103,8 +131,7 @@ def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
         if student.get(name)
         for word in (f"--student-{name}", str(student[name]))
     ]
-    words += [word for name in files[0].get("reads", ()) for word in ("--teacher-reads", name)]
-    return [*words, "--teacher-member", files[0]["member"]] if files[0].get("member") else words
+    return words
 
 
 def _env_words(env: EnvRef) -> Words:
