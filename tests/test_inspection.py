@@ -1,6 +1,7 @@
 """What is said of a teacher's file, and of how it plays."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,15 @@ def test_play_in_its_environment():
     assert play.warnings == ()
     assert told[-1].done == told[-1].total == 5
     json.dumps(play.to_json())
+
+
+def test_statistics_that_lie_beside_a_file_and_are_not_used_are_named(tmp_path):
+    teacher = replace(make_teacher(sign_network()), path=str(tmp_path / "teacher.zip"))
+    (tmp_path / "vec_normalize.pkl").touch()
+    (warning,) = inspect_play(teacher, SIGN, episodes=5).warnings
+    assert f"not used: give --normalizer {tmp_path / 'vec_normalize.pkl'}" in warning
+    used = replace(teacher, meta={"normalizer": "vec_normalize.pkl"})
+    assert inspect_play(used, SIGN, episodes=5).warnings == ()
 
 
 def test_play_of_a_function_takes_what_it_lacks_from_the_environment():
