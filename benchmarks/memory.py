@@ -54,6 +54,7 @@ from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
 FLICKER = "flicker="
+Returns = np.ndarray[Any, np.dtype[np.float64]]
 ROUNDS, OWN_STEPS = 60, 2_000
 """Of Reptile: rounds, which share a student's steps, and steps in each of the verdict's members."""
 
@@ -141,46 +142,47 @@ def flicker_of(hidden: str) -> float:
 
 def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
     """One run, or the teacher."""
-    task, begun = TASKS[name], time.process_time()
+    begun = time.process_time()
+    returns, about = returns_of(folder, name, student, hidden, seed)
+    return about | {"returns": returns.round(2).tolist(), "cpu_s": round(time.process_time() - begun, 1)}
+
+
+def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) -> tuple[Returns, dict[str, Any]]:
+    """What a student, or the teacher, makes on the verdict's seeds, and how it came about."""
+    task = TASKS[name]
     teacher, acceptance = taught(folder, name)
-    policy, about = teacher.policy, {"params": teacher.params, "random": acceptance.random_return_mean}
     sensors, env = Sensors(flicker=flicker_of(hidden)), EnvRef(task.env, task.verdict)
     seeds = seeds_from(VERDICT_SEEDS, task.episodes)
+    if student == "teacher":
+        about = {"params": teacher.params, "random": acceptance.random_return_mean}
+        return play(teacher.policy, Play(env, threads=1), seeds).returns, about
     how, _, network = student.rpartition(" ")
-    if student != "teacher":
-        obs = describe_env(task.env).obs
-        places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
-        changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
-        if how == "reptile":
-            returns, about = adapted(task, teacher, seeds, changes)
-            return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
-        if how == "dqn":
-            unseen = {"shows": "nothing"}
-            env = EnvRef(task.env, task.verdict | unseen)
-            changes |= {"hidden_features": ()}
-            trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes))
-        else:
-            config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
-            trained = train(config, teacher, acceptance=acceptance)
-        policy = trained.policy
-        about = {
-            "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
-            "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
-        }  # fmt: skip
-    games = play(policy, Play(env, threads=1, sensors=sensors), seeds)
-    returns = [round(one, 2) for one in games.returns.tolist()]
-    return about | {"returns": returns, "cpu_s": round(time.process_time() - begun, 1)}
+    obs = describe_env(task.env).obs
+    places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
+    changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
+    if how == "reptile":
+        return adapted(task, teacher, seeds, changes)
+    if how == "dqn":
+        unseen = {"shows": "nothing"}
+        env = EnvRef(task.env, task.verdict | unseen)
+        trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes | {"hidden_features": ()}))
+    else:
+        config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
+        trained = train(config, teacher, acceptance=acceptance)
+    about = {
+        "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
+        "train_s": round(trained.train_s, 1), "stopped": trained.stopped,
+    }  # fmt: skip
+    return play(trained.policy, Play(env, threads=1, sensors=sensors), seeds).returns, about
 
 
-def adapted(
-    task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, Any]
-) -> tuple[list[float], dict[str, Any]]:
+def adapted(task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, Any]) -> tuple[Returns, dict[str, Any]]:
     """Returns of a student for each of the verdict's members; all begin with the weights that Reptile found."""
-    first, end = task.verdict["members"]
-    changes |= {"learning_starts": 400, "check_episodes": 4, "gap": -10.0}
-    one = make_config("distil", task.env, **changes | {"env_steps": task.steps // ROUNDS, "check_every": task.steps})
-    start = reptile(one, [member(task, at) for at in range(end - first)], teacher, rounds=ROUNDS, seed=changes["seed"])
-    config = make_config("distil", task.env, **changes | {"env_steps": OWN_STEPS, "check_every": OWN_STEPS})
+    known = range(task.verdict["members"][0])  # those before the verdict's
+    base = changes | {"learning_starts": 400, "check_episodes": 4, "gap": -10.0}
+    one = make_config("distil", task.env, **base | {"env_steps": task.steps // ROUNDS, "check_every": task.steps})
+    start = reptile(one, [member(task, at) for at in known], teacher, rounds=ROUNDS, seed=changes["seed"])
+    config = make_config("distil", task.env, **base | {"env_steps": OWN_STEPS, "check_every": OWN_STEPS})
     env = gymnasium.make(task.env, **task.verdict)
     drawn = np.array([env.reset(seed=seed)[1]["member"] for seed in seeds])  # what each of the episodes will be of
     returns = np.zeros(len(seeds))
@@ -188,7 +190,7 @@ def adapted(
         policy = train(config.but(tasks=(TaskFile(member(task, at)),)), teacher, initial=start).policy
         own = [seed for seed, one in zip(seeds, drawn, strict=True) if one == at]
         returns[drawn == at] = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), own).returns
-    return returns.round(2).tolist(), {"params": start.spec.params, "env_steps": task.steps, "own_steps": OWN_STEPS}
+    return returns, {"params": start.spec.params, "env_steps": task.steps, "own_steps": OWN_STEPS}
 
 
 def member(task: Task, number: int) -> EnvRef:

@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[1]
 TEACHERS = Path(os.environ.get("DISTILRL_TEACHERS", ROOT.parent / "shared" / "teachers"))
 
 
-def pytest_configure():
-    """One server of processes for all tests, whichever asks first: it has imported what any of them needs."""
+@pytest.fixture(scope="session", autouse=True)
+def server_of_processes():
+    """One for all tests, whichever asks first: it has imported what any of them needs."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         multiprocessing.set_forkserver_preload(["distilrl.series", "distilrl.plan", "distilrl.envs.workers"])
         forkserver.ensure_running()

@@ -177,10 +177,11 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1, "flicker": 0.5}
     write_json(folder / "config.json", {
         "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
-        "verdict_env": {"id": "CartPole-v0", "kwargs": {"sutton_barto_reward": True}},
         "train": {"student": student, "tasks": [{"teacher": [file]}]},
     })  # fmt: skip
-    ((_, words),) = next_steps(replace(results, environment={"id": "CartPole-v1"}), folder)
+    judged = {"id": "CartPole-v0", "kwargs": {"sutton_barto_reward": True}}
+    results = replace(results, environment={"id": "CartPole-v1"}, verdict_environment=judged)
+    ((_, words),) = next_steps(results, folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert read.seen == SeenOptions(
         hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1, student_flicker=0.5
@@ -195,7 +196,7 @@ def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_ju
     judged = {"id": "Mine-v0", "kwargs": {"members": [100, 200]}}
     results = replace(results, environment={"id": "Mine-v0"}, verdict_environment=judged)
     file = {"path": "t.zip", "normalizer": "n.pkl"}
-    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}, "verdict_env": judged})
+    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}})
     (_, words), *_ = next_steps(results, folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert read.teacher_file.file("t.zip") == TeacherFile.from_json(file)

@@ -13,26 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sb3_contrib import TRPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
-
-
-class Told(BaseCallback):
-    """A line about every 200,000 steps: the mean return of the last hundred episodes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next = 0
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps >= self._next:
-            returns = [one["r"] for one in self.model.ep_info_buffer or ()]
-            print(f"{self.num_timesteps:,} steps: {np.mean(returns):,.0f}" if returns else "begun", flush=True)
-            self._next += 200_000
-        return True
 
 
 def teach(out: Path, steps: int, seed: int) -> None:
@@ -54,9 +37,10 @@ def teach(out: Path, steps: int, seed: int) -> None:
         policy_kwargs={"net_arch": [64, 64]},
         seed=seed,
         device="cpu",
+        verbose=1,
     )
     started = time.perf_counter()
-    model.learn(steps, Told())
+    model.learn(steps, log_interval=50)  # a table about every 200,000 steps
     out.mkdir(parents=True, exist_ok=True)
     model.save(out / "teacher.zip")
     envs.save(str(out / "vecnormalize.pkl"))

@@ -17,8 +17,9 @@ from distilrl.events import Watch
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
+from distilrl.teachers.hub import NORMALIZER
 
-NORMALIZERS = ("vec_normalize.pkl", "vecnormalize.pkl")
+NORMALIZERS = (NORMALIZER, "vecnormalize.pkl")
 """What stable-baselines3's documentation and its zoo call the file of a VecNormalize."""
 
 COLLAPSE = 0.7
@@ -104,11 +105,13 @@ def inspect_play(
 
 def _unused(teacher: Teacher) -> list[str]:
     """A normalizer beside a teacher's file that it was not read with."""
-    beside = [Path(teacher.path).with_name(name) for name in NORMALIZERS] if teacher.path.endswith(".zip") else []
+    if "normalizer" in teacher.meta or not teacher.path.endswith(".zip"):
+        return []
+    beside = [Path(teacher.path).with_name(name) for name in NORMALIZERS]
     return [
         f"{path.name} lies beside it and is not used: give --normalizer {path} where it was trained behind it."
         for path in beside
-        if "normalizer" not in teacher.meta and path.is_file()
+        if path.is_file()
     ]
 
 

@@ -14,12 +14,8 @@ from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResul
 
 Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
-TOLD = {
-    "network": "--teacher-network", "activation": "--activation", "normalizer": "--normalizer", "divisor": "--divisor",
-    "output": "--teacher-output", "kind": "--kind", "squash": "--squash", "zeros": "--zeros",
-    "member": "--teacher-member",
-}  # fmt: skip
-"""Options for what a user told of a teacher's file, by its field."""
+OF_TEACHER = {"network", "output", "reads", "member"}
+"""Fields of a teacher's file whose options begin with ``--teacher-``."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -46,7 +42,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             named: Words = ["--sizes", *sizes] if sizes else []
             longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
             file = (_files(folder) or [{}])[0] | {"path": results.teacher}
-            yield "a longer search", [*_plan_words(folder, file, results.environment), *named, *longer]
+            yield "a longer search", [*_plan_words(folder, file, results), *named, *longer]
         case PlanResults():
             trust = _trust(results.environment)
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -73,11 +69,11 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     trust, out = _trust(judged_in), folder.path
     match results.verdict.result:
         # what is played against is read without what was told of it
-        case "inconclusive" if teacher is not None and len(_teacher_words(files[0])) == 2:
+        case "inconclusive" if teacher is not None and not _told_words(files[0]):
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, "--episodes", "1000"]
             yield "more episodes, until there is a verdict", again
         case "fail" if teacher is not None:
-            plan = _plan_words(folder, files[0], results.environment)
+            plan = _plan_words(folder, files[0], results)
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export", *trust]
@@ -99,22 +95,25 @@ def _files(folder: RunFolder) -> list[dict[str, Any]]:
     return files
 
 
-def _plan_words(folder: RunFolder, file: dict[str, Any], environment: dict[str, Any]) -> Words:
+def _plan_words(folder: RunFolder, file: dict[str, Any], results: Results | PlanResults) -> Words:
     """A plan with a run's teacher and environments, whose students see as that run's."""
-    env, judged = EnvRef.from_json(environment, "environment"), folder.read_config().get("verdict_env")
-    words: Words = ["plan", *_teacher_words(file), *_env_words(env), *_seen_words(folder, env)]
-    if judged:
-        other = EnvRef.from_json(judged, "environment")
+    env = EnvRef.from_json(results.environment, "environment")
+    words: Words = ["plan", "--teacher", file["path"], *_told_words(file), *_env_words(env), *_seen_words(folder, env)]
+    if results.verdict_environment:
+        other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
         words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
     return words
 
 
-def _teacher_words(file: dict[str, Any]) -> Words:
-    """A teacher's file and what was told of it, as options."""
-    words: Words = ["--teacher", file["path"]]
-    words += [word for name, option in TOLD.items() if file.get(name) for word in (option, str(file[name]))]
-    return words + [word for name in file.get("reads", ()) for word in ("--teacher-reads", name)]
+def _told_words(file: dict[str, Any]) -> Words:
+    """What was told of a teacher's file, as options."""
+    words: Words = []
+    for name, told in file.items():
+        option = f"--teacher-{name}" if name in OF_TEACHER else f"--{name}"
+        for one in told if isinstance(told, list | tuple) else [told]:
+            words += [option, str(one)] if one and name != "path" else []
+    return words
 
 
 def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
