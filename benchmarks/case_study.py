@@ -22,7 +22,7 @@ import atari
 import gymnasium
 import torch
 import torch.nn.functional as F
-from lines import RESULTS, fill, jobs_of, made, taken
+from lines import RESULTS, fill, jobs_of, made, taken, teacher_file
 from methods import TABLE
 from torch import Tensor
 
@@ -194,7 +194,7 @@ def taught(folder: Path, env_id: str) -> tuple[Teacher, Acceptance]:
     """The teacher, and what is known of it."""
     if env_id == atari.PONG:
         return atari.taught(folder, env_id)
-    teacher = load_teacher(folder / TABLE[env_id].teacher).fitted(describe_env(env_id))
+    teacher = load_teacher(teacher_file(folder, TABLE[env_id].teacher)).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
 
 

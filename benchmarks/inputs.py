@@ -1,8 +1,8 @@
 """How inputs are standardised: LunarLander seen clearly, and through noise of a tenth of each feature's spread over its teacher's states.
 
-    python benchmarks/inputs.py FOLDER [--jobs N]     # FOLDER holds lunarlander/ (a teacher; how it is made is in README.md)
+    python benchmarks/inputs.py [--jobs N]
 
-One line per run goes to results/inputs.jsonl. Recipe `distil`, the whole budget, 100 greedy episodes on the verdict's seeds each way.
+The teacher is zoo/lunarlander-dqn. One line per run goes to results/inputs.jsonl. Recipe `distil`, the whole budget, 100 greedy episodes on the verdict's seeds each way.
 
 first        as it is: statistics of the first states, limited
 running      of all states collected so far, taken anew whenever their number has doubled; weights and Adam's moments move along, so that
@@ -17,7 +17,6 @@ import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -144,9 +143,9 @@ def made_as(arm: str, found: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
 
 
 @functools.cache
-def taught(folder: Path) -> tuple[Any, Any, np.ndarray]:
+def taught() -> tuple[Any, Any, np.ndarray]:
     """The teacher, what is known of it, and the spread of its states."""
-    teacher = load_teacher(folder / "lunarlander").fitted(describe_env(ENV))
+    teacher = load_teacher("zoo/lunarlander-dqn").fitted(describe_env(ENV))
     seen = play(teacher.policy, Play(EnvRef(ENV), keep_states=1000), seeds_from(VERDICT_SEEDS, 20)).states
     return teacher, accept(teacher, Play(EnvRef(ENV), threads=1), episodes=100), seen.std(0)
 
@@ -161,8 +160,8 @@ def measure(policy: Policy, spread: np.ndarray) -> dict[str, float]:
     }
 
 
-def line(folder: Path, arm: str, student: str, steps: int, seed: int) -> dict[str, Any]:
-    teacher, acceptance, spread = taught(folder)
+def line(arm: str, student: str, steps: int, seed: int) -> dict[str, Any]:
+    teacher, acceptance, spread = taught()
     if arm == "teacher":
         return measure(teacher.policy, spread)
     config = make_config("distil", ENV, network=student, seed=seed, env_steps=steps, gap=-99.0, threads=1)
@@ -177,14 +176,13 @@ def line(folder: Path, arm: str, student: str, steps: int, seed: int) -> dict[st
     return row
 
 
-def main(folder: Path, jobs: int) -> None:
+def main(jobs: int) -> None:
     keys = [{"arm": "teacher", "student": "", "steps": 0, "seed": 0}]
     keys += [
         {"arm": arm, "student": student, "steps": steps, "seed": seed} for seed in SEEDS for arm, student, steps in RUNS
     ]
-    fill(RESULTS / "inputs.jsonl", functools.partial(line, folder), keys, jobs)
+    fill(RESULTS / "inputs.jsonl", line, keys, jobs)
 
 
 if __name__ == "__main__":
-    jobs = jobs_of(sys.argv)
-    main(Path(sys.argv[1]), jobs)
+    main(jobs_of(sys.argv))

@@ -3,8 +3,8 @@
     python benchmarks/memory.py FOLDER run [TASK ...]         # one line per run, to results/memory/TASK.jsonl
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
-FOLDER holds cartpole-dqn-sb3.zip of rl-trained-agents, `lunarlander` (benchmarks/methods.py FOLDER teachers),
-tqc-HalfCheetah-v3.zip, tqc-Walker2d-v3.zip, Unitree's robots (examples/unitree/README.md), `cartpoles`
+FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents,
+Unitree's robots (examples/unitree/README.md), `cartpoles`
 (`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`) and `hoppers`
 (`python -m examples.family.teach`). Of each task the teacher and a student that see everything, then students from
 which the velocities, or the physics, are hidden: without memory, with a history, with a cell; in Pong each frame is
@@ -88,7 +88,7 @@ TASKS = {
         ("mlp:16", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
     ),
     "lunarlander": Task(
-        "LunarLander-v3", "lunarlander", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
+        "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
     ),
     "halfcheetah": Task(

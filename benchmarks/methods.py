@@ -1,13 +1,13 @@
 """Every method in five environments, two students, twelve training seeds, with settings chosen elsewhere by one rule.
 
-    python benchmarks/methods.py FOLDER teachers              # makes teachers that FOLDER lacks
+    python benchmarks/methods.py FOLDER teachers              # makes those of zoo/ again that FOLDER lacks
     python benchmarks/methods.py FOLDER choose [METHOD ...]   # learning rate and temperature of each method
     python benchmarks/methods.py FOLDER table [ENV ...] [METHOD ...]    # the runs of the table, or those of some methods
     python benchmarks/methods.py FOLDER smoke                 # one tiny run of everything, kept nowhere
 
-FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents and `lunarlander`; the other teachers
-are in zoo/. Needs gymnasium[box2d] and minigrid 3.2. One line per run goes to results/methods/{choose,ENV}.jsonl;
-lines that are there are not made again, and --jobs N makes N at a time.
+FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents; the other teachers are in zoo/. Needs
+gymnasium[box2d] and minigrid 3.2. One line per run goes to results/methods/{choose,ENV}.jsonl; lines that are there
+are not made again, and --jobs N makes N at a time.
 
 choose    A grid of learning rates and temperatures (method_settings.py), on other environments than the table's and
           other training seeds, apart for a comfortable student and one that is too small. What it chooses is written
@@ -99,7 +99,7 @@ TABLE = {
         changed={"changed": "variants/Acrobot-heavy", "starts": "variants/Acrobot-starts"},
     ),
     "LunarLander-v3": Task(
-        "LunarLander-v3", "lunarlander", ("mlp:16,16", "mlp:4"), steps=10_000, decimals=1,
+        "LunarLander-v3", "zoo/lunarlander-dqn", ("mlp:16,16", "mlp:4"), steps=10_000, decimals=1,
         changed={"changed": "variants/LunarLander-wind"},
     ),
     "MountainCar-v0": Task("MountainCar-v0", "zoo/mountaincar-dqn", ("mlp:16,16", "mlp:2")),
@@ -305,7 +305,7 @@ def smoke(folder: Path) -> None:
 
 
 def teachers(folder: Path) -> None:
-    """Trains those of our own that are missing."""
+    """Trains those of zoo/ that are missing in FOLDER."""
     for name, (env, changes) in TEACHERS.items():
         if not (folder / name).exists():
             found = train_teacher(make_config("dqn", env, threads=1, **changes), folder / name)

@@ -52,15 +52,17 @@ class Task(NamedTuple):
     options: tuple[tuple[str, float], ...] = ()
 
     def teacher(self, folder: Path) -> Path:
-        """The teacher's file, or its folder where it is one of ours."""
-        path = folder / self.file
+        """The teacher's file, or its folder where it is one of zoo/."""
+        path = Path(self.file) if self.file.startswith("zoo/") else folder / self.file
         return path if path.exists() else folder / f"{self.file}.zip"
 
 
 TASKS = {
     "cartpole": Task("CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16, 16)),
     "acrobot": Task("Acrobot-v1", "DQN", "acrobot-dqn-sb3", 500, 20_000, hidden=(16, 16)),
-    "lander": Task("LunarLander-v3", "DQN", "lunarlander", 1_000, 40_000, old="LunarLander-v2", hidden=(16, 16)),
+    "lander": Task(
+        "LunarLander-v3", "DQN", "zoo/lunarlander-dqn", 1_000, 40_000, old="LunarLander-v2", hidden=(16, 16)
+    ),
     "pendulum": Task("Pendulum-v1", "SAC", "sac-Pendulum-v1", 500, 40_000),
     "walker": Task("BipedalWalker-v3", "A2C", "a2c-BipedalWalker-v3", 500, 60_000, True),
     "hopper": Task("Hopper-v5", "TRPO", "trpo-Hopper-v3", 500, 200_000, True, "Hopper-v4"),
@@ -195,7 +197,7 @@ class Teacher:
         if path.is_dir():  # the network of the same form, with its weights
             from safetensors.torch import load_file
 
-            weights = load_file(path / "student" / "student.safetensors")
+            weights = load_file(path / "teacher.safetensors")
             self.model = maker("MlpPolicy", env, policy_kwargs={"net_arch": [256, 256]}, buffer_size=1, device="cpu")
             network = self.model.policy.q_net.q_net
             network.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})

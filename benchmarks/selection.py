@@ -1,7 +1,7 @@
 """What choosing the best of many noisy checks costs, and what is left of it where the best three meet on other episodes.
 
     python benchmarks/selection.py raw               # best check against verdict, of the runs that lie in results/
-    python benchmarks/selection.py run FOLDER        # FOLDER holds acrobot-dqn-sb3.zip and lunarlander/ (a teacher)
+    python benchmarks/selection.py run FOLDER        # FOLDER holds acrobot-dqn-sb3.zip
     python benchmarks/selection.py table
 
 Each line of results/selection/rows.jsonl is a training seed with its whole budget, whose student is chosen twice: by the
@@ -24,7 +24,7 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 OUT = RESULTS / "selection" / "rows.jsonl"
 TASKS = {
     "Acrobot-v1": ("acrobot-dqn-sb3.zip", "mlp:4", 10_000, 500),
-    "LunarLander-v3": ("lunarlander", "mlp:16,16", 30_000, 2_000),
+    "LunarLander-v3": ("zoo/lunarlander-dqn", "mlp:16,16", 30_000, 2_000),
 }
 SEEDS = range(10)
 

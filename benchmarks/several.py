@@ -3,7 +3,7 @@
     python benchmarks/several.py tasks FOLDER           # CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
     python benchmarks/several.py NAME FOLDER            # Pong + Breakout, a key of ATARI below; FOLDER holds breakout-dqn-sb3.zip
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
-    python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; FOLDER also holds lunarlander/
+    python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; in LunarLander too
 
 Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
 """
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from lines import RESULTS, fill, jobs_of
+from lines import RESULTS, fill, jobs_of, teacher_file
 
 from distilrl import (
     Acceptance,
@@ -95,7 +95,7 @@ TOGETHER = "together, a step and an update of "
 
 @functools.cache
 def taught(folder: Path, env_id: str, name: str) -> tuple[Teacher, Acceptance]:
-    teacher = load_teacher(folder / name).fitted(describe_env(env_id))
+    teacher = load_teacher(teacher_file(folder, name)).fitted(describe_env(env_id))
     return teacher, accept(teacher, Play(EnvRef(env_id), threads=1), episodes=100)
 
 
@@ -163,7 +163,7 @@ def assistants() -> list[dict]:
 PRUNED = {
     "CartPole-v1": (VECTORS["CartPole-v1"], "mlp:2", "mlp:16"),
     "Acrobot-v1": (VECTORS["Acrobot-v1"], "mlp:2", "mlp:16"),
-    "LunarLander-v3": ("lunarlander", "mlp:6", "mlp:32"),
+    "LunarLander-v3": ("zoo/lunarlander-dqn", "mlp:6", "mlp:32"),
 }
 
 
