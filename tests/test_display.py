@@ -86,7 +86,8 @@ def test_a_run_fits_and_every_event_is_taken(terminal):
         watch(Phase("teacher's check"))
         watch(Episodes(10, 20, 12045.33))
         watch(Episodes(20, 20, 12045.33))
-        watch(Accepted(instances.card(format="sb3-contrib [bold]TQC", params=None)))
+        normalizer = Path("logs/[red]/vecnormalize.pkl")
+        watch(Accepted(instances.card(format="sb3-contrib [bold]TQC", params=None), unused=(normalizer,)))
         watch(Replaying(500, 1000))
         watch(Replaying(1000, 1000))
         watch(Step(9_750_000, 10_000_000, 12045.33))
@@ -108,6 +109,7 @@ def test_a_run_fits_and_every_event_is_taken(terminal):
     assert max(map(len, frames(terminal))) <= 80
     said = "\n".join(frames(terminal))
     assert "teacher: sb3-contrib [bold]TQC, ? parameters" in said
+    assert f"  not used: {normalizer}" in said
     assert "return 12,045.33 [11,900.12, 12,190.55] over 20 episodes; random play -258.39" in said
     assert "9,750,000 steps 12345.6 s  return 12,045.33, score 0.987, agreement 0.93" in said
     assert "reward (steps)" in said

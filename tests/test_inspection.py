@@ -7,8 +7,12 @@ import pytest
 import torch
 from conftest import SIGN, make_teacher, real_teacher, sign_network
 
+from distilrl.acceptance import accept
+from distilrl.envs import describe_env
+from distilrl.episodes import Play
 from distilrl.errors import TeacherError
 from distilrl.inspection import inspect, inspect_play
+from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher, load_teacher
 
 
@@ -34,12 +38,29 @@ def test_play_in_its_environment():
     json.dumps(play.to_json())
 
 
-def test_statistics_that_lie_beside_a_file_and_are_not_used_are_named(tmp_path):
-    teacher = replace(make_teacher(sign_network()), path=str(tmp_path / "teacher.zip"))
-    (tmp_path / "vec_normalize.pkl").touch()
+@pytest.mark.parametrize(
+    ("zipped", "normalizer"),
+    [
+        ("teacher.zip", "vec_normalize.pkl"),
+        ("best_model.zip", "vecnormalize.pkl"),
+        ("rl_model_5000_steps.zip", "rl_model_vecnormalize_5000_steps.pkl"),
+        ("Walker-v5.zip", "Walker-v5/vecnormalize.pkl"),
+    ],
+)
+def test_statistics_that_lie_beside_a_file_and_are_not_used_are_named(tmp_path, zipped, normalizer):
+    teacher = replace(make_teacher(sign_network()), path=str(tmp_path / zipped))
+    (tmp_path / "another" / "vecnormalize.pkl").parent.mkdir()
+    (tmp_path / "another" / "vecnormalize.pkl").touch()
+    path = tmp_path / normalizer
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    (path.parent / "args.yml").touch()
     (warning,) = inspect_play(teacher, SIGN, episodes=5).warnings
-    assert f"not used: give --normalizer {tmp_path / 'vec_normalize.pkl'}" in warning
-    used = replace(teacher, meta={"normalizer": "vec_normalize.pkl"})
+    assert warning.startswith(f"{path} is not used: give --normalizer {path} ")
+    worse = replace(teacher, network=sign_network(-1.0))
+    with pytest.raises(TeacherError, match=f"give --normalizer {path} where"):
+        accept(worse.fitted(describe_env(SIGN)), Play(EnvRef(SIGN)), episodes=5)
+    used = replace(teacher, meta={"normalizer": normalizer})
     assert inspect_play(used, SIGN, episodes=5).warnings == ()
 
 

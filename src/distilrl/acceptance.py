@@ -19,6 +19,7 @@ from distilrl.kept import place
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns
 from distilrl.teachers import Teacher
+from distilrl.teachers.vecnormalize import unused
 
 
 def accept(
@@ -71,10 +72,11 @@ def accept(
         if low > 0 or high < 0:
             break
     if low <= 0 and not weak_ok:
+        normalizer = " ".join(("--normalizer", *(str(path) for path in unused(teacher)[:1])))
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} "
             f"({theirs.returns.mean():.1f} against {chance.returns.mean():.1f} over {len(chance.returns)} episodes): "
-            "check the environment and its kwargs, give --normalizer where it was trained behind VecNormalize, raise "
+            f"check the environment and its kwargs, give {normalizer} where it was trained behind VecNormalize, raise "
             "--accept-max-episodes where returns are noisy, or pass --accept-weak-teacher, with --margin-abs."
         )
     return Acceptance(

@@ -118,11 +118,14 @@ class Display:
         match event:
             case Phase(name=name):
                 self._begin(name)
-            case Accepted(teacher=teacher, kept=kept):
+            case Accepted(teacher=teacher, kept=kept, unused=unused):
                 self._played = "check"
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
+                for path in unused:
+                    console.print(f"  not used: {escape(str(path))}", style="yellow", soft_wrap=True)
+                    console.print("  (give it with --normalizer if the teacher was trained behind it)", style="yellow")
             case Recalled() if not self._recalled:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")

@@ -26,6 +26,7 @@ from distilrl.runs import RunFolder, described, write_metrics
 from distilrl.specs import spelled
 from distilrl.summaries import TasksResults
 from distilrl.teachers import Teacher
+from distilrl.teachers.vecnormalize import unused
 from distilrl.threads import use_threads
 from distilrl.train import train
 from distilrl.trained import Trained
@@ -225,7 +226,7 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
         acceptance=acceptance,
         elsewhere=elsewhere,
     )
-    watch(Accepted(card, kept))
+    watch(Accepted(card, kept, unused(teacher)))
     return card
 
 

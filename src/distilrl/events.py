@@ -37,6 +37,8 @@ class Accepted:
     """The teacher, and how it plays."""
     kept: Path | None = None
     """File of an earlier run's check, where it was not played again."""
+    unused: tuple[Path, ...] = ()
+    """VecNormalize files that belong to the teacher's by where they lie, and that it was not read with."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What a teacher's file is: library, spaces, layers, what in it was not executed; and how it plays."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,7 @@ from distilrl.events import Watch
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
-from distilrl.teachers.hub import NORMALIZER
-
-NORMALIZERS = (NORMALIZER, "vecnormalize.pkl")
-"""What stable-baselines3's documentation and its zoo call the file of a VecNormalize."""
+from distilrl.teachers.vecnormalize import unused
 
 COLLAPSE = 0.7
 """A teacher that keeps less than this share of its score under a disturbance is warned of."""
@@ -88,7 +84,9 @@ def inspect_play(
             "It is no better than random play: wrong environment, wrong preprocessing (frame stack, channel order, "
             "scaling), or missing statistics: give --normalizer where it was trained behind VecNormalize."
         )
-    warnings += _unused(teacher)
+    warnings += [
+        f"{path} is not used: give --normalizer {path} where it was trained behind it." for path in unused(teacher)
+    ]
     for name, played in disturbed.items():
         score = stats.score(played.return_mean, result.return_mean, result.random_return_mean)
         if result.better_than_random and score is not None and score < COLLAPSE:
@@ -101,18 +99,6 @@ def inspect_play(
     return PlayedTeacher(
         **vars(result), env=info.id, protocol=info.protocol, disturbed=disturbed, warnings=tuple(warnings)
     )
-
-
-def _unused(teacher: Teacher) -> list[str]:
-    """A normalizer beside a teacher's file that it was not read with."""
-    if "normalizer" in teacher.meta or not teacher.path.endswith(".zip"):
-        return []
-    beside = [Path(teacher.path).with_name(name) for name in NORMALIZERS]
-    return [
-        f"{path.name} lies beside it and is not used: give --normalizer {path} where it was trained behind it."
-        for path in beside
-        if path.is_file()
-    ]
 
 
 def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from distilrl.teachers.teacher import Before, Normalised, Teacher
 
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
+FILE, ZOO_FILE = "vec_normalize.pkl", "vecnormalize.pkl"
+"""What stable-baselines3's documentation and the Hub call it, and what RL Zoo does."""
 
 
 class Statistics(NamedTuple):
@@ -44,6 +47,19 @@ class NormalisedParts(Before):
         """Raw observations (B, D), and what else the network reads, to what it gives."""
         normal = torch.maximum(torch.minimum((obs.float() - self.mean) * self.scale, self.bound), -self.bound)
         return self.network(normal, *rest)
+
+
+def unused(teacher: Teacher) -> tuple[Path, ...]:
+    """VecNormalize files that belong to a stable-baselines3 zip by where they lie, and that it was not read with:
+    beside it under a usual name, beside a checkpoint with its number of steps, and in the folder that RL Zoo makes.
+    """
+    zipped = Path(teacher.path)
+    if "normalizer" in teacher.meta or zipped.suffix != ".zip":
+        return ()
+    home, numbered = zipped.parent, re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", zipped.stem)
+    zoo = sorted(found.with_name(ZOO_FILE) for found in home.glob("*/args.yml"))
+    beside = [home / name for name in (FILE, ZOO_FILE, f"{numbered}.pkl")]
+    return tuple(path for path in (*beside, *zoo) if path.is_file())
 
 
 def normalised(teacher: Teacher, path: Path) -> Teacher:
