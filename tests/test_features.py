@@ -1,5 +1,7 @@
 """Taps, projectors, and students that start from or end in their teacher's weights."""
 
+import copy
+
 import instances
 import pytest
 import torch
@@ -86,6 +88,21 @@ def test_teacher_features_come_in_units_of_their_size():
     (features,) = maps.teacher_features(obs).values()
     assert float(features.square().mean()) == pytest.approx(1.0, rel=1e-5)
     assert not any("teacher" in name for name, _ in maps.named_parameters())
+
+
+def test_what_a_reused_head_reads_is_asked_to_be_what_its_teacher_reads():
+    teacher, obs = net((6,), seed=1), torch.randn(50, 2) * 100
+    student = copy.deepcopy(teacher)
+    reuse_head(student, teacher, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        student.layers[-1].projection.weight.copy_(torch.eye(6))
+        student.layers[-1].projection.bias.zero_()
+    maps = FeatureMaps(["last"], ["last"], student, teacher, obs[:1], torch.Generator().manual_seed(0))
+    maps.measure(obs)
+    with Taps(student, maps.student_paths) as seen:
+        torch.testing.assert_close(student(obs), teacher(obs))
+    ((ours, theirs),) = maps.compare("last", seen, maps.teacher_features(obs), project=True)
+    torch.testing.assert_close(ours, theirs)
 
 
 def train_briefly(name, teacher, folder=None):

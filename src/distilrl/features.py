@@ -76,11 +76,16 @@ class Taps:
 def points(network: nn.Module, obs: Tensor) -> dict[str, tuple[int, ...]]:
     """Paths that can be paired by themselves, in the order of the pass, and the shape of one example there."""
     paths = [name for name, module in network.named_modules() if isinstance(module, POINTS)]
-    if isinstance(network, Network) and isinstance(network.layers[-1], ReusedHead):
-        paths.append(f"layers.{len(network.layers) - 1}.projection")
+    paths += _into_a_reused_head(network)
     with torch.no_grad(), Taps(network, paths) as taps:
         network(obs)
     return {path: tuple(taps._seen[path].shape[1:]) for path in taps._seen}
+
+
+def _into_a_reused_head(network: nn.Module) -> list[str]:
+    """Path of what a reused head reads, if there is one."""
+    reused = isinstance(network, Network) and isinstance(network.layers[-1], ReusedHead)
+    return [f"layers.{len(network.layers) - 1}.projection"] if reused else []
 
 
 def refuse_memory(teacher: nn.Module) -> None:
@@ -189,6 +194,7 @@ class FeatureMaps(nn.Module):
         super().__init__()
         self.pairs = {taps: pair(student, teacher, obs, taps) for taps in dict.fromkeys(wanted)}
         self._teacher = (teacher,)
+        self._in_its_units = _into_a_reused_head(student)
         self.student_paths = tuple(dict.fromkeys(mine for pairs in self.pairs.values() for mine, _ in pairs))
         self.teacher_paths = tuple(dict.fromkeys(theirs for pairs in self.pairs.values() for _, theirs in pairs))
         with torch.no_grad(), Taps(student, self.student_paths) as mine, Taps(teacher, self.teacher_paths) as theirs:
@@ -224,6 +230,8 @@ class FeatureMaps(nn.Module):
         """Pairs of features (B, ...), the student's first, projected where asked."""
         for mine, theirs in self.pairs[taps]:
             features = seen[mine]
+            if mine in self._in_its_units:  # its head reads it as it is, so it has no scale of its own to find
+                features = features / self.scales[self.teacher_paths.index(theirs)]
             if project:
                 features = self.projectors[self._place[taps, mine, theirs]](features)
             yield features, teacher[theirs]
