@@ -67,7 +67,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "verdict: fail (policy - against -" in " ".join(printed.err.split())
     assert [line.split(":")[0] for line in printed.out.splitlines()] == [str(tmp_path / "weak"), teacher]
-    assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin", "2"]) == 0
+    assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin-abs", "20"]) == 0
 
 
 def test_several_seeds(teacher, tmp_path, capsys):

@@ -204,12 +204,24 @@ def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_ju
     assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == (None, '{"members": [100, 200]}')
 
 
-@pytest.mark.parametrize("answer", [{}, {"reads": ["obs[0]"]}, {"member": "obs[3]"}, {"normalizer": "n.pkl"}])
-def test_a_duel_with_a_teacher_that_needs_answers_is_not_proposed(answer, tmp_path):
+def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):
+    """On other episodes, about the same margin and play, against the teacher as the run read it."""
     results, folder = nexts("inconclusive", tmp_path)
-    config = {"train": {"tasks": [{"teacher": [{"path": "t"} | answer]}]}}
+    results = replace(results, protocol={"epsilon": 0.01}, verdict=replace(results.verdict, margin=12.34))
+    file = {"path": "t.zip", "normalizer": "n.pkl", "reads": ["obs[0]"], "kind": "mean"}
+    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}})
+    (_, words), *_ = next_steps(results, folder)
+    read = parse("evaluate", [str(word) for word in words[1:]])
+    assert (read.against, read.teacher_file.file("t.zip")) == ("t.zip", TeacherFile.from_json(file))
+    assert (read.margin_abs, read.epsilon, read.fresh, read.episodes) == (12.34, 0.01, True, 1000)
+
+
+@pytest.mark.parametrize("sensor", [{"noise": [0.1, 0.2]}, {"delay": 1}, {"dropout": 0.1}, {"flicker": 0.5}])
+def test_a_duel_of_a_student_with_sensors_is_not_proposed(sensor, tmp_path):
+    results, folder = nexts("inconclusive", tmp_path)
+    config = {"train": {"student": sensor, "tasks": [{"teacher": [{"path": "t"}]}]}}
     write_json(folder / "config.json", config)
-    assert any(words[0] == "evaluate" for _, words in next_steps(results, folder)) == (not answer)
+    assert not any(words[0] == "evaluate" for _, words in next_steps(results, folder))
 
 
 def test_a_plan_hides_what_it_is_told_to(monkeypatch, tmp_path):

@@ -761,6 +761,20 @@ def test_a_tuned_candidate_that_fails_its_replay_leaves_the_calibrated_one(taugh
     assert [path.name for path in (taught / "export").iterdir()] == ["int8"]
 
 
+def test_what_a_run_shipped_before_it_went_on_is_not_its_student(tmp_path, capsys):
+    folder = run_of(tmp_path / "run")
+    (folder / "results.json").unlink()
+    assert main(["export", str(folder), "--to", "onnx"]) == 0
+    assert "the run has not ended" in capsys.readouterr().err
+    assert main(["verify", str(folder / "export" / "onnx"), "--episodes", "3"]) == 0
+    network, head = right_network(SIGN)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    save_network(folder / "student", network, head, env=SIGN, environment=EnvRef(SIGN).to_json(), recipe="test")
+    assert main(["verify", str(folder / "export" / "onnx")]) == 2
+    assert "another student than" in " ".join(capsys.readouterr().err.split())
+
+
 def test_verify_on_the_command_line_wraps_the_environment_that_it_names(tmp_path, capsys):
     wrapped = EnvRef(SIGN, wrappers=("gymnasium.wrappers:FlattenObservation",))
     card = export_policy(run_of(tmp_path / "run"), "onnx", env=wrapped)

@@ -135,7 +135,17 @@ def test_verdicts_are_of_the_side_that_is_better():
     assert (below.verdict.result, above.verdict.result, crashed.verdict.result) == ("fail", "pass", "fail")
     assert below.verdict.interval[0] > 5.0  # as it is measured, though lower is better
     assert 0 < below.random.mean < 10
-    assert below.verdict.span == 10.0
+    assert below.verdict.span == 100.0  # twenty margins
+
+
+def test_what_hardly_varies_is_judged_as_what_does_not_vary():
+    rng = np.random.default_rng(1)
+    for how, seen in (("sum", np.full(100, 10.0)), ("sum", 10 + 1e-9 * rng.random(100)), ("sum", np.arange(100) % 2)):
+        sides = numbers(seen, seen, seen)
+        found = Measured.of(Measure("cost", how, "lower", 1.0), sides, np.arange(100), 1, "greedy")
+        assert found.verdict.span == 20.0
+        assert found.verdict.interval[1] == pytest.approx(4 * 20 / 101)
+        assert found.verdict.result == "pass"
 
 
 def test_it_is_the_returns_test():

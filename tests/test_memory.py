@@ -125,7 +125,7 @@ def test_activations_that_suit_are_put_before_the_history():
     ("gru:16+gru:16", "is no student with memory"),
     ("gru:0", "Every size of a network must be at least 1"),
     ("gru:16+cnn:8", "is no student with memory"),
-    ("mlp:8@history=0", "Every size of a network must be at least 1"),
+    ("mlp:8@history=0", "A history must be at least 1, got 0"),
     ("mlp:8@history=x", "'@history=x' of 'mlp:8@history=x' means nothing"),
     ("mlp:8@past=2", "'@past=2' of 'mlp:8@past=2' means nothing"),
     ("mlp:8@history=2@history=3", "says twice"),

@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,7 @@ def errors(tmp_path, teacher):
         "watch nothing": (["watch", str(tmp_path / "nothing")], "nothing holds no run"),
         "evaluate nothing": (["evaluate", str(tmp_path / "nothing"), "--env", SIGN], "does not exist"),
         "evaluate elsewhere": (["evaluate", teacher, "--env", "CartPole-v1"], "observations of shape"),
-        "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 1"),
+        "no episodes": (["evaluate", teacher, "--env", SIGN, "--episodes", "0"], "at least 2"),
         "one episode against": (
             ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--episodes", "1"],
             "'episodes' must be at least 2",
@@ -108,7 +109,7 @@ def errors(tmp_path, teacher):
             "Measures are of a policy by itself",
         ),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
-        "margin": ([*base, "--margin", "0"], "'margin' must be above 0"),
+        "margin": ([*base, "--margin", "5"], "'margin' must lie in (0, 1), got 5: it is a share"),
         "search's config and sizes": (
             ["plan", "--config", "c.json", "--out", out, "--sizes", "mlp:"],
             "leave --sizes out",
@@ -227,12 +228,16 @@ def test_an_interrupted_command_ends_with_130_and_says_how_it_goes_on(teacher, t
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    run = str(tmp_path / "run")
+    run = str(tmp_path / "my run")
     monkeypatch.setattr(importlib.import_module("distilrl.distill"), "accept", interrupted)
-    assert distill(teacher, tmp_path / "run") == 130
-    assert capsys.readouterr().err.endswith(f"interrupted; continue with --resume {run}\n")
+    assert distill(teacher, tmp_path / "my run") == 130
+    assert capsys.readouterr().err.endswith(
+        f"interrupted; continue with: distilrl distill --resume {shlex.quote(run)}\n"
+    )
     assert main(["distill", "--resume", run]) == 130
-    assert capsys.readouterr().err.endswith(f"interrupted; continue with --resume {run}\n")
+    assert capsys.readouterr().err.endswith(
+        f"interrupted; continue with: distilrl distill --resume {shlex.quote(run)}\n"
+    )
     assert main(["plan", "--teacher", teacher, "--env", SIGN, "--out", str(tmp_path / "plan")]) == 130
     assert capsys.readouterr().err.endswith("interrupted\n"), "nobody continues a plan"
 

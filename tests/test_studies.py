@@ -72,11 +72,15 @@ def test_three_kinds_of_folders_in_one_table(tmp_path):
     assert (good.name, good.runs, bad.recipe, single.runs) == ("good", 5, "cloning", 1)
     assert good.iqm == pytest.approx(np.mean([0.98, 0.98, 0.99]))
     assert good.iqm_ci95[0] <= good.iqm <= good.iqm_ci95[1]
-    assert single.iqm_ci95 == (pytest.approx(0.9), pytest.approx(0.9))
+    assert (single.iqm, single.iqm_ci95) == (pytest.approx(0.9), None), "one run says nothing of others"
     assert [(pair.one, pair.other) for pair in found.pairs] == [("good", "bad"), ("good", "single"), ("bad", "single")]
     assert found.pairs[0].improvement == 1.0
     assert found.pairs[0].difference == pytest.approx(0.984 - 0.57)
-    assert found.pairs[2].improvement_ci95 == (0.0, 0.0)
+    assert found.pairs[0].improvement_ci95 == (1.0, 1.0)
+    for pair in found.pairs[1:]:
+        assert (pair.improvement_ci95, pair.difference_ci95) == (None, None)
+    assert (found.table()[2]["iqm_low"], found.table()[2]["iqm_high"]) == (None, None)
+    assert "| bad, single | 0.00 | -0.330 |" in found.to_markdown()
     assert repr(found).splitlines()[0] == "3 studies in Mine-v0"
     assert "<td>good</td><td>5</td><td>0.983</td>" in found._repr_html_()
     assert good.profile[0] == 1.0
@@ -149,7 +153,7 @@ def test_more_studies_than_colours_are_drawn(tmp_path):
 
 def test_a_data_frame_where_pandas_is(tmp_path):
     pandas = pytest.importorskip("pandas", reason="the extra pandas is not installed")
-    run(tmp_path / "a", 0.9)
+    study(tmp_path / "a", [0.9] * 5)
     frame = compare(tmp_path / "a").frame()
     assert isinstance(frame, pandas.DataFrame)
     assert frame.loc[0, "iqm_low"] == pytest.approx(0.9)

@@ -142,6 +142,8 @@ def read_json(path: Path) -> Any:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
+    except IsADirectoryError:
+        raise FileError(f"{path} is a folder: name the file in it that is meant.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read as JSON ({first_line(error)}): restore or remove it.") from None
 

@@ -64,7 +64,12 @@ class Comparison:
     def __post_init__(self) -> None:
         check_numbers(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
         check_numbers(self, disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
-        check_numbers(self, margin="(0, inf)", margin_abs="(0, inf)")
+        check_numbers(self, margin_abs="(0, inf)")
+        if not 0 < self.margin < 1:
+            raise SpecError(
+                f"'margin' must lie in (0, 1), got {self.margin:g}: it is a share of what the teacher is above random "
+                "play, 0.05 is 5 %; --margin-abs is in the environment's own units."
+            )
         asked = [(one.name, one.how) for one in self.measures]
         if twice := [one for number, one in enumerate(asked) if one in asked[:number]]:
             raise SpecError(f"The measure '{twice[0][0]}={twice[0][1]}' is asked for twice: leave one of them out.")
@@ -126,9 +131,11 @@ def compare(
     info: EnvInfo,
     *,
     sensors: Sensors = EXACT,
+    first: int = VERDICT_SEEDS,
     watch: Watch = silent,
 ) -> Compared:
-    """Student against teacher on the verdict's own seeds; ``sensors`` are how the student alone sees.
+    """Student against teacher on the verdict's own seeds, or others from ``first`` on; ``sensors`` are how the student
+    alone sees.
 
     It plays on while a verdict, of the return or of a measure, is inconclusive; all are of the same episodes.
 
@@ -140,7 +147,7 @@ def compare(
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
     seen = replace(how, sensors=sensors)
-    seeds, exact = fair_seeds(seen, VERDICT_SEEDS, comparison.episodes)
+    seeds, exact = fair_seeds(seen, first, comparison.episodes)
     looks = 1 if exact else comparison.max_episodes // comparison.episodes
     games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):

@@ -1,8 +1,9 @@
 """What is seen of work under way, on standard error in 80 columns or below a notebook's cell."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich import markup
@@ -123,9 +124,7 @@ class Display:
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
-                for path in unused:
-                    console.print(f"  not used: {escape(str(path))}", style="yellow", soft_wrap=True)
-                    console.print("  (give it with --normalizer if the teacher was trained behind it)", style="yellow")
+                print_unused(unused)
             case Recalled() if not self._recalled:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")
@@ -258,6 +257,13 @@ def print_teacher(card: TeacherCard) -> None:
     console.print(
         f"  return {returned(found)} over {found.episodes} episodes; random play {found.random_return_mean:,.2f}"
     )
+
+
+def print_unused(normalizers: Sequence[Path]) -> None:
+    """VecNormalize files that a policy's file was not read with."""
+    for path in normalizers:
+        console.print(f"  not used: {escape(str(path))}", style="yellow", soft_wrap=True)
+        console.print("  (give it with --normalizer if the policy was trained behind it)", style="yellow")
 
 
 def colored(result: str | None, style: str = "") -> str:

@@ -30,11 +30,11 @@ ARRAY_PART = 100
 """CartPoles in a part: one more costs next to nothing."""
 SECONDS = 0.2
 """How often it is looked how far parts are."""
-ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS, INTEGER_SEEDS = (
-    k * 10_000_000 for k in range(1, 7)
+ACCEPT_SEEDS, SELECT_SEEDS, VERDICT_SEEDS, DISTURBED_SEEDS, EXPORT_SEEDS, INTEGER_SEEDS, FRESH_SEEDS = (
+    k * 10_000_000 for k in range(1, 8)
 )
 """First seeds of the acceptance check, of choosing the best checkpoint, of the verdict, of the disturbed episodes, of
-the observations on which exported files are replayed, and of choosing among integers."""
+the observations on which exported files are replayed, of choosing among integers, and of what no run plays."""
 
 
 def play(

@@ -84,8 +84,9 @@ def points(network: nn.Module, obs: Tensor) -> dict[str, tuple[int, ...]]:
 
 def _into_a_reused_head(network: nn.Module) -> list[str]:
     """Path of what a reused head reads, if there is one."""
-    reused = isinstance(network, Network) and isinstance(network.layers[-1], ReusedHead)
-    return [f"layers.{len(network.layers) - 1}.projection"] if reused else []
+    if isinstance(network, Network) and isinstance(network.layers[-1], ReusedHead):
+        return [f"layers.{len(network.layers) - 1}.projection"]
+    return []
 
 
 def refuse_memory(teacher: nn.Module) -> None:

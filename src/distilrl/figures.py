@@ -284,7 +284,8 @@ def studies(found: Studies) -> bytes:
     middles, profiles, better = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
     for number, row in enumerate(rows):
         color, line = CYCLE[number % len(CYCLE)], "--" if number >= len(CYCLE) else "-"
-        middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        if row.iqm_ci95:
+            middles.plot(row.iqm_ci95, [number] * 2, color=color, linewidth=6, alpha=0.4, solid_capstyle="butt")
         middles.plot(row.iqm, number, "|", color=color, markersize=16, markeredgewidth=2)
         profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post", label=row.name)
         profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
@@ -293,7 +294,9 @@ def studies(found: Studies) -> bytes:
     profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
     profiles.legend(frameon=False, fontsize=8, loc="lower left")
     for number, pair in enumerate(pairs):
-        better.plot(pair.improvement_ci95, [number] * 2, color=TEACHER, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        if pair.improvement_ci95:
+            ends = pair.improvement_ci95
+            better.plot(ends, [number] * 2, color=TEACHER, linewidth=6, alpha=0.4, solid_capstyle="butt")
         better.plot(pair.improvement, number, "|", color=TEACHER, markersize=16, markeredgewidth=2)
     better.axvline(0.5, color=FAINT, linestyle="--", linewidth=1)
     better.set(

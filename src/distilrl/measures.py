@@ -198,7 +198,7 @@ class Measured(Record):
         theirs, ours, _ = (values for values, _ in sides)
         both = ~np.isnan(theirs) & ~np.isnan(ours)
         theirs, ours, pairs = theirs[both], ours[both], pairs[both]
-        span = _reach([values for values, _ in sides]) or 20 * (measure.margin or 0.0)
+        span = _reach(measure, [values for values, _ in sides])
         difference = None
         if len(ours):
             ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
@@ -236,15 +236,15 @@ def _verdict(
     return RunVerdict(**vars(replace(found, protocol=protocol)), looks=looks, span=span)
 
 
-def _reach(sides: Sequence[NDArray[np.float64]]) -> float:
-    """The difference of the worst episode that must be reckoned with, of what all sides had: 1 of what is 0 or 1 in
-    every episode, else the range of all that was seen; 0 where that is nothing.
+def _reach(measure: Measure, sides: Sequence[NDArray[np.float64]]) -> float:
+    """The difference of the worst episode that must be reckoned with: 1 of what an episode has or has not, else the
+    range of all that was seen, and never less than twenty margins, as of a return whose margin is 5 %.
     """
     seen = np.concatenate(sides)
     seen = seen[~np.isnan(seen)]
-    if not len(seen):
-        return 0.0
-    return 1.0 if _is_rate(seen) else float(seen.max() - seen.min())
+    if len(seen) and _is_rate(seen) and measure.how in ("last", "max"):
+        return 1.0
+    return max(float(np.ptp(seen)) if len(seen) else 0.0, 20 * (measure.margin or 0.0))
 
 
 def _is_rate(values: NDArray[np.float64]) -> bool:

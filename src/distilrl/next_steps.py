@@ -16,6 +16,8 @@ Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
 OF_TEACHER = {"network", "output", "reads", "member"}
 """Fields of a teacher's file whose options begin with ``--teacher-``."""
+SENSORS = ("noise", "delay", "dropout", "flicker")
+"""Fields of a student whose options begin with ``--student-``; the first is of several numbers."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -68,10 +70,13 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     ref = EnvRef.from_json(judged_in, "environment")
     trust, out = _trust(judged_in), folder.path
     match results.verdict.result:
-        # what is played against is read without what was told of it
-        case "inconclusive" if teacher is not None and not _told_words(files[0]):
-            again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, "--episodes", "1000"]
-            yield "more episodes, until there is a verdict", again
+        # a duel shows both what is there
+        case "inconclusive" if teacher is not None and not any(_student(folder).get(name) for name in SENSORS):
+            again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
+            epsilon = results.protocol.get("epsilon", 0.0)
+            again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
+            again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", "1000", "--fresh"]
+            yield "a question of its own, on other episodes and more of them", again
         case "fail" if teacher is not None:
             plan = _plan_words(folder, files[0], results)
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
@@ -116,20 +121,21 @@ def _told_words(file: dict[str, Any]) -> Words:
     return words
 
 
+def _student(folder: RunFolder) -> dict[str, Any]:
+    """A run's student, as its config.json has it."""
+    student: dict[str, Any] = folder.read_config().get("train", {}).get("student", {})
+    return student
+
+
 def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
     """What a run's student saw otherwise than its teacher, as options."""
-    student = folder.read_config().get("train", {}).get("student", {})
+    student = _student(folder)
     hidden = student.get("hidden_features", ())
     names = describe_env(env).obs.names if hidden else ()
     words: Words = [word for place in hidden for word in ("--hide", names[place])]
     if noise := student.get("noise"):
         words += ["--student-noise", ",".join(f"{one:g}" for one in noise)]
-    words += [
-        word
-        for name in ("delay", "dropout", "flicker")
-        if student.get(name)
-        for word in (f"--student-{name}", str(student[name]))
-    ]
+    words += [word for name in SENSORS[1:] if student.get(name) for word in (f"--student-{name}", str(student[name]))]
     return words
 
 

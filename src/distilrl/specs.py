@@ -59,9 +59,11 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
+        if self.history < 1:
+            raise SpecError(f"A history must be at least 1, got {self.history}.")
         if (
             min(
-                (self.outputs, *self.obs_shape, *self.widths, self.history, *(n for c in self.convs for n in c)),
+                (self.outputs, *self.obs_shape, *self.widths, *(n for c in self.convs for n in c)),
                 default=0,
             )
             < 1

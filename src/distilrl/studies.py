@@ -42,8 +42,8 @@ class StudyRow(Record):
     """Students in all."""
     iqm: float
     """Interquartile mean of their scores, 0 random play and 1 the teacher."""
-    iqm_ci95: Interval
-    """95 % interval of it over training seeds, by stratified bootstrap."""
+    iqm_ci95: Interval | None
+    """95 % interval of it over training seeds, by stratified bootstrap; None where an environment has a single run."""
     mean: float
     """Mean of their scores."""
     lowest: float
@@ -70,12 +70,12 @@ class StudyPair(Record):
     """Name of the second."""
     improvement: float
     """Probability that a run of the first scores above a run of the second; equal scores count half."""
-    improvement_ci95: Interval
-    """95 % interval of it, by stratified bootstrap."""
+    improvement_ci95: Interval | None
+    """95 % interval of it, by stratified bootstrap; None where an environment has a single run of either."""
     difference: float
     """Mean score of the first less that of the second, on the episodes that all their runs played."""
-    difference_ci95: Interval
-    """95 % interval of it; runs and episodes are drawn, an episode for both studies at once."""
+    difference_ci95: Interval | None
+    """95 % interval of it; runs and episodes are drawn, an episode for both studies at once. None as above."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -102,16 +102,16 @@ class Studies(Shown):
         """Interquartile means."""
         rows: list[tuple[str, ...]] = [("study", "runs", "IQM of scores", "95 % interval", "mean", "lowest")]
         for row in self.rows:
-            ends = f"{row.iqm_ci95[0]:.3f} … {row.iqm_ci95[1]:.3f}"
+            ends = "" if row.iqm_ci95 is None else f"{row.iqm_ci95[0]:.3f} … {row.iqm_ci95[1]:.3f}"
             rows.append((row.name, str(row.runs), f"{row.iqm:.3f}", ends, f"{row.mean:.3f}", f"{row.lowest:.3f}"))
         return f"{len(self.rows)} studies in {' + '.join(self.envs)}", rows
 
-    def table(self) -> list[dict[str, str | int | float]]:
-        """The rows as names and plain values, intervals as two numbers, without the profiles."""
-        plain: list[dict[str, str | int | float]] = []
+    def table(self) -> list[dict[str, str | int | float | None]]:
+        """The rows as names and plain values, an interval as two of them, without the profiles."""
+        plain: list[dict[str, str | int | float | None]] = []
         for row in self.rows:
             values = {f.name: getattr(row, f.name) for f in fields(row) if not f.name.startswith("profile")}
-            low, high = values.pop("iqm_ci95")
+            low, high = values.pop("iqm_ci95") or (None, None)
             plain.append({**values, "iqm_low": low, "iqm_high": high})
         return plain
 
@@ -141,8 +141,7 @@ class Studies(Shown):
         lines = ["| study | recipe | student | runs | IQM of scores [95 %] | mean | lowest | within margin | seconds |"]
         lines.append("|---|---|---|--:|--:|--:|--:|--:|--:|")
         for row in self.rows:
-            low, high = row.iqm_ci95
-            cells = (row.name, row.recipe, row.student, row.runs, f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]")
+            cells = (row.name, row.recipe, row.student, row.runs, with_interval(row.iqm, row.iqm_ci95, "{:.3f}"))
             more = (f"{row.mean:.3f}", f"{row.lowest:.3f}", f"{row.passed} of {row.runs}", f"{row.train_s:,.1f}")
             lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in (*cells, *more)) + " |")
         if self.pairs:
@@ -156,11 +155,16 @@ class Studies(Shown):
 
 def in_words(pair: StudyPair) -> tuple[str, str]:
     """Probability of improvement and difference of a pair, each with its interval."""
-    (low, high), (least, most) = pair.improvement_ci95, pair.difference_ci95
     return (
-        f"{pair.improvement:.2f} [{low:.2f}, {high:.2f}]",
-        f"{pair.difference:+.3f} [{least:+.3f}, {most:+.3f}]",
+        with_interval(pair.improvement, pair.improvement_ci95, "{:.2f}"),
+        with_interval(pair.difference, pair.difference_ci95, "{:+.3f}"),
     )
+
+
+def with_interval(value: float, ends: Interval | None, form: str) -> str:
+    """A number and its interval, if it has one, each in this form."""
+    number = form.format(value)
+    return number if ends is None else f"{number} [{form.format(ends[0])}, {form.format(ends[1])}]"
 
 
 def compare(*paths: str | Path, seed: int = 0) -> Studies:

@@ -14,7 +14,7 @@ from distilrl.distill import training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
-from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play, size
+from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
@@ -105,7 +105,12 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
 
 
 def evaluate_policy(
-    policy: Teacher | Network | Policy, how: EnvLike | Play, *, episodes: int = 100, watch: Watch | None = None
+    policy: Teacher | Network | Policy,
+    how: EnvLike | Play,
+    *,
+    episodes: int = 100,
+    fresh: bool = False,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
@@ -114,6 +119,7 @@ def evaluate_policy(
             environment asks.
         how: an environment, in which it is played greedily; or how it is played there.
         episodes: how many, where the starts cannot be counted.
+        fresh: on seeds that no run plays.
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Example::
@@ -121,13 +127,13 @@ def evaluate_policy(
         evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4").return_mean
         evaluate_policy(load_teacher("zoo/pong-dqn"), Play(EnvRef("PongNoFrameskip-v4"), sticky=0.25)).return_mean
     """
-    check_number("episodes", episodes, "[1, inf)")
+    check_number("episodes", episodes, "[2, inf)")
     how = _played(how)
     if isinstance(policy, Teacher):
         policy = policy.fitted(describe_env(how.env)).policy
     elif isinstance(policy, Network):
         policy = Policy(policy, student_head(describe_env(how.env).action))
-    seeds, exact = fair_seeds(how, VERDICT_SEEDS, episodes)
+    seeds, exact = fair_seeds(how, FRESH_SEEDS if fresh else VERDICT_SEEDS, episodes)
     with watching(watch) as watch:
         games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
@@ -145,10 +151,13 @@ def evaluate_against(
     episodes: int = 100,
     margin: float = 0.05,
     margin_abs: float | None = None,
+    fresh: bool = False,
     watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
     look. The margin is fixed by 20 episodes of the other on other seeds.
+
+    Whoever chose the policy by a verdict, or plays on because one was inconclusive, asks anew on ``fresh`` seeds.
 
     Args:
         policy: the one that is judged.
@@ -157,6 +166,7 @@ def evaluate_against(
         episodes: as of `evaluate_policy`, at least 2.
         margin: largest acceptable loss, as a share of (the other's return − random).
         margin_abs: the same in the environment's own units, in place of the share.
+        fresh: as of `evaluate_policy`.
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
@@ -174,7 +184,10 @@ def evaluate_against(
     comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs)
     with watching(watch) as watch:
         acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
-        found = compare(theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, watch=watch)
+        first = FRESH_SEEDS if fresh else VERDICT_SEEDS
+        found = compare(
+            theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, first=first, watch=watch
+        )
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=policy.params),
         against=DuelOther(**vars(found.teacher), params=other.params),

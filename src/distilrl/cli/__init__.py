@@ -4,6 +4,7 @@ A command's module is imported when the command is called, so that ``distilrl --
 """
 
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -214,4 +215,4 @@ def _way_on(name: str, command: Any) -> str:
         return "; the same command goes on"
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
     begun = hasattr(command, "resume") and folder is not None and RunFolder(folder).config.is_file()
-    return f"; continue with --resume {folder}" if begun else ""
+    return f"; continue with: distilrl {name} --resume {shlex.quote(str(folder))}" if begun else ""

@@ -264,6 +264,8 @@ def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
     if "kind" in data and data["kind"] not in kinds:
         what = KINDS.get(str(data["kind"]), f"the unknown kind {data['kind']!r}")
         raise SpecError(f"{file} is the configuration of {what}, which this command does not make: give another.")
+    if "train" not in data:
+        raise SpecError(f"{file} says nothing of training, so it is no config.json: give a run's.")
     return data
 
 

@@ -50,6 +50,8 @@ class Export:
             console.print(
                 "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
             )
+        if "reference" not in card:
+            console.print("the run has not ended: its student is that of the last check, and has no verdict")
         results = []
         for one in card.get("played", {}).values():
             played = read_as(Verified, one)

@@ -16,7 +16,7 @@ from distilrl.next_steps import next_commands
 from distilrl.played import Agreement, PlayedTeacher
 from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.spaces import action_from_json
-from distilrl.studies import Studies
+from distilrl.studies import Studies, with_interval
 from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
@@ -70,13 +70,20 @@ def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> Non
 
 
 def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
-    """Names and values, on standard output."""
+    """Names and values, on standard output; into a file or a pipe each on one line, whatever its length."""
+    out = Console(emoji=False)
+    if not out.is_terminal:
+        shown = [(abridged(name, 60), value) for name, value in rows]
+        width = max(len(name) for name, _ in shown)
+        for name, value in shown:
+            out.print(f" {markup.escape(name.ljust(width))}  {escape(value)}", highlight=False, soft_wrap=True)
+        return
     table = Table(box=None, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(markup.escape(abridged(name, 60)), escape(value))
-    Console(emoji=False).print(table)
+    out.print(table)
 
 
 def print_results(results: Results | SeedsResults | TasksResults) -> None:
@@ -217,8 +224,7 @@ def print_studies(found: Studies) -> None:
     for column in ("study", "runs", "IQM of scores [95 %]", "mean", "lowest", "within margin"):
         table.add_column(column, justify="left" if column == "study" else "right", overflow="fold")
     for row in found.rows:
-        low, high = row.iqm_ci95
-        words = (f"{row.iqm:.3f} [{low:.3f}, {high:.3f}]", f"{row.mean:.3f}", f"{row.lowest:.3f}")
+        words = (with_interval(row.iqm, row.iqm_ci95, "{:.3f}"), f"{row.mean:.3f}", f"{row.lowest:.3f}")
         table.add_row(escape(row.name), str(row.runs), *map(escape, words), f"{row.passed} of {row.runs}")
     pairs = Table(box=None, header_style="bold")
     for column in ("pair", "P(first above second)", "first - second"):

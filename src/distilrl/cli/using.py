@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
@@ -9,7 +10,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 from distilrl.cli import HOSTILE
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.cli.tables import print_error, print_facts, print_verdict
-from distilrl.display import Display
+from distilrl.display import Display, print_unused
+from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.inspection import inspect, inspect_play
@@ -17,6 +19,7 @@ from distilrl.measures import Measure
 from distilrl.plain import THREADS, check_number
 from distilrl.played import Returns
 from distilrl.teachers import load_teacher
+from distilrl.teachers.vecnormalize import unused
 from distilrl.teaching import evaluate_against, evaluate_policy
 from distilrl.threads import use_threads
 
@@ -45,7 +48,7 @@ class Inspect:
         use_threads(self.threads)
         env = self.around.maybe(self.env)
         teacher = load_teacher(self.teacher_file.file(self.policy))
-        facts, play = inspect(teacher), None
+        facts, play = inspect(teacher if env is None else teacher.fitted(describe_env(env))), None
         if env is not None:
             with Display() as watch:
                 play = inspect_play(teacher, env, episodes=self.episodes, threads=self.threads, watch=watch)
@@ -68,13 +71,16 @@ class Evaluate:
     env: str
     """Environment."""
     against: Unset[str | None] = None
-    """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return."""
+    """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return.
+    Where POLICY is a folder, --normalizer and its like are told of this file."""
     margin: float = 0.05
     """With --against: largest acceptable loss, as a share of (the other's return - random)."""
     margin_abs: Unset[float | None] = None
     """With --against: the same in the environment's own units, in place of the share."""
     episodes: int = 100
     """Full episodes; a game that repeats itself is played once from each start instead."""
+    fresh: bool = False
+    """On seeds that no run plays: for a student that was chosen by its verdict, or that has none yet."""
     epsilon: float = 0.0
     """Probability of a random action."""
     sticky: Unset[float | None] = None
@@ -97,7 +103,11 @@ class Evaluate:
         if self.margin_abs is not None and self.against is None:
             raise SpecError("--margin-abs is of a verdict: give --against too.")
         use_threads(self.threads)
-        policy = load_teacher(self.teacher_file.file(self.policy))
+        files = [self.policy] if self.against is None else [self.policy, self.against]
+        asked = files[-1] if Path(self.policy).is_dir() else self.policy
+        policy, *others = [load_teacher(self.teacher_file.file(file) if file is asked else file) for file in files]
+        for one in (policy, *others):
+            print_unused(unused(one))
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -108,7 +118,7 @@ class Evaluate:
         )
         if self.against is None:
             with Display() as watch:
-                alone = evaluate_policy(policy, how, episodes=self.episodes, watch=watch)
+                alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)
             print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
             for name, mean in alone.measures.items() if not self.json else ():
                 print(f"{name}: {mean.in_words() if mean is not None else 'no episode has it'}")
@@ -116,11 +126,12 @@ class Evaluate:
         with Display() as watch:
             duel = evaluate_against(
                 policy,
-                load_teacher(self.against),
+                others[0],
                 how,
                 episodes=self.episodes,
                 margin=self.margin,
                 margin_abs=self.margin_abs,
+                fresh=self.fresh,
                 watch=watch,
             )
         if self.json:

@@ -179,6 +179,8 @@ class Shipped:
     """Names of the files that can be played."""
     sha256: Mapping[str, str]
     """Digest of each file."""
+    student_sha256: str
+    """Digest of the student's own file."""
     reference: Reference | None
     """None where the run was not finished."""
 
@@ -226,6 +228,7 @@ def read_card(path: Path) -> Shipped:
             head_from_json(data["head"], f"head of {path}"),
             files,
             {str(name): str(value) for name, value in data["sha256"].items()},
+            str(data["student_sha256"]),
             _reference(told) if told is not None else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
+from distilrl.checkpoints import read_json
 from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import FileError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
 from distilrl.events import Watch
-from distilrl.export.card import Reference, read_card
+from distilrl.export.card import Reference, Shipped, read_card
 from distilrl.export.replay import file_policy, open_export
 from distilrl.played import Difference, Returns, Verified
 from distilrl.sensors import EXACT
@@ -55,6 +56,7 @@ def verify(
             raise FileError(f"{card.path} names no file: export the run again.")
         path = folder / card.files[0]
     card.check(path)
+    _check_current(card, folder)
     ref = env_ref(env) if env is not None else card.env
     known = card.reference if ref.to_json() == card.env.to_json() else None
     ref = known.env if known and known.env else ref
@@ -77,6 +79,14 @@ def verify(
     verdict, against_student = _against(games, known, exact) if known else (None, None)
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
+
+
+def _check_current(card: Shipped, folder: Path) -> None:
+    """Refuses the export in a run's own folder that is of a student which that run has no more: it went on since."""
+    home = folder.resolve().parent
+    spec = home.parent / "student" / "spec.json"
+    if home.name == "export" and spec.is_file() and read_json(spec).get("sha256") != card.student_sha256:
+        raise FileError(f"{folder} is of another student than {home.parent} holds now: export the run again.")
 
 
 def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, Difference]:

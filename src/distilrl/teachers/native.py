@@ -56,6 +56,10 @@ def load(file: TeacherFile) -> Teacher:
         FileError: it holds neither, or what it holds is damaged.
     """
     file.check_options()
+    if file.normalizer is not None:
+        raise FileError(
+            f"{file.path} is a folder of ours, which reads what the environment shows: leave --normalizer out."
+        )
     folder = RunFolder(file.path).with_student().path
     if (folder / "tree.json").is_file():
         return _tree(folder / "tree.json")

@@ -342,10 +342,13 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
     )
     if not wanted or wanted[0] not in fitting:
         found = ", ".join(f"{n} {getattr(a, 'shape', '')}" for n, a in answers.items())
-        raise FileError(
-            f"{file.path} has the outputs {found[:200]}: numbers of a policy (batch, numbers) are needed, name "
-            "theirs with --teacher-output."
-        )
+        if file.output and file.output not in answers:
+            way = f"none is called {file.output}"
+        elif fitting:
+            way = f"name that of the policy with --teacher-output ({', '.join(fitting)})"
+        else:
+            way = "none gives numbers (batch, numbers), so export the graph up to its action values, logits or means"
+        raise FileError(f"{file.path} has the outputs {found[:200]}: {way}.")
     return wanted[0], int(fitting[wanted[0]])
 
 
