@@ -1,9 +1,9 @@
 """Tables of the comparison of methods, from the lines that methods.py leaves; tables.py prints them.
 
-Scores are (return − random) / (teacher − random), the mean of 100 episodes for each training seed. Intervals are
-percentile bootstraps over training seeds. Differences are to the default with the same training seed; their p-values
-are of exact sign-flip tests, Holm-corrected over the methods of one table, that is of one environment and one
-student.
+Scores are (return − random) / (teacher − random), the mean of 100 episodes for each training seed; their intervals are
+percentile bootstraps over training seeds. Differences are to the default with the same training seed and in the same
+episode; their intervals and p-values (paired.py) are over both, and p-values are Holm-corrected over the methods of one
+table, that is of one environment and one student.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from lines import RESULTS, made
-from paired import holm, pooled, seed_interval, sign_flip
+from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
 from distilrl.verdict import non_inferiority
 
@@ -29,6 +29,8 @@ COMFORTABLE, KINDS = "mlp:16,16", ("comfortable", "small")
 """The student that is large enough everywhere, and the kinds of students for which settings are chosen."""
 NOT_TESTED = (*SHIPPED, "dqn")
 """Rows to hold the others against, of which nothing is asked."""
+FINITE = ("MiniGrid-DoorKey-5x5-v0",)
+"""Environments with so few starts that the episodes are all that there are: 48 starts, under the 50 that a verdict needs."""
 SEEDS = range(12)
 """Training seeds of every method; an environment has a table when all are there."""
 WAYS = ("noise", "attack", "changed", "starts")
@@ -40,6 +42,7 @@ Row = dict[str, Any]
 class Runs:
     """The lines of an environment."""
 
+    env: str = ""
     teacher: Row = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[int, Row]] = field(default_factory=dict)
     """(student, method) → training seed → line."""
@@ -59,8 +62,18 @@ class Runs:
             for seed, row in sorted(self.groups.get((student, method), {}).items())
         }
 
-    def passes(self, student: str, method: str) -> int:
-        """Runs whose loss is within the margin by these episodes."""
+    def table(self, student: str, method: str) -> dict[int, list[float]]:
+        """Training seed → score of each episode."""
+        nothing = [0.0] * len(self.teacher["returns"])
+        return {
+            seed: [self.score(one) for one in row["returns"]] if "returns" in row else nothing
+            for seed, row in sorted(self.groups.get((student, method), {}).items())
+        }
+
+    def passes(self, student: str, method: str) -> int | None:
+        """Runs whose loss is within the margin by these episodes; None where there are too few starts for a verdict."""
+        if self.env in FINITE:
+            return None
         span = mean(self.teacher["returns"]) - self.teacher["random"]
         teacher = tuple(self.teacher["returns"])
         whole = [row for row in self.groups[student, method].values() if "returns" in row]
@@ -117,7 +130,7 @@ def runs_of(env: str) -> Runs:
     """The lines of an environment that were made with the settings chosen, of methods that have every seed with every
     student; none as long as the default has not.
     """
-    runs = Runs()
+    runs = Runs(env)
     for row in made(OUT / f"{env}.jsonl"):
         method = row["method"]
         chosen = settings()[kind_of(row["student"])].get(method, {})
@@ -134,13 +147,13 @@ def runs_of(env: str) -> Runs:
     return runs if DEFAULT in whole else Runs()
 
 
-def paired_with_default(runs: Runs, student: str) -> dict[str, list[float]]:
+def paired_with_default(runs: Runs, student: str) -> dict[str, Paired]:
     """Each method's differences to the default over the training seeds that both have."""
-    default, paired = runs.scores(student, DEFAULT), {}
+    default, paired = runs.table(student, DEFAULT), {}
     for method in dict.fromkeys(method for other, method in runs.groups if other == student and method != DEFAULT):
-        own = runs.scores(student, method)
-        if each := [own[seed] - default[seed] for seed in own if seed in default]:
-            paired[method] = each
+        own = runs.table(student, method)
+        if each := [np.subtract(own[seed], default[seed]) for seed in own if seed in default]:
+            paired[method] = Paired(np.array(each), finite=runs.env in FINITE)
     return paired
 
 
@@ -149,9 +162,11 @@ def differences(runs: Runs, student: str) -> dict[str, Difference]:
     """Each method's mean difference to the default, corrected together."""
     paired = paired_with_default(runs, student)
     asked = [method for method in paired if method not in NOT_TESTED]
-    corrected = dict(zip(asked, holm([sign_flip(paired[method]) for method in asked]), strict=True))
+    p_values = [max(sign_flip(paired[method].seeds), t_test([paired[method]])) for method in asked]
+    corrected = dict(zip(asked, holm(p_values), strict=True))
     return {
-        method: Difference(mean(each), seed_interval(each), corrected.get(method)) for method, each in paired.items()
+        method: Difference(float(each.table.mean()), crossed_interval([each]), corrected.get(method))
+        for method, each in paired.items()
     }
 
 
@@ -194,7 +209,7 @@ def one_student(runs: Runs, student: str) -> list[str]:
         cells = [
             linked(method), "its own" if method in SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
-            str(runs.passes(student, method)), f"{mean(row['agreement'] for row in whole):.2f}",
+            "–" if (passes := runs.passes(student, method)) is None else str(passes), f"{mean(row['agreement'] for row in whole):.2f}",
             f"{mean(row['updates'] for row in whole):,.0f}",
         ]  # fmt: skip
         for way in ways:
@@ -237,23 +252,35 @@ def surviving() -> str:
 
 def overall() -> str:
     """Each method's difference to the default over all environments and students, the best first."""
-    groups: dict[str, list[list[float]]] = {}
+    groups: dict[str, list[tuple[str, Paired]]] = {}
     pairs = [(runs, student) for runs in map(runs_of, ENVS) for student in (runs.students if runs.teacher else ())]
     for runs, student in pairs:
         for method, each in paired_with_default(runs, student).items():
-            groups.setdefault(method, []).append(each)
-    found = {method: pooled(each) for method, each in groups.items() if len(each) == len(pairs)}
+            groups.setdefault(method, []).append((runs.env, each))
+    found = {method: together(each) for method, each in groups.items() if len(each) == len(pairs)}
     asked = [method for method in found if method not in NOT_TESTED]
     corrected = dict(zip(asked, holm([found[method][2] for method in asked]), strict=True))
     lines = ["| method | difference to the default | p | worst | best |", "|---|---|--:|--:|--:|"]
     for method in sorted(found, key=lambda method: -found[method][0]):
         middle, interval, _ = found[method]
-        p, means = corrected.get(method), [mean(each) for each in groups[method]]
+        p, means = corrected.get(method), [float(each.table.mean()) for _, each in groups[method]]
         told = "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
         lines.append(
             f"| {linked(method)} | {Difference(middle, interval, p)} | {told} | {signed(min(means))} | {signed(max(means))} |"
         )
     return "\n".join(lines) if found else "Not run."
+
+
+def together(groups: list[tuple[str, Paired]]) -> tuple[float, tuple[float, float], float]:
+    """Mean difference over environments and students, its interval and p-value; the students of one environment meet
+    the same episodes, so that these are of their mean.
+    """
+    by_env: dict[str, list[Paired]] = {}
+    for env, one in groups:
+        by_env.setdefault(env, []).append(one)
+    envs = [Paired(np.mean([one.table for one in each], axis=0), each[0].finite) for each in by_env.values()]
+    p = max(pooled([one.seeds for _, one in groups]), t_test(envs))
+    return float(np.mean([one.table.mean() for one in envs])), crossed_interval(envs), p
 
 
 def chosen() -> str:

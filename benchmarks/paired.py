@@ -1,9 +1,12 @@
 """Statistics of tables of methods: each method's scores against those of the default, training seed by training seed.
 
-The unit is the training seed. A table asks one question of many methods, so its p-values are corrected (Holm 1979).
+All training seeds play the same episodes, so that both are drawn: a difference is shown only if it stands against the
+scatter of seeds (an exact sign-flip test) and against that of seeds and episodes (a t test of two random effects). A table asks
+one question of many methods, so its p-values are corrected (Holm 1979).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,24 +63,87 @@ def seed_interval(values: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
-def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, Interval, float]:
-    """Mean over groups of their mean paired differences, its 95 % interval and two-sided p-value.
-
-    Each group counts alike, whatever its scatter: the question is of them all. The interval is a bootstrap over the
-    training seeds of each group, the p-value of 100,000 random patterns of signs (Fisher 1935), so it is never below
-    0.00001.
+def pooled(groups: Sequence[Sequence[float]]) -> float:
+    """Two-sided p-value of the mean over groups of their mean paired differences, of 100,000 random patterns of signs
+    (Fisher 1935), so that it is never below 0.00001. Each group counts alike, whatever its scatter.
 
     Example::
 
-        pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])  # 0.05, its interval and p
+        pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])
     """
-    rng, count = np.random.default_rng(0), len(groups)
-    means, sums = np.zeros(5000), np.zeros(100_000)
+    rng, sums = np.random.default_rng(0), np.zeros(100_000)
     for group in groups:
         data = np.asarray(group, np.float64)
-        means += stats.bootstrap_means(data, np.ones(len(data)), rng, len(means)) / count
-        sums += rng.choice(_signed_sums(data), len(sums)) / len(data) / count
+        sums += rng.choice(_signed_sums(data), len(sums)) / len(data) / len(groups)
     middle = float(np.mean([np.mean(group) for group in groups]))
-    low, high = np.quantile(means, [0.025, 0.975])
     further = int((np.abs(sums) >= abs(middle) - 1e-12).sum())
-    return middle, (float(low), float(high)), (further + 1) / (len(sums) + 1)
+    return (further + 1) / (len(sums) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """Differences of two methods, of each training seed in each episode, which all seeds have in common."""
+
+    table: np.ndarray
+    """(S, E)"""
+    finite: bool = False
+    """The episodes start wherever an episode can start, so that they are not drawn from any others."""
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """(S,) mean of each training seed."""
+        return self.table.mean(1)
+
+    def variance(self) -> tuple[float, float]:
+        """Of the mean of the table, and its degrees of freedom: seeds and episodes are random effects, both
+        (Satterthwaite 1946), and neither is taken for smaller than it is seen to be.
+        """
+        count, episodes = self.table.shape
+        if self.finite:
+            return float(self.seeds.var(ddof=1) / count), count - 1.0
+        middle, rows, columns = self.table.mean(), self.table.mean(1, keepdims=True), self.table.mean(0, keepdims=True)
+        rest = self.table - rows - columns + middle
+        free = np.array([count - 1, episodes - 1, (count - 1) * (episodes - 1)], np.float64)
+        squares = np.array([
+            episodes * ((rows - middle) ** 2).sum(), count * ((columns - middle) ** 2).sum(), (rest**2).sum()
+        ]) / free  # fmt: skip
+        whole = max(squares[0] + squares[1] - squares[2], squares[0], squares[1])
+        spread = float((squares**2 / free).sum())
+        return float(whole / (count * episodes)), whole**2 / spread if spread else free[0]
+
+
+def t_test(groups: Sequence[Paired]) -> float:
+    """Two-sided p-value of the mean of groups, whose seeds and episodes are independent of each other's.
+
+    Example::
+
+        t_test([Paired(np.random.default_rng(0).normal(size=(12, 100)))])
+    """
+    middle = float(np.mean([group.table.mean() for group in groups]))
+    found = [group.variance() for group in groups]
+    whole = sum(variance for variance, _ in found)
+    if whole == 0:
+        return float(middle == 0)
+    freedom = whole**2 / sum(variance**2 / free for variance, free in found)
+    return t_tails(abs(middle) * len(groups) / np.sqrt(whole), freedom)
+
+
+def t_tails(t: float, freedom: float) -> float:
+    """Probability that Student's t lies further from 0: with t = √ν tan θ its density is as cos^(ν−1) θ."""
+    angles = np.linspace(0.0, np.pi / 2, 100_001)
+    density = np.cos(angles) ** (freedom - 1)
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(1.0 - np.interp(np.arctan(t / np.sqrt(freedom)), angles, share / share[-1]))
+
+
+def crossed_interval(groups: Sequence[Paired]) -> Interval:
+    """95 % interval of the mean of groups by a bootstrap of seeds and of episodes, both (Owen 2007)."""
+    rng, means = np.random.default_rng(0), np.zeros(2000)
+    for group in groups:
+        seeds, episodes = group.table.shape
+        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(means)) / seeds
+        by_episode = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=len(means)) / episodes
+        drawn = by_seed @ group.table
+        means += (drawn.mean(1) if group.finite else (drawn * by_episode).sum(1)) / len(groups)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)

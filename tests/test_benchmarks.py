@@ -20,7 +20,7 @@ import result_tables
 import tables
 from field_rows import Field, Row, by_hand
 from lines import fill, made
-from paired import holm, pooled, seed_interval, sign_flip
+from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_tails, t_test
 
 from distilrl import EnvRef
 
@@ -69,15 +69,44 @@ def test_holm_by_hand():
 
 
 def test_groups_of_differences_are_one_question():
-    middle, (low, high), p = pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])
-    assert middle == pytest.approx(0.05)
-    assert low < middle < high
+    p = pooled([[0.1, 0.2, 0.0], [0.0, -0.1, 0.1]])
     # of 64 patterns of signs, by hand: those whose sum of (±0.1 ± 0.2) + (±0.1 ± 0.1) is at least 0.3 from 0
     signs = [[1 - 2 * (n >> k & 1) for k in range(4)] for n in range(16)]
     exact = np.mean([abs(np.dot(one, (0.1, 0.2, -0.1, 0.1))) >= 0.3 - 1e-9 for one in signs])
     assert p == pytest.approx(exact, abs=0.01)
-    assert pooled([[1.0] * 12] * 3)[2] < 2e-5
-    assert pooled([[0.0] * 12])[2] == 1.0
+    assert pooled([[1.0] * 12] * 3) < 2e-5
+    assert pooled([[0.0] * 12]) == 1.0
+
+
+def test_tails_of_students_t_are_those_of_tables():
+    assert t_tails(2.2010, 11) == pytest.approx(0.05, abs=1e-4)
+    assert t_tails(12.706, 1) == pytest.approx(0.05, abs=1e-4)
+    assert t_tails(0.0, 5.5) == pytest.approx(1.0)
+    assert t_tails(3.1058, 11) == pytest.approx(0.01, abs=1e-4)
+
+
+def test_of_one_episode_the_t_test_is_students():
+    """[1, 2, 3]: t = 2 √3 with two degrees of freedom; and where episodes are all that there are, of seeds' means."""
+    by_seed = np.array([[1.0], [2.0], [3.0]])
+    assert t_test([Paired(by_seed, finite=True)]) == pytest.approx(t_tails(2 * np.sqrt(3), 2))
+    assert t_test([Paired(by_seed + np.array([[-0.5, 0.5]]), finite=True)]) == pytest.approx(t_tails(2 * np.sqrt(3), 2))
+    assert t_test([Paired(np.zeros((4, 5)))]) == 1.0
+    assert t_test([Paired(np.full((4, 5), 0.1))]) == 0.0
+
+
+@pytest.mark.parametrize("deviations", [(0.1, 0.0, 0.1), (0.0, 0.3, 0.1), (0.1, 0.5, 0.5), (0.0, 0.0, 1.0)])
+def test_where_episodes_are_common_to_all_seeds_the_t_test_errs_as_often_as_it_says(deviations):
+    """Sign flips over seeds alone reject in half of the cases where episodes differ more than seeds do."""
+    of_seed, of_episode, rest = deviations
+    source, wrong, missed, count = np.random.default_rng(0), 0, 0, 300
+    for _ in range(count):
+        table = source.normal(0, of_seed, (12, 1)) + source.normal(0, of_episode, (1, 100))
+        paired = Paired(table + source.normal(0, rest, (12, 100)))
+        low, high = crossed_interval([paired])
+        wrong += t_test([paired]) <= 0.05
+        missed += not low < 0 < high
+    assert wrong / count <= 0.08
+    assert missed / count <= 0.12  # a bootstrap of twelve seeds is narrower than Student's t
 
 
 def test_twelve_seeds_can_tell_and_ten_hardly():
@@ -247,7 +276,7 @@ def test_differences_are_paired_and_corrected(lines):
 def test_the_table_shows_them(lines):
     text = method_tables.methods("CartPole-v1")
     (cloning,) = [line for line in text.splitlines() if "cloning" in line]
-    assert "**−0.45 [−0.45, −0.45]**" in cloning
+    assert "**−0.45 [−0.50, −0.40]**" in cloning
     assert "| 0.003 |" not in cloning
     assert "| 0.023 |" in cloning
     assert text.index("distil]") < text.index("cloning]")
@@ -259,7 +288,7 @@ def test_what_all_environments_say_together(lines):
     text = method_tables.overall()
     assert [row.split("]")[0].strip("| [") for row in text.splitlines()[2:]] == ["dkd", "dist", "cloning"]
     (cloning,) = [line for line in text.splitlines() if "cloning" in line]
-    assert "**−0.45 [−0.45, −0.45]**" in cloning
+    assert "**−0.45 [−0.50, −0.40]**" in cloning
     assert "| 0.0" in cloning
 
 
