@@ -111,6 +111,16 @@ def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
     same(tmp_path / "teacher" / "results.json", trained, TeacherResults)
 
 
+def test_distinct_episodes_of_a_study_are_those_that_all_its_seeds_have():
+    """Of 300 episodes from 60 starts the first hundred may hold few: each of the others may have been distinct."""
+    run = instances.results(verdict=replace(instances.VERDICT, distinct=120))
+    whole = [SingleReturns(teacher=(10.0,) * 300, student=(10.0,) * 300)] * 5
+    assert SeedsResults.of([run] * 5, whole, 100).verdict.distinct == 1
+    assert SeedsResults.of([run] * 5, whole, 250).verdict.distinct == 70
+    once = [SingleReturns(teacher=(10.0,) * 120, student=(10.0,) * 120)] * 5
+    assert SeedsResults.of([run] * 5, once, 120).verdict.distinct == 120
+
+
 def test_seeds_and_tasks_are_told_apart(tmp_path):
     runs = [instances.results(seed=0), instances.choices([[1, 2], [3, 4]], seed=1)]
     made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)

@@ -91,7 +91,11 @@ class SeedsResults(Shown):
             first.verdict.margin,
             np.random.default_rng(0),
             span=first.verdict.span,
-            distinct=min(common, *(run.verdict.distinct for run in runs)),
+            # of the common episodes: each of the others may have been one of the distinct
+            distinct=min(
+                max(1, run.verdict.distinct - (len(one.student) - common))
+                for run, one in zip(runs, returns, strict=True)
+            ),
             exact=exact,
         )
         verdict = replace(verdict, protocol=first.verdict.protocol)

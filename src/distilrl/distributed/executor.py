@@ -37,7 +37,7 @@ class RayExecutor(Executor):
     Example::
 
         with RayExecutor("auto") as executor:
-            distill_seeds("ppo.zip", job, "/shared/seeds", 8, executor=executor)
+            distill_seeds("ppo.zip", job, "/mnt/seeds", 8, executor=executor)
     """
 
     def __init__(self, address: str = "auto", *, cpus: int = 1, gpus: float = 0.0) -> None:
