@@ -70,6 +70,25 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin-abs", "20"]) == 0
 
 
+def test_what_is_told_of_a_file_is_told_of_the_one_that_is_foreign(teacher, tmp_path, capsys):
+    """A folder of ours needs no answers, so that they are those of what it is held against."""
+    torch.save(sign_network().state_dict(), tmp_path / "sign.pt")
+    base = ["evaluate", "--env", SIGN, "--episodes", "100", "--threads", "1"]
+    assert main([*base, teacher, "--against", str(tmp_path / "sign.pt"), "--json"]) == 2
+    assert "--activation" in capsys.readouterr().err
+    for pair in ([teacher, str(tmp_path / "sign.pt")], [str(tmp_path / "sign.pt"), teacher]):
+        assert main([*base, pair[0], "--against", pair[1], "--activation", "relu", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["against"]["return_mean"] == 10.0
+
+
+def test_fresh_episodes_are_others(teacher, capsys):
+    played = []
+    for fresh in ([], ["--fresh"], ["--fresh"]):
+        assert main(["evaluate", teacher, "--env", SIGN, "--epsilon", "0.3", "--episodes", "20", "--json", *fresh]) == 0
+        played.append(json.loads(capsys.readouterr().out)["return_mean"])
+    assert played[0] != played[1] == played[2]
+
+
 def test_several_seeds(teacher, tmp_path, capsys):
     assert distill(teacher, tmp_path / "run", "--seeds", "2", *QUICK) == 3  # a verdict on their kind needs five
     results = json.loads((tmp_path / "run" / "results.json").read_text())

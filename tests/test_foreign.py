@@ -438,6 +438,19 @@ def test_onnx_outputs_are_told_apart_or_asked_for(tmp_path):
     with pytest.raises(FileError, match="--teacher-output"):
         load_teacher(path)
     same(load_teacher(TeacherFile(path, output="right")).network(vectors()), model.b(vectors()))
+    with pytest.raises(FileError, match=r"has the outputs left .*: none is called Q\.$"):
+        load_teacher(TeacherFile(path, output="Q"))
+
+    class Chosen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.values = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.values(x).argmax(1)
+
+    with pytest.raises(FileError, match="export the graph up to its action values"):
+        load_teacher(write_onnx(tmp_path / "chosen.onnx", Chosen(), torch.zeros(1, 4), outputs=("action",)))
 
 
 ROBOT = EnvInfo(EnvRef("robot"), ObsSpec((4,)), Bounds((-1.0, -0.5), (1.0, 0.5)))

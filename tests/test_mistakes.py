@@ -57,6 +57,7 @@ def test_values_are_checked_before_the_first_step(command, words, name, teacher,
 def errors(tmp_path, teacher):
     (tmp_path / "file").write_text("x")
     (tmp_path / "truncated.zip").write_bytes(b"PK\x03\x04 not a zip")
+    (tmp_path / "results.json").write_text('{"seed": 0}')
     out = str(tmp_path / "out")
     base = ["distill", "--teacher", teacher, "--env", SIGN, "--student", "mlp:8", "--out", out]
 
@@ -81,6 +82,11 @@ def errors(tmp_path, teacher):
         "config nothing": (
             ["distill", "--config", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "run")],
             "nothing.json",
+        ),
+        "config of a folder": (["distill", "--config", str(tmp_path), "--out", "run"], "name the file in it"),
+        "config of results": (
+            ["distill", "--config", str(tmp_path / "results.json"), "--out", "run"],
+            "results.json says nothing of training",
         ),
         "config and student": (
             ["distill", "--config", "config.json", "--out", "run", "--student", "mlp:8"],
@@ -152,7 +158,7 @@ KINDS = (
     "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
-    "watch nothing", "evaluate nothing", "evaluate elsewhere", "no episodes", "one episode against", "against nothing",
+    "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere", "no episodes", "one episode against", "against nothing",
     "measure against", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
     "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",

@@ -20,7 +20,7 @@ from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
-from distilrl.teachers import Teacher, archive, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, archive, load_teacher
 
 PIXELS = (4, 84, 84)
 
@@ -163,12 +163,25 @@ def damaged(tmp_path):
             tmp_path / "act.zip", mlp_state(mlp()), kwargs={"activation_fn": {":serialized:": "x"}}
         ),
         "list": write_zip(tmp_path / "list.zip", {}, policy=[1, 2]),
+        "cut off": cut_off(tmp_path / "cut.zip"),
     }
 
 
+def cut_off(path):
+    """A zip whose copying ended behind a member that is a torch file, a zip itself."""
+    torch.save(mlp().state_dict(), path.with_name("inner.pth"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.write(path.with_name("inner.pth"), "policy.pth")
+        end = archive.fp.tell()
+    path.write_bytes(path.read_bytes()[:end])
+    return path
+
+
 @pytest.mark.parametrize(
-    "kind", ["truncated", "text", "empty", "other", "folder", "missing", "nan", "odd", "nothing", "activation", "list"]
-)
+    "kind", ["truncated", "text", "empty", "other", "folder", "missing", "nan", "odd", "nothing", "activation", "list",
+             "cut off"]
+)  # fmt: skip
 def test_damaged_files_get_one_sentence(tmp_path, kind):
     path = damaged(tmp_path)[kind]
     with pytest.raises(FileError) as caught:
@@ -177,6 +190,7 @@ def test_damaged_files_get_one_sentence(tmp_path, kind):
     assert path.name in message
     assert "\n" not in message
     assert message.endswith(".")
+    assert kind != "cut off" or "may be truncated" in message
 
 
 def test_our_format_gives_back_what_was_saved(tmp_path, random_network):
@@ -186,6 +200,8 @@ def test_our_format_gives_back_what_was_saved(tmp_path, random_network):
     obs = torch.randn(20, 2) * 5
     torch.testing.assert_close(teacher.network(obs), random_network(obs).detach(), rtol=1e-4, atol=1e-4)
     assert teacher.meta["env"] == SIGN
+    with pytest.raises(FileError, match="leave --normalizer out"):
+        load_teacher(TeacherFile(str(tmp_path / "n"), normalizer="vec.pkl"))
 
 
 @pytest.mark.parametrize("harm", ["digest", "spec", "format", "missing", "climb", "shape"])

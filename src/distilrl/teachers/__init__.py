@@ -9,7 +9,7 @@ from distilrl.checkpoints import digest
 from distilrl.errors import FileError, HostileError
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
-from distilrl.teachers.archive import LEGACY, is_torch_file
+from distilrl.teachers.archive import LEGACY, check_whole, is_torch_file
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import TeacherFile
@@ -104,6 +104,8 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return onnx.load(file)
     if path.suffix == ".safetensors" or magic == LEGACY:
         return state_dicts.load(file)
+    if magic.startswith(b"PK"):
+        check_whole(path)
     if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path)):
         return state_dicts.load(file)
     if magic.startswith(b"PK") or path.suffix == ".zip":

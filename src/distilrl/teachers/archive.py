@@ -89,6 +89,22 @@ def _read(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     return data
 
 
+def check_whole(path: Path) -> None:
+    """Refuses a zip in front of whose first member something stands: what is left of one that was cut off within a
+    member that is a zip itself, and would be read for that member.
+
+    Raises:
+        FileError: it is such a file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            first = min((one.header_offset for one in archive.infolist()), default=0)
+    except ZIP_ERRORS:
+        return  # whoever reads it says what is wrong
+    if first > 0:
+        raise FileError(f"{path} is not a whole zip: it may be truncated, copy it again.")
+
+
 def is_torch_file(path: Path) -> bool:
     """Whether a file is a zip as `torch.save` writes it (rather than any other zip)."""
     try:
