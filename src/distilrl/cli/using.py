@@ -103,11 +103,13 @@ class Evaluate:
         if self.margin_abs is not None and self.against is None:
             raise SpecError("--margin-abs is of a verdict: give --against too.")
         use_threads(self.threads)
-        files = [self.policy] if self.against is None else [self.policy, self.against]
-        asked = files[-1] if Path(self.policy).is_dir() else self.policy
-        policy, *others = [load_teacher(self.teacher_file.file(file) if file is asked else file) for file in files]
-        for one in (policy, *others):
-            print_unused(unused(one))
+        told = self.against is None or not Path(self.policy).is_dir()
+        policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
+        other = None
+        if self.against is not None:
+            other = load_teacher(self.against if told else self.teacher_file.file(self.against))
+            print_unused(unused(other))
+        print_unused(unused(policy))
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -116,7 +118,7 @@ class Evaluate:
             workers=self.workers,
             measures=tuple(Measure.of(text) for text in self.measure),
         )
-        if self.against is None:
+        if other is None:
             with Display() as watch:
                 alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)
             print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
@@ -126,7 +128,7 @@ class Evaluate:
         with Display() as watch:
             duel = evaluate_against(
                 policy,
-                others[0],
+                other,
                 how,
                 episodes=self.episodes,
                 margin=self.margin,
