@@ -21,7 +21,7 @@ from distilrl.jobs import Job
 from distilrl.provenance import Provenance
 from distilrl.report import write_report
 
-SHORT = ["--episodes", "100", "--threads", "1", "--margin", "2"]
+SHORT = ["--episodes", "100", "--threads", "1", "--margin-abs", "10"]
 STEPS = ["--steps", "810", "--disturbed-episodes", "0"]
 STUDENT = ["--student", "mlp:2"]
 MADE = {
@@ -93,7 +93,7 @@ def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monk
         assert (tmp_path / "my run" / "winner" / "export" / "c" / "policy.c").is_file()
 
 
-JOB = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin=2.0), accept_episodes=5)
+JOB = Job(small(network="mlp:2", env_steps=800), Comparison(100, 100, 0, margin_abs=10.0), accept_episodes=5)
 
 
 @pytest.fixture(scope="module")

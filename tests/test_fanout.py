@@ -207,7 +207,7 @@ def test_threads_are_those_of_the_run_wherever_it_is(fanout_home, tmp_path):
 def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path, monkeypatch):
     """Three sizes of which the largest fails: the others have no verdict, as one after the other."""
     easy = job(fanout_home)
-    easy = replace(easy, comparison=replace(easy.comparison, margin=2.0))
+    easy = replace(easy, comparison=replace(easy.comparison, margin_abs=10.0))
 
     def judged(*_given, **_named):
         return "fail"
@@ -370,9 +370,9 @@ def test_a_finished_run_is_not_run_again_and_errors_are_rows(fanout_home, tmp_pa
 
 
 def test_exit_codes_of_a_sweep(fanout_home, tmp_path, capsys):
-    for margin, code in ((2.0, 0), (1e-6, 1)):
+    for margin, code in ((10.0, 0), (1e-5, 1)):
         one = job(fanout_home)
-        one = replace(one, comparison=replace(one.comparison, margin=margin))
+        one = replace(one, comparison=replace(one.comparison, margin_abs=margin))
         write_json(tmp_path / f"{code}.json", one.to_json())
         words = ["sweep", str(tmp_path / f"{code}.json"), "--out", str(tmp_path / "out"), "--trust", "conftest"]
         assert main(words) == code

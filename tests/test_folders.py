@@ -40,7 +40,7 @@ TREE = TreeConfig(leaves=4, iterations=2, states=100)
 def job(**changes):
     return Job(
         small(**({"network": "mlp:2", "env_steps": 480} | changes)),
-        Comparison(100, 100, 0, margin=2.0),
+        Comparison(100, 100, 0, margin_abs=10.0),
         accept_episodes=5,
     )
 
@@ -154,8 +154,8 @@ def test_another_job_is_not_continued(made, sign_teacher, change, name):
 
 
 def test_the_rest_of_the_job_counts_too(made, sign_teacher):
-    with pytest.raises(ResumeError, match=r"'comparison.margin' \(2.0, not 0.2\)"):
-        distill(sign_teacher, replace(job(), comparison=Comparison(100, 100, 0, margin=0.2)), made / "run", resume=True)
+    with pytest.raises(ResumeError, match=r"'comparison.margin_abs' \(10.0, not 2.0\)"):
+        distill(sign_teacher, replace(job(), comparison=Comparison(100, 100, 0, margin_abs=2.0)), made / "run", resume=True)
     with pytest.raises(ResumeError, match=r"'seeds' \(2, not 3\)"):
         distill_seeds(sign_teacher, job(), made / "seeds", 3)
     with pytest.raises(ResumeError, match="'assistants'"):
@@ -233,7 +233,7 @@ def words(tmp_path):
     """A command line that distils in few steps; its teacher is in a file."""
     save_network(tmp_path / "teacher", sign_network(), Categorical(Choices((2,))), name="teacher")
     steps = ["--steps", "810", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1"]
-    steps += ["--margin", "2"]  # a chain goes on to its end
+    steps += ["--margin-abs", "10"]  # a chain goes on to its end
     return ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2", *steps]
 
 
@@ -262,7 +262,7 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
         one, two = (read_json(tmp_path / run / name / "student" / "spec.json")["sha256"] for run in ("run", "again"))
         assert one == two
     assert main([*words, *more, "--out", str(tmp_path / "run")]) in VERDICTS
-    words[words.index("--margin") + 1] = "3"
+    words[words.index("--margin-abs") + 1] = "15"
     assert main([*words, *more, "--out", str(tmp_path / "run")]) == 2
 
 

@@ -15,7 +15,7 @@ from distilrl.runs import RunFolder, read_config
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 
-SHORT = ["--steps", "640", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1", "--margin", "2"]
+SHORT = ["--steps", "640", "--episodes", "60", "--disturbed-episodes", "0", "--threads", "1", "--margin-abs", "10"]
 SHORT += ["--set", "check-every=160", "--set", "learning-starts=80", "--set", "check-episodes=4"]
 SHORT += ["--set", "final-episodes=4", "--set", "gap=-1"]
 
