@@ -206,6 +206,15 @@ def difference_interval(
     return low, high
 
 
+def _power(values: NDArray[np.complex128], count: int) -> NDArray[np.complex128]:
+    """Each to the power of ``count``, by squaring; NumPy's own goes by logarithms from 100 on, which takes longer."""
+    found = values if count % 2 else np.ones_like(values)
+    while count := count // 2:
+        values = values * values
+        found = found * values if count % 2 else found
+    return found
+
+
 def _lower_end(units: NDArray[np.float64], worst: float, tail: float) -> float:
     """Below what the mean of a resample of units (K,) and the worst one lies with a probability of at most ``tail``.
 
@@ -222,7 +231,7 @@ def _lower_end(units: NDArray[np.float64], worst: float, tail: float) -> float:
     above = place - point
     one = np.bincount(point, 1.0 - above, levels + 1) + np.bincount(point + 1, above, levels + 1)
     size = 1 << (count * levels).bit_length()
-    sums = np.fft.irfft(np.fft.rfft(one / count, size) ** count, size).cumsum()
+    sums = np.fft.irfft(_power(np.fft.rfft(one / count, size), count), size).cumsum()
     return float(worst + width * np.searchsorted(sums, tail, side="right") / (levels * count))
 
 
@@ -238,7 +247,7 @@ def verdict_over_seeds(
     """The verdict on students of a kind: training seeds and episodes are drawn, both.
 
     The teacher's returns are common to all seeds, so that an interval over the means of seeds alone would not see how
-    uncertain they are (it passes falsely in 28 % of the cases with ten seeds that do not differ). Both are resampled,
+    uncertain they are (it passes falsely in 26 % of the cases with ten seeds that do not differ). Both are resampled,
     crossed; what a seed is off the mean is stretched by what the bootstrap of few units lacks to Student's t; and there
     is an episode more at either end, as in `difference_interval`.
 
