@@ -98,15 +98,16 @@ def test_of_one_episode_the_t_test_is_students():
 def test_where_episodes_are_common_to_all_seeds_the_t_test_errs_as_often_as_it_says(deviations):
     """Sign flips over seeds alone reject in half of the cases where episodes differ more than seeds do."""
     of_seed, of_episode, rest = deviations
-    source, wrong, missed, count = np.random.default_rng(0), 0, 0, 300
-    for _ in range(count):
+    source, wrong, missed, count = np.random.default_rng(0), 0, 0, 200
+    for number in range(count):
         table = source.normal(0, of_seed, (12, 1)) + source.normal(0, of_episode, (1, 100))
         paired = Paired(table + source.normal(0, rest, (12, 100)))
-        low, high = crossed_interval([paired])
         wrong += t_test([paired]) <= 0.05
-        missed += not low < 0 < high
+        if number % 4 == 0:
+            low, high = crossed_interval([paired])
+            missed += not low < 0 < high
     assert wrong / count <= 0.08
-    assert missed / count <= 0.12  # a bootstrap of twelve seeds is narrower than Student's t
+    assert missed / (count // 4) <= 0.12  # a bootstrap of twelve seeds is narrower than Student's t
 
 
 def test_twelve_seeds_can_tell_and_ten_hardly():
