@@ -4,9 +4,8 @@
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
 FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents,
-Unitree's robots (examples/unitree/README.md), `cartpoles`
-(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`) and `hoppers`
-(`python -m examples.family.teach`). Of each task the teacher and a student that see everything, then students from
+Unitree's robots (examples/unitree/README.md), `hoppers` (`python -m examples.family.teach`) and `cartpoles`
+(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher and a student that see everything, then students from
 which the velocities, or the physics, are hidden: without memory, with a history, with a cell; in Pong each frame is
 black to them with probability a half. `returns` are of 100 greedy episodes, 300 in both kinds of CartPole, on the
 verdict's seeds, the same for all; of a family those of members that training never drew.

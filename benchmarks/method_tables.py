@@ -51,22 +51,19 @@ class Runs:
     def students(self) -> list[str]:
         return list(dict.fromkeys(student for student, _ in self.groups))
 
-    def score(self, value: float) -> float:
-        """Of a return, by the undisturbed teacher and random play."""
+    def score(self, value: Any) -> Any:
+        """Of a return, or of several (E,), by the undisturbed teacher and random play."""
         return (value - self.teacher["random"]) / (mean(self.teacher["returns"]) - self.teacher["random"])
 
     def scores(self, student: str, method: str) -> dict[int, float]:
         """Training seed → score; a run that diverged counts as random play."""
-        return {
-            seed: self.score(mean(row["returns"])) if "returns" in row else 0.0
-            for seed, row in sorted(self.groups.get((student, method), {}).items())
-        }
+        return {seed: float(each.mean()) for seed, each in self.table(student, method).items()}
 
-    def table(self, student: str, method: str) -> dict[int, list[float]]:
-        """Training seed → score of each episode."""
-        nothing = [0.0] * len(self.teacher["returns"])
+    def table(self, student: str, method: str) -> dict[int, np.ndarray]:
+        """Training seed → score of each episode, (E,)."""
+        nothing = np.zeros(len(self.teacher["returns"]))
         return {
-            seed: [self.score(one) for one in row["returns"]] if "returns" in row else nothing
+            seed: self.score(np.array(row["returns"])) if "returns" in row else nothing
             for seed, row in sorted(self.groups.get((student, method), {}).items())
         }
 
@@ -152,7 +149,7 @@ def paired_with_default(runs: Runs, student: str) -> dict[str, Paired]:
     default, paired = runs.table(student, DEFAULT), {}
     for method in dict.fromkeys(method for other, method in runs.groups if other == student and method != DEFAULT):
         own = runs.table(student, method)
-        if each := [np.subtract(own[seed], default[seed]) for seed in own if seed in default]:
+        if each := [own[seed] - default[seed] for seed in own if seed in default]:
             paired[method] = Paired(np.array(each), finite=runs.env in FINITE)
     return paired
 
@@ -203,13 +200,14 @@ def one_student(runs: Runs, student: str) -> list[str]:
         f"|---|---|--:|---|---|--:|--:|--:|--:|{'--:|' * len(ways)}",
     ]
     for method in methods:
+        passes = runs.passes(student, method)
         rows, difference = list(runs.groups[student, method].values()), found.get(method)
         whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
         p = "" if difference is None or difference.p is None else f"{difference.p:.3f}"
         cells = [
             linked(method), "its own" if method in SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
-            "–" if (passes := runs.passes(student, method)) is None else str(passes), f"{mean(row['agreement'] for row in whole):.2f}",
+            "–" if passes is None else str(passes), f"{mean(row['agreement'] for row in whole):.2f}",
             f"{mean(row['updates'] for row in whole):,.0f}",
         ]  # fmt: skip
         for way in ways:

@@ -125,15 +125,7 @@ def t_test(groups: Sequence[Paired]) -> float:
     if whole == 0:
         return float(middle == 0)
     freedom = whole**2 / sum(variance**2 / free for variance, free in found)
-    return t_tails(abs(middle) * len(groups) / np.sqrt(whole), freedom)
-
-
-def t_tails(t: float, freedom: float) -> float:
-    """Probability that Student's t lies further from 0: with t = √ν tan θ its density is as cos^(ν−1) θ."""
-    angles = np.linspace(0.0, np.pi / 2, 20_001)
-    density = np.cos(angles) ** (freedom - 1)
-    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return float(1.0 - np.interp(np.arctan(t / np.sqrt(freedom)), angles, share / share[-1]))
+    return stats.t_tails(abs(middle) * len(groups) / np.sqrt(whole), freedom)
 
 
 def crossed_interval(groups: Sequence[Paired]) -> Interval:

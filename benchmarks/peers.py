@@ -52,7 +52,7 @@ class Task(NamedTuple):
     options: tuple[tuple[str, float], ...] = ()
 
     def teacher(self, folder: Path) -> Path:
-        """The teacher's file, or its folder where it is one of zoo/."""
+        """The teacher's file, or its folder where it is one of zoo/; not by lines.py, which rivals could not import."""
         path = Path(self.file) if self.file.startswith("zoo/") else folder / self.file
         return path if path.exists() else folder / f"{self.file}.zip"
 

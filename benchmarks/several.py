@@ -143,7 +143,9 @@ def assistants_line(folder: Path, env: str, student: str, seed: int, assistants:
         "distil", env, network=student, seed=seed, env_steps=18_000 // (assistants + 1), check_every=1_000, gap=-99.0,
         teacher=TeacherFile(str(file)),
     )  # fmt: skip
-    job = Job(config, Comparison(100, 100, 0, margin_abs=1e6))  # a margin that no link fails: the chain goes on to its end
+    job = Job(
+        config, Comparison(100, 100, 0, margin_abs=1e6)
+    )  # a margin that no link fails: the chain goes on to its end
     with tempfile.TemporaryDirectory() as run:
         results = distill_chain(load_teacher(file).fitted(describe_env(env)), job, Path(run) / "chain", assistants)
     return {

@@ -20,9 +20,10 @@ import result_tables
 import tables
 from field_rows import Field, Row, by_hand
 from lines import fill, made
-from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_tails, t_test
+from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
 from distilrl import EnvRef
+from distilrl.stats import t_tails
 
 
 def test_what_scripts_import_is_there():

@@ -155,7 +155,9 @@ def test_another_job_is_not_continued(made, sign_teacher, change, name):
 
 def test_the_rest_of_the_job_counts_too(made, sign_teacher):
     with pytest.raises(ResumeError, match=r"'comparison.margin_abs' \(10.0, not 2.0\)"):
-        distill(sign_teacher, replace(job(), comparison=Comparison(100, 100, 0, margin_abs=2.0)), made / "run", resume=True)
+        distill(
+            sign_teacher, replace(job(), comparison=Comparison(100, 100, 0, margin_abs=2.0)), made / "run", resume=True
+        )
     with pytest.raises(ResumeError, match=r"'seeds' \(2, not 3\)"):
         distill_seeds(sign_teacher, job(), made / "seeds", 3)
     with pytest.raises(ResumeError, match="'assistants'"):

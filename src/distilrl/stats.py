@@ -135,14 +135,25 @@ def median(values: ArrayLike) -> float:
 
 @functools.cache
 def t_quantile(freedom: int, confidence: float = 0.95) -> float:
-    """Two-sided quantile of Student's t, to five digits.
+    """Two-sided quantile of Student's t, to five digits."""
+    angles, shares = _t_shares(freedom)
+    return float(np.sqrt(freedom) * np.tan(np.interp(confidence, shares, angles)))
 
-    With t = √ν tan θ its density is proportional to cos^(ν−1) θ, whose integral is taken on a grid.
+
+def t_tails(t: float, freedom: float) -> float:
+    """Probability that Student's t lies further from 0."""
+    angles, shares = _t_shares(freedom)
+    return float(1.0 - np.interp(np.arctan(t / np.sqrt(freedom)), angles, shares))
+
+
+def _t_shares(freedom: float) -> tuple[Array, Array]:
+    """Angles θ with √ν tan θ = t, and the probability that Student's t lies no further from 0: its density is as
+    cos^(ν−1) θ, whose integral is taken on a grid.
     """
     angles = np.linspace(0.0, np.pi / 2, 100_001)
     density = np.cos(angles) ** (freedom - 1)
-    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return float(np.sqrt(freedom) * np.tan(np.interp(confidence * share[-1], share, angles)))
+    sums = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return angles, sums / sums[-1]
 
 
 def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:

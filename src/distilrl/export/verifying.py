@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
-from distilrl.checkpoints import read_json
+from distilrl.checkpoints import digest
 from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.episodes import Episodes, Play
@@ -84,8 +84,8 @@ def verify(
 def _check_current(card: Shipped, folder: Path) -> None:
     """Refuses the export in a run's own folder that is of a student which that run has no more: it went on since."""
     home = folder.resolve().parent
-    spec = home.parent / "student" / "spec.json"
-    if home.name == "export" and spec.is_file() and read_json(spec).get("sha256") != card.student_sha256:
+    weights = home.parent / "student" / "student.safetensors"
+    if home.name == "export" and weights.is_file() and digest(weights) != card.student_sha256:
         raise FileError(f"{folder} is of another student than {home.parent} holds now: export the run again.")
 
 

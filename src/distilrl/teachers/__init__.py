@@ -106,9 +106,9 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return state_dicts.load(file)
     if magic.startswith(b"PK"):
         check_whole(path)
-    if magic.startswith(b"PK") and (path.suffix != ".zip" or is_torch_file(path)):
-        return state_dicts.load(file)
-    if magic.startswith(b"PK") or path.suffix == ".zip":
+        torch_file = path.suffix != ".zip" or is_torch_file(path)
+        return state_dicts.load(file) if torch_file else sb3.load(file)
+    if path.suffix == ".zip":
         return sb3.load(file)
     if path.suffix in (".pt", ".pth", ".cleanrl_model", ".pkl", ".pickle"):
         raise FileError(

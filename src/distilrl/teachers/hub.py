@@ -11,7 +11,7 @@ from typing import Any
 from distilrl.errors import ExtraError, FileError
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers.source import TeacherFile
-from distilrl.teachers.vecnormalize import FILE
+from distilrl.teachers.vecnormalize import NORMALIZER
 from distilrl.text import first_line, legible
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
@@ -56,10 +56,12 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
             huggingface_hub.hf_hub_download(repository, chosen, revision=revision, local_files_only=_offline.get())
         )
         normalizer = file.normalizer
-        if normalizer is None and chosen.endswith(".zip") and FILE in sizes:
-            _check_size(FILE, sizes[FILE], file.path)
+        if normalizer is None and chosen.endswith(".zip") and NORMALIZER in sizes:
+            _check_size(NORMALIZER, sizes[NORMALIZER], file.path)
             normalizer = str(
-                huggingface_hub.hf_hub_download(repository, FILE, revision=revision, local_files_only=_offline.get())
+                huggingface_hub.hf_hub_download(
+                    repository, NORMALIZER, revision=revision, local_files_only=_offline.get()
+                )
             )
     except FileError:
         raise
@@ -85,7 +87,7 @@ def _contents(hub: Any, repository: str, revision: str | None) -> tuple[dict[str
     offline.
     """
     if hub.constants.HF_HUB_OFFLINE or _offline.get():
-        patterns = [*(f"*{suffix}" for suffix in SUFFIXES), FILE]
+        patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
         folder = Path(
             hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
         )

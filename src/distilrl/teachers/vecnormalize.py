@@ -20,7 +20,7 @@ from distilrl.teachers.teacher import Before, Normalised, Teacher
 
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
-FILE, ZOO_FILE = "vec_normalize.pkl", "vecnormalize.pkl"
+NORMALIZER, ZOO_NORMALIZER = "vec_normalize.pkl", "vecnormalize.pkl"
 """What stable-baselines3's documentation and the Hub call it, and what RL Zoo does."""
 
 
@@ -57,8 +57,8 @@ def unused(teacher: Teacher) -> tuple[Path, ...]:
     if "normalizer" in teacher.meta or zipped.suffix != ".zip":
         return ()
     home, numbered = zipped.parent, re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", zipped.stem)
-    zoo = sorted(found.with_name(ZOO_FILE) for found in home.glob("*/args.yml"))
-    beside = [home / name for name in (FILE, ZOO_FILE, f"{numbered}.pkl")]
+    zoo = sorted(found.with_name(ZOO_NORMALIZER) for found in home.glob("*/args.yml"))
+    beside = [home / name for name in (NORMALIZER, ZOO_NORMALIZER, f"{numbered}.pkl")]
     return tuple(path for path in (*beside, *zoo) if path.is_file())
 
 
