@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from lines import RESULTS, fill, machine
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.export import c, int8, tree
 from distilrl.export.keep import write_c, write_golden
 from distilrl.export.replay import Recording, open_export, state_bytes
 from distilrl.export.steps import steps
+from distilrl.files import read_json, write_json
 from distilrl.heads import Head, head_for
 from distilrl.networks import Network, build
 from distilrl.policies import Policy

@@ -30,9 +30,9 @@ from lines import fill, taken
 from onnx import load_model_from_string
 from onnx.utils import Extractor
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.export import onnx, tflite
 from distilrl.export.steps import layers_of
+from distilrl.files import read_json, write_json
 from distilrl.spaces import ObsSpec
 
 CLOSE = 1e-4

@@ -43,9 +43,9 @@ from distilrl import (
     train,
 )
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
 from distilrl.comparison import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import write_json
 from distilrl.played import Acceptance
 
 OUT = RESULTS / "case-study"

@@ -20,8 +20,8 @@ from field_rows.images import FIELD
 from lines import RESULTS, fill, jobs_of
 from numpy.typing import NDArray
 
-from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
+from distilrl.files import read_json
 from examples.diagnosis.images import by_file_size, load, trivial_rules
 from examples.diagnosis.measure import measure, probabilities
 

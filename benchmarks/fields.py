@@ -25,10 +25,10 @@ from field_rows import Field, Row
 from lines import RESULTS, fill, jobs_of, machine, made, taken
 
 from distilrl import EnvRef, export_policy, stats, trust
-from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
 from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import read_json
 from distilrl.measures import Mean
 from distilrl.verdict import in_words
 

@@ -15,8 +15,8 @@ from lines import RESULTS
 
 from distilrl import EnvRef, Play, describe_env, load_teacher
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
+from distilrl.files import write_json
 
 PONG = Comparison(100, 100, 100)
 BREAKOUT = Comparison(1000, 1000, 0)

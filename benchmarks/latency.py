@@ -20,10 +20,10 @@ import torch
 from lines import RESULTS
 
 from distilrl import TrainConfig, __version__, export_policy, load_network, load_teacher
-from distilrl.checkpoints import read_json, write_json
 from distilrl.evaluate import load_teachers
 from distilrl.export.last import Last, last_step
 from distilrl.export.steps import Step, steps
+from distilrl.files import read_json, write_json
 
 TIMER = r"""
 #define _POSIX_C_SOURCE 199309L

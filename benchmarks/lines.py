@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from distilrl.checkpoints import read_json, write_json
+from distilrl.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
 """Raw results, wherever a script is started."""

@@ -43,9 +43,9 @@ from distilrl import (
     train,
 )
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
 from distilrl.envs import trust
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import write_json
 from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 from distilrl.sensors import Sensors

@@ -57,10 +57,10 @@ from distilrl import (
     train_teacher,
 )
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
 from distilrl.comparison import agreement
 from distilrl.errors import NotFiniteError
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import write_json
 from distilrl.played import Acceptance
 from distilrl.recipes import TEACHERLESS
 from distilrl.sensors import Sensors

@@ -132,9 +132,7 @@ def crossed_interval(groups: Sequence[Paired]) -> Interval:
     """95 % interval of the mean of groups by a bootstrap of seeds and of episodes, both (Owen 2007)."""
     rng, means = np.random.default_rng(0), np.zeros(2000)
     for group in groups:
-        seeds, episodes = group.table.shape
-        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(means)) / seeds
-        by_episode = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=len(means)) / episodes
+        by_seed, by_episode = (stats.resample_shares(units, rng, len(means)) for units in group.table.shape)
         drawn = by_seed @ group.table
         means += (drawn.mean(1) if group.finite else (drawn * by_episode).sum(1)) / len(groups)
     low, high = np.quantile(means, [0.025, 0.975])

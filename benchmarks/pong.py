@@ -16,8 +16,8 @@ import torch
 from lines import taken
 
 from distilrl import EnvRef, Play, evaluate_policy, load_teacher
-from distilrl.checkpoints import write_json
 from distilrl.cli import main
+from distilrl.files import write_json
 
 KEPT = ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json", "tree.json", "tree.txt")
 HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine

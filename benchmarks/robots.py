@@ -24,9 +24,9 @@ from field_rows.robots import FIELD
 from lines import RESULTS, fill, jobs_of, machine, made
 
 from distilrl import Play, Policy, TrainConfig, load_network, play, stats, trust
-from distilrl.checkpoints import read_json
 from distilrl.cli import main as distilrl
 from distilrl.evaluate import load_teachers, seeds_from
+from distilrl.files import read_json
 from distilrl.measures import Measure
 
 OUT, RUNS = RESULTS / "robots", Path("benchmarks/runs/robots")

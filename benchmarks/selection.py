@@ -18,8 +18,8 @@ from lines import RESULTS, fill, jobs_of, made
 from methods import taught
 
 from distilrl import EnvRef, Play, make_config, play, stats, train
-from distilrl.checkpoints import read_json
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.files import read_json
 
 OUT = RESULTS / "selection" / "rows.jsonl"
 TASKS = {

@@ -23,7 +23,7 @@ from lines import RESULTS
 from method_tables import ENVS, cells_of, chosen, linked, methods, overall, surviving
 from result_tables import TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
 
-from distilrl.checkpoints import write_json
+from distilrl.files import write_json
 from distilrl.verdict import Verdict, difference_in_words, in_words, non_inferiority, too_few
 
 FIELDS = Path(__file__).parents[1] / "src" / "distilrl" / "cli" / "fields.json"

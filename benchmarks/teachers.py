@@ -17,7 +17,7 @@ from lines import RESULTS
 from rl_zoo import DQN
 
 from distilrl import EnvRef, Play, __version__, evaluate_policy, make_config, train
-from distilrl.checkpoints import write_json
+from distilrl.files import write_json
 
 THRESHOLDS = {"CartPole-v1": 475, "Acrobot-v1": -100, "MountainCar-v0": -110, "LunarLander-v3": 200}
 SEEDS = range(5)

@@ -13,7 +13,7 @@ from lines import RESULTS
 
 from distilrl import EnvRef, Play, Teacher, __version__, describe_env, evaluate_policy, load_teacher, make_config, train
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
+from distilrl.files import write_json
 
 ENV, SEEDS = "CartPole-v1", range(3)
 HOW = Play(EnvRef(ENV), threads=1)

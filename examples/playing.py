@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distilrl.checkpoints import write_json
 from distilrl.envs import describe_env, trust
 from distilrl.episodes import Play
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
+from distilrl.files import write_json
 from distilrl.measures import Measure
 from distilrl.played import Returns
 from distilrl.spaces import EnvRef

@@ -11,7 +11,7 @@ from conftest import SIGN, Killed, SignEnv, killed_after
 from test_train import small, without_clock
 
 from distilrl.acceptance import accept
-from distilrl.checkpoints import load_network, read_json
+from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile
@@ -20,6 +20,7 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import play
+from distilrl.files import read_json
 from distilrl.heads import Gaussian, Point
 from distilrl.jobs import Job, make_config
 from distilrl.networks import Network

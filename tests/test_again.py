@@ -12,11 +12,12 @@ from conftest import SIGN, make_teacher, sign_network
 from test_train import small
 
 from distilrl import report
-from distilrl.checkpoints import read_json, save_network
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.errors import FileError
+from distilrl.files import read_json
 from distilrl.jobs import Job
 from distilrl.provenance import Provenance
 from distilrl.report import write_report

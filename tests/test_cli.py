@@ -12,8 +12,9 @@ from commands import CHOICE, VERDICTS, distill
 from conftest import SIGN, real_teacher, sign_network
 from tiny_envs import LINEAR, SLOPE
 
-from distilrl.checkpoints import read_json, save_network
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
+from distilrl.files import read_json
 from distilrl.heads import Point
 from distilrl.networks import Network, build
 from distilrl.spaces import Bounds

@@ -10,13 +10,14 @@ import instances
 import pytest
 from commands import CHOICE
 
-from distilrl.checkpoints import save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.cli import NAMES, _command, main, parse
 from distilrl.cli.groups import SeenOptions
 from distilrl.cli.options import EnvOptions
 from distilrl.cli.tables import print_next
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
+from distilrl.files import write_json
 from distilrl.networks import build
 from distilrl.next_steps import next_steps
 from distilrl.played import SingleReturns
@@ -45,6 +46,13 @@ def test_help_and_version_wait_for_no_library(words):
     modules, said = imported(*words)
     assert not modules & HEAVY
     assert "distilrl" in said
+
+
+@pytest.mark.parametrize("words", [("zoo",), ("fields",), ("zoo", "--help")], ids=" ".join)
+def test_what_comes_with_the_project_is_listed_without_pytorch(words):
+    modules, said = imported(*words)
+    assert not modules & {"torch", "gymnasium", "numpy"}
+    assert said.count("\n") > 5
 
 
 def test_evaluate_imports_nothing_that_it_does_not_use(tmp_path):

@@ -14,6 +14,7 @@ from rich.progress import ProgressSample
 
 from distilrl import display
 from distilrl.cli import tables
+from distilrl.cli.faults import print_error
 from distilrl.cli.tables import print_facts, print_plan, print_results, print_sweep
 from distilrl.display import Display, watching
 from distilrl.events import (
@@ -347,11 +348,11 @@ def test_text_of_a_file_stays_text_in_a_terminal(screen, monkeypatch, capsys):
         watch(Accepted(instances.card(format=hostile)))
         watch(Ended(hostile, "pass", hostile))
         watch(Reached(hostile, "training", 1, 2))
-    tables.print_error(hostile)
+    print_error(hostile)
     print_facts(
         {"kind": "q", "outputs": 2, "action": None, "layers": [{"name": hostile, "shape": [2]}], hostile: hostile}
     )
-    for said in (screen.getvalue(), capsys.readouterr().out):
+    for said in (screen.getvalue(), *capsys.readouterr()):
         said = " ".join(said.split())
         assert "[/x] ?[2J??line :b: ?vvv" in said
         assert "\x1b" not in said

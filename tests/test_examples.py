@@ -11,12 +11,13 @@ import torch
 from conftest import TEACHERS, real_teacher
 from gymnasium.utils.env_checker import check_env
 
-from distilrl.checkpoints import load_network, read_json, save_network
+from distilrl.checkpoints import load_network, save_network
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env, trust
 from distilrl.errors import EnvError, FileError, SpecError, TeacherError
 from distilrl.export import export_policy, verify
+from distilrl.files import read_json
 from distilrl.heads import head_for
 from distilrl.jobs import Job, make_config
 from distilrl.networks import Network

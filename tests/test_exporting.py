@@ -22,7 +22,7 @@ import torch
 from conftest import SIGN, sign_network
 from test_export import needs_cc
 
-from distilrl.checkpoints import digest, load_network, read_json, save_network, write_json
+from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env
@@ -35,6 +35,7 @@ from distilrl.export.last import last_step
 from distilrl.export.owners import check_owned
 from distilrl.export.replay import Answers
 from distilrl.export.steps import steps
+from distilrl.files import digest, read_json, write_json
 from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build

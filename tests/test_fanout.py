@@ -20,7 +20,7 @@ from conftest import make_teacher, sign_network
 from test_acceptance import leaning
 from tiny_envs import tiny_job
 
-from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
@@ -31,6 +31,7 @@ from distilrl.errors import DistilError, ExtraError, FileError, NotFiniteError, 
 from distilrl.evaluate import play
 from distilrl.events import Ended, Episodes, Reached, silent
 from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
+from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Machines
 from distilrl.plan import plan

@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import SIGN, sign_network
 
-from distilrl import checkpoints
-from distilrl.checkpoints import save_network, save_tensors, write_bytes, write_json
+from distilrl import files
+from distilrl.checkpoints import save_network, save_tensors
 from distilrl.errors import FileError
 from distilrl.export import export_policy
+from distilrl.files import write_bytes, write_json
 from distilrl.heads import Categorical
 from distilrl.runs import write_metrics
 from distilrl.spaces import Choices
@@ -85,7 +86,7 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path, monkeypatch,
 
 
 def test_a_name_that_is_taken_is_not_written_through(tmp_path, thesis, monkeypatch):
-    monkeypatch.setattr(checkpoints.secrets, "token_hex", lambda _bytes: "foreseen")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _bytes: "foreseen")
     (tmp_path / ".foreseen.tmp").symlink_to(thesis)
     with pytest.raises(FileError, match="File exists"):
         write_bytes(tmp_path / "report.html", b"new")
@@ -162,6 +163,6 @@ def writes(node):
 
 def test_there_is_one_way_to_write_a_file():
     for path in SOURCE.rglob("*.py"):
-        if path.name != "checkpoints.py":
+        if path.name != "files.py":
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 assert not (isinstance(node, ast.Call) and writes(node)), f"{path}:{node.lineno} {ast.unparse(node)}"

@@ -13,13 +13,14 @@ from conftest import SIGN, SignEnv, make_teacher, sign_network
 from test_train import ACCEPTANCE, small
 
 from distilrl import stats
-from distilrl.checkpoints import save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.comparison import Comparison, compare
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, EnvError, FileError, NotFiniteError, TeacherError
 from distilrl.evaluate import play, seeds_from
+from distilrl.files import write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.policies import Policy

@@ -17,13 +17,14 @@ from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 from test_train import small
 
 from distilrl import runs, series
-from distilrl.checkpoints import read_json, save_network, save_tensors, write_json
+from distilrl.checkpoints import save_network, save_tensors
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.errors import DistilError, FileError, ResumeError, SpecError, TeacherError
 from distilrl.events import Resumed
+from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.plan import plan
@@ -510,7 +511,7 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
         path.write_text(text)
         with pytest.raises(FileError, match="cannot be read as JSON"):
             read_json(path)
-    monkeypatch.setattr("distilrl.checkpoints.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("distilrl.files.MAX_JSON_BYTES", 100)
     path.write_text("1" * 101)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_json(path)

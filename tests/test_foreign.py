@@ -628,8 +628,9 @@ def test_inspect_prints_what_a_file_is(tmp_path, capsys):
 
 
 def test_distil_an_ensemble_from_the_command_line(tmp_path):
-    from distilrl.checkpoints import read_json, save_network
+    from distilrl.checkpoints import save_network
     from distilrl.cli import main
+    from distilrl.files import read_json
 
     for sign in (1, 2):
         save_network(tmp_path / str(sign), sign_network(float(sign)), Categorical(Choices((2,))))

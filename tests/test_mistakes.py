@@ -13,8 +13,9 @@ import pytest
 from commands import CHOICE, distill
 from conftest import SIGN, sign_network
 
-from distilrl.checkpoints import digest, read_json, read_tensors, save_network, save_tensors, write_json
+from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.cli import main
+from distilrl.files import digest, read_json, write_json
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import gymnasium
 import pytest
 from conftest import SIGN
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.cli import main
 from distilrl.envs import single
 from distilrl.envs.make import _describe
+from distilrl.files import read_json, write_json
 from distilrl.runs import read_metrics
 
 MODULE = """

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import SIGN, sign_network
 
-from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
+from distilrl.files import read_json, write_json
 from distilrl.heads import head_for
 from distilrl.networks import build
 from distilrl.runs import RunFolder, read_config

@@ -11,7 +11,7 @@ from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config
 
 import distilrl
-from distilrl.checkpoints import read_json
+from distilrl.files import read_json
 from distilrl.recipes import RECIPES, TEACHERLESS
 from distilrl.runs import read_metrics
 

@@ -10,13 +10,13 @@ import pytest
 from commands import VERDICTS
 from test_fanout import contents, job, name_of
 
-from distilrl.checkpoints import write_json
 from distilrl.cli import main
 from distilrl.distributed import RayExecutor, connect
 from distilrl.distributed.connection import _refused
 from distilrl.errors import ExtraError, SpecError, WorkerError
 from distilrl.events import silent
 from distilrl.fanout import Call, fan_out
+from distilrl.files import write_json
 from distilrl.series import distill_seeds
 from distilrl.sweep import sweep
 

@@ -12,9 +12,10 @@ from conftest import SIGN, sign_network
 from instances import choices, difference, results
 
 from distilrl import figures
-from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
+from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report

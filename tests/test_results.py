@@ -9,10 +9,10 @@ import pytest
 from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.errors import SpecError
+from distilrl.files import read_json, write_json
 from distilrl.jobs import Job, make_config
 from distilrl.plain import read_as, schema_of
 from distilrl.plan import plan

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from distilrl import compare, stats
-from distilrl.checkpoints import read_json, write_json
 from distilrl.cli import main
 from distilrl.errors import DistilError, SpecError
+from distilrl.files import read_json, write_json
 from distilrl.played import SingleReturns
 from distilrl.report import write_studies
 from distilrl.summaries import SeedsResults

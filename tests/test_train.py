@@ -18,13 +18,14 @@ from conftest import SIGN, Killed, SignEnv, killed_after, make_teacher, sign_net
 from instances import acceptance
 
 from distilrl import events
-from distilrl.checkpoints import digest, load_network, read_tensors
+from distilrl.checkpoints import load_network, read_tensors
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import GROUP, TrainConfig
 from distilrl.distill import distill
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
+from distilrl.files import digest
 from distilrl.finalists import Finalists
 from distilrl.jobs import Job, make_config
 from distilrl.objective import term

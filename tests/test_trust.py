@@ -21,11 +21,12 @@ from test_teachers import mlp, mlp_state, write_zip
 from tiny_envs import tiny_config, tiny_job
 
 from distilrl import limits
-from distilrl.checkpoints import read_json, save_network, write_json
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.cli.options import code_of
 from distilrl.distill import distill
 from distilrl.errors import DistilError, FileError
+from distilrl.files import read_json, write_json
 from distilrl.heads import head_for
 from distilrl.networks import Network
 from distilrl.runs import RunFolder

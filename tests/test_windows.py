@@ -20,7 +20,7 @@ for module, names in ((os, ("fork", "killpg", "setsid", "sched_getaffinity", "un
 import importlib
 for name in sys.argv[1:]:
     importlib.import_module(name)
-from distilrl.checkpoints import write_json
+from distilrl.files import write_json
 from distilrl.runs import RunFolder
 with RunFolder("run").lock():
     write_json(RunFolder("run").results, {{}})

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from distilrl import EnvRef, describe_env, load_teacher, stats, trust
-from distilrl.checkpoints import write_json
+from distilrl.files import write_json
 from examples.diagnosis.images import Slices, load, trivial_rules
 
 __all__ = ["calibration_error", "measure", "probabilities"]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from distilrl import stats
-from distilrl.checkpoints import read_json, write_json
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Phase, Watch, silent
+from distilrl.files import read_json, write_json
 from distilrl.kept import place
 from distilrl.plain import check_number, read_as
 from distilrl.played import Acceptance, Returns

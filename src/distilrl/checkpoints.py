@@ -1,10 +1,8 @@
-"""The one file that reads or writes weights: safetensors and JSON, written whole or not at all, never pickle."""
+"""The one file that reads or writes weights: safetensors and JSON, never pickle."""
 
 import copy
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError
+from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
-from distilrl.limits import MAX_JSON_BYTES, MAX_NAME, MAX_SPEC_BYTES
+from distilrl.limits import MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
 from distilrl.plain import parse_json
 from distilrl.specs import NetworkSpec
@@ -40,118 +39,6 @@ class Stored:
     """SHA-256 of the weights file."""
     meta: dict[str, Any]
     """The rest of spec.json: environment, protocol, where it came from."""
-
-
-def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.
-
-    The one way in which files are written. The data goes to a new file of a name that nobody can foresee, so that no
-    link which somebody put there beforehand is followed.
-
-    Args:
-        path: the file.
-        data: what it shall hold.
-        new: replace nothing.
-
-    Raises:
-        FileError: the folder cannot be written, or ``path`` is a symbolic link.
-        FileExistsError: it is to be new and is there.
-    """
-    taken = False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() and not new:
-            raise FileError(
-                f"{path} is a symbolic link, which writing would replace: remove it, or write to where it leads."
-            )
-        temporary = _write_beside(path, data)
-        try:
-            _claim(temporary, path) if new else os.replace(temporary, path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            taken = new and isinstance(error, FileExistsError)
-            raise
-    except OSError as error:
-        if taken:
-            raise
-        raise FileError(
-            f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space."
-        ) from None
-
-
-def _write_beside(path: Path, data: bytes) -> Path:
-    """A new file beside ``path`` that holds the data, on the disk; none where that fails."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink()
-            raise
-    return temporary
-
-
-def _claim(temporary: Path, path: Path) -> None:
-    """Moves a file to where nothing is yet; FileExistsError where something is, also if it came at this very moment."""
-    try:
-        os.link(temporary, path)
-        temporary.unlink()
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links: there, a crash at this moment leaves an empty file
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        os.replace(temporary, path)
-
-
-def write_json(path: Path, data: object) -> None:
-    """Writes indented JSON in one step.
-
-    Raises:
-        FileError: it cannot be written, or a number in it is NaN or infinite, which JSON does not have.
-    """
-    try:
-        text = json.dumps(data, indent=2, allow_nan=False)
-    except ValueError as error:
-        raise FileError(
-            f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it."
-        ) from None
-    write_bytes(path, (text + "\n").encode())
-
-
-def write_new_json(path: Path, data: object) -> bool:
-    """Writes indented JSON in one step where nothing is yet; of several that try at once, one is told True."""
-    try:
-        write_bytes(path, (json.dumps(data, indent=2) + "\n").encode(), new=True)
-    except FileExistsError:
-        return False
-    return True
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        FileError: it is missing, is not JSON, or is larger than any that there is.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
-        return parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileError(f"{path} does not exist: check the path.") from None
-    except IsADirectoryError:
-        raise FileError(f"{path} is a folder: name the file in it that is meant.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FileError(f"{path} cannot be read as JSON ({first_line(error)}): restore or remove it.") from None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_network(folder: str | Path, network: Network, head: Head, *, name: str = "student", **meta: Any) -> None:

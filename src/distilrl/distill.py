@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import overload
 
 from distilrl.acceptance import accept, kept_acceptance
-from distilrl.checkpoints import read_json, write_json
 from distilrl.comparison import compare
 from distilrl.config import TrainConfig
 from distilrl.display import watching
@@ -16,6 +15,7 @@ from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
+from distilrl.files import read_json, write_json
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distilrl.checkpoints import read_json, write_bytes
 from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
+from distilrl.files import read_json, write_bytes
 from distilrl.text import first_line
 
 T = TypeVar("T")

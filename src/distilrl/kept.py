@@ -20,10 +20,10 @@ import safetensors.numpy
 from torch import nn
 
 from distilrl import __version__
-from distilrl.checkpoints import write_bytes
 from distilrl.envs import describe_env, find_spec
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
+from distilrl.files import write_bytes
 from distilrl.teachers import Teacher
 
 HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from distilrl import stats
-from distilrl.checkpoints import write_json
 from distilrl.config import RewardConfig
 from distilrl.display import watching
 from distilrl.distill import how_played, results_of, take_acceptance, write_reports
@@ -22,6 +21,7 @@ from distilrl.errors import NotFiniteError, SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Step, Watch, silent
 from distilrl.fanout import Call, fan_out
+from distilrl.files import write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, Machines, claimed, load_one
 from distilrl.networks import Network

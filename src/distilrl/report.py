@@ -14,13 +14,13 @@ from urllib.parse import quote
 import jinja2
 
 from distilrl import animate, figures
-from distilrl.checkpoints import read_json, write_bytes, write_json
 from distilrl.config import TrainConfig
 from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
+from distilrl.files import read_json, write_bytes, write_json
 from distilrl.measures import rounded
 from distilrl.next_steps import next_commands
 from distilrl.plain import read_as

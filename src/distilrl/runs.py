@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distilrl.checkpoints import read_json, read_tensors, save_network, save_tensors, write_bytes, write_new_json
+from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
+from distilrl.files import read_json, write_bytes, write_new_json
 from distilrl.heads import Head
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.networks import Network

@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.display import watching
 from distilrl.distill import distill, run_job, write_reports
@@ -18,6 +17,7 @@ from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
+from distilrl.files import read_json, write_json
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.networks import Network, build
 from distilrl.plain import read_as

@@ -105,6 +105,14 @@ def bootstrap_means(
     return means
 
 
+def resample_shares(units: int, rng: np.random.Generator, resamples: int) -> Array:
+    """Which share of a resample each of some units is, (resamples, units): the weights of a bootstrap of a table, whose
+    rows and columns are drawn apart (Owen 2007).
+    """
+    shares: Array = rng.multinomial(units, np.full(units, 1 / units), size=resamples) / units
+    return shares
+
+
 def score(student_return: float, teacher_return: float, random_return: float) -> float | None:
     """(return − random) / (teacher − random): 0 is random play, 1 the teacher; None where the teacher is no better
     than random play, since then a higher score would be a lower return.
@@ -273,14 +281,14 @@ def crossed_difference(
     for ours, theirs, known in zip(one, other, exact, strict=True):
         seen.append(ours.mean() - theirs.mean())
         episodes = ours.shape[1]
-        draw = rng.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples) / episodes
+        draw = resample_shares(episodes, rng, resamples)
         weights = np.full_like(draw, 1 / episodes) if known else draw
         means = []
         for table in (ours, theirs):
             runs = len(table)
             stretch = np.sqrt(runs / (runs - 1)) * t_quantile(runs - 1) / 1.96 if runs > 1 else 1.0
             off = table.mean(axis=1, keepdims=True) - table.mean()
-            picked = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+            picked = resample_shares(runs, rng, resamples)
             means.append(((picked @ (table + (stretch - 1.0) * off)) * weights).sum(axis=1))
         drawn.append(means[0] - means[1])
     return float(np.mean(seen)), _ends(np.mean(drawn, axis=0), one, other)

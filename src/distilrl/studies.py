@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from distilrl import stats
-from distilrl.checkpoints import read_json
 from distilrl.errors import ExtraError, FileError, SpecError
+from distilrl.files import read_json
 from distilrl.plain import Record, read_as
 from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Results

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from distilrl import stats
-from distilrl.checkpoints import read_json
+from distilrl.files import read_json
 from distilrl.plain import Record, from_plain
 from distilrl.played import SingleReturns
 from distilrl.provenance import Provenance

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from distilrl.checkpoints import write_bytes
 from distilrl.display import watching
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.events import Ended, Watch
 from distilrl.fanout import Call, fan_out
+from distilrl.files import write_bytes
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
 from distilrl.played import mean_in_words

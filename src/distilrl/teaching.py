@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from distilrl.acceptance import accept
-from distilrl.checkpoints import write_json
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.display import watching
@@ -16,6 +15,7 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
+from distilrl.files import write_json
 from distilrl.heads import student_head
 from distilrl.jobs import Job, claimed
 from distilrl.measures import Mean

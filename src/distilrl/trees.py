@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distilrl.checkpoints import read_json, write_json
 from distilrl.errors import FileError, SpecError
+from distilrl.files import read_json, write_json
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import LARGEST_OBSERVATION, MAX_TREE_BYTES, MAX_TREE_NUMBERS
 from distilrl.plain import from_plain

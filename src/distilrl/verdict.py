@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilrl.errors import NotFiniteError
-from distilrl.stats import FEW, Interval, bootstrap_means, cluster_sums, mean_interval, t_interval, t_quantile
+from distilrl.stats import (
+    FEW,
+    Interval,
+    bootstrap_means,
+    cluster_sums,
+    mean_interval,
+    resample_shares,
+    t_interval,
+    t_quantile,
+)
 
 Result = Literal["pass", "within_margin", "inconclusive", "fail"]
 RESULTS: tuple[Result, ...] = ("fail", "inconclusive", "within_margin", "pass")
@@ -283,9 +292,8 @@ def _crossed(
     tail = NARROW * 0.025
     for extreme, share in ((min(-span, differences.min()), tail), (max(span, differences.max()), 1.0 - tail)):
         table = np.append(stretched, np.full((seeds, 1), extreme), axis=1)
-        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=2000) / seeds
-        by_episode = rng.multinomial(episodes + 1, np.full(episodes + 1, 1 / (episodes + 1)), size=2000)
-        means = ((by_seed @ table) * by_episode).sum(1) / (episodes + 1)
+        by_seed, by_episode = (resample_shares(units, rng, 2000) for units in (seeds, episodes + 1))
+        means = ((by_seed @ table) * by_episode).sum(1)
         ends.append(float(np.quantile(means, share)))
     return ends[0], ends[1]
 

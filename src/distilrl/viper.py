@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilrl.checkpoints import digest, write_bytes, write_json
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.display import watching
@@ -19,6 +18,7 @@ from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Step, Watch
 from distilrl.export.tree import export_tree
+from distilrl.files import digest, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.objective import TeacherTerm

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from distilrl import __version__
-from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError, SpecError
+from distilrl.files import write_bytes
 from distilrl.plain import read_as
 
 CHECKOUT = Path(__file__).parents[2] / "zoo"

@@ -17,7 +17,7 @@ from breaks import FAULT, BreaksEnv
 from torch import nn
 from workload import commands, left, make_teacher, make_teachers, record, run, sentence, sign_network
 
-from distilrl.cli.tables import print_error
+from distilrl.cli.faults import print_error
 from distilrl.comparison import Comparison
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.distill import distill

@@ -34,9 +34,10 @@ import torch
 from onnx import helper, numpy_helper
 from workload import CNN, HERE, make_teachers, record
 
-from distilrl.checkpoints import load_network, read_json, read_tensors
+from distilrl.checkpoints import load_network, read_tensors
 from distilrl.errors import DistilError
 from distilrl.export.card import read_card
+from distilrl.files import read_json
 from distilrl.jobs import Job
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, TeacherCard

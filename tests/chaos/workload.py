@@ -33,8 +33,9 @@ with contextlib.suppress(ImportError):  # now, so that no fork has to
     import sklearn.tree  # noqa: F401
     import torch.utils.tensorboard
 
-from distilrl.checkpoints import save_network, write_bytes, write_json
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
+from distilrl.files import write_bytes, write_json
 from distilrl.heads import Categorical, Point
 from distilrl.networks import Network, build
 from distilrl.spaces import Bounds, Choices

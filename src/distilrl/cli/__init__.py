@@ -137,9 +137,7 @@ def _overview() -> str:
 
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
-    from distilrl.cli.faults import at_fault, refuse_empty
-    from distilrl.cli.tables import print_error
-    from distilrl.display import console
+    from distilrl.cli.faults import at_fault, print_error, refuse_empty
 
     command: Any = None
     try:
@@ -155,7 +153,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         print_error(str(error))
         return HOSTILE if isinstance(error, HostileError) else 2
     except KeyboardInterrupt:
-        console.print(f"interrupted{_way_on(name, command)}", markup=False, highlight=False, soft_wrap=True)
+        print(f"interrupted{_way_on(name, command)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
@@ -201,10 +199,14 @@ def _command(name: str) -> type[Any]:
             from distilrl.cli.shipping import Export, Verify
 
             return Export if name == "export" else Verify
-        case _:
-            from distilrl.cli.listing import Envs, Fields, Recipes, Zoo
+        case "zoo" | "fields":
+            from distilrl.cli.offers import Fields, Zoo
 
-            return {"recipes": Recipes, "envs": Envs, "zoo": Zoo, "fields": Fields}[name]
+            return Zoo if name == "zoo" else Fields
+        case _:
+            from distilrl.cli.listing import Envs, Recipes
+
+            return Recipes if name == "recipes" else Envs
 
 
 def _way_on(name: str, command: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the command line says where distilrl itself is at fault, and of words that cannot be meant."""
+"""What the command line says of errors: those of words and files, and those that are distilrl's own fault."""
 
 import secrets
 import shlex
@@ -9,10 +9,22 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+
 from distilrl import __version__
-from distilrl.checkpoints import write_bytes
 from distilrl.errors import DistilError, SpecError
-from distilrl.text import first_line
+from distilrl.files import write_bytes
+from distilrl.text import abridged, first_line
+
+LONGEST_ERROR = 4_000
+"""Characters of an error that are shown."""
+
+
+def print_error(sentence: str) -> None:
+    """What was wrong, in red, on standard error."""
+    shown = escape(abridged(sentence, LONGEST_ERROR))
+    Console(stderr=True, emoji=False).print(f"[red]error:[/] {shown}", highlight=False, soft_wrap=True)
 
 
 def at_fault(error: Exception, words: Sequence[str]) -> str:

@@ -1,19 +1,15 @@
 """Commands that list what there is: methods and environments. What they list goes to standard output."""
 
-import json
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from distilrl.cli.options import Unset
-from distilrl.cli.tables import print_fields
 from distilrl.envs.listing import families
 from distilrl.errors import SpecError
 from distilrl.recipes import RECIPES
-from distilrl.zoo import get, zoo
 
 ROOM = 79
 """Columns."""
@@ -63,47 +59,6 @@ class Envs:
                 "is not registered is put into a function there: gymnasium.register(id='MyEnv-v0', entry_point=MyEnv).",
             )
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fields:
-    """List what was distilled in six fields of use: environment, teacher, smallest student, and their pages."""
-
-    json: bool = False
-    """Print a JSON array on standard output."""
-
-    def run(self) -> None:
-        """Lists."""
-        rows = json.loads(Path(__file__).with_name("fields.json").read_text(encoding="utf-8"))
-        if self.json:
-            print(json.dumps(rows))
-        else:
-            print_fields(rows)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Zoo:
-    """List the project's own teachers, or bring some here: zoo get NAME."""
-
-    words: Annotated[Positional[tuple[str, ...]], arg(metavar="[get NAME...]", help_behavior_hint="")] = ()
-    """Which to bring, from the project's repository or from the folder or URL that DISTILRL_ZOO names, checked against
-    their SHA-256."""
-    out: Path = Path("zoo")
-    """With get: folder to write; each comes into a folder of its name there."""
-
-    def run(self) -> None:
-        """Lists them, or brings some."""
-        match self.words:
-            case ():
-                for name, one in zoo().items():
-                    print(f"{name:26}{one.bytes / 1e6:4.1f} MB  {one.env}")
-                print("\nUse: distilrl zoo get NAME, then --teacher zoo/NAME. Its README.md says more.")
-                print("examples and benchmarks are modules of a checkout: run commands in its folder.")
-            case ("get", _, *_):
-                for name in self.words[1:]:
-                    print(get(name, self.out))
-            case _:
-                raise SpecError(f"zoo {' '.join(self.words)}: write distilrl zoo, or distilrl zoo get NAME.")
 
 
 def _hanging(first: str, text: str) -> str:

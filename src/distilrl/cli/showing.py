@@ -8,12 +8,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from distilrl.checkpoints import write_bytes
 from distilrl.cli.options import Trusted, TrustOptions, Unset
 from distilrl.cli.tables import print_studies
 from distilrl.display import Display, console
 from distilrl.errors import EnvError
 from distilrl.figures import in_hex
+from distilrl.files import write_bytes
 from distilrl.plain import check_number
 from distilrl.report import animation, episode, write_report, write_studies
 from distilrl.runs import RunFolder

@@ -1,8 +1,6 @@
 """Results in a terminal of 80 columns: what is asked for on standard output, the rest on standard error."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,6 @@ from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResul
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
 from distilrl.verdict import Verdict, difference_in_words, in_words
-
-LONGEST_ERROR = 4_000
-"""Characters of an error that are shown."""
-
-
-def print_error(sentence: str) -> None:
-    """What was wrong, in red."""
-    text = markup.escape(abridged(sentence, LONGEST_ERROR))
-    console.print(f"[red]error:[/] {text}", highlight=False, soft_wrap=True)
 
 
 def print_next(results: AnyResults, out: Path) -> None:
@@ -160,27 +149,6 @@ def _alike(agreement: Agreement) -> str:
     effect = agreement.student_states_in_effect
     beside = "" if effect is None else f", one that does the same in {effect:.1%}"
     return f"same choice in {agreement.student_states:.1%}{beside}"
-
-
-def print_fields(rows: list[dict[str, Any]]) -> None:
-    """Fields of use, on standard output: in each environment the teacher, the smallest student that kept within the
-    margin, and the best that needs no learning.
-    """
-    out = Console()
-    for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
-        out.print(f"[bold]{escape(field)}[/]: {escape(f'{page}, pip install distilrl[{extra}]')}", soft_wrap=True)
-        for row in own:
-            tree = row["student"].startswith("tree:")  # of which nodes are counted
-            known, left = counted(row["teacher_params"]), counted(row["params"])
-            sizes = f"{known} parameters -> {left} nodes" if tree else f"{known} -> {left} parameters"
-            returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
-            nearest = "" if row["passes"] else ", the nearest: none passed"
-            without = f"{row['without_learning']} {row['without_learning_return']:,.2f}"
-            out.print(
-                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}\n"
-                f"    without learning: {escape(without)}",
-                soft_wrap=True,
-            )
 
 
 def print_plan(results: PlanResults) -> None:

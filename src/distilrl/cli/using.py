@@ -8,8 +8,9 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli import HOSTILE
+from distilrl.cli.faults import print_error
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
-from distilrl.cli.tables import print_error, print_facts, print_verdict
+from distilrl.cli.tables import print_facts, print_verdict
 from distilrl.display import Display, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play

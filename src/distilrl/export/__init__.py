@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distilrl import stats
-from distilrl.checkpoints import Stored, load_network, read_json, write_bytes
+from distilrl.checkpoints import Stored, load_network
 from distilrl.config import TrainConfig
 from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
@@ -24,6 +24,7 @@ from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, Recording, file_policy, open_export
 from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import verify
+from distilrl.files import read_json, write_bytes
 from distilrl.networks import Network
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilrl.checkpoints import digest, read_json
 from distilrl.envs import EnvInfo, make_vec_env
 from distilrl.episodes import Play
 from distilrl.errors import FileError
@@ -17,6 +16,7 @@ from distilrl.evaluate import EXPORT_SEEDS, play, seeds_from
 from distilrl.events import Watch
 from distilrl.export.owners import check_owned
 from distilrl.export.replay import Recording
+from distilrl.files import digest, read_json
 from distilrl.heads import Head, head_from_json
 from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from distilrl.checkpoints import digest, read_json, write_bytes, write_json
 from distilrl.errors import FileError
 from distilrl.events import Watch
 from distilrl.export import c
@@ -19,6 +18,7 @@ from distilrl.export.examples import example
 from distilrl.export.last import last_step
 from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export
 from distilrl.export.verifying import verify
+from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef

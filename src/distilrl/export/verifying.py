@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl import stats
-from distilrl.checkpoints import digest
 from distilrl.display import watching
 from distilrl.envs import describe_env
 from distilrl.episodes import Episodes, Play
@@ -17,6 +16,7 @@ from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
 from distilrl.events import Watch
 from distilrl.export.card import Reference, Shipped, read_card
 from distilrl.export.replay import file_policy, open_export
+from distilrl.files import digest
 from distilrl.played import Difference, Returns, Verified
 from distilrl.sensors import EXACT
 from distilrl.spaces import EnvRef, env_ref

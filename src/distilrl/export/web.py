@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.checkpoints import write_bytes
 from distilrl.errors import FileError
 from distilrl.export import web_images
 from distilrl.export.c import Source
 from distilrl.export.last import Last
 from distilrl.export.replay import Answers
+from distilrl.files import write_bytes
 from distilrl.heads import Categorical, Head
 from distilrl.spaces import ObsSpec
 

@@ -5,8 +5,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from distilrl.checkpoints import digest
 from distilrl.errors import FileError, HostileError
+from distilrl.files import digest
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
 from distilrl.teachers.archive import LEGACY, check_whole, is_torch_file

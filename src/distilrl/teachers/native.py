@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distilrl.checkpoints import digest, load_network
+from distilrl.checkpoints import load_network
 from distilrl.errors import FileError
+from distilrl.files import digest
 from distilrl.runs import RunFolder
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher

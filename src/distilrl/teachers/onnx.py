@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilrl.checkpoints import digest
 from distilrl.errors import ExtraError, FileError
+from distilrl.files import digest
 from distilrl.heads import Kind
 from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distilrl.checkpoints import digest
 from distilrl.errors import FileError, SpecError
+from distilrl.files import digest
 from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.plain import parse_json

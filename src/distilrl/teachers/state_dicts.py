@@ -11,8 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from distilrl.checkpoints import digest, read_tensors
+from distilrl.checkpoints import read_tensors
 from distilrl.errors import FileError
+from distilrl.files import digest
 from distilrl.heads import Kind, Squash
 from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
