@@ -1,10 +1,12 @@
 """Exports: every file answers as the student does, C is clean under the strictest flags, integers are exact."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +21,7 @@ from distilrl.export.steps import steps
 from distilrl.export.torch_export import Plain
 from distilrl.heads import head_for
 from distilrl.networks import Network, build
-from distilrl.spaces import Bounds, Choices, ObsSpec
+from distilrl.spaces import Bounds, Choices, ObsSpec, read_observations
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile, load_teacher
 
@@ -426,7 +428,7 @@ def test_a_weight_takes_a_byte_and_a_unit_six_or_eight_more():
     obs = np.random.default_rng(0).integers(0, 256, (4, *PIXELS), dtype=np.uint8)
     quantised = int8.quantise(steps(network, "integers"), obs)
     source = int8.write(quantised, head_for(Choices((6,)), "q"), ObsSpec(PIXELS, PIXELS, "uint8"), "test")
-    assert source.weight_bytes == 1864 + 6 * 22 + 8 * 6 == 2044
+    assert source.weight_bytes == 1864 + 6 * 22 + 8 * 6 + 6 * 4 == 2068
 
 
 @needs_cc
@@ -450,6 +452,48 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
         subprocess.run(["cc", *CFLAGS, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
         done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_products_of_integers_are_of_32_bits(tmp_path):
+    """Where an int has 16 bits, as on AVR, a product of two of them has no more."""
+    obs = observations("mlp:7", 10)
+    code = int8.write(int8.quantise(steps(student("mlp:7"), "integers"), obs), ONE, obs_spec("mlp:7"), "test").code
+    narrow = set(re.findall(r"int(?:8|16)_t \*?(\w+)", code)) | set(re.findall(r"int(?:8|16)_t (\w+)\[", code))
+    products = re.findall(r"(\([\w]+\))?\b(\w+)\[\w+\] \* (\w+)", code)
+    assert ("(int32_t)", "x", "w") in products
+    assert not [found for found in products if found[1] in narrow and found[0] not in ("(int32_t)", "(int64_t)")]
+
+
+def test_sums_that_may_leave_32_bits_are_refused():
+    network = build(NetworkSpec.parse("cnn:16k3s1:4", PIXELS, 2), torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        next(one for one in network.layers if isinstance(one, torch.nn.Linear)).weight.fill_(1.0)
+    obs = np.random.default_rng(0).integers(0, 256, (2, *PIXELS), dtype=np.uint8)
+    with pytest.raises(SpecError, match="32 bits hold less than 2,147,483,648: export to c or onnx"):
+        int8.quantise(steps(network, "integers"), obs)
+
+
+def test_a_number_that_never_varied_keeps_its_own_unit_in_integers():
+    gain = int8.input_gain(np.array([[1.0, 0.0, 0.5, -4.0], [-2.0, 0.0, 0.5, -4.0]]))
+    np.testing.assert_allclose(gain, [127 / 2, 127, 127, 127 / 4])
+
+
+def test_the_header_says_what_a_choice_is_flattened_to():
+    space = gymnasium.spaces.Dict({
+        "a_pos": gymnasium.spaces.Box(-1, 1, (2,)),
+        "b_mode": gymnasium.spaces.Discrete(3, start=5),
+        "c_level": gymnasium.spaces.MultiDiscrete([2, 7]),
+    })  # fmt: skip
+    spec = read_observations(space, "Mine-v0")[0]
+    network = build(NetworkSpec.parse("mlp:3", spec.shape, ONE.width), torch.Generator().manual_seed(0)).eval()
+    header = c.write(steps(network, "C"), ONE, spec, "test").header
+    assert (
+        "a_pos at 0, b_mode at 2 (1 for the choice that is made, else 0: 5, 6, 7), "
+        "c_level at 5 (1 for the choice that is made, else 0: of [0] 0, 1; of [1] 0 to 6)"
+    ) in header
+    assert "Numbers must be finite" in header
+    hidden = spec.part((0, 3, 4))
+    assert hidden.codes == ("", "6", "7")
 
 
 def test_what_cannot_be_written_gets_one_sentence():

@@ -117,11 +117,28 @@ def test_sb3_pixels(tmp_path, algorithm, kwargs):
     assert teacher.size()["macs"] > 9e6
 
 
+class Gate(nn.SiLU):
+    """An activation of somebody's own."""
+
+
 def test_sb3_activations_are_asked_for_where_only_a_pickle_holds_them(tmp_path):
-    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", activation_fn=nn.Softplus)
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", activation_fn=Gate)
     with pytest.raises(FileError, match="--activation"):
         load_teacher(tmp_path / "t.zip")
     assert load_teacher(TeacherFile(str(tmp_path / "t.zip"), activation="elu")).network.spec.activation == "elu"
+
+
+def test_an_activation_that_the_file_names_is_not_taken_for_another(tmp_path):
+    write_sb3(tmp_path / "leaky.zip", "DQN", "CartPole-v1", activation_fn=nn.LeakyReLU)
+    write_sb3(tmp_path / "elu.zip", "DQN", "CartPole-v1", activation_fn=nn.ELU)
+    for told in (None, "relu"):
+        with pytest.raises(
+            FileError, match=r"activation LeakyReLU, which is none of relu.*: export the policy to ONNX"
+        ):
+            load_teacher(TeacherFile(str(tmp_path / "leaky.zip"), activation=told))
+    assert load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="elu"))
+    with pytest.raises(FileError, match="has the activation elu and not relu: leave --activation out"):
+        load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="relu"))
 
 
 def test_sb3_extractors_of_ones_own_are_refused(tmp_path):

@@ -1,9 +1,12 @@
 """The episodes of a teacher that are kept for the next run: only of the very same, and never in the user's way."""
 
+import copy
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import SIGN, make_teacher, sign_network
 from test_acceptance import leaning
 from tiny_envs import tiny_config
@@ -20,6 +23,7 @@ from distilrl.kept import ARRAYS, kept_games
 from distilrl.measures import Measure
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
+from distilrl.teachers import Teacher
 
 HOW = Play(EnvRef("CartPole-v1"), keep_states=7)
 
@@ -127,3 +131,42 @@ def test_a_run_gives_the_same_verdict_and_says_so(cache, tmp_path):
     assert len([event for event in events if isinstance(event, Recalled)]) == 3  # greedy, random actions, noise
     assert one.teacher == replace(two.teacher, latency_us=one.teacher.latency_us)
     assert (one.verdict, one.disturbed, one.agreement) == (two.verdict, two.disturbed, two.agreement)
+
+
+class Leaning(torch.nn.Module):
+    """Its answer hangs on a number that is no weight."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.net, self.sign = torch.nn.Linear(4, 2), sign
+        torch.nn.init.zeros_(self.net.weight)
+
+    def forward(self, obs):
+        return self.sign * self.net(obs)
+
+
+PUSH = torch.tensor([0.0, 1.0])
+
+
+def pushes(obs):
+    return obs[:, :2] * 0 + PUSH
+
+
+def test_of_a_teacher_in_python_nothing_is_kept(cache):
+    for policy in (Leaning(1.0), pushes):
+        teacher = Teacher.from_callable(policy, kind="q", obs_shape=(4,), outputs=2).fitted(describe_env("CartPole-v1"))
+        assert [asked(teacher)[1] for _ in range(2)] == [True, True]
+    assert not cache.exists()
+
+
+def test_a_teacher_in_python_is_known_by_what_its_answers_hang_on(monkeypatch):
+    torch.manual_seed(0)
+    one = Leaning(1.0)
+    other = copy.deepcopy(one)
+    assert Teacher.from_callable(one).digest == Teacher.from_callable(other).digest
+    other.sign = -1.0
+    assert Teacher.from_callable(one).digest != Teacher.from_callable(other).digest
+    before = Teacher.from_callable(pushes).digest
+    assert before == Teacher.from_callable(pushes).digest
+    monkeypatch.setattr(sys.modules[__name__], "PUSH", torch.tensor([1.0, 0.0]))
+    assert before != Teacher.from_callable(pushes).digest

@@ -382,7 +382,8 @@ def test_a_student_with_memory_sees_every_step_whoever_drives():
 @pytest.mark.parametrize(("changes", "told"), [
     ({"network": "gru:8", "batch_size": 100}, "must be a multiple of 'sequence'"),
     ({"network": "gru:8", "terms": (term("td"),), "n_step": 1}, "learns from a teacher alone"),
-    ({"network": "gru:8", "terms": (term("hint"),)}, "compares single states"),
+    ({"network": "gru:8", "terms": (term("hint"),)}, "is for students without memory"),
+    ({"network": "gru:8", "terms": (term("batch_correlation"),)}, "is for students without memory"),
     ({"network": "mlp:8@history=2", "start": "svd"}, "starts with new weights"),
     ({"network": "mlp:8@history=2", "prune_from": "mlp:16@history=2"}, "is not pruned"),
     ({"network": "gru:8", "sequence": 8, "burn_in": 8}, "nothing is left to learn"),

@@ -254,6 +254,8 @@ def test_a_function_of_the_users_is_a_loss():
     torch.testing.assert_close(own(here), 2 * (here.student - here.teacher / 2).square().sum(1))
     with pytest.raises(SpecError, match=r"must give \(4,\), a number per example, not \(\)"):
         term(lambda *, student, teacher: (student - teacher).mean())(here)
+    with pytest.raises(SpecError, match="a number per example, not a float"):
+        term(lambda *, student, teacher: 0.5)(here)
     data = json.loads(json.dumps(to_plain(own)))
     assert data["loss"] == f"{__name__}:{twice.__qualname__}"
     read = from_plain(Term, data, "term")

@@ -134,3 +134,28 @@ def test_adam_is_pytorchs_own():
         reference.step()
     for a, b in zip(mine, theirs, strict=True):
         assert torch.equal(a, b)
+
+
+def test_soap_goes_on_from_a_checkpoint_to_the_same_bytes():
+    """Also before the first power iteration, while its bases are those of the first gradient."""
+
+    def trained(steps, broken=False):
+        generator, layer = torch.Generator().manual_seed(0), nn.Linear(4, 6)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        optimiser = Soap([(layer.weight, layer.bias)], 0.01)
+        for step in range(steps):
+            if broken and step == 3:  # as a checkpoint gives tensors back: contiguous
+                kept = {
+                    number: {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+                    for number, state in optimiser.state_dict()["state"].items()
+                }
+                optimiser.load_state_dict({"state": kept})
+            obs = torch.randn(64, 4, generator=generator)
+            optimiser.zero_grad()
+            layer(obs).pow(2).mean().backward()
+            optimiser.step()
+        return layer.weight.detach()
+
+    assert torch.equal(trained(9), trained(9, broken=True))

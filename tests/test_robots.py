@@ -1,6 +1,7 @@
 """CleanRL's real actions and the checkpoints of robot libraries, written in their exact layout: the action is their own forward pass's."""
 
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -259,3 +260,96 @@ def test_images_in_a_robot_checkpoint_are_refused(tmp_path):
     state = {**named("a2c_network.actor_cnn", nn.Conv2d(1, 2, 3)), **named("a2c_network.mu", nn.Linear(8, 2))}
     with pytest.raises(FileError, match="ONNX"):
         read(tmp_path / "t.pth", {"model": state}, activation="elu")
+
+
+# -- what is in a file is read whole, or not at all
+
+
+def test_layers_that_have_no_place_are_refused(tmp_path):
+    layered = nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2))
+    actor = {
+        **{f"{name}.{key}": value for name, layer in (("fc1", nn.Linear(5, 8)), ("fc2", nn.Linear(8, 8)))
+           for key, value in layer.state_dict().items()},
+        **named("fc_mean", nn.Linear(8, 2)), **named("fc_logstd", nn.Linear(8, 2)),
+        "action_scale": torch.ones(2), "action_bias": torch.zeros(2),
+    }  # fmt: skip
+    assert read(tmp_path / "whole.pt", actor).format == "CleanRL SAC"
+    plain, told = mlp(5, 8, 2, activation=nn.Tanh), {"activation": "tanh", "kind": "mean"}
+    statistics = {"obs_mean": torch.zeros(5), "obs_var": torch.ones(5)}
+    ppo = {"actor_logstd": torch.zeros(1, 2), **named("actor_mean", plain), **named("critic", mlp(5, 8, 1))}
+    for name, state, answers in (
+        ("actor.1.weight", named("actor", layered) | named("critic", mlp(5, 8, 1)), told),
+        ("net.1.weight", named("net", layered), told),
+        ("fc3.weight", actor | named("fc3", nn.Linear(8, 8)), {}),
+        ("ln1.weight", actor | named("ln1", nn.LayerNorm(8)), {}),
+        ("running_mean_std.mean", named("policy", plain) | {"running_mean_std.mean": torch.zeros(5)}, told),
+        ("obs_mean", ppo | statistics, {}),
+    ):
+        with pytest.raises(FileError, match=rf"holds the tensor '{name}' .*has no place: export the policy to ONNX"):
+            read(tmp_path / "t.pt", state, **answers)
+    for key in ("obs_rms", "obs_norm", "running_mean_std", "observation_scaler"):
+        with pytest.raises(FileError, match=rf"holds statistics of observations \('{key}'\)"):
+            read(tmp_path / "t.pt", {"model": named("net", plain), key: statistics}, **told)
+    beside = {"ret_rms": torch.ones(1), "target_net.0.weight": torch.zeros(8, 5), "log_std": torch.zeros(2)}
+    assert read(tmp_path / "t.pt", named("net", plain) | {"value_head.weight": torch.zeros(1, 8)} | beside, **told)
+
+
+def test_an_agent_of_skrl_with_a_class_of_its_own_keeps_its_preprocessor(tmp_path):
+    agent = {"policy": named("net", mlp(5, 8, 2)), "state_preprocessor": {"running_mean": torch.zeros(5)}}
+    with pytest.raises(FileError, match="behind its preprocessor of observations"):
+        read(tmp_path / "t.pt", agent, activation="elu")
+
+
+# -- bounds
+
+
+WIDE = replace(ENV, action=Bounds((-2.0, 0.0), (2.0, 1.0)))
+
+
+def test_numbers_that_stand_for_bounds_are_scaled_to_them(tmp_path):
+    actor = mlp(5, 8, 2)
+    teacher = read(tmp_path / "t.pt", named("net", actor), activation="elu", squash="scale").fitted(WIDE)
+    expected = torch.tensor([0.0, 0.5]) + torch.tensor([2.0, 0.5]) * actor(OBS).clamp(-1, 1)
+    same(teacher.policy.act(OBS)[0], expected)
+    assert teacher.fitted(WIDE).network is teacher.network, "not twice"
+    open_ended = replace(ENV, action=Bounds((-2.0, None), (2.0, None)))
+    with pytest.raises(TeacherError, match=r"does not fit robot: .*of which one is open: say --squash clip"):
+        read(tmp_path / "t.pt", named("net", actor), activation="elu", squash="scale").fitted(open_ended)
+
+
+def test_rl_games_acts_in_the_bounds_as_its_own_player_does(tmp_path):
+    actor = mlp(5, 8, 2)
+    state = {
+        **{f"a2c_network.actor_mlp.0.{key}": value for key, value in actor[0].state_dict().items()},
+        **{f"a2c_network.mu.{key}": value for key, value in actor[2].state_dict().items()},
+        "a2c_network.sigma": torch.tensor([0.1, -0.2]),
+    }
+    told = {"activation": "elu"}
+    scaled = read(tmp_path / "t.pth", {"model": state}, **told).fitted(WIDE)
+    same(scaled.policy.act(OBS)[0], torch.tensor([0.0, 0.5]) + torch.tensor([2.0, 0.5]) * actor(OBS).clamp(-1, 1))
+    same(scaled.numbers(OBS)[:, 2:], (torch.tensor([0.1, -0.2]) + torch.tensor([2.0, 0.5]).log()).expand(200, 2))
+    plain = read(tmp_path / "t.pth", {"model": state}, squash="clip", **told).fitted(WIDE)
+    same(plain.policy.act(OBS)[0], actor(OBS).clamp(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0])))
+
+
+def test_a_teacher_for_other_bounds_is_refused(tmp_path):
+    state = {
+        **named("fc1", nn.Linear(5, 8)), **named("fc2", nn.Linear(8, 8)), **named("fc_mu", nn.Linear(8, 2)),
+        "action_scale": torch.ones(2), "action_bias": torch.zeros(2),
+    }  # fmt: skip
+    teacher = read(tmp_path / "t.pt", state)
+    assert teacher.fitted(ENV).action == ENV.action
+    with pytest.raises(TeacherError, match=r"number 0 of its actions goes from -1 to 1, and of the environment's from"):
+        teacher.fitted(WIDE)
+
+
+def test_half_of_the_numbers_may_be_a_spread(tmp_path):
+    teacher = read(tmp_path / "t.pt", named("net", mlp(5, 8, 4)), activation="elu", kind="mean")
+    with pytest.raises(TeacherError, match="say --kind gaussian where the second half are log standard deviations"):
+        teacher.fitted(ENV)
+
+
+def test_tanh_needs_bounds_and_says_so(tmp_path):
+    teacher = read(tmp_path / "t.pt", named("net", mlp(5, 8, 2)), activation="elu", squash="tanh")
+    with pytest.raises(TeacherError, match="An action squashed by tanh needs a low and a high bound"):
+        teacher.fitted(replace(ENV, action=Bounds((None, None), (None, None))))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from distilrl.errors import EnvError, SpecError
+from distilrl.errors import BoundsError, EnvError, SpecError
 from distilrl.spaces import (
     Bounds,
     Choices,
@@ -195,8 +195,11 @@ def test_large_choices_are_stored_in_what_holds_them():
 def test_actions_that_do_not_fit_each_other():
     one, other, real = Choices((3,)), Choices((3,), (1,)), Bounds((-1.0,), (1.0,))
     assert one.within(other) is other  # the environment's own start counts
-    scaled = Bounds((-2.0,), (2.0,))
-    assert scaled.within(real) is scaled  # the policy's own scale counts
+    half_open = Bounds((None,), (1.0000001,))
+    assert half_open.within(real) == Bounds((-1.0,), (1.0000001,))  # the policy's own where it has some
+    assert real.within(Bounds((None,), (None,))) == real
+    with pytest.raises(BoundsError, match="number 0 of its actions goes from -2 to 2, and of the environment's from"):
+        Bounds((-2.0,), (2.0,)).within(real)
     for mine, yours in ((one, Choices((4,))), (one, real), (real, one), (real, Bounds((-1.0, -1.0), (1.0, 1.0)))):
         with pytest.raises(SpecError, match=r"^These are .*, but the environment has .*\.$"):
             mine.within(yours)

@@ -112,16 +112,26 @@ def test_what_means_different_things_is_not_put_side_by_side(tmp_path):
     data["student"]["score"] = None
     write_json(tmp_path / "e" / "results.json", data)
     (tmp_path / "empty").mkdir()
+    shutil.copytree(tmp_path / "a", tmp_path / "f")
+    data = read_json(tmp_path / "f" / "results.json")
+    data["random"]["return_mean"] += 1
+    write_json(tmp_path / "f" / "results.json", data)
+    for env, seeds in {"A-v0": 2, "B-v0": 3}.items():
+        study(tmp_path / "uneven" / env, [0.9] * seeds, env=env)
+    shutil.copytree(tmp_path / "uneven", tmp_path / "uneven2")
     for other, words in {
         "b": "Not both of a and b were judged in B-v0, Mine-v0",
         "c": "different teachers in Mine-v0",
         "d": "different rules of play in Mine-v0",
         "e": "has no score",
+        "f": "have random play of",
         "a": "named twice",
         "empty": "holds no run",
     }.items():
         with pytest.raises(DistilError, match=words):
             compare(tmp_path / "a", tmp_path / other)
+    with pytest.raises(SpecError, match="uneven has 2 runs in one environment and 3 in another"):
+        compare(tmp_path / "uneven", tmp_path / "uneven2")
     with pytest.raises(SpecError, match="Nothing to compare"):
         compare()
 

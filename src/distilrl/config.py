@@ -11,7 +11,7 @@ from distilrl.devices import Device
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
-from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
+from distilrl.objective import WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, read_as, to_plain
 from distilrl.sensors import Sensors
@@ -371,11 +371,13 @@ class TrainConfig:
             raise SpecError(
                 f"'burn_in' ({optim.burn_in}) must be below 'sequence' ({optim.sequence}), or nothing is left to learn."
             )
-        reading = next((one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm)), None)
+        reading = next(
+            (one for one in self.terms if isinstance(one, FeatureTerm | JudgedTerm) or one.name in WHOLE_BATCH), None
+        )
         if reading is not None:
             raise SpecError(
-                f"The term '{reading.name}' compares single states, and the student {student.network} remembers: "
-                "choose a recipe without it, such as distil."
+                f"The term '{reading.name}' is for students without memory, and the student {student.network} "
+                "remembers: choose a recipe without it, such as distil."
             )
         if student.start != "new" or student.prune_from is not None or self.reward.env_steps > 0:
             raise SpecError(

@@ -38,6 +38,10 @@ class SpecError(DistilError):
     """A student spec or a configuration value is wrong."""
 
 
+class BoundsError(SpecError):
+    """Bounds of real actions do not allow what is asked."""
+
+
 class FileError(DistilError):
     """A file is missing, damaged, of an unknown format, or cannot be written."""
 

@@ -41,7 +41,7 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
         "obs_shape": list(teacher.obs_shape) if teacher.obs_shape else None,
         "outputs": teacher.outputs,
         "action": asdict(teacher.action) if teacher.action is not None else None,
-        "squash": teacher.squash if teacher.kind in ("mean", "gaussian") else None,
+        "squash": ("scale" if teacher.scaled else teacher.squash) if teacher.kind in ("mean", "gaussian") else None,
         "critic": teacher.critic is not None,
         "network": teacher.name,
         "layers": layers,

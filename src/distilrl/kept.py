@@ -41,7 +41,8 @@ def checksums(network: nn.Module) -> list[int]:
 
 
 def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
-    """File of what ``teacher`` plays, without its suffix; None where what is played may change without its version.
+    """File of what ``teacher`` plays, without its suffix; None where what is played may change without its version, and
+    of a teacher in Python, of which nobody can say all that decides its answers.
 
     Args:
         kind: folder of its kind.
@@ -53,7 +54,7 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     spec = find_spec(how.env)
     entry = str(spec.entry_point) if spec is not None else ""
     package = entry.partition(".")[0]
-    if home == "" or package not in HOMES or how.env.wrappers:
+    if home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""

@@ -12,6 +12,7 @@ from distilrl.blocks import ReusedHead
 from distilrl.config import OptimConfig, StudentConfig
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
+from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head, Units
 from distilrl.networks import Network, build_shared, reuse_head
@@ -236,6 +237,8 @@ class Learner:
             context = self._context(part, [term for term, _ in now])
             for term, weight in now:
                 each = term(context)
+                if not each.requires_grad:
+                    raise SpecError(f"The loss '{term.name}' has no gradient: leave the student's numbers attached.")
                 if isinstance(term, TDTerm):
                     self.errors = each.detach()
                     each = each if part.batch.weight is None else each * part.batch.weight

@@ -55,7 +55,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
-            for run in tasks:
+            for run in (one for one in tasks if one.verdict.holds):
                 home = RunFolder(out).of_task(run.env).path
                 yield f"{EXPORT}, of {run.env}", ["export", home, "--to", "c", *_trust(run.environment)]
         case Results():

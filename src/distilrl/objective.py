@@ -30,6 +30,8 @@ from distilrl.schedules import CONSTANT, Progress, Schedule
 FeatureLoss = Literal["hint", "attention_transfer", "relational_distance", "relational_angle", "similarity"]
 TDLoss = Literal["td", "double_td"]
 FEATURE_LOSSES: dict[str, Loss] = {name: getattr(losses, name) for name in get_args(FeatureLoss)}
+WHOLE_BATCH = ("batch_correlation",)
+"""Losses that compare an example with the others of its batch."""
 ATTACK_STEPS = 3
 """Steps of projected gradient ascent that find an adversarial state."""
 ATTACK_START = 0.01
@@ -119,10 +121,9 @@ class TeacherTerm(_Term):
         function = self.loss if callable(self.loss) else imported(self.loss)
         loss = function(student=student(context.student), teacher=teacher(context.teacher))
         count = len(context.batch.obs)
-        if loss.shape != (count,):
-            raise SpecError(
-                f"The loss '{self.name}' must give ({count},), a number per example, not {tuple(loss.shape)}."
-            )
+        if not isinstance(loss, Tensor) or loss.shape != (count,):
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise SpecError(f"The loss '{self.name}' must give ({count},), a number per example, not {what}.")
         return loss
 
 

@@ -85,7 +85,7 @@ def _first(grad: Tensor) -> dict[str, Any]:
     """
     left, right = grad @ grad.mT, grad.mT @ grad
     # the strongest first, for `qr` keeps the first ones and fits the others to them
-    strongest = (torch.linalg.eigh(one)[1].flip(-1) for one in (left, right))
+    strongest = (torch.linalg.eigh(one)[1].flip(-1).contiguous() for one in (left, right))  # as a checkpoint has them
     return {
         "left": left, "left_basis": next(strongest), "right": right, "right_basis": next(strongest),
         "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad), "step": torch.zeros(()),

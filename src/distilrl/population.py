@@ -18,7 +18,7 @@ from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
 from distilrl.networks import Network, RecurrentNetwork, build
-from distilrl.objective import TeacherTerm, active
+from distilrl.objective import WHOLE_BATCH, TeacherTerm, active
 from distilrl.optimisers import (
     DenseLayer,
     clip_gradients,
@@ -34,8 +34,6 @@ from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Check
 
-WHOLE_BATCH = ("batch_correlation",)
-"""Losses that compare an example with the others of its batch: they are asked for one student at a time."""
 SIDE_BY_SIDE = 100
 """Episodes that students of a check play at once, however many they are."""
 TURN = 100
@@ -202,7 +200,7 @@ class Population:
         count, size = numbers.shape[:2]
         total = numbers.detach().new_zeros(count)
         for term, weight in active(self.terms, progress):
-            if callable(term.loss) or term.loss in WHOLE_BATCH:
+            if callable(term.loss) or term.loss in WHOLE_BATCH:  # one student at a time
                 each = torch.stack([self._of_term(term, one, batch, 1, progress) for one in numbers])  # type: ignore[arg-type]
             else:
                 each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size)  # type: ignore[arg-type]

@@ -278,6 +278,12 @@ def _tasks(studies: dict[str, list[_Run]]) -> dict[str, list[list[_Run]]]:
             apart = ", ".join(sorted(own ^ set(envs)))
             raise SpecError(f"Not both of {first_name} and {name} were judged in {apart}: give studies that share all.")
         found[name] = [[run for run in runs if _label(run.results) == env] for env in envs]
+        counts = {len(of_env) for of_env in found[name]}
+        if len(counts) > 1:
+            raise SpecError(
+                f"{name} has {min(counts)} runs in one environment and {max(counts)} in another, and environments "
+                "count alike: leave some out."
+            )
     for number, env in enumerate(envs):
         alike = [run for by_env in found.values() for run in by_env[number]]
         for run in alike[1:]:
@@ -290,6 +296,12 @@ def _check_alike(one: _Run, other: _Run, env: str) -> None:
     if one.results.protocol != other.results.protocol:
         raise SpecError(
             f"{one.path} and {other.path} were judged by different rules of play in {env}: judge one of them again."
+        )
+    random = (one.results.random.return_mean, other.results.random.return_mean)
+    if not np.isclose(*random):
+        raise SpecError(
+            f"{one.path} and {other.path} have random play of {random[0]:,.2f} and {random[1]:,.2f} in {env}, so that "
+            "their scores mean different things: make one of them again with the other's --accept-episodes."
         )
     common = min(len(one.returns.teacher), len(other.returns.teacher))
     if not np.allclose(one.returns.teacher[:common], other.returns.teacher[:common]):

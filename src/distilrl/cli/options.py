@@ -15,13 +15,13 @@ from distilrl.config import GROUP, GROUPS, TrainConfig
 from distilrl.distributed import RayExecutor
 from distilrl.envs import trust
 from distilrl.errors import SpecError
-from distilrl.heads import Kind, Squash
+from distilrl.heads import Kind
 from distilrl.jobs import Job
 from distilrl.plain import check_number, from_plain
 from distilrl.processes import Processes
 from distilrl.runs import KINDS, read_config
 from distilrl.spaces import EnvRef
-from distilrl.teachers import TeacherFile
+from distilrl.teachers import Bounding, TeacherFile
 from distilrl.verdict import RESULTS, Result
 
 T = TypeVar("T")
@@ -57,8 +57,9 @@ class FileOptions:
     kind: Unset[Kind | None] = None
     """What the file's numbers are: q (action values), logits, mean (a real action), or gaussian (mean and log std);
     recognised where the library is."""
-    squash: Unset[Squash | None] = None
-    """How real actions come into their bounds: tanh or clip; recognised where the library is."""
+    squash: Unset[Bounding | None] = None
+    """How real actions come into their bounds: tanh, clip, or scale where -1 to 1 stand for them; recognised where the
+    library is."""
     zeros: int = 0
     """Zeros that the teacher reads behind what the environment shows (84 for those of Ant-v2 and -v3); the student does
     not see them."""
@@ -243,8 +244,8 @@ def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in settings:
         name, equals, value = text.partition("=")
-        name = name.rpartition(".")[2].replace("-", "_")
-        if not equals or name not in GROUP:
+        group, _, name = name.replace("-", "_").rpartition(".")
+        if not equals or name not in GROUP or group not in ("", GROUP[name]):
             raise SpecError(f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}.")
         try:
             plain = json.loads(value)

@@ -1,5 +1,6 @@
 """Environments as vectors of N with one autoreset rule: games of ALE, all of Gymnasium, and functions that make one."""
 
+from distilrl.envs.cartpole import is_plain_cartpole
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.make import describe_env, in_arrays, make_vec_env
 from distilrl.envs.single import find_spec, is_trusted, trust, trusted
@@ -11,6 +12,7 @@ __all__ = [
     "describe_env",
     "find_spec",
     "in_arrays",
+    "is_plain_cartpole",
     "is_trusted",
     "make_vec_env",
     "trust",

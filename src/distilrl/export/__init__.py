@@ -12,7 +12,7 @@ from distilrl import stats
 from distilrl.checkpoints import Stored, load_network
 from distilrl.config import TrainConfig
 from distilrl.display import watching
-from distilrl.envs import EnvInfo, describe_env
+from distilrl.envs import EnvInfo, describe_env, find_spec, is_plain_cartpole
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
@@ -181,7 +181,7 @@ class _Export:
         comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
         comment = in_comment(comment)
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
-        about |= {"verdict": card.get("student_verdict", "none")}
+        about |= {"student_verdict": card.get("student_verdict", "none")}
         match self.target:
             case "int8" if integers is not None:
                 source = int8.write(integers, head, obs, comment)
@@ -215,7 +215,11 @@ class _Export:
         env, name, reads = card["env"], card["network"], self.student.reads
         remembers = network.spec.remembers
         image = web.about_image(self.student.obs, self.head, self.info.choices, remembers=remembers)
-        return web.page(module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image)
+        plays = is_plain_cartpole(self.info.ref, find_spec(self.info.ref))
+        limit = int(self.info.protocol["max_episode_steps"]) if plays else 0
+        return web.page(
+            module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image, cartpole=limit
+        )
 
     def _bare(self, network: Network) -> Network:
         """The network of what the file reads."""

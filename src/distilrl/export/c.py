@@ -76,6 +76,9 @@ def source(
     if memory is not None:
         once = "\nThey take the memory one step on, as policy_act does: call one of the two at each step."
     remembered = memory.declaration() if memory is not None else ""
+    if obs.dtype == "float32":
+        kept = ", nor what is remembered until policy_reset" if memory is not None else ""
+        once += f"\nNumbers must be finite: of NaN or infinity the answer means nothing{kept}."
     header = f"""/* {comment} */
 #ifndef POLICY_H
 #define POLICY_H
@@ -113,12 +116,34 @@ def _parts(obs: ObsSpec) -> str:
     parts = [re.sub(r"[^\w. -]", "_", name.rpartition("[")[0]) for name in obs.names]  # no name ends a comment of C
     runs = [(part, len(list(same))) for part, same in groupby(parts)]
     begins = accumulate((size for _, size in runs), initial=0)
-    told = ", ".join(f"{part} at {begin}" for (part, _), begin in zip(runs, begins, strict=False))
+    told = ", ".join(
+        f"{part} at {begin}{_one_hot(obs.codes[begin : begin + size])}"
+        for (part, size), begin in zip(runs, begins, strict=False)
+    )
     whole = all(name.endswith(f"[{place}]") for place, name in enumerate(obs.names))
     if len(runs) == 1 and not whole and len(obs.names) <= MOST_NAMES:  # some of them are hidden
         readable = (re.sub(r"[^][\w. -]", "_", name) for name in obs.names)
         return f": {', '.join(readable)}"
-    return f", flattened: {told}" if len(runs) > 1 else ""
+    if len(runs) > 1:
+        return f", flattened: {told}"
+    return _one_hot(obs.codes)
+
+
+def _one_hot(codes: Sequence[str]) -> str:
+    """Of which choice each number of a part is 1, where they are choices."""
+    if not any(codes):
+        return ""
+    runs = [(place, [code.rpartition(" ")[2] for code in same]) for place, same in groupby(codes, _place)]
+    told = "; ".join(
+        f"{f'of {place} ' if place else ''}{', '.join(own) if len(own) < 4 else f'{own[0]} to {own[-1]}'}"
+        for place, own in runs
+    )
+    return f" (1 for the choice that is made, else 0: {told})"
+
+
+def _place(code: str) -> str:
+    """Which of several choices a code is of; empty of one alone."""
+    return code.rpartition(" ")[0]
 
 
 def act(obs: ObsSpec, last: Last, memory: Memory | None = None) -> str:

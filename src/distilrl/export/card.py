@@ -32,6 +32,8 @@ MORE_SEEDS = EXPORT_SEEDS + 1_000_000
 EXPLORED = 0.05
 """Share of random actions in that play."""
 FORMAT = "distilrl-export"
+PAGE = "index.html"
+"""What ships of an export for the web."""
 
 
 def card_of(
@@ -192,6 +194,7 @@ class Shipped:
             FileError: it is another, or may be somebody else's.
         """
         names = [path.name, *(["policy.h"] if path.suffix == ".c" else [])]
+        names += [PAGE] if path.with_name(PAGE).is_file() else []
         if path.suffix != ".onnx":
             check_owned(
                 path.parent, self.path, *(path.with_name(name) for name in names if path.with_name(name).is_file())
@@ -251,4 +254,6 @@ def _reference(data: dict[str, Any]) -> Reference:
     env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
+    if min(margin, span) <= 0 or int(data["looks"]) < 1:
+        raise ValueError("the verdict's margin, span and looks must be positive")
     return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, env, sensors)

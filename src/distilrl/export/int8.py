@@ -19,11 +19,12 @@ from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, 
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.c_memory import INTEGERS, Memory
-from distilrl.export.int8_layers import Ints, IntStep, in_integers, runs, scaled, sum_units, sums
+from distilrl.export.int8_layers import BYTE, Ints, IntStep, check_sums, in_integers, runs, scaled, sum_units, sums
 from distilrl.export.int8_memory import (
     CELLS,
     FEATURE_BITS,
     REMEMBER,
+    STATE_BITS,
     STATE_UNIT,
     TABLE,
     IntCell,
@@ -98,7 +99,7 @@ def quantise(
         percentile: activations above this are cut off, a trade of range against resolution.
 
     Raises:
-        SpecError: an activation is not ReLU, or a cell is too large.
+        SpecError: an activation is not ReLU, a cell is too large, or a layer's sums are.
     """
     if any(s.activation not in ("relu", None) for s in steps):
         raise SpecError(
@@ -108,6 +109,7 @@ def quantise(
     input_scale = input_gain(calibration)
     begins = np.arange(len(calibration)) == 0 if begins is None else begins
     history = steps[0].in_shape[0] // calibration.shape[1] if calibration.ndim == 2 else 1
+    largest = BYTE if input_scale is None else INPUT_LIMIT
     x: Any = calibration.astype(np.float64)
     x = with_past(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x, begins, history)
     scale_in: Any = 1.0 if input_scale is None else np.tile(1.0 / input_scale.astype(np.float64), history)
@@ -126,8 +128,10 @@ def quantise(
             if step.activation:  # of a layer that was never active, a part of it
                 unit = max(float(np.percentile(x, percentile)) / 255, unit / 128)
             # the head's multipliers decide between close values
-            result.append(in_integers(step, scale_in, unit, 15 if step.activation else 21))
+            result.append(one := in_integers(step, scale_in, unit, 15 if step.activation else 21))
+            check_sums(one, largest)
             scale_in = unit
+        largest = 1 << STATE_BITS if isinstance(step, CellStep) else BYTE
         scales.append(unit)
     return Quantised(result, input_scale, scales, history)
 
@@ -135,7 +139,8 @@ def quantise(
 def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
     """What observations (K, *obs_shape) are multiplied by before they are rounded.
 
-    (D,) for vectors, (1,) for images of floats, None for images of bytes.
+    (D,) for vectors, (1,) for images of floats, None for images of bytes. A number that did not vary says nothing of
+    its size, and keeps at least its own unit, as while the student learns: a contact that was never made may come.
 
     Example::
 
@@ -143,8 +148,10 @@ def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
     """
     if obs.dtype == np.uint8:
         return None
-    largest = np.abs(obs).max(0) if obs.ndim == 2 else np.abs(obs).max().reshape(1)
-    gain: NDArray[np.float32] = (INPUT_LIMIT / np.maximum(largest, 1e-6)).astype(np.float32)
+    numbers = obs if obs.ndim == 2 else obs.reshape(-1, 1)
+    largest = np.abs(numbers).max(0)
+    reach = np.where(np.ptp(numbers, axis=0) > 0, np.maximum(largest, 1e-6), np.maximum(largest, 1.0))
+    gain: NDArray[np.float32] = (INPUT_LIMIT / reach).astype(np.float32)
     return gain
 
 
@@ -180,8 +187,10 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
             parts.append(_array(f"int{8 * width}_t", f"m{name}", one.multiplier))
             weight_bytes += width * len(one.bias)
     parts.append(_floats("scale", student.head.scale))
+    weight_bytes += 4 * len(student.head.scale)
     if student.input_scale is not None:
         parts.append(_floats("gain", student.input_scale) + ENTER)
+        weight_bytes += 4 * len(student.input_scale)
     buffers = scratch_buffers([one.step for one in steps], "int16_t")
     parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
     rounded = {one.shift in UPPER_HALF for one in steps[:-1] if isinstance(one, IntStep)}
@@ -242,7 +251,7 @@ static void dots(const int16_t *x, const int8_t *w, int apart, int run, int32_t 
 
 static inline int32_t dot(const int16_t *x, const int8_t *w, int n) {
     int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i] * w[i];
+    for (int i = 0; i < n; i++) sum += (int32_t)x[i] * w[i]; /* an int may have 16 bits */
     return sum;
 }
 
@@ -351,7 +360,7 @@ def _pixel(index: int, one: IntStep, out: str, pad: str, *, last: bool) -> str:
         return call
     byte = f"shifted(sums[k], m{index}[k], {one.shift})"
     if one.shift in UPPER_HALF:
-        byte = f"to_byte(sums[k], m{index}[k] * {1 << (32 - one.shift)})"
+        byte = f"to_byte(sums[k], (int32_t)m{index}[k] * {1 << (32 - one.shift)})"
     return f"{pad}int32_t sums[{outputs}];\n{call}{pad}for (int k = 0; k < {outputs}; k++) {out}[k] = {byte};\n"
 
 

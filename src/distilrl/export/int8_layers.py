@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.errors import SpecError
 from distilrl.export.c_kernels import channels_last
 from distilrl.export.steps import Step
 
 Ints = NDArray[np.int64]
+BYTE = 255
+"""Largest number between layers."""
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
 
@@ -75,6 +78,20 @@ def in_integers(step: Step, scale_in: NDArray[np.float64] | float, unit: float, 
     shift = max(bits - 1 - math.floor(math.log2(float(ratio.max()))), 1)
     multiplier = np.minimum(np.round(ratio * 2.0**shift), 2**bits - 1).astype(np.int64)
     return IntStep(step, weight, bias, multiplier, shift, units)
+
+
+def check_sums(one: IntStep, largest: int) -> None:
+    """Makes sure that no input, of whose numbers none is larger than this, takes a sum out of 32 bits.
+
+    Raises:
+        SpecError: one does.
+    """
+    most = int((np.abs(one.weight).sum(1) * largest + np.abs(one.bias)).max())
+    if most >= 2**31:
+        raise SpecError(
+            f"A layer of {one.weight.shape[1]:,} inputs cannot be written in integers, because its sums may reach "
+            f"{most:,} and 32 bits hold less than {2**31:,}: export to c or onnx, or distil a smaller one."
+        )
 
 
 def scaled(one: IntStep, x: Ints) -> Ints:

@@ -80,6 +80,7 @@ def about_image(obs: ObsSpec, head: Head, choices: Sequence[str], *, remembers: 
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
     *, remembers: bool = False, reads: Sequence[int] | None = None, image: Mapping[str, Any] | None = None,
+    cartpole: int = 0,
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -93,6 +94,7 @@ def page(
         remembers: the policy has memory; then they are of one episode from its beginning.
         reads: places in the environment's observation of what it reads; None: all of it.
         image: of `about_image`, where the page takes images in.
+        cartpole: most steps of an episode where the environment is Gymnasium's CartPole as it is, which the page plays.
     """
     limits = last.tolerance()
     data = {
@@ -105,6 +107,7 @@ def page(
         "scalar": last.scalar,
         "remembers": remembers,
         "reads": list(reads) if reads is not None else None,
+        "cartpole": cartpole,
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
         "limits": limits.tolist() if limits is not None else [0] * last.size,
@@ -194,7 +197,7 @@ function show() {
   shown = (shown + 1) % data.actions.length;
 }
 show();
-const playing = data.env.startsWith("CartPole");
+const playing = data.cartpole > 0;
 if (!(playing && data.remembers) && !data.image) setInterval(show, 1000); /* one memory: the episode on show has it */
 
 /* CartPole's equations (Barto, Sutton and Anderson 1983), as in Gymnasium */
@@ -215,18 +218,18 @@ if (playing) {
   for (let episode = 0; episode < 20; episode++) {
     let state = start(), steps = 0;
     reset();
-    while (steps < 500 && !fallen(state)) { state = step(state, act(read(state))[0]); steps++; }
+    while (steps < data.cartpole && !fallen(state)) { state = step(state, act(read(state))[0]); steps++; }
     total += steps;
   }
   document.getElementById("told").textContent =
-    `20 episodes played in this page: mean return ${(total / 20).toFixed(1)} of 500`;
+    `20 episodes played in this page: mean return ${(total / 20).toFixed(1)} of ${data.cartpole}`;
   document.body.dataset.mean = total / 20;
   const canvas = document.getElementById("field"), pen = canvas.getContext("2d");
   canvas.hidden = false;
   let state = start(), steps = 0;
   reset();
   function frame() {
-    if (steps++ >= 500 || fallen(state)) { state = start(); steps = 0; reset(); }
+    if (steps++ >= data.cartpole || fallen(state)) { state = start(); steps = 0; reset(); }
     state = step(state, act(read(state))[0]);
     const x = 320 + state[0] * 120;
     pen.clearRect(0, 0, 640, 320);

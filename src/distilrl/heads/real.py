@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distilrl import losses
-from distilrl.errors import SpecError
+from distilrl.errors import BoundsError
 from distilrl.heads.protocol import Loss, Squash
 from distilrl.spaces import Bounds
 
@@ -34,7 +34,7 @@ class Point:
 
     def __post_init__(self) -> None:
         if self.squash == "tanh" and not self.action.bounded:
-            raise SpecError(
+            raise BoundsError(
                 "An action squashed by tanh needs a low and a high bound in each dimension: name the environment's."
             )
 

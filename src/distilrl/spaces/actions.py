@@ -6,14 +6,14 @@ own units (`Bounds`).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from distilrl.errors import EnvError, SpecError
+from distilrl.errors import BoundsError, EnvError, SpecError
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ class Choices:
     def stored(self) -> type[np.generic]:
         """Smallest type that holds an action."""
         return np.uint8 if max(self.nvec) <= 256 else np.int32 if max(self.nvec) <= 2**31 else np.int64
+
+    def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Choices have no bounds.
+
+        Raises:
+            BoundsError: always.
+        """
+        raise BoundsError("numbers from −1 to 1 cannot stand for choices: leave --squash out")
 
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
         """Random actions (count, F)."""
@@ -144,6 +152,19 @@ class Bounds:
         pairs = zip(self.low, self.high, strict=True)
         return np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in pairs], np.float32)
 
+    def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Middle and half (A,) of each range, of which −1 to 1 are the ends.
+
+        Raises:
+            BoundsError: a side is open.
+        """
+        if not self.bounded:
+            raise BoundsError(
+                "numbers from −1 to 1 cannot stand for bounds of which one is open: say --squash clip where they are "
+                "the action itself"
+            )
+        return self.middle, self.half
+
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
         """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side."""
         drawn = self.middle + self.half * rng.uniform(-1, 1, (count, self.size))
@@ -160,18 +181,37 @@ class Bounds:
         return len(action) == self.size and all(math.isfinite(a) for a in action)
 
     def within(self, env: "ActionSpec") -> "Bounds":
-        """These bounds, by which a policy was scaled, in an environment with as many numbers.
+        """These bounds, by which a policy was scaled, in an environment with as many numbers; a side that is open here
+        ends where the environment's does.
 
         Raises:
             SpecError: its actions are others.
+            BoundsError: it has other bounds.
         """
         if not isinstance(env, Bounds) or env.size != self.size:
             raise SpecError(f"These are {self.describe()}, but the environment has {env.describe()}.")
-        return self
+        for place, sides in enumerate(zip(self.low, env.low, self.high, env.high, strict=True)):
+            if _apart(*sides[:2]) or _apart(*sides[2:]):
+                low, known_low, high, known_high = ("open" if side is None else f"{side:g}" for side in sides)
+                raise BoundsError(
+                    f"number {place} of its actions goes from {low} to {high}, and of the environment's from "
+                    f"{known_low} to {known_high}: choose the environment it was trained in, or wrap this one"
+                )
+        return replace(self, low=_filled(self.low, env.low), high=_filled(self.high, env.high))
 
     def describe(self) -> str:
         """In few words."""
         return f"{self.size} real number{'s' if self.size > 1 else ''}"
+
+
+def _apart(one: float | None, other: float | None) -> bool:
+    """Whether two ends differ by more than rounding; an open one is no other."""
+    return one is not None and other is not None and abs(one - other) > 1e-4 * max(1.0, abs(one))
+
+
+def _filled(own: Sequence[float | None], theirs: Sequence[float | None]) -> tuple[float | None, ...]:
+    """One side's ends, those of the other where it is open."""
+    return tuple(other if one is None else one for one, other in zip(own, theirs, strict=True))
 
 
 ActionSpec = Choices | Bounds

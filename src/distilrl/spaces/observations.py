@@ -42,6 +42,9 @@ class ObsSpec:
     image alone one for all pixels."""
     names: tuple[str, ...] = ()
     """Name of each number of a vector."""
+    codes: tuple[str, ...] = ()
+    """Of each number of a vector: the choice where it is 1 and else 0, ``3``, or ``[1] 3`` of one of several; empty of
+    a number that stands for itself."""
 
     @property
     def pixels(self) -> bool:
@@ -79,7 +82,8 @@ class ObsSpec:
         """Of vectors, what is left of them where only these numbers are read."""
         reach = tuple(self.reach[place] for place in places) if self.reach else ()
         names = tuple(self.names[place] for place in places) if self.names else ()
-        return replace(self, shape=(len(places),), reach=reach, names=names)
+        codes = tuple(self.codes[place] for place in places) if self.codes else ()
+        return replace(self, shape=(len(places),), reach=reach, names=names, codes=codes)
 
     @property
     def numpy(self) -> type[np.generic]:
@@ -191,7 +195,9 @@ def _array(value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArr
 def _vector(leaves: Sequence[tuple[tuple[Any, ...], spaces.Space[Any]]]) -> tuple[ObsSpec, Reader]:
     """All that is no image, one after the other."""
     names = tuple(n for path, leaf in leaves for n in _feature_names(path, leaf))
-    spec = ObsSpec((len(names),), reach=tuple(n for _, leaf in leaves for n in _reach(leaf)), names=names)
+    reach = tuple(n for _, leaf in leaves for n in _reach(leaf))
+    codes = tuple(code for _, leaf in leaves for code in _codes(leaf))
+    spec = ObsSpec((len(names),), reach=reach, names=names, codes=codes if any(codes) else ())
     readers = [_leaf_reader(leaf) for _, leaf in leaves]
     if len(leaves) == 1:
         (path, _), read = leaves[0], readers[0]
@@ -205,8 +211,7 @@ def _leaf_reader(space: spaces.Space[Any]) -> Reader:
     """Reads one part as a vector, as `gymnasium.spaces.flatten` does: real numbers as they are, choices one-hot."""
     shape: tuple[int, ...] = tuple(int(n) for n in space.shape or ())
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        nvec = np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec, np.int64).reshape(-1)
-        start = np.asarray(space.start, np.int64).reshape(-1)
+        nvec, start = _choices(space)
         offsets = np.cumsum(nvec) - nvec
 
         def one_hot(obs: Any) -> NDArray[Any]:
@@ -221,6 +226,24 @@ def _leaf_reader(space: spaces.Space[Any]) -> Reader:
     if len(shape) == 1:
         return lambda obs: _array(obs, shape, np.float32)
     return lambda obs: _array(obs, shape, np.float32).reshape(-1)
+
+
+def _choices(space: spaces.Discrete | spaces.MultiDiscrete) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many there are of each choice, and from what on they are counted."""
+    nvec = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    return np.asarray(nvec, np.int64).reshape(-1), np.asarray(space.start, np.int64).reshape(-1)
+
+
+def _codes(space: spaces.Space[Any]) -> list[str]:
+    """Which choice each number stands for that the space is flattened to; empty where it is a number itself."""
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return [""] * spaces.flatdim(space)
+    several, pairs = isinstance(space, spaces.MultiDiscrete), zip(*_choices(space), strict=True)
+    return [
+        f"[{place}] {first + n}" if several else str(first + n)
+        for place, (count, first) in enumerate(pairs)
+        for n in range(count)
+    ]
 
 
 def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple[ObsSpec, Reader]:

@@ -12,10 +12,10 @@ from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecn
 from distilrl.teachers.archive import LEGACY, check_whole, is_torch_file
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
-from distilrl.teachers.source import TeacherFile
+from distilrl.teachers.source import Bounding, TeacherFile
 from distilrl.teachers.teacher import Teacher
 
-__all__ = ["Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
+__all__ = ["Bounding", "Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
 
 
 def load_teacher(file: str | Path | TeacherFile) -> Teacher:

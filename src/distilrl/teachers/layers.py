@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,42 @@ class Layer:
     """Name of the activation that follows; None after the head."""
     stride: int = 1
     """Of a convolution."""
+
+
+class Asked(dict[str, Tensor]):
+    """Tensors by name that know which of them were asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any dict."""
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def check_all(self, label: str, others: str) -> None:
+        """Makes sure that what acts was read whole: a layer that is left out makes another policy of it, which may well
+        play, and nothing else would tell.
+
+        Args:
+            label: what to call the file in an error.
+            others: pattern of the names of what does not act.
+
+        Raises:
+            FileError: names a tensor that nothing has asked for.
+        """
+        for name, tensor in self.items():
+            if name not in self.asked and not re.search(others, name):
+                raise FileError(
+                    f"{label} holds the tensor '{name[:80]}' of shape {tuple(tensor.shape)}, for which the network "
+                    "that it seems to be has no place: export the policy to ONNX instead, with all that it does to "
+                    "its observations."
+                )
 
 
 def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str | None = "relu") -> Layer:

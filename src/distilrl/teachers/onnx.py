@@ -250,6 +250,7 @@ def _load(file: TeacherFile) -> Teacher:
         outputs,
         params,
         squash=file.own_squash or "clip",
+        scaled=file.scaled,
     )
 
 

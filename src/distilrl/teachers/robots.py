@@ -31,6 +31,9 @@ RL_GAMES_EPSILON, RL_GAMES_CLIP = 1e-5, 5.0
 SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
 """What skrl adds to the standard deviation of an observation, and where it clips what comes out."""
 
+SKRL_SCALERS = ("observation_preprocessor", "state_preprocessor")
+"""Where skrl keeps the statistics of observations."""
+
 
 @dataclass(frozen=True)
 class Robot:
@@ -71,6 +74,11 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
         return _rl_games(checkpoint.tensors(loaded["model"]), checkpoint.label, activation)
     if is_state(loaded.get("policy")) and _names(loaded["policy"], r"\w+_container\.\d+\.weight"):
         return _skrl(checkpoint, loaded, activation)
+    if is_state(loaded.get("policy")) and any(is_state(loaded.get(key)) for key in SKRL_SCALERS):
+        raise FileError(
+            f"{checkpoint.label} is an agent of skrl whose policy is a class of its own: export it to ONNX instead, "
+            "behind its preprocessor of observations."
+        )
     return None
 
 
@@ -154,9 +162,8 @@ def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -
         outputs if noisy else 0,
     )
     note = (
-        "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds where "
-        "clip_actions is on: "
-        "here they are clipped to the environment's bounds, which is the same where those are −1 to 1."
+        "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds unless clip_actions "
+        "is off, and so does this; --squash clip takes them as they are."
     )
     return _behind(robot, state, "running_mean_std.", ("running_mean", "running_var"), label, note)
 
@@ -178,9 +185,7 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
     if noisy:
         layers[-1] = with_constants(layers[-1], vector(state, "log_std_parameter", outputs, label))
     robot = _robot(assemble(layers, label), "skrl", "gaussian" if noisy else "mean", outputs if noisy else 0)
-    found = next(
-        (loaded[k] for k in ("observation_preprocessor", "state_preprocessor") if is_state(loaded.get(k))), None
-    )
+    found = next((loaded[k] for k in SKRL_SCALERS if is_state(loaded.get(k))), None)
     statistics = checkpoint.tensors(found) if found is not None else {}
     return _behind(robot, statistics, "", ("running_mean", "running_variance"), label, "")
 

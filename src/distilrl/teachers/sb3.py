@@ -20,6 +20,7 @@ from distilrl.heads import Kind, Squash, head_for
 from distilrl.networks import Network
 from distilrl.plain import parse_json
 from distilrl.spaces import ActionSpec, Choices
+from distilrl.specs import ACTIVATIONS
 from distilrl.teachers import extractors, printed, recurrent, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
 from distilrl.teachers.dangerous import dangerous
@@ -204,7 +205,7 @@ def load(file: TeacherFile) -> Teacher:
     state = read_state_dict(members["policy.pth"], f"{label}: its member 'policy.pth'")
     family = _family(label, data)
     kwargs = data.get("policy_kwargs") or {}
-    activation = file.activation or _activation(label, kwargs, family.activation)
+    activation = _activation(label, kwargs, family.activation, file.activation)
     divisor = 1.0 if kwargs.get("normalize_images") is False else 255.0
     source = extractors.Source(label, state, printed.leaves(data.get("observation_space")), divisor)
     read = _Zip(label, data, state, activation, source)
@@ -306,20 +307,30 @@ def _family(label: str, data: dict[str, Any]) -> _Family:
     return family
 
 
-def _activation(label: str, kwargs: dict[str, Any], default: str) -> str:
-    """The activation's name as policy_kwargs prints it; the pickled class beside it is not looked at."""
+def _activation(label: str, kwargs: dict[str, Any], default: str, told: str | None) -> str:
+    """The activation's name as policy_kwargs prints it, else what was told; the pickled class beside it is not looked
+    at.
+    """
     extractor = str(kwargs.get("features_extractor_class", "FlattenExtractor'>"))
     if not re.search(r"\.(FlattenExtractor|NatureCNN|CombinedExtractor)'>$", "." + extractor):
         raise FileError(
             f"{label}: its features extractor {extractor[:80]!r} is code of its own: export the policy to ONNX instead."
         )
     if "activation_fn" not in kwargs:
-        return default
-    known = re.fullmatch(
-        r"<class 'torch\.nn\.modules\.activation\.(ReLU|Tanh|ELU|SiLU)'>", str(kwargs["activation_fn"])
-    )
-    if known:
-        return known[1].lower()
+        return told or default
+    printed_name = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", str(kwargs["activation_fn"]))
+    if printed_name:
+        name = printed_name[1].lower()
+        if name not in ACTIVATIONS:
+            raise FileError(
+                f"{label} has the activation {printed_name[1][:40]}, which is none of {', '.join(ACTIVATIONS)}: export "
+                "the policy to ONNX instead."
+            )
+        if told not in (None, name):
+            raise FileError(f"{label} has the activation {name} and not {told}: leave --activation out.")
+        return name
+    if told:
+        return told
     raise FileError(
         f"{label} names its activation only in a pickled object, which is not executed: say which with --activation."
     )

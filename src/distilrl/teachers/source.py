@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from distilrl.errors import SpecError
 from distilrl.heads import Kind, Squash
@@ -10,6 +10,8 @@ from distilrl.limits import LARGEST_OBSERVATION
 from distilrl.plain import check_number, read_as
 from distilrl.specs import ACTIVATIONS
 
+Bounding = Literal["clip", "tanh", "scale"]
+"""How a real action comes into its bounds: cut off there, by tanh and a scale, or its −1 to 1 are scaled to them."""
 ANSWERS = ("network", "activation", "divisor", "output", "kind", "squash")
 """Fields in which a user tells what a file does not say."""
 
@@ -35,7 +37,8 @@ class TeacherFile:
     where the library is, and by default values of actions where the environment has choices, the action itself where it
     has real ones."""
     squash: str | None = None
-    """How a real action comes into its bounds: tanh (and a scale) or clip; recognised where the library is."""
+    """How a real action comes into its bounds: clip; tanh, and a scale; or scale, where −1 to 1 stand for them, as
+    behind a tanh in the file; recognised where the library is."""
     zeros: int = 0
     """Zeros that the policy reads behind what the environment shows: it was trained where there were more numbers."""
     reads: tuple[str, ...] = ()
@@ -47,7 +50,7 @@ class TeacherFile:
     def __post_init__(self) -> None:
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
-        for name, hint in (("kind", Kind), ("squash", Squash)):
+        for name, hint in (("kind", Kind), ("squash", Bounding)):
             if getattr(self, name) not in (None, *get_args(hint)):
                 raise SpecError(
                     f"'{name}' of a teacher must be one of {', '.join(get_args(hint))}, got "
@@ -69,7 +72,12 @@ class TeacherFile:
     @property
     def own_squash(self) -> Squash | None:
         """The squash that the user named."""
-        return cast("Squash | None", self.squash)
+        return "clip" if self.scaled else cast("Squash | None", self.squash)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the user said that −1 to 1 stand for the bounds of an action."""
+        return self.squash == "scale"
 
     @property
     def answers(self) -> dict[str, str | float]:

@@ -19,12 +19,21 @@ from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers import cleanrl, recurrent, robots, torchscript
 from distilrl.teachers.archive import checked, find_state, is_state, read_checkpoint
-from distilrl.teachers.layers import Layer, Stack, assemble, assemble_residual, encode, layer, numbered
+from distilrl.teachers.layers import Asked, Layer, Stack, assemble, assemble_residual, encode, layer, numbered
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 
 BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy", "actor", "model", "net", "layers", "")
 """First parts of names under which a network that is acted with is found, the likeliest first."""
+
+
+NOT_ACTING = (
+    r"critic|value|target|baseline|reward|(^|[._])ret(urn)?s?_|(^|[._])(old|vf|qf?\d*|v)\w*\.|log_?(std|alpha|prob)|sigma|(^|[._])std$"
+    r"|^action_(scale|bias|low|high)$|^atoms$"
+)
+"""Names of tensors that are kept beside a policy, and have no part in its greedy action."""
+STATISTICS = r"obs\w*_(rms|norm\w*|mean|std|stat\w*)|(obs|observation|state)_(scaler|preprocessor)|running_mean_std"
+"""Names of statistics of observations beside a state dict."""
 
 
 class Expectation(nn.Module):
@@ -53,6 +62,8 @@ class _Found:
     kind: Kind | None
     """What its outputs are; None where only the environment can tell."""
     squash: Squash = "clip"
+    scaled: bool = False
+    """Its numbers stand for the bounds of an action."""
     action: ActionSpec | None = None
     critic: nn.Module | None = None
     constants: int = 0
@@ -89,6 +100,7 @@ def load(file: TeacherFile) -> Teacher:
         params,
         action=found.action,
         squash=file.own_squash or found.squash,
+        scaled=file.scaled or (found.scaled and file.squash is None),
         critic=found.critic,
     )
 
@@ -107,7 +119,23 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     robot = robots.read(checkpoint, file.activation)
     if robot is not None:
         sizes = (robot.obs_shape, robot.outputs)
-        return _Found(robot.network, robot.library, robot.kind, constants=robot.log_std, note=robot.note, sizes=sizes)
+        scaled = robot.library == "rl_games" and robot.kind != "logits"
+        return _Found(
+            robot.network,
+            robot.library,
+            robot.kind,
+            scaled=scaled,
+            constants=robot.log_std,
+            note=robot.note,
+            sizes=sizes,
+        )
+    if isinstance(checkpoint.loaded, dict) and not is_state(checkpoint.loaded):
+        beside = next((str(k) for k in checkpoint.loaded if re.search(STATISTICS, str(k))), None)
+        if beside is not None:
+            raise FileError(
+                f"{label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: export the "
+                "policy to ONNX instead, with its normalisation inside."
+            )
     if not isinstance(checkpoint.loaded, list | tuple):
         return _from_state(file, _bare(checkpoint.tensors(find_state(checkpoint.loaded))), label)
     states = [_bare(checkpoint.tensors(one)) for one in checkpoint.loaded[:8] if is_state(one)]
@@ -125,8 +153,16 @@ def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_state(
-    file: TeacherFile, state: dict[str, Tensor], label: str, beside: Sequence[dict[str, Tensor]] = ()
+    file: TeacherFile, tensors: dict[str, Tensor], label: str, beside: Sequence[dict[str, Tensor]] = ()
 ) -> _Found:
+    """The network of these tensors, which must all have a place in it but for those that do not act."""
+    state = Asked(tensors)
+    found = _of_state(file, state, label, beside)
+    state.check_all(label, NOT_ACTING)
+    return found
+
+
+def _of_state(file: TeacherFile, state: dict[str, Tensor], label: str, beside: Sequence[dict[str, Tensor]]) -> _Found:
     divisor = file.divisor or 255.0
     if cleanrl.is_recurrent(state):
         return _remembering(file, state, label, divisor)
@@ -145,7 +181,9 @@ def _from_state(
         name = (
             "CleanRL SAC" if "fc_mean.weight" in state else "CleanRL TD3" if len(beside) > 1 else "CleanRL DDPG or TD3"
         )
-        return _Found(network, name, "mean", "tanh", bounds, cleanrl.critic(beside, state, label, activation))
+        return _Found(
+            network, name, "mean", "tanh", action=bounds, critic=cleanrl.critic(beside, state, label, activation)
+        )
     if file.network is None and "network.0.conv.weight" in state:
         found = _Found(*_residual(state, label, divisor))
     else:

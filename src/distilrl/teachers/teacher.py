@@ -2,22 +2,21 @@
 
 import copy
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from types import CodeType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distilrl.envs import EnvInfo
-from distilrl.errors import SpecError, TeacherError
+from distilrl.errors import BoundsError, SpecError, TeacherError
 from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
 from distilrl.spaces import ActionSpec
+from distilrl.teachers.told import told
+from distilrl.text import first_line
 
 STAKES_DIRECTIONS, STAKES_RADIUS = 8, 0.3
 """How many directions around the greedy action a critic is asked in, and how far, in half-ranges."""
@@ -55,6 +54,8 @@ class Teacher:
     one."""
     reads: tuple[str, ...] = ()
     """Names of the numbers of an observation that it reads; () for all, or where it is `fitted`."""
+    scaled: bool = False
+    """Its numbers, −1 to 1, stand for the bounds of an action, which are known once it is `fitted`."""
     exact: tuple[int, ...] = ()
     """Places of numbers of an observation that are names and no measurements, such as a member's: no noise falls on
     them."""
@@ -102,9 +103,9 @@ class Teacher:
 
             teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
-        digest = hashlib.sha256((name or _told(policy)).encode())
+        digest = hashlib.sha256((name or told(policy)).encode())
         if name and isinstance(policy, nn.Module):
-            digest.update(_told(policy).encode())
+            digest.update(told(policy).encode())
         label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
         return cls(
             _Called(policy),
@@ -132,6 +133,11 @@ class Teacher:
         if self.action is None or self.kind is None:
             raise TeacherError(f"What the numbers of {self.path} mean is known only beside its environment: name it.")
         return head_for(self.action, self.kind, self.squash)
+
+    @property
+    def in_python(self) -> bool:
+        """Whether code of the user's answers: nobody can say all that decides what it does."""
+        return any(isinstance(module, _Called) for module in self.network.modules())
 
     @property
     def policy(self) -> Policy:
@@ -220,20 +226,28 @@ class Teacher:
             head = head_for(env.action if self.action is None else self.action.within(env.action), kind, self.squash)
             if self.outputs not in (None, head.width):
                 raise SpecError(f"it gives {self.outputs} numbers")
+            ends = head.action.scale() if self.scaled else None
+        except BoundsError as error:
+            raise TeacherError(f"The teacher {self.path} does not fit {env.id}: {first_line(error)}.") from None
         except SpecError:
             own = (
                 self.action.describe()
                 if self.action is not None
                 else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
             )
+            noisy = kind == "mean" and self.outputs == 2 * env.action.size
             raise TeacherError(
-                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: choose the "
-                "environment it was trained in."
+                f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
+                + ("say --kind gaussian where the second half are log standard deviations, or " if noisy else "")
+                + "choose the environment it was trained in."
             ) from None
         network = _bound(self.network, head)
+        if ends is not None:
+            network = _Scaled(network, *map(torch.from_numpy, ends))
         return replace(
-            self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width
-        )
+            self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
+            scaled=False,
+        )  # fmt: skip
 
     def _reading(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment of whose observations it reads a part."""
@@ -277,6 +291,25 @@ class Normalised(Before):
     def forward(self, obs: Tensor, *rest: Any) -> Any:
         """Raw observations (B, D), and what else the network reads, to what it gives."""
         return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)
+
+
+class _Scaled(Before):
+    """A network whose numbers, −1 to 1, stand for the bounds of an action: middle + reach · x, clipped behind it."""
+
+    middle: Tensor
+    reach: Tensor
+
+    def __init__(self, network: nn.Module, middle: Tensor, reach: Tensor) -> None:
+        super().__init__(network)
+        self.register_buffer("middle", middle)
+        self.register_buffer("reach", reach)
+
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
+        found = self.network(obs, *rest)
+        numbers, *state = found if isinstance(found, tuple) else (found,)
+        mean, log_std = numbers.tensor_split([len(self.reach)], dim=1)
+        scaled = torch.cat([self.middle + self.reach * mean, log_std + self.reach.log()[: log_std.shape[1]]], dim=1)
+        return (scaled, *state) if isinstance(found, tuple) else scaled
 
 
 class _BeforeZeros(Before):
@@ -367,31 +400,6 @@ def _apart(module: Any, path: str) -> Any:
         raise TeacherError(
             f"The network of {path} cannot be copied ({type(error).__name__}): give a function that calls it."
         ) from error
-
-
-def _told(value: Any, depth: int = 4) -> str:
-    """What decides a function's answers, as a text that is the same in every process.
-
-    Of a function its name, code, defaults and what it keeps from around it; of a module its structure and weights.
-    """
-    if value is None or isinstance(value, int | float | str | bytes | bool):
-        return repr(value)
-    if isinstance(value, Tensor | np.ndarray):
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
-    if isinstance(value, nn.Module):
-        weights = [f"{key}={_told(tensor)}" for key, tensor in value.state_dict().items()]
-        return f"{type(value).__qualname__} {re.sub('0x[0-9a-f]+', '', repr(value))} {weights}"
-    if isinstance(value, CodeType):
-        constants = [_told(one, depth - 1) for one in value.co_consts] if depth else []
-        return f"{value.co_code.hex()} {value.co_names} {constants}"
-    code = getattr(value, "__code__", None)
-    text = getattr(value, "__qualname__", type(value).__qualname__)
-    if code is None or depth == 0:
-        return str(text)
-    kept = [getattr(cell, "cell_contents", None) for cell in getattr(value, "__closure__", None) or ()]
-    around = [_told(one, depth - 1) for one in (*kept, *(getattr(value, "__defaults__", None) or ()))]
-    return f"{text} {_told(code, depth)} {around}"
 
 
 def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:

@@ -1,0 +1,54 @@
+"""What decides the answers of somebody's function or module, as a text: it has no file that it could be known by."""
+
+import hashlib
+import re
+from types import CodeType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+PLAIN = (int, float, str, bytes)
+"""What tells all of itself."""
+
+
+def told(value: Any, depth: int = 4) -> str:
+    """What decides a function's answers, as far as it can be told, as a text that is the same in every process.
+
+    Of a function its name, code, defaults and what it takes from around it; of a module its structure, weights, plain
+    attributes and the code of its forward pass. What other objects hold is not looked into.
+    """
+    if value is None or isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
+    if isinstance(value, nn.Module):
+        weights = [f"{key}={told(tensor)}" for key, tensor in value.state_dict().items()]
+        own = [one for one in value.modules() if not type(one).__module__.startswith("torch.")]
+        kept = [
+            f"{key}={told(one)}"
+            for module in own
+            for key, one in sorted(vars(module).items())
+            if key != "training" and isinstance(one, (*PLAIN, Tensor, np.ndarray))
+        ]
+        passes = [told(type(module).forward, depth - 1) for module in own] if depth else []
+        return f"{type(value).__qualname__} {re.sub('0x[0-9a-f]+', '', repr(value))} {weights} {kept} {passes}"
+    if isinstance(value, CodeType):
+        constants = [told(one, depth - 1) for one in value.co_consts] if depth else []
+        return f"{value.co_code.hex()} {value.co_names} {constants}"
+    code = getattr(value, "__code__", None)
+    text = getattr(value, "__qualname__", type(value).__qualname__)
+    if code is None or depth == 0:
+        return str(text)
+    around: list[Any] = [getattr(cell, "cell_contents", None) for cell in getattr(value, "__closure__", None) or ()]
+    known = getattr(value, "__globals__", {})
+    around += [known[name] for name in sorted(_names(code)) if name in known]
+    around += getattr(value, "__defaults__", None) or ()
+    return f"{text} {told(code, depth)} {[told(one, depth - 1) for one in around]}"
+
+
+def _names(code: CodeType) -> set[str]:
+    """What a function may take from its module, itself or by a function inside it."""
+    inner = [_names(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*inner)
