@@ -25,7 +25,7 @@ from test_export import needs_cc
 from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
-from distilrl.envs import describe_env
+from distilrl.envs import describe_env, trust
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
@@ -322,6 +322,7 @@ def test_damaged_cards_are_one_sentence_each(run):
         ({"environment": {"id": 3}}, "environment of"),
         ({"reference": {"teacher_returns": [1]}}, "is damaged"),
         ({"reference": whole["reference"] | {"student_returns": [1.0, 2.0]}}, "is damaged"),
+        *(({"reference": whole["reference"] | {name: 0}}, "must be positive") for name in ("margin", "span", "looks")),
     ):
         write_json(folder / "export.json", whole | change)
         with pytest.raises(DistilError, match=message):
@@ -513,6 +514,39 @@ def test_a_page_holds_the_student(tmp_path, name, activation):
     shown = subprocess.run(["node", str(tmp_path / "page.js")], capture_output=True, text=True, check=True).stdout
     assert shown.startswith("64 of 64 actions as expected")
     assert re.search(r"action of observation 1: -?\d[\d.]*, -?\d", shown)
+
+
+@needs("clang", "wasm-ld")
+def test_the_page_plays_no_other_environment_and_is_verified_whole(tmp_path):
+    plain = Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"])
+    assert '"cartpole": 500' in (plain / "index.html").read_text(encoding="utf-8")
+    wrapped = cartpole_run(tmp_path / "wrapped")
+    spec = read_json(wrapped / "student" / "spec.json")
+    environment = {"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:FlattenObservation"]}
+    write_json(wrapped / "student" / "spec.json", spec | {"environment": environment})
+    trust("gymnasium")
+    other = Path(export_policy(wrapped, "web")["path"])
+    assert '"cartpole": 0' in (other / "index.html").read_text(encoding="utf-8")
+    verify(plain, episodes=2)
+    (plain / "index.html").write_text("another")
+    with pytest.raises(FileError, match=r"index\.html is not the file that"):
+        verify(plain)
+
+
+@needs_cc
+def test_two_policies_are_one_program(run, tmp_path):
+    for side in ("left", "right"):
+        shutil.copytree(export_policy(run, "c")["path"], tmp_path / side, dirs_exist_ok=True)
+        names = "".join(f"#define policy_{name} {side}_{name}\n" for name in ("act", "values"))
+        (tmp_path / f"{side}.c").write_text(f'{names}#include "{side}/policy.c"\n')
+    size = read_json(tmp_path / "left" / "export.json")["obs"]["shape"][0]
+    (tmp_path / "main.c").write_text(
+        "#include <stdint.h>\nint32_t left_act(const float *obs);\nint32_t right_act(const float *obs);\n"
+        f"int main(void) {{ float obs[{size}] = {{0}}; return left_act(obs) - right_act(obs); }}\n"
+    )
+    words = ["cc", "-std=c99", "-Wall", "-Werror", "main.c", "left.c", "right.c", "-o", "both"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    subprocess.run(["./both"], cwd=tmp_path, check=True)
 
 
 @needs("clang", "wasm-ld", "chromium")

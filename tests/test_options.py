@@ -9,8 +9,10 @@ import pytest
 from conftest import SIGN
 
 from distilrl.cli import main
+from distilrl.cli.options import settings_of
 from distilrl.envs import single
 from distilrl.envs.make import _describe
+from distilrl.errors import SpecError
 from distilrl.files import read_json, write_json
 from distilrl.runs import read_metrics
 
@@ -61,6 +63,15 @@ def own_module(tmp_path, monkeypatch):
     yield name
     sys.modules.pop(name, None)
     gymnasium.registry.pop("Own-v0", None)
+
+
+def test_a_setting_of_another_group_is_not_taken_for_one_of_the_same_name():
+    assert settings_of(("optim.learning-rate=0.01", "env_steps=400", "data.env-steps=300")) == {
+        "learning_rate": 0.01, "env_steps": 300,
+    }  # fmt: skip
+    for text in ("reward.env_steps=400", "teacher.network=mlp:3", "nonsense.learning-rate=0.1"):
+        with pytest.raises(SpecError, match=f"--set {text}: write NAME=VALUE"):
+            settings_of((text,))
 
 
 def returns(capsys, *words):

@@ -552,6 +552,7 @@ def write_onnx(path, module, shape, names, dynamic=None, batch=1):
         (nn.LSTM, (["h_in", "c_in"], ["h_out", "c_out"]), 1, 1, False),
         (nn.LSTM, (["state_in_0", "state_in_1"], ["state_out_0", "state_out_1"]), 1, 0, True),
         (nn.LSTM, (["h0", "c0"], ["hn", "cn"]), 4, None, False),
+        (nn.LSTM, (["hx", "cx"], ["hy", "cy"]), 4, None, False),
         (nn.GRU, (["hiddenState"], ["nextHiddenState"]), 1, None, False),
         (nn.GRU, (["state"], ["next_state"]), 1, 1, False),
     ],

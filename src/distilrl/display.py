@@ -257,6 +257,8 @@ def print_teacher(card: TeacherCard) -> None:
     console.print(
         f"  return {returned(found)} over {found.episodes} episodes; random play {found.random_return_mean:,.2f}"
     )
+    if note := card.meta.get("note"):
+        console.print(f"  {escape(str(note))}", style="yellow", soft_wrap=True)
 
 
 def print_unused(normalizers: Sequence[Path]) -> None:

@@ -212,7 +212,7 @@ def _number(name: str, value: Any) -> float:
     """
     if value is None:
         return np.nan
-    one = value.item() if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0 else value
+    one = value.item() if isinstance(value, np.generic | np.ndarray) and np.size(value) == 1 else value
     if not isinstance(one, bool | int | float) or not math.isfinite(one):
         raise Unreadable(f"{_short(repr(value))} as '{name}' of its info, which is no finite number,")
     return float(one)

@@ -98,7 +98,7 @@ def _partner(one: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
 def _key(name: str) -> tuple[str, ...]:
     """A name's words without those for a direction; PyTorch's h0 and hn are both h."""
     words = re.findall(r"[a-z]+\d*|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
-    return tuple(re.sub(r"^([hc])[0nx]$", r"\1", word) for word in words if word not in DIRECTIONS)
+    return tuple(re.sub(r"^([hc])[0nxy]$", r"\1", word) for word in words if word not in DIRECTIONS)
 
 
 def _alike(out: Any, one: Any) -> bool:
