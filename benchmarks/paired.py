@@ -5,6 +5,7 @@ scatter of seeds (an exact sign-flip test) and against that of seeds and episode
 one question of many methods, so its p-values are corrected (Holm 1979).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ import numpy as np
 from distilrl import stats
 from distilrl.stats import Interval
 
+RESAMPLES = 2000
+"""Of a bootstrap of seeds and episodes."""
 MOST_EXACT = 16
 """Differences up to which every pattern of signs is gone through."""
 
@@ -130,10 +133,19 @@ def t_test(groups: Sequence[Paired]) -> float:
 
 def crossed_interval(groups: Sequence[Paired]) -> Interval:
     """95 % interval of the mean of groups by a bootstrap of seeds and of episodes, both (Owen 2007)."""
-    rng, means = np.random.default_rng(0), np.zeros(2000)
-    for group in groups:
-        by_seed, by_episode = (stats.resample_shares(units, rng, len(means)) for units in group.table.shape)
+    means = np.zeros(RESAMPLES)
+    for group, (by_seed, by_episode) in zip(groups, _drawn(tuple(group.table.shape for group in groups)), strict=True):
         drawn = by_seed @ group.table
         means += (drawn.mean(1) if group.finite else (drawn * by_episode).sum(1)) / len(groups)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+@functools.cache
+def _drawn(shapes: tuple[tuple[int, int], ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Shares of seeds and of episodes in the resamples of tables of these shapes, which many methods have in common."""
+    rng = np.random.default_rng(0)
+    return [
+        (stats.resample_shares(seeds, rng, RESAMPLES), stats.resample_shares(episodes, rng, RESAMPLES))
+        for seeds, episodes in shapes
+    ]

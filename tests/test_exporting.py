@@ -541,7 +541,7 @@ def test_two_policies_are_one_program(run, tmp_path):
         (tmp_path / f"{side}.c").write_text(f'{names}#include "{side}/policy.c"\n')
     size = read_json(tmp_path / "left" / "export.json")["obs"]["shape"][0]
     (tmp_path / "main.c").write_text(
-        "#include <stdint.h>\nint32_t left_act(const float *obs);\nint32_t right_act(const float *obs);\n"
+        "int left_act(const float *obs);\nint right_act(const float *obs);\n"
         f"int main(void) {{ float obs[{size}] = {{0}}; return left_act(obs) - right_act(obs); }}\n"
     )
     words = ["cc", "-std=c99", "-Wall", "-Werror", "main.c", "left.c", "right.c", "-o", "both"]
