@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from distilrl import evaluate_policy
 from distilrl.envs import EnvInfo
 from distilrl.errors import FileError, TeacherError
 from distilrl.networks import Network
@@ -330,6 +331,13 @@ def test_rl_games_acts_in_the_bounds_as_its_own_player_does(tmp_path):
     same(scaled.numbers(OBS)[:, 2:], (torch.tensor([0.1, -0.2]) + torch.tensor([2.0, 0.5]).log()).expand(200, 2))
     plain = read(tmp_path / "t.pth", {"model": state}, squash="clip", **told).fitted(WIDE)
     same(plain.policy.act(OBS)[0], actor(OBS).clamp(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0])))
+
+
+def test_constants_of_a_spread_are_no_parameters_wherever_they_are_counted(tmp_path):
+    actor = mlp(3, 4, 1)
+    state = {**named("actor_mean", actor), "actor_logstd": torch.zeros(1, 1)}
+    teacher = read(tmp_path / "t.pt", state)
+    assert evaluate_policy(teacher, "Pendulum-v1", episodes=2).params == teacher.params == 4 * 4 + 5
 
 
 def test_a_teacher_for_other_bounds_is_refused(tmp_path):

@@ -129,6 +129,7 @@ def evaluate_policy(
     """
     check_number("episodes", episodes, "[2, inf)")
     how = _played(how)
+    params = policy.params if isinstance(policy, Teacher) else None
     if isinstance(policy, Teacher):
         policy = policy.fitted(describe_env(how.env)).policy
     elif isinstance(policy, Network):
@@ -138,7 +139,7 @@ def evaluate_policy(
         games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
     found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(how.measures)}
-    params = sum(p.numel() for p in policy.network.parameters()) or None
+    params = params or sum(p.numel() for p in policy.network.parameters()) or None
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Evaluation(**vars(returns), params=params, measures=found)
 
