@@ -9,12 +9,14 @@ import pytest
 from conftest import SIGN
 
 from distilrl.cli import main
-from distilrl.cli.options import settings_of
+from distilrl.cli.options import settings_of, with_parts
 from distilrl.envs import single
 from distilrl.envs.make import _describe
 from distilrl.errors import SpecError
 from distilrl.files import read_json, write_json
+from distilrl.jobs import make_config
 from distilrl.runs import read_metrics
+from distilrl.schedules import Schedule
 
 MODULE = """
 import gymnasium
@@ -69,9 +71,26 @@ def test_a_setting_of_another_group_is_not_taken_for_one_of_the_same_name():
     assert settings_of(("optim.learning-rate=0.01", "env_steps=400", "data.env-steps=300")) == {
         "learning_rate": 0.01, "env_steps": 300,
     }  # fmt: skip
-    for text in ("reward.env_steps=400", "teacher.network=mlp:3", "nonsense.learning-rate=0.1"):
+    for text in ("stop.env_steps=400", "teacher.network=mlp:3", "nonsense.learning-rate=0.1"):
         with pytest.raises(SpecError, match=f"--set {text}: write NAME=VALUE"):
             settings_of((text,))
+
+
+def test_terms_and_the_stage_with_reward_are_set_by_their_place():
+    config = make_config("adversarial_states", "CartPole-v1")
+    words = ("reward.env_steps=400", "terms.1.radius=0.3", "terms.0.weight=2", "terms.0.teacher-temperature=0.5")
+    assert settings_of(words) == {}
+    changed = with_parts(config, words)
+    assert (changed.reward.env_steps, changed.terms[1].radius) == (400, 0.3)
+    assert (changed.terms[0].weight, changed.terms[0].teacher_temperature) == (Schedule(2.0), 0.5)
+    assert changed.but(reward=config.reward, terms=config.terms) == config
+    assert with_parts(config, ("learning-rate=0.1",)) is config
+    for text in ("terms.2.radius=1", "terms.0.radius=1", "terms.radius=1", "reward.nonsense=1"):
+        with pytest.raises(SpecError, match=f"--set {text}: the configuration of 'adversarial_states' has no"):
+            with_parts(config, (text,))
+    for text, words in {"terms.1.radius=far": "radius", "terms=3": "must be a list", "reward=1": "reward"}.items():
+        with pytest.raises(SpecError, match=words):
+            with_parts(config, (text,))
 
 
 def returns(capsys, *words):

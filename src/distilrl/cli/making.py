@@ -25,6 +25,7 @@ from distilrl.cli.options import (
     of_kind,
     refuse_beside,
     settings_of,
+    with_parts,
 )
 from distilrl.cli.tables import print_next, print_results
 from distilrl.config import TaskFile, TrainConfig
@@ -170,6 +171,7 @@ class Distill:
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
         config = make_config(self.recipe, tasks[0].env, **(changes | settings_of(self.learning.set)))
+        config = with_parts(config, self.learning.set)
         if self.learning.behaviour is not None:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
@@ -268,7 +270,7 @@ class TrainTeacher:
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         changes |= {"seed": self.seed, "device": self.device, "workers": self.workers} | settings_of(self.set)
-        return self.out, make_config(self.recipe, self.around.ref(self.env), **changes)
+        return self.out, with_parts(make_config(self.recipe, self.around.ref(self.env), **changes), self.set)
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

@@ -31,6 +31,8 @@ Needed = Annotated[T, arg(help_behavior_hint="(required)")]
 """An option that a command needs, unless --resume or --config takes the place of all."""
 CODES = {"pass": 0, "within_margin": 0, "inconclusive": 3, "fail": 1}
 """Exit codes of verdicts."""
+PARTS = ("reward", "terms")
+"""Parts of a configuration whose settings are named by their place in it."""
 WHERE = ("collectors", "collector_gpus", "jobs", "ray")
 """Options that say where runs are computed, and change nothing in them."""
 
@@ -236,23 +238,63 @@ Side = Annotated[SideOptions, arg(name="side-by-side")]
 
 
 def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
-    """The values of ``NAME=VALUE`` settings by name; the value as JSON, or a text as it is.
+    """The values of ``NAME=VALUE`` settings by name, but for those of parts that only a recipe's configuration has.
 
     Raises:
         SpecError: names the setting.
     """
     changes: dict[str, Any] = {}
+    for path, value, text in _paths(settings):
+        if path[0] in PARTS:
+            continue
+        *group, name = path
+        if name not in GROUP or group not in ([], [GROUP[name]]):
+            raise SpecError(
+                f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another "
+                "setting in config.json, such as reward.radius or terms.0.weight."
+            )
+        changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], value, f"--set {name}")
+    return changes
+
+
+def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
+    """The configuration with the settings of its terms and its stage with reward, named by their place in config.json:
+    ``reward.radius=0.05``, ``terms.0.weight=2``.
+
+    Raises:
+        SpecError: names the setting.
+    """
+    data = config.to_json()
+    wanted = [one for one in _paths(settings) if one[0][0] in PARTS]
+    for path, value, text in wanted:
+        here: Any = data
+        for part in path[:-1]:
+            here = _inside(here, part)
+        if not isinstance(here, dict) or path[-1] not in here:
+            raise SpecError(f"--set {text}: the configuration of '{config.recipe}' has no {'.'.join(path)}.")
+        scheduled = isinstance(here[path[-1]], dict) and not isinstance(value, dict)
+        here[path[-1]] = {"begin": value} if scheduled else value
+    return TrainConfig.from_json(data) if wanted else config
+
+
+def _inside(data: Any, part: str) -> Any:
+    """What a list or an object of JSON holds there; None where it holds nothing."""
+    if isinstance(data, list):
+        return data[int(part)] if part.isdecimal() and int(part) < len(data) else None
+    return data.get(part) if isinstance(data, dict) else None
+
+
+def _paths(settings: tuple[str, ...]) -> Iterator[tuple[list[str], Any, str]]:
+    """The parts of each setting's name, its value as JSON, or a text as it is, and the setting."""
     for text in settings:
         name, equals, value = text.partition("=")
-        group, _, name = name.replace("-", "_").rpartition(".")
-        if not equals or name not in GROUP or group not in ("", GROUP[name]):
-            raise SpecError(f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}.")
+        if not equals:
+            raise SpecError(f"--set {text}: write NAME=VALUE.")
         try:
             plain = json.loads(value)
         except ValueError:
             plain = value
-        changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], plain, f"--set {name}")
-    return changes
+        yield name.replace("-", "_").split("."), plain, text
 
 
 def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
