@@ -249,12 +249,17 @@ def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
             continue
         *group, name = path
         if name not in GROUP or group not in ([], [GROUP[name]]):
-            raise SpecError(
-                f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another "
-                "setting in config.json, such as reward.radius or terms.0.weight."
-            )
+            raise _unknown(text)
         changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], value, f"--set {name}")
     return changes
+
+
+def _unknown(text: str) -> SpecError:
+    """Why a setting is none."""
+    return SpecError(
+        f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another setting in "
+        "config.json, such as reward.radius or terms.0.weight."
+    )
 
 
 def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
@@ -289,7 +294,7 @@ def _paths(settings: tuple[str, ...]) -> Iterator[tuple[list[str], Any, str]]:
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise SpecError(f"--set {text}: write NAME=VALUE.")
+            raise _unknown(text)
         try:
             plain = json.loads(value)
         except ValueError:
