@@ -257,8 +257,8 @@ def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
 def _unknown(text: str) -> SpecError:
     """Why a setting is none."""
     return SpecError(
-        f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another setting in "
-        "config.json, such as reward.radius or terms.0.weight."
+        f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another setting "
+        "in config.json, such as reward.radius or terms.0.weight."
     )
 
 
