@@ -281,6 +281,7 @@ def test_layers_that_have_no_place_are_refused(tmp_path):
     for name, state, answers in (
         ("actor.1.weight", named("actor", layered) | named("critic", mlp(5, 8, 1)), told),
         ("net.1.weight", named("net", layered), told),
+        ("q_network.1.weight", named("q_network", layered), told),
         ("fc3.weight", actor | named("fc3", nn.Linear(8, 8)), {}),
         ("ln1.weight", actor | named("ln1", nn.LayerNorm(8)), {}),
         ("running_mean_std.mean", named("policy", plain) | {"running_mean_std.mean": torch.zeros(5)}, told),
@@ -291,7 +292,14 @@ def test_layers_that_have_no_place_are_refused(tmp_path):
     for key in ("obs_rms", "obs_norm", "running_mean_std", "observation_scaler"):
         with pytest.raises(FileError, match=rf"holds statistics of observations \('{key}'\)"):
             read(tmp_path / "t.pt", {"model": named("net", plain), key: statistics}, **told)
-    beside = {"ret_rms": torch.ones(1), "target_net.0.weight": torch.zeros(8, 5), "log_std": torch.zeros(2)}
+    assert read(tmp_path / "t.pt", {"model": named("net", plain), "obs_rms": None}, **told)
+    beside = {
+        "ret_rms": torch.ones(1),
+        "qf1.0.weight": torch.zeros(8, 7),
+        "policy_old.0.weight": torch.zeros(8, 5),
+        "target_net.0.weight": torch.zeros(8, 5),
+        "log_std": torch.zeros(2),
+    }
     assert read(tmp_path / "t.pt", named("net", plain) | {"value_head.weight": torch.zeros(1, 8)} | beside, **told)
 
 

@@ -28,8 +28,8 @@ BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy",
 
 
 NOT_ACTING = (
-    r"critic|value|target|baseline|reward|(^|[._])ret(urn)?s?_|(^|[._])(old|vf|qf?\d*|v)\w*\.|log_?(std|alpha|prob)|sigma|(^|[._])std$"
-    r"|^action_(scale|bias|low|high)$|^atoms$"
+    r"critic|value|target|baseline|reward|log_?(std|alpha|prob)|sigma|^action_(scale|bias|low|high)$|^atoms$"
+    r"|(^|[._])(ret(urn)?s?_|(old\w*|vf\w*|qf\w*|q\d+|v)\.|std$)"
 )
 """Names of tensors that are kept beside a policy, and have no part in its greedy action."""
 STATISTICS = r"obs\w*_(rms|norm\w*|mean|std|stat\w*)|(obs|observation|state)_(scaler|preprocessor)|running_mean_std"
@@ -130,7 +130,8 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
             sizes=sizes,
         )
     if isinstance(checkpoint.loaded, dict) and not is_state(checkpoint.loaded):
-        beside = next((str(k) for k in checkpoint.loaded if re.search(STATISTICS, str(k))), None)
+        told = (str(name) for name, value in checkpoint.loaded.items() if value is not None)
+        beside = next((name for name in told if re.search(STATISTICS, name)), None)
         if beside is not None:
             raise FileError(
                 f"{label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: export the "
