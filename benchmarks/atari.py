@@ -55,7 +55,7 @@ SMALL = "cnn:4k8s4,8k4s2,8k3s2:16"
 LARGE = "cnn:16,16,16:64"
 STUDENTS = {PONG: {SMALL: range(3), LARGE: range(1)}, BREAKOUT: {LARGE: range(3)}}
 """Students of each game, and the seeds of each."""
-MORE = [(method, SMALL, seed) for seed in range(3, 6) for method in (DEFAULT, "cloning")]
+MORE = [{"method": method, "student": SMALL, "seed": seed} for seed in range(3, 6) for method in (DEFAULT, "cloning")]
 """Further runs in Pong, of two methods that differ by their loss alone: three seeds could not tell which is ahead."""
 EPSILON = {PONG: 0.0, BREAKOUT: 0.01}
 BUDGETS = {
@@ -124,8 +124,7 @@ def main(folder: Path, env_ids: list[str], jobs: int) -> None:
             for seed in seeds
             for method in (*METHODS, *(PARTS if student == SMALL else ()))
         ]  # fmt: skip
-        if env_id == PONG:
-            keys += [{"method": method, "student": student, "seed": seed} for method, student, seed in MORE]
+        keys += MORE if env_id == PONG else []
         fill(OUT / f"{env_id}.jsonl", functools.partial(line, folder, env_id), keys, jobs)
 
 

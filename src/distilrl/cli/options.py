@@ -269,8 +269,10 @@ def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
     Raises:
         SpecError: names the setting.
     """
-    data = config.to_json()
     wanted = [one for one in _paths(settings) if one[0][0] in PARTS]
+    if not wanted:
+        return config
+    data = config.to_json()
     for path, value, text in wanted:
         here: Any = data
         for part in path[:-1]:
@@ -279,7 +281,7 @@ def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
             raise SpecError(f"--set {text}: the configuration of '{config.recipe}' has no {'.'.join(path)}.")
         scheduled = isinstance(here[path[-1]], dict) and not isinstance(value, dict)
         here[path[-1]] = {"begin": value} if scheduled else value
-    return TrainConfig.from_json(data) if wanted else config
+    return TrainConfig.from_json(data)
 
 
 def _inside(data: Any, part: str) -> Any:

@@ -18,7 +18,7 @@ from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Phase, Watch
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
-from distilrl.export.card import card_of, recorded, reference
+from distilrl.export.card import PAGE, card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Answers, Recording, file_policy, open_export
@@ -202,7 +202,7 @@ class _Export:
                 source = c.write(steps(network, "C"), head, obs, comment)
                 files = ["policy.c"]
         if self.target == "web":
-            write_bytes(folder / "index.html", self._page(network, source, card).encode())
+            write_bytes(folder / PAGE, self._page(network, source, card).encode())
         card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
         write_c(folder, source)
         return files

@@ -254,6 +254,7 @@ def _reference(data: dict[str, Any]) -> Reference:
     env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
-    if min(margin, span) <= 0 or int(data["looks"]) < 1:
+    looks = int(data["looks"])
+    if min(margin, span, looks) <= 0:
         raise ValueError("the verdict's margin, span and looks must be positive")
-    return Reference(teacher, student, margin, span, int(data["looks"]), str(data["protocol"]), epsilon, env, sensors)
+    return Reference(teacher, student, margin, span, looks, str(data["protocol"]), epsilon, env, sensors)

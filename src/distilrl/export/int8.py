@@ -72,7 +72,7 @@ class Quantised:
         begins = np.arange(len(obs)) == 0 if begins is None else begins
         x = with_past(self._enter(obs), begins, self.history)
         for one in self.steps[:-1]:
-            x = one.outputs(x, begins) if isinstance(one, IntCell) else np.clip(scaled(one, x), 0, 255)
+            x = one.outputs(x, begins) if isinstance(one, IntCell) else np.clip(scaled(one, x), 0, BYTE)
         last: NDArray[np.float32] = sums(self.head, x).reshape(len(obs), -1).astype(np.float32)
         return last * self.head.scale.astype(np.float32)
 
@@ -126,7 +126,7 @@ def quantise(
             x = _real(step, x)
             unit = float(sum_units(step, scale_in).max())
             if step.activation:  # of a layer that was never active, a part of it
-                unit = max(float(np.percentile(x, percentile)) / 255, unit / 128)
+                unit = max(float(np.percentile(x, percentile)) / BYTE, unit / 128)
             # the head's multipliers decide between close values
             result.append(one := in_integers(step, scale_in, unit, 15 if step.activation else 21))
             check_sums(one, largest)

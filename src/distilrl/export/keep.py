@@ -13,7 +13,7 @@ import numpy as np
 from distilrl.errors import FileError
 from distilrl.events import Watch
 from distilrl.export import c
-from distilrl.export.card import FORMAT
+from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
 from distilrl.export.last import last_step
 from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export
@@ -24,7 +24,7 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
 
 WRITTEN = (
-    "export.json", "golden.npz", "golden.bin", "example.py", "example.c", "index.html",
+    "export.json", "golden.npz", "golden.bin", "example.py", "example.c", PAGE,
     "policy.onnx", "policy.pt2", "policy.tflite", "policy.c", "policy.h",
 )  # fmt: skip
 """All files that an export may hold; anything else in its folder is the user's."""
