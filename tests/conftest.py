@@ -36,6 +36,12 @@ def server_of_processes():
         forkserver.ensure_running()
 
 
+@pytest.fixture(autouse=True)
+def _the_same_draws():
+    """A test draws what it draws alone, whichever ran before it in its process."""
+    torch.manual_seed(0)
+
+
 def real_teacher(name: str) -> Path:
     """Path of a real teacher file; skips the test where it is absent."""
     path = TEACHERS / name
