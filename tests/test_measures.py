@@ -11,7 +11,9 @@ from conftest import SIGN, make_teacher, sign_network
 from test_evaluate import policy_of
 from tiny_envs import MEASURED, tiny_config
 
+from distilrl import studies
 from distilrl.acceptance import accept
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TaskFile
@@ -20,11 +22,14 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import EnvError, SpecError
 from distilrl.evaluate import play, seeds_from
+from distilrl.files import write_json
+from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.measures import Mean, Measure, Measured, rounded
-from distilrl.plain import read_as
-from distilrl.results import Results
-from distilrl.spaces import EnvRef
+from distilrl.next_steps import next_steps
+from distilrl.plain import read_as, to_plain
+from distilrl.results import Duel, Results
+from distilrl.spaces import Choices, EnvRef
 from distilrl.stats import share_interval
 from distilrl.verdict import non_inferiority
 
@@ -58,7 +63,7 @@ def numbers(*columns):
     ],
 )
 def test_a_measure_as_it_is_written(text, measure):
-    assert Measure.of(text) == measure
+    assert Measure.of(text) == Measure.of(measure.text) == measure
 
 
 @pytest.mark.parametrize(
@@ -232,6 +237,25 @@ def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
     assert "found (mean)" in page
     again = ["distill", "--config", str(out / "config.json"), "--out", str(tmp_path / "again")]
     assert main(again) == code
+    results = read_as(Results, json.loads((out / "results.json").read_text()))
+    (_, words), (_, watch) = next_steps(results, out)  # nothing is to be shipped yet
+    assert (words[0], watch[0]) == ("plan", "watch")
+    assert [words[n + 1] for n, word in enumerate(words) if word == "--measure"] == ["wrong=max<=0.01", "found=mean"]
+    assert studies.compare(out).rows[0].passed == 0
+    assert main(["export", str(out), "--to", "c"]) == 0
+    card = json.loads((out / "export" / "c" / "export.json").read_text())
+    assert (card["student_verdict"], card["student_measures"]) == ("fail", {"wrong (max)": "fail"})
+
+
+def test_a_measure_that_is_open_is_asked_about_on_other_episodes(tmp_path):
+    """With the return's margin and its own, though the return is proven."""
+    results = replace(instances.choices([[1]]), measures=compared(sign_network(), "wrong=max<=0.001").measures)
+    assert (results.verdict.result, results.worst) == ("pass", "inconclusive")
+    tasks = [{"teacher": [{"path": "dqn.zip"}]}]
+    measures = [to_plain(one) for one in of("wrong=max<=0.001")]
+    write_json(tmp_path / "config.json", {"train": {"tasks": tasks}, "comparison": {"measures": measures}})
+    (_, words), (_, watch) = next_steps(results, tmp_path)
+    assert (words[0], words[-2:], watch[0]) == ("evaluate", ["--measure", "wrong=max<=0.001"], "watch")
 
 
 def test_a_measure_that_is_not_understood_is_a_users_mistake(teacher, tmp_path, capsys):
@@ -249,4 +273,21 @@ def test_a_policy_by_itself_is_measured(teacher, capsys):
     assert main(["evaluate", teacher, "--env", MEASURED, *asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["measures"]["third (max)"] == {"mean": 7.0, "ci95": [7.0, 7.0], "episodes": 30}
-    assert main(["evaluate", teacher, "--env", MEASURED, "--against", teacher, "--measure", "step"]) == 2
+
+
+def test_a_policy_is_measured_against_another(teacher, tmp_path, capsys):
+    """One that keeps the return and loses a measure is no pass, whoever asks."""
+    flawed = tmp_path / "flawed"
+    save_network(flawed, sign_network(-1.0), Categorical(Choices((2,))))
+    asked = ["--measure", "wrong=max<=0.05", "--measure", "step=sum", "--episodes", "100", "--margin-abs", "20"]
+    duel = ["evaluate", str(flawed), "--against", teacher, "--env", MEASURED, *asked]
+    assert main(duel) == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "verdict: within margin" in printed
+    assert "measured against policy random" in printed
+    assert "wrong (max): fail (policy - against +1 " in printed
+    assert main([*duel, "--json"]) == 1
+    found = read_as(Duel, json.loads(capsys.readouterr().out))
+    assert (found.worst, found.holds, found.measured) == ("fail", False, {"wrong (max)": "fail"})
+    assert found.measures[1].verdict is None
+    assert main(["evaluate", teacher, "--against", teacher, "--env", MEASURED, *asked]) == 0

@@ -113,7 +113,11 @@ def errors(tmp_path, teacher):
         ),
         "measure against": (
             ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--measure", "crashed"],
-            "Measures are of a policy by itself",
+            "'crashed' in its info",
+        ),
+        "margin of a measure alone": (
+            ["evaluate", teacher, "--env", SIGN, "--measure", "crashed<=0.1"],
+            "The margin of the measure 'crashed' is of a verdict: give --against too",
         ),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
         "margin": ([*base, "--margin", "5"], "'margin' must lie in (0, 1), got 5: it is a share"),
@@ -161,7 +165,7 @@ KINDS = (
     "resume and steps", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",
-    "measure against", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
+    "measure against", "margin of a measure alone", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
     "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",
     "teacher of several choices", "inspect around nothing", "verify around nothing", "module elsewhere",

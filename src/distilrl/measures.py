@@ -83,6 +83,12 @@ class Measure:
         """As people read it, e.g. ``crashed (max)``."""
         return f"{self.name} ({self.how})"
 
+    @property
+    def text(self) -> str:
+        """As `of` reads it."""
+        side = "" if self.better is None else f"{'<=' if self.better == 'lower' else '>='}{self.margin}"
+        return f"{self.name}={self.how}{side}"
+
 
 class Tally:
     """What episodes have of each measure so far.

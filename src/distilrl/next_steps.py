@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilrl.envs import describe_env
+from distilrl.measures import Measure
 from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
@@ -55,7 +56,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
-            for run in (one for one in tasks if one.verdict.holds):
+            for run in (one for one in tasks if one.holds):
                 home = RunFolder(out).of_task(run.env).path
                 yield f"{EXPORT}, of {run.env}", ["export", home, "--to", "c", *_trust(run.environment)]
         case Results():
@@ -69,13 +70,14 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
     trust, out = _trust(judged_in), folder.path
-    match results.verdict.result:
+    match results.worst:
         # a duel shows both what is there
         case "inconclusive" if teacher is not None and not any(_student(folder).get(name) for name in SENSORS):
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
             epsilon = results.protocol.get("epsilon", 0.0)
             again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
             again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", "1000", "--fresh"]
+            again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
         case "fail" if teacher is not None:
             plan = _plan_words(folder, files[0], results)
@@ -84,7 +86,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
         yield "its C file, played itself", ["verify", out / "export", *trust]
         return
     yield "teacher and student side by side", ["watch", out, *trust]
-    if results.verdict.holds:
+    if results.holds:
         yield EXPORT, ["export", out, "--to", "c", *trust]
 
 
@@ -108,7 +110,13 @@ def _plan_words(folder: RunFolder, file: dict[str, Any], results: Results | Plan
         other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
         words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
-    return words
+    return [*words, *_measured_words(folder)]
+
+
+def _measured_words(folder: RunFolder) -> Words:
+    """What a run measured beside the return, as options."""
+    measures = folder.read_config().get("comparison", {}).get("measures", [])
+    return [word for one in measures for word in ("--measure", Measure(**one).text)]
 
 
 def _told_words(file: dict[str, Any]) -> Words:

@@ -244,38 +244,6 @@ class SingleEpisodes(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuelPolicy(Scored):
-    """The policy that is judged."""
-
-    params: int | None
-    """Parameters; None where they cannot be known."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DuelOther(Played):
-    """The policy that another is held against."""
-
-    params: int | None
-    """Parameters; None where they cannot be known."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Duel(Record):
-    """Two policies on the same episodes, as `evaluate_against` found them."""
-
-    policy: DuelPolicy
-    """The one that is judged."""
-    against: DuelOther
-    """The one that it is held against."""
-    random: RandomPlay
-    """Random play."""
-    agreement: Agreement
-    """How alike the two act."""
-    verdict: RunVerdict
-    """Whether the policy keeps the other's return."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Difference(Record):
     """How two policies' returns differ on the same episodes."""
 

@@ -10,7 +10,29 @@ from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, 
 from distilrl.provenance import Provenance
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import RESULTS, Result, difference_in_words, in_words
+from distilrl.verdict import HOLDS, RESULTS, Result, difference_in_words, in_words
+
+
+class Claims:
+    """What is claimed of one policy beside another: the return's verdict, and those of the measures."""
+
+    verdict: RunVerdict
+    measures: tuple[Measured, ...]
+
+    @property
+    def worst(self) -> Result:
+        """The worst verdict, of the return and of the measures: that all hold needs no correction for their number."""
+        return min((self.verdict.result, *self.measured.values()), key=RESULTS.index)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all that is claimed is proven."""
+        return self.worst in HOLDS
+
+    @property
+    def measured(self) -> dict[str, Result]:
+        """The verdict of each measure that has one, by its name."""
+        return {one.words: one.verdict.result for one in self.measures if one.verdict is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +146,13 @@ class Link(Record):
             return_mean=student.return_mean,
             return_ci95=student.interval,
             score=student.score,
-            verdict=results.verdict.result,
+            verdict=results.worst,
             path=str(path),
         )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Results(Shown, Distilling):
+class Results(Claims, Shown, Distilling):
     """What became of a teacher in one student: the contents of results.json.
 
     Example::
@@ -183,15 +205,39 @@ class Results(Shown, Distilling):
         rows += [(words, in_words(result), "", "", "") for words, result in self.measured.items()]
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(self.verdict.result)}", rows
 
-    @property
-    def worst(self) -> Result:
-        """The worst verdict, of the return and of the measures: that all hold needs no correction for their number."""
-        return min((self.verdict.result, *self.measured.values()), key=RESULTS.index)
 
-    @property
-    def measured(self) -> dict[str, Result]:
-        """The verdict of each measure that has one, by its name."""
-        return {one.words: one.verdict.result for one in self.measures if one.verdict is not None}
+@dataclass(frozen=True, kw_only=True)
+class DuelPolicy(Scored):
+    """The policy that is judged."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelOther(Played):
+    """The policy that another is held against."""
+
+    params: int | None
+    """Parameters; None where they cannot be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel(Claims, Record):
+    """Two policies on the same episodes, as `evaluate_against` found them."""
+
+    policy: DuelPolicy
+    """The one that is judged."""
+    against: DuelOther
+    """The one that it is held against."""
+    random: RandomPlay
+    """Random play."""
+    agreement: Agreement
+    """How alike the two act."""
+    verdict: RunVerdict
+    """Whether the policy keeps the other's return."""
+    measures: tuple[Measured, ...] = ()
+    """What was measured beside the return."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -226,7 +226,7 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
                 current, one, folder.path, resume=begun, against=first, wandb=wandb, watch=watch, report=False
             )
         chain.append(Link.of(results, folder.path))
-        if results.verdict.result == "fail":
+        if results.worst == "fail":
             break
         if number < len(links):
             current = load_teacher(TeacherFile(str(folder.path)))

@@ -12,7 +12,6 @@ from distilrl.display import watching
 from distilrl.distill import training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.files import write_json
@@ -21,10 +20,10 @@ from distilrl.jobs import Job, claimed
 from distilrl.measures import Mean
 from distilrl.networks import Network
 from distilrl.plain import check_number
-from distilrl.played import Duel, DuelOther, DuelPolicy, RandomPlay, Returns
+from distilrl.played import RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
-from distilrl.results import TeacherResults, TeacherTrained
+from distilrl.results import Duel, DuelOther, DuelPolicy, TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher
@@ -163,7 +162,8 @@ def evaluate_against(
     Args:
         policy: the one that is judged.
         other: the one that it is held against.
-        how: an environment, in which both are played greedily; or how both are played there.
+        how: an environment, in which both are played greedily; or how both are played there, and what is measured
+            beside the return.
         episodes: as of `evaluate_policy`, at least 2.
         margin: largest acceptable loss, as a share of (the other's return − random).
         margin_abs: the same in the environment's own units, in place of the share.
@@ -171,18 +171,19 @@ def evaluate_against(
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
-        SpecError: a number means nothing, or measures are asked for.
+        SpecError: a number means nothing, or a measure is asked for twice.
+        EnvError: no step of the other has a measure in its info.
 
     Example::
 
         evaluate_against(load_teacher("runs/a"), load_teacher("runs/b"), "CartPole-v1").verdict.result
     """
     how = _played(how)
-    if how.measures:
-        raise SpecError("Measures are of a policy by itself: leave --measure out, or --against.")
     info = describe_env(how.env)
     mine, theirs = policy.fitted(info), other.fitted(info)
-    comparison = Comparison(episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs)
+    comparison = Comparison(
+        episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs, measures=how.measures
+    )
     with watching(watch) as watch:
         acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
         first = FRESH_SEEDS if fresh else VERDICT_SEEDS
@@ -195,6 +196,7 @@ def evaluate_against(
         random=RandomPlay(return_mean=acceptance.random_return_mean),
         agreement=found.agreement,
         verdict=found.verdict,
+        measures=found.measures,
     )
 
 

@@ -94,8 +94,7 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
             print_verdict(results.verdict, "student - teacher")
-            if results.measures:
-                _print_measures(results.measures)
+            print_measures(results.measures)
             for way in (one.verdict for one in results.disturbed.values()):
                 reason = f"; {way.reason}" if way.reason else ""
                 console.print(
@@ -118,10 +117,12 @@ def _print_sides(results: Results) -> None:
     console.print(table)
 
 
-def _print_measures(measures: Sequence[Measured]) -> None:
-    """A row for each measure, and its verdict below."""
+def print_measures(measures: Sequence[Measured], sides: tuple[str, str] = ("teacher", "student")) -> None:
+    """A row for each measure, and its verdict below; ``sides`` are the names of teacher and student."""
+    if not measures:
+        return
     table = Table(box=None, header_style="bold")
-    for column in ("measured", "teacher", "student", "random"):
+    for column in ("measured", *sides, "random"):
         table.add_column(column, justify="left" if column == "measured" else "right", overflow="fold")
     for one in measures:
         table.add_row(escape(one.words), *(_mean(side) for side in (one.teacher, one.student, one.random)))
@@ -130,7 +131,7 @@ def _print_measures(measures: Sequence[Measured]) -> None:
         if one.verdict is not None:
             worse = "above" if one.better == "lower" else "below"
             off = difference_in_words(one.verdict, lambda number: rounded(number, "+"))
-            words = f"student - teacher {off}, at most {rounded(one.verdict.margin)} {worse}"
+            words = f"{sides[1]} - {sides[0]} {off}, at most {rounded(one.verdict.margin)} {worse}"
             reason = f"; {one.verdict.reason}" if one.verdict.reason else ""
             console.print(
                 f"{escape(one.words)}: {colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True

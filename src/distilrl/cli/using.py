@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from distilrl.cli import HOSTILE
 from distilrl.cli.faults import print_error
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
-from distilrl.cli.tables import print_facts, print_verdict
+from distilrl.cli.tables import print_facts, print_measures, print_verdict
 from distilrl.display import Display, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
@@ -86,9 +86,9 @@ class Evaluate:
     """Probability of a random action."""
     sticky: Unset[float | None] = None
     """ALE's probability of repeating the last action; the environment's own by default."""
-    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW]")] = ()
+    measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
     """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
-    sum, mean or max of its steps)."""
+    sum, mean or max of its steps); with --against and a margin it has a verdict of its own, as in distill."""
     threads: int = 2
     """CPU threads."""
     workers: int = 0
@@ -103,6 +103,11 @@ class Evaluate:
         check_number("threads", self.threads, THREADS)
         if self.margin_abs is not None and self.against is None:
             raise SpecError("--margin-abs is of a verdict: give --against too.")
+        measures = tuple(Measure.of(text) for text in self.measure)
+        if self.against is None and (judged := [one for one in measures if one.margin is not None]):
+            raise SpecError(
+                f"The margin of the measure '{judged[0].name}' is of a verdict: give --against too, or no margin."
+            )
         use_threads(self.threads)
         told = self.against is None or not Path(self.policy).is_dir()
         policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
@@ -117,7 +122,7 @@ class Evaluate:
             sticky=self.sticky,
             threads=self.threads,
             workers=self.workers,
-            measures=tuple(Measure.of(text) for text in self.measure),
+            measures=measures,
         )
         if other is None:
             with Display() as watch:
@@ -143,7 +148,8 @@ class Evaluate:
             print(f"{self.policy}: {_returned(duel.policy, duel.policy.params)}")
             print(f"{self.against}: {_returned(duel.against, duel.against.params)}")
             print_verdict(duel.verdict, "policy - against")
-        return code_of(duel.verdict.result)
+            print_measures(duel.measures, ("against", "policy"))
+        return code_of(duel.worst)
 
 
 def _returned(result: Returns, params: int | None) -> str:

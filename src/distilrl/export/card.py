@@ -74,7 +74,8 @@ def card_of(
 
 
 def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXACT) -> dict[str, Any]:
-    """What export.json says of a finished run: its verdict, and what teacher and student did on the verdict's seeds.
+    """What export.json says of a finished run: the worst of its verdicts, those of its measures, and what teacher and
+    student did on the verdict's seeds.
 
     Args:
         results: of the run.
@@ -82,7 +83,8 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
         sensors: how the student saw.
     """
     return {
-        "student_verdict": results.verdict.result,
+        "student_verdict": results.worst,
+        **({"student_measures": results.measured} if results.measured else {}),
         "reference": {
             "teacher_returns": list(episodes.returns.teacher),
             "student_returns": list(episodes.returns.student),
