@@ -60,6 +60,7 @@ site: $(VENV)/.dev
 # error to pip either
 NOT_COMPILED := '/(tests?|examples|_internal|mypyc?|pip|rllib|serve|OpenGL|fontTools|physics|lexers)/'
 define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.12")'
 $(PYTHON) -m venv $(VENV)
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 @$(BIN)/python -W ignore -m compileall -qq -j 0 -x $(NOT_COMPILED) $(VENV)/lib src || true

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: from a file to what is asked for."""
 
+import io
 import json
 import re
 import shutil
@@ -298,3 +299,12 @@ def test_help_names_no_default_that_is_none(command, capsys, monkeypatch):
     assert main([command, "--help"]) == 0
     said = capsys.readouterr().out
     assert not re.findall(r"\(default: (?:None|''|)\)", said)
+
+
+def test_a_path_that_the_outputs_encoding_lacks_is_told_in_escapes(teacher, tmp_path, monkeypatch):
+    """Windows pipes cp1252: a run that ended well must not end in an error over its folder's name."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    copy = shutil.copytree(teacher, tmp_path / "王")
+    assert main(["evaluate", str(copy), "--env", SIGN, "--against", teacher, "--episodes", "200"]) == 0
+    assert r"\u738b: return 10.00" in written.getvalue().decode("cp1252")

@@ -132,7 +132,7 @@ def nexts(kind, tmp_path):
     if kind in ("inconclusive", "fail"):
         one = replace(one, verdict=replace(one.verdict, result=kind))
     folder = tmp_path / "my run"
-    tasks = [{"teacher": [{"path": "dqn.zip"}]}]
+    tasks = [{"env": {"id": "Mine-v0"}, "teacher": [{"path": "dqn.zip"}]}]
     write_json(folder / "config.json", {"kind": "run", "train": {"tasks": tasks}})
     if kind == "tree":
         write_json(folder / "tree.json", {})
@@ -175,6 +175,15 @@ def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
     assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
         parse("evaluate", [str(word) for word in words[1:]]).around
     )
+
+
+def test_a_teachers_student_learns_where_the_teacher_did(tmp_path):
+    results, folder = nexts("teacher", tmp_path)
+    env = EnvRef("Mine-v0", {"hard": True}, ("a:B",))
+    write_json(folder / "config.json", {"train": {"tasks": [{"env": env.to_json()}]}})
+    ((_, words),) = next_steps(results, folder)
+    read = parse("distill", [str(word) for word in words[1:]])
+    assert (read.env, read.around) == ("Mine-v0", EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",)))
 
 
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):

@@ -405,6 +405,10 @@ def test_a_family_of_teachers_says_who_is_missing(tmp_path):
     teachers_of_members(tmp_path / "teachers", (0, 1))
     both = load_teacher(file)
     assert "2 members' teachers" in both.format
+    (tmp_path / "teachers/00").mkdir()
+    with pytest.raises(FileError, match=r"teachers/0 and .*teachers/00 are both of member 0"):
+        load_teacher(file)
+    (tmp_path / "teachers/00").rmdir()
     assert both.digest != load_teacher(replace(file, reads=())).digest
     with pytest.raises(TeacherError, match=r"no teacher of member 2, whom the environment drew: train one, as .*/2"):
         evaluate_policy(both.fitted(describe_env(shown)), shown, episodes=20)

@@ -48,6 +48,7 @@ ACTIONS = {
 }
 """Heads of every kind."""
 ONE = ACTIONS["one"]
+STRICT = (*CFLAGS, "-Werror")
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler (cc)")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -139,7 +140,7 @@ def test_c_gives_what_the_environment_takes(tmp_path, text, name):
     assert_same(head, answers.actions, expected(network, obs))
     assert held(answers, torch.from_numpy(expected(network, obs)), head).alike
     golden(tmp_path, head, network, obs)
-    subprocess.run(["cc", *CFLAGS, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
+    subprocess.run(["cc", *STRICT, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "200 of 200 actions as expected\n")
     again = np.frombuffer((tmp_path / "golden.bin").read_bytes(), np.uint8).copy()
@@ -225,7 +226,7 @@ def test_c_is_clean_under_the_sanitizers(tmp_path, text, name, flags):
         pytest.skip("this machine has no AVX")
     golden(tmp_path, head, network, obs)
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
-    command = ["cc", *CFLAGS, *flags, *sanitize, "example.c", "policy.c", "-o", "example"]
+    command = ["cc", *STRICT, *flags, *sanitize, "example.c", "policy.c", "-o", "example"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "3 of 3 actions as expected\n"), done.stderr
@@ -256,7 +257,7 @@ def test_numbers_that_are_none_do_no_harm(tmp_path):
     (tmp_path / "golden.bin").write_bytes(b"".join(np.zeros(3, "<f4").tobytes() + o.tobytes() for o in obs))
     command = [
         "cc",
-        *CFLAGS,
+        *STRICT,
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=all",
         "example.c",
@@ -274,7 +275,7 @@ def test_numbers_that_are_none_do_no_harm(tmp_path):
 def test_c_takes_no_memory_of_its_own(tmp_path, text, name):
     source = in_c(text, student(text, "tanh", ACTIONS[name]), ACTIONS[name])
     path = write_c(tmp_path, source)
-    subprocess.run(["cc", *CFLAGS, "-c", str(path), "-o", str(tmp_path / "policy.o")], check=True)
+    subprocess.run(["cc", *STRICT, "-c", str(path), "-o", str(tmp_path / "policy.o")], check=True)
     symbols = subprocess.run(
         ["nm", "-S", str(tmp_path / "policy.o")], capture_output=True, text=True, check=True
     ).stdout
@@ -449,7 +450,7 @@ def test_integers_are_clean_under_the_sanitizers(tmp_path, name, texts):
             b"".join(a.tobytes() + o.tobytes() for a, o in zip(actions, rows, strict=True))
         )
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        subprocess.run(["cc", *CFLAGS, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
+        subprocess.run(["cc", *STRICT, *sanitize, "example.c", "policy.c", "-o", "example"], cwd=tmp_path, check=True)
         done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

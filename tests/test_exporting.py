@@ -466,6 +466,8 @@ def test_an_export_replaces_an_earlier_one_or_leaves_it(bare, tmp_path, monkeypa
     monkeypatch.undo()
     assert everything(out) == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+    (out / ".DS_Store").write_bytes(b"a file manager was here")
+    (out / "example").write_bytes(b"compiled as its first line says")
     export_policy(bare, "torch", out)
     assert sorted(everything(out)) == ["example.py", "export.json", "golden.npz", "policy.pt2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
@@ -598,8 +600,8 @@ def picture_run(folder):
 
 def test_what_the_choices_are_called_is_known_where_it_is_said(tmp_path):
     picture_run(tmp_path)
-    assert describe_env("distilrl/Picture-v0").choices == ("left", "<right>")
-    assert describe_env("CartPole-v1").choices == ()
+    assert describe_env("distilrl/Picture-v0").protocol["actions"] == ["left", "<right>"]
+    assert "actions" not in describe_env("CartPole-v1").protocol
 
 
 def test_short_episodes_are_checked_on_as_many_states_as_long_ones(tmp_path):

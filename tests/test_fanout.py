@@ -412,6 +412,7 @@ def test_what_is_no_job_of_one_run_is_refused_before_the_first(fanout_home, tmp_
 
 def test_a_sweep_without_jobs_and_one_over_something_else(fanout_home, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/._config.json").write_bytes(b"what macOS leaves on other file systems")
     with pytest.raises(FileError, match="holds no configuration"):
         sweep([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(SpecError, match=r"at least one config\.json"):

@@ -451,6 +451,22 @@ def test_a_checkpoint_that_was_tampered_with_is_one_sentence(cut, sign_teacher, 
     assert "\n" not in str(caught.value)
 
 
+def test_a_tensorboard_that_cannot_be_imported_is_none(cut, sign_teacher, monkeypatch):
+    """Beside another protobuf its import raises a TypeError."""
+
+    class Broken:
+        def __getattr__(self, name):
+            raise TypeError("Descriptors cannot be created directly.")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken())
+    go_on(cut, sign_teacher)
+
+
+def test_the_folder_of_a_task_is_named_so_that_windows_takes_it(tmp_path):
+    found = RunFolder(tmp_path).of_task('my_module:Env-v0 {"a": 1}').path.name
+    assert found == "my_module-Env-v0 {-a-- 1}"
+
+
 @pytest.mark.parametrize(
     "how", ["a file in its place", "SummaryWriter", "SummaryWriter.add_scalar", "SummaryWriter.close"]
 )

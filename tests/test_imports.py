@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 ROWS = [
     {"draws", "errors", "limits", "losses", "modules", "origins", "stats", "text", "threads", "unrolled"},
-    {"blocks", "devices", "plain", "scales", "spaces", "verdict"},
+    {"blocks", "devices", "plain", "scales", "spaces", "starting", "verdict"},
     {
         "envs",
         "files",

@@ -3,6 +3,7 @@
 import copy
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from distilrl.episodes import Play
 from distilrl.evaluate import play
 from distilrl.events import Recalled
 from distilrl.jobs import Job
-from distilrl.kept import ARRAYS, kept_games
+from distilrl.kept import ARRAYS, kept_games, place
 from distilrl.measures import Measure
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
@@ -170,3 +171,12 @@ def test_a_teacher_in_python_is_known_by_what_its_answers_hang_on(monkeypatch):
     assert before == Teacher.from_callable(pushes).digest
     monkeypatch.setattr(sys.modules[__name__], "PUSH", torch.tensor([1.0, 0.0]))
     assert before != Teacher.from_callable(pushes).digest
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch):
+    monkeypatch.delenv("DISTILRL_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(
+        Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory."))
+    )
+    assert place("games", leaning(), HOW) is None

@@ -529,7 +529,7 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
         f'#include "policy.h"\nchar right[sizeof(policy_state) == POLICY_STATE_BYTES && POLICY_STATE_BYTES == {bytes_of} ? 1 : -1];'
     )
     assert "Reentrant" in source.header
-    flags = [*CFLAGS, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = [*CFLAGS, "-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     for extra in ([], ["-U__SSE2__"]):  # as processors without vectors sum
         command = ["cc", *flags, *extra, "example.c", "policy.c", "size.c", "-o", "example"]
         subprocess.run(command, cwd=tmp_path, check=True)

@@ -3,17 +3,21 @@
 import json
 
 import pytest
+from conftest import SIGN
+from tiny_envs import tiny_config
 
+from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.errors import SpecError
 from distilrl.heads import student_head
 from distilrl.jobs import make_config
-from distilrl.objective import check_terms
+from distilrl.objective import check_terms, term
 from distilrl.recipes import RECIPES, TEACHERLESS, recipe, settings
-from distilrl.schedules import Progress
+from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
+from distilrl.train import train
 
 PICTURE = (4, 84, 84)
 VECTOR, IMAGE = ObsSpec((6,)), ObsSpec(PICTURE, PICTURE, "uint8", 4)
@@ -104,7 +108,7 @@ def test_atari_keeps_its_own_sizes():
         ("no_such_module:mine", "vector, one choice", "cannot be imported"),
         ("math:no_such_function", "vector, one choice", "cannot be imported"),
         ("math:pi", "vector, one choice", "must be a function from EnvInfo to TrainConfig"),
-        ("pprint:pformat", "vector, one choice", "must be a function from EnvInfo to TrainConfig"),
+        ("pprint:pformat", "vector, one choice", "to TrainConfig, and gave <class 'str'>"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence(name, env, words):
@@ -119,6 +123,23 @@ def test_a_recipe_of_the_users_own_module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     config = recipe("my_recipes:sharp", ENVS["vector, one choice"])
     assert (config.recipe, config.optim.entropy_share) == ("my_recipes:sharp", 0.05)
+    with pytest.raises(SpecError, match=r"'forgetful' must be .* and gave <class 'NoneType'>"):
+        make_config(forgetful, SIGN)
+
+
+def forgetful(info):
+    """A recipe that forgets to return what it made."""
+
+
+def test_a_teacher_that_drives_now_and_then_is_needed():
+    """Of nothing but TD terms: it labels nothing, and still acts."""
+    drives = tiny_config(
+        SIGN, term("td"), behaviour=Behaviour("mixed", beta=Schedule(0.5)), stakes_exponent=0.0, n_step=1
+    )
+    assert drives.needs_teacher
+    with pytest.raises(SpecError, match="needs a teacher"):
+        train(drives, None)
+    assert not drives.but(behaviour=Behaviour("mixed", beta=Schedule(0.0))).needs_teacher
 
 
 def test_the_table_says_what_each_recipe_is():

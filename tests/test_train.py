@@ -16,12 +16,13 @@ import pytest
 import torch
 from conftest import SIGN, Killed, SignEnv, killed_after, make_teacher, sign_network
 from instances import acceptance
+from tiny_envs import MEASURED
 
 from distilrl import events
 from distilrl.checkpoints import load_network, read_tensors
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
-from distilrl.config import GROUP, TrainConfig
+from distilrl.config import GROUP, TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
@@ -190,6 +191,25 @@ def test_a_resumed_run_knows_whose_episodes_it_counts(sign_teacher, tmp_path, mo
     resumed = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
     assert without_clock(resumed) == without_clock(whole)
     assert any(row["training_return"] is not None for row in whole.history)
+
+
+def test_a_run_that_fails_frees_its_environments(sign_teacher, monkeypatch):
+    closed = []
+    monkeypatch.setattr("distilrl.stream.Stream.close", lambda stream: closed.append(stream))
+    with pytest.raises(Killed):
+        train(small(), sign_teacher, acceptance=ACCEPTANCE, watch=killed_after(400))
+    assert len(closed) == 1
+    made = []
+
+    def check(config, *_, number):
+        made.append(number)
+        if number == 1:
+            raise Killed
+
+    monkeypatch.setattr("distilrl.tasks.Check", check)
+    with pytest.raises(Killed):
+        train(small().but(tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef(MEASURED)))), [sign_teacher] * 2)
+    assert (made, len(closed)) == ([0, 1], 2)  # the first task's
 
 
 def cut_config(recipe):

@@ -54,6 +54,9 @@ def test_a_tree_decides_as_it_reads():
     )
     assert as_text(STUMP, features=["x", "y"]) == "if x <= 0:\n    0\nelse:\n    1\n"
     assert as_graphviz(DEEP, ["a", "b", "c"]).count("->") == 4
+    quoted = as_graphviz(STUMP, ['turn "left"', "b"], ['a\\b["x"]', "y"])
+    assert 'label="turn \\"left\\""' in quoted
+    assert 'label="a\\\\b[\\"x\\"] <= 0"' in quoted
 
 
 @pytest.mark.parametrize("squash", ["clip", "tanh"])
@@ -200,6 +203,13 @@ def test_real_actions_are_fitted_in_half_ranges_and_by_weight():
     weight = np.where(actions[:, 1] > 0, 1e6, 1.0).astype(np.float32)
     tree = fit(features, actions.astype(np.float32), weight, head, (2,), "raw", 2, 0)
     assert min(row[1] for row in tree.value) > 499
+
+
+def test_a_tree_without_a_compiler_is_refused_before_it_grows(sign_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    with pytest.raises(FileError, match="there is no C compiler"):
+        distill_tree(sign_teacher, Job(tiny_config()), tmp_path / "tree", report=False)
+    assert not (tmp_path / "tree").exists()
 
 
 def test_from_teacher_to_tree(sign_teacher, tmp_path):

@@ -156,7 +156,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # copies: a file that stays mapped cannot be replaced on Windows
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
             state = parse_json((file.metadata() or {}).get("state", "{}"))
         if not isinstance(state, dict):
             raise ValueError("its state is no object")

@@ -1,6 +1,7 @@
 """All that decides a run, as frozen groups; ``config.json`` in a run folder is this.
 
-Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone.
+Field names are unique over the groups, so `TrainConfig.but` changes any of them by its name alone; `reward` is set
+whole.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,7 @@ from distilrl.networks import Share
 from distilrl.objective import WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_choices, check_numbers, read_as, to_plain
+from distilrl.schedules import START
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of
@@ -431,7 +433,7 @@ class TrainConfig:
     def needs_teacher(self) -> bool:
         """Whether a term, the behaviour or the sampling ever asks the teacher."""
         used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)
-        return used or self.data.behaviour.name == "teacher" or self.data.stakes_exponent > 0
+        return used or self.data.behaviour.asks(START) or self.data.stakes_exponent > 0
 
     @property
     def keeps_scale(self) -> bool:

@@ -146,6 +146,8 @@ def _play_parts(
 def _shareable(policy: Policy | None) -> bool:
     """Whether several threads may ask it at once: its modules are known, and keep nothing of what they are asked."""
     known = ("torch.nn.", "distilrl.networks", "distilrl.teachers.", "distilrl.trees")
+    if policy is not None and policy.device.type == "mps":  # PyTorch's is not safe there
+        return False
     return policy is None or all(type(module).__module__.startswith(known) for module in policy.network.modules())
 
 

@@ -42,11 +42,11 @@ LONGER = 4
 """How many times the episodes of a check decide whether a student that looks better is."""
 
 
-def check_student(spec: NetworkSpec) -> None:
-    """Refuses a student that is too large to be searched.
+def refuse_images(spec: NetworkSpec) -> None:
+    """Refuses a student that sees images, whose convolutions are too many weights to be searched.
 
     Raises:
-        SpecError: it has convolutions.
+        SpecError: it sees images.
     """
     if spec.picture is not None:
         raise SpecError(
@@ -78,9 +78,9 @@ class Search:
                 have in common.
 
         Raises:
-            SpecError: it has convolutions.
+            SpecError: it sees images.
         """
-        check_student(network.spec)
+        refuse_images(network.spec)
         self.config, self.seed, self.round, self.env_steps, self.noise = config, seed, 0, 0, noise
         self.template = copy.deepcopy(network)
         self.template.standardise_as(trained)
@@ -167,7 +167,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         folder: where the state of the search goes; None: nowhere.
         watch: told of what happens.
     """
-    reward, head, check, pupil = config.reward, task.head, task.check_student, task.pupil.student
+    reward, head, check, pupil = config.reward, task.head, task.selection, task.pupil.student
     started, longer = time.perf_counter(), LONGER * config.stop.check_episodes
     search = Search(trained.networks[0], pupil, reward, config.seed, config.student.noise, task.pupil.units)
     # -- where it stands: at the distilled student, or where an earlier run was cut short

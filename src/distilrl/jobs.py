@@ -154,7 +154,7 @@ def make_config(
     """
     ref = env_ref(env)
     info = describe_env(ref)
-    config = recipe(name, info) if isinstance(name, str) else name(info)
+    config = recipe(name, info)
     if isinstance(teacher, str | Path):
         teacher = TeacherFile(str(teacher))
     files = (teacher,) if isinstance(teacher, TeacherFile) else tuple(teacher)
@@ -225,7 +225,7 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         specs.append(student.spec(*of, student.prune_from))
         between(specs[-1], spec, 0.0)
         if config.reward.env_steps > 0:
-            evolution.check_student(spec)
+            evolution.refuse_images(spec)
     for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
         if student.reused_head:
             reuse_head(network, one.network, generator)

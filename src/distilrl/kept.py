@@ -24,6 +24,7 @@ from distilrl.envs import describe_env, find_spec
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
 from distilrl.files import write_bytes
+from distilrl.provenance import package_of
 from distilrl.teachers import Teacher
 
 HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
@@ -52,12 +53,11 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     """
     home = os.environ.get("DISTILRL_CACHE")
     spec = find_spec(how.env)
-    entry = str(spec.entry_point) if spec is not None else ""
-    package = entry.partition(".")[0]
+    package = str(spec.entry_point).partition(".")[0] if spec is not None else ""
     if home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
-    versions["mujoco"] = metadata.version("mujoco") if "mujoco" in entry else ""
+    versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
     decides = {
         "teacher": [teacher.digest, teacher.head.to_json(), checksums(teacher.policy.network)],
         "device": str(teacher.policy.device),
@@ -67,8 +67,11 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
         "versions": versions | {"distilrl": __version__},
     } | asked
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(home) if home else caches / "distilrl") / kind / key
+    try:
+        folder = Path(home or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilrl")
+    except RuntimeError:  # a user who has no home
+        return None
+    return folder / kind / key
 
 
 def kept_games(

@@ -37,8 +37,9 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
         case TeacherResults():
             other = out.with_name(f"{out.name}-student")
             spec = "cnn:16,16,16:64" if results.student.name.startswith("cnn") else "mlp:16"
-            small: Words = ["--env", results.env, "--student", spec, "--out", other]
-            yield "a small student of it", ["distill", "--teacher", out, *small]
+            (task,) = RunFolder(out).read_config()["train"]["tasks"]
+            env = _env_words(EnvRef.from_json(task["env"], "env"))
+            yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
         case PlanResults(winner=None):
             folder = RunFolder(out)
             sizes = folder.read_config().get("given", {}).get("sizes", ())

@@ -1,10 +1,9 @@
 """Calls in processes of their own, as a `concurrent.futures.Executor`: what ``--jobs`` is.
 
-Each call gets a fresh process (forkserver, or spawn where there is none: a fork of a process whose libraries run
-threads may hang), so that nothing of one run is left to the next, and the death of one is not the end of the others.
+Each call gets a fresh process, so that nothing of one run is left to the next, and the death of one is not the end of
+the others.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,20 +11,16 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, TypeVar
 
 from distilrl.errors import WorkerError
 from distilrl.plain import check_number
+from distilrl.starting import RemoteTraceback, fresh_context, start
 
 T = TypeVar("T")
 TRIES = 3
 """How often a call is begun whose process dies under it."""
-
-
-class CallTraceback(Exception):
-    """The traceback of an error in another process, which is the cause of the error that is raised here."""
 
 
 class Processes(ThreadPoolExecutor):
@@ -71,7 +66,7 @@ class Processes(ThreadPoolExecutor):
 
     def _call(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """The answer of a process to a call; begun again where it died."""
-        for number in range(TRIES):
+        for _ in range(TRIES):
             process, pipe = self._start()
             try:
                 begun, answer = _ask(pipe, (function, args, kwargs))
@@ -89,40 +84,23 @@ class Processes(ThreadPoolExecutor):
                     f"A worker process did not start (exit code {process.exitcode}): a script that starts some needs "
                     'if __name__ == "__main__": around what it does.'
                 )
-            last = number == TRIES - 1
-            if last:
-                raise WorkerError(
-                    f"A worker process died {TRIES} times at the same run (exit code {process.exitcode}): most often "
-                    "there is not enough memory, so give fewer --jobs; the same command continues what was begun."
-                )
-        raise AssertionError
+        raise WorkerError(
+            f"A worker process died {TRIES} times at the same run (exit code {process.exitcode}): most often there is "
+            "not enough memory, so give fewer --jobs; the same command continues what was begun."
+        )
 
     def _start(self) -> tuple[Any, Connection]:
         """A new process, and the pipe to it."""
-        context = _context()
+        context = fresh_context(["distilrl.series", "distilrl.plan"])
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,))  # type: ignore[attr-defined]
         with self._guard:  # whoever ends all must not miss one
             if self._ended:
                 raise CancelledError
-            try:
-                process.start()
-            except RuntimeError as error:  # this is a worker itself, which imports the script that started it
-                raise WorkerError(
-                    "Worker processes import the script that starts them: put what it does under "
-                    'if __name__ == "__main__":, or do one run at a time.'
-                ) from error
+            start(process, WorkerError, "do one run at a time")
             self._alive.add(process)
         theirs.close()
         return process, ours
-
-
-def _context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distilrl.series", "distilrl.plan"])  # imported once, not by every process
-    return context
 
 
 def _ask(pipe: Connection, call: Any) -> tuple[bool, Any]:
@@ -141,7 +119,7 @@ def _opened(good: bool, answer: Any, trace: str) -> Any:
     """What a call returned; raises what it raised."""
     if good:
         return answer
-    raise answer from CallTraceback(f"\n{trace}")
+    raise answer from RemoteTraceback(f"\n{trace}")
 
 
 def _serve(pipe: Connection) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -54,7 +55,7 @@ class Provenance(Record):
             python=platform.python_version(),
             torch=metadata.version("torch"),
             gymnasium=gymnasium.__version__,
-            environment=_package(env_id),
+            environment=package_of(env_id),
             system=f"{platform.system()} {platform.machine()}",
             cpu=_cpu(),
             threads=threads,
@@ -77,7 +78,7 @@ class Provenance(Record):
         return f"{words}, commit {self.commit[:12]}" if self.commit else words
 
 
-def _package(env_id: str) -> str:
+def package_of(env_id: str) -> str:
     """The package that an environment is of, and its version."""
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
     maker = spec.entry_point if spec is not None else env_id.rpartition(":")[0]
@@ -98,19 +99,24 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 def _cpu() -> str:
-    """The processor's name, as Linux has it, or as Python knows it."""
+    """The processor's name, as Linux or macOS has it, or as Python knows it."""
+    if sys.platform == "darwin":
+        words = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError):
+            return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - of ours
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown")
+    return next(named, platform.processor() or platform.machine() or "unknown")
 
 
 def _commit() -> str:
     """The commit here; empty where there is none, or no git."""
-    git = shutil.which("git")
-    if git is None:
+    here, git = Path.cwd(), shutil.which("git")
+    # on macOS, git may be a stub that asks the user to install it
+    if git is None or not any((folder / ".git").exists() for folder in (here, *here.parents)):
         return ""
     words = [git, "rev-parse", "HEAD"]
     try:

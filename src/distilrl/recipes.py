@@ -350,11 +350,11 @@ TEACHERLESS = tuple(name for name, one in RECIPES.items() if "teacher" not in on
 """Recipes that learn from reward alone."""
 
 
-def recipe(name: str, info: EnvInfo) -> TrainConfig:
+def recipe(name: str | Callable[[EnvInfo], TrainConfig], info: EnvInfo) -> TrainConfig:
     """The configuration of a recipe for an environment.
 
     Args:
-        name: one of `RECIPES`, or ``my_module:my_recipe``, whose module is imported.
+        name: one of `RECIPES`, ``my_module:my_recipe``, whose module is imported, or such a function itself.
         info: what is known of the environment.
 
     Raises:
@@ -364,22 +364,19 @@ def recipe(name: str, info: EnvInfo) -> TrainConfig:
 
         config = recipe("distil", describe_env("CartPole-v1"))
     """
-    if ":" in name:
-        return _own(name, info)
-    if name not in RECIPES:
-        raise SpecError(f"Unknown recipe '{name}': use one of {', '.join(RECIPES)}, or my_module:my_recipe.")
-    return RECIPES[name](info)
-
-
-def _own(name: str, info: EnvInfo) -> TrainConfig:
-    """A recipe of the user's own module."""
-    make = own(name, "recipe")
-    config = make(info) if callable(make) else None
+    if isinstance(name, str) and ":" not in name:
+        if name not in RECIPES:
+            raise SpecError(f"Unknown recipe '{name}': use one of {', '.join(RECIPES)}, or my_module:my_recipe.")
+        return RECIPES[name](info)
+    make = own(name, "recipe") if isinstance(name, str) else name
+    config = make(info) if callable(make) else make
     if not isinstance(config, TrainConfig):
+        called = name if isinstance(name, str) else getattr(name, "__name__", name)
+        does = "gave" if callable(make) else "is"
         raise SpecError(
-            f"The recipe '{name}' must be a function from EnvInfo to TrainConfig, not {type(config or make)}."
+            f"The recipe '{called}' must be a function from EnvInfo to TrainConfig, and {does} {type(config)}."
         )
-    return config.but(recipe=name)
+    return config.but(recipe=name) if isinstance(name, str) else config
 
 
 def settings(name: str, env_id: str) -> dict[str, Any]:

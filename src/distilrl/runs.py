@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,8 +78,10 @@ class RunFolder:
         return winner if self.kind() == "plan" and (winner.student / "spec.json").is_file() else self
 
     def of_task(self, env_id: str) -> "RunFolder":
-        """The folder of one task of a run of several: a run folder to every command that reads one."""
-        return RunFolder(self.path / env_id.replace("/", "-"))
+        """The folder of one task of a run of several: a run folder to every command that reads one; it has a dash for
+        what Windows does not take in a name.
+        """
+        return RunFolder(self.path / re.sub(r'[<>:"/\\|?*]', "-", env_id))
 
     def begin(self, config: Plain, *, kind: str = "run", given: Plain | None = None) -> None:
         """Starts something new here; of several that try at once, one succeeds.
@@ -346,8 +349,8 @@ class Metrics:
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:  # an extra: the same numbers are in metrics.csv
-            return
+        except Exception:  # an extra, and one that fails in many ways beside another TensorFlow or protobuf
+            return  # the same numbers are in metrics.csv
         self._events = folder.path / "tensorboard"
         with _told(self._events):
             self._board = SummaryWriter(str(self._events), purge_step=self._last_step() + 1 if before else None)

@@ -307,7 +307,7 @@ def _check_alike(one: _Run, other: _Run, env: str) -> None:
     if not np.allclose(one.returns.teacher[:common], other.returns.teacher[:common]):
         raise SpecError(
             f"{one.path} and {other.path} have different teachers in {env}, so that their scores mean different "
-            f"things: use distilrl evaluate {one.path} --env {env} --against {other.path}."
+            f"things: use distilrl evaluate {one.path} --env ENV --against {other.path}."
         )
 
 

@@ -127,7 +127,7 @@ def _files(given: Path) -> Iterator[Path]:
         yield given
         return
     found = [given / "config.json"] if (given / "config.json").is_file() else []
-    found = found or [*sorted(given.glob("*.json")), *sorted(given.glob("*/config.json"))]
+    found = found or [*sorted(given.glob("[!.]*.json")), *sorted(given.glob("*/config.json"))]
     if not found:
         raise FileError(f"{given} holds no configuration: name a config.json, or a folder with some.")
     yield from found

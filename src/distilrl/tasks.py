@@ -3,6 +3,7 @@ there.
 """
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from distilrl.objective import check_terms
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch
-from distilrl.schedules import Progress, settle
+from distilrl.schedules import START, Progress, settle
 from distilrl.shards import Collectors, InProcess
 from distilrl.specs import NetworkSpec
 from distilrl.stream import Check, Stream
@@ -70,7 +71,7 @@ class Task:
         self.spec = student.spec(self.info.obs, self.head.width)
         self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
         between(self.wide, self.spec, 0.0)
-        self.check_student = Check(config, acceptance, number=number)
+        self.selection = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []
         """The averaged students of the best checks, the best first."""
         self.measured: dict[str, float] = {"score": 0.0, "agreement": 0.0, "entropy": 1.0, "drift": 0.0}
@@ -150,7 +151,7 @@ class Task:
             or not self.config.student.sensors.exact
             or (self.teacher is not None and self.teacher.policy.remembers)
         )
-        found = self.check_student(
+        found = self.selection(
             policy,
             watch,
             shadow=self.teacher.policy if self.teacher is not None and out_of_order else None,
@@ -197,8 +198,8 @@ class Task:
     def again(self, place: int, turn: int, watch: Watch) -> tuple[float, float | None]:
         """Mean return and score of the student kept in this place, on episodes that no check has."""
         policy, episodes = Policy(self.best_network(place), self.head), self.config.stop.final_episodes
-        mean = self.check_student.others(policy, episodes, watch, turn=turn)
-        return mean, self.check_student.score(mean)
+        mean = self.selection.others(policy, episodes, watch, turn=turn)
+        return mean, self.selection.score(mean)
 
     def best_network(self, place: int = 0) -> Network:
         """The best student as it ships, or another one that was kept: plain layers, raw observations."""
@@ -234,14 +235,15 @@ def make_tasks(
     """The tasks of a run, of what `train` is given."""
     teachers: list[Teacher | None] = _each(teacher, config, "teacher")
     acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
-    if None in teachers and (
-        any(term.needs_teacher for term in config.terms) or config.data.behaviour.name == "teacher"
-    ):
+    if None in teachers and (any(term.needs_teacher for term in config.terms) or config.data.behaviour.asks(START)):
         raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
-    return [
-        Task(config, number, teacher, accepted, initial if number == 0 else None, collectors)
-        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True))
-    ]
+    tasks = []
+    with ExitStack() as opened:  # those before one that is refused are closed
+        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True)):
+            tasks.append(Task(config, number, teacher, accepted, initial if number == 0 else None, collectors))
+            opened.callback(tasks[-1].stream.close)
+        opened.pop_all()
+    return tasks
 
 
 def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:

@@ -69,7 +69,7 @@ def train_teacher(
 
         train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
     """
-    check_number("episodes", episodes, "[1, inf)")
+    check_number("episodes", episodes, "[2, inf)")
     folder = RunFolder(out)
     with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume):
         results = _train_teacher(config, folder, episodes, wandb, watch)
@@ -171,8 +171,7 @@ def evaluate_against(
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
-        SpecError: a number means nothing, or a measure is asked for twice.
-        EnvError: no step of the other has a measure in its info.
+        SpecError: a number means nothing, a measure is asked for twice, or no step of the other has it in its info.
 
     Example::
 

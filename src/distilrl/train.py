@@ -8,7 +8,7 @@ which restores environments and replay exactly; if what is then seen differs, th
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,29 +73,30 @@ def train(
     use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
     run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors), watch)
-    if config.reward.env_steps > 0:  # said before training, not after
-        evolution.check_student(run.tasks[0].spec)
-    saved = folder.load_state() if folder is not None else None
-    if saved is not None:
-        run.load(*saved)
-        watch(Resumed(run.env_steps, folder.moved if folder is not None else ()))
-    with _metrics(folder, run.track.history, wandb) as writer:
-        while not run.track.stopped:
-            tasks = run.collect()
-            # -- learn, while the environments work
-            if tasks and run.env_steps >= config.data.learning_starts:
-                run.learn(tasks)
-            watch(run.step())
-            run.shrink()
-            # -- check, keep the best, stop or go on
-            if run.env_steps % config.stop.check_every < run.stride or run.env_steps >= config.data.env_steps:
-                row = run.check()
-                watch(Check(row))
-                if writer is not None:
-                    writer.write(row)
-                if folder is not None:
-                    run.save(folder)
-    run.close()
+    with closing(run):
+        if config.reward.env_steps > 0:  # said before training, not after
+            evolution.refuse_images(run.tasks[0].spec)
+        saved = folder.load_state() if folder is not None else None
+        if saved is not None:
+            run.load(*saved)
+            watch(Resumed(run.env_steps, folder.moved if folder is not None else ()))
+        with _metrics(folder, run.track.history, wandb) as writer:
+            while not run.track.stopped:
+                tasks = run.collect()
+                # -- learn, while the environments work
+                if tasks and run.env_steps >= config.data.learning_starts:
+                    run.learn(tasks)
+                watch(run.step())
+                run.shrink()
+                # -- check, keep the best, stop or go on
+                if run.env_steps % config.stop.check_every < run.stride or run.env_steps >= config.data.env_steps:
+                    row = run.check()
+                    watch(Check(row))
+                    if writer is not None:
+                        writer.write(row)
+                    if folder is not None:
+                        run.save(folder)
+    run.check_learnt()
     if run.choose() and folder is not None:
         run.finalists.save(folder)
     trained = run.trained()
@@ -332,13 +333,12 @@ class _Run:
         return sum(task.stream.labelled_states for task in self.tasks)
 
     def close(self) -> None:
-        """Frees the environments.
-
-        Raises:
-            SpecError: nothing was learnt.
-        """
+        """Frees the environments."""
         for task in self.tasks:
             task.stream.close()
+
+    def check_learnt(self) -> None:
+        """Refuses a run in which nothing was learnt."""
         if self.learner.updates == 0:
             raise SpecError(
                 f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the "

@@ -288,6 +288,11 @@ def as_text(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = (
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """As it stands between quotation marks in Graphviz's language."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def as_graphviz(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = ()) -> str:
     """The tree in Graphviz's language: ``dot -Tsvg tree.dot``.
 
@@ -305,10 +310,10 @@ def as_graphviz(tree: Tree, actions: Sequence[str] = (), features: Sequence[str]
     for node, feature in enumerate(tree.feature):
         if feature < 0:
             lines.append(
-                f'    n{node} [label="{action_text(tree, node, actions)}", style=filled, fillcolor="#dcebf7"];'
+                f'    n{node} [label="{_quoted(action_text(tree, node, actions))}", style=filled, fillcolor="#dcebf7"];'
             )
             continue
-        lines.append(f'    n{node} [label="{names[feature]} <= {tree.threshold[node]:.4g}"];')
+        lines.append(f'    n{node} [label="{_quoted(names[feature])} <= {tree.threshold[node]:.4g}"];')
         lines += [
             f'    n{node} -> n{tree.left[node]} [label="yes"];',
             f'    n{node} -> n{tree.right[node]} [label="no"];',

@@ -17,6 +17,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Step, Watch
+from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
 from distilrl.files import digest, write_bytes, write_json
 from distilrl.heads import Head
@@ -100,7 +101,7 @@ def distill_tree(
 
     Raises:
         ExtraError: scikit-learn is not installed.
-        FileError: the folder holds something already.
+        FileError: the folder holds something already, or there is no C compiler here.
         SpecError: the observations need an extractor, or have none.
 
     Example::
@@ -110,6 +111,7 @@ def distill_tree(
     """
     config = config or TreeConfig()
     _sklearn()
+    find_compiler()  # asked for before an hour's work, not after
     one, info, folder = load_one(teacher, job.train), describe_env(job.train.env), RunFolder(out)
     if info.obs.pixels != (config.extractor == "pong"):
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"

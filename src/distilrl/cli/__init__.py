@@ -3,6 +3,7 @@
 A command's module is imported when the command is called, so that ``distilrl --help`` waits for nothing.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -97,6 +98,8 @@ def main(args: Sequence[str] | None = None) -> int:
         where the user stopped it; 141 where whoever read its output stopped reading. Of several verdicts the worst
         counts.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the encoding of a pipe does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _main(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()  # here, where a closed pipe can still be caught

@@ -166,7 +166,8 @@ def print_plan(results: PlanResults) -> None:
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(
-        f"smallest within the margin: {smallest}; {results.env_steps:,} labelled states, {results.wall_s:.1f} s in all"
+        f"smallest within the margin: {smallest}; {results.labelled_states:,} labelled states, "
+        f"{results.wall_s:.1f} s in all"
     )
 
 

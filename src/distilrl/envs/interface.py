@@ -30,9 +30,9 @@ class EnvInfo:
     deterministic: bool = False
     """Equal `VecEnv.start_keys` and equal actions make equal episodes."""
     protocol: dict[str, Any] = field(default_factory=dict)
-    """What else fixes the task: sticky actions, no-ops, frame skip, episode cap."""
-    choices: tuple[str, ...] = ()
-    """What its choices are called, where it says so (``get_action_meanings``, as games of ALE do)."""
+    """What else fixes the task: sticky actions, no-ops, frame skip, episode cap; ``actions`` are the names of its one
+    choice's options, where it has such and says so.
+    """
     alike: tuple[int, ...] = ()
     """For each option of its one choice the first that does the same; () where that is not known."""
 

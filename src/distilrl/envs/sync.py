@@ -17,7 +17,7 @@ from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.patience import Calls
 from distilrl.envs.single import FAULTS, make_single, no_opengl, told
 from distilrl.errors import EnvError, ExtraError, SpecError
-from distilrl.spaces import EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
+from distilrl.spaces import ActionSpec, EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
 
 
 class SyncVecEnv(VecEnv):
@@ -54,8 +54,7 @@ class SyncVecEnv(VecEnv):
         except BaseException:
             self.close()
             raise
-        protocol = _protocol(ref, first, action.bounded)
-        self.info = EnvInfo(ref, obs, action, protocol=protocol, choices=_choices(first))
+        self.info = EnvInfo(ref, obs, action, protocol=_protocol(ref, first, action))
         box = isinstance(first.action_space, gymnasium.spaces.Box)
         self._cast = box and (first.action_space.dtype != np.float32 or first.action_space.shape == ())
         self._action_space = first.action_space
@@ -184,7 +183,8 @@ def _observation(ref: EnvRef, env: gymnasium.Env[Any, Any]) -> tuple[ObsSpec, Re
     return stacked(spec, ref.stack), read
 
 
-def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], bounded: bool) -> dict[str, Any]:
+def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> dict[str, Any]:
+    """What fixes the task beside its name."""
     protocol: dict[str, Any] = {
         "max_episode_steps": env.spec.max_episode_steps if env.spec is not None else None,
         "gymnasium": gymnasium.__version__,
@@ -193,7 +193,9 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], bounded: bool) -> dict[
         protocol["kwargs"] = dict(ref.kwargs)
     if ref.wrappers:
         protocol["wrappers"] = list(ref.wrappers)
-    if not bounded:
+    if (names := _option_names(env)) and getattr(action, "nvec", None) == (len(names),):
+        protocol["actions"] = names
+    if not action.bounded:
         protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
     return protocol
 
@@ -223,9 +225,9 @@ def _short(action: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _choices(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
-    """What an environment calls its choices; () where it does not say."""
+def _option_names(env: gymnasium.Env[Any, Any]) -> list[str]:
+    """What an environment calls the options of its one choice; none where it does not say."""
     try:
-        return tuple(str(name) for name in env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+        return [str(name) for name in env.unwrapped.get_action_meanings()]  # type: ignore[attr-defined]
     except FAULTS:  # a convention, and no part of Gymnasium's interface
-        return ()
+        return []

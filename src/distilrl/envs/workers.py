@@ -1,16 +1,13 @@
 """Environments in processes of their own: they step while the learner learns, and answer as in this process.
 
-Each worker holds a part of them in a `SyncVecEnv`, so that the results are equal to the bit. Workers are started afresh
-(forkserver, or spawn where there is none): a fork of a process whose libraries run threads may hang.
+Each worker holds a part of them in a `SyncVecEnv`, so that the results are equal to the bit.
 """
 
 import contextlib
-import multiprocessing
 import signal
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -22,14 +19,11 @@ from distilrl.envs.single import FAULTS, told
 from distilrl.envs.sync import SyncVecEnv, check_count
 from distilrl.errors import DistilError, EnvError
 from distilrl.spaces import EnvRef
+from distilrl.starting import RemoteTraceback, fresh_context, start
 from distilrl.text import first_line
 
 SECONDS_TO_END = 5.0
 """How long a worker may take to close its environments before it is ended."""
-
-
-class WorkerTraceback(Exception):
-    """The traceback of an error in a worker, which is the cause of the error that is raised here."""
 
 
 class WorkerVecEnv(VecEnv):
@@ -62,13 +56,13 @@ class WorkerVecEnv(VecEnv):
         ]
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
-        context = _context()
+        context = fresh_context([__name__])
         try:
             for part in self._parts:  # all start at once, and are heard one after the other
                 ours, theirs = context.Pipe()
                 self._pipes.append(ours)
                 process = context.Process(target=_serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
-                _start(process)
+                start(process, EnvError, "set workers=0")
                 self._processes.append(process)
                 theirs.close()
                 self._introduce(ours, (replace(ref, named=True), spec, part.stop - part.start, pictures, measured))
@@ -142,7 +136,7 @@ class WorkerVecEnv(VecEnv):
         if errors:
             kind, text, trace = errors[0]
             error = kind.__new__(kind, text)  # the sentence is complete: `__init__` may want its parts
-            raise error from (WorkerTraceback(f"\n{trace}") if trace else None)
+            raise error from (RemoteTraceback(f"\n{trace}") if trace else None)
         return answers
 
     def _died(self, k: int) -> str:
@@ -152,24 +146,6 @@ class WorkerVecEnv(VecEnv):
             f"Worker {k} of environment '{self._label}' died (exit code {process.exitcode}): set workers=0 to see why; "
             'a script that is run needs if __name__ == "__main__": around what it does.'
         )
-
-
-def _context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, not by every worker
-    return context
-
-
-def _start(process: Any) -> None:
-    try:
-        process.start()
-    except RuntimeError as error:  # this is a worker itself, which imports the script that started it
-        raise EnvError(
-            'Worker processes import the script that starts them: put what it does under if __name__ == "__main__":, '
-            "or set workers=0."
-        ) from error
 
 
 def _serve(pipe: Connection) -> None:

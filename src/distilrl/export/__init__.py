@@ -214,7 +214,7 @@ class _Export:
         module = web.wasm(source, last, remembers=network.spec.remembers)
         env, name, reads = card["env"], card["network"], self.student.reads
         remembers = network.spec.remembers
-        image = web.about_image(self.student.obs, self.head, self.info.choices, remembers=remembers)
+        image = web.about_image(self.student.obs, self.head, self.info.protocol.get("actions", ()), remembers=remembers)
         plays = is_plain_cartpole(self.info.ref, find_spec(self.info.ref))
         limit = int(self.info.protocol["max_episode_steps"]) if plays else 0
         return web.page(

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from distilrl.export.steps import Step
 
-VECTORS = """#if defined(__AVX__)
+VECTORS = """#if !defined(__GNUC__)
+#define LANES 1
+#elif defined(__AVX__)
 #define LANES 8
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
 #elif defined(__SSE__) || defined(__ARM_NEON) || defined(__wasm_simd128__)

@@ -27,7 +27,9 @@ WRITTEN = (
     "export.json", "golden.npz", "golden.bin", "example.py", "example.c", PAGE,
     "policy.onnx", "policy.pt2", "policy.tflite", "policy.c", "policy.h",
 )  # fmt: skip
-"""All files that an export may hold; anything else in its folder is the user's."""
+"""All files that an export may hold; anything else in its folder is the user's, but for what is left behind."""
+LEFT_BEHIND = ("example", "example.exe", ".DS_Store", "Thumbs.db", "desktop.ini")
+"""What may lie beside them and nobody misses: an example as its first line compiles it, what file managers leave."""
 GOLDEN = 64
 """Observations written beside the file."""
 INT8_DISTANCE = 0.1
@@ -65,7 +67,7 @@ def check_place(out: Path) -> None:
         raise FileError(
             f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away."
         )
-    if foreign := [name for name in names if name not in WRITTEN]:
+    if foreign := [name for name in names if name not in WRITTEN + LEFT_BEHIND]:
         raise FileError(
             f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out."
         )
@@ -198,6 +200,6 @@ def _swap(new: Path, out: Path, aside: Path) -> None:
         raise
     if earlier:
         with suppress(OSError):  # the new one is in place; what cannot be removed stays aside
-            for name in WRITTEN:  # by name, so that a file which came in between is not lost
+            for name in WRITTEN + LEFT_BEHIND:  # by name, so that a file which came in between is not lost
                 (aside / name).unlink(missing_ok=True)
             aside.rmdir()

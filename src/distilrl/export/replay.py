@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
 from distilrl.teachers.onnx import failed, open_graph
 
-CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion", "-Werror")
+CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 TOLERANCE = 1e-5
 """Of the head's numbers, relative to the largest; choices may differ only between values closer than this."""
 
@@ -288,18 +289,30 @@ def _tflite(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
     return ExportedFile(step)
 
 
+def find_compiler() -> str:
+    """The C compiler here.
+
+    Raises:
+        FileError: there is none.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise FileError(
+            "C is compiled and replayed before it is kept, and there is no C compiler (cc) here: install one (on "
+            "Windows gcc of MinGW-w64)."
+        )
+    return compiler
+
+
 class Library:
     """A C export, compiled and loaded."""
 
     def __init__(self, path: Path, *, native: bool = False) -> None:
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        if compiler is None:
-            raise FileError(
-                f"{path} cannot be replayed, and so is not kept: there is no C compiler (cc) here, install one."
-            )
+        compiler = find_compiler()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what is loaded
             target = Path(folder) / "policy.so"
-            flags = [*CFLAGS, *(["-march=native"] if native else []), "-shared", "-fPIC"]
+            flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
+            flags += ["-fPIC"] if os.name != "nt" else []
             command = [compiler, *flags, str(path), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

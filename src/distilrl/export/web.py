@@ -42,7 +42,10 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
     """
     clang = shutil.which("clang")
     if clang is None or shutil.which("wasm-ld") is None:
-        raise FileError("Writing a page needs clang and wasm-ld (on Debian: apt install clang lld): install them.")
+        raise FileError(
+            "Writing a page needs clang and wasm-ld (Debian: apt install clang lld; macOS: brew install llvm lld, "
+            "and llvm's bin first in PATH): install them."
+        )
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         write_bytes(home / "policy.h", source.header.encode())

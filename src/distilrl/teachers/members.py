@@ -62,12 +62,17 @@ def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher
         load: reads one of them.
 
     Raises:
-        FileError: there is no such folder, or no teacher in it.
+        FileError: there is no such folder, no teacher in it, or two of one member.
     """
     folder = Path(file.path)
     if not folder.is_dir():
         raise FileError(f"{folder} is no folder: put the teacher of each member in one, named by its number.")
-    found = {int(path.stem): path for path in sorted(folder.iterdir()) if re.fullmatch(r"\d+(\.\w+)?", path.name)}
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(r"\d+(\.\w+)?", path.name):
+            other = found.setdefault(int(path.stem), path)
+            if other != path:
+                raise FileError(f"{other} and {path} are both of member {int(path.stem)}: leave one of them there.")
     if not found:
         raise FileError(f"{folder} holds no teacher that is named by its member's number, such as {folder / '0'}.")
     teachers = {number: load(replace(file, path=str(found[number]), member=None)) for number in sorted(found)}

@@ -1,0 +1,48 @@
+"""How processes are started: afresh, because a fork of a process whose libraries run threads may hang."""
+
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from distilrl.errors import DistilError
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error in another process, which is the cause of the error that is raised here."""
+
+
+def fresh_context(preload: Sequence[str]) -> BaseContext:
+    """Forkserver, which imports the modules named once and not for every process; spawn where there is none, and on
+    macOS, whose own libraries do not bear even that fork.
+    """
+    if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
+def start(process: Any, kind: type[DistilError], otherwise: str) -> None:
+    """Starts a process.
+
+    Args:
+        process: of `fresh_context`.
+        kind: of the error where that fails.
+        otherwise: how to do without.
+
+    Raises:
+        DistilError: of that kind.
+    """
+    try:
+        process.start()
+    except RuntimeError as error:  # this is a worker itself, which imports the script that started it
+        raise kind(
+            "Worker processes import the script that starts them: put what it does under "
+            f'if __name__ == "__main__":, or {otherwise}.'
+        ) from error
+    except OSError as error:  # sockets have short names, and TMPDIR may be long
+        raise kind(
+            f"A worker process cannot be started ({error}): set TMPDIR to a short path, or {otherwise}."
+        ) from error
