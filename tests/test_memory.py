@@ -821,7 +821,7 @@ def sequences(count, steps, history, seed=0):
     size, nothing = count * steps, torch.zeros(count * steps)
     return Batch(
         torch.randn(size, 2 * history, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(),
-        nothing.bool(), torch.randn(size, 2, generator=rng) * 3, nothing + 1, steps=steps,
+        torch.randn(size, 2, generator=rng) * 3, nothing + 1, steps=steps,
         valid=(torch.rand(size, generator=rng) < 0.7).float(),
     )  # fmt: skip
 

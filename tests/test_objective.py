@@ -48,7 +48,6 @@ def batch(size=4, head=THREE, **more):
         "reward": torch.ones(size),
         "next_obs": torch.randn(size, 2, generator=generator),
         "terminated": torch.zeros(size, dtype=torch.bool),
-        "truncated": torch.zeros(size, dtype=torch.bool),
         "labels": torch.randn(size, head.width, generator=generator),
         "stakes": torch.ones(size),
     }

@@ -45,7 +45,7 @@ def batches(count, obs=(2,), outputs=2, size=32, seed=0):
     nothing = torch.zeros(size)
     return [
         Batch(
-            torch.randn(size, *obs, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(), nothing.bool(),
+            torch.randn(size, *obs, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(),
             torch.randn(size, outputs, generator=rng) * 3, nothing + 1,
         )
         for _ in range(count)
@@ -151,7 +151,7 @@ def test_who_acts_and_who_stays():
     some = population(average=0.0)
     obs = torch.randn(12, 2)
     expected = torch.cat([some.network(n % 5)(obs[n : n + 1]) for n in range(12)])
-    assert torch.equal(some.act(obs), expected.argmax(1, keepdim=True))
+    assert torch.equal(some.policy.act(obs)[0], expected.argmax(1, keepdim=True))
     assert not some.policy.remembers
     before = {k: some.network(k)(obs) for k in (1, 4)}
     some.keep([1, 4])
@@ -199,7 +199,7 @@ def test_convolutional_students_share_the_stream():
     for _ in range(20):
         last = some.update(batch, START)
     assert (last < first).all()
-    assert some.act(batch.obs).shape == (8, 1)
+    assert some.policy.act(batch.obs)[0].shape == (8, 1)
     assert isinstance(some.network(1), Network)
 
 

@@ -143,8 +143,8 @@ def collected(behaviour, steps=60, progress=0.0, student=None):
     collector = Collector(envs, replay, behaviour, np.random.default_rng(0), teacher)
     collector.progress, collector.student = Progress(progress), student
     calls = teacher.network.calls
-    for step in collector.steps(np.arange(6)):
-        if step.step_index == steps:
+    for index, _ in enumerate(collector.steps(np.arange(6))):
+        if index == steps:
             break
     envs.close()
     return replay, teacher, teacher.network.calls - calls

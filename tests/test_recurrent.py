@@ -633,8 +633,8 @@ def test_labels_are_those_of_each_episode_played_alone(tmp_path, kind, behaviour
     width = teacher.head.width
     replay = Replay(ReplaySpec(4 * 61, 4, envs.info.obs, envs.info.action, labels=width), torch.device("cpu"))
     collector = Collector(envs, replay, Behaviour(behaviour), np.random.default_rng(0), teacher)
-    for step in collector.steps(np.arange(4)):
-        if step.step_index == 60:
+    for index, _ in enumerate(collector.steps(np.arange(4))):
+        if index == 60:
             break
     envs.close()
     episodes = 0

@@ -109,7 +109,7 @@ def test_a_term_in_units_by_hand():
     units, network = TWO.find_units(VALUES), torch.nn.Identity()
     no = torch.zeros(1)
     said, labels = torch.tensor([[7.0, 5.0]]), torch.tensor([[9.0, 3.0]])
-    batch = Batch(said, no.long().view(1, 1), no, None, no.bool(), no.bool(), labels, no)
+    batch = Batch(said, no.long().view(1, 1), no, None, no.bool(), labels, no)
     one = term("worst_value_gap", scale="units")
     # numbers (1, -1) and (3, -3): the worst action is off by 2, which costs log(1 + 4)
     assert float(one(Context([one], batch, network, TWO, units=units))) == pytest.approx(1.609438, abs=1e-5)

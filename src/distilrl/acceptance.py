@@ -62,7 +62,7 @@ def accept(
         done = sum(len(one.returns) for one in random)
         seeds = seeds_from(ACCEPT_SEEDS + done, done or episodes)
         if not own or not exact:
-            own.append(_played(teacher, how, starts or seeds, watch))
+            own.append(played_by(teacher, how, starts or seeds, watch))
             _check_measures(how, own[0])
         watch(Phase("random play"))
         random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds, watch=watch))
@@ -87,7 +87,8 @@ def accept(
     )
 
 
-def _played(teacher: Teacher, how: Play, seeds: Sequence[int], watch: Watch) -> Episodes:
+def played_by(teacher: Teacher, how: Play, seeds: Sequence[int], watch: Watch) -> Episodes:
+    """A teacher's episodes; TeacherError where its numbers are not finite."""
     try:
         return play(teacher.policy, how, seeds, watch=watch)
     except NotFiniteError as error:

@@ -16,7 +16,7 @@ from distilrl.plain import check_choices, check_numbers
 from distilrl.policies import Policy, State
 from distilrl.replay import ReplaySpec
 from distilrl.schedules import Progress, Schedule
-from distilrl.sensors import EXACT, Feed, Sensors
+from distilrl.sensors import Feed
 from distilrl.teachers import Teacher
 
 BehaviourName = Literal["teacher", "student", "mixed"]
@@ -79,8 +79,6 @@ class Behaviour:
 class Collected(NamedTuple):
     """One vector step."""
 
-    step_index: int
-    """Number of vector steps before this one."""
     actions: NDArray[Any]
     """(N, F) or (N, A) actions sent."""
     label: int
@@ -125,23 +123,22 @@ class Collector:
         rng: np.random.Generator,
         teacher: Teacher | None = None,
         *,
-        sensors: Sensors = EXACT,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         """Prepares to collect.
 
         Args:
             envs: N environments.
-            replay: where what is seen goes.
+            replay: where what is seen goes; its ``spec`` says how the student sees it.
             behaviour: who acts.
             rng: source of random actions and of noise.
             teacher: who labels; None: nobody.
-            sensors: how the student sees what is there.
             part: (k, K): these environments are each Kth of those of a stream, from its kth on; shares of the
                 environments are of all of them.
         """
         self.envs, self.replay, self.behaviour, self.rng = envs, replay, behaviour, rng
         self.teacher = teacher
+        sensors = replay.spec.sensors
         seeds = () if sensors.exact else rng.integers(2**62, size=envs.n_envs).tolist()
         self.feed = Feed(sensors, seeds, envs.info.obs.frames)
         self._student: Policy | None = None
@@ -206,7 +203,7 @@ class Collector:
         actions = self._choose(seen, answer) if recorded is None else recorded
         self.envs.send(actions)
         self._sent = actions, asked, answer
-        return Collected(index, actions, asked)
+        return Collected(actions, asked)
 
     def settle(self) -> None:
         """Waits for what the environments answer and adds the row."""

@@ -5,6 +5,7 @@ The command line prints it and exits with code 2::
 
     DistilError
     ├── SpecError         a student spec or a configuration value that means nothing
+    │   └── BoundsError   bounds of actions that are not the environment's
     ├── FileError         a file that is missing, damaged, of a wrong format, or cannot be written
     │   └── HostileError  a file that would run code where it is unpickled (exit code 4)
     ├── TeacherError      a teacher that does not fit the environment, or is not worth distilling

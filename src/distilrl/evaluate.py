@@ -50,9 +50,8 @@ def play(
         how: in what, and how disturbed.
         seeds: one per episode.
         watch: told of episodes as they end.
-        shadow: a policy that sees what the player sees, and whose numbers are kept beside the states; for policies with
-            memory, which
-            cannot be asked about states out of their order.
+        shadow: a policy that sees what is there, whatever the player's sensors show, and whose numbers are kept beside
+            the states; for policies with memory, which cannot be asked about states out of their order.
 
     Raises:
         NotFiniteError: the policy gave a number that is NaN or infinite.

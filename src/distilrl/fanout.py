@@ -209,14 +209,14 @@ def _elsewhere(function: Callable[..., T], call: Call, place: _Shared) -> T:
     place.place.enter()
     if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
         os.chdir(place.folder)
-    return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name), call.name))
+    return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name)))
 
 
 class _Notes:
     """Watches a call and writes how far it is, at most twice a second."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path, name
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._phase, self._returned = "", None
         self._next = 0.0
 

@@ -77,10 +77,11 @@ def _claim(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def write_json(path: Path, data: object) -> None:
-    """Writes indented JSON in one step.
+def write_json(path: Path, data: object, *, new: bool = False) -> None:
+    """Writes indented JSON in one step; ``new`` as of `write_bytes`.
 
     Raises:
+        FileExistsError: it is to be new and is there.
         FileError: it cannot be written, or a number in it is NaN or infinite, which JSON does not have.
     """
     try:
@@ -89,16 +90,7 @@ def write_json(path: Path, data: object) -> None:
         raise FileError(
             f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it."
         ) from None
-    write_bytes(path, (text + "\n").encode())
-
-
-def write_new_json(path: Path, data: object) -> bool:
-    """Writes indented JSON in one step where nothing is yet; of several that try at once, one is told True."""
-    try:
-        write_bytes(path, (json.dumps(data, indent=2) + "\n").encode(), new=True)
-    except FileExistsError:
-        return False
-    return True
+    write_bytes(path, (text + "\n").encode(), new=new)
 
 
 def read_json(path: Path) -> Any:

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from distilrl import stats
-from distilrl.acceptance import accept
+from distilrl.acceptance import accept, played_by
 from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
-from distilrl.errors import NotFiniteError, TeacherError
-from distilrl.evaluate import ACCEPT_SEEDS, play, seeds_from
+from distilrl.evaluate import ACCEPT_SEEDS, seeds_from
 from distilrl.events import Watch
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
@@ -108,8 +107,5 @@ def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
 
 
 def _disturbed(teacher: Teacher, how: Play, episodes: int, watch: Watch) -> Returns:
-    try:
-        games = play(teacher.policy, how, seeds_from(ACCEPT_SEEDS, episodes), watch=watch)
-    except NotFiniteError as error:
-        raise TeacherError(f"The teacher {teacher.path} cannot be distilled: {error}") from None
+    games = played_by(teacher, how, seeds_from(ACCEPT_SEEDS, episodes), watch)
     return Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)

@@ -7,7 +7,7 @@ logits); where a loss reads them as logits, its caller has divided them by the t
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Values = Float[Tensor, "B A"]
@@ -186,12 +186,10 @@ def td_target(
     return reward + discount * next_values.gather(1, action).squeeze(1)
 
 
-def td(*, values: Values, action: Int[Tensor, "B"], target: PerExample, huber: bool = True) -> PerExample:
-    """Squared (or Huber, delta 1) error of Q(s, a) against a TD target that takes no gradient (Mnih et al. 2015)."""
+def td(*, values: Values, action: Int[Tensor, "B"], target: PerExample) -> PerExample:
+    """Huber error (delta 1) of Q(s, a) against a TD target that takes no gradient (Mnih et al. 2015)."""
     chosen = values.gather(1, action.unsqueeze(1)).squeeze(1)
-    if huber:
-        return F.smooth_l1_loss(chosen, target.detach(), reduction="none")
-    return (chosen - target.detach()).square()
+    return F.smooth_l1_loss(chosen, target.detach(), reduction="none")
 
 
 def hint(*, student: Features, teacher: Features) -> PerExample:
@@ -258,11 +256,6 @@ def fooling(of_student: PerExample) -> PerExample:
 def value_gap(teacher: Values) -> PerExample:
     """max_a Q − min_a Q: how much the choice of action matters in a state (VIPER, Bastani et al. 2018)."""
     return teacher.amax(dim=1) - teacher.amin(dim=1)
-
-
-def agree(*, student: Values, teacher: Values) -> Bool[Tensor, "B"]:
-    """Whether student and teacher pick the same greedy action."""
-    return student.argmax(dim=1) == teacher.argmax(dim=1)
 
 
 def _standardise(values: Values) -> Values:

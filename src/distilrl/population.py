@@ -81,7 +81,6 @@ class Population:
         self.units: Units | None = None
         """Of the students' heads."""
         self.alive = list(range(len(specs)))
-        self.specs = list(specs)
         networks = [build(spec, torch.Generator().manual_seed(seed)) for spec, seed in zip(specs, seeds, strict=True)]
         alike: dict[tuple[int, str], list[int]] = {}
         for k, spec in enumerate(specs):
@@ -139,10 +138,6 @@ class Population:
 
     def _in_units(self, numbers: Tensor) -> Tensor:
         return numbers if self.units is None else self.units.values(numbers)
-
-    def act(self, obs: Tensor) -> Tensor:
-        """Greedy actions (N, F) or (N, A) of N environments, as `policy` takes them."""
-        return self.policy.act(obs)[0]
 
     def owners(self, count: int) -> Tensor:
         """Whose turn it is in each of so many environments, (N,); the next call is of the next step."""

@@ -39,8 +39,6 @@ class Batch(NamedTuple):
     """(B, *obs_shape), n steps on; None where the objective does not look ahead."""
     terminated: Tensor
     """(B,) bool: the episode terminated within the n steps."""
-    truncated: Tensor
-    """(B,) bool: the episode was cut at the first of the n steps."""
     labels: Tensor | None
     """(B, P) the teacher's numbers for obs; None where no teacher labels the data."""
     stakes: Tensor
@@ -312,7 +310,6 @@ class Replay:
             reward=reward if look_ahead else rewards[index],
             next_obs=self._seen(ahead, late_too, came_too, generator) if look_ahead else None,
             terminated=terminated,
-            truncated=(flags[index] & FLAG_TRUNCATED) > 0,
             labels=labels[index] if self.spec.labelled else None,
             stakes=self._stakes.view(-1)[index],
             next_labels=labels[ahead] if self.spec.labelled and look_ahead else None,

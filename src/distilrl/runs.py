@@ -21,7 +21,7 @@ from torch import Tensor
 from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
-from distilrl.files import read_json, write_bytes, write_new_json
+from distilrl.files import read_json, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.networks import Network
@@ -96,9 +96,12 @@ class RunFolder:
         """
         found = self._found()
         data = described(config, kind, given) | {FIELD: origin(self.path)}
-        if found or not write_new_json(self.config, data):
-            way = ", or continue it with --resume" if self.kind() in RESUMED else ""
-            raise FileError(f"{self._taken(found)}{way}.")
+        with suppress(FileExistsError):
+            if not found:
+                write_json(self.config, data, new=True)
+                return
+        way = ", or continue it with --resume" if self.kind() in RESUMED else ""
+        raise FileError(f"{self._taken(found)}{way}.")
 
     def continue_(
         self,

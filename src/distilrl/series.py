@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,13 @@ Found = TypeVar("Found", Results, TasksResults)
 
 
 def finish(
-    teacher: Teacher | str | Path | None, job: Job, out: str | Path, *, wandb: bool = False, watch: Watch = silent
+    teacher: Teacher | str | Path | None,
+    job: Job,
+    out: str | Path,
+    *,
+    against: Teacher | None = None,
+    wandb: bool = False,
+    watch: Watch = silent,
 ) -> Results | TasksResults:
     """Brings a run to its end, whatever state its folder is in: begun where there is none, resumed where it was cut
     short, and only read where it is finished.
@@ -52,7 +58,8 @@ def finish(
         with claimed(folder, job, resume=True):
             return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
-    return distill(named, job, out, resume=folder.config.is_file(), wandb=wandb, watch=watch, report=False)
+    begun = folder.config.is_file()
+    return distill(named, job, out, resume=begun, against=against, wandb=wandb, watch=watch, report=False)
 
 
 def distill_seeds(
@@ -217,14 +224,8 @@ def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bo
                 if done
                 else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
             )
-        elif folder.results.is_file():
-            with claimed(folder, one, resume=True):
-                results = _known(folder, Results)
         else:
-            begun = folder.config.is_file()
-            results = distill(
-                current, one, folder.path, resume=begun, against=first, wandb=wandb, watch=watch, report=False
-            )
+            results = cast("Results", finish(current, one, folder.path, against=first, wandb=wandb, watch=watch))
         chain.append(Link.of(results, folder.path))
         if results.worst == "fail":
             break

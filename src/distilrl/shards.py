@@ -24,7 +24,6 @@ from distilrl.envs import make_vec_env, trust
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.schedules import Progress
-from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvRef
 from distilrl.teachers import Teacher
 from distilrl.threads import one_thread
@@ -51,8 +50,6 @@ class Setup:
     """Who labels; None: nobody."""
     shards: int = 1
     """How many there are."""
-    sensors: Sensors = EXACT
-    """How the student sees."""
     for_learning: bool = False
     """Clipped rewards and lost lives, in ALE."""
     threads: int = 1
@@ -185,7 +182,6 @@ class Shard:
             setup: what all shards have in common.
             number: of this one.
         """
-        self.setup, self.number = setup, number
         part, device = setup.part(number), torch.device(setup.device)
         trust(*setup.env.modules)  # whoever made the setup was allowed to import them
         self.envs = make_vec_env(
@@ -198,7 +194,6 @@ class Shard:
             setup.behaviour,
             np.random.default_rng([*setup.entropy, number]),
             setup.teacher.to(device) if setup.teacher is not None else None,
-            sensors=setup.sensors,
             part=(number, setup.shards),
         )
         self._seeds: NDArray[np.int64] | None = np.array(setup.seeds[number :: setup.shards], np.int64)
@@ -323,7 +318,7 @@ class Rounds:
         self._replay.add(*seen, *answers, needed=row.asked != NOT_NEEDED)
         self.episode_returns = [*self.episode_returns, *row.returns][-RETURNS_KEPT:]
         self._taken += 1
-        return Collected(self._taken - 1, row.actions, row.asked)
+        return Collected(row.actions, row.asked)
 
     def _land(self) -> None:
         """Waits for the oldest round in flight."""
@@ -340,7 +335,7 @@ class Rounds:
         """What is left of this round, and the round in flight, which is waited for."""
         while self._flying:
             self._land()
-        return [Collected(self._taken + t, row.actions, row.asked) for t, row in enumerate(self._rows)]
+        return [Collected(row.actions, row.asked) for row in self._rows]
 
     def state(self) -> dict[str, Any]:
         self.ahead()

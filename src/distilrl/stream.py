@@ -16,7 +16,6 @@ from torch import Tensor
 
 from distilrl import stats
 from distilrl.collect import LABELLED, NOT_LABELLED, Behaviour, Collected, Collector
-from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo, VecEnv, describe_env, make_vec_env
 from distilrl.episodes import Episodes, Play
@@ -210,7 +209,7 @@ class Stream:
         """Whether the teacher is ever asked."""
         self.source = self._source(where, behaviour or data.behaviour, number)
         self.done = Recorded(data.n_envs, self.info.action)
-        self.recorded = 0
+        self.to_replay = 0
         """Vector steps that are played again first."""
 
     def _envs(self) -> VecEnv:
@@ -226,12 +225,12 @@ class Stream:
 
     def _source(self, where: VecEnv | Collectors, behaviour: Behaviour, number: int) -> Lockstep | Rounds:
         """Where the rows come from."""
-        config, data, sensors = self.config, self.config.data, self.config.student.sensors
+        config, data = self.config, self.config.data
         seeds = config.seed * 10_000 + number * 1_000 + np.arange(data.n_envs)
         entropy, teacher = (config.seed, 1 + number), self.teacher if self.asks else None
         if isinstance(where, VecEnv):
             rng = np.random.default_rng(entropy)
-            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher, sensors=sensors), seeds)
+            return Lockstep(where, Collector(where, self.replay, behaviour, rng, teacher), seeds)
         if data.round_steps == 0:
             raise SpecError("'round_steps' is 0, so that each step is waited for: set it to 8 or so for collectors.")
         setup = Setup(
@@ -242,7 +241,6 @@ class Stream:
             behaviour=behaviour,
             teacher=teacher,
             shards=data.shards,
-            sensors=sensors,
             for_learning=data.for_learning,
             threads=config.compute.threads,
             device=config.compute.device,
@@ -290,7 +288,7 @@ class Stream:
     @property
     def replaying(self) -> bool:
         """Whether recorded steps are left to be played again."""
-        return len(self.done) < self.recorded
+        return len(self.done) < self.to_replay
 
     def close(self) -> None:
         """Frees the environments."""
@@ -306,9 +304,9 @@ class Stream:
         if state["teacher"] != (self.teacher.digest if self.teacher is not None else None):
             raise ResumeError("The run was started with another teacher (its digest differs): give it the same file.")
         actions, labels = tensors["actions"].numpy().astype(self.info.action.numpy), tensors["labels"].numpy()
-        self.recorded = len(actions) - len(state.get("ahead", ()))
+        self.to_replay = len(actions) - len(state.get("ahead", ()))
         if ended:
-            self.done.add(actions[: self.recorded], labels[: self.recorded].tolist())
+            self.done.add(actions[: self.to_replay], labels[: self.to_replay].tolist())
         else:
             self.source.load(actions, labels, state)
 
@@ -370,7 +368,3 @@ class Check:
         if self.acceptance is None:
             return None
         return stats.score(mean, self.acceptance.return_mean, self.acceptance.random_return_mean)
-
-    def agreement(self, teacher: Teacher, policy: Policy, games: Episodes) -> float:
-        """Agreement on the states of a check, weighted by what a mistake costs."""
-        return agreement(teacher, policy, games)

@@ -61,7 +61,7 @@ class Task:
             initial: a network of the student's shape to start from.
             collectors: who hosts the shards where there are rounds; this process by default.
         """
-        self.config, self.number, self.acceptance, self.initial = config, number, acceptance, initial
+        self.config, self.number, self.initial = config, number, initial
         collectors = collectors or (InProcess() if config.data.round_steps else None)
         self.stream = Stream(config, teacher, number=number, collectors=collectors)
         self.teacher = teacher = self.stream.teacher

@@ -181,7 +181,7 @@ class _Run:
 
         What the first updates need of each task (statistics, temperature) must be there for all of them.
         """
-        recorded = sum(task.stream.recorded for task in self.tasks) * self.config.data.n_envs
+        recorded = sum(task.stream.to_replay for task in self.tasks) * self.config.data.n_envs
         for task in self.tasks:
             while task.stream.replaying:
                 task.collect(task.progress(self.fraction))

@@ -9,6 +9,7 @@ from distilrl.envs.single import find_spec
 from distilrl.envs.sync import SyncVecEnv
 from distilrl.envs.workers import WorkerVecEnv
 from distilrl.errors import SpecError
+from distilrl.plain import THREADS, check_number
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 
 ENOUGH_FOR_ARRAYS = 8
@@ -104,11 +105,8 @@ def _describe(ref: EnvRef) -> EnvInfo:
 
 
 def _check_numbers(n_envs: int, sticky: float | None, threads: int, workers: int) -> None:
-    if n_envs < 1:
-        raise SpecError(f"'n_envs' must be at least 1, got {n_envs}.")
-    if not 1 <= threads <= 1024:
-        raise SpecError(f"'threads' must lie between 1 and 1024, got {threads}.")
-    if workers < 0:
-        raise SpecError(f"'workers' must be at least 0, got {workers}.")
-    if sticky is not None and not 0 <= sticky <= 1:
-        raise SpecError(f"'sticky' is a probability between 0 and 1, got {sticky}.")
+    check_number("n_envs", n_envs, "[1, inf)")
+    check_number("threads", threads, THREADS)
+    check_number("workers", workers, "[0, inf)")
+    if sticky is not None:
+        check_number("sticky", sticky, "[0, 1]")

@@ -143,8 +143,8 @@ class Point:
         return self.seen(p)
 
     def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
-        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which either
-        is at a bound.
+        """For each dimension, in half-ranges: root mean square and mean error, and the share of states in which the
+        teacher is at a bound.
         """
         off = (student - teacher) / self._half
         low, high = self._ends

@@ -42,7 +42,7 @@ class Choices:
 
     @property
     def bounded(self) -> bool:
-        """There are as many as there are."""
+        """Whether every action lies within bounds: choices do."""
         return True
 
     @property

@@ -281,12 +281,13 @@ class Normalised(Before):
 
     mean: Tensor
     scale: Tensor
+    clip: Tensor
 
-    def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, clip: float) -> None:
+    def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, clip: float | Tensor) -> None:
         super().__init__(network)
-        self.clip = clip
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.register_buffer("clip", torch.as_tensor(clip, dtype=torch.float32))
 
     def forward(self, obs: Tensor, *rest: Any) -> Any:
         """Raw observations (B, D), and what else the network reads, to what it gives."""

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilrl.errors import FileError
 from distilrl.limits import MAX_PICKLE_BYTES
 from distilrl.teachers import pickles
-from distilrl.teachers.teacher import Before, Normalised, Teacher
+from distilrl.teachers.teacher import Normalised, Teacher
 
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
@@ -29,24 +29,6 @@ class Statistics(NamedTuple):
 
     mean: NDArray[np.float64]
     var: NDArray[np.float64]
-
-
-class NormalisedParts(Before):
-    """A network behind clip((obs − mean) · scale) of some of its numbers; the others have scale 1 and no bound."""
-
-    mean: Tensor
-    scale: Tensor
-    bound: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, bound: Tensor) -> None:
-        super().__init__(network)
-        for name, tensor in (("mean", mean), ("scale", scale), ("bound", bound)):
-            self.register_buffer(name, tensor)
-
-    def forward(self, obs: Tensor, *rest: Any) -> Any:
-        """Raw observations (B, D), and what else the network reads, to what it gives."""
-        normal = torch.maximum(torch.minimum((obs.float() - self.mean) * self.scale, self.bound), -self.bound)
-        return self.network(normal, *rest)
 
 
 def unused(teacher: Teacher) -> tuple[Path, ...]:
@@ -72,9 +54,6 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
     shape = teacher.obs_shape
     if isinstance(found, dict):
         mean, scale, bound = _flattened(teacher, path, found, epsilon, clip)
-
-        def behind(network: nn.Module) -> nn.Module:
-            return NormalisedParts(network, mean, scale, bound)
     else:
         if shape is None or len(shape) != 1 or found.mean.shape != shape or found.var.shape != shape:
             raise FileError(
@@ -82,14 +61,11 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
                 f"{shape}: give the statistics that were saved with this teacher."
             )
         mean, scale = (torch.from_numpy(n).float() for n in (found.mean, 1 / np.sqrt(found.var + epsilon)))
-
-        def behind(network: nn.Module) -> nn.Module:
-            return Normalised(network, mean, scale, clip)
-
+        bound = torch.tensor(clip)
     return replace(
         teacher,
-        network=behind(teacher.network),
-        critic=None if teacher.critic is None else behind(teacher.critic),
+        network=Normalised(teacher.network, mean, scale, bound),
+        critic=None if teacher.critic is None else Normalised(teacher.critic, mean, scale, bound),
         format=f"{teacher.format} with VecNormalize",
         meta=teacher.meta | {"normalizer": str(path)},
     )
