@@ -15,6 +15,7 @@ from lines import RESULTS, made
 
 from distilrl import stats
 from distilrl.verdict import RESULTS as VERDICTS
+from distilrl.verdict import in_words
 
 Row = dict[str, Any]
 
@@ -58,10 +59,16 @@ def by_earlier_rule(verdict: Row) -> bool:
     return "protocol" not in verdict
 
 
+def by_todays_words(verdict: Row) -> str:
+    """A result; the earlier rule said pass also of a student that its interval proves worse, by less than the margin."""
+    worse = by_earlier_rule(verdict) and verdict["result"] == "pass" and verdict.get("interval", (0.0, 0.0))[1] < 0
+    return "within_margin" if worse else verdict["result"]
+
+
 def counted(rows: Sequence[Row]) -> str:
     """How often which verdict was given."""
-    results = [row["verdict"]["result"] for row in rows]
-    told = ", ".join(f"{results.count(one)} {one}" for one in reversed(VERDICTS) if one in results)
+    results = [by_todays_words(row["verdict"]) for row in rows]
+    told = ", ".join(f"{results.count(one)} {in_words(one)}" for one in reversed(VERDICTS) if one in results)
     return told + " (earlier rule)" * any(by_earlier_rule(row["verdict"]) for row in rows)
 
 

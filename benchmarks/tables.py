@@ -21,7 +21,7 @@ import selection
 import verdict_error
 from lines import RESULTS
 from method_tables import ENVS, cells_of, chosen, linked, methods, overall, surviving
-from result_tables import TABLES, by_earlier_rule, grouped, markdown, read, seeds_of
+from result_tables import TABLES, by_earlier_rule, by_todays_words, grouped, markdown, read, seeds_of
 
 from distilrl.files import write_json
 from distilrl.verdict import Verdict, difference_in_words, in_words, non_inferiority, too_few
@@ -135,15 +135,16 @@ def headline(chinese: bool = False) -> str:
     for run in ("pong-61k-default", "pong-4k", "pong-2k-pruned", "breakout-61k"):
         r = judged(RESULTS / run / "results.json")
         returns = (returned(r["student"]), returned(r["teacher"]))
-        rows.append(
-            (run.split("-")[0].title(), r["student"], r["teacher"]["params"], returns, [r["verdict"]["result"]])
-        )
+        found = [r["verdict"]["result"]]
+        rows.append((run.split("-")[0].title(), r["student"], r["teacher"]["params"], returns, found, False))
     of_rows = grouped(seeds_of(read("continuous/rows.jsonl")), "row")
     games = {
         "cheetah-1968": "HalfCheetah",
         "ant-1472": "Ant",
-        "hopper-195-reward": "Hopper",
-        "lander-18": "LunarLander",
+        "hopper-195-reward": "Hopper，模仿之后用奖励再训练 1,000,000 步"
+        if chinese
+        else "Hopper, with 1,000,000 steps of reward after imitation",
+        "lander-18": "LunarLanderContinuous",
     }
     for row, env in games.items():
         group = of_rows[(row,)]
@@ -154,15 +155,15 @@ def headline(chinese: bool = False) -> str:
             f"{mean(ours):,.0f} ({min(ours):,.0f} to {max(ours):,.0f})",
             f"{first['teacher']['return_mean']:,.0f}",
         )
-        verdicts = [one["verdict"]["result"] + ", earlier rule" * by_earlier_rule(one["verdict"]) for one in group]
-        rows.append((env, student, first["teacher"]["params"], returns, verdicts))
-    words = IN_CHINESE if chinese else {}
+        found = [by_todays_words(one["verdict"]) for one in group]
+        earlier = any(by_earlier_rule(one["verdict"]) for one in group)
+        rows.append((env, student, first["teacher"]["params"], returns, found, earlier))
     told = []
-    for env, student, teacher_params, returns, results in rows:
-        verdicts = ", ".join(
-            f"{results.count(one)} × {words.get(one, one)}" if len(results) > 1 else words.get(one, one)
+    for env, student, teacher_params, returns, results, earlier in rows:
+        verdicts = ("；" if chinese else ", ").join(
+            f"{results.count(one)} × " * (len(results) > 1) + fields.verdict_in_words(one, chinese)
             for one in dict.fromkeys(results)
-        )
+        ) + ("（旧规则）" if chinese else ", earlier rule") * earlier
         sizes = f"{teacher_params:,} → {student['params']:,}"
         smaller = f"{teacher_params / student['params']:,.0f} ×"
         told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))
@@ -170,11 +171,6 @@ def headline(chinese: bool = False) -> str:
         return markdown(("环境", "学生", "判定", "学生回报", "教师回报", "参数", "缩小"), told, text=3)
     head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "smaller")
     return markdown(head, told, text=3)
-
-
-IN_CHINESE = fields.VERDICTS_IN_CHINESE | {
-    f"{one}, earlier rule": f"{zh}（旧规则）" for one, zh in fields.VERDICTS_IN_CHINESE.items()
-}
 
 
 def headline_zh() -> str:

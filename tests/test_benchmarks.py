@@ -205,6 +205,8 @@ def test_verdicts_whose_episodes_are_not_there_say_by_which_rule():
     old, new = ({"verdict": {"result": "pass"} | more} for more in ({}, {"protocol": "greedy"}))
     assert result_tables.counted([old, old]) == "2 pass (earlier rule)"
     assert result_tables.counted([new]) == "1 pass"
+    worse = {"verdict": {"result": "pass", "interval": [-2.0, -1.0]}}
+    assert result_tables.counted([old, worse]) == "1 pass, 1 within margin (earlier rule)"
 
 
 def _double(seed):
