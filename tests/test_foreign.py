@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -198,6 +199,47 @@ def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
     _, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
     with pytest.raises(FileError):
         load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+
+
+def test_statistics_that_were_written_down_are_those_of_gymnasium(tmp_path):
+    """CleanRL's policies of real actions see what NormalizeObservation made; a checkpoint holds it in its own way."""
+    envs = gymnasium.wrappers.NormalizeObservation(gymnasium.make("CartPole-v1"))
+    envs.reset(seed=0)
+    for _ in range(30):
+        if envs.step(1)[2]:
+            envs.reset()
+    rms, network = envs.obs_rms, sign_network_of(4)
+    torch.save({"model": network.state_dict(), "obs_rms": {"mean": rms.mean, "var": rms.var}}, tmp_path / "t.pt")
+    file = TeacherFile(str(tmp_path / "t.pt"), activation="relu", kind="q")
+    with pytest.raises(FileError, match=r"'obs_rms'.* give it as --normalizer"):
+        load_teacher(file)
+    numbers = {"mean": rms.mean.tolist(), "var": rms.var.tolist()}
+    (tmp_path / "s.json").write_text(json.dumps(numbers))
+    teacher = load_teacher(replace(file, normalizer=str(tmp_path / "s.json")))
+    obs = vectors()
+    envs.update_running_mean = False
+    normal = (obs.double() - torch.tensor(rms.mean)) / torch.tensor(rms.var + envs.epsilon).sqrt()
+    same(teacher.network(obs), network(normal.float()))
+    (tmp_path / "s.json").write_text(json.dumps(numbers | {"clip": 0.5, "epsilon": 1.0}))
+    clipped = load_teacher(replace(file, normalizer=str(tmp_path / "s.json")))
+    normal = ((obs.double() - torch.tensor(rms.mean)) / torch.tensor(rms.var + 1.0).sqrt()).clamp(-0.5, 0.5)
+    same(clipped.network(obs), network(normal.float()))
+    assert clipped.digest != teacher.digest
+    for wrong in (
+        [1], {"mean": [0.0]}, numbers | {"std": [1.0]}, numbers | {"var": [-1.0] * 4}, numbers | {"var": [1.0]},
+        numbers | {"clip": 0}, numbers | {"epsilon": None}, numbers | {"mean": [[0.0] * 4]}, numbers | {"mean": ["a"] * 4},
+    ):  # fmt: skip
+        (tmp_path / "s.json").write_text(json.dumps(wrong))
+        with pytest.raises(FileError, match="must hold 'mean' and 'var'"):
+            load_teacher(replace(file, normalizer=str(tmp_path / "s.json")))
+    (tmp_path / "s.json").write_text(json.dumps({"mean": [0.0] * 3, "var": [1.0] * 3}))
+    with pytest.raises(FileError, match=r"observations of shape \(3,\), but the teacher .* reads \(4,\)"):
+        load_teacher(replace(file, normalizer=str(tmp_path / "s.json")))
+
+
+def sign_network_of(width):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(width, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
 # -- CleanRL and plain state dicts

@@ -51,7 +51,8 @@ class FileOptions:
     activation: Unset[str | None] = None
     """Activation of the dense layers where the file does not hold it: relu, tanh, elu or silu."""
     normalizer: Unset[Path | None] = None
-    """VecNormalize pickle whose statistics the policy expects; read without executing anything in it."""
+    """Statistics of observations that the policy expects: a VecNormalize pickle, read without executing anything in it,
+    or a .json file of their 'mean' and 'var', and 'epsilon' and 'clip' where there are such."""
     divisor: Unset[float | None] = None
     """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
     teacher_output: Unset[str | None] = None

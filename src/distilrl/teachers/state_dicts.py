@@ -132,10 +132,11 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     if isinstance(checkpoint.loaded, dict) and not is_state(checkpoint.loaded):
         told = (str(name) for name, value in checkpoint.loaded.items() if value is not None)
         beside = next((name for name in told if re.search(STATISTICS, name)), None)
-        if beside is not None:
+        if beside is not None and file.normalizer is None:
             raise FileError(
-                f"{label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: export the "
-                "policy to ONNX instead, with its normalisation inside."
+                f"{label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: write "
+                "their 'mean' and 'var' into a .json file and give it as --normalizer, or export the policy to ONNX "
+                "with its normalisation inside."
             )
     if not isinstance(checkpoint.loaded, list | tuple):
         return _from_state(file, _bare(checkpoint.tensors(find_state(checkpoint.loaded))), label)

@@ -1,4 +1,6 @@
-"""stable-baselines3's VecNormalize pickle, read by an unpickler that builds arrays and numbers only."""
+"""How observations were normalised: stable-baselines3's VecNormalize pickle, read by an unpickler that builds arrays
+and numbers only, or the same numbers as JSON.
+"""
 
 import io
 import math
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.errors import FileError
+from distilrl.files import read_json
 from distilrl.limits import MAX_PICKLE_BYTES
 from distilrl.teachers import pickles
 from distilrl.teachers.teacher import Normalised, Teacher
@@ -24,8 +27,11 @@ NORMALIZER, ZOO_NORMALIZER = "vec_normalize.pkl", "vecnormalize.pkl"
 """What stable-baselines3's documentation and the Hub call it, and what RL Zoo does."""
 
 
+JSON = ".json"
+
+
 class Statistics(NamedTuple):
-    """What VecNormalize knows of observations."""
+    """What is known of observations."""
 
     mean: NDArray[np.float64]
     var: NDArray[np.float64]
@@ -45,10 +51,10 @@ def unused(teacher: Teacher) -> tuple[Path, ...]:
 
 
 def normalised(teacher: Teacher, path: Path) -> Teacher:
-    """The teacher, and its critic, behind the normalisation of a VecNormalize pickle.
+    """The teacher, and its critic, behind the normalisation that a file holds.
 
     Raises:
-        FileError: the pickle asks for anything but arrays and numbers, is damaged, or does not fit the teacher.
+        FileError: as `read`, or it does not fit the teacher.
     """
     found, epsilon, clip = read(path)
     shape = teacher.obs_shape
@@ -66,7 +72,7 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
         teacher,
         network=Normalised(teacher.network, mean, scale, bound),
         critic=None if teacher.critic is None else Normalised(teacher.critic, mean, scale, bound),
-        format=f"{teacher.format} with VecNormalize",
+        format=f"{teacher.format} with {'statistics of observations' if path.suffix == JSON else 'VecNormalize'}",
         meta=teacher.meta | {"normalizer": str(path)},
     )
 
@@ -104,8 +110,16 @@ def read(path: Path) -> tuple[Statistics | dict[str, Statistics], float, float]:
     """Mean and variance of observations (of each normalised key of a Dict), epsilon and clip.
 
     Raises:
-        FileError: the pickle asks for anything but arrays and numbers, or is damaged.
+        FileError: the pickle asks for anything but arrays and numbers, or the file is damaged.
+
+    Example::
+
+        rms = envs.get_attr("obs_rms")[0]  # of Gymnasium's NormalizeObservation
+        numbers = {"mean": rms.mean.tolist(), "var": rms.var.tolist(), "epsilon": 1e-8, "clip": 10}
+        Path("observations.json").write_text(json.dumps(numbers))  # --normalizer observations.json
     """
+    if path.suffix == JSON:
+        return _written(path)
     state = _state(path)
     if state.get("norm_obs") is False:
         raise FileError(f"{path} does not normalise observations (norm_obs is off): leave --normalizer out.")
@@ -118,6 +132,26 @@ def read(path: Path) -> tuple[Statistics | dict[str, Statistics], float, float]:
         wanted = [key for key in statistics if not isinstance(keys, list) or key in keys]
         return {str(key): _statistics(statistics[key], path) for key in wanted}, epsilon, clip
     return _statistics(statistics, path), epsilon, clip
+
+
+def _written(path: Path) -> tuple[Statistics, float, float]:
+    """Statistics that somebody wrote down; without ``epsilon`` Gymnasium's own, without ``clip`` no bound."""
+    data = read_json(path)
+    known = {"mean", "var", "epsilon", "clip"}
+    try:
+        if not {"mean", "var"} <= set(data) <= known:
+            raise ValueError
+        mean, var = (np.asarray(data[name], np.float64) for name in ("mean", "var"))
+        epsilon, clip = float(data.get("epsilon", 1e-8)), float(data.get("clip", math.inf))
+        numbers = np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all()
+        if mean.ndim != 1 or var.shape != mean.shape or not numbers or not 0 < epsilon < LARGEST or not clip > 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise FileError(
+            f"{path} must hold 'mean' and 'var', lists of a number for each of the observation's, and may hold "
+            "'epsilon' and 'clip', numbers above 0, and nothing else."
+        ) from None
+    return Statistics(mean, var), epsilon, clip
 
 
 def _state(path: Path) -> dict[str, Any]:
