@@ -1,5 +1,6 @@
 """CleanRL's real actions and the checkpoints of robot libraries, written in their exact layout: the action is their own forward pass's."""
 
+import json
 from collections import OrderedDict
 from dataclasses import replace
 from itertools import pairwise
@@ -54,6 +55,10 @@ def test_cleanrl_ppo_of_real_actions(tmp_path):
     teacher = read(tmp_path / "ppo.cleanrl_model", OrderedDict(state))
     assert (teacher.format, teacher.kind, teacher.squash, teacher.action) == ("CleanRL PPO", "gaussian", "clip", None)
     assert "does not save" in teacher.meta["note"]
+    (tmp_path / "s.json").write_text(json.dumps({"mean": [0.5] * 5, "var": [4.0] * 5}))
+    given = load_teacher(TeacherFile(str(tmp_path / "ppo.cleanrl_model"), normalizer=str(tmp_path / "s.json")))
+    assert "note" not in given.meta
+    same(given.fitted(ENV).policy.act(OBS)[0], actor((OBS - 0.5) / 2).clamp(-1, 1))
     assert teacher.params == sum(p.numel() for p in actor.parameters())
     fitted = teacher.fitted(ENV)
     same(fitted.policy.act(OBS)[0], actor(OBS).clamp(-1, 1))

@@ -22,8 +22,8 @@ from distilrl.teachers.layers import (
 )
 
 UNSAVED = (
-    "CleanRL trains PPO on normalised observations and does not save their statistics, "
-    "without which this policy plays badly."
+    "CleanRL trains PPO on normalised observations and does not save their statistics, without which this policy plays "
+    "badly: --normalizer takes them as a .json file."
 )
 
 MEMORY = "lstm"

@@ -27,8 +27,8 @@ class TeacherFile:
     activation: str | None = None
     """Activation between dense layers, where the file does not hold it: relu, tanh, elu or silu."""
     normalizer: str | None = None
-    """Statistics of observations that the policy expects: a VecNormalize pickle of stable-baselines3, or a ``.json`` file
-    as `teachers.vecnormalize.read` shows it."""
+    """Statistics of observations that the policy expects: a VecNormalize pickle of stable-baselines3, or a ``.json``
+    file as `teachers.vecnormalize.read` shows it."""
     divisor: float | None = None
     """Pixels are divided by this before the network sees them; 255 for state_dicts by default."""
     output: str | None = None

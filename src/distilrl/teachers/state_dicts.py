@@ -176,7 +176,8 @@ def _of_state(file: TeacherFile, state: dict[str, Tensor], label: str, beside: S
         )
     if cleanrl.is_ppo(state):
         network = cleanrl.ppo(state, label, file.activation or "tanh")
-        return _Found(network, "CleanRL PPO", "gaussian", constants=_sizes(network)[1] // 2, note=cleanrl.UNSAVED)
+        note = cleanrl.UNSAVED if file.normalizer is None else ""
+        return _Found(network, "CleanRL PPO", "gaussian", constants=_sizes(network)[1] // 2, note=note)
     if cleanrl.is_actor(state):
         activation = file.activation or "relu"
         network, bounds = cleanrl.actor(state, label, activation)
