@@ -406,12 +406,12 @@ def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(s
 def test_the_margin_is_fixed_before_the_verdict():
     of_share, absolute = Comparison(margin=0.1), Comparison(margin_abs=3.0)
     accepted = instances.acceptance(30.0, 10.0)
-    assert vars(of_share.stakes_of(accepted)) == {"margin": 2.0, "span": 20.0}
-    assert vars(absolute.stakes_of(accepted)) == {"margin": 3.0, "span": 20.0}
+    assert vars(of_share.tolerance_of(accepted)) == {"margin": 2.0, "span": 20.0}
+    assert vars(absolute.tolerance_of(accepted)) == {"margin": 3.0, "span": 20.0}
     worse = instances.acceptance(-10.0, 0.0)
-    assert vars(absolute.stakes_of(worse)) == {"margin": 3.0, "span": 60.0}
+    assert vars(absolute.tolerance_of(worse)) == {"margin": 3.0, "span": 60.0}
     with pytest.raises(TeacherError, match=r"is not above random play's .* --margin-abs"):
-        of_share.stakes_of(worse)
+        of_share.tolerance_of(worse)
 
 
 def test_a_teacher_is_played_once_for_all_students_of_a_plan(sign_teacher, monkeypatch):

@@ -169,6 +169,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, by what follows."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _check_seal(path: Path, seal: object) -> None:
     """Holds a file against the digest that it holds of itself; those of before have none."""
     if not isinstance(seal, str):

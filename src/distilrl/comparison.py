@@ -74,7 +74,7 @@ class Comparison:
         if twice := [one for number, one in enumerate(asked) if one in asked[:number]]:
             raise SpecError(f"The measure '{twice[0][0]}={twice[0][1]}' is asked for twice: leave one of them out.")
 
-    def stakes_of(self, acceptance: Acceptance) -> "Stakes":
+    def tolerance_of(self, acceptance: Acceptance) -> "Tolerance":
         """Margin and span, which are fixed by the acceptance check, before an episode of the verdict is played.
 
         Raises:
@@ -89,11 +89,11 @@ class Comparison:
                 "--margin-abs, in the environment's own units."
             )
         margin = self.margin * span if self.margin_abs is None else self.margin_abs
-        return Stakes(margin, span if span > 0 else 20 * margin)
+        return Tolerance(margin, span if span > 0 else 20 * margin)
 
 
 @dataclass(frozen=True)
-class Stakes:
+class Tolerance:
     """What a verdict is about."""
 
     margin: float
@@ -143,7 +143,7 @@ def compare(
         TeacherError: the teacher gave a number that is NaN or infinite, or is no better than random play.
         NotFiniteError: the student did.
     """
-    stakes = comparison.stakes_of(acceptance)
+    tolerance = comparison.tolerance_of(acceptance)
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
     seen = replace(how, sensors=sensors)
@@ -152,7 +152,7 @@ def compare(
     games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):
         games.play([seed + look * comparison.episodes for seed in seeds])
-        verdict, measured = games.verdict(stakes, looks, exact=exact), games.measured(looks)
+        verdict, measured = games.verdict(tolerance, looks, exact=exact), games.measured(looks)
         if "inconclusive" not in (verdict.result, *(one.verdict.result for one in measured if one.verdict)):
             break
     watch(Judged(verdict))
@@ -168,7 +168,7 @@ def compare(
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
         agreement=_agreement(teacher.head, student.head, sides, info.alike),
         verdict=verdict,
-        disturbed=_disturbed(games, sensors, comparison.disturbed_episodes, stakes),
+        disturbed=_disturbed(games, sensors, comparison.disturbed_episodes, tolerance),
         episodes=SingleEpisodes(
             returns=SingleReturns(
                 teacher=tuple(_joined(games.theirs, "returns").tolist()),
@@ -229,16 +229,18 @@ class _Games:
         del known[:-MOST_PLAYED]
         return games
 
-    def verdict(self, stakes: Stakes, looks: int = 1, *, exact: bool = False) -> RunVerdict:
+    def verdict(self, tolerance: Tolerance, looks: int = 1, *, exact: bool = False) -> RunVerdict:
         """Of all episodes so far; the draws are the same whenever it is taken of them."""
         rng, pairs = np.random.default_rng(0), self._pairs()
         student, teacher = _joined(self.ours, "returns"), _joined(self.theirs, "returns")
         if exact:
-            found = exact_verdict(student, teacher, stakes.margin, clusters=pairs)
+            found = exact_verdict(student, teacher, tolerance.margin, clusters=pairs)
         else:
-            found = non_inferiority(student, teacher, stakes.margin, rng, span=stakes.span, clusters=pairs, looks=looks)
+            found = non_inferiority(
+                student, teacher, tolerance.margin, rng, span=tolerance.span, clusters=pairs, looks=looks
+            )
         told = vars(found) | {"protocol": in_words(self.its, self.info, exact=exact)}
-        return RunVerdict(**told, looks=looks, span=stakes.span)
+        return RunVerdict(**told, looks=looks, span=tolerance.span)
 
     def _pairs(self) -> NDArray[np.uint64]:
         """(E,) equal where both played one and the same episode again."""
@@ -393,7 +395,7 @@ def _png(picture: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -> dict[str, Sides]:
+def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolerance) -> dict[str, Sides]:
     """Returns of teacher and student under random actions, and in ALE under sticky actions, with vectors under noise of
     a tenth of each number's spread; the student's own ``sensors`` come on top. What is no more than what they are
     played under anyway is left out.
@@ -417,7 +419,7 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, stakes: Stakes) -
         games.watch(Phase(in_words(blurred, info)))
         both.play(seeds_from(DISTURBED_SEEDS, episodes))
         theirs, ours = both.returns(rng)
-        verdict = both.verdict(stakes)
+        verdict = both.verdict(tolerance)
         games.watch(Judged(verdict))
         result[name] = Sides(teacher=theirs, student=ours, verdict=verdict)
     return result

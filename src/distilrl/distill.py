@@ -153,7 +153,7 @@ def run_job(
     plays = [how_played(info, config, machines) for info in infos]
     known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
     for card in known:
-        job.comparison.stakes_of(card.judged)  # said before training, not after
+        job.comparison.tolerance_of(card.judged)  # said before training, not after
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
         write_json(home.teacher, card.to_json())
     trained = train(
@@ -195,7 +195,7 @@ def training_of(trained: Trained, config: TrainConfig) -> Training:
 def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """The acceptance check, made once per run and kept in teacher.json."""
     card = _acceptance(teacher, how, folder, job, watch)
-    job.comparison.stakes_of(card.judged)
+    job.comparison.tolerance_of(card.judged)
     write_json(folder.teacher, card.to_json())
     return card
 

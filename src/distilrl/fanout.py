@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
-from distilrl.files import read_json, write_bytes
+from distilrl.files import read_json, unwritable, write_bytes
 from distilrl.text import first_line
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def fan_out(
     try:
         notes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"Cannot write {home} ({error.strerror or error}): choose a writable folder.") from None
+        raise unwritable(home, error) from None
     place = _Shared(Place.here(), str(Path.cwd()), str(notes))
     futures: dict[Future[T], int] = {}
     try:

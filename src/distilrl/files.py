@@ -45,9 +45,12 @@ def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     except OSError as error:
         if taken:
             raise
-        raise FileError(
-            f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space."
-        ) from None
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> FileError:
+    """What is told of a place that the system does not let be written."""
+    return FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.")
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distilrl import discriminator
 from distilrl.blocks import ReusedHead
+from distilrl.checkpoints import below
 from distilrl.config import OptimConfig, StudentConfig
 from distilrl.context import Context
 from distilrl.discriminator import Discriminator
@@ -325,9 +326,7 @@ class Learner:
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
         for name, module in self._modules().items():
-            module.load_state_dict(
-                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            )
+            module.load_state_dict(below(tensors, f"{name}."))
         for task, pupil in enumerate(self.pupils):
             for network in pupil.copies:
                 network.obs_mean.copy_(tensors[f"obs_mean.{task}"])

@@ -252,7 +252,7 @@ class _Search:
         self.stream = Stream(self.config, teacher)
         self.check = Check(self.config, card.acceptance, keep_states=0)
         self.head = self.stream.head
-        self.wanted = card.acceptance.return_mean - job.comparison.stakes_of(card.acceptance).margin
+        self.wanted = card.acceptance.return_mean - job.comparison.tolerance_of(card.acceptance).margin
         """Return within the margin of the teacher's."""
         self.train_s = 0.0
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.envs import EnvInfo
 from distilrl.errors import ExtraError, FileError, ResumeError
-from distilrl.files import read_json, write_bytes, write_json
+from distilrl.files import read_json, unwritable, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.networks import Network
@@ -244,7 +244,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self.path, error) from None
+            raise unwritable(self.path, error) from None
         held = _locked(self.path)
         try:
             yield
@@ -393,11 +393,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"Cannot write {path} ({error.strerror or error}): choose a writable folder with enough space.")
+        raise unwritable(path, error) from None
 
 
 def _as_text(row: Row) -> dict[str, str]:

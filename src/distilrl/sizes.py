@@ -17,7 +17,7 @@ from distilrl.plain import check_number, check_numbers, read_as
 from distilrl.policies import Policy
 from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
-from distilrl.specs import NetworkSpec, suggest
+from distilrl.specs import LARGE_IMAGE, NetworkSpec, suggest
 from distilrl.widths import scaled
 
 VECTOR_SIZES = (
@@ -35,8 +35,6 @@ PIXEL_SIZES = (
     "cnn:8,16,16:32", "cnn:16,16,16:64",
 )  # fmt: skip
 """Students of images that the Nature kernels fit."""
-LARGE_IMAGE = 36
-"""Shorter side of the smallest of these."""
 REFINED = 3
 """Sizes tried between the largest that fell short and the smallest that did not."""
 

@@ -15,6 +15,8 @@ from distilrl.plain import read_as
 from distilrl.spaces import ObsSpec
 
 NATURE_KERNELS = ((8, 4), (4, 2), (3, 1))
+LARGE_IMAGE = 36
+"""Shorter side of the smallest image that the Nature kernels fit."""
 BOARD = 20
 """Images with a side shorter than this are boards of cells, in which one cell decides."""
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
@@ -431,7 +433,7 @@ def suggest(picture: tuple[int, ...]) -> str:
     boards one convolution that leaves out no cell.
     """
     side = min(picture[1:])
-    if side >= 36:
+    if side >= LARGE_IMAGE:
         return "cnn:16,16,16:64"
     return "cnn:16k3s2,16k3s1:64" if side >= BOARD else "cnn:16k3s1:64" if side >= 3 else "cnn:16k1s1:64"
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distilrl import stats
+from distilrl.checkpoints import below
 from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.context import numbers_of
@@ -222,7 +223,7 @@ class Task:
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
         """Reads back what `state` gave."""
         self.stream.load(tensors, state, ended=ended)
-        self.kept = [_below(tensors, f"kept.{place}.") for place in range(state["kept"])]
+        self.kept = [below(tensors, f"kept.{place}.") for place in range(state["kept"])]
         if self.learner.updates > 0:
             self.stream.student = self.pupil.policy
         self.measured, self.scores = dict(state["measured"]), list(state["scores"])
@@ -254,10 +255,6 @@ def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
     if len(items) != len(config.tasks):
         raise SpecError(f"There are {len(config.tasks)} tasks but {len(items)} of '{what}': give one for each.")
     return items
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distilrl import evolution, stats
+from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.devices import check_device
 from distilrl.errors import NotFiniteError, ResumeError, SpecError
@@ -379,9 +380,7 @@ class _Run:
         self.learner.load_state(tensors, state)
         self.generator.set_state(tensors["generator"])
         for task, about in zip(self.tasks, state["tasks"], strict=True):
-            prefix = f"task.{task.number}."
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            task.load(own, about, ended=bool(self.track.stopped))
+            task.load(below(tensors, f"task.{task.number}."), about, ended=bool(self.track.stopped))
 
     def trained(self) -> Trained:
         """What `train` returns."""

@@ -18,7 +18,7 @@ from distilrl.export.examples import example
 from distilrl.export.last import last_step
 from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export
 from distilrl.export.verifying import verify
-from distilrl.files import digest, read_json, write_bytes, write_json
+from distilrl.files import digest, read_json, unwritable, write_bytes, write_json
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
@@ -62,7 +62,7 @@ def check_place(out: Path) -> None:
             return
         names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else ["a file"]
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     if names and not _is_export(out):
         raise FileError(
             f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away."
@@ -113,7 +113,7 @@ def keep_export(
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))  # nobody else can know or enter it
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     part = work / "new"
     try:
         part.mkdir()
@@ -124,7 +124,7 @@ def keep_export(
             write_json(part / "export.json", card)
         _swap(part, out, work / "old")
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
         with suppress(OSError):  # not empty where an earlier export could not be put back: then it is kept there
@@ -180,10 +180,6 @@ def write_c(folder: Path, source: c.Source) -> None:
     """Writes a policy's C, its header, and an example that runs it on the golden observations."""
     for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", source.example)):
         write_bytes(folder / name, text.encode())
-
-
-def _unwritable(out: Path, error: OSError) -> FileError:
-    return FileError(f"Cannot write {out} ({error.strerror or error}): choose a writable folder with enough space.")
 
 
 def _swap(new: Path, out: Path, aside: Path) -> None:

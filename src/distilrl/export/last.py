@@ -271,9 +271,8 @@ class RealStep:
         graph.output(last, "FLOAT", self.size)
 
     def _ends(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        low = [-np.inf if n is None else n for n in self.action.low]
-        high = [np.inf if n is None else n for n in self.action.high]
-        return np.array(low, np.float32), np.array(high, np.float32)
+        low, high = (end.astype(np.float32) for end in self.action.ends)
+        return low, high
 
     def module(self) -> nn.Module:
         if self.head.squash == "tanh":

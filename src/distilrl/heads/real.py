@@ -1,6 +1,5 @@
 """Policies of real actions: a point, or a Gaussian, before it is squashed by tanh or clipped to its bounds."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -74,9 +73,8 @@ class Point:
 
     @cached_property
     def _ends(self) -> tuple[Tensor, Tensor]:
-        low = [-math.inf if n is None else n for n in self.action.low]
-        high = [math.inf if n is None else n for n in self.action.high]
-        return torch.tensor(low), torch.tensor(high)
+        low, high = (torch.from_numpy(end).float() for end in self.action.ends)
+        return low, high
 
     @cached_property
     def _ends_seen(self) -> tuple[Tensor, Tensor]:

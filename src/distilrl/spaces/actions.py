@@ -152,6 +152,13 @@ class Bounds:
         pairs = zip(self.low, self.high, strict=True)
         return np.array([0.0 if low is None or high is None else (high + low) / 2 for low, high in pairs], np.float32)
 
+    @property
+    def ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Smallest and largest values, (A,) each; infinite where a side is open."""
+        low = [-np.inf if n is None else n for n in self.low]
+        high = [np.inf if n is None else n for n in self.high]
+        return np.array(low, np.float64), np.array(high, np.float64)
+
     def scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Middle and half (A,) of each range, of which −1 to 1 are the ends.
 
@@ -168,9 +175,7 @@ class Bounds:
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
         """Random actions (count, A), uniform; where a side is open, from [-1, 1], cut at the other side."""
         drawn = self.middle + self.half * rng.uniform(-1, 1, (count, self.size))
-        low = [-np.inf if n is None else n for n in self.low]
-        high = [np.inf if n is None else n for n in self.high]
-        return np.clip(drawn, low, high).astype(np.float32)
+        return np.clip(drawn, *self.ends).astype(np.float32)
 
     def for_env(self, actions: NDArray[Any]) -> list[Any]:
         """Actions (N, A) as the environment takes them, one by one."""
