@@ -187,6 +187,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     return {
         "verdicts": figures.verdicts(results),
         "distribution": figures.distribution(episodes.returns),
+        "note": _note(folder),
         "unseen": _unseen(student.spec.get("unseen", ())),
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
@@ -197,6 +198,13 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "hidden_tables": max(0, len(tables) - MOST_TABLES),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
+
+
+def _note(folder: RunFolder) -> str:
+    """What was said of the teacher's file when it was read; empty where nothing was."""
+    card = read_json(folder.teacher) if folder.teacher.is_file() else {}
+    meta = card.get("meta") if isinstance(card, dict) else None
+    return str(meta.get("note", "")) if isinstance(meta, dict) else ""
 
 
 def _where(environment: Mapping[str, Any]) -> str:
