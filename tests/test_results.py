@@ -1,12 +1,11 @@
 """results.json: its schema is what the code gives, and what runs write is what the schema says."""
 
-import json
 from dataclasses import fields, replace
-from pathlib import Path
 
 import instances
 import pytest
 from conftest import SIGN, make_teacher, sign_network
+from results_schema import FILE, schema_of, text
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
 from distilrl.comparison import Comparison
@@ -14,14 +13,13 @@ from distilrl.distill import distill
 from distilrl.errors import SpecError
 from distilrl.files import read_json, write_json
 from distilrl.jobs import Job, make_config
-from distilrl.plain import read_as, schema_of
+from distilrl.plain import read_as
 from distilrl.plan import plan
 from distilrl.played import Returns, SingleReturns
 from distilrl.results import Results, TeacherResults, TeacherTrained
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teaching import train_teacher
 
-FILE = Path(__file__).parents[1] / "docs" / "results.schema.json"
 TYPES = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "null": type(None)}
 
 
@@ -69,11 +67,8 @@ def same(path, found, kind):
 
 
 def test_the_documents_schema_is_what_the_code_gives():
-    text = json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False) + "\n"
-    assert FILE.read_text(encoding="utf-8") == text, (
-        "write it anew: python -c 'import json; from distilrl.plain import schema_of; from distilrl.summaries import "
-        "AnyResults; print(json.dumps(schema_of(AnyResults), indent=1, ensure_ascii=False))' > docs/results.schema.json"
-    )
+    written = FILE.read_text(encoding="utf-8")
+    assert written == text(), "write it anew: python tests/results_schema.py"
 
 
 def test_every_field_is_described():

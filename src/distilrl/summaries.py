@@ -262,7 +262,7 @@ class PlanResults(Shown):
 
 
 AnyResults: TypeAlias = Results | SeedsResults | TasksResults | TeacherResults | PlanResults
-"""What a results.json or a plan.json may hold; docs/results.schema.json is `schema_of` it."""
+"""What a results.json or a plan.json may hold; docs/results.schema.json is made from it."""
 
 
 def read_results(path: Path) -> AnyResults:
