@@ -1,14 +1,12 @@
 """Many small MLPs as one module of batched products."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distilrl.networks import Network
-
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh, "elu": F.elu, "silu": F.silu}
+from distilrl.specs import ACTIVATIONS
 
 
 class StackedMLP(nn.Module):
@@ -37,7 +35,7 @@ class StackedMLP(nn.Module):
 
     def each(self, x: Tensor) -> Tensor:
         """Standardised observations (K, B, D), those of each network, to numbers (K, B, P)."""
-        activation = FUNCTIONS[self.specs[0].activation]
+        activation = ACTIVATIONS[self.specs[0].activation]()
         for level, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight.transpose(1, 2))
             x = activation(x) if level < len(self.weights) - 1 else x

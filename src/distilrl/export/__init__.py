@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from distilrl.text import in_comment
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
 Target = Literal["onnx", "c", "int8", "torch", "tflite", "web"]
-TARGETS: tuple[Target, ...] = ("onnx", "c", "int8", "torch", "tflite", "web")
+TARGETS: tuple[Target, ...] = get_args(Target)
 REMEMBER: tuple[Target, ...] = ("onnx", "c", "int8", "web")
 """Targets that hold a student with memory."""
 SELECTED_ON, JUDGED_ON = seeds_from(INTEGER_SEEDS, 16), seeds_from(INTEGER_SEEDS + 16, 50)

@@ -15,9 +15,10 @@ from distilrl.blocks import CellKind, MemoryCell
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head
 from distilrl.networks import Network, blank
+from distilrl.specs import ACTIVATIONS
 
 Floats = NDArray[np.float32]
-NAMES: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu", nn.SiLU: "silu"}
+NAMES: dict[type[nn.Module], str] = {kind: name for name, kind in ACTIVATIONS.items()}
 
 
 @dataclass(frozen=True)

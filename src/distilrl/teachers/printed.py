@@ -42,7 +42,7 @@ def action_spec(space: Any) -> ActionSpec | None:
 
         action_spec({":type:": "<class 'gymnasium.spaces.box.Box'>", "shape": [1], "low": "[-2.]", "high": "[2.]"})
     """
-    kind = _kind(space)
+    kind = kind_of(space)
     try:
         if kind == "Box":
             shape = _shape(space)
@@ -66,7 +66,7 @@ def action_spec(space: Any) -> ActionSpec | None:
 
 def leaves(space: Any) -> list[Leaf] | None:
     """Parts of a printed observation space, in its own order; None where it cannot be read."""
-    kind = _kind(space)
+    kind = kind_of(space)
     try:
         if kind == "Box":
             return [_box("", _shape(space), str(space.get("dtype")))]
@@ -77,7 +77,7 @@ def leaves(space: Any) -> list[Leaf] | None:
     return None
 
 
-def _kind(space: Any) -> str:
+def kind_of(space: Any) -> str:
     """Name of a space's class."""
     found = re.search(r"\.(\w+)'>$", str(space.get(":type:"))[-100:]) if isinstance(space, dict) else None
     return found[1] if found else ""

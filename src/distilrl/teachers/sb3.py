@@ -117,7 +117,7 @@ def _actor_critic(file: _Zip) -> _Actor:
             if kind == "gaussian"
             else head
         )
-    bernoulli = kind == "logits" and str((file.data.get("action_space") or {}).get(":type:")).endswith(".MultiBinary'>")
+    bernoulli = kind == "logits" and printed.kind_of(file.data.get("action_space")) == "MultiBinary"
     dense = [*body, against_zero(head) if bernoulli else head]
     return _Actor(("pi_features_extractor", "features_extractor"), dense, kind, squash, bernoulli=bernoulli)
 
@@ -166,7 +166,7 @@ def _ars(file: _Zip) -> _Actor:
     dense = [file.layer("action_net")] if old else file.chain("action_net")
     linear = len(dense) == 1 and ("with_bias" in file.kwargs or f"{dense[0].name}.bias" not in file.state)
     squash = file.kwargs.get("squash_output", not linear) is True
-    if str((file.data.get("action_space") or {}).get(":type:")).endswith(".Box'>"):
+    if printed.kind_of(file.data.get("action_space")) == "Box":
         return _Actor(("features_extractor",), dense, "mean", "tanh" if squash else "clip")
     return _Actor(("features_extractor",), dense, "logits")
 
@@ -341,7 +341,7 @@ def _action(label: str, data: dict[str, Any], actor: _Actor, outputs: int) -> Ac
     space = data.get("action_space")
     action = printed.action_spec(space)
     if action is None:
-        several = str((space or {}).get(":type:")).endswith((".MultiDiscrete'>", ".MultiBinary'>"))
+        several = printed.kind_of(space) in ("MultiDiscrete", "MultiBinary")
         if several:
             raise FileError(
                 f"{label}: its action space is not printed in full, so that its choices cannot be told apart: it is "

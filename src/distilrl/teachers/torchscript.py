@@ -8,6 +8,7 @@ starts at zero.
 import re
 from typing import Any
 
+from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
 from distilrl.teachers.extractors import Flat
 from distilrl.teachers.layers import layer
@@ -17,7 +18,8 @@ from distilrl.teachers.recurrent import Remembering, read_memory, remembering
 EXPORTER = re.compile(r"__torch__\.(?:\w+\.)*PolicyExporterLSTM")
 OWN = re.compile(r"__torch__\.torch\.nn\.modules\.(\w+)\.(?:___torch_mangle_\d+\.)?(\w+)")
 """Names of PyTorch's own modules: package and class; a number tells those of other attributes apart."""
-ACTIVATIONS = {"ELU": "elu", "ReLU": "relu", "Tanh": "tanh", "SiLU": "silu"}
+CLASSES = {kind.__name__: name for name, kind in ACTIVATIONS.items()}
+"""Activations by the names of their classes."""
 ATTRIBUTES = {"hidden_state", "cell_state", "training", "_is_full_backward_hook", "is_recurrent", "actor", "memory"}
 """Attributes of the exporter; any other may do anything to the numbers."""
 
@@ -40,13 +42,13 @@ def read(checkpoint: Checkpoint) -> Remembering:
     order = sorted(modules, key=int)
     kinds = [_class(modules[name]) for name in order]
     dense, between = kinds[::2], kinds[1::2]
-    if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(ACTIVATIONS):
+    if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(CLASSES):
         raise unknown_script(label)
     found = {f"memory.{name}": one for name, one in _tensors(memory)}
     for name in order[::2]:
         found |= {f"actor.{name}.{part}": one for part, one in _tensors(modules[name])}
     tensors = checkpoint.tensors(found)
-    activations = [ACTIVATIONS[kind] for kind in between]
+    activations = [CLASSES[kind] for kind in between]
     layers = [
         layer(tensors, f"actor.{name}", label, activation)
         for name, activation in zip(order[::2], [*activations, None], strict=True)
