@@ -145,9 +145,10 @@ def _play_parts(
 def _shareable(policy: Policy | None) -> bool:
     """Whether several threads may ask it at once: its modules are known, and keep nothing of what they are asked."""
     known = ("torch.nn.", "distilrl.networks", "distilrl.teachers.", "distilrl.trees")
-    if policy is not None and policy.device.type == "mps":  # PyTorch's is not safe there
-        return False
-    return policy is None or all(type(module).__module__.startswith(known) for module in policy.network.modules())
+    if policy is None:
+        return True
+    safe = policy.device.type != "mps"  # PyTorch's own calls are not, from two threads there
+    return safe and all(type(module).__module__.startswith(known) for module in policy.network.modules())
 
 
 def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch) -> list[Episodes]:
