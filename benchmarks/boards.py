@@ -79,9 +79,9 @@ def student(name: str) -> tuple[Network, Head]:
     return build(NetworkSpec.parse(text, shape, head.width), torch.Generator().manual_seed(0)).eval(), head
 
 
-def stump() -> Tree:
-    """A seeded tree of six levels of conditions on four numbers."""
-    rng, inner = np.random.default_rng(0), 2**6 - 1
+def full_tree(levels: int = 6) -> Tree:
+    """A seeded tree of so many levels of conditions on four numbers."""
+    rng, inner = np.random.default_rng(0), 2**levels - 1
     nodes = 2 * inner + 1
     feature = tuple(int(rng.integers(4)) if node < inner else -1 for node in range(nodes))
     below, above = (tuple(2 * node + side if node < inner else node for node in range(nodes)) for side in (1, 2))
@@ -97,7 +97,7 @@ def write_student(folder: Path, name: str) -> None:
     obs = rng.integers(0, 256, size, np.uint8) if pixels else rng.normal(0, 1, size).astype(np.float32)
     read = ObsSpec(shape, shape, "uint8", frames=4) if pixels else ObsSpec(shape)
     if name == "tree":
-        grown = stump()
+        grown = full_tree()
         policy, source = Policy(TreePolicy(grown), grown.head), tree.source(grown, read, name)
     else:
         network, head = student(name.removesuffix("-int8"))

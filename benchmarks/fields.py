@@ -1,7 +1,7 @@
 """The six fields of use: teachers, trivial rules, and students from large to small, each by the command line itself.
 
     python benchmarks/fields.py FIELD run [ROW ...]      # one line per row, student and seed, to results/fields/FIELD.jsonl
-    python benchmarks/fields.py FIELD table              # what is there, as text
+    python benchmarks/fields.py FIELD table              # what is there, as text; microseconds are field_speed.py's
 
 FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
 student N times, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill` (or `tree`), and
@@ -135,6 +135,8 @@ class Found:
     """Of the smallest student that kept within the margin with every seed; of the nearest where none did."""
     held: bool
     """Whether it did."""
+    speed: dict[str, Any] | None
+    """Its line of field_speed.py, if it has one."""
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -165,6 +167,7 @@ class Found:
 def found(name: str) -> dict[str, Found]:
     """By name of the row, those of which there are lines."""
     lines, result = made(OUT / f"{name}.jsonl"), {}
+    speeds = {(one["field"], one["row"], one["student"]): one for one in made(OUT / "speed.jsonl")}
     for row, about in field(name).rows.items():
         own = [one for one in lines if one["row"] == row]
         rules = {one["student"].removeprefix(RULE): one for one in own if one["student"].startswith(RULE)}
@@ -175,7 +178,8 @@ def found(name: str) -> dict[str, Found]:
         good = [runs for runs in tried if all(map(_holds, runs))]
         best = good[0] if good else max(tried, key=lambda runs: runs[0]["results"]["student"]["return_mean"])
         first = best[0]["results"]
-        result[row] = Found(about, first["teacher"], first["random"]["return_mean"], rules, best, bool(good))
+        random, speed = first["random"]["return_mean"], speeds.get((name, row, first["student"]["name"]))
+        result[row] = Found(about, first["teacher"], random, rules, best, bool(good), speed)
     return result
 
 
@@ -214,6 +218,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 f"`{student['name']}`{'' if one.held else none}",
                 size(student, nodes),
                 f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
+                f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{_lost(one.verdict)}, {student['episodes']:,}",
                 ", ".join(f"{verdicts.count(each)} × {each}" for each in dict.fromkeys(verdicts)),
@@ -237,7 +242,7 @@ def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]], told: Calla
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
-    return [name, "", means["teacher"], "; ".join(others), "", "", "", means["student"], *end, ""]
+    return [name, "", means["teacher"], "; ".join(others), *[""] * 4, means["student"], *end, ""]
 
 
 def _lost(verdict: dict[str, Any]) -> str:
@@ -257,11 +262,13 @@ def number(value: float, sign: str = "") -> str:
 HEADS = {
     "": (
         "environment", "teacher's parameters", "return", "without learning",
-        "smallest student that keeps within the margin", "parameters", "bytes", "return, each seed",
+        "smallest student that keeps within the margin", "parameters", "bytes", "µs in C (teacher, PyTorch)",
+        "return, each seed",
         "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
     ),
     ".zh-CN": (
-        "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "各种子的回报", "学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
+        "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "C 每次决策微秒（教师，PyTorch）",
+        "各种子的回报", "学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
     ),
 }  # fmt: skip
 
@@ -271,7 +278,7 @@ def markdown(name: str) -> str:
     base = name.removesuffix(".zh-CN")
     rows = table(base, chinese=name != base) if base in fields() else []
     head = HEADS[name.removeprefix(base)]
-    rule = "|---|--:|--:|---|---|--:|--:|---|---|---|--:|"
+    rule = "|---|--:|--:|---|---|--:|--:|--:|---|---|---|--:|"
     return (
         "\n".join((f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)))
         if rows

@@ -38,6 +38,7 @@ int main(int argc, char **argv) {
     static double times[201];
     @element action[POLICY_ACTION_SIZE], own[POLICY_ACTION_SIZE]; int rows = 0, calls = atoi(argv[2]); double sum = 0;
     FILE *golden = fopen(argv[1], "rb");
+    @state
     while (rows < 64 && fread(action, sizeof action, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1) rows++;
     for (int t = 0; t < 201; t++) {
         double start = now();
@@ -83,10 +84,13 @@ def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], np.ndarray]:
     return numbers
 
 
-def c_us(folder: Path, last: Last, native: bool, calls: int) -> float:
-    call = "own[0] = policy_act(obs[i % rows]);" if last.scalar else "policy_act(obs[i % rows], own);"
+def c_us(folder: Path, last: Last, native: bool, calls: int, remembers: bool = False) -> float:
+    state = "policy_state state; policy_reset(&state);" if remembers else ""
+    given = ("&state, " if remembers else "") + "obs[i % rows]"
+    call = f"own[0] = policy_act({given});" if last.scalar else f"policy_act({given}, own);"
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "timer.c").write_text(TIMER.replace("@element", last.element).replace("@call", call))
+        timer = TIMER.replace("@element", last.element).replace("@call", call).replace("@state", state)
+        (Path(scratch) / "timer.c").write_text(timer)
         flags = ["-O3", "-std=c99", *(["-march=native"] if native else [])]
         program = str(Path(scratch) / "timer")
         subprocess.run(

@@ -19,7 +19,7 @@ from distilrl.networks import build
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
 
-HOW = Play(EnvRef("CartPole-v1"))
+HOW = Play(EnvRef("CartPole-v1", {"max_episode_steps": 100}))
 
 
 def leaning(weight=1.0):

@@ -131,7 +131,7 @@ def test_the_answer_is_known():
 )
 def test_a_student_of_real_actions_reaches_its_teacher(kind, squash, recipe, loss):
     teacher = following(kind, squash)
-    config = following_config(recipe, learning_rate=1e-2, env_steps=1200, **({"terms": (term(loss),)} if loss else {}))
+    config = following_config(recipe, learning_rate=1e-2, env_steps=800, **({"terms": (term(loss),)} if loss else {}))
     known = accepted(teacher, FOLLOW)
     trained = train(config, teacher, acceptance=known)
     assert trained.heads == (Point(describe_env(EnvRef(FOLLOW)).action, squash),), "a student has no spread of its own"
@@ -209,7 +209,7 @@ def test_several_choices_are_learnt_and_resumed(tmp_path):
 
 def test_actions_that_count_from_one_are_taken_as_such(sign_teacher):
     env_id = "distilrl/LateEnv-v0"
-    config = small("distil", env=env_id, gap=-1.0, env_steps=1200)
+    config = small("distil", env=env_id, gap=-1.0, env_steps=800)
     trained = train(config, sign_teacher, acceptance=accepted(sign_teacher, env_id))
     assert evaluate_policy(trained.policy, env_id, episodes=20).return_mean > 9.5
     assert trained.heads[0].action.start == (1,)

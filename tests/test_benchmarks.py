@@ -4,7 +4,9 @@ import ast
 import json
 import math
 import re
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import field_speed
 import fields
+import latency
 import method_settings
 import method_tables
 import methods
@@ -22,7 +26,10 @@ from field_rows import Field, Row, by_hand
 from lines import fill, made
 from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
-from distilrl import EnvRef
+from distilrl import EnvRef, describe_env
+from distilrl.export.last import last_step
+from distilrl.heads import student_head
+from distilrl.specs import NetworkSpec
 from distilrl.stats import t_tails
 
 
@@ -335,9 +342,16 @@ def test_the_smallest_that_passes_with_every_seed_is_shown(a_field):
     lines = [_fields_line("mlp:8", seed, 50, "pass") for seed in range(2)]
     lines += [_fields_line("mlp:4", seed, 20, result) for seed, result in enumerate(("pass", "fail"))]
     a_field([*lines, {"row": "Task", "student": "rule: lean", "seed": 0, "return_mean": 4.0}])
-    ((task, params, returned, rules, student, size, octets, *_, times),) = fields.table("driving")
+    speed = {"field": "driving", "row": "Task", "student_c_us": 0.1234, "teacher_pytorch_us": 30.2}
+    (fields.OUT / "speed.jsonl").write_text(
+        "".join(
+            json.dumps(speed | one) + "\n" for one in ({"student": "mlp:4", "student_c_us": 9}, {"student": "mlp:8"})
+        )
+    )
+    ((task, params, returned, rules, student, size, octets, microseconds, *_, times),) = fields.table("driving")
     assert (task, params, returned, rules) == ("Task", "1,000", "10.00", "random 1.000; lean 4.000")
     assert (student, size, octets, times) == ("`mlp:8`", "50", "150", "20")
+    assert microseconds == "0.12 (30)"
     found = fields.found("driving")["Task"]
     assert found.held
     assert found.unlearnt == ("lean", 4.0)
@@ -345,9 +359,10 @@ def test_the_smallest_that_passes_with_every_seed_is_shown(a_field):
 
 def test_a_tree_is_compared_in_bytes(a_field):
     a_field([_fields_line("mlp:8", 0, 50, "pass"), _fields_line("tree:8", 0, 15, "within_margin")])
-    ((*_, student, size, _, _, _, verdicts, times),) = fields.table("driving")
+    ((*_, student, size, _, microseconds, _, _, verdicts, times),) = fields.table("driving")
+    assert microseconds == "-"
     assert (student, size, verdicts, times) == ("`tree:8`", "15 nodes", "1 × within margin", "67")  # 4,000 of 60 bytes
-    ((*_, size, _, _, _, verdicts, _),) = fields.table("driving", chinese=True)
+    ((*_, size, _, _, _, _, verdicts, _),) = fields.table("driving", chinese=True)
     assert (size, verdicts) == ("15 个节点", "1 × 差，但在余量内")
 
 
@@ -359,7 +374,18 @@ def test_what_is_measured_beside_the_return_counts_too(a_field):
     task, crashed = fields.table("driving")
     assert task[4] == "`mlp:8` (none; the nearest)"
     assert crashed[0] == "crashed (max)"
-    assert crashed[8:10] == ["+0.200 [+0.100, +0.300] of 0.050", "fail"]
+    assert crashed[9:11] == ["+0.200 [+0.100, +0.300] of 0.050", "fail"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler of C")
+@pytest.mark.parametrize("student", ["mlp:3", "gru:3", "tree:4"])
+def test_what_ships_is_timed(tmp_path, student):
+    info = describe_env("CartPole-v1")
+    spec = None if fields.is_tree(student) else replace(NetworkSpec.parse(student, (4,), 2), unseen=(1, 3)).to_json()
+    shown = {"name": student, "params": 7, "spec": spec}
+    policy = field_speed.written(tmp_path, shown, info, student_head(info.action))
+    assert f"POLICY_OBS_SIZE {2 if spec else 4}" in (tmp_path / "policy.h").read_text()
+    assert latency.c_us(tmp_path, last_step(policy.head), False, 10, policy.remembers) > 0
 
 
 def test_a_rule_plays_on_seeds_of_its_own_making():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def with_default(obs, gain=1.0):
     return obs * gain
 
 
+def with_named(number):
+    def called(obs, *, gain=number):
+        return obs * gain
+
+    return called
+
+
+def listed(gains):
+    return lambda obs: obs * gains[0]
+
+
 LINEAR = nn.Linear(2, 2)
 APART = {
     "two functions of one name": (lambda obs: obs, lambda obs: -obs),
@@ -61,6 +73,9 @@ APART = {
     "modules kept from around": (by_matrix(nn.Linear(2, 2)), by_matrix(nn.Linear(2, 2))),
     "functions within": (nested(1.0), other_nested(1.0)),
     "functions kept from around": (scaled(scaled(1.0)), scaled(scaled(2.0))),
+    "numbers bound beforehand": (partial(with_default, gain=1.0), partial(with_default, gain=2.0)),
+    "defaults of names alone": (with_named(1.0), with_named(2.0)),
+    "lists kept from around": (listed([1.0, 2.0]), listed([1.0, 3.0])),
     "activations": (nn.Sequential(LINEAR, nn.ReLU()), nn.Sequential(LINEAR, nn.Tanh())),
     "weights": (nn.Linear(2, 2), nn.Linear(2, 2)),
 }

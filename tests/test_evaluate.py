@@ -16,7 +16,7 @@ from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Game, Play
 from distilrl.errors import EnvError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import _shareable, latency_us, load_teachers, play, seeds_from
-from distilrl.events import silent
+from distilrl.events import Unplayed, silent
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
@@ -24,6 +24,7 @@ from distilrl.schedules import Progress, Schedule
 from distilrl.sensors import Sensors
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_against, evaluate_policy
 
 HOW = Play(EnvRef(SIGN))
@@ -49,6 +50,43 @@ def test_returns_of_the_known_answer():
     assert games.lengths.tolist() == [10] * 12
     assert games.states.shape == (15, 2)  # of 120
     assert play(policy_of(sign_network(-1.0)), HOW, seeds_from(0, 5)).returns.tolist() == [0.0] * 5
+
+
+class SwitchEnv(SignEnv):
+    """The first number comes in quarters, the second is a switch."""
+
+    def _observe(self):
+        obs = super()._observe()
+        obs[:] = np.round(4 * obs[0]) / 4, self.steps % 2
+        return obs
+
+
+SWITCH = "distilrl/SwitchEnv-v0"
+if SWITCH not in gymnasium.registry:
+    gymnasium.register(SWITCH, entry_point=SwitchEnv)
+
+
+@pytest.mark.parametrize(
+    ("strict", "ways"), [("switch", ["epsilon_0.01", "noise_0.1"]), ("quarters", ["epsilon_0.01"])]
+)
+def test_what_cannot_be_played_disturbed_costs_no_verdict(strict, ways):
+    """Noise is in measured numbers, not in switches; and who cannot answer through it keeps the verdict without it."""
+
+    def rule(obs):
+        known = (obs[:, 1] * (1 - obs[:, 1]) == 0) if strict == "switch" else (4 * obs[:, 0] % 1 == 0)
+        return torch.where(known, (obs[:, 0] > 0).long(), 7)
+
+    info, told = describe_env(EnvRef(SWITCH)), []
+    teacher = Teacher.from_callable(rule, name=strict).fitted(info)
+    found = compare(
+        teacher, teacher.policy, Play(EnvRef(SWITCH)), Comparison(60, 60, 20), instances.acceptance(), info,
+        watch=told.append,
+    )  # fmt: skip
+    assert found.verdict.result == "inconclusive" if found.verdict.distinct < 50 else "pass"
+    assert list(found.disturbed) == ways
+    unplayed = [(one.protocol, one.why) for one in told if isinstance(one, Unplayed)]
+    assert [way for way, _ in unplayed] == ["noisy observations"] * (strict == "quarters")
+    assert all("There is no option 7" in why for _, why in unplayed)
 
 
 class UnevenEnv(SignEnv):
@@ -390,6 +428,15 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
     duel = evaluate_against(make_teacher(random_network), sign_teacher, how, episodes=20)
     assert duel.policy.return_mean == parts.student.return_mean
     assert duel.verdict.protocol == parts.verdict.protocol == "random actions (0.3)"
+
+
+def test_a_policy_may_be_named_by_its_file(teacher):
+    assert evaluate_policy(teacher, SIGN, episodes=5).return_mean == 10.0
+    assert evaluate_against(teacher, teacher, SIGN, episodes=100).verdict.result == "pass"
+    with pytest.raises(SpecError, match=r"is no policy: give a teacher, a file, or Teacher\.from_callable"):
+        evaluate_policy(len, SIGN)
+    with pytest.raises(SpecError, match="Two teachers are held against each other"):
+        evaluate_against(policy_of(sign_network()), teacher, SIGN)
 
 
 def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(sign_teacher, monkeypatch):

@@ -69,7 +69,7 @@ EXECUTORS = {
 }
 
 
-LONG = {"env_steps": 2400, "gap": -1.0}
+LONG = {"env_steps": 1440, "gap": -1.0}
 """A run of many checkpoints."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from distilrl import losses, objective
 from distilrl.context import Context
@@ -173,6 +174,8 @@ def test_terms_read_back_the_same(name):
         ({"loss": "dkd", "sharpness": 0.0}, "sharpness"),
         ({"loss": "dkd", "radius": 0.1}, "no setting 'radius': it takes weight, teacher_temperature"),
         ({"loss": "td", "taps": "all"}, "no setting 'taps'"),
+        ({"loss": 5}, r"a function f\(\*, student, teacher\) -> \(B,\), not 5"),
+        ({"loss": "td", "weight": True}, "'begin' must be a number, got True"),
     ],
 )
 def test_wrong_terms_are_refused(wrong, words):
@@ -260,6 +263,27 @@ def test_a_function_of_the_users_is_a_loss():
     read = from_plain(Term, data, "term")
     with pytest.raises(SpecError, match="which no module has by that name: give the term from Python"):
         check_terms([read], THREE)
+
+
+def test_what_a_loss_of_ones_own_raises_is_said_with_its_line():
+    def torn(*, student, teacher):
+        return student @ teacher
+
+    with pytest.raises(SpecError, match=r"torn' raised RuntimeError \(.*\) in test_objective.py, line \d+: mend it"):
+        term(torn)(context(term(torn)))
+    with pytest.raises(SpecError, match="raised TypeError"):
+        term(lambda student, target: student)(context(term(torn)))
+
+
+def test_a_loss_with_weights_of_its_own_is_refused():
+    """Nothing would train them."""
+
+    class Learnt(nn.Linear):
+        def forward(self, *, student, teacher):
+            return super().forward(student - teacher).square().sum(1)
+
+    with pytest.raises(SpecError, match="Learnt' has weights of its own"):
+        term(Learnt(3, 3))
 
 
 @pytest.fixture

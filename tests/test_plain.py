@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from distilrl.errors import SpecError
-from distilrl.plain import from_plain, to_plain
+from distilrl.plain import check_fields, from_plain, to_plain
 from distilrl.spaces import Bounds, Choices, EnvRef
 
 
@@ -104,3 +104,49 @@ def test_each_bad_value_has_its_sentence(data, words):
     with pytest.raises(SpecError) as caught:
         from_plain(Drawing, data, "drawing")
     assert words in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Given:
+    count: int = 1
+    share: float | None = 0.5
+    name: str = ""
+    shape: Circle | None = None
+    shapes: tuple[Circle, ...] = ()
+    pair: tuple[int, str] = (0, "")
+    way: Literal["left", "right"] = "left"
+    on: bool = False
+    paint: str | Callable[..., Any] = "red"
+
+    def __post_init__(self) -> None:
+        check_fields(self, count="[1, inf)")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("count", 1e3, "'count' must be a whole number, got 1000.0: write 1000."),
+        ("count", 1.5, "'count' must be a whole number, got 1.5."),
+        ("count", True, "'count' must be a whole number, got True."),
+        ("count", 0, "'count' must be at least 1, got 0."),
+        ("share", "0.1", "'share' must be a number or None, got '0.1'."),
+        ("name", 3, "'name' must be a text, got 3."),
+        ("shape", 2.0, "'shape' must be a Circle or None, got 2.0: write Circle(2.0)."),
+        ("shapes", (2.0,), "'shapes' must be a tuple, and each of it a Circle, got (2.0,)."),
+        ("shapes", Circle(1.0), "'shapes' must be a tuple, and each of it a Circle"),
+        ("pair", (0, "a", 1), "'pair' must be a tuple, got (0, 'a', 1)."),
+        ("way", "up", "'way' must be one of left, right, got 'up'."),
+        ("on", 1, "'on' must be true or false, got 1."),
+    ],
+)
+def test_what_python_gives_is_held_to_what_a_file_would_be(field, value, words):
+    """A run whose steps were a float could be finished, and then neither reported, exported nor resumed."""
+    with pytest.raises(SpecError) as caught:
+        Given(**{field: value})
+    assert str(caught.value).startswith(words)
+
+
+def test_what_suits_is_taken():
+    made = Given(2, 1, "x", Circle(1), [Circle(2.0)], (1, "a"), "right", True, len)  # lists are as good as tuples
+    assert from_plain(Given, json.loads(json.dumps(to_plain(Given(2, 1)))), "given") == Given(2, 1)
+    assert made.shapes[0].radius == 2.0

@@ -190,6 +190,12 @@ def test_wrong_sensors_get_one_sentence(words, told, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("sensors", [Sensors(noise=(1.0,)), Sensors(flicker=0.5)], ids=str)
+def test_play_refuses_sensors_that_its_observations_have_no_use_for(sensors):
+    with pytest.raises(SpecError, match=r"^'(noise|flicker)' .* distilrl/SignEnv-v0 has \(2,\)"):
+        play(Policy(sign_network(), HEAD), Play(EnvRef(SIGN), sensors=sensors), range(2))
+
+
 def test_a_stage_with_reward_sees_what_is_there():
     with pytest.raises(SpecError, match="leave out 'delay', 'dropout' and 'flicker'"):
         small("distil", delay=1).but(reward=small("distil").reward.__class__(env_steps=100))

@@ -28,7 +28,7 @@ from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
 from distilrl.files import digest
 from distilrl.finalists import Finalists
-from distilrl.jobs import Job, make_config
+from distilrl.jobs import Job, make_config, teachers_of
 from distilrl.objective import term
 from distilrl.plain import read_as
 from distilrl.recipes import RECIPES
@@ -248,6 +248,63 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken, sign_teacher, tmp_path, 
         assert (tmp_path / "cut" / file).read_bytes() == (folder.path / file).read_bytes()
     assert (resumed.env_steps, resumed.updates) == (whole.env_steps, whole.updates)
     assert without_clock(resumed) == without_clock(whole)
+
+
+def gap(scale):
+    """A loss of somebody's own, which weighs more or less."""
+
+    def weighed(*, student, teacher):
+        return scale * (student - teacher).square().mean(1)
+
+    return weighed
+
+
+def test_a_run_is_not_continued_with_another_loss_of_the_same_name(sign_teacher, tmp_path):
+    """It went on without a word, to a student that no unbroken run gives."""
+    folder = tmp_path / "run"
+    config = small(terms=(term(gap(0.5)),))
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(folder), watch=killed_after(500))
+    with pytest.raises(ResumeError, match=r"code of the loss 'test_train:gap\.<locals>\.weighed' is not what it was"):
+        train(config.but(terms=(term(gap(50.0)),)), sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(folder))
+    again = train(config, sign_teacher, acceptance=ACCEPTANCE, folder=RunFolder(folder))
+    assert again.env_steps == config.data.env_steps
+
+
+def test_teachers_may_be_named_by_their_files_and_a_job_is_a_job(teacher, tmp_path):
+    assert [one.name for one in teachers_of([teacher], small())] == ["mlp:4"]
+    with pytest.raises(SpecError, match=r"'job' must be a Job, got TrainConfig\(.*: write Job\(config\)"):
+        distill(teacher, small(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"env_steps": 1e3}, "'env_steps' must be a whole number, got 1000.0: write 1000"),
+        ({"terms": ("forward_kl",)}, r"holds 'forward_kl', which is no term: write term\('forward_kl'\)"),
+        ({"terms": term("forward_kl")}, r"'terms' must be a tuple.*write terms=\(term"),
+        ({"behaviour": "teacher"}, r"'behaviour' must be a Behaviour, got 'teacher': write Behaviour\('teacher'\)"),
+        ({"network": torch.nn.Linear(2, 2)}, r"'network' must be a text, got Linear\("),
+    ],
+)
+def test_settings_of_another_type_are_refused_before_anything_runs(changes, words):
+    with pytest.raises(SpecError, match=words):
+        small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"beta": 0.3}, r"'beta' must be a Schedule, got 0.3: write Schedule\(0.3\)"),
+        ({"epsilon": Schedule(1.5)}, "'epsilon' .* goes from 1.5 to 1.5"),
+        ({"epsilon": Schedule(-1.0)}, "'epsilon'"),
+        ({"labels": (Schedule(1.0, -1.0),)}, "'labels' .* goes from -1.0 to 1.0"),
+    ],
+)
+def test_a_behaviour_has_shares(wrong, words):
+    with pytest.raises(SpecError, match=words):
+        Behaviour(**wrong)
 
 
 SCRIPT = """

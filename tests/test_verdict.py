@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distilrl.errors import NotFiniteError
+from distilrl.errors import NotFiniteError, SpecError
 from distilrl.stats import mean_interval
 from distilrl.verdict import (
     NARROW,
@@ -126,6 +126,39 @@ def rare_crash(source, count):
 def ceiling(source, count):
     """Losing all in one episode of twenty, nothing in the others."""
     return np.where(source.random(count) < 0.05, -SPAN, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"span": 0.0}, "'span' must be above 0 and finite, got 0"),
+        ({"span": -478.0}, "'span' must be above 0"),
+        ({"span": math.nan}, "'span' must be above 0"),
+        ({"margin": 0.0}, "'margin' must be above 0"),
+        ({"margin": -5.0}, "'margin' must be above 0"),
+        ({"looks": 0}, "'looks' must be above 0"),
+        ({"student": [500.0]}, r"shape \(1,\) and the teacher's \(60,\): give one of each for every episode"),
+        ({"student": np.ones((60, 1)), "teacher": np.ones((60, 1))}, r"shape \(60, 1\)"),
+        ({"student": [], "teacher": []}, r"shape \(0,\)"),
+        ({"clusters": [0, 1]}, r"labels of shape \(2,\) for 60 episodes"),
+    ],
+)
+def test_what_is_no_comparison_gets_no_verdict(given, words):
+    """Returns of other episodes were compared as if they were of the same, and a span below 0 passed."""
+    told = {"student": [500.0] * 60, "teacher": [500.0] * 60, "margin": 24.0, "span": SPAN} | given
+    with pytest.raises(SpecError, match=words):
+        non_inferiority(told.pop("student"), told.pop("teacher"), told.pop("margin"), rng(), **told)
+
+
+def test_an_exact_verdict_and_one_over_seeds_are_held_to_the_same():
+    with pytest.raises(SpecError, match="give one of each for every episode"):
+        exact_verdict([21.0], [20.0, 21.0], 2.0, clusters=[0, 1])
+    with pytest.raises(SpecError, match="labels of shape"):
+        exact_verdict([20.0, 21.0], [20.0, 21.0], 2.0, clusters=[0])
+    with pytest.raises(SpecError, match=r"\(S, E\) of two or more seeds, got \(1, 100\)"):
+        verdict_over_seeds(np.zeros((1, 100)), 24.0, rng(), span=SPAN, distinct=100)
+    with pytest.raises(SpecError, match="'span' must be above 0"):
+        verdict_over_seeds(np.zeros((5, 100)), 24.0, rng(), span=0.0, distinct=100)
 
 
 @pytest.mark.parametrize("draw", [normal, rare_crash, ceiling])

@@ -1,5 +1,6 @@
 """Collection: vector steps under a behaviour, which fill the replay and label every state."""
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
 from distilrl.errors import ResumeError, SpecError, TeacherError
-from distilrl.plain import check_choices, check_numbers
+from distilrl.plain import check_fields
 from distilrl.policies import Policy, State
 from distilrl.replay import ReplaySpec
 from distilrl.schedules import Progress, Schedule
@@ -49,8 +50,13 @@ class Behaviour:
     some tasks need long pushes to see a reward at all, others end at once under them. None: taken once."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, greedy_share="[0, 1]", zeta="(1, inf)")
+        check_fields(self, greedy_share="[0, 1]", zeta="(1, inf)")
+        for name, most in (("beta", math.inf), ("epsilon", 1.0), ("labels", math.inf)):
+            for one in getattr(self, name) if name == "labels" else (getattr(self, name),):
+                if one.least < 0 or one.most > most:
+                    raise SpecError(
+                        f"'{name}' is a share of steps or environments, and goes from {one.least} to {one.most}."
+                    )
         if not self.labels:
             raise SpecError("'labels' must name at least one schedule, got none.")
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from distilrl import stats
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import NotFiniteError, SpecError, TeacherError
+from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
-from distilrl.events import Judged, Phase, Recalled, Watch, silent
+from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
 from distilrl.heads import Head
 from distilrl.kept import checksums, kept_games
 from distilrl.measures import Measure, Measured
-from distilrl.plain import check_numbers, read_as
+from distilrl.plain import check_fields, check_numbers, read_as
 from distilrl.played import (
     Acceptance,
     Agreement,
@@ -62,7 +62,9 @@ class Comparison:
     """What is measured beside the return: numbers of the environment's ``info``; one with a margin has a verdict."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
+        if texts := [one for one in self.measures if isinstance(one, str)]:
+            raise SpecError(f"'measures' holds the text {texts[0]!r:.80}: write Measure.of({texts[0]!r:.80}).")
+        check_fields(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
         check_numbers(self, disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
         check_numbers(self, margin_abs="(0, inf)")
         if not 0 < self.margin < 1:
@@ -398,7 +400,7 @@ def _png(picture: NDArray[np.uint8]) -> str:
 def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolerance) -> dict[str, Sides]:
     """Returns of teacher and student under random actions, and in ALE under sticky actions, with vectors under noise of
     a tenth of each number's spread; the student's own ``sensors`` come on top. What is no more than what they are
-    played under anyway is left out.
+    played under anyway is left out, and so is what one of the two cannot play.
     """
     if episodes == 0:
         return {}
@@ -409,6 +411,8 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolera
     elif info.obs.image is None:
         spread = games.theirs[0].states.std(0, dtype=np.float64)
         spread[list(games.teacher.exact)] = 0.0
+        # choices, switches and counts: noise would make of them what no environment gives
+        spread[(games.theirs[0].states == np.round(games.theirs[0].states)).all(0)] = 0.0
         ways["noise_0.1"] = {"sensors": Sensors(tuple((0.1 * spread).tolist()))}
     result = {}
     rng = np.random.default_rng(0)
@@ -417,7 +421,11 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolera
         blurred = replace(way, sensors=sensors.behind(way.sensors.noise))
         both = _Games(games.teacher, games.student, way, blurred, info, games.watch)
         games.watch(Phase(in_words(blurred, info)))
-        both.play(seeds_from(DISTURBED_SEEDS, episodes))
+        try:
+            both.play(seeds_from(DISTURBED_SEEDS, episodes))
+        except DistilError as error:  # the verdict is there, and is not lost for it
+            games.watch(Unplayed(in_words(blurred, info), str(error)))
+            continue
         theirs, ours = both.returns(rng)
         verdict = both.verdict(tolerance)
         games.watch(Judged(verdict))

@@ -5,7 +5,7 @@ whole.
 """
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from distilrl.collect import Behaviour
 from distilrl.devices import Device
@@ -14,7 +14,7 @@ from distilrl.features import Start
 from distilrl.networks import Share
 from distilrl.objective import WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
-from distilrl.plain import THREADS, check_choices, check_numbers, read_as, to_plain
+from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
 from distilrl.schedules import START
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
@@ -67,8 +67,7 @@ class StudentConfig:
     """Probability that a frame of an image reaches the student black, though its teacher sees it."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, hidden_features="[0, inf)")
+        check_fields(self, hidden_features="[0, inf)")
         _ = self.sensors  # which check their own numbers
 
     @property
@@ -116,8 +115,7 @@ class DataConfig:
     or of all."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, **dict.fromkeys(("env_steps", "n_envs", "shards", "capacity"), "[1, inf)"))
+        check_fields(self, **dict.fromkeys(("env_steps", "n_envs", "shards", "capacity"), "[1, inf)"))
         or_none = ("round_steps", "workers", "learning_starts", "stakes_exponent", "priority_exponent")
         check_numbers(self, **dict.fromkeys(or_none, "[0, inf)"))
         if self.n_envs % self.shards:
@@ -166,10 +164,7 @@ class OptimConfig:
     """Steps that TD terms look ahead; 0 where there is none."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(
-            self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"), sequence="[1, 4096]"
-        )
+        check_fields(self, **dict.fromkeys(("updates", "batch_size", "target_every"), "[1, inf)"), sequence="[1, 4096]")
         check_numbers(self, **dict.fromkeys(("learning_rate", "max_grad_norm"), "(0, inf)"))
         check_numbers(self, average="[0, 1)", entropy_share="(0, 1)", gamma="[0, 1]", n_step="[0, inf)")
         check_numbers(self, burn_in="[0, inf)")
@@ -204,7 +199,7 @@ class StopConfig:
     """Without a teacher: the return at which to stop."""
 
     def __post_init__(self) -> None:
-        check_numbers(
+        check_fields(
             self,
             **dict.fromkeys(("check_every", "check_episodes", "finalists", "final_episodes", "patience"), "[1, inf)"),
         )
@@ -233,7 +228,7 @@ class RewardConfig:
     """How far they then go, in the same units; falls to 0 over the budget in a straight line."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, env_steps="[0, inf)", **dict.fromkeys(("directions", "best", "episodes"), "[1, inf)"))
+        check_fields(self, env_steps="[0, inf)", **dict.fromkeys(("directions", "best", "episodes"), "[1, inf)"))
         check_numbers(self, **dict.fromkeys(("radius", "rate"), "(0, inf)"))
 
 
@@ -251,8 +246,7 @@ class ComputeConfig:
     100."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, threads=THREADS, eval_envs="[1, inf)")
+        check_fields(self, threads=THREADS, eval_envs="[1, inf)")
 
 
 GROUPS: dict[str, type] = {
@@ -300,8 +294,11 @@ class TrainConfig:
     """Seed of every random draw of training."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_numbers(self, eval_epsilon="[0, 1]")
+        if not isinstance(self.terms, tuple | list):
+            raise SpecError(f"'terms' must be a tuple, got {self.terms!r:.80}: write terms=(term(...),).")
+        if wrong := [one for one in self.terms if not isinstance(one, get_args(Term))]:
+            raise SpecError(f"'terms' holds {wrong[0]!r:.80}, which is no term: write term({wrong[0]!r:.80}).")
+        check_fields(self, eval_epsilon="[0, 1]")
         if not 0 <= self.seed < 900:
             raise SpecError(
                 f"'seed' must lie in 0 to 899, so that training and evaluation never share one; got {self.seed}."

@@ -26,6 +26,7 @@ from distilrl.events import (
     Replaying,
     Resumed,
     Step,
+    Unplayed,
     Watch,
     silent,
 )
@@ -130,6 +131,8 @@ class Display:
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")
             case Judged(verdict=verdict):
                 console.print(f"{verdict.protocol}: {colored(verdict.result)} ({escape(difference_in_words(verdict))})")
+            case Unplayed(protocol=protocol, why=why):
+                console.print(f"[yellow]{escape(protocol)}: not played ({escape(why)})[/]", soft_wrap=True)
             case Resumed(moved=moved) if moved:
                 words = ", ".join(moved)
                 console.print(

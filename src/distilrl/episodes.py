@@ -16,7 +16,7 @@ from distilrl.errors import EnvError, NotFiniteError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
 from distilrl.measures import Measure, Tally
-from distilrl.plain import THREADS, check_numbers
+from distilrl.plain import THREADS, check_fields
 from distilrl.policies import Policy, rows_of
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef
@@ -73,7 +73,7 @@ class Play:
     """Where parts are played at the same time; None: here, one after the other. The episodes are the same."""
 
     def __post_init__(self) -> None:
-        check_numbers(
+        check_fields(
             self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
             max_steps="[1, inf)", keep_states="[0, inf)", at_once="[1, inf)",
         )  # fmt: skip

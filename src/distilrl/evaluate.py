@@ -56,12 +56,15 @@ def play(
     Raises:
         NotFiniteError: the policy gave a number that is NaN or infinite.
         EnvError: the environment is at fault.
+        SpecError: its observations cannot be seen through such sensors.
 
     Example::
 
         games = play(teacher.policy, Play(EnvRef("CartPole-v1")), range(100))
         games.returns.mean()
     """
+    if not how.sensors.exact:
+        how.sensors.check(describe_env(how.env).obs, how.env.id)
     queue = np.asarray(seeds, np.int64)
     keys = _known_starts(how, queue)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)

@@ -58,6 +58,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Unplayed:
+    """A way of playing beside the verdict's has no verdict: teacher, student or environment failed in it."""
+
+    protocol: str
+    """The way, as in `Judged`."""
+    why: str
+    """The error."""
+
+
+@dataclass(frozen=True)
 class Resumed:
     """A run goes on from its checkpoint."""
 
@@ -167,7 +177,7 @@ class Replaced:
 
 
 Event = (
-    Phase | Accepted | Recalled | Judged | Resumed | Replaying
+    Phase | Accepted | Recalled | Judged | Unplayed | Resumed | Replaying
     | Step | Check | Episodes | Drawn | Reached | Ended | Replaced
 )  # fmt: skip
 Watch = Callable[[Event], None]

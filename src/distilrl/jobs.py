@@ -22,14 +22,14 @@ from distilrl.heads import student_head
 from distilrl.networks import build_shared, reuse_head
 from distilrl.objective import FeatureTerm, check_terms
 from distilrl.origins import FIELD
-from distilrl.plain import check_numbers, read_as, to_plain
+from distilrl.plain import check_fields, read_as, to_plain
 from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import has_cell, suited
 from distilrl.stream import check_views
-from distilrl.teachers import Teacher, TeacherFile
+from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.widths import between
 
 ACCEPT_MORE = 16
@@ -56,7 +56,7 @@ class Job:
     None: where training is."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, accept_episodes="[2, inf)", accept_max_episodes=f"[{self.accept_episodes}, inf)")
+        check_fields(self, accept_episodes="[2, inf)", accept_max_episodes=f"[{self.accept_episodes}, inf)")
         if self.comparison.measures and len(self.train.tasks) > 1:
             raise SpecError("A measure is of one task: give one environment and its teacher, or leave measures out.")
         if self.verdict_env is not None and len(self.train.tasks) > 1:
@@ -175,21 +175,23 @@ def _for_cell(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
     """What suits a student with a cell, whose steps follow each other: an update of four times as many states takes
     hardly longer, and half as many of them are needed.
     """
-    if not has_cell(changes.get("network", config.student.network)) or {"batch_size", "updates"} & set(changes):
+    network = changes.get("network", config.student.network)
+    if not isinstance(network, str) or not has_cell(network) or {"batch_size", "updates"} & set(changes):
         return {}
     return {"batch_size": 4 * config.optim.batch_size, "updates": -(-config.optim.updates // 2)}
 
 
-def teachers_of(teacher: Teacher | Sequence[Teacher] | str | Path | None, config: TrainConfig) -> list[Teacher]:
+def teachers_of(
+    teacher: Teacher | str | Path | Sequence[Teacher | str | Path] | None, config: TrainConfig
+) -> list[Teacher]:
     """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
     refs = [task.env for task in config.tasks]
-    if isinstance(teacher, str | Path):
-        teacher = load_teachers([TeacherFile(str(teacher))], config.env, config.combine)
     if teacher is not None:
-        given = [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        given = [teacher] if isinstance(teacher, Teacher | str | Path) else list(teacher)
         if len(given) != len(refs):
             raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")
-        return [one.fitted(describe_env(ref)) for one, ref in zip(given, refs, strict=True)]
+        read = [load_teacher(one) if isinstance(one, str | Path) else one for one in given]
+        return [one.fitted(describe_env(ref)) for one, ref in zip(read, refs, strict=True)]
     if not refs or not all(task.teacher for task in config.tasks):
         raise SpecError("There is no teacher: name its file.")
     return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]

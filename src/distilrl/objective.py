@@ -16,16 +16,17 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distilrl import losses
 from distilrl.context import Context
 from distilrl.envs import is_trusted
-from distilrl.errors import SpecError
+from distilrl.errors import DistilError, SpecError
 from distilrl.heads import ALL_LOSSES, Head, Loss
 from distilrl.modules import import_named
-from distilrl.plain import check_choices, name_of
+from distilrl.plain import check_fields, name_of
 from distilrl.schedules import CONSTANT, Progress, Schedule
+from distilrl.text import raised
 
 FeatureLoss = Literal["hint", "attention_transfer", "relational_distance", "relational_angle", "similarity"]
 TDLoss = Literal["td", "double_td"]
@@ -65,11 +66,7 @@ class _Term:
 
     def _check(self) -> None:
         """Refuses a weight, temperature or choice that means nothing."""
-        check_choices(self)
-        if not isinstance(self.weight, Schedule):
-            raise SpecError(
-                f"The weight of '{self.name}' must be a Schedule, got {self.weight!r}: write Schedule({self.weight!r})."
-            )
+        check_fields(self)
         if not self.weight.least >= 0:
             raise SpecError(f"The weight of '{self.name}' must be at least 0, got {self.weight.least}.")
         for which in ("teacher_temperature", "student_temperature"):
@@ -99,8 +96,14 @@ class TeacherTerm(_Term):
     these (`OptimConfig.value_units`)."""
 
     def __post_init__(self) -> None:
+        if not callable(self.loss) and not isinstance(self.loss, str):
+            raise SpecError(f"A loss is named, or a function f(*, student, teacher) -> (B,), not {self.loss!r:.80}.")
         if not callable(self.loss) and self.loss not in ALL_LOSSES and ":" not in self.loss:
             raise SpecError(f"Unknown loss '{self.loss}': use one of {', '.join(LOSSES)}, or a function.")
+        if isinstance(self.loss, nn.Module) and next(self.loss.parameters(), None) is not None:
+            raise SpecError(
+                f"The loss '{self.name}' has weights of its own, which nothing would train: give one without any."
+            )
         self._check()
         if not self.sharpness.least > 0:
             raise SpecError(f"The sharpness of '{self.name}' must be above 0, got {self.sharpness.least}.")
@@ -109,6 +112,13 @@ class TeacherTerm(_Term):
     def name(self) -> str:
         return name_of(self.loss) if callable(self.loss) else self.loss
 
+    @property
+    def function(self) -> Loss | None:
+        """A function of somebody's own; None of a loss that is here."""
+        if callable(self.loss):
+            return self.loss
+        return imported(self.loss) if ":" in self.loss else None
+
     def reads(self, head: Head) -> bool:
         return callable(self.loss) or ":" in self.loss or self.loss in head.losses
 
@@ -116,10 +126,14 @@ class TeacherTerm(_Term):
         """Loss of each example, (B,)."""
         head = context.head
         student, teacher = _tempered(self, context, self.sharpness(context.progress))
-        if not callable(self.loss) and ":" not in self.loss:
-            return _known(head, self.loss)(student=student(context.student), teacher=teacher(context.teacher))
-        function = self.loss if callable(self.loss) else imported(self.loss)
-        loss = function(student=student(context.student), teacher=teacher(context.teacher))
+        if (function := self.function) is None:
+            return _known(head, str(self.loss))(student=student(context.student), teacher=teacher(context.teacher))
+        try:
+            loss = function(student=student(context.student), teacher=teacher(context.teacher))
+        except DistilError:
+            raise
+        except Exception as error:
+            raise SpecError(f"The loss '{self.name}' {raised(error)}: mend it.") from error
         count = len(context.batch.obs)
         if not isinstance(loss, Tensor) or loss.shape != (count,):
             what = tuple(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"

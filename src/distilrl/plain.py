@@ -217,16 +217,63 @@ def _dataclass(kind: Any, data: Any, where: str) -> Any:
         raise SpecError(f"In '{where}': {error}") from None
 
 
-def check_choices(made: Any) -> None:
-    """Refuses a dataclass in which a field of a few choices holds none of them.
+def check_fields(made: Any, **ranges: str) -> None:
+    """Refuses a dataclass in which a field holds another type than it says, none of its choices, or a number outside
+    its range: what was given from Python is held to what a file's would be.
+
+    Args:
+        made: the dataclass.
+        ranges: as of `check_numbers`.
 
     Raises:
-        SpecError: names the field and its choices.
+        SpecError: names the field and what it takes.
     """
     kind: Any = type(made)
     for name, hint in _hints(kind).items():
-        if get_origin(hint) is Literal and getattr(made, name) not in get_args(hint):
-            raise SpecError(f"'{name}' must be one of {', '.join(get_args(hint))}, got {getattr(made, name)!r}.")
+        if not _suits(value := getattr(made, name), hint):
+            raise SpecError(f"'{name}' must be {_asked(hint)}, got {value!r:.80}{_way_out(value, hint)}.")
+    check_numbers(made, **ranges)
+
+
+def _way_out(value: Any, hint: Any) -> str:
+    """What to write in the place of a value, where it can be told: the class whose first field takes it."""
+    if hint is int and isinstance(value, float) and value % 1 == 0:
+        return f": write {round(value)}"
+    classes: list[Any] = [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
+    if len(classes) != 1 or get_origin(hint) is tuple or not _suits(value, next(iter(_hints(classes[0]).values()))):
+        return ""
+    return f": write {classes[0].__name__}({value!r:.80})"
+
+
+def _suits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; of one that is no plain data, such as a protocol, it is not asked."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin in (Union, types.UnionType):
+        return any(_suits(value, one) for one in args)
+    if origin is tuple:
+        listed = isinstance(value, tuple | list)
+        kinds = [args[0]] * len(value) if listed and args[-1] is Ellipsis else args
+        return listed and len(value) == len(kinds) and all(map(_suits, value, kinds))
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+    if hint in (bool, str, type(None)) or is_dataclass(hint):
+        return isinstance(value, hint)
+    return True
+
+
+def _asked(hint: Any) -> str:
+    """A type in words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_asked(one) for one in args))
+    if origin is tuple:
+        return f"a tuple, and each of it {_asked(args[0])}" if args[-1] is Ellipsis else "a tuple"
+    name = getattr(hint, "__name__", str(hint))
+    return WORDS.get(hint) or ("None" if hint is type(None) else f"{'an' if name[0] in 'AEIO' else 'a'} {name}")
 
 
 def check_numbers(made: Any, **ranges: str) -> None:

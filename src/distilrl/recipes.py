@@ -11,12 +11,13 @@ from typing import Any, Literal
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
-from distilrl.errors import SpecError
+from distilrl.errors import DistilError, SpecError
 from distilrl.heads import student_head
 from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term, own
 from distilrl.reward_recipes import dqfd, dqn, finetune, kickstarting, qdagger, rainbow_lite, reward_aware, transfer
 from distilrl.schedules import Schedule
 from distilrl.specs import BOARD, suggest
+from distilrl.text import raised
 
 Make = Callable[[EnvInfo], TrainConfig]
 
@@ -369,9 +370,14 @@ def recipe(name: str | Callable[[EnvInfo], TrainConfig], info: EnvInfo) -> Train
             raise SpecError(f"Unknown recipe '{name}': use one of {', '.join(RECIPES)}, or my_module:my_recipe.")
         return RECIPES[name](info)
     make = own(name, "recipe") if isinstance(name, str) else name
-    config = make(info) if callable(make) else make
+    called = name if isinstance(name, str) else getattr(name, "__name__", name)
+    try:
+        config = make(info) if callable(make) else make
+    except DistilError:
+        raise
+    except Exception as error:
+        raise SpecError(f"The recipe '{called}' {raised(error)}: mend it.") from error
     if not isinstance(config, TrainConfig):
-        called = name if isinstance(name, str) else getattr(name, "__name__", name)
         does = "gave" if callable(make) else "is"
         raise SpecError(
             f"The recipe '{called}' must be a function from EnvInfo to TrainConfig, and {does} {type(config)}."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distilrl.errors import SpecError
-from distilrl.plain import check_choices
+from distilrl.plain import check_fields
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Schedule:
     """What it follows: the share of the budget used, or a measured number of `Progress`."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for value in (self.begin, self.end):
             if value is not None and not math.isfinite(value):
                 raise SpecError(f"A schedule must go between finite numbers, got {value}.")
@@ -72,7 +73,6 @@ class Schedule:
             raise SpecError(f"A schedule's share must lie in (0, 1], got {self.share}.")
         if not 0 <= self.start < self.share:
             raise SpecError(f"A schedule's start must lie in [0, share), got {self.start}.")
-        check_choices(self)
 
     def __call__(self, progress: Progress) -> float:
         """The number at this point of training."""

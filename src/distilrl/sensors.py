@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.plain import check_numbers
+from distilrl.errors import SpecError
+from distilrl.plain import check_fields
+from distilrl.spaces import ObsSpec
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,20 @@ class Sensors:
     """Probability that a frame of an image is black (Hausknecht & Stone 2015); in a stack of frames it stays so."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
+        check_fields(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
+
+    def check(self, obs: ObsSpec, name: str) -> None:
+        """Refuses what observations such as these cannot be seen through.
+
+        Raises:
+            SpecError: names the setting, and the environment by ``name``.
+        """
+        if self.noise and (obs.image is not None or len(self.noise) != obs.shape[0]):
+            raise SpecError(
+                f"'noise' needs one standard deviation per number of a vector observation, and {name} has {obs.shape}."
+            )
+        if self.flicker and not obs.pixels:
+            raise SpecError(f"'flicker' is about an observation that is an image alone, and {name} has {obs.shape}.")
 
     @property
     def exact(self) -> bool:

@@ -13,7 +13,7 @@ from distilrl.evaluate import latency_us, size
 from distilrl.heads import Head, student_head
 from distilrl.networks import blank
 from distilrl.objective import TeacherTerm
-from distilrl.plain import check_number, check_numbers, read_as
+from distilrl.plain import check_fields, check_number, read_as
 from distilrl.policies import Policy
 from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
@@ -58,7 +58,7 @@ class Budget:
     """Microseconds of one decision in PyTorch on one thread of this machine."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, params="[1, inf)", bytes="[1, inf)", macs="[1, inf)", us="(0, inf)")
+        check_fields(self, params="[1, inf)", bytes="[1, inf)", macs="[1, inf)", us="(0, inf)")
 
     def allows(self, spec: NetworkSpec, head: Head, info: EnvInfo) -> bool:
         """Whether a student is small and fast enough."""

@@ -106,12 +106,7 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         SpecError: names the setting.
     """
     student, obs = config.student, info.obs
-    if student.noise and (obs.image is not None or len(student.noise) != obs.shape[0]):
-        raise SpecError(
-            f"'noise' needs one standard deviation per number of a vector observation, and {info.id} has {obs.shape}."
-        )
-    if student.flicker and not obs.pixels:
-        raise SpecError(f"'flicker' is about an observation that is an image alone, and {info.id} has {obs.shape}.")
+    student.sensors.check(obs, info.id)
     if student.hidden_features and (
         obs.pixels or any(not 0 <= index < obs.vector for index in student.hidden_features)
     ):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from distilrl.display import watching
 from distilrl.distill import training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
+from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.files import write_json
@@ -26,7 +28,7 @@ from distilrl.provenance import Provenance
 from distilrl.results import Duel, DuelOther, DuelPolicy, TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
-from distilrl.teachers import Teacher
+from distilrl.teachers import Teacher, load_teacher
 from distilrl.train import train
 
 
@@ -104,7 +106,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
 
 
 def evaluate_policy(
-    policy: Teacher | Network | Policy,
+    policy: Teacher | Network | Policy | str | Path,
     how: EnvLike | Play,
     *,
     episodes: int = 100,
@@ -114,8 +116,8 @@ def evaluate_policy(
     """Full episodes on the verdict's seeds, or from every start of a game that repeats itself.
 
     Args:
-        policy: a teacher, a policy, or a network, which then is taken for action values or real actions as the
-            environment asks.
+        policy: a teacher, or the file or folder that it is read from; a policy; or a network, which then is taken for
+            action values or real actions as the environment asks.
         how: an environment, in which it is played greedily; or how it is played there.
         episodes: how many, where the starts cannot be counted.
         fresh: on seeds that no run plays.
@@ -127,7 +129,7 @@ def evaluate_policy(
         evaluate_policy(load_teacher("zoo/pong-dqn"), Play(EnvRef("PongNoFrameskip-v4"), sticky=0.25)).return_mean
     """
     check_number("episodes", episodes, "[2, inf)")
-    how = _played(how)
+    how, policy = _played(how), _read(policy)
     params = policy.params if isinstance(policy, Teacher) else None
     if isinstance(policy, Teacher):
         policy = policy.fitted(describe_env(how.env)).policy
@@ -144,8 +146,8 @@ def evaluate_policy(
 
 
 def evaluate_against(
-    policy: Teacher,
-    other: Teacher,
+    policy: Teacher | str | Path,
+    other: Teacher | str | Path,
     how: EnvLike | Play,
     *,
     episodes: int = 100,
@@ -160,8 +162,8 @@ def evaluate_against(
     Whoever chose the policy by a verdict, or plays on because one was inconclusive, asks anew on ``fresh`` seeds.
 
     Args:
-        policy: the one that is judged.
-        other: the one that it is held against.
+        policy: the one that is judged, or the file or folder that it is read from.
+        other: the one that it is held against, likewise.
         how: an environment, in which both are played greedily; or how both are played there, and what is measured
             beside the return.
         episodes: as of `evaluate_policy`, at least 2.
@@ -179,7 +181,10 @@ def evaluate_against(
     """
     how = _played(how)
     info = describe_env(how.env)
-    mine, theirs = policy.fitted(info), other.fitted(info)
+    mine, theirs = (_read(one) for one in (policy, other))
+    if not isinstance(mine, Teacher) or not isinstance(theirs, Teacher):
+        raise SpecError("Two teachers are held against each other: give load_teacher(FILE), or Teacher.from_callable.")
+    mine, theirs = mine.fitted(info), theirs.fitted(info)
     comparison = Comparison(
         episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs, measures=how.measures
     )
@@ -190,13 +195,26 @@ def evaluate_against(
             theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, first=first, watch=watch
         )
     return Duel(
-        policy=DuelPolicy(**vars(found.student), params=policy.params),
-        against=DuelOther(**vars(found.teacher), params=other.params),
+        policy=DuelPolicy(**vars(found.student), params=mine.params),
+        against=DuelOther(**vars(found.teacher), params=theirs.params),
         random=RandomPlay(return_mean=acceptance.random_return_mean),
         agreement=found.agreement,
         verdict=found.verdict,
         measures=found.measures,
     )
+
+
+def _read(policy: Any) -> Teacher | Network | Policy:
+    """A policy, which a path names.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if isinstance(policy, str | Path):
+        return load_teacher(policy)
+    if not isinstance(policy, Teacher | Network | Policy):
+        raise SpecError(f"{policy!r:.80} is no policy: give a teacher, a file, or Teacher.from_callable(function).")
+    return policy
 
 
 def _played(how: EnvLike | Play) -> Play:

@@ -5,6 +5,7 @@ Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so 
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silen
 from distilrl.finalists import Finalists
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
-from distilrl.objective import columns
+from distilrl.objective import TeacherTerm, columns
 from distilrl.played import Acceptance
 from distilrl.runs import Metrics, RunFolder
 from distilrl.shards import Collectors
 from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher
+from distilrl.teachers.told import told
 from distilrl.text import first_line
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
@@ -351,6 +353,7 @@ class _Run:
         """Writes the checkpoint and the best students so far."""
         tensors, numbers = self.learner.state()
         state: dict[str, Any] = numbers | {"track": vars(self.track), "best": self.finalists.values, "tasks": []}
+        state["losses"] = self._own_losses()
         for task in self.tasks:
             own, about = task.state()
             tensors |= {f"task.{task.number}.{k}": v for k, v in own.items()}
@@ -373,7 +376,20 @@ class _Run:
                 "run with --config and --out."
             ) from error
 
+    def _own_losses(self) -> dict[str, str]:
+        """What tells the code of losses of somebody's own, by their names."""
+        own = {one.name: one.function for one in self.config.terms if isinstance(one, TeacherTerm)}
+        return {
+            name: hashlib.sha256(told(function).encode()).hexdigest()
+            for name, function in own.items() if function is not None
+        }  # fmt: skip
+
     def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        if changed := [name for name, code in self._own_losses().items() if state["losses"].get(name) != code]:
+            raise ResumeError(
+                f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
+                "another run in another folder."
+            )
         self.track, self.finalists.values = _Track(**state["track"]), list(state["best"])
         if self.track.stage:
             self.learner = self._learner()

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distilrl.errors import NotFiniteError
+from distilrl.errors import NotFiniteError, SpecError
 from distilrl.stats import (
     FEW,
     Interval,
@@ -116,13 +116,15 @@ def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, clus
     are labels of identical episode pairs.
 
     Raises:
-        NotFiniteError: as `non_inferiority`.
+        SpecError, NotFiniteError: as `non_inferiority`.
 
     Example::
 
         exact_verdict([21.0, 21.0], [20.0, 21.0], 2.0, clusters=[0, 1]).result  # 'pass'
     """
-    difference = float(_differences(student, teacher, margin).mean())
+    differences = _differences(student, teacher, margin)
+    _check_labels(clusters, differences)
+    difference = float(differences.mean())
     interval = (difference, difference)
     return Verdict(decide(interval, margin), margin, difference, interval, 1.0, _distinct(clusters))
 
@@ -150,6 +152,7 @@ def non_inferiority(
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
 
     Raises:
+        SpecError: the returns are not of the same episodes, or the margin, the span or the looks mean nothing.
         NotFiniteError: a return or the margin is NaN or infinite, from which no comparison would follow.
 
     Example::
@@ -158,6 +161,8 @@ def non_inferiority(
         non_inferiority([500.0] * 100, [500.0] * 100, 24.0, rng, span=478.0).result  # 'pass'
     """
     difference = _differences(student, teacher, margin)
+    _check_labels(clusters, difference)
+    _check_above_zero(span=span, looks=looks)
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)
@@ -269,8 +274,13 @@ def verdict_over_seeds(
         exact: the episodes are all that there are, so that only seeds are drawn.
 
     Raises:
-        NotFiniteError: as `non_inferiority`.
+        SpecError, NotFiniteError: as `non_inferiority`.
     """
+    if differences.ndim != 2 or len(differences) < 2:
+        raise SpecError(
+            f"Differences over seeds must be (S, E) of two or more seeds, got {differences.shape}: give a row for each."
+        )
+    _check_above_zero(span=span)
     seeds = len(differences)
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span)
@@ -299,11 +309,33 @@ def _crossed(
 
 
 def _differences(student: ArrayLike, teacher: ArrayLike, margin: float) -> NDArray[np.float64]:
-    """Student − teacher, all of it finite."""
+    """Student − teacher of the same episodes, all of it finite."""
+    shapes = np.shape(student), np.shape(teacher)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0] == (0,):
+        raise SpecError(
+            f"The student's returns have shape {shapes[0]} and the teacher's {shapes[1]}: give one of each for every "
+            "episode, (E,) and (E,)."
+        )
     for side, values in (("student", student), ("teacher", teacher), ("margin", margin)):
         if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
             what = "The margin" if side == "margin" else f"A return of the {side}"
             raise NotFiniteError(
                 f"{what} is NaN or infinite: there is no verdict; look at the policy and its environment."
             )
+    _check_above_zero(margin=margin)
     return np.asarray(student, dtype=np.float64) - np.asarray(teacher, dtype=np.float64)
+
+
+def _check_above_zero(**numbers: float) -> None:
+    """Refuses numbers of which none means anything at zero or below: margin, span, looks."""
+    for name, value in numbers.items():
+        if not 0 < value < float("inf"):
+            raise SpecError(f"'{name}' must be above 0 and finite, got {value}.")
+
+
+def _check_labels(clusters: ArrayLike | None, differences: NDArray[np.float64]) -> None:
+    """Refuses labels that are not one for each episode."""
+    if clusters is not None and np.shape(clusters) != differences.shape:
+        raise SpecError(
+            f"There are labels of shape {np.shape(clusters)} for {len(differences)} episodes: give one for each."
+        )

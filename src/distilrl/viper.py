@@ -23,7 +23,7 @@ from distilrl.files import digest, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.objective import TeacherTerm
-from distilrl.plain import check_numbers, read_as
+from distilrl.plain import check_fields, read_as
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results
@@ -59,7 +59,7 @@ class TreeConfig:
     """``raw``: the observation itself; ``pong``: ball and paddle from Pong's frames."""
 
     def __post_init__(self) -> None:
-        check_numbers(self, leaves="[2, inf)", iterations="[1, inf)", states="[1, inf)", most_states="[1, inf)")
+        check_fields(self, leaves="[2, inf)", iterations="[1, inf)", states="[1, inf)", most_states="[1, inf)")
         if self.extractor not in ("raw", "pong"):
             raise SpecError(f"Unknown extractor '{self.extractor}': use raw or pong.")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -16,7 +17,8 @@ def told(value: Any, depth: int = 4) -> str:
     """What decides a function's answers, as far as it can be told, as a text that is the same in every process.
 
     Of a function its name, code, defaults and what it takes from around it; of a module its structure, weights, plain
-    attributes and the code of its forward pass. What other objects hold is not looked into.
+    attributes and the code of its forward pass; of tuples, lists and dicts their parts. What other objects hold is not
+    looked into.
     """
     if value is None or isinstance(value, PLAIN):
         return repr(value)
@@ -37,6 +39,11 @@ def told(value: Any, depth: int = 4) -> str:
     if isinstance(value, CodeType):
         constants = [told(one, depth - 1) for one in value.co_consts] if depth else []
         return f"{value.co_code.hex()} {value.co_names} {constants}"
+    if isinstance(value, tuple | list | dict):
+        parts = [*value.items()] if isinstance(value, dict) else value
+        return f"{type(value).__name__} {[told(one, depth - 1) for one in parts] if depth else len(parts)}"
+    if isinstance(value, partial):
+        return f"{told(value.func, depth)} {told(value.args, depth)} {told(value.keywords, depth)}"
     code = getattr(value, "__code__", None)
     text = getattr(value, "__qualname__", type(value).__qualname__)
     if code is None or depth == 0:
@@ -44,7 +51,7 @@ def told(value: Any, depth: int = 4) -> str:
     around: list[Any] = [getattr(cell, "cell_contents", None) for cell in getattr(value, "__closure__", None) or ()]
     known = getattr(value, "__globals__", {})
     around += [known[name] for name in sorted(_names(code)) if name in known]
-    around += getattr(value, "__defaults__", None) or ()
+    around += [*(getattr(value, "__defaults__", None) or ()), *(getattr(value, "__kwdefaults__", None) or {}).items()]
     return f"{text} {told(code, depth)} {[told(one, depth - 1) for one in around]}"
 
 
