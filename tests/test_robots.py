@@ -308,6 +308,61 @@ def test_layers_that_have_no_place_are_refused(tmp_path):
     assert read(tmp_path / "t.pt", named("net", plain) | {"value_head.weight": torch.zeros(1, 8)} | beside, **told)
 
 
+def rl_games(body, mu):
+    return {
+        **named("a2c_network.actor_mlp", nn.Sequential(*body, nn.ELU())),
+        **named("a2c_network.mu", mu),
+        **named("a2c_network.value", nn.Linear(8, 1)),
+        "a2c_network.sigma": torch.zeros(2),
+    }
+
+
+def test_old_and_compiled_checkpoints_of_rl_games_are_read_whole(tmp_path):
+    body, mu, told = mlp(5, 16, 8), nn.Linear(8, 2), {"activation": "elu"}
+    state, var = rl_games(body, mu), torch.linspace(0.1, 3, 5, dtype=torch.float64)
+    rms = {"running_mean": MEAN.double(), "running_var": var, "count": torch.ones(())}
+    seen = ((OBS - MEAN) / (var.float() + 1e-5).sqrt()).clamp(-5, 5)
+    expected = mu(nn.functional.elu(body(seen))).clamp(-1, 1)
+    old = {"model": state, "running_mean_std": rms, "reward_mean_std": {"running_mean": torch.zeros(1)}}
+    same(read(tmp_path / "t.pth", old, **told).fitted(ENV).policy.act(OBS)[0], expected)
+    whole = state | {f"running_mean_std.{name}": one for name, one in rms.items()}
+    compiled = {"model": {f"_orig_mod.{name}": one for name, one in whole.items()}}
+    same(read(tmp_path / "t.pth", compiled, **told).fitted(ENV).policy.act(OBS)[0], expected)
+
+
+def test_parts_of_a_robot_checkpoint_that_have_no_place_are_refused(tmp_path):
+    told, encoder = {"activation": "elu"}, mlp(9, 8, 3)
+    games, noise = rl_games(mlp(5, 16, 8), nn.Linear(8, 2)), {"std": torch.ones(2)}
+    legs = {**noise, **named("actor", mlp(5, 8, 2)), **named("critic", mlp(5, 8, 1))}
+    skrl = {"log_std_parameter": torch.zeros(2), **named("net_container", mlp(5, 8, 2))}
+    linears = "a2c_network.actor_mlp.linears"
+    d2rl = {**named(f"{linears}.0", nn.Linear(5, 8)), **named("a2c_network.mu", nn.Linear(8, 2))}
+    parts = {f"running_mean_std.running_mean_std.obs.{name}": one for name, one in
+             (("running_mean", torch.zeros(5)), ("running_var", torch.ones(5)))}  # fmt: skip
+    rms = {"running_mean_std.running_mean": torch.zeros(5), "running_mean_std.running_var": torch.ones(5)}
+    for name, content in (
+        (f"{linears}.0.weight", {"model": d2rl}),
+        (f"{linears}.0.weight", {"model": d2rl | rms}),
+        ("running_mean_std.running_mean_std.obs.running_mean", {"model": games | parts}),
+        ("a2c_network.obs_encoder.0.weight", {"model": games | named("a2c_network.obs_encoder", encoder)}),
+        ("encoder.0.weight", {"model_state_dict": legs | named("encoder", encoder)}),
+        ("estimator.0.weight", {"model_state_dict": legs | named("estimator", encoder)}),
+        ("obs_normalizer._mean", {"model_state_dict": legs | normaliser("obs_normalizer.")}),
+        ("encoder.0.weight", {"actor_state_dict": {**noise, **named("mlp", mlp(5, 2)), **named("encoder", encoder)}}),
+        ("encoder.0.weight", {"policy": skrl | named("encoder", encoder)}),
+    ):
+        with pytest.raises(FileError, match=rf"holds the tensor '{name}' .*has no place: export the policy to ONNX"):
+            read(tmp_path / "t.pt", content, **told)
+    beside = {"model_state_dict": legs, "actor_obs_normalizer": normaliser()}
+    with pytest.raises(FileError, match=r"holds statistics of observations \('actor_obs_normalizer'\)"):
+        read(tmp_path / "t.pt", beside)
+    idle = {f"a2c_network.{name}": one for name, one in named("_disc_mlp", encoder).items()}
+    idle |= named("a2c_network.critic_mlp", encoder) | {"value_mean_std.running_mean": torch.zeros(1)}
+    assert read(tmp_path / "t.pt", {"model": games | idle, "amp_input_mean_std": rms}, **told).format == "rl_games"
+    rnd = {"rnd_state_dict": named("predictor", encoder), "privileged_obs_norm_state_dict": normaliser()}
+    assert read(tmp_path / "t.pt", {"model_state_dict": legs, **rnd}).format == "rsl_rl"
+
+
 def test_an_agent_of_skrl_with_a_class_of_its_own_keeps_its_preprocessor(tmp_path):
     agent = {"policy": named("net", mlp(5, 8, 2)), "state_preprocessor": {"running_mean": torch.zeros(5)}}
     with pytest.raises(FileError, match="behind its preprocessor of observations"):
