@@ -425,6 +425,43 @@ def test_half_of_the_numbers_may_be_a_spread(tmp_path):
         teacher.fitted(ENV)
 
 
+def test_what_the_numbers_may_be_is_said(tmp_path):
+    nothing = {"actor_state_dict": named("mlp", mlp(5, 8, 4))}
+    teacher = read(tmp_path / "t.pt", nothing)
+    assert "alpha and beta of a Beta distribution" in teacher.meta["note"]
+    with pytest.raises(TeacherError, match=r"where the second half are log .* parameters of a Beta distribution, or"):
+        teacher.fitted(ENV)
+    assert "note" not in read(tmp_path / "t.pt", {"actor_state_dict": named("mlp", mlp(5, 8, 3))}).meta
+    content = {"policy": named("net_container", mlp(5, 8, 2))}
+    choices = EnvInfo(EnvRef("choices"), ObsSpec((5,)), Choices((2,)))
+    with pytest.raises(TeacherError, match=r"2 numbers \(mean\), but choices .*: say --kind logits, or --kind q where"):
+        read(tmp_path / "t.pt", content, activation="elu").fitted(choices)
+    assert read(tmp_path / "t.pt", content, activation="elu", kind="logits").fitted(choices).kind == "logits"
+
+
+@pytest.mark.parametrize("squash", ["tanh", "scale", "clip"])
+@pytest.mark.parametrize("prefix", ["actor", "network"])
+def test_a_squash_says_that_numbers_are_real_actions(tmp_path, squash, prefix):
+    actor = mlp(5, 8, 2, activation=nn.Tanh)
+    state = named(prefix, actor) | named("critic", mlp(5, 8, 1))
+    teacher = read(tmp_path / "t.pt", state, activation="tanh", squash=squash)
+    assert teacher.kind == "mean"
+    expected = torch.tanh(actor(OBS)) if squash == "tanh" else actor(OBS).clamp(-1, 1)
+    same(teacher.fitted(ENV).policy.act(OBS)[0], expected)
+
+
+def test_statistics_of_a_critic_of_skrl_are_not_the_policys(tmp_path):
+    actor, statistics = mlp(5, 8, 2), {"running_mean": torch.ones(9), "running_variance": torch.ones(9)}
+    content = {"policy": named("net_container", actor), "state_preprocessor": statistics}
+    teacher = read(tmp_path / "t.pt", content, activation="elu")
+    same(teacher.fitted(ENV).policy.act(OBS)[0], actor(OBS).clamp(-1, 1))
+    assert "so the critic's" in teacher.meta["note"]
+    content["state_preprocessor"] = {name: one[:5] for name, one in statistics.items()}
+    teacher = read(tmp_path / "t.pt", content, activation="elu")
+    same(teacher.fitted(ENV).policy.act(OBS)[0], actor((OBS - 1).clamp(-5, 5)).clamp(-1, 1))
+    assert "up to version 1" in teacher.meta["note"]
+
+
 def test_tanh_needs_bounds_and_says_so(tmp_path):
     teacher = read(tmp_path / "t.pt", named("net", mlp(5, 8, 2)), activation="elu", squash="tanh")
     with pytest.raises(TeacherError, match="An action squashed by tanh needs a low and a high bound"):

@@ -31,10 +31,22 @@ RL_GAMES_EPSILON, RL_GAMES_CLIP = 1e-5, 5.0
 SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
 """What skrl adds to the standard deviation of an observation, and where it clips what comes out."""
 
-SKRL_SCALERS = ("observation_preprocessor", "state_preprocessor")
-"""Where skrl keeps the statistics of observations."""
+SKRL_STATES = "state_preprocessor"
+SKRL_SCALERS = ("observation_preprocessor", SKRL_STATES)
+"""Where skrl keeps the statistics of observations: from version 2 on in the first, before in the second."""
+SKRL_UNSURE = (
+    "Its observations are normalised with its 'state_preprocessor', as skrl does up to version 1: from 2 on that is "
+    "the critic's, so that a policy of that version is to be exported to ONNX."
+)
+SKRL_UNSEEN = "Its 'state_preprocessor' is of other numbers than the policy reads, and so the critic's: it is not used."
 RSL_STATISTICS, RL_GAMES_STATISTICS = "obs_norm_state_dict", "running_mean_std"
 """Where rsl_rl 2 and old versions of rl_games keep them: beside the network, not in it."""
+
+RSL_SPREAD = (
+    "It holds no standard deviation: where it gives two numbers for each of an action, they are mean and log standard "
+    "deviation (then --kind gaussian), mean and standard deviation, or alpha and beta of a Beta distribution (then "
+    "export the mean to ONNX)."
+)
 
 RSL_IDLE = r"^(critic|teacher|memory_[ct]|privileged)\w*\.|_normalizer\.(_var|count)$|^(distribution\.)?(log_)?std"
 RL_GAMES_IDLE = (
@@ -155,7 +167,8 @@ def _rsl_rl(
     network: Network | Stack | Remembering = (
         remembering(sees, ((size,), size), memory, layers, label) if memory else assemble(layers, label)
     )
-    return _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    robot = _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    return replace(robot, note="" if noisy or outputs % 2 else RSL_SPREAD)
 
 
 def _rsl_memory(state: Mapping[str, Tensor], prefix: str, label: str) -> Memory | None:
@@ -208,9 +221,14 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
         layers[-1] = with_constants(layers[-1], vector(state, "log_std_parameter", outputs, label))
     state.check_all(label, SKRL_IDLE)
     robot = _robot(assemble(layers, label), "skrl", "gaussian" if noisy else "mean", outputs if noisy else 0)
-    found = next((loaded[k] for k in SKRL_SCALERS if is_state(loaded.get(k))), None)
-    statistics = checkpoint.tensors(found) if found is not None else {}
-    robot = _behind(robot, statistics, "", ("running_mean", "running_variance"), label, "")
+    key = next((key for key in SKRL_SCALERS if is_state(loaded.get(key))), "")
+    statistics = _beside(checkpoint, key, key)
+    mean, note = statistics.get(f"{key}.running_mean"), ""
+    if key == SKRL_STATES:
+        fits = mean is None or mean.shape == robot.obs_shape
+        note = SKRL_UNSURE if fits else SKRL_UNSEEN
+        statistics = statistics if fits else {}
+    robot = _behind(robot, statistics, f"{key}.", ("running_mean", "running_variance"), label, note)
     return replace(robot, statistics=SKRL_SCALERS)
 
 

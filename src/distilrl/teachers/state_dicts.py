@@ -249,7 +249,8 @@ def _chain(
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
-    kind: Kind | None = "logits" if policy and not file.squash else "q" if known or "atoms" in state else None
+    choosing: Kind | None = "logits" if policy else "q" if known or "atoms" in state else None
+    kind = "mean" if file.squash else choosing
     return network, f"CleanRL {algorithm}" if known else "state_dict", kind
 
 
