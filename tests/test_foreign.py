@@ -22,6 +22,7 @@ from distilrl.networks import Network, build, count_macs
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers.vecnormalize import NORMALIZER, unused
 
 PIXELS = (4, 84, 84)
 
@@ -196,9 +197,19 @@ def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
     torch.save(sign_network().state_dict(), tmp_path / "t.pt")
     with pytest.raises(FileError, match="reads"):
         load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
-    _, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
-    with pytest.raises(FileError):
-        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+
+
+def test_a_normalizer_of_rewards_alone_changes_nothing(tmp_path):
+    envs, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
+    policy, obs = write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1"), vectors()
+    teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=path))
+    same(teacher.network(obs), own_values(policy, "DQN", torch.from_numpy(envs.normalize_obs(obs.numpy()))))
+    assert "norm_obs is off" in teacher.meta["note"]
+    (tmp_path / "vec.pkl").rename(tmp_path / NORMALIZER)
+    assert unused(load_teacher(tmp_path / "t.zip")) == ()
+    vec_normalize(tmp_path, steps=1)
+    (tmp_path / "vec.pkl").rename(tmp_path / NORMALIZER)
+    assert unused(load_teacher(tmp_path / "t.zip")) == (tmp_path / NORMALIZER,)
 
 
 def test_statistics_that_were_written_down_are_those_of_gymnasium(tmp_path):
