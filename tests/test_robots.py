@@ -356,6 +356,9 @@ def test_parts_of_a_robot_checkpoint_that_have_no_place_are_refused(tmp_path):
     beside = {"model_state_dict": legs, "actor_obs_normalizer": normaliser()}
     with pytest.raises(FileError, match=r"holds statistics of observations \('actor_obs_normalizer'\)"):
         read(tmp_path / "t.pt", beside)
+    nested = {"model": games, "running_mean_std": {"obs": {"running_mean": torch.zeros(5)}}}
+    with pytest.raises(FileError, match=r"holds statistics of observations \('running_mean_std'\)"):
+        read(tmp_path / "t.pt", nested, **told)
     idle = {f"a2c_network.{name}": one for name, one in named("_disc_mlp", encoder).items()}
     idle |= named("a2c_network.critic_mlp", encoder) | {"value_mean_std.running_mean": torch.zeros(1)}
     assert read(tmp_path / "t.pt", {"model": games | idle, "amp_input_mean_std": rms}, **told).format == "rl_games"

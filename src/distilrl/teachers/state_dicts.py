@@ -148,7 +148,7 @@ def _refuse_statistics(file: TeacherFile, checkpoint: Checkpoint, known: Sequenc
     loaded = checkpoint.loaded
     if file.normalizer is not None or not isinstance(loaded, dict) or is_state(loaded):
         return
-    told = [str(name) for name, value in loaded.items() if value is not None and name not in known]
+    told = [str(n) for n, value in loaded.items() if value not in (None, {}) and not (n in known and is_state(value))]
     beside = next((name for name in told if re.search(STATISTICS, name) and not re.search(UNSEEN, name)), None)
     if beside is not None:
         raise FileError(
