@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sys
 import warnings
+import zipfile
 from dataclasses import replace
 
 import gymnasium
@@ -22,6 +23,7 @@ from distilrl.networks import Network, build, count_macs
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers.vecnormalize import NORMALIZER, unused
 
 PIXELS = (4, 84, 84)
 
@@ -196,9 +198,19 @@ def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
     torch.save(sign_network().state_dict(), tmp_path / "t.pt")
     with pytest.raises(FileError, match="reads"):
         load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
-    _, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
-    with pytest.raises(FileError):
-        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+
+
+def test_a_normalizer_of_rewards_alone_changes_nothing(tmp_path):
+    envs, path = vec_normalize(tmp_path, steps=1, norm_obs=False)
+    policy, obs = write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1"), vectors()
+    teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=path))
+    same(teacher.network(obs), own_values(policy, "DQN", torch.from_numpy(envs.normalize_obs(obs.numpy()))))
+    assert "norm_obs is off" in teacher.meta["note"]
+    (tmp_path / "vec.pkl").rename(tmp_path / NORMALIZER)
+    assert unused(load_teacher(tmp_path / "t.zip")) == ()
+    vec_normalize(tmp_path, steps=1)
+    (tmp_path / "vec.pkl").rename(tmp_path / NORMALIZER)
+    assert unused(load_teacher(tmp_path / "t.zip")) == (tmp_path / NORMALIZER,)
 
 
 def test_statistics_that_were_written_down_are_those_of_gymnasium(tmp_path):
@@ -422,6 +434,17 @@ def test_the_real_cleanrl_file_is_the_sb3_one():
     same(ours.network(pictures()), load_teacher(TEACHERS / "pong-dqn-sb3.zip").network(pictures()))
 
 
+@pytest.mark.parametrize("first", [0x82, 0xDE])
+def test_files_of_jax_are_named(tmp_path, first):
+    (tmp_path / "dqn_jax.cleanrl_model").write_bytes(bytes([first]) + b"\xa6params\x80")
+    with pytest.raises(FileError, match=r"is of JAX .* export the policy to ONNX\.$"):
+        load_teacher(tmp_path / "dqn_jax.cleanrl_model")
+    with zipfile.ZipFile(tmp_path / "sbx.zip", "w") as archive:
+        archive.writestr("data", json.dumps({"policy_class": {"__module__": "sbx.ppo.policies"}}))
+    with pytest.raises(FileError, match=r"is of SBX, whose networks are JAX's .* export the policy to ONNX\.$"):
+        load_teacher(tmp_path / "sbx.zip")
+
+
 # -- ONNX
 
 
@@ -457,6 +480,49 @@ def test_onnx_vectors(tmp_path, dynamic):
     teacher = load_teacher(write_onnx(tmp_path / "t.onnx", model, torch.zeros(3, 4), dynamic=dynamic))
     same(teacher.network(vectors()), model(vectors()))
     assert (teacher.params, teacher.obs_shape, teacher.outputs, teacher.kind) == (114, (4,), 2, "q")
+
+
+def test_what_stable_baselines3_exports_of_sac_names_its_squash(tmp_path):
+    """Its own recipe: the actor's deterministic action, before it is scaled to the bounds."""
+    warnings.simplefilter("ignore")
+    from stable_baselines3 import SAC
+
+    class Actor(nn.Module):
+        def __init__(self, actor):
+            super().__init__()
+            self.actor = actor
+
+        def forward(self, obs):
+            return self.actor(obs, deterministic=True)
+
+    model = SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10, seed=0)
+    path = write_onnx(tmp_path / "t.onnx", Actor(model.policy.actor), torch.zeros(1, 3), outputs=("output",))
+    assert "--squash scale" in load_teacher(path).meta["note"]
+    teacher, obs = load_teacher(TeacherFile(path, squash="scale")), vectors(3)
+    assert "note" not in teacher.meta
+    theirs = torch.from_numpy(model.predict(obs.numpy(), deterministic=True)[0])
+    same(teacher.fitted(describe_env("Pendulum-v1")).policy.act(obs)[0], theirs)
+    plain = load_teacher(write_onnx(tmp_path / "p.onnx", chain((4, 8, 2), nn.Tanh), torch.zeros(1, 4), outputs=("mu",)))
+    assert "note" not in plain.meta
+
+
+def test_onnx_of_chosen_actions_is_refused(tmp_path):
+    class Policy(nn.Module):
+        """As stable-baselines3's documentation exports PPO: action, value, log probability."""
+
+        def __init__(self):
+            super().__init__()
+            self.actor, self.critic = chain((4, 8, 2), nn.Tanh), chain((4, 8, 1), nn.Tanh)
+
+        def forward(self, obs):
+            logits = self.actor(obs)
+            return logits.argmax(1), self.critic(obs), logits.log_softmax(1).amax(1)
+
+    names = ("output", "value", "log_prob")
+    path = write_onnx(tmp_path / "t.onnx", Policy(), torch.zeros(1, 4), outputs=names)
+    for file in (TeacherFile(path), TeacherFile(path, output="output")):
+        with pytest.raises(FileError, match=r"gives chosen actions \('output'\).*: export the graph up to its logits"):
+            load_teacher(file)
 
 
 @pytest.mark.parametrize("last", [True, False])

@@ -308,6 +308,64 @@ def test_layers_that_have_no_place_are_refused(tmp_path):
     assert read(tmp_path / "t.pt", named("net", plain) | {"value_head.weight": torch.zeros(1, 8)} | beside, **told)
 
 
+def rl_games(body, mu):
+    return {
+        **named("a2c_network.actor_mlp", nn.Sequential(*body, nn.ELU())),
+        **named("a2c_network.mu", mu),
+        **named("a2c_network.value", nn.Linear(8, 1)),
+        "a2c_network.sigma": torch.zeros(2),
+    }
+
+
+def test_old_and_compiled_checkpoints_of_rl_games_are_read_whole(tmp_path):
+    body, mu, told = mlp(5, 16, 8), nn.Linear(8, 2), {"activation": "elu"}
+    state, var = rl_games(body, mu), torch.linspace(0.1, 3, 5, dtype=torch.float64)
+    rms = {"running_mean": MEAN.double(), "running_var": var, "count": torch.ones(())}
+    seen = ((OBS - MEAN) / (var.float() + 1e-5).sqrt()).clamp(-5, 5)
+    expected = mu(nn.functional.elu(body(seen))).clamp(-1, 1)
+    old = {"model": state, "running_mean_std": rms, "reward_mean_std": {"running_mean": torch.zeros(1)}}
+    same(read(tmp_path / "t.pth", old, **told).fitted(ENV).policy.act(OBS)[0], expected)
+    whole = state | {f"running_mean_std.{name}": one for name, one in rms.items()}
+    compiled = {"model": {f"_orig_mod.{name}": one for name, one in whole.items()}}
+    same(read(tmp_path / "t.pth", compiled, **told).fitted(ENV).policy.act(OBS)[0], expected)
+
+
+def test_parts_of_a_robot_checkpoint_that_have_no_place_are_refused(tmp_path):
+    told, encoder = {"activation": "elu"}, mlp(9, 8, 3)
+    games, noise = rl_games(mlp(5, 16, 8), nn.Linear(8, 2)), {"std": torch.ones(2)}
+    legs = {**noise, **named("actor", mlp(5, 8, 2)), **named("critic", mlp(5, 8, 1))}
+    skrl = {"log_std_parameter": torch.zeros(2), **named("net_container", mlp(5, 8, 2))}
+    linears = "a2c_network.actor_mlp.linears"
+    d2rl = {**named(f"{linears}.0", nn.Linear(5, 8)), **named("a2c_network.mu", nn.Linear(8, 2))}
+    parts = {f"running_mean_std.running_mean_std.obs.{name}": one for name, one in
+             (("running_mean", torch.zeros(5)), ("running_var", torch.ones(5)))}  # fmt: skip
+    rms = {"running_mean_std.running_mean": torch.zeros(5), "running_mean_std.running_var": torch.ones(5)}
+    for name, content in (
+        (f"{linears}.0.weight", {"model": d2rl}),
+        (f"{linears}.0.weight", {"model": d2rl | rms}),
+        ("running_mean_std.running_mean_std.obs.running_mean", {"model": games | parts}),
+        ("a2c_network.obs_encoder.0.weight", {"model": games | named("a2c_network.obs_encoder", encoder)}),
+        ("encoder.0.weight", {"model_state_dict": legs | named("encoder", encoder)}),
+        ("estimator.0.weight", {"model_state_dict": legs | named("estimator", encoder)}),
+        ("obs_normalizer._mean", {"model_state_dict": legs | normaliser("obs_normalizer.")}),
+        ("encoder.0.weight", {"actor_state_dict": {**noise, **named("mlp", mlp(5, 2)), **named("encoder", encoder)}}),
+        ("encoder.0.weight", {"policy": skrl | named("encoder", encoder)}),
+    ):
+        with pytest.raises(FileError, match=rf"holds the tensor '{name}' .*has no place: export the policy to ONNX"):
+            read(tmp_path / "t.pt", content, **told)
+    beside = {"model_state_dict": legs, "actor_obs_normalizer": normaliser()}
+    with pytest.raises(FileError, match=r"holds statistics of observations \('actor_obs_normalizer'\)"):
+        read(tmp_path / "t.pt", beside)
+    nested = {"model": games, "running_mean_std": {"obs": {"running_mean": torch.zeros(5)}}}
+    with pytest.raises(FileError, match=r"holds statistics of observations \('running_mean_std'\)"):
+        read(tmp_path / "t.pt", nested, **told)
+    idle = {f"a2c_network.{name}": one for name, one in named("_disc_mlp", encoder).items()}
+    idle |= named("a2c_network.critic_mlp", encoder) | {"value_mean_std.running_mean": torch.zeros(1)}
+    assert read(tmp_path / "t.pt", {"model": games | idle, "amp_input_mean_std": rms}, **told).format == "rl_games"
+    rnd = {"rnd_state_dict": named("predictor", encoder), "privileged_obs_norm_state_dict": normaliser()}
+    assert read(tmp_path / "t.pt", {"model_state_dict": legs, **rnd}).format == "rsl_rl"
+
+
 def test_an_agent_of_skrl_with_a_class_of_its_own_keeps_its_preprocessor(tmp_path):
     agent = {"policy": named("net", mlp(5, 8, 2)), "state_preprocessor": {"running_mean": torch.zeros(5)}}
     with pytest.raises(FileError, match="behind its preprocessor of observations"):
@@ -368,6 +426,43 @@ def test_half_of_the_numbers_may_be_a_spread(tmp_path):
     teacher = read(tmp_path / "t.pt", named("net", mlp(5, 8, 4)), activation="elu", kind="mean")
     with pytest.raises(TeacherError, match="say --kind gaussian where the second half are log standard deviations"):
         teacher.fitted(ENV)
+
+
+def test_what_the_numbers_may_be_is_said(tmp_path):
+    nothing = {"actor_state_dict": named("mlp", mlp(5, 8, 4))}
+    teacher = read(tmp_path / "t.pt", nothing)
+    assert "alpha and beta of a Beta distribution" in teacher.meta["note"]
+    with pytest.raises(TeacherError, match=r"where the second half are log .* parameters of a Beta distribution, or"):
+        teacher.fitted(ENV)
+    assert "note" not in read(tmp_path / "t.pt", {"actor_state_dict": named("mlp", mlp(5, 8, 3))}).meta
+    content = {"policy": named("net_container", mlp(5, 8, 2))}
+    choices = EnvInfo(EnvRef("choices"), ObsSpec((5,)), Choices((2,)))
+    with pytest.raises(TeacherError, match=r"2 numbers \(mean\), but choices .*: say --kind logits, or --kind q where"):
+        read(tmp_path / "t.pt", content, activation="elu").fitted(choices)
+    assert read(tmp_path / "t.pt", content, activation="elu", kind="logits").fitted(choices).kind == "logits"
+
+
+@pytest.mark.parametrize("squash", ["tanh", "scale", "clip"])
+@pytest.mark.parametrize("prefix", ["actor", "network"])
+def test_a_squash_says_that_numbers_are_real_actions(tmp_path, squash, prefix):
+    actor = mlp(5, 8, 2, activation=nn.Tanh)
+    state = named(prefix, actor) | named("critic", mlp(5, 8, 1))
+    teacher = read(tmp_path / "t.pt", state, activation="tanh", squash=squash)
+    assert teacher.kind == "mean"
+    expected = torch.tanh(actor(OBS)) if squash == "tanh" else actor(OBS).clamp(-1, 1)
+    same(teacher.fitted(ENV).policy.act(OBS)[0], expected)
+
+
+def test_statistics_of_a_critic_of_skrl_are_not_the_policys(tmp_path):
+    actor, statistics = mlp(5, 8, 2), {"running_mean": torch.ones(9), "running_variance": torch.ones(9)}
+    content = {"policy": named("net_container", actor), "state_preprocessor": statistics}
+    teacher = read(tmp_path / "t.pt", content, activation="elu")
+    same(teacher.fitted(ENV).policy.act(OBS)[0], actor(OBS).clamp(-1, 1))
+    assert "so the critic's" in teacher.meta["note"]
+    content["state_preprocessor"] = {name: one[:5] for name, one in statistics.items()}
+    teacher = read(tmp_path / "t.pt", content, activation="elu")
+    same(teacher.fitted(ENV).policy.act(OBS)[0], actor((OBS - 1).clamp(-5, 5)).clamp(-1, 1))
+    assert "up to version 1" in teacher.meta["note"]
 
 
 def test_tanh_needs_bounds_and_says_so(tmp_path):

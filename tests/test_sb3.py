@@ -75,7 +75,7 @@ def shake(policy):
 
 def samples(space, count=200):
     space.seed(0)
-    if isinstance(space, spaces.Box) and space.dtype != np.uint8:
+    if isinstance(space, spaces.Box) and space.dtype == np.float32:
         return list(np.random.default_rng(0).normal(0, 2, (count, *space.shape)).astype(np.float32))
     return [space.sample() for _ in range(count)]
 
@@ -239,6 +239,50 @@ def test_images_of_any_size(tmp_path, algorithm, shape):
 def test_images_without_convolutions(tmp_path):
     teacher = check(made("PPO", spaces.Box(0, 255, (9, 8, 3), np.uint8)), tmp_path / "t.zip", count=20)
     assert teacher.obs_shape == (3, 9, 8)
+
+
+GRIDS = {
+    "bytes to 1": spaces.Box(0, 1, (4, 10, 10), np.uint8),
+    "bytes from 1": spaces.Box(1, 255, (4, 10, 10), np.uint8),
+    "bytes to 1, channels last": spaces.Box(0, 1, (10, 10, 4), np.uint8),
+    "truth values": spaces.Box(0, 1, (10, 9, 4), bool),
+    "whole numbers": spaces.Box(-3, 3, (8, 7, 3), np.int8),
+    "floats": spaces.Box(0, 1, (7, 6, 3), np.float32),
+    "floats in a cube": spaces.Box(0, 1, (5, 5, 5), np.float32),
+    "bytes in a cube": spaces.Box(0, 255, (5, 5, 5), np.uint8),
+    "a board": spaces.Box(0, 2, (9, 9), np.uint8),
+    "a board to 255": spaces.Box(0, 255, (8, 9), np.uint8),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("algorithm", ["PPO", "TD3"])
+def test_grids_are_flattened_and_divided_as_the_library_does(tmp_path, grid, algorithm):
+    space = GRIDS[grid]
+    model = made(algorithm, space, net_arch=[16])
+    teacher = check(model, tmp_path / "t.zip", count=40)
+    spec, read = read_observations(space, "it")
+    assert teacher.obs_shape == spec.shape
+    assert isinstance(teacher.network, Network)
+    if algorithm == "TD3":
+        observations, actions = samples(space, 20), torch.rand(20, 2) * 2 - 1
+        theirs, _ = model.policy.obs_to_tensor(np.stack(observations))
+        with torch.no_grad():
+            expected = torch.cat(model.critic(theirs, actions), 1).amin(1)
+        ours = teacher.critic(torch.from_numpy(np.stack([read(o) for o in observations])), actions)
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_divide_only_what_the_library_divides(tmp_path):
+    told = {"features_extractor_kwargs": {"normalized_image": True}}
+    floats = spaces.Box(0, 1, (3, 40, 44), np.float32)
+    check(made("PPO", floats, policy="CnnPolicy", **told), tmp_path / "t.zip", count=10)
+    parts = spaces.Dict({"camera": floats, "speed": spaces.Box(-1, 1, (3,), np.float32)})
+    check(made("PPO", parts, normalize_images=False), tmp_path / "d.zip", count=10)
+    cube = made("PPO", spaces.Box(0, 1, (40, 40, 40), np.float32), policy="CnnPolicy", **told)
+    cube.save(tmp_path / "c.zip")
+    with pytest.raises(FileError, match="whose first side are its channels"):
+        load_teacher(tmp_path / "c.zip")
 
 
 @pytest.mark.parametrize(

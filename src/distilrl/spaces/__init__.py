@@ -7,6 +7,8 @@ from distilrl.spaces.observations import (
     ObsSpec,
     Reader,
     Unreadable,
+    channels_last,
+    in_front,
     read_observations,
 )
 from distilrl.spaces.reference import EnvLike, EnvRef, env_ref
@@ -23,7 +25,9 @@ __all__ = [
     "Reader",
     "Unreadable",
     "action_from_json",
+    "channels_last",
     "env_ref",
+    "in_front",
     "read_actions",
     "read_observations",
 ]

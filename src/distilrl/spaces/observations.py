@@ -246,19 +246,28 @@ def _codes(space: spaces.Space[Any]) -> list[str]:
     ]
 
 
+def channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether the last side of a picture is taken for its channels: the smallest of three."""
+    return len(shape) == 3 and shape[2] <= min(shape[:2])
+
+
+def in_front(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W) of a picture's shape."""
+    first, *rest = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if channels_last(shape) else shape
+    return first, rest[0], rest[1]
+
+
 def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple[ObsSpec, Reader]:
     """Spec of an image, and the function that brings its channels, the smallest of its three sides, to the front."""
     shape = tuple(int(n) for n in space.shape)
     dtype: Literal["uint8", "float32"] = "uint8" if space.dtype in (np.uint8, np.bool_) else "float32"
     kind = np.uint8 if dtype == "uint8" else np.float32
-    channels_last = len(shape) == 3 and shape[2] <= min(shape[:2])
-    front = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if channels_last else shape
-    image = (front[0], front[1], front[2])
+    last, image = channels_last(shape), in_front(shape)
     spec = ObsSpec(image, image, dtype, reach=(_top(space),))
 
     def read(obs: Any) -> NDArray[Any]:
         array = _array(_at(obs, path), shape, kind)
-        return array.transpose(2, 0, 1) if channels_last else array.reshape(image)
+        return array.transpose(2, 0, 1) if last else array.reshape(image)
 
     if edit is None:
         return spec, read

@@ -17,6 +17,9 @@ from distilrl.teachers.teacher import Teacher
 
 __all__ = ["Bounding", "Combine", "Teacher", "TeacherFile", "ensemble", "load_teacher"]
 
+MSGPACK = [bytes([first]) for first in (*range(0x81, 0x90), 0xDE, 0xDF)]
+"""First bytes of a dict as flax writes it; a pickle has none of them."""
+
 
 def load_teacher(file: str | Path | TeacherFile) -> Teacher:
     """Reads a policy: our own format, a run folder, or a file of another library; nothing in it is executed.
@@ -110,6 +113,8 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return state_dicts.load(file) if torch_file else sb3.load(file)
     if path.suffix == ".zip":
         return sb3.load(file)
+    if path.suffix in (".cleanrl_model", ".msgpack") and magic[:1] in MSGPACK:
+        raise FileError(f"{path} is of JAX (flax wrote it), whose networks are not read: export the policy to ONNX.")
     if path.suffix in (".pt", ".pth", ".cleanrl_model", ".pkl", ".pickle"):
         raise FileError(
             f"{path} is a bare pickle, which is not executed: save the network's state_dict with torch.save."

@@ -4,6 +4,7 @@ import io
 import lzma
 import math
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -132,7 +133,7 @@ class Checkpoint:
     """Whether it is TorchScript: modules with their attributes, whose code is not looked at."""
 
     def tensors(self, found: Any) -> dict[str, Tensor]:
-        """The tensors of a dict that holds nothing else.
+        """The tensors of a dict that holds nothing else, by their bare names.
 
         Raises:
             FileError: it is something else, or a tensor is damaged.
@@ -144,7 +145,7 @@ class Checkpoint:
                 f"{self.label} holds {len(found)} tensors, more than a policy can need: save the network's "
                 "state_dict alone."
             )
-        return checked({name: self._tensor(name, value) for name, value in found.items()}, self.label)
+        return checked({bare(name): self._tensor(name, value) for name, value in found.items()}, self.label)
 
     def _tensor(self, name: str, value: Any) -> Tensor:
         """A tensor of numbers that are in the file."""
@@ -184,6 +185,11 @@ class Checkpoint:
 def _sizes(values: Any) -> bool:
     """Whether these are a few whole numbers as a tensor's shape has them."""
     return isinstance(values, tuple) and len(values) <= 8 and all(type(n) is int and 0 <= n < 1 << 40 for n in values)
+
+
+def bare(name: str) -> str:
+    """A tensor's name without the prefixes of compiled and parallel models."""
+    return re.sub(r"^(?:_orig_mod\.|module\.)+", "", name)
 
 
 def is_state(found: Any) -> bool:

@@ -16,6 +16,11 @@ from distilrl.networks import Network
 from distilrl.teachers.layers import Layer, Stack, assemble, encode, layer, sequential, with_strides
 from distilrl.teachers.printed import Leaf
 
+_SIDEWAYS = (
+    "reads a picture whose first side are its channels, where the last one would be taken for them: export the policy "
+    "to ONNX instead."
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -27,15 +32,23 @@ class Source:
     """Its tensors, by name."""
     parts: Sequence[Leaf] | None
     """Parts of its observation space; None where the file does not say."""
-    divisor: float
-    """Pixels are divided by it."""
+    scale: float
+    """Pixels of bytes from 0 to 255 are divided by it."""
+
+    @property
+    def alone(self) -> Leaf | None:
+        """The only part of its observation space; None where there are several, or the file does not say."""
+        return self.parts[0] if self.parts is not None and len(self.parts) == 1 else None
+
+    @property
+    def divisor(self) -> float:
+        """What the numbers of an image alone are divided by."""
+        return self.scale if self.alone is None or self.alone.image else 1.0
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of an observation of one part: of an image, or flat; None where it is not known."""
-        if self.parts is None or len(self.parts) != 1:
-            return None
-        return self.parts[0].shape if self.parts[0].picture else (self.parts[0].size,)
+        return None if self.alone is None else self.alone.seen
 
     def find(self, prefixes: Sequence[str], inside: str) -> str | None:
         """The first of some prefixes under which there is something of this name."""
@@ -77,13 +90,19 @@ class Combined(nn.Module):
 class Flat(nn.Module):
     """Raw observations as one row of floats."""
 
-    def __init__(self, divisor: float = 1.0) -> None:
+    def __init__(self, divisor: float = 1.0, last: bool = False) -> None:
+        """Says how pictures are read.
+
+        Args:
+            divisor: pixels are divided by it.
+            last: whether their channels come last in the row.
+        """
         super().__init__()
-        self.divisor = divisor
+        self.divisor, self.last = divisor, last
 
     def forward(self, obs: Tensor) -> Tensor:
         """Raw observations (B, *obs_shape) to (B, D)."""
-        return obs.float().flatten(1) / self.divisor
+        return (obs.permute(0, 2, 3, 1) if self.last else obs).float().flatten(1) / self.divisor
 
 
 class Critic(nn.Module):
@@ -107,7 +126,7 @@ def network(source: Source, prefixes: Sequence[str], dense: Sequence[Layer]) -> 
         FileError: shapes do not chain, or the extractor is of another kind.
     """
     label = source.label
-    nature, parted = source.find(prefixes, "cnn"), source.find(prefixes, "extractors")
+    nature, parted = _parts(source, prefixes)
     if nature is not None:
         return assemble([*source.nature(nature), *dense], label, divisor=source.divisor, obs_shape=source.shape)
     if parted is not None:
@@ -120,7 +139,11 @@ def network(source: Source, prefixes: Sequence[str], dense: Sequence[Layer]) -> 
             )
         return Stack(nn.Sequential(features, head), features.obs_shape, dense[-1].weight.shape[0])
     _refuse_pictures(source)
-    return assemble(dense, label, divisor=_flat_divisor(source), obs_shape=source.shape)
+    if source.alone is not None and source.alone.last and dense[0].weight.shape[1] == source.alone.size:
+        height, width, channels = source.alone.shape
+        columns = dense[0].weight.view(-1, height, width, channels).permute(0, 3, 1, 2).flatten(1)
+        dense = [replace(dense[0], weight=columns), *dense[1:]]
+    return assemble(dense, label, divisor=source.divisor, obs_shape=source.shape)
 
 
 def encoder(source: Source, prefixes: Sequence[str], size: int) -> tuple[nn.Module, tuple[tuple[int, ...], int]]:
@@ -137,7 +160,7 @@ def encoder(source: Source, prefixes: Sequence[str], size: int) -> tuple[nn.Modu
     Raises:
         FileError: shapes do not chain, or the extractor is of another kind.
     """
-    nature, parted = source.find(prefixes, "cnn"), source.find(prefixes, "extractors")
+    nature, parted = _parts(source, prefixes)
     if nature is not None:
         stack = encode(source.nature(nature), source.label, divisor=source.divisor, obs_shape=source.shape)
         return stack, (stack.obs_shape, stack.outputs)
@@ -146,7 +169,9 @@ def encoder(source: Source, prefixes: Sequence[str], size: int) -> tuple[nn.Modu
         return features, (features.obs_shape, size)
     _refuse_pictures(source)
     shape = source.shape
-    return Flat(_flat_divisor(source)), (shape if shape is not None and math.prod(shape) == size else (size,), size)
+    if shape is None or math.prod(shape) != size:
+        return Flat(), ((size,), size)
+    return Flat(source.divisor, source.alone is not None and source.alone.last), (shape, size)
 
 
 def critic(
@@ -168,28 +193,40 @@ def critic(
     return Critic(features, made, quantiles)
 
 
+def _parts(source: Source, prefixes: Sequence[str]) -> tuple[str | None, str | None]:
+    """The first of some prefixes under which there is a Nature CNN, and under which there are parts of a Dict."""
+    nature = source.find(prefixes, "cnn")
+    if nature is not None and source.alone is not None and source.alone.last:
+        raise FileError(f"{source.label} {_SIDEWAYS}")
+    return nature, source.find(prefixes, "extractors")
+
+
 def _combined(source: Source, prefix: str) -> tuple[Combined, int]:
     """The extractor of a Dict with one image, and how many features it gives."""
     images = sorted(
         {m[1] for name in source.state if (m := re.match(rf"{re.escape(prefix)}\.extractors\.([^.]+)\.cnn\.", name))}
     )
     parts = source.parts
-    if parts is None or images != [part.key for part in parts if part.image] or len(images) != 1:
+    if parts is None or images != [part.key for part in parts if part.key in images] or len(images) != 1:
         raise FileError(
             f"{source.label} reads a Dict of observations with {len(images)} images, whose sizes it does not say or "
             "of which there are "
             "several: export the policy to ONNX instead."
         )
-    if any(part.picture for part in parts if not part.image):
+    at = next(i for i, part in enumerate(parts) if part.key in images)
+    if any(part.picture for part in parts if part is not parts[at]):
         raise FileError(
             f"{source.label} reads a picture as a vector beside an image: export the policy to ONNX instead."
         )
-    at = next(i for i, part in enumerate(parts) if part.image)
     layers = source.nature(f"{prefix}.extractors.{images[0]}")
-    shape = parts[at].shape
+    shape = parts[at].seen
+    if parts[at].shape != shape or parts[at].last:
+        raise FileError(f"{source.label} {_SIDEWAYS}")
     assemble([*layers], source.label, obs_shape=shape)  # checks that the image's size fits
-    before, vector = sum(part.size for part in parts[:at]), sum(part.size for part in parts if not part.image)
-    combined = Combined(sequential(layers, source.label), shape, before, vector, source.divisor)
+    before, vector = sum(part.size for part in parts[:at]), sum(part.size for part in parts) - math.prod(shape)
+    combined = Combined(
+        sequential(layers, source.label), shape, before, vector, source.scale if parts[at].image else 1.0
+    )
     return combined, vector + layers[-1].weight.shape[0]
 
 
@@ -197,8 +234,3 @@ def _refuse_pictures(source: Source) -> None:
     """A Dict's picture that is read as a vector stands elsewhere in our observations."""
     if source.parts is not None and len(source.parts) > 1 and any(part.picture for part in source.parts):
         raise FileError(f"{source.label} reads a picture as a part of a vector: export the policy to ONNX instead.")
-
-
-def _flat_divisor(source: Source) -> float:
-    """What an image that is read as a vector is divided by; 1 for vectors."""
-    return source.divisor if source.parts is not None and len(source.parts) == 1 and source.parts[0].image else 1.0

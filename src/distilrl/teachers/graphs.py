@@ -12,6 +12,7 @@ from distilrl.limits import MAX_BYTES, MAX_CALLS, MAX_ELEMENTS, MAX_NODES
 from distilrl.text import first_line, legible
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
 RANDOM = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",
@@ -150,6 +151,18 @@ def _graphs_of(graph: Any) -> Iterator[Any]:
             for attribute in node.attribute:
                 waiting += [attribute.g] if attribute.HasField("g") else []
                 waiting += list(attribute.graphs)
+
+
+def last_step(model: Any, output: str) -> str:
+    """Operator that makes the numbers of an output, before they are only moved about; empty where there is none."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    name, seen = output, set[str]()
+    while name in makers and name not in seen:
+        seen.add(name)
+        if makers[name].op_type not in MOVING or not makers[name].input:
+            return str(makers[name].op_type)
+        name = makers[name].input[0]
+    return ""
 
 
 def tensors_in(graph: Any) -> Iterator[Any]:

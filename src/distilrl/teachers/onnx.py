@@ -21,7 +21,7 @@ from distilrl.files import digest
 from distilrl.heads import Kind
 from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State
-from distilrl.teachers.graphs import check_graph, graphs_in, read_graph, tensors_in
+from distilrl.teachers.graphs import check_graph, graphs_in, last_step, read_graph, tensors_in
 from distilrl.teachers.slots import Slot, find_slots
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
@@ -35,6 +35,11 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "policy_logits")
 ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
+
+BOUNDED = (
+    "It ends in a tanh, and its numbers are taken for real actions as they are: --squash scale where −1 to 1 stand for "
+    "other bounds, as in what stable-baselines3 exports of SAC, TD3 and DDPG."
+)
 
 
 @dataclass(frozen=True)
@@ -238,10 +243,13 @@ def _load(file: TeacherFile) -> Teacher:
         **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
     }
+    kind = file.own_kind or _kind(file, output)
+    if file.squash is None and kind in (None, "mean") and last_step(model, output) == "Tanh":
+        meta["note"] = BOUNDED
     policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)
     return Teacher(
         policy,
-        file.own_kind or _kind(file, output),
+        kind,
         f"ONNX {meta['producer']}".strip(),
         str(path),
         _digest(model, path),
@@ -322,11 +330,11 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
                 f"{file.path} gives the state '{slot.output}' in shape {answers[slot.output].shape}, which its input "
                 f"'{slot.input}' does not take: export it again."
             )
+    own = {name: answer for name, answer in answers.items() if all(name != slot.output for slot in slots)}
     fitting = {
         name: answer.shape[1]
-        for name, answer in answers.items()
-        if all(name != slot.output for slot in slots)
-        and isinstance(answer, np.ndarray)
+        for name, answer in own.items()
+        if isinstance(answer, np.ndarray)
         and answer.ndim == 2
         and len(answer) == batch
         and answer.shape[1] >= 1
@@ -334,6 +342,15 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
     }
     several = [name for name, width in fitting.items() if width > 1]
     named = [name for name in (*VALUE_NAMES, *ACTION_NAMES) if name in fitting]
+    chosen = [
+        n for n, a in own.items() if isinstance(a, np.ndarray) and a.dtype.kind in "iu" and a.shape[:1] == (batch,)
+    ]
+    alone = not file.output and not named and set(fitting.values()) == {1}
+    if file.output in chosen or (chosen and alone):
+        raise FileError(
+            f"{file.path} gives chosen actions ('{file.output or chosen[0]}'), which do not say how good the others "
+            "are: export the graph up to its logits or action values instead."
+        )
     wanted = (
         [file.output]
         if file.output

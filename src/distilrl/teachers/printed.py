@@ -9,7 +9,7 @@ from typing import Any
 
 from distilrl.errors import SpecError
 from distilrl.limits import MAX_PRINTED
-from distilrl.spaces import SMALLEST_IMAGE, ActionSpec, Bounds, Choices
+from distilrl.spaces import SMALLEST_IMAGE, ActionSpec, Bounds, Choices, channels_last, in_front
 
 _NUMBER = re.compile(r"[+-]?(?:inf|\d{1,30}\.?\d{0,30}(?:e[+-]?\d{1,3})?|\.\d{1,30})", re.IGNORECASE)
 _SPACE = re.compile(r"'([^']{1,100})'(?:: |, )(Box|Discrete|MultiBinary|MultiDiscrete)\(")
@@ -24,7 +24,7 @@ class Leaf:
     shape: tuple[int, ...]
     """Its shape after flattening what is no Box."""
     image: bool = False
-    """Whether stable-baselines3 takes it for an image: a Box of bytes with three dimensions."""
+    """Whether stable-baselines3 takes it for an image: a Box of three dimensions and bytes from 0 to 255."""
     picture: bool = False
     """Whether this project does: any Box of three dimensions, or of bytes and two."""
 
@@ -32,6 +32,20 @@ class Leaf:
     def size(self) -> int:
         """How many numbers it has."""
         return math.prod(self.shape)
+
+    @property
+    def last(self) -> bool:
+        """Whether this project brings its last side to the front, and stable-baselines3 takes it as it comes. What that
+        takes for an image is printed with its channels in front, unless all sides are alike.
+        """
+        return self.picture and channels_last(self.shape) and (not self.image or len(set(self.shape)) == 1)
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Its shape as this project gives it: (C, H, W) of a picture, else (D,)."""
+        if not self.picture:
+            return (self.size,)
+        return in_front(self.shape) if self.last or len(self.shape) == 2 else self.shape
 
 
 def action_spec(space: Any) -> ActionSpec | None:
@@ -69,7 +83,8 @@ def leaves(space: Any) -> list[Leaf] | None:
     kind = kind_of(space)
     try:
         if kind == "Box":
-            return [_box("", _shape(space), str(space.get("dtype")))]
+            full = (_printed(space.get("low")), _printed(space.get("high"))) == ({0.0}, {255.0})
+            return [_box("", _shape(space), str(space.get("dtype")), full)]
         if kind == "Dict":
             return _dict(str(space.get("spaces"))[:MAX_PRINTED])
     except (ValueError, TypeError, OverflowError):
@@ -115,6 +130,11 @@ def _array(space: dict[str, Any], name: str, size: int) -> tuple[float | None, .
     return None if numbers is None else tuple(n if abs(n) < 1e30 else None for n in numbers)
 
 
+def _printed(text: Any) -> set[float]:
+    """The different numbers of a printed array, of which numpy leaves some out where it is long."""
+    return set(_numbers(str(text).replace("...", " ")) or ())
+
+
 def _numbers(text: Any) -> list[float] | None:
     if not isinstance(text, str) or len(text) > MAX_PRINTED:
         return None
@@ -132,7 +152,8 @@ def _dict(text: str) -> list[Leaf] | None:
             tail = re.search(r"\((\d[\d, ]{0,60})\), (\w+)$", body)
             if tail is None:
                 return None
-            found.append(_box(match[1], tuple(int(n) for n in re.findall(r"\d+", tail[1])), tail[2]))
+            full = _printed(body[: tail.start()]) == {0.0, 255.0}
+            found.append(_box(match[1], tuple(int(n) for n in re.findall(r"\d+", tail[1])), tail[2], full))
         else:
             numbers = [int(n) for n in re.findall(r"\d{1,9}", body.split("start")[0])]
             size = math.prod(numbers) if match[2] == "MultiBinary" else sum(numbers)
@@ -140,9 +161,10 @@ def _dict(text: str) -> list[Leaf] | None:
     return found if found and "Dict(" not in rest.replace("OrderedDict(", "") and "Tuple(" not in rest else None
 
 
-def _box(key: str, shape: tuple[int, ...], dtype: str) -> Leaf:
+def _box(key: str, shape: tuple[int, ...], dtype: str, full: bool) -> Leaf:
+    """A Box; ``full``: its numbers go from 0 to 255."""
     small = len(shape) == 2 and dtype == "uint8" and min(shape) >= SMALLEST_IMAGE
-    return Leaf(key, shape, len(shape) == 3 and dtype == "uint8", len(shape) == 3 or small)
+    return Leaf(key, shape, len(shape) == 3 and dtype == "uint8" and full, len(shape) == 3 or small)
 
 
 def _within(text: str, start: int) -> str:

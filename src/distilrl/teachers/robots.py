@@ -8,7 +8,7 @@ are used.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from distilrl.errors import FileError
 from distilrl.heads import Kind
 from distilrl.networks import Network
-from distilrl.teachers.archive import Checkpoint, is_state
+from distilrl.teachers.archive import Checkpoint, bare, is_state
 from distilrl.teachers.extractors import Flat
-from distilrl.teachers.layers import Stack, assemble, layer, numbered, preceded, vector, with_constants
+from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, preceded, vector, with_constants
 from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
 from distilrl.teachers.teacher import Normalised
 
@@ -31,8 +31,30 @@ RL_GAMES_EPSILON, RL_GAMES_CLIP = 1e-5, 5.0
 SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
 """What skrl adds to the standard deviation of an observation, and where it clips what comes out."""
 
-SKRL_SCALERS = ("observation_preprocessor", "state_preprocessor")
-"""Where skrl keeps the statistics of observations."""
+SKRL_STATES = "state_preprocessor"
+SKRL_SCALERS = ("observation_preprocessor", SKRL_STATES)
+"""Where skrl keeps the statistics of observations: from version 2 on in the first, before in the second."""
+SKRL_UNSURE = (
+    "Its observations are normalised with its 'state_preprocessor', as skrl does up to version 1: from 2 on that is "
+    "the critic's, so that a policy of that version is to be exported to ONNX."
+)
+SKRL_UNSEEN = "Its 'state_preprocessor' is of other numbers than the policy reads, and so the critic's: it is not used."
+RSL_STATISTICS, RL_GAMES_STATISTICS = "obs_norm_state_dict", "running_mean_std"
+"""Where rsl_rl 2 and old versions of rl_games keep them: beside the network, not in it."""
+
+RSL_SPREAD = (
+    "It holds no standard deviation: where it gives two numbers for each of an action, they are mean and log standard "
+    "deviation (then --kind gaussian), mean and standard deviation, or alpha and beta of a Beta distribution (then "
+    "export the mean to ONNX)."
+)
+
+RSL_IDLE = r"^(critic|teacher|memory_[ct]|privileged)\w*\.|_normalizer\.(_var|count)$|^(distribution\.)?(log_)?std"
+RL_GAMES_IDLE = (
+    r"^(value|reward|amp\w*)_mean_std\.|^running_mean_std\.(count|running_mean|running_var)$"
+    r"|^a2c_network\.(value|sigma|critic\w*|_?disc\w*|_enc\w*)(\.|$)"
+)
+SKRL_IDLE = r"^(value\w*|critic\w*)\.|^log_std"
+"""Names of tensors that have no part in the greedy action."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,8 @@ class Robot:
     """How many of the outputs are a log standard deviation that no state changes."""
     note: str = ""
     """What a user must know of it."""
+    statistics: tuple[str, ...] = ()
+    """Keys of the checkpoint under which its library keeps statistics of observations."""
 
 
 def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
@@ -65,13 +89,12 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
     if is_state(loaded.get("model_state_dict")) and _names(loaded["model_state_dict"], r"(actor|student)\.\d+\.weight"):
         state = checkpoint.tensors(loaded["model_state_dict"])
         body = "student" if _names(state, r"student\.\d+\.weight") else "actor"
-        if is_state(loaded.get("obs_norm_state_dict")):
-            state |= {
-                f"{body}_obs_normalizer.{k}": v for k, v in checkpoint.tensors(loaded["obs_norm_state_dict"]).items()
-            }
-        return _rsl_rl(checkpoint, state, body, f"{body}_obs_normalizer", activation)
+        state |= _beside(checkpoint, RSL_STATISTICS, f"{body}_obs_normalizer")
+        robot = _rsl_rl(checkpoint, state, body, f"{body}_obs_normalizer", activation)
+        return replace(robot, statistics=(RSL_STATISTICS,))
     if is_state(loaded.get("model")) and _names(loaded["model"], r"a2c_network\..*"):
-        return _rl_games(checkpoint.tensors(loaded["model"]), checkpoint.label, activation)
+        state = _beside(checkpoint, RL_GAMES_STATISTICS, RL_GAMES_STATISTICS) | checkpoint.tensors(loaded["model"])
+        return _rl_games(state, checkpoint.label, activation)
     if is_state(loaded.get("policy")) and _names(loaded["policy"], r"\w+_container\.\d+\.weight"):
         return _skrl(checkpoint, loaded, activation)
     if is_state(loaded.get("policy")) and any(is_state(loaded.get(key)) for key in SKRL_SCALERS):
@@ -83,8 +106,14 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
 
 
 def _names(state: Any, pattern: str) -> list[str]:
-    """Names of tensors that a pattern fits."""
-    return [name for name in state if re.fullmatch(pattern, name)]
+    """Bare names of tensors that a pattern fits."""
+    return [name for name in map(bare, state) if re.fullmatch(pattern, name)]
+
+
+def _beside(checkpoint: Checkpoint, key: str, prefix: str) -> dict[str, Tensor]:
+    """Tensors of a state dict beside the network's, as if they were in it; none where there is no such."""
+    found = checkpoint.loaded.get(key)
+    return {f"{prefix}.{name}": one for name, one in checkpoint.tensors(found).items()} if is_state(found) else {}
 
 
 def _refuse_others(state: Mapping[str, Tensor], label: str, own: str | None = None) -> None:
@@ -104,10 +133,10 @@ def _refuse_others(state: Mapping[str, Tensor], label: str, own: str | None = No
 
 
 def _rsl_rl(
-    checkpoint: Checkpoint, state: Mapping[str, Tensor], body: str, normaliser: str, activation: str | None
+    checkpoint: Checkpoint, tensors: Mapping[str, Tensor], body: str, normaliser: str, activation: str | None
 ) -> Robot:
     """rsl_rl: (o − mean) / (std + 0.01), folded into the first layer unless a memory comes before it."""
-    label = checkpoint.label
+    label, state = checkpoint.label, Asked(tensors)
     _refuse_others(state, label, RSL_MEMORIES[body])
     layers = [layer(state, name, label, activation or "elu") for name in numbered(state, body)]
     if not layers:
@@ -134,10 +163,12 @@ def _rsl_rl(
         noise = vector(state, name, outputs, label)
         layers[-1] = with_constants(layers[-1], noise if "log" in name else noise.abs().clamp_min(1e-6).log())
     noisy = layers[-1].weight.shape[0] > outputs
+    state.check_all(label, RSL_IDLE)
     network: Network | Stack | Remembering = (
         remembering(sees, ((size,), size), memory, layers, label) if memory else assemble(layers, label)
     )
-    return _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    robot = _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
+    return replace(robot, note="" if noisy or outputs % 2 else RSL_SPREAD)
 
 
 def _rsl_memory(state: Mapping[str, Tensor], prefix: str, label: str) -> Memory | None:
@@ -145,8 +176,9 @@ def _rsl_memory(state: Mapping[str, Tensor], prefix: str, label: str) -> Memory 
     return read_memory(state, prefix, label) if any(name.startswith(f"{prefix}.") for name in state) else None
 
 
-def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -> Robot:
+def _rl_games(tensors: Mapping[str, Tensor], label: str, activation: str | None) -> Robot:
     """rl_games: clip((o − mean) / √(var + 1e-5), ±5), then the network."""
+    state = Asked(tensors)
     _refuse_others(state, label)
     discrete = "a2c_network.logits.weight" in state
     names = [*numbered(state, "a2c_network.actor_mlp"), f"a2c_network.{'logits' if discrete else 'mu'}"]
@@ -165,12 +197,15 @@ def _rl_games(state: Mapping[str, Tensor], label: str, activation: str | None) -
         "rl_games' own player clips actions to −1 to 1 and scales them to the environment's bounds unless clip_actions "
         "is off, and so does this; --squash clip takes them as they are."
     )
-    return _behind(robot, state, "running_mean_std.", ("running_mean", "running_var"), label, note)
+    state.check_all(label, RL_GAMES_IDLE)
+    note = "" if discrete else note
+    robot = _behind(robot, state, f"{RL_GAMES_STATISTICS}.", ("running_mean", "running_var"), label, note)
+    return replace(robot, statistics=(RL_GAMES_STATISTICS,))
 
 
 def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None) -> Robot:
     """skrl: clip((o − mean) / (√var + 1e-8), ±5), then the network."""
-    label, state = checkpoint.label, checkpoint.tensors(loaded["policy"])
+    label, state = checkpoint.label, Asked(checkpoint.tensors(loaded["policy"]))
     _refuse_others(state, label)
     bodies = sorted({name.split(".")[0] for name in _names(state, r"\w+_container\.\d+\.weight")})
     heads = [name for name in ("output_layer", "policy_layer") if f"{name}.weight" in state]
@@ -184,10 +219,17 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
     noisy = "log_std_parameter" in state
     if noisy:
         layers[-1] = with_constants(layers[-1], vector(state, "log_std_parameter", outputs, label))
+    state.check_all(label, SKRL_IDLE)
     robot = _robot(assemble(layers, label), "skrl", "gaussian" if noisy else "mean", outputs if noisy else 0)
-    found = next((loaded[k] for k in SKRL_SCALERS if is_state(loaded.get(k))), None)
-    statistics = checkpoint.tensors(found) if found is not None else {}
-    return _behind(robot, statistics, "", ("running_mean", "running_variance"), label, "")
+    key = next((key for key in SKRL_SCALERS if is_state(loaded.get(key))), "")
+    statistics = _beside(checkpoint, key, key)
+    mean, note = statistics.get(f"{key}.running_mean"), ""
+    if key == SKRL_STATES:
+        fits = mean is None or mean.shape == robot.obs_shape
+        note = SKRL_UNSURE if fits else SKRL_UNSEEN
+        statistics = statistics if fits else {}
+    robot = _behind(robot, statistics, f"{key}.", ("running_mean", "running_variance"), label, note)
+    return replace(robot, statistics=SKRL_SCALERS)
 
 
 def _asked(activation: str | None, label: str) -> str:
@@ -217,4 +259,4 @@ def _behind(
         games = robot.library == "rl_games"
         scale = 1 / ((var + RL_GAMES_EPSILON).sqrt() if games else var.sqrt() + SKRL_EPSILON)
         network = Normalised(network, mean, scale, RL_GAMES_CLIP if games else SKRL_CLIP)
-    return Robot(network, robot.library, robot.kind, robot.obs_shape, robot.outputs, robot.log_std, note)
+    return replace(robot, network=network, note=note)

@@ -200,10 +200,11 @@ def load(file: TeacherFile) -> Teacher:
     """
     file.check_options("activation")
     path, label = Path(file.path), file.path
-    members = read_members(path, {"data": True, "policy.pth": True, "_stable_baselines3_version": False})
+    members = read_members(path, {"data": True, "_stable_baselines3_version": False})
     data = _json(label, members["data"])
-    state = read_state_dict(members["policy.pth"], f"{label}: its member 'policy.pth'")
     family = _family(label, data)
+    members |= read_members(path, {"policy.pth": True})
+    state = read_state_dict(members["policy.pth"], f"{label}: its member 'policy.pth'")
     kwargs = data.get("policy_kwargs") or {}
     activation = _activation(label, kwargs, family.activation, file.activation)
     divisor = 1.0 if kwargs.get("normalize_images") is False else 255.0
@@ -295,6 +296,8 @@ def _json(label: str, text: bytes) -> dict[str, Any]:
 def _family(label: str, data: dict[str, Any]) -> _Family:
     """Which algorithm wrote the file, by the module of its policy class and the settings that it has."""
     module = data["policy_class"]["__module__"]
+    if module.startswith("sbx."):
+        raise FileError(f"{label} is of SBX, whose networks are JAX's and are not read: export the policy to ONNX.")
     family = _READERS.get(module)
     if family is None:
         raise FileError(f"{label} holds a policy of {module[:80]!r}: {FAMILIES} can be read; export others to ONNX.")

@@ -18,7 +18,7 @@ from distilrl.heads import Kind, Squash
 from distilrl.spaces import ActionSpec
 from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers import cleanrl, recurrent, robots, torchscript
-from distilrl.teachers.archive import checked, find_state, is_state, read_checkpoint
+from distilrl.teachers.archive import Checkpoint, bare, checked, find_state, is_state, read_checkpoint
 from distilrl.teachers.layers import Asked, Layer, Stack, assemble, assemble_residual, encode, layer, numbered
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
@@ -34,6 +34,8 @@ NOT_ACTING = (
 """Names of tensors that are kept beside a policy, and have no part in its greedy action."""
 STATISTICS = r"obs\w*_(rms|norm\w*|mean|std|stat\w*)|(obs|observation|state)_(scaler|preprocessor)|running_mean_std"
 """Names of statistics of observations beside a state dict."""
+UNSEEN = r"critic|privileged|teacher|amp_|disc_|rnd_"
+"""Names of those of observations that the policy does not see."""
 
 
 class Expectation(nn.Module):
@@ -109,7 +111,7 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     """The network of a file, by the names of what is in it."""
     label = file.path
     if path.suffix == ".safetensors":
-        return _from_state(file, _bare(checked(read_tensors(path)[0], label)), label)
+        return _from_state(file, {bare(n): t for n, t in checked(read_tensors(path)[0], label).items()}, label)
     checkpoint = read_checkpoint(path.read_bytes(), label)
     if checkpoint.script:
         file.check_options("kind", "squash")
@@ -117,6 +119,7 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
         sizes = (walking.obs_shape, walking.outputs)
         return _Found(walking, "legged_gym (TorchScript)", "mean", note=torchscript.NOTE, sizes=sizes)
     robot = robots.read(checkpoint, file.activation)
+    _refuse_statistics(file, checkpoint, robot.statistics if robot else ())
     if robot is not None:
         sizes = (robot.obs_shape, robot.outputs)
         scaled = robot.library == "rl_games" and robot.kind != "logits"
@@ -129,18 +132,9 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
             note=robot.note,
             sizes=sizes,
         )
-    if isinstance(checkpoint.loaded, dict) and not is_state(checkpoint.loaded):
-        told = (str(name) for name, value in checkpoint.loaded.items() if value is not None)
-        beside = next((name for name in told if re.search(STATISTICS, name)), None)
-        if beside is not None and file.normalizer is None:
-            raise FileError(
-                f"{label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: write "
-                "their 'mean' and 'var' into a .json file and give it as --normalizer, or export the policy to ONNX "
-                "with its normalisation inside."
-            )
     if not isinstance(checkpoint.loaded, list | tuple):
-        return _from_state(file, _bare(checkpoint.tensors(find_state(checkpoint.loaded))), label)
-    states = [_bare(checkpoint.tensors(one)) for one in checkpoint.loaded[:8] if is_state(one)]
+        return _from_state(file, checkpoint.tensors(find_state(checkpoint.loaded)), label)
+    states = [checkpoint.tensors(one) for one in checkpoint.loaded[:8] if is_state(one)]
     acting = next((one for one in states if cleanrl.is_actor(one)), None)
     if acting is None:
         raise FileError(
@@ -149,9 +143,19 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     return _from_state(file, acting, label, [one for one in states if one is not acting])
 
 
-def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors without the prefixes of compiled and parallel models."""
-    return {re.sub(r"^(?:_orig_mod\.|module\.)+", "", name): tensor for name, tensor in state.items()}
+def _refuse_statistics(file: TeacherFile, checkpoint: Checkpoint, known: Sequence[str]) -> None:
+    """Refuses statistics of observations beside a state dict that are not known, unless the user gives them."""
+    loaded = checkpoint.loaded
+    if file.normalizer is not None or not isinstance(loaded, dict) or is_state(loaded):
+        return
+    told = [str(n) for n, value in loaded.items() if value not in (None, {}) and not (n in known and is_state(value))]
+    beside = next((name for name in told if re.search(STATISTICS, name) and not re.search(UNSEEN, name)), None)
+    if beside is not None:
+        raise FileError(
+            f"{checkpoint.label} holds statistics of observations ('{beside[:80]}') in a layout that is not known: "
+            "write their 'mean' and 'var' into a .json file and give it as --normalizer, or export the policy to ONNX "
+            "with its normalisation inside."
+        )
 
 
 def _from_state(
@@ -245,7 +249,8 @@ def _chain(
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
-    kind: Kind | None = "logits" if policy and not file.squash else "q" if known or "atoms" in state else None
+    choosing: Kind | None = "logits" if policy else "q" if known or "atoms" in state else None
+    kind = "mean" if file.squash else choosing
     return network, f"CleanRL {algorithm}" if known else "state_dict", kind
 
 

@@ -21,6 +21,15 @@ from distilrl.text import first_line
 STAKES_DIRECTIONS, STAKES_RADIUS = 8, 0.3
 """How many directions around the greedy action a critic is asked in, and how far, in half-ranges."""
 
+_WAYS: dict[Kind, str] = {
+    "gaussian": (
+        "say --kind gaussian where the second half are log standard deviations, export its mean to ONNX where they are "
+        "standard deviations or all are parameters of a Beta distribution, or "
+    ),
+    "logits": "say --kind logits, or --kind q where they are values of choices, or ",
+}
+"""What a teacher's numbers may be where they are no means."""
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -235,11 +244,10 @@ class Teacher:
                 if self.action is not None
                 else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
             )
-            noisy = kind == "mean" and self.outputs == 2 * env.action.size
+            ways = [way for other, way in _WAYS.items() if kind == "mean" and self._fits(env, other)]
             raise TeacherError(
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
-                + ("say --kind gaussian where the second half are log standard deviations, or " if noisy else "")
-                + "choose the environment it was trained in."
+                f"{''.join(ways)}choose the environment it was trained in."
             ) from None
         network = _bound(self.network, head)
         if ends is not None:
@@ -248,6 +256,13 @@ class Teacher:
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
             scaled=False,
         )  # fmt: skip
+
+    def _fits(self, env: EnvInfo, kind: Kind) -> bool:
+        """Whether it gives as many numbers as an environment's actions ask for in this kind."""
+        try:
+            return head_for(env.action, kind).width == self.outputs
+        except SpecError:
+            return False
 
     def _reading(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment of whose observations it reads a part."""

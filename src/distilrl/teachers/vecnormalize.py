@@ -47,7 +47,15 @@ def unused(teacher: Teacher) -> tuple[Path, ...]:
     home, numbered = zipped.parent, re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", zipped.stem)
     zoo = sorted(found.with_name(ZOO_NORMALIZER) for found in home.glob("*/args.yml"))
     beside = [home / name for name in (NORMALIZER, ZOO_NORMALIZER, f"{numbered}.pkl")]
-    return tuple(path for path in (*beside, *zoo) if path.is_file())
+    return tuple(path for path in (*beside, *zoo) if path.is_file() and not _changes_nothing(path))
+
+
+def _changes_nothing(path: Path) -> bool:
+    """Whether a file says that observations are not normalised."""
+    try:
+        return read(path)[0] == {}
+    except FileError:
+        return False
 
 
 def normalised(teacher: Teacher, path: Path) -> Teacher:
@@ -58,6 +66,9 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
     """
     found, epsilon, clip = read(path)
     shape = teacher.obs_shape
+    if found == {}:
+        note = f"{path} does not normalise observations (norm_obs is off): this teacher is the same without it."
+        return replace(teacher, meta=teacher.meta | {"normalizer": str(path), "note": note})
     if isinstance(found, dict):
         mean, scale, bound = _flattened(teacher, path, found, epsilon, clip)
     else:
@@ -107,7 +118,8 @@ def _flattened(
 
 
 def read(path: Path) -> tuple[Statistics | dict[str, Statistics], float, float]:
-    """Mean and variance of observations (of each normalised key of a Dict), epsilon and clip.
+    """Mean and variance of observations (of each normalised key of a Dict; of none where norm_obs is off), epsilon and
+    clip.
 
     Raises:
         FileError: the pickle asks for anything but arrays and numbers, or the file is damaged.
@@ -121,12 +133,10 @@ def read(path: Path) -> tuple[Statistics | dict[str, Statistics], float, float]:
     if path.suffix == JSON:
         return _written(path)
     state = _state(path)
-    if state.get("norm_obs") is False:
-        raise FileError(f"{path} does not normalise observations (norm_obs is off): leave --normalizer out.")
     epsilon, clip = (_number(state.get(name), path, name) for name in ("epsilon", "clip_obs"))
     if not 0 < epsilon < LARGEST or not 0 < clip < LARGEST:
         raise FileError(f"{path} holds an epsilon or clip_obs that is no small number above 0: the file is damaged.")
-    statistics = state.get("obs_rms")
+    statistics = state.get("obs_rms") if state.get("norm_obs") is not False else {}
     if isinstance(statistics, dict):
         keys = state.get("norm_obs_keys")
         wanted = [key for key in statistics if not isinstance(keys, list) or key in keys]
@@ -174,7 +184,8 @@ def _state(path: Path) -> dict[str, Any]:
     ) as error:  # a damaged or hostile pickle may make the reader raise anything; all of it means one thing
         raise FileError(f"{path} is not a readable pickle ({type(error).__name__}): copy it again.") from None
     state = loaded.state if isinstance(loaded, pickles.Inert) else None
-    if not isinstance(state, dict) or not isinstance(state.get("obs_rms"), pickles.Inert | dict):
+    off = isinstance(state, dict) and state.get("norm_obs") is False  # it holds no statistics then
+    if not isinstance(state, dict) or not (off or isinstance(state.get("obs_rms"), pickles.Inert | dict)):
         raise FileError(
             f"{path} holds no observation statistics (obs_rms): give the file that VecNormalize.save wrote."
         )
