@@ -11,8 +11,6 @@ CLAIM = "--episodes 100 --disturbed-episodes 0 --measure 'crashed=max<=0.05' --m
 """As safe as the teacher: at most five collisions in a hundred episodes more."""
 COARSE = '{"config": {"simulation_frequency": 5}}'
 """The simulation in steps of a fifth of a second, as highway-fast has it."""
-SHORT = '{"config": {"duration": 30}}'
-"""Half a minute of a racetrack's five: what goes wrong does so in the first."""
 MEASURES = (Measure("crashed", "max"), Measure("speed", "mean"))
 
 
@@ -32,7 +30,16 @@ FIELD = Field(
         "highway": Row(
             env="highway_env:highway-fast-v0",
             teacher="zoo/highway-dqn",
-            students=("mlp:32,32", "mlp:16,16"),
+            students=("mlp:16,16",),
+            options=CLAIM,
+            training="--steps 8000",
+            rules={"IDM": idm},
+            exports=("c", "onnx"),
+        ),
+        "highway, 32,000 steps": Row(
+            env="highway_env:highway-fast-v0",
+            teacher="zoo/highway-dqn",
+            students=("mlp:32,32",),
             options=CLAIM,
             training="--steps 32000",
             rules={"IDM": idm},
@@ -45,14 +52,6 @@ FIELD = Field(
             options=f"--env-kwargs '{COARSE}' {CLAIM}",
             training="--steps 8000",
             rules={"IDM": idm},
-            exports=("c", "onnx"),
-        ),
-        "racetrack": Row(
-            env="highway_env:racetrack-v1",
-            teacher="/work/teachers/racetrack-sac.zip",
-            students=("mlp:64,64@tanh", "mlp:16@tanh"),
-            options=f"--env-kwargs '{SHORT}' --episodes 50 --disturbed-episodes 0 --measure 'crashed=max<=0.05'",
-            training="--steps 20000",
             exports=("c", "onnx"),
         ),
     },
