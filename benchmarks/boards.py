@@ -91,11 +91,8 @@ def full_tree(levels: int = 6) -> Tree:
 
 def write_student(folder: Path, name: str) -> None:
     """Writes one of `STUDENTS`, ``NAME-int8``, or ``tree``, as an export does, with golden observations."""
-    rng = np.random.default_rng(0)
     shape = STUDENTS[name.removesuffix("-int8")][1] if name != "tree" else (4,)
-    pixels, size = len(shape) == 3, (GOLDEN, *shape)
-    obs = rng.integers(0, 256, size, np.uint8) if pixels else rng.normal(0, 1, size).astype(np.float32)
-    read = ObsSpec(shape, shape, "uint8", frames=4) if pixels else ObsSpec(shape)
+    read = ObsSpec(shape, shape, "uint8", frames=4) if len(shape) == 3 else ObsSpec(shape)
     if name == "tree":
         grown = full_tree()
         policy, source = Policy(TreePolicy(grown), grown.head), tree.source(grown, read, name)
@@ -103,10 +100,22 @@ def write_student(folder: Path, name: str) -> None:
         network, head = student(name.removesuffix("-int8"))
         policy = Policy(network, head)
         if name.endswith("-int8"):
-            source = int8.write(int8.quantise(steps(network, "integers"), obs), head, read, name)
+            source = int8.write(int8.quantise(steps(network, "integers"), drawn(read)), head, read, name)
         else:
             source = c.write(steps(network, "C"), head, read, name)
+    write_with_golden(folder, policy, source, read)
+
+
+def drawn(read: ObsSpec) -> np.ndarray:
+    """Seeded observations of such a kind."""
+    rng, size = np.random.default_rng(0), (GOLDEN, *read.shape)
+    return rng.integers(0, 256, size, np.uint8) if read.dtype == "uint8" else rng.normal(0, 1, size).astype(np.float32)
+
+
+def write_with_golden(folder: Path, policy: Policy, source: c.Source, read: ObsSpec) -> None:
+    """Writes a policy's C, with its answers to seeded observations."""
     write_c(folder, source)
+    obs = drawn(read)
     begins = np.arange(GOLDEN) == 0 if policy.remembers else np.ones(GOLDEN, np.bool_)
     file = open_export(folder / "policy.c", policy.head, obs[0].size)
     write_golden(folder, file, policy, Recording(obs, begins), "c")

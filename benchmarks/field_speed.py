@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import fields
-import numpy as np
 import torch
-from boards import GOLDEN, full_tree
+from boards import full_tree, write_with_golden
 from latency import c_us
 from lines import fill, machine
 
@@ -27,9 +26,7 @@ from distilrl.cli import parse
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import latency_us, load_teachers
 from distilrl.export import c, tree
-from distilrl.export.keep import write_c, write_golden
 from distilrl.export.last import last_step
-from distilrl.export.replay import Recording, open_export
 from distilrl.export.steps import steps
 from distilrl.heads import Head, student_head
 from distilrl.networks import build
@@ -72,13 +69,7 @@ def written(folder: Path, shown: dict[str, Any], info: EnvInfo, head: Head) -> P
         network, read = (network.bare(), None) if network.spec.unseen else (network, info.obs)
         policy, read = Policy(network, head), read or ObsSpec(network.spec.obs_shape)
         source = c.write(steps(network, "C"), head, read, shown["name"])
-    write_c(folder, source)
-    rng, size = np.random.default_rng(0), (GOLDEN, *read.shape)
-    pixels = read.dtype == "uint8"
-    obs = rng.integers(0, 256, size, np.uint8) if pixels else rng.normal(0, 1, size).astype(np.float32)
-    begins = np.arange(GOLDEN) == 0 if policy.remembers else np.ones(GOLDEN, np.bool_)
-    file = open_export(folder / "policy.c", policy.head, obs[0].size)
-    write_golden(folder, file, policy, Recording(obs, begins), "c")
+    write_with_golden(folder, policy, source, read)
     return policy
 
 

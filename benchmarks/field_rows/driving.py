@@ -21,38 +21,29 @@ def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
     return play(policy, Play(wrapped, measures=MEASURES), seeds)
 
 
+HIGHWAY = Row(
+    env="highway_env:highway-fast-v0",
+    teacher="zoo/highway-dqn",
+    students=("mlp:16,16",),
+    options=CLAIM,
+    training="--steps 8000",
+    rules={"IDM": idm},
+    exports=("c", "onnx"),
+)
 FIELD = Field(
     title="driving",
     title_zh="驾驶",
     page="docs/fields/driving.md",
     extra="driving",
     rows={
-        "highway": Row(
-            env="highway_env:highway-fast-v0",
-            teacher="zoo/highway-dqn",
-            students=("mlp:16,16",),
-            options=CLAIM,
-            training="--steps 8000",
-            rules={"IDM": idm},
-            exports=("c", "onnx"),
-        ),
-        "highway, 32,000 steps": Row(
-            env="highway_env:highway-fast-v0",
-            teacher="zoo/highway-dqn",
-            students=("mlp:32,32",),
-            options=CLAIM,
-            training="--steps 32000",
-            rules={"IDM": idm},
-            exports=("c", "onnx"),
-        ),
-        "merge": Row(
+        "highway": HIGHWAY,
+        "highway, 32,000 steps": replace(HIGHWAY, students=("mlp:32,32",), training="--steps 32000"),
+        "merge": replace(
+            HIGHWAY,
             env="highway_env:merge-v1",
             teacher="zoo/merge-dqn",
             students=("mlp:16,16", "mlp:8"),
             options=f"--env-kwargs '{COARSE}' {CLAIM}",
-            training="--steps 8000",
-            rules={"IDM": idm},
-            exports=("c", "onnx"),
         ),
     },
 )

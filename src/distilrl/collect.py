@@ -1,6 +1,5 @@
 """Collection: vector steps under a behaviour, which fill the replay and label every state."""
 
-import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,12 +50,12 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         check_fields(self, greedy_share="[0, 1]", zeta="(1, inf)")
-        for name, most in (("beta", math.inf), ("epsilon", 1.0), ("labels", math.inf)):
-            for one in getattr(self, name) if name == "labels" else (getattr(self, name),):
-                if one.least < 0 or one.most > most:
-                    raise SpecError(
-                        f"'{name}' is a share of steps or environments, and goes from {one.least} to {one.most}."
-                    )
+        shares = [("beta", self.beta), ("epsilon", self.epsilon), *(("labels", one) for one in self.labels)]
+        for name, one in shares:
+            if one.least < 0 or (name == "epsilon" and one.most > 1):
+                raise SpecError(
+                    f"'{name}' is a share of steps or environments, and goes from {one.least} to {one.most}."
+                )
         if not self.labels:
             raise SpecError("'labels' must name at least one schedule, got none.")
 

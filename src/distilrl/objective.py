@@ -11,7 +11,8 @@ A term whose weight is 0 costs nothing and asks for nothing.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -128,12 +129,8 @@ class TeacherTerm(_Term):
         student, teacher = _tempered(self, context, self.sharpness(context.progress))
         if (function := self.function) is None:
             return _known(head, str(self.loss))(student=student(context.student), teacher=teacher(context.teacher))
-        try:
+        with of_somebody(f"The loss '{self.name}'"):
             loss = function(student=student(context.student), teacher=teacher(context.teacher))
-        except DistilError:
-            raise
-        except Exception as error:
-            raise SpecError(f"The loss '{self.name}' {raised(error)}: mend it.") from error
         count = len(context.batch.obs)
         if not isinstance(loss, Tensor) or loss.shape != (count,):
             what = tuple(loss.shape) if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
@@ -334,6 +331,21 @@ def own(name: str, what: str) -> Any:
         return getattr(import_named(module), attribute)
     except (ImportError, AttributeError) as error:
         raise SpecError(f"The {what} '{name}' cannot be imported ({error}): check its name and PYTHONPATH.") from None
+
+
+@contextmanager
+def of_somebody(what: str) -> Iterator[None]:
+    """Around a call of a function of somebody's own, a loss or a recipe: what it raises is said, and is theirs to mend.
+
+    Raises:
+        SpecError: the function raised anything that is no error of ours.
+    """
+    try:
+        yield
+    except DistilError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{what} {raised(error)}: mend it.") from error
 
 
 def check_terms(terms: Sequence[Term], head: Head) -> None:

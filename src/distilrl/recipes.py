@@ -11,13 +11,12 @@ from typing import Any, Literal
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
-from distilrl.errors import DistilError, SpecError
+from distilrl.errors import SpecError
 from distilrl.heads import student_head
-from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term, own
+from distilrl.objective import AdversarialTerm, FeatureTerm, JudgedTerm, TeacherTerm, Term, of_somebody, own
 from distilrl.reward_recipes import dqfd, dqn, finetune, kickstarting, qdagger, rainbow_lite, reward_aware, transfer
 from distilrl.schedules import Schedule
 from distilrl.specs import BOARD, suggest
-from distilrl.text import raised
 
 Make = Callable[[EnvInfo], TrainConfig]
 
@@ -371,12 +370,8 @@ def recipe(name: str | Callable[[EnvInfo], TrainConfig], info: EnvInfo) -> Train
         return RECIPES[name](info)
     make = own(name, "recipe") if isinstance(name, str) else name
     called = name if isinstance(name, str) else getattr(name, "__name__", name)
-    try:
+    with of_somebody(f"The recipe '{called}'"):
         config = make(info) if callable(make) else make
-    except DistilError:
-        raise
-    except Exception as error:
-        raise SpecError(f"The recipe '{called}' {raised(error)}: mend it.") from error
     if not isinstance(config, TrainConfig):
         does = "gave" if callable(make) else "is"
         raise SpecError(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -353,7 +354,7 @@ class _Run:
         """Writes the checkpoint and the best students so far."""
         tensors, numbers = self.learner.state()
         state: dict[str, Any] = numbers | {"track": vars(self.track), "best": self.finalists.values, "tasks": []}
-        state["losses"] = self._own_losses()
+        state["losses"] = self._own_losses
         for task in self.tasks:
             own, about = task.state()
             tensors |= {f"task.{task.number}.{k}": v for k, v in own.items()}
@@ -376,6 +377,7 @@ class _Run:
                 "run with --config and --out."
             ) from error
 
+    @cached_property
     def _own_losses(self) -> dict[str, str]:
         """What tells the code of losses of somebody's own, by their names."""
         own = {one.name: one.function for one in self.config.terms if isinstance(one, TeacherTerm)}
@@ -385,7 +387,7 @@ class _Run:
         }  # fmt: skip
 
     def _load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        if changed := [name for name, code in self._own_losses().items() if state["losses"].get(name) != code]:
+        if changed := [name for name, code in self._own_losses.items() if state["losses"].get(name) != code]:
             raise ResumeError(
                 f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
                 "another run in another folder."
