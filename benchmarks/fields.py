@@ -12,8 +12,8 @@ look, on the same seeds. `python benchmarks/tables.py --write` puts the tables i
 import functools
 import importlib
 import shlex
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,15 +24,18 @@ import numpy as np
 from field_rows import Field, Row
 from lines import RESULTS, fill, jobs_of, machine, made, taken
 
-from distilrl import EnvRef, export_policy, stats, trust
+from distilrl import EnvRef, Job, export_policy, stats, trust
 from distilrl.cli import main as distilrl
 from distilrl.episodes import Episodes
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import read_json
 from distilrl.measures import Mean
+from distilrl.runs import RunFolder
 from distilrl.verdict import in_words
 
 OUT = RESULTS / "fields"
+RUNS = Path(__file__).parent / "runs" / "fields"
+"""Where runs lie until their lines are made."""
 FIELDS = ("driving", "robots", "games", "images", "treatment", "trading", "environment")
 """In the order of the tables; those whose module is not there yet are left out."""
 RULE = "rule: "
@@ -59,8 +62,7 @@ def line(name: str, row: str, student: str, seed: int) -> dict[str, Any]:
     if student.startswith(RULE):
         result = _rule(name, row, student.removeprefix(RULE))
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            result = _run(field(name).rows[row], student, seed, Path(folder) / "run")
+        result = _run(field(name).rows[row], student, seed, RUNS / name / f"{row}, {student}, seed {seed}")
     return result | {"cpu_s": round(time.process_time() - begun, 1)}
 
 
@@ -74,12 +76,20 @@ def command(row: Row, student: str, seed: int, out: Path) -> list[str]:
 
 
 def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
+    """In a folder of its own, where training that was killed goes on; it is gone when the line is known."""
     words = command(row, student, seed, out)
+    if is_tree(student):  # which is grown in one go
+        shutil.rmtree(out, ignore_errors=True)
+    elif (out / "config.json").is_file():
+        job = Job.from_json(RunFolder(out).read_config())
+        trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
+        words = ["distill", "--resume", str(out)]
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
-    targets = ("c",) if words[0] == "tree" else row.exports
+    targets = ("c",) if is_tree(student) else row.exports
     exports = {target: _bytes(out, target) for target in targets}
     results = {key: value for key, value in read_json(out / "results.json").items() if key not in LEFT_OUT}
+    shutil.rmtree(out)
     return {"results": results, "exports": exports}
 
 

@@ -4,6 +4,7 @@
     python benchmarks/several.py NAME FOLDER            # Pong + Breakout, a key of ATARI below; FOLDER holds breakout-dqn-sb3.zip
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
     python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; in LunarLander too
+    python benchmarks/several.py driving FOLDER         # highway, merge and roundabout, whose teachers are in zoo/
 
 Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
 """
@@ -24,6 +25,7 @@ from distilrl import (
     Comparison,
     EnvRef,
     Job,
+    Measure,
     Play,
     Schedule,
     TaskFile,
@@ -209,7 +211,47 @@ def atari_line(folder: Path, name: str) -> dict:
     } | {one.env: [one.student.return_mean, one.student.return_ci95, one.teacher.return_mean] for one in results.tasks}
 
 
-QUEUES = {"tasks": (tasks_line, tasks), "assistants": (assistants_line, assistants), "pruned": (pruned_line, pruned)}
+ROADS = {"highway-fast-v0": "highway-dqn", "merge-v1": "merge-dqn", "roundabout-v1": "roundabout-dqn"}
+"""Scenarios of highway-env with 25 numbers and five choices each, and the folder of each one's teacher in zoo/."""
+
+
+def driving_line(_folder: Path, student: str, seed: int) -> dict:
+    """Three scenarios in one network, as safe as three teachers or not."""
+    coarse = {"config": {"simulation_frequency": 5}}
+    roads = tuple(
+        TaskFile(EnvRef(f"highway_env:{env}", coarse), (TeacherFile(f"zoo/{teacher}"),))
+        for env, teacher in ROADS.items()
+    )
+    config = make_config(
+        "distil", roads[0].env, tasks=roads, network=student, seed=seed, env_steps=48_000, check_every=6_000, threads=1
+    )
+    job = Job(config, Comparison(disturbed_episodes=0, measures=(Measure.of("crashed=max<=0.05"),)))
+    run = Path("benchmarks/runs") / f"driving-{student}-{seed}"
+    with Display() as watch:
+        results = distill(None, job, run, resume=(run / "config.json").is_file(), watch=watch)
+    return {"params": results.student.params, "env_steps": results.tasks[0].env_steps} | {
+        road: {
+            "teacher": one.teacher.return_mean,
+            "student": one.student.return_mean,
+            "episodes": one.student.episodes,
+            "verdict": one.verdict.to_json(),
+            "crashed": one.measures[0].to_json(),
+        }
+        for road, one in zip(ROADS, results.tasks, strict=True)
+    }
+
+
+def driving() -> list[dict]:
+    """One body with three first layers and three heads."""
+    return [{"student": student, "seed": 0} for student in ("mlp:32,32",)]
+
+
+QUEUES = {
+    "tasks": (tasks_line, tasks),
+    "assistants": (assistants_line, assistants),
+    "pruned": (pruned_line, pruned),
+    "driving": (driving_line, driving),
+}
 
 
 def main(name: str, folder: Path, jobs: int) -> None:

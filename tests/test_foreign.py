@@ -454,7 +454,7 @@ def write_onnx(path, module, example, *, dynamic=True, names=("obs",), outputs=(
         axes = {name: {0: "batch"} for name in (*names, *outputs)} if dynamic else None
         torch.onnx.export(
             module.eval(),
-            (example,),
+            example if isinstance(example, tuple) else (example,),
             str(path),
             input_names=list(names),
             output_names=list(outputs),
@@ -623,6 +623,50 @@ def test_weights_beside_a_graph_count_in_its_digest(tmp_path):
     weights[0] ^= 1
     (tmp_path / "w.bin").write_bytes(bytes(weights))
     assert load_teacher(path).digest != first.digest
+
+
+class Tracking(nn.Module):
+    """A policy beside a motion that is looked up, as whole-body tracking exports it."""
+
+    def __init__(self):
+        super().__init__()
+        self.actor = chain((4, 400, 2), nn.ELU)
+        self.motion = nn.Buffer(torch.rand(500, 3))
+
+    def forward(self, obs, time_step):
+        return self.actor(obs), self.motion[time_step.long().squeeze(-1).clamp(max=499)]
+
+
+def write_tracking(path, model):
+    inputs, names = (torch.zeros(1, 4), torch.zeros(1, 1)), ("obs", "time_step")
+    return write_onnx(path, model, inputs, dynamic=False, names=names, outputs=("actions", "joint_pos"))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("told", [None, "actions"])
+def test_inputs_that_do_not_reach_the_action_are_left_out(tmp_path, beside, told):
+    import onnx
+
+    model = Tracking()
+    path = write_tracking(tmp_path / "t.onnx", model)
+    onnx.save(onnx.load(path), path, save_as_external_data=beside, location="w.bin", size_threshold=10)
+    teacher = load_teacher(TeacherFile(path, output=told))
+    same(teacher.network(vectors()), model.actor(vectors()))
+    assert (teacher.kind, teacher.obs_shape) == ("mean", (4,))
+    assert teacher.params == sum(p.numel() for p in model.actor.parameters()), "the motion is no part of the policy"
+    assert "time_step" in teacher.meta["left_out"]
+    sent = pickle.dumps(teacher)
+    shutil.rmtree(tmp_path)
+    assert torch.equal(pickle.loads(sent).network(vectors()), teacher.network(vectors()))
+
+
+def test_an_input_that_reaches_the_action_is_never_left_out(tmp_path):
+    class Late(Tracking):
+        def forward(self, obs, time_step):
+            return self.actor(obs) + time_step, obs
+
+    with pytest.raises(FileError, match=r"has 2 inputs \(obs, time_step\)"):
+        load_teacher(write_tracking(tmp_path / "t.onnx", Late()))
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -3,7 +3,7 @@
 import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,54 @@ def last_step(model: Any, output: str) -> str:
             return str(makers[name].op_type)
         name = makers[name].input[0]
     return ""
+
+
+def unused_inputs(model: Any, output: str) -> set[str]:
+    """Inputs that do not reach an output, as an index by which a graph also looks something up; none where all do not.
+
+    Example::
+
+        unused_inputs(onnx.load("tracking.onnx"), "actions")  # {'time_step'}
+    """
+    needed = _reached(reversed(model.graph.node), {output})
+    inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    return inputs - needed if inputs & needed else set()
+
+
+def without_inputs(onnx: Any, model: Any, names: set[str]) -> Any:
+    """A graph without some of its inputs, what depends on them, and what is then of no use."""
+    spoilt = set(names)
+    for node in model.graph.node:
+        if spoilt & _asked(node):
+            spoilt |= set(node.output)
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    graph, kept = part.graph, [value for value in model.graph.output if value.name not in spoilt]
+    needed = _reached(reversed(model.graph.node), {value.name for value in kept})
+    for values, those in (
+        (graph.input, [value for value in model.graph.input if value.name not in names]),
+        (graph.output, kept),
+        (graph.node, [node for node in model.graph.node if needed & set(node.output)]),
+        (graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in needed]),
+    ):
+        del values[:]
+        values.extend(those)
+    return part
+
+
+def _reached(nodes: Iterable[Any], names: set[str]) -> set[str]:
+    """All that some values are made of, from nodes in the reverse of their order."""
+    needed = set(names)
+    for node in nodes:
+        if needed & set(node.output):
+            needed |= _asked(node)
+    return needed
+
+
+def _asked(node: Any) -> set[str]:
+    """What a node and the graphs inside it read; names that are a graph's own do no harm."""
+    inside = (one for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) for one in graph.node)
+    return {name for name in node.input if name}.union(*map(_asked, inside))
 
 
 def tensors_in(graph: Any) -> Iterator[Any]:

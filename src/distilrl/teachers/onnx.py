@@ -7,6 +7,7 @@ refused before onnxruntime sees it. Needs the extra ``onnx``.
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from distilrl.files import digest
 from distilrl.heads import Kind
 from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State
-from distilrl.teachers.graphs import check_graph, graphs_in, last_step, read_graph, tensors_in
+from distilrl.teachers.graphs import (
+    check_graph,
+    graphs_in,
+    last_step,
+    read_graph,
+    tensors_in,
+    unused_inputs,
+    without_inputs,
+)
 from distilrl.teachers.slots import Slot, find_slots
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
@@ -99,7 +108,7 @@ class OnnxPolicy(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         import onnx
 
-        return self.__dict__ | {"session": onnx.load(self.path).SerializeToString()}
+        return self.__dict__ | {"session": _whole(onnx, self.path, self.output).SerializeToString()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         import onnxruntime
@@ -154,13 +163,14 @@ def _joined(parts: list[NDArray[Any]], obs: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)[: len(obs)].astype(np.float32)).to(obs.device)
 
 
-def open_graph(path: Path, why: str, threads: int | None = None) -> tuple[Any, int, Any]:
-    """A graph that was checked: as data, how many parameters it has, and its session of onnxruntime.
+def open_graph(path: Path, why: str, threads: int | None = None, outputs: Sequence[str] = ()) -> tuple[Any, int, Any]:
+    """A graph that was checked: as data, how many parameters its session has, and the session of onnxruntime.
 
     Args:
         path: the file.
         why: what needs it, for whoever has no onnxruntime.
         threads: that compute; as many as PyTorch's by default.
+        outputs: names of which the first that is there is wanted; inputs that do not reach it are left out.
 
     Raises:
         ExtraError: onnx or onnxruntime is not installed.
@@ -173,10 +183,22 @@ def open_graph(path: Path, why: str, threads: int | None = None) -> tuple[Any, i
         raise ExtraError(error.name or "onnxruntime", "onnx", why) from None
     model = read_graph(onnx, path)
     params = check_graph(onnx, model, path)
+    there = {value.name for value in model.graph.output}
+    graph: str | bytes = str(path)
     try:
-        return model, params, _session(onnxruntime, str(path), threads)
+        if (wanted := next((name for name in outputs if name in there), None)) and unused_inputs(model, wanted):
+            part = _whole(onnx, path, wanted)
+            params, graph = check_graph(onnx, part, path), part.SerializeToString()
+        return model, params, _session(onnxruntime, graph, threads)
     except Exception as error:  # onnxruntime raises many kinds for a graph that it cannot run
         raise FileError(f"{path} cannot be run by onnxruntime ({first_line(error)}): export it again.") from None
+
+
+def _whole(onnx: Any, path: Path, output: str) -> Any:
+    """A graph that was checked with all of its weights, without inputs that do not reach an output."""
+    model = onnx.load(path)
+    unused = unused_inputs(model, output)
+    return without_inputs(onnx, model, unused) if unused else model
 
 
 @functools.cache
@@ -220,7 +242,8 @@ def load(file: TeacherFile) -> Teacher:
 
 def _load(file: TeacherFile) -> Teacher:
     path = Path(file.path)
-    model, params, session = open_graph(path, f"Reading {file.path}")
+    names = (file.output,) if file.output else (*VALUE_NAMES, *ACTION_NAMES)
+    model, params, session = open_graph(path, f"Reading {file.path}", outputs=names)
     observed, slots, batch = find_slots(session.get_inputs(), session.get_outputs(), path)
     shape, dtype = tuple(observed.shape), DTYPES.get(observed.type)
     if dtype is None or len(shape) not in (2, 4) or any(not isinstance(n, int) for n in shape[1:]):
@@ -232,6 +255,8 @@ def _load(file: TeacherFile) -> Teacher:
     seen = Seen(observed.name, shape, dtype, batch, divisor)
     obs_shape = (shape[3], shape[1], shape[2]) if seen.last else shape[1:]
     output, outputs = _output(file, session, seen, slots)
+    fed = {one.name for one in session.get_inputs()}
+    left = [value.name for value in model.graph.input if value.name not in fed]
     meta: dict[str, Any] = {
         "library": "ONNX",
         "algorithm": None,
@@ -239,6 +264,7 @@ def _load(file: TeacherFile) -> Teacher:
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "input": f"{observed.name} {shape} {observed.type}",
         "output": output,
+        **({"left_out": f"{', '.join(left)}, which the output does not depend on"} if left else {}),
         **({"state": [f"{slot.input} {slot.shape}" for slot in slots]} if slots else {}),
         **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
