@@ -16,8 +16,8 @@ MEASURES = (Measure("crashed", "max"), Measure("speed", "mean"))
 
 def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
     """IDM and MOBIL in the place of the policy, which is asked and not heard."""
-    policy = load_teacher("zoo/highway-dqn").fitted(describe_env(ref)).policy
-    wrapped = replace(ref, wrappers=("examples.driving:IDM", *ref.wrappers), named=True)
+    policy = load_teacher("zoo/highway-dqn").fitted(describe_env(replace(ref, wrappers=()))).policy
+    wrapped = replace(ref, wrappers=("examples.driving:IDM",), named=True)  # a camera changes no traffic
     return play(policy, Play(wrapped, measures=MEASURES), seeds)
 
 
@@ -44,6 +44,18 @@ FIELD = Field(
             teacher="zoo/merge-dqn",
             students=("mlp:16,16", "mlp:8"),
             options=f"--env-kwargs '{COARSE}' {CLAIM}",
+        ),
+        "roundabout": replace(
+            HIGHWAY,
+            env="highway_env:roundabout-v1",
+            teacher="zoo/roundabout-dqn",
+            options=f"--env-kwargs '{COARSE}' {CLAIM}",
+        ),
+        "highway, by camera": replace(
+            HIGHWAY,
+            students=("cnn:16k5s2,16k3s2,16k3s2:32",),
+            options=f"--wrapper examples.driving:Camera --teacher-reads cars {CLAIM}",
+            training="--hide cars --steps 32000",
         ),
     },
 )

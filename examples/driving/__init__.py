@@ -1,15 +1,18 @@
-"""Driving: the rule beside which the field's policies stand.
+"""Driving: the rule beside which the field's policies stand, and a camera for a student that has no list of cars.
 
 The environments are highway-env's own (``highway_env:highway-fast-v0``), and nothing of them is adapted.
 
 Example::
 
     distilrl evaluate zoo/highway-dqn --env highway_env:highway-fast-v0 --wrapper examples.driving:IDM
+    distilrl evaluate zoo/highway-dqn --env highway_env:highway-fast-v0 --wrapper examples.driving:Camera --teacher-reads cars
 """
 
 from typing import Any
 
 import gymnasium
+import numpy as np
+from highway_env.envs.common.observation import GrayscaleObservation
 from highway_env.vehicle.behavior import IDMVehicle
 
 
@@ -37,3 +40,34 @@ class IDM(gymnasium.Wrapper[Any, Any, Any, Any]):
         env.road.vehicles[env.road.vehicles.index(ours)] = rule
         env.vehicle = rule
         return obs, info
+
+
+class Camera(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The road from above beside the list of cars: ``{"cars": (5, 5), "road": (2, 24, 96)}``, the last two frames, a
+    second apart, in grey as bytes.
+
+    A pixel is a metre: the picture shows 29 m of road behind one's own car and 67 m before it.
+    """
+
+    FRAMES, WIDTH, HEIGHT = 2, 96, 24
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        road = gymnasium.spaces.Box(0, 255, (self.FRAMES, self.HEIGHT, self.WIDTH), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict({"cars": env.observation_space, "road": road})
+        self._camera: Any = None
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode; before its first frame the camera saw black."""
+        obs, info = super().reset(**given)
+        weights = (0.2989, 0.587, 0.114)  # of red, green and blue, as luma has them
+        self._camera = GrayscaleObservation(self.unwrapped, (self.WIDTH, self.HEIGHT), self.FRAMES, weights, scaling=1)
+        return self._both(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """A step of the environment, and a frame of it."""
+        obs, *rest, info = super().step(action)
+        return self._both(obs), *rest, info
+
+    def _both(self, obs: Any) -> dict[str, Any]:
+        return {"cars": obs, "road": self._camera.observe().transpose(0, 2, 1)}
