@@ -1,10 +1,10 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # NAME: pong, case-study, or one of ROWS; all where none is given
+    python benchmarks/pictures.py [NAME ...]     # NAME: pong, case-study, or one of ROWS and DOTS; all where none is given
 
-Pong's student is the one of results/pong-2k-pruned. The others are trained by their row of field_rows, with as short a
+Pong's student is the one of results/pong-2k-pruned. Those of ROWS are trained by their row of field_rows, with as short a
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves. `case-study` draws
-the checks of results/case-study and trains nothing.
+the checks of results/case-study, and DOTS what a field's row returned where nothing moves; they train nothing.
 """
 
 import functools
@@ -19,7 +19,8 @@ from pathlib import Path
 import case_study
 import matplotlib as mpl
 import numpy as np
-from fields import command, field
+from fields import OUT as FIELDS_OUT
+from fields import command, field, found, is_tree, size
 from lines import RESULTS, made
 from matplotlib.figure import Figure
 from result_tables import Row, grouped
@@ -41,6 +42,11 @@ ROWS = {
     "sensor": ("environment", "Sensor-v0", "mlp:"),
 }
 """Field, row and student, by name."""
+DOTS = {
+    "treatment": ("treatment", "ICU-Sepsis", "share of patients that survives"),
+    "diagnosis": ("images", "brain MR slices", "share of right answers on held-out images"),
+}
+"""Field, row and what is returned, by name."""
 STEPS = 400
 """Of an episode, at most."""
 
@@ -55,7 +61,8 @@ def pong() -> None:
     (OUT / "pong.webp").write_bytes(side_by_side(players, PONG, steps=600))
 
 
-COLORS = {"distil": "#3b8fd9", "case_study": "#e0762a"}
+BLUE, ORANGE = "#3b8fd9", "#e0762a"
+COLORS = {"distil": BLUE, "case_study": ORANGE}
 GREY = "#808890"
 """Of words and axes. This and the colours can be told from a white page and from a dark one: nothing is drawn behind."""
 
@@ -95,9 +102,43 @@ def curves(seeds: range = range(5), across: int = 4) -> None:
             axis.set_ylabel(what if number % across == 0 else "")
     for axis in axes.transpose(0, 2, 1).reshape(-1, 2)[len(panels) :].flat:
         axis.set_visible(False)
+    save_svg(figure, "case-study")
+
+
+@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
+def dots(name: str) -> None:
+    """Returns of the teacher, its students and the rules without learning, with their intervals; the margin as a line."""
+    of, row, what = DOTS[name]
+    known = found(of)[row]
+    lines = [line for line in made(FIELDS_OUT / f"{of}.jsonl") if line["row"] == row]
+    students = [run["results"]["student"] for run in lines if "results" in run and run["seed"] == 0]
+    parts = [(rule, line, GREY) for rule, line in known.rules.items()]
+    parts += [
+        (f"tree, {size(one)}" if is_tree(one["name"]) else f"student, {size(one)} parameters", one, BLUE)
+        for one in students
+    ]
+    parts.append((f"teacher, {known.teacher['params']:,} parameters", known.teacher, ORANGE))
+    parts.sort(key=lambda part: part[1]["return_mean"])
+    figure = Figure(figsize=(4.6, 0.5 + 0.21 * len(parts)), layout="constrained")
+    axis = figure.subplots()
+    for place, (_, one, color) in enumerate(parts):
+        axis.plot(one["return_ci95"], [place, place], color=color, linewidth=1.6, solid_capstyle="round")
+        axis.plot(one["return_mean"], place, "o", color=color, markersize=4)
+    axis.axvline(known.teacher["return_mean"] - known.verdict["margin"], color=ORANGE, linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(parts)), [label for label, *_ in parts])
+    for tick, (*_, color) in zip(axis.get_yticklabels(), parts, strict=True):
+        tick.set_color(color)
+    axis.tick_params(length=0)
+    axis.grid(axis="x", color=GREY, alpha=0.25)
+    axis.set_xlabel(what)
+    save_svg(figure, name)
+
+
+def save_svg(figure: Figure, name: str) -> None:
+    """A figure as a picture of the documents."""
     drawing = io.StringIO()
     figure.savefig(drawing, format="svg", metadata={"Date": None})
-    (OUT / "case-study.svg").write_text(short_svg(drawing.getvalue()), encoding="utf-8")
+    (OUT / f"{name}.svg").write_text(short_svg(drawing.getvalue()), encoding="utf-8")
 
 
 def short_svg(drawing: str) -> str:
@@ -135,6 +176,6 @@ def short(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    drawn = {"pong": pong, "case-study": curves}
+    drawn = {"pong": pong, "case-study": curves} | {name: functools.partial(dots, name) for name in DOTS}
     for name in sys.argv[1:] or (*drawn, *ROWS):
         drawn.get(name, functools.partial(of_row, name))()

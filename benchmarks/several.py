@@ -4,7 +4,8 @@
     python benchmarks/several.py NAME FOLDER            # Pong + Breakout, a key of ATARI below; FOLDER holds breakout-dqn-sb3.zip
     python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
     python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; in LunarLander too
-    python benchmarks/several.py driving FOLDER         # highway, merge and roundabout, whose teachers are in zoo/
+    python benchmarks/several.py driving FOLDER         # highway, merge and roundabout in one network; teachers are in zoo/
+    python benchmarks/several.py robots FOLDER          # Hopper, Ant and Walker2d in one network; FOLDER holds their public teachers
 
 Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
 """
@@ -14,7 +15,9 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lines import RESULTS, fill, jobs_of, teacher_file
@@ -211,47 +214,97 @@ def atari_line(folder: Path, name: str) -> dict:
     } | {one.env: [one.student.return_mean, one.student.return_ci95, one.teacher.return_mean] for one in results.tasks}
 
 
-ROADS = {"highway-fast-v0": "highway-dqn", "merge-v1": "merge-dqn", "roundabout-v1": "roundabout-dqn"}
-"""Scenarios of highway-env with 25 numbers and five choices each, and the folder of each one's teacher in zoo/."""
+@dataclass(frozen=True)
+class Fleet:
+    """Tasks for one network, with a first layer and a head for each and the same body."""
+
+    tasks: dict[str, tuple[EnvRef, TeacherFile]]
+    """Environment and teacher, which is in zoo/ or in FOLDER, by the task's name."""
+    student: str
+    changes: dict[str, Any]
+    """Of the default's settings."""
+    measures: tuple[str, ...]
 
 
-def driving_line(_folder: Path, student: str, seed: int) -> dict:
-    """Three scenarios in one network, as safe as three teachers or not."""
-    coarse = {"config": {"simulation_frequency": 5}}
-    roads = tuple(
-        TaskFile(EnvRef(f"highway_env:{env}", coarse), (TeacherFile(f"zoo/{teacher}"),))
-        for env, teacher in ROADS.items()
-    )
-    config = make_config(
-        "distil", roads[0].env, tasks=roads, network=student, seed=seed, env_steps=48_000, check_every=6_000, threads=1
-    )
-    job = Job(config, Comparison(disturbed_episodes=0, measures=(Measure.of("crashed=max<=0.05"),)))
-    run = Path("benchmarks/runs") / f"driving-{student}-{seed}"
+def _road(env: str, teacher: str) -> tuple[EnvRef, TeacherFile]:
+    """A scenario of highway-env in steps of a fifth of a second: 25 numbers and five choices."""
+    return EnvRef(f"highway_env:{env}", {"config": {"simulation_frequency": 5}}), TeacherFile(f"zoo/{teacher}")
+
+
+def _robot(name: str, teacher: str, normalizer: str, zeros: int = 0, **kwargs: Any) -> tuple[EnvRef, TeacherFile]:
+    """A robot as docs/fields/robots.md has it, with its teacher's statistics."""
+    ref = EnvRef("examples.robots:Rough-v0", {"robot": name} | kwargs)
+    return ref, TeacherFile(teacher, normalizer=normalizer, zeros=zeros)
+
+
+FLEETS = {
+    "driving": Fleet(
+        {
+            "highway": _road("highway-fast-v0", "highway-dqn"),
+            "merge": _road("merge-v1", "merge-dqn"),
+            "roundabout": _road("roundabout-v1", "roundabout-dqn"),
+        },
+        "mlp:32,32",
+        {"env_steps": 48_000, "check_every": 6_000},
+        ("crashed=max<=0.05",),
+    ),
+    "robots": Fleet(
+        {
+            "Hopper": _robot("Hopper-v5", "trpo-Hopper-v3.zip", "trpo-Hopper-v3.vecnormalize.pkl"),
+            "Ant": _robot(
+                "Ant-v5", "trpo-Ant-v3.zip", "trpo-Ant-v3.vecnormalize.pkl", 84, include_cfrc_ext_in_observation=False
+            ),
+            "Walker2d": (
+                EnvRef("examples.robots:Rough-v0", {"robot": "Walker2d-v5"}),
+                TeacherFile("tqc-Walker2d-v3.zip"),
+            ),
+        },
+        "mlp:32,32@tanh",
+        {"env_steps": 160_000, "check_every": 16_000},
+        ("fallen=max<=0.05",),
+    ),
+}
+
+
+KEPT = ("teacher", "student", "random", "verdict", "measures")
+"""Parts of a task's results.json."""
+
+
+def fleet_line(name: str, folder: Path, student: str, seed: int) -> dict:
+    """One network for several tasks, each judged against a teacher of its own."""
+    fleet, run = FLEETS[name], Path("benchmarks/runs") / f"{name}-{student}-{seed}"
+    tasks = tuple(TaskFile(ref, (_in(folder, file),)) for ref, file in fleet.tasks.values())
+    config = make_config("distil", tasks[0].env, tasks=tasks, network=student, seed=seed, threads=1, **fleet.changes)
+    job = Job(config, Comparison(disturbed_episodes=0, measures=tuple(map(Measure.of, fleet.measures))))
     with Display() as watch:
         results = distill(None, job, run, resume=(run / "config.json").is_file(), watch=watch)
-    return {"params": results.student.params, "env_steps": results.tasks[0].env_steps} | {
-        road: {
-            "teacher": one.teacher.return_mean,
-            "student": one.student.return_mean,
-            "episodes": one.student.episodes,
-            "verdict": one.verdict.to_json(),
-            "crashed": one.measures[0].to_json(),
-        }
-        for road, one in zip(ROADS, results.tasks, strict=True)
-    }
+    shutil.rmtree(run)
+    of_each = [{name: one.to_json()[name] for name in KEPT} for one in results.tasks]
+    told = dict(zip(fleet.tasks, of_each, strict=True))
+    return {"params": results.student.params, "env_steps": results.tasks[0].env_steps, "tasks": told}
 
 
-def driving() -> list[dict]:
-    """One body with three first layers and three heads."""
-    return [{"student": student, "seed": 0} for student in ("mlp:32,32",)]
+def _in(folder: Path, file: TeacherFile) -> TeacherFile:
+    """A teacher's files where they are."""
+    if file.path.startswith("zoo/"):
+        return file
+    return replace(
+        file,
+        path=str(folder / file.path),
+        normalizer=str(folder / file.normalizer) if file.normalizer else None,
+    )
+
+
+def fleets(name: str) -> list[dict]:
+    """One training seed."""
+    return [{"student": FLEETS[name].student, "seed": 0}]
 
 
 QUEUES = {
     "tasks": (tasks_line, tasks),
     "assistants": (assistants_line, assistants),
     "pruned": (pruned_line, pruned),
-    "driving": (driving_line, driving),
-}
+} | {name: (functools.partial(fleet_line, name), functools.partial(fleets, name)) for name in FLEETS}
 
 
 def main(name: str, folder: Path, jobs: int) -> None:

@@ -27,11 +27,12 @@ from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.measures import Mean, Measure, Measured, rounded
 from distilrl.next_steps import next_steps
+from distilrl.objective import term
 from distilrl.plain import read_as, to_plain
 from distilrl.results import Duel, Results
 from distilrl.spaces import Choices, EnvRef
 from distilrl.stats import share_interval
-from distilrl.verdict import non_inferiority
+from distilrl.verdict import RESULTS, non_inferiority
 
 REF = EnvRef(MEASURED)
 
@@ -216,10 +217,24 @@ def test_results_hold_them(sign_teacher, tmp_path):
         distill(sign_teacher, job("wrong=max<=0.4", "step", margin_abs=5.0), tmp_path / "run", resume=True)
 
 
-def test_several_tasks_have_none():
-    tasks = (TaskFile(EnvRef(SIGN)), TaskFile(REF))
-    with pytest.raises(SpecError, match="one task"):
-        replace(job("step"), train=tiny_config().but(tasks=tasks))
+def test_each_of_several_tasks_is_measured(sign_teacher, tmp_path):
+    asked = job("wrong=max<=0.01", margin_abs=20.0)
+    tasks = (TaskFile(REF), TaskFile(EnvRef(MEASURED, {"max_episode_steps": 50})))
+    both = replace(asked, train=asked.train.but(tasks=tasks, terms=(term("forward_kl", weight=1e-9),)))
+    found = distill([sign_teacher, sign_teacher], both, tmp_path / "run", report=False)
+    assert [list(run.measured) for run in found.tasks] == [["wrong (max)"]] * 2
+    assert {run.verdict.result for run in found.tasks} <= {"pass", "within_margin"}, "nothing fails this margin"
+    assert found.worst == found.verdict.result == min((run.worst for run in found.tasks), key=RESULTS.index) == "fail"
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "wrong (max): fail" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_task_that_lacks_what_is_measured_is_refused_before_training(sign_teacher, tmp_path):
+    asked = job("wrong=max<=0.01")
+    both = replace(asked, train=asked.train.but(tasks=(TaskFile(REF), TaskFile(EnvRef(SIGN)))))
+    with pytest.raises(SpecError, match=SIGN):
+        distill([sign_teacher, sign_teacher], both, tmp_path / "run", report=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):

@@ -5,7 +5,6 @@ The environments are highway-env's own (``highway_env:highway-fast-v0``), and no
 Example::
 
     distilrl evaluate zoo/highway-dqn --env highway_env:highway-fast-v0 --wrapper examples.driving:IDM
-    distilrl evaluate zoo/highway-dqn --env highway_env:highway-fast-v0 --wrapper examples.driving:Camera --teacher-reads cars
 """
 
 from typing import Any

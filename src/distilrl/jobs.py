@@ -57,8 +57,6 @@ class Job:
 
     def __post_init__(self) -> None:
         check_fields(self, accept_episodes="[2, inf)", accept_max_episodes=f"[{self.accept_episodes}, inf)")
-        if self.comparison.measures and len(self.train.tasks) > 1:
-            raise SpecError("A measure is of one task: give one environment and its teacher, or leave measures out.")
         if self.verdict_env is not None and len(self.train.tasks) > 1:
             raise SpecError("A verdict in another environment is of one task: give one, or leave 'verdict_env' out.")
 

@@ -140,7 +140,8 @@ class TasksVerdict(Record):
     """One student's verdict over several tasks."""
 
     result: Result
-    """The worst of its verdicts; that all are as good needs no correction for their number."""
+    """The worst of its tasks' verdicts, of returns and of measures; that all are as good needs no correction for their
+    number."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -154,27 +155,24 @@ class TasksResults(Shown, Effort):
     teachers: TasksTeachers
     """The teachers."""
     verdict: TasksVerdict
-    """Whether the student keeps every return."""
+    """Whether the student keeps every return, and all that was measured beside it."""
     tasks: tuple[Results, ...]
     """The results of each task."""
 
     def _told(self) -> tuple[str, Rows]:
         rows = [("task", "teacher", "student", "verdict")]
-        rows += [
-            (run.env, run.teacher.in_words(), run.student.in_words(), in_words(run.verdict.result))
-            for run in self.tasks
-        ]
+        rows += [(run.env, run.teacher.in_words(), run.student.in_words(), in_words(run.worst)) for run in self.tasks]
         return f"{self.recipe}, {self.student.params:,} parameters: {in_words(self.verdict.result)}", rows
 
     @property
     def worst(self) -> Result:
-        """The worst verdict; there are no measures of several tasks."""
+        """The worst verdict."""
         return self.verdict.result
 
     @staticmethod
     def of(runs: Sequence[Results], params: int) -> "TasksResults":
         """Of the results of each task, and the student's parameters over all."""
-        verdicts = [run.verdict.result for run in runs]
+        verdicts = [run.worst for run in runs]
         first = runs[0]
         return TasksResults(
             envs=tuple(run.env for run in runs),
