@@ -33,7 +33,7 @@ from distilrl.figures import STYLE
 OUT = Path("docs/pictures")
 PONG = "PongNoFrameskip-v4"
 ROWS = {
-    "highway": ("driving", "highway", "mlp:16,16"),
+    "merge": ("driving", "merge", "mlp:16,16"),
     "bipedalwalker": ("robots", "BipedalWalker", "mlp:16"),
     "minatar-breakout": ("games", "MinAtar Breakout", "cnn:4k3s1:16"),
     "doorkey": ("games", "MiniGrid DoorKey", "mlp:3"),

@@ -30,6 +30,12 @@ HIGHWAY = Row(
     rules={"IDM": idm},
     exports=("c", "onnx"),
 )
+ROUNDABOUT = replace(
+    HIGHWAY,
+    env="highway_env:roundabout-v1",
+    teacher="zoo/roundabout-dqn",
+    options=f"--env-kwargs '{COARSE}' {CLAIM}",
+)
 FIELD = Field(
     title="driving",
     title_zh="驾驶",
@@ -45,12 +51,8 @@ FIELD = Field(
             students=("mlp:16,16", "mlp:8"),
             options=f"--env-kwargs '{COARSE}' {CLAIM}",
         ),
-        "roundabout": replace(
-            HIGHWAY,
-            env="highway_env:roundabout-v1",
-            teacher="zoo/roundabout-dqn",
-            options=f"--env-kwargs '{COARSE}' {CLAIM}",
-        ),
+        "roundabout": ROUNDABOUT,
+        "roundabout, 32,000 steps": replace(ROUNDABOUT, students=("mlp:32,32",), training="--steps 32000"),
         "highway, by camera": replace(
             HIGHWAY,
             students=("cnn:16k5s2,16k3s2,16k3s2:32",),

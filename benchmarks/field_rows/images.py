@@ -1,6 +1,7 @@
 """Medical diagnosis: brain MR slices, one decision each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +34,27 @@ TRAINING = (
     "--set check-episodes=200 --set final-episodes=400"
 )
 
+SLICES = Row(
+    env="examples.diagnosis:BrainMR-v0",
+    teacher="zoo/brain-resnet",
+    students=("cnn:8k5s3,16k3s2,16k3s2:8",),
+    options=OPTIONS,
+    training=TRAINING,
+    rules={name: by_image(name) for name in ("majority class", "frame", "linear", "nearest neighbour", "file size")},
+    exports=("c", "onnx"),
+)
+
 FIELD = Field(
     title="medical diagnosis",
     title_zh="医学诊断",
     page="docs/fields/diagnosis.md",
     extra="medical",
     rows={
-        "brain MR slices": Row(
-            env="examples.diagnosis:BrainMR-v0",
-            teacher="zoo/brain-resnet",
-            students=("cnn:8k5s3,16k3s2,16k3s2:8",),
-            options=OPTIONS,
-            training=TRAINING,
-            rules={
-                name: by_image(name) for name in ("majority class", "frame", "linear", "nearest neighbour", "file size")
-            },
-            exports=("c", "onnx"),
+        "brain MR slices": SLICES,
+        "brain MR slices, 128,000 steps": replace(
+            SLICES,
+            students=("cnn:16k5s3,16k3s2,24k3s2:8", "cnn:8k5s3,16k3s2,16k3s2:8"),
+            training=TRAINING.replace("32000", "128000").replace("every=8000", "every=32000"),
         ),
     },
 )
