@@ -369,6 +369,39 @@ def games_together() -> str:
     return markdown(head, rows, text=2)
 
 
+def fleets() -> str:
+    """One network of several tasks, a row for each."""
+    rows = []
+    for name in ("driving", "robots"):
+        for line in read(f"several/{name}.jsonl"):
+            theirs = sum(one["teacher"]["params"] for one in line["tasks"].values())
+            size = f"{line['params']:,} ({theirs / line['params']:.0f} ×)"
+            for at, (task, one) in enumerate(line["tasks"].items()):
+                verdict = one["verdict"]
+                low, high = verdict["interval"]
+                measured = (
+                    f"{m['name']} {m['student']['mean']:.3f} ({m['teacher']['mean']:.3f}): "
+                    f"{in_words(m['verdict']['result'])}"
+                    for m in one["measures"]
+                )
+                rows.append(
+                    (
+                        *((f"`{line['student']}`", size, f"{line['env_steps']:,}") if at == 0 else ("",) * 3),
+                        task,
+                        *(f"{signed(one[side]['return_mean'], 2)}" for side in ("student", "teacher")),
+                        f"{signed(verdict['difference'], 2)} [{signed(low, 2)}, {signed(high, 2)}] of "
+                        f"{verdict['margin']:,.2f}",
+                        in_words(verdict["result"]),
+                        ", ".join(measured),
+                    )
+                )
+    head = (
+        "student", "parameters (times smaller than its teachers)", "steps for all", "task", "return", "teacher's",
+        "difference [interval] of margin", "verdict", "beside it, student (teacher)",
+    )  # fmt: skip
+    return markdown(head, rows)
+
+
 def assistants() -> str:
     rows = []
     for (env, student), group in grouped(read("several/assistants.jsonl"), "env", "student").items():
@@ -477,7 +510,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for one in (
         continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers,
         teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
-        rough_robots, rough_robots_zh, together, games_together, assistants,
+        rough_robots, rough_robots_zh, together, games_together, fleets, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,
         diagnosis, diagnosis_zh,
     )

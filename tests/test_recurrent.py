@@ -420,6 +420,140 @@ def test_torchscript_of_a_known_layout(tmp_path, activation, layers):
     same(numbers[:, 1], step_by_step(script, obs[:, 1:2]))
 
 
+def of_rsl_rl(kind):
+    """A class as if it were in a module of rsl_rl."""
+    kind.__module__ = "rsl_rl.modules.some"
+    return kind
+
+
+@of_rsl_rl
+class MLP(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+@of_rsl_rl
+class EmpiricalNormalization(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.eps, self.until = 0.01, None
+        self.register_buffer("_mean", torch.randn(1, size))
+        self.register_buffer("_var", torch.rand(1, size) + 0.1)
+        self.register_buffer("_std", self._var.sqrt())
+        self.register_buffer("count", torch.tensor(0, dtype=torch.long))
+
+    def forward(self, x):
+        return (x - self._mean) / (self._std + self.eps)
+
+
+@of_rsl_rl
+class _IdentityDeterministicOutput(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@of_rsl_rl
+class _FirstSliceDeterministicOutput(_IdentityDeterministicOutput):
+    pass
+
+
+def dense_of_rsl_rl(size, activation=nn.ELU):
+    shared = activation()  # between all layers, as rsl_rl has it
+    return MLP(nn.Linear(size, 8), shared, nn.Linear(8, 6), shared, nn.Linear(6, 2))
+
+
+class _TorchPolicyExporter(nn.Module):
+    """What Isaac Lab scripts."""
+
+    def __init__(self, normalizer=None, actor=None):
+        super().__init__()
+        self.is_recurrent = False
+        self.actor, self.normalizer = actor or mlp(5, 8, 2, activation=nn.ELU), normalizer or nn.Identity()
+
+    def forward(self, x):
+        return self.actor(self.normalizer(x))
+
+
+class _TorchMLPModel(nn.Module):
+    """What rsl_rl scripts."""
+
+    def __init__(self, end=None, **attributes):
+        super().__init__()
+        self.obs_normalizer, self.mlp = EmpiricalNormalization(5), dense_of_rsl_rl(5)
+        self.deterministic_output = end or _IdentityDeterministicOutput()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.deterministic_output(self.mlp(self.obs_normalizer(x)))
+
+
+class _TorchGRUModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.obs_normalizer, self.mlp, self.rnn = EmpiricalNormalization(5), dense_of_rsl_rl(12), nn.GRU(5, 12)
+        self.register_buffer("hidden_state", torch.zeros(1, 1, 12))
+
+    def forward(self, x):
+        out, h = self.rnn(self.obs_normalizer(x).unsqueeze(0), self.hidden_state)
+        self.hidden_state[:] = h
+        return self.mlp(out.squeeze(0))
+
+    @torch.jit.export
+    def reset_memory(self):
+        self.hidden_state[:] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (_TorchPolicyExporter, "Isaac Lab (TorchScript)"),
+        (lambda: _TorchPolicyExporter(EmpiricalNormalization(5), dense_of_rsl_rl(5)), "Isaac Lab (TorchScript)"),
+        (_TorchMLPModel, "rsl_rl (TorchScript)"),
+        (lambda: _TorchMLPModel(nn.Identity(), state_dependent_std=False), "rsl_rl (TorchScript)"),
+        (lambda: mlp(5, 8, 2, activation=nn.Tanh), "TorchScript"),
+    ],
+    ids=["isaac-lab", "isaac-lab-normalised", "rsl_rl", "rsl_rl-4", "sequential"],
+)
+def test_torchscript_of_dense_layers(tmp_path, make, name):
+    torch.manual_seed(0)
+    script = scripted(tmp_path / "policy.pt", make().eval())
+    teacher = load_teacher(tmp_path / "policy.pt")
+    assert (teacher.format, teacher.kind) == (name, None if name == "TorchScript" else "mean")
+    assert (teacher.obs_shape, teacher.outputs) == ((5,), 2)
+    obs = observations(5)[:, 0]
+    with torch.no_grad():
+        same(teacher.fitted(ENV).policy.network(obs), script(obs))
+
+
+def test_torchscript_of_a_memory_behind_statistics(tmp_path):
+    torch.manual_seed(0)
+    script, obs = scripted(tmp_path / "policy.pt", _TorchGRUModel().eval()), observations(5)
+    teacher = load_teacher(tmp_path / "policy.pt")
+    same(played(teacher.fitted(ENV).policy, obs)[:, 1], step_by_step(script, obs[:, 1:2]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _TorchPolicyExporter(nn.LayerNorm(5)),
+        lambda: _TorchPolicyExporter(actor=nn.Sequential(nn.Linear(5, 8), nn.ELU(0.5), nn.Linear(8, 2))),
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.ELU(), nn.Linear(8, 6), nn.ELU(2.0), nn.Linear(6, 2)),
+        lambda: _TorchMLPModel(_FirstSliceDeterministicOutput()),
+        lambda: _TorchMLPModel(nn.Tanh()),
+        lambda: _TorchMLPModel(state_dependent_std=True),
+        lambda: _TorchMLPModel(encoder=nn.Linear(5, 5)),
+        lambda: _TorchMLPModel(obs_normalizer=type("Other", (EmpiricalNormalization,), {})(5)),
+    ],
+    ids=["normaliser", "elu", "second-elu", "slice", "end", "spread", "encoder", "another"],
+)
+def test_torchscript_that_does_more_is_refused(tmp_path, make):
+    scripted(tmp_path / "t.pt", make())
+    refused(tmp_path / "t.pt", None, "TorchScript.*checkpoint.*ONNX")
+
+
 def test_the_walking_policy_of_a_humanoid():
     path = real_teacher("robots/unitree_g1/motion.pt")
     with warnings.catch_warnings():
@@ -450,7 +584,6 @@ class Doubled(nn.Linear):
     "module",
     [
         nn.Linear(2, 2),
-        mlp(5, 8, 2),
         Shouting(),
         changed(normalizer=nn.Linear(5, 5)),
         changed(actor=nn.Sequential(nn.Linear(12, 8), nn.ELU())),
@@ -458,7 +591,7 @@ class Doubled(nn.Linear):
         changed(actor=nn.Sequential(nn.Linear(12, 8), nn.ELU(), Doubled(8, 2))),
         changed(actor=nn.Linear(12, 2)),
     ],
-    ids=["linear", "sequential", "class", "normaliser", "odd", "activation", "layer", "no-sequence"],
+    ids=["linear", "class", "normaliser", "odd", "activation", "layer", "no-sequence"],
 )
 def test_torchscript_of_another_layout_is_refused(tmp_path, module):
     scripted(tmp_path / "t.pt", module)

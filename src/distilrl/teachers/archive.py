@@ -125,12 +125,14 @@ class Checkpoint:
     """What to call the file in an error."""
     raw: Callable[[pickles.Storage], bytes]
     """Bytes of a storage."""
+    code: Callable[[str], str] = lambda _: ""
+    """TorchScript's text of the module of a class, which is never executed; empty where there is none."""
     read: dict[str, Tensor] = field(default_factory=dict)
     """Storages that were read already."""
     left: int = MAX_BYTES
     """Bytes that tensors may still take."""
     script: bool = False
-    """Whether it is TorchScript: modules with their attributes, whose code is not looked at."""
+    """Whether it is TorchScript: modules with their attributes."""
 
     def tensors(self, found: Any) -> dict[str, Tensor]:
         """The tensors of a dict that holds nothing else, by their bare names.
@@ -255,17 +257,23 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
                 raise unknown_script(label) from None
             raise
 
-    def raw(storage: pickles.Storage) -> bytes:
-        member = f"{prefix}data/{storage.key}"
+    def member(name: str, size: int) -> bytes:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                return _read(archive, member, storage.numel * storage.dtype.itemsize) if member in members else b""
+                return _read(archive, name, size) if name in members else b""
         except ZIP_ERRORS as error:
             raise FileError(
                 f"{label} is not readable ({first_line(error)}): it may be truncated, copy it again."
             ) from None
 
-    return Checkpoint(reader.loaded, label, raw, left=MAX_BYTES, script=script)
+    def raw(storage: pickles.Storage) -> bytes:
+        return member(f"{prefix}data/{storage.key}", storage.numel * storage.dtype.itemsize)
+
+    def code(kind: str) -> str:
+        name = f"{prefix}code/{kind.rpartition('.')[0].replace('.', '/')}.py"
+        return member(name, members[name].file_size if name in members else 0).decode(errors="replace")
+
+    return Checkpoint(reader.loaded, label, raw, code, left=MAX_BYTES, script=script)
 
 
 def unknown_script(label: str) -> FileError:

@@ -115,9 +115,9 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
     checkpoint = read_checkpoint(path.read_bytes(), label)
     if checkpoint.script:
         file.check_options("kind", "squash")
-        walking = torchscript.read(checkpoint)
-        sizes = (walking.obs_shape, walking.outputs)
-        return _Found(walking, "legged_gym (TorchScript)", "mean", note=torchscript.NOTE, sizes=sizes)
+        script = torchscript.read(checkpoint)
+        name = f"{script.library} (TorchScript)" if script.library else "TorchScript"
+        return _Found(script.network, name, "mean" if script.library else None, note=torchscript.NOTE)
     robot = robots.read(checkpoint, file.activation)
     _refuse_statistics(file, checkpoint, robot.statistics if robot else ())
     if robot is not None:
@@ -208,7 +208,7 @@ def _remembering(file: TeacherFile, state: dict[str, Tensor], label: str, diviso
     encoder = encode(layers, label, divisor=divisor, kernels=kernels)
     memory = recurrent.read_memory(state, cleanrl.MEMORY, label)
     network = recurrent.remembering(encoder, (encoder.obs_shape, encoder.outputs), memory, [actor], label)
-    return _Found(network, "CleanRL PPO with LSTM", "logits", sizes=(network.obs_shape, network.outputs))
+    return _Found(network, "CleanRL PPO with LSTM", "logits")
 
 
 def _fan_in(network: nn.Module) -> int:
@@ -308,6 +308,6 @@ def _sizes(network: nn.Module) -> tuple[tuple[int, ...], int]:
     if isinstance(network, Expectation):
         obs_shape, outputs = _sizes(network.network)
         return obs_shape, outputs // len(network.atoms)
-    if isinstance(network, Stack):
+    if isinstance(network, Stack | recurrent.Remembering):
         return network.obs_shape, network.outputs
     return network.spec.obs_shape, network.spec.outputs  # type: ignore[union-attr,return-value]

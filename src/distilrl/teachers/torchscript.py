@@ -1,60 +1,175 @@
-"""TorchScript files are code, which is never executed; of one layout that is known the tensors are read.
+"""TorchScript files are code, which is never executed; of layouts that are known the tensors are read.
 
-It is the one in which legged_gym, and so Unitree, exports a policy with memory: ``memory``, an LSTM, then ``actor``,
-dense layers with an activation between them, whose classes are named in the file. Its buffers hold the state, which
-starts at zero.
+They are those in which robots' policies are shipped: legged_gym's and Unitree's (dense layers, or ``memory``, an LSTM,
+and ``actor``), Isaac Lab's ``policy.pt``, and what rsl_rl writes itself since its version 4. A layout is known by the
+name of its class and by having no attribute beside those that are known: any other may do anything to the numbers.
+Activations are named in the file, and buffers that hold a state start at zero.
 """
 
+import math
 import re
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, nn
+
+from distilrl.errors import FileError
+from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
 from distilrl.teachers.extractors import Flat
-from distilrl.teachers.layers import layer
+from distilrl.teachers.layers import Layer, Stack, assemble, layer, preceded, vector
 from distilrl.teachers.pickles import ModuleOf, TensorOf
-from distilrl.teachers.recurrent import Remembering, read_memory, remembering
+from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
+from distilrl.teachers.teacher import Normalised
 
-EXPORTER = re.compile(r"__torch__\.(?:\w+\.)*PolicyExporterLSTM")
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the parts of an exporter's module are."""
+
+    library: str
+    actor: str
+    """Dense layers."""
+    memory: str | None = None
+    """An LSTM or a GRU before them."""
+    normaliser: str | None = None
+    """What observations pass first."""
+    output: tuple[str, ...] = ()
+    """Attributes of what its numbers pass last; only what leaves them as they are is known."""
+
+
+RSL_OUTPUT = ("deterministic_output", "distribution")
+LAYOUTS = {
+    "PolicyExporterLSTM": _Layout("legged_gym", "actor", "memory"),
+    "_TorchPolicyExporter": _Layout("Isaac Lab", "actor", "rnn", "normalizer"),
+    "_TorchMLPModel": _Layout("rsl_rl", "mlp", None, "obs_normalizer", RSL_OUTPUT),
+    "_TorchLSTMModel": _Layout("rsl_rl", "mlp", "rnn", "obs_normalizer", RSL_OUTPUT),
+    "_TorchGRUModel": _Layout("rsl_rl", "mlp", "rnn", "obs_normalizer", RSL_OUTPUT),
+}
+"""By name of the class."""
+IDLE = {"hidden_state", "cell_state", "training", "_is_full_backward_hook", "is_recurrent", "rnn_type"}
+"""Attributes that do nothing to the numbers."""
+SAME = ("state_dependent_std", False)
+"""An attribute that does nothing either, with this value."""
+ENDS = {"Identity", "_IdentityDeterministicOutput", "GaussianDistribution"}
+"""Classes of what leaves the numbers as they are."""
 OWN = re.compile(r"__torch__\.torch\.nn\.modules\.(\w+)\.(?:___torch_mangle_\d+\.)?(\w+)")
 """Names of PyTorch's own modules: package and class; a number tells those of other attributes apart."""
+RSL = re.compile(
+    r"__torch__\.(?:\w+\.)*rsl_rl\.(?:\w+\.)*"
+    r"(MLP|EmpiricalNormalization|_IdentityDeterministicOutput|GaussianDistribution)"
+)
+"""Those of rsl_rl's that are known."""
 CLASSES = {kind.__name__: name for name, kind in ACTIVATIONS.items()}
 """Activations by the names of their classes."""
-ATTRIBUTES = {"hidden_state", "cell_state", "training", "_is_full_backward_hook", "is_recurrent", "actor", "memory"}
-"""Attributes of the exporter; any other may do anything to the numbers."""
+STATISTICS = {"_mean", "_var", "_std", "count", "eps", "until", "training", "_is_full_backward_hook"}
+"""Attributes of rsl_rl's normaliser."""
 
-NOTE = "Its code was not executed: its tensors are used as legged_gym's exporter uses them."
+NOTE = "Its code was not executed: its tensors are used as its exporter uses them."
 
 
-def read(checkpoint: Checkpoint) -> Remembering:
+@dataclass(frozen=True)
+class Script:
+    """The policy of a TorchScript file."""
+
+    network: "Network | Stack | Remembering"
+    library: str | None
+    """None where any could have written it."""
+
+
+def read(checkpoint: Checkpoint) -> Script:
     """The policy of a TorchScript file.
 
     Raises:
         FileError: its layout is not known, or its shapes do not chain.
     """
     label, root = checkpoint.label, checkpoint.loaded
-    if not isinstance(root, ModuleOf) or not EXPORTER.fullmatch(root.kind) or set(_attributes(root)) - ATTRIBUTES:
+    if _class(root) == "Sequential":
+        return Script(assemble(_dense(checkpoint, root, ""), label), None)
+    layout = LAYOUTS.get(root.kind.rpartition(".")[2]) if isinstance(root, ModuleOf) else None
+    if layout is None:
         raise unknown_script(label)
-    memory, actor = (_attributes(root).get(name) for name in ("memory", "actor"))
+    parts = {name: one for name, one in _attributes(root).items() if name not in IDLE and (name, one) != SAME}
+    ends = [parts.pop(name) for name in layout.output if name in parts]
+    others = set(parts) - {layout.actor, layout.memory, layout.normaliser}
+    if others or any(one is not None and _class(one) not in ENDS for one in ends):
+        raise unknown_script(label)
+    dense = _dense(checkpoint, parts.get(layout.actor), f"{layout.actor}.")
+    memory = _memory(checkpoint, layout, parts)
+    statistics = _statistics(checkpoint, parts.get(layout.normaliser or ""), layout, dense, memory)
+    sees: nn.Module = Flat()
+    if statistics is not None:
+        mean, scale = statistics
+        if memory is None:
+            dense[0] = preceded(dense[0], scale, -mean * scale)
+        else:
+            sees = Normalised(nn.Identity(), mean, scale, math.inf)
+    if memory is None:
+        return Script(assemble(dense, label), layout.library)
+    size = memory.input_size
+    return Script(remembering(sees, ((size,), size), memory, dense, label), layout.library)
+
+
+def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
+    """Dense layers with an activation between them, and nothing after."""
     modules = {name: one for name, one in _attributes(actor).items() if name.isascii() and name.isdigit()}
-    if _class(memory) != "LSTM" or _class(actor) != "Sequential" or not modules:
-        raise unknown_script(label)
+    if _class(actor) not in ("Sequential", "MLP") or not modules:
+        raise unknown_script(checkpoint.label)
     order = sorted(modules, key=int)
     kinds = [_class(modules[name]) for name in order]
     dense, between = kinds[::2], kinds[1::2]
     if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(CLASSES):
-        raise unknown_script(label)
-    found = {f"memory.{name}": one for name, one in _tensors(memory)}
-    for name in order[::2]:
-        found |= {f"actor.{name}.{part}": one for part, one in _tensors(modules[name])}
-    tensors = checkpoint.tensors(found)
-    activations = [CLASSES[kind] for kind in between]
-    layers = [
-        layer(tensors, f"actor.{name}", label, activation)
+        raise unknown_script(checkpoint.label)
+    for name in order[1::2]:  # all that is looked at in the code: what no attribute says
+        if _class(modules[name]) == "ELU" and not _plain_elu(checkpoint.code(modules[name].kind)):
+            raise unknown_script(checkpoint.label)
+    found = {f"{prefix}{name}.{part}": one for name in order[::2] for part, one in _tensors(modules[name])}
+    tensors, activations = checkpoint.tensors(found), [CLASSES[kind] for kind in between]
+    return [
+        layer(tensors, f"{prefix}{name}", checkpoint.label, activation)
         for name, activation in zip(order[::2], [*activations, None], strict=True)
     ]
-    lstm = read_memory(tensors, "memory", label)
-    return remembering(Flat(), ((lstm.input_size,), lstm.input_size), lstm, layers, label)
+
+
+def _plain_elu(code: str) -> bool:
+    """Whether the text of a module says of its ELU that alpha is 1."""
+    found = re.findall(r"\belu\(\w+, ([^,)]+)", code)
+    return bool(found) and set(found) <= {"1.", "1.0", "1"}
+
+
+def _memory(checkpoint: Checkpoint, layout: _Layout, parts: dict[str, Any]) -> Memory | None:
+    """The memory, if there is one."""
+    memory = parts.get(layout.memory or "")
+    if memory is None:
+        return None
+    if _class(memory) not in ("LSTM", "GRU"):
+        raise unknown_script(checkpoint.label)
+    found = {f"{layout.memory}.{name}": one for name, one in _tensors(memory)}
+    made = read_memory(checkpoint.tensors(found), str(layout.memory), checkpoint.label)
+    if type(made).__name__ != _class(memory):  # which its tensors tell, and the file says
+        raise unknown_script(checkpoint.label)
+    return made
+
+
+def _statistics(
+    checkpoint: Checkpoint, normaliser: Any, layout: _Layout, dense: list[Layer], memory: Memory | None
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and 1 / (deviation + epsilon) of observations, each (D,); None where they pass as they are."""
+    label, known = checkpoint.label, _attributes(normaliser)
+    if normaliser is None or _class(normaliser) == "Identity":
+        return None
+    epsilon = known.get("eps")
+    if _class(normaliser) != "EmpiricalNormalization" or set(known) - STATISTICS or type(epsilon) is not float:
+        raise unknown_script(label)
+    names = [f"{layout.normaliser}.{name}" for name in ("_mean", "_std")]
+    found = {f"{layout.normaliser}.{name}": one for name, one in _tensors(normaliser) if name != "count"}
+    tensors = {name: one.flatten() for name, one in checkpoint.tensors(found).items()}
+    size = memory.input_size if memory else dense[0].weight.shape[1]
+    mean, deviation = (vector(tensors, name, size, label) for name in names)
+    if (deviation < 0).any() or not epsilon > 0:
+        raise FileError(f"Tensor '{names[1]}' in {label} is negative: the file is damaged.")
+    return mean, 1 / (deviation + epsilon)
 
 
 def _attributes(module: Any) -> dict[str, Any]:
@@ -64,9 +179,11 @@ def _attributes(module: Any) -> dict[str, Any]:
 
 
 def _class(module: Any) -> str:
-    """Name of the class of one of PyTorch's own modules; empty for anything else."""
-    own = OWN.fullmatch(module.kind) if isinstance(module, ModuleOf) else None
-    return own[2] if own else ""
+    """Name of the class of one of PyTorch's own modules, or of one of rsl_rl's; empty for anything else."""
+    if not isinstance(module, ModuleOf):
+        return ""
+    own, rsl = OWN.fullmatch(module.kind), RSL.fullmatch(module.kind)
+    return own[2] if own else rsl[1] if rsl else ""
 
 
 def _tensors(module: Any) -> list[tuple[str, TensorOf]]:
