@@ -1,6 +1,8 @@
 """The animation: any policy in any environment that can draw itself."""
 
 import io
+import os
+import sys
 from typing import ClassVar
 from xml.etree import ElementTree
 
@@ -57,6 +59,14 @@ class BlindEnv(DrawnEnv):
 
     def render(self):
         raise RuntimeError("no screen here")
+
+
+class DarkEnv(DrawnEnv):
+    """Leaves its picture black with SDL's dummy driver, as highway-env does."""
+
+    def render(self):
+        bright = 0 if os.environ.get("SDL_VIDEODRIVER") == "dummy" else 255
+        return np.full(self.shape, bright, np.uint8)
 
 
 class Counter(nn.Module):
@@ -162,3 +172,15 @@ def test_the_figure_of_an_episode(real):
     alone = in_hex(drawing)
     assert "var(" not in alone
     assert ElementTree.fromstring(alone).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SDL's driver that draws without a screen is Linux's")
+def test_a_picture_that_needs_a_driver_that_draws_is_not_black(monkeypatch):
+    pytest.importorskip("pygame", "2.5")
+    monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    policy = {"one": Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))}
+    bright = np.asarray(Image.open(io.BytesIO(drawn(DarkEnv, policy, steps=2))).convert("L"))
+    assert bright[-10:].min() > 200
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    drawn(DarkEnv, policy, steps=2)
+    assert os.environ["SDL_VIDEODRIVER"] == "x11", "what the user chose stays"

@@ -7,6 +7,7 @@ Example::
     distilrl evaluate zoo/highway-dqn --env highway_env:highway-fast-v0 --wrapper examples.driving:IDM
 """
 
+import os
 from typing import Any
 
 import gymnasium
@@ -52,6 +53,8 @@ class Camera(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
+        if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+            raise RuntimeError("highway-env draws nothing with SDL_VIDEODRIVER=dummy: set it to offscreen")
         road = gymnasium.spaces.Box(0, 255, (self.FRAMES, self.HEIGHT, self.WIDTH), np.uint8)
         self.observation_space = gymnasium.spaces.Dict({"cars": env.observation_space, "road": road})
         self._camera: Any = None

@@ -3,12 +3,15 @@
 A name that a file brings never imports a module that the user did not name: see `trust`.
 """
 
+import contextlib
 import inspect
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import gymnasium
@@ -181,12 +184,24 @@ def _draw_into_memory() -> bool:
     Returns:
         Whether MuJoCo's library for this (EGL) was chosen here.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_VIDEODRIVER", _without_screen())
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if sys.platform != "linux" or os.environ.get("DISPLAY") or "MUJOCO_GL" in os.environ:
         return False
     os.environ["MUJOCO_GL"] = "egl"
     return True
+
+
+def _without_screen() -> str:
+    """A driver of SDL's that needs no screen: with ``dummy`` highway-env draws nothing, and all is black; pygame has the
+    other since 2.5, on Linux.
+    """
+    for package in ("pygame-ce", "pygame"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            newer = re.match(r"(\d+)\.(\d+)", metadata.version(package))
+            if newer and (int(newer[1]), int(newer[2])) >= (2, 5) and sys.platform == "linux":
+                return "offscreen"
+    return "dummy"
 
 
 def _call_factory(factory: Callable[..., Any], pictures: bool) -> Any:
