@@ -193,8 +193,8 @@ def _draw_into_memory() -> bool:
 
 
 def _without_screen() -> str:
-    """A driver of SDL's that needs no screen: with ``dummy`` highway-env draws nothing, and all is black; pygame has the
-    other since 2.5, on Linux.
+    """A driver of SDL's that needs no screen: with ``dummy`` highway-env's pictures are black; the other is pygame's
+    since 2.5, on Linux.
     """
     for package in ("pygame-ce", "pygame"):
         with contextlib.suppress(metadata.PackageNotFoundError):
