@@ -17,10 +17,10 @@ from distilrl.errors import FileError
 from distilrl.heads import Kind
 from distilrl.networks import Network
 from distilrl.teachers.archive import Checkpoint, bare, is_state
+from distilrl.teachers.before import Normalised
 from distilrl.teachers.extractors import Flat
 from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, preceded, vector, with_constants
 from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
-from distilrl.teachers.teacher import Normalised
 
 RSL_EPSILON = 1e-2
 """What rsl_rl adds to the standard deviation of an observation."""

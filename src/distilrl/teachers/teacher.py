@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
 from distilrl.spaces import ActionSpec
+from distilrl.teachers.before import BeforeZeros, Called, Reading, Scaled, bound
 from distilrl.teachers.told import told
 from distilrl.text import first_line
 
@@ -117,7 +118,7 @@ class Teacher:
             digest.update(told(policy).encode())
         label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
         return cls(
-            _Called(policy),
+            Called(policy),
             kind,
             "Python callable",
             label,
@@ -146,7 +147,7 @@ class Teacher:
     @property
     def in_python(self) -> bool:
         """Whether code of the user's answers: nobody can say all that decides what it does."""
-        return any(isinstance(module, _Called) for module in self.network.modules())
+        return any(isinstance(module, Called) for module in self.network.modules())
 
     @property
     def policy(self) -> Policy:
@@ -212,8 +213,8 @@ class Teacher:
         critic = self.critic
         return replace(
             self,
-            network=_BeforeZeros(self.network, count),
-            critic=None if critic is None else _BeforeZeros(critic, count),
+            network=BeforeZeros(self.network, count),
+            critic=None if critic is None else BeforeZeros(critic, count),
             obs_shape=None if shape is None else (shape[0] - count,),
         )
 
@@ -249,9 +250,9 @@ class Teacher:
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
                 f"{''.join(ways)}choose the environment it was trained in."
             ) from None
-        network = _bound(self.network, head)
+        network = bound(self.network, head)
         if ends is not None:
-            network = _Scaled(network, *map(torch.from_numpy, ends))
+            network = Scaled(network, *map(torch.from_numpy, ends))
         return replace(
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
             scaled=False,
@@ -272,122 +273,8 @@ class Teacher:
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {', '.join(self.reads)} of "
                 f"{env.id} has {len(places)} numbers: name what it was trained on."
             )
-        network, critic = _Reading(self.network, places), self.critic and _Reading(self.critic, places)
+        network, critic = Reading(self.network, places), self.critic and Reading(self.critic, places)
         return replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=()).fitted(env)
-
-
-class Before(nn.Module):
-    """What stands before a network; with memory where the network has some."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    @property
-    def start(self) -> Callable[[int], State]:
-        """The network's own ``start``; a network without memory has none, and so neither has this."""
-        return self.network.start  # type: ignore[return-value]
-
-
-class Normalised(Before):
-    """A network behind clip((obs − mean) · scale): what stable-baselines3's VecNormalize does before a policy sees
-    it.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    clip: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, scale: Tensor, clip: float | Tensor) -> None:
-        super().__init__(network)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
-        self.register_buffer("clip", torch.as_tensor(clip, dtype=torch.float32))
-
-    def forward(self, obs: Tensor, *rest: Any) -> Any:
-        """Raw observations (B, D), and what else the network reads, to what it gives."""
-        return self.network(((obs.float() - self.mean) * self.scale).clamp(-self.clip, self.clip), *rest)
-
-
-class _Scaled(Before):
-    """A network whose numbers, −1 to 1, stand for the bounds of an action: middle + reach · x, clipped behind it."""
-
-    middle: Tensor
-    reach: Tensor
-
-    def __init__(self, network: nn.Module, middle: Tensor, reach: Tensor) -> None:
-        super().__init__(network)
-        self.register_buffer("middle", middle)
-        self.register_buffer("reach", reach)
-
-    def forward(self, obs: Tensor, *rest: Any) -> Any:
-        found = self.network(obs, *rest)
-        numbers, *state = found if isinstance(found, tuple) else (found,)
-        mean, log_std = numbers.tensor_split([len(self.reach)], dim=1)
-        scaled = torch.cat([self.middle + self.reach * mean, log_std + self.reach.log()[: log_std.shape[1]]], dim=1)
-        return (scaled, *state) if isinstance(found, tuple) else scaled
-
-
-class _BeforeZeros(Before):
-    """A network that is given zeros behind each observation (B, D)."""
-
-    def __init__(self, network: nn.Module, count: int) -> None:
-        super().__init__(network)
-        self.count = count
-
-    def forward(self, obs: Tensor, *rest: Any) -> Any:
-        return self.network(nn.functional.pad(obs, (0, self.count)), *rest)
-
-
-class _Reading(Before):
-    """A network that is given some of the numbers of each observation (B, D)."""
-
-    places: Tensor
-
-    def __init__(self, network: nn.Module, places: Sequence[int]) -> None:
-        super().__init__(network)
-        self.register_buffer("places", torch.tensor(places), persistent=False)
-
-    def forward(self, obs: Tensor, *rest: Any) -> Any:
-        return self.network(obs[:, self.places], *rest)
-
-
-class _Called(nn.Module):
-    """Somebody's function, its answer made into numbers (B, P) in float32."""
-
-    def __init__(self, policy: Callable[[Tensor], Any], head: Head | None = None) -> None:
-        super().__init__()
-        self.policy, self.head = policy, head
-
-    def bound(self, head: Head) -> "_Called":
-        """The same function for actions that are known."""
-        return _Called(self.policy, head)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        given = self.policy(obs)
-        try:
-            answer = torch.as_tensor(given).to(obs.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TeacherError(
-                f"The teacher's function answers with a {type(given).__name__} that is no array ({error}): return a "
-                "tensor or an array, a row for each observation."
-            ) from error
-        if not answer.is_floating_point() and self.head is not None:
-            return self._chosen(answer, len(obs), self.head)
-        return answer.float()
-
-    def _chosen(self, actions: Tensor, count: int, head: Head) -> Tensor:
-        """The numbers whose greedy actions were chosen."""
-        size = head.action.size
-        if actions.numel() != count * size or actions.shape[0] != count:
-            raise TeacherError(
-                f"The teacher's function answers {count} observations with whole numbers of shape "
-                f"{tuple(actions.shape)}: chosen actions must be of shape {(count, size)}."
-            )
-        try:
-            return head.inverse(actions.reshape(count, size))
-        except SpecError as error:
-            raise TeacherError(f"The teacher's function answers with no action: {error}") from error
 
 
 def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
@@ -395,15 +282,6 @@ def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     memories = [module for module in network.modules() if isinstance(module, nn.RNNBase)]
     own = sum(p.numel() for memory in memories for p in memory.parameters() if p.ndim == 2)
     return ((count_macs(network, obs_shape) or 0) + own) or None
-
-
-def _bound(network: nn.Module, head: Head) -> nn.Module:
-    """The same network; of a function, one for actions that are known."""
-    if isinstance(network, _BeforeZeros):
-        return _BeforeZeros(_bound(network.network, head), network.count)
-    if isinstance(network, _Reading):
-        return _Reading(_bound(network.network, head), network.places.tolist())
-    return network.bound(head) if isinstance(network, _Called) else network
 
 
 def _apart(module: Any, path: str) -> Any:

@@ -17,11 +17,11 @@ from distilrl.errors import FileError
 from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
+from distilrl.teachers.before import Normalised
 from distilrl.teachers.extractors import Flat
 from distilrl.teachers.layers import Layer, Stack, assemble, layer, preceded, vector
 from distilrl.teachers.pickles import ModuleOf, TensorOf
 from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
-from distilrl.teachers.teacher import Normalised
 
 
 @dataclass(frozen=True)

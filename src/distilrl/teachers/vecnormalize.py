@@ -19,7 +19,8 @@ from distilrl.errors import FileError
 from distilrl.files import read_json
 from distilrl.limits import MAX_PICKLE_BYTES
 from distilrl.teachers import pickles
-from distilrl.teachers.teacher import Normalised, Teacher
+from distilrl.teachers.before import Normalised
+from distilrl.teachers.teacher import Teacher
 
 LARGEST = 1e12
 """Epsilons and bounds beyond it mean nothing."""
