@@ -34,7 +34,7 @@ from distilrl import (
     train,
 )
 from distilrl.acceptance import accept
-from distilrl.comparison import agreement
+from distilrl.agreement import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.objective import TeacherTerm
 

@@ -57,7 +57,7 @@ from distilrl import (
     train_teacher,
 )
 from distilrl.acceptance import accept
-from distilrl.comparison import agreement
+from distilrl.agreement import agreement
 from distilrl.errors import NotFiniteError
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import write_json

@@ -28,7 +28,7 @@ ROWS = [
     {"checkpoints", "discriminator", "features", "replay", "results", "stacks", "trained"},
     {"context", "fanout", "runs", "summaries", "trees"},
     {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
-    {"collect", "evaluate", "kept"},
+    {"agreement", "collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "shards"},
     {"distributed", "export", "figures", "inspection", "learner", "reward_recipes", "sizes", "stream"},
     {"population", "recipes", "report", "tasks"},

@@ -1,31 +1,26 @@
-"""Student against teacher: the same episodes, the verdict, agreement, disturbed play."""
+"""Student against teacher: the same episodes, the verdict, disturbed play."""
 
-import base64
-import io
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from distilrl import stats
+from distilrl.agreement import agreement_of, answers, disagreements
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
-from distilrl.heads import Head
 from distilrl.kept import checksums, kept_games
 from distilrl.measures import Measure, Measured
-from distilrl.plain import check_fields, check_numbers, read_as
+from distilrl.plain import check_fields, check_numbers
 from distilrl.played import (
     Acceptance,
     Agreement,
-    Disagreement,
     Played,
     Returns,
     RunVerdict,
@@ -36,7 +31,6 @@ from distilrl.played import (
 )
 from distilrl.policies import Policy
 from distilrl.sensors import EXACT, Sensors
-from distilrl.spaces import ObsSpec
 from distilrl.teachers import Teacher
 from distilrl.verdict import exact_verdict, non_inferiority
 
@@ -160,15 +154,15 @@ def compare(
     watch(Judged(verdict))
     theirs, ours = games.returns(rng, exact=exact)
     sides = {
-        "teacher_states": _both(teacher, student, games.theirs[0], student_played=False),
-        "student_states": _both(teacher, student, games.ours[0]),
+        "teacher_states": answers(teacher, student, games.theirs[0], student_played=False),
+        "student_states": answers(teacher, student, games.ours[0]),
     }
     score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
-    worst = _disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
+    worst = disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
     return Compared(
         teacher=Played(**vars(theirs), truncated=_truncated(games.theirs)),
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),
-        agreement=_agreement(teacher.head, student.head, sides, info.alike),
+        agreement=agreement_of(teacher.head, student.head, sides, info.alike),
         verdict=verdict,
         disturbed=_disturbed(games, sensors, comparison.disturbed_episodes, tolerance),
         episodes=SingleEpisodes(
@@ -299,102 +293,6 @@ def _joined(games: list[Episodes], what: str) -> NDArray[Any]:
 def _truncated(games: list[Episodes]) -> int:
     """Episodes that a limit cut."""
     return sum(int(one.truncated.sum()) for one in games)
-
-
-def agreement(teacher: Teacher, student: Policy, games: Episodes) -> float:
-    """Agreement on the states that were kept of the student's episodes, each weighted by what a mistake costs there."""
-    return _weighted(teacher.head, student.head, *_both(teacher, student, games))
-
-
-def _both(teacher: Teacher, student: Policy, games: Episodes, *, student_played: bool = True) -> tuple[Tensor, Tensor]:
-    """What teacher and student say of the kept states, each (K, P), on the CPU; as it was while playing where one of
-    them remembers.
-    """
-    if games.own is not None and games.shadow is not None:
-        by_teacher, by_student = (games.shadow, games.own) if student_played else (games.own, games.shadow)
-    else:
-        obs = torch.from_numpy(games.states)
-        with torch.no_grad():
-            by_teacher = teacher.numbers(obs.to(teacher.policy.device)).cpu()
-            by_student = student.forward(obs.to(student.device))[0].cpu()
-    for side, numbers in (("teacher", by_teacher), ("student", by_student)):
-        if not torch.isfinite(numbers).all():
-            raise NotFiniteError(
-                f"The {side} gave NaN or infinite numbers in states that were visited: there is no agreement to "
-                "measure."
-            )
-    return by_teacher, by_student
-
-
-def _weighted(theirs: Head, ours: Head, by_teacher: Tensor, by_student: Tensor) -> float:
-    """Mean agreement, each state weighted by what a mistake costs there."""
-    stakes = theirs.stakes(by_teacher)
-    same = theirs.agree(theirs.greedy(by_teacher), ours.greedy(by_student))
-    return float((same * stakes).sum() / stakes.sum().clamp_min(1e-12))
-
-
-def _agreement(theirs: Head, ours: Head, sides: dict[str, tuple[Tensor, Tensor]], alike: tuple[int, ...]) -> Agreement:
-    """Agreement and error on both kinds of states, plain and where the choice matters, and who does what on the
-    student's.
-    """
-    result: dict[str, Any] = {}
-    for name, (by_teacher, by_student) in sides.items():
-        actions = theirs.greedy(by_teacher), ours.greedy(by_student)
-        result[name] = float(theirs.agree(*actions).mean())
-        result[f"{name}_where_it_matters"] = _weighted(theirs, ours, by_teacher, by_student)
-        result[f"{name}_error"] = float(theirs.error(*actions).square().mean().sqrt())
-    if alike:
-        result["student_states_in_effect"] = float(theirs.agree(*_effects(actions, alike)).mean())
-    return read_as(Agreement, result | theirs.side_by_side(*actions))
-
-
-def _effects(actions: tuple[Tensor, Tensor], alike: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Actions (K, 1) as the first of those that do the same, where that is known."""
-    one, other = actions
-    return (torch.tensor(alike)[one], torch.tensor(alike)[other]) if alike else actions
-
-
-def _disagreements(
-    theirs: Head, ours: Head, both: tuple[Tensor, Tensor], states: NDArray[Any], info: EnvInfo, most: int = 8
-) -> tuple[Disagreement, ...]:
-    """The states visited by the student in which the two do not do the same and a mistake costs most."""
-    obs = info.obs
-    by_teacher, by_student = both
-    actions = theirs.greedy(by_teacher), ours.greedy(by_student)
-    stakes = theirs.stakes(by_teacher)
-    cost = theirs.error(*actions) * stakes
-    differ = torch.nonzero(theirs.agree(*_effects(actions, info.alike)) < 1).flatten()
-    worst = differ[cost[differ].argsort(descending=True, stable=True)][:most]
-    return tuple(
-        Disagreement(
-            teacher_action=tuple(actions[0][i].tolist()),
-            student_action=tuple(actions[1][i].tolist()),
-            stakes=float(stakes[i]),
-            error=float(theirs.error(actions[0][i : i + 1], actions[1][i : i + 1])),
-            obs=tuple(states[i].tolist()) if obs.image is None else None,
-            image=_png(_picture(states[i], obs)) if obs.image is not None else None,
-        )
-        for i in worst.tolist()
-    )
-
-
-def _picture(state: NDArray[Any], obs: ObsSpec) -> NDArray[np.uint8]:
-    """The newest frame of an observation as (H, W) or (H, W, 3) bytes."""
-    shape = obs.image or (1, 1, 1)
-    image = state.reshape(-1)[-math.prod(shape) :].reshape(shape)
-    newest = image[-(shape[0] // obs.frames) :]
-    bright = newest if newest.dtype == np.uint8 or newest.max() > 1.5 else newest * 255
-    shown: NDArray[np.uint8] = np.clip(bright, 0, 255).astype(np.uint8)
-    return shown.transpose(1, 2, 0) if len(shown) == 3 else shown[-1]
-
-
-def _png(picture: NDArray[np.uint8]) -> str:
-    """A picture as a data URI."""
-    from PIL import Image  # here: most that is played has no picture
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolerance) -> dict[str, Sides]:

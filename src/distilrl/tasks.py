@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from distilrl import stats
+from distilrl.agreement import agreement
 from distilrl.checkpoints import below
-from distilrl.comparison import agreement
 from distilrl.config import TrainConfig
 from distilrl.context import numbers_of
 from distilrl.episodes import Episodes
