@@ -161,6 +161,11 @@ class Found:
         return student
 
     @property
+    def returned(self) -> float:
+        """The student's return, the mean over its training seeds."""
+        return stats.mean([run["results"]["student"]["return_mean"] for run in self.runs])
+
+    @property
     def unlearnt(self) -> tuple[str, float]:
         """The best of random play and the rules, and its return."""
         known = {"random": self.random} | {name: one["return_mean"] for name, one in self.rules.items()}
@@ -309,7 +314,7 @@ def listed() -> list[dict[str, Any]]:
                     "teacher_return": one.teacher["return_mean"],
                     "student": one.student["name"],
                     "params": one.student["params"],
-                    "return": one.student["return_mean"],
+                    "return": one.returned,
                     "passes": one.held,
                     "without_learning": one.unlearnt[0],
                     "without_learning_return": one.unlearnt[1],

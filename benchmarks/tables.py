@@ -160,10 +160,7 @@ def headline(chinese: bool = False) -> str:
         rows.append((env, student, first["teacher"]["params"], returns, found, earlier))
     told = []
     for env, student, teacher_params, returns, results, earlier in rows:
-        verdicts = ("；" if chinese else ", ").join(
-            f"{results.count(one)} × " * (len(results) > 1) + fields.verdict_in_words(one, chinese)
-            for one in dict.fromkeys(results)
-        ) + ("（旧规则）" if chinese else ", earlier rule") * earlier
+        verdicts = counted(results, chinese) + ("（旧规则）" if chinese else ", earlier rule") * earlier
         sizes = f"{teacher_params:,} → {student['params']:,}"
         smaller = f"{teacher_params / student['params']:,.0f} ×"
         told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))
@@ -171,6 +168,14 @@ def headline(chinese: bool = False) -> str:
         return markdown(("环境", "学生", "判定", "学生回报", "教师回报", "参数", "缩小"), told, text=3)
     head = ("environment", "student", "verdict", "student's return", "teacher's", "parameters", "smaller")
     return markdown(head, told, text=3)
+
+
+def counted(results: list[str], chinese: bool) -> str:
+    """Verdicts over training seeds; how many of each, if there are several."""
+    return ("；" if chinese else ", ").join(
+        f"{results.count(one)} × " * (len(results) > 1) + fields.verdict_in_words(one, chinese)
+        for one in dict.fromkeys(results)
+    )
 
 
 def headline_zh() -> str:
@@ -189,11 +194,12 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
         page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
         for env, one in fields.found(name).items():
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
+            verdicts = [run["results"]["verdict"]["result"] for run in one.runs]
             best = "随机" if chinese and best == "random" else best
             rows.append(
                 (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
-                 fields.verdict_in_words(one.verdict["result"], chinese),
-                 fields.number(student["return_mean"]), fields.number(one.teacher["return_mean"]),
+                 counted(verdicts, chinese),
+                 fields.number(one.returned), fields.number(one.teacher["return_mean"]),
                  f"{fields.number(without)} ({best})",
                  f"{f'{known:,}' if known else '?'} → {fields.size(student, '个节点' if chinese else 'nodes')}")
             )  # fmt: skip

@@ -357,6 +357,16 @@ def test_the_smallest_that_passes_with_every_seed_is_shown(a_field):
     assert found.unlearnt == ("lean", 4.0)
 
 
+def test_several_training_seeds_are_told_as_such(a_field, monkeypatch):
+    lines = [_fields_line("mlp:8", seed, 50, result) for seed, result in enumerate(("pass", "within_margin", "pass"))]
+    lines[0]["results"]["student"]["return_mean"] = 8.0
+    a_field(lines)
+    assert fields.found("driving")["Task"].returned == 9.0
+    monkeypatch.setattr(fields, "fields", lambda: {"driving": fields.field("driving")})
+    assert "| `mlp:8` | 2 × pass, 1 × within margin | 9.000 | 10.00 |" in tables.of_fields()
+    assert fields.listed()[0]["return"] == 9.0
+
+
 def test_a_tree_is_compared_in_bytes(a_field):
     a_field([_fields_line("mlp:8", 0, 50, "pass"), _fields_line("tree:8", 0, 15, "within_margin")])
     ((*_, student, size, _, microseconds, _, _, verdicts, times),) = fields.table("driving")
