@@ -245,7 +245,7 @@ FLEETS = {
             "roundabout": _road("roundabout-v1", "roundabout-dqn"),
         },
         "mlp:32,32",
-        {"env_steps": 48_000, "check_every": 6_000},
+        {"env_steps": 32_000, "check_every": 8_000},
         ("crashed=max<=0.05",),
     ),
     "robots": Fleet(

@@ -43,7 +43,7 @@ from distilrl.runs import RunFolder, read_metrics
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
-from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.train import train
 from distilrl.verdict import HOLDS
 from distilrl.widths import between, scaled
@@ -670,6 +670,32 @@ def test_the_file_of_a_student_reads_what_it_sees(target, part_run, tmp_path):
     assert checked.verdict is not None
     if target == "c":
         assert "#define POLICY_OBS_SIZE 1\n" in (tmp_path / "run/export/c/policy.h").read_text()
+        assert checked.against_student.difference == 0.0
+
+
+@pytest.fixture(scope="module")
+def camera_run(tmp_path_factory):
+    """The folder of a student that sees the picture alone, beside which its teacher reads numbers."""
+    out, info = tmp_path_factory.mktemp("camera") / "run", describe_env(EnvRef("distilrl/MixedEnv-v0"))
+    teacher = Teacher.from_callable(lambda obs: obs[:, :2].clamp(-1, 1), 2, name="two numbers")
+    config = small(
+        "distil", env=info.ref, network="cnn:2k4s4:8", hidden_features=tuple(range(info.obs.vector)), env_steps=400,
+        n_envs=8, updates=2,
+    )  # fmt: skip
+    job = Job(config, Comparison(60, 60, 0, margin_abs=100.0), accept_weak_teacher=True)
+    distill(teacher, job, out, report=False)
+    return out
+
+
+@pytest.mark.parametrize("target", ["c", "onnx", "int8", "torch"])
+def test_the_file_of_a_student_that_sees_the_picture_alone_takes_the_picture(target, camera_run, tmp_path):
+    shutil.copytree(camera_run, tmp_path / "run")
+    card = export_policy(tmp_path / "run", target)
+    assert (card["obs"]["shape"], card["obs"]["dtype"], card["obs"]["reads"]) == ([3, 12, 16], "uint8", "image")
+    checked = verify(card["path"])
+    if target == "c":
+        assert "#define POLICY_OBS_SIZE 576\n" in (tmp_path / "run/export/c/policy.h").read_text()
+        assert "typedef uint8_t obs_t;" in (tmp_path / "run/export/c/policy.h").read_text()
         assert checked.against_student.difference == 0.0
 
 

@@ -221,8 +221,9 @@ class Network(nn.Module):
         return obs.view(len(obs), -1, spec.obs_shape[0])[:, :, self._seen].flatten(1)
 
     def bare(self) -> "Network":
-        """The same function of vectors that hold only what it reads."""
-        network = blank(replace(self.spec, obs_shape=(len(self.spec.seen),), unseen=()))
+        """The same function of vectors that hold only what it reads, or of the image alone where it reads no vector."""
+        shape = (len(self.spec.seen),) if self.spec.seen else self.spec.image or ()
+        network = blank(replace(self.spec, obs_shape=shape, image=None, unseen=()))
         network.load_state_dict(self.state_dict())
         network.standardise_as(self)
         return network.eval().requires_grad_(False)

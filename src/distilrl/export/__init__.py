@@ -31,7 +31,8 @@ from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
-from distilrl.spaces import EnvRef, env_ref
+from distilrl.spaces import EnvRef, ObsSpec, Part, env_ref
+from distilrl.specs import NetworkSpec
 from distilrl.text import in_comment
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
@@ -91,15 +92,24 @@ def export_policy(
             f"it to {', '.join(REMEMBER[:-1])} or {REMEMBER[-1]}."
         )
     if target in ("c", "int8", "web"):
-        steps(
-            student.stored.network, "integers" if target == "int8" else "C"
-        )  # what cannot be written is refused before it is played
+        what = "integers" if target == "int8" else "C"
+        steps(student.bare(student.stored.network), what)  # what cannot be written is refused before it is played
     with watching(watch) as watch:
         watch(Phase("recording"))
         seen = recorded(student.policy, student.info.ref, watch)
         watch(Phase("writing"))
         work = _Export(student, target, out, seen, watch)
         return work.keep_integers() if target == "int8" else work.keep()
+
+
+def _read_by(spec: NetworkSpec, obs: ObsSpec) -> Part | None:
+    """What a network's file is given of an observation; None: all of it, and so where it reads an image and some of the
+    vector beside it.
+    """
+    if not spec.unseen or (spec.image is not None and spec.seen):
+        return None
+    places = spec.seen or tuple(range(obs.vector, obs.shape[0]))
+    return Part(places, obs.part(places))
 
 
 class _Student:
@@ -109,9 +119,9 @@ class _Student:
         self.folder, self.stored, self.info = folder, stored, info
         self.policy = Policy(stored.network, stored.head)
         spec = stored.network.spec
-        self.reads = spec.seen if spec.unseen and spec.image is None else None
-        """Places in an observation of what the file reads; None: all."""
-        self.obs = info.obs.part(self.reads) if self.reads is not None else info.obs
+        self.reads = _read_by(spec, info.obs)
+        """What the file reads of an observation; None: all."""
+        self.obs = self.reads.spec if self.reads is not None else info.obs
         finished = folder.results.is_file() and folder.episodes.is_file()
         self.config = TrainConfig.from_json(folder.read_config()["train"]) if finished else None
         self.results = read_as(Results, read_json(folder.results), str(folder.results)) if finished else None
@@ -141,12 +151,14 @@ class _Student:
             )
         return cls(folder, stored, info)
 
+    def bare(self, network: Network) -> Network:
+        """The network of what the file reads."""
+        return network.bare() if network.spec.unseen and self.reads is not None else network
+
     def card(self, target: Target) -> dict[str, Any]:
         """What export.json says; with a finished run, also what teacher and student did on the verdict's seeds."""
         spec, stored = self.stored.network.spec, self.stored
-        card = card_of(
-            target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads, obs=self.obs
-        )
+        card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads)
         if self.config is None or self.results is None:
             return card
         episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
@@ -159,12 +171,12 @@ class _Export:
     def __init__(self, student: _Student, target: Target, out: Path, seen: Recording, watch: Watch) -> None:
         self.student, self.target, self.out, self.seen, self.watch = student, target, out, seen, watch
         if student.reads is not None:
-            self.seen = Recording(seen.obs[:, list(student.reads)], seen.begins)
+            self.seen = Recording(student.reads.of(seen.obs), seen.begins)
         self.head, self.info = student.stored.head, student.info
 
     def keep(self, rounded: "_Rounded | None" = None, **more: Any) -> dict[str, Any]:
         """Writes, replays and keeps the student, or its integers."""
-        network = self._bare(self.student.stored.network if rounded is None else rounded.network)
+        network = self.student.bare(self.student.stored.network if rounded is None else rounded.network)
         card = self.student.card(self.target) | more
         policy = Policy(network, self.head)
 
@@ -212,7 +224,8 @@ class _Export:
         numbers = golden.numbers(Policy(network, self.head))
         answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
         module = web.wasm(source, last, remembers=network.spec.remembers)
-        env, name, reads = card["env"], card["network"], self.student.reads
+        env, name = card["env"], card["network"]
+        reads = self.student.reads.places if self.student.reads is not None else None
         remembers = network.spec.remembers
         image = web.about_image(self.student.obs, self.head, self.info.protocol.get("actions", ()), remembers=remembers)
         plays = is_plain_cartpole(self.info.ref, find_spec(self.info.ref))
@@ -220,10 +233,6 @@ class _Export:
         return web.page(
             module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image, cartpole=limit
         )
-
-    def _bare(self, network: Network) -> Network:
-        """The network of what the file reads."""
-        return network.bare() if network.spec.unseen and self.student.reads is not None else network
 
     def keep_integers(self) -> dict[str, Any]:
         """Keeps the student in integers; fine-tuned with everything rounded, where it loses return by being rounded and
@@ -249,7 +258,7 @@ class _Export:
 
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
-        layers, seen = steps(without_offset(self._bare(network), self.head), "integers"), self.seen
+        layers, seen = steps(without_offset(self.student.bare(network), self.head), "integers"), self.seen
         candidates = [int8.quantise(layers, seen.obs, seen.begins, percentile=share) for share in int8.PERCENTILES]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
@@ -282,7 +291,7 @@ class _Export:
             return None
         plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
         return qat.fine_tune(
-            self._bare(student.stored.network),
+            self.student.bare(student.stored.network),
             teacher,
             np.concatenate([play.obs for play in plays]),
             student.results.temperature or 1.0,

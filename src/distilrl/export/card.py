@@ -1,5 +1,6 @@
 """export.json, the card of an export: what is in it, where it comes from, and what is needed to check it again."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.sensors import EXACT, Sensors
-from distilrl.spaces import EnvRef, ObsSpec
+from distilrl.spaces import EnvRef, ObsSpec, Part
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
@@ -38,7 +39,7 @@ PAGE = "index.html"
 
 def card_of(
     target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str,
-    *, reads: tuple[int, ...] | None = None, obs: ObsSpec | None = None,
+    *, reads: Part | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What export.json says before anything is written.
 
@@ -49,10 +50,9 @@ def card_of(
         network: the policy's network in few words.
         params: how many parameters it has.
         sha256: of the file that holds it.
-        reads: places in the environment's observation of what the file reads; None: all of it.
-        obs: what that is; the environment's observation by default.
+        reads: what the file reads of the environment's observation; None: all of it.
     """
-    obs = obs or info.obs
+    obs = reads.spec if reads is not None else info.obs
     return {
         "format": FORMAT,
         "version": 2,
@@ -64,7 +64,7 @@ def card_of(
             "dtype": obs.dtype,
             "frames": obs.frames,
             "image": obs.image and list(obs.image),
-            **({"reads": list(reads), "of": info.obs.shape[0]} if reads is not None else {}),
+            **({"reads": "image" if obs.pixels else list(reads.places), "of": info.obs.shape[0]} if reads else {}),
         },
         "head": head.to_json(),
         "network": network,
@@ -173,8 +173,8 @@ class Shipped:
     """Environment."""
     obs_size: int
     """Numbers in an observation as the file reads it."""
-    reads: tuple[int, ...] | None
-    """Places of these in the environment's observation; None: all of it."""
+    reads: Part | None
+    """What that is of the environment's observation; None: all of it."""
     of: int
     """Numbers in the environment's observation."""
     head: Head
@@ -228,7 +228,7 @@ def read_card(path: Path) -> Shipped:
             path,
             EnvRef.from_json(data["environment"], f"environment of {path}"),
             int(np.prod([int(n) for n in data["obs"]["shape"]])),
-            _places(data["obs"].get("reads"), data["obs"]["shape"]),
+            _part(data["obs"]),
             int(data["obs"].get("of", np.prod(data["obs"]["shape"]))),
             head_from_json(data["head"], f"head of {path}"),
             files,
@@ -240,13 +240,16 @@ def read_card(path: Path) -> Shipped:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
 
 
-def _places(reads: Any, shape: Any) -> tuple[int, ...] | None:
+def _part(obs: dict[str, Any]) -> Part | None:
+    """What a file reads of an observation, as its card says it: places in a vector, or the image at its end."""
+    reads, shape, kind = obs.get("reads"), tuple(int(n) for n in obs["shape"]), obs["dtype"]
     if reads is None:
         return None
-    places = tuple(int(n) for n in reads)
-    if len(places) != int(shape[0]) or min(places) < 0:
+    size, whole = math.prod(shape), int(obs["of"])
+    places = tuple(range(whole - size, whole)) if reads == "image" else tuple(int(n) for n in reads)
+    if len(places) != size or min(places) < 0 or max(places) >= whole or kind not in ("uint8", "float32"):
         raise ValueError("what it reads is not what it was given")
-    return places
+    return Part(places, ObsSpec(shape, dtype=kind))
 
 
 def _reference(data: dict[str, Any]) -> Reference:

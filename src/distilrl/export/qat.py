@@ -1,7 +1,6 @@
 """Quantisation-aware fine-tuning: a student learns from its teacher once more, rounded as integers will round it."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
 from distilrl.scales import scale_of
+from distilrl.spaces import Part
 from distilrl.teachers.teacher import Teacher
 
 UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
@@ -28,7 +28,7 @@ def fine_tune(
     temperature: float,
     *,
     scaled_head: bool = False,
-    reads: Sequence[int] | None = None,
+    reads: Part | None = None,
     seed: int = 0,
 ) -> Network:
     """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).
@@ -38,7 +38,7 @@ def fine_tune(
         teacher: fitted to the environment, without memory.
         obs: (K, *obs_shape) observations of the student's own play.
         temperature: of the teacher's choices; real actions have none.
-        reads: places in an observation of what the student reads, its teacher reading all; None: all.
+        reads: what the student reads of an observation, its teacher reading all; None: all.
         scaled_head: the student's outputs are on the teacher's scale, and are divided by the temperature too.
         seed: of the order of the states.
 
@@ -48,7 +48,7 @@ def fine_tune(
     """
     head = teacher.head
     labels, stakes = _labelled(teacher, torch.from_numpy(obs), temperature)
-    obs = obs if reads is None else obs[:, list(reads)]
+    obs = obs if reads is None else reads.of(obs)
     factor = _tempered(head, temperature) if scaled_head else 1.0
     student = without_offset(network, head)
     _standardise(student, obs)

@@ -23,6 +23,7 @@ from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
+from distilrl.spaces import Part
 from distilrl.teachers.onnx import failed, open_graph
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
@@ -202,7 +203,7 @@ def open_export(path: Path, head: Head, obs_size: int, *, native: bool = False) 
 class FileNetwork(nn.Module):
     """An exported file as the network of a policy: numbers of which the file's actions are the greedy ones."""
 
-    def __init__(self, file: ExportedFile, head: Head, reads: Sequence[int] | None) -> None:
+    def __init__(self, file: ExportedFile, head: Head, reads: Part | None) -> None:
         super().__init__()
         self.file, self.head, self.last, self.reads = file, head, last_step(head), reads
 
@@ -212,7 +213,7 @@ class FileNetwork(nn.Module):
 
     def _stepped(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
         given = obs.cpu().numpy()
-        answers, state = self.file.step(given if self.reads is None else given[:, list(self.reads)], state)
+        answers, state = self.file.step(given if self.reads is None else self.reads.of(given), state)
         return self.head.inverse(self.last.unshifted(answers.actions)).to(obs.device), state
 
 
@@ -228,8 +229,8 @@ class RecurrentFile(FileNetwork):
         return self._stepped(obs, state)
 
 
-def file_policy(file: ExportedFile, head: Head, reads: Sequence[int] | None = None) -> Policy:
-    """An exported file as a policy that can be played; it is given the numbers ``reads`` of an observation, or all.
+def file_policy(file: ExportedFile, head: Head, reads: Part | None = None) -> Policy:
+    """An exported file as a policy that can be played; it is given ``reads`` of an observation, or all.
 
     Example::
 

@@ -1,5 +1,6 @@
 """A student in plain layers with its last step: what torch.export and LiteRT are given."""
 
+import copy
 import io
 import math
 from typing import Any
@@ -20,9 +21,11 @@ class Plain(nn.Module):
 
     def __init__(self, network: Network, head: Head) -> None:
         super().__init__()
-        self.layers, self.last = network.layers, last_step(head).module()
+        # torch.export.save warns of weights whose channels lie innermost
+        self.layers = copy.deepcopy(network.layers).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.last = last_step(head).module()
         self.image = network.spec.image
-        self.register_buffer("seen", torch.tensor(network.spec.seen))
+        self.register_buffer("seen", torch.tensor(network.spec.seen) if self.image is not None else None)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Raw observations (B, *obs_shape) to numbers (B, P) and actions, (B,) of one choice, else (B, F) or (B, A)."""

@@ -45,6 +45,8 @@ class ObsSpec:
     codes: tuple[str, ...] = ()
     """Of each number of a vector: the choice where it is 1 and else 0, ``3``, or ``[1] 3`` of one of several; empty of
     a number that stands for itself."""
+    image_bytes: bool = False
+    """Of an image beside a vector: whether it is of bytes, which come as floats there."""
 
     @property
     def pixels(self) -> bool:
@@ -79,7 +81,10 @@ class ObsSpec:
         return tuple(own)
 
     def part(self, places: Sequence[int]) -> "ObsSpec":
-        """Of vectors, what is left of them where only these numbers are read."""
+        """What is left where only these numbers are read: of a vector, or all of the image beside one."""
+        if self.image is not None:
+            kind: Literal["uint8", "float32"] = "uint8" if self.image_bytes else "float32"
+            return ObsSpec(self.image, self.image, kind, frames=self.frames, reach=self.reach[-1:])
         reach = tuple(self.reach[place] for place in places) if self.reach else ()
         names = tuple(self.names[place] for place in places) if self.names else ()
         codes = tuple(self.codes[place] for place in places) if self.codes else ()
@@ -89,6 +94,20 @@ class ObsSpec:
     def numpy(self) -> type[np.generic]:
         """NumPy's type of one number."""
         return np.uint8 if self.dtype == "uint8" else np.float32
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the numbers of an observation, which are all that somebody reads."""
+
+    places: tuple[int, ...]
+    """Where they are in the whole observation (D,)."""
+    spec: ObsSpec
+    """What they are alone."""
+
+    def of(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Observations (N, D) to what is read of them, (N, *shape)."""
+        return obs[:, list(self.places)].reshape(len(obs), *self.spec.shape).astype(self.spec.numpy, copy=False)
 
 
 Reader = Callable[[Any], NDArray[Any]]
@@ -146,6 +165,7 @@ def read_observations(space: spaces.Space[Any], name: str, edit: Edit | None = N
         vector,
         shape=(vector.shape[0] + size,),
         image=picture.image,
+        image_bytes=picture.dtype == "uint8",
         reach=(*vector.reach, *[_top(images[0][1])] * size),
     )
     return spec, lambda obs: np.concatenate([read_vector(obs), read(obs).reshape(-1).astype(np.float32)])
