@@ -5,6 +5,7 @@ and the same for ``l1`` and on where layers are stacked. Rows of a weight tell t
 4 H, a GRU 3 H.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 
 from distilrl.errors import FileError
 from distilrl.limits import MAX_LAYERS
+from distilrl.networks import Network
 from distilrl.policies import State
-from distilrl.teachers.layers import Layer, finite, sequential, vector
+from distilrl.teachers.before import Normalised
+from distilrl.teachers.extractors import Flat
+from distilrl.teachers.layers import Layer, Stack, assemble, finite, preceded, sequential, vector
 
 Memory = nn.LSTM | nn.GRU
 
@@ -127,6 +131,29 @@ def remembering(
         )
     decoder = sequential([*dense[:-1], replace(dense[-1], activation=None)], label)
     return Remembering(encoder, memory, decoder, obs_shape, dense[-1].weight.shape[0])
+
+
+def acting(
+    dense: Sequence[Layer], memory: Memory | None, statistics: tuple[Tensor, Tensor] | None, label: str
+) -> "Network | Stack | Remembering":
+    """A policy of vectors: dense layers, behind a memory where there is one, of (obs − mean) · scale.
+
+    Args:
+        dense: layers, the head last.
+        memory: as `read_memory` gives it; None: there is none.
+        statistics: mean and scale, each (D,); folded into the first layer where no memory comes before it. None: none.
+        label: what to call the file in an error.
+
+    Raises:
+        FileError: sizes do not chain.
+    """
+    if memory is None:
+        if statistics is not None:
+            mean, scale = statistics
+            dense = [preceded(dense[0], scale, -mean * scale), *dense[1:]]
+        return assemble(dense, label)
+    sees = Flat() if statistics is None else Normalised(nn.Identity(), *statistics, math.inf)
+    return remembering(sees, ((memory.input_size,), memory.input_size), memory, dense, label)
 
 
 def _sides(tensors: Mapping[str, Tensor], name: str, label: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ rsl_rl's default is ELU, for the others it is asked for. Their actions have no b
 are used.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +17,8 @@ from distilrl.heads import Kind
 from distilrl.networks import Network
 from distilrl.teachers.archive import Checkpoint, bare, is_state
 from distilrl.teachers.before import Normalised
-from distilrl.teachers.extractors import Flat
-from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, preceded, vector, with_constants
-from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
+from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, vector, with_constants
+from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory
 
 RSL_EPSILON = 1e-2
 """What rsl_rl adds to the standard deviation of an observation."""
@@ -145,17 +143,13 @@ def _rsl_rl(
         )
     memory = _rsl_memory(state, RSL_MEMORIES[body], label)
     size, outputs = memory.input_size if memory else layers[0].weight.shape[1], layers[-1].weight.shape[0]
-    sees: nn.Module = Flat()
+    statistics = None
     if f"{normaliser}._mean" in state:
         mean, std = (vector({name: state[name].flatten() for name in (full,) if name in state}, full, size, label)
                      for full in (f"{normaliser}._mean", f"{normaliser}._std"))  # fmt: skip
         if (std < 0).any():
             raise FileError(f"Tensor '{normaliser}._std' in {label} is negative: the file is damaged.")
-        scale = 1 / (std + RSL_EPSILON)
-        if memory is None:
-            layers[0] = preceded(layers[0], scale, -mean * scale)
-        else:
-            sees = Normalised(nn.Identity(), mean, scale, math.inf)
+        statistics = mean, 1 / (std + RSL_EPSILON)
     name = next(
         (n for n in ("log_std", "std", "distribution.log_std_param", "distribution.std_param") if n in state), None
     )
@@ -164,10 +158,9 @@ def _rsl_rl(
         layers[-1] = with_constants(layers[-1], noise if "log" in name else noise.abs().clamp_min(1e-6).log())
     noisy = layers[-1].weight.shape[0] > outputs
     state.check_all(label, RSL_IDLE)
-    network: Network | Stack | Remembering = (
-        remembering(sees, ((size,), size), memory, layers, label) if memory else assemble(layers, label)
+    robot = _robot(
+        acting(layers, memory, statistics, label), "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0
     )
-    robot = _robot(network, "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0)
     return replace(robot, note="" if noisy or outputs % 2 else RSL_SPREAD)
 
 

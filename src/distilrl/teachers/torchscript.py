@@ -6,22 +6,19 @@ name of its class and by having no attribute beside those that are known: any ot
 Activations are named in the file, and buffers that hold a state start at zero.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilrl.errors import FileError
 from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
-from distilrl.teachers.before import Normalised
-from distilrl.teachers.extractors import Flat
-from distilrl.teachers.layers import Layer, Stack, assemble, layer, preceded, vector
+from distilrl.teachers.layers import Layer, Stack, assemble, layer, vector
 from distilrl.teachers.pickles import ModuleOf, TensorOf
-from distilrl.teachers.recurrent import Memory, Remembering, read_memory, remembering
+from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory
 
 
 @dataclass(frozen=True)
@@ -98,17 +95,7 @@ def read(checkpoint: Checkpoint) -> Script:
     dense = _dense(checkpoint, parts.get(layout.actor), f"{layout.actor}.")
     memory = _memory(checkpoint, layout, parts)
     statistics = _statistics(checkpoint, parts.get(layout.normaliser or ""), layout, dense, memory)
-    sees: nn.Module = Flat()
-    if statistics is not None:
-        mean, scale = statistics
-        if memory is None:
-            dense[0] = preceded(dense[0], scale, -mean * scale)
-        else:
-            sees = Normalised(nn.Identity(), mean, scale, math.inf)
-    if memory is None:
-        return Script(assemble(dense, label), layout.library)
-    size = memory.input_size
-    return Script(remembering(sees, ((size,), size), memory, dense, label), layout.library)
+    return Script(acting(dense, memory, statistics, label), layout.library)
 
 
 def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
