@@ -113,7 +113,9 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     means = iter([1.0, 3.0, 2.0, 3.0])
     monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
     info = SimpleNamespace(ref=EnvRef("any"), obs=ObsSpec((5,)))
-    one = SimpleNamespace(stored=SimpleNamespace(head=ONE), info=info, config=None, reads=None, obs=info.obs)
+    one = SimpleNamespace(
+        stored=SimpleNamespace(head=ONE), info=info, config=None, reads=None, obs=info.obs, bare=lambda plain: plain
+    )
     chosen = export._Export(one, "int8", Path(), Recording.of(obs), silent)._rounded(network).integers
     expected_scales = [
         int8.quantise(steps(without_offset(network, ONE), "integers"), obs, percentile=percentile).activation_scales

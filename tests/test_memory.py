@@ -41,7 +41,7 @@ from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.schedules import Progress, Schedule
-from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec, Part
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.train import train
@@ -831,7 +831,9 @@ def test_integers_of_a_student_that_sees_less_are_tuned_on_what_it_sees(sign_tea
     network = build(replace(NetworkSpec.parse("mlp:8", (2,), 2), unseen=(0,)), torch.Generator().manual_seed(0))
     network.fold()
     obs = np.random.default_rng(0).normal(0, 1, (500, 2)).astype(np.float32)
-    tuned = qat.fine_tune(network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=(1,))
+    tuned = qat.fine_tune(
+        network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=Part((1,), ObsSpec((1,)))
+    )
     assert tuned.spec.obs_shape == (1,)
     assert tuned.layers[0].weight.shape == (8, 1)
 
