@@ -41,7 +41,7 @@ from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.runs import RunFolder, read_metrics
 from distilrl.schedules import Progress, Schedule
-from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec, Part
+from distilrl.spaces import Bounds, Choices, EnvRef, Excerpt, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.train import train
@@ -832,7 +832,7 @@ def test_integers_of_a_student_that_sees_less_are_tuned_on_what_it_sees(sign_tea
     network.fold()
     obs = np.random.default_rng(0).normal(0, 1, (500, 2)).astype(np.float32)
     tuned = qat.fine_tune(
-        network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=Part((1,), ObsSpec((1,)))
+        network.bare(), sign_teacher.fitted(describe_env(SIGN)), obs, 1.0, reads=Excerpt((1,), ObsSpec((1,)))
     )
     assert tuned.spec.obs_shape == (1,)
     assert tuned.layers[0].weight.shape == (8, 1)

@@ -31,7 +31,7 @@ from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
-from distilrl.spaces import EnvRef, ObsSpec, Part, env_ref
+from distilrl.spaces import EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
 from distilrl.text import in_comment
 
@@ -102,14 +102,14 @@ def export_policy(
         return work.keep_integers() if target == "int8" else work.keep()
 
 
-def _read_by(spec: NetworkSpec, obs: ObsSpec) -> Part | None:
+def _read_by(spec: NetworkSpec, obs: ObsSpec) -> Excerpt | None:
     """What a network's file is given of an observation; None: all of it, and so where it reads an image and some of the
     vector beside it.
     """
     if not spec.unseen or (spec.image is not None and spec.seen):
         return None
     places = spec.seen or tuple(range(obs.vector, obs.shape[0]))
-    return Part(places, obs.part(places))
+    return Excerpt(places, obs.part(places))
 
 
 class _Student:

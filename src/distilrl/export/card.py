@@ -24,7 +24,7 @@ from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.sensors import EXACT, Sensors
-from distilrl.spaces import EnvRef, ObsSpec, Part
+from distilrl.spaces import EnvRef, Excerpt, ObsSpec
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
@@ -39,7 +39,7 @@ PAGE = "index.html"
 
 def card_of(
     target: str, info: EnvInfo, head: Head, network: str, params: int, sha256: str,
-    *, reads: Part | None = None,
+    *, reads: Excerpt | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What export.json says before anything is written.
 
@@ -173,7 +173,7 @@ class Shipped:
     """Environment."""
     obs_size: int
     """Numbers in an observation as the file reads it."""
-    reads: Part | None
+    reads: Excerpt | None
     """What that is of the environment's observation; None: all of it."""
     of: int
     """Numbers in the environment's observation."""
@@ -240,7 +240,7 @@ def read_card(path: Path) -> Shipped:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
 
 
-def _part(obs: dict[str, Any]) -> Part | None:
+def _part(obs: dict[str, Any]) -> Excerpt | None:
     """What a file reads of an observation, as its card says it: places in a vector, or the image at its end."""
     reads, shape, kind = obs.get("reads"), tuple(int(n) for n in obs["shape"]), obs["dtype"]
     if reads is None:
@@ -249,7 +249,7 @@ def _part(obs: dict[str, Any]) -> Part | None:
     places = tuple(range(whole - size, whole)) if reads == "image" else tuple(int(n) for n in reads)
     if len(places) != size or min(places) < 0 or max(places) >= whole or kind not in ("uint8", "float32"):
         raise ValueError("what it reads is not what it was given")
-    return Part(places, ObsSpec(shape, dtype=kind))
+    return Excerpt(places, ObsSpec(shape, dtype=kind))
 
 
 def _reference(data: dict[str, Any]) -> Reference:

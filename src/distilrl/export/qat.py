@@ -13,7 +13,7 @@ from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.optimisers import Adam
 from distilrl.scales import scale_of
-from distilrl.spaces import Part
+from distilrl.spaces import Excerpt
 from distilrl.teachers.teacher import Teacher
 
 UPDATES, BATCH, LEARNING_RATE = 2000, 128, 1e-4
@@ -28,7 +28,7 @@ def fine_tune(
     temperature: float,
     *,
     scaled_head: bool = False,
-    reads: Part | None = None,
+    reads: Excerpt | None = None,
     seed: int = 0,
 ) -> Network:
     """A copy of a student that has learned to live with eight bits (straight-through, Jacob et al. 2018, section 3).

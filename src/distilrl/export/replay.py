@@ -23,7 +23,7 @@ from distilrl.export.last import Last, last_step
 from distilrl.heads import Head
 from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
-from distilrl.spaces import Part
+from distilrl.spaces import Excerpt
 from distilrl.teachers.onnx import failed, open_graph
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
@@ -203,7 +203,7 @@ def open_export(path: Path, head: Head, obs_size: int, *, native: bool = False) 
 class FileNetwork(nn.Module):
     """An exported file as the network of a policy: numbers of which the file's actions are the greedy ones."""
 
-    def __init__(self, file: ExportedFile, head: Head, reads: Part | None) -> None:
+    def __init__(self, file: ExportedFile, head: Head, reads: Excerpt | None) -> None:
         super().__init__()
         self.file, self.head, self.last, self.reads = file, head, last_step(head), reads
 
@@ -229,7 +229,7 @@ class RecurrentFile(FileNetwork):
         return self._stepped(obs, state)
 
 
-def file_policy(file: ExportedFile, head: Head, reads: Part | None = None) -> Policy:
+def file_policy(file: ExportedFile, head: Head, reads: Excerpt | None = None) -> Policy:
     """An exported file as a policy that can be played; it is given ``reads`` of an observation, or all.
 
     Example::

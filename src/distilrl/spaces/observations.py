@@ -97,7 +97,7 @@ class ObsSpec:
 
 
 @dataclass(frozen=True)
-class Part:
+class Excerpt:
     """Some of the numbers of an observation, which are all that somebody reads."""
 
     places: tuple[int, ...]
