@@ -68,8 +68,8 @@ class Camera(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """A step of the environment, and a frame of it."""
-        obs, *rest, info = super().step(action)
-        return self._both(obs), *rest, info
+        obs, reward, terminated, truncated, info = super().step(action)
+        return self._both(obs), reward, terminated, truncated, info
 
     def _both(self, obs: Any) -> dict[str, Any]:
         return {"cars": obs, "road": self._camera.observe().transpose(0, 2, 1)}
