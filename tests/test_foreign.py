@@ -660,6 +660,20 @@ def test_inputs_that_do_not_reach_the_action_are_left_out(tmp_path, beside, told
     assert torch.equal(pickle.loads(sent).network(vectors()), teacher.network(vectors()))
 
 
+def test_weights_that_a_file_lists_among_its_inputs_are_not_told_as_left_out(tmp_path):
+    import onnx
+
+    model = chain((4, 8, 2), nn.ELU)
+    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(1, 4), outputs=("actions",))
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:  # as before version 4 of the format
+        graph.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(graph, path)
+    teacher = load_teacher(path)
+    assert "left_out" not in teacher.meta
+    same(teacher.network(vectors()), model(vectors()))
+
+
 def test_an_input_that_reaches_the_action_is_never_left_out(tmp_path):
     class Late(Tracking):
         def forward(self, obs, time_step):

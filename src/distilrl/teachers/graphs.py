@@ -165,6 +165,12 @@ def last_step(model: Any, output: str) -> str:
     return ""
 
 
+def inputs_of(model: Any) -> list[str]:
+    """Inputs that whoever runs a graph must give; old files list their weights beside them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in weights]
+
+
 def unused_inputs(model: Any, output: str) -> set[str]:
     """Inputs that do not reach an output, as an index by which a graph also looks something up; none where all do not.
 
@@ -173,7 +179,7 @@ def unused_inputs(model: Any, output: str) -> set[str]:
         unused_inputs(onnx.load("tracking.onnx"), "actions")  # {'time_step'}
     """
     needed = _reached(reversed(model.graph.node), {output})
-    inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    inputs = set(inputs_of(model))
     return inputs - needed if inputs & needed else set()
 
 

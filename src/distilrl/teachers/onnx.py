@@ -25,6 +25,7 @@ from distilrl.policies import State
 from distilrl.teachers.graphs import (
     check_graph,
     graphs_in,
+    inputs_of,
     last_step,
     read_graph,
     tensors_in,
@@ -255,8 +256,8 @@ def _load(file: TeacherFile) -> Teacher:
     seen = Seen(observed.name, shape, dtype, batch, divisor)
     obs_shape = (shape[3], shape[1], shape[2]) if seen.last else shape[1:]
     output, outputs = _output(file, session, seen, slots)
-    fed = {one.name for one in session.get_inputs()}
-    left = [value.name for value in model.graph.input if value.name not in fed]
+    taken = {one.name for one in session.get_inputs()}
+    left = [name for name in inputs_of(model) if name not in taken]
     meta: dict[str, Any] = {
         "library": "ONNX",
         "algorithm": None,

@@ -133,6 +133,22 @@ def remembering(
     return Remembering(encoder, memory, decoder, obs_shape, dense[-1].weight.shape[0])
 
 
+def statistics_of(
+    tensors: Mapping[str, Tensor], prefix: str, size: int, epsilon: float, label: str
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / (deviation + epsilon), each (D,), of a normaliser of rsl_rl's, as `acting` takes them.
+
+    Raises:
+        FileError: a tensor is missing, of another size, or not finite, or a deviation is negative.
+    """
+    names = (f"{prefix}._mean", f"{prefix}._std")
+    flat = {name: tensors[name].flatten() for name in names if name in tensors}
+    mean, deviation = (vector(flat, name, size, label) for name in names)
+    if (deviation < 0).any():
+        raise FileError(f"Tensor '{names[1]}' in {label} is negative: the file is damaged.")
+    return mean, 1 / (deviation + epsilon)
+
+
 def acting(
     dense: Sequence[Layer], memory: Memory | None, statistics: tuple[Tensor, Tensor] | None, label: str
 ) -> "Network | Stack | Remembering":

@@ -18,7 +18,7 @@ from distilrl.networks import Network
 from distilrl.teachers.archive import Checkpoint, bare, is_state
 from distilrl.teachers.before import Normalised
 from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, vector, with_constants
-from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory
+from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory, statistics_of
 
 RSL_EPSILON = 1e-2
 """What rsl_rl adds to the standard deviation of an observation."""
@@ -145,11 +145,7 @@ def _rsl_rl(
     size, outputs = memory.input_size if memory else layers[0].weight.shape[1], layers[-1].weight.shape[0]
     statistics = None
     if f"{normaliser}._mean" in state:
-        mean, std = (vector({name: state[name].flatten() for name in (full,) if name in state}, full, size, label)
-                     for full in (f"{normaliser}._mean", f"{normaliser}._std"))  # fmt: skip
-        if (std < 0).any():
-            raise FileError(f"Tensor '{normaliser}._std' in {label} is negative: the file is damaged.")
-        statistics = mean, 1 / (std + RSL_EPSILON)
+        statistics = statistics_of(state, normaliser, size, RSL_EPSILON, label)
     name = next(
         (n for n in ("log_std", "std", "distribution.log_std_param", "distribution.std_param") if n in state), None
     )

@@ -12,13 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from distilrl.errors import FileError
 from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
-from distilrl.teachers.layers import Layer, Stack, assemble, layer, vector
+from distilrl.teachers.layers import Layer, Stack, assemble, layer
 from distilrl.teachers.pickles import ModuleOf, TensorOf
-from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory
+from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory, statistics_of
 
 
 @dataclass(frozen=True)
@@ -146,17 +145,12 @@ def _statistics(
     label, known = checkpoint.label, _attributes(normaliser)
     if normaliser is None or _class(normaliser) == "Identity":
         return None
-    epsilon = known.get("eps")
-    if _class(normaliser) != "EmpiricalNormalization" or set(known) - STATISTICS or type(epsilon) is not float:
+    epsilon, plain = known.get("eps"), _class(normaliser) == "EmpiricalNormalization" and not set(known) - STATISTICS
+    if not plain or type(epsilon) is not float or not epsilon > 0:
         raise unknown_script(label)
-    names = [f"{layout.normaliser}.{name}" for name in ("_mean", "_std")]
     found = {f"{layout.normaliser}.{name}": one for name, one in _tensors(normaliser) if name != "count"}
-    tensors = {name: one.flatten() for name, one in checkpoint.tensors(found).items()}
     size = memory.input_size if memory else dense[0].weight.shape[1]
-    mean, deviation = (vector(tensors, name, size, label) for name in names)
-    if (deviation < 0).any() or not epsilon > 0:
-        raise FileError(f"Tensor '{names[1]}' in {label} is negative: the file is damaged.")
-    return mean, 1 / (deviation + epsilon)
+    return statistics_of(checkpoint.tensors(found), str(layout.normaliser), size, epsilon, label)
 
 
 def _attributes(module: Any) -> dict[str, Any]:
