@@ -6,6 +6,7 @@
     python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; in LunarLander too
     python benchmarks/several.py driving FOLDER         # highway, merge and roundabout in one network; teachers are in zoo/
     python benchmarks/several.py robots FOLDER          # Hopper, Ant and Walker2d in one network; FOLDER holds their public teachers
+    python benchmarks/several.py intersection FOLDER    # the highway's teacher transferred to an intersection
 
 Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
 """
@@ -40,10 +41,14 @@ from distilrl import (
     evaluate_policy,
     load_teacher,
     make_config,
+    play,
+    stats,
     train,
 )
 from distilrl.acceptance import accept
 from distilrl.display import Display
+from distilrl.evaluate import VERDICT_SEEDS, seeds_from
+from distilrl.recipes import TEACHERLESS
 
 SEEDS = range(5)
 BREAKOUT = {
@@ -300,10 +305,56 @@ def fleets(name: str) -> list[dict]:
     return [{"student": FLEETS[name].student, "seed": 0}]
 
 
+CROSSING = EnvRef(
+    "highway_env:intersection-v2",
+    {
+        "config": {
+            "simulation_frequency": 5,
+            "observation": {
+                "type": "Kinematics", "vehicles_count": 5, "features": ["presence", "x", "y", "vx", "vy"],
+                "features_range": {"x": [-100, 100], "y": [-100, 100], "vx": [-20, 20], "vy": [-20, 20]},
+            },
+            "action": {"type": "DiscreteMetaAction", "target_speeds": [0, 4.5, 9]},
+        }
+    },
+)  # fmt: skip
+"""An intersection with the highway's 25 numbers and five choices, the speeds being its own."""
+AS_IT_IS = "the highway's teacher as it is"
+
+
+def crossing_line(folder: Path, method: str, seed: int) -> dict:  # noqa: ARG001  (as the other queues)
+    """A student of the highway's size in the intersection, with and without the highway's teacher."""
+    teacher = load_teacher("zoo/highway-dqn").fitted(describe_env(CROSSING))
+    policy = teacher.policy
+    if method != AS_IT_IS:
+        config = make_config(
+            method, CROSSING, network="mlp:256,256", seed=seed, env_steps=6_000, threads=1, gamma=0.8, n_step=1,
+            n_envs=8, updates=8, batch_size=64, learning_rate=5e-4, learning_starts=400, target_every=50,
+            average=0.99, check_every=1_000, check_episodes=10, gap=-99.0,
+        )  # fmt: skip
+        acceptance = accept(teacher, Play(CROSSING, threads=1), episodes=30, weak_ok=True)
+        policy = train(config, None if method in TEACHERLESS else teacher, acceptance=acceptance).policy
+    how = Play(CROSSING, threads=1, measures=(Measure("crashed", "max"), Measure("speed", "mean")))
+    played = play(policy, how, seeds_from(VERDICT_SEEDS, 200))
+    return {
+        "returns": played.returns.tolist(),
+        "crashed": played.measured[:, 0].tolist(),
+        "speed": stats.mean(played.measured[:, 1]),
+    }
+
+
+def crossing() -> list[dict]:
+    """Equal steps and equal settings of TD."""
+    return [{"method": AS_IT_IS, "seed": 0}] + [
+        {"method": method, "seed": seed} for seed in range(2) for method in ("transfer", "dqn")
+    ]
+
+
 QUEUES = {
     "tasks": (tasks_line, tasks),
     "assistants": (assistants_line, assistants),
     "pruned": (pruned_line, pruned),
+    "intersection": (crossing_line, crossing),
 } | {name: (functools.partial(fleet_line, name), functools.partial(fleets, name)) for name in FLEETS}
 
 

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from multiprocessing import forkserver
 from pathlib import Path
 
+from distilrl import threads  # isort: skip  (before PyTorch: how its threads wait is read once)
+
 import gymnasium
 import jaxtyping
 import numpy as np
@@ -22,7 +24,6 @@ from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
-torch.set_num_threads(1)
 os.environ["DISTILRL_CACHE"] = ""
 ROOT = Path(__file__).parents[1]
 TEACHERS = Path(os.environ.get("DISTILRL_TEACHERS", ROOT.parent / "shared" / "teachers"))
@@ -37,9 +38,10 @@ def server_of_processes():
 
 
 @pytest.fixture(autouse=True)
-def _the_same_draws():
-    """A test draws what it draws alone, whichever ran before it in its process."""
+def _as_alone():
+    """A test draws what it draws alone and on one thread, whichever ran before it in its process."""
     torch.manual_seed(0)
+    threads.use_threads(1)
 
 
 def real_teacher(name: str) -> Path:

@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distilrl import EnvRef, Measure, describe_env, load_teacher, play
+from distilrl import EnvRef, Measure, Teacher, describe_env, play
 from distilrl.episodes import Episodes, Play
+from distilrl.heads import student_head
 from field_rows import Field, Row
 
-CLAIM = "--episodes 100 --disturbed-episodes 0 --measure 'crashed=max<=0.05' --measure speed=mean"
+SAFE = "--disturbed-episodes 0 --measure 'crashed=max<=0.05' --measure speed=mean"
 """As safe as the teacher: at most five collisions in a hundred episodes more."""
+CLAIM = f"--episodes 100 {SAFE}"
 COARSE = '{"config": {"simulation_frequency": 5}}'
 """The simulation in steps of a fifth of a second, as highway-fast has it."""
+HALF_A_MINUTE = '{"config": {"duration": 30}}'
 MEASURES = (Measure("crashed", "max"), Measure("speed", "mean"))
 
 
 def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
     """IDM and MOBIL in the place of the policy, which is asked and not heard."""
-    policy = load_teacher("zoo/highway-dqn").fitted(describe_env(replace(ref, wrappers=()))).policy
     wrapped = replace(ref, wrappers=("examples.driving:IDM",), named=True)  # a camera changes no traffic
-    return play(policy, Play(wrapped, measures=MEASURES), seeds)
+    info = describe_env(wrapped)
+    silent = Teacher.from_callable(lambda obs: obs.new_zeros(len(obs), student_head(info.action).width), name="silent")
+    return play(silent.fitted(info).policy, Play(wrapped, measures=MEASURES), seeds)
 
 
 HIGHWAY = Row(
@@ -52,6 +56,21 @@ FIELD = Field(
             options=f"--env-kwargs '{COARSE}' {CLAIM}",
         ),
         "roundabout": ROUNDABOUT,
+        "intersection": replace(
+            HIGHWAY,
+            env="highway_env:intersection-v2",
+            teacher="zoo/intersection-dqn",
+            students=("mlp:32,32", "mlp:8"),
+            options=f"--env-kwargs '{COARSE}' {CLAIM}",
+        ),
+        "racetrack": replace(
+            HIGHWAY,
+            env="highway_env:racetrack-v1",
+            teacher="zoo/racetrack-sac",
+            students=("mlp:16,16@tanh", "mlp:4@tanh"),
+            options=f"--env-kwargs '{HALF_A_MINUTE}' --wrapper gymnasium.wrappers:FlattenObservation --episodes 50 {SAFE}",
+            training="--steps 16000",
+        ),
         "roundabout, 32,000 steps": replace(ROUNDABOUT, students=("mlp:32,32",), training="--steps 32000"),
         "highway, by camera": replace(
             HIGHWAY,

@@ -25,6 +25,12 @@ FIELD = Field(
         "MinAtar Breakout": Row(
             ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
         ),
+        "MinAtar Freeway": Row(
+            ENV.format("Freeway"), "zoo/minatar-freeway-ppo", MINATAR, f"{QUIET} --episodes 100", "--steps 32000"
+        ),
+        "MinAtar Seaquest": Row(
+            ENV.format("Seaquest"), "zoo/minatar-seaquest-ppo", MINATAR, f"{QUIET} --episodes 1000", "--steps 32000"
+        ),
         "MiniGrid DoorKey": Row(
             ENV.format("DoorKey"), "zoo/doorkey-dqn", ("mlp:64,64", "mlp:16,16", "mlp:4,4", "mlp:3"), FEW
         ),

@@ -1,13 +1,14 @@
 """Trains the racetrack's teacher: stable-baselines3's SAC, which steers, at a constant speed, past one other car.
 
-    python -m examples.driving.train_racetrack racetrack-sac.zip --steps 16000 --seed 0
+    python -m examples.driving.train_racetrack --steps 16000 --out runs/racetrack-teacher
 
-The zip is what ``distilrl distill --teacher`` reads.
+What acts of it is written as distilrl reads it: SAC's own file is five times as large, by its critics and optimisers.
 """
 
 import argparse
-import sys
+import json
 import time
+from typing import Any
 
 import gymnasium
 import highway_env  # noqa: F401  (registers the environments)
@@ -15,20 +16,25 @@ import torch
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
 from stable_baselines3.common.monitor import Monitor
+from torch import nn
 
-ENV, SECONDS = "racetrack-v1", 30
-"""Highway-env's own episodes are five minutes long, 1,500 steps, and what goes wrong does so in the first."""
+from distilrl import EnvRef, describe_env
+from distilrl.checkpoints import save_network
+from distilrl.heads import head_for
+from distilrl.networks import build
+from distilrl.specs import NetworkSpec
+
+FLAT = "gymnasium.wrappers:FlattenObservation"
+REF = EnvRef("highway_env:racetrack-v1", {"config": {"duration": 30}}, wrappers=(FLAT,))
+"""Two grids of 12 x 12 cells as 288 numbers. Highway-env's own episodes last five minutes, 1,500 steps, and what
+goes wrong does so in the first.
+"""
+WIDTHS = [128, 128]
 
 
-def main() -> None:
-    """Trains and saves."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", help="zip to write")
-    parser.add_argument("--steps", type=int, default=16_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    env = Monitor(FlattenObservation(gymnasium.make(ENV, config={"duration": SECONDS})))
+def train(steps: int, seed: int) -> Any:
+    """The trained SAC."""
+    env = Monitor(FlattenObservation(gymnasium.make(REF.id, **REF.kwargs)))
     # what lies two seconds ahead decides: a short horizon is learnt sooner
     model = SAC(
         "MlpPolicy",
@@ -37,14 +43,44 @@ def main() -> None:
         learning_rate=1e-3,
         learning_starts=1_000,
         batch_size=256,
-        policy_kwargs={"net_arch": [128, 128]},
-        seed=options.seed,
+        policy_kwargs={"net_arch": WIDTHS},
+        seed=seed,
         verbose=1,
     )
-    started = time.perf_counter()
-    model.learn(options.steps, log_interval=20)
-    model.save(options.out)
-    sys.stderr.write(f"{options.steps} steps in {(time.perf_counter() - started) / 60:.1f} minutes\n")
+    return model.learn(steps, log_interval=20)
+
+
+def save(model: Any, out: str, **told: Any) -> None:
+    """Writes what acts of the model: its mean and its logarithms of deviations."""
+    info = describe_env(REF)
+    head = head_for(info.action, "gaussian", "tanh")
+    network = build(NetworkSpec.of(f"mlp:{','.join(map(str, WIDTHS))}", info.obs, head.width))
+    own = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+    actor = model.actor
+    last = [actor.mu, actor.log_std]
+    with torch.no_grad():
+        for layer, other in zip(
+            own[:-1], [part for part in actor.latent_pi if isinstance(part, nn.Linear)], strict=True
+        ):
+            layer.load_state_dict(other.state_dict())
+        own[-1].weight.copy_(torch.cat([part.weight for part in last]))
+        own[-1].bias.copy_(torch.cat([part.bias for part in last]))
+    save_network(out, network, head, name="teacher", env=info.id, environment=info.ref.to_json(), **told)
+
+
+def main() -> None:
+    """Trains and saves."""
+    parser = argparse.ArgumentParser(description="A teacher of the racetrack by SAC.")
+    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    model = train(given.steps, given.seed)
+    save(model, given.out, recipe="sac of stable-baselines3", steps=given.steps, seed=given.seed)
+    how = f"--env {REF.id} --env-kwargs '{json.dumps(REF.kwargs)}' --wrapper {FLAT}"
+    print(f"{(time.perf_counter() - began) / 60:.1f} minutes; judge it: distilrl evaluate {given.out} {how}")
 
 
 if __name__ == "__main__":
