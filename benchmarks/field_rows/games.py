@@ -1,5 +1,7 @@
 """Games: MinAtar's, and MiniGrid's mazes; docs/fields/games.md has what makes the teachers."""
 
+from dataclasses import replace
+
 from field_rows import Field, Row
 
 ENV = "examples.games:games/{}-v0"
@@ -8,6 +10,7 @@ MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16")
 QUIET = "--disturbed-episodes 0"
 FEW = f"{QUIET} --episodes 300 --eval-epsilon 0.01"
 """Where there are some fifty starts in all, greedy episodes repeat themselves and give no verdict."""
+FREEWAY = Row(ENV.format("Freeway"), "zoo/minatar-freeway-ppo", MINATAR, f"{QUIET} --episodes 100", "--steps 32000")
 
 FIELD = Field(
     "games",
@@ -25,9 +28,11 @@ FIELD = Field(
         "MinAtar Breakout": Row(
             ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
         ),
-        "MinAtar Freeway": Row(
-            ENV.format("Freeway"), "zoo/minatar-freeway-ppo", MINATAR, f"{QUIET} --episodes 100", "--steps 32000"
+        "MinAtar Asterix": Row(
+            ENV.format("Asterix"), "zoo/minatar-asterix-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
         ),
+        "MinAtar Freeway": FREEWAY,
+        "MinAtar Freeway, 128,000 steps": replace(FREEWAY, training="--steps 128000"),
         "MinAtar Seaquest": Row(
             ENV.format("Seaquest"), "zoo/minatar-seaquest-ppo", MINATAR, f"{QUIET} --episodes 1000", "--steps 32000"
         ),
