@@ -10,6 +10,7 @@ MINATAR = ("cnn:8k3s1:32", "cnn:4k3s1:16")
 QUIET = "--disturbed-episodes 0"
 FEW = f"{QUIET} --episodes 300 --eval-epsilon 0.01"
 """Where there are some fifty starts in all, greedy episodes repeat themselves and give no verdict."""
+ASTERIX = Row(ENV.format("Asterix"), "zoo/minatar-asterix-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000")
 FREEWAY = Row(ENV.format("Freeway"), "zoo/minatar-freeway-ppo", MINATAR, f"{QUIET} --episodes 100", "--steps 32000")
 
 FIELD = Field(
@@ -28,9 +29,8 @@ FIELD = Field(
         "MinAtar Breakout": Row(
             ENV.format("Breakout"), "zoo/minatar-breakout-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
         ),
-        "MinAtar Asterix": Row(
-            ENV.format("Asterix"), "zoo/minatar-asterix-ppo", MINATAR, f"{QUIET} --episodes 300", "--steps 32000"
-        ),
+        "MinAtar Asterix": ASTERIX,
+        "MinAtar Asterix, 128,000 steps": replace(ASTERIX, training="--steps 128000"),
         "MinAtar Freeway": FREEWAY,
         "MinAtar Freeway, 128,000 steps": replace(FREEWAY, training="--steps 128000"),
         "MinAtar Seaquest": Row(
