@@ -31,6 +31,7 @@ FIELD = Field(
         ),
         "MinAtar Asterix": ASTERIX,
         "MinAtar Asterix, 128,000 steps": replace(ASTERIX, training="--steps 128000"),
+        "MinAtar Asterix, 512,000 steps": replace(ASTERIX, students=("cnn:16k3s1:64",), training="--steps 512000"),
         "MinAtar Freeway": FREEWAY,
         "MinAtar Freeway, 128,000 steps": replace(FREEWAY, training="--steps 128000"),
         "MinAtar Seaquest": Row(
