@@ -187,12 +187,16 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
 
     Args:
         chinese: in which language.
-        above: the folder of the document, which links leave out.
+        above: the folder of the document, which links leave out; without one the table is a README's, which shows of
+            each environment the largest budget that was tried.
     """
     rows = []
     for name, about in fields.fields().items():
         page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
-        for env, one in fields.found(name).items():
+        found = fields.found(name)
+        largest = {re.sub(r", [\d,]+ steps$", "", row): row for row in found}  # rows go from few steps to many
+        for env in found if above else largest.values():
+            one = found[env]
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
             verdicts = [run["results"]["verdict"]["result"] for run in one.runs]
             best = "随机" if chinese and best == "random" else best
