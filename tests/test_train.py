@@ -367,7 +367,8 @@ def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
     told = iter([0.5, 0.99])  # of other episodes: the best by its checks is not good enough, the next one is
     tried = []
 
-    def again(self, place, turn, watch):
+    def again(self, place, turn, watch, paired):
+        assert paired
         tried.append((turn, place, self.tasks[0].kept[place]))
         score = next(told)
         return [(5 + 5 * score, score)]
@@ -384,6 +385,16 @@ def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
     assert [(turn, place) for turn, place, _ in tried] == [(0, 0), (1, 0)]
     first, second = (student["layers.0.weight"] for _, _, student in tried)
     assert not torch.equal(first, second)
+
+
+def test_what_is_good_enough_is_told_by_the_teacher_in_the_same_episodes(sign_teacher):
+    """Its acceptance went badly (6 of 10): by that alone a student that makes 8 ended the run at its third check."""
+    unlucky, slow = replace(ACCEPTANCE, return_mean=6.0), small(agreement=0.0, learning_rate=3e-4)
+    trained = train(slow, sign_teacher, acceptance=unlucky)
+    assert all(row["score"] > 1 for row in trained.history[1:])
+    assert trained.stopped.startswith("budget used")
+    exact = train(slow, sign_teacher, acceptance=replace(unlucky, exact=True))
+    assert (exact.env_steps, exact.stopped[:11]) == (1200, "good enough"), "all episodes were played: nothing to ask"
 
 
 def test_the_students_of_the_best_checks_meet_again_on_other_episodes(sign_teacher, tmp_path, monkeypatch):

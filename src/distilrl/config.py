@@ -183,7 +183,7 @@ class StopConfig:
     check of many is luck."""
     final_episodes: int = 50
     """Episodes, other than those of checks, on which finalists meet, and on which a student must be good enough too
-    before training ends for that."""
+    before training ends for that; the teacher plays these as well, unless its acceptance was of all that there are."""
     enough: float | None = None
     """Checks of at least this score are equally good, and of equal ones the last is kept: for a student of whom more is
     wanted than its score, which a lucky check of its early days would end. None: the higher, the better."""

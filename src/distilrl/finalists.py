@@ -35,16 +35,23 @@ class Finalists:
         for task in self.tasks:
             task.kept = []
 
-    def again(self, place: int, turn: int, watch: Watch) -> list[tuple[float, float | None]]:
-        """Return and score of the student in this place on episodes that no check has; others at each turn."""
+    def again(self, place: int, turn: int, watch: Watch, *, paired: bool = False) -> list[tuple[float, float | None]]:
+        """Return and score of the student in this place on episodes that no check has; others at each turn.
+
+        Args:
+            place: among the best checks.
+            turn: of the episodes.
+            watch: told of them as they end.
+            paired: the teacher plays them too, and the score is against what it makes there.
+        """
         watch(Phase("finalists"))
-        return [task.again(place, turn, watch) for task in self.tasks]
+        return [task.again(place, turn, watch, paired=paired) for task in self.tasks]
 
     def confirm(self, turn: int, watch: Watch) -> Found:
         """Return and score of the best student on the other episodes of this turn, by which it is compared from now on:
         a check that was luck does not stand in the way of the others.
         """
-        found = self.again(0, turn, watch)
+        found = self.again(0, turn, watch, paired=True)
         value = self._value(found)
         del self.values[0]
         place = sum(other > value for other in self.values)

@@ -28,6 +28,7 @@ from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.schedules import Progress
+from distilrl.sensors import EXACT
 from distilrl.shards import Collectors, Rounds, Setup
 from distilrl.spaces import ActionSpec
 from distilrl.specs import has_cell, history_of
@@ -355,8 +356,25 @@ class Check:
 
     def others(self, policy: Policy, episodes: int, watch: Watch = silent, *, turn: int = 0) -> float:
         """Mean return over other episodes than those of a check, to their end; at each turn others again."""
+        return self._elsewhere(policy, self.how, episodes, watch, turn)
+
+    def parity(
+        self, policy: Policy, teacher: Teacher | None, episodes: int, watch: Watch = silent, *, turn: int = 0
+    ) -> tuple[float, float | None]:
+        """`others` and its score, against what the teacher makes in the same episodes.
+
+        Its acceptance may be of few: where these went badly, a student would pass for as good as a teacher that it does
+        not come near. In a game that repeats itself it is of all there are.
+        """
+        mean, known = self.others(policy, episodes, watch, turn=turn), self.acceptance
+        if teacher is None or known is None or known.exact:
+            return mean, self.score(mean)
+        theirs = self._elsewhere(teacher.policy, replace(self.how, sensors=EXACT), episodes, watch, turn)
+        return mean, stats.score(mean, theirs, known.random_return_mean)
+
+    def _elsewhere(self, policy: Policy, how: Play, episodes: int, watch: Watch, turn: int) -> float:
         seeds = seeds_from(self.seeds[0] + max(500, len(self.seeds)) + turn * episodes, episodes)
-        return stats.mean(play(policy, replace(self.how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
+        return stats.mean(play(policy, replace(how, keep_states=0, max_steps=None), seeds, watch=watch).returns)
 
     def score(self, mean: float) -> float | None:
         """The score of a mean return."""

@@ -196,11 +196,12 @@ class Task:
         self.kept.insert(place, {k: v.clone() for k, v in self.pupil.average.state_dict().items()})
         del self.kept[self.config.stop.finalists :]
 
-    def again(self, place: int, turn: int, watch: Watch) -> tuple[float, float | None]:
-        """Mean return and score of the student kept in this place, on episodes that no check has."""
+    def again(self, place: int, turn: int, watch: Watch, *, paired: bool) -> tuple[float, float | None]:
+        """Mean return and score of the student kept in this place, on episodes that no check has; ``paired``: the
+        teacher plays them too.
+        """
         policy, episodes = Policy(self.best_network(place), self.head), self.config.stop.final_episodes
-        mean = self.selection.others(policy, episodes, watch, turn=turn)
-        return mean, self.selection.score(mean)
+        return self.selection.parity(policy, self.teacher if paired else None, episodes, watch, turn=turn)
 
     def best_network(self, place: int = 0) -> Network:
         """The best student as it ships, or another one that was kept: plain layers, raw observations."""
