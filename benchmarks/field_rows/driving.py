@@ -21,7 +21,8 @@ def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
     """IDM and MOBIL in the place of the policy, which is asked and not heard."""
     wrapped = replace(ref, wrappers=("examples.driving:IDM",), named=True)  # a camera changes no traffic
     info = describe_env(wrapped)
-    silent = Teacher.from_callable(lambda obs: obs.new_zeros(len(obs), student_head(info.action).width), name="silent")
+    width = student_head(info.action).width
+    silent = Teacher.from_callable(lambda obs: obs.new_zeros(len(obs), width), name="silent")
     return play(silent.fitted(info).policy, Play(wrapped, measures=MEASURES), seeds)
 
 
@@ -40,6 +41,7 @@ ROUNDABOUT = replace(
     teacher="zoo/roundabout-dqn",
     options=f"--env-kwargs '{COARSE}' {CLAIM}",
 )
+"""Simulated in coarse steps, as the merge and the intersection."""
 FIELD = Field(
     title="driving",
     title_zh="驾驶",
@@ -49,19 +51,17 @@ FIELD = Field(
         "highway": HIGHWAY,
         "highway, 32,000 steps": replace(HIGHWAY, students=("mlp:32,32",), training="--steps 32000"),
         "merge": replace(
-            HIGHWAY,
+            ROUNDABOUT,
             env="highway_env:merge-v1",
             teacher="zoo/merge-dqn",
             students=("mlp:16,16", "mlp:8"),
-            options=f"--env-kwargs '{COARSE}' {CLAIM}",
         ),
         "roundabout": ROUNDABOUT,
         "intersection": replace(
-            HIGHWAY,
+            ROUNDABOUT,
             env="highway_env:intersection-v2",
             teacher="zoo/intersection-dqn",
             students=("mlp:32,32", "mlp:8"),
-            options=f"--env-kwargs '{COARSE}' {CLAIM}",
         ),
         "racetrack": replace(
             HIGHWAY,

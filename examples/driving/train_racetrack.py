@@ -7,8 +7,9 @@ What acts of it is written as distilrl reads it: SAC's own file is five times as
 
 import argparse
 import json
+import tempfile
 import time
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import highway_env  # noqa: F401  (registers the environments)
@@ -16,20 +17,16 @@ import torch
 from gymnasium.wrappers import FlattenObservation
 from stable_baselines3 import SAC
 from stable_baselines3.common.monitor import Monitor
-from torch import nn
 
-from distilrl import EnvRef, describe_env
+from distilrl import EnvRef, describe_env, load_teacher
 from distilrl.checkpoints import save_network
-from distilrl.heads import head_for
-from distilrl.networks import build
-from distilrl.specs import NetworkSpec
+from distilrl.networks import Network
 
 FLAT = "gymnasium.wrappers:FlattenObservation"
 REF = EnvRef("highway_env:racetrack-v1", {"config": {"duration": 30}}, wrappers=(FLAT,))
 """Two grids of 12 x 12 cells as 288 numbers. Highway-env's own episodes last five minutes, 1,500 steps, and what
 goes wrong does so in the first.
 """
-WIDTHS = [128, 128]
 
 
 def train(steps: int, seed: int) -> Any:
@@ -43,7 +40,7 @@ def train(steps: int, seed: int) -> Any:
         learning_rate=1e-3,
         learning_starts=1_000,
         batch_size=256,
-        policy_kwargs={"net_arch": WIDTHS},
+        policy_kwargs={"net_arch": [128, 128]},
         seed=seed,
         verbose=1,
     )
@@ -51,21 +48,12 @@ def train(steps: int, seed: int) -> Any:
 
 
 def save(model: Any, out: str, **told: Any) -> None:
-    """Writes what acts of the model: its mean and its logarithms of deviations."""
-    info = describe_env(REF)
-    head = head_for(info.action, "gaussian", "tanh")
-    network = build(NetworkSpec.of(f"mlp:{','.join(map(str, WIDTHS))}", info.obs, head.width))
-    own = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
-    actor = model.actor
-    last = [actor.mu, actor.log_std]
-    with torch.no_grad():
-        for layer, other in zip(
-            own[:-1], [part for part in actor.latent_pi if isinstance(part, nn.Linear)], strict=True
-        ):
-            layer.load_state_dict(other.state_dict())
-        own[-1].weight.copy_(torch.cat([part.weight for part in last]))
-        own[-1].bias.copy_(torch.cat([part.bias for part in last]))
-    save_network(out, network, head, name="teacher", env=info.id, environment=info.ref.to_json(), **told)
+    """Writes what acts of the model, as distilrl reads SAC's own file."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/sac.zip")
+        teacher = load_teacher(f"{folder}/sac.zip").fitted(describe_env(REF))
+    network = cast("Network", teacher.network)  # dense layers, and nothing before them
+    save_network(out, network, teacher.head, name="teacher", env=REF.label, environment=REF.to_json(), **told)
 
 
 def main() -> None:
