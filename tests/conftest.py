@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from distilrl.checkpoints import save_network
+from distilrl.evaluate import latency_us
 from distilrl.events import Step
 from distilrl.heads import Categorical
 from distilrl.networks import Network, build
@@ -225,6 +226,14 @@ def undrawn(request):
             patch.setattr("distilrl.figures._svg", lambda _figure: "<svg></svg>")
             patch.setattr("distilrl.animate.courses", lambda *_given, **_named: {})
             patch.setattr("distilrl.figures.courses", lambda _found: "<svg></svg>")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hardly_timed():
+    """Microseconds are of a few decisions: no test looks how many they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency_us, "__defaults__", (10,))
         yield
 
 

@@ -261,7 +261,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     sizes = ["mlp:", "mlp:4", "mlp:16"]
-    result = plan(sign_teacher, tiny_job(env_steps=4800), tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
+    result = plan(sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
     assert all(row.reached for row in result.frontier)
     assert asked == ["mlp:16", "mlp:4", "mlp:"][:taken]
     assert result.winner == winner
@@ -271,7 +271,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
 def test_only_the_winner_is_disturbed(sign_teacher, tmp_path):
     phases = []
-    job = replace(tiny_job(env_steps=4800), comparison=Comparison(200, 200, 60))
+    job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60))
     sizes = ["mlp:", "mlp:4"]
     result = plan(
         sign_teacher, job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, watch=phases.append, report=False
@@ -388,7 +388,7 @@ def test_a_plan_without_a_winner_says_so(sign_teacher, tmp_path):
 
 
 def test_a_stage_with_reward_is_no_part_of_it(sign_teacher, tmp_path):
-    job = tiny_job(env_steps=4800, reward=RewardConfig(env_steps=100_000))
+    job = tiny_job(env_steps=2400, reward=RewardConfig(env_steps=100_000))
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1)
     assert result.winner == "mlp:4"
     assert (

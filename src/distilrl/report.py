@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,11 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
     source = planned if planned.is_file() else folder.results
     if not source.is_file():
         raise folder.lacking("results.json")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
-    environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
-    template = environment.from_string(
-        resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
     try:
         results = read_results(source)
         with watching(watch) as watch:
             parts = _parts(folder, results, watch)
-        page = template.render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
+        page = _template().render(kind=KINDS[type(results)], r=results, name=folder.path.name, **parts)
     except DAMAGED as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise FileError(
@@ -95,6 +88,17 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
         ) from error
     write_bytes(folder.report, page.encode())
     return folder.report
+
+
+@cache
+def _template() -> jinja2.Template:
+    """The page, compiled once: that takes longer than to write most reports."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
+    environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
+    return environment.from_string(resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 
 def write_studies(found: Studies, out: str | Path) -> Path:
