@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 from distilrl.envs import describe_env, make_vec_env
@@ -67,3 +68,16 @@ def test_the_cue_is_what_stands_in_the_first_room():
 def test_a_screen_in_colour_of_any_size():
     info = describe_env(EnvRef(needs("Doom"), resize=(45, 60)))
     assert (info.obs.shape, info.obs.dtype, info.action.nvec) == ((3, 45, 60), "uint8", (4,))
+
+
+def test_what_ppo_learns_of_a_screen_is_the_network_that_is_saved():
+    pytest.importorskip("stable_baselines3")
+    from examples.games import screens
+
+    model = screens.train(EnvRef("BoxingNoFrameskip-v4"), "cnn:2k8s4,4k4s2:8", 1024, 0)
+    obs = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        chosen = model.policy.get_distribution(obs).distribution.logits
+        numbers = screens.acting(model)(obs)
+    torch.testing.assert_close(numbers.log_softmax(1), chosen)
+    assert numbers.std() > 0

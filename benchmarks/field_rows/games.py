@@ -40,5 +40,12 @@ FIELD = Field(
         "MiniGrid Memory": Row(
             ENV.format("Memory"), "zoo/memory-dqn", ("gru:16", "mlp:16,16"), FEW, "--hide cue --steps 12000"
         ),
+        "ViZDoom basic": Row(
+            ENV.format("Doom"),
+            "zoo/doom-ppo",
+            ("cnn:8k6s3,16k4s2:16", "cnn:4k8s4,8k4s2:16", "cnn:4k8s4,8k4s2,8k3s2:16"),
+            f"{QUIET} --resize 60 80",
+            "--steps 24000",
+        ),
     },
 )
