@@ -43,7 +43,7 @@ FIELD = Field(
         "ViZDoom basic": Row(
             ENV.format("Doom"),
             "zoo/doom-ppo",
-            ("cnn:8k6s3,16k4s2:16", "cnn:4k8s4,8k4s2:16", "cnn:4k8s4,8k4s2,8k3s2:16"),
+            ("cnn:8k6s3,16k4s2:16", "cnn:4k8s4,8k4s2:16", "cnn:4k8s4,8k4s2,8k3s2:16", "cnn:2k8s4,4k4s2,4k3s2:8"),
             f"{QUIET} --resize 60 80",
             "--steps 24000",
         ),
