@@ -1,6 +1,6 @@
 r"""Teachers of games that are seen as pixels, by stable-baselines3's PPO on distilrl's own environments and network.
 
-    python -m examples.games.screens ale_py:BoxingNoFrameskip-v4 --steps 1000000 --out runs/boxing-teacher
+    python -m examples.games.screens BoxingNoFrameskip-v4 --steps 1000000 --out runs/boxing-teacher
 
 What it learns is the network that distilrl reads, convolutions as small as a file below a megabyte asks for.
 """
