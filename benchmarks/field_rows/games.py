@@ -47,5 +47,8 @@ FIELD = Field(
             f"{QUIET} --resize 60 80",
             "--steps 24000",
         ),
+        "ALE Crazy Climber": Row(
+            "CrazyClimberNoFrameskip-v4", "zoo/crazyclimber-ppo", ("cnn:8,8,8:32",), QUIET, "--steps 48000"
+        ),
     },
 )
