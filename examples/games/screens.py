@@ -1,6 +1,6 @@
 r"""Teachers of games that are seen as pixels, by stable-baselines3's PPO on distilrl's own environments and network.
 
-    python -m examples.games.screens BoxingNoFrameskip-v4 --steps 1000000 --out runs/boxing-teacher
+    python -m examples.games.screens CrazyClimberNoFrameskip-v4 --steps 600000 --out runs/crazyclimber-ppo
 
 What it learns is the network that distilrl reads, convolutions as small as a file below a megabyte asks for.
 """
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from distilrl import EnvRef, NetworkSpec, describe_env, make_vec_env
 from distilrl.checkpoints import save_network
+from distilrl.envs import EnvInfo
 from distilrl.heads import head_for
 from distilrl.networks import Network, build
 
@@ -30,12 +31,11 @@ class Screens(VecEnv):
     ends an episode.
     """
 
-    def __init__(self, ref: EnvRef, count: int, seed: int) -> None:
-        self.envs = make_vec_env(ref, count, for_learning=describe_env(ref).atari)
+    def __init__(self, info: EnvInfo, actions: int, count: int, seed: int) -> None:
+        self.envs = make_vec_env(info.ref, count, for_learning=info.atari)
         self.seeds = np.arange(seed, seed + count)
-        obs, actions = self.envs.info.obs.shape, self.envs.info.action
-        screen = gymnasium.spaces.Box(0, 255, obs, np.uint8)
-        super().__init__(count, screen, gymnasium.spaces.Discrete(head_for(actions, "logits").width))
+        screen = gymnasium.spaces.Box(0, 255, info.obs.shape, np.uint8)
+        super().__init__(count, screen, gymnasium.spaces.Discrete(actions))
 
     def reset(self) -> Any:
         return self.envs.reset(self.seeds)
@@ -68,7 +68,8 @@ class Trunk(BaseFeaturesExtractor):
 
     def __init__(self, space: gymnasium.spaces.Box, network: Network) -> None:
         super().__init__(space, cast("nn.Linear", network.layers[-1]).in_features)
-        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # PPO begins with orthogonal ones
+        # PPO begins with orthogonal weights, and PyTorch makes none that lie channels last
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         network.layers[-1] = nn.Identity()
         network.standardise(torch.zeros(1), torch.tensor([1 / 255]))
         self.network = network
@@ -83,7 +84,7 @@ def train(ref: EnvRef, spec: str, steps: int, seed: int) -> PPO:
     """The trained PPO, at settings usual for ALE but for its rates, which are those of a small network."""
     info = describe_env(ref)
     network = build(NetworkSpec.of(spec, info.obs, head_for(info.action, "logits").width))
-    envs = VecNormalize(VecMonitor(Screens(ref, 8, seed)), norm_obs=False, gamma=0.99)
+    envs = VecNormalize(VecMonitor(Screens(info, network.spec.outputs, 8, seed)), norm_obs=False, gamma=0.99)
     model = PPO(
         "CnnPolicy", envs, seed=seed, n_steps=128, batch_size=256, n_epochs=4, gamma=0.99, gae_lambda=0.95,
         learning_rate=lambda left: 1e-3 * left, clip_range=lambda left: 0.2 * max(left, 0.1), ent_coef=0.01,
