@@ -37,6 +37,7 @@ ROWS = {
     "bipedalwalker": ("robots", "BipedalWalker", "mlp:16"),
     "minatar-breakout": ("games", "MinAtar Breakout", "cnn:4k3s1:16"),
     "doorkey": ("games", "MiniGrid DoorKey", "mlp:3"),
+    "doom": ("games", "ViZDoom basic", "cnn:2k8s4,4k4s2,4k3s2:8"),
     "trading": ("trading", "SP500-v0", "mlp:8"),
     "greenhouse": ("environment", "Lettuce-v0", "mlp:16"),
     "sensor": ("environment", "Sensor-v0", "mlp:"),
@@ -47,8 +48,8 @@ DOTS = {
     "diagnosis": ("images", "brain MR slices, 128,000 steps", "share of right answers on held-out images"),
 }
 """Field, row and what is returned, by name."""
-STEPS = 400
-"""Of an episode, at most."""
+STEPS = {"doom": 30}
+"""At most, by name: textures are large files. 400 of the others."""
 
 
 def pong() -> None:
@@ -160,7 +161,7 @@ def of_row(name: str) -> None:
         words = short(command(field(of).rows[row], student, 0, run))
         if distilrl(words) not in (0, 1, 3):
             sys.exit(f"distilrl {shlex.join(words)}: see above.")
-        if distilrl(["watch", str(run), "--steps", str(STEPS)]) != 0:
+        if distilrl(["watch", str(run), "--steps", str(STEPS.get(name, 400))]) != 0:
             sys.exit(f"distilrl watch: nothing to see of {name}.")
         (drawn,) = run.glob("watch.*")
         shutil.copy(drawn, OUT / f"{name}{drawn.suffix}")

@@ -26,7 +26,7 @@ SEEN = []
 
 
 class DrawnEnv(gymnasium.Env):
-    """A wide picture; it ends after five steps, and pays what is done."""
+    """A wide picture; it ends after some steps, and pays what is done."""
 
     metadata: ClassVar = {"render_modes": ["rgb_array"]}
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
@@ -96,11 +96,23 @@ def drawn(env, policies, **how):
 
 def test_a_policy_keeps_its_memory():
     policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
-    data = drawn(DrawnEnv, {"a": policy, "b": policy}, every=1)
+    data = drawn(DrawnEnv, {"a": policy, "b": policy}, every=1, steps=5)
     assert frames(data) == (5, (PANEL_WIDTH * 2 + 12, PANEL_WIDTH // 2 + 24))
     played = [a for a in SEEN if not isinstance(a, str)]
     assert [float(a[0]) for a in played] == [n for n in (0, 1, 2, 2, 2) for _ in range(2)], "clipped to the bounds"
     assert SEEN[-2:] == ["closed"] * 2
+
+
+def test_the_next_episodes_follow_a_short_one():
+    """The policy's memory begins anew in each, the return goes on."""
+    policy = Policy(Counter(3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
+    told = []
+    data = drawn(lambda **kw: DrawnEnv(length=4, **kw), {"policy": policy}, steps=10, watch=told.append)
+    assert frames(data)[0] == 10, "two episodes and a half"
+    played = [float(a[0]) for a in SEEN if not isinstance(a, str)]
+    assert played == [0, 1, 2, 2, 0, 1, 2, 2, 0, 1]
+    assert [event.done for event in told] == list(range(1, 11))
+    assert SEEN[-1] == "closed"
 
 
 def test_what_is_slow_to_draw_ends_with_what_is_drawn():
@@ -131,7 +143,9 @@ def test_what_cannot_be_drawn_is_one_sentence(env, why):
     assert env is SIGN or SEEN == ["closed"]
 
 
-@pytest.mark.parametrize(("length", "count", "pause"), [(5, 5, 200), (60, 60, 200), (61, 21, 50), (90, 30, 50)])
+@pytest.mark.parametrize(
+    ("length", "count", "pause"), [(5, 60, 200), (40, 80, 200), (60, 60, 200), (61, 21, 50), (90, 30, 50)]
+)
 def test_short_episodes_are_shown_step_by_step(length, count, pause):
     policy = Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))
     data = drawn(lambda **kw: DrawnEnv(length=length, **kw), {"policy": policy})

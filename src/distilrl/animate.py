@@ -1,6 +1,7 @@
-"""Teacher and student in one episode: side by side as an animated image, or step by step as numbers."""
+"""Teacher and student in the same episode: side by side as an animated image, or step by step as numbers."""
 
 import io
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,9 @@ from distilrl.spaces import EnvLike
 PANEL_WIDTH, TALLEST = 320, 480
 """Width of a picture and the most that it may be high, in pixels; it keeps its proportions."""
 USUAL, SHORT = 3, 60
-"""Steps from one picture to the next, and those of an episode of which each is shown."""
+"""Steps from one picture to the next; and those of an episode of which each is shown, the next episodes following
+where it has fewer.
+"""
 
 
 def side_by_side(
@@ -36,7 +39,7 @@ def side_by_side(
     seed: int = VERDICT_SEEDS,
     watch: Watch = silent,
 ) -> bytes:
-    """Animated WebP of policies playing the same episode, greedily.
+    """Animated WebP of policies playing the same episode, greedily, and the next ones where it is short.
 
     Args:
         policies: name shown above the picture, and who plays.
@@ -46,7 +49,7 @@ def side_by_side(
         every: one picture per this many steps; None: per step of a short episode, per three of others.
         seconds: after which it ends, with what is drawn until then; a picture of a robot's meshes takes seconds itself
             where a processor draws it.
-        seed: of the episode.
+        seed: of the first episode; each of the next has one more.
         watch: told of each step.
 
     Raises:
@@ -61,18 +64,20 @@ def side_by_side(
     if every is not None:
         check_number("every", every, "[1, inf)")
     begun = time.monotonic()
-    frames: dict[int, Image.Image] = {}
+    frames: list[tuple[int, Image.Image]] = []
+    longest = 0
 
     def draws(step: int) -> bool:
         return step % (every or USUAL) == 0 or (every is None and step < SHORT)
 
-    for step, players in enumerate(_play(policies, env, sensors or {}, steps, seed, watch, draws)):
+    for step, players in _play(policies, env, sensors or {}, steps, seed, watch, draws, at_least=SHORT):
         if draws(step):
-            frames[step] = _join([player.panel for player in players])
+            frames.append((step, _join([player.panel for player in players])))
+        longest = max(longest, step + 1)
         if time.monotonic() - begun > seconds:
             break
-    slow = every is None and step < SHORT
-    first, *rest = [one for at, one in frames.items() if slow or at % (every or USUAL) == 0]
+    slow = every is None and longest <= SHORT
+    first, *rest = [one for step, one in frames if slow or step % (every or USUAL) == 0]
     pause = 200 if slow else 50  # milliseconds
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=pause, loop=0, quality=60, method=2)
@@ -100,7 +105,7 @@ def courses(
     seed: int = VERDICT_SEEDS,
     watch: Watch = silent,
 ) -> dict[str, Course]:
-    """The same episode of several policies, played greedily, step by step; arguments as of `side_by_side`.
+    """One episode of several policies, played greedily, step by step; arguments as of `side_by_side`.
 
     Example::
 
@@ -108,7 +113,7 @@ def courses(
         found["student"].rewards.sum()
     """
     check_number("steps", steps, "[1, inf)")
-    *_, players = _play(policies, env, sensors or {}, steps, seed, watch, None)
+    *_, (_, players) = _play(policies, env, sensors or {}, steps, seed, watch, None)
     return {
         one.name: Course(np.concatenate(one.actions, dtype=np.float64), np.array(one.rewards), one.policy.head.real)
         for one in players
@@ -123,19 +128,29 @@ def _play(
     seed: int,
     watch: Watch,
     draws: Callable[[int], bool] | None,
-) -> Iterator[list["_Player"]]:
-    """Those who play, after each step; ``draws``: of which steps there is a picture, None where nothing is drawn."""
+    at_least: int = 1,
+) -> Iterator[tuple[int, list["_Player"]]]:
+    """Step of an episode, from 0, and those who have played it; ``draws``: of which steps there is a picture, None
+    where nothing is drawn; ``at_least``: steps before which another episode is begun.
+    """
     players: list[_Player] = []
+    taken = 0
     try:
         for name, policy in policies.items():
             envs = make_vec_env(env, 1, pictures=draws is not None)
-            players.append(_Player(name, policy, envs, seed, sensors.get(name, EXACT)))
-        for step in range(steps):
+            players.append(_Player(name, policy, envs, sensors.get(name, EXACT)))
+        for episode in itertools.count(seed):
             for player in players:
-                player.step(draw=draws is not None and draws(step))
-            watch(Drawn(step + 1, steps))
-            yield players
-            if all(player.over for player in players):
+                player.begin(episode)
+            for step in range(steps - taken):
+                for player in players:
+                    player.step(draw=draws is not None and draws(step))
+                taken += 1
+                watch(Drawn(taken, steps))
+                yield step, players
+                if all(player.over for player in players):
+                    break
+            if taken >= min(at_least, steps):
                 return
     finally:
         for player in players:
@@ -145,15 +160,18 @@ def _play(
 class _Player:
     """One policy in an environment of its own."""
 
-    def __init__(self, name: str, policy: Policy, envs: VecEnv, seed: int, sensors: Sensors) -> None:
-        self.name, self.policy, self.envs = name, policy, envs
-        self.feed = Feed(sensors, [seed], envs.info.obs.frames)
-        self.obs = envs.reset(np.array([seed]))
-        self.state = policy.start(1)
+    def __init__(self, name: str, policy: Policy, envs: VecEnv, sensors: Sensors) -> None:
+        self.name, self.policy, self.envs, self.sensors = name, policy, envs, sensors
         self.actions: list[NDArray[np.generic]] = []
         self.rewards: list[float] = []
-        self.over = False
         self.panel: Image.Image
+
+    def begin(self, seed: int) -> None:
+        """Its next episode; what it did and got in those before is kept."""
+        self.feed = Feed(self.sensors, [seed], self.envs.info.obs.frames)
+        self.obs = self.envs.reset(np.array([seed]))
+        self.state = self.policy.start(1)
+        self.over = False
 
     def step(self, *, draw: bool) -> None:
         """One step of its episode, unless that is over; drawn before, if so wished."""
