@@ -22,7 +22,7 @@ from distilrl.export.torch_export import Plain
 from distilrl.heads import head_for
 from distilrl.networks import Network, build
 from distilrl.spaces import Bounds, Choices, ObsSpec, read_observations
-from distilrl.specs import NetworkSpec
+from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile, load_teacher
 
 PIXELS = (4, 84, 84)
@@ -179,7 +179,7 @@ def test_the_header_says_what_goes_in_and_what_comes_out():
 
 
 @needs_cc
-@pytest.mark.parametrize("activation", ["tanh", "elu", "silu"])
+@pytest.mark.parametrize("activation", ["tanh", "elu", "silu", "gelu", "leaky_relu"])
 def test_c_knows_every_activation(tmp_path, activation):
     network, obs = student("mlp:16,16", activation), observations("mlp:16,16")
     answers = opened(write_c(tmp_path, in_c("mlp:16,16", network)), "mlp:16,16")(obs)
@@ -187,7 +187,7 @@ def test_c_knows_every_activation(tmp_path, activation):
 
 
 @needs_cc
-@pytest.mark.parametrize("activation", ["tanh", "elu", "silu"])
+@pytest.mark.parametrize("activation", ["tanh", "elu", "silu", "gelu", "leaky_relu"])
 def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
     """One unit that passes its input on shows the function itself."""
     network = Network(NetworkSpec((1,), 1, hidden=(1,), activation=activation))
@@ -295,10 +295,16 @@ def test_literals_read_back_to_the_same_floats():
     assert (np.array([float(literal(float(v))[:-1]) for v in values], np.float32) == values).all()
 
 
-@pytest.mark.parametrize("text", [*SHAPES, "resnet:4,8:16"])
-def test_onnx_is_the_student(tmp_path, text, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "activation"),
+    [
+        *((text, "relu") for text in (*SHAPES, "resnet:4,8:16")),
+        *(("mlp:16,16", other) for other in list(ACTIVATIONS)[1:]),
+    ],
+)
+def test_onnx_is_the_student(tmp_path, text, activation, monkeypatch):
     monkeypatch.setitem(SHAPES, "resnet:4,8:16", PIXELS)
-    network, obs = student(text, "silu" if text == "mlp:16,16" else "relu"), observations(text)
+    network, obs = student(text, activation), observations(text)
     (tmp_path / "policy.onnx").write_bytes(onnx_export.write(network, ONE, obs_spec(text), {"env": "x"}))
     answers = opened(tmp_path / "policy.onnx", text)(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=1e-5, atol=1e-5)

@@ -86,6 +86,8 @@ CASES = {
     "dqn": ("DQN", {"net_arch": [16, 8]}),
     "dqn-linear": ("DQN", {"net_arch": []}),
     "dqn-elu": ("DQN", {"net_arch": [16], "activation_fn": nn.ELU}),
+    "dqn-gelu": ("DQN", {"net_arch": [16], "activation_fn": nn.GELU}),
+    "ppo-leaky": ("PPO", {"net_arch": [16], "activation_fn": nn.LeakyReLU}),
     "ppo": ("PPO", {}),
     "ppo-relu": ("PPO", {"net_arch": {"pi": [12], "vf": [8]}, "activation_fn": nn.ReLU}),
     "a2c": ("A2C", {"net_arch": [24, 12]}),
@@ -132,13 +134,11 @@ def test_sb3_activations_are_asked_for_where_only_a_pickle_holds_them(tmp_path):
 
 
 def test_an_activation_that_the_file_names_is_not_taken_for_another(tmp_path):
-    write_sb3(tmp_path / "leaky.zip", "DQN", "CartPole-v1", activation_fn=nn.LeakyReLU)
+    write_sb3(tmp_path / "mish.zip", "DQN", "CartPole-v1", activation_fn=nn.Mish)
     write_sb3(tmp_path / "elu.zip", "DQN", "CartPole-v1", activation_fn=nn.ELU)
     for told in (None, "relu"):
-        with pytest.raises(
-            FileError, match=r"activation LeakyReLU, which is none of relu.*: export the policy to ONNX"
-        ):
-            load_teacher(TeacherFile(str(tmp_path / "leaky.zip"), activation=told))
+        with pytest.raises(FileError, match=r"activation Mish, which is none of relu.*: export the policy to ONNX"):
+            load_teacher(TeacherFile(str(tmp_path / "mish.zip"), activation=told))
     assert load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="elu"))
     with pytest.raises(FileError, match="has the activation elu and not relu: leave --activation out"):
         load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="relu"))

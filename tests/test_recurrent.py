@@ -514,8 +514,9 @@ class _TorchGRUModel(nn.Module):
         (_TorchMLPModel, "rsl_rl (TorchScript)"),
         (lambda: _TorchMLPModel(nn.Identity(), state_dependent_std=False), "rsl_rl (TorchScript)"),
         (lambda: mlp(5, 8, 2, activation=nn.Tanh), "TorchScript"),
+        (lambda: nn.Sequential(*mlp(5, 8, 6, activation=nn.GELU), nn.LeakyReLU(), nn.Linear(6, 2)), "TorchScript"),
     ],
-    ids=["isaac-lab", "isaac-lab-normalised", "rsl_rl", "rsl_rl-4", "sequential"],
+    ids=["isaac-lab", "isaac-lab-normalised", "rsl_rl", "rsl_rl-4", "sequential", "mixed"],
 )
 def test_torchscript_of_dense_layers(tmp_path, make, name):
     torch.manual_seed(0)
@@ -541,13 +542,15 @@ def test_torchscript_of_a_memory_behind_statistics(tmp_path):
         lambda: _TorchPolicyExporter(nn.LayerNorm(5)),
         lambda: _TorchPolicyExporter(actor=nn.Sequential(nn.Linear(5, 8), nn.ELU(0.5), nn.Linear(8, 2))),
         lambda: nn.Sequential(nn.Linear(5, 8), nn.ELU(), nn.Linear(8, 6), nn.ELU(2.0), nn.Linear(6, 2)),
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.GELU("tanh"), nn.Linear(8, 2)),
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.LeakyReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2)),
         lambda: _TorchMLPModel(_FirstSliceDeterministicOutput()),
         lambda: _TorchMLPModel(nn.Tanh()),
         lambda: _TorchMLPModel(state_dependent_std=True),
         lambda: _TorchMLPModel(encoder=nn.Linear(5, 5)),
         lambda: _TorchMLPModel(obs_normalizer=type("Other", (EmpiricalNormalization,), {})(5)),
     ],
-    ids=["normaliser", "elu", "second-elu", "slice", "end", "spread", "encoder", "another"],
+    ids=["normaliser", "elu", "second-elu", "gelu", "second-leaky", "slice", "end", "spread", "encoder", "another"],
 )
 def test_torchscript_that_does_more_is_refused(tmp_path, make):
     scripted(tmp_path / "t.pt", make())

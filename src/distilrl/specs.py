@@ -19,7 +19,10 @@ LARGE_IMAGE = 36
 """Shorter side of the smallest image that the Nature kernels fit."""
 BOARD = 20
 """Images with a side shorter than this are boards of cells, in which one cell decides."""
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
+ACTIVATIONS = {
+    "relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "gelu": nn.GELU, "leaky_relu": nn.LeakyReLU,
+}  # fmt: skip
+"""By name, each as PyTorch makes it where nothing is said: ELU of alpha 1, LeakyReLU of slope 0.01, GELU by erf."""
 
 LONGEST_HISTORY = 256
 """Observations that a student sees at once, at most."""
@@ -42,7 +45,7 @@ class NetworkSpec:
     """Widths of the dense layers before the head, or before the cell where there is one; empty for none. What the last
     of them gives goes into the cell and past it, too."""
     activation: str = "relu"
-    """Name of the activation: relu, tanh, elu or silu."""
+    """Name of the activation, one of `ACTIVATIONS`."""
     dueling: bool = False
     """The head is V + A − mean A (Wang et al. 2016) while it trains; a plain head of the same function when it
     ships."""
@@ -246,8 +249,8 @@ class NetworkSpec:
         ``mlp:64,64``, ``mlp:`` (linear), ``cnn:16,16,16:64`` (kernels and strides 8/4, 4/2, 3/1 in turn, then the
         dense widths), ``cnn:8k8s4,8k4s2,8k3s2:32`` (channels, kernel and stride written out), ``resnet:16,32,32:256``.
         With memory: ``gru:16`` or ``lstm:16``, layers before and behind it with a plus, ``mlp:32+gru:16+mlp:32`` or
-        ``cnn:16,16,16:64+gru:32``. Each with ``@tanh``, ``@silu`` or ``@elu`` behind it for another activation than
-        ReLU, and of vectors with ``@history=3`` for what sees the last three observations at once.
+        ``cnn:16,16,16:64+gru:32``. Each with ``@tanh`` or another of `ACTIVATIONS` behind it for another activation
+        than ReLU, and of vectors with ``@history=3`` for what sees the last three observations at once.
 
         Raises:
             SpecError: the text is none of these, does not fit the observations, or names an activation that no layer

@@ -49,7 +49,7 @@ class FileOptions:
     teacher_network: Unset[str | None] = None
     """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
     activation: Unset[str | None] = None
-    """Activation of the dense layers where the file does not hold it: relu, tanh, elu or silu."""
+    """Activation of the dense layers where the file does not hold it: relu, tanh, elu, silu, gelu or leaky_relu."""
     normalizer: Unset[Path | None] = None
     """Statistics of observations that the policy expects: a VecNormalize pickle, read without executing anything in it,
     or a .json file of their 'mean' and 'var', and 'epsilon' and 'clip' where there are such."""

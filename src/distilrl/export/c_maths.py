@@ -72,9 +72,28 @@ ACTIVATIONS = {
     return above.value + (exp_of(below.value) - 1.0f);
 }""",
     ),
+    "leaky_relu": ((), "static inline float act_leaky_relu(float x) { return x > 0.0f ? x : 0.01f * x; }"),
+    "gelu": (
+        ("exp",),
+        """static inline float act_gelu(float x) { /* max(x, 0) - |x| / 2 erfc(|x| / sqrt(2)), off by 1e-7 |x| */
+    union { float value; int32_t bits; } above, size;
+    above.value = x;
+    above.bits = above.bits < 0 ? 0 : above.bits;
+    size.value = x;
+    size.bits &= 0x7fffffff;
+    float z = size.value * 0.707106781f;
+    float t = 1.0f / (1.0f + 0.3275911f * z);
+    float p = 1.061405429f;
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    return above.value - 0.5f * size.value * (p * t) * exp_of(-z * z);
+}""",
+    ),
     "silu": (("exp",), "static inline float act_silu(float x) { return x / (1.0f + exp_of(-x)); }"),
 }
-"""Functions of `MATHS` that each needs, and its own."""
+"""Functions of `MATHS` that each needs, and its own; erfc as in Abramowitz and Stegun, 7.1.26."""
 CELLS: dict[str, str] = {
     "gru": """
 static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }

@@ -217,6 +217,12 @@ def _module(graph: Graph, module: nn.Module, x: str) -> str:
         return graph.node("Flatten", [x], axis=1)
     if isinstance(module, nn.SiLU):
         return graph.node("Mul", [x, graph.node("Sigmoid", [x])])
+    if isinstance(module, nn.LeakyReLU):
+        return graph.node("LeakyRelu", [x], alpha=module.negative_slope)
+    if isinstance(module, nn.GELU):
+        root, half = graph.constant(np.float32(math.sqrt(0.5))), graph.constant(np.float32(0.5))
+        share = graph.node("Mul", [graph.node("Erf", [graph.node("Mul", [x, root])]), half])
+        return graph.node("Mul", [x, graph.node("Add", [share, half])])
     return graph.node(NODES[type(module)], [x])
 
 

@@ -32,7 +32,7 @@ class Step:
     stride: int
     """1 for dense layers."""
     activation: str | None
-    """relu, tanh, elu, silu, or None after the head."""
+    """One of `distilrl.specs.ACTIVATIONS`, or None after the head."""
     in_shape: tuple[int, ...]
     """(C, H, W) or (D,)."""
     out_shape: tuple[int, ...]

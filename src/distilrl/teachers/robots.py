@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distilrl.errors import FileError
 from distilrl.heads import Kind
 from distilrl.networks import Network
+from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, bare, is_state
 from distilrl.teachers.before import Normalised
 from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, vector, with_constants
@@ -224,8 +225,8 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
 def _asked(activation: str | None, label: str) -> str:
     if activation is None:
         raise FileError(
-            f"{label} does not hold the activation of its network: say which with --activation elu (or relu, tanh, "
-            "silu)."
+            f"{label} does not hold the activation of its network: say which with --activation elu (or another "
+            f"of {', '.join(ACTIVATIONS)})."
         )
     return activation
 

@@ -323,8 +323,8 @@ def _activation(label: str, kwargs: dict[str, Any], default: str, told: str | No
         return told or default
     printed_name = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", str(kwargs["activation_fn"]))
     if printed_name:
-        name = printed_name[1].lower()
-        if name not in ACTIVATIONS:
+        name = next((name for name, kind in ACTIVATIONS.items() if kind.__name__ == printed_name[1]), None)
+        if name is None:
             raise FileError(
                 f"{label} has the activation {printed_name[1][:40]}, which is none of {', '.join(ACTIVATIONS)}: export "
                 "the policy to ONNX instead."

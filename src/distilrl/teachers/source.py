@@ -25,7 +25,7 @@ class TeacherFile:
     network: str | None = None
     """Network of a plain state_dict, as a student spec; recognised where it is an MLP or a Nature CNN."""
     activation: str | None = None
-    """Activation between dense layers, where the file does not hold it: relu, tanh, elu or silu."""
+    """Activation between dense layers, where the file does not hold it; one of `distilrl.specs.ACTIVATIONS`."""
     normalizer: str | None = None
     """Statistics of observations that the policy expects: a VecNormalize pickle of stable-baselines3, or a ``.json``
     file as `teachers.vecnormalize.read` shows it."""

@@ -108,7 +108,7 @@ def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
     if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(CLASSES):
         raise unknown_script(checkpoint.label)
     for name in order[1::2]:  # all that is looked at in the code: what no attribute says
-        if _class(modules[name]) == "ELU" and not _plain_elu(checkpoint.code(modules[name].kind)):
+        if not _plain(_class(modules[name]), checkpoint.code(modules[name].kind)):
             raise unknown_script(checkpoint.label)
     found = {f"{prefix}{name}.{part}": one for name in order[::2] for part, one in _tensors(modules[name])}
     tensors, activations = checkpoint.tensors(found), [CLASSES[kind] for kind in between]
@@ -118,10 +118,14 @@ def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
     ]
 
 
-def _plain_elu(code: str) -> bool:
-    """Whether the text of a module says of its ELU that alpha is 1."""
-    found = re.findall(r"\belu\(\w+, ([^,)]+)", code)
-    return bool(found) and set(found) <= {"1.", "1.0", "1"}
+def _plain(kind: str, code: str) -> bool:
+    """Whether the text of a module says of an activation what PyTorch makes it where nothing is said."""
+    found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
+    if found is None:
+        return False
+    numbers = {float(number) for number in re.findall(r"\b\d+\.\d*(?:e-?\d+)?", found[0])}
+    ways = set(re.findall(r'approximate="(\w+)"', found[0]))
+    return numbers <= {"ELU": {1.0}, "LeakyReLU": {0.01}}.get(kind, set()) and ways <= {"none"}
 
 
 def _memory(checkpoint: Checkpoint, layout: _Layout, parts: dict[str, Any]) -> Memory | None:
