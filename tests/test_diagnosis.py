@@ -10,8 +10,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from distilrl import EnvRef, Play, describe_env, load_teacher, play, trust
+from examples.diagnosis import brain, glimpses_teacher
 from examples.diagnosis import images as of_images
 from examples.diagnosis.brain import BrainMR, disturbed
+from examples.diagnosis.glimpses import MOST, PRICE, Glimpses
 from examples.diagnosis.images import clusters, held_out, leak
 from examples.diagnosis.measure import calibration_error, measure
 from examples.diagnosis.teacher import calibration_images, temperature, train
@@ -30,6 +32,14 @@ def copied():
     base = rng.integers(0, 256, (20, 1, 64, 64)).repeat(4, 1).astype(float)
     pictures = np.clip(base + rng.normal(0, 2, (20, 4, 64, 64)), 0, 255).astype(np.uint8).reshape(80, 64, 64)
     return pictures, (np.arange(80) // 4) % 2 == 1
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """Forty dark pictures; of every other one a row of windows is bright in its middle, which is the class."""
+    pictures, classes = np.zeros((40, 64, 64), np.uint8), np.arange(40) % 2 == 1
+    pictures[classes, 16:32, 16:48] = 255
+    return of_images.Slices(pictures, classes, np.ones((40, 2), int), np.arange(40), np.arange(40) >= 32)
 
 
 # -- the split, and its check
@@ -110,6 +120,59 @@ def test_one_decision_is_the_episode_and_says_which_rate_it_counts_for():
             assert reward == (action == truth)
             assert told == {"sensitivity" if truth else "specificity": reward}
     assert env.render().shape == (256, 256, 3)
+
+
+def test_a_look_opens_a_window_and_an_answer_is_the_end(marked, monkeypatch):
+    monkeypatch.setattr(brain, "load", lambda: marked)
+    env = Glimpses("held-out")
+    check_env(env, skip_render_check=True)
+    obs, info = env.reset(seed=3)
+    image = marked.images[info["image"]]
+    again, same = env.reset(seed=3)
+    assert np.array_equal(obs, again)
+    assert info == same
+    assert (obs[1] == 255).sum() == 16 * 16
+    looks = [2 + 5, 2 + 15, 2 + 5]
+    for look in looks:
+        obs, reward, terminated, truncated, told = env.step(look)
+        assert (reward, terminated, truncated, told) == (-PRICE, False, False, {})
+    seen = obs[1] == 255
+    assert seen[16:32, 16:32].all()
+    assert seen[48:, 48:].all()
+    assert seen.sum() <= 3 * 16 * 16, "what was opened twice is there once"
+    assert np.array_equal(obs[0], np.where(seen, image, 0))
+    assert env.render().shape == (256, 256, 3)
+    assert len(env.get_action_meanings()) == env.action_space.n
+    truth = bool(marked.tumour[info["image"]])
+    _, reward, terminated, _, told = env.step(int(truth))
+    assert (reward, terminated) == (1.0, True)
+    assert told == {"sensitivity" if truth else "specificity": 1.0, "right": 1.0, "windows": 4}
+
+
+def test_who_looks_for_ever_has_not_answered(marked, monkeypatch):
+    monkeypatch.setattr(brain, "load", lambda: marked)
+    env = Glimpses()
+    env.reset(seed=0)
+    rewards = [env.step(2) for _ in range(MOST)]
+    assert [reward for _, reward, *_ in rewards] == [-PRICE] * (MOST - 1) + [0.0]
+    assert [terminated for _, _, terminated, *_ in rewards] == [False] * (MOST - 1) + [True]
+    (kind,) = {"sensitivity", "specificity"} & set(rewards[-1][-1])
+    assert rewards[-1][-1] == {kind: 0.0, "right": 0.0, "windows": MOST}
+
+
+def test_the_teacher_of_glimpses_looks_where_it_shows(marked, monkeypatch):
+    """The class is seen in two windows of 16; seven looks by chance find none of them in two games of five."""
+    monkeypatch.setattr(brain, "load", lambda: marked)
+    network = glimpses_teacher.train(marked, 0, network="cnn:8k16s16:", episodes=3_200)
+    right = []
+    for seed in range(20):
+        env = Glimpses("held-out")
+        obs, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            obs, _, over, _, told = env.step(int(network(torch.from_numpy(obs)[None]).argmax()))
+        right.append(told["right"])
+    assert np.mean(right) >= 0.95
 
 
 @installed

@@ -50,5 +50,12 @@ FIELD = Field(
         "ALE Crazy Climber": Row(
             "CrazyClimberNoFrameskip-v4", "zoo/crazyclimber-ppo", ("cnn:8,8,8:32",), QUIET, "--steps 48000"
         ),
+        "ALE Krull": Row(
+            "KrullNoFrameskip-v4",
+            "zoo/krull-ppo",
+            ("cnn:8,8,8:32", "cnn:4k8s4,8k4s2,8k3s2:16"),
+            QUIET,
+            "--steps 96000",
+        ),
     },
 )

@@ -1,4 +1,4 @@
-"""Medical diagnosis: brain MR slices, one decision each."""
+"""Medical diagnosis: brain MR slices, seen whole or window by window."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from distilrl import EnvRef
 from examples.diagnosis.brain import BrainMR
+from examples.diagnosis.glimpses import MOST, WINDOW, Glimpses
 from examples.diagnosis.images import load, trivial_rules
-from field_rows import Field, Row, Rule
+from field_rows import Field, Row, Rule, by_hand
 
 
 def by_image(name: str) -> Rule:
@@ -23,6 +24,22 @@ def by_image(name: str) -> Rule:
         return (said == slices.tumour)[places].astype(np.float64)
 
     return play
+
+
+def by_chance(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """Opens windows by chance, no one twice, and says what the training image says that is nearest in what is seen."""
+    slices, env, returns = load(), Glimpses(**ref.kwargs), np.zeros(len(seeds))
+    known, tumour = slices.images[~slices.held_out].astype(np.float32), slices.tumour[~slices.held_out]
+    for episode, seed in enumerate(seeds):
+        (image, seen), _ = env.reset(seed=int(seed))
+        windows = seen[::WINDOW, ::WINDOW].reshape(-1)
+        for window in np.random.default_rng([seed, 2]).permutation(np.flatnonzero(windows == 0))[: MOST - 1]:
+            (image, seen), reward, *_ = env.step(2 + window)
+            returns[episode] += reward
+        at = seen > 0
+        nearest = np.square(known[:, at] - image[at].astype(np.float32)).sum(1).argmin()
+        returns[episode] += env.step(int(tumour[nearest]))[1]
+    return returns
 
 
 OPTIONS = (
@@ -44,6 +61,16 @@ SLICES = Row(
     exports=("c", "onnx"),
 )
 
+GLIMPSES = Row(
+    env="examples.diagnosis:BrainGlimpses-v0",
+    teacher="zoo/brain-glimpses",
+    students=("cnn:8k8s4,8k4s2:16",),
+    options=f"{OPTIONS} --measure 'right>=0.025' --measure windows",
+    training="--steps 64000 --set gap=-1 --set check-every=16000 --set check-episodes=200 --set final-episodes=400",
+    rules={"majority class": by_hand(lambda *_: 0), "nearest neighbour, windows by chance": by_chance},
+    exports=("c", "onnx"),
+)
+
 FIELD = Field(
     title="medical diagnosis",
     title_zh="医学诊断",
@@ -56,5 +83,6 @@ FIELD = Field(
             students=("cnn:16k5s3,16k3s2,24k3s2:8", "cnn:8k5s3,16k3s2,16k3s2:8"),
             training=TRAINING.replace("32000", "128000").replace("every=8000", "every=32000"),
         ),
+        "brain MR slices, glimpses": GLIMPSES,
     },
 )

@@ -16,3 +16,5 @@ import gymnasium
 
 if "BrainMR-v0" not in gymnasium.registry:
     gymnasium.register("BrainMR-v0", entry_point=f"{__name__}.brain:BrainMR")
+if "BrainGlimpses-v0" not in gymnasium.registry:
+    gymnasium.register("BrainGlimpses-v0", entry_point=f"{__name__}.glimpses:Glimpses")
