@@ -50,6 +50,10 @@ def judged(path: Path) -> dict:
     }  # fmt: skip
 
 
+def _verdict(data: dict) -> Verdict:
+    return Verdict(**{name: data[name] for name in Verdict.__dataclass_fields__})
+
+
 def rejudged(r: dict, folder: Path) -> Verdict:
     """Today's verdict on the episodes that a run played, with the margin and the looks that it had.
 
@@ -57,6 +61,8 @@ def rejudged(r: dict, folder: Path) -> Verdict:
     interval that could be computed, and of the others each is distinct.
     """
     old, side, protocol = r["verdict"], r["student"], r["protocol"]
+    if "protocol" in old:  # judged by today's rule when it was made
+        return _verdict(old)
     distinct, episodes = max(r[one]["distinct_episodes"] for one in ("teacher", "student")), side["episodes"]
     how = f"random actions ({protocol['epsilon']:g})" if protocol["epsilon"] else "greedy"
     how = f"sticky actions ({protocol['sticky_actions']:g})" if protocol["sticky_actions"] else how
@@ -78,7 +84,7 @@ def rejudged(r: dict, folder: Path) -> Verdict:
 
 def difference(verdict: dict) -> str:
     """The difference, with its interval where one is known."""
-    found = Verdict(**{name: verdict[name] for name in Verdict.__dataclass_fields__})
+    found = _verdict(verdict)
     return difference_in_words(found) if np.isfinite(found.interval).all() else f"{found.difference:+.2f}"
 
 
@@ -133,10 +139,14 @@ def headline(chinese: bool = False) -> str:
     """What the READMEs show first: some runs of each kind, by the verdict that counts."""
     rows = []
     for run in ("pong-61k-default", "pong-4k", "pong-2k-pruned", "breakout-61k"):
-        r = judged(RESULTS / run / "results.json")
-        returns = (returned(r["student"]), returned(r["teacher"]))
-        found = [r["verdict"]["result"]]
-        rows.append((run.split("-")[0].title(), r["student"], r["teacher"]["params"], returns, found, False))
+        seeds = [RESULTS / run, *sorted(RESULTS.glob(f"{run}-seed*"))]
+        first, *others = (judged(folder / "results.json") for folder in seeds)
+        also = ("；" if chinese else ", ").join(f"{one['student']['return_mean']:.2f}" for one in others)
+        returns = (returned(first["student"]) + (f"（另有 {also}）" if chinese else f" (also {also})") * bool(also),)
+        returns += (returned(first["teacher"]),)
+        found = [one["verdict"]["result"] for one in (first, *others)]
+        student, params = first["student"], first["teacher"]["params"]
+        rows.append((run.split("-")[0].title(), student, params, returns, found, False))
     of_rows = grouped(seeds_of(read("continuous/rows.jsonl")), "row")
     games = {
         "cheetah-1968": "HalfCheetah",

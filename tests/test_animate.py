@@ -16,6 +16,7 @@ from torch import nn
 
 from distilrl.animate import PANEL_WIDTH, Course, courses, side_by_side
 from distilrl.errors import DistilError, SpecError
+from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.figures import courses as courses_figure
 from distilrl.figures import in_hex
 from distilrl.heads import Categorical, Point
@@ -39,6 +40,8 @@ class DrawnEnv(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        if seed is not None:
+            SEEN.append(f"seed {seed}")
         self.steps = 0
         return np.zeros(2, np.float32), {}
 
@@ -109,6 +112,7 @@ def test_the_next_episodes_follow_a_short_one():
     told = []
     data = drawn(lambda **kw: DrawnEnv(length=4, **kw), {"policy": policy}, steps=10, watch=told.append)
     assert frames(data)[0] == 10, "two episodes and a half"
+    assert [one for one in SEEN if str(one).startswith("seed")] == [f"seed {VERDICT_SEEDS + n}" for n in range(3)]
     played = [float(a[0]) for a in SEEN if not isinstance(a, str)]
     assert played == [0, 1, 2, 2, 0, 1, 2, 2, 0, 1]
     assert [event.done for event in told] == list(range(1, 11))
@@ -140,7 +144,7 @@ def test_pictures_of_any_size(shape):
 def test_what_cannot_be_drawn_is_one_sentence(env, why):
     with pytest.raises(DistilError, match=why):
         drawn(env, {"policy": Policy(nn.Linear(2, 3), Point(Bounds((-2.0,) * 3, (2.0,) * 3)))})
-    assert env is SIGN or SEEN == ["closed"]
+    assert env is SIGN or [f"seed {VERDICT_SEEDS}", "closed"] == SEEN
 
 
 @pytest.mark.parametrize(

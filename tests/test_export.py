@@ -194,9 +194,9 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(1.0 if parameter.ndim > 1 else 0.0)
-    x = np.concatenate([np.linspace(-12, 12, 20001), [0.0, -1e-30, 1e-30, -100, 100, -1e30, 1e30]]).astype(np.float32)[
-        :, None
-    ]
+    x = np.concatenate([np.linspace(-12, 12, 20001), [0.0, -1e-30, 1e-30, -100, 100, -1e30, 1e30, np.inf]]).astype(
+        np.float32
+    )[:, None]
     source = c.write(steps(network, "C"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
     values = open_export(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
     np.testing.assert_allclose(values, expected(network, x), rtol=1e-6, atol=1e-6)

@@ -41,7 +41,7 @@ from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.specs import NetworkSpec
+from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -499,7 +499,7 @@ PAGES = {
 
 
 @needs("clang", "wasm-ld")
-@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "gelu", "leaky_relu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_holds_the_student(tmp_path, name, activation):
     head, env = PAGES[name]

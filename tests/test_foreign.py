@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -139,6 +140,10 @@ def test_an_activation_that_the_file_names_is_not_taken_for_another(tmp_path):
     for told in (None, "relu"):
         with pytest.raises(FileError, match=r"activation Mish, which is none of relu.*: export the policy to ONNX"):
             load_teacher(TeacherFile(str(tmp_path / "mish.zip"), activation=told))
+    write_sb3(tmp_path / "own.zip", "DQN", "CartPole-v1", activation_fn=partial(nn.LeakyReLU, negative_slope=0.5))
+    for told in (None, "leaky_relu"):
+        with pytest.raises(FileError, match="an activation with parameters of its own: export the policy to ONNX"):
+            load_teacher(TeacherFile(str(tmp_path / "own.zip"), activation=told))
     assert load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="elu"))
     with pytest.raises(FileError, match="has the activation elu and not relu: leave --activation out"):
         load_teacher(TeacherFile(str(tmp_path / "elu.zip"), activation="relu"))

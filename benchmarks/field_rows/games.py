@@ -50,6 +50,9 @@ FIELD = Field(
         "ALE Crazy Climber": Row(
             "CrazyClimberNoFrameskip-v4", "zoo/crazyclimber-ppo", ("cnn:8,8,8:32",), QUIET, "--steps 48000"
         ),
+        "ALE Road Runner": Row(
+            "RoadRunnerNoFrameskip-v4", "zoo/roadrunner-ppo", ("cnn:8,8,8:32",), QUIET, "--steps 96000"
+        ),
         "ALE Krull": Row(
             "KrullNoFrameskip-v4",
             "zoo/krull-ppo",

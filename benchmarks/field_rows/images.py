@@ -84,5 +84,10 @@ FIELD = Field(
             training=TRAINING.replace("32000", "128000").replace("every=8000", "every=32000"),
         ),
         "brain MR slices, glimpses": GLIMPSES,
+        "brain MR slices, glimpses, 128,000 steps": replace(
+            GLIMPSES,
+            students=("cnn:8k4s2,16k4s2,16k3s2:16",),
+            training=GLIMPSES.training.replace("64000", "128000").replace("every=16000", "every=32000"),
+        ),
     },
 )

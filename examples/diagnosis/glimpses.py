@@ -18,7 +18,7 @@ WINDOW = SIDE // ACROSS
 MOST = 8
 """Windows that may be opened, the first included: half of the image."""
 PRICE = 0.01
-"""Of each window that is opened."""
+"""Of each window but the first."""
 
 
 class Glimpses(BrainMR):

@@ -1,6 +1,6 @@
 """A teacher that looks at a slice through a window: what to open next, and when to answer what.
 
-Some minutes on one core::
+A quarter of an hour on one core::
 
     python -m examples.diagnosis.glimpses_teacher --out runs/glimpses-teacher
 

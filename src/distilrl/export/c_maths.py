@@ -75,11 +75,11 @@ ACTIVATIONS = {
     "leaky_relu": ((), "static inline float act_leaky_relu(float x) { return x > 0.0f ? x : 0.01f * x; }"),
     "gelu": (
         ("exp",),
-        """static inline float act_gelu(float x) { /* max(x, 0) - |x| / 2 erfc(|x| / sqrt(2)), off by 1e-7 |x| */
+        """static inline float act_gelu(float x) { /* max(x, 0) - |x| / 2 erfc(|x| / sqrt(2)), off by 4e-7 */
     union { float value; int32_t bits; } above, size;
     above.value = x;
     above.bits = above.bits < 0 ? 0 : above.bits;
-    size.value = x;
+    size.value = clamped(x, 0x41200000); /* 10, where erfc is nothing */
     size.bits &= 0x7fffffff;
     float z = size.value * 0.707106781f;
     float t = 1.0f / (1.0f + 0.3275911f * z);

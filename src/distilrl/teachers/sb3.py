@@ -332,6 +332,8 @@ def _activation(label: str, kwargs: dict[str, Any], default: str, told: str | No
         if told not in (None, name):
             raise FileError(f"{label} has the activation {name} and not {told}: leave --activation out.")
         return name
+    if "functools.partial(" in str(kwargs["activation_fn"]):
+        raise FileError(f"{label} has an activation with parameters of its own: export the policy to ONNX instead.")
     if told:
         return told
     raise FileError(

@@ -123,9 +123,18 @@ def _plain(kind: str, code: str) -> bool:
     found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
     if found is None:
         return False
-    numbers = {float(number) for number in re.findall(r"\b\d+\.\d*(?:e-?\d+)?", found[0])}
-    ways = set(re.findall(r'approximate="(\w+)"', found[0]))
-    return numbers <= {"ELU": {1.0}, "LeakyReLU": {0.01}}.get(kind, set()) and ways <= {"none"}
+    told = re.findall(r"\b(?:elu|leaky_relu)_?\(\w+, ([^,)]+)", found[0])  # else the constant that stands above it
+    told += re.findall(r": Final\[float\] = (\S+)", found[0]) + re.findall(r"\b_\d+\(\w+, ([^,)]+)", found[0])
+    default = {"ELU": 1.0, "LeakyReLU": 0.01}.get(kind)
+    ways = re.findall(r"approximate=([^,)]+)", found[0])
+    return all(_number(one) == default for one in told) and set(ways) <= {'"none"'}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _memory(checkpoint: Checkpoint, layout: _Layout, parts: dict[str, Any]) -> Memory | None:
