@@ -1,6 +1,6 @@
 """A teacher that looks at a slice through a window: what to open next, and when to answer what.
 
-A quarter of an hour on one core::
+About a quarter of an hour of processor time::
 
     python -m examples.diagnosis.glimpses_teacher --out runs/glimpses-teacher
 

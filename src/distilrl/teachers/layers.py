@@ -15,6 +15,8 @@ from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
 
 ATARI_SIZE = 84
+CLASSES = {kind.__name__: name for name, kind in ACTIVATIONS.items()}
+"""Activations by the names of their classes."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from distilrl.teachers import extractors, printed, recurrent, renorm
 from distilrl.teachers.archive import read_members, read_state_dict
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.layers import (
+    CLASSES,
     Clamped,
     Layer,
     Stack,
@@ -323,7 +324,7 @@ def _activation(label: str, kwargs: dict[str, Any], default: str, told: str | No
         return told or default
     printed_name = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", str(kwargs["activation_fn"]))
     if printed_name:
-        name = next((name for name, kind in ACTIVATIONS.items() if kind.__name__ == printed_name[1]), None)
+        name = CLASSES.get(printed_name[1])
         if name is None:
             raise FileError(
                 f"{label} has the activation {printed_name[1][:40]}, which is none of {', '.join(ACTIVATIONS)}: export "

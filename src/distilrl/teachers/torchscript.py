@@ -13,9 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from distilrl.networks import Network
-from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, unknown_script
-from distilrl.teachers.layers import Layer, Stack, assemble, layer
+from distilrl.teachers.layers import CLASSES, Layer, Stack, assemble, layer
 from distilrl.teachers.pickles import ModuleOf, TensorOf
 from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory, statistics_of
 
@@ -57,8 +56,6 @@ RSL = re.compile(
     r"(MLP|EmpiricalNormalization|_IdentityDeterministicOutput|GaussianDistribution)"
 )
 """Those of rsl_rl's that are known."""
-CLASSES = {kind.__name__: name for name, kind in ACTIVATIONS.items()}
-"""Activations by the names of their classes."""
 STATISTICS = {"_mean", "_var", "_std", "count", "eps", "until", "training", "_is_full_backward_hook"}
 """Attributes of rsl_rl's normaliser."""
 
@@ -123,7 +120,8 @@ def _plain(kind: str, code: str) -> bool:
     found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
     if found is None:
         return False
-    told = re.findall(r"\b(?:elu|leaky_relu)_?\(\w+, ([^,)]+)", found[0])  # else the constant that stands above it
+    # -- as an argument of the function, as a constant of the class, as an argument of the function by another name
+    told = re.findall(r"\b(?:elu|leaky_relu)_?\(\w+, ([^,)]+)", found[0])
     told += re.findall(r": Final\[float\] = (\S+)", found[0]) + re.findall(r"\b_\d+\(\w+, ([^,)]+)", found[0])
     default = {"ELU": 1.0, "LeakyReLU": 0.01}.get(kind)
     ways = re.findall(r"approximate=([^,)]+)", found[0])
