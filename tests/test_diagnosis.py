@@ -13,7 +13,7 @@ from distilrl import EnvRef, Play, describe_env, load_teacher, play, trust
 from examples.diagnosis import brain, glimpses_teacher
 from examples.diagnosis import images as of_images
 from examples.diagnosis.brain import BrainMR, disturbed
-from examples.diagnosis.glimpses import MOST, PRICE, Glimpses
+from examples.diagnosis.glimpses import MOST, PRICE, Glimpses, unopened
 from examples.diagnosis.images import clusters, held_out, leak
 from examples.diagnosis.measure import calibration_error, measure
 from examples.diagnosis.teacher import calibration_images, temperature, train
@@ -139,7 +139,7 @@ def test_a_look_opens_a_window_and_an_answer_is_the_end(marked, monkeypatch):
     seen = obs[1] == 255
     assert seen[16:32, 16:32].all()
     assert seen[48:, 48:].all()
-    assert seen.sum() <= 3 * 16 * 16, "what was opened twice is there once"
+    assert seen.sum() == 4 * 16 * 16, "a look at what is open opens another window"
     assert np.array_equal(obs[0], np.where(seen, image, 0))
     assert env.render().shape == (256, 256, 3)
     assert len(env.get_action_meanings()) == env.action_space.n
@@ -149,11 +149,19 @@ def test_a_look_opens_a_window_and_an_answer_is_the_end(marked, monkeypatch):
     assert told == {"sensitivity" if truth else "specificity": 1.0, "right": 1.0, "windows": 4}
 
 
+def test_a_look_at_an_open_window_opens_the_next_that_is_not():
+    seen = np.zeros((4, 16), bool)
+    seen[1, [5, 6]] = seen[2, 15] = seen[3, :] = True
+    seen[3, 4] = False
+    assert unopened(seen, np.array([5, 5, 15, 5])).tolist() == [5, 7, 0, 4]
+    assert unopened(seen[2], 15) == 0
+
+
 def test_who_looks_for_ever_has_not_answered(marked, monkeypatch):
     monkeypatch.setattr(brain, "load", lambda: marked)
     env = Glimpses()
     env.reset(seed=0)
-    rewards = [env.step(2) for _ in range(MOST)]
+    rewards = [env.step(2) for _ in range(MOST)]  # the first window, then its neighbours
     assert [reward for _, reward, *_ in rewards] == [-PRICE] * (MOST - 1) + [0.0]
     assert [terminated for _, _, terminated, *_ in rewards] == [False] * (MOST - 1) + [True]
     (kind,) = {"sensitivity", "specificity"} & set(rewards[-1][-1])

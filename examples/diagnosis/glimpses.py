@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from examples.diagnosis.brain import BrainMR
 from examples.diagnosis.images import SIDE
 
-__all__ = ["ACROSS", "MOST", "PRICE", "WINDOW", "Glimpses"]
+__all__ = ["ACROSS", "MOST", "PRICE", "WINDOW", "Glimpses", "unopened"]
 
 ACROSS = 4
 """Windows across the image, and down."""
@@ -21,10 +21,25 @@ PRICE = 0.01
 """Of each window but the first."""
 
 
+def unopened(seen: NDArray[np.bool_], wanted: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """The windows that looks at ``wanted`` (...) open, where ``seen`` (..., 16) says which are open: the first at or
+    after each that is not, the first window being after the last.
+
+    Example::
+
+        unopened(np.arange(16) == 3, 3)  # 4
+    """
+    windows = seen.shape[-1]
+    after = (np.asarray(wanted)[..., None] + np.arange(windows)) % windows
+    first = np.take_along_axis(seen, after, -1).argmin(-1)
+    return np.take_along_axis(after, first[..., None], -1)[..., 0]
+
+
 class Glimpses(BrainMR):
     """A slice of which a window of 16x16 pixels is seen, drawn by chance. Actions 0 and 1 answer that there is no
-    tumour and that there is one, which ends the episode; action 2 + k opens window k, row by row, for a hundredth of a
-    right answer. Who wants to open a ninth window has not answered.
+    tumour and that there is one, which ends the episode; action 2 + k opens window k, row by row, or where that is
+    open the next that is not (`unopened`), for a hundredth of a right answer. Who wants to open a ninth window has not
+    answered.
 
     An observation is (2, 64, 64) bytes: what has been seen, black elsewhere, and 255 where it was seen. The last step's
     ``info`` holds ``right`` and ``windows`` beside what `BrainMR` says; made as that is.
@@ -40,17 +55,17 @@ class Glimpses(BrainMR):
         """Draws an image, and a window."""
         _, info = super().reset(seed=seed, options=options)
         self._canvas = np.zeros((2, SIDE, SIDE), np.uint8)
-        self._windows = 0
         self._open(int(self.np_random.integers(ACROSS * ACROSS)))
         return self._canvas.copy(), info
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Answers or looks."""
-        if action >= 2 and self._windows < MOST:
-            self._open(int(action) - 2)
+        seen = self._canvas[1, ::WINDOW, ::WINDOW].reshape(-1) > 0
+        if action >= 2 and seen.sum() < MOST:
+            self._open(int(unopened(seen, int(action) - 2)))
             return self._canvas.copy(), -PRICE, False, False, {}
         right = float(action == int(self._tumour))
-        told = {"right": right, "sensitivity" if self._tumour else "specificity": right, "windows": self._windows}
+        told = {"right": right, "sensitivity" if self._tumour else "specificity": right, "windows": int(seen.sum())}
         return self._canvas.copy(), right, True, False, told
 
     def get_action_meanings(self) -> list[str]:
@@ -67,4 +82,3 @@ class Glimpses(BrainMR):
         down, right = WINDOW * (window // ACROSS), WINDOW * (window % ACROSS)
         at = np.s_[down : down + WINDOW, right : right + WINDOW]
         self._canvas[0][at], self._canvas[1][at] = self._image[0][at], 255
-        self._windows += 1

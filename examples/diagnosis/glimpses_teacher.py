@@ -21,7 +21,7 @@ from torch import Tensor
 from distilrl import EnvRef, Network, NetworkSpec, build, describe_env, save_network, trust
 from distilrl.heads import head_for
 from examples.diagnosis.brain import disturbed
-from examples.diagnosis.glimpses import ACROSS, MOST, PRICE, WINDOW
+from examples.diagnosis.glimpses import ACROSS, MOST, PRICE, WINDOW, unopened
 from examples.diagnosis.images import SIDE, Slices, load
 
 __all__ = ["train"]
@@ -31,7 +31,7 @@ EPISODES, BATCH = 128_000, 16
 """Images that are shown, and how many at once."""
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 BY_CHANCE = 0.33
-"""Share of windows that are opened by chance."""
+"""Share of looks that are at a place drawn by chance."""
 
 
 def train(slices: Slices, seed: int, *, network: str = NETWORK, episodes: int = EPISODES) -> Network:
@@ -85,7 +85,8 @@ def _play(network: Network, images: NDArray[np.uint8], rng: np.random.Generator)
     looks = torch.from_numpy(rng.integers(ACROSS**2, size=count))
     seen, chosen, best = [], [], []
     for window in range(MOST):
-        every, (row, column) = np.arange(count), np.divmod(looks.numpy(), ACROSS)
+        opened = unopened(tiles[:, 1, :, 0, :, 0].reshape(count, -1) > 0, looks.numpy())
+        every, (row, column) = np.arange(count), np.divmod(opened, ACROSS)
         tiles[every, 0, row, :, column], tiles[every, 1, row, :, column] = there[every, row, :, column], 255
         seen.append(torch.from_numpy(canvas.copy()))
         values = network(seen[-1])
