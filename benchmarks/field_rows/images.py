@@ -64,9 +64,9 @@ SLICES = Row(
 GLIMPSES = Row(
     env="examples.diagnosis:BrainGlimpses-v0",
     teacher="zoo/brain-glimpses",
-    students=("cnn:8k8s4,8k4s2:16",),
+    students=("cnn:8k4s2,16k4s2,16k3s2:16", "cnn:8k8s4,8k4s2:16"),
     options=f"{OPTIONS} --measure 'right>=0.025' --measure windows",
-    training="--steps 64000 --set gap=-1 --set check-every=16000 --set check-episodes=200 --set final-episodes=400",
+    training="--steps 128000 --set gap=-1 --set check-every=32000 --set check-episodes=200 --set final-episodes=400",
     rules={"majority class": by_hand(lambda *_: 0), "nearest neighbour, windows by chance": by_chance},
     exports=("c", "onnx"),
 )
@@ -84,10 +84,5 @@ FIELD = Field(
             training=TRAINING.replace("32000", "128000").replace("every=8000", "every=32000"),
         ),
         "brain MR slices, glimpses": GLIMPSES,
-        "brain MR slices, glimpses, 128,000 steps": replace(
-            GLIMPSES,
-            students=("cnn:8k4s2,16k4s2,16k3s2:16",),
-            training=GLIMPSES.training.replace("64000", "128000").replace("every=16000", "every=32000"),
-        ),
     },
 )
