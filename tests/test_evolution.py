@@ -170,7 +170,7 @@ def test_images_are_refused_before_training(tmp_path):
 
 def test_several_tasks_are_refused():
     both = tuple(TaskFile(EnvRef(env_id)) for env_id in (MIDDLE, "distilrl/SignEnv-v0"))
-    with pytest.raises(SpecError, match=r"several tasks takes neither .* nor a stage with reward"):
+    with pytest.raises(SpecError, match=r"several tasks starts anew and takes neither .* nor a stage with reward"):
         config_of(tasks=both)
 
 
@@ -263,3 +263,21 @@ def test_the_network_that_ships_shares_nothing_with_the_search():
     shipped = search.network(search.weights, ships=True)
     assert torch.equal(search.weights, before)
     torch.testing.assert_close(shipped(obs), network(obs), rtol=1e-4, atol=1e-5)
+
+
+class HangingEnv(MiddleEnv):
+    """Never ends."""
+
+    def step(self, action):
+        return *super().step(action)[:2], False, False, {}
+
+
+def test_a_candidate_whose_episodes_never_end_is_cut():
+    gymnasium.register("distilrl/HangingEnv-v0", entry_point=HangingEnv)
+    config = RewardConfig(env_steps=100, directions=2, best=1, episodes=1)
+    network = build(NetworkSpec((1,), 1, hidden=()), torch.Generator().manual_seed(0))
+    search = Search(network, network, config, 0)
+    envs = make_vec_env(EnvRef("distilrl/HangingEnv-v0"), 4)
+    search.step(envs, Point(Bounds((-5.0,), (5.0,))), limit=20)
+    envs.close()
+    assert search.env_steps == 4 * 20

@@ -5,20 +5,24 @@ import copy
 import instances
 import pytest
 import torch
+from conftest import SIGN
+from test_train import small
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.config import TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
-from distilrl.features import FeatureMaps, Projector, Taps, pair, points, start_from
+from distilrl.features import FeatureMaps, Projector, Taps, Wanted, pair, points, start_from
 from distilrl.heads import student_head
+from distilrl.jobs import try_student
 from distilrl.networks import build, build_shared, reuse_head
 from distilrl.recipes import recipe
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.tasks import make_tasks
 from distilrl.teachers import Teacher
-from distilrl.train import train
+from distilrl.train import _Run, train
 from distilrl.widths import scaled
 
 PIXELS = (4, 84, 84)
@@ -58,17 +62,29 @@ def test_taps_see_what_layers_give_and_leave_nothing_behind():
     ],
 )
 def test_pairs_by_depth_and_shape(taps, pairs):
-    assert pair(cnn((4, 4, 4), 8), cnn((8, 8, 8), 16), torch.zeros(1, *PIXELS), taps) == pairs
+    assert pair(cnn((4, 4, 4), 8), cnn((8, 8, 8), 16), torch.zeros(1, *PIXELS), Wanted(taps)) == pairs
+
+
+def test_maps_alone_are_paired_where_maps_are_compared():
+    obs = torch.zeros(1, *PIXELS)
+    maps = [("layers.1", "layers.1"), ("layers.3", "layers.3"), ("layers.5", "layers.5")]
+    for taps, pairs in (("all", maps), ("last", maps[-1:]), ("middle", maps[1:2])):
+        assert pair(cnn((4, 4, 4), 8), cnn((8, 8, 8), 16), obs, Wanted(taps, maps=True)) == pairs
+    with pytest.raises(SpecError, match="of which the student or its teacher has none"):
+        pair(net((8,)), net((16,)), torch.zeros(1, 2), Wanted("all", maps=True))
+    named = [Wanted("layers.8=layers.8", maps=True)]
+    with pytest.raises(SpecError, match=r"which 'layers\.8=layers\.8' are not"):
+        FeatureMaps(named, [], cnn((4, 4, 4), 8), cnn((8, 8, 8), 16), obs, torch.Generator())
 
 
 def test_pairs_of_networks_of_unequal_depth():
     student, teacher = net((8,)), net((16, 16, 16))
-    assert pair(student, teacher, torch.zeros(1, 2), "all") == [("layers.1", "layers.5")]
+    assert pair(student, teacher, torch.zeros(1, 2), Wanted("all")) == [("layers.1", "layers.5")]
     assert list(points(teacher, torch.zeros(1, 2)).values()) == [(16,)] * 3
     with pytest.raises(SpecError, match="hidden layer"):
-        pair(net(()), teacher, torch.zeros(1, 2), "last")
+        pair(net(()), teacher, torch.zeros(1, 2), Wanted("last"))
     with pytest.raises(SpecError, match="Unknown taps"):
-        pair(student, teacher, torch.zeros(1, 2), "first")
+        pair(student, teacher, torch.zeros(1, 2), Wanted("first"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +98,9 @@ def test_projectors_give_the_teachers_shape(ours, theirs):
 
 def test_teacher_features_come_in_units_of_their_size():
     student, teacher = net((8,)), net((16,), seed=1)
-    maps = FeatureMaps(["last"], ["last"], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0))
+    maps = FeatureMaps(
+        [Wanted("last")], [Wanted("last")], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0)
+    )
     obs = torch.randn(50, 2) * 100
     maps.measure(obs)
     (features,) = maps.teacher_features(obs).values()
@@ -97,11 +115,11 @@ def test_what_a_reused_head_reads_is_asked_to_be_what_its_teacher_reads():
     with torch.no_grad():
         student.layers[-1].projection.weight.copy_(torch.eye(6))
         student.layers[-1].projection.bias.zero_()
-    maps = FeatureMaps(["last"], ["last"], student, teacher, obs[:1], torch.Generator().manual_seed(0))
+    maps = FeatureMaps([Wanted("last")], [Wanted("last")], student, teacher, obs[:1], torch.Generator().manual_seed(0))
     maps.measure(obs)
     with Taps(student, maps.student_paths) as seen:
         torch.testing.assert_close(student(obs), teacher(obs))
-    ((ours, theirs),) = maps.compare("last", seen, maps.teacher_features(obs), project=True)
+    ((ours, theirs),) = maps.compare(Wanted("last"), seen, maps.teacher_features(obs), project=True)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -251,6 +269,23 @@ def test_an_image_beside_a_vector_starts_too(hidden):
     torch.testing.assert_close(student(obs), teacher(obs), rtol=1e-3, atol=1e-3)
 
 
+def test_a_start_reads_what_both_see():
+    teacher, student = net((8,), obs=(4,), unseen=(0,), seed=1), net((8,), obs=(4,), unseen=(0, 2), seed=2)
+    assert start_from(student, teacher, "strongest") == ["layers.0", "layers.2"]
+    obs = torch.randn(40, 4)
+    obs[:, 2] = 0.0
+    torch.testing.assert_close(student(obs), teacher(obs))
+    with pytest.raises(SpecError, match="sees numbers that its teacher does not"):
+        start_from(net((8,), obs=(4,), unseen=(3,)), teacher, "strongest")
+
+
+@pytest.mark.parametrize("text", ["mlp:8+gru:4", "gru:8", "mlp:8@history=3"])
+def test_nothing_starts_from_a_teacher_with_memory(text):
+    spec = NetworkSpec.parse(text, (4,), 2)
+    with pytest.raises(SpecError, match="memory"):
+        start_from(net((8,), obs=(4,)), build(spec), "svd")
+
+
 def test_layers_that_were_not_set_stay_as_they_were_drawn():
     image = {"hidden": (8,), "image": (1, 16, 16)}
     student = build(NetworkSpec((3 + 256,), 2, convs=((4, 3, 2), (4, 3, 2)), **image), torch.Generator().manual_seed(2))
@@ -297,6 +332,16 @@ def test_shared_networks_share_their_body():
         build_shared(specs, share="convolutions")
 
 
+def test_images_of_unequal_sizes_share_all_but_the_layer_behind_them():
+    specs = [NetworkSpec((1, size, size), 2, convs=((4, 3, 2), (4, 3, 2)), hidden=(8, 8)) for size in (20, 40)]
+    one, two = build_shared(specs, torch.Generator().manual_seed(0))
+    common = [index for index, both in enumerate(zip(one.layers, two.layers, strict=True)) if both[0] is both[1]]
+    assert {2, 7} <= set(common)
+    assert not {0, 5, 9} & set(common)
+    for network, size in ((one, 20), (two, 40)):
+        assert network(torch.zeros(3, 1, size, size)).shape == (3, 2)
+
+
 def test_scaled_hits_the_size_asked_for():
     spec = NetworkSpec((4,), 2, hidden=(16, 16))
     for params in (100, 386, 5000, 67586):
@@ -311,3 +356,72 @@ def test_feature_terms_need_a_teacher_that_can_be_tapped():
         train_briefly("hints", rule)
     with pytest.raises(SpecError, match="plain layers"):
         train_briefly("reused_head", rule)
+
+
+SCALES = {
+    "distil": True,
+    "regression": True,
+    "kickstarting": False,
+    "qdagger": False,
+    "dqfd": False,
+    "case_study": False,
+}
+
+
+@pytest.mark.parametrize(("name", "tempered"), SCALES.items())
+def test_a_start_has_the_scale_of_what_it_learns(name, tempered):
+    """Numbers that are compared with Q/τ start as Q/τ, action values as they are."""
+    network = net((8, 8), seed=1)
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(10)
+        network.layers[-1].bias.fill_(50.0)
+    teacher = Teacher(network.eval(), "q", "known", "memory", "0" * 64).fitted(describe_env(SIGN))
+    config = small(name, network="mlp:8,8", start="strongest")
+    run = _Run(config, make_tasks(config, teacher, None, None, None), lambda _: None)
+    (task,) = run.tasks
+    while run.env_steps < 200:
+        run.collect()
+    task.look_at_first_states()
+    obs = torch.randn(20, 2)
+    with torch.no_grad():
+        ratio = task.pupil.student(obs) / network(obs)
+    assert abs(task.pupil.temperature - 1) > 0.1
+    expected = torch.full_like(ratio, 1 / task.pupil.temperature if tempered else 1.0)
+    torch.testing.assert_close(ratio, expected, rtol=1e-2, atol=1e-2)
+    run.close()
+
+
+@pytest.mark.parametrize(("name", "changes"), [("distil", {}), ("regression", {}), ("dqfd", {"dueling": True})])
+def test_a_run_from_a_network_starts_as_it_is(sign_teacher, name, changes):
+    config = small(name, network="mlp:8", **changes)
+    initial = net((8,), seed=5)
+    run = _Run(config, make_tasks(config, sign_teacher, None, initial, None), lambda _: None)
+    (task,) = run.tasks
+    while run.env_steps < 200:
+        run.collect()
+    task.look_at_first_states()
+    obs = torch.randn(20, 2)
+    task.keep(0)  # as it ships
+    torch.testing.assert_close(task.best_network()(obs), initial(obs), rtol=1e-3, atol=1e-3)
+    run.close()
+    for other, how in ((net((9,)), {}), (initial, {"reused_head": True})):
+        with pytest.raises(SpecError, match="'initial' must be what the student is"):
+            make_tasks(small("distil", network="mlp:8", **how), sign_teacher, None, other, None)
+
+
+@pytest.mark.parametrize(
+    ("env", "network", "wide", "more"),
+    [("CartPole-v1", "mlp:4", "mlp:16", {"hidden_features": (1,)}), ("CartPole-v1", "mlp:4", "mlp:16", {})],
+)
+def test_a_student_is_pruned_whatever_it_sees(env, network, wide, more):
+    teacher = Teacher(net((8,), obs=(4,)).eval(), "q", "x", "memory", "0" * 64).fitted(describe_env(env))
+    config = small(env=env, network=network, prune_from=wide, check_episodes=2, env_steps=800, gap=-10.0, **more)
+    assert train(config, teacher).network.spec.hidden == (4,)
+
+
+def test_what_cannot_be_pruned_is_refused_before_a_step():
+    info = describe_env("PongNoFrameskip-v4")
+    teacher = Teacher(build(NetworkSpec.of("cnn:4k8s4:8", info.obs, 6)), "q", "x", "memory", "0" * 64).fitted(info)
+    config = small(env="PongNoFrameskip-v4", network="resnet:2:4", prune_from="resnet:4:8")
+    with pytest.raises(SpecError, match="plain convolutions"):
+        try_student(config, [teacher])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distilrl.checkpoints import load_network, save_network
+from distilrl.context import numbers_of
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical
 from distilrl.networks import build
@@ -204,3 +205,17 @@ def test_a_spec_is_spelled_so_that_it_is_read_back(text, real):
     words = spelled(spec, real=real)
     assert NetworkSpec.parse(suited(words, real=real), (3,), 2) == spec
     assert words == (text if real else text.removesuffix("@relu"))
+
+
+@pytest.mark.parametrize("text", ["cnn:4k3s2:+gru:4", "cnn:4k3s2:+lstm:4", "cnn:4k3s2:6+gru:4", "cnn:4k3s2:6"])
+def test_an_image_beside_a_vector_is_folded_where_the_vector_comes_in(text):
+    spec = NetworkSpec.parse(text, (3 + 64,), 2, image=(1, 8, 8))
+    network = build(spec, torch.Generator().manual_seed(0))
+    obs = torch.randn(6, 67, generator=torch.Generator().manual_seed(1))
+    network.standardise(torch.tensor([0.3, 20.0, 0.0, 5.0]), torch.tensor([2.0, 0.02, 1.0, 0.5]))
+    told = numbers_of(network, obs, 1)
+    network.fold()
+    torch.testing.assert_close(numbers_of(network, obs, 1), told, rtol=1e-4, atol=1e-4)
+    network.standardise(torch.tensor([0.3, 20.0, 0.0, 5.0]), torch.tensor([2.0, 0.02, 1.0, 0.5]))
+    network.unfold()
+    torch.testing.assert_close(numbers_of(network, obs, 1), told, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -465,3 +466,34 @@ def test_a_real_teacher_of_real_actions(tmp_path):
     )
     linear, deep = result.frontier
     assert deep.best_score > 0.8 > linear.best_score
+
+
+@pytest.mark.parametrize("env", ["ALE/Pong-v5"])
+def test_games_with_sticky_actions_are_played_one_by_one(env):
+    """Their episodes are played in parts, of which no one holds those of a single student."""
+    info = describe_env(env)
+    assert info.atari
+    assert not info.deterministic
+    spec = NetworkSpec(info.obs.shape, info.action.nvec[0], convs=((2, 8, 8),), hidden=())
+    policies = [Policy(build(spec, torch.Generator().manual_seed(k)).eval(), student_head(info.action)) for k in (0, 1)]
+    check = Check(tiny_config(env, check_episodes=8), None, keep_states=0)
+    check.how = replace(check.how, max_steps=5)
+    assert returns_of(policies, check, info) == [check(policy).mean for policy in policies]
+
+
+def standardised(*, student, teacher):
+    """A loss of rows that are compared with the others of their batch."""
+    return (student - student.mean(0)).div(student.std(0) + 1).sub(teacher).square().sum(1)
+
+
+def test_a_loss_by_its_name_sees_one_student_at_a_time(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_losses", SimpleNamespace(standardised=standardised, __name__="my_losses"))
+    monkeypatch.setattr("distilrl.objective.imported", lambda _: standardised)
+    (batch,) = batches(1)
+    found = []
+    for terms in ((TeacherTerm(standardised),), (TeacherTerm("my_losses:standardised"),)):
+        some = population(SPECS[:3], terms)
+        found.append(some.update(batch, START))
+    alone = population(SPECS[:1], (TeacherTerm("my_losses:standardised"),)).update(batch, START)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[1][:1], alone)

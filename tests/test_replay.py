@@ -333,3 +333,13 @@ def test_an_image_beside_a_vector_has_a_scale_of_its_own():
     mean, scale = replay.standardisation()
     torch.testing.assert_close(mean, torch.cat([states[:, :2].mean(0), states[:, 2:].mean().view(1)]))
     torch.testing.assert_close(1 / scale, torch.cat([states[:, :2].std(0), states[:, 2:].std().view(1)]))
+
+
+def test_the_newest_labels_are_those_of_the_newest_rows():
+    replay = Replay(spec(capacity=20, labels=1), CPU)
+    for t in range(27):  # a ring of ten rows, which has gone round
+        labels = torch.full((2, 1), float(t)) if t % 2 else None
+        no = torch.tensor([False, False])
+        replay.add(torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.long), torch.zeros(2), no, no, labels)
+    assert replay.labels(2).flatten().tolist() == [25.0, 25.0, 23.0, 23.0]
+    assert sorted(replay.labels().flatten().tolist()) == sorted([17.0, 19.0, 21.0, 23.0, 25.0] * 2)

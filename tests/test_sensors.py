@@ -15,17 +15,22 @@ from distilrl.animate import side_by_side
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.comparison import Comparison, in_words
+from distilrl.context import Context
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import play
+from distilrl.features import FeatureMaps
 from distilrl.jobs import Job
+from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
 from distilrl.runs import RunFolder
+from distilrl.schedules import START
 from distilrl.sensors import Feed, Sensors
 from distilrl.spaces import Choices, EnvRef, ObsSpec
+from distilrl.tasks import make_tasks
 from distilrl.teachers import Teacher
 from distilrl.train import train
 
@@ -369,3 +374,26 @@ def test_a_run_through_black_frames_is_resumed(tmp_path):
     env = EnvRef(LAMP, stack=3)
     config = small("distil", env=env, network="cnn:2k6s1:4", flicker=0.5, gap=-20.0, env_steps=800, check_every=200)
     cut_and_whole(config, teacher, ACCEPTANCE, tmp_path, 500)
+
+
+def test_features_of_the_teacher_are_of_what_is_there(sign_teacher):
+    """The student sees through its sensors, and its teacher does not: neither in labels nor in features."""
+    config = small("hints", network="mlp:4", noise=(0.5, 0.5), delay=1, env_steps=800)
+    (task,) = make_tasks(config, sign_teacher, None, None, None)
+    for _ in range(20):
+        task.collect(START)
+    index = task.stream.draw(torch.Generator().manual_seed(0))
+    (batch, *_) = task.batches(index, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(batch.exact, task.stream.replay.observations(index)[: len(batch.obs)])
+    assert not torch.equal(batch.exact, batch.obs)
+    network = build(task.spec, torch.Generator().manual_seed(0))
+    terms = [term for term in config.terms if term.needs_features]
+    taps = [term.wanted for term in terms]
+    maps = FeatureMaps(taps, taps, network, task.teacher.network, batch.obs[:1], torch.Generator().manual_seed(0))
+    context = Context(terms, batch, network, task.teacher.head, maps=maps)
+    ((_, theirs),) = context.features(taps[0], project=True)
+    ((_, exact),) = Context(terms, batch._replace(obs=batch.exact), network, task.teacher.head, maps=maps).features(
+        taps[0], project=True
+    )
+    torch.testing.assert_close(theirs, exact)
+    task.stream.close()

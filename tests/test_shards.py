@@ -16,6 +16,7 @@ from test_train import small, without_clock
 from distilrl.checkpoints import save_tensors
 from distilrl.collect import LABELLED, Behaviour
 from distilrl.errors import EnvError, ResumeError, SpecError, TeacherError
+from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
@@ -370,3 +371,29 @@ def test_a_checkpoint_of_another_size_leaves_nothing_behind(tmp_path):
     grew = tracemalloc.get_traced_memory()[0] - start
     tracemalloc.stop()
     assert grew / 200 < 200
+
+
+@pytest.mark.parametrize("network", ["gru:4", "mlp:4@history=3"])
+def test_a_student_remembers_from_round_to_round(network):
+    """Every round brings a new copy of it; a shard that is made anew between rounds goes on alike."""
+    setup = setup_of(None, behaviour=Behaviour("student", epsilon=Schedule(0.0)))
+    student = Policy(
+        build(NetworkSpec.parse(network, (2,), 2), torch.Generator().manual_seed(0)), Categorical(Choices((2,)))
+    )
+
+    def order(steps=4):
+        return Order(replace(student, network=copy.deepcopy(student.network)), Progress(0.5), False, steps)
+
+    shard = Shard(setup, 0)
+    blocks = [shard.collect(order()) for _ in range(3)]
+    shard.close()
+    whole = Shard(setup, 0)
+    assert np.array_equal(whole.collect(order(12)).actions, np.concatenate([block.actions for block in blocks]))
+    whole.close()
+    made_anew = Shard(setup, 0)
+    made_anew.restore(Played(blocks[0].actions, blocks[0].asked, blocks[0].state))
+    for block in blocks[1:]:
+        again = made_anew.collect(order())
+        assert np.array_equal(again.actions, block.actions)
+        assert again.state["collector"] == block.state["collector"]
+    made_anew.close()

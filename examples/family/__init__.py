@@ -1,7 +1,8 @@
-r"""CartPoles and Hoppers that differ in their physics: families, of whose members some are kept for the verdict.
+r"""CartPoles, Hoppers and quadrotors that differ in their physics: families, of whose members some are kept for the
+verdict.
 
-`CartPoles-v0` and `Hoppers-v0` draw a member at the start of each episode and show its physics beside its state;
-`members` says from which numbers they draw, so that training and verdict have members of their own::
+`CartPoles-v0`, `Hoppers-v0` and `Quadrotors-v0` draw a member at the start of each episode and show its physics beside
+its state; `members` says from which numbers they draw, so that training and verdict have members of their own::
 
     distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000 --out runs/poles-teacher
     distilrl distill --teacher runs/poles-teacher --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
@@ -15,10 +16,11 @@ import gymnasium
 
 from examples.family.cartpoles import CartPoles
 from examples.family.hoppers import Hoppers
+from examples.family.quadrotors import Quadrotors
 
-__all__ = ["CartPoles", "Hoppers"]
+__all__ = ["CartPoles", "Hoppers", "Quadrotors"]
 
-for made, steps in ((CartPoles, 500), (Hoppers, 1000)):
+for made, steps in ((CartPoles, 500), (Hoppers, 1000), (Quadrotors, 500)):
     if f"{made.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(
             f"{made.__name__}-v0", entry_point=f"{made.__module__}:{made.__name__}", max_episode_steps=steps

@@ -170,9 +170,10 @@ class Collector:
 
     @student.setter
     def student(self, student: Policy | None) -> None:
-        before = self._student
-        if before is not None and student is not None and student.network is not before.network:
-            self._student_state = None  # another one knows nothing of the episodes under way
+        if student is not None and self._student_state is not None:
+            kept, known = student.start(self.envs.n_envs), self._student_state
+            if [part.shape for part in kept] != [part.shape for part in known]:
+                self._student_state = None  # one of another shape knows nothing of the episodes under way
         self._student = student
 
     def steps(self, seeds: NDArray[np.int64]) -> Iterator[Collected]:

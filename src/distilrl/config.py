@@ -338,10 +338,14 @@ class TrainConfig:
         ):
             raise SpecError("'prune_from' goes with one task, a plain head and new weights.")
         if several and (
-            self.data.priority_exponent > 0 or self.stop.at_return is not None or self.reward.env_steps > 0
+            self.data.priority_exponent > 0
+            or self.stop.at_return is not None
+            or self.reward.env_steps > 0
+            or student.start != "new"  # each task would write its teacher's weights over what they share
         ):
             raise SpecError(
-                "A run of several tasks takes neither 'priority_exponent' nor 'at_return' nor a stage with reward."
+                "A run of several tasks starts anew and takes neither 'priority_exponent' nor 'at_return' nor a stage "
+                "with reward: leave these out, and 'start' at new."
             )
 
         if student.sensors.follows and self.reward.env_steps > 0:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distilrl import losses
 from distilrl.discriminator import Discriminator, judge
 from distilrl.errors import SpecError
-from distilrl.features import FeatureMaps, Taps
+from distilrl.features import FeatureMaps, Taps, Wanted
 from distilrl.heads import Head, Units
 from distilrl.networks import Network, RecurrentNetwork
 from distilrl.replay import Batch
@@ -117,16 +117,17 @@ class Context:
 
     @cached_property
     def _teacher_features(self) -> dict[str, Tensor]:
-        return self._maps.teacher_features(self.batch.obs)
+        exact = self.batch.exact
+        return self._maps.teacher_features(self.batch.obs if exact is None else exact)
 
-    def features(self, taps: str, *, project: bool) -> list[tuple[Tensor, Tensor]]:
+    def features(self, wanted: Wanted, *, project: bool) -> list[tuple[Tensor, Tensor]]:
         """Pairs of features (B, ...) that a term compares, the student's with gradient and first, projected where
         asked.
         """
         theirs, (_, seen) = self._teacher_features, self._pass
         if seen is None:
-            raise SpecError(f"No feature term is among the context's terms, so nothing was tapped for '{taps}'.")
-        return list(self._maps.compare(taps, seen, theirs, project=project))
+            raise SpecError(f"No feature term is among the context's terms, so nothing was tapped for '{wanted.taps}'.")
+        return list(self._maps.compare(wanted, seen, theirs, project=project))
 
     def judged(self, view: Tensor) -> Tensor:
         """The discriminator's logits (B,) of a policy's view (B, V)."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distilrl.config import RewardConfig, TrainConfig
 from distilrl.envs import VecEnv, make_vec_env
+from distilrl.episodes import ENDLESS
 from distilrl.errors import SpecError
 from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.events import Check as CheckEvent
@@ -103,19 +104,20 @@ class Search:
             made.fold()
         return made.eval().requires_grad_(False)
 
-    def step(self, envs: VecEnv, head: Head) -> float:
+    def step(self, envs: VecEnv, head: Head, limit: int = ENDLESS) -> float:
         """One round: directions are tried both ways and the weights move; returns the mean return of all that was
         tried.
 
         Args:
             envs: as many as there are directions, twice, times the episodes of each.
             head: what the numbers mean.
+            limit: steps after which an episode is cut; a candidate may be one whose episodes never end.
         """
         config = self.config
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.round)
         directions = torch.randn((config.directions, len(self.weights)), generator=rng) * self.units
         tried = torch.cat([self.weights + config.radius * directions, self.weights - config.radius * directions])
-        returns = self._play(tried, envs, head)
+        returns = self._play(tried, envs, head, limit)
         plus, minus = returns.chunk(2)
         best = torch.maximum(plus, minus).topk(min(config.best, config.directions)).indices
         spread = torch.cat([plus[best], minus[best]]).std().clamp_min(1e-6)
@@ -125,7 +127,7 @@ class Search:
         self.round += 1
         return float(returns.mean())
 
-    def _play(self, tried: Tensor, envs: VecEnv, head: Head) -> Tensor:
+    def _play(self, tried: Tensor, envs: VecEnv, head: Head, limit: int = ENDLESS) -> Tensor:
         """Mean return of each candidate (K, W); both ways of a direction meet the same episodes."""
         episodes, action = self.config.episodes, envs.info.action
         stacked = StackedMLP([self.network(one) for one in tried])
@@ -136,7 +138,9 @@ class Search:
         returns, live = np.zeros(len(seeds)), np.ones(len(seeds), np.bool_)
         actions: NDArray[Any] = np.zeros((len(seeds), action.size), action.numpy)
         rng = np.random.default_rng([self.seed, self.round])
-        while live.any():
+        steps = 0
+        while live.any() and steps < limit:
+            steps += 1
             if self.noise:  # the same for both ways of a direction, as their episodes are
                 blur = rng.normal(0, self.noise, (len(obs) // 2, obs.shape[1]))
                 obs = obs + np.tile(blur, (2, 1)).astype(np.float32)
@@ -184,7 +188,7 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
     made = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)
     with closing(made) as envs:
         while search.env_steps < reward.env_steps:
-            tried = search.step(envs, head)
+            tried = search.step(envs, head, check.how.max_steps or ENDLESS)
             watch(Step(search.env_steps, reward.env_steps, tried))
             if search.round % CHECK_EVERY and search.env_steps < reward.env_steps:
                 continue

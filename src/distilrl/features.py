@@ -7,7 +7,7 @@ Nothing in the models changes for a tap, and projectors never ship: they live be
 import math
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,21 +102,31 @@ def refuse_memory(teacher: nn.Module) -> None:
         )
 
 
-def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list[tuple[str, str]]:
-    """Which tap of the student answers to which of the teacher.
+class Wanted(NamedTuple):
+    """What a feature term compares."""
+
+    taps: str
+    """``last`` (what the head reads), ``middle``, ``all``, or paths, ``layers.1=layers.3`` (several with commas)."""
+    maps: bool = False
+    """Only what convolutions give."""
+
+
+def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, wanted: Wanted) -> list[tuple[str, str]]:
+    """Which tap of the student answers to which of the teacher. By themselves, taps of one rank (maps with maps,
+    vectors with vectors) are paired by their relative depth.
 
     Args:
         student: network in training.
         teacher: the frozen one.
         obs: an observation (1, *obs_shape).
-        taps: ``last`` (what the head reads), ``middle``, ``all``, or paths, ``layers.1=layers.3`` (several with
-            commas). By themselves, taps of one rank (maps with maps, vectors with vectors) are paired by their
-            relative depth.
+        wanted: which.
 
     Raises:
-        SpecError: a network has nothing to tap, the teacher has memory, or the text means nothing.
+        SpecError: a network has nothing to tap, or no maps where these are wanted, the teacher has memory, or the text
+            means nothing.
     """
     refuse_memory(teacher)
+    taps = wanted.taps
     if "=" in taps:
         named = [tuple(item.split("=", 1)) for item in taps.split(",")]
         return cast("list[tuple[str, str]]", named)
@@ -127,7 +137,7 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
                 f"The {name} has no hidden layer that can be tapped: name the taps as student.path=teacher.path."
             )
     matched = []
-    for rank in (3, 1):
+    for rank in (3,) if wanted.maps else (3, 1):
         mine, other = ([path for path, shape in found.items() if len(shape) == rank] for found in (ours, theirs))
         if mine and other:
             last = len(mine) - 1
@@ -135,6 +145,11 @@ def pair(student: nn.Module, teacher: nn.Module, obs: Tensor, taps: str) -> list
                 (path, other[round(i * (len(other) - 1) / last) if last else len(other) - 1])
                 for i, path in enumerate(mine)
             ]
+    if not matched and wanted.maps:
+        raise SpecError(
+            "'attention_transfer' compares the maps of convolutions, of which the student or its teacher has none: "
+            "choose another recipe, as 'hints'."
+        )
     if not matched:
         matched = [(list(ours)[-1], list(theirs)[-1])]
     if taps == "all":
@@ -175,8 +190,8 @@ class FeatureMaps(nn.Module):
 
     def __init__(
         self,
-        wanted: Sequence[str],
-        projected: Sequence[str],
+        wanted: Sequence[Wanted],
+        projected: Sequence[Wanted],
         student: nn.Module,
         teacher: nn.Module,
         obs: Tensor,
@@ -185,7 +200,7 @@ class FeatureMaps(nn.Module):
         """Pairs the taps and makes the projectors.
 
         Args:
-            wanted: the ``taps`` of all feature terms.
+            wanted: what all feature terms compare.
             projected: those of them that need a projector.
             student: network in training.
             teacher: the frozen one; kept, but not as a submodule.
@@ -193,7 +208,7 @@ class FeatureMaps(nn.Module):
             generator: source of the projectors' weights.
         """
         super().__init__()
-        self.pairs = {taps: pair(student, teacher, obs, taps) for taps in dict.fromkeys(wanted)}
+        self.pairs = {one: pair(student, teacher, obs, one) for one in dict.fromkeys(wanted)}
         self._teacher = (teacher,)
         self._in_its_units = _into_a_reused_head(student)
         self.student_paths = tuple(dict.fromkeys(mine for pairs in self.pairs.values() for mine, _ in pairs))
@@ -201,14 +216,17 @@ class FeatureMaps(nn.Module):
         with torch.no_grad(), Taps(student, self.student_paths) as mine, Taps(teacher, self.teacher_paths) as theirs:
             student(obs)
             teacher(obs)
-            shapes = [
-                (tuple(mine[a].shape[1:]), tuple(theirs[b].shape[1:]))
-                for taps in dict.fromkeys(projected)
-                for a, b in self.pairs[taps]
-            ]
-        names = [(taps, a, b) for taps in dict.fromkeys(projected) for a, b in self.pairs[taps]]
+            shapes = {
+                (a, b): (tuple(mine[a].shape[1:]), tuple(theirs[b].shape[1:]))
+                for pairs in self.pairs.values()
+                for a, b in pairs
+            }
+        for one, pairs in self.pairs.items():
+            if one.maps and any(len(shape) != 3 for both in pairs for shape in shapes[both]):
+                raise SpecError(f"'attention_transfer' compares maps of convolutions, which '{one.taps}' are not.")
+        names = [(one, a, b) for one in dict.fromkeys(projected) for a, b in self.pairs[one]]
         self._place = {name: index for index, name in enumerate(names)}
-        self.projectors = nn.ModuleList(Projector(ours, other, generator) for ours, other in shapes)
+        self.projectors = nn.ModuleList(Projector(*shapes[a, b], generator) for _, a, b in names)
         self.register_buffer("scales", torch.ones(len(self.teacher_paths)))
 
     def measure(self, obs: Tensor) -> None:
@@ -226,15 +244,15 @@ class FeatureMaps(nn.Module):
             return {path: taps[path] for path in self.teacher_paths}
 
     def compare(
-        self, taps: str, seen: Taps, teacher: dict[str, Tensor], *, project: bool
+        self, wanted: Wanted, seen: Taps, teacher: dict[str, Tensor], *, project: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of features (B, ...), the student's first, projected where asked."""
-        for mine, theirs in self.pairs[taps]:
+        for mine, theirs in self.pairs[wanted]:
             features = seen[mine]
             if mine in self._in_its_units:  # its head reads it as it is, so it has no scale of its own to find
                 features = features / self.scales[self.teacher_paths.index(theirs)]
             if project:
-                features = self.projectors[self._place[taps, mine, theirs]](features)
+                features = self.projectors[self._place[wanted, mine, theirs]](features)
             yield features, teacher[theirs]
 
     def teacher_features(self, obs: Tensor) -> dict[str, Tensor]:
@@ -277,10 +295,17 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
         )
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
         raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
+    if teacher.spec.remembers or student.spec.remembers:
+        raise SpecError("A network with memory neither gives a start nor takes one: leave 'start' at new.")
     ours, theirs = _weighted(student), _weighted(teacher)
     basis = torch.eye((teacher.spec.picture or (teacher.spec.features,))[0], device=student.obs_mean.device)
-    if student.spec.picture is None:
-        basis = basis[:, list(student.spec.seen)]  # what it does not see is no input of it
+    if student.spec.picture is None and len(student.spec.obs_shape) == 1:  # what it does not see is no input of it
+        known, missing = teacher.spec.seen, set(student.spec.seen) - set(teacher.spec.seen)
+        if missing:
+            raise SpecError(
+                "The student sees numbers that its teacher does not, so it starts anew: leave 'start' at new."
+            )
+        basis = basis[:, [known.index(place) for place in student.spec.seen]]
     done: list[str] = []
     # -- the layers before the head, as long as they are alike
     for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):

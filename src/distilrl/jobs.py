@@ -19,7 +19,7 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.features import refuse_memory, start_from
 from distilrl.heads import student_head
-from distilrl.networks import build_shared, reuse_head
+from distilrl.networks import build, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, check_terms
 from distilrl.origins import FIELD
 from distilrl.plain import check_fields, read_as, to_plain
@@ -226,6 +226,8 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
         between(specs[-1], spec, 0.0)
         if config.reward.env_steps > 0:
             evolution.refuse_images(spec)
+        if student.prune_from is not None:
+            start_from(build(spec, generator), build(specs[-1], generator), "strongest")
     for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
         if student.reused_head:
             reuse_head(network, one.network, generator)

@@ -82,10 +82,10 @@ class Pupil:
         featured = [term for term in terms if isinstance(term, FeatureTerm)]
         obs = torch.zeros((1, *student.spec.obs_shape), device=device)
         if featured and teacher is not None:
-            projected = [term.taps for term in featured if term.projects]
-            self.maps = FeatureMaps([t.taps for t in featured], projected, student, teacher.network, obs, generator).to(
-                device
-            )
+            projected = [term.wanted for term in featured if term.projects]
+            self.maps = FeatureMaps(
+                [t.wanted for t in featured], projected, student, teacher.network, obs, generator
+            ).to(device)
         if any(isinstance(term, JudgedTerm) for term in terms):
             width = head.view(torch.zeros(1, head.width)).shape[1]
             self.discriminator = Discriminator(student.spec, width, generator).to(device)

@@ -183,6 +183,14 @@ class Network(nn.Module):
             shift = raw.sum(dim=(1, 2, 3)) * mean if raw.ndim == 4 else raw @ mean.expand(raw.shape[1])
             cast("Tensor", first.bias).add_(shift)
 
+    def start_as(self, other: "Network") -> None:
+        """Takes the weights of a network for raw observations; the same function, under the standardisation and the
+        units now set. It is of the same shape, but for a dueling head.
+        """
+        self.layers[:-1].load_state_dict(other.layers[:-1].state_dict())
+        set_head(self.layers[-1], *plain_layer(other.layers[-1]))
+        self.unfold()
+
     def scale_head(self, factor: float) -> None:
         """Multiplies the outputs by a constant, in the head's weights."""
         head = self.layers[-1]
@@ -239,7 +247,8 @@ class Network(nn.Module):
 
     def _joined(self) -> tuple[nn.Linear, int]:
         """The dense layer that reads an image's features and the vector beside it, and where the vector begins."""
-        dense = next(layer for layer in self.layers if isinstance(layer, nn.Linear))
+        first = next(layer for layer in self.layers if isinstance(layer, nn.Linear | MemoryCell))
+        dense = first.inputs if isinstance(first, MemoryCell) else first
         return dense, dense.weight.shape[1] - self.spec.vector
 
     def _first(self) -> nn.Conv2d | nn.Linear:
@@ -361,9 +370,10 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
 def build_shared(
     specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body"
 ) -> list[Network]:
-    """One network per task with one body: what follows the first layer is shared, and the first layer too where the
-    observations have one shape; each has its own head, and its own dense layers where only ``"convolutions"`` are
-    shared (in Rusu et al. 2016 games have one dense layer in common and one each).
+    """One network per task with one body: what follows the first layer is shared where it is of one shape (the layer
+    behind images of unequal sizes is not), and the first layer too where the observations are. Each has its own head,
+    and its own dense layers where only ``"convolutions"`` are shared (in Rusu et al. 2016 games have one dense layer in
+    common and one each).
 
     Raises:
         SpecError: some tasks have pixels and some vectors, or there are no convolutions.
@@ -380,7 +390,9 @@ def build_shared(
     for other in networks[1:]:
         alike = other.spec.obs_shape == first.spec.obs_shape
         for index in range(0 if alike else first._first_index + 1, end):
-            other.layers[index] = first.layers[index]
+            ours, theirs = (network.layers[index].state_dict() for network in (first, other))
+            if all(theirs[name].shape == weight.shape for name, weight in ours.items()):
+                other.layers[index] = first.layers[index]
     return networks
 
 

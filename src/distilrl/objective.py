@@ -23,6 +23,7 @@ from distilrl import losses
 from distilrl.context import Context
 from distilrl.envs import is_trusted
 from distilrl.errors import DistilError, SpecError
+from distilrl.features import Wanted
 from distilrl.heads import ALL_LOSSES, Head, Loss
 from distilrl.modules import import_named
 from distilrl.plain import check_fields, name_of
@@ -192,13 +193,18 @@ class FeatureTerm(_Term):
             )
 
     @property
+    def wanted(self) -> Wanted:
+        """What it compares."""
+        return Wanted(self.taps, self.loss == "attention_transfer")
+
+    @property
     def projects(self) -> bool:
         """Whether it compares element by element, and so needs the student's features in the teacher's shape."""
         return self.loss == "hint"
 
     def __call__(self, context: Context) -> Tensor:
         """Loss of each example, (B,): the mean over the pairs of taps."""
-        pairs = context.features(self.taps, project=self.projects)
+        pairs = context.features(self.wanted, project=self.projects)
         each = [FEATURE_LOSSES[self.loss](student=ours, teacher=theirs) for ours, theirs in pairs]
         return torch.stack(each).mean(0)
 

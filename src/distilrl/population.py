@@ -195,7 +195,7 @@ class Population:
         count, size = numbers.shape[:2]
         total = numbers.detach().new_zeros(count)
         for term, weight in active(self.terms, progress):
-            if callable(term.loss) or term.loss in WHOLE_BATCH:  # one student at a time
+            if term.function is not None or term.loss in WHOLE_BATCH:  # one student at a time
                 each = torch.stack([self._of_term(term, one, batch, 1, progress) for one in numbers])  # type: ignore[arg-type]
             else:
                 each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size)  # type: ignore[arg-type]
@@ -371,8 +371,8 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
     """
     how, episodes = check.how, len(check.seeds)
     together = max(SIDE_BY_SIDE // episodes, 1)
-    # in such a game equal starts would be played once for all
-    if info.deterministic or together == 1 or any(policy.remembers for policy in policies):
+    # in such a game equal starts would be played once for all, and Atari's episodes are played in small parts
+    if info.deterministic or info.atari or together == 1 or any(policy.remembers for policy in policies):
         return [check(policy, watch).mean for policy in policies]
     means: list[float] = []
     for first in range(0, len(policies), together):

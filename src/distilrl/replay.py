@@ -52,6 +52,8 @@ class Batch(NamedTuple):
     valid: Tensor | None = None
     """(B,) float, 1 where something may be learnt and 0 where a sequence has ended, or its state is not yet what it
     would be; None: everywhere."""
+    exact: Tensor | None = None
+    """(B, *obs_shape) what is there, where the student sees it otherwise and `ReplaySpec.exact_too` asks for it."""
 
     def split(self, size: int) -> list["Batch"]:
         """Batches of ``size`` transitions each, in order; B must be a multiple of it, and it one of a sequence."""
@@ -95,6 +97,8 @@ class ReplaySpec:
     """First steps of a sequence that are not learnt from, where it does not begin with its episode."""
     sensors: Sensors = EXACT
     """How the student sees what is there."""
+    exact_too: bool = False
+    """Whether batches also hold what is there: for a teacher's features, which are of that."""
 
     @property
     def labelled(self) -> bool:
@@ -315,6 +319,7 @@ class Replay:
             next_labels=labels[ahead] if self.spec.labelled and look_ahead else None,
             steps=self.spec.sequence,
             valid=valid,
+            exact=self.observations(index) if self.spec.exact_too and not self.spec.sensors.exact else None,
         )
 
     def _seen(
@@ -379,8 +384,10 @@ class Replay:
         image = of_pixels(held[:, beside:])
         return torch.cat([mean, image[0]]), torch.cat([scale, image[1]])
 
-    def labels(self) -> Tensor:
-        """All labels held, (labelled rows · N, P)."""
+    def labels(self, rows: int | None = None) -> Tensor:
+        """All labels held, (labelled rows · N, P); with ``rows`` those of the last so many, the newest first."""
+        if rows is not None:
+            return self._labels.flatten(0, 1)[self.newest(rows, labelled=True)]
         return self._labels[: self._held][self._labelled[: self._held]].flatten(0, 1)
 
     def newest(self, rows: int, *, labelled: bool) -> Tensor:

@@ -23,7 +23,7 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
-from distilrl.objective import teacher_needed
+from distilrl.objective import FeatureTerm, teacher_needed
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch, Replay, ReplaySpec
@@ -197,6 +197,7 @@ class Stream:
             sequence=config.optim.sequence if has_cell(config.student.network) else 1,
             burn_in=config.optim.burn_in,
             sensors=config.student.sensors,
+            exact_too=any(isinstance(term, FeatureTerm) for term in config.terms),
         )
         self.replay = Replay(spec, torch.device(config.compute.device))
         self.student: Policy | None = None

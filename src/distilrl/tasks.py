@@ -4,6 +4,7 @@ there.
 
 import copy
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
 from distilrl.networks import Network
-from distilrl.objective import check_terms
+from distilrl.objective import TDTerm, TeacherTerm, check_terms
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch
@@ -70,6 +71,11 @@ class Task:
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
         self.spec = student.spec(self.info.obs, self.head.width)
+        if initial is not None and (student.reused_head or replace(initial.spec, dueling=False) != self.spec):
+            raise SpecError(
+                f"'initial' must be what the student is, {self.spec.describe()} of the same observations and actions, "
+                f"with a head of its own; it is {initial.spec.describe()}."
+            )
         self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
         between(self.wide, self.spec, 0.0)
         self.selection = Check(config, acceptance, number=number)
@@ -124,11 +130,15 @@ class Task:
         if replay.spec.labelled and pupil.maps is not None:
             pupil.maps.measure(replay.observations(replay.newest(64, labelled=True)[:DRIFT_STATES]))
         if self.initial is not None:
-            pupil.student.load_state_dict(self.initial.state_dict())
-            pupil.student.unfold()
+            pupil.student.start_as(self.initial)
+            if config.optim.scale_head:  # which ships multiplied
+                pupil.student.scale_head(1 / pupil.temperature)
             pupil.adopt()
         if config.student.start != "new" and self.teacher is not None:
-            tempered = getattr(config.terms[0], "student_temperature", 1.0) is not None
+            # values have their teacher's scale, numbers that a tempered teacher is compared with that of Q/τ
+            values = config.optim.value_units or any(isinstance(term, TDTerm) for term in config.terms)
+            first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
+            tempered = not values and (first is None or first.student_temperature is not None)
             start_from(
                 pupil.student, self.teacher.network, config.student.start, 1 / pupil.temperature if tempered else 1.0
             )
@@ -167,7 +177,8 @@ class Task:
         if self.teacher is None or not self.stream.replay.spec.labelled:
             return None
         same = agreement(self.teacher, policy, games)
-        recent = self.stream.replay.labels()[-DRIFT_STATES:]
+        rows = -(-DRIFT_STATES // self.config.data.n_envs)
+        recent = self.stream.replay.labels(rows)[:DRIFT_STATES]
         entropy = self.teacher.head.entropy_share(recent, self.pupil.temperature)
         for name, value in {"agreement": same, "entropy": entropy, "drift": self.drift()}.items():
             self.measured[name] = settle(self.measured[name], value, BANDS[name])

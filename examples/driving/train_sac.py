@@ -1,6 +1,7 @@
-"""Trains the racetrack's teacher: stable-baselines3's SAC, which steers, at a constant speed, past one other car.
+"""Trains teachers whose actions are real numbers, by stable-baselines3's SAC.
 
-    python -m examples.driving.train_racetrack --steps 16000 --out runs/racetrack-teacher
+    python -m examples.driving.train_sac racetrack --steps 16000 --out runs/racetrack-teacher
+    python -m examples.driving.train_sac intersection --steps 20000 --out runs/steering-teacher
 
 What acts of it is written as distilrl reads it: SAC's own file is five times as large, by its critics and optimisers.
 """
@@ -23,15 +24,18 @@ from distilrl.checkpoints import save_network
 from distilrl.networks import Network
 
 FLAT = "gymnasium.wrappers:FlattenObservation"
-REF = EnvRef("highway_env:racetrack-v1", {"config": {"duration": 30}}, wrappers=(FLAT,))
-"""Two grids of 12 x 12 cells as 288 numbers. Highway-env's own episodes last five minutes, 1,500 steps, and what
-goes wrong does so in the first.
+ENVS = {
+    "racetrack": EnvRef("highway_env:racetrack-v1", {"config": {"duration": 30}}, wrappers=(FLAT,)),
+    "intersection": EnvRef("highway_env:intersection-v1", {"config": {"simulation_frequency": 5}}),
+}
+"""The racetrack is two grids of 12 x 12 cells as 288 numbers. Highway-env's own episodes last five minutes there,
+1,500 steps, and what goes wrong does so in the first.
 """
 
 
-def train(steps: int, seed: int) -> Any:
+def train(ref: EnvRef, steps: int, seed: int) -> Any:
     """The trained SAC."""
-    env = Monitor(FlattenObservation(gymnasium.make(REF.id, **REF.kwargs)))
+    env = Monitor(FlattenObservation(gymnasium.make(ref.id, **ref.kwargs)))
     # what lies two seconds ahead decides: a short horizon is learnt sooner
     model = SAC(
         "MlpPolicy",
@@ -47,27 +51,31 @@ def train(steps: int, seed: int) -> Any:
     return model.learn(steps, log_interval=20)
 
 
-def save(model: Any, out: str, **told: Any) -> None:
+def save(model: Any, ref: EnvRef, out: str, **told: Any) -> None:
     """Writes what acts of the model, as distilrl reads SAC's own file."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/sac.zip")
-        teacher = load_teacher(f"{folder}/sac.zip").fitted(describe_env(REF))
+        teacher = load_teacher(f"{folder}/sac.zip").fitted(describe_env(ref))
     network = cast("Network", teacher.network)  # dense layers, and nothing before them
-    save_network(out, network, teacher.head, name="teacher", env=REF.label, environment=REF.to_json(), **told)
+    save_network(out, network, teacher.head, name="teacher", env=ref.label, environment=ref.to_json(), **told)
 
 
 def main() -> None:
     """Trains and saves."""
-    parser = argparse.ArgumentParser(description="A teacher of the racetrack by SAC.")
+    parser = argparse.ArgumentParser(description="A teacher that steers, by SAC.")
+    parser.add_argument("env", choices=ENVS)
     parser.add_argument("--steps", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
-    model = train(given.steps, given.seed)
-    save(model, given.out, recipe="sac of stable-baselines3", steps=given.steps, seed=given.seed)
-    how = f"--env {REF.id} --env-kwargs '{json.dumps(REF.kwargs)}' --wrapper {FLAT}"
+    ref = ENVS[given.env]
+    model = train(ref, given.steps, given.seed)
+    save(model, ref, given.out, recipe="sac of stable-baselines3", steps=given.steps, seed=given.seed)
+    how = f"--env {ref.id} --env-kwargs '{json.dumps(ref.kwargs)}'" + "".join(
+        f" --wrapper {one}" for one in ref.wrappers
+    )
     print(f"{(time.perf_counter() - began) / 60:.1f} minutes; judge it: distilrl evaluate {given.out} {how}")
 
 
