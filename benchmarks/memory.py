@@ -4,15 +4,17 @@
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
 FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents,
-Unitree's robots (examples/unitree/README.md), `hoppers` (`python -m examples.family.teach`) and `cartpoles`
-(`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher and a student that see everything, then students from
+Unitree's robots (examples/unitree/README.md), `hoppers` and `quadrotors` (`python -m examples.family.teach NAME`), and
+`cartpoles` (`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher and a student that see everything, then students from
 which the velocities, or the physics, are hidden: without memory, with a history, with a cell; in Pong each frame is
 black to them with probability a half. `returns` are of 100 greedy episodes, 300 in both kinds of CartPole, on the
 verdict's seeds, the same for all; of a family those of members that training never drew.
 
-A family has two rivals more, neither of which remembers: `dqn` learns from reward, without a teacher and without seeing
-the physics, for as many steps as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a
-while in each of the verdict's members, with that member's teacher. --jobs N makes N lines at a time.
+A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
+as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's
+members, with that member's teacher; neither remembers. `raptor` is the policy of RAPTOR (Eschmann et al. 2025) as its
+authors publish it (`pip install foundation-policy`), distilled by them from a thousand teachers of quadrotors that they
+drew otherwise, for other flights. --jobs N makes N lines at a time.
 """
 
 import functools
@@ -78,7 +80,7 @@ class Task:
     episodes: int = 100
     """How many are counted."""
     rivals: tuple[str, ...] = ()
-    """``dqn NETWORK`` and ``reptile NETWORK``, which see none of what is hidden."""
+    """``dqn NETWORK``, ``reptile NETWORK`` and ``raptor``, which see none of what is hidden."""
 
 
 TASKS = {
@@ -110,6 +112,11 @@ TASKS = {
     "hoppers-300k": Task(
         "examples.family:Hoppers-v0", "hoppers/teacher.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
         {"members": [100, 200]},
+    ),
+    "quadrotors": Task(
+        "examples.family:Quadrotors-v0", "quadrotors/teacher.zip", 200_000, ("mlp:32,32",), "physics",
+        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8"), {"members": [100, 200]},
+        rivals=("raptor", "reptile mlp:32,32"),
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
@@ -155,6 +162,8 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     if student == "teacher":
         about = {"params": teacher.params, "random": acceptance.random_return_mean}
         return play(teacher.policy, Play(env, threads=1), seeds).returns, about
+    if student == "raptor":
+        return raptor(env, seeds)
     how, _, network = student.rpartition(" ")
     obs = describe_env(task.env).obs
     places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
@@ -190,6 +199,22 @@ def adapted(task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, A
         own = [seed for seed, one in zip(seeds, drawn, strict=True) if one == at]
         returns[drawn == at] = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), own).returns
     return returns, {"params": start.spec.params, "env_steps": task.steps, "own_steps": OWN_STEPS}
+
+
+def raptor(ref: EnvRef, seeds: list[int]) -> tuple[Returns, dict[str, Any]]:
+    """Returns of RAPTOR's policy, which reads what our students do: the state, and the last action behind it."""
+    from foundation_policy import Raptor
+
+    env, policy, returns = gymnasium.make(ref.id, **ref.kwargs), Raptor(), np.zeros(len(seeds))
+    for episode, seed in enumerate(seeds):
+        policy.reset()
+        obs, over = env.reset(seed=seed)[0], False
+        while not over:
+            read = np.concatenate([obs["state"], obs["action"]])[None]
+            obs, reward, terminated, truncated, _ = env.step(policy.evaluate_step(read)[0].astype(np.float32))
+            returns[episode] += float(reward)
+            over = terminated or truncated
+    return returns, {"params": 2084}
 
 
 def member(task: Task, number: int) -> EnvRef:

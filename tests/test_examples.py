@@ -288,6 +288,40 @@ def test_a_family_draws_members_of_its_own_and_shows_their_physics():
         family.CartPoles(shows="all")
 
 
+def test_a_quadrotor_hovers_by_the_commands_that_its_physics_says():
+    pytest.importorskip("l2f", reason="the simulator of quadrotors is not installed: pip install l2f")
+    env = gymnasium.make("examples.family:Quadrotors-v0", members=(0, 50)).unwrapped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a state has no bounds
+        check_env(env, skip_render_check=True)
+    first, about = env.reset(seed=3)
+    again, same = env.reset(seed=3)
+    assert about == same
+    assert all(np.array_equal(first[part], again[part]) for part in first)
+    inner = env.inner
+    for member in range(20):
+        physics = env.physics_of(member)
+        env.takes(physics)
+        inner.reset(seed=0)
+        state = inner._state
+        state.position, state.orientation, state.rpm = [0.0] * 3, [1.0, 0.0, 0.0, 0.0], [inner._hover] * 4
+        state.linear_velocity = state.angular_velocity = [0.0] * 3
+        for _ in range(100):
+            obs, reward, lost, _, _ = inner.step(np.full(4, 2 * inner._hover - 1))
+        assert np.abs(obs[:3]).max() < 0.01
+        assert reward == pytest.approx(1.1, abs=0.01)
+        assert not lost
+        # all rotors at full speed lift it by what its thrust exceeds its weight; two on one side turn it over
+        state.rpm, before = [1.0] * 4, np.array(state.linear_velocity)
+        inner.step(np.ones(4))
+        assert (state.linear_velocity - before)[2] / 0.01 == pytest.approx((physics["thrust"] - 1) * 9.81, rel=0.01)
+        state.rpm, state.angular_velocity = [1.0, 0.0, 0.0, 1.0], [0.0] * 3
+        inner.step([1, -1, -1, 1])
+        assert (
+            0.5 < np.abs(state.angular_velocity).max() / 0.01 / physics["roll"] < 1.0
+        )  # what stands still still pulls
+
+
 def test_a_hopper_is_another_one_at_each_reset_and_the_plain_one_where_all_factors_are_one():
     pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'distilrl[mujoco]'")
     env = gymnasium.make("examples.family:Hoppers-v0", members=(0, 50)).unwrapped
