@@ -451,7 +451,7 @@ def test_feature_terms_tap_the_students_one_pass():
     student, teacher = net(), net(hidden=(8, 8), seed=1)
     one, other, kl = term("hint"), term("relational_distance", taps="middle"), term("forward_kl")
     maps = FeatureMaps(
-        ["last", "middle"], ["last"], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0)
+        [one.wanted, other.wanted], [one.wanted], student, teacher, torch.zeros(1, 2), torch.Generator().manual_seed(0)
     )
     passes = []
     student.register_forward_hook(lambda *_: passes.append(1))
