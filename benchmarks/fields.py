@@ -142,7 +142,8 @@ class Found:
     rules: dict[str, dict[str, Any]]
     """By name."""
     runs: list[dict[str, Any]]
-    """Of the smallest student that kept within the margin with every seed; of the nearest where none did."""
+    """Of the smallest student that kept within the margin with every seed; where none did, of the one whose worst seed
+    came nearest."""
     held: bool
     """Whether it did."""
     speed: dict[str, Any] | None
@@ -191,7 +192,7 @@ def found(name: str) -> dict[str, Found]:
         if not tried:
             continue
         good = [runs for runs in tried if all(map(_holds, runs))]
-        best = good[0] if good else max(tried, key=lambda runs: runs[0]["results"]["student"]["return_mean"])
+        best = good[0] if good else max(tried, key=_worst)
         first = best[0]["results"]
         random, speed = first["random"]["return_mean"], speeds.get((name, row, first["student"]["name"]))
         result[row] = Found(about, first["teacher"], random, rules, best, bool(good), speed)
@@ -202,6 +203,11 @@ def _holds(run: dict[str, Any]) -> bool:
     """Whether the return, and all that was measured beside it, is kept within its margin."""
     verdicts = [run["results"]["verdict"], *(one["verdict"] for one in run["results"].get("measures", ()))]
     return all(one["result"] in ("pass", "within_margin") for one in verdicts if one is not None)
+
+
+def _worst(runs: list[dict[str, Any]]) -> float:
+    """The return of the worst of its seeds."""
+    return min(float(run["results"]["student"]["return_mean"]) for run in runs)
 
 
 def is_tree(student: str) -> bool:
