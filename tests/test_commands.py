@@ -15,14 +15,20 @@ from distilrl.cli import NAMES, _command, main, parse
 from distilrl.cli.groups import SeenOptions
 from distilrl.cli.options import EnvOptions
 from distilrl.cli.tables import print_next
+from distilrl.comparison import Comparison
+from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
 from distilrl.files import write_json
+from distilrl.jobs import Job
 from distilrl.networks import build
-from distilrl.next_steps import next_steps
+from distilrl.next_steps import PLAN_SEEDS, USUAL, next_steps, trust_of
+from distilrl.plain import to_plain
 from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
 from distilrl.results import TeacherResults, TeacherTrained
+from distilrl.runs import RunFolder
+from distilrl.sizes import Budget, PlanOptions
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import SeedsResults, TasksResults
@@ -219,6 +225,61 @@ def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_ju
     assert read.teacher_file.file("t.zip") == TeacherFile.from_json(file)
     assert (read.env, read.around) == ("Mine-v0", EnvOptions())
     assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == (None, '{"members": [100, 200]}')
+
+
+@pytest.mark.parametrize("kind", ["fail", "no plan"])
+def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
+    """A looser question would be another one."""
+    results, folder = nexts(kind, tmp_path)
+    job = Job(TrainConfig(), Comparison(80, 240, margin=0.01), accept_episodes=40, accept_max_episodes=80)
+    job = replace(job, train=job.train.but(eval_epsilon=0.02, seed=7, eval_envs=4, workers=2))
+    config = job.to_json() | {"given": to_plain(PlanOptions(("mlp:4",), 1, Budget(params=300, us=1.5), refine=False))}
+    config["train"]["tasks"] = [{"teacher": [{"path": "t.zip"}]}]
+    write_json(folder / "config.json", config)
+    (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
+    read = parse("plan", [str(word) for word in words[1:]])
+    assert (read.margin, read.margin_abs, read.episodes, read.eval_epsilon) == (0.01, None, 80, 0.02)
+    assert (read.seed, read.workers, read.judge.eval_envs) == (7, 2, 4)
+    assert (read.judge.accept_episodes, read.judge.accept_max_episodes) == (40, 80)
+    if kind == "no plan":
+        assert (read.sizes, read.seeds, read.budget_params, read.budget_us, read.refine) == (
+            ("mlp:4",),
+            1,
+            300,
+            1.5,
+            False,
+        )
+    job = replace(job, comparison=Comparison(margin_abs=2.5), accept_weak_teacher=True)
+    write_json(folder / "config.json", job.to_json() | {"train": config["train"]})
+    (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
+    read = parse("plan", [str(word) for word in words[1:]])
+    assert (read.margin_abs, read.judge.accept_weak_teacher, read.seeds) == (2.5, True, 5)
+
+
+def test_what_is_usual_is_the_default():
+    config = Job(TrainConfig()).to_json()
+    for path, usual in USUAL.values():
+        data = config
+        for name in path.split("."):
+            data = data[name]
+        assert data == usual, path
+    assert PlanOptions().seeds == PLAN_SEEDS
+
+
+def test_a_file_to_ship_is_proposed_of_seeds_that_hold_and_of_a_tree_where_it_lies(tmp_path):
+    results, folder = nexts("seeds", tmp_path)
+    for result, proposed in (("pass", ["export", "compare"]), ("inconclusive", ["compare"])):
+        judged = replace(results, verdict=replace(results.verdict, result=result))
+        assert [words[0] for _, words in next_steps(judged, folder)] == proposed
+    results, folder = nexts("tree", tmp_path)
+    assert next(words for _, words in next_steps(results, folder) if words[0] == "verify")[1] == folder / "export" / "c"
+
+
+def test_a_run_that_was_interrupted_says_whom_to_trust(tmp_path, capsys):
+    _, folder = nexts("pass", tmp_path)
+    tasks = [{"env": EnvRef("my_package:Mine-v0", wrappers=("its:W",)).to_json()}]
+    write_json(folder / "config.json", {"train": {"tasks": tasks}})
+    assert trust_of(RunFolder(folder)) == ["--trust", "my_package", "--trust", "its"]
 
 
 def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):

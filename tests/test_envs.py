@@ -702,3 +702,11 @@ def emulator_of_pong():
     ale.setFloat("repeat_action_probability", 0.0)
     ale.loadROM(ale_py.roms.get_rom_path("pong"))
     return ale, ale.getMinimalActionSet()
+
+
+@pytest.mark.parametrize(
+    "name", ["my_envs.py:Mine-v0", "./my_envs.py:Mine-v0", "./my_envs:Mine-v0", "here/my_envs:Mine-v0"]
+)
+def test_a_file_in_the_place_of_a_module_is_told_what_to_write(name):
+    with pytest.raises(EnvError, match="names a file where a module belongs: write my_envs:Mine-v0"):
+        describe_env(name)

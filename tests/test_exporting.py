@@ -191,6 +191,20 @@ def test_verify_sees_what_the_student_saw(tmp_path, target):
 
 
 @needs_cc
+def test_verify_plays_the_environment_that_is_named(tmp_path):
+    """That of the verdict where none is; its teacher's returns are of that one alone."""
+    folder, longer = run_of(tmp_path / "run"), EnvRef(SIGN, {"max_episode_steps": 5})
+    results = read_json(folder / "results.json")
+    write_json(folder / "results.json", results | {"verdict_environment": longer.to_json()})
+    path = export_policy(folder, "c")["path"]
+    judged = verify(path)
+    assert (judged.return_mean, judged.verdict is not None) == (5.0, True)
+    assert verify(path, longer).verdict is not None
+    named = verify(path, SIGN, episodes=60)
+    assert (named.return_mean, named.verdict) == (10.0, None)
+
+
+@needs_cc
 @pytest.mark.parametrize("name", ["policy.c", "policy.h"])
 def test_a_file_that_is_not_the_cards_is_refused_before_it_is_run(run, name):
     folder = Path(export_policy(run, "c")["path"])

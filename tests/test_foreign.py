@@ -24,6 +24,7 @@ from distilrl.networks import Network, build, count_macs
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers.before import Reading
 from distilrl.teachers.vecnormalize import NORMALIZER, unused
 
 PIXELS = (4, 84, 84)
@@ -414,6 +415,82 @@ def test_prefixes_of_compiled_and_parallel_models_are_dropped(tmp_path):
     model = Holder(network=chain((4, 120, 84, 2), nn.ReLU))
     torch.save({f"_orig_mod.module.{k}": v for k, v in model.state_dict().items()}, tmp_path / "t.pt")
     same(load_teacher(tmp_path / "t.pt").network(vectors()), model.network(vectors()))
+
+
+class Heads(nn.Module):
+    """PyTorch's own actor-critic, and a dueling one: heads without a dot in their names."""
+
+    def __init__(self, *heads):
+        super().__init__()
+        self.affine1 = nn.Linear(4, 8)
+        for name, size in heads:
+            setattr(self, name, nn.Linear(8, size))
+
+
+def test_the_head_of_a_critic_is_no_layer_of_the_actor(tmp_path):
+    model = Heads(("action_head", 2), ("value_head", 1))
+    torch.save(model.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match="--activation"):
+        load_teacher(tmp_path / "t.pt")
+    teacher = load_teacher(TeacherFile(tmp_path / "t.pt", activation="relu"))
+    same(teacher.network(vectors()), model.action_head(model.affine1(vectors()).relu()))
+
+
+@pytest.mark.parametrize(
+    ("heads", "told"),
+    [
+        ((("value", 1), ("advantage", 2)), "a stream of values and one of advantages: export the policy to ONNX"),
+        ((("left", 2), ("right", 3)), "'right' in .* reads 8 numbers, and 'left' before it gives 2: it holds several"),
+    ],
+)
+def test_heads_that_are_no_chain_are_not_read_as_one(tmp_path, heads, told):
+    torch.save(Heads(*heads).state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match=told):
+        load_teacher(TeacherFile(tmp_path / "t.pt", activation="relu"))
+
+
+def test_the_state_dict_of_a_policy_of_stable_baselines3(tmp_path):
+    policy = write_sb3(tmp_path / "t.zip", "PPO", "CartPole-v1", net_arch={"pi": [8, 6], "vf": [5]})
+    torch.save(policy.state_dict(), tmp_path / "t.pt")
+    teacher = load_teacher(TeacherFile(tmp_path / "t.pt", activation="tanh"))
+    same(teacher.network(vectors()).log_softmax(1), own_values(policy, "PPO", vectors()).log_softmax(1))
+
+
+def test_the_network_that_is_told_is_that_of_the_file(tmp_path):
+    model = chain((4, 24, 2), nn.ELU)
+    torch.save(model.state_dict(), tmp_path / "t.pt")
+    with pytest.raises(FileError, match="hidden layers of 24, but 'mlp:99@elu' of 99"):
+        load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:99@elu"))
+    with pytest.raises(FileError, match="hidden layers of 24, but 'mlp:' of none"):
+        load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:"))
+    with pytest.raises(FileError, match="say which with --activation"):
+        load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:24"))
+    same(load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:24@elu")).network(vectors()), model(vectors()))
+
+
+def test_what_stands_before_a_network_changes_nothing_in_its_size():
+    network = build(NetworkSpec((3,), 2, hidden=(64, 64)))
+    macs = 3 * 64 + 64 * 64 + 64 * 2
+    assert count_macs(network, (3,)) == macs
+    assert count_macs(Reading(network, (0, 2, 4)), (5,)) == macs
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own", "told"),
+    [
+        ((6, 40, 40), (3, 40, 40), "--stack 2"),
+        ((3, 20, 30), (3, 40, 40), "--resize 20 30"),
+        ((4, 84, 84), (3, 210, 160), "--grey --resize 84 84 --stack 4"),
+        ((1, 40, 40), (3, 40, 40), "--grey"),
+        ((5, 40, 40), (2, 40, 40), "choose the environment it was trained in, or wrap this one"),
+    ],
+)
+def test_options_that_make_images_fit_are_named(wanted, own, told):
+    network = build(NetworkSpec(wanted, 2, convs=((2, 8, 8),), hidden=()))
+    teacher = Teacher(network, "q", "x", "memory", "0" * 64, obs_shape=wanted, outputs=2)
+    info = EnvInfo(EnvRef("Mine-v0"), ObsSpec(own, own, "uint8"), Choices((2,)))
+    with pytest.raises(TeacherError, match=f"{told}"):
+        teacher.fitted(info)
 
 
 def test_several_networks_in_one_file_are_not_guessed_between(tmp_path):

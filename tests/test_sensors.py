@@ -177,6 +177,13 @@ def test_the_verdict_says_through_what_the_student_saw(sign_teacher, tmp_path):
     )
 
 
+def test_noise_that_the_teacher_sees_too_is_named_apart_from_the_students_own(sign_teacher, tmp_path):
+    job = Job(small("distil", env_steps=800, noise=(0.1, 0.1)), Comparison(60, 60, 60))
+    result = distill(sign_teacher, job, tmp_path / "run", report=False)
+    assert result.verdict.protocol == "noisy observations"
+    assert result.disturbed["noise_0.1"].verdict.protocol == "noisy observations, the teacher's too"
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (["--student-noise", "x"], "--student-noise x: write a number"),
     (["--student-noise", "1,2,3"], "'noise' needs one standard deviation"),

@@ -225,6 +225,12 @@ class _Games:
         del known[:-MOST_PLAYED]
         return games
 
+    def protocol(self, *, exact: bool = False) -> str:
+        """How the student is played, in few words; noise that its teacher sees as well is another than its own."""
+        told, both = in_words(self.its, self.info, exact=exact), self.his.sensors.noise
+        same = not both or both == self.its.sensors.noise
+        return told if same else told.replace("noisy observations", "noisy observations, the teacher's too", 1)
+
     def verdict(self, tolerance: Tolerance, looks: int = 1, *, exact: bool = False) -> RunVerdict:
         """Of all episodes so far; the draws are the same whenever it is taken of them."""
         rng, pairs = np.random.default_rng(0), self._pairs()
@@ -235,7 +241,7 @@ class _Games:
             found = non_inferiority(
                 student, teacher, tolerance.margin, rng, span=tolerance.span, clusters=pairs, looks=looks
             )
-        told = vars(found) | {"protocol": in_words(self.its, self.info, exact=exact)}
+        told = vars(found) | {"protocol": self.protocol(exact=exact)}
         return RunVerdict(**told, looks=looks, span=tolerance.span)
 
     def _pairs(self) -> NDArray[np.uint64]:
@@ -251,7 +257,7 @@ class _Games:
             return ()
         three = (self.theirs, self.ours, self.random)
         sides = [(_joined(side, "measured"), _joined(side, "fingerprints")) for side in three]
-        protocol, pairs = in_words(self.its, self.info), self._pairs()
+        protocol, pairs = self.protocol(), self._pairs()
         return tuple(
             Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol)
             for m, measure in enumerate(self.his.measures)
@@ -318,11 +324,11 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolera
         way = replace(games.his, **change, keep_states=0, measures=())
         blurred = replace(way, sensors=sensors.behind(way.sensors.noise))
         both = _Games(games.teacher, games.student, way, blurred, info, games.watch)
-        games.watch(Phase(in_words(blurred, info)))
+        games.watch(Phase(both.protocol()))
         try:
             both.play(seeds_from(DISTURBED_SEEDS, episodes))
         except DistilError as error:  # the verdict is there, and is not lost for it
-            games.watch(Unplayed(in_words(blurred, info), str(error)))
+            games.watch(Unplayed(both.protocol(), str(error)))
             continue
         theirs, ours = both.returns(rng)
         verdict = both.verdict(tolerance)

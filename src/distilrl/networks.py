@@ -418,16 +418,17 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
     PyTorch's.
     """
-    if isinstance(network, Network):
-        return network.spec.macs
-    total = 0
+    within = [module for module in network.modules() if isinstance(module, Network)]  # it may stand behind others
+    known = {id(module) for one in within for module in one.modules()}
+    total = sum(one.spec.macs for one in within)
 
     def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         weight = cast("Tensor", module.weight)
         total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    others = [module for module in network.modules() if id(module) not in known]
+    hooks = [m.register_forward_hook(count) for m in others if isinstance(m, nn.Conv2d | nn.Linear)]
     # a policy with memory reads its state too
     state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
     with torch.no_grad():

@@ -12,6 +12,7 @@ from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
+from distilrl.verdict import HOLDS
 
 Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
@@ -19,6 +20,21 @@ OF_TEACHER = {"network", "output", "reads", "member"}
 """Fields of a teacher's file whose options begin with ``--teacher-``."""
 SENSORS = ("noise", "delay", "dropout", "flicker")
 """Fields of a student whose options begin with ``--student-``; the first is of several numbers."""
+
+USUAL = {
+    "--margin": ("comparison.margin", 0.05),
+    "--margin-abs": ("comparison.margin_abs", None),
+    "--episodes": ("comparison.episodes", 100),
+    "--eval-epsilon": ("train.eval_epsilon", 0.0),
+    "--eval-envs": ("train.compute.eval_envs", 32),
+    "--accept-episodes": ("accept_episodes", 20),
+    "--accept-max-episodes": ("accept_max_episodes", None),
+    "--workers": ("train.data.workers", 0),
+    "--seed": ("train.seed", 0),
+}
+"""Of options of a verdict and of a plan, where config.json has them, and what they are by default."""
+PLAN_SEEDS = 5
+"""Students of each size, by default."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -42,11 +58,9 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
         case PlanResults(winner=None):
             folder = RunFolder(out)
-            sizes = folder.read_config().get("given", {}).get("sizes", ())
-            named: Words = ["--sizes", *sizes] if sizes else []
             longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
             file = (_files(folder) or [{}])[0] | {"path": results.teacher}
-            yield "a longer search", [*_plan_words(folder, file, results), *named, *longer]
+            yield "a longer search", [*_plan_words(folder, file, results), *_given_words(folder), *longer]
         case PlanResults():
             trust = _trust(results.environment)
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -54,7 +68,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
         case SeedsResults(runs=runs):
             best = max(runs, key=lambda run: run.student.return_mean)
             home = out / f"seed-{best.seed}"
-            yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
+            if results.worst in HOLDS:
+                yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
             for run in (one for one in tasks if one.holds):
@@ -84,7 +99,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             plan = _plan_words(folder, files[0], results)
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():
-        yield "its C file, played itself", ["verify", out / "export", *trust]
+        yield "its C file, played itself", ["verify", out / "export" / "c", *trust]
         return
     yield "teacher and student side by side", ["watch", out, *trust]
     if results.holds:
@@ -95,6 +110,12 @@ def _trust(environment: dict[str, Any]) -> Words:
     """What a command needs to import an environment that a file names."""
     modules = EnvRef.from_json(environment, "environment").modules
     return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
+
+
+def trust_of(folder: RunFolder) -> list[str]:
+    """What a command needs to import the environments of a run folder."""
+    refs = [EnvRef.from_json(task["env"], "env") for task in folder.read_config().get("train", {}).get("tasks", [])]
+    return [word for module in dict.fromkeys(m for ref in refs for m in ref.modules) for word in ("--trust", module)]
 
 
 def _files(folder: RunFolder) -> list[dict[str, Any]]:
@@ -111,7 +132,34 @@ def _plan_words(folder: RunFolder, file: dict[str, Any], results: Results | Plan
         other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
         words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
-    return [*words, *_measured_words(folder)]
+    return [*words, *_measured_words(folder), *_judged_words(folder)]
+
+
+def _judged_words(folder: RunFolder) -> Words:
+    """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default."""
+    words: Words = []
+    config = folder.read_config()
+    for option, (path, usual) in USUAL.items():
+        told = _inside(config, path)
+        words += [option, f"{told:.9g}"] if told not in (None, usual) else []
+    return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
+
+
+def _given_words(folder: RunFolder) -> Words:
+    """What a plan was given beside its job, as options."""
+    given = folder.read_config().get("given", {})
+    words: Words = [word for one in (given.get("sizes"),) if one for word in ("--sizes", *one)]
+    words += ["--seeds", str(given["seeds"])] if given.get("seeds", PLAN_SEEDS) != PLAN_SEEDS else []
+    for name, most in given.get("budget", {}).items():
+        words += [f"--budget-{name}", f"{most:.9g}"] if most is not None else []
+    return words if given.get("refine", True) else [*words, "--no-refine"]
+
+
+def _inside(data: Any, path: str) -> Any:
+    """What lies at a path of names with dots, if it is there."""
+    for name in path.split("."):
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
 
 
 def _measured_words(folder: RunFolder) -> Words:

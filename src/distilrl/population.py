@@ -195,7 +195,7 @@ class Population:
         count, size = numbers.shape[:2]
         total = numbers.detach().new_zeros(count)
         for term, weight in active(self.terms, progress):
-            if term.function is not None or term.loss in WHOLE_BATCH:  # one student at a time
+            if callable(term.loss) or ":" in term.loss or term.loss in WHOLE_BATCH:  # one student at a time
                 each = torch.stack([self._of_term(term, one, batch, 1, progress) for one in numbers])  # type: ignore[arg-type]
             else:
                 each = self._of_term(term, numbers.flatten(0, 1), batch, count, progress).view(count, size)  # type: ignore[arg-type]

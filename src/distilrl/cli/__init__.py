@@ -214,10 +214,14 @@ def _command(name: str) -> type[Any]:
 
 def _way_on(name: str, command: Any) -> str:
     """How a command that was stopped goes on, where it can."""
+    from distilrl.next_steps import trust_of
     from distilrl.runs import RunFolder
 
     if name == "sweep":
         return "; the same command goes on"
+    if name in ("plan", "tree"):
+        return f"; a {name} does not go on from there: begin again in another --out"
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
-    begun = hasattr(command, "resume") and folder is not None and RunFolder(folder).config.is_file()
-    return f"; continue with: distilrl {name} --resume {shlex.quote(str(folder))}" if begun else ""
+    if not hasattr(command, "resume") or folder is None or not RunFolder(folder).config.is_file():
+        return ""
+    return f"; continue with: {shlex.join(['distilrl', name, '--resume', str(folder), *trust_of(RunFolder(folder))])}"

@@ -261,7 +261,9 @@ class TrainTeacher:
             refuse_beside(self, "--config", {"config", "out", "trust", "episodes", "wandb"})
             return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
         if self.out is None or self.env is None:
-            raise SpecError("--env or --out is missing: training needs both.")
+            raise SpecError(
+                f"{'--out' if self.out is None else '--env'} is missing: training needs both, or a --config with --out."
+            )
         given = {
             "network": self.network,
             "env_steps": self.steps,

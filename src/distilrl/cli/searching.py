@@ -106,7 +106,7 @@ class Plan(_Search):
     steps: Unset[int | None] = None
     """Environment steps of the search; by default a tenth of the recipe's own where a vector chooses, else all."""
     refine: bool = True
-    """Try sizes between the largest that fell short and the smallest that did not."""
+    """Whether sizes between the largest that fell short and the smallest that did not are tried too."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
     seen: Seen = field(default_factory=SeenOptions)

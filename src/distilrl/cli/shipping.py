@@ -13,6 +13,7 @@ from distilrl.display import Display, console
 from distilrl.export import Target, export_policy, verify
 from distilrl.plain import read_as
 from distilrl.played import Verified
+from distilrl.runs import RunFolder
 from distilrl.threads import use_threads
 
 
@@ -26,7 +27,7 @@ class Export:
     """onnx; c: C99 floats; int8: integer C and ONNX, with the verdict run again; torch: torch.export; tflite: LiteRT;
     web: a page with the C in WebAssembly."""
     out: Unset[Path | None] = None
-    """Folder to write; RUN/export/TARGET by default."""
+    """Folder to write; RUN/export/TARGET by default, of a plan RUN/winner/export/TARGET."""
     env: Unset[str | None] = None
     """Environment whose observations the file is checked on and comes with; the student's own by default."""
     around: Around = field(default_factory=EnvOptions)
@@ -50,7 +51,7 @@ class Export:
             console.print(
                 "fine-tuned against the teacher with everything rounded: the calibrated integers had lost return"
             )
-        if "reference" not in card:
+        if "reference" not in card and not RunFolder(self.run_folder).results.is_file():
             console.print("the run has not ended: its student is that of the last check, and has no verdict")
         results = []
         for one in card.get("played", {}).values():
@@ -70,7 +71,7 @@ class Verify:
     exported: Positional[Path]
     """Folder that export wrote, or one of its files."""
     env: Unset[str | None] = None
-    """Environment; the student's own by default."""
+    """Environment; that of the student's verdict by default."""
     episodes: int = 100
     """Full episodes; as many as the teacher played where its returns are known."""
     json: bool = False

@@ -11,6 +11,7 @@ from distilrl.cli import HOSTILE
 from distilrl.cli.faults import print_error
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
 from distilrl.cli.tables import print_facts, print_measures, print_verdict
+from distilrl.comparison import Comparison
 from distilrl.display import Display, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
@@ -74,7 +75,7 @@ class Evaluate:
     against: Unset[str | None] = None
     """Another file or folder: it plays the same episodes, and the verdict says whether the policy keeps its return.
     Where POLICY is a folder, --normalizer and its like are told of this file."""
-    margin: float = 0.05
+    margin: float = Comparison.margin
     """With --against: largest acceptable loss, as a share of (the other's return - random)."""
     margin_abs: Unset[float | None] = None
     """With --against: the same in the environment's own units, in place of the share."""
@@ -101,8 +102,8 @@ class Evaluate:
     def run(self) -> int:
         """Evaluates; the code says what a verdict is."""
         check_number("threads", self.threads, THREADS)
-        if self.margin_abs is not None and self.against is None:
-            raise SpecError("--margin-abs is of a verdict: give --against too.")
+        if self.against is None and (self.margin_abs is not None or self.margin != Comparison.margin):
+            raise SpecError("--margin and --margin-abs are of a verdict: give --against too.")
         measures = tuple(Measure.of(text) for text in self.measure)
         if self.against is None and (judged := [one for one in measures if one.margin is not None]):
             raise SpecError(

@@ -141,6 +141,12 @@ def _check_trust(ref: EnvRef) -> None:
 
 def _import(module: str, wanted: str) -> Any:
     package = module.split(".")[0]
+    if module.endswith(".py") or "/" in module or module.startswith("."):
+        stem = module.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+        raise EnvError(
+            f"'{wanted}' names a file where a module belongs: write {stem}:{wanted.rpartition(':')[2]}, in the folder "
+            "in which it lies or with that folder in PYTHONPATH."
+        )
     try:
         return import_named(module)
     except FAULTS as error:

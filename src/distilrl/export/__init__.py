@@ -135,7 +135,8 @@ class _Student:
         """
         if folder.tree.is_file():
             raise FileError(
-                f"{folder.path} holds a tree, which is written as C when it is grown: take {folder.path / 'export'}."
+                f"{folder.path} holds a tree, which is written as C when it is grown: take "
+                f"{folder.path / 'export' / 'c'}."
             )
         if not (folder.student / "spec.json").is_file():
             raise folder.lacking("student")

@@ -64,6 +64,8 @@ def card_of(
             "dtype": obs.dtype,
             "frames": obs.frames,
             "image": obs.image and list(obs.image),
+            **({"names": list(obs.names)} if obs.names else {}),
+            **({"codes": list(obs.codes)} if any(obs.codes) else {}),
             **({"reads": "image" if obs.pixels else list(reads.places), "of": info.obs.shape[0]} if reads else {}),
         },
         "head": head.to_json(),

@@ -57,9 +57,9 @@ def verify(
         path = folder / card.files[0]
     card.check(path)
     _check_current(card, folder)
-    ref = env_ref(env) if env is not None else card.env
-    known = card.reference if ref.to_json() == card.env.to_json() else None
-    ref = known.env if known and known.env else ref
+    judged_in = (card.reference.env if card.reference is not None else None) or card.env
+    ref = env_ref(env) if env is not None else judged_in
+    known = card.reference if ref.to_json() == judged_in.to_json() else None
     if (size := math.prod(describe_env(ref).obs.shape)) != card.of:
         raise FileError(
             f"{path} was made for observations of {card.of} numbers, but {ref.label} gives {size}: name the right "

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal, cast, get_args
 
 from distilrl.errors import SpecError
@@ -49,6 +50,9 @@ class TeacherFile:
     folder of teachers, each named by its member's number."""
 
     def __post_init__(self) -> None:
+        for name in ("path", "normalizer"):  # a Path of Python, in config.json as text
+            if isinstance(getattr(self, name), PurePath):
+                object.__setattr__(self, name, str(getattr(self, name)))
         if self.activation is not None and self.activation not in ACTIVATIONS:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
         for name, hint in (("kind", Kind), ("squash", Bounding)):

@@ -2,6 +2,7 @@
 shapes suffice.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -238,7 +239,7 @@ def _chain(
     if file.network is not None:
         spec = _spec(file.network, layers, label)
         kernels = tuple((kernel, stride) for _, kernel, stride in spec.convs)
-        activation = activation or spec.activation
+        activation = activation or (spec.activation if "@" in file.network else None)
     if activation is None:
         if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
             raise FileError(
@@ -261,6 +262,13 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         for name, tensor in state.items()
         if name.endswith(".weight") and tensor.ndim in (2, 4)
     ]
+    if "action_net" in found and any(name.startswith("mlp_extractor.policy_net.") for name in found):
+        names = [name for name in found if name.startswith("mlp_extractor.policy_net.")]  # stable-baselines3's policy
+        return _in_a_row([*sorted(names, key=lambda name: int(name.rpartition(".")[2])), "action_net"], state, label)
+    if any("adv" in name for name in found) and any("val" in name for name in found):
+        raise FileError(f"{label} has a stream of values and one of advantages: export the policy to ONNX.")
+    if any(re.search(NOT_ACTING, name) is None for name in found if "." not in name):
+        found = [name for name in found if "." in name or re.search(NOT_ACTING, name) is None]  # a critic's head
     heads = {name.split(".")[0] if "." in name else "" for name in found}
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
@@ -278,7 +286,24 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         names.append("actor")
     if not names:
         raise FileError(f"{label} holds no weights of dense or convolutional layers: save the network's state_dict.")
+    return _in_a_row(names, state, label)
+
+
+def _in_a_row(names: list[str], state: dict[str, Tensor], label: str) -> list[str]:
+    """The same names, each dense layer of which reads what the one before it gives."""
+    weights = [state[f"{name}.weight"] for name in names]
+    for (name, weight), (after, following) in itertools.pairwise(zip(names, weights, strict=True)):
+        if weight.ndim == following.ndim == 2 and following.shape[1] != len(weight):
+            raise FileError(
+                f"'{after}' in {label} reads {following.shape[1]} numbers, and '{name}' before it gives {len(weight)}: "
+                "it holds several networks or heads, so save the state_dict of the one that acts alone."
+            )
     return names
+
+
+def _listed(widths: list[int]) -> str:
+    """Widths in words."""
+    return ", ".join(map(str, widths)) or "none"
 
 
 def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
@@ -286,9 +311,10 @@ def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
     first = layers[0].weight
     obs_shape = (first.shape[1],) if first.ndim == 2 else (first.shape[1], 84, 84)
     spec = NetworkSpec.parse(text, obs_shape, layers[-1].weight.shape[0])
-    if len(spec.convs) + len(spec.hidden) + 1 != len(layers):
+    widths, told = [len(one.weight) for one in layers[:-1]], [*(conv[0] for conv in spec.convs), *spec.hidden]
+    if widths != told:
         raise FileError(
-            f"{label} has {len(layers)} layers, but '{text}' has {len(spec.convs) + len(spec.hidden) + 1}: correct "
+            f"{label} has hidden layers of {_listed(widths)}, but '{text}' of {_listed(told)}: correct "
             "--teacher-network."
         )
     return spec

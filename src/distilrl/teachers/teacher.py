@@ -160,9 +160,14 @@ class Teacher:
             return {"params": self.params, "bytes": None, "macs": None}
         return {
             "params": self.params,
-            "bytes": count_bytes(self.network) or 4 * self.params,
+            "bytes": self._bytes(self.params),
             "macs": _macs(self.network, self.obs_shape),
         }
+
+    def _bytes(self, params: int) -> int:
+        """Of its parameters; of what the network holds besides, rows of zeros, no file needs any."""
+        held = sum(p.numel() for p in self.network.parameters())
+        return count_bytes(self.network) * params // held if held else 4 * params
 
     def label(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """Numbers (B, P) in float32 of raw observations (B, *obs_shape), without gradient, and the state after them."""
@@ -302,4 +307,17 @@ def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
         return "give --zeros 84, which is what Ant-v3 gave"
     if env.id.startswith("Ant-v5") and obs_shape == (111,):
         return "give --env-kwargs '{\"include_cfrc_ext_in_observation\": false}' --zeros 84, which is what Ant-v3 gave"
-    return "choose the environment it was trained in, or wrap this one"
+    options = _image_options(obs_shape, env)
+    return f"give {options}" if options else "choose the environment it was trained in, or wrap this one"
+
+
+def _image_options(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
+    """Options that make an environment's images of a teacher's shape; empty where none do."""
+    if len(obs_shape) != 3 or not env.obs.pixels or env.obs.frames > 1 or env.atari:
+        return ""
+    (wanted, *size), (channels, *own) = obs_shape, env.obs.shape
+    resize = [] if size == own else [f"--resize {size[0]} {size[1]}"]
+    if wanted % channels == 0:
+        stack = wanted // channels
+        return " ".join([*resize, *([f"--stack {stack}"] if stack > 1 else [])])
+    return " ".join(["--grey", *resize, *([f"--stack {wanted}"] if wanted > 1 else [])]) if channels == 3 else ""
