@@ -273,3 +273,16 @@ def test_units_of_several_sizes_are_drawn():
 
 def test_results_are_ordered():
     assert RESULTS == ("fail", "inconclusive", "within_margin", "pass")
+
+
+def test_too_few_episodes_for_a_margin_are_told():
+    """Of 60 that are equal the interval reaches further than a twentieth of the span; of 100 it does not."""
+    rng, told = np.random.default_rng(0), {}
+    for count in (60, 100):
+        same = np.arange(count, dtype=float)
+        told[count] = non_inferiority(same, same, 25.0, rng, span=500.0, looks=3)
+    assert (told[60].result, told[100].result, told[100].reason) == ("inconclusive", "pass", "")
+    assert told[60].reason.startswith("60 distinct episodes are too few for this margin: were all returns equal")
+    noisy = np.tile([200.0, -200.0], 50)
+    unclear = non_inferiority(same + noisy, same, 25.0, rng, span=500.0)
+    assert (unclear.result, unclear.reason) == ("inconclusive", "")

@@ -64,7 +64,7 @@ class Verdict:
     distinct: int
     """Distinct pairs of episodes."""
     reason: str = ""
-    """Why there is no verdict, where that is not the interval."""
+    """Why there is no verdict, or none but this one could be, of so few episodes."""
     protocol: str = ""
     """Of what play it speaks, in few words."""
 
@@ -168,6 +168,13 @@ def non_inferiority(
     distinct = len(difference) if clusters is None else _distinct(clusters)
     reason = too_few(distinct)
     result = "inconclusive" if reason else decide(interval, margin)
+    if result == "inconclusive" and not reason:
+        least, _ = difference_interval(np.zeros(distinct), rng, span=span, confidence=confidence)
+        if least < -margin:
+            reason = (
+                f"{distinct} distinct episodes are too few for this margin: were all returns equal, the interval would "
+                f"still reach {least:,.3g}"
+            )
     return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
 
 
