@@ -2,16 +2,18 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import instances
 import pytest
 from commands import CHOICE
 
 from distilrl.checkpoints import save_network
-from distilrl.cli import NAMES, _command, main, parse
+from distilrl.cli import NAMES, _command, _way_on, main, parse
 from distilrl.cli.groups import SeenOptions
 from distilrl.cli.options import EnvOptions
 from distilrl.cli.tables import print_next
@@ -233,7 +235,9 @@ def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
     results, folder = nexts(kind, tmp_path)
     job = Job(TrainConfig(), Comparison(80, 240, margin=0.01), accept_episodes=40, accept_max_episodes=80)
     job = replace(job, train=job.train.but(eval_epsilon=0.02, seed=7, eval_envs=4, workers=2))
-    config = job.to_json() | {"given": to_plain(PlanOptions(("mlp:4",), 1, Budget(params=300, us=1.5), refine=False))}
+    config = job.to_json() | {
+        "given": to_plain(PlanOptions(("mlp:4",), 1, Budget(params=300, macs=2_000_000_000, us=1.5), refine=False))
+    }
     config["train"]["tasks"] = [{"teacher": [{"path": "t.zip"}]}]
     write_json(folder / "config.json", config)
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
@@ -242,6 +246,7 @@ def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
     assert (read.seed, read.workers, read.judge.eval_envs) == (7, 2, 4)
     assert (read.judge.accept_episodes, read.judge.accept_max_episodes) == (40, 80)
     if kind == "no plan":
+        assert read.budget_macs == 2_000_000_000
         assert (read.sizes, read.seeds, read.budget_params, read.budget_us, read.refine) == (
             ("mlp:4",),
             1,
@@ -275,11 +280,17 @@ def test_a_file_to_ship_is_proposed_of_seeds_that_hold_and_of_a_tree_where_it_li
     assert next(words for _, words in next_steps(results, folder) if words[0] == "verify")[1] == folder / "export" / "c"
 
 
-def test_a_run_that_was_interrupted_says_whom_to_trust(tmp_path, capsys):
+def test_a_run_that_was_interrupted_says_whom_to_trust(tmp_path):
     _, folder = nexts("pass", tmp_path)
     tasks = [{"env": EnvRef("my_package:Mine-v0", wrappers=("its:W",)).to_json()}]
-    write_json(folder / "config.json", {"train": {"tasks": tasks}})
-    assert trust_of(RunFolder(folder)) == ["--trust", "my_package", "--trust", "its"]
+    run = {"tasks": tasks, "terms": [{"kind": "teacher", "loss": "my_losses:huber"}, {"loss": "forward_kl"}]}
+    write_json(folder / "config.json", {"train": run, "verdict_env": EnvRef("other:Env-v0").to_json()})
+    trusted = [word for name in ("my_package", "its", "other", "my_losses") for word in ("--trust", name)]
+    assert trust_of(RunFolder(folder)) == trusted
+    words = shlex.join(["distilrl", "distill", "--resume", str(folder), *trusted])
+    assert _way_on("distill", SimpleNamespace(resume=folder)) == f"; continue with: {words}"
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    assert _way_on("distill", SimpleNamespace(resume=folder)).endswith(shlex.join(["--resume", str(folder)]))
 
 
 def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):

@@ -407,6 +407,10 @@ def test_a_run_from_a_network_starts_as_it_is(sign_teacher, name, changes):
     for other, how in ((net((9,)), {}), (initial, {"reused_head": True})):
         with pytest.raises(SpecError, match="'initial' must be what the student is"):
             make_tasks(small("distil", network="mlp:8", **how), sign_teacher, None, other, None)
+    pruned = small("distil", network="mlp:4", prune_from="mlp:8")
+    assert make_tasks(pruned, sign_teacher, None, initial, None)[0].initial is initial
+    with pytest.raises(SpecError, match="'initial' must be what the student is, mlp:8"):
+        make_tasks(pruned, sign_teacher, None, net((4,)), None)
 
 
 @pytest.mark.parametrize(

@@ -436,6 +436,14 @@ def test_the_head_of_a_critic_is_no_layer_of_the_actor(tmp_path):
     same(teacher.network(vectors()), model.action_head(model.affine1(vectors()).relu()))
 
 
+@pytest.mark.parametrize("head", ["q_values", "log_probs", "reward"])
+def test_an_acting_head_may_be_called_as_a_critics(tmp_path, head):
+    model = Heads((head, 2))
+    torch.save(model.state_dict(), tmp_path / "t.pt")
+    teacher = load_teacher(TeacherFile(tmp_path / "t.pt", activation="relu"))
+    same(teacher.network(vectors()), getattr(model, head)(model.affine1(vectors()).relu()))
+
+
 @pytest.mark.parametrize(
     ("heads", "told"),
     [
@@ -454,6 +462,14 @@ def test_the_state_dict_of_a_policy_of_stable_baselines3(tmp_path):
     torch.save(policy.state_dict(), tmp_path / "t.pt")
     teacher = load_teacher(TeacherFile(tmp_path / "t.pt", activation="tanh"))
     same(teacher.network(vectors()).log_softmax(1), own_values(policy, "PPO", vectors()).log_softmax(1))
+    assert teacher.kind == "logits"
+    policy = write_sb3(tmp_path / "t.zip", "PPO", "Pendulum-v1", net_arch=[8])
+    torch.save(policy.state_dict(), tmp_path / "t.pt")
+    assert load_teacher(TeacherFile(tmp_path / "t.pt", activation="tanh")).kind == "mean"
+    other = {name.replace("policy_net.0", "policy_net.fc"): one for name, one in policy.state_dict().items()}
+    torch.save(other, tmp_path / "t.pt")
+    with pytest.raises(FileError, match=r"mlp_extractor\.policy_net\.fc"):
+        load_teacher(TeacherFile(tmp_path / "t.pt", activation="tanh"))
 
 
 def test_the_network_that_is_told_is_that_of_the_file(tmp_path):
@@ -465,6 +481,8 @@ def test_the_network_that_is_told_is_that_of_the_file(tmp_path):
         load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:"))
     with pytest.raises(FileError, match="say which with --activation"):
         load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:24"))
+    with pytest.raises(FileError, match=r"which 'mlp:24\+gru:4' is not"):
+        load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:24+gru:4"))
     same(load_teacher(TeacherFile(tmp_path / "t.pt", network="mlp:24@elu")).network(vectors()), model(vectors()))
 
 

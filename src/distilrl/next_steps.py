@@ -114,8 +114,12 @@ def _trust(environment: dict[str, Any]) -> Words:
 
 def trust_of(folder: RunFolder) -> list[str]:
     """What a command needs to import the environments of a run folder."""
-    refs = [EnvRef.from_json(task["env"], "env") for task in folder.read_config().get("train", {}).get("tasks", [])]
-    return [word for module in dict.fromkeys(m for ref in refs for m in ref.modules) for word in ("--trust", module)]
+    config = folder.read_config()
+    run = config.get("train", {})
+    environments = [*(task["env"] for task in run.get("tasks", [])), config.get("verdict_env")]
+    modules = [module for one in environments if one for module in EnvRef.from_json(one, "env").modules]
+    modules += [one["loss"].partition(":")[0] for one in run.get("terms", []) if ":" in one.get("loss", "")]
+    return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
 
 
 def _files(folder: RunFolder) -> list[dict[str, Any]]:
@@ -141,7 +145,7 @@ def _judged_words(folder: RunFolder) -> Words:
     config = folder.read_config()
     for option, (path, usual) in USUAL.items():
         told = _inside(config, path)
-        words += [option, f"{told:.9g}"] if told not in (None, usual) else []
+        words += [option, _number(told)] if told not in (None, usual) else []
     return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
 
 
@@ -151,8 +155,13 @@ def _given_words(folder: RunFolder) -> Words:
     words: Words = [word for one in (given.get("sizes"),) if one for word in ("--sizes", *one)]
     words += ["--seeds", str(given["seeds"])] if given.get("seeds", PLAN_SEEDS) != PLAN_SEEDS else []
     for name, most in given.get("budget", {}).items():
-        words += [f"--budget-{name}", f"{most:.9g}"] if most is not None else []
+        words += [f"--budget-{name}", _number(most)] if most is not None else []
     return words if given.get("refine", True) else [*words, "--no-refine"]
+
+
+def _number(value: float) -> str:
+    """As an option takes it."""
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
 
 
 def _inside(data: Any, path: str) -> Any:

@@ -272,8 +272,11 @@ def reptile(
         raise SpecError(
             "A family of environments needs at least one member, and one observation and action space for all."
         )
-    if config.student.reused_head:
-        raise SpecError("A start for many members has a head of its own, not one teacher's: leave out 'reused_head'.")
+    if config.student.reused_head or config.student.prune_from is not None:
+        raise SpecError(
+            "A start for many members has a head of its own and their own widths: leave out 'reused_head' and "
+            "'prune_from'."
+        )
     given = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
     teachers = [one.fitted(info) for one, info in zip(given, infos, strict=True)]
     start = build(

@@ -71,12 +71,12 @@ class Task:
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
         self.spec = student.spec(self.info.obs, self.head.width)
-        if initial is not None and (student.reused_head or replace(initial.spec, dueling=False) != self.spec):
+        self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
+        if initial is not None and (student.reused_head or replace(initial.spec, dueling=False) != self.wide):
             raise SpecError(
-                f"'initial' must be what the student is, {self.spec.describe()} of the same observations and actions, "
+                f"'initial' must be what the student is, {self.wide.describe()} of the same observations and actions, "
                 f"with a head of its own; it is {initial.spec.describe()}."
             )
-        self.wide = student.spec(self.info.obs, self.head.width, student.prune_from)
         between(self.wide, self.spec, 0.0)
         self.selection = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []

@@ -224,4 +224,8 @@ def _way_on(name: str, command: Any) -> str:
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
     if not hasattr(command, "resume") or folder is None or not RunFolder(folder).config.is_file():
         return ""
-    return f"; continue with: {shlex.join(['distilrl', name, '--resume', str(folder), *trust_of(RunFolder(folder))])}"
+    try:
+        words = ["distilrl", name, "--resume", str(folder), *trust_of(RunFolder(folder))]
+    except DistilError:  # a damaged config.json is said when it is gone on with
+        words = ["distilrl", name, "--resume", str(folder)]
+    return f"; continue with: {shlex.join(words)}"

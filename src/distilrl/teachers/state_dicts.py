@@ -231,7 +231,7 @@ def _chain(
 ) -> tuple[nn.Module, str, Kind | None]:
     """Convolutions and dense layers in the order of their names."""
     names = _order(state, label)
-    policy = names[0].startswith("actor") or names[-1] == "actor"
+    policy = names[0].startswith("actor") or names[-1] in ("actor", "action_net")
     known = names[0].startswith("network.0") or (names[0] == "actor.0" and "critic.0.weight" in state)
     layers = [layer(state, name, label, "relu") for name in names]
     kernels: tuple[tuple[int, int], ...] = NATURE_KERNELS
@@ -251,7 +251,8 @@ def _chain(
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
     choosing: Kind | None = "logits" if policy else "q" if known or "atoms" in state else None
-    kind = "mean" if file.squash else choosing
+    real = file.squash or (names[-1] == "action_net" and "log_std" in state)  # stable-baselines3's, of real actions
+    kind = "mean" if real else choosing
     return network, f"CleanRL {algorithm}" if known else "state_dict", kind
 
 
@@ -262,13 +263,11 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         for name, tensor in state.items()
         if name.endswith(".weight") and tensor.ndim in (2, 4)
     ]
-    if "action_net" in found and any(name.startswith("mlp_extractor.policy_net.") for name in found):
-        names = [name for name in found if name.startswith("mlp_extractor.policy_net.")]  # stable-baselines3's policy
-        return _in_a_row([*sorted(names, key=lambda name: int(name.rpartition(".")[2])), "action_net"], state, label)
-    if any("adv" in name for name in found) and any("val" in name for name in found):
-        raise FileError(f"{label} has a stream of values and one of advantages: export the policy to ONNX.")
-    if any(re.search(NOT_ACTING, name) is None for name in found if "." not in name):
-        found = [name for name in found if "." in name or re.search(NOT_ACTING, name) is None]  # a critic's head
+    extractor = [name for name in found if name.startswith("mlp_extractor.policy_net.")]
+    if "action_net" in found and all(name.rpartition(".")[2].isdigit() for name in extractor):
+        extractor.sort(key=lambda name: int(name.rpartition(".")[2]))  # stable-baselines3's policy
+        return _in_a_row([*extractor, "action_net"], state, label)
+    found = _without_critics(found, state, label)
     heads = {name.split(".")[0] if "." in name else "" for name in found}
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
@@ -289,6 +288,18 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
     return _in_a_row(names, state, label)
 
 
+def _without_critics(names: list[str], state: dict[str, Tensor], label: str) -> list[str]:
+    """Names of layers without those of one output beside an acting head, ``value_head`` beside ``action_head``."""
+    widths = {name: state[f"{name}.weight"].shape for name in names if "." not in name}
+    critics = [name for name, shape in widths.items() if shape[0] == 1 and re.search(NOT_ACTING, name)]
+    beside = [
+        name for name in widths if name not in critics and any(widths[name][1:] == widths[one][1:] for one in critics)
+    ]
+    if any(re.search(r"(^|_)adv", name) for name in beside):
+        raise FileError(f"{label} has a stream of values and one of advantages: export the policy to ONNX.")
+    return [name for name in names if name not in critics] if beside else names
+
+
 def _in_a_row(names: list[str], state: dict[str, Tensor], label: str) -> list[str]:
     """The same names, each dense layer of which reads what the one before it gives."""
     weights = [state[f"{name}.weight"] for name in names]
@@ -307,10 +318,14 @@ def _listed(widths: list[int]) -> str:
 
 
 def _spec(text: str, layers: list[Layer], label: str) -> NetworkSpec:
-    """The spec that the user names, which must have as many layers as the file."""
+    """The spec that the user names, whose hidden layers must be as wide as the file's."""
     first = layers[0].weight
     obs_shape = (first.shape[1],) if first.ndim == 2 else (first.shape[1], 84, 84)
     spec = NetworkSpec.parse(text, obs_shape, layers[-1].weight.shape[0])
+    if spec.remembers or spec.blocks:
+        raise FileError(
+            f"{label} holds dense layers and convolutions, which '{text}' is not: correct --teacher-network."
+        )
     widths, told = [len(one.weight) for one in layers[:-1]], [*(conv[0] for conv in spec.convs), *spec.hidden]
     if widths != told:
         raise FileError(
