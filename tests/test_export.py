@@ -199,7 +199,9 @@ def test_our_mathematics_are_right_to_a_millionth(tmp_path, activation):
     )[:, None]
     source = c.write(steps(network, "C"), head_for(Choices((1,)), "q"), ObsSpec((1,)), "test")
     values = open_export(write_c(tmp_path, source), head_for(Choices((1,)), "q"), 1)(x).values
-    np.testing.assert_allclose(values, expected(network, x), rtol=1e-6, atol=1e-6)
+    wanted = expected(network, x)
+    wanted[np.isinf(x)] = 1.0 if activation == "tanh" else np.inf  # PyTorch's GELU of infinity is NaN with oneDNN
+    np.testing.assert_allclose(values, wanted, rtol=1e-6, atol=1e-6)
 
 
 @needs_cc

@@ -154,7 +154,9 @@ def test_every_target_plays_as_the_student(tmp_path, env, target):
         )
     assert card["head"] == right_network(env)[1].to_json()
     assert card["environment"] == {"id": env}
-    assert card["obs"] == {"shape": [2 if env == SIGN else 4], "dtype": "float32", "frames": 1, "image": None}
+    numbers = 2 if env == SIGN else 4
+    names = [f"obs[{place}]" for place in range(numbers)]
+    assert card["obs"] == {"shape": [numbers], "dtype": "float32", "frames": 1, "image": None, "names": names}
     assert card["sha256"] == {p.name: digest(p) for p in out.iterdir() if p.name != "export.json"}
     result = verify(out)
     assert result.episodes == 100

@@ -170,10 +170,19 @@ class Collector:
 
     @student.setter
     def student(self, student: Policy | None) -> None:
+        before = self._student
+        if before is not None and student is not None and student.network is not before.network:
+            self._student_state = None  # another one knows nothing of the episodes under way
+        self.go_on_with(student)
+
+    def go_on_with(self, student: Policy | None) -> None:
+        """The student as it is now, in a copy that remembers what it did, where it is of the same shape."""
         if student is not None and self._student_state is not None:
-            kept, known = student.start(self.envs.n_envs), self._student_state
-            if [part.shape for part in kept] != [part.shape for part in known]:
-                self._student_state = None  # one of another shape knows nothing of the episodes under way
+            shapes = [
+                [part.shape for part in state] for state in (student.start(self.envs.n_envs), self._student_state)
+            ]
+            if shapes[0] != shapes[1]:
+                self._student_state = None
         self._student = student
 
     def steps(self, seeds: NDArray[np.int64]) -> Iterator[Collected]:

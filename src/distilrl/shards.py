@@ -208,7 +208,8 @@ class Shard:
         collector, policy = self._collector, order.policy
         if policy is not None:
             policy = replace(policy, network=policy.network.to(self._rows.device))
-        collector.student, collector.progress, collector.needed = policy, order.progress, order.needed
+        collector.go_on_with(policy)
+        collector.progress, collector.needed = order.progress, order.needed
         with one_thread():
             taken = list(self._steps(order.steps, played))
             if played is not None and played.state is not None:

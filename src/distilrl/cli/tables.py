@@ -160,7 +160,8 @@ def print_plan(results: PlanResults) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in results.frontier:
         numbers = (counted(row.params), f"{row.latency_us:.0f}")
-        score = with_interval(row.score_mean, row.score_ci95, "{:.3f}")
+        ends = "" if row.score_ci95 is None else " [{:.2f}, {:.2f}]".format(*row.score_ci95)
+        score = f"{row.score_mean:.3f}{ends}"
         table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", in_words(row.verdict))
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
@@ -210,8 +211,7 @@ def print_verdict(verdict: Verdict, what: str) -> None:
     """A verdict in one line, and below it of what play it speaks, and why there is none."""
     margin = f"margin {verdict.margin:,.2f}"
     console.print(
-        f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference_in_words(verdict))}, {margin})",
-        soft_wrap=True,
+        f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference_in_words(verdict))}, {margin})"
     )
     if verdict.protocol:
         console.print(f"  played: {verdict.protocol}", soft_wrap=True)
