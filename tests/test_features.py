@@ -358,6 +358,15 @@ def test_feature_terms_need_a_teacher_that_can_be_tapped():
         train_briefly("reused_head", rule)
 
 
+def begun(config, teacher, initial=None):
+    """A run that has looked at its first states, and its task."""
+    run = _Run(config, make_tasks(config, teacher, None, initial, None), lambda _: None)
+    while run.env_steps < 200:
+        run.collect()
+    run.tasks[0].look_at_first_states()
+    return run, run.tasks[0]
+
+
 SCALES = {
     "distil": True,
     "regression": True,
@@ -377,11 +386,7 @@ def test_a_start_has_the_scale_of_what_it_learns(name, tempered):
         network.layers[-1].bias.fill_(50.0)
     teacher = Teacher(network.eval(), "q", "known", "memory", "0" * 64).fitted(describe_env(SIGN))
     config = small(name, network="mlp:8,8", start="strongest")
-    run = _Run(config, make_tasks(config, teacher, None, None, None), lambda _: None)
-    (task,) = run.tasks
-    while run.env_steps < 200:
-        run.collect()
-    task.look_at_first_states()
+    run, task = begun(config, teacher)
     obs = torch.randn(20, 2)
     with torch.no_grad():
         ratio = task.pupil.student(obs) / network(obs)
@@ -395,11 +400,7 @@ def test_a_start_has_the_scale_of_what_it_learns(name, tempered):
 def test_a_run_from_a_network_starts_as_it_is(sign_teacher, name, changes):
     config = small(name, network="mlp:8", **changes)
     initial = net((8,), seed=5)
-    run = _Run(config, make_tasks(config, sign_teacher, None, initial, None), lambda _: None)
-    (task,) = run.tasks
-    while run.env_steps < 200:
-        run.collect()
-    task.look_at_first_states()
+    run, task = begun(config, sign_teacher, initial)
     obs = torch.randn(20, 2)
     task.keep(0)  # as it ships
     torch.testing.assert_close(task.best_network()(obs), initial(obs), rtol=1e-3, atol=1e-3)

@@ -436,7 +436,7 @@ def test_the_head_of_a_critic_is_no_layer_of_the_actor(tmp_path):
     same(teacher.network(vectors()), model.action_head(model.affine1(vectors()).relu()))
 
 
-@pytest.mark.parametrize("head", ["q_values", "log_probs", "reward"])
+@pytest.mark.parametrize("head", ["q_values", "log_probs", "reward", "action_net"])
 def test_an_acting_head_may_be_called_as_a_critics(tmp_path, head):
     model = Heads((head, 2))
     torch.save(model.state_dict(), tmp_path / "t.pt")

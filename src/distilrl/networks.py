@@ -418,6 +418,8 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
     PyTorch's.
     """
+    if isinstance(network, Network):
+        return network.spec.macs
     within = [module for module in network.modules() if isinstance(module, Network)]  # it may stand behind others
     known = {id(module) for one in within for module in one.modules()}
     total = sum(one.spec.macs for one in within)

@@ -152,7 +152,8 @@ def _judged_words(folder: RunFolder) -> Words:
 def _given_words(folder: RunFolder) -> Words:
     """What a plan was given beside its job, as options."""
     given = folder.read_config().get("given", {})
-    words: Words = [word for one in (given.get("sizes"),) if one for word in ("--sizes", *one)]
+    sizes = given.get("sizes", ())
+    words: Words = ["--sizes", *sizes] if sizes else []
     words += ["--seeds", str(given["seeds"])] if given.get("seeds", PLAN_SEEDS) != PLAN_SEEDS else []
     for name, most in given.get("budget", {}).items():
         words += [f"--budget-{name}", _number(most)] if most is not None else []

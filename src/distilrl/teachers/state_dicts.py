@@ -263,9 +263,9 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         for name, tensor in state.items()
         if name.endswith(".weight") and tensor.ndim in (2, 4)
     ]
-    extractor = [name for name in found if name.startswith("mlp_extractor.policy_net.")]
-    if "action_net" in found and all(name.rpartition(".")[2].isdigit() for name in extractor):
-        extractor.sort(key=lambda name: int(name.rpartition(".")[2]))  # stable-baselines3's policy
+    if "action_net" in found and (
+        extractor := numbered(state, "mlp_extractor.policy_net")
+    ):  # stable-baselines3's policy
         return _in_a_row([*extractor, "action_net"], state, label)
     found = _without_critics(found, state, label)
     heads = {name.split(".")[0] if "." in name else "" for name in found}
@@ -278,9 +278,9 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
             "acts alone."
         )
     names = [name for name in found if name.startswith(f"{body}.") or (not body and "." not in name)]
-    numbered = [re.findall(r"\d+", name) for name in names]
-    if all(numbered) and len({re.sub(r"\d+", "", name) for name in names}) == 1:
-        names = [name for _, name in sorted(zip(([int(n) for n in parts] for parts in numbered), names, strict=True))]
+    places = [re.findall(r"\d+", name) for name in names]
+    if all(places) and len({re.sub(r"\d+", "", name) for name in names}) == 1:
+        names = [name for _, name in sorted(zip(([int(n) for n in parts] for parts in places), names, strict=True))]
     if body and body != "actor" and "actor" in found:
         names.append("actor")
     if not names:
