@@ -1,5 +1,6 @@
 """What several tests share: small environments with known answers, and the real teachers where they are at hand."""
 
+import math
 import multiprocessing
 import os
 import sys
@@ -207,6 +208,18 @@ def killed_after(env_steps):
             raise Killed
 
     return watch
+
+
+def killed_at(moment=math.inf):
+    """Events as they come, and who watches for them and cuts the run short at the one of this number."""
+    seen = []
+
+    def watch(event):
+        seen.append(event)
+        if len(seen) > moment:
+            raise Killed
+
+    return seen, watch
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -28,7 +28,7 @@ from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.plan import plan
-from distilrl.runs import KINDS, RunFolder, machine, read_config, read_metrics
+from distilrl.runs import KINDS, RESUMED, RunFolder, machine, read_config, read_metrics
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
@@ -170,7 +170,8 @@ def test_the_rest_of_the_job_counts_too(made, sign_teacher):
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_command_resumes_its_own_kind_only(made, capsys, kind):
     before = everything(made / kind)
-    for command, own in (("distill", {"run", "seeds", "chain"}), ("train-teacher", {"teacher"})):
+    for command in dict.fromkeys(RESUMED.values()):
+        own = {name for name, by in RESUMED.items() if by == command}
         if kind not in own:
             assert main([command, "--resume", str(made / kind)]) == 2
             said = " ".join(capsys.readouterr().err.split())
@@ -207,14 +208,15 @@ def test_what_cannot_be_drawn_is_watched_as_curves(made, capsys, kind):
 def test_who_wants_what_is_not_there_yet_gets_a_way_out_that_there_is(made, tmp_path, capsys, kind):
     (tmp_path / kind).mkdir()
     shutil.copy(made / kind / "config.json", tmp_path / kind)
-    way = "continue it with --resume" if kind in ("run", "seeds") else "make it again, with another --out"
     for command in (["report"], ["watch"], ["export", "--to", "c"], ["inspect"]):
         assert main([*command, str(tmp_path / kind)]) == 2
-        assert way in capsys.readouterr().err
+        assert "continue it with --resume" in capsys.readouterr().err
 
 
 def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
-    with pytest.raises(ResumeError, match="holds a tree, which cannot be continued: make it again with --config"):
+    with pytest.raises(
+        ResumeError, match="holds a tree, which cannot be continued as a run: give --resume to distilrl tree"
+    ):
         distill(sign_teacher, job(), made / "tree", resume=True)
 
 

@@ -34,7 +34,7 @@ ROWS = [
     {"population", "recipes", "report", "tasks"},
     {"evolution", "finalists"},
     {"jobs", "train"},
-    {"distill"},
+    {"distill", "search"},
     {"plan", "series", "teaching", "viper"},
     {"sweep"},
     {"cli"},

@@ -250,10 +250,10 @@ def test_an_interrupted_command_ends_with_130_and_says_how_it_goes_on(teacher, t
     assert capsys.readouterr().err.endswith(
         f"interrupted; continue with: distilrl distill --resume {shlex.quote(run)}\n"
     )
-    assert main(["plan", "--teacher", teacher, "--env", SIGN, "--out", str(tmp_path / "plan")]) == 130
-    assert capsys.readouterr().err.endswith(
-        "interrupted; a plan does not go on from there: begin again in another --out\n"
-    )
+    for name in ("plan", "tree"):
+        run = str(tmp_path / name)
+        assert main([name, "--teacher", teacher, "--env", SIGN, "--out", run]) == 130
+        assert capsys.readouterr().err.endswith(f"interrupted; continue with: distilrl {name} --resume {run}\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another signal there")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SIGN, real_teacher
+from conftest import SIGN, Killed, killed_at, real_teacher
 from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl.checkpoints import load_network
@@ -15,8 +15,9 @@ from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
-from distilrl.errors import FileError, NotFiniteError, SpecError
-from distilrl.events import Episodes, Phase, Step
+from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError
+from distilrl.events import Episodes, Phase, Resumed, Step
+from distilrl.files import read_json
 from distilrl.heads import Point, head_for, student_head
 from distilrl.jobs import Job
 from distilrl.learner import Learner, Part, Pupil
@@ -26,7 +27,9 @@ from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.population import TURN, Population, returns_of
 from distilrl.replay import Batch
+from distilrl.runs import RunFolder
 from distilrl.schedules import START, Progress, Schedule
+from distilrl.search import Search
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
@@ -344,15 +347,15 @@ planning = sys.modules["distilrl.plan"]  # the package's own name is the functio
 def test_sizes_between_are_tried(monkeypatch, tmp_path):
     """Where a size falls short and a larger one does not, those between get their chance."""
     tried = []
-    original = planning._Search.round
+    original = Search.round
 
-    def noted(self, specs, seeds):
+    def noted(self, specs):
         tried.append([spec.describe() for spec in specs])
-        return original(self, specs, seeds)
+        return original(self, specs)
 
-    monkeypatch.setattr(planning._Search, "round", noted)
+    monkeypatch.setattr(Search, "round", noted)
     monkeypatch.setattr(
-        planning, "returns_of", lambda policies, *_: [1e6 * (p.network.spec.params > 20) - 1e3 for p in policies]
+        "distilrl.search.returns_of", lambda policies, *_: [1e6 * (p.network.spec.params > 20) - 1e3 for p in policies]
     )
     monkeypatch.setattr(Check, "score", lambda self, mean: mean)
     monkeypatch.setattr(planning, "_winner", lambda *_: None)
@@ -497,3 +500,62 @@ def test_a_loss_by_its_name_sees_one_student_at_a_time(monkeypatch):
     alone = population(SPECS[:1], (TeacherTerm("my_losses:standardised"),)).update(batch, START)
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[1][:1], alone)
+
+
+def cut_plan(teacher, out, watch=None, **changes):
+    """A plan of students some of whom are dropped on the way."""
+    config = tiny_config(LINEAR, env_steps=900, check_episodes=3, learning_rate=4e-3)
+    changes = {"sizes": ["mlp:", "mlp:2", "mlp:8"], "seeds": 2, "report": False} | changes
+    return plan(teacher, Job(config, Comparison(50, 50, 0, margin=0.1)), out, watch=watch, **changes)
+
+
+def without_clock(result):
+    plain = result.to_json() | {"train_s": 0, "wall_s": 0, "provenance": {}}
+    return plain | {"frontier": [row | {"latency_us": 0} for row in plain["frontier"]]}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "moments"), [(["mlp:", "mlp:2", "mlp:8"], 5), (["gru:2", "mlp:4@history=2"], 2)], ids=["plain", "memory"]
+)
+def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, moments):
+    """Whenever it is killed: behind a check, in the second round, in a verdict, and while the winner is written."""
+    planning = sys.modules["distilrl.plan"]
+    monkeypatch.setattr(planning, "between_reached", lambda specs, _: [replace(specs[0], hidden=(3,))])
+    teacher = linear_teacher()
+    events, watch = killed_at()
+    whole = cut_plan(teacher, tmp_path / "whole", watch, sizes=sizes)
+    steps = [n for n, event in enumerate(events) if isinstance(event, Step)]
+    told = [n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict"]
+    for moment in (steps[len(steps) // 2], steps[-1], *told)[:moments]:
+        out = tmp_path / f"cut-{moment}"
+        with pytest.raises(Killed):
+            cut_plan(teacher, out, killed_at(moment)[1], sizes=sizes)
+        with pytest.raises(FileError, match="continue it with --resume"):
+            cut_plan(teacher, out, sizes=sizes)
+        again, watch = killed_at()
+        assert without_clock(cut_plan(teacher, out, watch, sizes=sizes, resume=True)) == without_clock(whole)
+        assert any(isinstance(event, Resumed) for event in again)
+        verdicts = [event for event in again if isinstance(event, Phase) and event.name == "verdict"]
+        assert len(verdicts) == sum(n >= moment for n in told), "none is taken twice"
+        (ours, _), (theirs, _) = (RunFolder(folder).load_state() for folder in (out, tmp_path / "whole"))
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items() if name.startswith("round."))
+        if whole.winner is not None:
+            for file in ("student/student.safetensors", "episodes.json"):
+                assert (out / "winner" / file).read_bytes() == (tmp_path / "whole" / "winner" / file).read_bytes()
+        done = cut_plan(teacher, out, sizes=sizes, resume=True)
+        assert done.to_json() == read_json(out / "plan.json")
+
+
+def test_another_plan_is_not_continued(sign_teacher, tmp_path):
+    teacher = linear_teacher()
+    with pytest.raises(FileError, match="holds no run"):
+        cut_plan(teacher, tmp_path / "none", resume=True)
+    with pytest.raises(Killed):
+        cut_plan(teacher, tmp_path / "cut", killed_at(60)[1])
+    with pytest.raises(ResumeError, match="another 'seeds'"):
+        cut_plan(teacher, tmp_path / "cut", resume=True, seeds=3)
+    folder = RunFolder(tmp_path / "cut")
+    tensors, state = folder.load_state()
+    folder.save_state(tensors, state | {"rounds": []})
+    with pytest.raises(ResumeError, match="checkpoint does not fit"):
+        cut_plan(teacher, tmp_path / "cut", resume=True)

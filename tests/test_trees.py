@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SIGN
+from conftest import ROOT, SIGN, Killed, killed_at
 from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import viper
@@ -16,9 +16,9 @@ from distilrl.comparison import Comparison
 from distilrl.config import TaskFile
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.errors import FileError, SpecError
+from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.evaluate import play
-from distilrl.events import Check, Step
+from distilrl.events import Check, Resumed, Step
 from distilrl.export.keep import write_c
 from distilrl.export.replay import Library
 from distilrl.export.tree import source
@@ -327,3 +327,31 @@ def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):
     distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", TreeConfig(4, 3, states=80), report=False)
     rows = read_metrics(Path(tmp_path / "tree" / "metrics.csv"))
     assert [float(row["train_s"]) for row in rows] == [0.0, 0.0, 0.0]
+
+
+def test_a_resumed_tree_equals_an_unbroken_one(tmp_path):
+    """Whenever it is killed: in a round, behind one, and in the verdict."""
+    teacher, job = linear_teacher(), tiny_job(LINEAR, check_episodes=3)
+
+    def grow(name, watch=None, resume=False, leaves=16):
+        how = TreeConfig(leaves, 4, states=300)
+        return distill_tree(teacher, job, tmp_path / name, how, resume=resume, watch=watch, report=False)
+
+    events, watch = killed_at()
+    grow("whole", watch)
+    rounds = [number for number, event in enumerate(events) if isinstance(event, Check)]
+    for moment in (rounds[0], rounds[1] + 1, rounds[3] + 1):
+        out = f"cut-{moment}"
+        with pytest.raises(Killed):
+            grow(out, killed_at(moment)[1])
+        with pytest.raises(FileError, match="continue it with --resume"):
+            grow(out)
+        with pytest.raises(ResumeError, match="another 'leaves'"):
+            grow(out, resume=True, leaves=8)
+        again, watch = killed_at()
+        grown = grow(out, watch, resume=True)
+        assert any(isinstance(event, Resumed) for event in again) == (moment > rounds[0])
+        assert sum(isinstance(event, Check) for event in again) == sum(number >= moment for number in rounds)
+        for file in ("tree.json", "tree.txt", "episodes.json", "export/c/policy.c"):
+            assert (tmp_path / out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert str(grow(out, resume=True)) == str(grown)

@@ -6,11 +6,13 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distilrl import stats
+from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
 from distilrl.context import Context, numbers_of
 from distilrl.envs import EnvInfo
@@ -273,6 +275,29 @@ class Population:
             if left:
                 groups.append((left, module))
         self.groups, self.alive = groups, [k for k in self.alive if k in chosen]
+        self._restart()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint holds of those whom `keep` has just chosen: their weights are averages, and moments are
+        forgotten.
+        """
+        tensors = {"mean": self.mean, "scale": self.scale}
+        if self.units is not None:
+            tensors |= {"units.matrix": self.units.matrix, "units.offset": self.units.offset}
+        for number, (_, module) in enumerate(self.groups):
+            tensors |= {f"group.{number}.{name}": value for name, value in module.state_dict().items()}
+        numbers = {"alive": self.alive, "updates": self.updates, "acted": self._acted, "temperature": self.temperature}
+        return tensors, numbers
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Reads back what `state` gave."""
+        self.keep(state["alive"])
+        self.standardise(tensors["mean"].to(self.device), tensors["scale"].to(self.device))
+        if "units.matrix" in tensors:
+            self.units = Units(tensors["units.matrix"].to(self.device), tensors["units.offset"].to(self.device))
+        for number, (_, module) in enumerate(self.groups):
+            module.load_state_dict(below(tensors, f"group.{number}."))
+        self.updates, self._acted, self.temperature = state["updates"], state["acted"], state["temperature"]
         self._restart()
 
 

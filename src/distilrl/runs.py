@@ -47,8 +47,12 @@ KINDS = {
     "tree": "a tree",
 }
 """What a folder may be of, as its config.json names it, and how it is called."""
-RESUMED = ("run", "teacher", "seeds", "chain")
-"""Kinds that can be continued."""
+RESUMED = {
+    "run": "distill", "teacher": "train-teacher", "seeds": "distill", "chain": "distill", "plan": "plan", "tree": "tree"
+}  # fmt: skip
+"""Kinds that can be continued, and by which command."""
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What comes of a checkpoint whose tensors or numbers are not those of the run."""
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
     "metrics.csv", "report.html", "watch.webp", "watch.svg", "animation.webp", "sweep.csv", "sweep.md",
@@ -123,14 +127,8 @@ class RunFolder:
             FileError: there is nothing to continue.
             ResumeError: it is of another kind, or a field of the job differs.
         """
-        data, held = self.read_config(), self.kind()
-        if held != kind:
-            what, beside = KINDS.get(str(held), "something unknown"), ""
-            way = f"make it again with --config {self.config} and another --out"
-            if held in RESUMED:
-                beside = f" as {KINDS[kind]}"
-                way = f"give --resume to distilrl {'train-teacher' if held == 'teacher' else 'distill'}"
-            raise ResumeError(f"{self.path} holds {what}, which cannot be continued{beside}: {way}.")
+        data = self.read_config()
+        self.check_kind(kind)
         both = (described(complete(data), kind, data.get("given")), described(config, kind, given))
         difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
         if difference is not None:
@@ -139,6 +137,17 @@ class RunFolder:
                 f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
                 "choose another --out."
             )
+
+    def check_kind(self, kind: str) -> None:
+        """Raises where what is here cannot be continued as this kind, with what it can be."""
+        if (held := self.kind()) == kind:
+            return
+        what, beside = KINDS.get(str(held), "something unknown"), ""
+        way = f"make it again with --config {self.config} and another --out"
+        if held in RESUMED:
+            beside = f" as {KINDS[kind]}"
+            way = f"give --resume to distilrl {RESUMED[held]}"
+        raise ResumeError(f"{self.path} holds {what}, which cannot be continued{beside}: {way}.")
 
     def check_free(self, *, but: Sequence[str] = ()) -> None:
         """Raises where the folder holds something of distilrl's, other than files of these names."""
@@ -298,6 +307,22 @@ def _difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | No
 def _short(value: Any) -> str:
     text = legible(json.dumps(value), 60)
     return text if len(text) < 60 else text[:57] + "..."
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Has what comes of a checkpoint of another run told in a sentence.
+
+    Raises:
+        ResumeError: it is not of this run.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        raise ResumeError(
+            f"The checkpoint does not fit this run ({type(error).__name__}: {first_line(error)}): begin another run "
+            "with --config and --out."
+        ) from error
 
 
 def machine() -> dict[str, str]:

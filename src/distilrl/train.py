@@ -28,18 +28,15 @@ from distilrl.learner import Learner, Part, make_pupils
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, columns
 from distilrl.played import Acceptance
-from distilrl.runs import Metrics, RunFolder
+from distilrl.runs import Metrics, RunFolder, fitting
 from distilrl.shards import Collectors
 from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher
 from distilrl.teachers.told import told
-from distilrl.text import first_line
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
 
 USED_UP = "budget used"
-DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What comes of a checkpoint whose tensors or numbers are not those of the run."""
 
 
 def train(
@@ -369,13 +366,8 @@ class _Run:
         Raises:
             ResumeError: it is not of this run.
         """
-        try:
+        with fitting():
             self._load(tensors, state)
-        except DAMAGED as error:
-            raise ResumeError(
-                f"The checkpoint does not fit this run ({type(error).__name__}: {first_line(error)}): begin another "
-                "run with --config and --out."
-            ) from error
 
     @cached_property
     def _own_losses(self) -> dict[str, str]:

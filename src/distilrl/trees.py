@@ -217,10 +217,15 @@ def save_tree(path: Path, tree: Tree, **meta: Any) -> None:
 
         save_tree(Path("tree.json"), tree, env="CartPole-v1")
     """
+    write_json(path, {"format": "distilrl-tree", "version": 1, **meta, "tree": plain_tree(tree)})
+
+
+def plain_tree(tree: Tree) -> dict[str, Any]:
+    """A tree as plain data, as `tree_of` reads it."""
     data = {name: getattr(tree, name) for name in FIELDS} | {"head": tree.head.to_json()}
     if not tree.head.real:
         data["value"] = [[int(index) for index in row] for row in tree.value]
-    write_json(path, {"format": "distilrl-tree", "version": 1, **meta, "tree": data})
+    return data
 
 
 def load_tree(path: Path) -> tuple[Tree, dict[str, Any]]:
@@ -238,17 +243,25 @@ def load_tree(path: Path) -> tuple[Tree, dict[str, Any]]:
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != "distilrl-tree":
         raise FileError(f"{path} is not a tree of distilrl: its field 'format' must be 'distilrl-tree'.")
-    own = data.get("tree")
-    if not isinstance(own, dict) or set(own) != {*FIELDS, "head"}:
+    about = {k: v for k, v in data.items() if k not in ("format", "version", "tree")}
+    return tree_of(data.get("tree"), path), about
+
+
+def tree_of(data: Any, path: Path) -> Tree:
+    """Reads back what `plain_tree` gave.
+
+    Raises:
+        FileError: it is no tree, or damaged; the message names the file.
+    """
+    if not isinstance(data, dict) or set(data) != {*FIELDS, "head"}:
         raise FileError(
             f"{path} is damaged: 'tree' must be an object of {', '.join((*FIELDS, 'head'))}; copy it again."
         )
     try:
-        head = head_from_json(own["head"], "tree.head")
-        tree = Tree(head=head, **{name: from_plain(kind, own[name], f"tree.{name}") for name, kind in FIELDS.items()})
+        head = head_from_json(data["head"], "tree.head")
+        return Tree(head=head, **{name: from_plain(kind, data[name], f"tree.{name}") for name, kind in FIELDS.items()})
     except SpecError as error:
         raise FileError(f"{path} is damaged, copy it again: {error}") from None
-    return tree, {k: v for k, v in data.items() if k not in ("format", "version", "tree")}
 
 
 def action_text(tree: Tree, node: int, actions: Sequence[str] = ()) -> str:

@@ -1,7 +1,9 @@
 """Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by stakes, the best tree kept."""
 
+import math
 import time
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +18,10 @@ from distilrl.distill import compared, how_played, take_acceptance, write_report
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
-from distilrl.events import Step, Watch
+from distilrl.events import Replaying, Resumed, Step, Watch
 from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
-from distilrl.files import digest, write_bytes, write_json
+from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
 from distilrl.objective import TeacherTerm
@@ -27,12 +29,12 @@ from distilrl.plain import check_fields, read_as
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results
-from distilrl.runs import RunFolder, write_metrics
+from distilrl.runs import RunFolder, fitting, write_metrics
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
-from distilrl.trees import Tree, TreePolicy, as_graphviz, as_text, features_of, save_tree
+from distilrl.trees import Tree, TreePolicy, as_graphviz, as_text, features_of, plain_tree, save_tree, tree_of
 
 BEHAVIOUR = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
 """The teacher drives in the first round, the tree in all others."""
@@ -79,6 +81,7 @@ def distill_tree(
     out: str | Path,
     config: TreeConfig | None = None,
     *,
+    resume: bool = False,
     watch: Watch | None = None,
     report: bool = True,
 ) -> Results:
@@ -93,6 +96,7 @@ def distill_tree(
         job: environment, seed and the comparison; the student and the objective that it names are not used.
         out: folder to write: a run folder, with tree.json, tree.txt and tree.dot, and the tree in C in ``export/c``.
         config: how the tree is grown.
+        resume: continue the tree in ``out``, which must be of the same job.
         watch: told of what happens; None: as `distill` shows it.
         report: write ``report.html`` too.
 
@@ -101,7 +105,8 @@ def distill_tree(
 
     Raises:
         ExtraError: scikit-learn is not installed.
-        FileError: the folder holds something already, or there is no C compiler here.
+        FileError: the folder holds something already, or nothing to continue; or there is no C compiler here.
+        ResumeError: it holds another tree, or the environment does not replay.
         SpecError: the observations need an extractor, or have none.
 
     Example::
@@ -117,8 +122,11 @@ def distill_tree(
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
         without = "vectors: leave the extractor at 'raw'"
         raise SpecError(f"{info.id} has {with_pixels if info.obs.pixels else without}.")
-    with watching(watch) as watch, claimed(folder, job, kind="tree", **asdict(config)):
-        results = _distill(one, job, info, folder, config, watch)
+    with watching(watch) as watch, claimed(folder, job, kind="tree", resume=resume, **asdict(config)):
+        if resume and folder.results.is_file():  # nothing is left to do
+            results = read_as(Results, read_json(folder.results))
+        else:
+            results = _distill(one, job, info, folder, config, watch)
         if report:
             write_reports(folder.path, watch=watch)
     return results
@@ -128,7 +136,7 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
     started = time.perf_counter()
     how = how_played(info, job.train)
     card = take_acceptance(one, how, folder, job, watch)
-    tree, rows = _grow(one, job.train, config, card.acceptance, watch)
+    tree, rows = _grow(one, job.train, config, card.acceptance, folder, watch)
     # -- what is small about it, and the verdict
     places = list(job.train.student.hidden_features)
     hidden: dict[str, Any] = {"unseen": places} if places else {}
@@ -154,8 +162,8 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
     results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())
-    write_json(folder.results, results.to_json())
     export_tree(tree, folder, info, digest(folder.tree), results, episodes, watch)
+    write_json(folder.results, results.to_json())  # last: where they are, nothing is left to do
     return results
 
 
@@ -180,10 +188,9 @@ def _sklearn() -> Any:
 
 
 def _grow(
-    teacher: Teacher, train: TrainConfig, config: TreeConfig, acceptance: Acceptance, watch: Watch
+    teacher: Teacher, train: TrainConfig, config: TreeConfig, acceptance: Acceptance, folder: RunFolder, watch: Watch
 ) -> tuple[Tree, list[dict[str, Any]]]:
-    """The best tree by its selection episodes, and a row per round."""
-    started, looking = time.perf_counter(), 0.0
+    """The best tree by its selection episodes, and a row per round; each round is a checkpoint."""
     # what is remembered of the stream are features, which are fewer than an image's numbers, so its replay is short
     train = train.but(
         terms=(TeacherTerm("forward_kl"),),
@@ -195,33 +202,82 @@ def _grow(
         device="cpu",
     )
     stream, check = Stream(train, teacher, behaviour=BEHAVIOUR), Check(train, acceptance, keep_states=0)
-    data = _Labelled(stream, teacher, config)
-    rows: list[dict[str, Any]] = []
-    best: tuple[float, int, Tree] | None = None
+    data, grown, saved = _Labelled(stream, teacher, config), _Grown(), folder.load_state()
     count = -(-config.states // train.data.n_envs)
-    try:
-        data.collect(Progress(0.0))  # each step's labels come with the next, so that one is always under way
-        for number in range(config.iterations):
+    with closing(stream):
+        if saved is not None:
+            with fitting():
+                stream.load(*saved, ended=False)
+                grown = _Grown.read(saved[1]["grown"], folder.path)
+            watch(Resumed(stream.to_replay * train.data.n_envs, folder.moved))
+            while stream.replaying:
+                data.collect(Progress(0.0))
+                watch(Replaying(stream.env_steps, stream.to_replay * train.data.n_envs))
+            stream.student = grown.policy
+        else:
+            data.collect(Progress(0.0))  # each step's labels come with the next, so that one is always under way
+        started, looking = time.perf_counter() - grown.train_s, 0.0
+        for number in range(len(grown.rows), config.iterations):
             # -- play: the teacher in the first round, then the last tree
             for _ in range(count):
                 data.collect(Progress(0.0 if number == 0 else 1.0))
             watch(Step(stream.env_steps, (1 + config.iterations * count) * train.data.n_envs))
             # -- grow, and look
             tree = data.tree(train.seed + number)
-            policy = Policy(TreePolicy(tree), tree.head)
-            stream.student = policy
-            train_s = time.perf_counter() - started - looking
+            policy = stream.student = Policy(TreePolicy(tree), tree.head)
             before = time.perf_counter()
+            train_s = before - started - looking
             found = check(policy, watch)
             looking += time.perf_counter() - before
-            if best is None or (found.mean, -tree.leaves) > best[:2]:
-                best = (found.mean, -tree.leaves, tree)
             row = {"env_steps": stream.env_steps, "updates": number + 1, "train_s": train_s, "return": found.mean}
-            rows.append(row | {"score": found.score, "agreement": data.agreement(policy)})
-            watch(CheckEvent(rows[-1]))
-    finally:
-        stream.close()
-    return (best[2] if best is not None else tree), rows
+            grown.add(tree, row | {"score": found.score, "agreement": data.agreement(policy)})
+            watch(CheckEvent(grown.rows[-1]))
+            tensors, about = stream.state()
+            folder.save_state(tensors, about | {"grown": grown.to_json()})
+    return grown.best, grown.rows
+
+
+@dataclass
+class _Grown:
+    """The trees of the rounds so far."""
+
+    trees: list[Tree] = field(default_factory=list)
+    """The best and the last."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """What was found of each."""
+    values: tuple[float, int] = (-math.inf, 0)
+    """Return of the best, and its leaves, negative: of two that return as much the smaller is better."""
+
+    def add(self, tree: Tree, row: dict[str, Any]) -> None:
+        """One more."""
+        values = (row["return"], -tree.leaves)
+        better = not self.trees or values > self.values
+        self.trees, self.values = [tree if better else self.best, tree], max(values, self.values)
+        self.rows.append(row)
+
+    @property
+    def best(self) -> Tree:
+        """By its selection episodes."""
+        return self.trees[0]
+
+    @property
+    def policy(self) -> Policy:
+        """The last."""
+        return Policy(TreePolicy(self.trees[1]), self.trees[1].head)
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of collecting and growing."""
+        return self.rows[-1]["train_s"] if self.rows else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint holds of them."""
+        return {"trees": [plain_tree(tree) for tree in self.trees], "rows": self.rows, "values": self.values}
+
+    @classmethod
+    def read(cls, data: dict[str, Any], path: Path) -> "_Grown":
+        """Reads back what `to_json` gave."""
+        return cls([tree_of(tree, path) for tree in data["trees"]], data["rows"], tuple(data["values"]))
 
 
 class _Labelled:

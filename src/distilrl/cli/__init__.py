@@ -219,8 +219,6 @@ def _way_on(name: str, command: Any) -> str:
 
     if name == "sweep":
         return "; the same command goes on"
-    if name in ("plan", "tree"):
-        return f"; a {name} does not go on from there: begin again in another --out"
     folder = getattr(command, "resume", None) or getattr(command, "out", None)
     if not hasattr(command, "resume") or folder is None or not RunFolder(folder).config.is_file():
         return ""

@@ -46,8 +46,10 @@ class _Search:
     """Teacher, as for distill."""
     env: Needed[str | None] = None
     """Environment, as for distill."""
-    out: Path
+    out: Needed[Path | None] = None
     """Folder to write."""
+    resume: Unset[Path | None] = None
+    """Continue what is in this folder; nothing else is needed."""
     config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     seed: int = 0
@@ -69,13 +71,20 @@ class _Search:
     trusted: Trusted = field(default_factory=TrustOptions)
     teacher_file: AboutFile = field(default_factory=FileOptions)
 
-    def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, dict[str, Any]]:
-        """The job, and the config.json that it is from, if it is."""
+    def _job(self, kind: str, disturbed: int, **changes: Any) -> tuple[Job, Path, dict[str, Any]]:
+        """The job, its folder, and the config.json that it is from, if it is."""
         self.trusted.allow()
+        if self.resume is not None:
+            refuse_beside(self, "--resume", {"resume", "trust", *WHERE})
+            data = RunFolder(self.resume).read_config()
+            RunFolder(self.resume).check_kind(kind)
+            return Job.from_json(data), self.resume, data
+        if self.out is None:
+            raise SpecError("--out is missing: name the folder to write.")
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "trust", *WHERE})
             data = of_kind(self.config, {kind})
-            return Job.from_json(data), data
+            return Job.from_json(data), self.out, data
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
         changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
@@ -84,7 +93,7 @@ class _Search:
         asked = VerdictOptions(
             episodes=self.episodes, disturbed_episodes=disturbed, measure=self.measure, margin_abs=self.margin_abs
         )
-        return self.judge.job(config, asked.comparison(self.margin), self.around), {}
+        return self.judge.job(config, asked.comparison(self.margin), self.around), self.out, {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +125,7 @@ class Plan(_Search):
         """Plans; 1 where no size is within the margin."""
         cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
         named = {"network": cell} if cell is not None else {}
-        job, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
+        job, out, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
         if data:
             options = PlanOptions.from_config(data)
         else:
@@ -126,10 +135,11 @@ class Plan(_Search):
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
         with Display() as watch, self.side.executor(job) as executor:
-            result = plan(None, job, self.out, **vars(options), executor=executor, watch=watch)
+            again = self.resume is not None
+            result = plan(None, job, out, **vars(options), resume=again, executor=executor, watch=watch)
         print_plan(result)
-        print_next(result, self.out)
-        print(RunFolder(self.out).report)
+        print_next(result, out)
+        print(RunFolder(out).report)
         return 0 if result.winner else 1
 
 
@@ -173,14 +183,14 @@ class GrowTree(_Search):
 
     def run(self) -> int:
         """Grows it; the code says what the verdict is."""
-        job, data = self._job("tree", self.disturbed_episodes)
+        job, out, data = self._job("tree", self.disturbed_episodes)
         usual = 10_000 if self.extractor == "pong" else 2_000
         states = usual if self.states is None else self.states
         own = TreeConfig(self.leaves, self.iterations, states, extractor=self.extractor)
         grown = TreeConfig.from_config(data) if data else own
         with Display() as watch:
-            results = distill_tree(None, job, self.out, grown, watch=watch)
+            results = distill_tree(None, job, out, grown, resume=self.resume is not None, watch=watch)
         print_results(results)
-        print_next(results, self.out)
-        print(RunFolder(self.out).report)
+        print_next(results, out)
+        print(RunFolder(out).report)
         return code_of(results.worst)

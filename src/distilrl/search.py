@@ -1,0 +1,364 @@
+"""The search of a plan: students of many sizes learn from one stream, in rounds; each check is a checkpoint."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilrl import stats
+from distilrl.checkpoints import below, load_weights
+from distilrl.config import RewardConfig
+from distilrl.errors import NotFiniteError, SpecError
+from distilrl.evaluate import latency_us, size
+from distilrl.events import Replaying, Resumed, Step, Watch
+from distilrl.heads import Head
+from distilrl.jobs import Job
+from distilrl.networks import Network, blank
+from distilrl.objective import TeacherTerm
+from distilrl.played import TeacherCard
+from distilrl.policies import Policy
+from distilrl.population import Population, returns_of
+from distilrl.runs import RunFolder, fitting
+from distilrl.schedules import START, Progress
+from distilrl.sizes import of_search
+from distilrl.specs import NetworkSpec, spelled
+from distilrl.stream import Check, Stream
+from distilrl.summaries import PlanRow
+from distilrl.tasks import input_statistics
+from distilrl.teachers import Teacher
+from distilrl.trained import Trained
+from distilrl.verdict import Result
+
+CHECKS = 3
+"""Checks of a round; at each, half of those that are not there yet are dropped."""
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
+"""A checkpoint: its tensors, and the rest of it."""
+
+
+@dataclass
+class Row:
+    """The students of one size, of which the best stands for all."""
+
+    spec: NetworkSpec
+    network: Network
+    """The best seed's best network."""
+    scores: list[float]
+    """Best score of each seed."""
+    best_seed: int
+    """Which seed returned most, from 0."""
+    history: list[dict[str, Any]]
+    """Checks of the best seed."""
+    temperature: float
+    """By which its labels were divided."""
+    latency_us: float
+    reached: bool
+    """Whether its score is within the margin."""
+    verdict: Result | None = None
+
+    def result(self, head: Head) -> PlanRow:
+        """A row of the frontier."""
+        return PlanRow(
+            student=spelled(self.spec, real=head.real),
+            **size(self.network),
+            latency_us=self.latency_us,
+            score_mean=stats.mean(self.scores),
+            score_ci95=stats.t_interval(self.scores) if len(self.scores) > 1 else None,
+            best_score=max(self.scores),
+            best_seed=self.best_seed,
+            reached=self.reached,
+            verdict=self.verdict,
+        )
+
+
+@dataclass
+class Round:
+    """Students who learn over one budget of steps, by size and then by seed, and the best of each at its checks."""
+
+    specs: list[NetworkSpec]
+    """Sizes, the smallest first."""
+    begin: int
+    """Environment steps before it."""
+    checks: int = 0
+    """How many there were."""
+    over: bool = False
+    """Whether nobody learns any more."""
+    temperature: float = 1.0
+    """By which labels are divided."""
+    networks: dict[int, Network] = field(default_factory=dict)
+    """The best network of each student."""
+    returns: dict[int, float] = field(default_factory=dict)
+    """What it returned."""
+    histories: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Checks of each student."""
+
+    def note(self, k: int, row: dict[str, Any], network: Network) -> None:
+        """What a check found of a student."""
+        self.histories.setdefault(k, []).append(row)
+        if k not in self.returns or row["return"] >= self.returns[k]:
+            self.returns[k], self.networks[k] = row["return"], network
+
+    def state(self) -> Saved:
+        """What a checkpoint holds of it."""
+        tensors = {f"{k}.{n}": value for k, one in self.networks.items() for n, value in one.state_dict().items()}
+        about = {"begin": self.begin, "checks": self.checks, "over": self.over, "temperature": self.temperature}
+        students = [
+            {"network": one.spec.to_json(), "return": self.returns[k], "history": self.histories[k]}
+            for k, one in sorted(self.networks.items())
+        ]
+        return tensors, about | {"specs": [spec.to_json() for spec in self.specs], "students": students}
+
+    @classmethod
+    def read(cls, tensors: dict[str, Tensor], state: dict[str, Any], where: str) -> "Round":
+        """Reads back what `state` gave."""
+        about = {name: state[name] for name in ("begin", "checks", "over", "temperature")}
+        found = cls([NetworkSpec.from_json(spec, where) for spec in state["specs"]], **about)
+        for k, student in enumerate(state["students"]):
+            network = blank(NetworkSpec.from_json(student["network"], where))
+            load_weights(network, below(tensors, f"{k}."), where)
+            found.networks[k] = network.eval().requires_grad_(False)
+            found.returns[k], found.histories[k] = student["return"], student["history"]
+        return found
+
+
+class Search:
+    """One stream of labelled states, and populations that learn from it."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        job: Job,
+        specs: Sequence[NetworkSpec],
+        seeds: int,
+        card: TeacherCard,
+        folder: RunFolder,
+        watch: Watch,
+    ) -> None:
+        """Makes the stream.
+
+        Args:
+            teacher: who labels.
+            job: settings and comparison.
+            specs: sizes of the first round, the smallest first.
+            seeds: students of each size.
+            card: what is known of the teacher.
+            folder: where checkpoints go.
+            watch: told of what happens.
+        """
+        self.teacher, self.job, self.seeds, self.card = teacher, job, seeds, card
+        self.folder, self.watch = folder, watch
+        self.config = of_search(job.train, specs)
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.stream = Stream(self.config, teacher)
+        self.check = Check(self.config, card.acceptance, keep_states=0)
+        self.head = self.stream.head
+        self.wanted = card.acceptance.return_mean - job.comparison.tolerance_of(card.acceptance).margin
+        """Return within the margin of the teacher's."""
+        self.train_s = 0.0
+        self.rounds: list[Round] = []
+        self.over = False
+        """Whether all rounds are."""
+        self.verdicts: dict[str, Result] = {}
+        """Those taken, by sizes in few words."""
+        self._population: Population | None = None
+        self._done = 0
+
+    # -- learning
+
+    def round(self, specs: Sequence[NetworkSpec]) -> list[Row]:
+        """Trains all sizes and seeds over one budget of steps; a row per size, smallest first.
+
+        Of a plan that is gone on with, first those rounds that it has begun, whatever the sizes given.
+        """
+        if self._done == len(self.rounds):
+            self.rounds.append(Round(list(specs), self.stream.env_steps, over=not specs))
+            if specs:
+                self._begin()
+        one = self.rounds[self._done]
+        self._done += 1
+        while not one.over and self._population is not None:
+            self._go_on(one, self._population)
+        return [self._row(one, number) for number in range(len(one.specs))]
+
+    def finish(self) -> None:
+        """No round comes any more."""
+        self.over = True
+        self.save()
+
+    def _begin(self) -> None:
+        """New students for the last round, who know the statistics and the temperature of what was seen so far."""
+        config, stream = self.config, self.stream
+        while stream.env_steps < config.data.learning_starts or not stream.replay.ready:
+            stream.collect(START)
+            if stream.env_steps > config.data.env_steps:
+                raise SpecError(
+                    f"Nothing can be learnt after {stream.env_steps} steps, because the teacher labelled none: raise "
+                    "'labels' of the behaviour."
+                )
+        self._population = population = self._students()
+        population.standardise(*input_statistics(config, stream))
+        population.look(stream.replay.labels())
+        self.rounds[-1].temperature = population.temperature
+        stream.student = population.policy
+
+    def _students(self) -> Population:
+        """The students of the last round, as they begin."""
+        config, owners = self.config, self._owners(self.rounds[-1])
+        return Population(
+            [spec for spec, _ in owners],
+            [seed for _, seed in owners],
+            self.head,
+            [term for term in config.terms if isinstance(term, TeacherTerm)],
+            config.optim,
+            labels_head=self.teacher.head,
+            device=config.compute.device,
+        )
+
+    def _owners(self, one: Round) -> list[tuple[NetworkSpec, int]]:
+        """Size and seed of each student."""
+        return [(spec, self.config.seed + seed) for spec in one.specs for seed in range(self.seeds)]
+
+    def _go_on(self, one: Round, population: Population) -> None:
+        """To the next check, and its checkpoint; those that are there need no more, of the others the better half goes
+        on.
+        """
+        share = np.linspace(1 / CHECKS, 1, CHECKS)[one.checks]
+        self._learn(population, one.begin, int(share * self.config.data.env_steps))
+        self._check(population, one)
+        rest = [k for k in population.alive if one.returns[k] < self.wanted]
+        going_on = sorted(rest, key=lambda k: one.returns[k], reverse=True)[: (len(rest) + 1) // 2]
+        if going_on:
+            population.keep(going_on)
+        one.checks += 1
+        one.over = not going_on or one.checks == CHECKS
+        self.save()
+
+    def _learn(self, population: Population, begin: int, until: int) -> None:
+        """Vector steps and updates until this many steps after ``begin``."""
+        data, optim, stream, started = self.config.data, self.config.optim, self.stream, time.perf_counter()
+        while stream.env_steps - begin < until:
+            progress = Progress((stream.env_steps - begin) / data.env_steps)
+            stream.collect(progress)
+            if stream.learnable:
+                batch = stream.batch(stream.draw(self.generator), self.generator)
+                for one in batch.split(optim.batch_size):
+                    population.update(one, progress)
+            self.watch(Step(stream.env_steps - begin, data.env_steps))
+        self.train_s += time.perf_counter() - started
+
+    def _check(self, population: Population, one: Round) -> None:
+        """Plays each living student, and notes its row of metrics and its network."""
+        if bad := population.diverged():
+            spec, seed = self._owners(one)[bad[0]]
+            optim = self.config.optim
+            raise NotFiniteError(
+                f"The weights of {spec.describe()} (seed {seed}) have become NaN or infinite by update "
+                f"{population.updates}: training has diverged, lower 'learning_rate' ({optim.learning_rate}) or "
+                f"'max_grad_norm' ({optim.max_grad_norm})."
+            )
+        networks = [population.network(k) for k in population.alive]
+        means = returns_of(
+            [Policy(network, self.head) for network in networks], self.check, self.stream.info, self.watch
+        )
+        about = {"env_steps": self.stream.env_steps, "updates": population.updates, "train_s": self.train_s}
+        for k, network, mean in zip(population.alive, networks, means, strict=True):
+            score = self.check.score(mean)
+            row = about | {"return": mean, "score": 0.0 if score is None else score, "agreement": None}
+            one.note(k, row, network)
+
+    def _row(self, one: Round, number: int) -> Row:
+        """What became of the students of one size."""
+        members = range(number * self.seeds, (number + 1) * self.seeds)
+        leader = max(members, key=one.returns.__getitem__)
+        network, reached = one.networks[leader].cpu(), one.returns[leader] >= self.wanted
+        # a teacher no better than random, taken all the same, has no scores
+        scores = [self.check.score(one.returns[k]) or 0.0 for k in members]
+        return Row(
+            spec=one.specs[number],
+            network=network,
+            scores=scores,
+            best_seed=members.index(leader),
+            history=one.histories[leader],
+            temperature=one.temperature,
+            latency_us=latency_us(Policy(network, self.head), self.stream.info),
+            reached=reached,
+        )
+
+    def trained(self, row: Row) -> tuple[Trained, Job]:
+        """The best student of a size as a run of its own would give it, and the job of that run."""
+        stream = self.stream
+        # the settings with which it was trained: a stage with reward was not among them
+        changes = {"network": row.spec.describe(), "seed": self.config.seed + row.best_seed, "reward": RewardConfig()}
+        trained = Trained(
+            networks=(row.network,),
+            heads=(self.head,),
+            env_steps=stream.env_steps,
+            updates=row.history[-1]["updates"],
+            train_s=self.train_s,
+            temperatures=(row.temperature,),
+            stopped="the plan's end",
+            history=row.history,
+            params=row.spec.params,
+            labelled_states=stream.labelled_states,
+            env_ids=(stream.info.id,),
+        )
+        return trained, replace(self.job, train=self.config.but(**changes))
+
+    # -- checkpoints
+
+    def judged(self, row: Row, verdict: Result) -> None:
+        """The verdict of a size, which a plan that is gone on with does not take again."""
+        row.verdict = self.verdicts[row.spec.describe()] = verdict
+        self.save()
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        tensors, about = self.stream.state()
+        tensors = {f"stream.{name}": value for name, value in tensors.items()}
+        tensors["generator"] = self.generator.get_state()
+        state: dict[str, Any] = {
+            "stream": about,
+            "over": self.over,
+            "train_s": self.train_s,
+            "verdicts": self.verdicts,
+            "rounds": [],
+        }
+        for number, one in enumerate(self.rounds):
+            own, about = one.state()
+            tensors |= {f"round.{number}.{name}": value for name, value in own.items()}
+            state["rounds"].append(about)
+        if self._population is not None:
+            own, state["students"] = self._population.state()
+            tensors |= {f"students.{name}": value for name, value in own.items()}
+        self.folder.save_state(tensors, state)
+
+    def load(self, saved: Saved) -> None:
+        """Goes on from a checkpoint: what was collected is played again, unless all rounds are over.
+
+        Raises:
+            ResumeError: it is not of this plan.
+        """
+        tensors, state = saved
+        with fitting():
+            self.over, self.train_s, self.verdicts = state["over"], state["train_s"], dict(state["verdicts"])
+            for number, one in enumerate(state["rounds"]):
+                self.rounds.append(Round.read(below(tensors, f"round.{number}."), one, "the checkpoint"))
+            self.stream.load(below(tensors, "stream."), state["stream"], ended=self.over)
+            self.generator.set_state(tensors["generator"])
+            if not self.over:
+                self._population = self._students()
+                self._population.load_state(below(tensors, "students."), state["students"])
+                self.stream.student = self._population.policy
+        self.watch(Resumed(self.stream.env_steps, self.folder.moved))
+        while self.stream.replaying:
+            self.stream.collect(START)
+            self.watch(Replaying(self.stream.env_steps, self.stream.to_replay * self.config.data.n_envs))
+
+
+def first_sizes(saved: Saved) -> list[NetworkSpec]:
+    """The sizes with which the plan of a checkpoint began."""
+    with fitting():
+        return [NetworkSpec.from_json(spec, "the checkpoint") for spec in saved[1]["rounds"][0]["specs"]]
