@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import SIGN, Killed, killed_at, real_teacher
-from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
+from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
@@ -504,7 +504,7 @@ def test_a_loss_by_its_name_sees_one_student_at_a_time(monkeypatch):
 
 def cut_plan(teacher, out, watch=None, **changes):
     """A plan of students some of whom are dropped on the way."""
-    config = tiny_config(LINEAR, env_steps=900, check_episodes=3, learning_rate=4e-3)
+    config = tiny_config(MOVED, env_steps=900, check_episodes=3, learning_rate=4e-3)
     changes = {"sizes": ["mlp:", "mlp:2", "mlp:8"], "seeds": 2, "report": False} | changes
     return plan(teacher, Job(config, Comparison(50, 50, 0, margin=0.1)), out, watch=watch, **changes)
 
@@ -515,18 +515,22 @@ def without_clock(result):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "moments"), [(["mlp:", "mlp:2", "mlp:8"], 5), (["gru:2", "mlp:4@history=2"], 2)], ids=["plain", "memory"]
+    ("sizes", "moments"),
+    [(["mlp:", "mlp:2", "mlp:8"], 5), (["gru:2", "mlp:4@history=2", "mlp:2"], 2)],
+    ids=["plain", "memory"],
 )
 def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, moments):
     """Whenever it is killed: behind a check, in the second round, in a verdict, and while the winner is written."""
     planning = sys.modules["distilrl.plan"]
     monkeypatch.setattr(planning, "between_reached", lambda specs, _: [replace(specs[0], hidden=(3,))])
+    monkeypatch.setattr("distilrl.population.TURN", 7)  # so that it counts whose turn it was
     teacher = linear_teacher()
     events, watch = killed_at()
     whole = cut_plan(teacher, tmp_path / "whole", watch, sizes=sizes)
     steps = [n for n, event in enumerate(events) if isinstance(event, Step)]
+    behind = next(n for n in steps[1:] if isinstance(events[n - 1], Episodes))
     told = [n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict"]
-    for moment in (steps[len(steps) // 2], steps[-1], *told)[:moments]:
+    for moment in (behind, steps[-1], *told)[:moments]:
         out = tmp_path / f"cut-{moment}"
         with pytest.raises(Killed):
             cut_plan(teacher, out, killed_at(moment)[1], sizes=sizes)

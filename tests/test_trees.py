@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SIGN, Killed, killed_at
-from tiny_envs import LINEAR, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
+from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import viper
 from distilrl.comparison import Comparison
@@ -331,7 +331,7 @@ def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):
 
 def test_a_resumed_tree_equals_an_unbroken_one(tmp_path):
     """Whenever it is killed: in a round, behind one, and in the verdict."""
-    teacher, job = linear_teacher(), tiny_job(LINEAR, check_episodes=3)
+    teacher, job = linear_teacher(), tiny_job(MOVED, check_episodes=3)
 
     def grow(name, watch=None, resume=False, leaves=16):
         how = TreeConfig(leaves, 4, states=300)

@@ -33,6 +33,15 @@ class LinearEnv(SignEnv):
         return self._observe(), -miss * miss, self.steps >= 10, False, {}
 
 
+class MovedEnv(LinearEnv):
+    """LinearEnv in which the action moves what is seen next."""
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        self.obs[0] += np.asarray(action)[0]
+        return (self.obs, *rest)
+
+
 class PairEnv(LinearEnv):
     """Two choices: whether the first number is positive, and in which of three ranges the second lies. Each right one
     pays a half.
@@ -72,11 +81,11 @@ class MeasuredEnv(SignEnv):
         return obs, reward, terminated, truncated, info
 
 
-for env in (LinearEnv, PairEnv, MeasuredEnv):
+for env in (LinearEnv, MovedEnv, PairEnv, MeasuredEnv):
     if f"distilrl/{env.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env, max_episode_steps=50)
 
-LINEAR, PAIR, MEASURED = (f"distilrl/{name}Env-v0" for name in ("Linear", "Pair", "Measured"))
+LINEAR, MOVED, PAIR, MEASURED = (f"distilrl/{name}Env-v0" for name in ("Linear", "Moved", "Pair", "Measured"))
 
 
 def linear_teacher() -> Teacher:
