@@ -380,7 +380,8 @@ def ours(line: Line) -> Meter:
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
     acceptance = Acceptance(
         return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=EPISODES, distinct_episodes=EPISODES,
-        longest_episode=10**6, random_return_mean=known[1], better_than_random=True, exact=False,
+        longest_episode=10**6, random_return_mean=known[1], better_than_random=True, worst_loss=known[0] - known[1],
+        exact=False,
     )  # fmt: skip
     stopped = 0.0
 

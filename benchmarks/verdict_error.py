@@ -77,6 +77,7 @@ CASES: dict[str, tuple[Callable[[Source, int, float], Array], float]] = {
     "rare crash of −400": (crash, MARGIN),
     "ceiling, 5 % lose all": (ceiling, MARGIN),
     "ceiling, margin 2 %, 2 % lose all": (ceiling, 0.02 * SPAN),
+    "0.5 % lose all, ten times what the mean loses": (ceiling, 0.005 * SPAN),
     "ceiling, 10 % lose half": (half, MARGIN),
     "a tenth lose, exponentially": (skewed, MARGIN),
     "beyond what is reckoned with: 2.5 % lose twice the span": (beyond, MARGIN),
@@ -88,6 +89,8 @@ STARTS = (5, 10, 29)
 """Distinct starts of a game of which only some are played, a hundred episodes."""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
+EXACT = ("normal", "exponential")
+"""How much the seeds lose where every start is played."""
 
 
 def drawn() -> Source:
@@ -134,6 +137,16 @@ def over_seeds(seeds: int, spread: float, loss: float, source: Source) -> tuple[
     return bool(old), verdict_over_seeds(difference, MARGIN, drawn(), span=SPAN, distinct=100).holds
 
 
+def exact(case: str, loss: float, source: Source) -> tuple[bool, bool]:
+    """A study over five seeds of a game of which every start is played: seeds differ by half the loss, or lose
+    exponentially much.
+    """
+    drawn = source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5)
+    table = np.repeat(-loss * drawn[:, None], 29, axis=1)
+    old = t_interval(table[:, 0])[0] > -MARGIN
+    return bool(old), verdict_over_seeds(table, MARGIN, source, span=SPAN, distinct=29, exact=True).holds
+
+
 def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
     """Shares of passes: where the loss is the margin, and where there is none."""
     source = np.random.default_rng(zlib.crc32(f"{kind} {case} {episodes} {looks}".encode()))
@@ -144,6 +157,8 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
             runs = [sample(case, episodes, looks, share * margin, margin, source) for _ in range(RUNS)]
         elif kind == "starts":
             runs = [starts(episodes, share * 0.05 * 41.0, source) for _ in range(RUNS)]
+        elif kind == "exact":
+            runs = [exact(case, share * MARGIN, source) for _ in range(RUNS)]
         else:
             runs = [over_seeds(episodes, float(case), share * MARGIN, source) for _ in range(RUNS)]
         old, new = np.mean(runs, axis=0)
@@ -156,7 +171,9 @@ def keys() -> list[dict[str, object]]:
     samples = [("sample", case, *size) for case in CASES for size in SAMPLES]
     games = [("starts", "5 % of all starts lose 41", count, 1) for count in STARTS]
     studies = [("seeds", f"{spread:g}", seeds, 1) for seeds, spread in SEEDS]
-    return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in (*samples, *games, *studies)]
+    every = [("exact", case, 5, 1) for case in EXACT]
+    all_of_them = (*samples, *games, *studies, *every)
+    return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in all_of_them]
 
 
 def table() -> str:
@@ -176,6 +193,8 @@ def table() -> str:
             size = f"{row['episodes']} distinct of 100"
         elif row["kind"] == "seeds":
             case, size = f"`--seeds`, seeds differ by {case} (plain: t over seeds)", f"{row['episodes']} seeds of 100"
+        elif row["kind"] == "exact":
+            case, size = f"`--seeds` where every start is played, losses {case}", f"{row['episodes']} seeds"
         shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]
         rows.append(f"| {case} | {size} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
     return "\n".join(rows)

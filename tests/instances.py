@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from distilrl.measures import Mean, Measured
 from distilrl.played import (
     Acceptance,
     Agreement,
+    Difference,
     Dimension,
     Disagreement,
     RandomPlay,
@@ -49,7 +51,11 @@ def acceptance(return_mean=10.0, random_return_mean=5.0, longest_episode=10) -> 
     """What is known of a teacher with such a return."""
     returns = vars(replace(RETURNS, return_mean=return_mean))
     return Acceptance(
-        **returns, longest_episode=longest_episode, random_return_mean=random_return_mean, better_than_random=True
+        **returns,
+        longest_episode=longest_episode,
+        random_return_mean=random_return_mean,
+        better_than_random=return_mean > random_return_mean,
+        worst_loss=return_mean - random_return_mean,
     )
 
 
@@ -60,6 +66,16 @@ def card(**changes) -> TeacherCard:
         acceptance=acceptance(12045.33, -258.39),
     )  # fmt: skip
     return replace(card, **changes)
+
+
+def measured(result="pass") -> Measured:
+    """How often an episode ends in a crash, with such a verdict."""
+    share = Mean(mean=0.1, ci95=(0.05, 0.2), episodes=100)
+    off = Difference(difference=0.0, difference_ci95=(-0.04, 0.04))
+    verdict = replace(VERDICT, result=result)
+    return Measured(
+        name="crashed", how="max", better="lower", teacher=share, student=share, random=share, difference=off, verdict=verdict
+    )  # fmt: skip
 
 
 def results(**changes) -> Results:

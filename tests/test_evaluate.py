@@ -432,7 +432,7 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
 
 def test_a_policy_may_be_named_by_its_file(teacher):
     assert evaluate_policy(teacher, SIGN, episodes=5).return_mean == 10.0
-    assert evaluate_against(teacher, teacher, SIGN, episodes=100).verdict.result == "pass"
+    assert evaluate_against(teacher, teacher, SIGN, episodes=200).verdict.result == "pass"
     with pytest.raises(SpecError, match=r"is no policy: give a teacher, a file, or Teacher\.from_callable"):
         evaluate_policy(len, SIGN)
     with pytest.raises(SpecError, match="Two teachers are held against each other"):
@@ -457,8 +457,49 @@ def test_the_margin_is_fixed_before_the_verdict():
     assert vars(absolute.tolerance_of(accepted)) == {"margin": 3.0, "span": 20.0}
     worse = instances.acceptance(-10.0, 0.0)
     assert vars(absolute.tolerance_of(worse)) == {"margin": 3.0, "span": 60.0}
-    with pytest.raises(TeacherError, match=r"is not above random play's .* --margin-abs"):
+    with pytest.raises(TeacherError, match=r"is not shown to be above random play's .* --margin-abs"):
         of_share.tolerance_of(worse)
+    # what is nearly the mean is taken for it, and what an episode may lose beyond that is reckoned with
+    for worst, span in ((21.9, 20.0), (22.1, 22.1), (80.0, 80.0)):
+        assert vars(of_share.tolerance_of(replace(accepted, worst_loss=worst))) == {"margin": 2.0, "span": span}
+    # a mean that is above by chance is no measure of anything
+    chance = replace(instances.acceptance(10.0 + 1e-9, 10.0), better_than_random=False, worst_loss=2.0)
+    assert vars(absolute.tolerance_of(chance)) == {"margin": 3.0, "span": 60.0}
+    with pytest.raises(TeacherError, match="is not shown to be above"):
+        of_share.tolerance_of(chance)
+
+
+class RareEnv(SignEnv):
+    """One decision, which pays 1 where it is right; one state in five is so easy that any is."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed, options=options)
+        self.easy = self.np_random.random() < 0.8
+        return obs, info
+
+    def step(self, action):
+        right = self.easy or (action == 1) == (self.obs[0] > 0)
+        return self._observe(), float(right), True, False, {}
+
+
+gymnasium.register("distilrl/RareEnv-v0", entry_point=RareEnv, max_episode_steps=50)
+
+
+def test_an_episode_may_lose_more_than_the_mean_does(sign_teacher):
+    """Random play is right in nine of ten episodes, so that it loses 0.1 in the mean and 1 where it errs: a hundred
+    episodes in which none is lost do not show that fewer than one in two hundred is.
+    """
+    how, teacher = Play(EnvRef("distilrl/RareEnv-v0")), fitted(sign_teacher)
+    accepted = accept(teacher, how, episodes=20, max_episodes=320)
+    assert accepted.return_mean == accepted.worst_loss == 1.0
+    tolerance = Comparison().tolerance_of(accepted)
+    assert tolerance.span == 1.0
+    assert 0.0 < tolerance.margin < 0.02
+    student = policy_of(sign_network())
+    found = compare(teacher, student, how, Comparison(100, 300, 0), accepted, describe_env(how.env))
+    assert found.student.return_mean == 1.0
+    assert found.verdict.result == "inconclusive"
+    assert "too few for this margin" in found.verdict.reason
 
 
 def test_a_teacher_is_played_once_for_all_students_of_a_plan(sign_teacher, monkeypatch):

@@ -8,6 +8,7 @@ from conftest import SIGN, make_teacher, sign_network
 from results_schema import FILE, schema_of, text
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
+from distilrl.cli.tables import print_results
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.errors import SpecError
@@ -107,13 +108,26 @@ def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
 
 
 def test_distinct_episodes_of_a_study_are_those_that_all_its_seeds_have():
-    """Of 300 episodes from 60 starts the first hundred may hold few: each of the others may have been distinct."""
-    run = instances.results(verdict=replace(instances.VERDICT, distinct=120))
-    whole = [SingleReturns(teacher=(10.0,) * 300, student=(10.0,) * 300)] * 5
-    assert SeedsResults.of([run] * 5, whole, 100).verdict.distinct == 1
-    assert SeedsResults.of([run] * 5, whole, 250).verdict.distinct == 70
-    once = [SingleReturns(teacher=(10.0,) * 120, student=(10.0,) * 120)] * 5
-    assert SeedsResults.of([run] * 5, once, 120).verdict.distinct == 120
+    """One seed that played on makes no fewer of the first episodes distinct."""
+    runs = [instances.results(verdict=replace(instances.VERDICT, distinct=75))] * 5
+    once = SingleReturns(teacher=(10.0,) * 100, student=(10.0,) * 100, pairs=tuple(n % 75 for n in range(100)))
+    more = SingleReturns(teacher=(10.0,) * 200, student=(10.0,) * 200, pairs=tuple(n % 75 for n in range(200)))
+    found = SeedsResults.of(runs, [once] * 4 + [more], 100).verdict
+    assert found.distinct == 75
+    assert found == SeedsResults.of(runs, [once] * 5, 100).verdict
+    alone = [SingleReturns(teacher=(10.0,) * 120, student=(10.0,) * 120)] * 5
+    assert SeedsResults.of(runs, alone, 120).verdict.distinct == 120
+
+
+def test_a_study_says_what_became_of_its_measures(capsys):
+    """The return passes with each student, and two of three crash: the exit code is that of the measure, so say it."""
+    became = ("fail", "pass", "fail")
+    runs = [instances.results(seed=seed, measures=(instances.measured(one),)) for seed, one in enumerate(became)]
+    found = SeedsResults.of(runs, [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 3, 60)
+    assert (found.worst, found.measured) == ("fail", {"crashed (max)": "fail"})
+    assert "crashed (max): fail with 2 of 3 students" in str(found)
+    print_results(found)
+    assert "crashed (max): fail with 2 of 3 students" in " ".join(capsys.readouterr().err.split())
 
 
 def test_seeds_and_tasks_are_told_apart(tmp_path):

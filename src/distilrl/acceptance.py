@@ -79,11 +79,13 @@ def accept(
             f"check the environment and its kwargs, give {normalizer} where it was trained behind VecNormalize, raise "
             "--accept-max-episodes where returns are noisy, or pass --accept-weak-teacher, with --margin-abs."
         )
+    lost = theirs.returns.max() - chance.returns.min() if exact else (theirs.returns - chance.returns).max()
     return Acceptance(
         **vars(Returns.of(theirs.returns, rng, theirs.fingerprints, exact=exact)),
         longest_episode=int(theirs.lengths.max()),
         random_return_mean=stats.mean(chance.returns),
         better_than_random=low > 0,
+        worst_loss=float(lost),
     )
 
 

@@ -147,14 +147,16 @@ class Mean(Record):
         return f"{rounded(self.mean)} [{rounded(self.ci95[0])}, {rounded(self.ci95[1])}]"
 
     @staticmethod
-    def of(values: NDArray[np.float64], rng: np.random.Generator, labels: NDArray[Any]) -> "Mean | None":
-        """Of numbers (E,), NaN where there is none, and labels (E,) of identical episodes; None where none has one."""
+    def of(values: NDArray[np.float64], how: How, rng: np.random.Generator, labels: NDArray[Any]) -> "Mean | None":
+        """Of numbers (E,) made in this way, NaN where there is none, and labels (E,) of identical episodes; None where
+        none has one.
+        """
         there = ~np.isnan(values)
         values, labels = values[there], labels[there]
         if not len(values):
             return None
         mean = stats.mean(values)
-        if _is_rate(values):
+        if _is_rate(values) and how in ("last", "max"):
             interval = stats.share_interval(mean, len(np.unique(labels)))
         else:
             interval = stats.mean_interval(values, rng, clusters=labels)
@@ -200,7 +202,7 @@ class Measured(Record):
             protocol: of what play this is, in few words.
         """
         rng = np.random.default_rng(0)
-        teacher, student, random = (Mean.of(values, rng, labels) for values, labels in sides)
+        teacher, student, random = (Mean.of(values, measure.how, rng, labels) for values, labels in sides)
         theirs, ours, _ = (values for values, _ in sides)
         both = ~np.isnan(theirs) & ~np.isnan(ours)
         theirs, ours, pairs = theirs[both], ours[both], pairs[both]
@@ -248,8 +250,8 @@ def _reach(measure: Measure, sides: Sequence[NDArray[np.float64]]) -> float:
     """
     seen = np.concatenate(sides)
     seen = seen[~np.isnan(seen)]
-    if len(seen) and _is_rate(seen) and measure.how in ("last", "max"):
-        return 1.0
+    if len(seen) and _is_rate(seen) and measure.how in ("last", "max") and (measure.margin or 0.0) < 1:
+        return 1.0  # a count that was never above 1 has a margin that says what it is
     return max(float(np.ptp(seen)) if len(seen) else 0.0, 20 * (measure.margin or 0.0))
 
 

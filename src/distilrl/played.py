@@ -87,6 +87,9 @@ class Acceptance(Returns):
     """Mean return of random play."""
     better_than_random: bool
     """Whether the teacher's return is above random play's beyond chance."""
+    worst_loss: float
+    """The most by which an episode of random play fell short of the teacher's on the same seed; where every start was
+    played, of the teacher's best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +185,7 @@ class RunVerdict(Verdict):
     looks: int
     """How many times it may look at growing data."""
     span: float
-    """Loss of the worst episode that it reckons with: teacher − random in the acceptance check."""
+    """Loss of the worst episode that it reckons with, as the acceptance check found it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +234,12 @@ class SingleReturns(Record):
     """(E,) the teacher's."""
     student: tuple[float, ...]
     """(E,) the student's."""
+    pairs: tuple[int, ...] = ()
+    """(E,) labels: equal where both played one and the same episode again; empty where they never did."""
+
+    def labels(self, episodes: int) -> tuple[int, ...]:
+        """Those of the first episodes, (E,)."""
+        return self.pairs[:episodes] or tuple(range(episodes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from distilrl.studies import Studies
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teachers import load_teacher
 from distilrl.teachers.hub import offline
-from distilrl.verdict import in_words
+from distilrl.verdict import digits_of, in_words
 
 SENTENCES = {
     "pass": "The student keeps the score.",
@@ -97,6 +97,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
+    environment.globals["digits"] = digits_of
     environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
     return environment.from_string(resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
@@ -340,17 +341,17 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+,.2f}"
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+,.{digits}f}"
 
 
 def _whole(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
 
 
-def _ends(interval: Sequence[float] | None) -> str:
+def _ends(interval: Sequence[float] | None, digits: int = 2) -> str:
     """The interval of a mean return, or that it has none."""
-    return _interval(interval) or "exact"
+    return _interval(interval, digits) or "exact"
 
 
 def _interval(ends: Sequence[float] | None, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, 
 from distilrl.provenance import Provenance
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import HOLDS, RESULTS, Result, difference_in_words, in_words
+from distilrl.verdict import HOLDS, RESULTS, Result, difference_in_words, in_words, margin_in_words
 
 
 class Claims:
@@ -200,7 +200,7 @@ class Results(Claims, Shown, Distilling):
         for name, one in (("teacher", self.teacher), ("student", self.student)):
             sizes = ("?" if n is None else f"{n:,}" for n in (one.params, one.macs))
             rows.append((name, one.in_words(), *sizes, f"{one.latency_us:,.0f}"))
-        found = f"{difference_in_words(self.verdict)}, margin {self.verdict.margin:,.2f}"
+        found = f"{difference_in_words(self.verdict)}, margin {margin_in_words(self.verdict)}"
         rows.append(("student - teacher", found, "", "", ""))
         rows += [(words, in_words(result), "", "", "") for words, result in self.measured.items()]
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(self.verdict.result)}", rows

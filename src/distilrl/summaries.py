@@ -15,7 +15,15 @@ from distilrl.provenance import Provenance
 from distilrl.results import Effort, Results, TeacherResults
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import RESULTS, Result, Verdict, difference_in_words, in_words, verdict_over_seeds
+from distilrl.verdict import (
+    RESULTS,
+    Result,
+    Verdict,
+    difference_in_words,
+    in_words,
+    margin_in_words,
+    verdict_over_seeds,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +74,27 @@ class SeedsResults(Shown):
         for run in self.runs:
             score = "" if run.student.score is None else f"{run.student.score:.3f}"
             effort = (f"{run.env_steps:,}", f"{run.train_s:,.1f}")
-            rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.verdict.result)))
+            rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.worst)))
         verdict = self.verdict
-        found = f"student - teacher {difference_in_words(verdict)}, margin {verdict.margin:,.2f}"
+        found = f"student - teacher {difference_in_words(verdict)}, margin {margin_in_words(verdict)}"
+        found += "".join(f"; {name}: {in_words(one)} {self.with_how_many(name)}" for name, one in self.measured.items())
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(verdict.result)}, {found}", rows
+
+    @property
+    def measured(self) -> dict[str, Result]:
+        """The worst verdict of each measure over the students, by its name."""
+        names = self.runs[0].measured
+        return {name: min((run.measured[name] for run in self.runs), key=RESULTS.index) for name in names}
+
+    def with_how_many(self, name: str) -> str:
+        """With how many of the students a measure has its worst verdict: ``with 2 of 5 students``."""
+        count = sum(run.measured[name] == self.measured[name] for run in self.runs)
+        return f"with {count} of {len(self.runs)} students"
 
     @property
     def worst(self) -> Result:
         """The worst verdict, of the return over seeds and of each student's measures."""
-        return min(
-            (self.verdict.result, *(one for run in self.runs for one in run.measured.values())), key=RESULTS.index
-        )
+        return min((self.verdict.result, *self.measured.values()), key=RESULTS.index)
 
     @staticmethod
     def of(runs: Sequence[Results], returns: Sequence[SingleReturns], episodes: int) -> "SeedsResults":
@@ -85,17 +103,16 @@ class SeedsResults(Shown):
         first = runs[0]
         common = min(episodes, *(len(one.student) for one in returns))
         differences = np.array([np.subtract(one.student[:common], one.teacher[:common]) for one in returns])
+        labels = [one.labels(common) for one in returns]
+        same = {pair: number for number, pair in enumerate(zip(*labels, strict=True))}
         exact = first.verdict.exact
         verdict = verdict_over_seeds(
             differences,
             first.verdict.margin,
             np.random.default_rng(0),
             span=first.verdict.span,
-            # of the common episodes: each of the others may have been one of the distinct
-            distinct=min(
-                max(1, run.verdict.distinct - (len(one.student) - common))
-                for run, one in zip(runs, returns, strict=True)
-            ),
+            distinct=min(len(set(one)) for one in labels),
+            clusters=[same[pair] for pair in zip(*labels, strict=True)],
             exact=exact,
         )
         verdict = replace(verdict, protocol=first.verdict.protocol)

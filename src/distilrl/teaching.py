@@ -18,7 +18,7 @@ from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.files import write_json
 from distilrl.heads import student_head
-from distilrl.jobs import Job, claimed
+from distilrl.jobs import ACCEPT_MORE, Job, claimed
 from distilrl.measures import Mean
 from distilrl.networks import Network
 from distilrl.plain import check_number
@@ -139,7 +139,9 @@ def evaluate_policy(
     with watching(watch) as watch:
         games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
-    found = {one.words: Mean.of(games.measured[:, m], rng, games.fingerprints) for m, one in enumerate(how.measures)}
+    found = {
+        one.words: Mean.of(games.measured[:, m], one.how, rng, games.fingerprints) for m, one in enumerate(how.measures)
+    }
     params = params or sum(p.numel() for p in policy.network.parameters()) or None
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Evaluation(**vars(returns), params=params, measures=found)
@@ -189,7 +191,7 @@ def evaluate_against(
         episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs, measures=how.measures
     )
     with watching(watch) as watch:
-        acceptance = accept(theirs, how, episodes=20, weak_ok=True, watch=watch)
+        acceptance = accept(theirs, how, episodes=20, max_episodes=20 * ACCEPT_MORE, weak_ok=True, watch=watch)
         first = FRESH_SEEDS if fresh else VERDICT_SEEDS
         found = compare(
             theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, first=first, watch=watch

@@ -8,6 +8,7 @@ can be expected at the lower end and the best at the upper. docs/verdict.md deri
 measures how often it errs.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilrl.errors import NotFiniteError, SpecError
+from distilrl.plain import check_number
 from distilrl.stats import (
     FEW,
     Interval,
@@ -42,8 +44,14 @@ NARROW = 0.38
 losses: where an episode loses all or nothing the verdict errs, at this share, in at most the nominal 2.5 % whatever the
 margin and the number of episodes from `MIN_DISTINCT` on, and in up to 4.8 % without it. A test computes that exactly.
 """
+DRAWS = 5_000
+"""Resamples, where they are drawn."""
 LEVELS = 256
-"""Points of the lattice on which a mean's distribution under resampling is computed."""
+"""Points of the lattice on which a mean's distribution under resampling is computed, of as wide a range as the worst
+unit lies below zero, twice; of a wider one more."""
+WIDEST = 64
+"""Times the worst unit's distance from zero up to which others count at the lower end: what lies above is taken to lie
+there, which makes the end lower, and never by much, for a resample without it is as likely as one with it."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +105,35 @@ def in_words(result: str | None) -> str:
     return (result or "").replace("_", " ")
 
 
-def difference_in_words(verdict: Verdict, number: Callable[[float], str] = "{:+,.2f}".format) -> str:
-    """The difference and the interval that decided, which several looks make wider than 95 %; ``number`` writes each.
+def digits_of(margin: float) -> int:
+    """Digits behind the point that numbers held against a margin need: two of its own at least.
+
+    Example::
+
+        digits_of(24.0), digits_of(0.0044)  # 2, 4
+    """
+    return max(2, 1 - math.floor(math.log10(margin)))
+
+
+def difference_in_words(verdict: Verdict, number: Callable[[float], str] | None = None) -> str:
+    """The difference and the interval that decided, which several looks make wider than 95 %; ``number`` writes each,
+    by default as finely as the margin asks.
 
     Example::
 
         difference_in_words(results.verdict)  # '-12.50 [-45.00, +15.00] at 98.3%'
     """
+    number = number or f"{{:+,.{digits_of(verdict.margin)}f}}".format
     if verdict.exact:
         return f"{number(verdict.difference)} exactly"
     low, high = verdict.interval
     words = f"{number(verdict.difference)} [{number(low)}, {number(high)}]"
     return words + (f" at {verdict.confidence:.1%}" if verdict.confidence > 0.95 else "")
+
+
+def margin_in_words(verdict: Verdict) -> str:
+    """The margin, as finely as `difference_in_words` has the difference."""
+    return f"{verdict.margin:,.{digits_of(verdict.margin)}f}"
 
 
 def exact_verdict(student: ArrayLike, teacher: ArrayLike, margin: float, *, clusters: ArrayLike) -> Verdict:
@@ -146,7 +171,7 @@ def non_inferiority(
         teacher: returns of the same seeds, (E,).
         margin: largest acceptable loss, > 0.
         rng: source of the bootstrap.
-        span: loss of the worst episode that must be reckoned with, > 0: teacher − random.
+        span: loss of the worst episode that must be reckoned with, > 0: at least teacher − random.
         clusters: (E,) labels of identical episode pairs, which are one unit; by default none are.
         looks: how many times this question may be asked of growing data; the decision is made at
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
@@ -162,7 +187,8 @@ def non_inferiority(
     """
     difference = _differences(student, teacher, margin)
     _check_labels(clusters, difference)
-    _check_above_zero(span=span, looks=looks)
+    _check_above_zero(span=span)
+    check_number("looks", looks, "[1, inf)")
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)
@@ -197,7 +223,7 @@ def difference_interval(
     span: float,
     clusters: ArrayLike | None = None,
     confidence: float = 0.95,
-    resamples: int = 5000,
+    resamples: int = DRAWS,
 ) -> Interval:
     """Interval of the mean of paired differences, (E,), by bootstrap with one episode more at either end.
 
@@ -242,11 +268,12 @@ def _lower_end(units: NDArray[np.float64], worst: float, tail: float) -> float:
     The distribution of the sum of K + 1 draws is that of one, convolved with itself by Fourier transform, on a lattice
     from the worst unit to the best; a unit between two of its points is shared by them such that the mean stays.
     """
-    drawn = np.append(units, worst)
+    drawn = np.minimum(np.append(units, worst), -WIDEST * worst)
     count, width = len(drawn), float(drawn.max()) - worst
     if width == 0:
         return worst
-    levels = max(LEVELS // 8, min(LEVELS, 2**20 // count))
+    wanted = int(LEVELS * max(1.0, width / (-2.0 * worst)))
+    levels = max(LEVELS // 8, min(wanted, 2**20 // count))
     place = (drawn - worst) / width * levels
     point = np.minimum(place.astype(np.int64), levels - 1)
     above = place - point
@@ -257,12 +284,13 @@ def _lower_end(units: NDArray[np.float64], worst: float, tail: float) -> float:
 
 
 def verdict_over_seeds(
-    differences: NDArray[np.float64],
+    differences: ArrayLike,
     margin: float,
     rng: np.random.Generator,
     *,
     span: float,
     distinct: int,
+    clusters: ArrayLike | None = None,
     exact: bool = False,
 ) -> Verdict:
     """The verdict on students of a kind: training seeds and episodes are drawn, both.
@@ -278,11 +306,13 @@ def verdict_over_seeds(
         rng: source of the bootstrap.
         span: as in `non_inferiority`.
         distinct: distinct pairs of episodes that any of the seeds has at least.
+        clusters: (E,) labels of episodes that are the same with every seed, which are one unit; by default none are.
         exact: the episodes are all that there are, so that only seeds are drawn.
 
     Raises:
         SpecError, NotFiniteError: as `non_inferiority`.
     """
+    differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or len(differences) < 2:
         raise SpecError(
             f"Differences over seeds must be (S, E) of two or more seeds, got {differences.shape}: give a row for each."
@@ -290,7 +320,8 @@ def verdict_over_seeds(
     _check_above_zero(span=span)
     seeds = len(differences)
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
-    interval = t_interval(off) if exact else _crossed(differences, off, rng, span)
+    _check_labels(clusters, differences[0])
+    interval = t_interval(off) if exact else _crossed(differences, off, rng, span, clusters)
     reason = "" if exact else too_few(distinct)
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
@@ -299,18 +330,25 @@ def verdict_over_seeds(
 
 
 def _crossed(
-    differences: NDArray[np.float64], off: NDArray[np.float64], rng: np.random.Generator, span: float
+    differences: NDArray[np.float64],
+    off: NDArray[np.float64],
+    rng: np.random.Generator,
+    span: float,
+    clusters: ArrayLike | None,
 ) -> Interval:
     """95 % interval of the mean of a table (S, E) whose rows have these means (S,), both ways resampled."""
     seeds, episodes = differences.shape
     stretch = np.sqrt(seeds / (seeds - 1)) * t_quantile(seeds - 1) / 1.96
     stretched = differences + ((stretch - 1.0) * (off - off.mean()))[:, None]
+    labels = np.arange(episodes) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums, sizes = np.stack([np.bincount(labels, row) for row in stretched]), np.bincount(labels)
+    weights, size = np.append(sizes, sizes.mean()), sizes.mean()
     ends = []
     tail = NARROW * 0.025
     for extreme, share in ((min(-span, differences.min()), tail), (max(span, differences.max()), 1.0 - tail)):
-        table = np.append(stretched, np.full((seeds, 1), extreme), axis=1)
-        by_seed, by_episode = (resample_shares(units, rng, 2000) for units in (seeds, episodes + 1))
-        means = ((by_seed @ table) * by_episode).sum(1)
+        table = np.append(sums, np.full((seeds, 1), extreme * size), axis=1)
+        by_seed, by_unit = (resample_shares(units, rng, DRAWS) for units in (seeds, len(weights)))
+        means = ((by_seed @ table) * by_unit).sum(1) / (by_unit @ weights)
         ends.append(float(np.quantile(means, share)))
     return ends[0], ends[1]
 
@@ -334,7 +372,7 @@ def _differences(student: ArrayLike, teacher: ArrayLike, margin: float) -> NDArr
 
 
 def _check_above_zero(**numbers: float) -> None:
-    """Refuses numbers of which none means anything at zero or below: margin, span, looks."""
+    """Refuses numbers of which none means anything at zero or below: margin and span."""
     for name, value in numbers.items():
         if not 0 < value < float("inf"):
             raise SpecError(f"'{name}' must be above 0 and finite, got {value}.")

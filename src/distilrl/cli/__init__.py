@@ -93,9 +93,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, also where a loss is proven to be within the margin; 1 where a verdict is ``fail``, or no
-        size of a `plan` is within the margin; 2 for what the user can mend, also in one run of a `sweep`; 3 where a
-        verdict is ``inconclusive``; 4 where a file would run code elsewhere; 70 where distilrl itself is at fault; 130
-        where the user stopped it; 141 where whoever read its output stopped reading. Of several verdicts the worst
+        size of a `plan` comes near enough for one; 2 for what the user can mend, also in one run of a `sweep`; 3 where
+        a verdict is ``inconclusive``; 4 where a file would run code elsewhere; 70 where distilrl itself is at fault;
+        130 where the user stopped it; 141 where whoever read its output stopped reading. Of several verdicts the worst
         counts.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the encoding of a pipe does not

@@ -122,7 +122,7 @@ class Plan(_Search):
     side: Side = field(default_factory=SideOptions)
 
     def run(self) -> int:
-        """Plans; 1 where no size is within the margin."""
+        """Plans; where no size is shown to be within the margin 3 if that is undecided, else 1."""
         cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
         named = {"network": cell} if cell is not None else {}
         job, out, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
@@ -140,7 +140,8 @@ class Plan(_Search):
         print_plan(result)
         print_next(result, out)
         print(RunFolder(out).report)
-        return 0 if result.winner else 1
+        undecided = any(row.verdict == "inconclusive" for row in result.frontier)
+        return 0 if result.winner else code_of("inconclusive") if undecided else code_of("fail")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
-from distilrl.verdict import Verdict, difference_in_words, in_words
+from distilrl.verdict import Verdict, difference_in_words, in_words, margin_in_words
 
 
 def print_next(results: AnyResults, out: Path) -> None:
@@ -86,6 +86,8 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             console.print(f"all tasks: {verdict}, {student.params:,} parameters together")
         case SeedsResults(verdict=over_seeds):
             print_verdict(over_seeds, "student - teacher")
+            for name, worst in results.measured.items():
+                console.print(f"{escape(name)}: {colored(worst, 'bold')} {results.with_how_many(name)}")
         case Results():
             for link in results.chain:
                 size = f"{link.params:,} parameters"
@@ -209,10 +211,8 @@ def print_studies(found: Studies) -> None:
 
 def print_verdict(verdict: Verdict, what: str) -> None:
     """A verdict in one line, and below it of what play it speaks, and why there is none."""
-    margin = f"margin {verdict.margin:,.2f}"
-    console.print(
-        f"verdict: {colored(verdict.result, 'bold')} ({what} {escape(difference_in_words(verdict))}, {margin})"
-    )
+    found = f"{what} {escape(difference_in_words(verdict))}, margin {margin_in_words(verdict)}"
+    console.print(f"verdict: {colored(verdict.result, 'bold')} ({found})")
     if verdict.protocol:
         console.print(f"  played: {verdict.protocol}", soft_wrap=True)
     if verdict.reason:
