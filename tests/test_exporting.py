@@ -19,21 +19,23 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SIGN, sign_network
+from conftest import SIGN, SignEnv, sign_network
 from test_export import needs_cc
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.cli import main
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.envs import describe_env, trust
+from distilrl.envs.sync import _cast
 from distilrl.episodes import Play
-from distilrl.errors import DistilError, ExtraError, FileError
+from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
-from distilrl.export import JUDGED_ON, _Export, c, export_policy, keep, verify, web
+from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, verify, web
 from distilrl.export.card import recorded
+from distilrl.export.keep import write_c
 from distilrl.export.last import last_step
 from distilrl.export.owners import check_owned
-from distilrl.export.replay import Answers
+from distilrl.export.replay import Answers, Recording, open_export
 from distilrl.export.steps import steps
 from distilrl.files import digest, read_json, write_json
 from distilrl.heads import head_for
@@ -43,6 +45,7 @@ from distilrl.policies import Policy
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile
+from distilrl.text import in_comment
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 TWO = head_for(Choices((2,)), "q")
@@ -835,3 +838,144 @@ def test_verify_on_the_command_line_wraps_the_environment_that_it_names(tmp_path
     assert "verdict: pass" in capsys.readouterr().err
     assert main(["verify", card["path"], "--env", SIGN, "--episodes", "3"]) == 0
     assert "no verdict" in capsys.readouterr().err
+
+
+class FarEnv(SignEnv):
+    """SignEnv whose numbers lie far from 0, as temperatures in kelvin and prices do."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def _observe(self):
+        return super()._observe() + np.float32(1000.0)
+
+
+class DoubleEnv(SignEnv):
+    """Real actions whose ends no float has; it takes no others."""
+
+    action_space = gymnasium.spaces.Box(-0.4, 0.4, (1,), np.float64)
+
+    def step(self, action):
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action} lies outside")
+        return super().step(int(action[0] > 0))
+
+
+for made in (FarEnv, DoubleEnv):
+    gymnasium.register(f"distilrl/{made.__name__}-v0", entry_point=made, max_episode_steps=10)
+FAR, DOUBLES = (f"distilrl/{name}Env-v0" for name in ("Far", "Double"))
+
+
+@needs_cc
+@pytest.mark.parametrize("text", ["mlp:32,32", "gru:8"])
+@pytest.mark.parametrize("target", ["c", "onnx"])
+def test_numbers_far_from_zero_may_cancel(tmp_path, text, target):
+    """What a student subtracts lies in its bias, so that its own last digits are rounded away: no file is held to
+    more of them than the student has.
+    """
+    info = describe_env(FAR)
+    network = build(NetworkSpec.of(text, info.obs, 2), torch.Generator().manual_seed(1)).eval()
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(10)
+    network.standardise(torch.full((2,), 1000.0), torch.ones(2))
+    save_network(tmp_path / "student", network, TWO, env=FAR, environment=EnvRef(FAR).to_json())
+    card = export_policy(tmp_path, target)
+    (found,) = card["replay"].values()
+    assert found["same_action"] > 0.99
+    assert found["largest_difference"] < 1e-3
+
+
+@needs_cc
+def test_a_file_is_not_played_where_observations_or_actions_are_others(run, tmp_path):
+    """A pointer to bytes where floats are read goes beyond their end, and a choice of three is no action of two."""
+    for target in ("c", "onnx"):
+        out = export_policy(run, target)["path"]
+        with pytest.raises(FileError, match="is not for the actions of distilrl/DoubleEnv-v0: These are 2 actions"):
+            verify(out, DOUBLES, episodes=2)
+        card = read_json(Path(out) / "export.json")
+        write_json(Path(out) / "export.json", card | {"obs": card["obs"] | {"dtype": "uint8"}})
+        with pytest.raises(FileError, match=r"reads observations of uint8, but .* gives float32"):
+            verify(out, SIGN, episodes=2)
+    with pytest.raises(FileError, match=r"is not for the actions of .*; name the right environment\."):
+        export_policy(run, "onnx", tmp_path / "other", env=DOUBLES)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(FileError, match=r"is none of the files that .* says can be played: policy\.c"):
+        verify(run / "export" / "c" / "example.c")
+
+
+@needs_cc
+def test_integers_are_played_where_a_group_may_write(run, monkeypatch):
+    """What this process has just written, in a folder that nobody could enter, is its own whatever the umask."""
+
+    def others(*_):
+        raise FileError("can be written by other users")
+
+    monkeypatch.setattr("distilrl.export.card.check_owned", others)
+    out = export_policy(run, "int8")["path"]
+    with pytest.raises(FileError, match="other users"):
+        verify(out)
+
+
+@pytest.mark.parametrize("place", [".", "..", "../here"])
+def test_an_export_does_not_take_the_place_of_the_folder_one_is_in(run, tmp_path, monkeypatch, place):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileError, match="is where you are, or around it: name a folder to write inside it"):
+        export_policy(run, "onnx", place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "run"]
+
+
+@needs_cc
+def test_a_path_that_begins_with_a_dash_is_no_option(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert export_policy(run, "c", "-out")["path"] == "-out"
+
+
+def test_a_policy_that_remembers_is_shown_one_episode(tmp_path):
+    """Where every episode has one step, the next observation is another's, which memory knows nothing of."""
+    obs = np.arange(20, dtype=np.float32).reshape(10, 2)
+    single = Recording.of(obs)
+    assert len(single.few(5, remembers=True).obs) == 1
+    assert len(single.few(5, remembers=False).obs) == 5
+
+
+def test_an_action_stays_within_ends_that_no_float_has():
+    space = DoubleEnv.action_space
+    for end in (-0.4, 0.4):
+        taken = _cast(np.array([end], np.float32), space)
+        assert space.contains(taken)
+        assert taken[0] == pytest.approx(end)
+    head = head_for(describe_env(DOUBLES).action, "mean")
+    policy = Policy(build(NetworkSpec((2,), 1), torch.Generator().manual_seed(0)), head)
+    with torch.no_grad():
+        policy.network.layers[-1].bias.fill_(5.0)
+    assert len(play(policy, Play(EnvRef(DOUBLES)), seeds_from(0, 4)).returns) == 4
+
+
+def test_a_name_ends_no_comment():
+    for text in ("a */ b", "a *\\ b", "/* a", "a ??/", "a \\"):
+        shown = in_comment(text)
+        assert "*/" not in shown
+        assert "/*" not in shown
+        assert not shown.endswith("\\")
+
+
+def test_a_cell_behind_many_inputs_is_refused_as_a_layer_is():
+    """Of 112,896 bytes a sum may be larger than 32 bits hold."""
+    spec = NetworkSpec.of("cnn:16k3s1:+gru:2", ObsSpec((1, 84, 84), (1, 84, 84), "uint8"), 2)
+    network = build(spec, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        network.cell.inputs.weight.fill_(0.01)
+    obs = np.full((4, 1, 84, 84), 255, np.uint8)
+    with pytest.raises(SpecError, match="32 bits"):
+        int8.quantise(steps(network, "integers"), obs)
+
+
+@needs_cc
+def test_integers_of_a_cell_behind_convolutions_are_those_of_their_c(tmp_path):
+    obs = ObsSpec((1, 8, 8), (1, 8, 8), "uint8")
+    network = build(NetworkSpec.of("cnn:4k3s2:+gru:3", obs, 2), torch.Generator().manual_seed(0)).eval()
+    seen = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    integers = int8.quantise(steps(network, "integers"), seen)
+    write_c(tmp_path, int8.write(integers, TWO, obs, "small"))
+    answers = open_export(tmp_path / "policy.c", TWO, 64)(seen)
+    np.testing.assert_allclose(integers.values(seen), answers.values, rtol=1e-6)

@@ -442,7 +442,7 @@ def test_c_with_memory_is_clean_and_runs_its_example(text, tmp_path):
     head = Categorical(Choices((3, 2)))
     network, file = written(tmp_path, text, "policy.c", head)
     seen, _ = recording(network)
-    golden = seen.few(64)
+    golden = seen.few(64, remembers=True)
     assert len(golden.obs) == 17
     assert golden.begins.sum() == 1
     answers = file(golden.obs, golden.begins)
@@ -732,7 +732,7 @@ def test_a_cell_has_larger_batches_and_fewer_of_them():
 def test_a_page_remembers_as_the_student_does(text, tmp_path):
     network = drawn(text)
     seen, _ = recording(network)
-    golden, last = seen.few(64), last_step(HEAD)
+    golden, last = seen.few(64, remembers=True), last_step(HEAD)
     numbers = golden.numbers(Policy(network, HEAD))
     answers = Answers(numbers.numpy(), HEAD.greedy(numbers).numpy())
     module = web.wasm(c.write(steps(network, "C"), HEAD, ObsSpec((3,)), "a test"), last, remembers=True)

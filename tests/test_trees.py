@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SIGN, Killed, killed_at
+from test_export import needs_cc
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
 from distilrl import viper
@@ -20,14 +21,14 @@ from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.evaluate import play
 from distilrl.events import Check, Resumed, Step
 from distilrl.export.keep import write_c
-from distilrl.export.replay import Library
+from distilrl.export.replay import Library, open_export
 from distilrl.export.tree import source
 from distilrl.export.verifying import verify
 from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
 from distilrl.policies import Policy
 from distilrl.runs import read_metrics
-from distilrl.spaces import Bounds, Choices, EnvRef
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.trees import PONG, Tree, TreePolicy, as_graphviz, as_text, load_tree, pong_features, save_tree
@@ -126,6 +127,31 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path):
         path.write_text(json.dumps(good | {"tree": good["tree"] | wrong}))
         with pytest.raises(FileError, match=what):
             load_tree(path)
+
+
+@needs_cc
+@pytest.mark.parametrize("turned", [False, True])
+def test_c_of_a_tree_is_nested_no_deeper_than_compilers_take(tmp_path, turned):
+    """A chain of questions, to either side."""
+    count = 600
+    feature, limits, left, right, value = [], [], [], [], []
+    for n in range(count):
+        feature, limits, value = (
+            [*feature, 0, -1],
+            [*limits, float(count - n if turned else n), 0.0],
+            [*value, 0, n % 2],
+        )
+        on, leaf = [2 * n + 2, 0], [2 * n + 1, 0]
+        left, right = left + (on if turned else leaf), right + (leaf if turned else on)
+    chain = Tree(
+        (1,), TWO, "raw", (*feature, -1), (*limits, 0.0), (*left, 0), (*right, 0), tuple((one,) for one in (*value, 1))
+    )
+    obs = np.append(np.linspace(-2.0, count + 2.0, 500), np.nan).astype(np.float32)[:, None]
+    write_c(tmp_path, source(chain, ObsSpec((1,)), "chain"))
+    answers = open_export(tmp_path / "policy.c", TWO, 1)(obs)
+    assert answers.actions.tolist() == Policy(TreePolicy(chain), TWO).act(torch.from_numpy(obs))[0].tolist()
+    deepest = max(len(line) - len(line.lstrip()) for line in (tmp_path / "policy.c").read_text().splitlines())
+    assert deepest <= 12
 
 
 def test_a_tree_may_be_deeper_than_python_recurses():

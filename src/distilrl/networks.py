@@ -207,7 +207,7 @@ class Network(nn.Module):
         first = self._first()
         weight, bias = self.folded()
         if not isinstance(first, nn.Conv2d):
-            return F.linear(self.visible(obs).to(torch.float32).flatten(1), weight, bias)
+            return F.linear(self.visible(obs).to(weight.dtype).flatten(1), weight, bias)
         image = obs
         if self.spec.image is not None:
             image = obs[:, -math.prod(self.spec.image) :].reshape(-1, *self.spec.image)
@@ -218,7 +218,9 @@ class Network(nn.Module):
         for layer in layers:
             x = layer(x)
             if self.spec.vector and isinstance(layer, nn.Flatten):
-                x = torch.cat([x, (self.visible(obs).float() - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1)
+                x = torch.cat(
+                    [x, (self.visible(obs).to(self.obs_mean.dtype) - self.obs_mean[:-1]) * self.obs_scale[:-1]], dim=1
+                )
         return x
 
     def visible(self, obs: Tensor) -> Tensor:

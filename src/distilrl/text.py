@@ -22,7 +22,7 @@ def abridged(text: str, length: int = LONGEST) -> str:
 
 def in_comment(text: str) -> str:
     """A text that ends no comment of C, continues no line of it, and is one line."""
-    return abridged(text).replace("*/", "* /").replace("\\", "/").replace("??/", "?? /")
+    return abridged(text).replace("\\", "/").replace("*/", "* /").replace("/*", "/ *").replace("??/", "?? /")
 
 
 def first_line(error: BaseException) -> str:

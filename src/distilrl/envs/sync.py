@@ -203,7 +203,9 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> 
 def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
     """A real action of the space's own type, whole numbers rounded, and without a dimension where it has none."""
     whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
-    return (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
+    cast = (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
+    # an end in doubles is seldom a float, and the nearest float may lie beyond it
+    return np.clip(cast, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else cast
 
 
 def _number(name: str, value: Any) -> float:

@@ -21,9 +21,9 @@ from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
 from distilrl.export.card import PAGE, card_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
-from distilrl.export.replay import Answers, Recording, file_policy, open_export
+from distilrl.export.replay import Recording, file_policy, open_export
 from distilrl.export.steps import steps, without_offset
-from distilrl.export.verifying import verify
+from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json, write_bytes
 from distilrl.networks import Network
 from distilrl.plain import read_as
@@ -150,6 +150,7 @@ class _Student:
                 f"The student in {folder.student} reads observations of shape {stored.network.spec.obs_shape}, but "
                 f"{info.id} gives {info.obs.shape}: name the environment that it was trained in."
             )
+        check_actions(stored.head, info, folder.student)
         return cls(folder, stored, info)
 
     def bare(self, network: Network) -> Network:
@@ -214,16 +215,18 @@ class _Export:
             case _:
                 source = c.write(steps(network, "C"), head, obs, comment)
                 files = ["policy.c"]
-        if self.target == "web":
-            write_bytes(folder / PAGE, self._page(network, source, card).encode())
         card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
         write_c(folder, source)
+        if self.target == "web":
+            write_bytes(folder / PAGE, self._page(network, source, folder / files[0], card).encode())
         return files
 
-    def _page(self, network: Network, source: c.Source, card: dict[str, Any]) -> str:
-        golden, last = self.seen.few(GOLDEN), last_step(self.head)
-        numbers = golden.numbers(Policy(network, self.head))
-        answers = Answers(numbers.numpy(), last.shifted(self.head.greedy(numbers).numpy()))
+    def _page(self, network: Network, source: c.Source, written: Path, card: dict[str, Any]) -> str:
+        """The page, which expects of WebAssembly what the same C gives here: between values as good as equal another
+        order of summation may choose otherwise.
+        """
+        golden, last = self.seen.few(GOLDEN, remembers=network.spec.remembers), last_step(self.head)
+        answers = open_export(written, self.head, golden.obs[0].size)(golden.obs, golden.begins)
         module = web.wasm(source, last, remembers=network.spec.remembers)
         env, name = card["env"], card["network"]
         reads = self.student.reads.places if self.student.reads is not None else None

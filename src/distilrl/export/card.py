@@ -179,6 +179,8 @@ class Shipped:
     """What that is of the environment's observation; None: all of it."""
     of: int
     """Numbers in the environment's observation."""
+    dtype: str
+    """Type of the numbers that the file reads."""
     head: Head
     """What the policy's numbers mean."""
     files: tuple[str, ...]
@@ -190,16 +192,17 @@ class Shipped:
     reference: Reference | None
     """None where the run was not finished."""
 
-    def check(self, path: Path) -> None:
-        """Makes sure that a file is the one that was exported, before anything of it is run; and that nobody else could
-        have written it, where it is a program. An ONNX graph is none: it is checked when it is opened.
+    def check(self, path: Path, *, owned: bool = True) -> None:
+        """Makes sure that a file is the one that was exported, before anything of it is run; and with ``owned`` that
+        nobody else could have written it, where it is a program. An ONNX graph is none: it is checked when it is
+        opened.
 
         Raises:
             FileError: it is another, or may be somebody else's.
         """
         names = [path.name, *(["policy.h"] if path.suffix == ".c" else [])]
         names += [PAGE] if path.with_name(PAGE).is_file() else []
-        if path.suffix != ".onnx":
+        if owned and path.suffix != ".onnx":
             check_owned(
                 path.parent, self.path, *(path.with_name(name) for name in names if path.with_name(name).is_file())
             )
@@ -232,6 +235,7 @@ def read_card(path: Path) -> Shipped:
             int(np.prod([int(n) for n in data["obs"]["shape"]])),
             _part(data["obs"]),
             int(data["obs"].get("of", np.prod(data["obs"]["shape"]))),
+            str(data["obs"]["dtype"]),
             head_from_json(data["head"], f"head of {path}"),
             files,
             {str(name): str(value) for name, value in data["sha256"].items()},

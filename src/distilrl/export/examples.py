@@ -1,6 +1,6 @@
 """example.py and example.c of each kind of file: they load it and hold it against its golden observations."""
 
-from distilrl.export.last import Last, literals
+from distilrl.export.last import CLOSE, Last, literals
 
 CHECK = """close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
 print(f"{close.all(axis=1).mean():.1%} of {len(wanted)} actions as expected")
@@ -77,8 +77,10 @@ def c_example(last: Last, *, remembers: bool = False) -> str:
         )
     else:
         compared = (
-            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++)\n"
-            "            all &= own[i] - action[i] <= close[i] && action[i] - own[i] <= close[i];\n        same += all;"
+            "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++) {\n"
+            f"            const float near = close[i] + {CLOSE:g}f * (action[i] < 0 ? -action[i] : action[i]);\n"
+            "            all &= own[i] - action[i] <= near && action[i] - own[i] <= near;\n        }\n"
+            "        same += all;"
         )
     own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
     close = last.tolerance()

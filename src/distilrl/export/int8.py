@@ -72,7 +72,11 @@ class Quantised:
         begins = np.arange(len(obs)) == 0 if begins is None else begins
         x = with_past(self._enter(obs), begins, self.history)
         for one in self.steps[:-1]:
-            x = one.outputs(x, begins) if isinstance(one, IntCell) else np.clip(scaled(one, x), 0, BYTE)
+            x = (
+                one.outputs(x.reshape(len(x), -1), begins)
+                if isinstance(one, IntCell)
+                else np.clip(scaled(one, x), 0, BYTE)
+            )
         last: NDArray[np.float32] = sums(self.head, x).reshape(len(obs), -1).astype(np.float32)
         return last * self.head.scale.astype(np.float32)
 
@@ -117,7 +121,7 @@ def quantise(
     scales: list[float] = []
     for step in steps:
         if isinstance(step, CellStep):
-            cell, unit = cell_in_integers(step, scale_in), STATE_UNIT
+            cell, unit = cell_in_integers(step, scale_in, largest), STATE_UNIT
             result.append(cell)
             scale_out = np.array([unit] * step.size + [scale_in / (1 << FEATURE_BITS)] * step.beside)
             x = cell.outputs(np.round(x.reshape(len(x), -1) / scale_in).astype(np.int64), begins) * scale_out

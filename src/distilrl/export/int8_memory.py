@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.int8_layers import Ints, IntStep, in_integers, scaled
+from distilrl.export.int8_layers import Ints, IntStep, check_sums, in_integers, scaled
 from distilrl.export.steps import CellStep
 
 STATE_BITS, GATE_BITS, SHARE_BITS = 14, 12, 15
@@ -70,8 +70,9 @@ class IntCell:
         return part(out, tanh(c >> (STATE_BITS - GATE_BITS))), c
 
 
-def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float) -> IntCell:
-    """A memory cell in integers; ``scale_in`` is as for `distilrl.export.int8_layers.in_integers`.
+def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float, largest: int) -> IntCell:
+    """A memory cell in integers; ``scale_in`` is as for `distilrl.export.int8_layers.in_integers`, and ``largest`` what
+    comes in at most.
 
     Raises:
         SpecError: its sums would not fit into 32 bits.
@@ -85,7 +86,9 @@ def cell_in_integers(step: CellStep, scale_in: NDArray[np.float64] | float) -> I
         )
     unit, bits = 2.0**-GATE_BITS, 15
     recurrent = in_integers(step.recurrent, STATE_UNIT, unit, bits)
-    return IntCell(step, in_integers(step.inputs, scale_in, unit, bits), recurrent)
+    inputs = in_integers(step.inputs, scale_in, unit, bits)
+    check_sums(inputs, largest)
+    return IntCell(step, inputs, recurrent)
 
 
 def _gates(one: IntStep, x: Ints) -> Ints:

@@ -16,8 +16,8 @@ from distilrl.export import c
 from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
 from distilrl.export.last import last_step
-from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export
-from distilrl.export.verifying import verify
+from distilrl.export.replay import ROUNDINGS, TOLERANCE, ExportedFile, Held, Recording, held, open_export, rounding
+from distilrl.export.verifying import verify_own
 from distilrl.files import digest, read_json, unwritable, write_bytes, write_json
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
@@ -56,6 +56,10 @@ def check_place(out: Path) -> None:
         FileError: there is something of the user's.
     """
     try:
+        if out.resolve() in (here := Path.cwd().resolve(), *here.parents):
+            raise FileError(
+                f"{out} is where you are, or around it: name a folder to write inside it, such as ./export."
+            )
         if out.is_symlink():
             raise FileError(f"{out} is a symbolic link: give --out the folder itself, or another one.")
         if not out.exists():
@@ -120,7 +124,7 @@ def keep_export(
         files = write(part)
         _check(part, files, policy, seen, card)
         if card["target"] == "int8":
-            card["played"] = {name: verify(part / name, env, watch=watch).to_json() for name in files}
+            card["played"] = {name: verify_own(part / name, env, watch).to_json() for name in files}
             write_json(part / "export.json", card)
         _swap(part, out, work / "old")
     except OSError as error:
@@ -149,7 +153,8 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     Raises:
         FileError: it does not answer as the policy does.
     """
-    found: Held = held(file(seen.obs, seen.begins), seen.numbers(policy), policy.head)
+    tolerance = TOLERANCE + ROUNDINGS * rounding(policy, seen)
+    found: Held = held(file(seen.obs, seen.begins), seen.numbers(policy), policy.head, tolerance=tolerance)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     if not good:
         raise FileError(
@@ -161,7 +166,7 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
 
 def write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recording, target: str) -> None:
     """Observations and expected actions beside the file, and an example that loads it."""
-    golden, last = seen.few(GOLDEN), last_step(policy.head)
+    golden, last = seen.few(GOLDEN, remembers=policy.remembers), last_step(policy.head)
     some, answers = golden.obs, file(golden.obs, golden.begins)
     archive = io.BytesIO()
     np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions)

@@ -1,5 +1,6 @@
 """Playing exported files: each as a function from raw observations to its head's numbers and its actions."""
 
+import copy
 import ctypes
 import math
 import os
@@ -29,6 +30,8 @@ from distilrl.teachers.onnx import failed, open_graph
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 TOLERANCE = 1e-5
 """Of the head's numbers, relative to the largest; choices may differ only between values closer than this."""
+ROUNDINGS = 4
+"""Times a student's own rounding by which a file's numbers may differ beyond that: it sums in another order."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ class Recording:
         """Of single states (K, *obs_shape), each on its own."""
         return cls(obs, np.ones(len(obs), np.bool_))
 
-    def few(self, count: int) -> "Recording":
-        """Some of them: single states spread evenly, or the first steps of an episode."""
-        if bool(self.begins.all()):
+    def few(self, count: int, *, remembers: bool) -> "Recording":
+        """Some of them: single states spread evenly or, for a policy that remembers, the first steps of an episode."""
+        if not remembers:
             return Recording.of(self.obs[:: max(len(self.obs) // count, 1)][:count])
         until = min([count, *(self.begins[1:].nonzero()[0][:1] + 1).tolist()])
         return Recording(self.obs[:until], self.begins[:until])
@@ -102,13 +105,25 @@ class Recording:
             return torch.cat(rows)
 
 
-def held(answers: Answers, numbers: Tensor, head: Head) -> Held:
+def rounding(policy: Policy, seen: Recording) -> float:
+    """By how much a network's numbers differ at most from those that its weights say in doubles, as a share of the
+    largest: what is left where large numbers cancel, as of observations of 300 that vary by 1.
+    """
+    exact = Policy(copy.deepcopy(policy.network).double(), policy.head)
+    real = np.issubdtype(seen.obs.dtype, np.floating)
+    ours = seen.numbers(policy).double()
+    theirs = Recording(seen.obs.astype(np.float64) if real else seen.obs, seen.begins).numbers(exact)
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+
+
+def held(answers: Answers, numbers: Tensor, head: Head, *, tolerance: float = TOLERANCE) -> Held:
     """Holds a file's answers against the policy that it was made of.
 
     Args:
         answers: the file's.
         numbers: (B, P) the policy's, of the same observations.
         head: what they mean.
+        tolerance: how far numbers may be apart, as a share of the largest.
 
     Example::
 
@@ -123,10 +138,10 @@ def held(answers: Answers, numbers: Tensor, head: Head) -> Held:
     scale = max(float(np.abs(values).max()), 1e-12)
     worst = float(np.abs(answers.values - values).max()) / scale
     # an integer file decides by more digits than its numbers have; real actions follow from theirs
-    consistent = last.same(answers.actions, own, answers.values, 0.0 if head.real else TOLERANCE * scale)
-    same = last.same(answers.actions, expected, values, TOLERANCE * scale)
+    consistent = last.same(answers.actions, own, answers.values, 0.0 if head.real else tolerance * scale)
+    same = last.same(answers.actions, expected, values, tolerance * scale)
     distance = last.distance(answers.actions, expected)
-    alike = consistent and same and worst <= TOLERANCE
+    alike = consistent and same and worst <= tolerance
     return Held(len(values), float(agreed.mean()), worst, distance, consistent, alike)
 
 
@@ -314,7 +329,7 @@ class Library:
             target = Path(folder) / "policy.so"
             flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
             flags += ["-fPIC"] if os.name != "nt" else []
-            command = [compiler, *flags, str(path), "-o", str(target)]
+            command = [compiler, *flags, str(path.absolute()), "-o", str(target)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 told = done.stderr.strip().splitlines()[0][:160] if done.stderr else compiler

@@ -74,14 +74,31 @@ def source(tree: Tree, obs: ObsSpec, comment: str) -> c.Source:
     return c.source(obs, last, comment, f"/* {comment} */\n{code}", 0, weights, head.width)
 
 
-def _conditions(tree: Tree, place: dict[int, int], node: int = 0, depth: int = 1) -> str:
-    """The tree as nested C conditions on an array ``f`` of features, each leaf returning its place."""
-    pad = "    " * depth
-    if tree.feature[node] < 0:
-        return f"{pad}return {place[node]};\n"
-    below, above = (_conditions(tree, place, side[node], depth + 1) for side in (tree.left, tree.right))
-    limit = literals(np.array([tree.threshold[node]], np.float32))
-    return f"{pad}if (f[{tree.feature[node]}] <= {limit}) {{\n{below}{pad}}} else {{\n{above}{pad}}}\n"
+def _conditions(tree: Tree, place: dict[int, int]) -> str:
+    """The tree as C conditions on an array ``f`` of features, each leaf returning its place. Of two sides the smaller
+    stands in braces, so that they are nested no deeper than compilers take, whatever the tree's depth.
+    """
+    leaves = [1] * len(tree.feature)
+    for node in reversed(range(len(leaves))):
+        if tree.feature[node] >= 0:
+            leaves[node] = leaves[tree.left[node]] + leaves[tree.right[node]]
+    lines: list[str] = []
+    waiting = [(0, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        pad = "    " * depth
+        if node < 0:  # the way back out of the braces
+            lines.append(f"{pad}}}")
+        elif tree.feature[node] < 0:
+            lines.append(f"{pad}return {place[node]};")
+        else:
+            limit = literals(np.array([tree.threshold[node]], np.float32))
+            test, sides = f"f[{tree.feature[node]}] <= {limit}", (tree.left[node], tree.right[node])
+            if leaves[sides[0]] > leaves[sides[1]]:
+                test, sides = f"!({test})", sides[::-1]  # not above: what is no number goes to the right
+            lines.append(f"{pad}if ({test}) {{")
+            waiting += [(sides[1], depth), (-1, depth), (sides[0], depth + 1)]
+    return "\n".join(lines) + "\n"
 
 
 def _tables(last: Last, actions: NDArray[Any], numbers: NDArray[np.float32]) -> str:

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from distilrl import stats
 from distilrl.display import watching
-from distilrl.envs import describe_env
+from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import FileError
+from distilrl.errors import DistilError, FileError
 from distilrl.evaluate import VERDICT_SEEDS, fair_seeds, play
 from distilrl.events import Watch
 from distilrl.export.card import Reference, Shipped, read_card
 from distilrl.export.replay import file_policy, open_export
 from distilrl.files import digest
+from distilrl.heads import Head
 from distilrl.played import Difference, Returns, Verified
 from distilrl.sensors import EXACT
 from distilrl.spaces import EnvRef, env_ref
@@ -46,8 +47,16 @@ def verify(
 
         verify("runs/pong/export/c").return_mean
     """
-    path = Path(exported)
-    folder = path if path.is_dir() else path.parent
+    return _verified(Path(exported), env, episodes, watch, owned=True)
+
+
+def verify_own(path: Path, env: EnvRef | None, watch: Watch) -> Verified:
+    """`verify` of a file that this process has just written, in a folder that nobody else could enter."""
+    return _verified(path, env, 100, watch, owned=False)
+
+
+def _verified(path: Path, env: str | EnvRef | None, episodes: int, watch: Watch | None, *, owned: bool) -> Verified:
+    exported, folder = path, path if path.is_dir() else path.parent
     if not (folder / "export.json").is_file():
         raise FileError(f"{exported} is no export: give a folder that distilrl export wrote, or a file in one.")
     card = read_card(folder / "export.json")
@@ -55,16 +64,25 @@ def verify(
         if not card.files:
             raise FileError(f"{card.path} names no file: export the run again.")
         path = folder / card.files[0]
-    card.check(path)
+    if path.name not in card.files:
+        raise FileError(f"{path} is none of the files that {card.path} says can be played: {', '.join(card.files)}.")
+    card.check(path, owned=owned)
     _check_current(card, folder)
     judged_in = (card.reference.env if card.reference is not None else None) or card.env
     ref = env_ref(env) if env is not None else judged_in
     known = card.reference if ref.to_json() == judged_in.to_json() else None
-    if (size := math.prod(describe_env(ref).obs.shape)) != card.of:
+    info = describe_env(ref)
+    if (size := math.prod(info.obs.shape)) != card.of:
         raise FileError(
             f"{path} was made for observations of {card.of} numbers, but {ref.label} gives {size}: name the right "
             "environment."
         )
+    if card.reads is None and info.obs.dtype != card.dtype:
+        raise FileError(
+            f"{path} reads observations of {card.dtype}, but {ref.label} gives {info.obs.dtype}: name the right "
+            "environment."
+        )
+    check_actions(card.head, info, path)
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes
@@ -79,6 +97,20 @@ def verify(
     verdict, against_student = _against(games, known, exact) if known else (None, None)
     returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
     return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
+
+
+def check_actions(head: Head, info: EnvInfo, what: Path) -> None:
+    """Refuses an environment whose actions are others than those that a policy's numbers stand for.
+
+    Raises:
+        FileError: they are.
+    """
+    try:
+        head.action.within(info.action)
+    except DistilError as error:
+        raise FileError(
+            f"{what} is not for the actions of {info.id}: {str(error).rstrip('.')}; name the right environment."
+        ) from None
 
 
 def _check_current(card: Shipped, folder: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distilrl.errors import FileError
 from distilrl.export import web_images
 from distilrl.export.c import Source
-from distilrl.export.last import Last
+from distilrl.export.last import CLOSE, Last
 from distilrl.export.replay import Answers
 from distilrl.files import write_bytes
 from distilrl.heads import Categorical, Head
@@ -25,8 +25,10 @@ from distilrl.spaces import ObsSpec
 
 FLAGS = (
     "--target=wasm32", "-O3", "-std=c99", "-nostdlib", "-ffreestanding", "-msimd128",
-    "-Wl,--no-entry", "-Wl,--export-dynamic",
+    "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--stack-first",
 )  # fmt: skip
+STACK = 64 * 1024
+"""Bytes of the stack beside what the widest layers need."""
 EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action", "policy_numbers")
 OF_MEMORY = ("policy_reset", "policy_memory")
 
@@ -51,7 +53,8 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
         write_bytes(home / "policy.h", source.header.encode())
         write_bytes(home / "policy.c", (source.code + seats(last, remembers=remembers)).encode())
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, *(OF_MEMORY if remembers else ()), "__heap_base")]
-        command = [clang, *FLAGS, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
+        stack = f"-Wl,-z,stack-size={STACK + -(-source.scratch_bytes // 16) * 16}"
+        command = [clang, *FLAGS, stack, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
         if done.returncode:
             raise FileError(
@@ -113,6 +116,7 @@ def page(
         "cartpole": cartpole,
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
+        "near": CLOSE if limits is not None else 0,
         "limits": limits.tolist() if limits is not None else [0] * last.size,
         "board": golden.shape[1:] if golden.ndim == 4 and not image else None,
         **(image or {}),
@@ -170,7 +174,8 @@ function act(obs) { /* an action as a row of numbers */
 const golden = new Kind(bytes(data.golden).buffer);
 const observation = i => golden.subarray(i * data.size, (i + 1) * data.size);
 reset();
-const near = (one, other) => one.every((number, i) => Math.abs(number - other[i]) <= data.limits[i]);
+const near = (one, other) => one.every((number, i) =>
+  Math.abs(number - other[i]) <= data.limits[i] + data.near * Math.abs(number));
 const same = data.actions.filter((action, i) => near(action, act(observation(i)))).length;
 const started = performance.now();
 for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(observation(0)); act.calls = i + 1; }
