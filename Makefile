@@ -38,7 +38,8 @@ chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos/faults.py
 	$(BIN)/python tests/chaos/starts.py --starts 200 --seed $(SEED)
 
-soak: $(VENV)/.dev  # four hours each
+soak: $(VENV)/.dev  # four hours each; CHEETAH=tqc-HalfCheetah-v3.zip of rl-trained-agents
+	@test -n "$(CHEETAH)" || { echo "make soak CHEETAH=tqc-HalfCheetah-v3.zip: name the teacher's file."; exit 2; }
 	$(BIN)/python tests/chaos/soak.py --env PongNoFrameskip-v4 --teacher zoo/pong-dqn --hours 4
 	$(BIN)/python tests/chaos/soak.py --env HalfCheetah-v5 --teacher $(CHEETAH) --hours 4
 

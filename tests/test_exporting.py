@@ -979,3 +979,11 @@ def test_integers_of_a_cell_behind_convolutions_are_those_of_their_c(tmp_path):
     write_c(tmp_path, int8.write(integers, TWO, obs, "small"))
     answers = open_export(tmp_path / "policy.c", TWO, 64)(seen)
     np.testing.assert_allclose(integers.values(seen), answers.values, rtol=1e-6)
+
+
+def test_real_actions_without_bounds_are_measured_by_their_spread():
+    """Ten times larger numbers, off by as large a share of them, are as near as before."""
+    last = last_step(head_for(Bounds((None, -1.0), (None, 1.0)), "mean"))
+    theirs = np.stack([np.linspace(-50.0, 50.0, 101), np.linspace(-1.0, 1.0, 101)], axis=1).astype(np.float32)
+    near = last.distance(theirs * np.float32(1.01), theirs)
+    assert near == pytest.approx(np.sqrt(0.5 * (0.01**2 + np.square(0.01 * theirs[:, 1]).mean())), rel=1e-3)

@@ -27,8 +27,8 @@ class LearningOptions:
     reward_steps: int = 0
     """Environment steps of a stage with reward after imitation, for students too small to imitate; 0: none."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE for any other setting: --set learning-rate=0.001 --set stakes-exponent=0.5, or by its place in
-    config.json, --set terms.0.weight=2."""
+    """NAME=VALUE for any other setting: --set learning-rate=0.001 --set stakes-exponent=0.5, or by its place
+    below 'train' in config.json, --set terms.0.weight=2."""
     seed: int = 0
     """Seed of training."""
     prune_from: Unset[str | None] = None

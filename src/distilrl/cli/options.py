@@ -180,7 +180,7 @@ class TrustOptions:
     """What a file may import."""
 
     trust: UseAppendAction[tuple[str, ...]] = ()
-    """Module that a config.json may import for its environment or wrappers."""
+    """Module that a config.json may import for its environment, wrappers or losses."""
 
     def allow(self) -> None:
         """Allows it, before the file is read."""
@@ -259,7 +259,7 @@ def _unknown(text: str) -> SpecError:
     """Why a setting is none."""
     return SpecError(
         f"--set {text}: write NAME=VALUE with one of {', '.join(sorted(GROUP))}, or with the place of another setting "
-        "in config.json, such as reward.radius or terms.0.weight."
+        "below 'train' in config.json, such as reward.radius or terms.0.weight."
     )
 
 

@@ -307,7 +307,10 @@ class RealStep:
         return bool((np.abs(ours - theirs) <= np.maximum(CLOSE * scale, summed)).all())
 
     def distance(self, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-        return float(np.sqrt(np.square((ours - theirs) / self.action.half).mean()))
+        # an open side has no half-range: there the spread of the actions is the measure, where that is larger
+        ends = zip(self.action.low, self.action.high, strict=True)
+        spread = np.where([None in pair for pair in ends], theirs.std(0), 0.0)
+        return float(np.sqrt(np.square((ours - theirs) / np.maximum(self.action.half, spread)).mean()))
 
 
 class _Choose(nn.Module):
