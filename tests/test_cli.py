@@ -75,7 +75,7 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
 def test_what_is_told_of_a_file_is_told_of_the_one_that_is_foreign(teacher, tmp_path, capsys):
     """A folder of ours needs no answers, so that they are those of what it is held against."""
     torch.save(sign_network().state_dict(), tmp_path / "sign.pt")
-    base = ["evaluate", "--env", SIGN, "--episodes", "100", "--threads", "1"]
+    base = ["evaluate", "--env", SIGN, "--episodes", "200", "--threads", "1"]
     assert main([*base, teacher, "--against", str(tmp_path / "sign.pt"), "--json"]) == 2
     assert "--activation" in capsys.readouterr().err
     for pair in ([teacher, str(tmp_path / "sign.pt")], [str(tmp_path / "sign.pt"), teacher]):

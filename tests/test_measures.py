@@ -187,7 +187,26 @@ def test_a_measure_that_is_not_decided_plays_on():
 def test_a_share_has_a_width_where_none_was_seen():
     assert share_interval(0.0, 100) == pytest.approx((0.0, 0.03699), abs=1e-5)
     assert share_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert Mean.of(np.ones(100), np.random.default_rng(0), np.arange(100)).ci95[0] < 0.97
+    assert Mean.of(np.ones(100), "max", np.random.default_rng(0), np.arange(100)).ci95[0] < 0.97
+    # a sum that was 1 in every episode may be 2 in the next, and is no share of them
+    assert Mean.of(np.ones(100), "sum", np.random.default_rng(0), np.arange(100)).ci95 == (1.0, 1.0)
+
+
+def test_a_count_that_was_never_above_one_is_no_share():
+    """Its margin of two says that it may be more: the same question has the same answer if random play had a three."""
+    none = np.zeros(50)
+    found = [
+        Measured.of(
+            Measure.of("lost=last<=2"), numbers(none, none, np.append(none[1:], most)), np.arange(50), 1, "greedy"
+        )
+        for most in (0.0, 3.0)
+    ]
+    assert [one.verdict.span for one in found] == [40.0, 40.0]
+    assert [one.verdict.result for one in found] == ["inconclusive"] * 2
+    assert (
+        Measured.of(Measure.of("crashed<=0.05"), numbers(none, none, none), np.arange(50), 1, "greedy").verdict.span
+        == 1
+    )
 
 
 def test_numbers_are_rounded_by_their_size():
