@@ -380,7 +380,7 @@ def test_what_is_no_run_or_no_export_is_refused(tmp_path, run):
     card = read_json(folder / "export.json")
     card["sha256"]["policy.txt"] = digest(folder / "policy.txt")
     write_json(folder / "export.json", card)
-    with pytest.raises(FileError, match="no exported policy"):
+    with pytest.raises(FileError, match="is none of the files that"):
         verify(folder / "policy.txt")
 
 

@@ -275,7 +275,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
 def test_only_the_winner_is_disturbed(sign_teacher, tmp_path):
     phases = []
-    job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60))
+    job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60, margin=0.1))
     sizes = ["mlp:", "mlp:4"]
     result = plan(
         sign_teacher, job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, watch=phases.append, report=False

@@ -139,7 +139,7 @@ def ceiling(source, count):
         ({"span": math.nan}, "'span' must be above 0"),
         ({"margin": 0.0}, "'margin' must be above 0"),
         ({"margin": -5.0}, "'margin' must be above 0"),
-        ({"looks": 0}, "'looks' must be at least 1"),
+        ({"looks": 0}, "'looks' must be a whole number"),
         ({"student": [500.0]}, r"shape \(1,\) and the teacher's \(60,\): give one of each for every episode"),
         ({"student": np.ones((60, 1)), "teacher": np.ones((60, 1))}, r"shape \(60, 1\)"),
         ({"student": [], "teacher": []}, r"shape \(0,\)"),

@@ -111,4 +111,4 @@ def tiny_config(env: str = SIGN, *terms, **changes) -> TrainConfig:
 
 
 def tiny_job(env: str = SIGN, *terms, **changes) -> Job:
-    return Job(tiny_config(env, *terms, **changes), Comparison(200, 200, 0))
+    return Job(tiny_config(env, *terms, **changes), Comparison(200, 200, 0, margin=0.1))

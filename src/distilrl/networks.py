@@ -211,7 +211,9 @@ class Network(nn.Module):
         image = obs
         if self.spec.image is not None:
             image = obs[:, -math.prod(self.spec.image) :].reshape(-1, *self.spec.image)
-        return F.conv2d(interleaved(image), weight, bias, first.stride, cast("tuple[int, int]", first.padding))
+        return F.conv2d(
+            interleaved(image).to(weight.dtype), weight, bias, first.stride, cast("tuple[int, int]", first.padding)
+        )
 
     def _through(self, x: Tensor, obs: Tensor, layers: Sequence[nn.Module]) -> Tensor:
         """What further layers make of that."""

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilrl.errors import NotFiniteError, SpecError
-from distilrl.plain import check_number
 from distilrl.stats import (
     FEW,
     Interval,
@@ -188,7 +187,8 @@ def non_inferiority(
     difference = _differences(student, teacher, margin)
     _check_labels(clusters, difference)
     _check_above_zero(span=span)
-    check_number("looks", looks, "[1, inf)")
+    if type(looks) is not int or looks < 1:
+        raise SpecError(f"'looks' must be a whole number of at least 1, got {looks}.")
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)

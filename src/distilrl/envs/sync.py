@@ -205,7 +205,7 @@ def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
     whole = np.issubdtype(space.dtype, np.integer) if space.dtype is not None else False
     cast = (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
     # an end in doubles is seldom a float, and the nearest float may lie beyond it
-    return np.clip(cast, space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else cast
+    return np.asarray(np.clip(cast, space.low, space.high)) if isinstance(space, gymnasium.spaces.Box) else cast
 
 
 def _number(name: str, value: Any) -> float:

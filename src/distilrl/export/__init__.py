@@ -226,8 +226,8 @@ class _Export:
         order of summation may choose otherwise.
         """
         golden, last = self.seen.few(GOLDEN, remembers=network.spec.remembers), last_step(self.head)
-        answers = open_export(written, self.head, golden.obs[0].size)(golden.obs, golden.begins)
         module = web.wasm(source, last, remembers=network.spec.remembers)
+        answers = open_export(written, self.head, golden.obs[0].size)(golden.obs, golden.begins)
         env, name = card["env"], card["network"]
         reads = self.student.reads.places if self.student.reads is not None else None
         remembers = network.spec.remembers

@@ -78,7 +78,8 @@ def c_example(last: Last, *, remembers: bool = False) -> str:
     else:
         compared = (
             "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++) {\n"
-            f"            const float near = close[i] + {CLOSE:g}f * (action[i] < 0 ? -action[i] : action[i]);\n"
+            f"            const float size = {CLOSE:g}f * (own[i] < 0 ? -own[i] : own[i]);\n"
+            "            const float near = close[i] > size ? close[i] : size;\n"
             "            all &= own[i] - action[i] <= near && action[i] - own[i] <= near;\n        }\n"
             "        same += all;"
         )

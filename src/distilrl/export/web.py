@@ -175,7 +175,7 @@ const golden = new Kind(bytes(data.golden).buffer);
 const observation = i => golden.subarray(i * data.size, (i + 1) * data.size);
 reset();
 const near = (one, other) => one.every((number, i) =>
-  Math.abs(number - other[i]) <= data.limits[i] + data.near * Math.abs(number));
+  Math.abs(number - other[i]) <= Math.max(data.limits[i], data.near * Math.abs(other[i])));
 const same = data.actions.filter((action, i) => near(action, act(observation(i)))).length;
 const started = performance.now();
 for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(observation(0)); act.calls = i + 1; }
