@@ -275,7 +275,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
 def test_only_the_winner_is_disturbed(sign_teacher, tmp_path):
     phases = []
-    job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60, margin=0.1))
+    job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60, margin=0.2))
     sizes = ["mlp:", "mlp:4"]
     result = plan(
         sign_teacher, job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, watch=phases.append, report=False
@@ -393,6 +393,7 @@ def test_a_plan_without_a_winner_says_so(sign_teacher, tmp_path):
 
 def test_a_stage_with_reward_is_no_part_of_it(sign_teacher, tmp_path):
     job = tiny_job(env_steps=2400, reward=RewardConfig(env_steps=100_000))
+    job = replace(job, comparison=Comparison(200, 200, 0, margin=0.2))
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1)
     assert result.winner == "mlp:4"
     assert (
