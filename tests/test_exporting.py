@@ -1,5 +1,6 @@
 """Exporting a run: the folder is complete and true or it is not there, and a file is played as its student was."""
 
+import copy
 import json
 import os
 import re
@@ -35,7 +36,8 @@ from distilrl.export.card import recorded
 from distilrl.export.keep import write_c
 from distilrl.export.last import last_step
 from distilrl.export.owners import check_owned
-from distilrl.export.replay import Answers, Recording, open_export
+from distilrl.export.replay import COARSEST, ROUNDINGS, Answers, Recording, open_export
+from distilrl.export.replay import rounding as rounded_by
 from distilrl.export.steps import steps
 from distilrl.files import digest, read_json, write_json
 from distilrl.heads import head_for
@@ -882,6 +884,24 @@ def test_numbers_far_from_zero_may_cancel(tmp_path, text, target):
     (found,) = card["replay"].values()
     assert found["same_action"] > 0.99
     assert found["largest_difference"] < 1e-3
+
+
+@needs_cc
+def test_a_student_that_is_rounded_away_is_refused_and_told_why(tmp_path):
+    """A clock in seconds since 1970 beside a number that varies by 1."""
+    info = describe_env(FAR)
+    network = build(NetworkSpec.of("mlp:16", info.obs, 2), torch.Generator().manual_seed(1)).eval()
+    network.standardise(torch.full((2,), 1000.0), torch.full((2,), 1e4))
+    save_network(tmp_path / "student", network, TWO, env=FAR, environment=EnvRef(FAR).to_json())
+    network = load_network(tmp_path / "student").network
+    seen = Recording.of((1000.0 + 1e-4 * np.random.default_rng(0).normal(size=(200, 2))).astype(np.float32))
+    assert ROUNDINGS * rounded_by(Policy(network, TWO), seen) > COARSEST
+    wrong = copy.deepcopy(network)
+    with torch.no_grad():
+        wrong.layers[-1].weight.neg_()
+    write_c(tmp_path, c.write(steps(wrong, "C"), TWO, info.obs, "wrong"))
+    with pytest.raises(FileError, match=r"whose own numbers are rounded by up to .* subtracts its mean"):
+        keep._replayed("policy.c", open_export(tmp_path / "policy.c", TWO, 2), Policy(network, TWO), seen, "c")
 
 
 @needs_cc

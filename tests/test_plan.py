@@ -17,6 +17,7 @@ from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError
 from distilrl.events import Episodes, Phase, Resumed, Step
+from distilrl.export import export_policy
 from distilrl.files import read_json
 from distilrl.heads import Point, head_for, student_head
 from distilrl.jobs import Job
@@ -384,11 +385,19 @@ def test_budgets_leave_sizes_out(sign_teacher, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_size_that_is_named_twice_is_tried_once(sign_teacher, tmp_path):
+    job, sizes = tiny_job(check_episodes=2), ["mlp:4", "mlp:4@relu", "mlp:"]
+    result = plan(sign_teacher, job, tmp_path / "plan", sizes=sizes, seeds=1, refine=False, report=False)
+    assert [row.student for row in result.frontier] == ["mlp:", "mlp:4"]
+
+
 def test_a_plan_without_a_winner_says_so(sign_teacher, tmp_path):
     job = Job(tiny_config(check_episodes=2), Comparison(20, 20, 0, margin=1e-6))
     result = plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:1"], seeds=1)
     assert result.winner is None
     assert not (tmp_path / "plan" / "winner" / "student").exists()
+    with pytest.raises(FileError, match="a plan in which no size was shown to be within the margin"):
+        export_policy(tmp_path / "plan", "c")
 
 
 def test_a_stage_with_reward_is_no_part_of_it(sign_teacher, tmp_path):
@@ -539,7 +548,8 @@ def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, mom
             cut_plan(teacher, out, sizes=sizes)
         again, watch = killed_at()
         assert without_clock(cut_plan(teacher, out, watch, sizes=sizes, resume=True)) == without_clock(whole)
-        assert any(isinstance(event, Resumed) for event in again)
+        (resumed,) = (event for event in again if isinstance(event, Resumed))
+        assert resumed.env_steps > 0
         verdicts = [event for event in again if isinstance(event, Phase) and event.name == "verdict"]
         assert len(verdicts) == sum(n >= moment for n in told), "none is taken twice"
         (ours, _), (theirs, _) = (RunFolder(folder).load_state() for folder in (out, tmp_path / "whole"))

@@ -16,6 +16,7 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
+from distilrl.heads import Head
 from distilrl.jobs import Job, Machines, claimed, load_one
 from distilrl.objective import check_terms
 from distilrl.plain import read_as
@@ -85,23 +86,16 @@ def plan(
     """
     options = PlanOptions(tuple(sizes), seeds, budget or Budget(), refine)
     one, config = load_one(teacher, job.train), job.train
-    info, head = describe_env(config.env), one.head.student
+    info, done = describe_env(config.env), Path(out) / "plan.json"
     check_terms(config.terms, one.head)
     check_plannable(config)
     config.but(seed=config.seed + seeds - 1)
-    texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
-    specs = [config.student.spec(info.obs, head.width, text) for text in texts]
-    specs = sorted((s for s in specs if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
-    if not specs:
-        raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
-    of_search(config, specs)
-    done = Path(out) / "plan.json"
     with watching(watch) as watch, claimed(RunFolder(out), job, kind="plan", resume=resume, **asdict(options)):
         if resume and done.is_file():  # nothing is left to do
             results = read_as(PlanResults, read_json(done), str(done))
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
-            results = _plan(one, job, specs, options, judge)
+            results = _plan(one, job, options, judge)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)
     return results
@@ -121,12 +115,28 @@ class _Judge:
     watch: Watch
 
 
-def _plan(one: Teacher, job: Job, specs: list[NetworkSpec], options: PlanOptions, judge: _Judge) -> PlanResults:
+def _sizes(job: Job, options: PlanOptions, info: EnvInfo, head: Head) -> list[NetworkSpec]:
+    """Those that fit the budget, each once, the smallest first.
+
+    Raises:
+        SpecError: none does, or their settings do not suit them.
+    """
+    texts = [suited(text, real=head.real) for text in options.sizes or ladder(info.obs, head)]
+    specs = {spec.describe(): spec for spec in (job.train.student.spec(info.obs, head.width, text) for text in texts)}
+    fit = sorted((s for s in specs.values() if options.budget.allows(s, head, info)), key=lambda spec: spec.params)
+    if not fit:
+        raise SpecError("No size fits the budget: raise it, or give smaller --sizes.")
+    of_search(job.train, fit)
+    return fit
+
+
+def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanResults:
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
-    card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
     saved = RunFolder(folder).load_state()
-    specs = first_sizes(saved) if saved is not None else specs  # a budget of time leaves out others each time
+    # a budget of time would leave out others each time
+    specs = first_sizes(saved) if saved is not None else _sizes(job, options, info, one.head.student)
+    card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
     search = Search(one, job, specs, options.seeds, card, RunFolder(folder), judge.watch)
     with closing(search.stream):
         if saved is not None:

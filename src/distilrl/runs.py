@@ -174,6 +174,11 @@ class RunFolder:
         if what == "student" and inside and kind != "chain":
             homes = " or ".join(str(spec.parents[1]) for spec in inside[:3])
             return FileError(f"{self.path} holds no student of its own: give {homes}.")
+        if kind == "plan" and (self.path / "plan.json").is_file():
+            return FileError(
+                f"{self.path} holds a plan in which no size was shown to be within the margin, so that it has no "
+                f"{what}: make another with more --steps, larger --sizes, more --episodes or a larger --margin."
+            )
         if kind in RESUMED:
             return FileError(f"{self.path} has no {what} yet: continue it with --resume.")
         return FileError(f"{self.path} holds {KINDS[kind]} that has no {what}: make it again, with another --out.")

@@ -352,10 +352,11 @@ class Search:
                 self._population = self._students()
                 self._population.load_state(below(tensors, "students."), state["students"])
                 self.stream.student = self._population.policy
-        self.watch(Resumed(self.stream.env_steps, self.folder.moved))
+        recorded = self.stream.to_replay * self.config.data.n_envs
+        self.watch(Resumed(recorded, self.folder.moved))
         while self.stream.replaying:
             self.stream.collect(START)
-            self.watch(Replaying(self.stream.env_steps, self.stream.to_replay * self.config.data.n_envs))
+            self.watch(Replaying(self.stream.env_steps, recorded))
 
 
 def first_sizes(saved: Saved) -> list[NetworkSpec]:

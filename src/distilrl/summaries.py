@@ -260,7 +260,7 @@ class PlanResults(Shown):
     train_s: float
     """Seconds of collecting and learning, checks not counted."""
     wall_s: float
-    """Seconds of the whole search."""
+    """Seconds of the whole search; of one that was cut short and resumed, since then."""
     winner: str | None
     """The smallest size whose loss is within the margin; None where there is none."""
     frontier: tuple[PlanRow, ...]

@@ -187,7 +187,7 @@ def non_inferiority(
     difference = _differences(student, teacher, margin)
     _check_labels(clusters, difference)
     _check_above_zero(span=span)
-    if type(looks) is not int or looks < 1:
+    if looks < 1 or looks % 1:
         raise SpecError(f"'looks' must be a whole number of at least 1, got {looks}.")
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)

@@ -16,7 +16,17 @@ from distilrl.export import c
 from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
 from distilrl.export.last import last_step
-from distilrl.export.replay import ROUNDINGS, TOLERANCE, ExportedFile, Held, Recording, held, open_export, rounding
+from distilrl.export.replay import (
+    COARSEST,
+    ROUNDINGS,
+    TOLERANCE,
+    ExportedFile,
+    Held,
+    Recording,
+    held,
+    open_export,
+    rounding,
+)
 from distilrl.export.verifying import verify_own
 from distilrl.files import digest, read_json, unwritable, write_bytes, write_json
 from distilrl.policies import Policy
@@ -153,9 +163,16 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     Raises:
         FileError: it does not answer as the policy does.
     """
-    tolerance = TOLERANCE + ROUNDINGS * rounding(policy, seen)
+    own = ROUNDINGS * rounding(policy, seen)
+    tolerance = min(TOLERANCE + own, COARSEST)
     found: Held = held(file(seen.obs, seen.begins), seen.numbers(policy), policy.head, tolerance=tolerance)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
+    if not good and own > COARSEST:
+        raise FileError(
+            f"{name} does not answer as the student does, whose own numbers are rounded by up to {own / ROUNDINGS:.1e} "
+            "of the largest: what it sees lies too far from 0 beside how much it varies; distil it behind a wrapper of "
+            "the environment that subtracts its mean."
+        )
     if not good:
         raise FileError(
             f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of "

@@ -32,6 +32,8 @@ TOLERANCE = 1e-5
 """Of the head's numbers, relative to the largest; choices may differ only between values closer than this."""
 ROUNDINGS = 4
 """Times a student's own rounding by which a file's numbers may differ beyond that: it sums in another order."""
+COARSEST = 1e-3
+"""And no further: a student that is rounded by more is none to hold a file to."""
 
 
 @dataclass(frozen=True)
