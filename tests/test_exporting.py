@@ -895,7 +895,8 @@ def test_a_student_that_is_rounded_away_is_refused_and_told_why(tmp_path):
     save_network(tmp_path / "student", network, TWO, env=FAR, environment=EnvRef(FAR).to_json())
     network = load_network(tmp_path / "student").network
     seen = Recording.of((1000.0 + 1e-4 * np.random.default_rng(0).normal(size=(200, 2))).astype(np.float32))
-    assert ROUNDINGS * rounded_by(Policy(network, TWO), seen) > COARSEST
+    policy = Policy(network, TWO)
+    assert ROUNDINGS * rounded_by(policy, seen, seen.numbers(policy)) > COARSEST
     wrong = copy.deepcopy(network)
     with torch.no_grad():
         wrong.layers[-1].weight.neg_()

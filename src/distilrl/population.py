@@ -278,8 +278,8 @@ class Population:
         self._restart()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds of those whom `keep` has just chosen: their weights are averages, and moments are
-        forgotten.
+        """What a checkpoint holds of those whom `keep` has just chosen, whose weights are averages and moments
+        forgotten, or of those who learn no more.
         """
         tensors = {"mean": self.mean, "scale": self.scale}
         if self.units is not None:

@@ -342,7 +342,8 @@ def _crossed(
     stretched = differences + ((stretch - 1.0) * (off - off.mean()))[:, None]
     labels = np.arange(episodes) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     sums, sizes = np.stack([np.bincount(labels, row) for row in stretched]), np.bincount(labels)
-    weights, size = np.append(sizes, sizes.mean()), sizes.mean()
+    size = sizes.mean()
+    weights = np.append(sizes, size)
     ends = []
     tail = NARROW * 0.025
     for extreme, share in ((min(-span, differences.min()), tail), (max(span, differences.max()), 1.0 - tail)):

@@ -1,6 +1,5 @@
 """Decision trees from a teacher (VIPER, Bastani et al. 2018): DAgger, states weighted by stakes, the best tree kept."""
 
-import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -207,8 +206,8 @@ def _grow(
     with closing(stream):
         if saved is not None:
             with fitting():
-                stream.load(*saved, ended=False)
                 grown = _Grown.read(saved[1]["grown"], folder.path)
+                stream.load(*saved, ended=len(grown.rows) == config.iterations)
             watch(Resumed(stream.to_replay * train.data.n_envs, folder.moved))
             while stream.replaying:
                 data.collect(Progress(0.0))
@@ -245,14 +244,13 @@ class _Grown:
     """The best and the last."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """What was found of each."""
-    values: tuple[float, int] = (-math.inf, 0)
-    """Return of the best, and its leaves, negative: of two that return as much the smaller is better."""
 
     def add(self, tree: Tree, row: dict[str, Any]) -> None:
-        """One more."""
-        values = (row["return"], -tree.leaves)
-        better = not self.trees or values > self.values
-        self.trees, self.values = [tree if better else self.best, tree], max(values, self.values)
+        """One more; of two that return as much the smaller is better."""
+        best = self.best if self.trees else tree
+        if self.trees and (row["return"], -tree.leaves) > (max(one["return"] for one in self.rows), -best.leaves):
+            best = tree
+        self.trees = [best, tree]
         self.rows.append(row)
 
     @property
@@ -272,12 +270,12 @@ class _Grown:
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint holds of them."""
-        return {"trees": [plain_tree(tree) for tree in self.trees], "rows": self.rows, "values": self.values}
+        return {"trees": [plain_tree(tree) for tree in self.trees], "rows": self.rows}
 
     @classmethod
     def read(cls, data: dict[str, Any], path: Path) -> "_Grown":
         """Reads back what `to_json` gave."""
-        return cls([tree_of(tree, path) for tree in data["trees"]], data["rows"], tuple(data["values"]))
+        return cls([tree_of(tree, path) for tree in data["trees"]], data["rows"])
 
 
 class _Labelled:

@@ -76,8 +76,9 @@ class _Search:
         self.trusted.allow()
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", *WHERE})
-            data = RunFolder(self.resume).read_config()
-            RunFolder(self.resume).check_kind(kind)
+            folder = RunFolder(self.resume)
+            data = folder.read_config()
+            folder.check_kind(kind)
             return Job.from_json(data), self.resume, data
         if self.out is None:
             raise SpecError("--out is missing: name the folder to write.")
@@ -141,7 +142,7 @@ class Plan(_Search):
         print_next(result, out)
         print(RunFolder(out).report)
         undecided = any(row.verdict == "inconclusive" for row in result.frontier)
-        return 0 if result.winner else code_of("inconclusive") if undecided else code_of("fail")
+        return 0 if result.winner else code_of("inconclusive" if undecided else "fail")
 
 
 @dataclass(frozen=True)

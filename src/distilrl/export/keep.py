@@ -163,9 +163,10 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     Raises:
         FileError: it does not answer as the policy does.
     """
-    own = ROUNDINGS * rounding(policy, seen)
+    numbers = seen.numbers(policy)
+    own = 0.0 if target == "int8" else ROUNDINGS * rounding(policy, seen, numbers)
     tolerance = min(TOLERANCE + own, COARSEST)
-    found: Held = held(file(seen.obs, seen.begins), seen.numbers(policy), policy.head, tolerance=tolerance)
+    found: Held = held(file(seen.obs, seen.begins), numbers, policy.head, tolerance=tolerance)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
     if not good and own > COARSEST:
         raise FileError(

@@ -107,15 +107,14 @@ class Recording:
             return torch.cat(rows)
 
 
-def rounding(policy: Policy, seen: Recording) -> float:
-    """By how much a network's numbers differ at most from those that its weights say in doubles, as a share of the
-    largest: what is left where large numbers cancel, as of observations of 300 that vary by 1.
+def rounding(policy: Policy, seen: Recording, numbers: Tensor) -> float:
+    """By how much a network's numbers (K, P) differ at most from those that its weights say in doubles, as a share of
+    the largest: what is left where large numbers cancel, as of observations of 300 that vary by 1.
     """
     exact = Policy(copy.deepcopy(policy.network).double(), policy.head)
     real = np.issubdtype(seen.obs.dtype, np.floating)
-    ours = seen.numbers(policy).double()
     theirs = Recording(seen.obs.astype(np.float64) if real else seen.obs, seen.begins).numbers(exact)
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+    return float((numbers - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
 
 
 def held(answers: Answers, numbers: Tensor, head: Head, *, tolerance: float = TOLERANCE) -> Held:
