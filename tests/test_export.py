@@ -482,9 +482,14 @@ def test_sums_that_may_leave_32_bits_are_refused():
         int8.quantise(steps(network, "integers"), obs)
 
 
-def test_a_number_that_never_varied_keeps_its_own_unit_in_integers():
-    gain = int8.input_gain(np.array([[1.0, 0.0, 0.5, -4.0], [-2.0, 0.0, 0.5, -4.0]]))
-    np.testing.assert_allclose(gain, [127 / 2, 127, 127, 127 / 4])
+def test_how_numbers_enter_integers():
+    """One that never varied keeps its own unit; one that lies far from 0 is counted from its middle."""
+    obs = np.array([[1.0, 0.0, 0.5, -4.0, 300.0, -8.0, 3.0], [-2.0, 0.0, 0.5, -4.0, 302.0, -9.0, 1.0]])
+    entry = int8_layers.Entry.of(obs)
+    np.testing.assert_allclose(entry.gain, [127 / 2, 127, 127, 127 / 4, 127 / 2, 127, 127 / 3], rtol=1e-6)
+    np.testing.assert_array_equal(entry.zero, [0, 0, 0, 0, 301, -8.5, 0])
+    np.testing.assert_array_equal(entry.integers(obs)[0, 4:], [-63, 64, 127])
+    assert int8_layers.Entry.of(obs.astype(np.uint8)) is None
 
 
 def test_the_header_says_what_a_choice_is_flattened_to():

@@ -31,6 +31,7 @@ from distilrl.envs.sync import _cast
 from distilrl.episodes import Play
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
+from distilrl.events import silent
 from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, verify, web
 from distilrl.export.card import recorded
 from distilrl.export.keep import write_c
@@ -44,6 +45,7 @@ from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
+from distilrl.sensors import Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile
@@ -195,6 +197,23 @@ def test_verify_sees_what_the_student_saw(tmp_path, target):
     assert result.return_mean < 9.9
     assert abs(result.against_student.difference) < 0.5
     assert target == "int8" or result.against_student.difference == 0.0
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_file_is_made_and_held_to_what_the_student_sees(remembers):
+    """Its range in integers is that of its sensors."""
+    network = sign_network() if not remembers else build(NetworkSpec.parse("gru:3", (2,), 2), torch.Generator())
+    policy = Policy(network.eval(), TWO)
+    plain = recorded(policy, EnvRef(SIGN), silent)
+    seen = recorded(policy, EnvRef(SIGN), silent, sensors=Sensors(noise=(0.0, 10.0)))
+    assert len(seen.obs) == len(seen.begins) >= 1000
+    assert seen.begins.all() == (not remembers)
+    spread, plainly = np.ptp(seen.obs, axis=0), np.ptp(plain.obs, axis=0)
+    assert spread[1] > plainly[1] + 20
+    assert spread[0] == pytest.approx(plainly[0], rel=0.1)
+    late = recorded(policy, EnvRef(SIGN), silent, sensors=Sensors(delay=1)).obs
+    starts = np.flatnonzero(recorded(policy, EnvRef(SIGN), silent, sensors=Sensors(delay=1)).begins)
+    assert not remembers or (late[starts[:5]] == late[starts[:5] + 1]).all()
 
 
 @needs_cc

@@ -12,16 +12,21 @@ from test_export import ONE, needs_cc, obs_spec, observations, student, write_c
 
 from distilrl import export
 from distilrl.events import silent
-from distilrl.export import int8, qat
+from distilrl.export import int8, onnx, qat
+from distilrl.export.int8_layers import Entry
 from distilrl.export.replay import Recording, held, open_export
 from distilrl.export.steps import steps, without_offset
 from distilrl.export.tree import source
 from distilrl.heads import head_for, student_head
 from distilrl.networks import Network, build
+from distilrl.policies import Policy
+from distilrl.sensors import EXACT
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 from distilrl.trees import Tree, TreePolicy
+
+TWO = head_for(Choices((2,)), "q")
 
 
 def coarse_network():
@@ -40,14 +45,19 @@ def sign_states(count=500):
     return rng.normal(0, 1, (count, 2)).astype(np.float32) * np.array([1, 5], np.float32) + np.array([0, 3], np.float32)
 
 
+@pytest.mark.parametrize("middle", [0.0, 1000.0])
 @pytest.mark.parametrize("shape", [(2,), (2, 6, 6)])
-def test_rounding_in_training_is_rounding_in_integers(shape):
-    obs = torch.randn((200, *shape), generator=torch.Generator().manual_seed(0)) * 3
+def test_rounding_in_training_is_rounding_in_integers(shape, middle):
+    obs = torch.randn((200, *shape), generator=torch.Generator().manual_seed(0)) * 3 + middle
     convs = ((4, 3, 2),) if len(shape) == 3 else ()
     network = build(NetworkSpec(shape, 3, convs=convs, hidden=(8, 8)), torch.Generator().manual_seed(0))
+    places = shape[0] if len(shape) == 1 else 1
+    network.standardise(torch.full((places,), middle), torch.ones(places))
+    network.fold()
     rounded = int8.quantise(steps(network, "integers"), obs.numpy())
-    gain = torch.from_numpy(int8.input_gain(obs.numpy()))
-    values = qat.rounded(network, obs, gain, rounded.activation_scales).detach().numpy()
+    entry = Entry.of(obs.numpy())
+    assert entry.shifts == (middle > 0)
+    values = qat.rounded(network, obs, entry, rounded.activation_scales).detach().numpy()
     np.testing.assert_allclose(values, rounded.values(obs.numpy()), atol=0.02 * np.abs(values).max())
 
 
@@ -67,6 +77,29 @@ def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name,
         written = replace(written, code=undefined + written.code)
     answers = open_export(write_c(tmp_path, written), ONE, obs[0].size)(obs)
     np.testing.assert_array_equal(answers.values, rounded.values(obs))
+
+
+@needs_cc
+@pytest.mark.parametrize("name", ["mlp:16,16", "gru:5", "mlp:6@history=3", "cnn:4k3s2:8"])
+def test_numbers_far_from_zero_keep_their_digits_in_integers(tmp_path, name):
+    """Kelvins that vary by one, beside a number around 0: the files answer as their model, and that as the student."""
+    pixels, rng = name.startswith("cnn"), np.random.default_rng(0)
+    shape = (1, 8, 8) if pixels else (2,)
+    middle = torch.tensor([300.0] if pixels else [300.0, 0.0])
+    obs = (rng.normal(size=(400, *shape)) + (300.0 if pixels else middle.numpy())).astype(np.float32)
+    seen, read = Recording(obs, np.arange(400) % 40 == 0), ObsSpec(shape, shape if pixels else None)
+    network = build(NetworkSpec.of(name, read, 2), torch.Generator().manual_seed(0)).eval()
+    network.standardise(middle, torch.ones(len(middle)))
+    network.fold()
+    rounded = int8.quantise(steps(network, "integers"), seen.obs, seen.begins)
+    wanted = rounded.values(seen.obs, seen.begins)
+    numbers = seen.numbers(Policy(network, TWO)).numpy()
+    assert np.abs(wanted - numbers).max() < 0.06 * np.ptp(numbers)
+    written = write_c(tmp_path, int8.write(rounded, TWO, read, "test"))
+    np.testing.assert_array_equal(open_export(written, TWO, obs[0].size)(seen.obs, seen.begins).values, wanted)
+    (tmp_path / "policy.onnx").write_bytes(onnx.write_int8(rounded, TWO, read, {}))
+    answers = open_export(tmp_path / "policy.onnx", TWO, obs[0].size)(seen.obs, seen.begins).values
+    np.testing.assert_allclose(answers, wanted, atol=0.03 * np.ptp(numbers))
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -114,7 +147,13 @@ def test_integers_cut_activations_off_where_they_play_best(monkeypatch):
     monkeypatch.setattr("distilrl.export.play", lambda *_a, **_k: SimpleNamespace(returns=np.array([next(means)])))
     info = SimpleNamespace(ref=EnvRef("any"), obs=ObsSpec((5,)))
     one = SimpleNamespace(
-        stored=SimpleNamespace(head=ONE), info=info, config=None, reads=None, obs=info.obs, bare=lambda plain: plain
+        stored=SimpleNamespace(head=ONE),
+        info=info,
+        config=None,
+        sensors=EXACT,
+        reads=None,
+        obs=info.obs,
+        bare=lambda n: n,
     )
     chosen = export._Export(one, "int8", Path(), Recording.of(obs), silent)._rounded(network).integers
     expected_scales = [

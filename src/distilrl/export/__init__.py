@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +31,7 @@ from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
 from distilrl.text import in_comment
@@ -96,7 +97,7 @@ def export_policy(
         steps(student.bare(student.stored.network), what)  # what cannot be written is refused before it is played
     with watching(watch) as watch:
         watch(Phase("recording"))
-        seen = recorded(student.policy, student.info.ref, watch)
+        seen = recorded(student.policy, student.info.ref, watch, sensors=student.sensors)
         watch(Phase("writing"))
         work = _Export(student, target, out, seen, watch)
         return work.keep_integers() if target == "int8" else work.keep()
@@ -125,6 +126,11 @@ class _Student:
         finished = folder.results.is_file() and folder.episodes.is_file()
         self.config = TrainConfig.from_json(folder.read_config()["train"]) if finished else None
         self.results = read_as(Results, read_json(folder.results), str(folder.results)) if finished else None
+
+    @property
+    def sensors(self) -> Sensors:
+        """How it sees."""
+        return self.config.student.sensors if self.config is not None else EXACT
 
     @classmethod
     def of(cls, folder: RunFolder, env: EnvRef | None) -> "_Student":
@@ -164,7 +170,7 @@ class _Student:
         if self.config is None or self.results is None:
             return card
         episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
-        return card | reference(self.results, episodes, self.config.student.sensors)
+        return card | reference(self.results, episodes, self.sensors)
 
 
 class _Export:
@@ -270,9 +276,8 @@ class _Export:
     def _mean_return(self, policy: Policy, seeds: Sequence[int] = JUDGED_ON) -> float:
         """On seeds on which nothing else is chosen or judged."""
         config = self.student.config
-        how = Play(self.info.ref, max_steps=20_000)
-        if config is not None:
-            how = replace(how, epsilon=config.eval_epsilon, sensors=config.student.sensors)
+        epsilon = config.eval_epsilon if config is not None else 0.0
+        how = Play(self.info.ref, epsilon=epsilon, max_steps=20_000, sensors=self.student.sensors)
         return stats.mean(play(policy, how, seeds, watch=self.watch).returns)
 
     def _policy_of(self, integers: int8.Quantised) -> Policy:

@@ -23,7 +23,7 @@ from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
-from distilrl.sensors import EXACT, Sensors
+from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef, Excerpt, ObsSpec
 
 STATES = 1000
@@ -101,13 +101,15 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
     }
 
 
-def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> Recording:
-    """A thousand observations of a policy's own play, now and then disturbed; another thousand for each number. Of one
-    with memory, its episodes one after the other.
+def recorded(
+    policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sensors: Sensors = EXACT
+) -> Recording:  # fmt: skip
+    """A thousand observations of a policy's own play as it sees them, now and then disturbed; another thousand for each
+    number. Of one with memory, its episodes one after the other.
     """
     episodes = 8
-    if policy.remembers:
-        return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes))
+    if policy.remembers or not sensors.exact:
+        return _sequences(policy, env, seeds_from(EXPORT_SEEDS + number * episodes, episodes), sensors)
     how = Play(env, epsilon=EXPLORED, keep_states=STATES, max_steps=20_000)
     states = play(policy, how, seeds_from(EXPORT_SEEDS + number * episodes, episodes), watch=watch).states
     if len(states) < STATES:
@@ -119,16 +121,17 @@ def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0) -> Reco
     return Recording.of(enough)
 
 
-def _sequences(policy: Policy, env: EnvRef, seeds: list[int]) -> Recording:
+def _sequences(policy: Policy, env: EnvRef, seeds: list[int], sensors: Sensors) -> Recording:
     """As many steps of each of several environments as make a thousand, one environment after the other."""
     envs, rng = make_vec_env(env, len(seeds)), np.random.default_rng(seeds[0])
+    feed, everywhere = Feed(sensors, seeds, envs.info.obs.frames), np.arange(len(seeds))
     seen, begins, fresh = [], [], np.ones(len(seeds), np.bool_)
     try:
         obs, state = envs.reset(np.array(seeds, np.int64)), policy.start(len(seeds))
         for _ in range(STATES // len(seeds)):
-            seen.append(obs)
+            seen.append(feed.see(obs, everywhere))
             begins.append(fresh)
-            actions, state = policy.act(torch.from_numpy(obs), state)
+            actions, state = policy.act(torch.from_numpy(seen[-1]), state)
             chosen = actions.numpy().copy()
             random = rng.random(len(seeds)) < EXPLORED
             chosen[random] = envs.info.action.sample(int(random.sum()), rng)
@@ -136,9 +139,11 @@ def _sequences(policy: Policy, env: EnvRef, seeds: list[int]) -> Recording:
             step = envs.recv()
             obs, fresh = step.obs, step.terminated | step.truncated
             state = policy.restart(state, torch.from_numpy(fresh))
+            feed.restart(fresh)
     finally:
         envs.close()
-    return Recording(np.stack(seen, axis=1).reshape(-1, *obs.shape[1:]), np.stack(begins, axis=1).reshape(-1))
+    states = np.stack(seen, axis=1).reshape(-1, *obs.shape[1:])
+    return Recording(states, np.stack(begins, axis=1).reshape(-1)) if policy.remembers else Recording.of(states)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """Eight-bit integers: per-channel weights, calibrated activations, and an exact model of the arithmetic in NumPy.
 
-Post-training quantisation as in Jacob et al. 2018, without zero points: pixels are bytes 0 to 255 as they come,
-activations after a ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with one scale per output
-channel, sums are 32-bit integers. Between layers a sum becomes a byte by one multiplication with a 15-bit integer and a
-shift. Choices are made among integers; real actions are a few floats at the end. What a student remembers is of
-integers too (`distilrl.export.int8_memory`).
+Post-training quantisation as in Jacob et al. 2018, with zero points for numbers of observations alone: pixels are bytes
+0 to 255 as they come, activations after a ReLU are bytes 0 to 255 of a calibrated scale, weights are -127 to 127 with
+one scale per output channel, sums are 32-bit integers. Between layers a sum becomes a byte by one multiplication with a
+15-bit integer and a shift. Choices are made among integers; real actions are a few floats at the end. What a student
+remembers is of integers too (`distilrl.export.int8_memory`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +19,20 @@ from distilrl.export.c import Source, beside_memory, declared, scratch_buffers, 
 from distilrl.export.c_kernels import channels_last, geometry
 from distilrl.export.c_maths import maths
 from distilrl.export.c_memory import INTEGERS, Memory
-from distilrl.export.int8_layers import BYTE, Ints, IntStep, check_sums, in_integers, runs, scaled, sum_units, sums
+from distilrl.export.int8_layers import (
+    BYTE,
+    INPUT_LIMIT,
+    Entry,
+    Ints,
+    IntStep,
+    check_sums,
+    counted_from,
+    in_integers,
+    runs,
+    scaled,
+    sum_units,
+    sums,
+)
 from distilrl.export.int8_memory import (
     CELLS,
     FEATURE_BITS,
@@ -37,9 +50,6 @@ from distilrl.export.steps import CellStep, Step, dense
 from distilrl.heads import Head
 from distilrl.spaces import ObsSpec
 
-INPUT_LIMIT = 127
-"""Floats are quantised to -127 to 127, one scale for each number of a vector or for all of an image."""
-
 PERCENTILES = (99.99, 99.9, 99.999, 100.0)
 """Where activations may be cut off; which is best differs from student to student."""
 
@@ -50,8 +60,8 @@ class Quantised:
 
     steps: list[IntStep | IntCell]
     """Its layers."""
-    input_scale: NDArray[np.float32] | None
-    """(D,) for vectors, (1,) for images of floats: they are multiplied by it and rounded; None for images of bytes."""
+    entry: Entry | None
+    """How observations become integers; None for images of bytes."""
     activation_scales: list[float]
     """Real number of one unit of each activation; of a cell's layer, of what it gives."""
     history: int = 1
@@ -83,11 +93,7 @@ class Quantised:
     def _enter(self, obs: NDArray[Any]) -> Ints:
         """Integers with channels innermost."""
         x = obs.transpose(0, 2, 3, 1) if obs.ndim == 4 else obs
-        if self.input_scale is None:
-            return x.astype(np.int64)
-        rounded = np.floor(np.asarray(x, np.float32) * self.input_scale + np.float32(0.5))
-        entered: Ints = np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
-        return entered
+        return self.entry.integers(x) if self.entry is not None else x.astype(np.int64)
 
 
 def quantise(
@@ -110,13 +116,17 @@ def quantise(
             "Only ReLU students can be written in integers: distil one with @relu in its spec, such as mlp:64,64@relu, "
             "or export to c or onnx."
         )
-    input_scale = input_gain(calibration)
+    entry = Entry.of(calibration)
     begins = np.arange(len(calibration)) == 0 if begins is None else begins
     history = steps[0].in_shape[0] // calibration.shape[1] if calibration.ndim == 2 else 1
-    largest = BYTE if input_scale is None else INPUT_LIMIT
     x: Any = calibration.astype(np.float64)
-    x = with_past(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x, begins, history)
-    scale_in: Any = 1.0 if input_scale is None else np.tile(1.0 / input_scale.astype(np.float64), history)
+    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    scale_in: Any = 1.0
+    largest = BYTE
+    if entry is not None:
+        x, scale_in, largest = x - entry.zero, np.tile(1.0 / entry.gain.astype(np.float64), history), INPUT_LIMIT
+        steps = [_counted_from(steps[0], np.tile(entry.zero, history)), *steps[1:]]
+    x = with_past(x, begins, history)
     result: list[IntStep | IntCell] = []
     scales: list[float] = []
     for step in steps:
@@ -137,26 +147,14 @@ def quantise(
             scale_in = unit
         largest = 1 << STATE_BITS if isinstance(step, CellStep) else BYTE
         scales.append(unit)
-    return Quantised(result, input_scale, scales, history)
+    return Quantised(result, entry, scales, history)
 
 
-def input_gain(obs: NDArray[Any]) -> NDArray[np.float32] | None:
-    """What observations (K, *obs_shape) are multiplied by before they are rounded.
-
-    (D,) for vectors, (1,) for images of floats, None for images of bytes. A number that did not vary says nothing of
-    its size, and keeps at least its own unit, as while the student learns: a contact that was never made may come.
-
-    Example::
-
-        input_gain(np.array([[1.0, -10.0]]))  # [127, 12.7]
-    """
-    if obs.dtype == np.uint8:
-        return None
-    numbers = obs if obs.ndim == 2 else obs.reshape(-1, 1)
-    largest = np.abs(numbers).max(0)
-    reach = np.where(np.ptp(numbers, axis=0) > 0, np.maximum(largest, 1e-6), np.maximum(largest, 1.0))
-    gain: NDArray[np.float32] = (INPUT_LIMIT / reach).astype(np.float32)
-    return gain
+def _counted_from(first: Step | CellStep, zero: NDArray[np.float32]) -> Step | CellStep:
+    """The same, of observations from which ``zero`` was subtracted; what goes past a cell is never an observation."""
+    if isinstance(first, CellStep):
+        return replace(first, inputs=counted_from(first.inputs, zero))
+    return counted_from(first, zero)
 
 
 def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,9 +190,13 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
             weight_bytes += width * len(one.bias)
     parts.append(_floats("scale", student.head.scale))
     weight_bytes += 4 * len(student.head.scale)
-    if student.input_scale is not None:
-        parts.append(_floats("gain", student.input_scale) + ENTER)
-        weight_bytes += 4 * len(student.input_scale)
+    if student.entry is not None:
+        parts.append(_floats("gain", student.entry.gain))
+        weight_bytes += 4 * len(student.entry.gain)
+        if student.entry.shifts:
+            parts.append(_floats("zero", student.entry.zero))
+            weight_bytes += 4 * len(student.entry.zero)
+        parts.append(ENTER)
     buffers = scratch_buffers([one.step for one in steps], "int16_t")
     parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
     rounded = {one.shift in UPPER_HALF for one in steps[:-1] if isinstance(one, IntStep)}
@@ -203,9 +205,8 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     if cell is not None:
         parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.size))]
         weight_bytes += 2 * len(TABLE)
-    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory)
-    gain = "gain[0]" if student.input_scale is not None else None
-    calls = _calls(steps, "ring" if obs.pixels else "past" if student.history > 1 else "entered", gain)
+    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory, _enter(student.entry, "obs[i]", "i"))
+    calls = _calls(steps, "ring" if obs.pixels else "past" if student.history > 1 else "entered", student.entry)
     parts.append(memory.reset() if memory is not None else "")
     parts.append(f"\nstatic void run({declared(obs, memory)}, int32_t *head) {{\n{inside}{calls}}}\n")
     parts.append(_act(obs, last, head.width, final, memory))
@@ -301,9 +302,16 @@ static int16_t enter(float x, float by) {{
 """
 
 
-def _entered(size: int, memory: Memory | None) -> str:
+def _enter(entry: Entry | None, read: str, index: str) -> str:
+    """The expression of one number of an observation as an integer."""
+    if entry is None:
+        return read
+    return f"enter({read} - zero[{index}], gain[{index}])" if entry.shifts else f"enter({read}, gain[{index}])"
+
+
+def _entered(size: int, memory: Memory | None, enter: str) -> str:
     """Statements that make integers of a vector, and put it behind those before it."""
-    text = f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = enter(obs[i], gain[i]);\n"
+    text = f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = {enter};\n"
     if memory is None or memory.history == 1:
         return text
     count = memory.history * size
@@ -311,7 +319,7 @@ def _entered(size: int, memory: Memory | None) -> str:
     return text + memory.seen("entered") + copied
 
 
-def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> str:
+def _calls(steps: Sequence[IntStep | IntCell], read: str, entry: Entry | None) -> str:
     """The calls of all layers, each of which reads what the one before it wrote; ``read`` is what the first reads."""
     text = ""
     for index, one in enumerate(steps):
@@ -320,13 +328,13 @@ def _calls(steps: Sequence[IntStep | IntCell], read: str, gain: str | None) -> s
             more, read = beside_memory(one.step, read, f"buffer{index % 2}", f" * {1 << FEATURE_BITS}")
             text += code + more
         else:
-            text += _layer(index, one, read, gain, last=index == len(steps) - 1)
+            text += _layer(index, one, read, entry, last=index == len(steps) - 1)
             read = f"buffer{index % 2}"
     return text
 
 
-def _layer(index: int, one: IntStep, source: str, gain: str | None, *, last: bool) -> str:
-    """The call of one layer; ``gain`` is what an image of floats is multiplied by."""
+def _layer(index: int, one: IntStep, source: str, entry: Entry | None, *, last: bool) -> str:
+    """The call of one layer; ``entry`` is how an image of floats becomes integers."""
     step = one.step
     rows, _, _ = geometry(step)
     out = f"buffer{index % 2}"
@@ -338,8 +346,7 @@ def _layer(index: int, one: IntStep, source: str, gain: str | None, *, last: boo
     fill, row = "", f"{source} + (y * {step.stride} + r) * {width * channels} + x * {step.stride * channels}"
     if index == 0:
         row = f"ring[(y * {step.stride} + r) % {rows}] + x * {step.stride * channels}"
-        read = f"obs[(c * {height} + filled) * {width} + x]"
-        read = f"enter({read}, {gain})" if gain else read
+        read = _enter(entry, f"obs[(c * {height} + filled) * {width} + x]", "0")
         fill = (
             f"        for (; filled < y * {step.stride} + {rows}; filled++)\n"
             f"            for (int c = 0; c < {channels}; c++)\n"

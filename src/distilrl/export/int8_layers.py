@@ -1,7 +1,7 @@
 """One layer in integers: its weights and how its sums become the next layer's numbers, and the same in NumPy."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,57 @@ BYTE = 255
 """Largest number between layers."""
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
+INPUT_LIMIT = 127
+"""Floats are rounded to -127 to 127, one scale and one zero for each number of a vector or for all of an image."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How floats become integers: round((x − zero) · gain), cut off at `INPUT_LIMIT`."""
+
+    gain: NDArray[np.float32]
+    """(D,) for vectors, (1,) for images."""
+    zero: NDArray[np.float32]
+    """As many: 0 but for numbers that lie far from it, such as temperatures in kelvins."""
+
+    @classmethod
+    def of(cls, obs: NDArray[Any]) -> "Entry | None":
+        """That of observations (K, *obs_shape); None for images of bytes, which enter as they are.
+
+        A number whose values lie far on one side of 0 is counted from their middle, with half their span to spare on
+        either side, where that halves its unit at least. One that did not vary says nothing of its size, and keeps at
+        least its own unit, as while the student learns: a contact that was never made may come.
+
+        Example::
+
+            Entry.of(np.array([[1.0, -10.0, 300.0], [-1.0, 10.0, 302.0]]))  # gains 127, 12.7, 63.5; zeros 0, 0, 301
+        """
+        if obs.dtype == np.uint8:
+            return None
+        numbers = obs if obs.ndim == 2 else obs.reshape(-1, 1)
+        low, high = numbers.min(0).astype(np.float64), numbers.max(0).astype(np.float64)
+        largest, span = np.maximum(np.abs(low), np.abs(high)), high - low
+        far = (span > 0) & (span <= largest / 2)
+        reach = np.where(far, span, np.where(span > 0, np.maximum(largest, 1e-6), np.maximum(largest, 1.0)))
+        middle = np.where(far, (low + high) / 2, 0.0)
+        return cls((INPUT_LIMIT / reach).astype(np.float32), middle.astype(np.float32))
+
+    @property
+    def shifts(self) -> bool:
+        """Whether any number has another zero than 0."""
+        return bool(self.zero.any())
+
+    def integers(self, x: NDArray[Any]) -> "Ints":
+        """Observations, channels innermost, as they enter; by the very arithmetic of the C code."""
+        rounded = np.floor((np.asarray(x, np.float32) - self.zero) * self.gain + np.float32(0.5))
+        entered: Ints = np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
+        return entered
+
+
+def counted_from(first: Step, zero: NDArray[np.float32]) -> Step:
+    """The same first layer, of observations from which ``zero`` was subtracted: (run,) or (1,), channels innermost."""
+    moved = first.bias + (channels_last(first).astype(np.float64) * zero).sum(1)
+    return replace(first, bias=moved.astype(np.float32))
 
 
 @dataclass(frozen=True)

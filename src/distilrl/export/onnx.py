@@ -244,10 +244,11 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
     """
     graph = Graph()
     x = "obs"
-    if student.input_scale is None:
+    if student.entry is None:
         x = graph.node("DequantizeLinear", [x, graph.constant(np.float32(1.0)), graph.constant(np.uint8(0))])
     else:
-        x = graph.node("Mul", [x, graph.constant(student.input_scale)])
+        x = graph.node("Sub", [x, graph.constant(student.entry.zero)]) if student.entry.shifts else x
+        x = graph.node("Mul", [x, graph.constant(student.entry.gain)])
         one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(MIDDLE))
         x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilrl.export.int8 import INPUT_LIMIT, input_gain, quantise
+from distilrl.export.int8 import quantise
+from distilrl.export.int8_layers import INPUT_LIMIT, Entry
 from distilrl.export.steps import layers_of, without_offset
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -55,8 +56,7 @@ def fine_tune(
     student.scale_head(factor)
     student.requires_grad_(True)
     units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
-    scale = input_gain(obs)
-    gain = torch.from_numpy(scale) if scale is not None else None
+    entry = Entry.of(obs)
     data = torch.from_numpy(obs)
     matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as in training
     lose = next(head.losses[name] for name in LOSSES if name in head.losses)
@@ -64,7 +64,7 @@ def fine_tune(
     optimiser = Adam(student.parameters(), LEARNING_RATE, eps=1e-8)
     for update in range(UPDATES):
         index = torch.multinomial(matters, BATCH, replacement=True, generator=generator)
-        loss = lose(student=rounded(student, data[index], gain, units), teacher=labels[index]).mean()
+        loss = lose(student=rounded(student, data[index], entry, units), teacher=labels[index]).mean()
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * update / UPDATES))
         optimiser.zero_grad()
@@ -103,12 +103,14 @@ def _standardise(student: Network, obs: NDArray[Any]) -> None:
     student.unfold()
 
 
-def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[float]) -> Tensor:
+def rounded(student: Network, obs: Tensor, entry: Entry | None, units: list[float]) -> Tensor:
     """Numbers (B, P) with everything rounded as `int8.quantise` will, and gradients as if nothing was."""
-    x, before = obs.float(), torch.ones(())
-    if gain is not None:
+    x, before, zero = obs.float(), torch.ones(()), torch.zeros(())
+    if entry is not None:
+        gain, zero = torch.from_numpy(entry.gain), torch.from_numpy(entry.zero)  # (D,) of a vector, (1,) of an image
+        x = x - zero
         x = _through(x, (x * gain).round().clamp(-INPUT_LIMIT, INPUT_LIMIT) / gain)
-        before = 1 / gain  # (D,) of a vector, (1,) of an image
+        before = 1 / gain
     level = 0
     for module in student.layers:
         if not isinstance(module, nn.Conv2d | nn.Linear):
@@ -117,6 +119,7 @@ def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[floa
                 x = _through(x, (x / units[level - 1]).round().clamp(0, 255) * units[level - 1])
             continue
         own, bias = student.folded() if level == 0 else (module.weight, cast("Tensor", module.bias))
+        bias = bias + (own * zero).flatten(1).sum(1)  # that of what was subtracted is not rounded
         real = own * before  # an input's scale is part of the weights it meets
         channel = real.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
         channel = channel.view(-1, *[1] * (real.ndim - 1))
@@ -125,7 +128,7 @@ def rounded(student: Network, obs: Tensor, gain: Tensor | None, units: list[floa
             x = nn.functional.conv2d(x, weight, bias, module.stride)
         else:
             x = nn.functional.linear(x, weight, bias)
-        before, level = torch.ones(()), level + 1
+        before, zero, level = torch.ones(()), torch.zeros(()), level + 1
     return x
 
 

@@ -164,5 +164,5 @@ def export_tree(
         write_c(part, written)
         return ["policy.c"]
 
-    seen = recorded(policy, info.ref, watch)
+    seen = recorded(policy, info.ref, watch, sensors=sensors)
     return keep_export(own_place(folder, "c"), policy, seen, card, write, watch, env=info.ref)
