@@ -78,12 +78,10 @@ def command(row: Row, student: str, seed: int, out: Path) -> list[str]:
 def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
     """In a folder of its own, where training that was killed goes on; it is gone when the line is known."""
     words = command(row, student, seed, out)
-    if is_tree(student):  # which is grown in one go
-        shutil.rmtree(out, ignore_errors=True)
-    elif (out / "config.json").is_file():
+    if (out / "config.json").is_file():
         job = Job.from_json(RunFolder(out).read_config())
         trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
-        words = ["distill", "--resume", str(out)]
+        words = ["tree" if is_tree(student) else "distill", "--resume", str(out)]
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
     targets = ("c",) if is_tree(student) else row.exports

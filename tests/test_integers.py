@@ -72,6 +72,7 @@ def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name,
         monkeypatch.setattr(int8, "UPPER_HALF", ())
     written = int8.write(rounded, ONE, obs_spec(name), "test")
     assert ("shifted(" in written.code) == (rounding == "shifted")
+    assert "(action values as differences from their mean)" in written.header
     if rounding == "registers":
         undefined = "#undef __SSE2__\n#undef __ARM_NEON\n"
         written = replace(written, code=undefined + written.code)

@@ -50,7 +50,7 @@ def declared(obs: ObsSpec, memory: Memory | None = None) -> str:
 
 def source(
     obs: ObsSpec, last: Last, comment: str, code: str, scratch: int, weights: int, width: int,
-    memory: Memory | None = None,
+    memory: Memory | None = None, *, numbers: str = "",
 ) -> Source:  # fmt: skip
     """The header and the example of any C export, beside its code.
 
@@ -63,6 +63,7 @@ def source(
         weights: bytes of constant memory.
         width: how many numbers its head gives.
         memory: what it remembers.
+        numbers: what the head's numbers are, where it is not what their name says.
     """
     kind = {"uint8": "uint8_t", "float32": "float"}[obs.dtype]
     told = "raw numbers" + _parts(obs)
@@ -96,7 +97,7 @@ typedef {kind} obs_t;
 extern "C" {{
 #endif
 
-{remembered}/* The head's numbers ({last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
+{remembered}/* The head's numbers ({numbers or last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
 void policy_values({declared(obs, memory)}, float values[{width}]);
 
 /* {last.comment()}

@@ -47,7 +47,7 @@ from distilrl.export.int8_memory import (
 )
 from distilrl.export.last import Last, last_step, literals
 from distilrl.export.steps import CellStep, Step, dense
-from distilrl.heads import Head
+from distilrl.heads import Categorical, Head
 from distilrl.spaces import ObsSpec
 
 PERCENTILES = (99.99, 99.9, 99.999, 100.0)
@@ -211,7 +211,9 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     parts.append(f"\nstatic void run({declared(obs, memory)}, int32_t *head) {{\n{inside}{calls}}}\n")
     parts.append(_act(obs, last, head.width, final, memory))
     scratch = 2 * buffers.count if obs.pixels else 0
-    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
+    # choices ship without what they have in common, as `distilrl.export.steps.without_offset` says
+    told = "action values as differences from their mean" if isinstance(head, Categorical) else ""
+    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory, numbers=told)
 
 
 def _act(obs: ObsSpec, last: Last, width: int, final: int, memory: Memory | None) -> str:
