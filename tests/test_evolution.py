@@ -21,9 +21,10 @@ from distilrl.evaluate import play
 from distilrl.evolution import Search
 from distilrl.heads import Point
 from distilrl.jobs import Job
+from distilrl.metrics import read_metrics
 from distilrl.networks import build
 from distilrl.policies import Policy
-from distilrl.runs import RunFolder, read_metrics
+from distilrl.runs import RunFolder
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher

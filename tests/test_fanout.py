@@ -34,10 +34,10 @@ from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Machines
+from distilrl.metrics import read_metrics
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
-from distilrl.runs import read_metrics
 from distilrl.series import distill_seeds, finish
 from distilrl.spaces import Choices, EnvRef
 from distilrl.sweep import jobs_of, sweep

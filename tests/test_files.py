@@ -17,7 +17,7 @@ from distilrl.errors import FileError
 from distilrl.export import export_policy
 from distilrl.files import write_bytes, write_json
 from distilrl.heads import Categorical
-from distilrl.runs import write_metrics
+from distilrl.metrics import write_metrics
 from distilrl.spaces import Choices
 
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"

@@ -27,8 +27,9 @@ from distilrl.events import Resumed
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
+from distilrl.metrics import read_metrics
 from distilrl.plan import plan
-from distilrl.runs import KINDS, RESUMED, RunFolder, machine, read_config, read_metrics
+from distilrl.runs import KINDS, RESUMED, RunFolder, machine, read_config
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
@@ -534,7 +535,7 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
     path.write_text("1" * 101)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_json(path)
-    monkeypatch.setattr("distilrl.runs.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("distilrl.metrics.MAX_JSON_BYTES", 100)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_metrics(path)
 

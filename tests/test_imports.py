@@ -27,7 +27,7 @@ ROWS = [
     {"events", "measures", "networks", "policies", "sensed", "widths", "zoo"},
     {"checkpoints", "discriminator", "features", "replay", "results", "stacks", "trained"},
     {"context", "fanout", "runs", "summaries", "trees"},
-    {"display", "episodes", "next_steps", "objective", "studies", "teachers"},
+    {"display", "episodes", "metrics", "next_steps", "objective", "studies", "teachers"},
     {"agreement", "collect", "evaluate", "kept"},
     {"acceptance", "animate", "comparison", "config", "shards"},
     {"distributed", "export", "figures", "inspection", "learner", "reward_recipes", "sizes", "stream"},
@@ -41,8 +41,8 @@ ROWS = [
 ]
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 OPTIONAL = {
-    "tensorboard": "runs",
-    "wandb": "runs",
+    "tensorboard": "metrics",
+    "wandb": "metrics",
     "pygame": "envs",
     "sklearn": "viper",
     "pandas": "studies",

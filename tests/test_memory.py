@@ -33,13 +33,14 @@ from distilrl.export.steps import steps
 from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
 from distilrl.learner import Learner, Part, Pupil
+from distilrl.metrics import read_metrics
 from distilrl.networks import RecurrentNetwork, build
 from distilrl.objective import TeacherTerm, term
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
-from distilrl.runs import RunFolder, read_metrics
+from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds, Choices, EnvRef, Excerpt, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited

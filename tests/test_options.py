@@ -15,7 +15,7 @@ from distilrl.envs.make import _describe
 from distilrl.errors import SpecError
 from distilrl.files import read_json, write_json
 from distilrl.jobs import make_config
-from distilrl.runs import read_metrics
+from distilrl.metrics import read_metrics
 from distilrl.schedules import Schedule
 
 MODULE = """

@@ -12,8 +12,8 @@ from tiny_envs import LINEAR, linear_teacher, tiny_config
 
 import distilrl
 from distilrl.files import read_json
+from distilrl.metrics import read_metrics
 from distilrl.recipes import RECIPES, TEACHERLESS
-from distilrl.runs import read_metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
 

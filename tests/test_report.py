@@ -17,10 +17,11 @@ from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
+from distilrl.metrics import write_metrics
 from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report
 from distilrl.results import TeacherResults, TeacherTrained
-from distilrl.runs import RunFolder, write_metrics
+from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile

@@ -26,8 +26,8 @@ from distilrl.export.tree import source
 from distilrl.export.verifying import verify
 from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
+from distilrl.metrics import read_metrics
 from distilrl.policies import Policy
-from distilrl.runs import read_metrics
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.teaching import evaluate_policy

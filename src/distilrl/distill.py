@@ -17,12 +17,13 @@ from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.files import read_json, write_json
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student
+from distilrl.metrics import write_metrics
 from distilrl.plain import read_as
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import Distilling, Made, Results, StudentSide, TeacherSide, Training
-from distilrl.runs import RunFolder, described, write_metrics
+from distilrl.runs import RunFolder, described
 from distilrl.specs import spelled
 from distilrl.summaries import TasksResults
 from distilrl.teachers import Teacher

@@ -26,9 +26,10 @@ from distilrl.evaluate import VERDICT_SEEDS
 from distilrl.events import Check as CheckEvent
 from distilrl.events import Step, Watch
 from distilrl.heads import Head, Units
+from distilrl.metrics import Metrics
 from distilrl.networks import Network
 from distilrl.policies import Policy
-from distilrl.runs import Metrics, RunFolder
+from distilrl.runs import RunFolder
 from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Checked

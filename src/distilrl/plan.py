@@ -18,11 +18,12 @@ from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, Machines, claimed, load_one
+from distilrl.metrics import write_metrics
 from distilrl.objective import check_terms
 from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
-from distilrl.runs import RunFolder, described, write_metrics
+from distilrl.runs import RunFolder, described
 from distilrl.search import Row, Search, first_sizes
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited

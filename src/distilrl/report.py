@@ -23,13 +23,14 @@ from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
 from distilrl.files import read_json, write_bytes, write_json
 from distilrl.measures import rounded
+from distilrl.metrics import read_metrics
 from distilrl.next_steps import next_commands
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import Results, TeacherResults
-from distilrl.runs import RunFolder, read_metrics
+from distilrl.runs import RunFolder
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies

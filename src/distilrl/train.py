@@ -25,10 +25,11 @@ from distilrl.errors import NotFiniteError, ResumeError, SpecError
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.learner import Learner, Part, make_pupils
+from distilrl.metrics import Metrics
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, columns
 from distilrl.played import Acceptance
-from distilrl.runs import Metrics, RunFolder, fitting
+from distilrl.runs import RunFolder, fitting
 from distilrl.shards import Collectors
 from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher

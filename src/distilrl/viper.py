@@ -23,12 +23,13 @@ from distilrl.export.tree import export_tree
 from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.jobs import Job, claimed, load_one
+from distilrl.metrics import write_metrics
 from distilrl.objective import TeacherTerm
 from distilrl.plain import check_fields, read_as
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.results import Distilling, Made, Results
-from distilrl.runs import RunFolder, fitting, write_metrics
+from distilrl.runs import RunFolder, fitting
 from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
 from distilrl.stream import Check, Stream

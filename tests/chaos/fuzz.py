@@ -39,9 +39,9 @@ from distilrl.errors import DistilError
 from distilrl.export.card import read_card
 from distilrl.files import read_json
 from distilrl.jobs import Job
+from distilrl.metrics import read_metrics
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, TeacherCard
-from distilrl.runs import read_metrics
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import read_results
 from distilrl.teachers import TeacherFile, load_teacher, vecnormalize

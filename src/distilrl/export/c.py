@@ -77,6 +77,7 @@ def source(
     if memory is not None:
         once = "\nThey take the memory one step on, as policy_act does: call one of the two at each step."
     remembered = memory.declaration() if memory is not None else ""
+    numbers = numbers or last.numbers_name.replace("_", " ")
     if obs.dtype == "float32":
         kept = ", nor what is remembered until policy_reset" if memory is not None else ""
         once += f"\nNumbers must be finite: of NaN or infinity the answer means nothing{kept}."
@@ -97,7 +98,7 @@ typedef {kind} obs_t;
 extern "C" {{
 #endif
 
-{remembered}/* The head's numbers ({numbers or last.numbers_name.replace("_", " ")}) of one observation ({told}).{once} */
+{remembered}/* The head's numbers ({numbers}) of one observation ({told}).{once} */
 void policy_values({declared(obs, memory)}, float values[{width}]);
 
 /* {last.comment()}
