@@ -269,7 +269,7 @@ def test_what_a_loss_of_ones_own_raises_is_said_with_its_line():
     def torn(*, student, teacher):
         return student @ teacher
 
-    with pytest.raises(SpecError, match=r"torn' raised RuntimeError \(.*\) in test_objective.py, line \d+: mend it"):
+    with pytest.raises(SpecError, match=r"torn' raised RuntimeError \(.*; test_objective.py, line \d+\): mend it"):
         term(torn)(context(term(torn)))
     with pytest.raises(SpecError, match="raised TypeError"):
         term(lambda student, target: student)(context(term(torn)))

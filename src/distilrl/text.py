@@ -6,6 +6,7 @@ HTML escapes by itself (Jinja's autoescape), and figures take no mathematics fro
 import traceback
 from pathlib import Path
 
+HERE, LIBRARY = Path(__file__).resolve().parent, Path(traceback.__file__).resolve().parent
 LONGEST = 1_000
 """Characters of one text of a file that are shown; of what is longer nobody reads the rest."""
 
@@ -34,10 +35,19 @@ def first_line(error: BaseException) -> str:
 def raised(error: BaseException) -> str:
     """What somebody's code did when it failed, to be put after its name: the error, and the line that raised it.
 
-    Of several functions that called each other it is the innermost that lies in no installed package.
+    Of several functions that called each other it is the innermost that lies neither here nor in an installed package;
+    where there is none, no line is named.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    where = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
-    said = f" ({first_line(error)})" if str(error).strip() else ""
-    return f"raised {type(error).__name__}{said}{where}"
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code if error.code is not None else ''})"
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [f"{path.name}, line {line}" for path, line in frames if _somebodys(path)]
+    said = [first_line(error)] if str(error).strip() else []
+    more = "; ".join(said + own[-1:])
+    return f"raised {type(error).__name__}{f' ({more})' if more else ''}"
+
+
+def _somebodys(code: Path) -> bool:
+    """Whether a file of code is neither this package's, nor Python's, nor an installed one's."""
+    installed = "site-packages" in code.parts or code.name.startswith("<")  # of what is frozen or typed
+    return not installed and HERE not in code.parents and LIBRARY not in code.parents

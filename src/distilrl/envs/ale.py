@@ -19,10 +19,11 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
-from distilrl.envs.single import FAULTS, told
+from distilrl.envs.single import FAULTS
 from distilrl.envs.sync import check_count
 from distilrl.errors import EnvError
 from distilrl.spaces import Choices, EnvRef, ObsSpec
+from distilrl.text import raised
 
 FRAMES_PER_STEP, NOOP_MAX = 4, 30
 SCREEN = (210, 160)
@@ -82,7 +83,7 @@ class AleVecEnv(VecEnv):
             self._games = [_take_idle(self._made) or _make_game(*self._made) for _ in range(n_envs)]
             self._screens = [_make_game(*self._made, colour=True) for _ in range(n_envs if pictures else 0)]
         except FAULTS as error:
-            raise EnvError(f"Environment '{ref.label}' cannot be made: ALE {told(error)}.") from error
+            raise EnvError(f"Environment '{ref.label}' cannot be made: ALE {raised(error)}.") from error
         first = self._games[0]
         frames, height, width = (int(n) for n in first.single_observation_space.shape)
         shape = (frames, height, width)

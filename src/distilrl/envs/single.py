@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from distilrl.errors import DistilError, EnvError, ExtraError
 from distilrl.modules import import_named
 from distilrl.spaces import EnvRef
-from distilrl.text import first_line
+from distilrl.text import first_line, raised
 
 FAULTS = (Exception, SystemExit)
 """What an environment's code may raise; SystemExit would end this program as if all were well."""
@@ -114,14 +114,6 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
     return env
 
 
-def told(error: BaseException) -> str:
-    """What an environment's code did when it failed, to be put after its name."""
-    if isinstance(error, SystemExit):
-        return f"called sys.exit({error.code if error.code is not None else ''})"
-    lines = str(error).strip().splitlines()
-    return f"raised {type(error).__name__}" + (f" ({first_line(error)})" if lines else "")
-
-
 def no_opengl(name: str, error: BaseException) -> EnvError:
     """What to say where MuJoCo has nothing to draw with."""
     return EnvError(
@@ -156,7 +148,7 @@ def _import(module: str, wanted: str) -> Any:
                 "install it, name its folder in PYTHONPATH, or mend its name."
             ) from error
         raise EnvError(
-            f"'{wanted}' needs the module '{module}', which {told(error)} when it was imported: mend that module."
+            f"'{wanted}' needs the module '{module}', which {raised(error)} when it was imported: mend that module."
         ) from error
 
 
@@ -277,7 +269,7 @@ def _not_made(ref: EnvRef, error: BaseException, pictures: bool) -> DistilError:
         return no_opengl(ref.label, error)
     advice = f"use its newest version '{newest}', or mend" if newest else "mend"
     what = "its kwargs" if ref.kwargs else "it"
-    return EnvError(f"Environment '{ref.label}' cannot be made: it {told(error)}; {advice} {what}.")
+    return EnvError(f"Environment '{ref.label}' cannot be made: it {raised(error)}; {advice} {what}.")
 
 
 def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env[Any, Any]:
@@ -294,7 +286,7 @@ def _wrap(env: gymnasium.Env[Any, Any], text: str, ref: EnvRef) -> gymnasium.Env
         wrapped = maker(env)
     except FAULTS as error:
         raise EnvError(
-            f"Wrapper '{text}' {told(error)} around '{ref.label}': it is made with the environment alone."
+            f"Wrapper '{text}' {raised(error)} around '{ref.label}': it is made with the environment alone."
         ) from error
     if not isinstance(wrapped, gymnasium.Env):
         raise EnvError(

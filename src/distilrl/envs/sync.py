@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from distilrl.envs.images import image_editor, push, stacked
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.patience import Calls
-from distilrl.envs.single import FAULTS, make_single, no_opengl, told
+from distilrl.envs.single import FAULTS, make_single, no_opengl
 from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.spaces import ActionSpec, EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
+from distilrl.text import raised
 
 
 class SyncVecEnv(VecEnv):
@@ -78,7 +79,7 @@ class SyncVecEnv(VecEnv):
                     obs, _ = env.reset(seed=int(seeds[i]))
                     self._put(i, obs, True)
                 except FAULTS as error:
-                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else raised(error)) from error
         self._check_finite()
         return self._obs.copy()
 
@@ -107,7 +108,7 @@ class SyncVecEnv(VecEnv):
                         obs, _ = env.reset()
                     self._put(i, obs, ended)
                 except FAULTS as error:
-                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else told(error)) from error
+                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else raised(error)) from error
         self._check_finite(reward)
         return Step(self._obs.copy(), reward, terminated, truncated, measured)
 
@@ -119,7 +120,7 @@ class SyncVecEnv(VecEnv):
         except FAULTS as error:
             if "mujoco" in f"{type(error).__module__} {type(self._envs[index].unwrapped).__module__}":
                 raise no_opengl(self.info.id, error) from error
-            raise self._fault(index, f"{told(error)} when it was drawn") from error
+            raise self._fault(index, f"{raised(error)} when it was drawn") from error
         if image.ndim != 3 or image.shape[2] != 3:
             raise EnvError(f"'{self.info.id}' drew an array of shape {image.shape}: a picture is (height, width, 3).")
         return image.astype(np.uint8)

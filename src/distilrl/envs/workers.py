@@ -15,12 +15,12 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
-from distilrl.envs.single import FAULTS, told
+from distilrl.envs.single import FAULTS
 from distilrl.envs.sync import SyncVecEnv, check_count
 from distilrl.errors import DistilError, EnvError
 from distilrl.spaces import EnvRef
 from distilrl.starting import RemoteTraceback, fresh_context, start
-from distilrl.text import first_line
+from distilrl.text import first_line, raised
 
 SECONDS_TO_END = 5.0
 """How long a worker may take to close its environments before it is ended."""
@@ -182,7 +182,7 @@ def _made(pipe: Connection) -> SyncVecEnv:
         raise
     except FAULTS as error:
         raise EnvError(
-            f"The environment cannot be made in a worker process, which {told(error)}: "
+            f"The environment cannot be made in a worker process, which {raised(error)}: "
             "define what makes it in a module that can be imported, or set workers=0."
         ) from error
     return SyncVecEnv(ref, spec, count, pictures, measured)
