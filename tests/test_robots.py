@@ -135,13 +135,16 @@ def test_a_plain_network_of_real_actions(tmp_path):
     assert teacher.kind is None
     with pytest.raises(TeacherError, match="environment"):
         teacher.numbers(OBS)
-    same(teacher.fitted(ENV).policy.act(OBS)[0], model(OBS).clamp(-1, 1))
+    with pytest.raises(TeacherError, match=r"does not say how .*: say --squash clip where .*, tanh .*, or scale where"):
+        teacher.fitted(ENV)
+    clipped = read(tmp_path / "t.pt", model.state_dict(), activation="relu", squash="clip")
+    same(clipped.fitted(ENV).policy.act(OBS)[0], model(OBS).clamp(-1, 1))
     choices = EnvInfo(EnvRef("choices"), ObsSpec((5,)), Choices((2,)))
     assert teacher.fitted(choices).kind == "q"
     squashed = read(tmp_path / "t.pt", model.state_dict(), activation="relu", squash="tanh")
     same(squashed.fitted(ENV).policy.act(OBS)[0], torch.tanh(model(OBS)))
     assert squashed.digest != teacher.digest
-    both = read(tmp_path / "t.pt", mlp(5, 8, 4).state_dict(), activation="elu", kind="gaussian")
+    both = read(tmp_path / "t.pt", mlp(5, 8, 4).state_dict(), activation="elu", kind="gaussian", squash="clip")
     assert both.fitted(ENV).head.width == 4
 
 
@@ -429,12 +432,14 @@ def test_half_of_the_numbers_may_be_a_spread(tmp_path):
 
 
 def test_what_the_numbers_may_be_is_said(tmp_path):
-    nothing = {"actor_state_dict": named("mlp", mlp(5, 8, 4))}
+    nothing = {"actor_state_dict": named("mlp", mlp(5, 8, 4)), "iter": 5}
     teacher = read(tmp_path / "t.pt", nothing)
     assert "alpha and beta of a Beta distribution" in teacher.meta["note"]
     with pytest.raises(TeacherError, match=r"where the second half are log .* parameters of a Beta distribution, or"):
         teacher.fitted(ENV)
-    assert "note" not in read(tmp_path / "t.pt", {"actor_state_dict": named("mlp", mlp(5, 8, 3))}).meta
+    odd = {"actor_state_dict": named("mlp", mlp(5, 8, 3)), "iter": 5}
+    assert "note" not in read(tmp_path / "t.pt", odd, activation="elu").meta
+    assert "taken for ELU" in read(tmp_path / "t.pt", odd).meta["note"]
     content = {"policy": named("net_container", mlp(5, 8, 2))}
     choices = EnvInfo(EnvRef("choices"), ObsSpec((5,)), Choices((2,)))
     with pytest.raises(TeacherError, match=r"2 numbers \(mean\), but choices .*: say --kind logits, or --kind q where"):

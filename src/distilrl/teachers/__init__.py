@@ -9,7 +9,7 @@ from distilrl.errors import FileError, HostileError
 from distilrl.files import digest
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
-from distilrl.teachers.archive import LEGACY, check_whole, is_torch_file
+from distilrl.teachers.archive import LEGACY, check_whole, holds
 from distilrl.teachers.dangerous import dangerous
 from distilrl.teachers.ensembles import Combine, ensemble
 from distilrl.teachers.source import Bounding, TeacherFile
@@ -109,8 +109,9 @@ def _load_file(file: TeacherFile, path: Path) -> Teacher:
         return state_dicts.load(file)
     if magic.startswith(b"PK"):
         check_whole(path)
-        torch_file = path.suffix != ".zip" or is_torch_file(path)
-        return state_dicts.load(file) if torch_file else sb3.load(file)
+        # save("ppo_lr0.001") names it so, because a suffix seems to be there
+        library = path.suffix == ".zip" or holds(path, "policy.pth")
+        return sb3.load(file) if library and not holds(path, "data.pkl") else state_dicts.load(file)
     if path.suffix == ".zip":
         return sb3.load(file)
     if path.suffix in (".cleanrl_model", ".msgpack") and magic[:1] in MSGPACK:

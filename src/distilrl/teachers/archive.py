@@ -45,7 +45,10 @@ ZIP_ERRORS = (
 """What a damaged zip may make its reader raise."""
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 """First bytes of a file that PyTorch wrote before 1.6."""
-STATE_KEYS = ("model_weights", "state_dict", "model_state_dict", "model", "q_network", "agent")
+STATE_KEYS = (
+    "model_weights", "state_dict", "model_state_dict", "model_state", "model", "policy_state_dict", "policy",
+    "actor_state_dict", "actor", "agent_state_dict", "agent", "q_network", "policy_net", "network",
+)  # fmt: skip
 """Where a state dict lies inside a dict of other things."""
 
 
@@ -106,11 +109,11 @@ def check_whole(path: Path) -> None:
         raise FileError(f"{path} is not a whole zip: it may be truncated, copy it again.")
 
 
-def is_torch_file(path: Path) -> bool:
-    """Whether a file is a zip as `torch.save` writes it (rather than any other zip)."""
+def holds(path: Path, name: str) -> bool:
+    """Whether a zip has a member of this name, in any folder: ``data.pkl`` where `torch.save` wrote it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") or name == "data.pkl" for name in archive.namelist())
+            return any(member == name or member.endswith(f"/{name}") for member in archive.namelist())
     except ZIP_ERRORS:
         return False
 

@@ -95,7 +95,7 @@ def _combined(
         head = head_for(heads[0].action, "logits")
         meta["temperatures"] = sharp
     else:
-        squashes = {t.squash for t in teachers}
+        squashes = {t.squash or "clip" for t in teachers}
         head = head_for(heads[0].action, "mean", squashes.pop() if len(squashes) == 1 else "clip")
         network = MeanAction([t.network for t in teachers], heads, head)
     return network, head, meta

@@ -12,7 +12,8 @@ from distilrl.limits import MAX_BYTES, MAX_CALLS, MAX_ELEMENTS, MAX_NODES
 from distilrl.text import first_line, legible
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Clip", "Concat"}
+"""Operators that leave numbers between -1 and 1 what they are, or put them side by side."""
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
 RANDOM = {
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "BiasDropout",

@@ -1,5 +1,6 @@
 """Policies of the Hugging Face Hub: ``hf://owner/repository[@revision][/file]``. Needs the extra ``hub``."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from distilrl.teachers.vecnormalize import NORMALIZER
 from distilrl.text import first_line, legible
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
+ID = r"hf://([\w.-]+/[\w.-]+)(?:@(refs/\w+/[\w.-]+|[\w.-]+))?(?:/([^\\:*?<>|]+\.\w+))?"
+"""Repository, revision, and file, which may lie in a folder."""
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
 
 
@@ -35,8 +38,8 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
         ExtraError: huggingface_hub is not installed.
         FileError: the id is malformed, unknown, or the repository holds no policy.
     """
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/([\w .-]+\.\w+))?", file.path)
-    if not match:
+    match = re.fullmatch(ID, file.path)
+    if not match or ".." in file.path.split("/"):
         raise FileError(
             f"'{file.path}' is no id of the Hub: write hf://owner/repository, optionally with @revision and /file."
         )
@@ -108,8 +111,8 @@ def _check_size(name: str, size: int | None, label: str) -> None:
 
 def _choose(sizes: dict[str, int | None], label: str) -> str:
     """The one policy among a repository's files; one that is too large where there is no other."""
-    for suffix in SUFFIXES:
-        known = [n for n in sizes if n.endswith(suffix) and "/" not in n and "replay" not in n]
+    for deep, suffix in itertools.product((False, True), SUFFIXES):  # in folders where there is none outside
+        known = [n for n in sizes if n.endswith(suffix) and ("/" in n) == deep and "replay" not in n]
         found = [n for n in known if (sizes[n] or 0) <= MAX_BYTES] or known
         if len(found) == 1:
             return found[0]

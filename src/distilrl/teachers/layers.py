@@ -1,5 +1,7 @@
 """From arrays of weights to a network: shapes must chain, what no file says (strides, activations) is asked for."""
 
+import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,8 @@ from distilrl.networks import Network
 from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
 
 ATARI_SIZE = 84
+USUAL_SIZES = (ATARI_SIZE, 64, 96, 128, 256)
+"""Sides of images, the likeliest first: convolutions give as much of a few more or less."""
 CLASSES = {kind.__name__: name for name, kind in ACTIVATIONS.items()}
 """Activations by the names of their classes."""
 
@@ -62,13 +66,21 @@ class Asked(dict[str, Tensor]):
         Raises:
             FileError: names a tensor that nothing has asked for.
         """
+        bodies = {_home(name) for name in self.asked if name in self} - {""}
         for name, tensor in self.items():
-            if name not in self.asked and not re.search(others, name):
+            # what stands among the layers that act, as a normalisation does, acts too, whatever they are called
+            if name not in self.asked and (_home(name) in bodies or not re.search(others, name)):
                 raise FileError(
                     f"{label} holds the tensor '{name[:80]}' of shape {tuple(tensor.shape)}, for which the network "
                     "that it seems to be has no place: export the policy to ONNX instead, with all that it does to "
                     "its observations."
                 )
+
+
+def _home(name: str) -> str:
+    """The row of layers that a tensor belongs to: ``actor`` of ``actor.2.weight``, none of ``fc1.weight``."""
+    found = re.fullmatch(r"(.+)\.\d+\.\w+", name)
+    return found[1] if found else ""
 
 
 def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str | None = "relu") -> Layer:
@@ -83,7 +95,7 @@ def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str 
     if weight.ndim not in (2, 4) or not min(weight.shape, default=0):
         raise FileError(
             f"Tensor '{name}.weight' in {label} has shape {tuple(weight.shape)}, which is no dense or convolutional "
-            "layer's."
+            "layer's: export the policy to ONNX instead."
         )
     bias = (
         vector(tensors, f"{name}.bias", weight.shape[0], label)
@@ -190,7 +202,8 @@ def assemble(
     convs = with_strides(convs, label, kernels)
     first = layers[0].weight.shape[1]
     if obs_shape is None or (convs and obs_shape[0] != first) or (not convs and math.prod(obs_shape) != first):
-        obs_shape = (first, ATARI_SIZE, ATARI_SIZE) if convs else (first,)
+        side = _side_of(convs, dense[0].weight.shape[1]) if convs else 0
+        obs_shape = (first, side, side) if convs else (first,)
     spec = NetworkSpec(
         obs_shape=obs_shape,
         outputs=dense[-1].weight.shape[0],
@@ -206,6 +219,16 @@ def assemble(
         modules = sequential([*convs, *dense[:-1], replace(dense[-1], activation=None)], label)
         return Stack(modules, obs_shape, spec.outputs, divisor if len(obs_shape) == 3 else 1.0)
     return network
+
+
+def _side_of(convs: Sequence[Layer], features: int) -> int:
+    """Side of square images of which convolutions give so many features: a usual one if it can, else the least."""
+    kernels = [(int(one.weight.shape[2]), one.stride) for one in convs]
+    for side in itertools.chain(USUAL_SIZES, range(1, 513)):
+        after = functools.reduce(lambda size, kernel: (size - kernel[0]) // kernel[1] + 1, kernels, side)
+        if after > 0 and after * after * len(convs[-1].weight) == features:
+            return side
+    return ATARI_SIZE
 
 
 def with_strides(

@@ -73,6 +73,11 @@ class Seen:
     def array(self, obs: Tensor) -> NDArray[Any]:
         """Raw observations (B, *obs_shape) as the input wants them."""
         array = obs.detach().cpu().numpy()
+        if self.dtype is np.uint8 and array.ndim == 4 and array.dtype != np.uint8:
+            raise FileError(
+                f"The graph's input '{self.name}' takes pixels as bytes, and this environment gives them as floats: "
+                "choose the environment that it was trained in."
+            )
         return self.divided(array.transpose(0, 2, 3, 1) if self.last else array)
 
     def divided(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -33,6 +33,7 @@ SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
 SKRL_STATES = "state_preprocessor"
 SKRL_SCALERS = ("observation_preprocessor", SKRL_STATES)
 """Where skrl keeps the statistics of observations: from version 2 on in the first, before in the second."""
+SKRL_PLAIN = "Its outputs are taken as they are: --squash tanh where its model says 'output: tanh(ACTIONS)'."
 SKRL_UNSURE = (
     "Its observations are normalised with its 'state_preprocessor', as skrl does up to version 1: from 2 on that is "
     "the critic's, so that a policy of that version is to be exported to ONNX."
@@ -41,6 +42,7 @@ SKRL_UNSEEN = "Its 'state_preprocessor' is of other numbers than the policy read
 RSL_STATISTICS, RL_GAMES_STATISTICS = "obs_norm_state_dict", "running_mean_std"
 """Where rsl_rl 2 and old versions of rl_games keep them: beside the network, not in it."""
 
+RSL_ELU = "Its activation is not in the file and is taken for ELU, rsl_rl's default: --activation says another."
 RSL_SPREAD = (
     "It holds no standard deviation: where it gives two numbers for each of an action, they are mean and log standard "
     "deviation (then --kind gaussian), mean and standard deviation, or alpha and beta of a Beta distribution (then "
@@ -83,9 +85,10 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
     if not isinstance(loaded, dict):
         return None
     for key in ("actor_state_dict", "student_state_dict"):
-        if is_state(loaded.get(key)):
+        if is_state(loaded.get(key)) and _of_rsl_rl(loaded, loaded[key]):
             return _rsl_rl(checkpoint, checkpoint.tensors(loaded[key]), "mlp", "obs_normalizer", activation)
-    if is_state(loaded.get("model_state_dict")) and _names(loaded["model_state_dict"], r"(actor|student)\.\d+\.weight"):
+    state = loaded.get("model_state_dict")
+    if is_state(state) and _names(state, r"(actor|student)\.\d+\.weight") and _of_rsl_rl(loaded, state):
         state = checkpoint.tensors(loaded["model_state_dict"])
         body = "student" if _names(state, r"student\.\d+\.weight") else "actor"
         state |= _beside(checkpoint, RSL_STATISTICS, f"{body}_obs_normalizer")
@@ -102,6 +105,11 @@ def read(checkpoint: Checkpoint, activation: str | None) -> Robot | None:
             "behind its preprocessor of observations."
         )
     return None
+
+
+def _of_rsl_rl(loaded: dict[str, Any], state: Any) -> bool:
+    """Whether a checkpoint is rsl_rl's, which counts iterations, rather than one of many that say model_state_dict."""
+    return "iter" in loaded or bool(_names(state, r"std|distribution\..+|memory_[as]\..+|\w*obs_normalizer\..+"))
 
 
 def _names(state: Any, pattern: str) -> list[str]:
@@ -158,7 +166,8 @@ def _rsl_rl(
     robot = _robot(
         acting(layers, memory, statistics, label), "rsl_rl", "gaussian" if noisy else "mean", outputs if noisy else 0
     )
-    return replace(robot, note="" if noisy or outputs % 2 else RSL_SPREAD)
+    notes = [RSL_ELU] * (activation is None and len(layers) > 1) + [RSL_SPREAD] * (not noisy and outputs % 2 == 0)
+    return replace(robot, note=" ".join(notes))
 
 
 def _rsl_memory(state: Mapping[str, Tensor], prefix: str, label: str) -> Memory | None:
@@ -170,6 +179,8 @@ def _rl_games(tensors: Mapping[str, Tensor], label: str, activation: str | None)
     """rl_games: clip((o − mean) / √(var + 1e-5), ±5), then the network."""
     state = Asked(tensors)
     _refuse_others(state, label)
+    if "a2c_network.logits.0.weight" in state:
+        raise FileError(f"{label} makes several choices at once, which is not read of rl_games: export it to ONNX.")
     discrete = "a2c_network.logits.weight" in state
     names = [*numbered(state, "a2c_network.actor_mlp"), f"a2c_network.{'logits' if discrete else 'mu'}"]
     layers = [layer(state, name, label, _asked(activation, label)) for name in names]
@@ -218,6 +229,7 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
         fits = mean is None or mean.shape == robot.obs_shape
         note = SKRL_UNSURE if fits else SKRL_UNSEEN
         statistics = statistics if fits else {}
+    note = f"{SKRL_PLAIN} {note}".strip()
     robot = _behind(robot, statistics, f"{key}.", ("running_mean", "running_variance"), label, note)
     return replace(robot, statistics=SKRL_SCALERS)
 

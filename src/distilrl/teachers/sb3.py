@@ -224,7 +224,7 @@ def load(file: TeacherFile) -> Teacher:
         f"{family.library} {family.name} {version or 'of unknown version'}",
         label,
         digest(path),
-        _meta(family, version, data) | _parts(source) | _dangerous(path),
+        _meta(family, version, data) | _parts(source) | _dangerous(path) | _counted(data.get("action_space")),
         network.spec.obs_shape if isinstance(network, Network) else network.obs_shape,
         outputs,
         sum(p.numel() for p in network.parameters()) - _added(actor, state),
@@ -256,9 +256,20 @@ def _added(actor: _Actor, state: dict[str, Tensor]) -> int:
 
 def _parts(source: extractors.Source) -> dict[str, Any]:
     """Keys of a Dict and how many numbers each has, in the order of the flat observation: the image last."""
-    if source.parts is None or len(source.parts) == 1:
+    if source.parts is None:
         return {}
     return {"observation": [[part.key, part.size] for part in sorted(source.parts, key=lambda part: part.picture)]}
+
+
+def _counted(space: Any) -> dict[str, Any]:
+    """A note where choices do not begin at 0, from which stable-baselines3 counts them whatever their space says."""
+    start = str(space.get("start", 0)) if isinstance(space, dict) else ""
+    if not any(int(number) for number in re.findall(r"-?\d{1,9}", start)):
+        return {}
+    return {
+        "note": f"Its choices are counted from {start[:20]}, as its space says; stable-baselines3 itself counts them "
+        "from 0, so that in an environment which adds to them itself it plays others here."
+    }
 
 
 def _meta(family: _Family, version: str | None, data: dict[str, Any]) -> dict[str, Any]:
@@ -315,8 +326,10 @@ def _activation(label: str, kwargs: dict[str, Any], default: str, told: str | No
     """The activation's name as policy_kwargs prints it, else what was told; the pickled class beside it is not looked
     at.
     """
-    extractor = str(kwargs.get("features_extractor_class", "FlattenExtractor'>"))
-    if not re.search(r"\.(FlattenExtractor|NatureCNN|CombinedExtractor)'>$", "." + extractor):
+    extractor = str(kwargs.get("features_extractor_class"))
+    if "features_extractor_class" in kwargs and not re.fullmatch(
+        r"<class 'stable_baselines3\.[\w.]+\.(FlattenExtractor|NatureCNN|CombinedExtractor)'>", extractor
+    ):
         raise FileError(
             f"{label}: its features extractor {extractor[:80]!r} is code of its own: export the policy to ONNX instead."
         )

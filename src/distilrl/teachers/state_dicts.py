@@ -30,13 +30,13 @@ BODIES = ("network", "q_network", "q_net", "online_net", "policy_net", "policy",
 
 NOT_ACTING = (
     r"critic|value|target|baseline|reward|log_?(std|alpha|prob)|sigma|^action_(scale|bias|low|high)$|^atoms$"
-    r"|(^|[._])(ret(urn)?s?_|(old\w*|vf\w*|qf\w*|q\d+|v)\.|std$)"
+    r"|(^|[._])(ret(urn)?s?_|(old\w*|vf\w*|qf\w*|q\d+|v)\.)|(^|\.)((action|noise)_)?std$"
 )
 """Names of tensors that are kept beside a policy, and have no part in its greedy action."""
-STATISTICS = r"obs\w*_(rms|norm\w*|mean|std|stat\w*)|(obs|observation|state)_(scaler|preprocessor)|running_mean_std"
+STATISTICS = r"(^|_)(rms|norm\w*|mean|std|var|stats|statistics|scaler|preprocessor|filter|running\w*)(_|$)"
 """Names of statistics of observations beside a state dict."""
-UNSEEN = r"critic|privileged|teacher|amp_|disc_|rnd_"
-"""Names of those of observations that the policy does not see."""
+UNSEEN = r"critic|privileged|teacher|amp_|disc_|rnd_|action|reward|^ret|return|value|log_std|grad|optim|loss|sched"
+"""Names of those that are of something that the policy does not see."""
 
 
 class Expectation(nn.Module):
@@ -64,7 +64,8 @@ class _Found:
     """Library and algorithm."""
     kind: Kind | None
     """What its outputs are; None where only the environment can tell."""
-    squash: Squash = "clip"
+    squash: Squash | None = None
+    """How real actions come into their bounds; None where only the user can tell."""
     scaled: bool = False
     """Its numbers stand for the bounds of an action."""
     action: ActionSpec | None = None
@@ -118,7 +119,7 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
         file.check_options("kind", "squash")
         script = torchscript.read(checkpoint)
         name = f"{script.library} (TorchScript)" if script.library else "TorchScript"
-        return _Found(script.network, name, "mean" if script.library else None, note=torchscript.NOTE)
+        return _Found(script.network, name, "mean" if script.library else None, "clip", note=torchscript.NOTE)
     robot = robots.read(checkpoint, file.activation)
     _refuse_statistics(file, checkpoint, robot.statistics if robot else ())
     if robot is not None:
@@ -128,6 +129,7 @@ def _recognised(file: TeacherFile, path: Path) -> _Found:
             robot.network,
             robot.library,
             robot.kind,
+            "clip",
             scaled=scaled,
             constants=robot.log_std,
             note=robot.note,
@@ -149,7 +151,13 @@ def _refuse_statistics(file: TeacherFile, checkpoint: Checkpoint, known: Sequenc
     loaded = checkpoint.loaded
     if file.normalizer is not None or not isinstance(loaded, dict) or is_state(loaded):
         return
-    told = [str(n) for n, value in loaded.items() if value not in (None, {}) and not (n in known and is_state(value))]
+    told = [
+        str(name)
+        for name, value in loaded.items()
+        if not isinstance(value, None | bool | int | float | str)
+        and value not in ({}, [], ())
+        and not (name in known and is_state(value))
+    ]
     beside = next((name for name in told if re.search(STATISTICS, name) and not re.search(UNSEEN, name)), None)
     if beside is not None:
         raise FileError(
@@ -182,7 +190,7 @@ def _of_state(file: TeacherFile, state: dict[str, Tensor], label: str, beside: S
     if cleanrl.is_ppo(state):
         network = cleanrl.ppo(state, label, file.activation or "tanh")
         note = cleanrl.UNSAVED if file.normalizer is None else ""
-        return _Found(network, "CleanRL PPO", "gaussian", constants=_sizes(network)[1] // 2, note=note)
+        return _Found(network, "CleanRL PPO", "gaussian", "clip", constants=_sizes(network)[1] // 2, note=note)
     if cleanrl.is_actor(state):
         activation = file.activation or "relu"
         network, bounds = cleanrl.actor(state, label, activation)
@@ -228,12 +236,12 @@ def _residual(state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.
 
 def _chain(
     file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float
-) -> tuple[nn.Module, str, Kind | None]:
+) -> tuple[nn.Module, str, Kind | None, Squash | None]:
     """Convolutions and dense layers in the order of their names."""
     names = _order(state, label)
     policy = names[0].startswith("actor") or names[-1] in ("actor", "action_net")
-    known = names[0].startswith("network.0") or (names[0] == "actor.0" and "critic.0.weight" in state)
     layers = [layer(state, name, label, "relu") for name in names]
+    known = _of_cleanrl(layers, state)
     kernels: tuple[tuple[int, int], ...] = NATURE_KERNELS
     activation = file.activation
     if file.network is not None:
@@ -249,11 +257,29 @@ def _chain(
         activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
+    if not known and layers[0].weight.ndim == 4 and file.divisor is None:
+        raise FileError(
+            f"{label} reads images, and no state_dict says what its pixels are divided by: say --divisor 255, or 1 "
+            "where it takes them as they are."
+        )
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
     choosing: Kind | None = "logits" if policy else "q" if known or "atoms" in state else None
-    real = file.squash or (names[-1] == "action_net" and "log_std" in state)  # stable-baselines3's, of real actions
-    kind = "mean" if real else choosing
-    return network, f"CleanRL {algorithm}" if known else "state_dict", kind
+    if names[-1] == "action_net" and "log_std" in state:  # stable-baselines3's, of real actions
+        return network, "state_dict", "mean", "clip"
+    kind = "mean" if file.squash else choosing
+    return network, f"CleanRL {algorithm}" if known else "state_dict", kind, None
+
+
+def _of_cleanrl(layers: Sequence[Layer], state: dict[str, Tensor]) -> bool:
+    """Whether layers are called and sized as CleanRL's are, whose activation is known: somebody's own may be called so
+    too.
+    """
+    names, widths = [one.name for one in layers], [len(one.weight) for one in layers[:-1]]
+    if layers[0].weight.ndim == 4:
+        return names[:-1] == [f"network.{number}" for number in (0, 2, 4, 7)] and names[-1] in ("network.9", "actor")
+    if names == ["actor.0", "actor.2", "actor.4"]:
+        return widths == [64, 64] and "critic.4.weight" in state
+    return names == ["network.0", "network.2", "network.4"] and widths == [120, 84]
 
 
 def _order(state: dict[str, Tensor], label: str) -> list[str]:

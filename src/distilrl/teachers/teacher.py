@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from distilrl.errors import BoundsError, SpecError, TeacherError
 from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
-from distilrl.spaces import ActionSpec
+from distilrl.spaces import ActionSpec, Bounds
 from distilrl.teachers.before import BeforeZeros, Called, Reading, Scaled, bound
 from distilrl.teachers.told import told
 from distilrl.text import first_line
@@ -57,8 +58,8 @@ class Teacher:
     """Number of parameters; counted where it is not given, None where there is nothing to count."""
     action: ActionSpec | None = None
     """The actions that its file names; None: the environment's (`fitted`)."""
-    squash: Squash = "clip"
-    """How real actions come into their bounds."""
+    squash: Squash | None = "clip"
+    """How real actions come into their bounds; None where only the user can tell."""
     critic: nn.Module | None = None
     """(observations (B, *obs_shape), actions (B, A) in −1 to 1) to the value (B,) of taking them, where the file brings
     one."""
@@ -142,7 +143,7 @@ class Teacher:
         """
         if self.action is None or self.kind is None:
             raise TeacherError(f"What the numbers of {self.path} mean is known only beside its environment: name it.")
-        return head_for(self.action, self.kind, self.squash)
+        return head_for(self.action, self.kind, self.squash or "clip")
 
     @property
     def in_python(self) -> bool:
@@ -236,9 +237,15 @@ class Teacher:
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {env.id} gives "
                 f"{env.obs.shape}: {_way_out(self.obs_shape, env)}."
             )
-        kind = self.kind or default_kind(env.action)
+        if (places := self._sorted(env)) is not None:
+            critic = self.critic and Reading(self.critic, places)
+            self = replace(self, network=Reading(self.network, places), critic=critic)
+        kind, real = self.kind or default_kind(env.action), isinstance(env.action, Bounds)
+        if self.squash is None and real and kind == "logits":  # so called because of its name, "actor"
+            kind = "mean"
         try:
-            head = head_for(env.action if self.action is None else self.action.within(env.action), kind, self.squash)
+            action = env.action if self.action is None else self.action.within(env.action)
+            head = head_for(action, kind, self.squash or "clip")
             if self.outputs not in (None, head.width):
                 raise SpecError(f"it gives {self.outputs} numbers")
             ends = head.action.scale() if self.scaled else None
@@ -255,13 +262,40 @@ class Teacher:
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
                 f"{''.join(ways)}choose the environment it was trained in."
             ) from None
+        if self.squash is None and real and not self.scaled:
+            raise TeacherError(
+                f"{self.path} does not say how its numbers become an action of {env.id}: say --squash clip where they "
+                "are taken as they are, tanh where a tanh brings them into the bounds, or scale where -1 to 1 stand "
+                "for the bounds."
+            )
         network = bound(self.network, head)
         if ends is not None:
             network = Scaled(network, *map(torch.from_numpy, ends))
         return replace(
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
-            scaled=False,
+            squash=self.squash or "clip", scaled=False,
         )  # fmt: skip
+
+    def _sorted(self, env: EnvInfo) -> tuple[int, ...] | None:
+        """Places of the numbers that its Dict's keys name, where an environment's stand in another order.
+
+        Raises:
+            TeacherError: they are other keys, or of other sizes.
+        """
+        parts, names = self.meta.get("observation"), [name.rpartition("[")[0] for name in env.obs.names]
+        own = dict(Counter(names))
+        if not isinstance(parts, list) or self.meta.get("library") == "distilrl" or len(own) < 2:
+            return None
+        theirs = {key: size for key, size in parts if key in own or not env.obs.image}
+        if theirs != own:
+            told, has = (", ".join(f"{key} ({size})" for key, size in one.items()) for one in (theirs, own))
+            raise TeacherError(
+                f"The teacher {self.path} reads {told}, but {env.id} gives {has}: choose the environment it was "
+                "trained in, or wrap this one."
+            )
+        places = [place for key in theirs for place, name in enumerate(names) if name == key]
+        places += range(len(names), env.obs.shape[0])  # the image, which is the last in both
+        return tuple(places) if places != sorted(places) else None
 
     def _fits(self, env: EnvInfo, kind: Kind) -> bool:
         """Whether it gives as many numbers as an environment's actions ask for in this kind."""
@@ -279,7 +313,9 @@ class Teacher:
                 f"{env.id} has {len(places)} numbers: name what it was trained on."
             )
         network, critic = Reading(self.network, places), self.critic and Reading(self.critic, places)
-        return replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=()).fitted(env)
+        meta = {name: value for name, value in self.meta.items() if name != "observation"}  # of which this is a part
+        read = replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=(), meta=meta)
+        return read.fitted(env)
 
 
 def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:

@@ -73,12 +73,17 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
     if isinstance(found, dict):
         mean, scale, bound = _flattened(teacher, path, found, epsilon, clip)
     else:
-        if shape is None or len(shape) != 1 or found.mean.shape != shape or found.var.shape != shape:
+        size = found.mean.size
+        if shape is None or len(shape) != 1 or not size or shape[0] % size:
             raise FileError(
                 f"{path} normalises observations of shape {found.mean.shape}, but the teacher {teacher.path} reads "
                 f"{shape}: give the statistics that were saved with this teacher."
             )
-        mean, scale = (torch.from_numpy(n).float() for n in (found.mean, 1 / np.sqrt(found.var + epsilon)))
+        # of frames that were stacked behind the normalisation, each was normalised so
+        mean, scale = (
+            torch.from_numpy(np.tile(n.reshape(-1), shape[0] // size)).float()
+            for n in (found.mean, 1 / np.sqrt(found.var + epsilon))
+        )
         bound = torch.tensor(clip)
     return replace(
         teacher,

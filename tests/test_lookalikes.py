@@ -1,0 +1,296 @@
+"""Files that look like another library's, and those of which one thing more must be known: none is played wrongly
+without a word.
+"""
+
+import re
+import zipfile
+from collections import OrderedDict
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from test_foreign import chain, same, vec_normalize, vectors, write_onnx, write_sb3
+from test_robots import named, read
+from torch import nn
+
+from distilrl.envs import EnvInfo, describe_env
+from distilrl.errors import FileError, TeacherError
+from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
+from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.teachers.hub import ID, _choose
+
+CHOICES = EnvInfo(EnvRef("choices"), ObsSpec((4,)), Choices((2,)))
+REAL = EnvInfo(EnvRef("real"), ObsSpec((4,)), Bounds((-2.0, -2.0), (2.0, 2.0)))
+
+
+# -- state dicts
+
+
+@pytest.mark.parametrize("wrapped", ["model_state_dict", "state_dict"])
+def test_a_checkpoint_that_says_model_state_dict_is_not_rsl_rls(tmp_path, wrapped):
+    """Which counts iterations: of somebody's own, whose activation may be any, it is asked for."""
+    actor = chain((4, 32, 2), nn.ReLU)
+    state = named("actor", actor) | named("critic", chain((4, 32, 1), nn.ReLU)) | {"log_std": torch.zeros(2)}
+    with pytest.raises(FileError, match="no state_dict holds its activation: say which"):
+        read(tmp_path / "t.pt", {wrapped: state})
+    teacher = read(tmp_path / "t.pt", {wrapped: state}, activation="relu")
+    same(teacher.fitted(CHOICES).network(vectors()), actor(vectors()))
+    robots = read(tmp_path / "t.pt", {"model_state_dict": state, "iter": 3, "infos": None})
+    assert (robots.format, "taken for ELU" in robots.meta["note"]) == ("rsl_rl", True)
+
+
+@pytest.mark.parametrize("name", ["critic", "q_value", "value_net", "q1", "actor_critic.actor", "net"])
+def test_a_normalisation_inside_a_network_is_never_left_out(tmp_path, name):
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(FileError, match=r"holds the tensor '.*\.1\.weight' .* has no place"):
+        read(tmp_path / "t.pt", named(name, model), activation="relu")
+
+
+@pytest.mark.parametrize(("prefix", "sizes"), [("network", (4, 32, 32, 2)), ("actor", (4, 32, 32, 2))])
+def test_a_network_that_is_called_as_cleanrls_is_not_taken_for_one(tmp_path, prefix, sizes):
+    state = named(prefix, chain(sizes, nn.ReLU)) | named("critic", chain((*sizes[:-1], 1), nn.ReLU))
+    with pytest.raises(FileError, match="no state_dict holds its activation: say which"):
+        read(tmp_path / "t.pt", state)
+
+
+def test_how_numbers_become_real_actions_is_asked(tmp_path):
+    """max_action · tanh(...), as in the TD3 of its authors, and an actor whose numbers are no logits."""
+    actor = nn.ModuleDict({"l1": nn.Linear(4, 8), "l2": nn.Linear(8, 8), "l3": nn.Linear(8, 2)})
+    state = actor.state_dict()
+    with pytest.raises(TeacherError, match="say --squash clip where they are taken as they are, tanh where"):
+        read(tmp_path / "t.pt", state, activation="relu").fitted(REAL)
+    x = torch.relu(actor["l2"](torch.relu(actor["l1"](vectors()))))
+    fitted = read(tmp_path / "t.pt", state, activation="relu", squash="tanh").fitted(REAL)
+    same(fitted.policy.act(vectors())[0], 2 * torch.tanh(actor["l3"](x)))
+    row = named("actor", chain((4, 8, 2), nn.Tanh))
+    with pytest.raises(TeacherError, match="say --squash clip"):
+        read(tmp_path / "t.pt", row, activation="tanh").fitted(REAL)
+    assert read(tmp_path / "t.pt", row, activation="tanh").fitted(CHOICES).kind == "logits"
+
+
+@pytest.mark.parametrize(
+    "beside", ["ob_rms", "state_mean", "mean", "normalizer", "obs_filter", "running_stats", "scaler", "norm_std"]
+)
+def test_statistics_beside_a_state_dict_are_never_left_out(tmp_path, beside):
+    state = {"model_state_dict": chain((4, 8, 2), nn.ReLU).state_dict(), "epoch": 3, "mean_reward": 20.0}
+    read(tmp_path / "t.pt", state | {"optimizer_state_dict": {"lr": 0.1}, "norm_obs": True}, activation="relu")
+    read(tmp_path / "t.pt", state | {"reward_rms": {"mean": torch.zeros(1)}}, activation="relu")
+    with pytest.raises(FileError, match=rf"statistics of observations \('{beside}'\).* give it as --normalizer"):
+        read(tmp_path / "t.pt", state | {beside: torch.ones(4)}, activation="relu")
+
+
+def test_a_spread_of_observations_inside_a_state_dict_is_not_an_actions(tmp_path):
+    state = named("net", chain((4, 8, 2), nn.ReLU))
+    read(tmp_path / "t.pt", state | {"action_std": torch.ones(2), "std": torch.ones(2)}, activation="relu")
+    with pytest.raises(FileError, match="holds the tensor 'obs_std'"):
+        read(tmp_path / "t.pt", state | {"obs_std": torch.ones(4)}, activation="relu")
+
+
+@pytest.mark.parametrize(
+    ("side", "kernels"), [(64, ((8, 4), (4, 2), (3, 1))), (84, ((8, 4), (4, 2), (3, 1))), (10, ())]
+)
+def test_images_of_any_size_and_their_divisor(tmp_path, side, kernels):
+    """Both must be known: the side follows from the first dense layer."""
+    kernels = kernels or ((3, 1),)
+    layers, channels, after = [], 4, side
+    for kernel, stride in kernels:
+        layers += [nn.Conv2d(channels, 8, kernel, stride), nn.ReLU()]
+        channels, after = 8, (after - kernel) // stride + 1
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * after * after, 16), nn.ReLU(), nn.Linear(16, 3))
+    told = {} if len(kernels) == 3 else {"network": "cnn:8k3s1:16"}
+    with pytest.raises(FileError, match="what its pixels are divided by: say --divisor 255, or 1"):
+        read(tmp_path / "t.pt", model.state_dict(), **told)
+    teacher = read(tmp_path / "t.pt", model.state_dict(), divisor=1.0, **told)
+    assert teacher.obs_shape == (4, side, side)
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 4, side, side), dtype=np.uint8))
+    torch.testing.assert_close(teacher.network(obs), model(obs.float()).detach(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("key", ["policy", "actor", "policy_state_dict", "actor_state_dict", "agent_state_dict"])
+def test_a_state_dict_is_found_under_usual_names(tmp_path, key):
+    model = chain((4, 8, 2), nn.ReLU)
+    teacher = read(tmp_path / "t.pt", {key: model.state_dict(), "critic": {"step": 1}}, activation="relu")
+    same(teacher.network(vectors()), model(vectors()))
+
+
+def test_skrl_says_that_its_output_is_taken_as_it_is(tmp_path):
+    teacher = read(tmp_path / "t.pt", {"policy": named("net_container", chain((4, 8, 2), nn.ELU))}, activation="elu")
+    assert "--squash tanh where its model says" in teacher.meta["note"]
+
+
+# -- stable-baselines3
+
+
+class Pair(gymnasium.Env):
+    """A Dict whose keys stand in an order of one's own."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, order="az", sizes=(2, 3)):
+        sizes = dict(zip("az", sizes, strict=True))
+        parts = OrderedDict((key, gymnasium.spaces.Box(-9, 9, (sizes[key],))) for key in order)  # others are sorted
+        self.observation_space = gymnasium.spaces.Dict(parts)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+gymnasium.register("distilrl/Pair-v0", entry_point=Pair, max_episode_steps=10)
+
+
+def test_keys_of_a_dict_are_read_by_name(tmp_path):
+    """In whatever order an environment has them; others than the file's are refused."""
+    import stable_baselines3
+
+    model = stable_baselines3.PPO("MultiInputPolicy", Pair("za"), n_steps=8, batch_size=8, device="cpu")
+    model.save(tmp_path / "t.zip")
+    seen = {"a": np.float32([1.0, -2.0]), "z": np.float32([3.0, 0.5, -1.0])}
+    wanted = model.predict(seen, deterministic=True)[0]
+    teacher = load_teacher(tmp_path / "t.zip")
+    for order in ("az", "za"):
+        info = describe_env(EnvRef("distilrl/Pair-v0", {"order": order}))
+        flat = torch.from_numpy(np.concatenate([seen[key] for key in order])[None])
+        np.testing.assert_allclose(teacher.fitted(info).policy.act(flat)[0].numpy()[0], wanted, atol=1e-5)
+    with pytest.raises(TeacherError, match=r"reads z \(3\), a \(2\), but .* gives a \(3\), z \(2\)"):
+        teacher.fitted(describe_env(EnvRef("distilrl/Pair-v0", {"sizes": [3, 2]})))
+
+
+def test_an_extractor_that_is_called_as_the_librarys_is_refused(tmp_path):
+    from stable_baselines3.common.torch_layers import FlattenExtractor as Theirs
+
+    class FlattenExtractor(Theirs):
+        def forward(self, observations):
+            return super().forward(observations) / 10
+
+    write_sb3(tmp_path / "t.zip", "DQN", "CartPole-v1", features_extractor_class=FlattenExtractor)
+    with pytest.raises(FileError, match="is code of its own: export the policy to ONNX"):
+        load_teacher(tmp_path / "t.zip")
+    write_sb3(tmp_path / "own.zip", "DQN", "CartPole-v1", features_extractor_class=Theirs)
+    assert load_teacher(tmp_path / "own.zip").outputs == 2
+
+
+def test_a_zip_without_its_suffix(tmp_path):
+    """``save("ppo_lr0.001")`` writes such a one."""
+    write_sb3(tmp_path / "dqn_lr0.001", "DQN", "CartPole-v1")
+    assert not (tmp_path / "dqn_lr0.001.zip").exists()
+    assert load_teacher(tmp_path / "dqn_lr0.001").format.startswith("stable-baselines3 DQN")
+    with zipfile.ZipFile(tmp_path / "other.bin", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    with pytest.raises(FileError, match="not a file of PyTorch"):
+        load_teacher(tmp_path / "other.bin")
+
+
+def test_choices_that_do_not_begin_at_0_are_noted(tmp_path):
+    class Shifted(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(-1, 1, (4,)), gymnasium.spaces.Discrete(3, start=1)
+
+    write_sb3(tmp_path / "t.zip", "DQN", Shifted())
+    assert "counted from 1, as its space says" in load_teacher(tmp_path / "t.zip").meta["note"]
+    write_sb3(tmp_path / "plain.zip", "DQN", "CartPole-v1")
+    assert "note" not in load_teacher(tmp_path / "plain.zip").meta
+
+
+def test_statistics_of_frames_that_were_stacked_behind_them(tmp_path):
+    """RL Zoo normalises and then stacks: each frame was normalised so."""
+    envs, path = vec_normalize(tmp_path)
+    model = chain((8, 8, 2), nn.ReLU)
+    torch.save(model.state_dict(), tmp_path / "t.pt")
+    teacher = load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+    obs = vectors(8)
+    halves = [envs.normalize_obs(half.numpy().astype(np.float64)) for half in obs.split(4, dim=1)]
+    same(teacher.network(obs), model(torch.from_numpy(np.concatenate(halves, axis=1).astype(np.float32))))
+
+
+def test_statistics_of_a_dict_of_one_key_and_of_a_matrix(tmp_path):
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    class One(Pair):
+        def __init__(self, space):
+            super().__init__()
+            self.observation_space = space
+
+    box = gymnasium.spaces.Box(-9, 9, (2, 3))
+    for name, space in (("MultiInputPolicy", gymnasium.spaces.Dict({"only": box})), ("MlpPolicy", box)):
+        envs = VecNormalize(DummyVecEnv([lambda space=space: gymnasium.wrappers.TimeLimit(One(space), 10)]))
+        model = PPO(name, envs, n_steps=8, batch_size=8, device="cpu")
+        model.learn(64)
+        model.save(tmp_path / "t.zip")
+        envs.save(str(tmp_path / "vec.pkl"))
+        teacher = load_teacher(TeacherFile(str(tmp_path / "t.zip"), normalizer=str(tmp_path / "vec.pkl")))
+        obs = np.random.default_rng(0).normal(0, 3, (1, 2, 3)).astype(np.float32)
+        seen = {"only": obs} if name == "MultiInputPolicy" else obs
+        wanted = model.predict(envs.normalize_obs(seen), deterministic=True)[0]
+        info = EnvInfo(EnvRef("one"), ObsSpec((6,)), Bounds((-1.0,), (1.0,)))
+        given = torch.from_numpy(obs.reshape(1, 6))
+        np.testing.assert_allclose(teacher.fitted(info).policy.act(given)[0].numpy(), wanted, atol=1e-5)
+
+
+# -- ONNX
+
+
+class Bounded(nn.Module):
+    """A tanh, and what does not change it."""
+
+    def __init__(self, network, how):
+        super().__init__()
+        self.network, self.how = network, how
+
+    def forward(self, x):
+        y = torch.tanh(self.network(x))
+        return y.clamp(-1, 1) if self.how == "clip" else torch.cat([y, y], dim=1)
+
+
+@pytest.mark.parametrize("how", ["clip", "concat"])
+def test_a_tanh_before_what_does_not_change_it_is_seen(tmp_path, how):
+    model = Bounded(chain((4, 8, 2), nn.ReLU), how)
+    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(2, 4), outputs=("action",))
+    assert "ends in a tanh" in load_teacher(path).meta["note"]
+
+
+class Bytes(nn.Module):
+    """Takes bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(3 * 8 * 6, 2)
+
+    def forward(self, x):
+        return self.dense(x.float().flatten(1))
+
+
+def test_pixels_as_floats_are_not_cut_to_bytes(tmp_path):
+    path = write_onnx(tmp_path / "t.onnx", Bytes(), torch.zeros(2, 3, 8, 6, dtype=torch.uint8))
+    teacher = load_teacher(TeacherFile(path, divisor=1.0))
+    teacher.network(torch.zeros(2, 3, 8, 6, dtype=torch.uint8))
+    with pytest.raises(FileError, match="takes pixels as bytes, and this environment gives them as floats"):
+        teacher.network(torch.rand(2, 3, 8, 6))
+
+
+# -- the Hub
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("hf://a/b", ("a/b", None, None)),
+        ("hf://a/b/ppo (1).zip", ("a/b", None, "ppo (1).zip")),
+        ("hf://a/b/models/best/ppo.zip", ("a/b", None, "models/best/ppo.zip")),
+        ("hf://a/b@v1.0/models/ppo.zip", ("a/b", "v1.0", "models/ppo.zip")),
+        ("hf://a/b@refs/pr/3/ppo.zip", ("a/b", "refs/pr/3", "ppo.zip")),
+    ],
+)
+def test_files_of_the_hub_may_lie_in_folders(text, parts):
+    assert re.fullmatch(ID, text).groups() == parts
+
+
+def test_a_policy_in_a_folder_is_found_where_none_lies_outside():
+    assert _choose({"a/ppo.zip": 5, "README.md": 1}, "hf://a/b") == "a/ppo.zip"
+    assert _choose({"a/ppo.zip": 5, "ppo.onnx": 1}, "hf://a/b") == "ppo.onnx"
+    with pytest.raises(FileError, match=r"several policies \(a/ppo.zip, b/ppo.zip\): name one as hf://a/b/FILE"):
+        _choose({"a/ppo.zip": 5, "b/ppo.zip": 5}, "hf://a/b")
