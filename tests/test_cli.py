@@ -108,6 +108,9 @@ def test_train_teacher_then_distil(tmp_path, capsys):
     card = read_json(out / "teacher.json")
     assert card["env"] == SIGN
     assert card["episodes"] == 20
+    told = (out / "results.json").read_bytes()
+    assert main(["train-teacher", "--resume", str(out)]) == 0
+    assert (out / "results.json").read_bytes() == told, "what is finished is not judged anew"
     assert card["return_ci95"][0] <= card["return_mean"] <= card["return_ci95"][1]
     again = [
         "train-teacher",

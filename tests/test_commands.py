@@ -134,14 +134,24 @@ def test_environments_are_listed_by_where_they_come_from(capsys):
     assert describe_env(named["toy_text"].ids[0]).action.size == 1
 
 
+def configured(folder, data=None):
+    """Writes a config.json of a run in Mine-v0, of which these parts are otherwise."""
+    whole = Job(TrainConfig()).to_json() | {"kind": "run"}
+    whole["train"]["tasks"] = [{"env": {"id": "Mine-v0"}, "teacher": [{"path": "dqn.zip"}]}]
+    parts = data or {}
+    train = whole["train"] | parts.get("train", {})
+    train["tasks"] = [{"env": {"id": "Mine-v0"}} | task for task in train["tasks"]]
+    write_json(folder / "config.json", whole | parts | {"train": train})
+
+
 def nexts(kind, tmp_path):
     """Results of a kind and the folder that holds them."""
     one = instances.choices([[1]])
     if kind in ("inconclusive", "fail"):
         one = replace(one, verdict=replace(one.verdict, result=kind))
     folder = tmp_path / "my run"
-    tasks = [{"env": {"id": "Mine-v0"}, "teacher": [{"path": "dqn.zip"}]}]
-    write_json(folder / "config.json", {"kind": "run", "train": {"tasks": tasks}})
+    for home in (folder, folder / "seed-0", folder / "seed-1", folder / "Mine-v0"):
+        configured(home)
     if kind == "tree":
         write_json(folder / "tree.json", {})
     made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
@@ -178,6 +188,7 @@ def test_what_to_do_next_are_commands_that_are_read(kind, tmp_path, monkeypatch,
 def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
     results, folder = nexts("inconclusive", tmp_path)
     ref = EnvRef("Mine-v0", {"hard": True}, ("a:B",), True, (84, 80), 4)
+    configured(folder, {"train": {"tasks": [{"env": ref.to_json(), "teacher": [{"path": "dqn.zip"}]}]}})
     (_, words), (_, watch), *_ = next_steps(replace(results, environment=ref.to_json()), folder)
     assert watch[-2:] == ["--trust", "a"]
     assert EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",), grey=True, resize=(84, 80), stack=4) == (
@@ -188,7 +199,7 @@ def test_an_environment_is_named_with_all_that_is_around_it(tmp_path):
 def test_a_teachers_student_learns_where_the_teacher_did(tmp_path):
     results, folder = nexts("teacher", tmp_path)
     env = EnvRef("Mine-v0", {"hard": True}, ("a:B",))
-    write_json(folder / "config.json", {"train": {"tasks": [{"env": env.to_json()}]}})
+    configured(folder, {"train": {"tasks": [{"env": env.to_json()}]}})
     ((_, words),) = next_steps(results, folder)
     read = parse("distill", [str(word) for word in words[1:]])
     assert (read.env, read.around) == ("Mine-v0", EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",)))
@@ -200,7 +211,7 @@ def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     told = {"kind": "mean", "squash": "clip", "normalizer": "n.pkl", "zeros": 3, "divisor": 2.0, "activation": "tanh"}
     file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]", "network": "mlp:4", "output": "q"} | told
     student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1, "flicker": 0.5}
-    write_json(folder / "config.json", {
+    configured(folder, {
         "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
         "train": {"student": student, "tasks": [{"teacher": [file]}]},
     })  # fmt: skip
@@ -221,7 +232,7 @@ def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_ju
     judged = {"id": "Mine-v0", "kwargs": {"members": [100, 200]}}
     results = replace(results, environment={"id": "Mine-v0"}, verdict_environment=judged)
     file = {"path": "t.zip", "normalizer": "n.pkl"}
-    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}})
+    configured(folder, {"train": {"tasks": [{"teacher": [file]}]}})
     (_, words), *_ = next_steps(results, folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert read.teacher_file.file("t.zip") == TeacherFile.from_json(file)
@@ -239,7 +250,7 @@ def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
         "given": to_plain(PlanOptions(("mlp:4",), 1, Budget(params=300, macs=2_000_000_000, us=1.5), refine=False))
     }
     config["train"]["tasks"] = [{"teacher": [{"path": "t.zip"}]}]
-    write_json(folder / "config.json", config)
+    configured(folder, config)
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert (read.margin, read.margin_abs, read.episodes, read.eval_epsilon) == (0.01, None, 80, 0.02)
@@ -255,7 +266,7 @@ def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
             False,
         )
     job = replace(job, comparison=Comparison(margin_abs=2.5), accept_weak_teacher=True)
-    write_json(folder / "config.json", job.to_json() | {"train": config["train"]})
+    configured(folder, job.to_json() | {"train": config["train"]})
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert (read.margin_abs, read.judge.accept_weak_teacher, read.seeds) == (2.5, True, 5)
@@ -298,7 +309,7 @@ def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):
     results, folder = nexts("inconclusive", tmp_path)
     results = replace(results, protocol={"epsilon": 0.01}, verdict=replace(results.verdict, margin=12.34))
     file = {"path": "t.zip", "normalizer": "n.pkl", "reads": ["obs[0]"], "kind": "mean"}
-    write_json(folder / "config.json", {"train": {"tasks": [{"teacher": [file]}]}})
+    configured(folder, {"train": {"tasks": [{"teacher": [file]}]}})
     (_, words), *_ = next_steps(results, folder)
     read = parse("evaluate", [str(word) for word in words[1:]])
     assert (read.against, read.teacher_file.file("t.zip")) == ("t.zip", TeacherFile.from_json(file))
@@ -309,7 +320,7 @@ def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):
 def test_a_duel_of_a_student_with_sensors_is_not_proposed(sensor, tmp_path):
     results, folder = nexts("inconclusive", tmp_path)
     config = {"train": {"student": sensor, "tasks": [{"teacher": [{"path": "t"}]}]}}
-    write_json(folder / "config.json", config)
+    configured(folder, config)
     assert not any(words[0] == "evaluate" for _, words in next_steps(results, folder))
 
 
@@ -324,3 +335,58 @@ def test_a_plan_hides_what_it_is_told_to(monkeypatch, tmp_path):
     plain, cell = (job.train for job in asked)
     assert plain.student.hidden_features == cell.student.hidden_features == (1,)
     assert cell.optim.batch_size == 4 * plain.optim.batch_size
+
+
+def test_what_follows_a_chain_is_about_its_first_teacher(tmp_path):
+    """And not about the assistant that taught last."""
+    results, folder = nexts("inconclusive", tmp_path)
+    last = {"train": {"tasks": [{"teacher": [{"path": "chain/assistant-1"}]}]}}
+    configured(folder, last | {"kind": "chain", "given": {"assistants": 1, "teacher": [{"path": "first.zip"}]}})
+    (_, words), *_ = next_steps(results, folder)
+    assert parse("evaluate", [str(word) for word in words[1:]]).against == "first.zip"
+    failed = replace(results, verdict=replace(results.verdict, result="fail"))
+    (_, words), *_ = next_steps(failed, folder)
+    assert parse("plan", [str(word) for word in words[1:]]).teacher == ("first.zip",)
+
+
+@pytest.mark.parametrize(("verdict", "steps", "episodes"), [("fail", 16_000, 20), ("inconclusive", 8000, 80)])
+def test_a_plan_without_a_winner_goes_on_where_it_helps(verdict, steps, episodes, tmp_path):
+    """With more episodes where these were too few, else with more steps than it was granted, and all its teachers."""
+    folder = tmp_path / "plan"
+    results = instances.plan_results(instances.plan_row(verdict=verdict), winner=None, env_steps=2672)
+    job = Job(TrainConfig().but(env_steps=8000), Comparison(20, 60)).to_json()
+    files = [{"path": "a.zip", "activation": "tanh"}, {"path": "b.zip", "activation": "tanh"}]
+    configured(folder, job | {"kind": "plan", "train": job["train"] | {"tasks": [{"teacher": files}]}})
+    ((_, words),) = next_steps(results, folder)
+    read = parse("plan", [str(word) for word in words[1:]])
+    assert (read.steps, read.episodes) == (steps, episodes)
+    assert (read.teacher, read.teacher_file.activation) == (("a.zip", "b.zip"), "tanh")
+
+
+@pytest.mark.parametrize("student", ["gru:4", "mlp:8@history=3"])
+def test_after_a_student_with_memory_failed_wider_ones_with_memory_are_tried(student, tmp_path):
+    results, folder = nexts("fail", tmp_path)
+    spec = NetworkSpec.parse(student, (4,), 2)
+    made = replace(results.student, spec=to_plain(spec.to_json()))
+    (_, words), *_ = next_steps(replace(results, student=made), folder)
+    sizes = [NetworkSpec.parse(text, (4,), 2) for text in parse("plan", [str(word) for word in words[1:]]).sizes]
+    assert sizes[-1] == spec
+    assert all(one.remembers for one in sizes)
+    assert [round(one.params / spec.params) for one in sizes[:-1]] == [4, 2]
+
+
+def test_modules_of_both_environments_are_trusted_in_what_follows(tmp_path):
+    """Of the verdict's, where training is elsewhere, and the other way round."""
+    results, folder = nexts("pass", tmp_path)
+    tasks = [{"env": {"id": "mine:Env-v0"}, "teacher": [{"path": "t"}]}]
+    configured(folder, {"train": {"tasks": tasks}, "verdict_env": {"id": "CartPole-v1"}})
+    judged = replace(results, environment={"id": "mine:Env-v0"}, verdict_environment={"id": "CartPole-v1"})
+    assert [words[-2:] for _, words in next_steps(judged, folder)] == [["--trust", "mine"]] * 2
+    configured(folder, {"kind": "plan", "verdict_env": {"id": "mine:Env-v0"}})
+    plan = instances.plan_results(instances.plan_row(), verdict_environment={"id": "mine:Env-v0"})
+    assert [words[-2:] for _, words in next_steps(plan, folder)] == [["--trust", "mine"]] * 2
+
+
+def test_who_stops_a_command_that_is_being_read_is_told_no_more():
+    assert _way_on("compare", None) == ""
+    assert _way_on("distill", None) == ""

@@ -1,6 +1,7 @@
 """Measures: numbers of an environment's info beside the return, and the verdicts on them."""
 
 import json
+import re
 from dataclasses import replace
 
 import instances
@@ -11,7 +12,7 @@ from conftest import SIGN, make_teacher, sign_network
 from test_evaluate import policy_of
 from tiny_envs import MEASURED, tiny_config
 
-from distilrl import studies
+from distilrl import measures, studies
 from distilrl.acceptance import accept
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
@@ -281,11 +282,20 @@ def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
     assert (card["student_verdict"], card["student_measures"]) == ("fail", {"wrong (max)": "fail"})
 
 
+def test_a_reason_speaks_of_the_measures_own_values():
+    """Where lower is better, its interval is that of the numbers and not of their negatives."""
+    (measure,) = of("wrong=mean<=0.05")
+    theirs = np.random.default_rng(0).random((60, 1))
+    pairs = np.arange(60)
+    judged = measures._verdict(measure, theirs[:, 0], theirs[:, 0], pairs, 1.0, 1, "greedy")
+    assert re.search(r"were all values equal, the interval would still reach 0\.\d+", judged.reason)
+
+
 def test_a_measure_that_is_open_is_asked_about_on_other_episodes(tmp_path):
     """With the return's margin and its own, though the return is proven."""
     results = replace(instances.choices([[1]]), measures=compared(sign_network(), "wrong=max<=0.001").measures)
     assert (results.verdict.result, results.worst) == ("pass", "inconclusive")
-    tasks = [{"teacher": [{"path": "dqn.zip"}]}]
+    tasks = [{"env": {"id": MEASURED}, "teacher": [{"path": "dqn.zip"}]}]
     measures = [to_plain(one) for one in of("wrong=max<=0.001")]
     write_json(tmp_path / "config.json", {"train": {"tasks": tasks}, "comparison": {"measures": measures}})
     (_, words), (_, watch) = next_steps(results, tmp_path)

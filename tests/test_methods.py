@@ -256,6 +256,31 @@ def test_a_chain_ends_where_the_verdict_fails(tmp_path):
     assert results.chain[-1].verdict == "fail"
     assert len(results.chain) == 1
     assert not (tmp_path / "run" / "student").exists()
+    ended = str(RunFolder(tmp_path / "run").lacking("student"))
+    assert "is a chain that ended at assistant-1, whose verdict is fail" in ended
+    assert f"give {tmp_path / 'run' / 'assistant-1'}, or make another" in ended
+
+
+def test_a_chain_that_ended_says_who_was_not_trained(tmp_path, capsys):
+    save_network(tmp_path / "teacher", sign_network(), Q_OF_TWO, name="teacher")
+    words = [
+        "distill",
+        "--teacher",
+        str(tmp_path / "teacher"),
+        "--env",
+        SIGN,
+        "--student",
+        "mlp:2",
+        "--assistants",
+        "1",
+    ]
+    words += ["--steps", "400", "--set", "learning-starts=392", "--margin", "0.000001", "--episodes", "200"]
+    words += ["--disturbed-episodes", "0", "--threads", "1", "--out", str(tmp_path / "run")]
+    for _ in ("new", "again"):
+        assert main(words) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "The chain ended at assistant 1, whose verdict is fail: mlp:2 was not trained." in said
+        words = ["distill", "--resume", str(tmp_path / "run")]
 
 
 def test_a_drift_calls_the_teacher_back(sign_teacher):

@@ -94,6 +94,19 @@ def errors(tmp_path, teacher):
             "leave --student out",
         ),
         "resume and steps": (["distill", "--resume", "run", "--steps", "9"], "leave --steps out"),
+        "resume and what is usual": (
+            ["distill", "--resume", "run", "--margin", "0.05", "--episodes", "100"],
+            "leave --episodes, --margin out",
+        ),
+        "best of one teacher": ([*base, "--combine", "best"], "--combine best is about several teachers"),
+        "assistants of a pruned student": (
+            [*base, "--assistants", "1", "--prune-from", "mlp:64"],
+            "--assistants and --prune-from cannot be had in one run",
+        ),
+        "kwargs of the verdict": (
+            ["tree", "--teacher", teacher, "--env", SIGN, "--out", out, "--verdict-env-kwargs", "x"],
+            "--verdict-env-kwargs is not JSON",
+        ),
         "teacher's config and seed": (
             ["train-teacher", "--config", "c.json", "--out", "run", "--seed", "3"],
             "leave --seed out",
@@ -162,7 +175,8 @@ def errors(tmp_path, teacher):
 KINDS = (
     "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
-    "resume and steps", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
+    "resume and steps", "resume and what is usual", "best of one teacher", "assistants of a pruned student",
+    "kwargs of the verdict", "teacher's config and seed", "search's config and sizes", "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",
     "measure against", "margin of a measure alone", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",

@@ -11,9 +11,14 @@ from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config
 
 import distilrl
+from distilrl.checkpoints import save_network
+from distilrl.cli import main
+from distilrl.errors import SpecError
 from distilrl.files import read_json
+from distilrl.heads import head_for
 from distilrl.metrics import read_metrics
 from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl.spaces import Choices
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -98,6 +103,38 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     named = distilrl.make_config("my_module:steady", env, **changes)
     assert named.terms == config.terms
     assert read_json(tmp_path / "run" / "config.json")["train"]["terms"][-1]["loss"] == "my_module:change"
+
+
+def test_a_teachers_file_is_named_in_the_runs_config(tmp_path):
+    """So that the command line goes on with what Python began, and Python with what the command line began."""
+    save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
+    job = distilrl.Job(tiny_config(SIGN).but(env_steps=800, learning_starts=400), distilrl.Comparison(60, 60, 0))
+    results = distilrl.distill(tmp_path / "teacher", job, tmp_path / "run", report=False)
+    tasks = read_json(tmp_path / "run" / "config.json")["train"]["tasks"]
+    assert [file["path"] for file in tasks[0]["teacher"]] == [str(tmp_path / "teacher")]
+    again = distilrl.distill(tmp_path / "teacher", job, tmp_path / "run", resume=True, report=False)
+    assert again == results, "what is read back is what was given"
+    assert main(["distill", "--resume", str(tmp_path / "run")]) in (0, 1, 3)
+
+
+def test_episodes_are_counted_in_whole_numbers():
+    with pytest.raises(SpecError, match=r"'episodes' must be a whole number, got 3\.5"):
+        distilrl.evaluate_policy(make_teacher(sign_network()), SIGN, episodes=3.5)
+
+
+@pytest.mark.parametrize("loss", ["<lambda>", "<locals>"])
+def test_a_loss_that_no_file_could_name_is_refused_before_training(loss, tmp_path, monkeypatch, capsys):
+    text = "import distilrl\n\n\ndef mine(info):\n    {}\n    return distilrl.recipe('distil', info).but(terms=(distilrl.term(loss),))\n"
+    made = "loss = lambda student, teacher: (student - teacher).square().mean(1)"
+    if loss == "<locals>":
+        made = "def loss(student, teacher):\n        return (student - teacher).square().mean(1)"
+    (tmp_path / "my_unnamed.py").write_text(text.format(made))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
+    words = ["distill", "--teacher", str(tmp_path / "teacher"), "--env", SIGN, "--student", "mlp:2"]
+    assert main([*words, "--recipe", "my_unnamed:mine", "--out", str(tmp_path / "run")]) == 2
+    assert "has a loss without a name of its own (my_unnamed:mine.<locals>" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_documents_configurations_are_of_either_kind_of_action(printed):

@@ -16,9 +16,9 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.files import read_json, write_json
-from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student
+from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
 from distilrl.metrics import write_metrics
-from distilrl.plain import read_as
+from distilrl.plain import read_as, to_plain
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -103,6 +103,7 @@ def distill(
     """
     if not isinstance(job, Job):
         raise SpecError(f"'job' must be a Job, got {job!r:.80}: write Job(config).")
+    teacher, job = with_files(teacher, job)
     config = job.train
     teachers = teachers_of(teacher, config)
     try_student(config, teachers)
@@ -269,7 +270,9 @@ def results_of(
     """Everything that results.json holds, and what episodes.json holds beside it."""
     config, student = job.train, trained.networks[number]
     made = Made(
-        spec=student.spec.to_json(), name=spelled(student.spec, real=trained.heads[number].real), **size(student)
+        spec=to_plain(student.spec.to_json()),
+        name=spelled(student.spec, real=trained.heads[number].real),
+        **size(student),
     )
     training = Distilling(
         **vars(training_of(trained, config)),
@@ -305,7 +308,7 @@ def compared(
         env=trained_in.id,
         environment=trained_in.ref.to_json(),
         verdict_environment=how.env.to_json() if job.verdict_env is not None else None,
-        action=student.head.to_json(),
+        action=to_plain(student.head.to_json()),
         protocol=info.protocol | {"epsilon": config.eval_epsilon},
         wall_s=0.0,
         teacher=TeacherSide(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,18 @@ def teachers_of(
     if not refs or not all(task.teacher for task in config.tasks):
         raise SpecError("There is no teacher: name its file.")
     return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]
+
+
+def with_files(teacher: Any, job: Job) -> tuple[Any, Job]:
+    """A job that names the files in the place of teachers that were given as such, so that config.json names them too;
+    other teachers, and the same job, where they were not.
+    """
+    given = [teacher] if isinstance(teacher, str | Path) else teacher if isinstance(teacher, list | tuple) else []
+    tasks = job.train.tasks
+    if not given or len(given) != len(tasks) or not all(isinstance(one, str | Path) for one in given):
+        return teacher, job
+    named = tuple(replace(task, teacher=(TeacherFile(str(one)),)) for task, one in zip(tasks, given, strict=True))
+    return None, replace(job, train=job.train.but(tasks=named))
 
 
 def load_one(teacher: Teacher | str | Path | None, config: TrainConfig) -> Teacher:

@@ -238,7 +238,9 @@ def _verdict(
         found = Verdict("inconclusive", margin, 0.0, (-span, span), 0.95, 0, "no episode of both has it")
     else:
         rng, sign = np.random.default_rng(0), -1.0 if measure.better == "lower" else 1.0
-        found = non_inferiority(sign * ours, sign * theirs, margin, rng, span=span, clusters=pairs, looks=looks)
+        found = non_inferiority(
+            sign * ours, sign * theirs, margin, rng, span=span, clusters=pairs, looks=looks, of=("values", sign)
+        )
         low, high = sorted(sign * end + 0.0 for end in found.interval)
         found = replace(found, difference=sign * found.difference + 0.0, interval=(low, high))
     return RunVerdict(**vars(replace(found, protocol=protocol)), looks=looks, span=span)

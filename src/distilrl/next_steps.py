@@ -11,8 +11,10 @@ from distilrl.measures import Measure
 from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
+from distilrl.specs import NetworkSpec
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.verdict import HOLDS
+from distilrl.widths import scaled
 
 Words = list[str | Path]
 EXPORT = "a file to ship; to onnx, int8, torch or web too"
@@ -58,23 +60,29 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
         case PlanResults(winner=None):
             folder = RunFolder(out)
-            longer: Words = ["--steps", str(2 * results.env_steps), "--out", out.with_name(f"{out.name}-longer")]
-            file = (_files(folder) or [{}])[0] | {"path": results.teacher}
-            yield "a longer search", [*_plan_words(folder, file, results), *_given_words(folder), *longer]
+            config = folder.read_config()
+            steps, episodes = (_inside(config, path) for path in ("train.data.env_steps", "comparison.episodes"))
+            other = out.with_name(f"{out.name}-longer")
+            if any(row.verdict == "inconclusive" for row in results.frontier):  # which longer training would not change
+                why, more = "the same with more episodes", ["--steps", str(steps), "--episodes", str(4 * episodes)]
+            else:
+                why, more = "a longer search", ["--steps", str(2 * steps)]
+            again = _plan_words(folder, results, *more[::2])
+            yield why, [*again, *_given_words(folder), *more, "--out", other]
         case PlanResults():
-            trust = _trust(results.environment)
+            trust = trust_of(RunFolder(out))
             yield "the smallest student beside its teacher", ["watch", out, *trust]
             yield EXPORT, ["export", out, "--to", "c", *trust]
         case SeedsResults(runs=runs):
             best = max(runs, key=lambda run: run.student.return_mean)
             home = out / f"seed-{best.seed}"
             if results.worst in HOLDS:
-                yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *_trust(best.environment)]
+                yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *trust_of(RunFolder(home))]
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
             for run in (one for one in tasks if one.holds):
-                home = RunFolder(out).of_task(run.env).path
-                yield f"{EXPORT}, of {run.env}", ["export", home, "--to", "c", *_trust(run.environment)]
+                task_home = RunFolder(out).of_task(run.env)
+                yield f"{EXPORT}, of {run.env}", ["export", task_home.path, "--to", "c", *trust_of(task_home)]
         case Results():
             yield from _of_run(results, RunFolder(out))
 
@@ -85,7 +93,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     teacher = files[0].get("path") if len(files) == 1 else None
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
-    trust, out = _trust(judged_in), folder.path
+    trust, out = trust_of(folder), folder.path
     match results.worst:
         # a duel shows both what is there
         case "inconclusive" if teacher is not None and not any(_student(folder).get(name) for name in SENSORS):
@@ -95,8 +103,11 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", "1000", "--fresh"]
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
-        case "fail" if teacher is not None:
-            plan = _plan_words(folder, files[0], results)
+        case "fail" if files and _inside(folder.read_config(), "train.combine") in (
+            None,
+            "mean",
+        ):  # plans know no other
+            plan = [*_plan_words(folder, results), *_remembering_sizes(results)]
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export" / "c", *trust]
@@ -104,12 +115,6 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     yield "teacher and student side by side", ["watch", out, *trust]
     if results.holds:
         yield EXPORT, ["export", out, "--to", "c", *trust]
-
-
-def _trust(environment: dict[str, Any]) -> Words:
-    """What a command needs to import an environment that a file names."""
-    modules = EnvRef.from_json(environment, "environment").modules
-    return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
 
 
 def trust_of(folder: RunFolder) -> list[str]:
@@ -123,29 +128,45 @@ def trust_of(folder: RunFolder) -> list[str]:
 
 
 def _files(folder: RunFolder) -> list[dict[str, Any]]:
-    """A run's teachers, as its config.json has them."""
-    files: list[dict[str, Any]] = folder.read_config().get("train", {}).get("tasks", [{}])[0].get("teacher", [])
+    """A run's teachers, as its config.json has them: of a chain the first, and not the assistant that taught last."""
+    config = folder.read_config()
+    first = config.get("given", {}).get("teacher") if config.get("kind") == "chain" else None
+    files: list[dict[str, Any]] = first or config.get("train", {}).get("tasks", [{}])[0].get("teacher", [])
     return files
 
 
-def _plan_words(folder: RunFolder, file: dict[str, Any], results: Results | PlanResults) -> Words:
-    """A plan with a run's teacher and environments, whose students see as that run's."""
-    env = EnvRef.from_json(results.environment, "environment")
-    words: Words = ["plan", "--teacher", file["path"], *_told_words(file), *_env_words(env), *_seen_words(folder, env)]
+def _plan_words(folder: RunFolder, results: Results | PlanResults, *others: str) -> Words:
+    """A plan with a run's teachers and environments, whose students see as that run's; but for these ``others`` of its
+    options.
+    """
+    env, files = EnvRef.from_json(results.environment, "environment"), _files(folder)
+    words: Words = ["plan", "--teacher", *(file["path"] for file in files), *_told_words(files[0])]
+    words += [*_env_words(env), *_seen_words(folder, env)]
     if results.verdict_environment:
         other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
         words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
-    return [*words, *_measured_words(folder), *_judged_words(folder)]
+    return [*words, *_measured_words(folder), *_judged_words(folder, *others)]
 
 
-def _judged_words(folder: RunFolder) -> Words:
-    """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default."""
+def _remembering_sizes(results: Results) -> Words:
+    """Sizes for a plan of students that remember, which its own ladder has none of: the same network, and wider."""
+    spec = NetworkSpec.from_json(results.student.spec) if "obs_shape" in results.student.spec else None
+    if spec is None or not spec.remembers:
+        return []
+    wider = [scaled(spec, factor * spec.params).describe() for factor in (4, 2)]
+    return ["--sizes", *dict.fromkeys([*wider, spec.describe()])]
+
+
+def _judged_words(folder: RunFolder, *others: str) -> Words:
+    """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default; but for
+    ``others``.
+    """
     words: Words = []
     config = folder.read_config()
     for option, (path, usual) in USUAL.items():
         told = _inside(config, path)
-        words += [option, _number(told)] if told not in (None, usual) else []
+        words += [option, _number(told)] if told not in (None, usual) and option not in others else []
     return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
 
 

@@ -292,13 +292,15 @@ def check_numbers(made: Any, **ranges: str) -> None:
             check_number(name, one, interval)
 
 
-def check_number(name: str, value: float | None, interval: str) -> None:
-    """As `check_numbers`, for one number and its name.
+def check_number(name: str, value: float | None, interval: str, *, whole: bool = False) -> None:
+    """As `check_numbers`, for one number and its name; ``whole``: it counts something.
 
     Raises:
         SpecError: names the number and its range.
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
+    if whole and not isinstance(value, int):
+        raise SpecError(f"'{name}' must be a whole number, got {value!r:.40}.")
     if value is None or (
         low <= value <= high and (value != low or interval[0] == "[") and (value != high or interval[-1] == "]")
     ):

@@ -18,7 +18,7 @@ from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
-from distilrl.jobs import Job, claimed, load_one
+from distilrl.jobs import Job, claimed, load_one, with_files
 from distilrl.networks import Network, build
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes, SingleReturns
@@ -104,6 +104,7 @@ def distill_seeds(
         raise SpecError(
             f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill."
         )
+    teacher, job = with_files(teacher, job)
     # -- said before days of training, not after
     if len(job.train.tasks) > 1:
         raise SpecError("A study over seeds is of one task: give one environment, or leave the seeds out.")

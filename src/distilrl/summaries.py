@@ -50,6 +50,8 @@ class SeedsVerdict(Verdict):
 
     unit: Literal["training seed", "training seed and episode"] = "training seed and episode"
     """What is drawn; of a game whose every start is played training seeds alone."""
+    episodes: int = 0
+    """Of each seed's episodes the first so many, which all seeds have."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -77,6 +79,8 @@ class SeedsResults(Shown):
             rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.worst)))
         verdict = self.verdict
         found = f"student - teacher {difference_in_words(verdict)}, margin {margin_in_words(verdict)}"
+        if any(run.student.episodes > verdict.episodes for run in self.runs):  # returns are of all that each has
+            found += f", in the first {verdict.episodes} episodes, which all seeds have"
         found += "".join(f"; {name}: {in_words(one)} {self.with_how_many(name)}" for name, one in self.measured.items())
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(verdict.result)}, {found}", rows
 
@@ -129,7 +133,9 @@ class SeedsResults(Shown):
                 return_ci95=stats.t_interval(means),
                 score=score,
             ),
-            verdict=SeedsVerdict(**vars(verdict), unit="training seed" if exact else "training seed and episode"),
+            verdict=SeedsVerdict(
+                **vars(verdict), unit="training seed" if exact else "training seed and episode", episodes=common
+            ),
             runs=tuple(runs),
         )
 

@@ -16,12 +16,12 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
-from distilrl.files import write_json
+from distilrl.files import read_json, write_json
 from distilrl.heads import student_head
 from distilrl.jobs import ACCEPT_MORE, Job, claimed
 from distilrl.measures import Mean
 from distilrl.networks import Network
-from distilrl.plain import check_number
+from distilrl.plain import check_number, read_as
 from distilrl.played import RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -71,10 +71,13 @@ def train_teacher(
 
         train_teacher(make_config("dqn", "CartPole-v1", at_return=500), "runs/teacher")
     """
-    check_number("episodes", episodes, "[2, inf)")
+    check_number("episodes", episodes, "[2, inf)", whole=True)
     folder = RunFolder(out)
-    with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume):
-        results = _train_teacher(config, folder, episodes, wandb, watch)
+    with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume, episodes=episodes):
+        if resume and folder.results.is_file():  # nothing is left to do
+            results = read_as(TeacherResults, read_json(folder.results), str(folder.results))
+        else:
+            results = _train_teacher(config, folder, episodes, wandb, watch)
         if report:
             write_reports(folder.path, watch=watch)
     return results
@@ -128,7 +131,7 @@ def evaluate_policy(
         evaluate_policy(load_teacher("zoo/pong-dqn"), "PongNoFrameskip-v4").return_mean
         evaluate_policy(load_teacher("zoo/pong-dqn"), Play(EnvRef("PongNoFrameskip-v4"), sticky=0.25)).return_mean
     """
-    check_number("episodes", episodes, "[2, inf)")
+    check_number("episodes", episodes, "[2, inf)", whole=True)
     how, policy = _played(how), _read(policy)
     params = policy.params if isinstance(policy, Teacher) else None
     if isinstance(policy, Teacher):

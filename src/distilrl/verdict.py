@@ -162,6 +162,7 @@ def non_inferiority(
     span: float,
     clusters: ArrayLike | None = None,
     looks: int = 1,
+    of: tuple[str, float] = ("returns", 1.0),
 ) -> Verdict:
     """Paired non-inferiority test of the mean return over a sample of episodes.
 
@@ -174,6 +175,7 @@ def non_inferiority(
         clusters: (E,) labels of identical episode pairs, which are one unit; by default none are.
         looks: how many times this question may be asked of growing data; the decision is made at
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
+        of: what is compared, for the reason in words, and -1 where these are its numbers with the sign changed.
 
     Raises:
         SpecError: the returns are not of the same episodes, or the margin, the span or the looks mean nothing.
@@ -198,8 +200,8 @@ def non_inferiority(
         least, _ = difference_interval(np.zeros(distinct), rng, span=span, confidence=confidence)
         if least < -margin:
             reason = (
-                f"{distinct} distinct episodes are too few for this margin: were all returns equal, the interval would "
-                f"still reach {least:,.3g}"
+                f"{distinct} distinct episodes are too few for this margin: were all {of[0]} equal, the interval would "
+                f"still reach {of[1] * least:,.3g}"
             )
     return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
 

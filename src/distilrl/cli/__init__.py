@@ -176,7 +176,11 @@ def parse(name: str, words: Sequence[str]) -> Any:
     from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
 
     settings = (DisallowNone, FlagCreatePairsOff, OmitArgPrefixes)
-    return tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+    command = tyro.cli(_command(name), prog=f"distilrl {name}", args=words, config=settings)
+    # what was said, also where it is what would have been anyway: it may contradict a file that is named beside it
+    said = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
+    object.__setattr__(command, "said", said)
+    return command
 
 
 def _command(name: str) -> type[Any]:
@@ -214,6 +218,8 @@ def _command(name: str) -> type[Any]:
 
 def _way_on(name: str, command: Any) -> str:
     """How a command that was stopped goes on, where it can."""
+    if command is None:  # while it was read: nothing has begun, and imports that were cut off cannot be gone on with
+        return ""
     from distilrl.next_steps import trust_of
     from distilrl.runs import RunFolder
 

@@ -38,7 +38,7 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
-from distilrl.results import Results
+from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
@@ -92,9 +92,10 @@ class Distill:
         self._check_where(job, seeds, assistants)
         results: Results | SeedsResults | TasksResults
         with Display() as watch, self._executor(job) as executor, self._hosts(watch) as collectors:
+            links: tuple[Link, ...] = ()
             if assistants > 0:
                 results = chain = distill_chain(None, job, out, assistants, wandb=self.machine.wandb, watch=watch)
-                out = Path(chain.chain[-1].path)
+                links, out = chain.chain, Path(chain.chain[-1].path)
             elif seeds > 1:
                 results = distill_seeds(None, job, out, seeds, wandb=self.machine.wandb, executor=executor, watch=watch)
             else:
@@ -104,6 +105,9 @@ class Distill:
                     None, job, out, resume=again, wandb=self.machine.wandb, watch=watch, machines=machines
                 )
         print_results(results)
+        if assistants >= len(links) > 0:
+            told = f"The chain ended at assistant {len(links)}, whose verdict is fail: {job.train.student.network} was"
+            console.print(f"[yellow]{told} not trained.[/]")
         print_next(results, out)
         print(RunFolder(out).report)
         return code_of(results.worst)
@@ -153,9 +157,12 @@ class Distill:
         if self.config is not None:
             refuse_beside(self, "--config", {"config", "out", "trust", "wandb", *WHERE})
             return _repeated(of_kind(self.config, {"run", "task", "winner", "seeds", "chain"}), self.out)
-        if self.learning.assistants > 0 and self.seeds > 1:
-            raise SpecError("--assistants and --seeds cannot be had in one run: leave one of them out.")
+        if self.learning.assistants > 0 and (self.seeds > 1 or self.learning.prune_from is not None):
+            other = "--seeds" if self.seeds > 1 else "--prune-from"
+            raise SpecError(f"--assistants and {other} cannot be had in one run: leave one of them out.")
         tasks = self._tasks()
+        if self.learning.combine != "mean" and all(len(task.teacher) < 2 for task in tasks):
+            raise SpecError(f"--combine {self.learning.combine} is about several teachers: name more, or leave it out.")
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
         changes: dict[str, Any] = {
@@ -172,6 +179,11 @@ class Distill:
             trust(self.recipe.partition(":")[0])
         config = make_config(self.recipe, tasks[0].env, **(changes | settings_of(self.learning.set)))
         config = with_parts(config, self.learning.set)
+        if unnamed := [one["loss"] for one in config.to_json()["terms"] if "<" in one.get("loss", "")]:
+            raise SpecError(
+                f"The recipe '{self.recipe}' has a loss without a name of its own ({unnamed[0][:80]}), by which "
+                "config.json could name it: give it as a function of its module."
+            )
         if self.learning.behaviour is not None:
             config = config.but(behaviour=replace(config.data.behaviour, name=self.learning.behaviour))
         if self.learning.reward_steps:
@@ -243,23 +255,25 @@ class TrainTeacher:
 
     def run(self) -> None:
         """Trains."""
-        out, config = self._config()
+        out, config, episodes = self._config()
         with Display() as watch:
             results = train_teacher(
-                config, out, resume=self.resume is not None, episodes=self.episodes, wandb=self.wandb, watch=watch
+                config, out, resume=self.resume is not None, episodes=episodes, wandb=self.wandb, watch=watch
             )
         console.print(f"return {results.student.in_words()} after {results.env_steps:,} steps", markup=False)
         print_next(results, out)
         print(RunFolder(out).report)
 
-    def _config(self) -> tuple[Path, TrainConfig]:
+    def _config(self) -> tuple[Path, TrainConfig, int]:
+        """Where, what, and how many episodes at the end."""
         self.trusted.allow()
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "trust", "episodes", "wandb"})
-            return self.resume, Job.from_json(RunFolder(self.resume).read_config()).train
+            refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
+            return self.resume, *_taught(RunFolder(self.resume).read_config())
         if self.config is not None and self.out is not None:
             refuse_beside(self, "--config", {"config", "out", "trust", "episodes", "wandb"})
-            return self.out, Job.from_json(of_kind(self.config, {"teacher"})).train
+            config, episodes = _taught(of_kind(self.config, {"teacher"}))
+            return self.out, config, self.episodes if "episodes" in getattr(self, "said", ()) else episodes
         if self.out is None or self.env is None:
             raise SpecError(
                 f"{'--out' if self.out is None else '--env'} is missing: training needs both, or a --config with --out."
@@ -272,7 +286,17 @@ class TrainTeacher:
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         changes |= {"seed": self.seed, "device": self.device, "workers": self.workers} | settings_of(self.set)
-        return self.out, with_parts(make_config(self.recipe, self.around.ref(self.env), **changes), self.set)
+        config = with_parts(make_config(self.recipe, self.around.ref(self.env), **changes), self.set)
+        return self.out, config, self.episodes
+
+
+def _taught(config: dict[str, Any]) -> tuple[TrainConfig, int]:
+    """What the config.json of a teacher's training says was done, and in how many episodes it was judged."""
+    given = config.get("given")
+    episodes = given.get("episodes", 100) if isinstance(given, dict) else 100
+    if type(episodes) is not int:
+        raise SpecError("'given' in config.json must hold a whole number as 'episodes': restore it.")
+    return Job.from_json(config).train, episodes
 
 
 def _in_rounds(config: TrainConfig, collectors: int) -> TrainConfig:

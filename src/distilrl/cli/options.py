@@ -104,22 +104,20 @@ class EnvOptions:
     stack: int = 1
     """Frames of time in one image."""
 
-    def ref(self, env: str) -> EnvRef:
+    def ref(self, env: str, option: str = "--env-kwargs") -> EnvRef:
         """The environment of this id with these options; the report that follows may import what was named here.
 
         Raises:
-            SpecError: --env-kwargs is no JSON object.
+            SpecError: what ``option`` was given is no JSON object.
         """
         kwargs: Any = {}
         if self.env_kwargs:
             try:
                 kwargs = json.loads(self.env_kwargs)
             except ValueError as error:
-                raise SpecError(
-                    f"--env-kwargs is not JSON ({error}): write e.g. '{{\"continuous\": false}}'."
-                ) from None
+                raise SpecError(f"{option} is not JSON ({error}): write e.g. '{{\"continuous\": false}}'.") from None
             if not isinstance(kwargs, dict):
-                raise SpecError("--env-kwargs must be a JSON object, e.g. '{\"continuous\": false}'.")
+                raise SpecError(f"{option} must be a JSON object, e.g. '{{\"continuous\": false}}'.")
         ref = EnvRef(env, kwargs, self.wrapper, self.grey, self.resize, self.stack)
         trust(*ref.modules)
         return ref
@@ -171,7 +169,8 @@ class JudgeOptions:
         """Where the verdict is played; None: where training is."""
         if self.verdict_env is None and not self.verdict_env_kwargs:
             return None
-        other = replace(around, env_kwargs=self.verdict_env_kwargs).ref(self.verdict_env or config.env.id)
+        inside = replace(around, env_kwargs=self.verdict_env_kwargs)
+        other = inside.ref(self.verdict_env or config.env.id, "--verdict-env-kwargs")
         return replace(other, kwargs={**around.ref(config.env.id).kwargs, **other.kwargs})
 
 
@@ -322,12 +321,19 @@ def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
 
 def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
     """Raises where options are given beside a file that has settled them."""
-    if given := [name for name in _given(options) if name not in allowed]:
+    said = _names(options) & getattr(options, "said", set())
+    if given := [name for name in dict.fromkeys([*_given(options), *sorted(said)]) if name not in allowed]:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SpecError(
             f"{file} does what its config.json says: leave {names} out, or give an edited copy of that file as "
             "--config."
         )
+
+
+def _names(options: Any) -> set[str]:
+    """Names of all options, also of those that a group of them holds."""
+    parts = [(f.name, getattr(options, f.name)) for f in fields(options)]
+    return set().union(*(_names(value) if is_dataclass(value) else {name} for name, value in parts))
 
 
 def _given(options: Any) -> list[str]:

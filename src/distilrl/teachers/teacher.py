@@ -15,7 +15,7 @@ from distilrl.errors import BoundsError, SpecError, TeacherError
 from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
-from distilrl.spaces import ActionSpec, Bounds
+from distilrl.spaces import ActionSpec
 from distilrl.teachers.before import BeforeZeros, Called, Reading, Scaled, bound
 from distilrl.teachers.told import told
 from distilrl.text import first_line
@@ -240,7 +240,7 @@ class Teacher:
         if (places := self._sorted(env)) is not None:
             critic = self.critic and Reading(self.critic, places)
             self = replace(self, network=Reading(self.network, places), critic=critic)
-        kind, real = self.kind or default_kind(env.action), isinstance(env.action, Bounds)
+        kind, real = self.kind or default_kind(env.action), default_kind(env.action) == "mean"
         if self.squash is None and real and kind == "logits":  # so called because of its name, "actor"
             kind = "mean"
         try:
