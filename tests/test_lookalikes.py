@@ -114,6 +114,16 @@ def test_a_state_dict_is_found_under_usual_names(tmp_path, key):
     same(teacher.network(vectors()), model(vectors()))
 
 
+@pytest.mark.parametrize(("mean", "spread"), [("mean_linear", "log_std_linear"), ("mu", "sigma")])
+def test_the_head_of_a_spread_beside_that_of_a_mean_does_not_act(tmp_path, mean, spread):
+    """An actor of SAC as many write it."""
+    names = ("linear1", "linear2", mean, spread)
+    actor = nn.ModuleDict(zip(names, (nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(8, 2)), strict=True))
+    teacher = read(tmp_path / "t.pt", {"policy_state_dict": actor.state_dict()}, activation="relu", squash="tanh")
+    x = torch.relu(actor["linear2"](torch.relu(actor["linear1"](vectors()))))
+    same(teacher.fitted(REAL).policy.act(vectors())[0], 2 * torch.tanh(actor[mean](x)))
+
+
 def test_skrl_says_that_its_output_is_taken_as_it_is(tmp_path):
     teacher = read(tmp_path / "t.pt", {"policy": named("net_container", chain((4, 8, 2), nn.ELU))}, activation="elu")
     assert "--squash tanh where its model says" in teacher.meta["note"]

@@ -293,7 +293,7 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
         extractor := numbered(state, "mlp_extractor.policy_net")
     ):  # stable-baselines3's policy
         return _in_a_row([*extractor, "action_net"], state, label)
-    found = _without_critics(found, state, label)
+    found = _without_critics(_without_spreads(found, state), state, label)
     heads = {name.split(".")[0] if "." in name else "" for name in found}
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
@@ -312,6 +312,14 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
     if not names:
         raise FileError(f"{label} holds no weights of dense or convolutional layers: save the network's state_dict.")
     return _in_a_row(names, state, label)
+
+
+def _without_spreads(names: list[str], state: dict[str, Tensor]) -> list[str]:
+    """Names of layers without the head of a spread beside that of a mean, ``log_std_linear`` beside ``mean_linear``."""
+    shapes = {name: state[f"{name}.weight"].shape for name in names}
+    spreads = [name for name in names if re.search(r"log_?std|sigma", name)]
+    means = {shape for name, shape in shapes.items() if name not in spreads}
+    return [name for name in names if name not in spreads or shapes[name] not in means]
 
 
 def _without_critics(names: list[str], state: dict[str, Tensor], label: str) -> list[str]:
