@@ -316,9 +316,9 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
 
 def _without_spreads(names: list[str], state: dict[str, Tensor]) -> list[str]:
     """Names of layers without the head of a spread beside that of a mean, ``log_std_linear`` beside ``mean_linear``."""
-    shapes = {name: state[f"{name}.weight"].shape for name in names}
+    shapes = {name.removesuffix(".weight"): tensor.shape for name, tensor in state.items()}  # not asked for yet
     spreads = [name for name in names if re.search(r"log_?std|sigma", name)]
-    means = {shape for name, shape in shapes.items() if name not in spreads}
+    means = {shapes[name] for name in names if name not in spreads}
     return [name for name in names if name not in spreads or shapes[name] not in means]
 
 
