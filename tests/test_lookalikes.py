@@ -211,6 +211,7 @@ def test_statistics_of_frames_that_were_stacked_behind_them(tmp_path):
     model = chain((8, 8, 2), nn.ReLU)
     torch.save(model.state_dict(), tmp_path / "t.pt")
     teacher = load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu", normalizer=path))
+    assert "statistics of 4 numbers, taken for each of 2 frames" in teacher.meta["note"]
     obs = vectors(8)
     halves = [envs.normalize_obs(half.numpy().astype(np.float64)) for half in obs.split(4, dim=1)]
     same(teacher.network(obs), model(torch.from_numpy(np.concatenate(halves, axis=1).astype(np.float32))))

@@ -94,6 +94,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
     trust, out = trust_of(folder), folder.path
+    mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
     match results.worst:
         # a duel shows both what is there
         case "inconclusive" if teacher is not None and not any(_student(folder).get(name) for name in SENSORS):
@@ -103,10 +104,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", "1000", "--fresh"]
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
-        case "fail" if files and _inside(folder.read_config(), "train.combine") in (
-            None,
-            "mean",
-        ):  # plans know no other
+        case "fail" if files and mean:
             plan = [*_plan_words(folder, results), *_remembering_sizes(results)]
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():

@@ -66,7 +66,7 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
         FileError: as `read`, or it does not fit the teacher.
     """
     found, epsilon, clip = read(path)
-    shape = teacher.obs_shape
+    shape, note = teacher.obs_shape, teacher.meta.get("note", "")
     if found == {}:
         note = f"{path} does not normalise observations (norm_obs is off): this teacher is the same without it."
         return replace(teacher, meta=teacher.meta | {"normalizer": str(path), "note": note})
@@ -85,12 +85,15 @@ def normalised(teacher: Teacher, path: Path) -> Teacher:
             for n in (found.mean, 1 / np.sqrt(found.var + epsilon))
         )
         bound = torch.tensor(clip)
+        if shape[0] > size:
+            told = f"{path} has statistics of {size} numbers, taken for each of {shape[0] // size} frames."
+            note = f"{note} {told}".strip()
     return replace(
         teacher,
         network=Normalised(teacher.network, mean, scale, bound),
         critic=None if teacher.critic is None else Normalised(teacher.critic, mean, scale, bound),
         format=f"{teacher.format} with {'statistics of observations' if path.suffix == JSON else 'VecNormalize'}",
-        meta=teacher.meta | {"normalizer": str(path)},
+        meta=teacher.meta | {"normalizer": str(path)} | ({"note": note} if note else {}),
     )
 
 
