@@ -225,7 +225,6 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
     rows = []
     for row, one in found(name).items():
         student, results = one.student, [run["results"] for run in one.runs]
-        verdicts = [told(run["verdict"]["result"]) for run in results]
         rules = [f"{rule} {number(known['return_mean'])}" for rule, known in one.rules.items()]
         params = one.teacher["params"]
         rows.append(
@@ -240,12 +239,18 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{_lost(one.verdict)}, {student['episodes']:,}",
-                ", ".join(f"{verdicts.count(each)} × {each}" for each in dict.fromkeys(verdicts)),
+                _counted([told(run["verdict"]["result"]) for run in results]),
                 f"{one.smaller:,.0f}" if one.smaller else "-",
             ]
         )
-        rows += [_measured(measure, one.rules, told) for measure in results[0].get("measures", ())]
+        seeds = zip(*(run.get("measures", ()) for run in results), strict=True)
+        rows += [_measured(list(measure), one.rules, told) for measure in seeds]
     return rows
+
+
+def _counted(verdicts: list[str]) -> str:
+    """How often each was given."""
+    return ", ".join(f"{verdicts.count(each)} × {each}" for each in dict.fromkeys(verdicts))
 
 
 def verdict_in_words(result: str, chinese: bool = False) -> str:
@@ -253,15 +258,19 @@ def verdict_in_words(result: str, chinese: bool = False) -> str:
     return VERDICTS_IN_CHINESE.get(result, result) if chinese else in_words(result)
 
 
-def _measured(one: dict[str, Any], rules: dict[str, dict[str, Any]], told: Callable[[str], str]) -> list[str]:
-    """A row for what is claimed beside the return."""
-    means = {side: number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "student", "random")}
+def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], told: Callable[[str], str]) -> list[str]:
+    """A row for what is claimed beside the return, of each training seed; its interval is the first one's."""
+    one = seeds[0]
+    means = {side: number(one[side]["mean"]) if one[side] else "-" for side in ("teacher", "random")}
     verdict = one["verdict"]
-    end = [_lost(verdict), told(verdict["result"])] if verdict is not None else ["", ""]
+    end = ["", ""]
+    if verdict is not None:
+        end = [_lost(verdict), _counted([told(each["verdict"]["result"]) for each in seeds])]
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
-    return [name, "", means["teacher"], "; ".join(others), *[""] * 4, means["student"], *end, ""]
+    ours = ", ".join(number(each["student"]["mean"]) if each["student"] else "-" for each in seeds)
+    return [name, "", means["teacher"], "; ".join(others), *[""] * 4, ours, *end, ""]
 
 
 def _lost(verdict: dict[str, Any]) -> str:
