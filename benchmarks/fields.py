@@ -31,7 +31,8 @@ from distilrl.evaluate import VERDICT_SEEDS, seeds_from
 from distilrl.files import read_json
 from distilrl.measures import Mean
 from distilrl.runs import RunFolder
-from distilrl.verdict import in_words
+from distilrl.verdict import HOLDS, Result, in_words
+from distilrl.verdict import RESULTS as WORST_FIRST
 
 OUT = RESULTS / "fields"
 RUNS = Path(__file__).parent / "runs" / "fields"
@@ -199,8 +200,13 @@ def found(name: str) -> dict[str, Found]:
 
 def _holds(run: dict[str, Any]) -> bool:
     """Whether the return, and all that was measured beside it, is kept within its margin."""
+    return worst_verdict(run) in HOLDS
+
+
+def worst_verdict(run: dict[str, Any]) -> Result:
+    """The worst of its verdicts, on the return and on what was claimed beside it."""
     verdicts = [run["results"]["verdict"], *(one["verdict"] for one in run["results"].get("measures", ()))]
-    return all(one["result"] in ("pass", "within_margin") for one in verdicts if one is not None)
+    return min((one["result"] for one in verdicts if one is not None), key=WORST_FIRST.index)
 
 
 def _worst(runs: list[dict[str, Any]]) -> float:

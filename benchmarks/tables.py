@@ -208,7 +208,7 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
         for env in found if above else largest.values():
             one = found[env]
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
-            verdicts = [run["results"]["verdict"]["result"] for run in one.runs]
+            verdicts = [fields.worst_verdict(run) for run in one.runs]
             best = "随机" if chinese and best == "random" else best
             rows.append(
                 (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
