@@ -384,7 +384,7 @@ def test_what_is_measured_beside_the_return_counts_too(a_field):
     task, crashed = fields.table("driving")
     assert task[4] == "`mlp:8` (none; the nearest)"
     assert crashed[0] == "crashed (max)"
-    assert crashed[9:11] == ["+0.200 [+0.100, +0.300] of 0.050", "fail"]
+    assert crashed[9:11] == ["+0.200 [+0.100, +0.300] of 0.050", "1 × fail"]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a compiler of C")
