@@ -34,7 +34,7 @@ if BREAKS not in gymnasium.registry:
     gymnasium.register(BREAKS, entry_point=BreaksEnv, max_episode_steps=50)
 
 TOLD = {
-    "raise": "raised ValueError (broken) in step 84 (action",
+    "raise": "raised ValueError (broken; breaks.py, line 31) in step 84 (action",
     "exit": "called sys.exit(0) in step 84 (action",
     "nan": "gave an observation that is not finite (number 0) in step 84 (action",
     "shape": "in step 84 (action",
