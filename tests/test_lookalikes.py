@@ -32,7 +32,7 @@ def test_a_checkpoint_that_says_model_state_dict_is_not_rsl_rls(tmp_path, wrappe
     """Which counts iterations: of somebody's own, whose activation may be any, it is asked for."""
     actor = chain((4, 32, 2), nn.ReLU)
     state = named("actor", actor) | named("critic", chain((4, 32, 1), nn.ReLU)) | {"log_std": torch.zeros(2)}
-    with pytest.raises(FileError, match="no state_dict holds its activation: say which"):
+    with pytest.raises(FileError, match="and not their activation: say which"):
         read(tmp_path / "t.pt", {wrapped: state})
     teacher = read(tmp_path / "t.pt", {wrapped: state}, activation="relu")
     same(teacher.fitted(CHOICES).network(vectors()), actor(vectors()))
@@ -50,7 +50,7 @@ def test_a_normalisation_inside_a_network_is_never_left_out(tmp_path, name):
 @pytest.mark.parametrize(("prefix", "sizes"), [("network", (4, 32, 32, 2)), ("actor", (4, 32, 32, 2))])
 def test_a_network_that_is_called_as_cleanrls_is_not_taken_for_one(tmp_path, prefix, sizes):
     state = named(prefix, chain(sizes, nn.ReLU)) | named("critic", chain((*sizes[:-1], 1), nn.ReLU))
-    with pytest.raises(FileError, match="no state_dict holds its activation: say which"):
+    with pytest.raises(FileError, match="and not their activation: say which"):
         read(tmp_path / "t.pt", state)
 
 

@@ -105,6 +105,20 @@ def layer(tensors: Mapping[str, Tensor], name: str, label: str, activation: str 
     return Layer(name, finite(weight, f"{name}.weight", label), bias, activation)
 
 
+def told_activation(activation: str | None, label: str) -> str:
+    """What the user told of the activation between dense layers, which the file does not hold.
+
+    Raises:
+        FileError: nothing.
+    """
+    if activation is None:
+        raise FileError(
+            f"{label} holds dense layers and not their activation: say which with --activation relu (or another of "
+            f"{', '.join(ACTIVATIONS)})."
+        )
+    return activation
+
+
 def vector(tensors: Mapping[str, Tensor], name: str, size: int, label: str) -> Tensor:
     """The tensor ``name`` as ``size`` floats.
 

@@ -15,10 +15,18 @@ from torch import Tensor, nn
 from distilrl.errors import FileError
 from distilrl.heads import Kind
 from distilrl.networks import Network
-from distilrl.specs import ACTIVATIONS
 from distilrl.teachers.archive import Checkpoint, bare, is_state
 from distilrl.teachers.before import Normalised
-from distilrl.teachers.layers import Asked, Stack, assemble, layer, numbered, vector, with_constants
+from distilrl.teachers.layers import (
+    Asked,
+    Stack,
+    assemble,
+    layer,
+    numbered,
+    told_activation,
+    vector,
+    with_constants,
+)
 from distilrl.teachers.recurrent import Memory, Remembering, acting, read_memory, statistics_of
 
 RSL_EPSILON = 1e-2
@@ -183,7 +191,7 @@ def _rl_games(tensors: Mapping[str, Tensor], label: str, activation: str | None)
         raise FileError(f"{label} makes several choices at once, which is not read of rl_games: export it to ONNX.")
     discrete = "a2c_network.logits.weight" in state
     names = [*numbered(state, "a2c_network.actor_mlp"), f"a2c_network.{'logits' if discrete else 'mu'}"]
-    layers = [layer(state, name, label, _asked(activation, label)) for name in names]
+    layers = [layer(state, name, label, told_activation(activation, label)) for name in names]
     outputs, sigma = layers[-1].weight.shape[0], state.get("a2c_network.sigma")
     noisy = not discrete and sigma is not None and sigma.shape == (outputs,)
     if noisy:
@@ -215,7 +223,7 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
             f"{label} holds several networks ({', '.join([*bodies, *heads])[:120]}): export the policy to ONNX instead."
         )
     names = [*numbered(state, bodies[0]), *heads]
-    layers = [layer(state, name, label, _asked(activation, label)) for name in names]
+    layers = [layer(state, name, label, told_activation(activation, label)) for name in names]
     outputs = layers[-1].weight.shape[0]
     noisy = "log_std_parameter" in state
     if noisy:
@@ -232,15 +240,6 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
     note = f"{SKRL_PLAIN} {note}".strip()
     robot = _behind(robot, statistics, f"{key}.", ("running_mean", "running_variance"), label, note)
     return replace(robot, statistics=SKRL_SCALERS)
-
-
-def _asked(activation: str | None, label: str) -> str:
-    if activation is None:
-        raise FileError(
-            f"{label} does not hold the activation of its network: say which with --activation elu (or another "
-            f"of {', '.join(ACTIVATIONS)})."
-        )
-    return activation
 
 
 def _robot(network: Network | Stack | Remembering, library: str, kind: Kind, log_std: int) -> Robot:

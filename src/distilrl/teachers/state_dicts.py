@@ -17,10 +17,20 @@ from distilrl.errors import FileError
 from distilrl.files import digest
 from distilrl.heads import Kind, Squash
 from distilrl.spaces import ActionSpec
-from distilrl.specs import ACTIVATIONS, NATURE_KERNELS, NetworkSpec
+from distilrl.specs import NATURE_KERNELS, NetworkSpec
 from distilrl.teachers import cleanrl, recurrent, robots, torchscript
 from distilrl.teachers.archive import Checkpoint, bare, checked, find_state, is_state, read_checkpoint
-from distilrl.teachers.layers import Asked, Layer, Stack, assemble, assemble_residual, encode, layer, numbered
+from distilrl.teachers.layers import (
+    Asked,
+    Layer,
+    Stack,
+    assemble,
+    assemble_residual,
+    encode,
+    layer,
+    numbered,
+    told_activation,
+)
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
 
@@ -250,10 +260,7 @@ def _chain(
         activation = activation or (spec.activation if "@" in file.network else None)
     if activation is None:
         if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
-            raise FileError(
-                f"{label} is an MLP, and no state_dict holds its activation: say which with --activation relu (or "
-                f"another of {', '.join(ACTIVATIONS)})."
-            )
+            told_activation(activation, label)
         activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
