@@ -351,6 +351,8 @@ def test_behaviour_shares():
         assert drives.mean() == share
     assert Behaviour(greedy_share=0.25).explores(8).tolist() == [True, True, True, False] * 2
     assert Behaviour(greedy_share=0.0).explores(8).all()
+    for share, count, greedy in ((0.7, 100, 70), (0.6, 100, 60), (0.3, 40, 12), (1.0, 7, 7)):
+        assert int((~Behaviour(greedy_share=share).explores(count)).sum()) == greedy
 
 
 def test_latency_is_positive_and_leaves_the_thread_count(random_network):

@@ -1,6 +1,7 @@
 """Taps, projectors, and students that start from or end in their teacher's weights."""
 
 import copy
+from dataclasses import replace
 
 import instances
 import pytest
@@ -298,6 +299,23 @@ def test_layers_that_were_not_set_stay_as_they_were_drawn():
     ]
 
 
+@pytest.mark.parametrize("spread", [0.01, 100.0])
+def test_units_that_the_teacher_has_none_for_stay_as_they_were_drawn(spread):
+    """Written for standardised observations, as all that is drawn is, whatever these observations vary by."""
+    teacher = build(NetworkSpec((3,), 2, hidden=(8,)), torch.Generator().manual_seed(0))
+    student = build(NetworkSpec((3,), 2, hidden=(32,)), torch.Generator().manual_seed(1))
+    student.standardise(torch.full((3,), 5 * spread), torch.full((3,), 1 / spread))
+    drawn = {name: one.detach().clone() for name, one in student.layers[0].named_parameters()}
+    start_from(student, teacher, "strongest")
+    kept = [torch.equal(student.layers[0].weight[unit], drawn["weight"][unit]) for unit in range(32)]
+    assert sum(kept) == 24
+    obs = 5 * spread + spread * torch.randn(200, 3, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        theirs, ours = teacher.layers[0](obs), student.layers[0]((obs - student.obs_mean) * student.obs_scale)
+    found = ours[:, [unit for unit, same in enumerate(kept) if not same]]
+    torch.testing.assert_close(found, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
 def test_a_network_in_training_is_saved_with_its_head_folded(tmp_path):
     obs, teacher = torch.randn(20, 2), net((4,), seed=1)
     for dueling in (False, True):
@@ -393,6 +411,26 @@ def test_a_start_has_the_scale_of_what_it_learns(name, tempered):
     assert abs(task.pupil.temperature - 1) > 0.1
     expected = torch.full_like(ratio, 1 / task.pupil.temperature if tempered else 1.0)
     torch.testing.assert_close(ratio, expected, rtol=1e-2, atol=1e-2)
+    run.close()
+
+
+def test_a_temperature_of_a_terms_own_is_that_of_start_and_ship():
+    """The textbook's 0.01, and a regression at another than was found, whose values then ship as the teacher's are."""
+    network = net((8, 8), seed=1)
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(10)
+    teacher = Teacher(network.eval(), "q", "known", "memory", "0" * 64).fitted(describe_env(SIGN))
+    run, task = begun(small("policy_distillation", network="mlp:8,8", start="strongest"), teacher)
+    obs = torch.randn(20, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(task.pupil.student(obs), 100 * network(obs), rtol=1e-2, atol=1e-2)
+    run.close()
+    config = small("regression", network="mlp:8")
+    (regression,) = config.terms
+    run, task = begun(config.but(terms=(replace(regression, teacher_temperature=5.0),)), teacher)
+    task.keep(0)
+    with torch.no_grad():
+        torch.testing.assert_close(task.best_network()(obs), 5 * task.pupil.average(obs), rtol=1e-3, atol=1e-3)
     run.close()
 
 

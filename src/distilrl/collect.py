@@ -42,8 +42,8 @@ class Behaviour:
     greedy_share: float = 0.25
     """Share of the environments, spread evenly, in which no random action is taken."""
     labels: tuple[Schedule, ...] = (Schedule(1.0),)
-    """Share of the vector steps that the teacher labels, the largest of these; in the others it is not asked, and
-    nothing is learnt."""
+    """Share of the vector steps that the teacher labels, the largest of these; in the others it is not asked, so that
+    it drives in none of them either, and nothing is learnt."""
     zeta: float | None = None
     """A random action is repeated for n steps with probability proportional to n^-zeta (εz-greedy, Dabney et al. 2021):
     some tasks need long pushes to see a reward at all, others end at once under them. None: taken once."""
@@ -76,8 +76,8 @@ class Behaviour:
 
     def explores(self, n_envs: int) -> NDArray[np.bool_]:
         """Which of N environments take random actions, (N,)."""
-        order = np.arange(1, n_envs + 1) * self.greedy_share
-        exploring: NDArray[np.bool_] = np.floor(order) == np.floor(order - self.greedy_share)
+        greedy = np.floor(np.arange(n_envs + 1) * self.greedy_share)
+        exploring: NDArray[np.bool_] = greedy[1:] == greedy[:-1]
         return exploring
 
 

@@ -54,7 +54,7 @@ def judge(discriminator: Discriminator | None, student: Network, obs: Tensor, vi
 
 
 def _features(student: Network, obs: Tensor) -> Tensor:
-    """(B, D) standardised numbers of a vector, and a coarse picture of an image's newest channel."""
+    """(B, D) standardised numbers of a vector, and a coarse picture of an image's last channel."""
     spec = student.spec
     if spec.picture is not None:
         image = obs[:, -math.prod(spec.picture) :].reshape(-1, *spec.picture) if spec.image is not None else obs

@@ -307,6 +307,8 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
             )
         basis = basis[:, [known.index(place) for place in student.spec.seen]]
     done: list[str] = []
+    own: list[tuple[nn.Parameter, Tensor]] = []
+    new = torch.zeros(0, dtype=torch.bool)
     # -- the layers before the head, as long as they are alike
     for (name, mine), (_, other), (_, following) in zip(ours[:-1], theirs[:-1], theirs[1:], strict=False):
         if not _alike(mine, other):
@@ -314,7 +316,10 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
         onward = plain_layer(following)[0].flatten(1)
         onward = onward[:, : onward.shape[1] - _passing_by(teacher, following)]
         past = _passing_by(teacher, other)
-        basis = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
+        basis, of_teacher = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
+        if not done:
+            own = [(p, p.detach()[~of_teacher].clone()) for p in mine.parameters()]
+            new = ~of_teacher
         done.append(name)
     # -- the head, if it reads the same features
     head, taught = ours[-1][1], theirs[-1][1]
@@ -333,6 +338,8 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     with torch.no_grad():
         for parameter, value in kept:  # what is new was drawn for standardised inputs
             parameter.copy_(value)
+        for parameter, value in own:  # and so were units of the first layer that the teacher has none for
+            parameter[new] = value
     return done
 
 
@@ -365,8 +372,11 @@ def _alike(mine: nn.Module, other: nn.Module) -> bool:
     return isinstance(mine, nn.Linear) and isinstance(other, nn.Linear)
 
 
-def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int) -> Tensor:
-    """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives.
+def _project(
+    mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives, and
+    which of the student's units (student's units,) were set.
 
     Args:
         mine: the student's.
@@ -393,4 +403,4 @@ def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Star
         used = out.norm(dim=0) > 0  # a student wider than its teacher keeps the rest as it is
         mine.weight[used] = (out.T @ weight).reshape(mine.weight.shape)[used]
         cast("Tensor", mine.bias)[used] = (out.T @ bias)[used]
-    return out
+    return out, used

@@ -412,7 +412,16 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
         state = start.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(term.divergence(context, context.answer(state)).sum(), state)
         offset = (offset + 0.5 * reach * slope.sign()).clamp(-reach, reach)
-    return clean + offset
+    attacked = clean + offset
+    return attacked.clamp(0, 255) if context.batch.obs.dtype == torch.uint8 else attacked
+
+
+def taught_at(terms: Sequence[Term], found: float) -> float:
+    """The temperature by which a student's numbers are its teacher's values divided: that of the first term about the
+    teacher, the one that was found where it has none of its own.
+    """
+    first = next((term for term in terms if isinstance(term, TeacherTerm)), None)
+    return (first.teacher_temperature if first is not None else None) or found
 
 
 def _tempered(

@@ -20,7 +20,7 @@ from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
 from distilrl.networks import Network, RecurrentNetwork, build
-from distilrl.objective import WHOLE_BATCH, TeacherTerm, active
+from distilrl.objective import WHOLE_BATCH, TeacherTerm, active, taught_at
 from distilrl.optimisers import (
     DenseLayer,
     clip_gradients,
@@ -126,7 +126,8 @@ class Population:
     def look(self, labels: Tensor) -> None:
         """Finds temperature and units in the teacher's numbers (K, P) of the first states."""
         self.temperature = self.labels_head.find_temperature(labels, self.optim.entropy_share)
-        self.units = self.labels_head.find_units(labels) if self.optim.value_units else None
+        in_units = self.optim.value_units or self.labels_head.real
+        self.units = self.labels_head.find_units(labels) if in_units else None
 
     def _numbers(self, module: "StackedMLP | Network", obs: Tensor, steps: int = 1) -> Tensor:
         """Numbers (K, B, P) of a group, of observations whose histories are as long as the longest of all students."""
@@ -257,7 +258,7 @@ class Population:
                 network.set_units(self.units)
                 network.fold()
                 if self.optim.scale_head:
-                    network.scale_head(self.temperature)
+                    network.scale_head(taught_at(self.terms, self.temperature))
                 return network.eval().requires_grad_(False)
             start += count
         raise KeyError(k)

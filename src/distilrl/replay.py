@@ -351,7 +351,7 @@ class Replay:
         A state lies anywhere behind the burn-in of its sequence, by chance: were it always the last one, states near
         an episode's end would lie in few sequences and hardly be learnt from. Of a sequence that would begin before
         its episode there is what lies in it, all of it learnt from. So each state of an episode is learnt from about
-        as often.
+        as often, but for the last ones, down to half as often.
         """
         n_envs, total, length = self.spec.n_envs, self.rows * self.spec.n_envs, self.spec.sequence
         ages = self._age.view(-1)

@@ -22,7 +22,7 @@ from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
 from distilrl.networks import Network
-from distilrl.objective import TDTerm, TeacherTerm, check_terms
+from distilrl.objective import TDTerm, TeacherTerm, check_terms, taught_at
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch
@@ -125,23 +125,23 @@ class Task:
         if replay.spec.labelled and self.teacher is not None:
             pupil.set_temperature(self.teacher.head.find_temperature(replay.labels(), config.optim.entropy_share))
             self.measured["entropy"] = config.optim.entropy_share
-            if config.optim.value_units:
+            # what a reused head says is the teacher's own already
+            if config.optim.value_units or (self.head.real and not config.student.reused_head):
                 pupil.set_units(self.teacher.head.find_units(replay.labels()))
         if replay.spec.labelled and pupil.maps is not None:
             pupil.maps.measure(replay.observations(replay.newest(64, labelled=True)[:DRIFT_STATES]))
         if self.initial is not None:
             pupil.student.start_as(self.initial)
             if config.optim.scale_head:  # which ships multiplied
-                pupil.student.scale_head(1 / pupil.temperature)
+                pupil.student.scale_head(1 / taught_at(config.terms, pupil.temperature))
             pupil.adopt()
         if config.student.start != "new" and self.teacher is not None:
             # values have their teacher's scale, numbers that a tempered teacher is compared with that of Q/τ
             values = config.optim.value_units or any(isinstance(term, TDTerm) for term in config.terms)
             first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
             tempered = not values and (first is None or first.student_temperature is not None)
-            start_from(
-                pupil.student, self.teacher.network, config.student.start, 1 / pupil.temperature if tempered else 1.0
-            )
+            factor = 1 / taught_at(config.terms, pupil.temperature) if tempered else 1.0
+            start_from(pupil.student, self.teacher.network, config.student.start, factor)
             pupil.adopt()
         self.stream.student = pupil.policy
 
@@ -220,7 +220,7 @@ class Task:
         network.load_state_dict(self.kept[place])
         network.fold()
         if self.config.optim.scale_head:
-            network.scale_head(self.pupil.temperature)
+            network.scale_head(taught_at(self.config.terms, self.pupil.temperature))
         return network.eval().requires_grad_(False)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,19 +11,23 @@ from torch import Tensor
 from distilrl import losses
 from distilrl.errors import BoundsError
 from distilrl.heads.protocol import Loss, Squash
+from distilrl.heads.units import Units
 from distilrl.spaces import Bounds
 
 NEAR = 0.1
 """Two real actions agree where each dimension differs by no more than this share of its half-range; also the spread
 that is assumed of a teacher that has none."""
+SMALLEST_USUAL, LARGEST_USUAL = 0.1, 10.0
+"""Half-ranges of actions whose own numbers a student learns as well as half-ranges."""
 
 
 @dataclass(frozen=True)
 class Point:
     """A real action of A numbers, before it is squashed by tanh and scaled, or clipped, to its bounds; P = A.
 
-    Losses with ``clip`` see the mean before it is clipped: a student on the wrong side of a bound is told how far to
-    come back. Only `action_regression` and `clipped_regression` do not ask it to follow its teacher beyond one.
+    Losses with ``clip`` see the mean before it is clipped, so that a student on the wrong side of a bound is told how
+    far to come back; only `action_regression` does not ask it to follow its teacher beyond one, and
+    `clipped_regression` sees what is clipped, which tells nothing there.
     """
 
     action: Bounds
@@ -122,8 +126,13 @@ class Point:
     def find_temperature(self, p: Tensor, share: float) -> float:  # noqa: ARG002
         return 1.0
 
-    def find_units(self, p: Tensor) -> None:  # noqa: ARG002 (real actions have units of their own)
-        return None
+    def find_units(self, p: Tensor) -> Units | None:
+        """Half-ranges around the middle, where an action that is clipped is far from them: a student's numbers begin
+        near 0 and grow by steps of order 1. None where it is not, and after a tanh.
+        """
+        half, middle = self._half.float().to(p.device), self._middle.float().to(p.device)
+        usual = (half >= SMALLEST_USUAL) & (half <= LARGEST_USUAL) & (middle.abs() <= half / 2)
+        return None if self.squash == "tanh" or bool(usual.all()) else Units(torch.diag(half), middle)
 
     def entropy_share(self, p: Tensor, temperature: float) -> float:  # noqa: ARG002
         return 1.0

@@ -1,0 +1,73 @@
+"""Real actions whose bounds are far from -1 to 1: students learn them as they learn others."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from tiny_envs import SLOPE, LinearEnv, tiny_config
+
+from distilrl import Comparison, Job, distill, make_config
+from distilrl.heads import head_for
+from distilrl.plan import plan
+from distilrl.spaces import Bounds, EnvRef
+from distilrl.teachers import Teacher
+
+BOUNDS = [(0.2, 1.0), (-200.0, 200.0), (-0.001, 0.001), (1000.0, 1010.0)]
+
+
+class ScaledEnv(LinearEnv):
+    """LinearEnv whose action is counted in other numbers; the one that pays most lies well inside its bounds."""
+
+    def __init__(self, low, high):
+        self.action_space = gymnasium.spaces.Box(low, high, (1,), np.float32)
+        self.middle, self.half = (low + high) / 2, (high - low) / 2
+
+    def step(self, action):
+        return super().step((np.asarray(action, np.float64) - self.middle) / self.half * 8)
+
+
+gymnasium.register("distilrl/ScaledEnv-v0", entry_point=ScaledEnv, max_episode_steps=10)
+
+
+def scaled_teacher(low, high):
+    middle, half = (low + high) / 2, (high - low) / 2
+    return Teacher.from_callable(
+        lambda obs: middle + half * (obs @ torch.tensor([SLOPE]).T) / 8, kind="mean", name=f"{low} {high}"
+    )
+
+
+def env_of(low, high):
+    return EnvRef("distilrl/ScaledEnv-v0", {"low": low, "high": high})
+
+
+@pytest.mark.parametrize("recipe", ["distil", "cloning"])
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
+def test_students_learn_actions_of_any_scale(low, high, recipe, tmp_path):
+    short = tiny_config()
+    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8"}
+    config = make_config(recipe, env_of(low, high), **parts).but(env_steps=2400, gap=-20.0, stakes_exponent=0.0)
+    results = distill(scaled_teacher(low, high), Job(config, Comparison(100, 100, 0)), tmp_path / "run", report=False)
+    assert results.student.score > 0.97
+    assert results.agreement.dimensions[0].rms < 0.05
+
+
+def test_a_plans_students_learn_actions_of_any_scale(tmp_path):
+    low, high = BOUNDS[1]
+    short = tiny_config()
+    parts = {"data": short.data, "stop": short.stop, "compute": short.compute}
+    config = make_config("distil", env_of(low, high), **parts).but(env_steps=2400, gap=-20.0, stakes_exponent=0.0)
+    job = Job(config, Comparison(100, 100, 0))
+    teacher, out = scaled_teacher(low, high), tmp_path / "plan"
+    results = plan(teacher, job, out, sizes=("mlp:8",), seeds=1, refine=False, report=False)
+    assert results.frontier[0].best_score > 0.97
+
+
+def test_actions_of_usual_bounds_keep_their_own_numbers():
+    labels = torch.zeros(4, 1)
+    for low, high in ((-1.0, 1.0), (-2.0, 2.0), (-10.0, 10.0), (-1.0, 3.0), (None, None)):
+        assert head_for(Bounds((low,), (high,)), "mean").find_units(labels) is None
+    units = head_for(Bounds((0.2, -1.0), (1.0, 1.0)), "mean").find_units(labels)
+    torch.testing.assert_close(units.values(torch.tensor([0.5, 0.5])), torch.tensor([0.8, 0.5]))
+    assert head_for(Bounds((-200.0,), (200.0,)), "mean", "tanh").find_units(labels) is None
+    gaussian = head_for(Bounds((-200.0,), (200.0,)), "gaussian").find_units(torch.zeros(4, 2))
+    torch.testing.assert_close(gaussian.matrix, torch.tensor([[200.0]]))
