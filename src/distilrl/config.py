@@ -151,8 +151,8 @@ class OptimConfig:
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
     value_units: bool = False
     """Train the student on the scale of its teacher's action values, its last layer in units of what these vary by: the
-    state's value, and what the actions make of it. Folded into the head when it ships; real actions have units of
-    their own."""
+    state's value, and what the actions make of it. Folded into the head when it ships. Real actions have
+    units of their own, half-ranges where their bounds are far from order 1, whatever this says."""
     sequence: int = 32
     """Steps in a row of an episode that a student with a cell learns from at once; others learn from single states."""
     burn_in: int = 8
