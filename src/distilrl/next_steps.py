@@ -67,7 +67,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
                 why, more = "the same with more episodes", ["--steps", str(steps), "--episodes", str(4 * episodes)]
             else:
                 why, more = "a longer search", ["--steps", str(2 * steps)]
-            again = _plan_words(folder, results, *more[::2])
+            files = _files(folder) or [{"path": results.teacher}]
+            again = _plan_words(folder, files, results, *more[::2])
             yield why, [*again, *_given_words(folder), *more, "--out", other]
         case PlanResults():
             trust = trust_of(RunFolder(out))
@@ -105,7 +106,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
         case "fail" if files and mean:
-            plan = [*_plan_words(folder, results), *_remembering_sizes(results)]
+            plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
             yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export" / "c", *trust]
@@ -133,11 +134,13 @@ def _files(folder: RunFolder) -> list[dict[str, Any]]:
     return files
 
 
-def _plan_words(folder: RunFolder, results: Results | PlanResults, *others: str) -> Words:
-    """A plan with a run's teachers and environments, whose students see as that run's; but for these ``others`` of its
-    options.
+def _plan_words(
+    folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults, *others: str
+) -> Words:  # fmt: skip
+    """A plan with these teachers and a run's environments, whose students see as that run's; but for these ``others``
+    of its options.
     """
-    env, files = EnvRef.from_json(results.environment, "environment"), _files(folder)
+    env = EnvRef.from_json(results.environment, "environment")
     words: Words = ["plan", "--teacher", *(file["path"] for file in files), *_told_words(files[0])]
     words += [*_env_words(env), *_seen_words(folder, env)]
     if results.verdict_environment:
