@@ -362,6 +362,40 @@ def test_the_next_state_of_a_td_term_is_seen_through_the_same_sensors():
     assert (batch.next_obs[:, -1, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+def test_a_state_and_the_next_one_are_of_one_episode_as_it_is_seen(dropout, n_step):
+    """What is seen next is never older than what is seen now, and as old as often as an observation is lost."""
+    never, sensors = torch.zeros(2, dtype=torch.bool), Sensors(dropout=dropout, delay=1)
+    replay = Replay(
+        ReplaySpec(800, 2, ObsSpec((1,)), Choices((2,)), n_step=n_step, sensors=sensors), torch.device("cpu")
+    )
+    for step in range(390):
+        replay.add(torch.full((2, 1), float(step)), torch.zeros(2, 1), torch.zeros(2), never, never)
+    batch = replay.batch(replay.draw(8_000, torch.Generator().manual_seed(0)), 1.0, torch.Generator().manual_seed(1))
+    later = batch.next_obs - batch.obs
+    assert later.min() >= 0
+    assert float((later == 0).float().mean()) == pytest.approx(dropout**n_step, abs=0.02)
+
+
+def test_what_a_history_shares_with_the_next_one_is_seen_alike():
+    """Two of three observations, with the noise that they came with; and so in sequences."""
+    never = torch.zeros(2, dtype=torch.bool)
+    for sequence in (1, 4):
+        spec = ReplaySpec(
+            400, 2, ObsSpec((1,)), Choices((2,)), n_step=1, history=3, sequence=sequence, burn_in=min(sequence - 1, 1),
+            sensors=Sensors(noise=(1.0,)),
+        )  # fmt: skip
+        replay = Replay(spec, torch.device("cpu"))
+        for step in range(190):
+            replay.add(torch.full((2, 1), float(step)), torch.zeros(2, 1), torch.zeros(2), never, never)
+        drawn = replay.draw(400, torch.Generator().manual_seed(0))
+        batch = replay.batch(drawn, 1.0, torch.Generator().manual_seed(1))
+        learnt = batch.valid > 0 if batch.valid is not None else torch.ones(len(batch.obs), dtype=torch.bool)
+        torch.testing.assert_close(batch.obs[learnt][:, 1:], batch.next_obs[learnt][:, :2])
+        assert float((batch.next_obs[:, 2] - batch.obs[:, 2] - 1).std()) == pytest.approx(2**0.5, abs=0.2)
+
+
 @pytest.mark.parametrize(("network", "least", "most"), [("cnn:4k3s3:8", 6.5, 8.6), ("cnn:4k3s3:8+gru:4", 9.0, 9.9)])
 def test_only_who_remembers_answers_in_the_dark(network, least, most):
     """Shown with probability a half, the lamp is known from the first frame that is not black: 9 of 10 steps on the

@@ -17,7 +17,7 @@ from distilrl.devices import doubled
 from distilrl.draws import Draws
 from distilrl.errors import SpecError
 from distilrl.scales import of_pixels, scale_of
-from distilrl.sensed import Sensed
+from distilrl.sensed import Chance, Sensed
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ActionSpec, ObsSpec
 
@@ -116,7 +116,7 @@ class Replay:
         shape = (beside + (first - beside) // self.stack, *others)
         dtype = torch.uint8 if spec.obs.dtype == "uint8" else torch.float32
         held = min(spec.capacity, MOST_BYTES // (math.prod(shape) * dtype.itemsize))
-        self._sensed = Sensed(spec.sensors, spec.history, spec.sequence, self.stack, device)
+        self._sensed = Sensed(spec.sensors, spec.history, spec.sequence, self.stack, spec.n_step, device)
         latest = self._sensed.latest
         self._behind = max(self.stack + latest, spec.history + latest, spec.burn_in + 1 if spec.sequence > 1 else 1)
         self.rows = max(held // spec.n_envs, self._behind + spec.n_step + spec.sequence)
@@ -306,13 +306,12 @@ class Replay:
             terminated |= (flags[at] & FLAG_TERMINATED) > 0
         look_ahead, ahead = self.spec.n_step > 0, (index + self.spec.n_step * n_envs) % total
         labels = self._labels.view(total, -1)
-        late, came = self._sensed.late(len(index), generator)
-        late_too, came_too = self._sensed.late(len(index), generator) if look_ahead else (None, None)
+        draws = self._sensed.draws(len(index), generator)
         return Batch(
-            obs=self._seen(index, late, came, generator),
+            obs=self._seen(index, draws),
             action=self._action.view(total, -1)[index],
             reward=reward if look_ahead else rewards[index],
-            next_obs=self._seen(ahead, late_too, came_too, generator) if look_ahead else None,
+            next_obs=self._seen(ahead, draws, self.spec.n_step) if look_ahead else None,
             terminated=terminated,
             labels=labels[index] if self.spec.labelled else None,
             stakes=self._stakes.view(-1)[index],
@@ -322,19 +321,15 @@ class Replay:
             exact=self.observations(index) if self.spec.exact_too and not self.spec.sensors.exact else None,
         )
 
-    def _seen(
-        self, index: Tensor, late: Tensor | None, came: Tensor | None, generator: torch.Generator | None
-    ) -> Tensor:
-        """Observations behind flat indices (B,) as the student senses them: late as `Sensed.late` says it, with black
-        frames and noise of their own.
+    def _seen(self, index: Tensor, draws: Chance, ahead: int = 0) -> Tensor:
+        """Observations behind flat indices (B,) as the student senses them, so many steps ``ahead`` of the states that
+        the draws are of: late as `Sensed.late` says it, with black frames and noise.
         """
-        obs, sensors = self.observations(index, late), self.spec.sensors
-        if sensors.flicker:
-            back = 0 if late is None else torch.minimum(late[:, 0], self._before(index))
-            obs = self._sensed.flickering(obs, back, generator)
-        if sensors.noise and came is not None:
-            obs = self._sensed.blurred(obs, self._age.view(-1)[index], came, generator)
-        return obs
+        late, came = self._sensed.late(draws, ahead)
+        obs = self.observations(index, late)
+        back = 0 if late is None else torch.minimum(late[:, 0], self._before(index))
+        obs = self._sensed.flickering(obs, back, draws, ahead)
+        return obs if came is None else self._sensed.blurred(obs, self._age.view(-1)[index], came, draws, ahead)
 
     def _before(self, index: Tensor) -> Tensor:
         """How many steps of its episode before a state are held, (B,)."""

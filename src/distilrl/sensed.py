@@ -2,6 +2,8 @@
 learnt from.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,19 +13,33 @@ LONGEST_LOSS = 8
 """Observations in a row that are lost, at most; more are too rare to be learnt from."""
 
 
+class Chance(NamedTuple):
+    """What chance does in the windows of W sequences, each of K steps."""
+
+    came: Tensor | None
+    """(W, K) in which step of the window came what is seen at each; None where nothing is late or noisy."""
+    noise: Tensor | None
+    """(W, K, D) what stands on the numbers that came then."""
+    black: Tensor | None
+    """(W, K') which frames came black."""
+
+
 class Sensed:
     """The steps of sequences as they look through sensors.
 
-    Each sequence has a window of draws: for its steps, for what history and stack have from before them, and for as
-    many steps as may be lost, since what is lost at one step is late at the next.
+    Each sequence has a window of draws: for its steps and those that their targets look ahead to, for what history and
+    stack have from before them, and for as many steps as may be lost, since what is lost at one step is late at the
+    next.
 
     Example::
 
-        sensed = Sensed(Sensors(delay=1), history=1, sequence=4, frames=1, device=torch.device("cpu"))
-        late, _ = sensed.late(8, generator)  # of two sequences: (8, 1), all of them 1
+        sensed = Sensed(Sensors(delay=1), history=1, sequence=4, frames=1, ahead=0, device=torch.device("cpu"))
+        late, _ = sensed.late(sensed.draws(8, generator))  # of two sequences: (8, 1), all of them 1
     """
 
-    def __init__(self, sensors: Sensors, history: int, sequence: int, frames: int, device: torch.device) -> None:
+    def __init__(
+        self, sensors: Sensors, history: int, sequence: int, frames: int, ahead: int, device: torch.device
+    ) -> None:  # fmt: skip
         """Prepares.
 
         Args:
@@ -31,10 +47,11 @@ class Sensed:
             history: observations H of a vector that are seen at once.
             sequence: steps of a sequence, 1 for single states.
             frames: of time that are stacked in an image.
+            ahead: steps from a state to the one that its target looks at; 0 where none does.
             device: where observations are.
         """
         self.sensors, self.history, self.sequence, self.frames = sensors, history, sequence, frames
-        self.device = device
+        self.ahead, self.device = ahead, device
         self._lost = LONGEST_LOSS if sensors.dropout else 0
         self._before = self._lost + history - 1
         """Steps of a window before those of its sequence, for observations that are lost or looked back at."""
@@ -44,57 +61,74 @@ class Sensed:
         """Steps by which what is seen may be late."""
         return self.sensors.delay + self._lost
 
-    def late(self, count: int, generator: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
-        """By how many steps what is seen of states is late, (B, H) for the observations of their histories, None where
-        it never is; and in which step of the window it came, (B, H), None where that decides nothing.
+    def draws(self, count: int, generator: torch.Generator | None) -> Chance:
+        """Chance, for B states and what lies ``ahead`` of them: what is seen twice is seen alike.
 
         Args:
             count: number of states B.
-            generator: source of the losses.
+            generator: source of losses, black frames and noise.
         """
-        sensors = self.sensors
-        if not sensors.late and not sensors.noise:
-            return None, None
-        place = torch.arange(self._before + self.sequence).expand(count // self.sequence, -1)
-        came = place
-        if sensors.dropout:
-            lost = torch.rand(place.shape, generator=generator) < sensors.dropout
-            came = torch.maximum(torch.where(lost, -1, place).cummax(1).values, place - LONGEST_LOSS)
-        late, came = (
-            one[:, self._lost :].unfold(1, self.history, 1).flatten(0, 1).to(self.device)
-            for one in (sensors.delay + place - came, came)
-        )
-        return late if sensors.late else None, came
+        sensors, windows, steps = self.sensors, count // self.sequence, self.sequence + self.ahead
+        came = black = noise = None
+        if sensors.late or sensors.noise:
+            came = torch.arange(self._before + steps).expand(windows, -1)
+            if sensors.dropout:
+                lost = torch.rand(came.shape, generator=generator) < sensors.dropout
+                came = torch.maximum(torch.where(lost, -1, came).cummax(1).values, came - LONGEST_LOSS)
+        if sensors.flicker:
+            shape = (windows, self.latest + self.frames - 1 + steps)
+            black = (torch.rand(shape, generator=generator) < sensors.flicker).to(self.device)
+        if sensors.noise:
+            unit = torch.randn((windows, self._before + steps, len(sensors.noise)), generator=generator)
+            noise = (unit * torch.tensor(sensors.noise)).to(self.device)
+        return Chance(came, noise, black)
 
-    def blurred(self, obs: Tensor, ages: Tensor, came: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Observations (B, H · D) under noise, which is that of the step in which each of them came: what is seen twice
-        is seen alike.
+    def late(self, draws: Chance, ahead: int = 0) -> tuple[Tensor | None, Tensor | None]:
+        """By how many steps what is seen of states, or so many steps ``ahead`` of them, is late, (B, H) for the
+        observations of their histories, None where it never is; and in which step of the window it came, (B, H), None
+        where that decides nothing.
+        """
+        if draws.came is None:
+            return None, None
+        place = torch.arange(draws.came.shape[1])
+        late, came = (
+            one[:, self._lost :]
+            .unfold(1, self.history, 1)[:, ahead : ahead + self.sequence]
+            .flatten(0, 1)
+            .to(self.device)
+            for one in (self.sensors.delay + place - draws.came, draws.came)
+        )
+        return late if self.sensors.late else None, came
+
+    def blurred(self, obs: Tensor, ages: Tensor, came: Tensor, draws: Chance, ahead: int = 0) -> Tensor:
+        """Observations (B, H · D) under noise, which is that of the step in which each of them came.
 
         Args:
             obs: what is there.
             ages: (B,) steps of its episode before each state.
             came: (B, H) as `late` says it.
-            generator: source of the noise.
+            draws: of their sequences.
+            ahead: as for `late`.
         """
-        steps = self._steps(len(obs)) + self._before
+        if draws.noise is None:
+            return obs
+        steps = self._steps(len(obs)) + self._before + ahead
         came = torch.maximum(came, (steps - ages).unsqueeze(1)).clamp_min(0)  # not before its episode began
-        shape = (len(obs) // self.sequence, self._before + self.sequence, obs.shape[1] // self.history)
-        drawn = torch.randn(shape, generator=generator)
-        blur = (drawn * torch.tensor(self.sensors.noise)).to(self.device)
-        return obs + blur[self._windows(len(obs)), came].flatten(1)
+        return obs + draws.noise[self._windows(len(obs)), came].flatten(1)
 
-    def flickering(self, obs: Tensor, back: Tensor | int, generator: torch.Generator | None) -> Tensor:
+    def flickering(self, obs: Tensor, back: Tensor | int, draws: Chance, ahead: int = 0) -> Tensor:
         """Images (B, *obs_shape) with frames that came black: in each stack of a sequence that has them.
 
         Args:
             obs: what is seen, late or not.
             back: (B,) by how many steps it is.
-            generator: source of the black frames.
+            draws: of their sequences.
+            ahead: as for `late`.
         """
-        shape = (len(obs) // self.sequence, self.latest + self.frames - 1 + self.sequence)
-        drawn = (torch.rand(shape, generator=generator) < self.sensors.flicker).to(self.device)
-        oldest = (self._steps(len(obs)) + self.latest - back).unsqueeze(1)
-        black = drawn[self._windows(len(obs)), oldest + torch.arange(self.frames, device=self.device)]
+        if draws.black is None:
+            return obs
+        oldest = (self._steps(len(obs)) + ahead + self.latest - back).unsqueeze(1)
+        black = draws.black[self._windows(len(obs)), oldest + torch.arange(self.frames, device=self.device)]
         return obs.view(*black.shape, -1).masked_fill(black.unsqueeze(2), 0).view(obs.shape)
 
     def _steps(self, count: int) -> Tensor:
