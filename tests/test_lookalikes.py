@@ -264,6 +264,29 @@ def test_a_tanh_before_what_does_not_change_it_is_seen(tmp_path, how):
     assert "ends in a tanh" in load_teacher(path).meta["note"]
 
 
+class Several(nn.Module):
+    """A mean, its spread, and what is made of both."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        mean = self.network(x)
+        return mean, mean * 0 - 1, torch.tanh(mean)
+
+
+def test_other_outputs_of_as_many_numbers_are_named(tmp_path):
+    path = write_onnx(
+        tmp_path / "t.onnx",
+        Several(chain((4, 8, 2), nn.ReLU)),
+        torch.zeros(2, 4),
+        outputs=("mean", "log_std", "tanh_mean"),
+    )
+    assert "read as 'mean'; log_std, tanh_mean are as many" in load_teacher(path).meta["note"]
+    assert "note" not in load_teacher(TeacherFile(path, output="mean")).meta
+
+
 class Bytes(nn.Module):
     """Takes bytes."""
 

@@ -260,7 +260,7 @@ def _load(file: TeacherFile) -> Teacher:
     divisor = _divisor(file, model, len(shape), dtype)
     seen = Seen(observed.name, shape, dtype, batch, divisor)
     obs_shape = (shape[3], shape[1], shape[2]) if seen.last else shape[1:]
-    output, outputs = _output(file, session, seen, slots)
+    output, outputs, others = _output(file, session, seen, slots)
     taken = {one.name for one in session.get_inputs()}
     left = [name for name in inputs_of(model) if name not in taken]
     meta: dict[str, Any] = {
@@ -278,6 +278,8 @@ def _load(file: TeacherFile) -> Teacher:
     kind = file.own_kind or _kind(file, output)
     if file.squash is None and kind in (None, "mean") and last_step(model, output) == "Tanh":
         meta["note"] = BOUNDED
+    elif others and file.output is None:
+        meta["note"] = f"It is read as '{output}'; {', '.join(others)[:80]} are as many numbers (--teacher-output)."
     policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)
     return Teacher(
         policy,
@@ -346,8 +348,10 @@ def _divisor(file: TeacherFile, model: Any, rank: int, dtype: type[np.generic]) 
     )
 
 
-def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]) -> tuple[str, int]:
-    """Name of the output with the policy's numbers, and how many they are, found by running the graph on zeros."""
+def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]) -> tuple[str, int, list[str]]:
+    """Name of the output with the policy's numbers, how many they are, and names of others with as many, found by
+    running the graph on zeros.
+    """
     batch = seen.batch or 2
     zeros = seen.divided(np.zeros((batch, *seen.shape[1:]), seen.dtype))
     feed = {seen.name: zeros} | {slot.input: slot.feed(slot.zeros(batch)) for slot in slots}
@@ -399,7 +403,8 @@ def _output(file: TeacherFile, session: Any, seen: Seen, slots: tuple[Slot, ...]
         else:
             way = "none gives numbers (batch, numbers), so export the graph up to its action values, logits or means"
         raise FileError(f"{file.path} has the outputs {found[:200]}: {way}.")
-    return wanted[0], int(fitting[wanted[0]])
+    width = int(fitting[wanted[0]])
+    return wanted[0], width, [name for name, size in fitting.items() if size == width and name != wanted[0]]
 
 
 def _channels_last(shape: tuple[Any, ...]) -> bool:
