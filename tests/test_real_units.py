@@ -4,12 +4,16 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from test_features import begun
 from tiny_envs import SLOPE, LinearEnv, tiny_config
 
 from distilrl import Comparison, Job, distill, make_config
+from distilrl.envs import describe_env
 from distilrl.heads import head_for
+from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.spaces import Bounds, EnvRef
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
 
 BOUNDS = [(0.2, 1.0), (-200.0, 200.0), (-0.001, 0.001), (1000.0, 1010.0)]
@@ -71,3 +75,24 @@ def test_actions_of_usual_bounds_keep_their_own_numbers():
     assert head_for(Bounds((-200.0,), (200.0,)), "mean", "tanh").find_units(labels) is None
     gaussian = head_for(Bounds((-200.0,), (200.0,)), "gaussian").find_units(torch.zeros(4, 2))
     torch.testing.assert_close(gaussian.matrix, torch.tensor([[200.0]]))
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_a_start_from_the_teacher_or_a_network_is_in_these_units_too(initial):
+    low, high = BOUNDS[1]
+    network = build(NetworkSpec((2,), 1, hidden=(8,)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(100.0)
+    info = describe_env(env_of(low, high))
+    teacher = Teacher(network.eval(), "mean", "known", "memory", "0" * 64).fitted(info)
+    short = tiny_config()
+    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8@relu"}
+    config = make_config("distil", env_of(low, high), **parts).but(start="new" if initial else "strongest")
+    run, task = begun(config, teacher, network if initial else None)
+    assert task.pupil.units is not None
+    obs = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    task.keep(0)
+    with torch.no_grad():
+        torch.testing.assert_close(task.pupil.student(obs), network(obs), rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(task.best_network()(obs), network(obs), rtol=1e-3, atol=1e-2)
+    run.close()
