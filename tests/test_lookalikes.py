@@ -107,6 +107,39 @@ def test_images_of_any_size_and_their_divisor(tmp_path, side, kernels):
     torch.testing.assert_close(teacher.network(obs), model(obs.float()).detach(), rtol=1e-4, atol=1e-3)
 
 
+class ConvAndFc(nn.Module):
+    """As many write a DQN of pixels; and CleanRL's actor of SAC, whose dense layers have names of their own."""
+
+    def __init__(self, dense):
+        super().__init__()
+        sizes = ((4, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1))
+        layers = [part for size in sizes for part in (nn.Conv2d(*size), nn.ReLU())]
+        self.conv = nn.Sequential(*layers)
+        if dense == "fc":
+            self.fc = nn.Sequential(nn.Linear(3136, 64), nn.ReLU(), nn.Linear(64, 6))
+        else:
+            self.fc1, self.fc_logits = nn.Linear(3136, 64), nn.Linear(64, 6)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(1)
+        return self.fc(x) if hasattr(self, "fc") else self.fc_logits(torch.relu(self.fc1(x)))
+
+
+@pytest.mark.parametrize("dense", ["fc", "fc1 and fc_logits"])
+def test_convolutions_and_dense_layers_in_two_modules(tmp_path, dense):
+    model = ConvAndFc(dense)
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8))
+    for content in (
+        model.state_dict(),
+        dict(reversed(model.state_dict().items())) if dense == "fc" else model.state_dict(),
+    ):
+        teacher = read(tmp_path / "t.pt", content, divisor=255.0)
+        torch.testing.assert_close(teacher.network(obs), model(obs / 255).detach(), rtol=1e-4, atol=1e-4)
+    dueling = model.state_dict() | {f"adv.{name}": one for name, one in nn.Linear(64, 6).state_dict().items()}
+    with pytest.raises(FileError):
+        read(tmp_path / "t.pt", dueling, divisor=255.0)
+
+
 @pytest.mark.parametrize("key", ["policy", "actor", "policy_state_dict", "actor_state_dict", "agent_state_dict"])
 def test_a_state_dict_is_found_under_usual_names(tmp_path, key):
     model = chain((4, 8, 2), nn.ReLU)

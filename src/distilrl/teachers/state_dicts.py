@@ -291,17 +291,22 @@ def _of_cleanrl(layers: Sequence[Layer], state: dict[str, Tensor]) -> bool:
 
 def _order(state: dict[str, Tensor], label: str) -> list[str]:
     """Names of the layers of the network that is acted with, in order."""
+    shapes = {name: tensor.shape for name, tensor in state.items()}  # which asks for none of them
     found = [
         name.removesuffix(".weight")
-        for name, tensor in state.items()
-        if name.endswith(".weight") and tensor.ndim in (2, 4)
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) in (2, 4)
     ]
     if "action_net" in found and (
         extractor := numbered(state, "mlp_extractor.policy_net")
     ):  # stable-baselines3's policy
         return _in_a_row([*extractor, "action_net"], state, label)
     found = _without_critics(_without_spreads(found, state), state, label)
-    heads = {name.split(".")[0] if "." in name else "" for name in found}
+    images = [name for name in found if len(shapes[f"{name}.weight"]) == 4]
+    rows = images, [name for name in found if name not in images]
+    if all(len(set(map(_home, row))) == 1 for row in rows) and _home(rows[0][0]) != _home(rows[1][0]):  # conv and fc
+        return _in_a_row([name for row in rows for name in _by_number(row)], state, label)
+    heads = set(map(_home, found))
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
         body = heads.pop()
@@ -310,15 +315,25 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
             f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that "
             "acts alone."
         )
-    names = [name for name in found if name.startswith(f"{body}.") or (not body and "." not in name)]
-    places = [re.findall(r"\d+", name) for name in names]
-    if all(places) and len({re.sub(r"\d+", "", name) for name in names}) == 1:
-        names = [name for _, name in sorted(zip(([int(n) for n in parts] for parts in places), names, strict=True))]
+    names = _by_number([name for name in found if _home(name) == body])
     if body and body != "actor" and "actor" in found:
         names.append("actor")
     if not names:
         raise FileError(f"{label} holds no weights of dense or convolutional layers: save the network's state_dict.")
     return _in_a_row(names, state, label)
+
+
+def _home(name: str) -> str:
+    """The module that a layer's name begins with; none of a name without parts."""
+    return name.split(".")[0] if "." in name else ""
+
+
+def _by_number(names: list[str]) -> list[str]:
+    """Names that differ in their numbers alone, in the order of these; others in theirs."""
+    places = [re.findall(r"\d+", name) for name in names]
+    if not all(places) or len({re.sub(r"\d+", "", name) for name in names}) > 1:
+        return names
+    return [name for _, name in sorted(zip(([int(n) for n in parts] for parts in places), names, strict=True))]
 
 
 def _without_spreads(names: list[str], state: dict[str, Tensor]) -> list[str]:
