@@ -286,6 +286,8 @@ class Teacher:
         own = dict(Counter(names))
         if not isinstance(parts, list) or self.meta.get("library") == "distilrl" or len(own) < 2:
             return None
+        if (sum(size for _, size in parts),) != self.obs_shape:  # keys that its file does not print as keys
+            return None
         theirs = {key: size for key, size in parts if key in own or not env.obs.image}
         if theirs != own:
             told, has = (", ".join(f"{key} ({size})" for key, size in one.items()) for one in (theirs, own))
