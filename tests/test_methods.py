@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from commands import distill as distill_cli
 from conftest import SIGN, Killed, SignEnv, killed_after, make_teacher, sign_network
 from test_train import ACCEPTANCE, small
 
@@ -263,24 +265,12 @@ def test_a_chain_ends_where_the_verdict_fails(tmp_path):
 
 def test_a_chain_that_ended_says_who_was_not_trained(tmp_path, capsys):
     save_network(tmp_path / "teacher", sign_network(), Q_OF_TWO, name="teacher")
-    words = [
-        "distill",
-        "--teacher",
-        str(tmp_path / "teacher"),
-        "--env",
-        SIGN,
-        "--student",
-        "mlp:2",
-        "--assistants",
-        "1",
-    ]
-    words += ["--steps", "400", "--set", "learning-starts=392", "--margin", "0.000001", "--episodes", "200"]
-    words += ["--disturbed-episodes", "0", "--threads", "1", "--out", str(tmp_path / "run")]
-    for _ in ("new", "again"):
-        assert main(words) == 1
+    short = ["--assistants", "1", "--steps", "400", "--set", "learning-starts=392", "--margin", "0.000001"]
+    first = partial(distill_cli, str(tmp_path / "teacher"), tmp_path / "run", *short, "--disturbed-episodes", "0")
+    for command in (partial(first, student="mlp:2"), partial(main, ["distill", "--resume", str(tmp_path / "run")])):
+        assert command() == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "The chain ended at assistant 1, whose verdict is fail: mlp:2 was not trained." in said
-        words = ["distill", "--resume", str(tmp_path / "run")]
 
 
 def test_a_drift_calls_the_teacher_back(sign_teacher):

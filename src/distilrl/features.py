@@ -372,9 +372,7 @@ def _alike(mine: nn.Module, other: nn.Module) -> bool:
     return isinstance(mine, nn.Linear) and isinstance(other, nn.Linear)
 
 
-def _project(
-    mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int) -> tuple[Tensor, Tensor]:
     """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives, and
     which of the student's units (student's units,) were set.
 

@@ -134,9 +134,7 @@ def _files(folder: RunFolder) -> list[dict[str, Any]]:
     return files
 
 
-def _plan_words(
-    folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults, *others: str
-) -> Words:  # fmt: skip
+def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults, *others: str) -> Words:
     """A plan with these teachers and a run's environments, whose students see as that run's; but for these ``others``
     of its options.
     """

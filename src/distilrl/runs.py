@@ -174,11 +174,12 @@ class RunFolder:
                 f"{self.path} holds a plan in which no size was shown to be within the margin, so that it has no "
                 f"{what}: make another with more --steps, larger --sizes, more --episodes or a larger --margin."
             )
-        ended = [home.parent for home in self.path.glob("assistant-*/results.json") if read_json(home).get("chain")]
-        if kind == "chain" and ended:  # the last link says how it went
+        links = sorted(self.path.glob("assistant-*/results.json")) if kind == "chain" else []
+        ended = next((home.parent for home in links if read_json(home).get("chain")), None)  # the last says how it went
+        if ended is not None:
             return FileError(
-                f"{self.path} is a chain that ended at {ended[0].name}, whose verdict is fail, and it has no {what} of "
-                f"its own: give {ended[0]}, or make another with more --steps or without --assistants."
+                f"{self.path} is a chain that ended at {ended.name}, whose verdict is fail, and it has no {what} of "
+                f"its own: give {ended}, or make another with more --steps or without --assistants."
             )
         if kind in RESUMED:
             return FileError(f"{self.path} has no {what} yet: continue it with --resume.")

@@ -39,7 +39,7 @@ class Sensed:
 
     def __init__(
         self, sensors: Sensors, history: int, sequence: int, frames: int, ahead: int, device: torch.device
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Prepares.
 
         Args:

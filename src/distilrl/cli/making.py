@@ -38,7 +38,7 @@ from distilrl.errors import SpecError
 from distilrl.events import Watch
 from distilrl.jobs import Job, Machines, make_config
 from distilrl.plain import check_number, check_numbers
-from distilrl.results import Link, Results
+from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.series import distill_chain, distill_seeds
 from distilrl.shards import Collectors
@@ -92,10 +92,9 @@ class Distill:
         self._check_where(job, seeds, assistants)
         results: Results | SeedsResults | TasksResults
         with Display() as watch, self._executor(job) as executor, self._hosts(watch) as collectors:
-            links: tuple[Link, ...] = ()
             if assistants > 0:
                 results = chain = distill_chain(None, job, out, assistants, wandb=self.machine.wandb, watch=watch)
-                links, out = chain.chain, Path(chain.chain[-1].path)
+                out = Path(chain.chain[-1].path)
             elif seeds > 1:
                 results = distill_seeds(None, job, out, seeds, wandb=self.machine.wandb, executor=executor, watch=watch)
             else:
@@ -105,9 +104,9 @@ class Distill:
                     None, job, out, resume=again, wandb=self.machine.wandb, watch=watch, machines=machines
                 )
         print_results(results)
-        if assistants >= len(links) > 0:
-            told = f"The chain ended at assistant {len(links)}, whose verdict is fail: {job.train.student.network} was"
-            console.print(f"[yellow]{told} not trained.[/]")
+        if isinstance(results, Results) and assistants >= len(results.chain) > 0:
+            told = f"The chain ended at assistant {len(results.chain)}, whose verdict is fail"
+            console.print(f"[yellow]{told}: {job.train.student.network} was not trained.[/]")
         print_next(results, out)
         print(RunFolder(out).report)
         return code_of(results.worst)
@@ -269,10 +268,10 @@ class TrainTeacher:
         self.trusted.allow()
         if self.resume is not None:
             refuse_beside(self, "--resume", {"resume", "trust", "wandb"})
-            return self.resume, *_taught(RunFolder(self.resume).read_config())
+            return self.resume, *_taught(RunFolder(self.resume).read_config(), self.episodes)
         if self.config is not None and self.out is not None:
             refuse_beside(self, "--config", {"config", "out", "trust", "episodes", "wandb"})
-            config, episodes = _taught(of_kind(self.config, {"teacher"}))
+            config, episodes = _taught(of_kind(self.config, {"teacher"}), self.episodes)
             return self.out, config, self.episodes if "episodes" in getattr(self, "said", ()) else episodes
         if self.out is None or self.env is None:
             raise SpecError(
@@ -290,10 +289,10 @@ class TrainTeacher:
         return self.out, config, self.episodes
 
 
-def _taught(config: dict[str, Any]) -> tuple[TrainConfig, int]:
+def _taught(config: dict[str, Any], usual: int) -> tuple[TrainConfig, int]:
     """What the config.json of a teacher's training says was done, and in how many episodes it was judged."""
     given = config.get("given")
-    episodes = given.get("episodes", 100) if isinstance(given, dict) else 100
+    episodes = given.get("episodes", usual) if isinstance(given, dict) else usual
     if type(episodes) is not int:
         raise SpecError("'given' in config.json must hold a whole number as 'episodes': restore it.")
     return Job.from_json(config).train, episodes

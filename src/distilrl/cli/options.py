@@ -321,7 +321,7 @@ def of_kind(file: Path, kinds: set[str]) -> dict[str, Any]:
 
 def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
     """Raises where options are given beside a file that has settled them."""
-    said = _names(options) & getattr(options, "said", set())
+    said = {name for name, _ in _options(options)} & getattr(options, "said", set())
     if given := [name for name in dict.fromkeys([*_given(options), *sorted(said)]) if name not in allowed]:
         names = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SpecError(
@@ -330,17 +330,13 @@ def refuse_beside(options: Any, file: str, allowed: set[str]) -> None:
         )
 
 
-def _names(options: Any) -> set[str]:
-    """Names of all options, also of those that a group of them holds."""
-    parts = [(f.name, getattr(options, f.name)) for f in fields(options)]
-    return set().union(*(_names(value) if is_dataclass(value) else {name} for name, value in parts))
+def _options(options: Any) -> Iterator[tuple[str, bool]]:
+    """Names of all options, also of those that a group of them holds, and whether each is not at its default."""
+    for f in fields(options):
+        value = getattr(options, f.name)
+        yield from _options(value) if is_dataclass(value) else [(f.name, value != f.default)]
 
 
 def _given(options: Any) -> list[str]:
-    """Names of options that are not at their defaults, also of those that a group of them holds."""
-    values = [(f, getattr(options, f.name)) for f in fields(options)]
-    return [
-        name
-        for f, value in values
-        for name in (_given(value) if is_dataclass(value) else [f.name] if value != f.default else [])
-    ]
+    """Names of options that are not at their defaults."""
+    return [name for name, changed in _options(options) if changed]

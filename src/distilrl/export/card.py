@@ -101,9 +101,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
     }
 
 
-def recorded(
-    policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sensors: Sensors = EXACT
-) -> Recording:  # fmt: skip
+def recorded(policy: Policy, env: EnvRef, watch: Watch, number: int = 0, *, sensors: Sensors = EXACT) -> Recording:
     """A thousand observations of a policy's own play as it sees them, now and then disturbed; another thousand for each
     number. Of one with memory, its episodes one after the other.
     """

@@ -66,10 +66,10 @@ class Asked(dict[str, Tensor]):
         Raises:
             FileError: names a tensor that nothing has asked for.
         """
-        bodies = {_home(name) for name in self.asked if name in self} - {""}
+        bodies = {_row(name) for name in self.asked if name in self} - {""}
         for name, tensor in self.items():
             # what stands among the layers that act, as a normalisation does, acts too, whatever they are called
-            if name not in self.asked and (_home(name) in bodies or not re.search(others, name)):
+            if name not in self.asked and (_row(name) in bodies or not re.search(others, name)):
                 raise FileError(
                     f"{label} holds the tensor '{name[:80]}' of shape {tuple(tensor.shape)}, for which the network "
                     "that it seems to be has no place: export the policy to ONNX instead, with all that it does to "
@@ -77,7 +77,7 @@ class Asked(dict[str, Tensor]):
                 )
 
 
-def _home(name: str) -> str:
+def _row(name: str) -> str:
     """The row of layers that a tensor belongs to: ``actor`` of ``actor.2.weight``, none of ``fc1.weight``."""
     found = re.fullmatch(r"(.+)\.\d+\.\w+", name)
     return found[1] if found else ""
@@ -216,8 +216,7 @@ def assemble(
     convs = with_strides(convs, label, kernels)
     first = layers[0].weight.shape[1]
     if obs_shape is None or (convs and obs_shape[0] != first) or (not convs and math.prod(obs_shape) != first):
-        side = _side_of(convs, dense[0].weight.shape[1]) if convs else 0
-        obs_shape = (first, side, side) if convs else (first,)
+        obs_shape = (first, *[_side_of(convs, dense[0].weight.shape[1])] * 2) if convs else (first,)
     spec = NetworkSpec(
         obs_shape=obs_shape,
         outputs=dense[-1].weight.shape[0],

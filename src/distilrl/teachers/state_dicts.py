@@ -291,22 +291,24 @@ def _of_cleanrl(layers: Sequence[Layer], state: dict[str, Tensor]) -> bool:
 
 def _order(state: dict[str, Tensor], label: str) -> list[str]:
     """Names of the layers of the network that is acted with, in order."""
-    shapes = {name: tensor.shape for name, tensor in state.items()}  # which asks for none of them
-    found = [
-        name.removesuffix(".weight")
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) in (2, 4)
-    ]
+    shapes = {  # which asks for none of them
+        name.removesuffix(".weight"): tensor.shape
+        for name, tensor in state.items()
+        if name.endswith(".weight") and tensor.ndim in (2, 4)
+    }
+    found = list(shapes)
     if "action_net" in found and (
         extractor := numbered(state, "mlp_extractor.policy_net")
     ):  # stable-baselines3's policy
         return _in_a_row([*extractor, "action_net"], state, label)
-    found = _without_critics(_without_spreads(found, state), state, label)
-    images = [name for name in found if len(shapes[f"{name}.weight"]) == 4]
+    found = _without_critics(_without_spreads(found, shapes), state, label)
+    images = [name for name in found if len(shapes[name]) == 4]
     rows = images, [name for name in found if name not in images]
-    if all(len(set(map(_home, row))) == 1 for row in rows) and _home(rows[0][0]) != _home(rows[1][0]):  # conv and fc
+    if all(len(set(map(_module, row))) == 1 for row in rows) and _module(rows[0][0]) != _module(
+        rows[1][0]
+    ):  # conv and fc
         return _in_a_row([name for row in rows for name in _by_number(row)], state, label)
-    heads = set(map(_home, found))
+    heads = set(map(_module, found))
     body = next((b for b in BODIES if b in heads), None)
     if len(heads) == 1:
         body = heads.pop()
@@ -315,7 +317,7 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
             f"{label} holds several networks ({', '.join(sorted(heads))[:120]}): save the state_dict of the one that "
             "acts alone."
         )
-    names = _by_number([name for name in found if _home(name) == body])
+    names = _by_number([name for name in found if _module(name) == body])
     if body and body != "actor" and "actor" in found:
         names.append("actor")
     if not names:
@@ -323,7 +325,7 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
     return _in_a_row(names, state, label)
 
 
-def _home(name: str) -> str:
+def _module(name: str) -> str:
     """The module that a layer's name begins with; none of a name without parts."""
     return name.split(".")[0] if "." in name else ""
 
@@ -336,9 +338,8 @@ def _by_number(names: list[str]) -> list[str]:
     return [name for _, name in sorted(zip(([int(n) for n in parts] for parts in places), names, strict=True))]
 
 
-def _without_spreads(names: list[str], state: dict[str, Tensor]) -> list[str]:
+def _without_spreads(names: list[str], shapes: dict[str, torch.Size]) -> list[str]:
     """Names of layers without the head of a spread beside that of a mean, ``log_std_linear`` beside ``mean_linear``."""
-    shapes = {name.removesuffix(".weight"): tensor.shape for name, tensor in state.items()}  # not asked for yet
     spreads = [name for name in names if re.search(r"log_?std|sigma", name)]
     means = {shapes[name] for name in names if name not in spreads}
     return [name for name in names if name not in spreads or shapes[name] not in means]

@@ -240,12 +240,13 @@ class Teacher:
         if (places := self._sorted(env)) is not None:
             critic = self.critic and Reading(self.critic, places)
             self = replace(self, network=Reading(self.network, places), critic=critic)
-        kind, real = self.kind or default_kind(env.action), default_kind(env.action) == "mean"
-        if self.squash is None and real and kind == "logits":  # so called because of its name, "actor"
+        usual, squash = default_kind(env.action), self.squash or "clip"
+        kind, untold = self.kind or usual, self.squash is None and usual == "mean"
+        if untold and kind == "logits":  # so called because of its name, "actor"
             kind = "mean"
         try:
             action = env.action if self.action is None else self.action.within(env.action)
-            head = head_for(action, kind, self.squash or "clip")
+            head = head_for(action, kind, squash)
             if self.outputs not in (None, head.width):
                 raise SpecError(f"it gives {self.outputs} numbers")
             ends = head.action.scale() if self.scaled else None
@@ -262,7 +263,7 @@ class Teacher:
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
                 f"{''.join(ways)}choose the environment it was trained in."
             ) from None
-        if self.squash is None and real and not self.scaled:
+        if untold and not self.scaled:
             raise TeacherError(
                 f"{self.path} does not say how its numbers become an action of {env.id}: say --squash clip where they "
                 "are taken as they are, tanh where a tanh brings them into the bounds, or scale where -1 to 1 stand "
@@ -273,7 +274,7 @@ class Teacher:
             network = Scaled(network, *map(torch.from_numpy, ends))
         return replace(
             self, network=network, kind=kind, action=head.action, obs_shape=env.obs.shape, outputs=head.width,
-            squash=self.squash or "clip", scaled=False,
+            squash=squash, scaled=False,
         )  # fmt: skip
 
     def _sorted(self, env: EnvInfo) -> tuple[int, ...] | None:
