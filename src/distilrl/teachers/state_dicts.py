@@ -304,9 +304,8 @@ def _order(state: dict[str, Tensor], label: str) -> list[str]:
     found = _without_critics(_without_spreads(found, shapes), state, label)
     images = [name for name in found if len(shapes[name]) == 4]
     rows = images, [name for name in found if name not in images]
-    if all(len(set(map(_module, row))) == 1 for row in rows) and _module(rows[0][0]) != _module(
-        rows[1][0]
-    ):  # conv and fc
+    # conv and fc
+    if all(len(set(map(_module, row))) == 1 for row in rows) and _module(rows[0][0]) != _module(rows[1][0]):
         return _in_a_row([name for row in rows for name in _by_number(row)], state, label)
     heads = set(map(_module, found))
     body = next((b for b in BODIES if b in heads), None)
