@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
 from test_acceptance import leaning
+from test_parts import assert_equal
 from tiny_envs import tiny_config
 
 from distilrl import kept
@@ -20,7 +21,7 @@ from distilrl.episodes import Play
 from distilrl.evaluate import play
 from distilrl.events import Recalled
 from distilrl.jobs import Job
-from distilrl.kept import ARRAYS, kept_games, place
+from distilrl.kept import kept_games, place
 from distilrl.measures import Measure
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
@@ -51,10 +52,7 @@ def test_what_is_kept_is_what_was_played(cache):
     first, played = asked(teacher)
     again, played_again = asked(teacher)
     assert (played, played_again) == (True, False)
-    for name in ARRAYS:
-        one, other = getattr(first, name), getattr(again, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+    assert_equal(again, first)
 
 
 @pytest.mark.parametrize(

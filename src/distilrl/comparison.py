@@ -15,7 +15,7 @@ from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
-from distilrl.kept import checksums, kept_games
+from distilrl.kept import kept_games
 from distilrl.measures import Measure, Measured
 from distilrl.plain import check_fields, check_numbers
 from distilrl.played import (
@@ -216,7 +216,7 @@ class _Games:
     def _of_teacher(self, seeds: list[int]) -> Episodes:
         """The teacher's episodes, which are the same beside any student, unless one of the two remembers."""
         teacher, student = self.teacher.policy, self.student
-        weights = checksums(teacher.network)
+        weights = teacher.checksums()
         if not weights or teacher.remembers or student.remembers:
             return play(teacher, self.his, seeds, watch=self.watch, shadow=student)
         key = (self.his, seeds, teacher.head, weights)

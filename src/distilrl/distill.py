@@ -173,13 +173,15 @@ def run_job(
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
         home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
         one.to("cpu")
-        results, episodes = results_of(one, trained, number, job, plays[number], known[number].judged, watch)
+        how = replace(plays[number], parts=home.verdict_parts)
+        results, episodes = results_of(one, trained, number, job, how, known[number].judged, watch)
         results = replace(results, wall_s=time.perf_counter() - started)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
             write_json(home.config, described(replace(job, train=config.seen_from(number)).to_json(), "task"))
             write_metrics(home.metrics, trained.history_of(number))
         write_json(home.results, results.to_json())
+        home.forget_parts()
         runs.append(results)
     return runs, trained
 

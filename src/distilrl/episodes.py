@@ -4,9 +4,11 @@ import time
 import zlib
 from concurrent.futures import CancelledError, Executor
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +17,7 @@ from distilrl.envs import EnvInfo, Step, make_vec_env
 from distilrl.errors import EnvError, NotFiniteError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
+from distilrl.files import write_bytes
 from distilrl.measures import Measure, Tally
 from distilrl.plain import THREADS, check_fields
 from distilrl.policies import Policy, rows_of
@@ -42,6 +45,25 @@ class Episodes:
     """(K, P) numbers of the policy in these states, where one with memory was played."""
     shadow: Tensor | None = None
     """(K, P) numbers of the policy that only watched, where one did."""
+
+    def write(self, path: Path) -> None:
+        """Writes all of it to a file.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        arrays = {name: np.ascontiguousarray(value) for name, value in vars(self).items() if value is not None}
+        write_bytes(path, zlib.compress(safetensors.numpy.save(arrays), 1))
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """What `write` wrote; None where nothing is, or it is damaged."""
+        try:
+            found: dict[str, Any] = safetensors.numpy.load(zlib.decompress(path.read_bytes()))
+            found |= {name: torch.from_numpy(found[name]) for name in ("own", "shadow") if name in found}
+            return cls(**found)
+        except (OSError, TypeError, zlib.error, safetensors.SafetensorError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -71,6 +93,8 @@ class Play:
     """Environments that are held at once; more episodes are played in equal parts."""
     executor: Executor | None = field(default=None, compare=False, repr=False)
     """Where parts are played at the same time; None: here, one after the other. The episodes are the same."""
+    parts: Path | None = field(default=None, compare=False, repr=False)
+    """Folder in which each part is kept as it ends, so that what was cut short goes on with those that are left."""
 
     def __post_init__(self) -> None:
         check_fields(

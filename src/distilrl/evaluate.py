@@ -1,9 +1,13 @@
 """Evaluation: whole episodes to returns, latency, size."""
 
+import contextlib
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.envs import EnvInfo, describe_env, in_arrays, make_vec_env
 from distilrl.episodes import Episodes, Game, Play, UnforeseenError
-from distilrl.errors import SpecError
+from distilrl.errors import FileError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
 from distilrl.fanout import Place, worded
@@ -134,15 +138,58 @@ def _play_parts(
         states = -(-how.keep_states * len(part) // len(queue))
         one = replace(how, keep_states=states, threads=1, executor=None)
         games.append(Game(policy, one, queue[part], None if keys is None else keys[part], shadow))
+    done = {number: known for number, game in enumerate(games) if (known := _kept_part(game)) is not None}
+    left = [number for number in range(len(games)) if number not in done]
+    if left:
+        rest = _play_games(
+            [games[number] for number in left], how, len(queue), _offset(watch, done.values(), len(queue))
+        )
+        done |= dict(zip(left, rest, strict=True))
+    return joined([done[number] for number in range(len(games))])
+
+
+def _play_games(games: list[Game], how: Play, total: int, watch: Watch) -> list[Episodes]:
+    """All parts, each where and when ``how`` has them played."""
+    policy, shadow = games[0].policy, games[0].shadow
     with one_thread():
-        if how.executor is not None and len(parts) > 1:
-            return joined(_played_elsewhere(games, how.executor, len(queue), watch))
-        if atari and min(how.threads, len(parts)) > 1 and _shareable(policy) and _shareable(shadow):
-            return joined(_played_in_threads(games, how.threads, len(queue), watch))
+        if how.executor is not None and len(games) > 1:
+            return _played_elsewhere(games, how.executor, total, watch)
+        shareable = describe_env(how.env).atari and _shareable(policy) and _shareable(shadow)
+        if min(how.threads, len(games)) > 1 and shareable:
+            return _played_in_threads(games, how.threads, total, watch)
         done: list[Episodes] = []
         for game in games:
-            done.append(game.play(_offset(watch, done, len(queue))))
-    return joined(done)
+            done.append(_keep_part(game, game.play(_offset(watch, done, total))))
+    return done
+
+
+def _part_file(game: Game) -> Path | None:
+    """Where a part is kept, by all that decides what is played in it; None where none is."""
+    how, policies = game.how, [one for one in (game.policy, game.shadow) if one is not None]
+    weights = [one.checksums() for one in policies] if how.parts is not None else []
+    if how.parts is None or not all(weights):
+        return None
+    decides = [
+        *(how.env.to_json(), how.epsilon, how.sticky, how.max_steps, how.keep_states, asdict(how.sensors)),
+        *([(one.name, one.how) for one in how.measures], game.seeds.tolist(), [one.head.to_json() for one in policies]),
+        weights,
+    ]
+    return how.parts / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()}.z"
+
+
+def _kept_part(game: Game) -> Episodes | None:
+    """A part that was played before this run was cut short."""
+    file = _part_file(game)
+    known = Episodes.read(file) if file is not None else None
+    return known if known is not None and len(known.returns) == len(game.seeds) else None
+
+
+def _keep_part(game: Game, episodes: Episodes) -> Episodes:
+    """The part, kept where parts are."""
+    if (file := _part_file(game)) is not None:
+        with contextlib.suppress(FileError):  # then it is played again
+            episodes.write(file)
+    return episodes
 
 
 def _shareable(policy: Policy | None) -> bool:
@@ -163,7 +210,7 @@ def _played_in_threads(games: list[Game], threads: int, total: int, watch: Watch
         def tell(event: Any) -> None:
             heard[number] = (event.done, event.done * event.mean, event.steps)
 
-        return games[number].play(tell)
+        return _keep_part(games[number], games[number].play(tell))
 
     with ThreadPoolExecutor(threads, "play", initializer=use_threads, initargs=(1,)) as pool:
         futures = [pool.submit(play, number) for number in range(len(games))]
@@ -191,7 +238,7 @@ def _played_elsewhere(games: list[Game], executor: Executor, total: int, watch: 
     futures = [executor.submit(_play_elsewhere, game, place) for game in games]
     try:
         for game, future in zip(games, futures, strict=True):
-            done.append(worded(future, game.how.env.label).result())
+            done.append(_keep_part(game, worded(future, game.how.env.label).result()))
             returns = np.concatenate([one.returns for one in done])
             watch(EpisodesEnded(len(returns), total, float(returns.mean())))
     finally:
@@ -207,7 +254,7 @@ def _play_elsewhere(game: Game, place: Place) -> Episodes:
         return game.play(silent)
 
 
-def _offset(watch: Watch, done: list[Episodes], total: int) -> Watch:
+def _offset(watch: Watch, done: Collection[Episodes], total: int) -> Watch:
     """Counts the episodes of earlier parts too."""
     if watch is silent:
         return silent

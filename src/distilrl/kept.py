@@ -8,22 +8,16 @@ import contextlib
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
-from torch import nn
-
 from distilrl import __version__
 from distilrl.envs import describe_env, find_spec
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
-from distilrl.files import write_bytes
 from distilrl.provenance import package_of
 from distilrl.teachers import Teacher
 
@@ -32,13 +26,6 @@ HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
 writes changes without one."""
 MOST = 200
 """Evaluations that are kept; the oldest go. One of Pong takes half a megabyte."""
-ARRAYS = ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
-UNREADABLE = (OSError, KeyError, zlib.error, safetensors.SafetensorError)
-
-
-def checksums(network: nn.Module) -> list[int]:
-    """Of each parameter: weights that were changed since their file was read are not those of its digest."""
-    return [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in network.parameters()]
 
 
 def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
@@ -59,7 +46,7 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
     decides = {
-        "teacher": [teacher.digest, teacher.head.to_json(), checksums(teacher.policy.network)],
+        "teacher": [teacher.digest, teacher.head.to_json(), teacher.policy.checksums()],
         "device": str(teacher.policy.device),
         "environment": how.env.to_json(),
         "protocol": describe_env(how.env).protocol,
@@ -94,15 +81,11 @@ def kept_games(
     if path is None:
         return make(), None
     path = path.with_suffix(".z")
-    with contextlib.suppress(*UNREADABLE):  # not there, or damaged
-        read: dict[str, Any] = safetensors.numpy.load(zlib.decompress(path.read_bytes()))
-        games = Episodes(**{name: read[name] for name in ARRAYS})
-        if len(games.returns) == len(seeds):
-            return games, path
+    if (known := Episodes.read(path)) is not None and len(known.returns) == len(seeds):
+        return known, path
     games = make()
-    arrays = {name: np.ascontiguousarray(getattr(games, name)) for name in ARRAYS}
     with contextlib.suppress(DistilError, OSError):  # a cache that cannot be written is none
-        write_bytes(path, zlib.compress(safetensors.numpy.save(arrays), 1))
+        games.write(path)
         _thin(path.parent)
     return games, None
 

@@ -115,6 +115,11 @@ class _Judge:
     executor: Executor | None
     watch: Watch
 
+    @property
+    def parts(self) -> Path:
+        """Where parts of verdicts are kept."""
+        return RunFolder(self.folder).verdict_parts
+
 
 def _sizes(job: Job, options: PlanOptions, info: EnvInfo, head: Head) -> list[NetworkSpec]:
     """Those that fit the budget, each once, the smallest first.
@@ -170,6 +175,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanRe
         provenance=Provenance.of(info.ref.id, config.compute.threads),
     )
     write_json(folder / "plan.json", results.to_json())
+    RunFolder(folder).forget_parts()
     return results
 
 
@@ -188,7 +194,8 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
         winner = row
     rows = rows[len(search.verdicts) :]
     teacher = search.teacher if judge.executor is None else judge.teacher
-    calls = [Call(row.spec.describe(), (teacher, *search.trained(row), judge.info, search.card.judged)) for row in rows]
+    common = (judge.info, search.card.judged, judge.parts if judge.executor is None else None)
+    calls = [Call(row.spec.describe(), (teacher, *search.trained(row), *common)) for row in rows]
     taken: dict[int, Future[Result]] = {}
     turn = 0
     with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
@@ -208,20 +215,24 @@ def judged(
     job: Job,
     info: EnvInfo,
     acceptance: Acceptance,
+    parts: Path | None,
     *,
     watch: Watch = silent,
 ) -> Result:
-    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's."""
+    """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's. Where
+    it is taken on another machine, no ``parts`` of it are kept.
+    """
     use_threads(job.train.compute.threads)
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
-    return results_of(one, trained, 0, job, how_played(info, job.train), acceptance, watch)[0].worst
+    how = replace(how_played(info, job.train), parts=parts)
+    return results_of(one, trained, 0, job, how, acceptance, watch)[0].worst
 
 
 def _write(winner: Row, search: Search, judge: _Judge) -> None:
     """The folder of the size that passes, with all that a run of its own would say of it."""
     folder, info, (trained, job) = RunFolder(judge.folder / "winner"), judge.info, search.trained(winner)
-    how = how_played(info, job.train, Machines(executor=judge.executor))
+    how = replace(how_played(info, job.train, Machines(executor=judge.executor)), parts=judge.parts)
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, judge.watch)
     write_json(folder.config, described(job.to_json(), "winner"))
     folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)

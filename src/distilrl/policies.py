@@ -6,6 +6,7 @@ Whoever plays a policy threads the state through and starts it anew where an epi
 told from the other.
 """
 
+import zlib
 from dataclasses import dataclass
 from itertools import chain
 
@@ -41,6 +42,13 @@ class Policy:
         """
         first = next(chain(self.network.parameters(), self.network.buffers()), None)
         return first.device if first is not None else torch.device("cpu")
+
+    def checksums(self) -> list[int]:
+        """Of each tensor of the network, which tell these weights from those of another training; none where it has no
+        tensors, and nothing is known of what decides its answers.
+        """
+        tensors = chain(self.network.parameters(), self.network.buffers())
+        return [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in tensors]
 
     @property
     def remembers(self) -> bool:

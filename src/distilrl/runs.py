@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,8 @@ class RunFolder:
         self.tree = self.path / "tree.json"
         self.student, self.metrics = self.path / "student", self.path / "metrics.csv"
         self._checkpoint = self.path / "checkpoint"
+        self.verdict_parts = self._checkpoint / "verdict"
+        """Parts of a verdict that was not played to its end."""
         self.moved: tuple[str, ...] = ()
         """What is otherwise on this machine than where the checkpoint that was read was written."""
 
@@ -216,6 +219,10 @@ class RunFolder:
         config = _written(self.config) if self.config.is_file() else None
         bound = {"state": dict(state), "config": config, "machine": machine()}
         save_tensors(self._checkpoint / f"{name}.safetensors", tensors, bound)
+
+    def forget_parts(self) -> None:
+        """Takes away the parts of a verdict, once there are results."""
+        shutil.rmtree(self.verdict_parts, ignore_errors=True)
 
     def load_state(self, name: str = "state") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last checkpoint of this name, or None before the first.

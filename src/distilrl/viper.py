@@ -158,12 +158,14 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
         device="cpu",
     )
     policy = Policy(TreePolicy(tree), tree.head)
-    results, episodes = compared(one, policy, made, training, job, how, card.judged, watch)
+    judged = replace(how, parts=folder.verdict_parts)
+    results, episodes = compared(one, policy, made, training, job, judged, card.judged, watch)
     results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())
     export_tree(tree, folder, info, digest(folder.tree), results, episodes, watch)
     write_json(folder.results, results.to_json())  # last: where they are, nothing is left to do
+    folder.forget_parts()
     return results
 
 
