@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,16 +106,29 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     assert read_json(tmp_path / "run" / "config.json")["train"]["terms"][-1]["loss"] == "my_module:change"
 
 
-def test_a_teachers_file_is_named_in_the_runs_config(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "command"),
+    [
+        (distilrl.distill, "distill"),
+        (partial(distilrl.distill_chain, assistants=1), "distill"),
+        (partial(distilrl.plan, sizes=["mlp:2"], seeds=1), "plan"),
+        (partial(distilrl.distill_tree, config=distilrl.TreeConfig(4, 2, states=80)), "tree"),
+    ],
+    ids=["distill", "chain", "plan", "tree"],
+)
+def test_a_teachers_file_is_named_in_the_runs_config(tmp_path, make, command):
     """So that the command line goes on with what Python began, and Python with what the command line began."""
     save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
-    job = distilrl.Job(tiny_config(SIGN).but(env_steps=800, learning_starts=400), distilrl.Comparison(60, 60, 0))
-    results = distilrl.distill(tmp_path / "teacher", job, tmp_path / "run", report=False)
-    tasks = read_json(tmp_path / "run" / "config.json")["train"]["tasks"]
-    assert [file["path"] for file in tasks[0]["teacher"]] == [str(tmp_path / "teacher")]
-    again = distilrl.distill(tmp_path / "teacher", job, tmp_path / "run", resume=True, report=False)
-    assert again == results, "what is read back is what was given"
-    assert main(["distill", "--resume", str(tmp_path / "run")]) in (0, 1, 3)
+    config = tiny_config(SIGN).but(env_steps=800, learning_starts=400, network="mlp:2")
+    job = distilrl.Job(config, distilrl.Comparison(60, 60, 0))
+    results = make(tmp_path / "teacher", job, out=tmp_path / "run", report=False)
+    found = read_json(tmp_path / "run" / "config.json")
+    files = found.get("given", {}).get("teacher") or found["train"]["tasks"][0]["teacher"]
+    assert [file["path"] for file in files] == [str(tmp_path / "teacher")]
+    if "resume" in inspect.signature(make).parameters:
+        again = make(tmp_path / "teacher", job, out=tmp_path / "run", resume=True, report=False)
+        assert again == results, "what is read back is what was given"
+    assert main([command, "--resume", str(tmp_path / "run")]) in (0, 1, 3)
 
 
 def test_episodes_are_counted_in_whole_numbers():

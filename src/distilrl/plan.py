@@ -17,7 +17,7 @@ from distilrl.events import Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Head
-from distilrl.jobs import Job, Machines, claimed, load_one
+from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.objective import check_terms
 from distilrl.plain import read_as
@@ -86,6 +86,7 @@ def plan(
         plan(None, job, "runs/plan", seeds=3).winner
     """
     options = PlanOptions(tuple(sizes), seeds, budget or Budget(), refine)
+    teacher, job = with_files(teacher, job)
     one, config = load_one(teacher, job.train), job.train
     info, done = describe_env(config.env), Path(out) / "plan.json"
     check_terms(config.terms, one.head)

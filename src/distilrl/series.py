@@ -177,6 +177,7 @@ def distill_chain(
         FileError: the folder holds something already that is no chain.
         ResumeError: it holds another chain.
     """
+    teacher, job = with_files(teacher, job)
     first = load_one(teacher, job.train)
     info = describe_env(job.train.env)
     spec = job.train.student.spec(info.obs, first.head.student.width)

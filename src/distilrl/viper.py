@@ -22,7 +22,7 @@ from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
 from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head
-from distilrl.jobs import Job, claimed, load_one
+from distilrl.jobs import Job, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.objective import TeacherTerm
 from distilrl.plain import check_fields, read_as
@@ -117,6 +117,7 @@ def distill_tree(
     config = config or TreeConfig()
     _sklearn()
     find_compiler()  # asked for before an hour's work, not after
+    teacher, job = with_files(teacher, job)
     one, info, folder = load_one(teacher, job.train), describe_env(job.train.env), RunFolder(out)
     if info.obs.pixels != (config.extractor == "pong"):
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
