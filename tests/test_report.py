@@ -133,6 +133,17 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
     assert "choice 1 29 3" in said
 
 
+def test_choices_have_the_numbers_of_the_environment(tmp_path):
+    found = choices([[90, 10], [0, 0]], action=Categorical(Choices((2,), (5,))).to_json())
+    page = page_of(run_folder(tmp_path / "one", found, difference(teacher_action=(1,), student_action=(0,))))
+    assert "teacher ↓ student → 5 6 5 90 10 6 0 0" in words(page)
+    assert "teacher student 6 5" in words(page)
+    found = choices([[1, 2], [3, 4]], [[1]], action=Categorical(Choices((2, 1), (5, -1), "MultiDiscrete")).to_json())
+    said = words(page_of(run_folder(tmp_path / "two", found, difference(teacher_action=(0, 0), student_action=(1, 0)))))
+    assert "teacher ↓ student → -1 -1 1" in said
+    assert "choice 0 5 6" in said
+
+
 NO_PICTURES = (
     "javascript:alert(1)",
     "https://example.org/a.png",

@@ -188,7 +188,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     """What the template shows of a student beside its teacher."""
     teacher, student = results.teacher, results.student
     tables, dimensions = results.agreement.tables, results.agreement.dimensions
-    names = _names(results, len(tables[0]) if len(tables) == 1 else len(dimensions), "a[{}]" if dimensions else "{}")
+    names = _names(results, [len(table) for table in tables], len(dimensions))
     episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
     return {
         "verdicts": figures.verdicts(results),
@@ -198,9 +198,9 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),
-        "errors": figures.errors(dimensions, names) if dimensions else "",
+        "errors": figures.errors(dimensions, names[0]) if dimensions else "",
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
-        "tables": [_table(one, names if len(tables) == 1 else []) for one in tables[:MOST_TABLES]],
+        "tables": [_table(*one) for one in zip(tables[:MOST_TABLES], names, strict=False)],
         "hidden_tables": max(0, len(tables) - MOST_TABLES),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
@@ -225,10 +225,16 @@ def _unseen(places: Sequence[int]) -> str:
     return f"{'numbers' if several else 'number'} {listed}{more}" if places else ""
 
 
-def _names(results: Results, count: int, pattern: str) -> list[str]:
-    """Names of the actions, or of their dimensions, where the environment has any; else their numbers."""
+def _names(results: Results, choices: Sequence[int], dimensions: int) -> list[list[str]]:
+    """Names of what can be chosen, for each choice of so many, or of so many dimensions of a real action: the
+    environment's, where it has any; else numbers, which are the environment's too.
+    """
     names = results.protocol.get("actions")
-    return [str(name) for name in names] if names and len(names) == count else [pattern.format(i) for i in range(count)]
+    if names and [len(names)] == (list(choices) or [dimensions]):
+        return [[str(name) for name in names]]
+    first = results.action.get("action", {}).get("start") or [0] * len(choices)
+    of_choices = [[str(start + i) for i in range(count)] for start, count in zip(first, choices, strict=True)]
+    return of_choices or [[f"a[{i}]" for i in range(dimensions)]]
 
 
 def _table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
@@ -237,22 +243,25 @@ def _table(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, A
         equal, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
         return {"choices": len(counts), "equal": equal / max(total, 1), "rows": []}
     rows = [[(int(n), n / max(sum(row), 1)) for n in row] for row in counts]
-    return {"names": list(names) or [str(i) for i in range(len(counts))], "rows": rows}
+    return {"names": list(names), "rows": rows}
 
 
-def _disagreement(one: Disagreement, names: Sequence[str], dimensions: Sequence[Dimension]) -> dict[str, Any]:
-    """A state in which the two differ: its picture or its largest numbers, and what either does."""
+def _disagreement(one: Disagreement, names: Sequence[Sequence[str]], dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """A state in which the two differ: its picture or its largest numbers, and what either does, by ``names`` of the
+    dimensions, or of what each choice is among.
+    """
     obs, image = one.obs or (), one.image
     pairs: list[tuple[Any, Any]] = list(zip(one.teacher_action, one.student_action, strict=True))
     if dimensions:
         off = [abs(ours - theirs) / d.half_range for (theirs, ours), d in zip(pairs, dimensions, strict=True)]
         most = sorted(sorted(range(len(pairs)), key=lambda i: -off[i])[:MOST_NUMBERS])
-        rows: list[tuple[str, str, str]] = [(names[i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
+        rows: list[tuple[str, str, str]] = [(names[0][i], f"{pairs[i][0]:.3f}", f"{pairs[i][1]:.3f}") for i in most]
     elif len(pairs) == 1:
         theirs, ours = pairs[0]
-        rows = [("", names[theirs], names[ours])]
+        rows = [("", names[0][theirs], names[0][ours])]
     else:
-        rows = [(f"choice {i}", str(a), str(b)) for i, (a, b) in enumerate(pairs) if a != b][:MOST_NUMBERS]
+        apart = [i for i, (a, b) in enumerate(pairs) if a != b][:MOST_NUMBERS]
+        rows = [(f"choice {i}", *(names[i][one] for one in pairs[i])) for i in apart]
     numbers = sorted(range(len(obs)), key=lambda i: -abs(obs[i]))[:MOST_NUMBERS]
     return {
         "rows": rows,
