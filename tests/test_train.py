@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import gymnasium
 import numpy as np
@@ -31,15 +31,18 @@ from distilrl.finalists import Finalists
 from distilrl.jobs import Job, make_config, teachers_of
 from distilrl.objective import term
 from distilrl.plain import read_as
+from distilrl.plan import plan
 from distilrl.recipes import RECIPES
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
+from distilrl.series import distill_chain, distill_seeds
 from distilrl.spaces import EnvRef
 from distilrl.stream import Check, Checked
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
+from distilrl.viper import distill_tree
 
 ACCEPTANCE = acceptance()
 SMALL = {
@@ -271,10 +274,23 @@ def test_a_run_is_not_continued_with_another_loss_of_the_same_name(sign_teacher,
     assert again.env_steps == config.data.env_steps
 
 
-def test_teachers_may_be_named_by_their_files_and_a_job_is_a_job(teacher, tmp_path):
+def test_teachers_may_be_named_by_their_files(teacher):
     assert [one.name for one in teachers_of([teacher], small())] == ["mlp:4"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        distill,
+        partial(distill_seeds, seeds=2),
+        partial(distill_chain, assistants=1),
+        partial(plan, seeds=1),
+        distill_tree,
+    ],
+)
+def test_a_job_is_a_job(teacher, tmp_path, make):
     with pytest.raises(SpecError, match=r"'job' must be a Job, got TrainConfig\(.*: write Job\(config\)"):
-        distill(teacher, small(), tmp_path / "run")
+        make(teacher, small(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -313,6 +329,7 @@ sys.path.insert(0, {tests!r})
 from conftest import *
 from test_train import small, ACCEPTANCE
 from distilrl.train import train
+from distilrl.viper import distill_tree
 from distilrl.runs import RunFolder
 train(small(env_steps=2400, updates=1, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
 """

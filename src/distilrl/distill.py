@@ -12,7 +12,7 @@ from distilrl.config import TrainConfig
 from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
-from distilrl.errors import ResumeError, SpecError
+from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.files import read_json, write_json
@@ -101,8 +101,6 @@ def distill(
         results = distill("ppo.zip", Job(make_config("distil", "CartPole-v1")), "runs/cartpole")
         results.verdict.result, results.student.return_mean
     """
-    if not isinstance(job, Job):
-        raise SpecError(f"'job' must be a Job, got {job!r:.80}: write Job(config).")
     teacher, job = with_files(teacher, job)
     config = job.train
     teachers = teachers_of(teacher, config)

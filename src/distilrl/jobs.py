@@ -198,7 +198,12 @@ def teachers_of(
 def with_files(teacher: Any, job: Job) -> tuple[Any, Job]:
     """A job that names the files in the place of teachers that were given as such, so that config.json names them too;
     other teachers, and the same job, where they were not.
+
+    Raises:
+        SpecError: it is no job.
     """
+    if not isinstance(job, Job):
+        raise SpecError(f"'job' must be a Job, got {job!r:.80}: write Job(config).")
     given = [teacher] if isinstance(teacher, str | Path) else teacher if isinstance(teacher, list | tuple) else []
     tasks = job.train.tasks
     if not given or len(given) != len(tasks) or not all(isinstance(one, str | Path) for one in given):
