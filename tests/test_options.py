@@ -11,7 +11,7 @@ from conftest import SIGN
 from distilrl.cli import main
 from distilrl.cli.options import settings_of, with_parts
 from distilrl.envs import single
-from distilrl.envs.make import _describe
+from distilrl.envs.make import _described
 from distilrl.errors import SpecError
 from distilrl.files import read_json, write_json
 from distilrl.jobs import make_config
@@ -188,14 +188,14 @@ def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_mod
     run = str(tmp_path / "again")
     for words in (["distill", "--resume", run], ["export", run, "--to", "c"], ["watch", run]):
         single._trusted.clear()
-        _describe.cache_clear()
+        _described.clear()
         capsys.readouterr()
         assert main(words) == 2
         assert f"--trust {own_module}" in " ".join(capsys.readouterr().err.split())
     for words in (["distill", "--resume", run], ["export", run, "--to", "c"], ["report", run]):
         assert main([*words, "--trust", own_module]) == 0
     single._trusted.clear()
-    _describe.cache_clear()
+    _described.clear()
     assert main(["verify", f"{run}/export/c"]) == 2
     assert main(["verify", f"{run}/export/c", "--trust", own_module]) == 0
 

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gymnasium.envs.registration import EnvSpec
+
 from distilrl import __version__
 from distilrl.envs import describe_env, find_spec
 from distilrl.episodes import Episodes, Play
@@ -41,14 +43,14 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     home = os.environ.get("DISTILRL_CACHE")
     spec = find_spec(how.env)
     package = str(spec.entry_point).partition(".")[0] if spec is not None else ""
-    if home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
+    if spec is None or home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
     decides = {
         "teacher": [teacher.digest, teacher.head.to_json(), teacher.policy.checksums()],
         "device": str(teacher.policy.device),
-        "environment": how.env.to_json(),
+        "environment": [how.env.to_json(), _registered(spec)],
         "protocol": describe_env(how.env).protocol,
         "epsilon": how.epsilon,
         "versions": versions | {"distilrl": __version__},
@@ -59,6 +61,11 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     except RuntimeError:  # a user who has no home
         return None
     return folder / kind / key
+
+
+def _registered(spec: EnvSpec) -> str:
+    """What an id stands for: users register classes of Gymnasium's with kwargs and wrappers of their own."""
+    return repr((spec.entry_point, spec.kwargs, spec.max_episode_steps, spec.additional_wrappers))
 
 
 def kept_games(

@@ -222,6 +222,7 @@ class Learner:
         if mine.maps is not None and before.maps is not None:
             mine.maps.scales.copy_(before.maps.scales)
 
+    @torch.enable_grad()  # whatever an environment's code has set
     def update(self, parts: Sequence[Part]) -> dict[str, Tensor]:
         """One gradient step; returns the mean loss of each active term."""
         optim = self.optim

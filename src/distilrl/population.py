@@ -172,6 +172,7 @@ class Population:
                 result[mine] = self._numbers(module, obs[mine])[row, torch.arange(len(mine))]
         return result
 
+    @torch.enable_grad()
     def update(self, batch: Batch, progress: Progress) -> Tensor:
         """One gradient step of all; returns the weighted loss of each living student, (K,)."""
         self.updates += 1

@@ -1,6 +1,10 @@
 """Commands about any policy: look at its file, and play it."""
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -48,12 +52,13 @@ class Inspect:
         check_number("episodes", self.episodes, "[2, inf)")
         check_number("threads", self.threads, THREADS)
         use_threads(self.threads)
-        env = self.around.maybe(self.env)
-        teacher = load_teacher(self.teacher_file.file(self.policy))
-        facts, play = inspect(teacher if env is None else teacher.fitted(describe_env(env))), None
-        if env is not None:
-            with Display() as watch:
-                play = inspect_play(teacher, env, episodes=self.episodes, threads=self.threads, watch=watch)
+        with told_apart(self.json):
+            env = self.around.maybe(self.env)
+            teacher = load_teacher(self.teacher_file.file(self.policy))
+            facts, play = inspect(teacher if env is None else teacher.fitted(describe_env(env))), None
+            if env is not None:
+                with Display() as watch:
+                    play = inspect_play(teacher, env, episodes=self.episodes, threads=self.threads, watch=watch)
         if self.json:
             print(json.dumps(facts | ({"play": play.to_json()} if play is not None else {})))
         else:
@@ -62,6 +67,25 @@ class Inspect:
             print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
             return HOSTILE
         return 0
+
+
+@contextmanager
+def told_apart(alone: bool) -> Iterator[None]:
+    """Where standard output shall hold one object ``alone``, what environments print goes to standard error, from their
+    processes too.
+    """
+    if not alone:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +150,13 @@ class Evaluate:
             measures=measures,
         )
         if other is None:
-            with Display() as watch:
+            with told_apart(self.json), Display() as watch:
                 alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)
             print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
             for name, mean in alone.measures.items() if not self.json else ():
                 print(f"{name}: {mean.in_words() if mean is not None else 'no episode has it'}")
             return 0
-        with Display() as watch:
+        with told_apart(self.json), Display() as watch:
             duel = evaluate_against(
                 policy,
                 other,

@@ -28,6 +28,10 @@ from distilrl.text import raised
 FRAMES_PER_STEP, NOOP_MAX = 4, 30
 SCREEN = (210, 160)
 """Height and width of what a picture shows."""
+LONGEST = 108_000
+"""Frames of an episode: half an hour."""
+REGISTERED = {"game", "frameskip", "full_action_space", "max_num_frames_per_episode", "repeat_action_probability"}
+"""What ALE registers its games with."""
 OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
 MOST_IDLE = 128
@@ -44,8 +48,13 @@ atexit.register(_idle.clear)  # ALE's bindings complain of what is alive when Py
 
 
 def is_ale(spec: EnvSpec) -> bool:
-    """Whether a registered environment is a game of ALE."""
-    return str(spec.entry_point).startswith("ale_py")
+    """Whether a registered environment is a game of ALE, as ALE itself registers it: what a user registers of the same
+    class with another mode, observation or limit is no game that its vector environment plays.
+    """
+    plain = spec.max_episode_steps is None and not spec.additional_wrappers and set(spec.kwargs) <= REGISTERED
+    usual = spec.kwargs.get("frameskip") in (1, 4, (2, 5))
+    longest = spec.kwargs.get("max_num_frames_per_episode", LONGEST) == LONGEST
+    return str(spec.entry_point).startswith("ale_py") and plain and usual and longest
 
 
 class AleVecEnv(VecEnv):
@@ -102,7 +111,7 @@ class AleVecEnv(VecEnv):
                 "noop_max": NOOP_MAX,
                 "fire_on_reset": True,
                 "frame_stack": frames,
-                "max_frames": 108_000,
+                "max_frames": LONGEST,
                 "reward_clipping": for_learning,
                 "life_loss_terminal": for_learning,
             },

@@ -26,12 +26,15 @@ def is_plain_cartpole(ref: EnvRef, spec: EnvSpec | None) -> bool:
 
         is_plain_cartpole(EnvRef("CartPole-v1"), gymnasium.spec("CartPole-v1"))  # True
     """
+    limit = ref.kwargs.get("max_episode_steps", 1)
     return (
         spec is not None
         and (spec.entry_point, spec.vector_entry_point) == (f"{MADE_BY}CartPoleEnv", f"{MADE_BY}CartPoleVectorEnv")
         and not (spec.kwargs or spec.additional_wrappers or ref.wrappers)
         and spec.max_episode_steps is not None
         and set(ref.kwargs) <= {"max_episode_steps"}
+        and type(limit) is int
+        and limit >= 1  # Gymnasium's -1 is no limit
     )
 
 

@@ -1,6 +1,9 @@
 """The one way to a vector of environments."""
 
-import functools
+import json
+from typing import Any
+
+import gymnasium
 
 from distilrl.envs.ale import AleVecEnv, is_ale
 from distilrl.envs.cartpole import CartPoleVecEnv, is_plain_cartpole
@@ -8,10 +11,14 @@ from distilrl.envs.interface import EnvInfo, VecEnv
 from distilrl.envs.single import find_spec
 from distilrl.envs.sync import SyncVecEnv
 from distilrl.envs.workers import WorkerVecEnv
-from distilrl.errors import SpecError
+from distilrl.errors import EnvError, SpecError
 from distilrl.plain import THREADS, check_number
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 
+MOST_DESCRIBED = 64
+"""Environments whose description is remembered."""
+_described: dict[Any, tuple[Any, EnvInfo]] = {}
+"""Made once for each environment, since a teacher, a recipe and a run all ask; with what its id was registered as."""
 ENOUGH_FOR_ARRAYS = 8
 """Copies from which on stepping them in arrays is the faster way."""
 
@@ -72,10 +79,27 @@ def make_vec_env(
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
     if workers:
-        return WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured)
+        return _as_described(WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured))
     if n_envs >= ENOUGH_FOR_ARRAYS and not pictures and is_plain_cartpole(ref, spec):
-        return CartPoleVecEnv(ref, spec, n_envs, measured)
-    return SyncVecEnv(ref, spec, n_envs, pictures, measured)
+        return _as_described(CartPoleVecEnv(ref, spec, n_envs, measured))
+    return _as_described(SyncVecEnv(ref, spec, n_envs, pictures, measured))
+
+
+def _as_described(envs: VecEnv) -> VecEnv:
+    """The environments, whose spaces are those of the first time: a policy was made for these.
+
+    Raises:
+        EnvError: they are not.
+    """
+    key, stands_for = _key(envs.info.ref)
+    before, info = _described.get(key, (None, envs.info))
+    if before is stands_for and (envs.info.obs, envs.info.action) != (info.obs, info.action):
+        envs.close()
+        raise EnvError(
+            f"'{envs.info.id}' has other spaces than when it was first made: all of its copies must be alike; register "
+            "what differs under another id."
+        )
+    return envs
 
 
 def in_arrays(ref: EnvRef) -> bool:
@@ -93,15 +117,21 @@ def describe_env(env: EnvLike) -> EnvInfo:
     Raises:
         DistilError: as `make_vec_env`.
     """
-    return _describe(env_ref(env))
+    ref = env_ref(env)
+    key, stands_for = _key(ref)
+    if key not in _described or _described[key][0] is not stands_for:
+        envs = make_vec_env(ref, 1)
+        envs.close()
+        _described[key] = _key(ref)[1], envs.info
+        for oldest in list(_described)[:-MOST_DESCRIBED]:
+            del _described[oldest]
+    return _described[key][1]
 
 
-@functools.lru_cache(maxsize=64)
-def _describe(ref: EnvRef) -> EnvInfo:
-    """Made once for each environment: a teacher, a recipe and a run all ask."""
-    envs = make_vec_env(ref, 1)
-    envs.close()
-    return envs.info
+def _key(ref: EnvRef) -> tuple[Any, Any]:
+    """An environment by all that names it, and what its id is registered as, which a user may change in a notebook."""
+    kwargs = json.dumps(ref.kwargs, sort_keys=True, default=repr)  # of which 1 is not True, as it is in a dict
+    return (ref, kwargs), gymnasium.registry.get(ref.id.rpartition(":")[2])
 
 
 def _check_numbers(n_envs: int, sticky: float | None, threads: int, workers: int) -> None:

@@ -10,12 +10,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from distilrl.errors import DistilError, EnvError, ExtraError
 from distilrl.modules import import_named
@@ -95,11 +97,17 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
         EnvError: it or a wrapper cannot be made.
         ExtraError: a package that it needs is not installed.
     """
-    if "render_mode" in ref.kwargs:
-        raise EnvError(f"'render_mode' of '{ref.id}' is set where it is needed: leave it out of its kwargs.")
+    if ref.kwargs.get("render_mode", "rgb_array") != "rgb_array":
+        raise EnvError(
+            f"'render_mode' of '{ref.id}' is set where it is drawn: leave it out of its kwargs, or give rgb_array for "
+            "a wrapper that draws."
+        )
+    pictures = pictures or "render_mode" in ref.kwargs
     egl = _draw_into_memory() if pictures else False
     try:
-        env = _call_factory(ref.factory, pictures) if ref.factory is not None else _make_registered(ref, spec, pictures)
+        with _staying():
+            made_by = ref.factory
+            env = _call_factory(made_by, pictures) if made_by is not None else _make_registered(ref, spec, pictures)
     except DistilError:
         raise
     except FAULTS as error:
@@ -108,10 +116,39 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
             os.environ.pop("MUJOCO_GL", None)
         raise made from error
     if not isinstance(env, gymnasium.Env):
-        raise EnvError(f"Environment '{ref.label}' is a {type(env).__name__}, not a gymnasium.Env: return one.")
+        old = type(env).__module__.split(".")[0] == "gym"
+        way = (
+            "wrap it in shimmy's GymV26CompatibilityV0, or GymV21CompatibilityV0 before gym 0.26"
+            if old
+            else "return one"
+        )
+        raise EnvError(f"Environment '{ref.label}' is a {type(env).__name__}, not a gymnasium.Env: {way}.")
     for text in ref.wrappers:
         env = _wrap(env, text, ref)
+    _check_settled(env, ref)
     return env
+
+
+@contextlib.contextmanager
+def _staying() -> Iterator[None]:
+    """Comes back to the working folder, whatever somebody's code makes of it: a run's paths count from there."""
+    home = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(home)
+
+
+def _check_settled(env: gymnasium.Env[Any, Any], ref: EnvRef) -> None:
+    """Refuses wrappers that go on learning what they scale by: each copy has others, and no file ships them."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, NormalizeObservation | NormalizeReward) and env.update_running_mean:
+            way = "leave it out" if isinstance(env, NormalizeReward) else "give the teacher's with --normalizer instead"
+            raise EnvError(
+                f"'{ref.label}' is wrapped in {type(env).__name__}, whose statistics go on changing, in each copy by "
+                f"themselves: {way}, or set update_running_mean to False where they are known."
+            )
+        env = env.env
 
 
 def no_opengl(name: str, error: BaseException) -> EnvError:
@@ -140,7 +177,8 @@ def _import(module: str, wanted: str) -> Any:
             "in which it lies or with that folder in PYTHONPATH."
         )
     try:
-        return import_named(module)
+        with _staying():
+            return import_named(module)
     except FAULTS as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
             raise EnvError(

@@ -76,10 +76,9 @@ class SyncVecEnv(VecEnv):
             for i, env in enumerate(self._envs):
                 self._calls.begin(i)
                 try:
-                    obs, _ = env.reset(seed=int(seeds[i]))
-                    self._put(i, obs, True)
+                    self._put(i, _first(env.reset(seed=int(seeds[i]))), True)
                 except FAULTS as error:
-                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else raised(error)) from error
+                    raise self._fault(i, _did(error)) from error
         self._check_finite()
         return self._obs.copy()
 
@@ -100,15 +99,16 @@ class SyncVecEnv(VecEnv):
                 env = self._envs[i]
                 self._calls.begin(i)
                 try:
-                    obs, reward[i], terminated[i], truncated[i], info = env.step(self._actions[i])
+                    obs, gained, terminated[i], truncated[i], info = _five(env.step(self._actions[i]))
+                    reward[i] = gained if isinstance(gained, float) else _reward(gained)
                     for m, name in enumerate(self._measured):
                         measured[i, m] = _number(name, info.get(name))
                     ended = bool(terminated[i] or truncated[i])
                     if ended:
-                        obs, _ = env.reset()
+                        obs = _first(env.reset())
                     self._put(i, obs, ended)
                 except FAULTS as error:
-                    raise self._fault(i, f"gave {error}" if isinstance(error, Unreadable) else raised(error)) from error
+                    raise self._fault(i, _did(error)) from error
         self._check_finite(reward)
         return Step(self._obs.copy(), reward, terminated, truncated, measured)
 
@@ -196,6 +196,8 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> 
         protocol["wrappers"] = list(ref.wrappers)
     if (names := _option_names(env)) and getattr(action, "nvec", None) == (len(names),):
         protocol["actions"] = names
+    if isinstance(env.action_space, gymnasium.spaces.Box) and np.issubdtype(env.action_space.dtype, np.integer):
+        protocol["whole_actions"] = "a number between two is rounded to the nearest"
     if not action.bounded:
         protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
     return protocol
@@ -207,6 +209,62 @@ def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
     cast = (np.rint(action) if whole else action).reshape(space.shape or ()).astype(space.dtype)
     # an end in doubles is seldom a float, and the nearest float may lie beyond it
     return np.asarray(np.clip(cast, space.low, space.high)) if isinstance(space, gymnasium.spaces.Box) else cast
+
+
+def _first(begun: Any) -> Any:
+    """The observation of a reset.
+
+    Raises:
+        Unreadable: the reset is another library's.
+    """
+    if not isinstance(begun, tuple | list) or len(begun) != 2 or not isinstance(begun[1], dict):
+        raise Unreadable(
+            f"{_kind(begun)} from reset, where Gymnasium's gives an observation and a dict (the old Gym's interface: "
+            "use Gymnasium's),"
+        )
+    return begun[0]
+
+
+def _five(stepped: Any) -> Any:
+    """What a step gave.
+
+    Raises:
+        Unreadable: the step is another library's.
+    """
+    if not isinstance(stepped, tuple | list) or len(stepped) != 5:
+        raise Unreadable(OLD_STEP.format(_kind(stepped)))
+    return stepped
+
+
+OLD_STEP = (
+    "{} from step, where Gymnasium's gives observation, reward, terminated, truncated and info (the old Gym's "
+    "interface: use Gymnasium's),"
+)
+
+
+def _did(error: BaseException) -> str:
+    """What an environment did, in words; where Gymnasium's own wrapper found an old one, as `_five` does."""
+    if isinstance(error, Unreadable):
+        return f"gave {error}"
+    old = isinstance(error, ValueError) and "expected 5, got 4" in str(error)
+    return f"gave {OLD_STEP.format('a tuple of 4')}" if old else raised(error)
+
+
+def _kind(value: Any) -> str:
+    """What somebody's function gave, in few words."""
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+
+
+def _reward(value: Any) -> float:
+    """A reward as a number.
+
+    Raises:
+        Unreadable: it is none, or several.
+    """
+    try:
+        return float(np.asarray(value, np.float64).item())
+    except (TypeError, ValueError):
+        raise Unreadable(f"{_short(repr(value))} as its reward, which is no number,") from None
 
 
 def _number(name: str, value: Any) -> float:

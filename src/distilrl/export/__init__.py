@@ -18,7 +18,7 @@ from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import INTEGER_SEEDS, load_teachers, play, seeds_from
 from distilrl.events import Phase, Watch
 from distilrl.export import c, int8, onnx, qat, tflite, torch_export, web
-from distilrl.export.card import PAGE, card_of, recorded, reference
+from distilrl.export.card import PAGE, card_of, comment_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
@@ -34,7 +34,6 @@ from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
-from distilrl.text import in_comment
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
 
@@ -198,8 +197,7 @@ class _Export:
     ) -> list[str]:
         """Writes the policy's files; returns those that can be played."""
         head, obs = self.head, self.student.obs
-        comment = f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"
-        comment = in_comment(comment)
+        comment = comment_of(card, self.info)
         about = {k: card[k] for k in ("env", "network", "student_sha256", "head")}
         about |= {"student_verdict": card.get("student_verdict", "none")}
         match self.target:

@@ -25,6 +25,7 @@ from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef, Excerpt, ObsSpec
+from distilrl.text import in_comment
 
 STATES = 1000
 """Observations of the student's own play on which a file must answer as the student does."""
@@ -73,6 +74,16 @@ def card_of(
         "params": params,
         "student_sha256": sha256,
     }
+
+
+def comment_of(card: dict[str, Any], info: EnvInfo) -> str:
+    """What C says of itself in its first lines, with what the environment has around what the file reads and gives."""
+    lines = [f"{card['network']} for {card['env']}, student {card['student_sha256'][:12]}, written by distilrl"]
+    if info.ref.wrappers:
+        lines.append(f"It reads what the environment gives behind {', '.join(info.ref.wrappers)}.")
+    if "whole_actions" in info.protocol:
+        lines.append(f"The environment's actions are whole numbers: {info.protocol['whole_actions']}.")
+    return "\n   ".join(in_comment(line) for line in lines)
 
 
 def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXACT) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
 from distilrl.export import c
-from distilrl.export.card import card_of, recorded, reference
+from distilrl.export.card import card_of, comment_of, recorded, reference
 from distilrl.export.keep import keep_export, own_place, write_c
 from distilrl.export.last import Last, last_step, literals
 from distilrl.played import SingleEpisodes
@@ -157,7 +157,7 @@ def export_tree(
     sensors = TrainConfig.from_json(folder.read_config()["train"]).student.sensors
     card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
     card |= reference(results, episodes, sensors)
-    written = source(tree, info.obs, f"{tree.describe()} for {info.id}, {sha256[:12]}, written by distilrl")
+    written = source(tree, info.obs, comment_of(card, info))
     card |= {"scratch_bytes": 0, "weight_bytes": written.weight_bytes}
 
     def write(part: Path) -> list[str]:

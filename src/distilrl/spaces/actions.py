@@ -71,7 +71,7 @@ class Choices:
         """Actions (N, F) as the environment takes them, one by one."""
         moved = actions + np.asarray(self.start, np.int64) if self.start else actions
         if self.space == "Discrete":
-            return [int(a) for a in moved[:, 0]]
+            return list(moved[:, 0].astype(np.int64))  # scalars, as `Discrete.sample` gives them
         kind = np.int8 if self.space == "MultiBinary" else np.int64
         return list(moved.astype(kind).reshape(-1, *self.shape))
 

@@ -202,13 +202,16 @@ def _array(value: Any, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArr
     if value is None:
         raise Unreadable("None for an observation")
     try:
-        array = np.asarray(value, dtype)
+        with np.errstate(invalid="ignore"):  # what does not fit is found below
+            array = np.asarray(value, dtype)
     except (TypeError, ValueError, OverflowError):
         raise Unreadable(
             f"an observation of {type(value).__name__} where its space has an array of shape {shape}"
         ) from None
     if array.shape != shape:
         raise Unreadable(f"an observation of shape {array.shape} where its space has {shape}")
+    if array.dtype.kind != "f" and array.dtype != (given := np.asarray(value)).dtype and (array != given).any():
+        raise Unreadable(f"an observation of numbers that the {array.dtype} of its space does not hold")
     return array
 
 
