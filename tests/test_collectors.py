@@ -287,3 +287,17 @@ def test_a_collector_that_is_killed_is_replaced_and_nothing_is_lost(ray_cluster,
     assert len(killed) == 2
     assert [event.collector for event in said] == [0, 1]
     assert all(isinstance(event, Replaced) and event.shards == 1 and event.steps > 50 for event in said)
+
+
+def test_what_keeps_a_collector_from_its_part_is_said(monkeypatch):
+    """It was a KeyError, and the cause was lost."""
+
+    def fails(*_given):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(collectors, "Shard", fails)
+    worker = collectors.Worker()
+    worker.host("1.0", None, 0, None)
+    found = worker.collect("1.0", None, None)
+    assert isinstance(found, WorkerError)
+    assert "cannot make its part of the run, because it raised AssertionError (Torch not compiled" in str(found)

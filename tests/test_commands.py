@@ -205,6 +205,13 @@ def test_a_teachers_student_learns_where_the_teacher_did(tmp_path):
     assert (read.env, read.around) == ("Mine-v0", EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",)))
 
 
+@pytest.mark.parametrize(("name", "student"), [("mlp:8", "mlp:16"), ("resnet:8,8", "cnn:16,16,16:64")])
+def test_a_teachers_student_reads_what_the_teacher_read(tmp_path, name, student):
+    results, folder = nexts("teacher", tmp_path)
+    ((_, words),) = next_steps(replace(results, student=replace(results.student, name=name)), folder)
+    assert words[words.index("--student") + 1] == student
+
+
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):
     """A longer search of other observations would not be the same search."""
     results, folder = nexts("no plan", tmp_path)

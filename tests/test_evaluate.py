@@ -89,6 +89,27 @@ def test_what_cannot_be_played_disturbed_costs_no_verdict(strict, ways):
     assert all("There is no option 7" in why for _, why in unplayed)
 
 
+class TurnsEnv(SignEnv):
+    """Shows whose turn it is."""
+
+    observation_space = gymnasium.spaces.Discrete(2)
+
+    def _observe(self):
+        super()._observe()
+        return self.steps % 2
+
+
+def test_there_is_no_disturbed_play_where_nothing_is_disturbed():
+    """Of choices alone the noise was zero, and its verdict a pass."""
+    if "distilrl/TurnsEnv-v0" not in gymnasium.registry:
+        gymnasium.register("distilrl/TurnsEnv-v0", entry_point=TurnsEnv)
+    ref = EnvRef("distilrl/TurnsEnv-v0")
+    teacher = Teacher.from_callable(lambda obs: obs[:, 0].long(), name="turns").fitted(describe_env(ref))
+    how = Comparison(60, 60, 60)
+    found = compare(teacher, teacher.policy, Play(ref), how, instances.acceptance(), describe_env(ref))
+    assert list(found.disturbed) == ["epsilon_0.01"]
+
+
 class UnevenEnv(SignEnv):
     """Every fourth seed's episode is 30 times as long; the first number tells which of the two it is."""
 

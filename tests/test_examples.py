@@ -446,6 +446,8 @@ def test_a_family_of_teachers_says_who_is_missing(tmp_path):
     assert both.digest != load_teacher(replace(file, reads=())).digest
     with pytest.raises(TeacherError, match=r"no teacher of member 2, whom the environment drew: train one, as .*/2"):
         evaluate_policy(both.fitted(describe_env(shown)), shown, episodes=20)
+    with pytest.raises(TeacherError, match=r"teacher of member 0\.4, which is no whole number: name the number of"):
+        both.fitted(describe_env(shown)).numbers(torch.tensor([[1.0, 0.4, 0, 0, 0, 0]]))
     with pytest.raises(TeacherError, match=r"'state' of .* has 4 numbers, but a member is one"):
         load_teacher(replace(file, member="state")).fitted(describe_env(shown))
     with pytest.raises(SpecError, match="'physics' names no number"):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import VERDICTS
@@ -32,14 +33,16 @@ from distilrl.evaluate import play
 from distilrl.events import Ended, Episodes, Reached, silent
 from distilrl.fanout import NOTES, Call, Place, _elsewhere, _Shared, fan_out
 from distilrl.files import read_json, write_json
-from distilrl.heads import Categorical
+from distilrl.heads import Categorical, student_head
 from distilrl.jobs import Machines
 from distilrl.metrics import read_metrics
+from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
 from distilrl.series import distill_seeds, finish
-from distilrl.spaces import Choices, EnvRef
+from distilrl.spaces import Choices, EnvRef, ObsSpec
+from distilrl.specs import NetworkSpec
 from distilrl.sweep import jobs_of, sweep
 from distilrl.teachers import Teacher, TeacherFile
 
@@ -529,3 +532,15 @@ def test_json_is_what_the_notes_are(tmp_path):
     assert _read(tmp_path, "a") is None
     _note(tmp_path, "a").write_text(json.dumps({"phase": "verdict", "done": 1, "total": 2, "returned": None}))
     assert _read(tmp_path, "a") == Reached("a", "verdict", 1, 2)
+
+
+def test_numbers_of_who_remembers_come_back_from_another_process():
+    """They crossed as descriptors of a process that had ended, which was taken for its death."""
+    torch.manual_seed(0)
+    one = Policy(build(NetworkSpec.of("gru:3", ObsSpec((6,)), 3)), student_head(Choices((3,))))
+    how = Play(EnvRef("Acrobot-v1"), keep_states=40, at_once=5, max_steps=20)
+    here = play(one, how, range(10), shadow=one)
+    with Processes(2) as executor:
+        there = play(one, replace(how, executor=executor), range(10), shadow=one)
+    np.testing.assert_array_equal(there.own, here.own)
+    np.testing.assert_array_equal(there.shadow, here.shadow)

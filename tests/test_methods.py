@@ -25,10 +25,11 @@ from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import play
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
-from distilrl.networks import Network
+from distilrl.networks import Network, build
 from distilrl.objective import term
 from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
+from distilrl.report import _cast
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
 from distilrl.sensors import Sensors
@@ -246,8 +247,25 @@ def test_a_chain_of_assistants(tmp_path, capsys):
     known = json.loads((tmp_path / "run" / "assistant-2" / "config.json").read_text())
     assert known["train"]["tasks"][0]["teacher"][0]["path"] == str(tmp_path / "run" / "assistant-1")
     assert results["teacher"]["params"] == teacher.spec.params, "the verdict is about the first teacher"
+    for home in (tmp_path / "run", tmp_path / "run" / "assistant-2"):  # and so is the picture
+        players, *_ = _cast(RunFolder(home))
+        assert players["teacher"].network.spec.params == teacher.spec.params
     assert "The chain" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert main([*command, "--seeds", "2", *rest]) == 2
+
+
+def test_assistants_see_what_is_there(tmp_path):
+    """Who teaches does; an assistant that had learnt to act on late observations labelled exact ones."""
+    job = Job(
+        small("distil", network="mlp:2@history=2", env_steps=600, delay=1, noise=(0.1, 0.0)), Comparison(60, 60, 0)
+    )
+    wide = build(NetworkSpec((2,), 2, hidden=(16,)), torch.Generator().manual_seed(0))
+    teacher, job = make_teacher(wide), replace(job, accept_weak_teacher=True)
+    job = replace(job, comparison=replace(job.comparison, margin_abs=100.0))
+    distill_chain(teacher, job, tmp_path / "run", 1, report=False)
+    homes = (tmp_path / "run" / "assistant-1", tmp_path / "run")
+    seen = [TrainConfig.from_json(RunFolder(home).read_config()["train"]).student.sensors for home in homes]
+    assert seen == [Sensors(), Sensors((0.1, 0.0), delay=1)]
 
 
 def test_a_chain_ends_where_the_verdict_fails(tmp_path):

@@ -86,6 +86,18 @@ def test_a_run_is_continued_from_another_working_folder(project, monkeypatch, mo
         assert (project / "runs" / "a" / path.relative_to(whole.path)).read_bytes() == path.read_bytes()
 
 
+def test_parts_of_a_run_are_used_from_another_working_folder(project, monkeypatch):
+    """Of a plan's winner the file of that name here was read as the teacher."""
+    words = ["plan", "--teacher", "zoo/sign", "--env", SIGN, "--sizes", "mlp:8", "--seeds", "1", "--out", "runs/plan"]
+    assert main([*words, "--steps", "1500", "--episodes", "60", "--threads", "1", "--margin-abs", "20"]) == 0
+    config = project / "runs" / "plan" / "winner" / "config.json"
+    (task,) = read_config(config)["train"]["tasks"]
+    assert [file["path"] for file in task["teacher"]] == ["zoo/sign"]
+    monkeypatch.chdir(project.parent / "elsewhere")
+    (task,) = read_config(config)["train"]["tasks"]
+    assert [file["path"] for file in task["teacher"]] == [str(project / "zoo" / "sign")]
+
+
 @pytest.mark.parametrize("told", [3, "\0", "../" * 3000, "/nowhere"])
 def test_an_origin_that_means_nothing_is_none(tmp_path, told):
     data = {"train": {"tasks": [{"teacher": [{"path": "zoo", "normalizer": None}, 3]}, 4]}, "given": {"teacher": 5}}

@@ -30,13 +30,13 @@ from distilrl.population import TURN, Population, returns_of
 from distilrl.replay import Batch
 from distilrl.runs import RunFolder
 from distilrl.schedules import START, Progress, Schedule
-from distilrl.search import Search
+from distilrl.search import Round, Search
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Check
-from distilrl.teachers import TeacherFile
+from distilrl.teachers import Teacher, TeacherFile
 from distilrl.teaching import evaluate_policy
 from distilrl.verdict import HOLDS
 
@@ -561,12 +561,42 @@ def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, mom
         assert done.to_json() == read_json(out / "plan.json")
 
 
+def test_nobody_is_judged_before_the_first_update(tmp_path):
+    """Of few steps the first check came before learning began, and half of the students went at random."""
+    job = Job(tiny_config(MOVED, env_steps=330, learning_starts=300), Comparison(50, 50, 0, margin=0.5))
+    rows = []
+
+    def note(one, k, row, network, whole=Round.note):
+        rows.append(row)
+        return whole(one, k, row, network)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Round, "note", note)
+        plan(linear_teacher(), job, tmp_path / "plan", sizes=["mlp:8"], seeds=2, report=False)
+    assert min(row["updates"] for row in rows) > 0
+
+
+def test_without_scores_there_are_none(tmp_path):
+    """They were 0, as those of random play, beside a pass."""
+    weak = Teacher.from_callable(lambda obs: torch.zeros(len(obs), 1), kind="mean", name="weak")
+    config = tiny_config(MOVED, env_steps=600)
+    job = Job(config, Comparison(50, 50, 0, margin_abs=1e6), accept_weak_teacher=True)
+    acceptance = plan(weak, job, tmp_path / "plan", sizes=["mlp:"], seeds=2)
+    (row,) = acceptance.frontier
+    scored = read_json(tmp_path / "plan" / "winner" / "results.json")["student"]["score"] is not None
+    assert [one is not None for one in (row.score_mean, row.score_ci95, row.best_score)] == [scored] * 3
+    assert ("–" in str(acceptance)) == (not scored)
+
+
 def test_another_plan_is_not_continued(sign_teacher, tmp_path):
     teacher = linear_teacher()
     with pytest.raises(FileError, match="holds no run"):
         cut_plan(teacher, tmp_path / "none", resume=True)
+    events, watch = killed_at()
+    cut_plan(teacher, tmp_path / "whole", watch)
+    moment = next(n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict")
     with pytest.raises(Killed):
-        cut_plan(teacher, tmp_path / "cut", killed_at(60)[1])
+        cut_plan(teacher, tmp_path / "cut", killed_at(moment)[1])
     with pytest.raises(ResumeError, match="another 'seeds'"):
         cut_plan(teacher, tmp_path / "cut", resume=True, seeds=3)
     folder = RunFolder(tmp_path / "cut")

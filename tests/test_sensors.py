@@ -88,6 +88,12 @@ def test_what_is_lost_is_seen_again():
     assert np.array_equal(seen[1:][lost[1:]], seen[:-1][lost[1:]])
 
 
+def test_noise_of_nothing_is_none():
+    """The first of a study over noise was called noisy."""
+    assert Sensors(noise=(0.0, 0.0)) == Sensors()
+    assert Sensors(noise=(0.0, 0.0)).exact
+
+
 def test_noise_is_as_wide_as_it_says():
     seen, there = fed(Sensors(noise=(0.5, 0.0)), 4000)
     assert np.std(seen[:, 0] - there[:, 0]) == pytest.approx(0.5, rel=0.05)

@@ -54,6 +54,10 @@ def test_a_tree_decides_as_it_reads():
         "if obs[1] <= 0.5:\n    c\nelse:\n    if obs[0] <= -1.25:\n        a\n    else:\n        b\n"
     )
     assert as_text(STUMP, features=["x", "y"]) == "if x <= 0:\n    0\nelse:\n    1\n"
+    years = replace(STUMP, threshold=(2013.5, 0.0, 0.0))
+    assert "<= 2013.5" in as_graphviz(years)
+    assert "if obs[0] <= 200013.5:" in as_text(replace(STUMP, threshold=(200013.5, 0.0, 0.0)))
+    assert "if obs[0] <= 0.12345679:" in as_text(replace(STUMP, threshold=(0.123456789, 0.0, 0.0)))
     assert as_graphviz(DEEP, ["a", "b", "c"]).count("->") == 4
     quoted = as_graphviz(STUMP, ['turn "left"', "b"], ['a\\b["x"]', "y"])
     assert 'label="turn \\"left\\""' in quoted

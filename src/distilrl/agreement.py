@@ -33,7 +33,8 @@ def answers(
     them remembers.
     """
     if games.own is not None and games.shadow is not None:
-        by_teacher, by_student = (games.shadow, games.own) if student_played else (games.own, games.shadow)
+        pair = (games.shadow, games.own) if student_played else (games.own, games.shadow)
+        by_teacher, by_student = map(torch.from_numpy, pair)
     else:
         obs = torch.from_numpy(games.states)
         with torch.no_grad():

@@ -331,7 +331,7 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolera
         spread[list(games.teacher.exact)] = 0.0
         # choices, switches and counts: noise would make of them what no environment gives
         spread[(games.theirs[0].states == np.round(games.theirs[0].states)).all(0)] = 0.0
-        ways["noise_0.1"] = {"sensors": Sensors(tuple((0.1 * spread).tolist()))}
+        ways |= {"noise_0.1": {"sensors": Sensors(tuple((0.1 * spread).tolist()))}} if spread.any() else {}
     result = {}
     rng = np.random.default_rng(0)
     for name, change in ways.items():

@@ -23,7 +23,7 @@ from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import Distilling, Made, Results, StudentSide, TeacherSide, Training
-from distilrl.runs import RunFolder, described
+from distilrl.runs import RunFolder
 from distilrl.specs import spelled
 from distilrl.summaries import TasksResults
 from distilrl.teachers import Teacher
@@ -176,7 +176,7 @@ def run_job(
         results = replace(results, wall_s=time.perf_counter() - started)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
-            write_json(home.config, described(replace(job, train=config.seen_from(number)).to_json(), "task"))
+            home.describe(replace(job, train=config.seen_from(number)).to_json(), "task")
             write_metrics(home.metrics, trained.history_of(number))
         write_json(home.results, results.to_json())
         home.forget_parts()

@@ -41,9 +41,9 @@ class Episodes:
     """(E, M) the number of each measure; NaN where an episode has none."""
     states: NDArray[Any]
     """(K, *obs_shape) a sample of the states visited."""
-    own: Tensor | None = None
+    own: NDArray[np.float32] | None = None
     """(K, P) numbers of the policy in these states, where one with memory was played."""
-    shadow: Tensor | None = None
+    shadow: NDArray[np.float32] | None = None
     """(K, P) numbers of the policy that only watched, where one did."""
 
     def write(self, path: Path) -> None:
@@ -59,9 +59,7 @@ class Episodes:
     def read(cls, path: Path) -> Self | None:
         """What `write` wrote; None where nothing is, or it is damaged."""
         try:
-            found: dict[str, Any] = safetensors.numpy.load(zlib.decompress(path.read_bytes()))
-            found |= {name: torch.from_numpy(found[name]) for name in ("own", "shadow") if name in found}
-            return cls(**found)
+            return cls(**safetensors.numpy.load(zlib.decompress(path.read_bytes())))
         except (OSError, TypeError, zlib.error, safetensors.SafetensorError):
             return None
 
@@ -281,8 +279,8 @@ class _Reservoir:
         """The states (K, *obs_shape)."""
         return np.stack(self.states) if self.states else np.zeros((0, *info.obs.shape), info.obs.numpy)
 
-    def numbers(self) -> tuple[Tensor | None, Tensor | None]:
+    def numbers(self) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """The numbers (K, P) of player and shadow, where they were kept."""
         sides = zip(*self._rows, strict=True) if self._rows else ((), ())
         own, shadow = ([row for row in side if row is not None] for side in sides)
-        return (torch.stack(own) if own else None), (torch.stack(shadow) if shadow else None)
+        return (torch.stack(own).numpy() if own else None), (torch.stack(shadow).numpy() if shadow else None)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from distilrl import stats
 from distilrl.envs import EnvInfo, describe_env, in_arrays, make_vec_env
@@ -279,9 +278,9 @@ def joined(parts: list[Episodes]) -> Episodes:
     return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))
 
 
-def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+def _stacked(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
     there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
+    return np.concatenate(there) if there else None
 
 
 def load_teachers(files: Sequence[TeacherFile], env: EnvRef, combine: Combine = "mean") -> Teacher:

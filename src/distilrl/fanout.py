@@ -143,7 +143,7 @@ def worded(future: "Future[T]", name: str) -> "Future[T]":
     if isinstance(error, BrokenExecutor):
         words = WorkerError(
             f"'{name}' ended because a worker process died ({first_line(error)}): most often there is not enough "
-            "memory, so run fewer at a time; the same command continues what was begun."
+            "memory, so run fewer at a time; the same command continues what was begun, of one run or a plan --resume."
         )
     elif reason := _unsendable(error):
         words = SpecError(

@@ -45,6 +45,8 @@ STYLE = {
 }
 WIDE = 4.8
 """Inches: two charts stand side by side on a desk, and one shrinks to a telephone."""
+LOWEST_SCORE = -0.15
+"""Of a chart; 0 is random play, and what lies further below would flatten what is of interest."""
 MOST_DIMENSIONS = 30
 MOST_ACTIONS = 4
 """Actions of an episode that are drawn."""
@@ -222,26 +224,36 @@ def courses(found: Mapping[str, Course]) -> str:
 
 @mpl.rc_context(STYLE)
 def frontier(results: PlanResults) -> str:
-    """Score against size, a dot per student size with its interval over seeds."""
+    """Score against size, a dot per student size with its interval over seeds; a triangle at the edge for what lies
+    far below it. Nothing where there are no scores.
+    """
+    scored = [
+        (row, row.score_mean, row.best_score)
+        for row in results.frontier
+        if row.score_mean is not None and row.best_score is not None
+    ]
+    if not scored:
+        return ""
     figure, axis = _figure(6.4, 3.4)
-    for row in results.frontier:
+    for row, mean, best in scored:
         color = STUDENT if row.student == results.winner else TEACHER
-        low, high = row.score_ci95 or (row.score_mean, row.score_mean)
+        low, high = row.score_ci95 or (mean, mean)
         axis.plot([row.params] * 2, [low, high], color=color, linewidth=1.5)
-        axis.plot(row.params, row.score_mean, "o", color=color)
-        axis.plot(row.params, row.best_score, "_", color=color, markersize=10)
-        _note(axis, _short(row.student, 28), row.params, row.score_mean, below=8)
-        words = f"{row.student}: {row.params:,} parameters, score {row.score_mean:.3f} [{low:.3f}, {high:.3f}]"
-        said = f"{words}, best {row.best_score:.3f}" + (f": {in_words(row.verdict)}" if row.verdict else "")
-        _say_at(axis, row.params, row.score_mean, said)
+        at = max(mean, LOWEST_SCORE)
+        axis.plot(row.params, at, "o" if at == mean else "v", color=color)
+        axis.plot(row.params, max(best, LOWEST_SCORE), "_", color=color, markersize=10)
+        _note(axis, _short(row.student, 28), row.params, at, below=8)
+        words = f"{row.student}: {row.params:,} parameters, score {mean:.3f} [{low:.3f}, {high:.3f}]"
+        said = f"{words}, best {best:.3f}" + (f": {in_words(row.verdict)}" if row.verdict else "")
+        _say_at(axis, row.params, at, said)
     axis.axhline(1, color=TEACHER, linestyle="--", linewidth=1)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    bottom = min(row.score_mean for row in results.frontier)
+    bottom, top = min(mean for _, mean, _ in scored), max(best for _, _, best in scored)
     axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, dash: best)")
     axis.xaxis.set_major_formatter(_tick)
-    axis.set_ylim(max(bottom - 0.15, -0.3), 1.15)
+    axis.set_ylim(max(bottom, LOWEST_SCORE) - 0.15, max(top, 1.0) + 0.15)
     return _svg(figure)
 
 

@@ -54,7 +54,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
     match results:
         case TeacherResults():
             other = out.with_name(f"{out.name}-student")
-            spec = "cnn:16,16,16:64" if results.student.name.startswith("cnn") else "mlp:16"
+            sees = results.student.name.startswith(("cnn", "resnet"))
+            spec = "cnn:16,16,16:64" if sees else "mlp:16"
             (task,) = RunFolder(out).read_config()["train"]["tasks"]
             env = _env_words(EnvRef.from_json(task["env"], "env"))
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
@@ -67,7 +68,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
                 why, more = "the same with more episodes", ["--steps", str(steps), "--episodes", str(4 * episodes)]
             else:
                 why, more = "a longer search", ["--steps", str(2 * steps)]
-            files = _files(folder) or [{"path": results.teacher}]
+            files = judges_of(folder) or [{"path": results.teacher}]
             again = _plan_words(folder, files, results, *more[::2])
             yield why, [*again, *_given_words(folder), *more, "--out", other]
         case PlanResults():
@@ -90,7 +91,7 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
 
 def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     """What follows one student's verdict."""
-    files = _files(folder)
+    files = judges_of(folder)
     teacher = files[0].get("path") if len(files) == 1 else None
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
@@ -126,12 +127,15 @@ def trust_of(folder: RunFolder) -> list[str]:
     return [word for module in dict.fromkeys(modules) for word in ("--trust", module)]
 
 
-def _files(folder: RunFolder) -> list[dict[str, Any]]:
-    """A run's teachers, as its config.json has them: of a chain the first, and not the assistant that taught last."""
-    config = folder.read_config()
-    first = config.get("given", {}).get("teacher") if config.get("kind") == "chain" else None
-    files: list[dict[str, Any]] = first or config.get("train", {}).get("tasks", [{}])[0].get("teacher", [])
-    return files
+def judges_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The teachers whom a run's verdict is about, as a config.json has them: of a chain and its assistants the first,
+    and not the assistant that taught.
+    """
+    config, around = folder.read_config(), RunFolder(folder.path.resolve().parent)
+    chain = next((one.read_config() for one in (folder, around) if one.kind() == "chain"), None)
+    if chain is not None:
+        return list(chain.get("given", {}).get("teacher", []))
+    return list(config.get("train", {}).get("tasks", [{}])[0].get("teacher", []))
 
 
 def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults, *others: str) -> Words:

@@ -23,7 +23,7 @@ from distilrl.objective import check_terms
 from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
-from distilrl.runs import RunFolder, described
+from distilrl.runs import RunFolder
 from distilrl.search import Row, Search, first_sizes
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
@@ -235,7 +235,7 @@ def _write(winner: Row, search: Search, judge: _Judge) -> None:
     folder, info, (trained, job) = RunFolder(judge.folder / "winner"), judge.info, search.trained(winner)
     how = replace(how_played(info, job.train, Machines(executor=judge.executor)), parts=judge.parts)
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, judge.watch)
-    write_json(folder.config, described(job.to_json(), "winner"))
+    folder.describe(job.to_json(), "winner")
     folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)
     write_json(folder.episodes, episodes.to_json())

@@ -86,7 +86,8 @@ class Processes(ThreadPoolExecutor):
                 )
         raise WorkerError(
             f"A worker process died {TRIES} times at the same run (exit code {process.exitcode}): most often there is "
-            "not enough memory, so give fewer --jobs; the same command continues what was begun."
+            "not enough memory, so give fewer --jobs; the same command continues what was begun, of one run or a plan "
+            "--resume."
         )
 
     def _start(self) -> tuple[Any, Connection]:

@@ -24,7 +24,7 @@ from distilrl.events import Phase, Watch, silent
 from distilrl.files import read_json, write_bytes, write_json
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
-from distilrl.next_steps import next_commands
+from distilrl.next_steps import judges_of, next_commands
 from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
@@ -35,7 +35,7 @@ from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef
 from distilrl.studies import Studies
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
-from distilrl.teachers import load_teacher
+from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.teachers.hub import offline
 from distilrl.verdict import digits_of, in_words
 
@@ -129,7 +129,7 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
     parts |= {"command": again(folder, results), "nexts": _nexts(folder, results)}
     watch(Phase("report"))
     if isinstance(results, PlanResults):
-        return parts | {"charts": [figures.frontier(results)]}
+        return parts | {"charts": [chart for chart in (figures.frontier(results),) if chart]}
     if not isinstance(results, TeacherResults):
         parts["sentence"] = SENTENCES[results.verdict.result]
     if isinstance(results, SeedsResults):
@@ -334,12 +334,12 @@ def _cast(folder: RunFolder) -> tuple[dict[str, Policy], EnvRef, dict[str, Senso
     data = folder.read_config()
     config = TrainConfig.from_json(data.get("train", {}))
     env = config.env
-    task = config.tasks[0]
+    teachers = [TeacherFile.from_json(file) for file in judges_of(folder)]
     policies: dict[str, Policy] = {}
-    if task.teacher:
-        policies["teacher"] = load_teachers(task.teacher, env, config.combine).policy
+    if teachers:
+        policies["teacher"] = load_teachers(teachers, env, config.combine).policy
     student = load_teacher(folder.path if folder.tree.is_file() else folder.student).fitted(describe_env(env))
-    name = "student" if task.teacher else "policy"
+    name = "student" if teachers else "policy"
     policies[name] = student.policy
     elsewhere = data.get("verdict_env")
     where = EnvRef.from_json(elsewhere, f"verdict_env of {folder.config}") if elsewhere else env

@@ -97,13 +97,16 @@ class RunFolder:
             FileError: the folder holds something of distilrl's already, or cannot be written.
         """
         found = self._found()
-        data = described(config, kind, given) | {FIELD: origin(self.path)}
         with suppress(FileExistsError):
             if not found:
-                write_json(self.config, data, new=True)
+                self.describe(config, kind, given, new=True)
                 return
         way = ", or continue it with --resume" if self.kind() in RESUMED else ""
         raise FileError(f"{self._taken(found)}{way}.")
+
+    def describe(self, config: Plain, kind: str, given: Plain | None = None, *, new: bool = False) -> None:
+        """Writes config.json, with the working folder that its paths count from."""
+        write_json(self.config, _described(config, kind, given) | {FIELD: origin(self.path)}, new=new)
 
     def continue_(
         self,
@@ -127,7 +130,7 @@ class RunFolder:
         """
         data = self.read_config()
         self.check_kind(kind)
-        both = (described(complete(data), kind, data.get("given")), described(config, kind, given))
+        both = (_described(complete(data), kind, data.get("given")), _described(config, kind, given))
         difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
         if difference is not None:
             name, old, new = difference
@@ -297,7 +300,7 @@ def _locked(folder: Path) -> int | None:
     return held
 
 
-def described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:
+def _described(config: Plain, kind: str, given: Plain | None = None) -> dict[str, Any]:
     """What config.json holds: what the folder is of, the job, and what the command was given beside it."""
     return {
         "kind": kind,

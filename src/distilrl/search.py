@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +46,7 @@ class Row:
     network: Network
     """The best seed's best network."""
     scores: list[float]
-    """Best score of each seed."""
+    """Best score of each seed; none of a teacher that is no better than random play."""
     best_seed: int
     """Which seed returned most, from 0."""
     history: list[dict[str, Any]]
@@ -65,9 +64,9 @@ class Row:
             student=spelled(self.spec, real=head.real),
             **size(self.network),
             latency_us=self.latency_us,
-            score_mean=stats.mean(self.scores),
+            score_mean=stats.mean(self.scores) if self.scores else None,
             score_ci95=stats.t_interval(self.scores) if len(self.scores) > 1 else None,
-            best_score=max(self.scores),
+            best_score=max(self.scores, default=None),
             best_seed=self.best_seed,
             reached=self.reached,
             verdict=self.verdict,
@@ -225,8 +224,9 @@ class Search:
         """To the next check, and its checkpoint; those that are there need no more, of the others the better half goes
         on.
         """
-        share = np.linspace(1 / CHECKS, 1, CHECKS)[one.checks]
-        self._learn(population, one.begin, int(share * self.config.data.env_steps))
+        data = self.config.data
+        before = max(0, data.learning_starts - one.begin)  # steps in which nothing can be learnt yet
+        self._learn(population, one.begin, before - (-(data.env_steps - before) * (one.checks + 1) // CHECKS))
         self._check(population, one)
         rest = [k for k in population.alive if one.returns[k] < self.wanted]
         going_on = sorted(rest, key=lambda k: one.returns[k], reverse=True)[: (len(rest) + 1) // 2]
@@ -265,8 +265,7 @@ class Search:
         )
         about = {"env_steps": self.stream.env_steps, "updates": population.updates, "train_s": self.train_s}
         for k, network, mean in zip(population.alive, networks, means, strict=True):
-            score = self.check.score(mean)
-            row = about | {"return": mean, "score": 0.0 if score is None else score, "agreement": None}
+            row = about | {"return": mean, "score": self.check.score(mean), "agreement": None}
             one.note(k, row, network)
 
     def _row(self, one: Round, number: int) -> Row:
@@ -274,12 +273,11 @@ class Search:
         members = range(number * self.seeds, (number + 1) * self.seeds)
         leader = max(members, key=one.returns.__getitem__)
         network, reached = one.networks[leader].cpu(), one.returns[leader] >= self.wanted
-        # a teacher no better than random, taken all the same, has no scores
-        scores = [self.check.score(one.returns[k]) or 0.0 for k in members]
+        scores = [self.check.score(one.returns[k]) for k in members]
         return Row(
             spec=one.specs[number],
             network=network,
-            scores=scores,
+            scores=[score for score in scores if score is not None],
             best_seed=members.index(leader),
             history=one.histories[leader],
             temperature=one.temperature,

@@ -32,6 +32,8 @@ class Sensors:
 
     def __post_init__(self) -> None:
         check_fields(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
+        if not any(self.noise):  # a study over noise begins at none
+            object.__setattr__(self, "noise", ())
 
     def check(self, obs: ObsSpec, name: str) -> None:
         """Refuses what observations such as these cannot be seen through.

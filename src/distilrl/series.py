@@ -158,7 +158,8 @@ def distill_chain(
     the next.
 
     Score and verdict of each are about the first teacher. The chain ends at the first whose verdict is ``fail``: what
-    it lost, those behind it would learn. An assistant whose folder holds results is not trained again.
+    it lost, those behind it would learn. Assistants see what is there, as whoever teaches does; the student's sensors
+    are the last one's. An assistant whose folder holds results is not trained again.
 
     Args:
         teacher: the teacher; None: what the job names.
@@ -191,8 +192,9 @@ def distill_chain(
     whole, folders = RunFolder(out), [RunFolder(Path(out) / f"assistant-{k}") for k in range(1, assistants + 1)]
     files = job.train.tasks[0].teacher
     taught_by = [files, *((TeacherFile(str(folder.path)),) for folder in folders)]
+    exact = replace(job, train=job.train.but(noise=(), delay=0, dropout=0.0, flicker=0.0))  # who teaches sees so
     jobs = [
-        (folder, _link(folder, job, name, files))
+        (folder, _link(folder, exact, name, files))
         for folder, name, files in zip(folders, names, taught_by, strict=False)
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])

@@ -225,11 +225,11 @@ class PlanRow(Record):
     """Multiply-accumulates of a decision."""
     latency_us: float
     """Median microseconds of a greedy decision, in PyTorch on one thread."""
-    score_mean: float
-    """Mean over seeds of the best score at a check."""
+    score_mean: float | None
+    """Mean over seeds of the best score at a check; None where the teacher is no better than random play."""
     score_ci95: Interval | None
     """95 % Student t interval over seeds; None of one seed."""
-    best_score: float
+    best_score: float | None
     """Of the best seed."""
     best_seed: int
     """Which seed that is, from 0."""
@@ -277,8 +277,8 @@ class PlanResults(Shown):
     def _told(self) -> tuple[str, Rows]:
         rows = [("student", "parameters", "µs", "score", "best", "verdict")]
         for row in self.frontier:
-            scores = (f"{row.score_mean:.3f}", f"{row.best_score:.3f}")
-            rows.append((row.student, f"{row.params:,}", f"{row.latency_us:.0f}", *scores, in_words(row.verdict)))
+            mean, best = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.best_score))
+            rows.append((row.student, f"{row.params:,}", f"{row.latency_us:.0f}", mean, best, in_words(row.verdict)))
         return f"{self.env}: the smallest within the margin is {self.winner or 'none'}", rows
 
 

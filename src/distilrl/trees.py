@@ -273,6 +273,11 @@ def action_text(tree: Tree, node: int, actions: Sequence[str] = ()) -> str:
     return ", ".join(f"{n:.4g}" if tree.head.real else str(n) for n in np.ravel(taken).tolist())
 
 
+def _shortest(threshold: float) -> str:
+    """The fewest digits that give back what C compares with."""
+    return str(np.float32(threshold)).removesuffix(".0")
+
+
 def as_text(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = ()) -> str:
     """The tree as nested questions.
 
@@ -296,7 +301,7 @@ def as_text(tree: Tree, actions: Sequence[str] = (), features: Sequence[str] = (
         elif tree.feature[node] < 0:
             lines.append(f"{pad}{action_text(tree, node, actions)}")
         else:
-            lines.append(f"{pad}if {names[tree.feature[node]]} <= {tree.threshold[node]:.6g}:")
+            lines.append(f"{pad}if {names[tree.feature[node]]} <= {_shortest(tree.threshold[node])}:")
             waiting += [(tree.right[node], depth + 1), (-1, depth), (tree.left[node], depth + 1)]
     return "\n".join(lines) + "\n"
 
@@ -326,7 +331,9 @@ def as_graphviz(tree: Tree, actions: Sequence[str] = (), features: Sequence[str]
                 f'    n{node} [label="{_quoted(action_text(tree, node, actions))}", style=filled, fillcolor="#dcebf7"];'
             )
             continue
-        lines.append(f'    n{node} [label="{_quoted(names[feature])} <= {tree.threshold[node]:.4g}"];')
+        at = tree.threshold[node]  # four digits are read at a glance, but part no years from each other
+        limit = f"{at:.4g}" if abs(at) < 1_000 else _shortest(at)
+        lines.append(f'    n{node} [label="{_quoted(names[feature])} <= {limit}"];')
         lines += [
             f'    n{node} -> n{tree.left[node]} [label="yes"];',
             f'    n{node} -> n{tree.right[node]} [label="no"];',

@@ -163,8 +163,8 @@ def print_plan(results: PlanResults) -> None:
     for row in results.frontier:
         numbers = (counted(row.params), f"{row.latency_us:.0f}")
         ends = "" if row.score_ci95 is None else " [{:.2f}, {:.2f}]".format(*row.score_ci95)
-        score = f"{row.score_mean:.3f}{ends}"
-        table.add_row(escape(row.student), *numbers, escape(score), f"{row.best_score:.3f}", in_words(row.verdict))
+        score, best = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.best_score))
+        table.add_row(escape(row.student), *numbers, escape(f"{score}{ends}"), best, in_words(row.verdict))
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(

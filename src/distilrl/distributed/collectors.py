@@ -23,7 +23,7 @@ from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
 from distilrl.teachers import Teacher
-from distilrl.text import first_line
+from distilrl.text import first_line, raised
 
 ATTEMPTS = 3
 """Collectors that may die in a row over one round before the run gives up: then it is not the machines."""
@@ -49,6 +49,9 @@ class Worker:
                 shard.restore(played)
         except DistilError as error:
             self._shards[key] = error
+        except Exception as error:  # of a device that is not there, say: nobody hears of it here
+            where = f"A collector on {socket.gethostname()} cannot make its part of the run"
+            self._shards[key] = WorkerError(f"{where}, because it {raised(error)}: mend that, or leave it out.")
 
     def collect(self, key: str, order: Order, played: Played | None) -> Block | DistilError:
         """A round of a shard, or the sentence that it ended with."""

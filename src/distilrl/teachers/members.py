@@ -89,6 +89,10 @@ def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher
     )
 
 
+WHOLE = 1e-3
+"""How far off a whole number a member may be read: what stands for it is a float."""
+
+
 class _OfMembers(nn.Module):
     """The numbers of the member's own network, in each row."""
 
@@ -98,7 +102,14 @@ class _OfMembers(nn.Module):
         self.place, self.path = place, path
 
     def forward(self, obs: Tensor) -> Tensor:
-        members = obs[:, self.place].round().long()
+        told = obs[:, self.place]
+        members = told.round().long()
+        if bool(((told - members).abs() > WHOLE).any()):
+            one = float(told[(told - members).abs().argmax()])
+            raise TeacherError(
+                f"{self.path} is asked for the teacher of member {one:.4g}, which is no whole number: name the number "
+                "of the observation that says which member it is, and show it as it is."
+            )
         numbers: Tensor | None = None
         for member in sorted(set(members.tolist())):
             if str(member) not in self.networks:
