@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -313,3 +315,28 @@ def test_wrappers_that_go_on_learning_are_refused(registered, name):
         return env
 
     make_vec_env(registered("Settled-v0", settled), 1)
+
+
+DRAWS = """
+import sys, time
+from distilrl.envs import make_vec_env
+envs = make_vec_env("CartPole-v1", 1, pictures=True)
+envs.reset([0])
+envs.picture(0)
+sys.stdout.write("drawn\\n")
+sys.stdout.flush()
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+def test_who_draws_can_be_ended():
+    """SDL took SIGTERM for itself: a service that was stopped went on."""
+    pytest.importorskip("pygame")
+    with subprocess.Popen([sys.executable, "-c", DRAWS], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "drawn\n"
+        process.terminate()
+        try:
+            assert process.wait(30) == -signal.SIGTERM
+        finally:
+            process.kill()

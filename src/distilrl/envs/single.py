@@ -103,6 +103,7 @@ def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.
             "a wrapper that draws."
         )
     pictures = pictures or "render_mode" in ref.kwargs
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # it would take SIGTERM for itself, which then ends nothing
     egl = _draw_into_memory() if pictures else False
     try:
         with _staying():
