@@ -30,8 +30,8 @@ SCREEN = (210, 160)
 """Height and width of what a picture shows."""
 LONGEST = 108_000
 """Frames of an episode: half an hour."""
-REGISTERED = {"game", "frameskip", "full_action_space", "max_num_frames_per_episode", "repeat_action_probability"}
-"""What ALE registers its games with."""
+REGISTERED = {"obs_type": ("rgb",), "max_num_frames_per_episode": (LONGEST,), "frameskip": (1, 4, (2, 5))}
+"""What ALE registers its games with, beside their names and `OWN_KWARGS`; (2, 5) are refused by name."""
 OWN_KWARGS = {"repeat_action_probability", "full_action_space"}
 """What a game may be made with; the rest is fixed by DQN's protocol, or cannot be told to ALE's vector environment."""
 MOST_IDLE = 128
@@ -51,10 +51,10 @@ def is_ale(spec: EnvSpec) -> bool:
     """Whether a registered environment is a game of ALE, as ALE itself registers it: what a user registers of the same
     class with another mode, observation or limit is no game that its vector environment plays.
     """
-    plain = spec.max_episode_steps is None and not spec.additional_wrappers and set(spec.kwargs) <= REGISTERED
-    usual = spec.kwargs.get("frameskip") in (1, 4, (2, 5))
-    longest = spec.kwargs.get("max_num_frames_per_episode", LONGEST) == LONGEST
-    return str(spec.entry_point).startswith("ale_py") and plain and usual and longest
+    fixed = {name: value for name, value in spec.kwargs.items() if name not in {"game", *OWN_KWARGS}}
+    usual = all(value in REGISTERED.get(name, ()) for name, value in fixed.items())
+    plain = spec.max_episode_steps is None and not spec.additional_wrappers
+    return str(spec.entry_point).startswith("ale_py") and plain and usual
 
 
 class AleVecEnv(VecEnv):

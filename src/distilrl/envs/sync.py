@@ -20,6 +20,11 @@ from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.spaces import ActionSpec, EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
 from distilrl.text import raised
 
+OLD_STEP = (
+    "{} from step, where Gymnasium's gives observation, reward, terminated, truncated and info (the old Gym's "
+    "interface: use Gymnasium's),"
+)
+
 
 class SyncVecEnv(VecEnv):
     """N environments in this process.
@@ -234,12 +239,6 @@ def _five(stepped: Any) -> Any:
     if not isinstance(stepped, tuple | list) or len(stepped) != 5:
         raise Unreadable(OLD_STEP.format(_kind(stepped)))
     return stepped
-
-
-OLD_STEP = (
-    "{} from step, where Gymnasium's gives observation, reward, terminated, truncated and info (the old Gym's "
-    "interface: use Gymnasium's),"
-)
 
 
 def _did(error: BaseException) -> str:
