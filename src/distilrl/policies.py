@@ -44,10 +44,10 @@ class Policy:
         return first.device if first is not None else torch.device("cpu")
 
     def checksums(self) -> list[int]:
-        """Of each tensor of the network, which tell these weights from those of another training; none where it has no
-        tensors, and nothing is known of what decides its answers.
+        """Of each tensor of the network that holds data, which tell these weights from those of another training; none
+        where it has no such tensors, and nothing is known of what decides its answers.
         """
-        tensors = chain(self.network.parameters(), self.network.buffers())
+        tensors = [one for one in chain(self.network.parameters(), self.network.buffers()) if not one.is_meta]
         return [zlib.crc32(one.detach().cpu().numpy().tobytes()) for one in tensors]
 
     @property
