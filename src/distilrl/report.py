@@ -129,7 +129,8 @@ def _parts(folder: RunFolder, results: AnyResults, watch: Watch) -> dict[str, An
     parts |= {"command": again(folder, results), "nexts": _nexts(folder, results)}
     watch(Phase("report"))
     if isinstance(results, PlanResults):
-        return parts | {"charts": [chart for chart in (figures.frontier(results),) if chart]}
+        chart = figures.frontier(results)
+        return parts | {"charts": [chart] if chart else []}
     if not isinstance(results, TeacherResults):
         parts["sentence"] = SENTENCES[results.verdict.result]
     if isinstance(results, SeedsResults):

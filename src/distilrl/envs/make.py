@@ -78,15 +78,19 @@ def make_vec_env(
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):
         if given:
             raise SpecError(f"'{name}' is for games of ALE only, and '{ref.label}' is none: leave it out.")
+    envs: VecEnv
     if workers:
-        return _as_described(WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured))
-    if n_envs >= ENOUGH_FOR_ARRAYS and not pictures and is_plain_cartpole(ref, spec):
-        return _as_described(CartPoleVecEnv(ref, spec, n_envs, measured))
-    return _as_described(SyncVecEnv(ref, spec, n_envs, pictures, measured))
+        envs = WorkerVecEnv(ref, spec, n_envs, workers, pictures, measured)
+    elif n_envs >= ENOUGH_FOR_ARRAYS and not pictures and is_plain_cartpole(ref, spec):
+        envs = CartPoleVecEnv(ref, spec, n_envs, measured)
+    else:
+        envs = SyncVecEnv(ref, spec, n_envs, pictures, measured)
+    _check_as_described(envs)
+    return envs
 
 
-def _as_described(envs: VecEnv) -> VecEnv:
-    """The environments, whose spaces are those of the first time: a policy was made for these.
+def _check_as_described(envs: VecEnv) -> None:
+    """Closes environments whose spaces are not those of the first time: a policy was made for these.
 
     Raises:
         EnvError: they are not.
@@ -99,7 +103,6 @@ def _as_described(envs: VecEnv) -> VecEnv:
             f"'{envs.info.id}' has other spaces than when it was first made: all of its copies must be alike; register "
             "what differs under another id."
         )
-    return envs
 
 
 def in_arrays(ref: EnvRef) -> bool:
