@@ -420,6 +420,15 @@ def test_a_resumed_run_on_the_same_machine_has_nothing_to_say(cut, sign_teacher)
     assert [event.moved for event in events if isinstance(event, Resumed)] == [()]
 
 
+def test_the_half_of_a_file_that_a_kill_left_in_a_checkpoint_is_cleared_away(cut, sign_teacher):
+    half, own = cut / "checkpoint" / ".0123456789abcdef.tmp", cut / "notes.tmp"
+    half.write_bytes(bytes(100))
+    own.write_text("the user's")
+    go_on(cut, sign_teacher)
+    assert not half.exists()
+    assert own.exists()
+
+
 def test_damage_to_a_checkpoint_is_found(cut, sign_teacher):
     path = cut / "checkpoint" / "state.safetensors"
     whole, rng = path.read_bytes(), np.random.default_rng(0)

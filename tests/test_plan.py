@@ -30,7 +30,7 @@ from distilrl.population import TURN, Population, returns_of
 from distilrl.replay import Batch
 from distilrl.runs import RunFolder
 from distilrl.schedules import START, Progress, Schedule
-from distilrl.search import Round, Search
+from distilrl.search import Round, Row, Search
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
@@ -265,6 +265,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
         return told[asked[-1]]
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [10.0] * len(policies))
     sizes = ["mlp:", "mlp:4", "mlp:16"]
     result = plan(sign_teacher, tiny_job(env_steps=2400), tmp_path / "plan", sizes=sizes, seeds=1, refine=False)
     assert all(row.reached for row in result.frontier)
@@ -274,8 +275,29 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
     assert (tmp_path / "plan" / "winner" / "results.json").exists() == (winner is not None)
 
 
-def test_only_the_winner_is_disturbed(sign_teacher, tmp_path):
+@pytest.mark.parametrize(
+    ("scores", "reached", "turns"),
+    [
+        ([0.9, 1.0, 1.0, 1.0], [0, 1, 1, 1], [3, 2, 1]),  # of equals the largest
+        ([0.9, 1.2, 1.0, 1.1], [1, 1, 1, 1], [1, 0]),
+        ([0.9, 1.0, 0.99, 0.9], [1, 1, 1, 1], [2, 1, 0]),  # a fifth of the margin below the best is as good
+        ([0.99, 1.0, 0.97, 0.96], [1, 0, 1, 1], [0]),  # who may have no verdict begins no sequence
+        ([None, None, None, None], [1, 0, 1, 1], [3, 2, 0]),  # no better than random play: none has a score
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0], []),
+    ],
+)
+def test_the_size_that_scored_best_is_judged_first(scores, reached, turns):
+    rows = [
+        Row(spec, None, [] if score is None else [score - 0.1, score + 0.1], 0, [], 1.0, 1.0, bool(there))
+        for spec, score, there in zip(SPECS, scores, reached, strict=False)
+    ]
+    margin = None if scores[0] is None else 0.05
+    assert [rows.index(row) for row in planning.in_turn(rows, margin)] == turns
+
+
+def test_only_the_winner_is_disturbed(sign_teacher, tmp_path, monkeypatch):
     phases = []
+    monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [10.0] * len(policies))  # two verdicts
     job = replace(tiny_job(env_steps=2400), comparison=Comparison(200, 200, 60, margin=0.2))
     sizes = ["mlp:", "mlp:4"]
     result = plan(

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from distilrl import stats
 from distilrl.display import watching
 from distilrl.distill import how_played, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
@@ -53,9 +54,9 @@ def plan(
     All sizes and seeds learn from one stream by the job's own terms; the students drive in turn where the teacher does
     not. Where a size has a cell, all of them learn from sequences. At three checks, half of those that are not there
     yet are dropped (successive halving, Jamieson & Talwalkar 2016). Then sizes between the largest that fell short and
-    the smallest that did not are tried the same way. The verdict, on seeds of its own, goes from the largest size that
-    reached the margin downwards, with the best seed of each, until one does not hold: so the number of sizes needs no
-    correction. No size gets a stage with reward.
+    the smallest that did not are tried the same way. The verdict, on seeds of its own, goes from the
+    largest size that scores about as well as the best downwards, with the best seed of each, until one does not hold:
+    so the number of sizes needs no correction. No size gets a stage with reward.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.
@@ -155,7 +156,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanRe
         found = sorted([*found, *search.round(between)], key=lambda row: row.spec.params)
         search.finish()
     one.to("cpu")
-    winner = _winner([row for row in reversed(found) if row.reached], search, judge)
+    winner = _winner(in_turn(found, search.margin), search, judge)
     if winner is not None:
         _write(winner, search, judge)
     results = PlanResults(
@@ -180,12 +181,34 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanRe
     return results
 
 
-def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
-    """The smallest size whose loss is within the margin, of verdicts taken from the largest size downwards until one
-    does not hold; those taken ahead of their turn are forgotten then.
+AS_GOOD = 0.25
+"""Of the margin: a size that scores no further below the best one is held to be as good (benchmarks/plan_order.py)."""
 
-    In this fixed sequence each is taken at its full confidence, and yet the chance of any false pass is that of one
-    (Maurer et al. 1995): the first size that is not good enough ends it, whatever became of those before.
+
+def in_turn(rows: Sequence[Row], margin: float | None) -> list[Row]:
+    """Sizes that may have a verdict, in the order of their turns: the largest that is as good as the one whose seeds
+    scored best in the checks, and those below it downwards.
+
+    A larger one that scored less would end the sequence too soon, and is not what is looked for.
+
+    Args:
+        rows: the smallest size first.
+        margin: in scores; None where there are none, so that the largest is first.
+    """
+    may = [row for row in reversed(rows) if row.reached]
+    if margin is None or not may:
+        return may
+    scores = [stats.mean(row.scores) for row in may]
+    return may[next(at for at, score in enumerate(scores) if score >= max(scores) - AS_GOOD * margin) :]
+
+
+def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
+    """The smallest size whose loss is within the margin, of verdicts taken in turn until one does not hold; those taken
+    ahead of their turn are forgotten then.
+
+    In this fixed sequence, whose order no episode of a verdict has a part in, each is taken at its full confidence, and
+    yet the chance of any false pass is that of one (Maurer et al. 1995): the first size that is not good enough ends
+    it, whatever became of those before.
     """
     winner = None
     for row in rows[: len(search.verdicts)]:  # taken before the plan was cut short

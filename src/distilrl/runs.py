@@ -138,6 +138,8 @@ class RunFolder:
                 f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
                 "choose another --out."
             )
+        for left in self._checkpoint.rglob(".*.tmp"):  # of a write that was killed, as large as a replay
+            left.unlink(missing_ok=True)
 
     def check_kind(self, kind: str) -> None:
         """Raises where what is here cannot be continued as this kind, with what it can be."""

@@ -156,6 +156,9 @@ class Search:
         self.head = self.stream.head
         self.wanted = card.acceptance.return_mean - job.comparison.tolerance_of(card.acceptance).margin
         """Return within the margin of the teacher's."""
+        least = self.check.score(self.wanted)
+        self.margin = None if least is None else 1.0 - least
+        """In scores, of which the teacher's is 1; None where there are none."""
         self.train_s = 0.0
         self.rounds: list[Round] = []
         self.over = False
