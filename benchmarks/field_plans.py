@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from fields import LEFT_OUT, OUT, RUNS, fields
-from lines import fill, machine
+from fields import LEFT_OUT, OUT, RUNS, counted, fields, lost, number, verdict_in_words
+from lines import fill, machine, made
 
 from distilrl import Job, trust
 from distilrl.cli import main as distilrl
@@ -23,26 +23,30 @@ from distilrl.files import read_json
 from distilrl.runs import RunFolder
 
 LINES = OUT / "plans.jsonl"
-PLANS = {
-    "driving": "merge",
-    "robots": "BipedalWalker",
-    "games": "MiniGrid DoorKey",
-    "images": "brain MR slices",
-    "treatment": "ICU-Sepsis, the untried is fatal",
-    "trading": "SP500-v0",
-    "environment": "Sensor-v0",
-}
-"""A row of each field, those whose environments are not the slowest."""
+PLANS = (
+    ("driving", "merge", ""),
+    ("robots", "BipedalWalker", ""),
+    ("games", "MiniGrid DoorKey", ""),
+    ("games", "MiniGrid DoorKey", "--episodes 1200"),
+    ("images", "brain MR slices", ""),
+    ("treatment", "ICU-Sepsis, the untried is fatal", ""),
+    ("trading", "SP500-v0", ""),
+    ("environment", "Sensor-v0", ""),
+    ("environment", "Sensor-v0", "--episodes 400"),
+)
+"""Rows of each field, those whose environments are not the slowest; the last options are those that a plan proposed
+when its verdicts were inconclusive.
+"""
 SEEDS = 3
 NOT_OF_PLANS = ("--set", "--disturbed-episodes")
 
 
-def line(field: str, row: str, seed: int) -> dict[str, Any]:
+def line(field: str, row: str, more: str, seed: int) -> dict[str, Any]:
     """One plan, in a folder of its own, where one that was killed goes on; it is gone when the line is known."""
-    begun, out = time.process_time(), RUNS / "plans" / f"{field}-{seed}"
+    begun, out = time.process_time(), RUNS / "plans" / f"{field}{more}-{seed}"
     about = fields()[field].rows[row]
     words = ["plan", "--teacher", about.teacher, "--env", about.env, "--seed", str(seed), "--seeds", str(SEEDS)]
-    words += ["--threads", "1", "--out", str(out), *_of_plans(f"{about.options} {about.training}")]
+    words += ["--threads", "1", "--out", str(out), *_of_plans(f"{about.options} {about.training} {more}")]
     if (out / "config.json").is_file():
         job = Job.from_json(RunFolder(out).read_config())
         trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
@@ -51,9 +55,8 @@ def line(field: str, row: str, seed: int) -> dict[str, Any]:
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
     plan, winner = read_json(out / "plan.json"), None
     if plan["winner"] is not None:
-        winner = {
-            key: value for key, value in read_json(out / "winner" / "results.json").items() if key not in LEFT_OUT
-        }
+        results = read_json(out / "winner" / "results.json")
+        winner = {key: value for key, value in results.items() if key not in LEFT_OUT}
     shutil.rmtree(out)
     return {"plan": plan, "winner": winner, "cpu_s": round(time.process_time() - begun, 1)}
 
@@ -61,10 +64,39 @@ def line(field: str, row: str, seed: int) -> dict[str, Any]:
 def _of_plans(options: str) -> list[str]:
     """A row's options without those that a plan has not."""
     words = shlex.split(options)
-    taken = {at + more for at, word in enumerate(words) if word in NOT_OF_PLANS for more in (0, 1)}
-    return [word for at, word in enumerate(words) if at not in taken]
+    left_out = {at + value for at, word in enumerate(words) if word in NOT_OF_PLANS for value in (0, 1)}
+    return [word for at, word in enumerate(words) if at not in left_out]
+
+
+def markdown(chinese: bool = False) -> str:
+    """The table: what a plan of each field found."""
+    head = (
+        "| 领域 | 环境 | 步数 | 试过的规模 | 损失在余量内的最小学生 | 参数（缩小倍数） | 回报（教师） | 学生 − 教师 [区间]，余量，局数 | 判定 |"
+        if chinese
+        else "| field | environment | steps | sizes tried | smallest within the margin | parameters (times smaller) "
+        "| return (teacher) | student − teacher [interval] of margin, episodes | verdicts |"
+    )
+    told, none = (lambda verdict: verdict_in_words(verdict, chinese)), "没有" if chinese else "none"
+    rows = [head, "|---|---|--:|--:|---|---|---|---|---|"]
+    places = {key: place for place, key in enumerate(PLANS)}
+    for one in sorted(made(LINES), key=lambda one: places[one["field"], one["row"], one["more"]]):
+        plan, winner, field = one["plan"], one["winner"], fields()[one["field"]]
+        row = f"{one['row']}, `{one['more']}`" if one["more"] else one["row"]
+        taken = [told(size["verdict"]) for size in reversed(plan["frontier"]) if size["verdict"] is not None]
+        cells = [field.title_zh if chinese else field.title, row, f"{plan['env_steps']:,}", str(len(plan["frontier"]))]
+        if winner is None:
+            cells += [none, "-", "-", "-"]
+        else:
+            student, teacher = winner["student"], winner["teacher"]
+            smaller = teacher["params"] / student["params"]
+            cells += [f"`{plan['winner']}`", f"{student['params']:,} ({smaller:,.0f})"]
+            cells += [f"{number(student['return_mean'])} ({number(teacher['return_mean'])})"]
+            cells += [f"{lost(winner['verdict'])}, {student['episodes']:,}"]
+        rows.append(f"| {' | '.join([*cells, counted(taken) or none])} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
     machine(OUT)
-    fill(LINES, line, [{"field": name, "row": PLANS[name], "seed": 0} for name in sys.argv[1:] or PLANS])
+    keys = [dict(zip(("field", "row", "more"), plan, strict=True)) | {"seed": 0} for plan in PLANS]
+    fill(LINES, line, [key for key in keys if key["field"] in (sys.argv[1:] or key.values())])

@@ -244,8 +244,8 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
                 f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
-                f"{_lost(one.verdict)}, {student['episodes']:,}",
-                _counted([told(run["verdict"]["result"]) for run in results]),
+                f"{lost(one.verdict)}, {student['episodes']:,}",
+                counted([told(run["verdict"]["result"]) for run in results]),
                 f"{one.smaller:,.0f}" if one.smaller else "-",
             ]
         )
@@ -254,7 +254,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
     return rows
 
 
-def _counted(verdicts: list[str]) -> str:
+def counted(verdicts: list[str]) -> str:
     """How often each was given."""
     return ", ".join(f"{verdicts.count(each)} × {each}" for each in dict.fromkeys(verdicts))
 
@@ -271,7 +271,7 @@ def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], tol
     verdict = one["verdict"]
     end = ["", ""]
     if verdict is not None:
-        end = [_lost(verdict), _counted([told(each["verdict"]["result"]) for each in seeds])]
+        end = [lost(verdict), counted([told(each["verdict"]["result"]) for each in seeds])]
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
@@ -279,7 +279,7 @@ def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], tol
     return [name, "", means["teacher"], "; ".join(others), *[""] * 4, ours, *end, ""]
 
 
-def _lost(verdict: dict[str, Any]) -> str:
+def lost(verdict: dict[str, Any]) -> str:
     """What is claimed, its interval and its margin."""
     low, high = verdict["interval"]
     return (

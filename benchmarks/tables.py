@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, median
 
 import case_study
+import field_plans
 import fields
 import memory
 import numpy as np
@@ -288,7 +289,7 @@ def block(name: str) -> str:
         return atari_methods(name)
     known = {
         "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
-        "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
+        "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "field-plans": field_plans.markdown, "field-plans-zh": lambda: field_plans.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):
         return fields.markdown(name.removeprefix("fields/"))

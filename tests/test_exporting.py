@@ -41,7 +41,7 @@ from distilrl.export.replay import COARSEST, ROUNDINGS, Answers, Recording, open
 from distilrl.export.replay import rounding as rounded_by
 from distilrl.export.steps import steps
 from distilrl.files import digest, read_json, write_json
-from distilrl.heads import head_for
+from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
 from distilrl.policies import Policy
@@ -711,18 +711,80 @@ def test_a_page_takes_an_image_in(tmp_path, column, said):
     assert "4.5 %" in shown
 
 
+def dom_of(page, tmp_path):
+    """What a browser makes of a page, after two seconds of its time."""
+    (tmp_path / "index.html").write_text(page)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def page_of(network, head, obs, states, **more):
+    """The page of a student by itself."""
+    numbers, last = network.eval()(torch.from_numpy(states)).detach(), last_step(head)
+    answers = Answers(numbers.numpy(), last.shifted(head.greedy(numbers).numpy()))
+    module = web.wasm(c.write(steps(network, "C"), head, obs, "a test"), last)
+    return web.page(module, "any", "small", last, states, answers, **more)
+
+
+COUNTED = """<script>
+const counted = document.getElementById("COUNTED"), shades = {};
+const seen = counted.getContext("2d").getImageData(0, 0, counted.width, counted.height).data;
+for (let i = 0; i < seen.length; i += 4) shades[seen.slice(i, i + 3).join("-")] = (shades[seen.slice(i, i + 3).join("-")] ?? 0) + 1;
+document.body.dataset.shades = Object.entries(shades).sort().map(one => one.join("x")).join(" ");
+</script></body>"""
+
+
+@needs("clang", "wasm-ld", "chromium")
+@pytest.mark.parametrize(
+    ("channels", "frames", "shades"), [(4, 4, "10-10-10x6 200-200-200x66"), (3, 1, "90-10-10x6 90-10-200x66")]
+)
+def test_a_page_shows_the_newest_frame_as_it_is(tmp_path, channels, frames, shades):
+    obs = ObsSpec((channels, 8, 9), (channels, 8, 9), "uint8", frames=frames)
+    two = student_head(Choices((2, 2)))
+    network = build(NetworkSpec(obs.shape, 4, convs=((2, 3, 1),), hidden=(4,)), torch.Generator().manual_seed(0))
+    states = np.full((3, *obs.shape), 90, np.uint8)
+    states[:, -1] = 200
+    states[:, -2] = 10
+    states[:, -1, :2, :3] = 10
+    page = page_of(network, two, obs, states, frames=frames).replace("</body>", COUNTED.replace("COUNTED", "board", 1))
+    assert f'data-shades="{shades}"' in dom_of(page, tmp_path)
+
+
+@needs("clang", "wasm-ld", "chromium")
+@pytest.mark.parametrize(("grey", "said"), [(True, "-1"), (False, "0")])
+def test_a_page_takes_colours_away_as_the_environment_does(tmp_path, grey, said):
+    """Red is 54 of 255 in Gymnasium's grey, 76 in that of pictures."""
+    obs = ObsSpec((1, 6, 6), (1, 6, 6), "uint8")
+    head = head_for(Choices((2,), (-1,)), "logits")
+    network = build(NetworkSpec(obs.shape, 2, convs=((2, 6, 1),)), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[0].weight[1] = 1 / 36
+        network.layers[-1].weight.copy_(torch.eye(2))
+        network.layers[-1].bias.copy_(torch.tensor([65.0, 0.0]))
+    states = np.arange(3 * 36, dtype=np.uint8).reshape(3, 1, 6, 6)
+    page = page_of(network, head, obs, states, image=web.about_image(obs, head, (), grey=grey))
+    red = DROPPED.replace(
+        'brush.fillStyle = "#fff"; brush.fillRect(COLUMN * 3, 0, 3, 24);',
+        'brush.fillStyle = "#f00"; brush.fillRect(0, 0, 36, 24);',
+    )
+    with holding() as host:
+        (tmp_path / "dropped.html").write_text(page.replace("</body>", red.replace("HOST", host) + "</body>"))
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}"]
+        command = ["chromium", *flags, (tmp_path / "dropped.html").as_uri()]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "drawn.png, shrunk to 6 × 6" in shown
+    assert f'data-said="{said}"' in shown
+
+
 @needs("clang", "wasm-ld", "chromium")
 def test_a_page_shows_a_board_of_cells(tmp_path):
     obs = ObsSpec((5, 8, 9), (5, 8, 9), "uint8")
     network = build(NetworkSpec(obs.shape, 2, convs=((2, 3, 1),), hidden=(4,)), torch.Generator().manual_seed(0))
     states = np.random.default_rng(0).integers(0, 2, (3, *obs.shape)).astype(np.uint8)
-    numbers, last = network.eval()(torch.from_numpy(states)).detach(), last_step(TWO)
-    answers = Answers(numbers.numpy(), last.shifted(TWO.greedy(numbers).numpy()))
-    module = web.wasm(c.write(steps(network, "C"), TWO, obs, "a test"), last)
-    (tmp_path / "index.html").write_text(web.page(module, "any", "small", last, states, answers))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
-    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = dom_of(page_of(network, TWO, obs, states), tmp_path)
     assert 'data-same="3"' in dom
     assert re.search(r'<canvas id="board"[^>]* width="9" height="8"', dom)
 

@@ -382,6 +382,13 @@ def test_exit_codes_of_a_sweep(fanout_home, tmp_path, capsys):
         assert main(words) == code
 
 
+def test_a_sweep_into_the_folder_of_its_files_goes_on(fanout_home, tmp_path):
+    write_json(tmp_path / "jobs" / "a.json", job(fanout_home).to_json())
+    first, again = (sweep(tmp_path / "jobs", tmp_path / "jobs") for _ in range(2))
+    assert [row.run for row in first] == ["a"]
+    assert first == again
+
+
 def test_names_of_a_sweep(fanout_home, tmp_path):
     for name in ("a/config.json", "b/config.json", "c.json"):
         write_json(tmp_path / "jobs" / name, job(fanout_home).to_json())

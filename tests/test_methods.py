@@ -423,7 +423,7 @@ def test_a_student_is_pruned_while_it_learns(sign_teacher, tmp_path):
 
 
 def test_what_cannot_shrink_is_refused(sign_teacher):
-    for wide, message in (("mlp:2,2", "cannot shrink"), ("mlp:24", "cannot shrink")):
+    for wide, message in (("mlp:2,2", "cannot shrink"), ("mlp:24", "cannot shrink"), ("mlp:24,24@tanh", "activation")):
         with pytest.raises(SpecError, match=message):
             train(pruned().but(prune_from=wide), sign_teacher, acceptance=ACCEPTANCE)
     with pytest.raises(SpecError, match="new weights"):

@@ -167,6 +167,8 @@ def test_students_of_real_actions_are_tanh_unless_their_spec_says_otherwise(env,
     config = make_config("distil", env, network=text, prune_from="mlp:16" if text == "mlp:8" else None)
     assert config.student.network == found
     assert config.student.prune_from in (None, found.replace("8", "16"))
+    plain = make_config("distil", env, network="mlp:8@relu", prune_from="mlp:16")  # of one activation
+    assert plain.student.prune_from == "mlp:16@relu"
 
 
 def test_a_student_that_starts_from_its_teacher_keeps_the_specs_activation():

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from itertools import pairwise
 
 import gymnasium
@@ -561,6 +562,12 @@ def test_torchscript_of_a_memory_behind_statistics(tmp_path):
     same(played(teacher.fitted(ENV).policy, obs)[:, 1], step_by_step(script, obs[:, 1:2]))
 
 
+def called(first="0", **more):
+    """Dense layers by their numbers, and modules of other names before or behind them."""
+    dense = {"0": nn.Linear(5, 8), "1": nn.ELU(), "2": nn.Linear(8, 2)}
+    return nn.Sequential(OrderedDict(more | dense if first != "0" else dense | more))
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -568,16 +575,41 @@ def test_torchscript_of_a_memory_behind_statistics(tmp_path):
         lambda: _TorchPolicyExporter(actor=nn.Sequential(nn.Linear(5, 8), nn.ELU(0.5), nn.Linear(8, 2))),
         lambda: nn.Sequential(nn.Linear(5, 8), nn.ELU(), nn.Linear(8, 6), nn.ELU(2.0), nn.Linear(6, 2)),
         lambda: nn.Sequential(nn.Linear(5, 8), nn.LeakyReLU(), nn.Linear(8, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2)),
+        lambda: called(squash=nn.Tanh()),
+        lambda: called(first="norm", norm=nn.LayerNorm(5)),
+        lambda: nn.Sequential(OrderedDict([("2", nn.Linear(5, 8)), ("1", nn.ELU()), ("0", nn.Linear(8, 2))])),
         lambda: _TorchMLPModel(_FirstSliceDeterministicOutput()),
         lambda: _TorchMLPModel(nn.Tanh()),
         lambda: _TorchMLPModel(state_dependent_std=True),
         lambda: _TorchMLPModel(encoder=nn.Linear(5, 5)),
         lambda: _TorchMLPModel(obs_normalizer=type("Other", (EmpiricalNormalization,), {})(5)),
     ],
-    ids=["normaliser", "elu", "second-elu", "second-leaky", "slice", "end", "spread", "encoder", "another"],
+    ids=[
+        "normaliser",
+        "elu",
+        "second-elu",
+        "second-leaky",
+        "named",
+        "named-first",
+        "order",
+        "slice",
+        "end",
+        "spread",
+        "encoder",
+        "another",
+    ],
 )
 def test_torchscript_that_does_more_is_refused(tmp_path, make):
     scripted(tmp_path / "t.pt", make())
+    refused(tmp_path / "t.pt", None, "TorchScript.*checkpoint.*ONNX")
+
+
+def test_what_a_hook_does_is_seen_where_it_was_traced(tmp_path):
+    module = mlp(5, 8, 2)
+    scripted(tmp_path / "t.pt", module, example=torch.zeros(1, 5))
+    assert load_teacher(tmp_path / "t.pt").outputs == 2
+    module.register_forward_pre_hook(lambda _module, given: (given[0] * 2.0,))
+    scripted(tmp_path / "t.pt", module, example=torch.zeros(1, 5))
     refused(tmp_path / "t.pt", None, "TorchScript.*checkpoint.*ONNX")
 
 

@@ -196,6 +196,12 @@ def test_rsl_rl(tmp_path, version):
     assert teacher.params == sum(p.numel() for p in actor.parameters())
 
 
+def test_layers_of_rsl_rl_with_nothing_between_are_no_activation_apart(tmp_path):
+    actor = nn.Sequential(nn.Linear(5, 16), nn.Linear(16, 8), nn.ELU(), nn.Linear(8, 2))
+    with pytest.raises(FileError, match=r"in a row.*ONNX"):
+        read(tmp_path / "model_100.pt", rsl_rl(actor, 1))
+
+
 def test_rsl_rl_with_another_activation(tmp_path):
     actor = mlp(5, 16, 2, activation=nn.ReLU)
     teacher = read(tmp_path / "t.pt", rsl_rl(actor, 1), activation="relu").fitted(ENV)

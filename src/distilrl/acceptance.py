@@ -48,9 +48,9 @@ def accept(
     Raises:
         TeacherError: a number is not finite, or the teacher is no better than random and ``weak_ok`` is not set.
     """
-    check_number("accept_episodes", episodes, "[2, inf)")
+    check_number("accept_episodes", episodes, "[2, inf)", whole=True)
     most = episodes if max_episodes is None else max_episodes
-    check_number("accept_max_episodes", most, f"[{episodes}, inf)")
+    check_number("accept_max_episodes", most, f"[{episodes}, inf)", whole=True)
     _check_answers(teacher, describe_env(how.env))
     how, rng = replace(how, keep_states=0), np.random.default_rng(0)
     starts = every_start(how, ACCEPT_SEEDS)

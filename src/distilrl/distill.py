@@ -16,6 +16,7 @@ from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
 from distilrl.files import read_json, write_json
+from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
 from distilrl.metrics import write_metrics
 from distilrl.plain import read_as, to_plain
@@ -63,6 +64,7 @@ def distill(
 ) -> Results | TasksResults: ...
 
 
+@isolated()
 def distill(
     teacher: Teacher | Sequence[Teacher] | str | Path | None,
     job: Job,

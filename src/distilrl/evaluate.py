@@ -66,9 +66,15 @@ def play(
         games = play(teacher.policy, Play(EnvRef("CartPole-v1")), range(100))
         games.returns.mean()
     """
+    if not isinstance(policy, Policy):
+        raise SpecError(
+            f"A {type(policy).__name__} is no Policy: give 'policy' of a teacher that is fitted to its env."
+        )
+    queue = np.asarray(seeds, np.int64)
+    if not len(queue) or queue.min() < 0:
+        raise SpecError("'seeds' must be at least one, and none below 0.")
     if not how.sensors.exact:
         how.sensors.check(describe_env(how.env).obs, how.env.id)
-    queue = np.asarray(seeds, np.int64)
     keys = _known_starts(how, queue)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     try:

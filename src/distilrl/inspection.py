@@ -1,6 +1,7 @@
 """What a teacher's file is: library, spaces, layers, what in it was not executed; and how it plays."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.evaluate import ACCEPT_SEEDS, seeds_from
 from distilrl.events import Watch
+from distilrl.isolation import isolated
+from distilrl.plain import check_number
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
-from distilrl.teachers import Teacher
+from distilrl.teachers import Teacher, load_teacher
 from distilrl.teachers.vecnormalize import unused
 
 COLLAPSE = 0.7
 """A teacher that keeps less than this share of its score under a disturbance is warned of."""
 
 
-def inspect(teacher: Teacher) -> dict[str, Any]:
-    """What the file says of itself, as plain data.
+def inspect(teacher: Teacher | str | Path) -> dict[str, Any]:
+    """What a teacher's file says of itself, as plain data.
 
     Example::
 
@@ -32,6 +35,7 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
         Path, format, spaces, network, layers and size; ``kind``, ``obs_shape``, ``outputs`` and ``action`` are None
         where only the environment can tell.
     """
+    teacher = load_teacher(teacher) if isinstance(teacher, str | Path) else teacher
     layers = [{"name": name, "shape": list(p.shape)} for name, p in teacher.network.named_parameters()]
     return {
         "path": teacher.path,
@@ -50,13 +54,14 @@ def inspect(teacher: Teacher) -> dict[str, Any]:
     }
 
 
+@isolated()
 def inspect_play(
-    teacher: Teacher, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch | None = None
+    teacher: Teacher | str | Path, env: EnvLike, *, episodes: int = 20, threads: int = 2, watch: Watch | None = None
 ) -> PlayedTeacher:
     """The acceptance check, the score with random and with sticky actions, and warnings in words.
 
     Args:
-        teacher: who plays.
+        teacher: who plays, or the file or folder that it is read from.
         env: environment.
         episodes: of each way of playing.
         threads: CPU threads.
@@ -69,9 +74,10 @@ def inspect_play(
 
         inspect_play(load_teacher("tqc.zip"), "HalfCheetah-v5", episodes=5).warnings
     """
+    check_number("episodes", episodes, "[2, inf)", whole=True)
     ref = env_ref(env)
     info = describe_env(ref)
-    teacher = teacher.fitted(info)
+    teacher = (load_teacher(teacher) if isinstance(teacher, str | Path) else teacher).fitted(info)
     how = Play(ref, threads=threads)
     with watching(watch) as watch:
         result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)

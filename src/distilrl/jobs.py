@@ -27,7 +27,7 @@ from distilrl.recipes import recipe, settings
 from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
-from distilrl.specs import has_cell, suited
+from distilrl.specs import activation_of, has_cell, suited
 from distilrl.stream import check_views
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.widths import between
@@ -163,10 +163,10 @@ def make_config(
     config = config.but(**(known | changes))
     if config.student.start != "new":  # the teacher's weights and its activation belong together
         return config
-    real, before = student_head(info.action).real, config.student.prune_from
-    return config.but(
-        network=suited(config.student.network, real=real), prune_from=before and suited(before, real=real)
-    )
+    network, before = suited(config.student.network, real=student_head(info.action).real), config.student.prune_from
+    if before is not None and activation_of(before) is None and (activation := activation_of(network)) is not None:
+        before = f"{before}@{activation}"
+    return config.but(network=network, prune_from=before)
 
 
 def _for_cell(config: TrainConfig, changes: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +185,10 @@ def teachers_of(
     """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
     refs = [task.env for task in config.tasks]
     if teacher is not None:
+        if not isinstance(teacher, Teacher | str | Path | Sequence):
+            raise SpecError(
+                f"{teacher!r:.80} is no teacher: give load_teacher(FILE), a file, or Teacher.from_callable(function)."
+            )
         given = [teacher] if isinstance(teacher, Teacher | str | Path) else list(teacher)
         if len(given) != len(refs):
             raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")

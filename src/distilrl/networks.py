@@ -26,6 +26,7 @@ from distilrl.blocks import (
 )
 from distilrl.errors import SpecError
 from distilrl.heads import Units
+from distilrl.isolation import isolated
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 
 Share = Literal["body", "convolutions"]
@@ -347,7 +348,8 @@ def blank(spec: NetworkSpec) -> Network:
         network = blank(spec)
         network.load_state_dict(weights)
     """
-    return RecurrentNetwork(spec) if spec.remembers else Network(spec)
+    with isolated():
+        return RecurrentNetwork(spec) if spec.remembers else Network(spec)
 
 
 def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:

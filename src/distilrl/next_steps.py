@@ -149,7 +149,7 @@ def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results
     if results.verdict_environment:
         other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
-        words += ["--verdict-env-kwargs", json.dumps(other.kwargs)] if other.kwargs else []
+        words += ["--verdict-env-kwargs", json.dumps(other.kwargs, ensure_ascii=False)] if other.kwargs else []
     return [*words, *_measured_words(folder), *_judged_words(folder, *others)]
 
 
@@ -234,7 +234,7 @@ def _seen_words(folder: RunFolder, env: EnvRef) -> Words:
 def _env_words(env: EnvRef) -> Words:
     """An environment as options."""
     words: Words = ["--env", env.id]
-    words += ["--env-kwargs", json.dumps(env.kwargs)] if env.kwargs else []
+    words += ["--env-kwargs", json.dumps(env.kwargs, ensure_ascii=False)] if env.kwargs else []
     for wrapper in env.wrappers:
         words += ["--wrapper", wrapper]
     words += ["--grey"] if env.grey else []

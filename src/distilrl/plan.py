@@ -18,6 +18,7 @@ from distilrl.events import Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Head
+from distilrl.isolation import isolated
 from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.objective import check_terms
@@ -35,12 +36,13 @@ from distilrl.trained import Trained
 from distilrl.verdict import HOLDS, Result
 
 
+@isolated()
 def plan(
     teacher: Teacher | str | Path | None,
     job: Job,
     out: str | Path,
     *,
-    sizes: Sequence[str] = (),
+    sizes: str | Sequence[str] = (),
     seeds: int = 5,
     budget: Budget | None = None,
     refine: bool = True,
@@ -63,7 +65,7 @@ def plan(
         job: its recipe's settings and the comparison; the student it names is not used, but `make_config` finds larger
             batches where it names one with a cell.
         out: folder to write: plan.json, and ``winner``, a run folder.
-        sizes: student specs; `ladder` by default.
+        sizes: student specs, or one; `ladder` by default.
         seeds: students of each size.
         budget: sizes beyond it are not tried.
         refine: try sizes between.
@@ -86,7 +88,7 @@ def plan(
         job = Job(make_config("distil", "CartPole-v1", teacher="ppo.zip", env_steps=30_000))
         plan(None, job, "runs/plan", seeds=3).winner
     """
-    options = PlanOptions(tuple(sizes), seeds, budget or Budget(), refine)
+    options = PlanOptions((sizes,) if isinstance(sizes, str) else tuple(sizes), seeds, budget or Budget(), refine)
     teacher, job = with_files(teacher, job)
     one, config = load_one(teacher, job.train), job.train
     info, done = describe_env(config.env), Path(out) / "plan.json"

@@ -18,9 +18,10 @@ from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
+from distilrl.isolation import isolated
 from distilrl.jobs import Job, claimed, load_one, with_files
 from distilrl.networks import Network, build
-from distilrl.plain import read_as
+from distilrl.plain import check_number, read_as
 from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
@@ -62,6 +63,7 @@ def finish(
     return distill(named, job, out, resume=begun, against=against, wandb=wandb, watch=watch, report=False)
 
 
+@isolated()
 def distill_seeds(
     teacher: Teacher | str | Path | None,
     job: Job,
@@ -100,6 +102,7 @@ def distill_seeds(
         with Processes(4) as executor:
             distill_seeds("ppo.zip", job, "runs/seeds", 8, executor=executor)
     """
+    check_number("seeds", seeds, "(-inf, inf)", whole=True)
     if seeds < 2:
         raise SpecError(
             f"'seeds' must be at least 2 for an interval over seeds, got {seeds}: for one student use distill."
@@ -144,6 +147,7 @@ def in_words(results: Results | TasksResults) -> str:
     return f"return {student.in_words()}{score}{measured}"
 
 
+@isolated()
 def distill_chain(
     teacher: Teacher | str | Path | None,
     job: Job,
@@ -178,6 +182,7 @@ def distill_chain(
         FileError: the folder holds something already that is no chain.
         ResumeError: it holds another chain.
     """
+    check_number("assistants", assistants, "[0, inf)", whole=True)
     teacher, job = with_files(teacher, job)
     first = load_one(teacher, job.train)
     info = describe_env(job.train.env)
@@ -245,10 +250,11 @@ def _known(folder: RunFolder, kind: type[Found]) -> Found:
     return read_as(kind, read_json(folder.results), str(folder.results))
 
 
+@isolated()
 def reptile(
     config: TrainConfig,
     family: Sequence[EnvLike],
-    teacher: Teacher | Sequence[Teacher],
+    teacher: Teacher | str | Path | Sequence[Teacher | str | Path],
     *,
     rounds: int,
     rate: float = 0.5,
@@ -262,27 +268,38 @@ def reptile(
     Args:
         config: a round; its ``env_steps`` are those of a round.
         family: environments of one observation and action space; rounds go through them in shuffled order.
-        teacher: one for all, or one for each.
+        teacher: one for all, or one for each; or their files.
         rounds: how many.
         rate: share of the way that the start moves, falling to 0 in a straight line.
         seed: of the first weights and of the order.
 
     Raises:
-        SpecError: the family is empty or its spaces differ.
+        SpecError: the family is empty, its spaces differ or its teachers are too few or too many, or a number means
+            nothing.
     """
+    check_number("rounds", rounds, "[1, inf)", whole=True)
+    check_number("rate", rate, "(0, 1]")
+    check_number("seed", seed, "[0, inf)", whole=True)
+    if isinstance(family, str):
+        raise SpecError(f"A family is a list of environments, got {family!r}: give ['{family}'] for one.")
     refs = [env_ref(env) for env in family]
     infos = [describe_env(ref) for ref in refs]
     if len({(info.obs.shape, info.action) for info in infos}) != 1:
         raise SpecError(
             "A family of environments needs at least one member, and one observation and action space for all."
         )
-    if config.student.reused_head or config.student.prune_from is not None:
+    if config.student.reused_head or config.student.prune_from is not None or config.student.start != "new":
         raise SpecError(
-            "A start for many members has a head of its own and their own widths: leave out 'reused_head' and "
-            "'prune_from'."
+            "A start for many members has a head of its own, their own widths and no other start: leave out "
+            "'reused_head', 'prune_from' and 'start'."
         )
-    given = [teacher] * len(family) if isinstance(teacher, Teacher) else list(teacher)
-    teachers = [one.fitted(info) for one, info in zip(given, infos, strict=True)]
+    given = [teacher] * len(infos) if isinstance(teacher, Teacher | str | Path) else list(teacher)
+    if len(given) != len(infos):
+        raise SpecError(
+            f"The family has {len(infos)} members but {len(given)} teachers: give one for all, or for each."
+        )
+    read = [load_teacher(one) if isinstance(one, str | Path) else one for one in given]
+    teachers = [one.fitted(info) for one, info in zip(read, infos, strict=True)]
     start = build(
         config.student.spec(infos[0].obs, teachers[0].head.student.width),
         torch.Generator().manual_seed(seed),

@@ -414,9 +414,15 @@ def suited(text: str, *, real: bool) -> str:
         suited("mlp:32,32", real=True)  # mlp:32,32@tanh
     """
     words, at, options = text.partition("@")
-    named = any("=" not in option for option in options.split("@") if option)
+    named = activation_of(text) is not None
     dense = "cnn:" not in words and "resnet:" not in words and re.search(r"mlp:\d", words)
     return f"{words}@tanh{at}{options}" if real and dense and not named else text
+
+
+def activation_of(text: str) -> str | None:
+    """The activation that a student spec names; None where it names none."""
+    options = text.split("@")[1:]
+    return next((option for option in options if option and "=" not in option), None)
 
 
 def spelled(spec: NetworkSpec, *, real: bool) -> str:

@@ -61,7 +61,11 @@ class SweepRow(Record):
 
 
 def sweep(
-    configs: Sequence[str | Path], out: str | Path, *, executor: Executor | None = None, watch: Watch | None = None
+    configs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    executor: Executor | None = None,
+    watch: Watch | None = None,
 ) -> tuple[SweepRow, ...]:
     """Does many jobs, each in ``out/NAME``, and leaves their table in ``out/sweep.csv`` and ``out/sweep.md``.
 
@@ -88,7 +92,7 @@ def sweep(
             rows = sweep(["jobs"], "runs/sweep", executor=executor)
         [row.run for row in rows if row.verdict != "pass"]
     """
-    jobs, home = jobs_of(configs), Path(out)
+    jobs, home = jobs_of([configs] if isinstance(configs, str | Path) else configs, Path(out)), Path(out)
     RunFolder(home).check_free(but=(*TABLES, *jobs))
     calls = [Call(name, (None, job, home / name)) for name, job in jobs.items()]
     rows: dict[int, SweepRow] = {}
@@ -101,8 +105,9 @@ def sweep(
     return tuple(rows[k] for k in sorted(rows))
 
 
-def jobs_of(configs: Sequence[str | Path]) -> dict[str, Job]:
-    """The jobs that files and folders hold, by the names of their runs.
+def jobs_of(configs: Sequence[str | Path], out: Path | None = None) -> dict[str, Job]:
+    """The jobs that files and folders hold, by the names of their runs; a run that ``out`` holds of one of these files
+    already is that one.
 
     Raises:
         SpecError: a file is not of one run, two have one name, or there is none.
@@ -112,7 +117,8 @@ def jobs_of(configs: Sequence[str | Path]) -> dict[str, Job]:
     for path in (file for given in configs for file in _files(Path(given))):
         name = path.resolve().parent.name if path.stem == "config" else path.stem
         if name in files:
-            if files[name].resolve() == path.resolve():
+            there = out is not None and path.resolve() == (out / name / "config.json").resolve()
+            if there or files[name].resolve() == path.resolve():
                 continue
             raise SpecError(f"{files[name]} and {path} would both be the run '{name}': rename one of them.")
         files[name] = path

@@ -77,6 +77,10 @@ class Task:
                 f"'initial' must be what the student is, {self.wide.describe()} of the same observations and actions, "
                 f"with a head of its own; it is {initial.spec.describe()}."
             )
+        if initial is not None and student.start != "new":
+            raise SpecError(
+                f"There are two starts, 'initial' and the teacher's ('start' is {student.start!r}): give one."
+            )
         between(self.wide, self.spec, 0.0)
         self.selection = Check(config, acceptance, number=number)
         self.kept: list[dict[str, Tensor]] = []

@@ -18,6 +18,7 @@ from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
 from distilrl.files import read_json, write_json
 from distilrl.heads import student_head
+from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, Job, claimed
 from distilrl.measures import Mean
 from distilrl.networks import Network
@@ -42,6 +43,7 @@ class Evaluation(Returns):
     """What was measured beside the return, by its name in words; None where no episode has it."""
 
 
+@isolated()
 def train_teacher(
     config: TrainConfig,
     out: str | Path,
@@ -108,6 +110,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     return results
 
 
+@isolated()
 def evaluate_policy(
     policy: Teacher | Network | Policy | str | Path,
     how: EnvLike | Play,
@@ -150,6 +153,7 @@ def evaluate_policy(
     return Evaluation(**vars(returns), params=params, measures=found)
 
 
+@isolated()
 def evaluate_against(
     policy: Teacher | str | Path,
     other: Teacher | str | Path,

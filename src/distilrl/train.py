@@ -24,6 +24,7 @@ from distilrl.devices import check_device
 from distilrl.errors import NotFiniteError, ResumeError, SpecError
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
+from distilrl.isolation import isolated
 from distilrl.learner import Learner, Part, make_pupils
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
@@ -40,6 +41,7 @@ from distilrl.trained import Trained
 USED_UP = "budget used"
 
 
+@isolated()
 def train(
     config: TrainConfig,
     teacher: Teacher | Sequence[Teacher] | None = None,

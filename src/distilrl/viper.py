@@ -22,6 +22,7 @@ from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
 from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head
+from distilrl.isolation import isolated
 from distilrl.jobs import Job, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.objective import TeacherTerm
@@ -75,6 +76,7 @@ class TreeConfig:
         return read_as(cls, data.get("given", {}), "given")
 
 
+@isolated()
 def distill_tree(
     teacher: Teacher | str | Path | None,
     job: Job,

@@ -19,7 +19,8 @@ def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec
     shapes = [_build_of(spec) for spec in (wide, narrow)]
     if shapes[0] != shapes[1] or any(big < small for big, small in zip(*layers, strict=True)):
         raise SpecError(
-            f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers, the first wider ones."
+            f"{wide.describe()} cannot shrink to {narrow.describe()}: both need the same layers and activation, the "
+            "first wider ones."
         )
     widths = [round(small * (big / small) ** (1 - share)) for big, small in zip(*layers, strict=True)]
     return _of_widths(narrow, widths)
@@ -28,7 +29,7 @@ def between(wide: NetworkSpec, narrow: NetworkSpec, share: float) -> NetworkSpec
 def _build_of(spec: NetworkSpec) -> tuple[Any, ...]:
     """What two networks that differ in their widths alone have in common."""
     kernels, cell = [c[1:] for c in spec.convs], spec.cell and spec.cell.kind
-    return kernels, len(spec.blocks), len(spec.hidden), cell, len(spec.behind), spec.history
+    return kernels, len(spec.blocks), len(spec.hidden), cell, len(spec.behind), spec.history, spec.activation
 
 
 def _of_widths(spec: NetworkSpec, widths: Sequence[int]) -> NetworkSpec:

@@ -1,9 +1,11 @@
 """What several commands ask, in groups that their help shows as such, and settings by name."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -340,3 +342,22 @@ def _options(options: Any) -> Iterator[tuple[str, bool]]:
 def _given(options: Any) -> list[str]:
     """Names of options that are not at their defaults."""
     return [name for name, changed in _options(options) if changed]
+
+
+@contextmanager
+def told_apart(alone: bool) -> Iterator[None]:
+    """Where standard output shall hold one object ``alone``, what environments print goes to standard error, from their
+    processes too.
+    """
+    if not alone:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

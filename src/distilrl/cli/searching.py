@@ -160,7 +160,7 @@ class Sweep:
         """Sweeps; 2 where a run ended in an error, else the code of the worst verdict."""
         self.trusted.allow()
         self.side.check()
-        jobs = jobs_of(self.configs).values()
+        jobs = jobs_of(self.configs, self.out).values()
         with Display() as watch, self.side.executor(*jobs) as executor:
             rows = sweep(self.configs, self.out, executor=executor, watch=watch)
         print_sweep(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from distilrl.cli.options import Around, EnvOptions, Trusted, TrustOptions, Unset, code_of
+from distilrl.cli.options import Around, EnvOptions, Trusted, TrustOptions, Unset, code_of, told_apart
 from distilrl.cli.tables import print_verdict
 from distilrl.display import Display, console
 from distilrl.export import Target, export_policy, verify
@@ -84,7 +84,7 @@ class Verify:
         use_threads(1)
         self.trusted.allow()
         env = self.around.maybe(self.env)
-        with Display() as watch:
+        with told_apart(self.json), Display() as watch:
             result = verify(self.exported, env, episodes=self.episodes, watch=watch)
         if self.json:
             print(json.dumps(result.to_json()))

@@ -1,10 +1,6 @@
 """Commands about any policy: look at its file, and play it."""
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +9,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli import HOSTILE
 from distilrl.cli.faults import print_error
-from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of
+from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of, told_apart
 from distilrl.cli.tables import print_facts, print_measures, print_verdict
 from distilrl.comparison import Comparison
 from distilrl.display import Display, print_unused
@@ -67,25 +63,6 @@ class Inspect:
             print_error(f"{self.policy} is hostile: the library that wrote such files would execute what is in it.")
             return HOSTILE
         return 0
-
-
-@contextmanager
-def told_apart(alone: bool) -> Iterator[None]:
-    """Where standard output shall hold one object ``alone``, what environments print goes to standard error, from their
-    processes too.
-    """
-    if not alone:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,8 +138,8 @@ def _key(ref: EnvRef) -> tuple[Any, Any]:
 
 
 def _check_numbers(n_envs: int, sticky: float | None, threads: int, workers: int) -> None:
-    check_number("n_envs", n_envs, "[1, inf)")
+    check_number("n_envs", n_envs, "[1, inf)", whole=True)
     check_number("threads", threads, THREADS)
-    check_number("workers", workers, "[0, inf)")
+    check_number("workers", workers, "[0, inf)", whole=True)
     if sticky is not None:
         check_number("sticky", sticky, "[0, 1]")

@@ -207,7 +207,10 @@ def _instead(module: str, name: str) -> str:
     if newest := _newest(name):
         return f"use '{before}{newest}'"
     if not module:
-        return "mend its id, or write module:Env-id where a module of yours registers it"
+        return (
+            "mend its id, write module:Env-id where a module of yours registers it, or from Python give the function "
+            "that makes it"
+        )
     makers = ((id, spec.entry_point) for id, spec in gymnasium.registry.items())
     homes = ((id, maker if isinstance(maker, str) else getattr(maker, "__module__", "")) for id, maker in makers)
     package = module.split(".")[0]

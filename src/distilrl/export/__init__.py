@@ -25,6 +25,7 @@ from distilrl.export.replay import Recording, file_policy, open_export
 from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json, write_bytes
+from distilrl.isolation import isolated
 from distilrl.networks import Network
 from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes
@@ -32,7 +33,7 @@ from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.sensors import EXACT, Sensors
-from distilrl.spaces import EnvRef, Excerpt, ObsSpec, env_ref
+from distilrl.spaces import EnvLike, EnvRef, Excerpt, ObsSpec, env_ref
 from distilrl.specs import NetworkSpec
 
 __all__ = ["TARGETS", "Target", "export_policy", "verify"]
@@ -49,12 +50,13 @@ TUNED_ON = 4
 """Plays of the student whose states fine-tuning learns from."""
 
 
+@isolated()
 def export_policy(
     run: str | Path,
     target: Target,
     out: str | Path | None = None,
     *,
-    env: str | EnvRef | None = None,
+    env: EnvLike | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Writes a run's student for a target; the folder is complete only if the file answers as the student does.
@@ -235,11 +237,22 @@ class _Export:
         env, name = card["env"], card["network"]
         reads = self.student.reads.places if self.student.reads is not None else None
         remembers = network.spec.remembers
-        image = web.about_image(self.student.obs, self.head, self.info.protocol.get("actions", ()), remembers=remembers)
-        plays = is_plain_cartpole(self.info.ref, find_spec(self.info.ref))
+        obs, ref, named = self.student.obs, self.info.ref, self.info.protocol.get("actions", ())
+        image = web.about_image(obs, self.head, named, remembers=remembers, grey=ref.grey)
+        plays = is_plain_cartpole(ref, find_spec(ref))
         limit = int(self.info.protocol["max_episode_steps"]) if plays else 0
         return web.page(
-            module, env, name, last, golden.obs, answers, remembers=remembers, reads=reads, image=image, cartpole=limit
+            module,
+            env,
+            name,
+            last,
+            golden.obs,
+            answers,
+            remembers=remembers,
+            reads=reads,
+            image=image,
+            cartpole=limit,
+            frames=obs.frames,
         )
 
     def keep_integers(self) -> dict[str, Any]:

@@ -18,14 +18,17 @@ from distilrl.export.card import Reference, Shipped, read_card
 from distilrl.export.replay import file_policy, open_export
 from distilrl.files import digest
 from distilrl.heads import Head
+from distilrl.isolation import isolated
+from distilrl.plain import check_number
 from distilrl.played import Difference, Returns, Verified
 from distilrl.sensors import EXACT
-from distilrl.spaces import EnvRef, env_ref
+from distilrl.spaces import EnvLike, EnvRef, env_ref
 from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
 
+@isolated()
 def verify(
-    exported: str | Path, env: str | EnvRef | None = None, *, episodes: int = 100, watch: Watch | None = None
+    exported: str | Path, env: EnvLike | None = None, *, episodes: int = 100, watch: Watch | None = None
 ) -> Verified:
     """Plays an exported file itself, greedy, on the seeds of the verdict and as disturbed as its student was there.
 
@@ -36,7 +39,7 @@ def verify(
 
     Args:
         exported: a folder that `export_policy` wrote, or one of its files.
-        env: environment; that of the student's verdict by default.
+        env: environment; that of the student's verdict by default, to be named where it was made by a function.
         episodes: full episodes; as many as the teacher played where its returns are known.
         watch: told as the work goes on; None: as `distill` shows it.
 
@@ -47,6 +50,7 @@ def verify(
 
         verify("runs/pong/export/c").return_mean
     """
+    check_number("episodes", episodes, "[2, inf)", whole=True)
     return _verified(Path(exported), env, episodes, watch, owned=True)
 
 
@@ -55,7 +59,7 @@ def verify_own(path: Path, env: EnvRef | None, watch: Watch) -> Verified:
     return _verified(path, env, 100, watch, owned=False)
 
 
-def _verified(path: Path, env: str | EnvRef | None, episodes: int, watch: Watch | None, *, owned: bool) -> Verified:
+def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | None, *, owned: bool) -> Verified:
     exported, folder = path, path if path.is_dir() else path.parent
     if not (folder / "export.json").is_file():
         raise FileError(f"{exported} is no export: give a folder that distilrl export wrote, or a file in one.")

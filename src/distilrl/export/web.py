@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilrl.envs.images import LUMA
 from distilrl.errors import FileError
 from distilrl.export import web_images
 from distilrl.export.c import Source
@@ -71,22 +72,38 @@ def seats(last: Last, *, remembers: bool = False) -> str:
     return f"\nobs_t policy_buffer[POLICY_OBS_SIZE];\n{hand}{memory}"
 
 
-def about_image(obs: ObsSpec, head: Head, choices: Sequence[str], *, remembers: bool = False) -> dict[str, Any]:
+def about_image(
+    obs: ObsSpec, head: Head, choices: Sequence[str], *, remembers: bool = False, grey: bool = False
+) -> dict[str, Any]:
     """What a page must know to take an image in; nothing where the policy does not answer one image, of bytes, grey or
-    in colours, with one choice.
+    in colours, with one choice. ``grey``: the environment's colours are taken away as they are for training.
     """
     shape = obs.image
     if shape is None or not obs.pixels or obs.dtype != "uint8" or obs.frames > 1 or shape[0] not in (1, 3) or remembers:
         return {}
     if not isinstance(head, Categorical) or head.action.size > 1:
         return {}
-    return {"image": shape, "logits": head.kind == "logits", "width": head.width, "choices": list(choices)}
+    first = (head.action.start or (0,))[0]
+    named = list(choices) if len(choices) == head.width else [str(first + i) for i in range(head.width)]
+    luma = list(LUMA) if grey else None
+    return {"image": shape, "logits": head.kind == "logits", "width": head.width, "choices": named, "luma": luma}
+
+
+def picture(golden: NDArray[np.generic], frames: int) -> dict[str, Any] | None:
+    """How a page paints the newest frame of images (K, C, H, W): channels of a frame, grey or colours, and the values
+    that are black and white; None of boards, whose channels are kinds of cells.
+    """
+    channels = golden.shape[1] // frames
+    low, high = (0, 255) if golden.dtype == np.uint8 else (float(golden.min()), float(golden.max()))
+    if channels not in (1, 3) or (float(golden.max()) <= 1 and golden.dtype == np.uint8) or low == high:
+        return None
+    return {"channels": channels, "low": low, "high": high}
 
 
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
     *, remembers: bool = False, reads: Sequence[int] | None = None, image: Mapping[str, Any] | None = None,
-    cartpole: int = 0,
+    cartpole: int = 0, frames: int = 1,
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -100,6 +117,7 @@ def page(
         remembers: the policy has memory; then they are of one episode from its beginning.
         reads: places in the environment's observation of what it reads; None: all of it.
         image: of `about_image`, where the page takes images in.
+        frames: of time in one image.
         cartpole: most steps of an episode where the environment is Gymnasium's CartPole as it is, which the page plays.
     """
     limits = last.tolerance()
@@ -119,6 +137,7 @@ def page(
         "near": CLOSE if limits is not None else 0,
         "limits": limits.tolist() if limits is not None else [0] * last.size,
         "board": golden.shape[1:] if golden.ndim == 4 and not image else None,
+        "picture": picture(golden, frames) if golden.ndim == 4 else None,
         **(image or {}),
     }
     text = f"{env}: {name}".replace("&", "&amp;").replace("<", "&lt;")
@@ -184,13 +203,24 @@ document.getElementById("check").textContent =
   `${same} of ${data.actions.length} actions as expected, ` +
   `${each < 1 ? each.toFixed(2) : each.toFixed(0)} µs a decision in this browser`;
 
-function draw(obs) { /* each channel of cells in a colour of its own */
+function draw(obs) { /* the newest frame; of cells each channel in a colour of its own */
   const canvas = document.getElementById("board"), pen = canvas.getContext("2d");
-  const [channels, height, width] = data.board;
+  const [channels, height, width] = data.board, area = height * width;
   canvas.hidden = false; canvas.width = width; canvas.height = height;
+  if (data.picture) {
+    const { channels: own, low, high } = data.picture, shown = pen.createImageData(width, height);
+    const frame = obs.subarray((channels - own) * area);
+    for (let i = 0; i < area; i++) {
+      for (let c = 0; c < 3; c++)
+        shown.data[4 * i + c] = 255 * (frame[(own === 3 ? c : 0) * area + i] - low) / (high - low);
+      shown.data[4 * i + 3] = 255;
+    }
+    pen.putImageData(shown, 0, 0);
+    return;
+  }
   pen.fillRect(0, 0, width, height);
   obs.forEach((cell, i) => {
-    const channel = Math.floor(i / (height * width)), place = i % (height * width);
+    const channel = Math.floor(i / area), place = i % area;
     pen.fillStyle = `hsl(${360 * channel / channels} 80% 60%)`;
     if (cell > 0) pen.fillRect(place % width, Math.floor(place / width), 1, 1);
   });

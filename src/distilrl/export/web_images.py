@@ -48,14 +48,15 @@ SCRIPT = """
 if (data.image) {
   const [channels, height, width] = data.image, area = height * width;
   const at = id => document.getElementById(id), pen = at("seen").getContext("2d");
-  const names = Array.from({ length: data.width }, (_, i) => data.choices[i] ?? `choice ${i}`);
+  const names = data.choices;
   const heard = () => new Float32Array(policy.memory.buffer, policy.policy_numbers.value, data.width);
   function numbers(obs) {
     seat.set(obs);
     policy.policy_values(policy.policy_buffer.value, policy.policy_numbers.value);
     return Array.from(heard());
   }
-  const lead = (all, best) => all[best] - Math.max(...all.filter((_, i) => i !== best));
+  const others = (all, best) => all.length > 1 ? Math.max(...all.filter((_, i) => i !== best)) : 0;
+  const lead = (all, best) => all[best] - others(all, best);
   function softmax(all) {
     const most = Math.max(...all), parts = all.map(n => Math.exp(n - most)), sum = parts.reduce((a, b) => a + b);
     return parts.map(n => n / sum);
@@ -116,6 +117,8 @@ if (data.image) {
   }
   function shrink(pixels, wide, high) { /* mean over what each place covers, as it was for training */
     const obs = new Kind(channels * area);
+    if (data.luma) for (let i = 0; i < pixels.length; i += 4) /* the environment's own grey, cut, and then shrunk */
+      pixels[i] = Math.trunc(pixels[i] * data.luma[0] + pixels[i + 1] * data.luma[1] + pixels[i + 2] * data.luma[2]);
     const span = (k, n, whole) => [k * whole / n, (k + 1) * whole / n];
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
       const [top, bottom] = span(y, height, high), [left, right] = span(x, width, wide), sum = [0, 0, 0];
@@ -127,7 +130,7 @@ if (data.image) {
         weight += part;
       }
       const [r, g, b] = sum.map(n => n / weight), i = y * width + x;
-      if (channels === 1) obs[i] = Math.round(0.299 * r + 0.587 * g + 0.114 * b);
+      if (channels === 1) obs[i] = Math.round(data.luma ? r : 0.299 * r + 0.587 * g + 0.114 * b);
       else [r, g, b].forEach((n, c) => { obs[c * area + i] = Math.round(n); });
     }
     return obs;

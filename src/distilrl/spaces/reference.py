@@ -11,6 +11,9 @@ import gymnasium
 from distilrl.errors import SpecError
 from distilrl.limits import LARGEST_OBSERVATION
 
+WHAT = {"kwargs": "a dict", "wrappers": "a list of 'module:Class'", "resize": "(height, width)"}
+"""Fields of `EnvRef` that hold several things, and what they must be."""
+
 
 @dataclass(frozen=True)
 class EnvRef:
@@ -36,6 +39,14 @@ class EnvRef:
     def __post_init__(self) -> None:
         if not self.id:
             raise SpecError("An environment needs an id, e.g. CartPole-v1 or my_package:MyEnv-v0.")
+        kinds = {"kwargs": dict, "wrappers": list | tuple, "resize": list | tuple | None}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise SpecError(f"'{name}' of {self.id} must be {WHAT[name]}, got {getattr(self, name)!r:.60}.")
+        # -- what the caller goes on changing is no part of it
+        object.__setattr__(self, "kwargs", _apart(self.kwargs))
+        for name in ("wrappers", "resize"):
+            object.__setattr__(self, name, given if (given := getattr(self, name)) is None else tuple(given))
         if self.stack < 1 or (self.resize is not None and min(self.resize) < 1):
             raise SpecError(f"'stack' and 'resize' of {self.id} must be at least 1.")
         if self.stack * math.prod(self.resize or (1, 1)) > LARGEST_OBSERVATION:
@@ -46,7 +57,7 @@ class EnvRef:
     @property
     def label(self) -> str:
         """The environment in few words: its id, and what it is made with."""
-        return self.id + (f" {json.dumps(self.kwargs, default=str)}" if self.kwargs else "")
+        return self.id + (f" {json.dumps(self.kwargs, default=str, ensure_ascii=False)}" if self.kwargs else "")
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -99,6 +110,13 @@ class EnvRef:
         return cls(**given, resize=sized, wrappers=tuple(wrappers), named=False)
 
     from_file = from_json
+
+
+def _apart(value: Any) -> Any:
+    """Plain data of dicts and lists that nobody else changes; what else is in it stays what it is."""
+    if isinstance(value, dict):
+        return {key: _apart(one) for key, one in value.items()}
+    return [_apart(one) for one in value] if isinstance(value, list) else value
 
 
 EnvLike = str | EnvRef | Callable[..., gymnasium.Env[Any, Any]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distilrl.errors import FileError, HostileError
 from distilrl.files import digest
+from distilrl.isolation import isolated
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
 from distilrl.teachers.archive import LEGACY, check_whole, holds
@@ -21,6 +22,7 @@ MSGPACK = [bytes([first]) for first in (*range(0x81, 0x90), 0xDE, 0xDF)]
 """First bytes of a dict as flax writes it; a pickle has none of them."""
 
 
+@isolated()
 def load_teacher(file: str | Path | TeacherFile) -> Teacher:
     """Reads a policy: our own format, a run folder, or a file of another library; nothing in it is executed.
 

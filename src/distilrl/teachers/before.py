@@ -109,7 +109,7 @@ class Called(nn.Module):
         Raises:
             TeacherError: the function answers with no array, or with no action.
         """
-        given = self.policy(obs)
+        given = self.policy(obs.clone())  # it may change what it is given, which is to be learnt from
         try:
             answer = torch.as_tensor(given).to(obs.device)
         except (TypeError, ValueError, RuntimeError) as error:

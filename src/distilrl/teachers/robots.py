@@ -8,6 +8,7 @@ are used.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -153,7 +154,14 @@ def _rsl_rl(
     """rsl_rl: (o − mean) / (std + 0.01), folded into the first layer unless a memory comes before it."""
     label, state = checkpoint.label, Asked(tensors)
     _refuse_others(state, label, RSL_MEMORIES[body])
-    layers = [layer(state, name, label, activation or "elu") for name in numbered(state, body)]
+    names = numbered(state, body)
+    numbers = [int(name.rpartition(".")[2]) for name in names]
+    if any(after == before + 1 for before, after in pairwise(numbers)):
+        raise FileError(
+            f"{label} has dense layers in a row in its {body}, nothing between them, which rsl_rl does not make: "
+            "export the policy to ONNX instead."
+        )
+    layers = [layer(state, name, label, activation or "elu") for name in names]
     if not layers:
         raise FileError(
             f"{label} holds no dense layers '{body}.0.weight' of an actor: export the policy to ONNX instead."

@@ -115,9 +115,10 @@ class Teacher:
             teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
         digest = hashlib.sha256((name or told(policy)).encode())
-        if name and isinstance(policy, nn.Module):
-            digest.update(told(policy).encode())
         label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
+        if isinstance(policy, nn.Module):
+            digest.update(told(policy).encode() if name else b"")
+            policy = _copied(policy, label)  # trained, moved and put in a mode by its owner
         return cls(
             Called(policy),
             kind,
@@ -332,6 +333,10 @@ def _apart(module: Any, path: str) -> Any:
     """A copy of a module that somebody may go on training, which must not be frozen, folded or moved under them."""
     if module is None or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
+    return _copied(module, path)
+
+
+def _copied(module: Any, path: str) -> Any:
     try:
         return copy.deepcopy(module)
     except Exception as error:  # whatever the module keeps beside its weights

@@ -96,15 +96,18 @@ def read(checkpoint: Checkpoint) -> Script:
 
 def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
     """Dense layers with an activation between them, and nothing after."""
-    modules = {name: one for name, one in _attributes(actor).items() if name.isascii() and name.isdigit()}
-    if _class(actor) not in ("Sequential", "MLP") or not modules:
+    modules = {name: one for name, one in _attributes(actor).items() if isinstance(one, ModuleOf)}
+    order = list(modules)  # in which they are called
+    named = [name for name in order if not (name.isascii() and name.isdigit())]
+    if _class(actor) not in ("Sequential", "MLP") or not modules or named or order != sorted(order, key=int):
         raise unknown_script(checkpoint.label)
-    order = sorted(modules, key=int)
+    if not _chain(_class(actor), checkpoint.code(actor.kind)):
+        raise unknown_script(checkpoint.label)
     kinds = [_class(modules[name]) for name in order]
     dense, between = kinds[::2], kinds[1::2]
     if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(CLASSES):
         raise unknown_script(checkpoint.label)
-    for name in order[1::2]:  # all that is looked at in the code: what no attribute says
+    for name in order[1::2]:  # in the code, too, there is what no attribute says
         if not _plain(_class(modules[name]), checkpoint.code(modules[name].kind)):
             raise unknown_script(checkpoint.label)
     found = {f"{prefix}{name}.{part}": one for name in order[::2] for part, one in _tensors(modules[name])}
@@ -113,6 +116,12 @@ def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
         layer(tensors, f"{prefix}{name}", checkpoint.label, activation)
         for name, activation in zip(order[::2], [*activations, None], strict=True)
     ]
+
+
+def _chain(kind: str, code: str) -> bool:
+    """Whether the text of a container calls its modules and nothing else, as where hooks of it were traced."""
+    found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
+    return found is not None and re.search(r"(?<![\w.])(?:torch|ops|annotate)\.\w", found[0]) is None
 
 
 def _plain(kind: str, code: str) -> bool:
