@@ -28,14 +28,14 @@ PLANS = (
     ("robots", "BipedalWalker", ""),
     ("games", "MiniGrid DoorKey", ""),
     ("games", "MiniGrid DoorKey", "--episodes 1200"),
-    ("images", "brain MR slices", ""),
-    ("treatment", "ICU-Sepsis, the untried is fatal", ""),
+    ("images", "brain MR slices", "--check-episodes 200"),
+    ("treatment", "ICU-Sepsis, the untried is fatal", "--check-episodes 1000"),
     ("trading", "SP500-v0", ""),
     ("environment", "Sensor-v0", ""),
     ("environment", "Sensor-v0", "--episodes 400"),
 )
-"""Rows of each field, those whose environments are not the slowest; the last options are those that a plan proposed
-when its verdicts were inconclusive.
+"""Rows of each field, those whose environments are not the slowest, and further options: more episodes are what a plan
+proposed when its verdicts were inconclusive, larger checks are for episodes of a single decision or a bare 1 or 0.
 """
 SEEDS = 3
 NOT_OF_PLANS = ("--set", "--disturbed-episodes")

@@ -242,8 +242,11 @@ def test_a_plan(teacher, tmp_path, capsys):
     short = [*base, "--steps", "816", "--sizes", "mlp:", "--seeds", "1", "--no-refine", "--margin", "0.0001"]
     assert main([*short, "--budget-params", "1", "--out", str(tmp_path / "none")]) == 2
     assert "budget" in " ".join(capsys.readouterr().err.split())
-    assert main([*short, "--out", str(tmp_path / "late")]) == 1
-    assert "smallest within the margin: none" in capsys.readouterr().err
+    assert main([*short, "--check-episodes", "7", "--out", str(tmp_path / "late")]) == 1
+    assert read_json(tmp_path / "late" / "config.json")["train"]["stop"]["check_episodes"] == 7
+    said = capsys.readouterr()
+    assert "smallest within the margin: none" in said.err
+    assert "--check-episodes 7 " in said.err + said.out
 
 
 def test_a_tree(teacher, tmp_path, capsys):

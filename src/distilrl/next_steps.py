@@ -37,6 +37,8 @@ USUAL = {
 """Of options of a verdict and of a plan, where config.json has them, and what they are by default."""
 PLAN_SEEDS = 5
 """Students of each size, by default."""
+PLAN_CHECKS = 10
+"""Episodes of a plan's check, by default."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -175,11 +177,13 @@ def _judged_words(folder: RunFolder, *others: str) -> Words:
 
 
 def _given_words(folder: RunFolder) -> Words:
-    """What a plan was given beside its job, as options."""
-    given = folder.read_config().get("given", {})
+    """What a plan was given beside its job and its verdict, as options."""
+    config = folder.read_config()
+    given, checks = config.get("given", {}), _inside(config, "train.stop.check_episodes")
     sizes = given.get("sizes", ())
     words: Words = ["--sizes", *sizes] if sizes else []
     words += ["--seeds", str(given["seeds"])] if given.get("seeds", PLAN_SEEDS) != PLAN_SEEDS else []
+    words += ["--check-episodes", str(checks)] if checks not in (None, PLAN_CHECKS) else []
     for name, most in given.get("budget", {}).items():
         words += [f"--budget-{name}", _number(most)] if most is not None else []
     return words if given.get("refine", True) else [*words, "--no-refine"]

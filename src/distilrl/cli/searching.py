@@ -30,6 +30,7 @@ from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
+from distilrl.next_steps import PLAN_CHECKS, PLAN_SEEDS
 from distilrl.plan import plan
 from distilrl.runs import RunFolder
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -103,7 +104,7 @@ class Plan(_Search):
 
     sizes: Unset[tuple[str, ...]] = ()
     """Student specs to try, with memory too; by default a ladder without, that suits observations and actions."""
-    seeds: int = 5
+    seeds: int = PLAN_SEEDS
     """Students of each size."""
     budget_params: Unset[int | None] = None
     """No more parameters than this."""
@@ -115,6 +116,9 @@ class Plan(_Search):
     """No more microseconds a decision than this, in PyTorch on this machine."""
     steps: Unset[int | None] = None
     """Environment steps of the search; by default a tenth of the recipe's own where a vector chooses, else all."""
+    check_episodes: int = PLAN_CHECKS
+    """Episodes of each check, by which students are dropped and verdicts begin: more where one episode says little, as
+    of a single decision."""
     refine: bool = True
     """Whether sizes between the largest that fell short and the smallest that did not are tried too."""
     eval_epsilon: float = 0.0
@@ -126,7 +130,9 @@ class Plan(_Search):
         """Plans; where no size is shown to be within the margin 3 if that is undecided, else 1."""
         cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
         named = {"network": cell} if cell is not None else {}
-        job, out, data = self._job("plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=10, **named)
+        job, out, data = self._job(
+            "plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=self.check_episodes, **named
+        )
         if data:
             options = PlanOptions.from_config(data)
         else:
