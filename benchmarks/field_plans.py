@@ -28,6 +28,7 @@ PLANS = (
     ("robots", "BipedalWalker", ""),
     ("games", "MiniGrid DoorKey", ""),
     ("games", "MiniGrid DoorKey", "--episodes 1200"),
+    ("games", "MiniGrid DoorKey", "--check-episodes 100"),
     ("images", "brain MR slices", "--check-episodes 200"),
     ("treatment", "ICU-Sepsis, the untried is fatal", "--check-episodes 1000"),
     ("trading", "SP500-v0", ""),
