@@ -134,6 +134,7 @@ WRONG = {
     "kwargs": lambda out: EnvRef("CartPole-v1", None),
     "wrappers": lambda out: EnvRef("CartPole-v1", wrappers="gymnasium.wrappers:FlattenObservation"),
     "resize": lambda out: EnvRef("CartPole-v1", resize=8),
+    "height, width": lambda out: EnvRef("CartPole-v1", resize=(8,)),
     "seeds' must be a whole": lambda out: distill_seeds(SIGNS, tiny_job(), out, 2.5),
     "assistants' must be at least": lambda out: distill_chain(SIGNS, tiny_job(), out, -2),
     "assistants' must be a whole": lambda out: distill_chain(SIGNS, tiny_job(), out, 1.5),

@@ -56,9 +56,9 @@ def plan(
     All sizes and seeds learn from one stream by the job's own terms; the students drive in turn where the teacher does
     not. Where a size has a cell, all of them learn from sequences. At three checks, half of those that are not there
     yet are dropped (successive halving, Jamieson & Talwalkar 2016). Then sizes between the largest that fell short and
-    the smallest that did not are tried the same way. The verdict, on seeds of its own, goes from the
-    largest size that scores about as well as the best downwards, with the best seed of each, until one does not hold:
-    so the number of sizes needs no correction. No size gets a stage with reward.
+    the smallest that did not are tried the same way. The verdict, on seeds of its own, goes from the largest
+    size that scores about as well as the best downwards, with the best seed of each, until one does not hold: so the
+    number of sizes needs no correction. No size gets a stage with reward.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.

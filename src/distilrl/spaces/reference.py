@@ -11,7 +11,11 @@ import gymnasium
 from distilrl.errors import SpecError
 from distilrl.limits import LARGEST_OBSERVATION
 
-WHAT = {"kwargs": "a dict", "wrappers": "a list of 'module:Class'", "resize": "(height, width)"}
+SEVERAL = {
+    "kwargs": (dict, "a dict"),
+    "wrappers": (list | tuple, "a list of 'module:Class'"),
+    "resize": (list | tuple | None, "(height, width)"),
+}
 """Fields of `EnvRef` that hold several things, and what they must be."""
 
 
@@ -39,10 +43,10 @@ class EnvRef:
     def __post_init__(self) -> None:
         if not self.id:
             raise SpecError("An environment needs an id, e.g. CartPole-v1 or my_package:MyEnv-v0.")
-        kinds = {"kwargs": dict, "wrappers": list | tuple, "resize": list | tuple | None}
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                raise SpecError(f"'{name}' of {self.id} must be {WHAT[name]}, got {getattr(self, name)!r:.60}.")
+        for name, (kind, words) in SEVERAL.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or (name == "resize" and value is not None and len(value) != 2):
+                raise SpecError(f"'{name}' of {self.id} must be {words}, got {value!r:.60}.")
         # -- what the caller goes on changing is no part of it
         object.__setattr__(self, "kwargs", _apart(self.kwargs))
         for name in ("wrappers", "resize"):
