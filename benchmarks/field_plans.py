@@ -14,13 +14,10 @@ import sys
 import time
 from typing import Any
 
-from fields import LEFT_OUT, OUT, RUNS, counted, fields, lost, number, verdict_in_words
+from fields import OUT, RUNS, counted, fields, lost, number, results_in, run_or_go_on, verdict_in_words
 from lines import fill, machine, made
 
-from distilrl import Job, trust
-from distilrl.cli import main as distilrl
 from distilrl.files import read_json
-from distilrl.runs import RunFolder
 
 LINES = OUT / "plans.jsonl"
 PLANS = (
@@ -48,16 +45,9 @@ def line(field: str, row: str, more: str, seed: int) -> dict[str, Any]:
     about = fields()[field].rows[row]
     words = ["plan", "--teacher", about.teacher, "--env", about.env, "--seed", str(seed), "--seeds", str(SEEDS)]
     words += ["--threads", "1", "--out", str(out), *_of_plans(f"{about.options} {about.training} {more}")]
-    if (out / "config.json").is_file():
-        job = Job.from_json(RunFolder(out).read_config())
-        trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
-        words = ["plan", "--resume", str(out)]
-    if distilrl(words) not in (0, 1, 3):
-        sys.exit(f"distilrl {shlex.join(words)}: see above.")
-    plan, winner = read_json(out / "plan.json"), None
-    if plan["winner"] is not None:
-        results = read_json(out / "winner" / "results.json")
-        winner = {key: value for key, value in results.items() if key not in LEFT_OUT}
+    run_or_go_on(words, out)
+    plan = read_json(out / "plan.json")
+    winner = results_in(out / "winner") if plan["winner"] is not None else None
     shutil.rmtree(out)
     return {"plan": plan, "winner": winner, "cpu_s": round(time.process_time() - begun, 1)}
 

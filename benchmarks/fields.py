@@ -78,18 +78,27 @@ def command(row: Row, student: str, seed: int, out: Path) -> list[str]:
 
 def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
     """In a folder of its own, where training that was killed goes on; it is gone when the line is known."""
-    words = command(row, student, seed, out)
+    run_or_go_on(command(row, student, seed, out), out)
+    targets = ("c",) if is_tree(student) else row.exports
+    exports = {target: _bytes(out, target) for target in targets}
+    results = results_in(out)
+    shutil.rmtree(out)
+    return {"results": results, "exports": exports}
+
+
+def run_or_go_on(words: list[str], out: Path) -> None:
+    """Runs a command, whose folder is ``out``; what was killed there goes on."""
     if (out / "config.json").is_file():
         job = Job.from_json(RunFolder(out).read_config())
         trust(*job.train.env.modules, *(job.verdict_env.modules if job.verdict_env else ()))
-        words = ["tree" if is_tree(student) else "distill", "--resume", str(out)]
+        words = [words[0], "--resume", str(out)]
     if distilrl(words) not in (0, 1, 3):
         sys.exit(f"distilrl {shlex.join(words)}: see above.")
-    targets = ("c",) if is_tree(student) else row.exports
-    exports = {target: _bytes(out, target) for target in targets}
-    results = {key: value for key, value in read_json(out / "results.json").items() if key not in LEFT_OUT}
-    shutil.rmtree(out)
-    return {"results": results, "exports": exports}
+
+
+def results_in(run: Path) -> dict[str, Any]:
+    """A run's results, without what a line does not keep."""
+    return {key: value for key, value in read_json(run / "results.json").items() if key not in LEFT_OUT}
 
 
 def _bytes(run: Path, target: str) -> int:

@@ -30,7 +30,9 @@ ERRORS = ((0.2, 0.3, 0.3), (0.2, 0.6, 0.4), (0.0, 0.6, 0.4))
 """Standard deviations: of a student's own part, of a check, of a verdict."""
 
 
-def simulated(curve: NDArray[np.float64], own: float, check: float, verdict: float) -> dict[str, dict[str, float]]:
+def simulated(
+    curve: NDArray[np.float64], own: float, check: float, verdict: float
+) -> dict[str, dict[str, float | None]]:
     """Of each order the share of plans without a winner, of those whose winner loses the margin, and the winner's
     place in the ladder, from 1, in the mean.
     """

@@ -693,16 +693,25 @@ def holding():
         server.shutdown()
 
 
+def dumped(page, tmp_path, *flags):
+    """What a browser makes of a page."""
+    (tmp_path / "shown.html").write_text(page)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *flags]
+    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "shown.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def answered(page, dropped, tmp_path):
+    """What it makes of a page once an image was dropped."""
+    with holding() as host:
+        return dumped(page.replace("</body>", dropped.replace("HOST", host) + "</body>"), tmp_path)
+
+
 @needs("clang", "wasm-ld", "chromium")
 @pytest.mark.parametrize(("column", "said"), [(2, "left"), (9, "&lt;right&gt;")])
 def test_a_page_takes_an_image_in(tmp_path, column, said):
     page = Path(export_policy(picture_run(tmp_path / "run"), "web")["path"]) / "index.html"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}"]
-    with holding() as host:
-        dropped = DROPPED.replace("COLUMN", str(column)).replace("HOST", host)
-        (tmp_path / "dropped.html").write_text(page.read_text().replace("</body>", dropped + "</body>"))
-        command = ["chromium", *flags, (tmp_path / "dropped.html").as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = answered(page.read_text(), DROPPED.replace("COLUMN", str(column)), tmp_path)
     assert 'data-same="64"' in shown
     assert shown.count('aria-label="image ') == 24
     assert f'data-said="{said}"' in shown.replace("<right>", "&lt;right&gt;")
@@ -710,14 +719,6 @@ def test_a_page_takes_an_image_in(tmp_path, column, said):
     # (255 · 12 · 1e-3) against 0: the logits' difference is 3.06
     assert "95.5 %" in shown
     assert "4.5 %" in shown
-
-
-def dom_of(page, tmp_path):
-    """What a browser makes of a page, after two seconds of its time."""
-    (tmp_path / "index.html").write_text(page)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=2000"]
-    command = ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def page_of(network, head, obs, states, **more):
@@ -728,8 +729,9 @@ def page_of(network, head, obs, states, **more):
     return web.page(module, "any", "small", last, states, answers, **more)
 
 
+SECONDS = "--virtual-time-budget=2000"
 COUNTED = """<script>
-const counted = document.getElementById("COUNTED"), shades = {};
+const counted = document.getElementById("board"), shades = {};
 const seen = counted.getContext("2d").getImageData(0, 0, counted.width, counted.height).data;
 for (let i = 0; i < seen.length; i += 4) shades[seen.slice(i, i + 3).join("-")] = (shades[seen.slice(i, i + 3).join("-")] ?? 0) + 1;
 document.body.dataset.shades = Object.entries(shades).sort().map(one => one.join("x")).join(" ");
@@ -748,8 +750,8 @@ def test_a_page_shows_the_newest_frame_as_it_is(tmp_path, channels, frames, shad
     states[:, -1] = 200
     states[:, -2] = 10
     states[:, -1, :2, :3] = 10
-    page = page_of(network, two, obs, states, frames=frames).replace("</body>", COUNTED.replace("COUNTED", "board", 1))
-    assert f'data-shades="{shades}"' in dom_of(page, tmp_path)
+    page = page_of(network, two, obs, states, frames=frames).replace("</body>", COUNTED)
+    assert f'data-shades="{shades}"' in dumped(page, tmp_path, SECONDS)
 
 
 @needs("clang", "wasm-ld", "chromium")
@@ -771,11 +773,7 @@ def test_a_page_takes_colours_away_as_the_environment_does(tmp_path, grey, said)
         'brush.fillStyle = "#fff"; brush.fillRect(COLUMN * 3, 0, 3, 24);',
         'brush.fillStyle = "#f00"; brush.fillRect(0, 0, 36, 24);',
     )
-    with holding() as host:
-        (tmp_path / "dropped.html").write_text(page.replace("</body>", red.replace("HOST", host) + "</body>"))
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path / 'profile'}"]
-        command = ["chromium", *flags, (tmp_path / "dropped.html").as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = answered(page, red, tmp_path)
     assert "drawn.png, shrunk to 6 × 6" in shown
     assert f'data-said="{said}"' in shown
 
@@ -785,7 +783,7 @@ def test_a_page_shows_a_board_of_cells(tmp_path):
     obs = ObsSpec((5, 8, 9), (5, 8, 9), "uint8")
     network = build(NetworkSpec(obs.shape, 2, convs=((2, 3, 1),), hidden=(4,)), torch.Generator().manual_seed(0))
     states = np.random.default_rng(0).integers(0, 2, (3, *obs.shape)).astype(np.uint8)
-    dom = dom_of(page_of(network, TWO, obs, states), tmp_path)
+    dom = dumped(page_of(network, TWO, obs, states), tmp_path, SECONDS)
     assert 'data-same="3"' in dom
     assert re.search(r'<canvas id="board"[^>]* width="9" height="8"', dom)
 

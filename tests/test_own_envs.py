@@ -264,7 +264,11 @@ def test_json_stands_alone_on_standard_output(registered, tmp_path, capfd):
             return super().step(action)
 
     env = registered("Prints-v0", Prints, max_episode_steps=5)
+    save_network(tmp_path / "run" / "student", sign_network(), head_for(Choices((2,)), "q"))
+    export_policy(tmp_path / "run", "onnx", env=env)
+    capfd.readouterr()
     for words in (
+        ["verify", str(tmp_path / "run" / "export" / "onnx"), "--env", env, "--episodes", "2"],
         ["evaluate", str(tmp_path / "teacher"), "--env", env, "--episodes", "2"],
         ["inspect", str(tmp_path / "teacher"), "--env", env],
     ):

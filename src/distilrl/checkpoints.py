@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from distilrl.errors import FileError, NotFiniteError
 from distilrl.files import digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
-from distilrl.isolation import isolated
 from distilrl.limits import MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
 from distilrl.plain import parse_json
@@ -72,7 +71,6 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
     write_json(folder / "spec.json", spec)
 
 
-@isolated()
 def load_network(folder: str | Path) -> Stored:
     """Reads what `save_network` wrote.
 

@@ -17,7 +17,7 @@ from distilrl.isolation import isolated
 from distilrl.plain import check_number
 from distilrl.played import PlayedTeacher, Returns
 from distilrl.spaces import EnvLike, env_ref
-from distilrl.teachers import Teacher, load_teacher
+from distilrl.teachers import Teacher, read_teacher
 from distilrl.teachers.vecnormalize import unused
 
 COLLAPSE = 0.7
@@ -35,7 +35,7 @@ def inspect(teacher: Teacher | str | Path) -> dict[str, Any]:
         Path, format, spaces, network, layers and size; ``kind``, ``obs_shape``, ``outputs`` and ``action`` are None
         where only the environment can tell.
     """
-    teacher = load_teacher(teacher) if isinstance(teacher, str | Path) else teacher
+    teacher = read_teacher(teacher)
     layers = [{"name": name, "shape": list(p.shape)} for name, p in teacher.network.named_parameters()]
     return {
         "path": teacher.path,
@@ -77,7 +77,7 @@ def inspect_play(
     check_number("episodes", episodes, "[2, inf)", whole=True)
     ref = env_ref(env)
     info = describe_env(ref)
-    teacher = (load_teacher(teacher) if isinstance(teacher, str | Path) else teacher).fitted(info)
+    teacher = read_teacher(teacher).fitted(info)
     how = Play(ref, threads=threads)
     with watching(watch) as watch:
         result = accept(teacher, how, episodes=episodes, weak_ok=True, watch=watch)

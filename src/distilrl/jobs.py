@@ -29,7 +29,7 @@ from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import activation_of, has_cell, suited
 from distilrl.stream import check_views
-from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, read_teacher
 from distilrl.widths import between
 
 ACCEPT_MORE = 16
@@ -185,15 +185,10 @@ def teachers_of(
     """The teachers themselves, one per task, each fitted to its environment, from wherever they are named."""
     refs = [task.env for task in config.tasks]
     if teacher is not None:
-        if not isinstance(teacher, Teacher | str | Path | Sequence):
-            raise SpecError(
-                f"{teacher!r:.80} is no teacher: give load_teacher(FILE), a file, or Teacher.from_callable(function)."
-            )
-        given = [teacher] if isinstance(teacher, Teacher | str | Path) else list(teacher)
+        given = [teacher] if isinstance(teacher, str) or not isinstance(teacher, Sequence) else list(teacher)
         if len(given) != len(refs):
             raise SpecError(f"There are {len(refs)} tasks but {len(given)} teachers: give one for each.")
-        read = [load_teacher(one) if isinstance(one, str | Path) else one for one in given]
-        return [one.fitted(describe_env(ref)) for one, ref in zip(read, refs, strict=True)]
+        return [read_teacher(one).fitted(describe_env(ref)) for one, ref in zip(given, refs, strict=True)]
     if not refs or not all(task.teacher for task in config.tasks):
         raise SpecError("There is no teacher: name its file.")
     return [load_teachers(task.teacher, task.env, config.combine) for task in config.tasks]

@@ -27,7 +27,7 @@ from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.summaries import SeedsResults, TasksResults
-from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, load_teacher, read_teacher
 from distilrl.threads import use_threads
 from distilrl.train import train
 from distilrl.verdict import in_words as verdict_in_words
@@ -298,8 +298,7 @@ def reptile(
         raise SpecError(
             f"The family has {len(infos)} members but {len(given)} teachers: give one for all, or for each."
         )
-    read = [load_teacher(one) if isinstance(one, str | Path) else one for one in given]
-    teachers = [one.fitted(info) for one, info in zip(read, infos, strict=True)]
+    teachers = [read_teacher(one).fitted(info) for one, info in zip(given, infos, strict=True)]
     start = build(
         config.student.spec(infos[0].obs, teachers[0].head.student.width),
         torch.Generator().manual_seed(seed),

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from distilrl.errors import FileError, HostileError
+from distilrl.errors import FileError, HostileError, SpecError
 from distilrl.files import digest
 from distilrl.isolation import isolated
 from distilrl.limits import MAX_BYTES
@@ -49,6 +49,21 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
                     "delete it."
                 ) from None
         raise
+
+
+def read_teacher(teacher: Teacher | str | Path) -> Teacher:
+    """A teacher, which a path names.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if isinstance(teacher, str | Path):
+        return load_teacher(teacher)
+    if not isinstance(teacher, Teacher):
+        raise SpecError(
+            f"{teacher!r:.80} is no teacher: give load_teacher(FILE), a file, or Teacher.from_callable(function)."
+        )
+    return teacher
 
 
 def _load(file: TeacherFile) -> Teacher:

@@ -115,10 +115,11 @@ class Teacher:
             teacher = Teacher.from_callable(lambda obs: -obs[:, :1], name="P controller")
         """
         digest = hashlib.sha256((name or told(policy)).encode())
+        if name and isinstance(policy, nn.Module):
+            digest.update(told(policy).encode())
         label = str(name or getattr(policy, "__qualname__", type(policy).__name__))
-        if isinstance(policy, nn.Module):
-            digest.update(told(policy).encode() if name else b"")
-            policy = _copied(policy, label)  # trained, moved and put in a mode by its owner
+        if isinstance(policy, nn.Module):  # its owner trains, moves and puts it in a mode; frozen, it is copied once
+            policy = _copied(policy, label).requires_grad_(False)
         return cls(
             Called(policy),
             kind,

@@ -101,14 +101,14 @@ def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
     named = [name for name in order if not (name.isascii() and name.isdigit())]
     if _class(actor) not in ("Sequential", "MLP") or not modules or named or order != sorted(order, key=int):
         raise unknown_script(checkpoint.label)
-    if not _chain(_class(actor), checkpoint.code(actor.kind)):
+    if not _calls_alone(_text_of(checkpoint, actor)):
         raise unknown_script(checkpoint.label)
     kinds = [_class(modules[name]) for name in order]
     dense, between = kinds[::2], kinds[1::2]
     if len(kinds) % 2 == 0 or set(dense) != {"Linear"} or not set(between) <= set(CLASSES):
         raise unknown_script(checkpoint.label)
     for name in order[1::2]:  # in the code, too, there is what no attribute says
-        if not _plain(_class(modules[name]), checkpoint.code(modules[name].kind)):
+        if not _plain(_class(modules[name]), _text_of(checkpoint, modules[name])):
             raise unknown_script(checkpoint.label)
     found = {f"{prefix}{name}.{part}": one for name in order[::2] for part, one in _tensors(modules[name])}
     tensors, activations = checkpoint.tensors(found), [CLASSES[kind] for kind in between]
@@ -118,22 +118,27 @@ def _dense(checkpoint: Checkpoint, actor: Any, prefix: str) -> list[Layer]:
     ]
 
 
-def _chain(kind: str, code: str) -> bool:
+def _text_of(checkpoint: Checkpoint, module: ModuleOf) -> str:
+    """The text of a module's class; empty where the file has none."""
+    code = checkpoint.code(module.kind)
+    found = re.search(rf"^class {_class(module)}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
+    return found[0] if found is not None else ""
+
+
+def _calls_alone(text: str) -> bool:
     """Whether the text of a container calls its modules and nothing else, as where hooks of it were traced."""
-    found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
-    return found is not None and re.search(r"(?<![\w.])(?:torch|ops|annotate)\.\w", found[0]) is None
+    return bool(text) and re.search(r"(?<![\w.])(?:torch|ops|annotate)\.\w", text) is None
 
 
-def _plain(kind: str, code: str) -> bool:
+def _plain(kind: str, text: str) -> bool:
     """Whether the text of a module says of an activation what PyTorch makes it where nothing is said."""
-    found = re.search(rf"^class {kind}\b.*?(?=^class |\Z)", code, re.DOTALL | re.MULTILINE)
-    if found is None:
+    if not text:
         return False
     # -- as an argument of the function, as a constant of the class, as an argument of the function by another name
-    told = re.findall(r"\b(?:elu|leaky_relu)_?\(\w+, ([^,)]+)", found[0])
-    told += re.findall(r": Final\[float\] = (\S+)", found[0]) + re.findall(r"\b_\d+\(\w+, ([^,)]+)", found[0])
+    told = re.findall(r"\b(?:elu|leaky_relu)_?\(\w+, ([^,)]+)", text)
+    told += re.findall(r": Final\[float\] = (\S+)", text) + re.findall(r"\b_\d+\(\w+, ([^,)]+)", text)
     default = {"ELU": 1.0, "LeakyReLU": 0.01}.get(kind)
-    ways = re.findall(r"approximate=([^,)]+)", found[0])
+    ways = re.findall(r"approximate=([^,)]+)", text)
     return all(_number(one) == default for one in told) and set(ways) <= {'"none"'}
 
 
