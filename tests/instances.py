@@ -129,6 +129,6 @@ def plan_results(*rows, **changes) -> PlanResults:
     found = PlanResults(
         env="Mine-v0", environment={"id": "Mine-v0"}, recipe="distil", teacher="teacher.zip", teacher_params=None, seeds=1,
         budget={"params": None, "bytes": None, "macs": None, "us": 30.0}, env_steps=1000, labelled_states=1000, train_s=1.0,
-        wall_s=2.0, winner=rows[0].student, frontier=rows, provenance=PROVENANCE,
+        wall_s=2.0, winner=rows[0].student, frontier=rows, asked=(300,), provenance=PROVENANCE,
     )  # fmt: skip
     return replace(found, **changes)

@@ -1,6 +1,7 @@
 """Many students from one stream, and the smallest that passes."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,12 +18,13 @@ from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError
 from distilrl.events import Episodes, Phase, Resumed, Step
-from distilrl.export import export_policy
+from distilrl.export import export_policy, verify
 from distilrl.files import read_json
 from distilrl.heads import Point, head_for, student_head
 from distilrl.jobs import Job
 from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import Network, build
+from distilrl.next_steps import next_commands
 from distilrl.objective import FeatureTerm, TeacherTerm, term
 from distilrl.plan import plan
 from distilrl.policies import Policy
@@ -581,6 +583,50 @@ def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, mom
                 assert (out / "winner" / file).read_bytes() == (tmp_path / "whole" / "winner" / file).read_bytes()
         done = cut_plan(teacher, out, sizes=sizes, resume=True)
         assert done.to_json() == read_json(out / "plan.json")
+
+
+def asked_plan(teacher, out, episodes, watch=None, **changes):
+    """Whether a number is above zero: right in every one of fifty episodes is too little to be sure at this margin."""
+    job = replace(tiny_job(env_steps=2400), comparison=Comparison(episodes, 3 * episodes, 0))
+    changes = {"sizes": ["mlp:", "mlp:4"], "seeds": 1, "refine": False, "report": False} | changes
+    return plan(teacher, job, out, watch=watch, **changes)
+
+
+def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path):
+    """It was begun anew, and its students were trained again."""
+    out = tmp_path / "plan"
+    first = asked_plan(sign_teacher, out, 17)
+    assert (first.undecided, first.asked) == (True, (51,))
+    ((_, command),) = next_commands(first, out)
+    assert command == f"distilrl plan --resume {out} --episodes 68"
+    with pytest.raises(ResumeError, match=r"another 'comparison\.episodes'"):
+        asked_plan(sign_teacher, out, 16, resume=True)
+    assert asked_plan(sign_teacher, out, 17, resume=True).to_json() == first.to_json()
+    whole = tmp_path / "whole"
+    shutil.copytree(out, whole)
+
+    events, watch = killed_at()
+    found = asked_plan(sign_teacher, whole, 200, watch, resume=True)
+    assert (found.winner, found.asked, found.undecided) == ("mlp:", (51, 600), False)
+    assert not any(isinstance(event, Step) for event in events), "nobody learns anything"
+    verdict = read_json(whole / "winner" / "results.json")["verdict"]
+    assert (verdict["result"], verdict["after"]) == ("pass", 51)
+    assert found.env_steps == first.env_steps
+    assert asked_plan(sign_teacher, whole, 200, resume=True).to_json() == found.to_json()
+    # what is decided is not asked again
+    with pytest.raises(ResumeError, match=r"another 'comparison\.episodes'"):
+        asked_plan(sign_teacher, whole, 400, resume=True)
+
+    # killed in its second asking, it goes on there, and not with the first answer
+    moment = next(n for n, event in enumerate(events) if isinstance(event, Phase) and event.name == "verdict")
+    with pytest.raises(Killed):
+        asked_plan(sign_teacher, out, 200, killed_at(moment)[1], resume=True)
+    assert without_clock(asked_plan(sign_teacher, out, 200, resume=True)) == without_clock(found)
+
+    # whoever plays the verdict's episodes again plays those
+    played = verify(export_policy(whole, "onnx")["path"])
+    assert played.against_student.difference == 0.0
+    assert played.return_mean == read_json(whole / "winner" / "results.json")["student"]["return_mean"]
 
 
 def test_nobody_is_judged_before_the_first_update(tmp_path):

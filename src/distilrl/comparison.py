@@ -54,12 +54,14 @@ class Comparison:
     """States of either kind on which agreement is measured."""
     measures: tuple[Measure, ...] = ()
     """What is measured beside the return: numbers of the environment's ``info``; one with a margin has a verdict."""
+    after: int = 0
+    """Episodes that an earlier, inconclusive verdict may have played: it is asked anew on seeds behind theirs."""
 
     def __post_init__(self) -> None:
         if texts := [one for one in self.measures if isinstance(one, str)]:
             raise SpecError(f"'measures' holds the text {texts[0]!r:.80}: write Measure.of({texts[0]!r:.80}).")
         check_fields(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
-        check_numbers(self, disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
+        check_numbers(self, after="[0, inf)", disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
         check_numbers(self, margin_abs="(0, inf)")
         if not 0 < self.margin < 1:
             raise SpecError(
@@ -150,7 +152,7 @@ def compare(
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
     seen = replace(how, sensors=sensors)
-    seeds, exact = fair_seeds(seen, first, comparison.episodes)
+    seeds, exact = fair_seeds(seen, first + comparison.after, comparison.episodes)
     looks = 1 if exact else comparison.max_episodes // comparison.episodes
     games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):
@@ -166,6 +168,7 @@ def compare(
     }
     score = stats.score(ours.return_mean, theirs.return_mean, acceptance.random_return_mean)
     worst = disagreements(teacher.head, student.head, sides["student_states"], games.ours[0].states, info)
+    verdict = replace(verdict, after=comparison.after)
     return Compared(
         teacher=Played(**vars(theirs), truncated=_truncated(games.theirs)),
         student=Scored(**vars(ours), truncated=_truncated(games.ours), score=score),

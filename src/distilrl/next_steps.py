@@ -35,6 +35,8 @@ USUAL = {
     "--seed": ("train.seed", 0),
 }
 """Of options of a verdict and of a plan, where config.json has them, and what they are by default."""
+PLAYED_ON = 3
+"""Times as many episodes up to which an inconclusive verdict plays on, by the command line."""
 PLAN_SEEDS = 5
 """Students of each size, by default."""
 PLAN_CHECKS = 10
@@ -63,16 +65,15 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
         case PlanResults(winner=None):
             folder = RunFolder(out)
-            config = folder.read_config()
-            steps, episodes = (_inside(config, path) for path in ("train.data.env_steps", "comparison.episodes"))
-            other = out.with_name(f"{out.name}-longer")
-            if any(row.verdict == "inconclusive" for row in results.frontier):  # which longer training would not change
-                why, more = "the same with more episodes", ["--steps", str(steps), "--episodes", str(4 * episodes)]
-            else:
-                why, more = "a longer search", ["--steps", str(2 * steps)]
+            if results.undecided:  # which longer training would not change
+                episodes = 4 * results.asked[-1] // PLAYED_ON
+                more: Words = ["plan", "--resume", out, "--episodes", str(episodes), *trust_of(folder)]
+                yield "verdicts of these students on other episodes, and more of them", more
+                return
             files = judges_of(folder) or [{"path": results.teacher}]
-            again = _plan_words(folder, files, results, *more[::2])
-            yield why, [*again, *_given_words(folder), *more, "--out", other]
+            again = [*_plan_words(folder, files, results), *_given_words(folder)]
+            again += ["--steps", str(2 * _inside(folder.read_config(), "train.data.env_steps"))]
+            yield "a longer search", [*again, "--out", out.with_name(f"{out.name}-longer")]
         case PlanResults():
             trust = trust_of(RunFolder(out))
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -141,10 +142,8 @@ def judges_of(folder: RunFolder) -> list[dict[str, Any]]:
     return list(config.get("train", {}).get("tasks", [{}])[0].get("teacher", []))
 
 
-def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults, *others: str) -> Words:
-    """A plan with these teachers and a run's environments, whose students see as that run's; but for these ``others``
-    of its options.
-    """
+def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults) -> Words:
+    """A plan with these teachers and a run's environments, whose students see as that run's."""
     env = EnvRef.from_json(results.environment, "environment")
     words: Words = ["plan", "--teacher", *(file["path"] for file in files), *_told_words(files[0])]
     words += [*_env_words(env), *_seen_words(folder, env)]
@@ -152,7 +151,7 @@ def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results
         other = EnvRef.from_json(results.verdict_environment, "environment")
         words += ["--verdict-env", other.id] if other.id != env.id else []
         words += ["--verdict-env-kwargs", json.dumps(other.kwargs, ensure_ascii=False)] if other.kwargs else []
-    return [*words, *_measured_words(folder), *_judged_words(folder, *others)]
+    return [*words, *_measured_words(folder), *_judged_words(folder)]
 
 
 def _remembering_sizes(results: Results) -> Words:
@@ -164,15 +163,13 @@ def _remembering_sizes(results: Results) -> Words:
     return ["--sizes", *dict.fromkeys([*wider, spec.describe()])]
 
 
-def _judged_words(folder: RunFolder, *others: str) -> Words:
-    """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default; but for
-    ``others``.
-    """
+def _judged_words(folder: RunFolder) -> Words:
+    """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default."""
     words: Words = []
     config = folder.read_config()
     for option, (path, usual) in USUAL.items():
         told = _inside(config, path)
-        words += [option, _number(told)] if told not in (None, usual) and option not in others else []
+        words += [option, _number(told)] if told not in (None, usual) else []
     return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
 
 

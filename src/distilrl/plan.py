@@ -69,7 +69,8 @@ def plan(
         seeds: students of each size.
         budget: sizes beyond it are not tried.
         refine: try sizes between.
-        resume: continue the plan in ``out``, which must be of the same job and the same sizes.
+        resume: continue the plan in ``out``, which must be of the same job and the same sizes; where one found nothing
+            because a verdict was inconclusive, a job of more episodes takes verdicts of its students on other seeds.
         executor: where the verdicts of several sizes are taken side by side, to the same plan; None: here, until one
             does not hold.
         watch: told of what happens; None: as `distill` shows it.
@@ -91,19 +92,43 @@ def plan(
     options = PlanOptions((sizes,) if isinstance(sizes, str) else tuple(sizes), seeds, budget or Budget(), refine)
     teacher, job = with_files(teacher, job)
     one, config = load_one(teacher, job.train), job.train
-    info, done = describe_env(config.env), Path(out) / "plan.json"
+    folder, info = RunFolder(out), describe_env(config.env)
     check_terms(config.terms, one.head)
     check_plannable(config)
     config.but(seed=config.seed + seeds - 1)
-    with watching(watch) as watch, claimed(RunFolder(out), job, kind="plan", resume=resume, **asdict(options)):
-        if resume and done.is_file():  # nothing is left to do
-            results = read_as(PlanResults, read_json(done), str(done))
+    begun = _begun(folder, job) if resume else job
+    with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):
+        known = _known(folder)
+        if known is not None and not _asks_more(known, job):  # nothing is left to do
+            results = known
         else:
-            judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, Path(out), executor, watch)
+            judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)
             results = _plan(one, job, options, judge)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)
     return results
+
+
+def _begun(folder: RunFolder, job: Job) -> Job:
+    """A job with as many episodes as the plan in this folder was begun with, if it may ask for others now: more than
+    left it undecided, or what it has asked for since.
+    """
+    known = _known(folder)
+    if known is None or not (job.comparison.max_episodes == known.asked[-1] or _asks_more(known, job)):
+        return job
+    begun = Job.from_json(folder.read_config()).comparison
+    return replace(job, comparison=replace(job.comparison, episodes=begun.episodes, max_episodes=begun.max_episodes))
+
+
+def _known(folder: RunFolder) -> PlanResults | None:
+    """What a plan found that came to its end."""
+    done = folder.path / "plan.json"
+    return read_as(PlanResults, read_json(done), str(done)) if done.is_file() else None
+
+
+def _asks_more(known: PlanResults, job: Job) -> bool:
+    """Whether a job asks for more episodes than left a plan undecided."""
+    return known.undecided and job.comparison.max_episodes > known.asked[-1]
 
 
 @dataclass(frozen=True)
@@ -176,6 +201,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanRe
         wall_s=time.perf_counter() - started,
         winner=spelled(winner.spec, real=search.head.real) if winner is not None else None,
         frontier=tuple(row.result(search.head) for row in found),
+        asked=tuple(search.asked),
         provenance=Provenance.of(info.ref.id, config.compute.threads),
     )
     write_json(folder / "plan.json", results.to_json())

@@ -186,6 +186,8 @@ class RunVerdict(Verdict):
     """How many times it may look at growing data."""
     span: float
     """Loss of the worst episode that it reckons with, as the acceptance check found it."""
+    after: int = 0
+    """Seeds that it passed over, because an earlier verdict on them may have been inconclusive."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,6 +163,8 @@ class Search:
         self.rounds: list[Round] = []
         self.over = False
         """Whether all rounds are."""
+        self.asked = [job.comparison.max_episodes]
+        """Most episodes of a verdict, each time that they were taken; all but the last left the plan undecided."""
         self.verdicts: dict[str, Result] = {}
         """Those taken, by sizes in few words."""
         self._population: Population | None = None
@@ -315,6 +317,14 @@ class Search:
         row.verdict = self.verdicts[row.spec.describe()] = verdict
         self.save()
 
+    def _ask(self, asked: list[int], verdicts: dict[str, Result]) -> None:
+        """Goes on with verdicts; or asks for them anew on seeds behind theirs, where more episodes are asked for."""
+        most = self.job.comparison.max_episodes
+        if most > asked[-1]:
+            asked, verdicts = [*asked, most], {}
+        self.asked, self.verdicts = asked, verdicts
+        self.job = replace(self.job, comparison=replace(self.job.comparison, after=sum(asked[:-1])))
+
     def save(self) -> None:
         """Writes the checkpoint."""
         tensors, about = self.stream.state()
@@ -325,6 +335,7 @@ class Search:
             "over": self.over,
             "train_s": self.train_s,
             "verdicts": self.verdicts,
+            "asked": self.asked,
             "rounds": [],
         }
         for number, one in enumerate(self.rounds):
@@ -344,7 +355,8 @@ class Search:
         """
         tensors, state = saved
         with fitting():
-            self.over, self.train_s, self.verdicts = state["over"], state["train_s"], dict(state["verdicts"])
+            self.over, self.train_s = state["over"], state["train_s"]
+            self._ask(list(state["asked"]), dict(state["verdicts"]))
             for number, one in enumerate(state["rounds"]):
                 self.rounds.append(Round.read(below(tensors, f"round.{number}."), one, "the checkpoint"))
             self.stream.load(below(tensors, "stream."), state["stream"], ended=self.over)

@@ -271,8 +271,15 @@ class PlanResults(Shown):
     """The smallest size whose loss is within the margin; None where there is none."""
     frontier: tuple[PlanRow, ...]
     """A row for each size, smallest first."""
+    asked: tuple[int, ...]
+    """Most episodes of a verdict, each time that they were taken: all but the last left the plan undecided."""
     provenance: Provenance
     """What it was made with."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing was found because a verdict could not tell, which more episodes may change."""
+        return self.winner is None and any(row.verdict == "inconclusive" for row in self.frontier)
 
     def _told(self) -> tuple[str, Rows]:
         rows = [("student", "parameters", "µs", "score", "best", "verdict")]

@@ -13,6 +13,7 @@ from distilrl.devices import Device
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.measures import Measure
+from distilrl.next_steps import PLAYED_ON
 from distilrl.teachers import Combine
 
 
@@ -103,7 +104,7 @@ class VerdictOptions:
         """The comparison that this asks for, with this margin where --margin-abs is none."""
         return Comparison(
             self.episodes,
-            3 * self.episodes,
+            PLAYED_ON * self.episodes,
             self.disturbed_episodes,
             margin,
             self.margin_abs,

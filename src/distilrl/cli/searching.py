@@ -30,7 +30,7 @@ from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
-from distilrl.next_steps import PLAN_CHECKS, PLAN_SEEDS
+from distilrl.next_steps import PLAN_CHECKS, PLAN_SEEDS, PLAYED_ON
 from distilrl.plan import plan
 from distilrl.runs import RunFolder
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -50,7 +50,7 @@ class _Search:
     out: Needed[Path | None] = None
     """Folder to write."""
     resume: Unset[Path | None] = None
-    """Continue what is in this folder; nothing else is needed."""
+    """Continue what is in this folder; nothing else is needed, but --episodes where more shall decide a plan."""
     config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     seed: int = 0
@@ -76,11 +76,16 @@ class _Search:
         """The job, its folder, and the config.json that it is from, if it is."""
         self.trusted.allow()
         if self.resume is not None:
-            refuse_beside(self, "--resume", {"resume", "trust", *WHERE})
+            more = {"episodes"} if kind == "plan" else set()
+            refuse_beside(self, "--resume", {"resume", "trust", *more, *WHERE})
             folder = RunFolder(self.resume)
             data = folder.read_config()
             folder.check_kind(kind)
-            return Job.from_json(data), self.resume, data
+            job = Job.from_json(data)
+            if "episodes" in getattr(self, "said", ()):
+                most = PLAYED_ON * self.episodes
+                job = replace(job, comparison=replace(job.comparison, episodes=self.episodes, max_episodes=most))
+            return job, self.resume, data
         if self.out is None:
             raise SpecError("--out is missing: name the folder to write.")
         if self.config is not None:
@@ -147,8 +152,7 @@ class Plan(_Search):
         print_plan(result)
         print_next(result, out)
         print(RunFolder(out).report)
-        undecided = any(row.verdict == "inconclusive" for row in result.frontier)
-        return 0 if result.winner else code_of("inconclusive" if undecided else "fail")
+        return 0 if result.winner else code_of("inconclusive" if result.undecided else "fail")
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "margin": results.verdict.margin,
             "span": results.verdict.span,
             "looks": results.verdict.looks,
+            "after": results.verdict.after,
             "protocol": results.verdict.protocol,
             "epsilon": results.protocol["epsilon"],
             "environment": results.verdict_environment,
@@ -169,6 +170,8 @@ class Reference:
     """Loss of the worst episode that must be reckoned with."""
     looks: int
     """How many times the verdict might look at growing data."""
+    after: int
+    """Seeds that it passed over."""
     protocol: str
     """Of what play the verdict speaks."""
     epsilon: float
@@ -282,4 +285,5 @@ def _reference(data: dict[str, Any]) -> Reference:
     looks = int(data["looks"])
     if min(margin, span, looks) <= 0:
         raise ValueError("the verdict's margin, span and looks must be positive")
-    return Reference(teacher, student, margin, span, looks, str(data["protocol"]), epsilon, env, sensors)
+    after = int(data.get("after", 0))
+    return Reference(teacher, student, margin, span, looks, after, str(data["protocol"]), epsilon, env, sensors)

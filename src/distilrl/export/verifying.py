@@ -90,7 +90,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
     count = len(known.teacher_returns) if known else episodes
-    seeds, exact = fair_seeds(how, VERDICT_SEEDS, count)
+    seeds, exact = fair_seeds(how, VERDICT_SEEDS + (known.after if known else 0), count)
     with watching(watch) as watch:
         games = play(policy, how, seeds, watch=watch)
     if known is not None and len(games.returns) != count:
