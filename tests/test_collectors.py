@@ -17,6 +17,7 @@ import torch
 from commands import VERDICTS
 from conftest import Killed, killed_after
 from instances import acceptance
+from test_fanout import nowhere_else
 from test_shards import pong
 from test_train import small, without_clock
 
@@ -242,6 +243,13 @@ def test_what_cannot_be_hosted_is_refused(two):
     stuck = Teacher.from_callable(lambda obs: (obs[:, 2] > 0).long() if lock else None, name="stuck")
     with pytest.raises(TeacherError, match="stuck cannot be sent to a collector"):
         train(CONFIG, stuck, acceptance=ACCEPTANCE, collectors=two)
+
+
+def test_what_a_collector_cannot_read_is_said(two, monkeypatch):
+    """It was a KeyError of the shard that was never made."""
+    teacher = Teacher.from_callable(nowhere_else(monkeypatch), name="rule")
+    with pytest.raises(SpecError, match=r"cannot be read by a collector on .*No module named"):
+        train(CONFIG, teacher, acceptance=ACCEPTANCE, collectors=two)
 
 
 def store():

@@ -188,6 +188,16 @@ def test_the_score_so_far_stands_behind_the_bar(terminal):
             assert bar.fields["note"] == ("score 0.987" if row["score"] else "return 5.00")
 
 
+def test_the_bar_that_is_left_shows_the_last_check(terminal):
+    """No step comes behind it, and the score was that of the check before."""
+    with Display() as watch:
+        for steps, score in ((100, 0.5), (200, 0.75)):
+            watch(Step(steps, 200))
+            watch(Check({"env_steps": steps, "train_s": 1.0, "return": 1.0, "score": score, "agreement": None}))
+        left = watch._progress.tasks[-1]
+    assert left.fields["note"] == "score 0.750"
+
+
 def test_the_time_left_is_shown_until_training_ends(terminal):
     with Display() as watch:
         watch(Step(7, 20))

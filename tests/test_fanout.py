@@ -12,6 +12,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -487,6 +488,40 @@ def test_errors_survive_the_way_from_another_process():
     error = pickle.loads(pickle.dumps(ExtraError("ray", "ray", "--ray")))
     assert type(error) is ExtraError
     assert str(error) == "--ray needs the package 'ray': install it with pip install 'distilrl[ray]'."
+
+
+class OddError(Exception):
+    """One that pickle writes and does not read."""
+
+    def __init__(self, code, where):
+        super().__init__(f"fault {code} at {where}")
+
+
+def odd(*_given, watch=None):
+    raise OddError(7, "pole")
+
+
+@pytest.mark.parametrize("make", [Processes, lambda jobs: ProcessPoolExecutor(jobs, get_context("spawn"))])
+def test_an_error_that_pickle_does_not_bring_back_keeps_its_words(tmp_path, make):
+    """It was pickle's own, or a pool that broke."""
+    with make(1) as executor, fan_out(odd, [Call("a", ())], tmp_path, executor=executor, watch=silent) as ended:
+        ((_, future),) = ended
+        with pytest.raises(RuntimeError, match="OddError: fault 7 at pole"):
+            future.result()
+
+
+def nowhere_else(monkeypatch):
+    """A function of a module that no other process finds, like one of a notebook."""
+    module = ModuleType("found_here_alone")
+    exec("def rule(obs):\n    return (obs[:, 0] > 0).long()", vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.rule
+
+
+def test_a_function_of_a_notebook_is_not_taken_for_a_lack_of_memory(fanout_home, tmp_path, monkeypatch):
+    teacher = Teacher.from_callable(nowhere_else(monkeypatch), name="rule")
+    with Processes(1) as executor, pytest.raises(SpecError, match=r"cannot be read in another process .*notebook"):
+        distill_seeds(teacher, job(fanout_home), tmp_path / "run", 2, executor=executor)
 
 
 def test_a_machine_without_the_folder_says_so(tmp_path):

@@ -1,5 +1,6 @@
 """A folder holds one thing: nothing begins where something is, and only the same job is continued."""
 
+import functools
 import importlib
 import json
 import re
@@ -248,18 +249,15 @@ def test_a_series_that_was_cut_short_is_resumed_and_done_again(words, tmp_path, 
     monkeypatch.setattr("distilrl.report.write_report", lambda *_given, **_named: None)  # longer than the runs
     calls = []
 
-    def cut(*given, **named):
+    def cut(one, *given, **named):
         calls.append(given)
         if len(calls) == 2:
             raise Killed
-        return distill(*given, **named)
-
-    def cut_at_the_end(*_given, **_named):
-        raise Killed
+        return one(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(series, "distill", cut)
-        patch.setattr(series, "run_job", cut_at_the_end)
+        for one in (series.distill, series.run_job):  # by which a seed is done, and a link of a chain
+            patch.setattr(series, one.__name__, functools.partial(cut, one))
         assert main([*words, *more, "--out", str(tmp_path / "run")]) == 70
     config = str(tmp_path / "run" / "config.json")
     assert main(["distill", "--resume", str(tmp_path / "run")]) in VERDICTS

@@ -1,6 +1,7 @@
 """Every recipe lowers its own terms; several tasks, chains of assistants, families, drift, hidden and noisy observations."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from distilrl.evaluate import play
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
+from distilrl.next_steps import judges_of
 from distilrl.objective import term
 from distilrl.policies import Policy
 from distilrl.recipes import RECIPES, TEACHERLESS
@@ -38,6 +40,7 @@ from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, ensemble
 from distilrl.teaching import evaluate_policy
+from distilrl.text import as_file_name
 from distilrl.train import train
 
 WITH_REWARD = ("qdagger", "kickstarting", "finetune", "transfer", "dqfd", "reward_aware")
@@ -147,6 +150,23 @@ def test_one_student_of_two_tasks_with_different_spaces(tmp_path, mix):
     assert "distilrl-WideSignEnv-v0/report.html" in page
 
 
+def test_tasks_of_one_folder_are_refused():
+    """The second's student was written over the first's."""
+    one = TaskFile(EnvRef(SIGN))
+    for other in (replace(one.env, stack=2), replace(one.env, id=SIGN.upper())):
+        with pytest.raises(SpecError, match=r"Two tasks would have one folder, that of (?i:distilrl.SignEnv-v0)"):
+            small("distil", tasks=(one, replace(one, env=other)), network="mlp:16,8")
+
+
+def test_folders_of_tasks_have_names_that_a_disk_takes(tmp_path):
+    long = [EnvRef(SIGN, {"members": [*range(100), end]}).label for end in (1, 2)]
+    names = [RunFolder(tmp_path).of_task(label).path.name for label in long]
+    assert len(set(names)) == 2
+    assert max(len(name.encode()) for name in names) <= 120
+    assert RunFolder(tmp_path).of_task('a:B-v0 {"é": "?"}').path.name == "a-B-v0 {-é-- ---}"
+    assert len(as_file_name("é" * 200).encode()) <= 120
+
+
 @pytest.mark.parametrize("mix", ["one", "all"])
 def test_several_tasks_resume_to_the_same_bytes(tmp_path, mix):
     config = two_tasks(tmp_path, mix=mix, env_steps=2000, check_every=200, check_episodes=5, updates=2)
@@ -251,6 +271,13 @@ def test_a_chain_of_assistants(tmp_path, capsys):
         players, *_ = _cast(RunFolder(home))
         assert players["teacher"].network.spec.params == teacher.spec.params
     assert "The chain" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    # an assistant says of itself what it is, wherever it goes
+    away = tmp_path / "away"
+    shutil.copytree(tmp_path / "run" / "assistant-2", away)
+    assert judges_of(RunFolder(away)) == judges_of(RunFolder(tmp_path / "run"))
+    assert judges_of(RunFolder(away))[0]["path"] == str(tmp_path / "teacher")
+    assert main(["distill", "--resume", str(tmp_path / "run" / "assistant-2")]) == 2
+    assert f"continue its chain with --resume {tmp_path / 'run'}" in " ".join(capsys.readouterr().err.split())
     assert main([*command, "--seeds", "2", *rest]) == 2
 
 
@@ -289,6 +316,9 @@ def test_a_chain_that_ended_says_who_was_not_trained(tmp_path, capsys):
         assert command() == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "The chain ended at assistant 1, whose verdict is fail: mlp:2 was not trained." in said
+    report = (tmp_path / "run" / "assistant-1" / "report.html").read_text(encoding="utf-8")
+    assert "The chain ended here, where the verdict is fail: mlp:2 was not trained." in report
+    assert f"distilrl distill --config {tmp_path / 'run' / 'config.json'}" in report, "done again, it is the chain"
 
 
 def test_a_drift_calls_the_teacher_back(sign_teacher):

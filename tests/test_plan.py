@@ -17,7 +17,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError
-from distilrl.events import Episodes, Phase, Resumed, Step
+from distilrl.events import Episodes, Judged, Phase, Resumed, Step
 from distilrl.export import export_policy, verify
 from distilrl.files import read_json
 from distilrl.heads import Point, head_for, student_head
@@ -240,6 +240,8 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
     results = json.loads((winner / "results.json").read_text())
     assert results["verdict"]["result"] == "pass"
     assert max(event.env_steps for event in events if isinstance(event, Step)) <= 4800 + 8
+    judged = [event.student for event in events if isinstance(event, Judged)]
+    assert judged == [row.student for row in reversed(result.frontier) if row.verdict], "each once, and by its name"
     config = json.loads((winner / "config.json").read_text())
     assert (config["kind"], Job.from_json(config).train.student.network) == ("winner", "mlp:")
     with pytest.raises(FileError, match="already holds a plan"):

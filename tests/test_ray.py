@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 from commands import VERDICTS
-from test_fanout import contents, job, name_of
+from test_fanout import contents, job, name_of, nowhere_else, odd
 
 from distilrl.cli import main
 from distilrl.distributed import RayExecutor, connect
@@ -59,6 +59,26 @@ def test_a_task_whose_process_is_killed_is_begun_again(ray_cluster, tmp_path):
 def test_errors_come_back_as_they_were_raised(ray_cluster):
     with RayExecutor() as executor, pytest.raises(ExtraError, match=r"pip install 'distilrl\[ray\]'"):
         executor.submit(refused).result()
+
+
+def test_errors_that_do_not_come_back_keep_their_words(ray_cluster, tmp_path):
+    """They were said to be of a machine that was lost."""
+    calls = [Call(name, ()) for name in "ab"]
+    with RayExecutor() as executor:
+        with pytest.raises(RuntimeError, match="OddError: fault 7 at pole"):
+            executor.submit(odd).result()
+        with fan_out(odd, calls, tmp_path, executor=executor, watch=silent) as ended:
+            assert [str(future.exception()) for _, future in ended] == ["OddError: fault 7 at pole"] * 2
+
+
+def test_what_a_machine_cannot_read_is_said(ray_cluster, tmp_path, monkeypatch):
+    calls = [Call(name, (nowhere_else(monkeypatch),)) for name in "ab"]
+    with (
+        RayExecutor() as executor,
+        pytest.raises(SpecError, match=r"cannot be read .*No module named"),
+        fan_out(name_of, calls, tmp_path, executor=executor, watch=silent) as ended,
+    ):
+        next(ended)[1].result()
 
 
 def test_what_is_cancelled_ends(ray_cluster):

@@ -90,6 +90,25 @@ def test_how_fast_it_decides_is_said_where_it_differs(tmp_path, us, said):
     assert f" {said}" in words(page_of(run_folder(tmp_path / "run", one)))
 
 
+def test_a_tree_has_nodes_and_rounds(tmp_path):
+    """It had parameters, so many times fewer than its teacher's weights, and updates."""
+    folder = run_folder(tmp_path / "run", results(updates=3))
+    write_json(folder.tree, {})
+    said = words(page_of(folder))
+    assert "It has 100 nodes and" in said
+    assert "3 rounds" in said
+    assert "times fewer parameters" not in said
+
+
+@pytest.mark.parametrize(("share", "apart"), [(0.97, True), (0.05, False)])
+def test_a_margin_close_to_random_play_is_read_apart_from_it(share, apart):
+    found = results()
+    margin = share * (found.teacher.return_mean - found.random.return_mean)
+    drawn = figures.verdicts(replace(found, verdict=replace(found.verdict, margin=margin)))
+    heights = {name: y for y, name in re.findall(r'<text [^>]* y="([^"]*)"[^>]*>(margin|random play)<', drawn)}
+    assert (heights["margin"] != heights["random play"]) == apart
+
+
 def test_names_of_dimensions_are_used(tmp_path):
     page = page_of(run_folder(tmp_path / "run", results(protocol={"actions": ["hip", "knee"]}), difference()))
     assert "hip 0.750 -0.250" in words(page)

@@ -10,7 +10,7 @@ import pytest
 
 from distilrl import compare, stats
 from distilrl.cli import main
-from distilrl.errors import DistilError, SpecError
+from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.files import read_json, write_json
 from distilrl.played import SingleReturns
 from distilrl.report import write_studies
@@ -98,6 +98,45 @@ def test_environments_count_alike(tmp_path):
     assert [row.mean for row in found.rows] == [pytest.approx(0.7), pytest.approx(0.75)]
     assert found.pairs[0].improvement == 0.5
     assert found.pairs[0].difference == pytest.approx(-0.05)
+
+
+def of_kind(path, kind):
+    write_json(path / "config.json", {"kind": kind})
+
+
+@pytest.mark.parametrize("kind", ["chain", "seeds", "run"])
+def test_parts_of_what_is_not_finished_are_no_seeds_of_a_study(tmp_path, kind):
+    """A chain's assistants, of several sizes, were."""
+    run(tmp_path / "one", 1.0)
+    for part, score in (("assistant-1", 1.0), ("assistant-2", 0.5)):
+        run(tmp_path / "parts" / part, score)
+    of_kind(tmp_path / "parts", kind)
+    for given in ([tmp_path / "parts", tmp_path / "one"], [tmp_path / "parts"]):
+        with pytest.raises(FileError, match=r"parts has no results\.json yet: continue it with --resume"):
+            compare(*given)
+
+
+def test_a_folder_of_all_kinds_has_a_row_for_each_that_is_finished(tmp_path):
+    """A plan was left out, and a teacher beside it refused them all."""
+    run(tmp_path / "all" / "run", 0.9)
+    run(tmp_path / "all" / "plan" / "winner", 1.0)
+    of_kind(tmp_path / "all" / "plan", "plan")
+    write_json(tmp_path / "all" / "plan" / "winner" / "student" / "spec.json", {})
+    of_kind(tmp_path / "all" / "unfinished", "run")
+    of_kind(tmp_path / "all" / "teacher", "teacher")
+    write_json(tmp_path / "all" / "teacher" / "results.json", {})
+    (tmp_path / "all" / "notes.txt").write_text("of the user")
+    assert [(row.name, row.iqm) for row in compare(tmp_path / "all").rows] == [("plan", 1.0), ("run", 0.9)]
+
+
+def test_folders_of_one_name_are_told_apart_by_what_differs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for where in ("long/november/a", "long/november/b", "long/other"):
+        run(tmp_path / where / "distil", 1.0)
+    found = compare("long/november/a/distil", tmp_path / "long/november/b/distil", "long/other/distil")
+    assert [row.name for row in found.rows] == ["november/a/distil", "november/b/distil", "other/distil"]
+    with pytest.raises(SpecError, match="named twice"):
+        compare("long/other/distil", tmp_path / "long/other/distil")
 
 
 def test_what_means_different_things_is_not_put_side_by_side(tmp_path):

@@ -20,6 +20,7 @@ from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of
 from distilrl.teachers import Combine, TeacherFile
+from distilrl.text import as_file_name
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,13 @@ class TrainConfig:
             raise SpecError(
                 "Each task of a run needs an environment of its own: several teachers of one environment are an "
                 "ensemble."
+            )
+        labels = [task.env.label for task in self.tasks]
+        names = [as_file_name(label).casefold() for label in labels]
+        if twice := [label for at, label in enumerate(labels) if names[at] in names[:at]]:
+            raise SpecError(
+                f"Two tasks would have one folder, that of {twice[0]:.80}: environments of one run need different ids "
+                "or kwargs, so register one of them under another id."
             )
         several, student = len(self.tasks) > 1, self.student
         if self.optim.value_units and (self.optim.scale_head or student.reused_head):

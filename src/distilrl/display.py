@@ -129,8 +129,10 @@ class Display:
             case Recalled() if not self._recalled:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")
-            case Judged(verdict=verdict):
-                console.print(f"{verdict.protocol}: {colored(verdict.result)} ({escape(difference_in_words(verdict))})")
+            case Judged(verdict=verdict, student=student):
+                of = f"{escape(student)}, " if student else ""
+                words = escape(difference_in_words(verdict))
+                console.print(f"{of}{verdict.protocol}: {colored(verdict.result)} ({words})")
             case Unplayed(protocol=protocol, why=why):
                 console.print(f"[yellow]{escape(protocol)}: not played ({escape(why)})[/]", soft_wrap=True)
             case Resumed(moved=moved) if moved:
@@ -227,6 +229,8 @@ class Display:
         parts += [f"{name.removeprefix('return/')} {row[name]:,.2f}" for name in row if name.startswith("return/")]
         self._said, self._score = time.monotonic(), row["score"]
         console.print(f"{row['env_steps']:>9,} steps {row['train_s']:7.1f} s  {escape(', '.join(parts))}")
+        if self._score is not None and "steps" in self._bars:  # of the last check no step tells
+            self._progress.update(self._bars["steps"], note=f"score {self._score:.3f}")
 
 
 def _few(count: int) -> str:

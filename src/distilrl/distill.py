@@ -41,7 +41,6 @@ def distill(
     out: str | Path,
     *,
     resume: bool = False,
-    against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch | None = None,
     report: bool = True,
@@ -56,7 +55,6 @@ def distill(
     out: str | Path,
     *,
     resume: bool = False,
-    against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch | None = None,
     report: bool = True,
@@ -71,7 +69,6 @@ def distill(
     out: str | Path,
     *,
     resume: bool = False,
-    against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch | None = None,
     report: bool = True,
@@ -85,7 +82,6 @@ def distill(
         job: what to do.
         out: run folder.
         resume: continue the run in ``out``, which must be of the same job.
-        against: whom score and verdict are about, where it is not the one who teaches (a chain of assistants).
         wandb: log to Weights & Biases too.
         watch: told of what happens; None: bars in a terminal or a notebook, nothing elsewhere; `silent`: nothing.
         report: write ``report.html`` into the folder too.
@@ -114,8 +110,7 @@ def distill(
             known = read_json(folder.results)
             results = read_as(TasksResults, known) if len(teachers) > 1 else read_as(Results, known)
         else:
-            judges = [against] if against is not None else teachers
-            runs, trained = run_job(teachers, job, folder, judges, wandb=wandb, watch=watch, machines=machines)
+            runs, trained = run_job(teachers, job, folder, teachers, wandb=wandb, watch=watch, machines=machines)
             results = runs[0] if len(runs) == 1 else TasksResults.of(runs, trained.params)
             if len(runs) > 1:
                 write_json(folder.results, results.to_json())

@@ -55,6 +55,8 @@ class Judged:
 
     verdict: RunVerdict
     """The verdict."""
+    student: str = ""
+    """On which of several students, in few words."""
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,18 @@ def verdicts(results: Results) -> str:
     axis.grid(visible=False, axis="y")
     margin = results.verdict.margin
     axis.axvspan(-margin, 0, color=WITHIN, alpha=0.13, linewidth=0)
-    for place, name, line in ((0.0, "teacher", "-"), (-margin, "margin", "--"), (random, "random play", ":")):
+    places = [random, -margin, margin, *(end for one in found for end in one.interval)]  # a teacher may play worse
+    first, last = min(places), max(places)
+    room = last - first
+    above = 14 if abs(random + margin) < 0.25 * room else 3  # where their names would lie on each other
+    marks = (
+        (0.0, "teacher", "-", "left", 3),
+        (-margin, "margin", "--", "right", 3),
+        (random, "random play", ":", "center", above),
+    )
+    for place, name, line, where, up in marks:
         axis.axvline(place, color=TEACHER, linestyle=line, linewidth=1)
-        where = {"teacher": "left", "margin": "right"}.get(name, "center")
-        axis.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+        axis.annotate(name, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, up), textcoords="offset points",
                       ha=where, va="bottom", fontsize=8)  # fmt: skip
     for row, one in enumerate(found):
         color = COLORS[one.result]
@@ -128,10 +136,7 @@ def verdicts(results: Results) -> str:
         axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + words)
     axis.set_yticks(range(len(found)), [_short(one.protocol, 24) for one in found])
     axis.set_ylim(len(found) - 0.5, -0.5)
-    places = [random, -margin, margin, *(end for one in found for end in one.interval)]  # a teacher may play worse
-    low, high = min(places), max(places)
-    room = high - low
-    axis.set_xlim(low - 0.05 * room, high + 0.42 * room)
+    axis.set_xlim(first - 0.05 * room, last + 0.42 * room)
     axis.set_xlabel("student's return − teacher's")
     return _svg(figure)
 
@@ -282,6 +287,7 @@ def seeds(results: SeedsResults) -> str:
 
 
 MOST_PAIRS = 12
+"""Pairs of studies that are drawn; the table has all."""
 CYCLE = ("#1769aa", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#4a4a4a", "#00868b", "#a0522d")
 """Colours of studies, in their order; a ninth begins anew, dashed."""
 
@@ -302,7 +308,7 @@ def studies(found: Studies) -> bytes:
         profiles.plot(found.at, row.profile, color=color, linestyle=line, drawstyle="steps-post", label=row.name)
         profiles.fill_between(found.at, row.profile_low, row.profile_high, step="post", color=color, alpha=0.12)
     middles.set(title="interquartile mean", xlabel="score (0 random play, 1 the teacher)")
-    _rows(middles, [_short(row.name, 24) for row in rows])
+    _rows(middles, [_end(row.name, 24) for row in rows])
     profiles.set(title="performance profile", xlabel="score τ", ylabel="share of runs above τ", ylim=(-0.02, 1.02))
     profiles.legend(frameon=False, fontsize=8, loc="lower left")
     for number, pair in enumerate(pairs):
@@ -311,10 +317,12 @@ def studies(found: Studies) -> bytes:
             better.plot(ends, [number] * 2, color=TEACHER, linewidth=6, alpha=0.4, solid_capstyle="butt")
         better.plot(pair.improvement, number, "|", color=TEACHER, markersize=16, markeredgewidth=2)
     better.axvline(0.5, color=FAINT, linestyle="--", linewidth=1)
+    left_out = f"\n({len(pairs)} of {len(found.pairs)} pairs)" if len(pairs) < len(found.pairs) else ""
     better.set(
-        title="probability of improvement", xlabel="P(a run of the first > a run of the second)", xlim=(-0.02, 1.02)
-    )
-    _rows(better, [f"{_short(pair.one, 20)}\n> {_short(pair.other, 20)}" for pair in pairs])
+        title=f"probability of improvement{left_out}", xlabel="P(a run of the first\n> a run of the second)",
+        xlim=(-0.02, 1.02),
+    )  # fmt: skip
+    _rows(better, [f"{_end(pair.one, 20)}\n> {_end(pair.other, 20)}" for pair in pairs])
     figure.suptitle(f"{' + '.join(found.envs)}: bars are 95 % intervals", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
@@ -359,6 +367,11 @@ def _tick(value: float, _position: float) -> str:
 def _short(name: str, most: int = 16) -> str:
     """A name that leaves room."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _end(name: str, most: int) -> str:
+    """As `_short`, of names that differ at their ends, as those of folders do."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def in_hex(drawing: str) -> str:

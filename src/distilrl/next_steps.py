@@ -134,11 +134,9 @@ def judges_of(folder: RunFolder) -> list[dict[str, Any]]:
     """The teachers whom a run's verdict is about, as a config.json has them: of a chain and its assistants the first,
     and not the assistant that taught.
     """
-    config, home = folder.read_config(), folder.path.resolve()
-    around = [RunFolder(home.parent)] if home.name.startswith("assistant-") else []
-    chain = next((one.read_config() for one in (folder, *around) if one.kind() == "chain"), None)
-    if chain is not None:
-        return list(chain.get("given", {}).get("teacher", []))
+    config = folder.read_config()
+    if folder.kind() in ("chain", "assistant"):
+        return list(config.get("given", {}).get("teacher", []))
     return list(config.get("train", {}).get("tasks", [{}])[0].get("teacher", []))
 
 

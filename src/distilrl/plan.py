@@ -14,7 +14,7 @@ from distilrl.display import watching
 from distilrl.distill import how_played, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import SpecError
-from distilrl.events import Watch, silent
+from distilrl.events import Event, Judged, Watch, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json, write_json
 from distilrl.heads import Head
@@ -278,14 +278,24 @@ def judged(
     one = teacher if isinstance(teacher, Teacher) else load_one(teacher, job.train)
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
     how = replace(how_played(info, job.train), parts=parts)
-    return results_of(one, trained, 0, job, how, acceptance, watch)[0].worst
+    student = spelled(trained.networks[0].spec, real=trained.heads[0].real)
+
+    def named(event: Event) -> None:
+        watch(replace(event, student=student) if isinstance(event, Judged) else event)
+
+    return results_of(one, trained, 0, job, how, acceptance, named)[0].worst
 
 
 def _write(winner: Row, search: Search, judge: _Judge) -> None:
     """The folder of the size that passes, with all that a run of its own would say of it."""
     folder, info, (trained, job) = RunFolder(judge.folder / "winner"), judge.info, search.trained(winner)
     how = replace(how_played(info, job.train, Machines(executor=judge.executor)), parts=judge.parts)
-    results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, judge.watch)
+
+    def rest(event: Event) -> None:
+        if not isinstance(event, Judged):  # which was told in its turn
+            judge.watch(event)
+
+    results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
     folder.describe(job.to_json(), "winner")
     folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)

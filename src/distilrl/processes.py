@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from distilrl.errors import WorkerError
 from distilrl.plain import check_number
-from distilrl.starting import RemoteTraceback, fresh_context, start
+from distilrl.starting import RemoteTraceback, fresh_context, sendable, start, unreadable
 
 T = TypeVar("T")
 TRIES = 3
@@ -131,11 +131,14 @@ def _serve(pipe: Connection) -> None:
         function, args, kwargs = pipe.recv()
     except (EOFError, OSError):  # nobody waits any more, or the call cannot be sent
         return
+    except Exception as error:  # of many kinds: it names what is not here
+        pipe.send((False, unreadable(error, "in another process"), traceback.format_exc()))
+        return
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     try:
         answer = (True, function(*args, **kwargs), "")
     except Exception as error:
-        answer = (False, error, traceback.format_exc())
+        answer = (False, sendable(error), traceback.format_exc())
     try:
         pipe.send(answer)
     except (EOFError, OSError):  # nobody waits any more

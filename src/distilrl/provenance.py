@@ -129,6 +129,8 @@ def _commit() -> str:
 def _command() -> str:
     """The command line, with the short name of the program."""
     program = Path(sys.argv[0] or "python")
+    if program.name == "ipykernel_launcher.py":  # what started it is nobody's command
+        return "a notebook"
     ours = program.name == "__main__.py" and program.parent.name == "distilrl"
     name = "distilrl" if ours else program.name if os.access(program, os.X_OK) else f"python {program}"
     return f"{name} {shlex.join(sys.argv[1:])}".strip()

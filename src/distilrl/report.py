@@ -50,7 +50,7 @@ COMMANDS = {"teacher": "train-teacher", "tree": "tree", "plan": "plan"}
 """Command that makes a folder of a kind; the others are made by distill."""
 CALLS = {"seeds": "distill_seeds", "chain": "distill_chain", "plan": "plan", "tree": "distill_tree"}
 """Function that makes a folder of a kind; the others are made by distill."""
-PARTS = ("task", "winner")
+PARTS = ("task", "winner", "assistant")
 """Kinds of folders that are made with the one around them."""
 EPISODES = 100
 """Episodes of a teacher's final evaluation, unless another number is given."""
@@ -154,7 +154,7 @@ def _nexts(folder: RunFolder, results: AnyResults) -> list[tuple[str, str]]:
 def again(folder: RunFolder, results: AnyResults) -> str:
     """The command that does again what was done in a folder; where its teacher was no file, what to call from Python.
 
-    What a run of several tasks or a plan left in a folder of its own is made again with the whole.
+    What a run of several tasks, a plan or a chain left in a folder of its own is made again with the whole.
     """
     kind, config = folder.kind(), folder.read_config()
     around = RunFolder(folder.path.resolve().parent)
@@ -195,7 +195,9 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "verdicts": figures.verdicts(results),
         "distribution": figures.distribution(episodes.returns),
         "note": _note(folder),
+        "untrained": folder.read_config().get("given", {}).get("student", "") if folder.kind() == "assistant" else "",
         "unseen": _unseen(student.spec.get("unseen", ())),
+        "nodes": student.params if folder.tree.is_file() else None,
         "smaller": (teacher.params or 0) / student.params,
         "faster": teacher.latency_us / student.latency_us,
         "real": bool(dimensions),

@@ -5,7 +5,6 @@ not.
 import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from distilrl.files import read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.origins import FIELD, origin, resolve
-from distilrl.text import first_line, legible
+from distilrl.text import as_file_name, first_line, legible
 
 fcntl: Any
 try:
@@ -38,6 +37,7 @@ KINDS = {
     "teacher": "the training of a teacher",
     "seeds": "a study over seeds",
     "chain": "a chain of assistants",
+    "assistant": "an assistant of a chain",
     "plan": "a plan",
     "winner": "the winner of a plan",
     "tree": "a tree",
@@ -79,11 +79,9 @@ class RunFolder:
         winner = RunFolder(self.path / "winner")
         return winner if self.kind() == "plan" and (winner.student / "spec.json").is_file() else self
 
-    def of_task(self, env_id: str) -> "RunFolder":
-        """The folder of one task of a run of several: a run folder to every command that reads one; it has a dash for
-        what Windows does not take in a name.
-        """
-        return RunFolder(self.path / re.sub(r'[<>:"/\\|?*]', "-", env_id))
+    def of_task(self, label: str) -> "RunFolder":
+        """The folder of one task of a run of several: a run folder to every command that reads one."""
+        return RunFolder(self.path / as_file_name(label))
 
     def begin(self, config: Plain, *, kind: str = "run", given: Plain | None = None) -> None:
         """Starts something new here; of several that try at once, one succeeds.
@@ -150,6 +148,8 @@ class RunFolder:
         if held in RESUMED:
             beside = f" as {KINDS[kind]}"
             way = f"give --resume to distilrl {RESUMED[held]}"
+        elif held == "assistant":
+            way = f"continue its chain with --resume {self.path.resolve().parent}"
         raise ResumeError(f"{self.path} holds {what}, which cannot be continued{beside}: {way}.")
 
     def check_free(self, *, but: Sequence[str] = ()) -> None:
@@ -191,6 +191,9 @@ class RunFolder:
             )
         if kind in RESUMED:
             return FileError(f"{self.path} has no {what} yet: continue it with --resume.")
+        if kind == "assistant":
+            chain = self.path.resolve().parent
+            return FileError(f"{self.path} has no {what} yet: continue its chain with --resume {chain}.")
         return FileError(f"{self.path} holds {KINDS[kind]} that has no {what}: make it again, with another --out.")
 
     def _found(self) -> list[str]:

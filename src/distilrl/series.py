@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +42,6 @@ def finish(
     job: Job,
     out: str | Path,
     *,
-    against: Teacher | None = None,
     wandb: bool = False,
     watch: Watch = silent,
 ) -> Results | TasksResults:
@@ -60,7 +60,7 @@ def finish(
             return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
     begun = folder.config.is_file()
-    return distill(named, job, out, resume=begun, against=against, wandb=wandb, watch=watch, report=False)
+    return distill(named, job, out, resume=begun, wandb=wandb, watch=watch, report=False)
 
 
 @isolated()
@@ -203,9 +203,11 @@ def distill_chain(
         for folder, name, files in zip(folders, names, taught_by, strict=False)
     ]
     last = _link(whole, job, job.train.student.network, taught_by[-1])
-    given = {"assistants": assistants, "teacher": [asdict(file) for file in files]}
+    about = {"teacher": [asdict(file) for file in files]}
+    given = about | {"assistants": assistants}
     with watching(watch) as watch, claimed(whole, last, kind="chain", resume=whole.config.is_file(), **given):
-        results = _distill_chain(first, [*jobs, (whole, last)], wandb, watch)
+        of_each = about | {"student": last.train.student.network}
+        results = _distill_chain(first, [*jobs, (whole, last)], of_each, wandb, watch)
         if report:
             write_reports(results.chain[-1].path, watch=watch)
     return results
@@ -222,19 +224,20 @@ def _link(folder: RunFolder, job: Job, student: str, teacher: tuple[TeacherFile,
     return replace(job, train=job.train.but(network=student, tasks=(task,)))
 
 
-def _distill_chain(first: Teacher, links: list[tuple[RunFolder, Job]], wandb: bool, watch: Watch) -> Results:
+def _distill_chain(
+    first: Teacher, links: list[tuple[RunFolder, Job]], given: dict[str, Any], wandb: bool, watch: Watch
+) -> Results:
+    """Every link in turn; ``given`` is what the folder of each assistant says of the chain."""
     chain: list[Link] = []
     current = first
     for number, (folder, one) in enumerate(links, 1):
-        if number == len(links):  # its folder is the chain's own
-            done = folder.results.is_file()
-            results = (
-                _known(folder, Results)
-                if done
-                else run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
-            )
-        else:
-            results = cast("Results", finish(current, one, folder.path, against=first, wandb=wandb, watch=watch))
+        begun = folder.config.is_file()
+        held = claimed(folder, one, kind="assistant", resume=begun, **given) if number < len(links) else nullcontext()
+        with held:  # the last one's folder is the chain's own, which is held already
+            if folder.results.is_file():
+                results = _known(folder, Results)
+            else:
+                results = run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
         chain.append(Link.of(results, folder.path))
         if results.worst == "fail":
             break

@@ -1,16 +1,37 @@
 """How processes are started: afresh, because a fork of a process whose libraries run threads may hang."""
 
 import multiprocessing
+import pickle
 import sys
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from distilrl.errors import DistilError
+from distilrl.errors import DistilError, SpecError
+from distilrl.text import first_line
 
 
 class RemoteTraceback(Exception):
     """The traceback of an error in another process, which is the cause of the error that is raised here."""
+
+
+def sendable(error: Exception) -> Exception:
+    """An error as another process can read it: itself, or its words where pickle does not bring it back."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # of many kinds
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def unreadable(reason: BaseException, where: str) -> SpecError:
+    """What to say of a call that names what cannot be found where it is to be made."""
+    said = first_line(reason).removeprefix("System error: ")  # Ray's
+    return SpecError(
+        f"What a run needs cannot be read {where} ({said}): define teacher, environment and losses in a module that is "
+        "found there too, not in a notebook or an interactive session, or name the teacher's file and the "
+        "environment's id."
+    )
 
 
 def fresh_context(preload: Sequence[str]) -> BaseContext:

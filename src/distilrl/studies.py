@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
@@ -171,7 +172,7 @@ def compare(*paths: str | Path, seed: int = 0) -> Studies:
     """Puts runs and studies in one table: interquartile means, performance profiles, probabilities of improvement.
 
     Each path is a row: a run, a study over seeds, a run of several tasks, or a folder of such, whose environments count
-    alike. A single folder of several gives a row for each of them.
+    alike. A single folder of several gives a row for each of them that is finished; a plan is its winner.
 
     Args:
         paths: folders.
@@ -224,24 +225,40 @@ class _Run:
 
 
 def _named(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """A name for each row: that of its folder, or the whole path where two would have the same."""
+    """A name for each row: that of its folder, with as much of its path as tells apart those of one name."""
     given = [Path(path) for path in paths]
     if not given:
         raise SpecError("Nothing to compare: name run folders, or folders of studies.")
-    if len(given) == 1 and not RunFolder(given[0]).results.is_file():
-        given = sorted(path.parent for path in given[0].glob("*/results.json")) or given
-    names = [path.resolve().name for path in given]
-    named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, given, strict=True)}
-    if len(named) < len(given):
+    if len(given) == 1 and given[0].is_dir() and RunFolder(given[0]).kind() is None and not _has_students(given[0]):
+        given = [path for path in sorted(given[0].iterdir()) if _has_students(path)] or given
+    full = [path.resolve() for path in given]
+    if len(set(full)) < len(full):
         raise SpecError("The same folder is named twice: name each once.")
-    return named
+    alike = {path: [other for other in full if other.name == path.name] for path in full}
+    return {_apart(path, others): home for (path, others), home in zip(alike.items(), given, strict=True)}
+
+
+def _apart(path: Path, alike: Sequence[Path]) -> str:
+    """A folder's name; where others are called the same, what lies below the last folder that they have in common."""
+    if len(alike) == 1:
+        return path.name
+    inside = path.relative_to(os.path.commonpath(alike)).as_posix()
+    return inside if inside != "." else str(path)
+
+
+def _has_students(path: Path) -> bool:
+    """Whether a folder is a finished run or study of students, or a plan's that has a winner."""
+    folder = RunFolder(path).with_student()
+    return folder.results.is_file() and folder.kind() != "teacher"
 
 
 def _runs(path: Path, *, inside: bool = True) -> Iterator[_Run]:
     """The runs of one row."""
-    folder = RunFolder(path)
+    folder = RunFolder(path).with_student()
+    path = folder.path
     if not folder.results.is_file():
-        within = sorted(one.parent for one in path.glob("*/results.json")) if inside else []
+        # what lies in a folder that is of something, and is not finished, are parts of it
+        within = sorted(one.parent for one in path.glob("*/results.json")) if inside and folder.kind() is None else []
         if not within:
             raise folder.lacking("results.json")
         for one in within:

@@ -3,12 +3,16 @@
 HTML escapes by itself (Jinja's autoescape), and figures take no mathematics from text; all else is here.
 """
 
+import hashlib
+import re
 import traceback
 from pathlib import Path
 
 HERE, LIBRARY = Path(__file__).resolve().parent, Path(traceback.__file__).resolve().parent
 LONGEST = 1_000
 """Characters of one text of a file that are shown; of what is longer nobody reads the rest."""
+LONGEST_NAME = 120
+"""Bytes of a file's name that is made from a text: file systems take 255, and Windows not many more of a whole path."""
 
 
 def legible(text: str, length: int = 80) -> str:
@@ -24,6 +28,15 @@ def abridged(text: str, length: int = LONGEST) -> str:
 def in_comment(text: str) -> str:
     """A text that ends no comment of C, continues no line of it, and is one line."""
     return abridged(text).replace("\\", "/").replace("*/", "* /").replace("/*", "/ *").replace("??/", "?? /")
+
+
+def as_file_name(text: str) -> str:
+    """A text as a file's name: a dash for what Windows does not take, and of a long one its beginning and a digest."""
+    name = re.sub(r'[<>:"/\\|?*]', "-", text)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def first_line(error: BaseException) -> str:

@@ -199,7 +199,7 @@ def print_studies(found: Studies) -> None:
         words = (with_interval(row.iqm, row.iqm_ci95, "{:.3f}"), f"{row.mean:.3f}", f"{row.lowest:.3f}")
         table.add_row(escape(row.name), str(row.runs), *map(escape, words), f"{row.passed} of {row.runs}")
     pairs = Table(box=None, header_style="bold")
-    for column in ("pair", "P(first above second)", "first - second"):
+    for column in ("pair", "P(first above second) [95 %]", "first - second [95 %]"):
         pairs.add_column(column, justify="left" if column == "pair" else "right", overflow="fold")
     for pair in found.pairs:
         pairs.add_row(escape(f"{pair.one}, {pair.other}"), *map(escape, pair_in_words(pair)))

@@ -22,6 +22,7 @@ from distilrl.distributed.connection import connect
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
+from distilrl.starting import sendable, unreadable
 from distilrl.teachers import Teacher
 from distilrl.text import first_line, raised
 
@@ -62,6 +63,10 @@ class Worker:
             return shard.collect(order, played)
         except DistilError as error:
             return error
+        except Exception as error:
+            if (sent := sendable(error)) is error:
+                raise
+            raise sent from error
 
     def drop(self, key: str) -> None:
         """Frees a shard."""
@@ -218,6 +223,8 @@ class _Hosted:
     actions: list[NDArray[Any]] = field(default_factory=list)
     asked: list[NDArray[np.uint8]] = field(default_factory=list)
     state: dict[str, Any] | None = None
+    hosted: Any = None
+    """Reference to what came of putting it there."""
 
     def add(self, block: Block) -> None:
         """Remembers what was done, as copies: an array of the object store keeps its whole block from being freed."""
@@ -288,8 +295,8 @@ class _Remote:
                 theirs = [one for one in self._shards if one.actor == shard.actor]
                 self._all.replace(shard.actor, shard.generation, len(theirs), sum(one.steps for one in theirs))
                 continue
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
+            except known.RayTaskError as error:
+                raise self._why(shard, error) from error
             if isinstance(block, DistilError):
                 raise block
             shard.pending.popleft()
@@ -301,11 +308,23 @@ class _Remote:
             "--resume goes on."
         )
 
+    def _why(self, shard: _Hosted, error: Any) -> Exception:
+        """What a round failed with; where its shard was never made, because it cannot be read there, that."""
+        known = self._all.ray.exceptions
+        try:
+            self._all.ray.get(shard.hosted)
+        except known.RayError as first:
+            error = first
+        cause: Exception = getattr(error, "cause", error)
+        if isinstance(cause, known.RaySystemError):
+            return unreadable(cause, f"by a collector on {self._all.actors[shard.actor].node}")
+        return cause
+
     def _put(self, shard: _Hosted) -> None:
         """Makes a shard on its collector, as far as it had come, and asks again for what was asked of it."""
         actor = self._all.actors[shard.actor]
         shard.generation = actor.generation
-        actor.handle.host.remote(self._key(shard), self._setup, shard.number, shard.played)
+        shard.hosted = actor.handle.host.remote(self._key(shard), self._setup, shard.number, shard.played)
         pending, shard.pending = shard.pending, deque()
         for one in pending:
             self._tell(shard, one.order, one.played)

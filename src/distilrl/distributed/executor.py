@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from distilrl import __version__
 from distilrl.distributed.connection import connect
 from distilrl.errors import WorkerError
+from distilrl.starting import sendable, unreadable
 from distilrl.text import first_line
 
 T = TypeVar("T")
@@ -93,7 +94,12 @@ def _call(version: str, function: Callable[..., T], args: tuple[Any, ...], kwarg
             f"{socket.gethostname()} has distilrl {__version__}, but the run comes from {version}: install the same "
             "on every machine."
         )
-    return function(*args, **kwargs)
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        if (sent := sendable(error)) is error:
+            raise
+        raise sent from error
 
 
 class _RayFuture(Future[T]):
@@ -109,8 +115,8 @@ class _RayFuture(Future[T]):
 
     def cancel(self) -> bool:
         """Cancels the task, also where it is under way: its process is ended."""
-        cancelled = super().cancel()
-        if cancelled:
+        before, cancelled = self.cancelled(), super().cancel()
+        if cancelled and not before:
             self._ray.cancel(self._task, force=True)
             self.set_running_or_notify_cancel()
         return cancelled
@@ -120,10 +126,13 @@ class _RayFuture(Future[T]):
         if self.cancelled() or not self.set_running_or_notify_cancel():
             return
         error, kinds = task.exception(), self._ray.exceptions
+        cause = getattr(error, "cause", None) if isinstance(error, kinds.RayTaskError) else None
         if error is None:
             self.set_result(task.result())
+        elif isinstance(cause, kinds.RaySystemError):  # its arguments cannot be read there
+            self.set_exception(unreadable(cause, "on a machine of the cluster"))
         elif isinstance(error, kinds.RayTaskError):
-            self.set_exception(error.cause if isinstance(error.cause, BaseException) else error)
+            self.set_exception(cause if isinstance(cause, BaseException) else error)
         elif isinstance(error, kinds.RayError):
             self.set_exception(
                 WorkerError(
