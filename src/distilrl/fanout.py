@@ -23,7 +23,7 @@ from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
 from distilrl.files import read_json, unwritable, write_bytes
-from distilrl.starting import sendable
+from distilrl.starting import brought_back
 from distilrl.text import as_file_name, first_line
 
 T = TypeVar("T")
@@ -210,12 +210,8 @@ def _elsewhere(function: Callable[..., T], call: Call, place: _Shared) -> T:
     place.place.enter()
     if os.getcwd() != place.folder:  # noqa: PTH109 (as it was told)
         os.chdir(place.folder)
-    try:
+    with brought_back():
         return function(*call.args, watch=_Notes(_note(Path(place.notes), call.name)))
-    except Exception as error:
-        if (sent := sendable(error)) is error:
-            raise
-        raise sent from error  # some executors lose what they cannot send, and a pool breaks over it
 
 
 class _Notes:

@@ -1,9 +1,10 @@
 """How processes are started: afresh, because a fork of a process whose libraries run threads may hang."""
 
+import contextlib
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -22,6 +23,17 @@ def sendable(error: Exception) -> Exception:
     except Exception:  # of many kinds
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+@contextlib.contextmanager
+def brought_back() -> Iterator[None]:
+    """What is raised inside is `sendable`: executors lose what they cannot send, and a pool breaks over it."""
+    try:
+        yield
+    except Exception as error:
+        if (sent := sendable(error)) is error:
+            raise
+        raise sent from error
 
 
 def unreadable(reason: BaseException, where: str) -> SpecError:

@@ -22,7 +22,7 @@ from distilrl.distributed.connection import connect
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
-from distilrl.starting import sendable, unreadable
+from distilrl.starting import brought_back, unreadable
 from distilrl.teachers import Teacher
 from distilrl.text import first_line, raised
 
@@ -60,13 +60,10 @@ class Worker:
         if isinstance(shard, DistilError):
             return shard
         try:
-            return shard.collect(order, played)
+            with brought_back():
+                return shard.collect(order, played)
         except DistilError as error:
             return error
-        except Exception as error:
-            if (sent := sendable(error)) is error:
-                raise
-            raise sent from error
 
     def drop(self, key: str) -> None:
         """Frees a shard."""

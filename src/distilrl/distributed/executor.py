@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from distilrl import __version__
 from distilrl.distributed.connection import connect
 from distilrl.errors import WorkerError
-from distilrl.starting import sendable, unreadable
+from distilrl.starting import brought_back, unreadable
 from distilrl.text import first_line
 
 T = TypeVar("T")
@@ -94,12 +94,8 @@ def _call(version: str, function: Callable[..., T], args: tuple[Any, ...], kwarg
             f"{socket.gethostname()} has distilrl {__version__}, but the run comes from {version}: install the same "
             "on every machine."
         )
-    try:
+    with brought_back():
         return function(*args, **kwargs)
-    except Exception as error:
-        if (sent := sendable(error)) is error:
-            raise
-        raise sent from error
 
 
 class _RayFuture(Future[T]):
