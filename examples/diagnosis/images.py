@@ -24,7 +24,8 @@ SIDE = 64
 SMALL = 16
 """Height and width at which images are compared."""
 SAME = 0.98
-"""Correlation from which on two images are near-duplicates: the same slice again, or the one beside it."""
+"""Correlation from which on two images are near-duplicates: the same slice again, its mirror image, or the one beside
+it."""
 FRAME = 6
 """Pixels of the frame from which alone a rule decides."""
 HELD_OUT = 0.3
@@ -82,12 +83,17 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
 
 
 def correlations(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, N) correlations of images (N, H, W), at 16x16."""
+    """(N, N) correlations of images (N, H, W), at 16x16: the largest of each as it lies, mirrored, upside down and both.
+
+    The collection has many slices again as their mirror images, which copies are too, and training mirrors its own.
+    """
     count, step = len(images), images.shape[1] // SMALL
-    small = images.reshape(count, SMALL, step, SMALL, step).mean((2, 4)).reshape(count, -1)
-    small -= small.mean(1, keepdims=True)
-    small /= np.linalg.norm(small, axis=1, keepdims=True).clip(1e-9)
-    return np.asarray(small @ small.T)
+    small = images.reshape(count, SMALL, step, SMALL, step).mean((2, 4))
+    small -= small.mean((1, 2), keepdims=True)
+    small /= np.linalg.norm(small, axis=(1, 2), keepdims=True).clip(1e-9)
+    rows = small.reshape(count, -1)
+    flipped = (small, small[:, :, ::-1], small[:, ::-1], small[:, ::-1, ::-1])
+    return np.asarray(np.max([rows @ other.reshape(count, -1).T for other in flipped], axis=0))
 
 
 def clusters(images: NDArray[np.uint8]) -> NDArray[np.int64]:
