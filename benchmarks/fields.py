@@ -5,8 +5,8 @@
 
 FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
 student N times, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill` (or `tree`), and
-what `distilrl export` wrote in bytes of weights; of a rule, returns of as many episodes as a verdict has at its first
-look, on the same seeds. `python benchmarks/tables.py --write` puts the tables into the pages and into `distilrl fields`.
+what `distilrl export` wrote in bytes of weights; of a rule, returns on the verdict's seeds, of as many as any run of the
+row had played by then. `python benchmarks/tables.py --write` puts the tables into the pages and into `distilrl fields`.
 """
 
 import functools
@@ -40,6 +40,15 @@ RUNS = Path(__file__).parent / "runs" / "fields"
 FIELDS = ("driving", "robots", "games", "images", "treatment", "trading", "environment")
 """In the order of the tables; those whose module is not there yet are left out."""
 RULE = "rule: "
+CHANGED = "2026-11-29T00:05"
+"""Since when verdicts reckon with what an episode may lose, and not with what random play loses in the mean."""
+EARLIER = "†"
+"""Behind a verdict of before, which that may change."""
+NOTES = (
+    f"{EARLIER} by the rule of before 29 November 2026, which reckoned with the mean loss of random play as the worst.",
+    f"{EARLIER} 按 2026 年 11 月 29 日之前的规则：把随机策略的平均损失当作最大的损失。",
+)
+"""What it means, in either language."""
 LEFT_OUT = ("disturbed", "action", "protocol")
 """Parts of results.json that neither a table nor a page needs."""
 VERDICTS_IN_CHINESE = {"pass": "通过", "within_margin": "差，但在余量内", "inconclusive": "未定", "fail": "不通过"}
@@ -154,6 +163,8 @@ class Found:
     came nearest."""
     held: bool
     """Whether it did."""
+    earlier: list[bool]
+    """Of which of them the verdict is of the earlier rule."""
     speed: dict[str, Any] | None
     """Its line of field_speed.py, if it has one."""
 
@@ -173,6 +184,16 @@ class Found:
     def returned(self) -> float:
         """The student's return, the mean over its training seeds."""
         return stats.mean([run["results"]["student"]["return_mean"] for run in self.runs])
+
+    @property
+    def taught(self) -> float:
+        """The teacher's return beside it, in the same runs."""
+        return stats.mean([run["results"]["teacher"]["return_mean"] for run in self.runs])
+
+    def told(self, results: list[str], chinese: bool = False) -> list[str]:
+        """Verdicts of its runs, in words, with a mark behind those of the earlier rule."""
+        words = [verdict_in_words(result, chinese) for result in results]
+        return [word + EARLIER * earlier for word, earlier in zip(words, self.earlier, strict=True)]
 
     @property
     def unlearnt(self) -> tuple[str, float]:
@@ -203,8 +224,19 @@ def found(name: str) -> dict[str, Found]:
         best = good[0] if good else max(tried, key=_worst)
         first = best[0]["results"]
         random, speed = first["random"]["return_mean"], speeds.get((name, row, first["student"]["name"]))
-        result[row] = Found(about, first["teacher"], random, rules, best, bool(good), speed)
+        earlier = [_by_earlier_rule(run, [one for runs in tried for one in runs]) for run in best]
+        result[row] = Found(about, first["teacher"], random, rules, best, bool(good), earlier, speed)
     return result
+
+
+def _by_earlier_rule(run: dict[str, Any], beside: list[dict[str, Any]]) -> bool:
+    """Whether a verdict is of before the rule was changed, and nothing ``beside`` it of since then shows that it is the
+    same by either, because no episode of random play loses much more than the mean.
+    """
+    since = [one["results"]["verdict"] for one in beside if one["results"]["provenance"]["date"] >= CHANGED]
+    same = any(one["span"] < 1.01 * one["margin"] / 0.05 for one in since)
+    exact = run["results"]["verdict"]["confidence"] == 1.0
+    return run["results"]["provenance"]["date"] < CHANGED and not exact and not same
 
 
 def _holds(run: dict[str, Any]) -> bool:
@@ -246,7 +278,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
             [
                 row,
                 f"{params:,}" if params else "-",
-                number(one.teacher["return_mean"]),
+                number(one.taught),
                 "; ".join([f"random {number(one.random)}", *rules]),
                 f"`{student['name']}`{'' if one.held else none}",
                 size(student, nodes),
@@ -254,7 +286,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{lost(one.verdict)}, {student['episodes']:,}",
-                counted([told(run["verdict"]["result"]) for run in results]),
+                counted(one.told([run["verdict"]["result"] for run in results], chinese)),
                 f"{one.smaller:,.0f}" if one.smaller else "-",
             ]
         )
@@ -322,11 +354,16 @@ def markdown(name: str) -> str:
     rows = table(base, chinese=name != base) if base in fields() else []
     head = HEADS[name.removeprefix(base)]
     rule = "|---|--:|--:|---|---|--:|--:|--:|---|---|---|--:|"
-    return (
-        "\n".join((f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)))
-        if rows
-        else "Not run."
+    if not rows:
+        return "Not run."
+    return noted(
+        "\n".join((f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(row)} |" for row in rows))), name != base
     )
+
+
+def noted(table: str, chinese: bool) -> str:
+    """A table, and below it what its mark means, if it has one."""
+    return f"{table}\n\n{NOTES[chinese]}" if EARLIER in table else table
 
 
 def listed() -> list[dict[str, Any]]:
@@ -339,7 +376,7 @@ def listed() -> list[dict[str, Any]]:
                     "field": about.title,
                     "env": row,
                     "teacher_params": one.teacher["params"],
-                    "teacher_return": one.teacher["return_mean"],
+                    "teacher_return": one.taught,
                     "student": one.student["name"],
                     "params": one.student["params"],
                     "return": one.returned,

@@ -171,7 +171,7 @@ def headline(chinese: bool = False) -> str:
         rows.append((env, student, first["teacher"]["params"], returns, found, earlier))
     told = []
     for env, student, teacher_params, returns, results, earlier in rows:
-        verdicts = counted(results, chinese) + ("（旧规则）" if chinese else ", earlier rule") * earlier
+        verdicts = counted([fields.verdict_in_words(one, chinese) for one in results], chinese) + ("（旧规则）" if chinese else ", earlier rule") * earlier
         sizes = f"{teacher_params:,} → {student['params']:,}"
         smaller = f"{teacher_params / student['params']:,.0f} ×"
         told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))
@@ -182,10 +182,9 @@ def headline(chinese: bool = False) -> str:
 
 
 def counted(results: list[str], chinese: bool) -> str:
-    """Verdicts over training seeds; how many of each, if there are several."""
+    """Verdicts over training seeds, in words; how many of each, if there are several."""
     return ("；" if chinese else ", ").join(
-        f"{results.count(one)} × " * (len(results) > 1) + fields.verdict_in_words(one, chinese)
-        for one in dict.fromkeys(results)
+        f"{results.count(one)} × " * (len(results) > 1) + one for one in dict.fromkeys(results)
     )
 
 
@@ -209,12 +208,12 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
         for env in found if above else largest.values():
             one = found[env]
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
-            verdicts = [fields.worst_verdict(run) for run in one.runs]
+            verdicts = one.told([fields.worst_verdict(run) for run in one.runs], chinese)
             best = "随机" if chinese and best == "random" else best
             rows.append(
                 (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
                  counted(verdicts, chinese),
-                 fields.number(one.returned), fields.number(one.teacher["return_mean"]),
+                 fields.number(one.returned), fields.number(one.taught),
                  f"{fields.number(without)} ({best})",
                  f"{f'{known:,}' if known else '?'} → {fields.size(student, '个节点' if chinese else 'nodes')}")
             )  # fmt: skip
@@ -222,7 +221,7 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
         "field", "environment", "student", "verdict", "student's return", "teacher's", "without learning", "parameters",
     )  # fmt: skip
     zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "无需学习", "参数")
-    return markdown(zh if chinese else head, rows, text=4)
+    return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
 
 
 def of_games(env: str) -> tuple[dict, dict]:

@@ -558,22 +558,42 @@ def test_options_of_a_robot_that_mean_nothing_are_refused(rough, options, said):
 
 @pytest.mark.parametrize(
     ("env", "one", "other"),
-    [("highway-fast-v0", 1, 4), ("racetrack-v1", np.zeros(1, np.float32), np.ones(1, np.float32))],
+    [
+        ("highway-fast-v0", 1, 4),
+        ("roundabout-v1", 0, 1),
+        ("merge-v1", 0, 1),
+        ("racetrack-v1", np.zeros(1, np.float32), np.ones(1, np.float32)),
+    ],
 )
 def test_a_rule_drives_in_the_place_of_the_policy(env, one, other):
-    """Whatever the policy says, the car of the rule does the same, keeps to the road and hits nobody."""
+    """Whatever the policy says, the car of the rule does the same, keeps to the road, hits nobody and is paid the same:
+    it was charged for the changes of lanes that the policy asked for.
+    """
     pytest.importorskip("highway_env", reason="highway-env is not installed: pip install 'distilrl[driving]'")
     from examples.driving import IDM
 
     def driven(action, steps=5):
         car = IDM(gymnasium.make(env))
-        seen = [car.reset(seed=3)[0]]
+        seen = [np.append(car.reset(seed=3)[0], 0.0)]
         for _ in range(steps):
-            obs, _, terminated, _, info = car.step(np.copy(action))
-            seen.append(obs)
+            obs, reward, terminated, _, info = car.step(np.copy(action))
+            seen.append(np.append(obs, reward))
             assert not terminated
             assert not info["crashed"]
         car.close()
         return np.array(seen)
 
     np.testing.assert_array_equal(driven(one), driven(other))
+
+
+def test_a_rule_is_paid_for_its_speed_as_a_policy_is():
+    """The roundabout pays for the chosen of three speeds; a car that has none it paid as if 20 m/s were the lowest."""
+    pytest.importorskip("highway_env", reason="highway-env is not installed: pip install 'distilrl[driving]'")
+    from examples.driving import IDM
+
+    car = IDM(gymnasium.make("roundabout-v1"))
+    car.reset(seed=3)
+    for _ in range(4):
+        info = car.step(1)[-1]
+        assert info["rewards"]["high_speed_reward"] == np.abs(np.array([0, 8, 16]) - info["speed"]).argmin() / 2
+    car.close()

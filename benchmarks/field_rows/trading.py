@@ -78,6 +78,7 @@ FIELD = Field(
             ("mlp:8",),
             f"--env-kwargs '{{\"days\": 3200}}' --verdict-env-kwargs '{{{LATER}, \"days\": 252}}' {OPTIONS}",
             "--recipe dynamic --steps 26000 --set check-every=2000 --set check-episodes=2 --set final-episodes=4",
+            rules=RULES,
         ),
     },
 )

@@ -83,7 +83,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
 
 
 def correlations(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, N) correlations of images (N, H, W), at 16x16: the largest of each as it lies, mirrored, upside down and both.
+    """(N, N) correlations of images (N, H, W), at 16x16: the largest of one as it lies, mirrored, upside down and both.
 
     The collection has many slices again as their mirror images, which copies are too, and training mirrors its own.
     """

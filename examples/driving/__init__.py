@@ -16,11 +16,27 @@ from highway_env.envs.common.observation import GrayscaleObservation
 from highway_env.vehicle.behavior import IDMVehicle
 
 
+class _Car(IDMVehicle):
+    """A car of the rule in the place of a policy's, which is paid as that one is: the roundabout pays for the step of
+    speed that was chosen, and else takes 20 m/s for the lowest.
+    """
+
+    target_speeds: Any
+    """(K,) speeds of the policy's car in m/s, the slowest first; None of one that chooses among none."""
+
+    def __getattr__(self, name: str) -> Any:
+        """``speed_index``, which of them is nearest: not there where there are none, as highway-env asks."""
+        if name == "speed_index" and self.target_speeds is not None:
+            return int(np.abs(self.target_speeds - self.speed).argmin())
+        raise AttributeError(name)
+
+
 class IDM(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The car drives itself, whatever the policy says: the rules by which highway-env's other cars drive.
 
     Speed by the Intelligent Driver Model (Treiber et al. 2000), lanes by MOBIL (Kesting et al. 2007), with
-    highway-env's own parameters.
+    highway-env's own parameters. The environment is told of no action in the place of the policy's, since some
+    scenarios charge for a change of lanes that was asked for.
     """
 
     def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
@@ -28,7 +44,7 @@ class IDM(gymnasium.Wrapper[Any, Any, Any, Any]):
         obs, info = super().reset(**given)
         env: Any = self.unwrapped
         ours = env.vehicle
-        rule = IDMVehicle(
+        rule = _Car(
             env.road,
             ours.position,
             ours.heading,
@@ -37,9 +53,16 @@ class IDM(gymnasium.Wrapper[Any, Any, Any, Any]):
             target_speed=max(ours.speed, env.config.get("reward_speed_range", (0, 0))[1]),
             route=getattr(ours, "route", None),
         )
+        rule.target_speeds = getattr(ours, "target_speeds", None)
         env.road.vehicles[env.road.vehicles.index(ours)] = rule
         env.vehicle = rule
         return obs, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ARG002
+        """A step of the environment, by the rule."""
+        kind: Any = self.unwrapped.action_type  # type: ignore[attr-defined]
+        named = getattr(kind, "actions_indexes", None)
+        return super().step(named["IDLE"] if named else np.zeros(self.action_space.shape, np.float32))
 
 
 class Camera(gymnasium.Wrapper[Any, Any, Any, Any]):

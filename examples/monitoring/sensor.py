@@ -109,7 +109,7 @@ class Sensor(gymnasium.Env[Any, Any]):
         left = 1 - self._steps / DAY
         angle = 2 * np.pi * (self._now % DAY) / DAY
         numbers = {
-            "ahead": self._charge / BUDGET - left,
+            "ahead": (self._charge / self.budget if self.budget else 0.0) - left,
             "day_left": left,
             "hour_cos": np.cos(angle),
             "hour_sin": np.sin(angle),
