@@ -125,9 +125,9 @@ def _rule(name: str, row: str, rule: str) -> dict[str, Any]:
     seeds = seeds_from(VERDICT_SEEDS, max(run["teacher"]["episodes"] for run in runs))
     played, rng, measured = field(name).rows[row].rules[rule](ref, seeds), np.random.default_rng(0), {}
     if isinstance(played, Episodes):
-        means = [Mean.of(numbers, rng, played.fingerprints) for numbers in played.measured.T]
-        asked = runs[0].get("measures", ())
-        measured = {one["name"]: mean and mean.to_json() for one, mean in zip(asked, means, strict=True)}
+        for one, numbers in zip(runs[0].get("measures", ()), played.measured.T, strict=True):
+            mean = Mean.of(numbers, one["how"], rng, played.fingerprints)
+            measured[one["name"]] = mean and mean.to_json()
         played = played.returns
     interval = stats.mean_interval(played, rng)
     return {"return_mean": stats.mean(played), "return_ci95": interval, "episodes": len(seeds), "measured": measured}

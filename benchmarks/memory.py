@@ -254,7 +254,7 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
             black = flicker_of(hidden)
             sees = f"{frames} ({black:g})" if black else f"{but} {hidden}" if hidden else whole
-            middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means):,.1f}" if len(means) > 1 else "")
+            middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means, ddof=1):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows
 

@@ -97,11 +97,15 @@ def continuous() -> str:
 
 def _scores(file: str, key: str) -> str:
     """Scores by environment and one setting, and what a setting gains over none of it."""
-    cells = {pair: [row["student"]["score"] for row in rows] for pair, rows in grouped(read(file), "row", key).items()}
-    rows = [(name, str(value), *_spread(scores, "{:.3f}")) for (name, value), scores in cells.items()]
+    cells = {
+        pair: {row["seed"]: row["student"]["score"] for row in seeds_of(rows)}
+        for pair, rows in grouped(read(file), "row", key).items()
+    }
+    rows = [(name, str(value), *_spread(list(scores.values()), "{:.3f}")) for (name, value), scores in cells.items()]
     for name, value in cells:
         if key == "exponent" and value > 0:
-            gained = [on - off for on, off in zip(cells[name, value], cells[name, 0.0], strict=False)]
+            off = cells[name, 0.0]
+            gained = [score - off[seed] for seed, score in cells[name, value].items() if seed in off]
             rows.append((name, f"gained by {value}", *_spread(gained, "{:+.3f}")))
     return markdown(("environment", key, "each seed", "seeds", "mean [95 % over seeds]"), rows, text=3)
 

@@ -171,7 +171,10 @@ def headline(chinese: bool = False) -> str:
         rows.append((env, student, first["teacher"]["params"], returns, found, earlier))
     told = []
     for env, student, teacher_params, returns, results, earlier in rows:
-        verdicts = counted([fields.verdict_in_words(one, chinese) for one in results], chinese) + ("（旧规则）" if chinese else ", earlier rule") * earlier
+        verdicts = (
+            counted([fields.verdict_in_words(one, chinese) for one in results], chinese)
+            + ("（旧规则）" if chinese else ", earlier rule") * earlier
+        )
         sizes = f"{teacher_params:,} → {student['params']:,}"
         smaller = f"{teacher_params / student['params']:,.0f} ×"
         told.append((env, f"`{student['name']}`", verdicts, *returns, sizes, smaller))

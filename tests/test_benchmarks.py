@@ -26,7 +26,7 @@ from field_rows import Field, Row, by_hand
 from lines import fill, made
 from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
-from distilrl import EnvRef, describe_env
+from distilrl import EnvRef, Measure, Play, Teacher, describe_env, play
 from distilrl.export.last import last_step
 from distilrl.heads import student_head
 from distilrl.specs import NetworkSpec
@@ -319,10 +319,12 @@ def test_a_method_is_shown_when_all_of_its_runs_are_there(lines, monkeypatch):
 
 def _fields_line(student, seed, params, result, *, measures=()):
     verdict = {"result": result, "margin": 1.0, "difference": -0.25, "interval": [-0.5, 0.0]}
+    verdict |= {"span": 30.0, "confidence": 0.95}
     side = {"return_mean": 9.5, "params": params, "bytes": 4 * params, "name": student, "episodes": 100}
     results = {
         "teacher": {"return_mean": 10.0, "params": 1000, "bytes": 4000}, "random": {"return_mean": 1.0},
         "student": side, "verdict": verdict, "measures": list(measures),
+        "provenance": {"date": "2026-11-30T00:00:00"},
     }  # fmt: skip
     return {"row": "Task", "student": student, "seed": seed, "exports": {"c": 3 * params}, "results": results}
 
@@ -365,6 +367,40 @@ def test_several_training_seeds_are_told_as_such(a_field, monkeypatch):
     monkeypatch.setattr(fields, "fields", lambda: {"driving": fields.field("driving")})
     assert "| `mlp:8` | 2 × pass, 1 × within margin | 9.000 | 10.00 |" in tables.of_fields()
     assert fields.listed()[0]["return"] == 9.0
+
+
+def test_verdicts_of_the_earlier_rule_are_marked(a_field, monkeypatch):
+    """Each by itself, unless a later one shows that the rules agree there; what is exact reckons with nothing."""
+    lines = [_fields_line("mlp:8", seed, 50, "pass") for seed in range(3)]
+    for line in lines[:2]:
+        line["results"]["provenance"]["date"] = "2026-11-26T07:43:02"
+    lines[1]["results"]["verdict"]["confidence"] = 1.0
+    lines[0]["results"]["teacher"]["return_mean"] = 13.0
+    a_field(lines)
+    monkeypatch.setattr(fields, "fields", lambda: {"driving": fields.field("driving")})
+    assert "| `mlp:8` | 1 × pass†, 2 × pass | 9.500 | 11.00 |" in tables.of_fields(), "beside the teacher of all three"
+    assert fields.NOTES[0] in tables.of_fields()
+    assert fields.NOTES[1] in fields.markdown("driving.zh-CN")
+    lines[2]["results"]["verdict"]["span"] = 20.0
+    a_field(lines)
+    assert "†" not in tables.of_fields()
+
+
+def test_a_rule_is_measured_as_students_are(a_field, monkeypatch):
+    from tiny_envs import MEASURED
+
+    def rule(ref, seeds):
+        policy = Teacher.from_callable(lambda obs: (obs[:, 0] > 0).long()).fitted(describe_env(ref)).policy
+        return play(policy, Play(ref, measures=(Measure("step", "max"),)), seeds)
+
+    one = Row(MEASURED, "teacher", ("mlp:8",), rules={"sign": rule})
+    monkeypatch.setattr(fields, "field", lambda name: Field("A field", "", "page.md", "extra", {"Task": one}))
+    line = _fields_line("mlp:8", 0, 50, "pass", measures=[{"name": "step", "how": "max"}])
+    line["results"]["environment"] = EnvRef(MEASURED).to_json()
+    line["results"]["teacher"]["episodes"] = 20
+    a_field([line])
+    found = fields.line("driving", "Task", "rule: sign", 0)
+    assert found["episodes"] == found["measured"]["step"]["episodes"] == 20
 
 
 def test_a_tree_is_compared_in_bytes(a_field):

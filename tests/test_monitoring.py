@@ -75,6 +75,12 @@ def test_a_sensor_knows_what_it_measured_and_pays_for_it():
     assert (told["measured"], told["sent"], told["energy"]) == (0, 0, 0.0)
 
 
+@pytest.mark.parametrize("budget", [0.6, 1.2, 2.4])
+def test_a_day_begins_neither_ahead_nor_behind_its_budget(budget):
+    """It was measured against the usual budget, whatever it had."""
+    assert gymnasium.make(SENSOR, budget=budget).reset(seed=0)[0]["ahead"] == pytest.approx(0.0)
+
+
 def test_a_sensors_day_is_decided_by_its_seed_and_ends():
     env = gymnasium.make(SENSOR, held_out=True)
     returns = []
