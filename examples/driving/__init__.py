@@ -16,7 +16,7 @@ from highway_env.envs.common.observation import GrayscaleObservation
 from highway_env.vehicle.behavior import IDMVehicle
 
 
-class _Car(IDMVehicle):
+class _Car(IDMVehicle):  # type: ignore[misc] # its package has no types
     """A car of the rule in the place of a policy's, which is paid as that one is: the roundabout pays for the step of
     speed that was chosen, and else takes 20 m/s for the lowest.
     """

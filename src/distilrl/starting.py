@@ -1,6 +1,7 @@
 """How processes are started: afresh, because a fork of a process whose libraries run threads may hang."""
 
 import contextlib
+import copy
 import multiprocessing
 import pickle
 import sys
@@ -19,7 +20,8 @@ class RemoteTraceback(Exception):
 def sendable(error: Exception) -> Exception:
     """An error as another process can read it: itself, or its words where pickle does not bring it back."""
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.dumps(error)
+        copy.copy(error)  # is made anew by what pickle would call, without reading a pickle
     except Exception:  # of many kinds
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
