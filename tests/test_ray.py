@@ -72,7 +72,8 @@ def test_errors_that_do_not_come_back_keep_their_words(ray_cluster, tmp_path):
 
 
 def test_what_a_machine_cannot_read_is_said(ray_cluster, tmp_path, monkeypatch):
-    calls = [Call(name, (nowhere_else(monkeypatch),)) for name in "ab"]
+    rule = nowhere_else(monkeypatch)
+    calls = [Call(name, (rule,)) for name in "ab"]
     with (
         RayExecutor() as executor,
         pytest.raises(SpecError, match=r"cannot be read .*No module named"),
