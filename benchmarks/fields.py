@@ -224,12 +224,12 @@ def found(name: str) -> dict[str, Found]:
         best = good[0] if good else max(tried, key=_worst)
         first = best[0]["results"]
         random, speed = first["random"]["return_mean"], speeds.get((name, row, first["student"]["name"]))
-        earlier = [_by_earlier_rule(run, [one for runs in tried for one in runs]) for run in best]
+        earlier = [_reckons_with_the_mean(run, [one for runs in tried for one in runs]) for run in best]
         result[row] = Found(about, first["teacher"], random, rules, best, bool(good), earlier, speed)
     return result
 
 
-def _by_earlier_rule(run: dict[str, Any], beside: list[dict[str, Any]]) -> bool:
+def _reckons_with_the_mean(run: dict[str, Any], beside: list[dict[str, Any]]) -> bool:
     """Whether a verdict is of before the rule was changed, and nothing ``beside`` it of since then shows that it is the
     same by either, because no episode of random play loses much more than the mean.
     """

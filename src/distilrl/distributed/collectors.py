@@ -312,7 +312,7 @@ class _Remote:
             self._all.ray.get(shard.hosted)
         except known.RayError as first:
             error = first
-        cause: Exception = getattr(error, "cause", error)
+        cause: Exception = getattr(error, "cause", None) or error
         if isinstance(cause, known.RaySystemError):
             return unreadable(cause, f"by a collector on {self._all.actors[shard.actor].node}")
         return cause

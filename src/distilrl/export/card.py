@@ -282,8 +282,7 @@ def _reference(data: dict[str, Any]) -> Reference:
     env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
-    looks = int(data["looks"])
+    looks, after = int(data["looks"]), int(data["after"])
     if min(margin, span, looks) <= 0:
         raise ValueError("the verdict's margin, span and looks must be positive")
-    after = int(data.get("after", 0))
     return Reference(teacher, student, margin, span, looks, after, str(data["protocol"]), epsilon, env, sensors)
