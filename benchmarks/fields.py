@@ -126,7 +126,7 @@ def _rule(name: str, row: str, rule: str) -> dict[str, Any]:
     played, rng, measured = field(name).rows[row].rules[rule](ref, seeds), np.random.default_rng(0), {}
     if isinstance(played, Episodes):
         for one, numbers in zip(runs[0].get("measures", ()), played.measured.T, strict=True):
-            mean = Mean.of(numbers, one["how"], rng, played.fingerprints)
+            mean = Mean.of(numbers, one["how"], rng, played.units)
             measured[one["name"]] = mean and mean.to_json()
         played = played.returns
     interval = stats.mean_interval(played, rng)

@@ -38,7 +38,7 @@ def row_of(name: str, policy: Teacher, env: EnvRef, episodes: int, measures: Seq
     trust(*env.modules)
     how = Play(env, threads=1, measures=tuple(Measure.of(text) for text in measures))
     games = play(policy.fitted(describe_env(env)).policy, how, seeds_from(VERDICT_SEEDS, episodes))
-    found = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)
+    found = Returns.of(games.returns, np.random.default_rng(0), games.units)
     means = np.nanmean(games.measured, axis=0).tolist() if measures else []
     names = [measure.name for measure in how.measures]
     return Row(name, found.return_mean, found.return_ci95, dict(zip(names, means, strict=True)))

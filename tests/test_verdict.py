@@ -78,7 +78,7 @@ def test_there_is_no_verdict_of_few_distinct_episodes():
         verdict = non_inferiority(student, np.full(100, 500.0), 24.0, rng(), span=SPAN, clusters=labels)
         assert verdict.result == "inconclusive"
         assert verdict.distinct == 5
-        assert verdict.reason == "5 of the episodes are distinct, and a verdict needs 50"
+        assert verdict.reason == "5 distinct episodes are too few: a verdict needs 50"
     few = non_inferiority(np.zeros(49), np.full(49, 500.0), 24.0, rng(), span=SPAN)
     assert (few.result, bool(few.reason)) == ("inconclusive", True)
     assert non_inferiority(np.zeros(50), np.full(50, 500.0), 24.0, rng(), span=SPAN).result == "fail"
@@ -224,7 +224,7 @@ def test_there_is_no_verdict_over_few_seeds_or_few_distinct_episodes():
     assert verdict_over_seeds(alike, 24.0, rng(), span=SPAN, distinct=100).result == "pass"
     one = verdict_over_seeds(alike, 24.0, rng(), span=SPAN, distinct=1)
     assert (one.result, one.distinct) == ("inconclusive", 1)
-    assert one.reason.startswith("1 of the episodes")
+    assert one.reason.startswith("1 distinct episodes are too few")
     for exact in (True, False):
         few = verdict_over_seeds(alike[:4], 24.0, rng(), span=SPAN, distinct=100, exact=exact)
         assert (few.result, few.reason) == (

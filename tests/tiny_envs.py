@@ -63,17 +63,18 @@ class PairEnv(LinearEnv):
 
 class MeasuredEnv(SignEnv):
     """SignEnv that says in its info what a claim may be about. Ten steps an episode; an episode is "positive" where its
-    first number is.
+    first number is, and of one of 70 patients.
     """
 
     def reset(self, *, seed=None, options=None):
         obs, info = super().reset(seed=seed, options=options)
-        self.positive = bool(obs[0] > 0)
+        self.positive, self.patient = bool(obs[0] > 0), int(1e6 * abs(obs[0])) % 70
         return obs, info
 
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)
         info = {"wrong": reward <= 0, "step": self.steps, "cost": float(self.steps), "word": "none", "bad": np.nan}
+        info |= {"patient": self.patient, "chosen": int(action)}
         if self.positive:
             info["found"] = np.bool_(action == 1)
         if self.steps == 3:

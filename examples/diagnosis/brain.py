@@ -21,7 +21,8 @@ class BrainMR(gymnasium.Env[NDArray[np.uint8], Any]):
 
     Training images are mirrored and moved by chance, which changes no diagnosis; those held out are shown as they are.
     The last step's ``info`` holds ``sensitivity`` where there is a tumour and ``specificity`` where there is none, 1 or
-    0: their means over episodes are the rates of that name.
+    0: their means over episodes are the rates of that name. Its ``cluster`` is the number of the image's cluster of
+    near-duplicates, which say the same: `--cluster cluster` has the verdict count these.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
@@ -59,12 +60,17 @@ class BrainMR(gymnasium.Env[NDArray[np.uint8], Any]):
         if self.split == "train":
             image = disturbed(image, self.np_random)
         self._image, self._tumour = image[None], bool(self._slices.tumour[place])
+        self._cluster = int(self._slices.cluster[place])
         return self._image.copy(), {"image": place}
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Takes the answer."""
         right = float(bool(action) == self._tumour)
-        return self._image.copy(), right, True, False, {"sensitivity" if self._tumour else "specificity": right}
+        return self._image.copy(), right, True, False, self._told(right)
+
+    def _told(self, right: float) -> dict[str, Any]:
+        """What the last ``info`` says of an answer."""
+        return {"sensitivity" if self._tumour else "specificity": right, "cluster": self._cluster}
 
     def get_action_meanings(self) -> list[str]:
         """What the two answers are called."""

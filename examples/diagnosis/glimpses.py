@@ -65,8 +65,8 @@ class Glimpses(BrainMR):
             self._open(int(unopened(seen, int(action) - 2)))
             return self._canvas.copy(), -PRICE, False, False, {}
         right = float(action == int(self._tumour))
-        told = {"right": right, "sensitivity" if self._tumour else "specificity": right, "windows": int(seen.sum())}
-        return self._canvas.copy(), right, True, False, told
+        told = {"right": right, "windows": int(seen.sum())}
+        return self._canvas.copy(), right, True, False, told | self._told(right)
 
     def get_action_meanings(self) -> list[str]:
         """What the actions are called."""

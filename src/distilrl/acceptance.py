@@ -81,7 +81,7 @@ def accept(
         )
     lost = theirs.returns.max() - chance.returns.min() if exact else (theirs.returns - chance.returns).max()
     return Acceptance(
-        **vars(Returns.of(theirs.returns, rng, theirs.fingerprints, exact=exact)),
+        **vars(Returns.of(theirs.returns, rng, theirs.units, exact=exact)),
         longest_episode=int(theirs.lengths.max()),
         random_return_mean=stats.mean(chance.returns),
         better_than_random=low > 0,
@@ -102,12 +102,12 @@ def _gain(
 ) -> stats.Interval:
     """Interval of the mean return of teacher − random."""
     if exact:
-        low, high = stats.mean_interval(random.returns, rng, clusters=random.fingerprints, confidence=confidence)
+        low, high = stats.mean_interval(random.returns, rng, clusters=random.units, confidence=confidence)
         mean = float(own.returns.mean())
         return mean - high, mean - low
     # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
     gains = [
-        stats.mean_interval(own.returns - random.returns, rng, clusters=side.fingerprints, confidence=confidence)
+        stats.mean_interval(own.returns - random.returns, rng, clusters=side.units, confidence=confidence)
         for side in (own, random)
     ]
     lows, highs = zip(*gains, strict=True)
@@ -146,9 +146,8 @@ def kept_acceptance(
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    path = place(
-        "acceptance", teacher, how, episodes=[episodes, max_episodes], measures=[one.name for one in how.measures]
-    )
+    names = [one.name for one in how.measures]
+    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes], measures=names, cluster=how.cluster)
     if path is None:
         return make(), None
     path = path.with_suffix(".json")

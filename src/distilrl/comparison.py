@@ -12,7 +12,7 @@ from distilrl import stats
 from distilrl.agreement import agreement_of, answers, disagreements
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
+from distilrl.errors import DistilError, EnvError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
 from distilrl.kept import kept_games
@@ -32,7 +32,7 @@ from distilrl.played import (
 from distilrl.policies import Policy
 from distilrl.sensors import EXACT, Sensors
 from distilrl.teachers import Teacher
-from distilrl.verdict import exact_verdict, non_inferiority
+from distilrl.verdict import exact_verdict, non_inferiority, units_in_words
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class Comparison:
     """What is measured beside the return: numbers of the environment's ``info``; one with a margin has a verdict."""
     after: int = 0
     """Episodes that an earlier, inconclusive verdict may have played: it is asked anew on seeds behind theirs."""
+    cluster: str | None = None
+    """Key of the environment's ``info`` whose number says which episodes belong together (a patient's, a day's): the
+    verdict's units are then these clusters; None: each episode that differs from the others is one."""
 
     def __post_init__(self) -> None:
         if texts := [one for one in self.measures if isinstance(one, str)]:
@@ -63,6 +66,8 @@ class Comparison:
         check_fields(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
         check_numbers(self, after="[0, inf)", disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
         check_numbers(self, margin_abs="(0, inf)")
+        if self.cluster == "":
+            raise SpecError("'cluster' must name a key of the environment's info: leave it out where there is none.")
         if not 0 < self.margin < 1:
             raise SpecError(
                 f"'margin' must lie in (0, 1), got {self.margin:g}: it is a share of what the teacher is above random "
@@ -250,20 +255,33 @@ class _Games:
             found = exact_verdict(student, teacher, tolerance.margin, clusters=pairs)
         else:
             found = non_inferiority(
-                student, teacher, tolerance.margin, rng, span=tolerance.span, clusters=pairs, looks=looks
+                student,
+                teacher,
+                tolerance.margin,
+                rng,
+                span=tolerance.span,
+                clusters=pairs,
+                looks=looks,
+                units=units_in_words(self.his.cluster),
             )
         told = vars(found) | {"protocol": self.protocol(exact=exact)}
-        return RunVerdict(**told, looks=looks, span=tolerance.span)
+        return RunVerdict(**told, looks=looks, span=tolerance.span, cluster=self.his.cluster)
 
-    def _pairs(self) -> NDArray[np.uint64]:
-        """(E,) equal where both played one and the same episode again."""
-        pairs: NDArray[np.uint64] = _joined(self.theirs, "fingerprints") * np.uint64(31) + _joined(
-            self.ours, "fingerprints"
-        )
-        return pairs
+    def _pairs(self) -> NDArray[Any]:
+        """(E,) equal where both played one and the same episode again, or one of the same cluster."""
+        theirs, ours = (_joined(side, "units") for side in (self.theirs, self.ours))
+        if self.his.cluster is None:
+            pairs: NDArray[np.uint64] = theirs * np.uint64(31) + ours
+            return pairs
+        if (theirs != ours).any():
+            raise EnvError(
+                f"'{self.his.cluster}' of the info differs between teacher and student on the same seed: a cluster "
+                f"must be settled by the seed of '{self.his.env.label}', not by what is done there."
+            )
+        return theirs
 
     def repeated(self) -> tuple[int, ...]:
-        """Labels (E,) of identical pairs of episodes; empty where all are distinct."""
+        """Labels (E,) of pairs of episodes that are one unit; empty where each stands for itself."""
         pairs = self._pairs()
         known, labels = np.unique(pairs, return_inverse=True)
         return () if len(known) == len(pairs) else tuple(labels.tolist())
@@ -273,17 +291,17 @@ class _Games:
         if not self.his.measures:
             return ()
         three = (self.theirs, self.ours, self.random)
-        sides = [(_joined(side, "measured"), _joined(side, "fingerprints")) for side in three]
-        protocol, pairs = self.protocol(), self._pairs()
+        sides = [(_joined(side, "measured"), _joined(side, "units")) for side in three]
+        protocol, pairs, cluster = self.protocol(), self._pairs(), self.his.cluster
         return tuple(
-            Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol)
+            Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol, cluster)
             for m, measure in enumerate(self.his.measures)
         )
 
     def returns(self, rng: np.random.Generator, *, exact: bool = False) -> tuple[Returns, Returns]:
         """The teacher's and the student's."""
         theirs, ours = (
-            Returns.of(_joined(side, "returns"), rng, _joined(side, "fingerprints"), exact=exact)
+            Returns.of(_joined(side, "returns"), rng, _joined(side, "units"), exact=exact)
             for side in (self.theirs, self.ours)
         )
         return theirs, ours

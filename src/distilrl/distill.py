@@ -246,7 +246,8 @@ def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acce
 
 def judged_how(how: Play, job: Job) -> Play:
     """How the verdict is played, training being played like this."""
-    return replace(how, env=job.verdict_env or how.env, measures=job.comparison.measures)
+    comparison = job.comparison
+    return replace(how, env=job.verdict_env or how.env, measures=comparison.measures, cluster=comparison.cluster)
 
 
 def how_played(info: EnvInfo, config: TrainConfig, machines: Machines = HERE) -> Play:

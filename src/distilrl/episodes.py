@@ -45,6 +45,13 @@ class Episodes:
     """(K, P) numbers of the policy in these states, where one with memory was played."""
     shadow: NDArray[np.float32] | None = None
     """(K, P) numbers of the policy that only watched, where one did."""
+    clusters: NDArray[np.float64] | None = None
+    """(E,) what the environment says of which episodes belong together, where it was asked."""
+
+    @property
+    def units(self) -> NDArray[Any]:
+        """(E,) labels of what is one draw: all episodes of a cluster, or those that are one and the same."""
+        return self.fingerprints if self.clusters is None else self.clusters
 
     def write(self, path: Path) -> None:
         """Writes all of it to a file.
@@ -83,6 +90,9 @@ class Play:
     ever."""
     measures: tuple[Measure, ...] = ()
     """What is read of the environment's ``info`` beside the reward."""
+    cluster: str | None = None
+    """Key of the ``info`` whose number, the last of an episode, says which episodes belong together (a patient's, a
+    day's, a map's) and so are one draw of all intervals; None: each stands for itself."""
     keep_states: int = 0
     """States to sample."""
     sensors: Sensors = EXACT
@@ -125,6 +135,8 @@ class Game:
         shadow: Policy | None,
     ) -> None:
         self.policy, self.how, self.seeds, self.keys, self.shadow = policy, how, seeds, keys, shadow
+        self.read = (*how.measures, *([Measure(how.cluster)] if how.cluster is not None else []))
+        """What is read of each ``info``; the cluster is the last."""
         self.halted = False
         """Set from another thread, it ends the games at their next step."""
         # draws of each episode's own: it is the same whoever plays beside it and however long they live; not from
@@ -140,7 +152,7 @@ class Game:
     def play(self, watch: Watch) -> Episodes:
         """Plays to the end."""
         how = self.how
-        names = tuple(measure.name for measure in how.measures)
+        names = tuple(measure.name for measure in self.read)
         self.envs = make_vec_env(
             how.env, len(self.seeds), sticky=how.sticky, threads=how.threads, workers=how.workers, measured=names
         )
@@ -153,7 +165,7 @@ class Game:
         how, envs, count = self.how, self.envs, len(self.seeds)
         action = envs.info.action
         returns, lengths, truncated = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.bool_)
-        tally = Tally(how.measures, count)
+        tally = Tally(self.read, count)
         obs = envs.reset(self.seeds)
         if self.keys is not None and not np.array_equal(envs.start_keys(), self.keys):
             raise UnforeseenError
@@ -199,7 +211,15 @@ class Game:
                 watch(EpisodesEnded(len(over), count, mean, int(lengths.max())))
         truncated[live] = True
         own, shadow = self.kept.numbers()
-        return Episodes(returns, lengths, prints, truncated, tally.result, self.kept.stack(envs.info), own, shadow)
+        measured = tally.result[:, : len(how.measures)]
+        clusters = tally.result[:, -1] if how.cluster is not None else None
+        if clusters is not None and (lacking := np.isnan(clusters)).any():
+            raise EnvError(
+                f"In no step of {int(lacking.sum())} of {count} episodes of '{how.env.label}' is there '{how.cluster}' "
+                "in the info, so that their cluster is not known: correct the name, or have the environment give it."
+            )
+        states = self.kept.stack(envs.info)
+        return Episodes(returns, lengths, prints, truncated, measured, states, own, shadow, clusters)
 
     def _act(
         self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int

@@ -84,7 +84,7 @@ def play(
     arrays = {
         name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated", "measured")
     }
-    return replace(once, **arrays)
+    return replace(once, **arrays, clusters=None if once.clusters is None else once.clusters[inverse])
 
 
 def every_start(how: Play, first: int) -> list[int] | None:
@@ -176,7 +176,7 @@ def _part_file(game: Game) -> Path | None:
         return None
     decides = [
         *(how.env.to_json(), how.epsilon, how.sticky, how.max_steps, how.keep_states, asdict(how.sensors)),
-        *([(one.name, one.how) for one in how.measures], game.seeds.tolist(), [one.head.to_json() for one in policies]),
+        *([(one.name, one.how) for one in game.read], game.seeds.tolist(), [one.head.to_json() for one in policies]),
         weights,
     ]
     return how.parts / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()}.z"
@@ -280,8 +280,8 @@ def joined(parts: list[Episodes]) -> Episodes:
         name: np.concatenate([getattr(p, name) for p in parts])
         for name in ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
     }
-    own, shadow = ([getattr(p, name) for p in parts] for name in ("own", "shadow"))
-    return Episodes(**arrays, own=_stacked(own), shadow=_stacked(shadow))
+    own, shadow, clusters = (_stacked([getattr(p, name) for p in parts]) for name in ("own", "shadow", "clusters"))
+    return Episodes(**arrays, own=own, shadow=shadow, clusters=clusters)
 
 
 def _stacked(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:

@@ -114,4 +114,4 @@ def _ways(info: EnvInfo) -> dict[str, dict[str, Any]]:
 
 def _disturbed(teacher: Teacher, how: Play, episodes: int, watch: Watch) -> Returns:
     games = played_by(teacher, how, seeds_from(ACCEPT_SEEDS, episodes), watch)
-    return Returns.of(games.returns, np.random.default_rng(0), games.fingerprints)
+    return Returns.of(games.returns, np.random.default_rng(0), games.units)

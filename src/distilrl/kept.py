@@ -82,6 +82,7 @@ def kept_games(
         "max_steps": how.max_steps,
         "sensors": asdict(how.sensors),
         "measures": [[one.name, one.how] for one in how.measures],
+        "cluster": how.cluster,
         "kept": [how.keep_states, how.at_once, how.threads],
     }
     path = place("games", teacher, how, **asked)

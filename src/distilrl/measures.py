@@ -18,14 +18,14 @@ from distilrl.errors import SpecError
 from distilrl.plain import Record
 from distilrl.played import Difference, RunVerdict
 from distilrl.stats import Interval
-from distilrl.verdict import Verdict, difference_interval, non_inferiority
+from distilrl.verdict import Verdict, difference_interval, non_inferiority, units_in_words
 
 How = Literal["last", "sum", "mean", "max"]
 """How an episode's number is made of those of its steps."""
 Better = Literal["lower", "higher"]
 """Which of two numbers is the better one."""
 Side = tuple[NDArray[np.float64], NDArray[Any]]
-"""Numbers (E,) of episodes, NaN where there is none, and labels (E,) of identical episodes."""
+"""Numbers (E,) of episodes, NaN where there is none, and labels (E,) of those that are one unit."""
 TEXT = re.compile(r"(?P<name>[^=<>]+)(?:=(?P<how>\w+))?(?:(?P<side><=|>=)(?P<margin>[^=<>]+))?")
 
 
@@ -148,18 +148,20 @@ class Mean(Record):
 
     @staticmethod
     def of(values: NDArray[np.float64], how: How, rng: np.random.Generator, labels: NDArray[Any]) -> "Mean | None":
-        """Of numbers (E,) made in this way, NaN where there is none, and labels (E,) of identical episodes; None where
-        none has one.
+        """Of numbers (E,) made in this way, NaN where there is none, and labels (E,) of those that are one unit; None
+        where none has one.
         """
         there = ~np.isnan(values)
         values, labels = values[there], labels[there]
         if not len(values):
             return None
         mean = stats.mean(values)
+        units, interval = len(np.unique(labels)), stats.mean_interval(values, rng, clusters=labels)
         if _is_rate(values) and how in ("last", "max"):
-            interval = stats.share_interval(mean, len(np.unique(labels)))
-        else:
-            interval = stats.mean_interval(values, rng, clusters=labels)
+            share = stats.share_interval(mean, units)
+            # units of several episodes may hold both, and be of several sizes, of which Wilson knows nothing
+            alone = units == len(values)
+            interval = share if alone else (min(share[0], interval[0]), max(share[1], interval[1]))
         return Mean(mean=mean, ci95=interval, episodes=len(values))
 
 
@@ -191,15 +193,23 @@ class Measured(Record):
         return f"{self.name} ({self.how})"
 
     @staticmethod
-    def of(measure: Measure, sides: Sequence[Side], pairs: NDArray[Any], looks: int, protocol: str) -> "Measured":
+    def of(
+        measure: Measure,
+        sides: Sequence[Side],
+        pairs: NDArray[Any],
+        looks: int,
+        protocol: str,
+        cluster: str | None = None,
+    ) -> "Measured":
         """What episodes say.
 
         Args:
             measure: of what, and its margin.
             sides: of teacher, student and random play, the first two on the same seeds.
-            pairs: (E,) labels of identical pairs of episodes of these two.
+            pairs: (E,) labels of pairs of episodes of these two that are one unit.
             looks: as in `non_inferiority`.
             protocol: of what play this is, in few words.
+            cluster: as of `RunVerdict`.
         """
         rng = np.random.default_rng(0)
         teacher, student, random = (Mean.of(values, measure.how, rng, labels) for values, labels in sides)
@@ -207,10 +217,13 @@ class Measured(Record):
         both = ~np.isnan(theirs) & ~np.isnan(ours)
         theirs, ours, pairs = theirs[both], ours[both], pairs[both]
         span = _reach(measure, [values for values, _ in sides])
-        difference = None
+        difference = verdict = None
         if len(ours):
             ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
             difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
+        if measure.margin:
+            found = _verdict(measure, theirs, ours, pairs, span, looks, units_in_words(cluster))
+            verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span, cluster=cluster)
         return Measured(
             name=measure.name,
             how=measure.how,
@@ -219,7 +232,7 @@ class Measured(Record):
             student=student,
             random=random,
             difference=difference,
-            verdict=_verdict(measure, theirs, ours, pairs, span, looks, protocol) if measure.margin else None,
+            verdict=verdict,
         )
 
 
@@ -230,20 +243,26 @@ def _verdict(
     pairs: NDArray[Any],
     span: float,
     looks: int,
-    protocol: str,
-) -> RunVerdict:
+    units: str,
+) -> Verdict:
     """The return's test of a measure's numbers (E,): where lower is better, of what lies below 0."""
     margin = measure.margin or 0.0
     if not len(ours):
-        found = Verdict("inconclusive", margin, 0.0, (-span, span), 0.95, 0, "no episode of both has it")
-    else:
-        rng, sign = np.random.default_rng(0), -1.0 if measure.better == "lower" else 1.0
-        found = non_inferiority(
-            sign * ours, sign * theirs, margin, rng, span=span, clusters=pairs, looks=looks, of=("values", sign)
-        )
-        low, high = sorted(sign * end + 0.0 for end in found.interval)
-        found = replace(found, difference=sign * found.difference + 0.0, interval=(low, high))
-    return RunVerdict(**vars(replace(found, protocol=protocol)), looks=looks, span=span)
+        return Verdict("inconclusive", margin, 0.0, (-span, span), 0.95, 0, "no episode of both has it")
+    rng, sign = np.random.default_rng(0), -1.0 if measure.better == "lower" else 1.0
+    found = non_inferiority(
+        sign * ours,
+        sign * theirs,
+        margin,
+        rng,
+        span=span,
+        clusters=pairs,
+        looks=looks,
+        of=("values", sign),
+        units=units,
+    )
+    low, high = sorted(sign * end + 0.0 for end in found.interval)
+    return replace(found, difference=sign * found.difference + 0.0, interval=(low, high))
 
 
 def _reach(measure: Measure, sides: Sequence[NDArray[np.float64]]) -> float:

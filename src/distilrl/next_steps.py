@@ -197,9 +197,10 @@ def _inside(data: Any, path: str) -> Any:
 
 
 def _measured_words(folder: RunFolder) -> Words:
-    """What a run measured beside the return, as options."""
-    measures = folder.read_config().get("comparison", {}).get("measures", [])
-    return [word for one in measures for word in ("--measure", Measure(**one).text)]
+    """What a run measured beside the return, and by which clusters, as options."""
+    comparison = folder.read_config().get("comparison", {})
+    words = [word for one in comparison.get("measures", []) for word in ("--measure", Measure(**one).text)]
+    return [*words, *(("--cluster", comparison["cluster"]) if comparison.get("cluster") else ())]
 
 
 def _told_words(file: dict[str, Any]) -> Words:

@@ -1,5 +1,6 @@
 """What was found by playing: returns with their interval, the acceptance of a teacher, a student beside its teacher."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class Returns(Record):
     episodes: int
     """Episodes played."""
     distinct_episodes: int
-    """Episodes that differ from one another, the unit of the interval: a deterministic game repeats itself."""
+    """Episodes that differ from one another, or clusters of them where the environment tells these: the units of the
+    interval. A deterministic game repeats itself."""
     exact: bool
     """Whether the episodes begin from all equally likely starts of a game that repeats itself: the mean is known."""
 
@@ -62,7 +64,7 @@ class Returns(Record):
         Args:
             returns: (E,) of each episode.
             rng: source of the bootstrap.
-            clusters: (E,) labels of identical episodes.
+            clusters: (E,) labels of episodes that are one unit, identical ones for instance.
             exact: whether they are of all starts that there are.
         """
         values = np.asarray(returns, dtype=np.float64)
@@ -188,6 +190,9 @@ class RunVerdict(Verdict):
     """Loss of the worst episode that it reckons with, as the acceptance check found it."""
     after: int = 0
     """Seeds that it passed over, because an earlier verdict on them may have been inconclusive."""
+    cluster: str | None = None
+    """Key of the environment's ``info`` that says which episodes are one unit, ``distinct`` of which there are; None:
+    those that are one and the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +242,19 @@ class SingleReturns(Record):
     student: tuple[float, ...]
     """(E,) the student's."""
     pairs: tuple[int, ...] = ()
-    """(E,) labels: equal where both played one and the same episode again; empty where they never did."""
+    """(E,) labels: equal where both played one and the same episode again, or one of the same cluster; empty where each
+    stands for itself."""
 
     def labels(self, episodes: int) -> tuple[int, ...]:
         """Those of the first episodes, (E,)."""
         return self.pairs[:episodes] or tuple(range(episodes))
+
+
+def labels_of_all(runs: Sequence[SingleReturns], episodes: int) -> list[int]:
+    """Labels (E,) of the first episodes, equal where they are one unit in each of these runs of the same seeds."""
+    labels = list(zip(*(one.labels(episodes) for one in runs), strict=True))
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(labels))}
+    return [numbers[one] for one in labels]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,6 +262,7 @@ def crossed_difference(
     rng: np.random.Generator,
     *,
     exact: Sequence[bool],
+    clusters: Sequence[ArrayLike] | None = None,
     resamples: int = 2000,
 ) -> tuple[float, Interval | None]:
     """Mean of one study less that of another on the same episodes, mean over tasks, and its 95 % interval: runs and
@@ -275,14 +276,18 @@ def crossed_difference(
         other: the same of the other study, (S', E), on the same episodes.
         rng: source of the resamples.
         exact: for each task whether its episodes are all that there are, so that none is drawn.
+        clusters: for each task labels (E,) of the episodes that are one unit; by default each stands for itself.
         resamples: number of resamples.
     """
     seen, drawn = [], []
-    for ours, theirs, known in zip(one, other, exact, strict=True):
+    labels = clusters or [np.arange(task.shape[1]) for task in one]
+    for ours, theirs, known, units in zip(one, other, exact, labels, strict=True):
         seen.append(ours.mean() - theirs.mean())
-        episodes = ours.shape[1]
-        draw = resample_shares(episodes, rng, resamples)
-        weights = np.full_like(draw, 1 / episodes) if known else draw
+        _, unit, size = np.unique(np.asarray(units), return_inverse=True, return_counts=True)
+        draw = resample_shares(len(size), rng, resamples)
+        weights = np.full((resamples, ours.shape[1]), 1 / ours.shape[1])
+        if not known:
+            weights = draw[:, unit] / (draw @ size)[:, None]
         means = []
         for table in (ours, theirs):
             runs = len(table)

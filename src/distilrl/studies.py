@@ -15,7 +15,7 @@ from distilrl import stats
 from distilrl.errors import ExtraError, FileError, SpecError
 from distilrl.files import read_json
 from distilrl.plain import Record, read_as
-from distilrl.played import SingleEpisodes, SingleReturns
+from distilrl.played import SingleEpisodes, SingleReturns, labels_of_all
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.shown import Shown
@@ -372,12 +372,14 @@ def _pair(
     """What is told of two studies."""
     better, better_ends = stats.improvement(*scores, rng)
     tables: tuple[list[stats.Array], list[stats.Array]] = ([], [])
+    units = []
     for of_both in zip(*tasks, strict=True):
         common = min(len(run.returns.student) for runs in of_both for run in runs)
         for table, runs in zip(tables, of_both, strict=True):
             table.append(np.array([run.scores(common) for run in runs]))
+        units.append(labels_of_all([run.returns for runs in of_both for run in runs], common))
     exact = [runs[0].results.verdict.exact for runs in tasks[0]]
-    apart, apart_ends = stats.crossed_difference(*tables, rng, exact=exact)
+    apart, apart_ends = stats.crossed_difference(*tables, rng, exact=exact, clusters=units)
     return StudyPair(
         one=one,
         other=other,

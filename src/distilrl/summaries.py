@@ -10,7 +10,7 @@ import numpy as np
 from distilrl import stats
 from distilrl.files import read_json
 from distilrl.plain import Record, from_plain
-from distilrl.played import SingleReturns
+from distilrl.played import SingleReturns, labels_of_all
 from distilrl.provenance import Provenance
 from distilrl.results import Effort, Results, TeacherResults
 from distilrl.shown import Rows, Shown
@@ -22,8 +22,12 @@ from distilrl.verdict import (
     difference_in_words,
     in_words,
     margin_in_words,
+    units_in_words,
     verdict_over_seeds,
 )
+
+Drawn = Literal["training seed", "training seed and episode", "training seed and cluster"]
+"""What a verdict on students of a kind counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class SeedsStudent(Record):
 class SeedsVerdict(Verdict):
     """A verdict on students of a kind."""
 
-    unit: Literal["training seed", "training seed and episode"] = "training seed and episode"
+    unit: Drawn = "training seed and episode"
     """What is drawn; of a game whose every start is played training seeds alone."""
     episodes: int = 0
     """Of each seed's episodes the first so many, which all seeds have."""
@@ -107,20 +111,20 @@ class SeedsResults(Shown):
         first = runs[0]
         common = min(episodes, *(len(one.student) for one in returns))
         differences = np.array([np.subtract(one.student[:common], one.teacher[:common]) for one in returns])
-        labels = [one.labels(common) for one in returns]
-        same = {pair: number for number, pair in enumerate(zip(*labels, strict=True))}
-        exact = first.verdict.exact
+        exact, cluster = first.verdict.exact, first.verdict.cluster
         verdict = verdict_over_seeds(
             differences,
             first.verdict.margin,
             np.random.default_rng(0),
             span=first.verdict.span,
-            distinct=min(len(set(one)) for one in labels),
-            clusters=[same[pair] for pair in zip(*labels, strict=True)],
+            distinct=min(len(set(one.labels(common))) for one in returns),
+            clusters=labels_of_all(returns, common),
             exact=exact,
+            units=units_in_words(cluster),
         )
         verdict = replace(verdict, protocol=first.verdict.protocol)
         student, score = first.student, stats.mean_score([run.student.score for run in runs])
+        drawn: Drawn = "training seed and episode" if cluster is None else "training seed and cluster"
         return SeedsResults(
             env=first.env,
             recipe=first.recipe,
@@ -133,9 +137,7 @@ class SeedsResults(Shown):
                 return_ci95=stats.t_interval(means),
                 score=score,
             ),
-            verdict=SeedsVerdict(
-                **vars(verdict), unit="training seed" if exact else "training seed and episode", episodes=common
-            ),
+            verdict=SeedsVerdict(**vars(verdict), unit="training seed" if exact else drawn, episodes=common),
             runs=tuple(runs),
         )
 

@@ -145,11 +145,9 @@ def evaluate_policy(
     with watching(watch) as watch:
         games = play(policy, how, seeds, watch=watch)
     rng = np.random.default_rng(0)
-    found = {
-        one.words: Mean.of(games.measured[:, m], one.how, rng, games.fingerprints) for m, one in enumerate(how.measures)
-    }
+    found = {one.words: Mean.of(games.measured[:, m], one.how, rng, games.units) for m, one in enumerate(how.measures)}
     params = params or sum(p.numel() for p in policy.network.parameters()) or None
-    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
+    returns = Returns.of(games.returns, np.random.default_rng(0), games.units, exact=exact)
     return Evaluation(**vars(returns), params=params, measures=found)
 
 
@@ -195,7 +193,13 @@ def evaluate_against(
         raise SpecError("Two teachers are held against each other: give load_teacher(FILE), or Teacher.from_callable.")
     mine, theirs = mine.fitted(info), theirs.fitted(info)
     comparison = Comparison(
-        episodes, episodes, disturbed_episodes=0, margin=margin, margin_abs=margin_abs, measures=how.measures
+        episodes,
+        episodes,
+        disturbed_episodes=0,
+        margin=margin,
+        margin_abs=margin_abs,
+        measures=how.measures,
+        cluster=how.cluster,
     )
     with watching(watch) as watch:
         acceptance = accept(theirs, how, episodes=20, max_episodes=20 * ACCEPT_MORE, weak_ok=True, watch=watch)

@@ -43,6 +43,8 @@ NARROW = 0.38
 losses: where an episode loses all or nothing the verdict errs, at this share, in at most the nominal 2.5 % whatever the
 margin and the number of episodes from `MIN_DISTINCT` on, and in up to 4.8 % without it. A test computes that exactly.
 """
+EPISODES = "distinct episodes"
+"""What a verdict's units are called by themselves."""
 DRAWS = 5_000
 """Resamples, where they are drawn."""
 LEVELS = 256
@@ -69,7 +71,7 @@ class Verdict:
     confidence: float
     """Its confidence: above 0.95 where several looks were allowed, 1 where nothing is left to chance."""
     distinct: int
-    """Distinct pairs of episodes."""
+    """Distinct pairs of episodes, or clusters of them: the units that were drawn."""
     reason: str = ""
     """Why there is no verdict, or none but this one could be, of so few episodes."""
     protocol: str = ""
@@ -102,6 +104,16 @@ def in_words(result: str | None) -> str:
         in_words("within_margin")  # 'within margin'
     """
     return (result or "").replace("_", " ")
+
+
+def units_in_words(cluster: str | None) -> str:
+    """What a verdict's units are called, clusters by the key of the ``info`` that tells them.
+
+    Example::
+
+        units_in_words("patient")  # "clusters by 'patient'"
+    """
+    return EPISODES if cluster is None else f"clusters by '{cluster}'"
 
 
 def digits_of(margin: float) -> int:
@@ -163,6 +175,7 @@ def non_inferiority(
     clusters: ArrayLike | None = None,
     looks: int = 1,
     of: tuple[str, float] = ("returns", 1.0),
+    units: str = EPISODES,
 ) -> Verdict:
     """Paired non-inferiority test of the mean return over a sample of episodes.
 
@@ -172,10 +185,12 @@ def non_inferiority(
         margin: largest acceptable loss, > 0.
         rng: source of the bootstrap.
         span: loss of the worst episode that must be reckoned with, > 0: at least teacher − random.
-        clusters: (E,) labels of identical episode pairs, which are one unit; by default none are.
+        clusters: (E,) labels of episode pairs that are one unit, because they are identical or of one patient, day or
+            map; by default none are.
         looks: how many times this question may be asked of growing data; the decision is made at
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
         of: what is compared, for the reason in words, and -1 where these are its numbers with the sign changed.
+        units: what the units are, for the reason in words.
 
     Raises:
         SpecError: the returns are not of the same episodes, or the margin, the span or the looks mean nothing.
@@ -194,13 +209,13 @@ def non_inferiority(
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)
-    reason = too_few(distinct)
+    reason = too_few(distinct, units)
     result = "inconclusive" if reason else decide(interval, margin)
     if result == "inconclusive" and not reason:
         least, _ = difference_interval(np.zeros(distinct), rng, span=span, confidence=confidence)
         if least < -margin:
             reason = (
-                f"{distinct} distinct episodes are too few for this margin: were all {of[0]} equal, the interval would "
+                f"{distinct} {units} are too few for this margin: were all {of[0]} equal, the interval would "
                 f"still reach {of[1] * least:,.3g}"
             )
     return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
@@ -211,11 +226,9 @@ def _distinct(clusters: ArrayLike) -> int:
     return len(np.unique(np.asarray(clusters)))
 
 
-def too_few(distinct: int) -> str:
-    """Why so many distinct pairs of episodes give no verdict; empty where they do."""
-    if distinct >= MIN_DISTINCT:
-        return ""
-    return f"{distinct} of the episodes are distinct, and a verdict needs {MIN_DISTINCT}"
+def too_few(distinct: int, units: str = EPISODES) -> str:
+    """Why so many units give no verdict; empty where they do."""
+    return "" if distinct >= MIN_DISTINCT else f"{distinct} {units} are too few: a verdict needs {MIN_DISTINCT}"
 
 
 def difference_interval(
@@ -294,6 +307,7 @@ def verdict_over_seeds(
     distinct: int,
     clusters: ArrayLike | None = None,
     exact: bool = False,
+    units: str = EPISODES,
 ) -> Verdict:
     """The verdict on students of a kind: training seeds and episodes are drawn, both.
 
@@ -307,9 +321,10 @@ def verdict_over_seeds(
         margin: largest acceptable loss, > 0.
         rng: source of the bootstrap.
         span: as in `non_inferiority`.
-        distinct: distinct pairs of episodes that any of the seeds has at least.
-        clusters: (E,) labels of episodes that are the same with every seed, which are one unit; by default none are.
+        distinct: units that any of the seeds has at least.
+        clusters: (E,) labels of episodes that are one unit with every seed; by default none are.
         exact: the episodes are all that there are, so that only seeds are drawn.
+        units: as in `non_inferiority`.
 
     Raises:
         SpecError, NotFiniteError: as `non_inferiority`.
@@ -324,7 +339,7 @@ def verdict_over_seeds(
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
     _check_labels(clusters, differences[0])
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span, clusters)
-    reason = "" if exact else too_few(distinct)
+    reason = "" if exact else too_few(distinct, units)
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
     result = "inconclusive" if reason else decide(interval, margin)

@@ -95,6 +95,9 @@ class VerdictOptions:
     """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
     sum, mean or max of its steps). 'crashed=max<=0.05': lower is better, and a verdict says whether the student is at
     most 0.05 above the teacher; >=: higher is better."""
+    cluster: Unset[str | None] = None
+    """Key of the environment's info whose number says which episodes belong together (a patient's, a day's, a map's):
+    these clusters are then what the verdict counts, not episodes."""
     margin_abs: Unset[float | None] = None
     """Largest acceptable loss in the environment's own units, in place of the share that --margin says."""
     eval_epsilon: float = 0.0
@@ -109,6 +112,7 @@ class VerdictOptions:
             margin,
             self.margin_abs,
             measures=tuple(Measure.of(text) for text in self.measure),
+            cluster=self.cluster,
         )
 
 

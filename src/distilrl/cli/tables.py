@@ -11,7 +11,7 @@ from rich.table import Table
 from distilrl.display import colored, console, counted, escape, returned
 from distilrl.measures import Mean, Measured, rounded
 from distilrl.next_steps import next_commands
-from distilrl.played import Agreement, PlayedTeacher
+from distilrl.played import Agreement, PlayedTeacher, RunVerdict
 from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.spaces import action_from_json
 from distilrl.studies import Studies, with_interval
@@ -19,7 +19,7 @@ from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
-from distilrl.verdict import Verdict, difference_in_words, in_words, margin_in_words
+from distilrl.verdict import Verdict, difference_in_words, in_words, margin_in_words, units_in_words
 
 
 def print_next(results: AnyResults, out: Path) -> None:
@@ -214,7 +214,9 @@ def print_verdict(verdict: Verdict, what: str) -> None:
     found = f"{what} {escape(difference_in_words(verdict))}, margin {margin_in_words(verdict)}"
     console.print(f"verdict: {colored(verdict.result, 'bold')} ({found})")
     if verdict.protocol:
-        console.print(f"  played: {verdict.protocol}", soft_wrap=True)
+        cluster = verdict.cluster if isinstance(verdict, RunVerdict) else None
+        units = "" if cluster is None else f"; units: {verdict.distinct} {units_in_words(cluster)}"
+        console.print(escape(f"  played: {verdict.protocol}{units}"), soft_wrap=True)
     if verdict.reason:
         console.print(f"  {verdict.reason}", soft_wrap=True)
 

@@ -91,6 +91,9 @@ class Evaluate:
     measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
     """What to measure beside the return: a key of the environment's info, made one number of an episode by HOW (last,
     sum, mean or max of its steps); with --against and a margin it has a verdict of its own, as in distill."""
+    cluster: Unset[str | None] = None
+    """Key of the environment's info whose number says which episodes belong together (a patient's, a day's, a map's):
+    these clusters are then what intervals and verdict count, not episodes."""
     threads: int = 2
     """CPU threads."""
     workers: int = 0
@@ -125,11 +128,12 @@ class Evaluate:
             threads=self.threads,
             workers=self.workers,
             measures=measures,
+            cluster=self.cluster,
         )
         if other is None:
             with told_apart(self.json), Display() as watch:
                 alone = evaluate_policy(policy, how, episodes=self.episodes, fresh=self.fresh, watch=watch)
-            print(json.dumps(alone.to_json()) if self.json else _returned(alone, alone.params))
+            print(json.dumps(alone.to_json()) if self.json else self._returned(alone, alone.params))
             for name, mean in alone.measures.items() if not self.json else ():
                 print(f"{name}: {mean.in_words() if mean is not None else 'no episode has it'}")
             return 0
@@ -147,14 +151,14 @@ class Evaluate:
         if self.json:
             print(json.dumps(duel.to_json()))
         else:
-            print(f"{self.policy}: {_returned(duel.policy, duel.policy.params)}")
-            print(f"{self.against}: {_returned(duel.against, duel.against.params)}")
+            print(f"{self.policy}: {self._returned(duel.policy, duel.policy.params)}")
+            print(f"{self.against}: {self._returned(duel.against, duel.against.params)}")
             print_verdict(duel.verdict, "policy - against")
             print_measures(duel.measures, ("against", "policy"))
         return code_of(duel.worst)
 
-
-def _returned(result: Returns, params: int | None) -> str:
-    """A return with its interval, in words."""
-    size = f", {params:,} parameters" if params else ""
-    return f"return {result.in_words()} over {result.episodes} episodes ({result.distinct_episodes} distinct){size}"
+    def _returned(self, result: Returns, params: int | None) -> str:
+        """A return with its interval, in words."""
+        size = f", {params:,} parameters" if params else ""
+        units = f"{result.distinct_episodes} {'distinct' if self.cluster is None else 'clusters'}"
+        return f"return {result.in_words()} over {result.episodes} episodes ({units}){size}"

@@ -71,8 +71,8 @@ def make_vec_env(
             raise SpecError(f"'{ref.label}' is a game of ALE, which steps on threads: set 'threads', not 'workers'.")
         if measured:
             raise SpecError(
-                f"'{ref.label}' is a game of ALE, whose emulator gives its score and no other number: leave out the "
-                f"measure '{measured[0]}'."
+                f"'{ref.label}' is a game of ALE, whose emulator gives its score and no other number: leave out "
+                f"'{measured[0]}', as a measure or a cluster."
             )
         return AleVecEnv(ref, spec, n_envs, sticky, threads, for_learning, pictures)
     for name, given in (("sticky", sticky is not None), ("for_learning", for_learning)):

@@ -106,6 +106,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "looks": results.verdict.looks,
             "after": results.verdict.after,
             "protocol": results.verdict.protocol,
+            "cluster": results.verdict.cluster,
             "epsilon": results.protocol["epsilon"],
             "environment": results.verdict_environment,
             "sensors": to_plain(sensors),
@@ -174,6 +175,8 @@ class Reference:
     """Seeds that it passed over."""
     protocol: str
     """Of what play the verdict speaks."""
+    cluster: str | None
+    """Key of the ``info`` that says which episodes are one unit."""
     epsilon: float
     """Probability of a random action."""
     env: EnvRef | None
@@ -285,4 +288,5 @@ def _reference(data: dict[str, Any]) -> Reference:
     looks, after = int(data["looks"]), int(data["after"])
     if min(margin, span, looks) <= 0:
         raise ValueError("the verdict's margin, span and looks must be positive")
-    return Reference(teacher, student, margin, span, looks, after, str(data["protocol"]), epsilon, env, sensors)
+    protocol, cluster = str(data["protocol"]), data["cluster"] and str(data["cluster"])
+    return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors)

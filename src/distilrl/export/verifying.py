@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,8 @@ from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.plain import check_number
 from distilrl.played import Difference, Returns, Verified
-from distilrl.sensors import EXACT
 from distilrl.spaces import EnvLike, EnvRef, env_ref
-from distilrl.verdict import Verdict, exact_verdict, non_inferiority
+from distilrl.verdict import Verdict, exact_verdict, non_inferiority, units_in_words
 
 
 @isolated()
@@ -88,7 +88,9 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         )
     check_actions(card.head, info, path)
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
-    how = Play(ref, epsilon=known.epsilon if known else 0.0, sensors=known.sensors if known else EXACT)
+    how = Play(ref)
+    if known is not None:
+        how = replace(how, epsilon=known.epsilon, sensors=known.sensors, cluster=known.cluster)
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS + (known.after if known else 0), count)
     with watching(watch) as watch:
@@ -99,7 +101,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
             "the run again."
         )
     verdict, against_student = _against(games, known, exact) if known else (None, None)
-    returns = Returns.of(games.returns, np.random.default_rng(0), games.fingerprints, exact=exact)
+    returns = Returns.of(games.returns, np.random.default_rng(0), games.units, exact=exact)
     return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
 
 
@@ -131,7 +133,9 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
     """
     rng = np.random.default_rng(0)
 
-    def pairs(returns: NDArray[np.float64]) -> NDArray[np.uint64]:
+    def pairs(returns: NDArray[np.float64]) -> NDArray[Any]:
+        if games.clusters is not None:
+            return games.clusters
         together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
         return together
 
@@ -140,7 +144,14 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
         verdict = exact_verdict(games.returns, theirs, margin, clusters=pairs(theirs))
     else:
         verdict = non_inferiority(
-            games.returns, theirs, margin, rng, span=known.span, clusters=pairs(theirs), looks=known.looks
+            games.returns,
+            theirs,
+            margin,
+            rng,
+            span=known.span,
+            clusters=pairs(theirs),
+            looks=known.looks,
+            units=units_in_words(known.cluster),
         )
     verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students
