@@ -5,7 +5,7 @@
 `distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning` (the teacher's choice alone), `dkd` and `qdagger`;
 with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
 of what else it does beside the textbook. One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again,
-and --jobs N makes N at a time. One thread each. No early stop; the checkpoint is the best by the selection episodes; `return` is of 100
+and --jobs N makes N at a time. One thread each. No early stop; the best three checks meet on other episodes; `return` is of 100
 episodes on the verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
 """
 

@@ -12,8 +12,8 @@ are not made again, and --jobs N makes N at a time.
 choose    A grid of learning rates and temperatures (method_settings.py), on other environments than the table's and
           other training seeds, apart for a comfortable student and one that is too small. What it chooses is written
           to results/methods/settings.json.
-table     Every run takes its whole budget; the checkpoint is the best by 20 selection episodes. `returns` are of 100
-          greedy episodes on the verdict's seeds, the same for teacher and students. Of the first seeds also the mean
+table     Every run takes its whole budget; its best three checks of 20 selection episodes meet on 50 others.
+          `returns` are of 100 greedy episodes on the verdict's seeds, the same for teacher and students. Of the first seeds also the mean
           of 30 episodes of each disturbance:
 
 noise     each feature seen through noise of a tenth of its spread over the teacher's states

@@ -126,7 +126,7 @@ def test_one_decision_is_the_episode_and_says_which_rate_it_counts_for():
             assert terminated
             assert not truncated
             assert reward == (action == truth)
-            assert told == {"sensitivity" if truth else "specificity": reward}
+            assert told == {"sensitivity" if truth else "specificity": reward, "cluster": slices.cluster[place]}
     assert env.render().shape == (256, 256, 3)
 
 
@@ -154,7 +154,12 @@ def test_a_look_opens_a_window_and_an_answer_is_the_end(marked, monkeypatch):
     truth = bool(marked.tumour[info["image"]])
     _, reward, terminated, _, told = env.step(int(truth))
     assert (reward, terminated) == (1.0, True)
-    assert told == {"sensitivity" if truth else "specificity": 1.0, "right": 1.0, "windows": 4}
+    assert told == {
+        "sensitivity" if truth else "specificity": 1.0,
+        "right": 1.0,
+        "windows": 4,
+        "cluster": info["image"],
+    }
 
 
 def test_a_look_at_an_open_window_opens_the_next_that_is_not():
@@ -172,8 +177,9 @@ def test_who_looks_for_ever_has_not_answered(marked, monkeypatch):
     rewards = [env.step(2) for _ in range(MOST)]  # the first window, then its neighbours
     assert [reward for _, reward, *_ in rewards] == [-PRICE] * (MOST - 1) + [0.0]
     assert [terminated for _, _, terminated, *_ in rewards] == [False] * (MOST - 1) + [True]
-    (kind,) = {"sensitivity", "specificity"} & set(rewards[-1][-1])
-    assert rewards[-1][-1] == {kind: 0.0, "right": 0.0, "windows": MOST}
+    told = rewards[-1][-1]
+    (kind,) = {"sensitivity", "specificity"} & set(told)
+    assert told == {kind: 0.0, "right": 0.0, "windows": MOST, "cluster": told["cluster"]}
 
 
 def test_the_teacher_of_glimpses_looks_where_it_shows(marked, monkeypatch):

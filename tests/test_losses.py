@@ -294,6 +294,24 @@ def test_feature_losses_equal_an_independent_computation(name):
     assert float(same.abs().max()) < 1e-12
 
 
+def test_examples_that_are_alike_but_for_rounding_have_no_direction():
+    """The slope was that of rounding noise, a thousand times as large, where a student sees less than its teacher."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(16, 6, generator=generator) for _ in range(2))
+    student[1::2] = student[::2] + 1e-7 * torch.randn(8, 6, generator=generator)
+    slopes = []
+    for kind, offset in ((torch.float32, 0.0), (torch.float64, 0.0), (torch.float32, 3.0)):
+        x = (student + offset).to(kind).detach().clone().requires_grad_(True)
+        losses.relational_angle(student=x, teacher=teacher.to(kind)).mean().backward()
+        slopes.append(x.grad.double())
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(slopes[2], slopes[1], rtol=1e-2, atol=1e-4)
+    assert slopes[0].norm() < 10
+    same = torch.ones(4, 3, requires_grad=True)
+    losses.relational_angle(student=same, teacher=teacher[:4]).sum().backward()
+    assert (same.grad == 0).all()
+
+
 @pytest.mark.parametrize("name", ["relational_distance", "relational_angle", "similarity"])
 def test_relations_do_not_change_with_scale(name):
     rng = np.random.default_rng(0)

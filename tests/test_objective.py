@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_envs import tiny_config
 from torch import nn
 
 from distilrl import losses, objective
@@ -28,6 +29,7 @@ from distilrl.objective import (
     adversarial_states,
     check_terms,
     columns,
+    taught_at,
     teacher_needed,
     term,
 )
@@ -373,6 +375,32 @@ def test_real_actions_have_no_temperature_and_a_narrower_student():
     expected = torch.distributions.kl_divergence(normal(mean, std), normal(here.student, std)).sum(1)
     for settings in ({}, {"teacher_temperature": 0.1, "student_temperature": None}):
         torch.testing.assert_close(term("forward_kl", **settings)(here), expected)
+
+
+def test_real_actions_are_divided_by_no_temperature():
+    """Shipped actions were multiplied by 0.01 where a term of that temperature is the first."""
+    terms = [term("forward_kl", teacher_temperature=0.01)]
+    assert taught_at(terms, 1.0, ARM) == 1.0
+    assert taught_at(terms, 3.0, THREE) == 0.01
+    assert taught_at([term("forward_kl")], 3.0, THREE) == 3.0
+
+
+def test_logits_are_no_values_to_learn_beside_reward():
+    terms = [term("value_regression"), term("double_td")]
+    check_terms(terms, THREE)
+    with pytest.raises(SpecError, match="'value_regression' would have .* logits: take a recipe with reward"):
+        check_terms(terms, replace(THREE, kind="logits"))
+    check_terms(terms[:1], replace(THREE, kind="logits"))
+
+
+def test_an_objective_of_no_weight_and_a_batch_too_small_to_compare_are_refused():
+    config = tiny_config()
+    with pytest.raises(SpecError, match="weight 0, so that nothing is learnt"):
+        config.but(terms=(term("forward_kl", weight=0.0),))
+    relational = (term("forward_kl"), term("relational_angle"))
+    with pytest.raises(SpecError, match=r"'relational_angle' compares examples .*'batch_size' to 3"):
+        config.but(terms=relational, batch_size=2)
+    assert config.but(terms=relational, batch_size=3).optim.batch_size == 3
 
 
 # -- TD

@@ -9,7 +9,7 @@ from torch import nn
 
 from distilrl import NetworkSpec
 from distilrl.networks import build
-from distilrl.optimisers import Adam, Soap, dense_layers, make_optimisers, set_learning_rate
+from distilrl.optimisers import Adam, Soap, _first, dense_layers, make_optimisers, set_learning_rate
 
 
 def error_after(make, steps=1000, lr=0.01):
@@ -48,6 +48,19 @@ def test_first_step_is_adams_in_the_eigenbasis():
     left, _, right = torch.linalg.svd(grad, full_matrices=False)
     moved = torch.cat([weight, bias.unsqueeze(1)], 1).detach()
     assert torch.allclose(moved, -0.1 / 0.05**0.5 * left @ right, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_first_gradients_of_few_ranks_and_any_scale_have_a_basis(scale):
+    """Of such products LAPACK finds no eigenvectors in floats: a run ended at its first update."""
+    generator = torch.Generator().manual_seed(0)
+    for rank in (1, 8):
+        for _ in range(20):
+            left, right = (torch.randn(size, rank, generator=generator) for size in (64, 65))
+            left[torch.rand(64, generator=generator) < 0.7] = 0.0
+            state = _first(scale * left @ right.T)
+            for basis in (state["left_basis"], state["right_basis"]):
+                torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), atol=1e-5, rtol=0)
 
 
 def test_a_feature_without_gradient_keeps_its_weights():

@@ -85,6 +85,9 @@ def test_terms_and_the_stage_with_reward_are_set_by_their_place():
     assert (changed.terms[0].weight, changed.terms[0].teacher_temperature) == (Schedule(2.0), 0.5)
     assert changed.but(reward=config.reward, terms=config.terms) == config
     assert with_parts(config, ("learning-rate=0.1",)) is config
+    acts = with_parts(config, ("data.behaviour.beta=0.25", "data.behaviour.labels.0=0.5")).data.behaviour
+    assert (acts.beta, acts.labels) == (Schedule(0.25), (Schedule(0.5),))
+    assert acts.epsilon == config.data.behaviour.epsilon, "what is not named stays as the recipe has it"
     for text in ("terms.2.radius=1", "terms.0.radius=1", "terms.radius=1", "reward.nonsense=1"):
         with pytest.raises(SpecError, match=f"--set {text}: the configuration of 'adversarial_states' has no"):
             with_parts(config, (text,))

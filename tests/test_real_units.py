@@ -15,6 +15,7 @@ from distilrl.plan import plan
 from distilrl.spaces import Bounds, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
+from distilrl.teachers.layers import Clamped
 
 BOUNDS = [(0.2, 1.0), (-200.0, 200.0), (-0.001, 0.001), (1000.0, 1010.0)]
 
@@ -75,6 +76,28 @@ def test_actions_of_usual_bounds_keep_their_own_numbers():
     assert head_for(Bounds((-200.0,), (200.0,)), "mean", "tanh").find_units(labels) is None
     gaussian = head_for(Bounds((-200.0,), (200.0,)), "gaussian").find_units(torch.zeros(4, 2))
     torch.testing.assert_close(gaussian.matrix, torch.tensor([[200.0]]))
+
+
+@pytest.mark.parametrize("recipe", ["distil", "policy_distillation"])
+@pytest.mark.parametrize("limit", [None, 1e6])
+def test_a_start_from_the_teacher_is_its_teacher_whatever_the_recipe(recipe, limit):
+    """A temperature of the first term, which real actions have none of, made it a hundred times too large and shipped
+    a hundredth of it; and a teacher whose numbers are held within limits gave no start at all.
+    """
+    network = build(NetworkSpec((2,), 1, hidden=(8,)), torch.Generator().manual_seed(0)).eval()
+    env = env_of(-1.0, 1.0)
+    limited = network if limit is None else Clamped(network, limit)
+    teacher = Teacher(limited, "mean", "known", "memory", "0" * 64, obs_shape=(2,), outputs=1).fitted(describe_env(env))
+    short = tiny_config()
+    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8@relu"}
+    config = make_config(recipe, env, **parts).but(start="strongest", scale_head=True)
+    run, task = begun(config, teacher, None)
+    obs = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    task.keep(0)
+    with torch.no_grad():
+        torch.testing.assert_close(task.pupil.student(obs), network(obs), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(task.best_network()(obs), network(obs), rtol=1e-4, atol=1e-4)
+    run.close()
 
 
 @pytest.mark.parametrize("initial", [False, True])

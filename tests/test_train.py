@@ -97,6 +97,15 @@ def test_recipes_that_learn_from_reward_too(sign_teacher, name):
     assert {n for n in names if last[f"loss/{n}"] is not None} >= {"double_td"}
 
 
+def test_what_is_learnt_from_reward_are_values_whatever_the_teacher_says(sign_teacher):
+    """Its kind said logits, as its teacher's."""
+    teacher = replace(sign_teacher, kind="logits")
+    trained = train(small("kickstarting", gap=-1.0, gamma=0.5, n_step=1), teacher, acceptance=ACCEPTANCE)
+    assert [head.kind for head in trained.heads] == ["q"]
+    with pytest.raises(SpecError, match="'value_regression'"):
+        train(small("finetune"), teacher, acceptance=ACCEPTANCE)
+
+
 @pytest.mark.parametrize("name", ["qdagger", "kickstarting", "finetune"])
 def test_a_student_that_also_earns_reward_ends_better_than_a_mediocre_teacher(name):
     mediocre = sign_network()

@@ -12,7 +12,7 @@ from distilrl.devices import Device
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
-from distilrl.objective import WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
+from distilrl.objective import AMONG_OTHERS, WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
 from distilrl.schedules import START
@@ -44,7 +44,7 @@ class StudentConfig:
     """Weights that the student starts from: new ones, or its teacher's, projected by SVD or by picking the strongest
     units."""
     prune_from: str | None = None
-    """A wider student of the same layers that training begins with; in three steps, at a fifth, a third and a half of
+    """A wider student of the same layers that training begins with; in three steps, at 20, 35 and 50 % of
     the budget, the weakest units and channels go until ``network`` is left. None: no pruning."""
     reused_head: bool = False
     """The student ends in its teacher's frozen head behind a learned projection, folded into one layer when it
@@ -312,6 +312,11 @@ class TrainConfig:
         with_td = any(isinstance(term, TDTerm) for term in self.terms)
         if not self.terms:
             raise SpecError("'terms' is empty: an objective needs at least one.")
+        among = next((term.name for term in self.terms if term.name in AMONG_OTHERS), None)
+        if among is not None and self.optim.batch_size < 3:
+            raise SpecError(f"'{among}' compares examples with each other: set 'batch_size' to 3 at least.")
+        if all(term.weight.most == 0 for term in self.terms):
+            raise SpecError("Every term of the objective has weight 0, so that nothing is learnt: give one a weight.")
         if with_td and self.optim.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
         if self.data.priority_exponent > 0 and (self.data.stakes_exponent > 0 or not with_td):

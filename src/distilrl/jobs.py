@@ -246,6 +246,6 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
             start_from(build(spec, generator), build(specs[-1], generator), "strongest")
     for network, one in zip(build_shared(specs, generator, student.share), teachers, strict=True):
         if student.reused_head:
-            reuse_head(network, one.network, generator)
+            reuse_head(network, one.plain, generator)
         if student.start != "new":
-            start_from(network, one.network, "strongest")  # refused as "svd" is, and found sooner
+            start_from(network, one.plain, "strongest")  # refused as "svd" is, and found sooner

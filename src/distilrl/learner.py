@@ -158,7 +158,7 @@ def make_pupils(
     students = build_shared(specs, generator, config.share)
     for student, teacher in zip(students, teachers, strict=True):
         if config.reused_head and teacher is not None:
-            reuse_head(student, teacher.network, generator)
+            reuse_head(student, teacher.plain, generator)
     moved = nn.ModuleList(students).to(device)
     made = zip(moved, heads, teachers, strict=True)
     return [Pupil(student, head, teacher, terms, generator, device) for student, head, teacher in made]  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ Values = Float[Tensor, "B A"]
 Features = Float[Tensor, "B *D"]
 OtherFeatures = Float[Tensor, "B *E"]
 PerExample = Float[Tensor, "B"]
+SAME = 1e-6
+"""Distance, in units of the features' own length, up to which two examples' are the same but for rounding."""
 
 
 def centre(values: Values) -> Values:
@@ -282,7 +284,11 @@ def _cosines(x: Float[Tensor, "B D"], neighbours: int) -> Tensor:
         if neighbours > 0
         else x.new_zeros(len(x), 0, x.shape[1])
     )
-    directions = F.normalize(others - x.unsqueeze(1), dim=2, eps=1e-12)
+    ways = others - x.unsqueeze(1)
+    square = ways.square().sum(dim=2, keepdim=True)
+    # examples that are alike but for rounding lie in no direction from each other
+    apart = square > SAME**2 * x.detach().square().sum(dim=1).mean()
+    directions = torch.where(apart, ways, 0.0) / torch.where(apart, square, 1.0).sqrt()
     return directions @ directions.transpose(1, 2)
 
 

@@ -33,6 +33,8 @@ from distilrl.text import raised
 FeatureLoss = Literal["hint", "attention_transfer", "relational_distance", "relational_angle", "similarity"]
 TDLoss = Literal["td", "double_td"]
 FEATURE_LOSSES: dict[str, Loss] = {name: getattr(losses, name) for name in get_args(FeatureLoss)}
+AMONG_OTHERS = ("relational_distance", "relational_angle", "similarity", "batch_correlation")
+"""Losses that compare examples with each other: of fewer than three they say nothing."""
 WHOLE_BATCH = ("batch_correlation",)
 """Losses that compare an example with the others of its batch."""
 ATTACK_STEPS = 3
@@ -148,8 +150,9 @@ class AdversarialTerm(_Term):
     weight: Schedule = CONSTANT
     """Multiplier, at least 0."""
     radius: float = 0.1
-    """Half the side of the box around a state in which the student is attacked, in standard deviations of each
-    input."""
+    """Half the side of the box around a state in which the student is attacked, in what its standardised inputs count:
+    standard deviations of each, unless `standardise` has them otherwise (``space``: half-ranges, ``no``: the
+    environment's units) or the network is residual, whose inputs are divided by their root mean square."""
     teacher_temperature: float | None = None
     """Divides the teacher's numbers; None: the temperature found from the teacher's entropy. Real actions have none."""
     student_temperature: float | None = 1.0
@@ -371,6 +374,13 @@ def check_terms(terms: Sequence[Term], head: Head) -> None:
     for one in terms:
         if isinstance(one.loss, str) and ":" in one.loss:
             imported(one.loss)
+        valued = one.name == "value_regression" and any(isinstance(term, TDTerm) for term in terms)
+        if valued and head.to_json()["kind"] == "logits":
+            raise SpecError(
+                "'value_regression' would have the student's action values, which it also learns from reward, be a "
+                "policy's logits: take a recipe with reward that has no such term (kickstarting, qdagger), or a "
+                "teacher of action values."
+            )
         if not one.reads(head):
             what = "real actions" if one.name in ALL_LOSSES and not head.real else "choices"
             what = "action values of a single choice" if one.looks_ahead else what
@@ -396,8 +406,7 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     answer.
 
     Projected gradient ascent on the KL (Madry et al. 2018; Goldblum et al. 2020 for distillation), `ATTACK_STEPS`
-    steps of half the radius; the box's sides are ``radius`` standard deviations of each input, which the student's own
-    standardisation knows.
+    steps of half the radius; the box's sides are ``radius`` of what the student's standardised inputs count.
     """
     clean = context.batch.obs.float()
     scale = cast("Tensor", context.network.input_scale)
@@ -416,10 +425,12 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     return attacked.clamp(0, 255) if context.batch.obs.dtype == torch.uint8 else attacked
 
 
-def taught_at(terms: Sequence[Term], found: float) -> float:
+def taught_at(terms: Sequence[Term], found: float, head: Head) -> float:
     """The temperature by which a student's numbers are its teacher's values divided: that of the first term about the
-    teacher, the one that was found where it has none of its own.
+    teacher, the one that was found where it has none of its own. Real actions are divided by none.
     """
+    if head.real:
+        return 1.0
     first = next((term for term in terms if isinstance(term, TeacherTerm)), None)
     return (first.teacher_temperature if first is not None else None) or found
 

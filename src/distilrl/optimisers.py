@@ -85,11 +85,20 @@ def _first(grad: Tensor) -> dict[str, Any]:
     """
     left, right = grad @ grad.mT, grad.mT @ grad
     # the strongest first, for `qr` keeps the first ones and fits the others to them
-    strongest = (torch.linalg.eigh(one)[1].flip(-1).contiguous() for one in (left, right))  # as a checkpoint has them
+    strongest = (_eigenvectors(one).flip(-1).contiguous() for one in (left, right))  # as a checkpoint has them
     return {
         "left": left, "left_basis": next(strongest), "right": right, "right_basis": next(strongest),
         "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad), "step": torch.zeros(()),
     }  # fmt: skip
+
+
+def _eigenvectors(moment: Tensor) -> Tensor:
+    """Eigenvectors (..., N, N) of products, the weakest first: in doubles and of order 1, for of products of few ranks
+    or far from 1 LAPACK finds none in floats.
+    """
+    size = torch.linalg.diagonal(moment).sum(-1)[..., None, None].double()
+    basis: Tensor = torch.linalg.eigh(moment.double() / torch.where(size > 0, size, 1.0))[1]
+    return basis.to(moment.dtype)
 
 
 def _direction(state: dict[str, Any], grad: Tensor) -> Tensor:

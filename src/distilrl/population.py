@@ -259,7 +259,7 @@ class Population:
                 network.set_units(self.units)
                 network.fold()
                 if self.optim.scale_head:
-                    network.scale_head(taught_at(self.terms, self.temperature))
+                    network.scale_head(taught_at(self.terms, self.temperature, self.head))
                 return network.eval().requires_grad_(False)
             start += count
         raise KeyError(k)

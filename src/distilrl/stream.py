@@ -23,7 +23,7 @@ from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import SELECT_SEEDS, play, seeds_from
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, student_head
-from distilrl.objective import FeatureTerm, teacher_needed
+from distilrl.objective import FeatureTerm, TDTerm, teacher_needed
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch, Replay, ReplaySpec
@@ -179,7 +179,9 @@ class Stream:
         self.info = where.info if isinstance(where, VecEnv) else describe_env(self.env)
         self.teacher = teacher = teacher.fitted(self.info) if teacher is not None else None
         labelled = teacher is not None and config.needs_teacher
-        head: Head = teacher.head.student if teacher is not None else student_head(self.info.action)
+        # what is learnt from reward are values of actions, whatever the teacher's numbers are
+        rewarded = any(isinstance(term, TDTerm) for term in config.terms)
+        head: Head = student_head(self.info.action) if teacher is None or rewarded else teacher.head.student
         self.head = head if config.keeps_scale else head.unscaled
         check_views(config, self.info)
         if teacher is not None:

@@ -137,15 +137,15 @@ class Task:
         if self.initial is not None:
             pupil.student.start_as(self.initial)
             if config.optim.scale_head:  # which ships multiplied
-                pupil.student.scale_head(1 / taught_at(config.terms, pupil.temperature))
+                pupil.student.scale_head(1 / taught_at(config.terms, pupil.temperature, self.head))
             pupil.adopt()
         if config.student.start != "new" and self.teacher is not None:
             # values have their teacher's scale, numbers that a tempered teacher is compared with that of Q/τ
             values = config.optim.value_units or any(isinstance(term, TDTerm) for term in config.terms)
             first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
             tempered = not values and (first is None or first.student_temperature is not None)
-            factor = 1 / taught_at(config.terms, pupil.temperature) if tempered else 1.0
-            start_from(pupil.student, self.teacher.network, config.student.start, factor)
+            factor = 1 / taught_at(config.terms, pupil.temperature, self.head) if tempered else 1.0
+            start_from(pupil.student, self.teacher.plain, config.student.start, factor)
             pupil.adopt()
         self.stream.student = pupil.policy
 
@@ -224,7 +224,7 @@ class Task:
         network.load_state_dict(self.kept[place])
         network.fold()
         if self.config.optim.scale_head:
-            network.scale_head(taught_at(self.config.terms, self.pupil.temperature))
+            network.scale_head(taught_at(self.config.terms, self.pupil.temperature, self.head))
         return network.eval().requires_grad_(False)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -33,7 +33,7 @@ Needed = Annotated[T, arg(help_behavior_hint="(required)")]
 """An option that a command needs, unless --resume or --config takes the place of all."""
 CODES = {"pass": 0, "within_margin": 0, "inconclusive": 3, "fail": 1}
 """Exit codes of verdicts."""
-PARTS = ("reward", "terms")
+PARTS = (["reward"], ["terms"], ["data", "behaviour"])
 """Parts of a configuration whose settings are named by their place in it."""
 WHERE = ("collectors", "collector_gpus", "jobs", "ray")
 """Options that say where runs are computed, and change nothing in them."""
@@ -247,13 +247,18 @@ def settings_of(settings: tuple[str, ...]) -> dict[str, Any]:
     """
     changes: dict[str, Any] = {}
     for path, value, text in _paths(settings):
-        if path[0] in PARTS:
+        if _is_part(path):
             continue
         *group, name = path
         if name not in GROUP or group not in ([], [GROUP[name]]):
             raise _unknown(text)
         changes[name] = from_plain(get_type_hints(GROUPS[GROUP[name]])[name], value, f"--set {name}")
     return changes
+
+
+def _is_part(path: list[str]) -> bool:
+    """Whether it is a place within a part."""
+    return any(path[: len(part)] == part for part in PARTS)
 
 
 def _unknown(text: str) -> SpecError:
@@ -265,32 +270,32 @@ def _unknown(text: str) -> SpecError:
 
 
 def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
-    """The configuration with the settings of its terms and its stage with reward, named by their place in config.json:
-    ``reward.radius=0.05``, ``terms.0.weight=2``.
+    """The configuration with the settings of its terms, its behaviour and its stage with reward, named by their place in
+    config.json: ``reward.radius=0.05``, ``terms.0.weight=2``, ``data.behaviour.beta=0.3``.
 
     Raises:
         SpecError: names the setting.
     """
-    wanted = [one for one in _paths(settings) if one[0][0] in PARTS]
+    wanted = [one for one in _paths(settings) if _is_part(one[0])]
     if not wanted:
         return config
     data = config.to_json()
     for path, value, text in wanted:
         here: Any = data
         for part in path[:-1]:
-            here = _inside(here, part)
-        if not isinstance(here, dict) or path[-1] not in here:
+            here = here[place] if (place := _place(here, part)) is not None else None
+        if (last := _place(here, path[-1])) is None:
             raise SpecError(f"--set {text}: the configuration of '{config.recipe}' has no {'.'.join(path)}.")
-        scheduled = isinstance(here[path[-1]], dict) and not isinstance(value, dict)
-        here[path[-1]] = {"begin": value} if scheduled else value
+        scheduled = isinstance(here[last], dict) and not isinstance(value, dict)
+        here[last] = {"begin": value} if scheduled else value
     return TrainConfig.from_json(data)
 
 
-def _inside(data: Any, part: str) -> Any:
-    """What a list or an object of JSON holds there; None where it holds nothing."""
+def _place(data: Any, part: str) -> int | str | None:
+    """Where a list or an object of JSON holds something of this name; None where it holds nothing."""
     if isinstance(data, list):
-        return data[int(part)] if part.isdecimal() and int(part) < len(data) else None
-    return data.get(part) if isinstance(data, dict) else None
+        return int(part) if part.isdecimal() and int(part) < len(data) else None
+    return part if isinstance(data, dict) and part in data else None
 
 
 def _paths(settings: tuple[str, ...]) -> Iterator[tuple[list[str], Any, str]]:

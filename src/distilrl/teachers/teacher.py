@@ -17,6 +17,7 @@ from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
 from distilrl.spaces import ActionSpec
 from distilrl.teachers.before import BeforeZeros, Called, Reading, Scaled, bound
+from distilrl.teachers.layers import Clamped
 from distilrl.teachers.told import told
 from distilrl.text import first_line
 
@@ -135,6 +136,11 @@ class Teacher:
     def name(self) -> str:
         """The network in few words: its spec where it has one."""
         return self.network.spec.describe() if isinstance(self.network, Network) else self.format
+
+    @property
+    def plain(self) -> nn.Module:
+        """Its network without limits on what it gives: what a student may start from."""
+        return self.network.network if isinstance(self.network, Clamped) else self.network
 
     @property
     def head(self) -> Head:
