@@ -388,7 +388,7 @@ def test_real_actions_are_divided_by_no_temperature():
 def test_logits_are_no_values_to_learn_beside_reward():
     terms = [term("value_regression"), term("double_td")]
     check_terms(terms, THREE)
-    with pytest.raises(SpecError, match="'value_regression' would have .* logits: take a recipe with reward"):
+    with pytest.raises(SpecError, match=r"'value_regression' would have .* logits: take a recipe with reward"):
         check_terms(terms, replace(THREE, kind="logits"))
     check_terms(terms[:1], replace(THREE, kind="logits"))
 

@@ -2,13 +2,16 @@
 
 import ctypes
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SIGN, Killed, killed_at
+from test_boards import STRICT
 from test_export import needs_cc
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
@@ -33,6 +36,41 @@ from distilrl.teachers import Teacher, TeacherFile, load_teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.trees import PONG, Tree, TreePolicy, as_graphviz, as_text, load_tree, pong_features, save_tree
 from distilrl.viper import TreeConfig, distill_tree, fit
+
+
+class FramesEnv(gymnasium.Env):
+    """Images that are not Pong's."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (10, 10, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self._seen(), float(action), self.steps == 5, False, {}
+
+    def _seen(self):
+        return self.np_random.integers(0, 256, self.observation_space.shape, np.uint8)
+
+
+class BesideEnv(FramesEnv):
+    """An image beside a vector."""
+
+    observation_space = gymnasium.spaces.Dict(
+        i=gymnasium.spaces.Box(0, 255, (8, 8, 1), np.uint8), v=gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    )
+
+    def _seen(self):
+        image = self.np_random.integers(0, 256, (8, 8, 1), np.uint8)
+        return {"i": image, "v": self.np_random.uniform(-1, 1, 2).astype(np.float32)}
+
+
+for env in (FramesEnv, BesideEnv):
+    gymnasium.register(f"distilrl/{env.__name__}-v0", entry_point=env)
 
 TWO, THREE = student_head(Choices((2,))), student_head(Choices((3,)))
 REAL = student_head(Bounds((-1.0, -2.0), (1.0, 2.0)))
@@ -91,8 +129,11 @@ def test_leaves_may_be_several_choices_and_are_said_as_the_environment_counts():
         {"value": ((0,), (0,), (0, 0))},
         {"head": REAL, "value": ((0.0, 0.0), (0.0, float("inf")), (0.0, 0.0))},
         {"threshold": (0.0,)},
+        {"threshold": (float("nan"), 0.0, 0.0)},
+        {"threshold": (1e300, 0.0, 0.0)},
         {"extractor": "mind"},
         {"extractor": "pong"},
+        {"extractor": "pong", "obs_shape": (84, 84, 3)},
         {"obs_shape": (2, 2)},
         {"head": student_head(Choices((1 << 40,)))},
         {"right": (9, 0, 0)},
@@ -222,6 +263,26 @@ def test_splits_are_those_of_scikit_learn_to_the_last_float():
     assert chosen.tolist() == actions.tolist()
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e-6, 1.0, 1e9, 1e37])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_numbers_of_any_scale_are_split(scale, offset):
+    """Those that lie within 1e-7 of each other were taken for equal, and the tree was one leaf."""
+    features = np.random.default_rng(0).uniform(-1, 1, (400, 2)).astype(np.float32)
+    seen = (features + np.float32(offset)) * np.float32(scale)
+    actions = (features[:, :1] > 0).astype(np.int64)
+    tree = fit(seen, actions, np.ones(400, np.float32), TWO, (2,), "raw", 8, 0)
+    assert (tree.leaves, tree.feature[0]) == (2, 0)
+    assert tree.threshold[0] / scale == pytest.approx(offset, abs=0.02)
+    chosen, _ = Policy(TreePolicy(tree), TWO).act(torch.from_numpy(seen))
+    assert chosen.tolist() == actions.tolist()
+
+
+def test_more_leaves_than_states_are_no_more_memory():
+    features = np.random.default_rng(0).uniform(-1, 1, (50, 2)).astype(np.float32)
+    actions = (features[:, :1] > 0).astype(np.int64)
+    assert fit(features, actions, np.ones(50, np.float32), TWO, (2,), "raw", 10**20, 0).leaves == 2
+
+
 def test_real_actions_are_fitted_in_half_ranges_and_by_weight():
     """The one question goes to the dimension that is wrong by more of its range; weights decide what a leaf says."""
     rng = np.random.default_rng(0)
@@ -337,10 +398,41 @@ def test_trees_ask_for_what_they_need(sign_teacher, tmp_path):
     player = Teacher.from_callable(lambda obs: torch.zeros(len(obs), 6), kind="q", name="idle")
     with pytest.raises(SpecError, match="made for Pong"):
         distill_tree(player, pong, tmp_path / "tree")
+    with pytest.raises(SpecError, match="give a TreeConfig"):
+        distill_tree(sign_teacher, tiny_job(), tmp_path / "tree", {"leaves": 4})
+    frames = Job(tiny_config().but(tasks=(TaskFile(EnvRef("distilrl/FramesEnv-v0")),)), Comparison(2, 2, 0))
+    with pytest.raises(SpecError, match=r"images \(3, 10, 10\) of uint8: 'pong' reads \(4, 84, 84\), bytes"):
+        distill_tree(player, frames, tmp_path / "tree", TreeConfig(extractor="pong"))
     for wrong in ({"leaves": 1}, {"states": 0}, {"extractor": "mind"}):
         with pytest.raises(SpecError):
             TreeConfig(**wrong)
     assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.parametrize("env", [SIGN, "distilrl/BesideEnv-v0"])
+def test_a_teacher_to_whom_all_is_one_gives_one_leaf_and_images_have_names(env, tmp_path):
+    """Where no mistake costs anything all states weighed nothing, and numbers of an image had no name in the text."""
+    values = torch.tensor([[0.0, 0.0]])
+    teacher = Teacher.from_callable(lambda obs: values.repeat(len(obs), 1), kind="q", name="idle")
+    config = tiny_config().but(tasks=(TaskFile(EnvRef(env)),))
+    job = Job(config, Comparison(5, 5, 0, margin_abs=99.0), accept_episodes=5, accept_weak_teacher=True)
+    results = distill_tree(teacher, job, tmp_path / "tree", TreeConfig(4, 1, states=50), report=False)
+    assert results.student.name == "tree:1"
+    looks = Teacher.from_callable(lambda obs: torch.stack([obs[:, -1], 128 - obs[:, -1]], 1), kind="q", name="looks")
+    if env != SIGN:
+        distill_tree(looks, job, tmp_path / "looks", TreeConfig(4, 1, states=500), report=False)
+        assert "if image[63] <=" in (tmp_path / "looks" / "tree.txt").read_text()
+        assert 'label="image[63] <=' in (tmp_path / "looks" / "tree.dot").read_text()
+
+
+@needs_cc
+@pytest.mark.parametrize("tree", [replace(STUMP, feature=(-1,), threshold=(0.0,), left=(0,), right=(0,), value=((1,),)), STUMP, Tree((4, 84, 84), TWO, "pong", *SPLITS, ((0,), (0,), (1,)))])  # fmt: skip
+def test_c_of_a_leaf_and_of_pong_has_no_warning_either(tree, tmp_path):
+    obs = ObsSpec(tree.obs_shape, dtype="uint8" if tree.extractor == "pong" else "float32")
+    write_c(tmp_path, source(tree, obs, "a tree"))
+    command = ["cc", *STRICT, "-c", str(tmp_path / "policy.c"), "-o", str(tmp_path / "policy.o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_playing_is_no_training_time(sign_teacher, tmp_path, monkeypatch):

@@ -260,8 +260,9 @@ class Collector:
         stakes = self.teacher.stakes(obs, labels)
         if not bool(torch.isfinite(stakes).all()):
             raise TeacherError(
-                f"The critic of the teacher {self.teacher.path} gave NaN or infinite values in {self.envs.info.id}, so "
-                "states cannot be drawn by what is at stake: set 'stakes_exponent' to 0, or use another teacher."
+                f"The {'critic' if self.teacher.critic is not None else 'numbers'} of the teacher {self.teacher.path} "
+                f"gave NaN or infinite stakes in {self.envs.info.id}, by which states cannot be weighed: use another "
+                "teacher, or set 'stakes_exponent' to 0 (a tree has no such setting)."
             )
         return stakes
 

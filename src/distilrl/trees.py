@@ -20,6 +20,9 @@ PONG = ("ball_x", "ball_y", "ball_dx", "ball_dy", "paddle_y", "paddle_dy", "padd
 """Features of Pong's frames, in pixels and pixels a step; ``offset`` is ball_y − paddle_y, positive where the ball is
 below.
 """
+PONG_FRAMES = (4, 84, 84)
+"""Shape of the observations that they are read from: bytes, the newest frame last."""
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 TOP, BOTTOM, LEFT, PADDLE, RIGHT, GROUND = 14, 77, 11, 73, 79, 87
 """Rows of the field, columns of the space between the paddles and of one's own, grey of the ground."""
 
@@ -56,10 +59,10 @@ PONG_C = f"""static void features(const obs_t *obs, float *f) {{
         float mass = 0.0f, sx = 0.0f, sy = 0.0f, held = 0.0f, sown = 0.0f;
         for (int r = {TOP}; r < {BOTTOM}; r++)
             for (int c = {LEFT}; c < {RIGHT}; c++) {{
-                int bright = frame[r * 84 + c] - {GROUND};
-                if (bright <= 0) continue;
-                if (c < {PADDLE}) {{ mass += bright; sx += (float)bright * c; sy += (float)bright * (r - {TOP}); }}
-                else {{ held += bright; sown += (float)bright * (r - {TOP}); }}
+                float bright = (float)frame[r * 84 + c] - {GROUND}.0f;
+                if (bright <= 0.0f) continue;
+                if (c < {PADDLE}) {{ mass += bright; sx += bright * (float)c; sy += bright * (float)(r - {TOP}); }}
+                else {{ held += bright; sown += bright * (float)(r - {TOP}); }}
             }}
         x[t] = mass > 0.0f ? sx / mass : -1.0f;
         y[t] = mass > 0.0f ? sy / mass : -1.0f;
@@ -108,7 +111,7 @@ class Tree:
             raise SpecError(
                 "The tree is damaged: its lists differ in length, or its extractor is neither raw nor pong."
             )
-        wrong = len(self.obs_shape) != (3 if self.extractor == "pong" else 1)
+        wrong = self.obs_shape != PONG_FRAMES if self.extractor == "pong" else len(self.obs_shape) != 1
         wrong = wrong or math.prod(self.obs_shape) > LARGEST_OBSERVATION
         if wrong or nodes * self.head.width > MAX_TREE_NUMBERS:
             raise SpecError(
@@ -119,6 +122,8 @@ class Tree:
         for node, feature in enumerate(self.feature):  # children come later, so that no walk is endless
             if not self.head.action.holds(self.value[node]) or feature >= width or feature < -1:
                 raise SpecError(f"The tree is damaged: node {node} names a feature or an action that does not exist.")
+            if not abs(self.threshold[node]) <= LARGEST_FLOAT:
+                raise SpecError(f"The tree is damaged: the threshold of node {node} is no number of 32 bits.")
             if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")
 

@@ -35,7 +35,17 @@ from distilrl.schedules import Progress, Schedule
 from distilrl.spaces import Bounds
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
-from distilrl.trees import Tree, TreePolicy, as_graphviz, as_text, features_of, plain_tree, save_tree, tree_of
+from distilrl.trees import (
+    PONG_FRAMES,
+    Tree,
+    TreePolicy,
+    as_graphviz,
+    as_text,
+    features_of,
+    plain_tree,
+    save_tree,
+    tree_of,
+)
 
 BEHAVIOUR = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
 """The teacher drives in the first round, the tree in all others."""
@@ -117,6 +127,10 @@ def distill_tree(
         distill_tree(None, job, "runs/tree", TreeConfig(leaves=8))
     """
     config = config or TreeConfig()
+    if not isinstance(config, TreeConfig):
+        raise SpecError(
+            f"{config!r:.80} does not say how a tree is grown: give a TreeConfig, e.g. TreeConfig(leaves=8)."
+        )
     _sklearn()
     find_compiler()  # asked for before an hour's work, not after
     teacher, job = with_files(teacher, job)
@@ -125,6 +139,10 @@ def distill_tree(
         with_pixels = "pixels: trees need the extractor 'pong', made for Pong"
         without = "vectors: leave the extractor at 'raw'"
         raise SpecError(f"{info.id} has {with_pixels if info.obs.pixels else without}.")
+    if config.extractor == "pong" and (info.obs.shape, info.obs.dtype) != (PONG_FRAMES, "uint8"):
+        raise SpecError(
+            f"{info.id} has images {info.obs.shape} of {info.obs.dtype}: 'pong' reads {PONG_FRAMES}, bytes."
+        )
     with watching(watch) as watch, claimed(folder, job, kind="tree", resume=resume, **asdict(config)):
         if resume and folder.results.is_file():  # nothing is left to do
             results = read_as(Results, read_json(folder.results))
@@ -174,10 +192,10 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
 
 def _write(folder: RunFolder, tree: Tree, info: EnvInfo, rows: list[dict[str, Any]]) -> None:
     """The tree as data, text and Graphviz, and what each round gave."""
-    names = (
-        [str(name) for name in info.protocol.get("actions", ())],
-        info.obs.names if tree.extractor == "raw" else (),
-    )
+    features = info.obs.names if tree.extractor == "raw" else ()
+    if features:  # those of an image beside the vector have none
+        features += tuple(f"image[{i}]" for i in range(info.obs.shape[0] - len(features)))
+    names = [str(name) for name in info.protocol.get("actions", ())], features
     save_tree(folder.tree, tree, env=info.id, environment=info.ref.to_json(), recipe="viper")
     write_bytes(folder.path / "tree.txt", as_text(tree, *names).encode())
     write_bytes(folder.path / "tree.dot", as_graphviz(tree, *names).encode())
@@ -317,7 +335,9 @@ class _Labelled:
     def tree(self, seed: int) -> Tree:
         """A tree fitted to all that is remembered."""
         features, actions, weight = self._all()
-        weight = weight / max(float(weight.mean()), 1e-12)
+        mean = float(weight.mean())
+        # where no mistake costs anything all weigh the same
+        weight = weight / mean if mean > 0 else np.ones_like(weight)
         extractor, shape = self.config.extractor, self.stream.info.obs.shape
         return fit(features, actions, weight, self.stream.head, shape, extractor, self.config.leaves, seed)
 
@@ -355,6 +375,9 @@ def fit(
 
         fit(obs, actions, np.ones(len(obs), np.float32), teacher.head.student, (4,), "raw", 8, 0)
     """
+    # scikit-learn reserves memory by the leaves that are allowed, and takes numbers for equal that are 1e-7 apart
+    leaves, scale = max(2, min(leaves, len(features))), _to_order_1(features)
+    features = features * scale
     if head.real:
         half = cast("Bounds", head.action).half
         fitted = _sklearn().DecisionTreeRegressor(max_leaf_nodes=leaves, random_state=seed)
@@ -366,11 +389,29 @@ def fit(
         classes = fitted.classes_ if actions.shape[1] > 1 else [fitted.classes_]
         best = fitted.tree_.value.argmax(2)
         value = np.stack([known[best[:, factor]] for factor, known in enumerate(classes)], axis=1)
-    return _as_tree(fitted.tree_, value.astype(np.float64), head, obs_shape, extractor)
+    return _as_tree(fitted.tree_, scale, value.astype(np.float64), head, obs_shape, extractor)
 
 
-def _as_tree(inner: Any, value: NDArray[np.float64], head: Head, obs_shape: tuple[int, ...], extractor: str) -> Tree:
-    """A tree of ours from one of scikit-learn's, without the questions whose answers lead to one action."""
+def _to_order_1(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Powers of two (D,) that bring the range of features (N, D) up to order 1, which changes no digit of them."""
+    reach = np.ptp(features.astype(np.float64), axis=0)
+    small = (reach > 0) & (reach < 1)
+    power = np.where(small, -np.floor(np.log2(np.where(small, reach, 1.0))), 0.0)
+    powers: NDArray[np.float32] = np.exp2(power.clip(max=120)).astype(np.float32)
+    return powers
+
+
+def _as_tree(
+    inner: Any,
+    scale: NDArray[np.float32],
+    value: NDArray[np.float64],
+    head: Head,
+    obs_shape: tuple[int, ...],
+    extractor: str,
+) -> Tree:
+    """A tree of ours from one of scikit-learn's, which was grown on features times ``scale`` (D,), without the
+    questions whose answers lead to one action.
+    """
     left, right = inner.children_left.copy(), inner.children_right.copy()
     for node in reversed(_depth_first(left, right)):
         below, above = int(left[node]), int(right[node])
@@ -385,7 +426,10 @@ def _as_tree(inner: Any, value: NDArray[np.float64], head: Head, obs_shape: tupl
         head,
         extractor,
         feature=tuple(int(inner.feature[node]) if own else -1 for node, own in pairs),
-        threshold=tuple(_float_below(inner.threshold[node]) if own else 0.0 for node, own in pairs),
+        threshold=tuple(
+            _float_below(inner.threshold[node] / float(scale[inner.feature[node]])) if own else 0.0
+            for node, own in pairs
+        ),
         left=tuple(place[int(left[node])] if own else 0 for node, own in pairs),
         right=tuple(place[int(right[node])] if own else 0 for node, own in pairs),
         value=tuple(tuple(value[node].tolist()) for node in order),

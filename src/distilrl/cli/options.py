@@ -270,8 +270,8 @@ def _unknown(text: str) -> SpecError:
 
 
 def with_parts(config: TrainConfig, settings: tuple[str, ...]) -> TrainConfig:
-    """The configuration with the settings of its terms, its behaviour and its stage with reward, named by their place in
-    config.json: ``reward.radius=0.05``, ``terms.0.weight=2``, ``data.behaviour.beta=0.3``.
+    """The configuration with the settings of its terms, of who acts and of its stage with reward, named by their place
+    in config.json: ``reward.radius=0.05``, ``terms.0.weight=2``, ``data.behaviour.beta=0.3``.
 
     Raises:
         SpecError: names the setting.

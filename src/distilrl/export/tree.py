@@ -61,7 +61,7 @@ def source(tree: Tree, obs: ObsSpec, comment: str) -> c.Source:
     )
     code = PLAYS.format(
         extract=PONG_C if pong else "",
-        tree=_conditions(tree, place),
+        tree=("    (void)f;\n" if len(leaves) == 1 else "") + _conditions(tree, place),
         table=_tables(last, actions, numbers.numpy()),
         obs=c.declared(obs),
         features=features,
