@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import instances
@@ -112,6 +113,32 @@ def test_a_reader_who_has_read_enough_ends_it_silently():
     os.close(both[1])
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+def ended(words, shell):
+    """Exit code and error output of a command in a shell."""
+    command = f'"{sys.executable}" -m distilrl {words} {shell}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_closed_streams_change_no_exit_code():
+    """A run that passed ended with 1, which is a verdict's, where a daemon had closed its output."""
+    assert ended("recipes", ">&-") == (0, "")
+    assert ended("inspect missing.zip", ">&- 2>&-")[0] == 2
+    code, said = ended("inspect missing.zip", ">&-")
+    assert code == 2
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_place_for_output_is_one_sentence():
+    for words in ("recipes", "--help"):
+        code, said = ended(words, ">/dev/full")
+        assert code == 2
+        assert said.startswith("error: output cannot be written (No space left on device)")
+        assert len(said.splitlines()) == 1
+    assert ended("inspect missing.zip", "2>/dev/full")[0] == 2
 
 
 def test_recipes_are_listed_a_line_each(capsys):

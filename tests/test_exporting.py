@@ -362,7 +362,18 @@ def test_damaged_cards_are_one_sentence_each(run):
         ({"environment": {"id": 3}}, "environment of"),
         ({"reference": {"teacher_returns": [1]}}, "is damaged"),
         ({"reference": whole["reference"] | {"student_returns": [1.0, 2.0]}}, "is damaged"),
-        *(({"reference": whole["reference"] | {name: 0}}, "must be positive") for name in ("margin", "span", "looks")),
+        *(
+            ({"reference": whole["reference"] | {name: number}}, "lie outside of what there is")
+            for name, number in [
+                ("margin", 0),
+                ("margin", 1e300),
+                ("span", 0),
+                ("looks", 0),
+                ("looks", 10**9),
+                ("after", -5),
+                ("after", 10**30),
+            ]
+        ),
     ):
         write_json(folder / "export.json", whole | change)
         with pytest.raises(DistilError, match=message):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import commands
 import gymnasium
@@ -12,11 +13,12 @@ from distilrl.cli import main
 from distilrl.cli.options import settings_of, with_parts
 from distilrl.envs import single
 from distilrl.envs.make import _described
-from distilrl.errors import SpecError
+from distilrl.errors import EnvError, SpecError
 from distilrl.files import read_json, write_json
 from distilrl.jobs import make_config
 from distilrl.metrics import read_metrics
 from distilrl.schedules import Schedule
+from distilrl.spaces import EnvRef
 
 MODULE = """
 import gymnasium
@@ -169,6 +171,35 @@ def test_a_loss_of_ones_own_is_imported_from_a_file_where_its_module_is_trusted(
     assert main(["distill", "--resume", str(again), "--trust", own_module]) == 0
     students = [(folder / "student" / "student.safetensors").read_bytes() for folder in (run, again)]
     assert students[0] == students[1]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "asked"),
+    [
+        ({"other": "pwn.Car"}, "pwn.Car"),
+        ({"config": {"vehicles": ["plain", "pwn:Env-v0"]}}, "pwn"),
+        ({"game": "runs/theirs/student/doom"}, "runs/theirs/student/doom"),
+        ({"a b": "..\\\\doom.exe"}, None),
+    ],
+)
+def test_what_a_file_makes_an_environment_with_names_no_code_either(own_module, monkeypatch, kwargs, asked):
+    """A trusted package imports and runs what its kwargs say: highway-env a class, ViZDoom a program."""
+    monkeypatch.setattr(single, "_trusted", {own_module})
+    found = EnvRef.from_json({"id": f"{own_module}:Own-v0", "kwargs": kwargs}, "environment")
+    with pytest.raises(EnvError, match=r"made with .* which may name code that it runs: pass --trust ") as refused:
+        single.find_spec(found)
+    single.find_spec(replace(found, named=True))  # written by the user
+    if asked is not None:
+        assert str(refused.value).endswith(f"--trust {asked} if you trust it.")
+        single.trust(asked)
+        single.find_spec(found)
+
+
+@pytest.mark.parametrize("kwargs", [{"split": "held-out", "years": [2013, 2018]}, {"untried": "terminate", "x": 0.5}])
+def test_plain_words_are_no_code(own_module, monkeypatch, kwargs):
+    monkeypatch.setattr(single, "_trusted", {own_module})
+    single.find_spec(EnvRef.from_json({"id": f"{own_module}:Own-v0", "kwargs": kwargs}, "environment"))
+    single.find_spec(EnvRef.from_json({"id": "Ant-v5", "kwargs": {"xml_file": "./ant.xml"}}, "environment"))
 
 
 def test_a_file_imports_no_module_that_is_not_trusted(teacher, tmp_path, own_module, no_report, capsys):

@@ -1,5 +1,6 @@
 """An evaluation that is cut short goes on with the parts that are left, and gives what an unbroken one does."""
 
+import zlib
 from dataclasses import fields, replace
 
 import numpy as np
@@ -137,6 +138,38 @@ def test_a_damaged_part_is_played_again(tmp_path, games):
         file.write_bytes(file.read_bytes()[:-9])
     assert_equal(play(policy(), how, SEEDS), whole)
     assert len(games) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fingerprints": np.zeros(1, np.uint64)},
+        {"returns": np.zeros(10, np.float32)},
+        {"measured": np.zeros((9, 0))},
+        {"lengths": np.zeros((10, 2), np.int64)},
+        {"clusters": np.zeros(3)},
+    ],
+)
+def test_a_part_that_does_not_hold_together_is_none(tmp_path, games, wrong):
+    part = play(policy(), HOW, range(10))
+    replace(part, **wrong).write(tmp_path / "wrong.z")
+    assert Episodes.read(tmp_path / "wrong.z") is None
+    part.write(tmp_path / "whole.z")
+    assert_equal(Episodes.read(tmp_path / "whole.z"), part)
+
+
+def test_a_part_takes_no_more_memory_than_there_may_be(tmp_path, monkeypatch, games):
+    """Four megabytes of zeros were four gigabytes."""
+    part = play(policy(), HOW, range(10))
+    part.write(tmp_path / "part.z")
+    monkeypatch.setattr("distilrl.episodes.MAX_PART_BYTES", 700)
+    assert Episodes.read(tmp_path / "part.z") is None
+    (tmp_path / "bomb.z").write_bytes(zlib.compress(bytes(1 << 20)))
+    assert (tmp_path / "bomb.z").stat().st_size > 700 or Episodes.read(tmp_path / "bomb.z") is None
+    small = zlib.compress(bytes(1 << 18), 9)
+    (tmp_path / "small.z").write_bytes(small)
+    assert len(small) < 700
+    assert Episodes.read(tmp_path / "small.z") is None
 
 
 def killed_in_verdict(count):

@@ -594,6 +594,18 @@ def asked_plan(teacher, out, episodes, watch=None, **changes):
     return plan(teacher, job, out, watch=watch, **changes)
 
 
+def test_another_number_may_be_asked_for_after_one_that_was_cut_short():
+    """It was said to have been asked for what was never played, and could not be gone on with."""
+    search = Search.__new__(Search)
+    search.job = replace(tiny_job(), comparison=Comparison(21, 63, 0))
+    search._ask([60, 9000], {"mlp:4": "pass"}, 1)
+    assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 9000, 63], {}, 9060)
+    search._ask([60, 63], {"mlp:4": "pass"}, 1)
+    assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 63], {"mlp:4": "pass"}, 60)
+    search._ask([60, 9000], {"mlp:4": "inconclusive"}, 2)
+    assert search.asked == [60, 9000], "an answer that was had is not asked for again with fewer"
+
+
 def test_an_undecided_plan_goes_on_with_more_episodes(sign_teacher, tmp_path):
     """It was begun anew, and its students were trained again."""
     out = tmp_path / "plan"

@@ -7,9 +7,11 @@ import pickle
 import re
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import instances
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -21,14 +23,16 @@ from test_teachers import mlp, mlp_state, write_zip
 from tiny_envs import tiny_config, tiny_job
 
 from distilrl import limits
-from distilrl.checkpoints import save_network
+from distilrl.checkpoints import read_tensors, save_network
 from distilrl.cli import main
 from distilrl.cli.options import code_of
+from distilrl.cli.tables import print_results
 from distilrl.distill import distill
-from distilrl.errors import DistilError, FileError
+from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.files import read_json, write_json
 from distilrl.heads import head_for
 from distilrl.networks import Network
+from distilrl.played import Returns, Sides
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices
 from distilrl.specs import NetworkSpec
@@ -265,6 +269,40 @@ def test_verify_says_that_it_runs_what_it_is_given(capsys, monkeypatch):
     assert "C is compiled and run, so only of files that you trust" in told
     for page in ("SECURITY.md", "README.md", "docs/use.md"):
         assert "compiles and runs" in " ".join((ROOT / page).read_text(encoding="utf-8").split()), page
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", ["t.zip", "t.pt", "t.onnx", "t.safetensors", "t.json"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileError, match="is no plain file"):
+        read_json(tmp_path / name)
+    with pytest.raises(FileError, match="is no plain file"):
+        load_teacher(str(tmp_path / name))
+    with pytest.raises(FileError, match="is no plain file"):
+        read_tensors(tmp_path / name)
+    assert main(["inspect", str(tmp_path / name)]) == 2
+
+
+@pytest.mark.parametrize("text", ["greedy\x1b]0;OWNED\x07\x1b[2J\nverdict: pass", "greedy [/x] hello"])
+def test_what_a_verdict_of_a_file_says_is_text(text, capsys):
+    """It changed a terminal's title, wrote a line of its own, or was a fault."""
+    results = instances.choices([[1]])
+    verdict = replace(results.verdict, protocol=text, reason=text, cluster=text)
+    alone = Returns.of([1.0, 2.0], np.random.default_rng(0))
+    sides = Sides(teacher=alone, student=alone, verdict=verdict)
+    measured = replace(instances.measured(), verdict=verdict)
+    print_results(replace(results, verdict=verdict, disturbed={"noise": sides}, measures=(measured,)))
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert len([line for line in said.splitlines() if line.startswith("verdict: ")]) == 1
+    assert said.count("hello" if "hello" in text else "OWNED") == 6
+
+
+@pytest.mark.parametrize("asked", [[], [0], [10**400], [60, -1]])
+def test_a_plan_was_asked_for_episodes(asked):
+    with pytest.raises(SpecError, match="'asked' must hold numbers of episodes"):
+        replace(instances.plan_results(instances.plan_row()), asked=tuple(asked))
 
 
 def test_exit_codes_are_those_of_the_page():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError
-from distilrl.files import digest, read_json, write_bytes, write_json
+from distilrl.files import check_regular, digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
@@ -155,6 +155,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileError: missing, truncated or of another format.
     """
     try:
+        check_regular(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
             # copies: a file that stays mapped cannot be replaced on Windows
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)

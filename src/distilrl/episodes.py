@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import EnvInfo, Step, make_vec_env
-from distilrl.errors import EnvError, NotFiniteError
+from distilrl.errors import DistilError, EnvError, NotFiniteError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
-from distilrl.files import write_bytes
+from distilrl.files import read_regular, write_bytes
+from distilrl.limits import MAX_PART_BYTES
 from distilrl.measures import Measure, Tally
 from distilrl.plain import THREADS, check_fields
 from distilrl.policies import Policy, rows_of
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef
+
+KINDS = {
+    "returns": ("float64", 1), "lengths": ("int64", 1), "fingerprints": ("uint64", 1), "truncated": ("bool", 1),
+    "measured": ("float64", 2), "clusters": ("float64", 1),
+}  # fmt: skip
+"""Type and dimensions of what there is of each episode."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,20 @@ class Episodes:
     def read(cls, path: Path) -> Self | None:
         """What `write` wrote; None where nothing is, or it is damaged."""
         try:
-            return cls(**safetensors.numpy.load(zlib.decompress(path.read_bytes())))
-        except (OSError, TypeError, zlib.error, safetensors.SafetensorError):
+            packed = zlib.decompressobj()
+            data = packed.decompress(read_regular(path, MAX_PART_BYTES), MAX_PART_BYTES)
+            read = cls(**safetensors.numpy.load(data)) if packed.eof else None
+        except (DistilError, OSError, TypeError, zlib.error, safetensors.SafetensorError):
             return None
+        return read if read is not None and read.whole else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether what there is of each episode is there of all, in its type."""
+        each = {name: getattr(self, name) for name in KINDS if getattr(self, name) is not None}
+        beside = [one for one in (self.states, self.own, self.shadow) if one is not None]
+        typed = all((str(one.dtype), one.ndim) == KINDS[name] for name, one in each.items())
+        return typed and len({len(one) for one in each.values()}) == 1 == len({len(one) for one in beside})
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,33 @@ def write_json(path: Path, data: object, *, new: bool = False) -> None:
     write_bytes(path, (text + "\n").encode(), new=new)
 
 
+def read_regular(path: Path, limit: int) -> bytes:
+    """A file's bytes, at most so many; whatever a link leads to.
+
+    Raises:
+        OSError: it cannot be read.
+        FileError: it is larger, or no plain file: a pipe is waited for without an end, and a device has none.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FileError(f"{path} is larger than {limit:,} bytes: restore or remove it.")
+    return data
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no plain file.
+
+    Raises:
+        OSError: it is not there.
+        FileError: it is a pipe, a device or a folder.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        what = "a folder: name the file in it that is meant" if path.is_dir() else "no plain file: give one"
+        raise FileError(f"{path} is {what}.")
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
@@ -103,13 +131,9 @@ def read_json(path: Path) -> Any:
         FileError: it is missing, is not JSON, or is larger than any that there is.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
-    except IsADirectoryError:
-        raise FileError(f"{path} is a folder: name the file in it that is meant.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read as JSON ({first_line(error)}): restore or remove it.") from None
 
@@ -121,6 +145,7 @@ def digest(path: Path) -> str:
         FileError: it cannot be read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

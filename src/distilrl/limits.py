@@ -40,6 +40,15 @@ MAX_STATE = 1 << 20
 MAX_TREE_NUMBERS = 1 << 26
 """Numbers in a tree's leaves: nodes times the head's width."""
 
+LARGEST_NUMBER = 1e30
+"""A margin, or the worst loss of an episode: no environment pays as much, and sums of more are not finite."""
+MAX_LOOKS = 1_000
+"""How many times a verdict may have been asked for."""
+MAX_EPISODES = 2**31
+"""Episodes, or seeds that a verdict passes over."""
+MAX_PART_BYTES = 1 << 30
+"""A part of an evaluation, unpacked: some thousand images of states."""
+
 # -- characters
 MAX_KEY = 512
 """A key of a dict in a pickle."""

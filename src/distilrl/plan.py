@@ -103,7 +103,7 @@ def plan(
             results = known
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)
-            results = _plan(one, job, options, judge)
+            results = _plan(one, job, options, judge, len(known.asked) if known is not None else 0)
         if report:
             write_reports(*([Path(out) / "winner"] if results.winner else []), Path(out), watch=watch)
     return results
@@ -165,7 +165,8 @@ def _sizes(job: Job, options: PlanOptions, info: EnvInfo, head: Head) -> list[Ne
     return fit
 
 
-def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanResults:
+def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge, ended: int) -> PlanResults:
+    """The plan, whose verdicts were asked for and taken so many times before."""
     started, config, info, folder = time.perf_counter(), job.train, judge.info, judge.folder
     use_threads(config.compute.threads)
     saved = RunFolder(folder).load_state()
@@ -175,7 +176,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge) -> PlanRe
     search = Search(one, job, specs, options.seeds, card, RunFolder(folder), judge.watch)
     with closing(search.stream):
         if saved is not None:
-            search.load(saved)
+            search.load(saved, ended)
         found = search.round(specs)
         # -- between the largest that fell short and the smallest that did not
         between = between_reached(specs, [row.reached for row in found]) if options.refine else []

@@ -317,10 +317,12 @@ class Search:
         row.verdict = self.verdicts[row.spec.describe()] = verdict
         self.save()
 
-    def _ask(self, asked: list[int], verdicts: dict[str, Result]) -> None:
-        """Goes on with verdicts; or asks for them anew on seeds behind theirs, where more episodes are asked for."""
+    def _ask(self, asked: list[int], verdicts: dict[str, Result], ended: int) -> None:
+        """Goes on with verdicts; or asks for them anew on seeds behind theirs, where more episodes are asked for, or
+        others than of a time that was cut short, ``ended`` being how many were not.
+        """
         most = self.job.comparison.max_episodes
-        if most > asked[-1]:
+        if most > asked[-1] or (most != asked[-1] and len(asked) > ended):
             asked, verdicts = [*asked, most], {}
         self.asked, self.verdicts = asked, verdicts
         self.job = replace(self.job, comparison=replace(self.job.comparison, after=sum(asked[:-1])))
@@ -347,8 +349,12 @@ class Search:
             tensors |= {f"students.{name}": value for name, value in own.items()}
         self.folder.save_state(tensors, state)
 
-    def load(self, saved: Saved) -> None:
+    def load(self, saved: Saved, ended: int) -> None:
         """Goes on from a checkpoint: what was collected is played again, unless all rounds are over.
+
+        Args:
+            saved: the checkpoint.
+            ended: how many times verdicts were asked for and taken.
 
         Raises:
             ResumeError: it is not of this plan.
@@ -356,7 +362,7 @@ class Search:
         tensors, state = saved
         with fitting():
             self.over, self.train_s = state["over"], state["train_s"]
-            self._ask(list(state["asked"]), dict(state["verdicts"]))
+            self._ask(list(state["asked"]), dict(state["verdicts"]), ended)
             for number, one in enumerate(state["rounds"]):
                 self.rounds.append(Round.read(below(tensors, f"round.{number}."), one, "the checkpoint"))
             self.stream.load(below(tensors, "stream."), state["stream"], ended=self.over)

@@ -8,7 +8,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from distilrl import stats
+from distilrl.errors import SpecError
 from distilrl.files import read_json
+from distilrl.limits import MAX_EPISODES
 from distilrl.plain import Record, from_plain
 from distilrl.played import SingleReturns, labels_of_all
 from distilrl.provenance import Provenance
@@ -277,6 +279,10 @@ class PlanResults(Shown):
     """Most episodes of a verdict, each time that they were taken: all but the last left the plan undecided."""
     provenance: Provenance
     """What it was made with."""
+
+    def __post_init__(self) -> None:
+        if not self.asked or not all(0 < most < MAX_EPISODES for most in self.asked):
+            raise SpecError(f"'asked' must hold numbers of episodes, got {self.asked!s:.80}.")
 
     @property
     def undecided(self) -> bool:

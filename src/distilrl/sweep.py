@@ -96,7 +96,11 @@ def sweep(
     RunFolder(home).check_free(but=(*TABLES, *jobs))
     calls = [Call(name, (None, job, home / name)) for name, job in jobs.items()]
     rows: dict[int, SweepRow] = {}
-    with watching(watch) as watch, fan_out(finish, calls, home, executor=executor, watch=watch) as ended:
+    with (
+        watching(watch) as watch,
+        RunFolder(home).lock(),
+        fan_out(finish, calls, home, executor=executor, watch=watch) as ended,
+    ):
         for number, future in ended:
             row, words = _row(calls[number].name, jobs[calls[number].name], future)
             rows[number] = row

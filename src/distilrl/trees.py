@@ -22,7 +22,6 @@ below.
 """
 PONG_FRAMES = (4, 84, 84)
 """Shape of the observations that they are read from: bytes, the newest frame last."""
-LARGEST_FLOAT = float(np.finfo(np.float32).max)
 TOP, BOTTOM, LEFT, PADDLE, RIGHT, GROUND = 14, 77, 11, 73, 79, 87
 """Rows of the field, columns of the space between the paddles and of one's own, grey of the ground."""
 
@@ -122,7 +121,7 @@ class Tree:
         for node, feature in enumerate(self.feature):  # children come later, so that no walk is endless
             if not self.head.action.holds(self.value[node]) or feature >= width or feature < -1:
                 raise SpecError(f"The tree is damaged: node {node} names a feature or an action that does not exist.")
-            if not abs(self.threshold[node]) <= LARGEST_FLOAT:
+            if not abs(self.threshold[node]) <= np.finfo(np.float32).max:
                 raise SpecError(f"The tree is damaged: the threshold of node {node} is no number of 32 bits.")
             if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")

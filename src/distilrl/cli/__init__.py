@@ -3,12 +3,14 @@
 A command's module is imported when the command is called, so that ``distilrl --help`` waits for nothing.
 """
 
+import errno
 import io
 import os
 import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -20,6 +22,8 @@ __all__ = ["main", "parse"]
 
 ABOUT = "Turn a trained deep-RL policy into a small student, prove that it kept the score, and ship it."
 
+NO_PLACE = (errno.ENOSPC, errno.EIO, errno.EBADF)
+"""What a write to a full or broken place ends with."""
 HOSTILE, FAULT = 4, 70
 """Exit codes: a file would run code where it is unpickled; distilrl itself is at fault (EX_SOFTWARE of sysexits.h)."""
 
@@ -98,18 +102,37 @@ def main(args: Sequence[str] | None = None) -> int:
         130 where the user stopped it; 141 where whoever read its output stopped reading. Of several verdicts the worst
         counts.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who began this, as some daemons do
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (until this process ends)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the encoding of a pipe does not
         sys.stdout.reconfigure(errors="backslashreplace")
+    code = 0
     try:
         code = _main(sys.argv[1:] if args is None else list(args))
         sys.stdout.flush()  # here, where a closed pipe can still be caught
+        sys.stderr.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        _drop_output(error)
+        return code or 2
     except KeyboardInterrupt:  # while modules were imported, or a second one while the first was answered
         sys.stderr.write("interrupted\n")
         return 130
     return code
+
+
+def _drop_output(error: OSError) -> None:
+    """Says that output cannot be written, if that can be said, and lets go what waits to be."""
+    with suppress(OSError):
+        sys.stderr.write(f"error: output cannot be written ({error.strerror}): free the place that it goes to.\n")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _main(words: Sequence[str]) -> int:
@@ -161,6 +184,8 @@ def _run(name: str, words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # nobody foresaw it
+        if isinstance(error, OSError) and error.filename is None and error.errno in NO_PLACE:
+            raise  # of standard output: what goes into a file has its sentence
         print_error(at_fault(error, [name, *words]))
         return FAULT
     return code or 0

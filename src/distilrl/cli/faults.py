@@ -24,7 +24,12 @@ LONGEST_ERROR = 4_000
 def print_error(sentence: str) -> None:
     """What was wrong, in red, on standard error."""
     shown = escape(abridged(sentence, LONGEST_ERROR))
-    Console(stderr=True, emoji=False).print(f"[red]error:[/] {shown}", highlight=False, soft_wrap=True)
+    try:
+        Console(stderr=True, emoji=False).print(f"[red]error:[/] {shown}", highlight=False, soft_wrap=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # there is no place to say it; the exit code is left
+        pass
 
 
 def at_fault(error: Exception, words: Sequence[str]) -> str:

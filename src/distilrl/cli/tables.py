@@ -91,16 +91,16 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
         case Results():
             for link in results.chain:
                 size = f"{link.params:,} parameters"
-                console.print(f"{escape(link.name)}: {size}, return {returned(link)}, {in_words(link.verdict)}")
+                console.print(f"{escape(link.name)}: {size}, return {returned(link)}, {escape(in_words(link.verdict))}")
             _print_sides(results)
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
             print_verdict(results.verdict, "student - teacher")
             print_measures(results.measures)
             for way in (one.verdict for one in results.disturbed.values()):
-                reason = f"; {way.reason}" if way.reason else ""
+                reason = f"; {escape(way.reason)}" if way.reason else ""
                 console.print(
-                    f"  {way.protocol}: {colored(way.result)} ({escape(difference_in_words(way))}){reason}",
+                    f"  {escape(way.protocol)}: {colored(way.result)} ({escape(difference_in_words(way))}){reason}",
                     soft_wrap=True,
                 )
 
@@ -134,7 +134,7 @@ def print_measures(measures: Sequence[Measured], sides: tuple[str, str] = ("teac
             worse = "above" if one.better == "lower" else "below"
             off = difference_in_words(one.verdict, lambda number: rounded(number, "+"))
             words = f"{sides[1]} - {sides[0]} {off}, at most {rounded(one.verdict.margin)} {worse}"
-            reason = f"; {one.verdict.reason}" if one.verdict.reason else ""
+            reason = f"; {escape(one.verdict.reason)}" if one.verdict.reason else ""
             console.print(
                 f"{escape(one.words)}: {colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True
             )
@@ -218,7 +218,7 @@ def print_verdict(verdict: Verdict, what: str) -> None:
         units = "" if cluster is None else f"; units: {verdict.distinct} {units_in_words(cluster)}"
         console.print(escape(f"  played: {verdict.protocol}{units}"), soft_wrap=True)
     if verdict.reason:
-        console.print(f"  {verdict.reason}", soft_wrap=True)
+        console.print(escape(f"  {verdict.reason}"), soft_wrap=True)
 
 
 def _plain(value: Any) -> str:

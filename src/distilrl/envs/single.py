@@ -8,9 +8,10 @@ import inspect
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from distilrl.errors import DistilError, EnvError, ExtraError
 from distilrl.modules import import_named
 from distilrl.spaces import EnvRef
-from distilrl.text import first_line, raised
+from distilrl.text import abridged, first_line, raised
 
 FAULTS = (Exception, SystemExit)
 """What an environment's code may raise; SystemExit would end this program as if all were well."""
@@ -80,9 +81,11 @@ def find_spec(ref: EnvRef) -> EnvSpec | None:
     if name not in gymnasium.registry:
         import ale_py  # noqa: F401  (importing it registers its environments)
     try:
-        return gymnasium.spec(name)
+        spec = gymnasium.spec(name)
     except gymnasium.error.Error as error:
         raise EnvError(f"Environment '{ref.id}' is unknown ({first_line(error)}): {_instead(module, name)}.") from error
+    _check_kwargs(ref, spec)
+    return spec
 
 
 def make_single(ref: EnvRef, spec: EnvSpec | None, pictures: bool) -> gymnasium.Env[Any, Any]:
@@ -167,6 +170,46 @@ def _check_trust(ref: EnvRef) -> None:
                 f"A file says that '{ref.id}' needs the module '{module}', and importing it runs its code: "
                 f"pass --trust {module} if you trust it."
             )
+
+
+OURS = ("gymnasium", "ale_py")
+"""Packages whose environments run nothing that their kwargs name."""
+NAMES_CODE = re.compile(r"[/\\:]|^\s*[^\W\d]\w*(\.[^\W\d]\w*)+\s*$")
+"""A text that may name a file, a module or something in one."""
+
+
+def _check_kwargs(ref: EnvRef, spec: EnvSpec) -> None:
+    """Refuses what a file would have an environment of others be made with, where that may name code: a package that
+    is trusted imports and runs what its kwargs say.
+    """
+    maker = spec.entry_point
+    home = maker.partition(":")[0] if isinstance(maker, str) else getattr(maker, "__module__", None) or ""
+    if ref.named or home.split(".")[0] in OURS:
+        return
+    for text in _texts(ref.kwargs):
+        name = text.partition(":")[0] if not re.search(r"[/\\]", text) else text
+        if NAMES_CODE.search(text) and not is_trusted(name):
+            raise EnvError(
+                f"A file says that '{ref.id}' is made with {_shown(text)}, which may name code that it runs: pass "
+                f"--trust {shlex.quote(_shown(name))} if you trust it."
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (key, *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _shown(text: str) -> str:
+    """As much of a text as a sentence holds."""
+    return abridged(text, 200)
 
 
 def _import(module: str, wanted: str) -> Any:

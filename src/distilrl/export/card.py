@@ -19,6 +19,7 @@ from distilrl.export.owners import check_owned
 from distilrl.export.replay import Recording
 from distilrl.files import digest, read_json
 from distilrl.heads import Head, head_from_json
+from distilrl.limits import LARGEST_NUMBER, MAX_EPISODES, MAX_LOOKS
 from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
@@ -286,7 +287,8 @@ def _reference(data: dict[str, Any]) -> Reference:
     sensors = read_as(Sensors, data["sensors"])
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
     looks, after = int(data["looks"]), int(data["after"])
-    if min(margin, span, looks) <= 0:
-        raise ValueError("the verdict's margin, span and looks must be positive")
+    known = 0 < margin <= LARGEST_NUMBER and 0 < span <= LARGEST_NUMBER and 0 < looks <= MAX_LOOKS
+    if not known or not 0 <= after < MAX_EPISODES:
+        raise ValueError("the verdict's margin, span, looks or passed seeds lie outside of what there is")
     protocol, cluster = str(data["protocol"]), data["cluster"] and str(data["cluster"])
     return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distilrl.errors import FileError, HostileError, SpecError
-from distilrl.files import digest
+from distilrl.files import check_regular, digest
 from distilrl.isolation import isolated
 from distilrl.limits import MAX_BYTES
 from distilrl.teachers import hub, members, native, onnx, sb3, state_dicts, vecnormalize
@@ -113,6 +113,7 @@ def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
 def _load_file(file: TeacherFile, path: Path) -> Teacher:
     """Picks the adapter by the file's first bytes and its suffix."""
     try:
+        check_regular(path)
         with path.open("rb") as opened:
             magic = opened.read(len(LEGACY))
         size = path.stat().st_size

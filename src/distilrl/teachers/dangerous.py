@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from distilrl.errors import FileError
+from distilrl.files import read_regular
 from distilrl.limits import MAX_DEPTH, MAX_FOUND, MAX_OPCODES, MAX_PICKLE_BYTES, MAX_SEARCHED
 from distilrl.plain import parse_json
 from distilrl.teachers.archive import ZIP_ERRORS
@@ -49,10 +51,8 @@ def dangerous(path: Path) -> tuple[str, ...]:
         dangerous(Path("evil.zip"))  # ("data: posix.mkdir",)
     """
     try:
-        if path.stat().st_size > 4 * MAX_PICKLE_BYTES:
-            return ()
-        data = path.read_bytes()
-    except OSError:
+        data = read_regular(path, 4 * MAX_PICKLE_BYTES)
+    except (FileError, OSError):
         return ()
     found = dict.fromkeys(_in_bytes(data, "", MAX_DEPTH))  # each once, in their order
     return tuple(legible(name, 200) for name in found)[:MAX_FOUND]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.errors import FileError
-from distilrl.files import read_json
+from distilrl.files import check_regular, read_json
 from distilrl.limits import MAX_PICKLE_BYTES
 from distilrl.teachers import pickles
 from distilrl.teachers.before import Normalised
@@ -176,6 +176,7 @@ def _written(path: Path) -> tuple[Statistics, float, float]:
 def _state(path: Path) -> dict[str, Any]:
     """The attributes of a pickled VecNormalize."""
     try:
+        check_regular(path)
         size = path.stat().st_size
         data = path.read_bytes() if size <= MAX_PICKLE_BYTES else b""
     except OSError as error:
