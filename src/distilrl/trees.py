@@ -121,7 +121,7 @@ class Tree:
         for node, feature in enumerate(self.feature):  # children come later, so that no walk is endless
             if not self.head.action.holds(self.value[node]) or feature >= width or feature < -1:
                 raise SpecError(f"The tree is damaged: node {node} names a feature or an action that does not exist.")
-            if not abs(self.threshold[node]) <= np.finfo(np.float32).max:
+            if not abs(self.threshold[node]) <= float(np.finfo(np.float32).max):
                 raise SpecError(f"The tree is damaged: the threshold of node {node} is no number of 32 bits.")
             if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")
