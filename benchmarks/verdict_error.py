@@ -4,8 +4,8 @@
     python benchmarks/verdict_error.py table    # the table of docs/verdict.md
 
 Each line is of 1,000 simulated comparisons. *plain* is the percentile bootstrap of the differences, which is what most
-comparisons of policies are decided by, *t* the interval over the means of seeds; *now* is `non_inferiority` or
-`verdict_over_seeds` as they are called by a run. Nominal is 2.5 %: a pass is wrong where the whole of a two-sided 95 %
+comparisons of policies are decided by, *t* the interval over the means of seeds, of clusters *now* with each episode
+counted by itself; *now* is `non_inferiority` or `verdict_over_seeds` as they are called by a run. Nominal is 2.5 %: a pass is wrong where the whole of a two-sided 95 %
 interval lies above −margin and the difference does not.
 """
 
@@ -87,6 +87,8 @@ SAMPLES = ((20, 1), (50, 1), (60, 1), (100, 1), (300, 1), (100, 3))
 """Episodes of a look, and how many looks."""
 STARTS = (5, 10, 29)
 """Distinct starts of a game of which only some are played, a hundred episodes."""
+CLUSTERS = (("alike", 60), ("alike", 150), ("uneven", 150), ("the larger lose", 150))
+"""How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span."""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
 EXACT = ("normal", "exponential")
@@ -129,6 +131,20 @@ def starts(count: int, loss: float, source: Source) -> tuple[bool, bool]:
     return old == "pass", new in ("pass", "within_margin")
 
 
+def clusters(case: str, count: int, loss: float, source: Source) -> tuple[bool, bool]:
+    """So many patients of some ten episodes each: all of one are lost, or none; in the mean over episodes the loss."""
+    sizes = np.full(count, 10) if case == "alike" else source.geometric(0.1, count)
+    share = loss / SPAN * (sizes / (sizes * sizes).sum() * sizes.sum() if case == "the larger lose" else 1.0)
+    lost = np.where(source.random(count) < share, -SPAN, 0.0)
+    labels = np.repeat(np.arange(count), sizes)
+    seen, margin = lost[labels], 0.1 * SPAN
+    apart, now = (
+        non_inferiority(seen, np.zeros(len(seen)), margin, drawn(), span=SPAN, clusters=units).holds
+        for units in (None, labels)
+    )
+    return apart, now
+
+
 def over_seeds(seeds: int, spread: float, loss: float, source: Source) -> tuple[bool, bool]:
     """A study over seeds, whose teacher's episodes are common to all."""
     of_seed, of_episode = source.normal(0, spread, (seeds, 1)), source.normal(0, 25, (1, 100))
@@ -157,6 +173,8 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
             runs = [sample(case, episodes, looks, share * margin, margin, source) for _ in range(RUNS)]
         elif kind == "starts":
             runs = [starts(episodes, share * 0.05 * 41.0, source) for _ in range(RUNS)]
+        elif kind == "clusters":
+            runs = [clusters(case, episodes, share * 0.1 * SPAN, source) for _ in range(RUNS)]
         elif kind == "exact":
             runs = [exact(case, share * MARGIN, source) for _ in range(RUNS)]
         else:
@@ -172,7 +190,8 @@ def keys() -> list[dict[str, object]]:
     games = [("starts", "5 % of all starts lose 41", count, 1) for count in STARTS]
     studies = [("seeds", f"{spread:g}", seeds, 1) for seeds, spread in SEEDS]
     every = [("exact", case, 5, 1) for case in EXACT]
-    all_of_them = (*samples, *games, *studies, *every)
+    patients = [("clusters", case, count, 1) for case, count in CLUSTERS]
+    all_of_them = (*samples, *games, *studies, *every, *patients)
     return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in all_of_them]
 
 
@@ -193,6 +212,9 @@ def table() -> str:
             size = f"{row['episodes']} distinct of 100"
         elif row["kind"] == "seeds":
             case, size = f"`--seeds`, seeds differ by {case} (plain: t over seeds)", f"{row['episodes']} seeds of 100"
+        elif row["kind"] == "clusters":
+            case = f"`--cluster`, each loses all or nothing, {'sizes ' if case != 'the larger lose' else ''}{case} (plain: each episode by itself)"
+            size = f"{row['episodes']} clusters of some 10"
         elif row["kind"] == "exact":
             case, size = f"`--seeds` where every start is played, losses {case}", f"{row['episodes']} seeds"
         shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -93,11 +94,16 @@ def _first(grad: Tensor) -> dict[str, Any]:
 
 
 def _eigenvectors(moment: Tensor) -> Tensor:
-    """Eigenvectors (..., N, N) of products, the weakest first: in doubles and of order 1, for of products of few ranks
-    or far from 1 LAPACK finds none in floats.
+    """Eigenvectors (..., N, N) of products, the weakest first. Of products of few ranks, or far from 1, LAPACK finds
+    none in floats, or some that are no basis: then in doubles and of order 1.
     """
+    with suppress(RuntimeError):  # which LinAlgError is one of
+        basis: Tensor = torch.linalg.eigh(moment)[1]
+        identity = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
+        if bool(((basis.mT @ basis - identity).abs() < 1e-3).all()):
+            return basis
     size = torch.linalg.diagonal(moment).sum(-1)[..., None, None].double()
-    basis: Tensor = torch.linalg.eigh(moment.double() / torch.where(size > 0, size, 1.0))[1]
+    basis = torch.linalg.eigh(moment.double() / torch.where(size > 0, size, 1.0))[1]
     return basis.to(moment.dtype)
 
 
