@@ -87,7 +87,7 @@ SAMPLES = ((20, 1), (50, 1), (60, 1), (100, 1), (300, 1), (100, 3))
 """Episodes of a look, and how many looks."""
 STARTS = (5, 10, 29)
 """Distinct starts of a game of which only some are played, a hundred episodes."""
-CLUSTERS = (("alike", 60), ("alike", 150), ("uneven", 150), ("the larger lose", 150))
+CLUSTERS = (("alike", 60), ("alike", 150), ("geometric", 150), ("ten times in a tenth, which alone lose", 300))
 """How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span."""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
@@ -132,9 +132,14 @@ def starts(count: int, loss: float, source: Source) -> tuple[bool, bool]:
 
 
 def clusters(case: str, count: int, loss: float, source: Source) -> tuple[bool, bool]:
-    """So many patients of some ten episodes each: all of one are lost, or none; in the mean over episodes the loss."""
-    sizes = np.full(count, 10) if case == "alike" else source.geometric(0.1, count)
-    share = loss / SPAN * (sizes / (sizes * sizes).sum() * sizes.sum() if case == "the larger lose" else 1.0)
+    """So many patients: all episodes of one are lost, or none; in the mean over episodes the loss."""
+    large = np.arange(count) % 10 == 0
+    sizes = source.geometric(0.1, count) if case == "geometric" else np.where(large, 50, 5)
+    share = loss / SPAN * np.ones(count)
+    if case == "alike":
+        sizes = np.full(count, 10)
+    elif case != "geometric":
+        share = np.where(large, loss / SPAN * sizes.sum() / sizes[large].sum(), 0.0)
     lost = np.where(source.random(count) < share, -SPAN, 0.0)
     labels = np.repeat(np.arange(count), sizes)
     seen, margin = lost[labels], 0.1 * SPAN
@@ -213,8 +218,8 @@ def table() -> str:
         elif row["kind"] == "seeds":
             case, size = f"`--seeds`, seeds differ by {case} (plain: t over seeds)", f"{row['episodes']} seeds of 100"
         elif row["kind"] == "clusters":
-            case = f"`--cluster`, each loses all or nothing, {'sizes ' if case != 'the larger lose' else ''}{case} (plain: each episode by itself)"
-            size = f"{row['episodes']} clusters of some 10"
+            case = f"`--cluster`, all or nothing of each, sizes {case} (plain: episodes by themselves)"
+            size = f"{row['episodes']} clusters"
         elif row["kind"] == "exact":
             case, size = f"`--seeds` where every start is played, losses {case}", f"{row['episodes']} seeds"
         shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]

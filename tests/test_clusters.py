@@ -12,12 +12,13 @@ from conftest import make_teacher, sign_network
 from test_evaluate import policy_of
 from tiny_envs import MEASURED
 
-from distilrl import stats, verify
-from distilrl.cli import main
+from distilrl import stats, studies, verify
+from distilrl.acceptance import accept
+from distilrl.cli import main, parse
 from distilrl.comparison import Comparison, compare
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.errors import EnvError, SpecError
+from distilrl.errors import EnvError, SpecError, TeacherError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.measures import Mean, Measure
 from distilrl.next_steps import next_steps
@@ -94,6 +95,40 @@ def test_the_error_where_episodes_of_a_cluster_are_alike():
 
 
 @pytest.mark.parametrize(
+    ("sizes", "lose"),
+    [("a tenth ten times as large", "the large"), ("a tenth ten times as large", "any"), ("geometric", "any")],
+)
+def test_the_error_where_clusters_differ_in_size(sizes, lose):
+    """It was up to a third and more where a few large ones hold most of the episodes."""
+    rng, margin, count, passes = np.random.default_rng(1), 0.1, 200, 0
+    large = np.arange(count) % 10 == 0
+    for _ in range(200):
+        number = rng.geometric(0.2, count) if sizes == "geometric" else np.where(large, 20, 2)
+        share = margin * number.sum() / number[large].sum() if lose == "the large" else margin
+        lost = -(rng.random(count) < share * (large | (lose == "any"))).astype(np.float64).repeat(number)
+        labels = np.arange(count).repeat(number)
+        found = non_inferiority(lost, np.zeros(len(lost)), margin, rng, span=1.0, clusters=labels)
+        passes += found.holds
+    assert passes <= 12, "2.5 % of 200, and what chance adds in one of a hundred"
+
+
+def test_clusters_that_are_few_for_their_sizes_give_no_verdict():
+    labels = np.repeat(np.arange(60), [200, *[1] * 59])
+    zeros = np.zeros(len(labels))
+    found = non_inferiority(zeros, zeros, 0.5, np.random.default_rng(0), span=1.0, clusters=labels)
+    assert found.result == "inconclusive"
+    assert found.reason == (
+        "60 distinct episodes, which count as 2 because some are much larger, are too few: a verdict needs 50"
+    )
+    assert stats.effective(np.full(7, 3.0)) == 7.0
+    low, high = stats.mean_interval((labels == 0) * 1.0, np.random.default_rng(0), clusters=labels)
+    assert high - low > 1.0, "one patient is most of it"
+    table = np.zeros((5, len(labels)))
+    over = verdict_over_seeds(table, 0.5, np.random.default_rng(0), span=1.0, distinct=60, clusters=labels)
+    assert over.result == "inconclusive"
+
+
+@pytest.mark.parametrize(
     ("name", "error"),
     [("found", "In no step of .* of 100 episodes of .*'found'"), ("patiant", "100 of 100 .*'patiant'")],
 )
@@ -109,7 +144,7 @@ def test_a_cluster_is_not_what_a_policy_does():
 
 def test_a_cluster_has_a_name():
     with pytest.raises(SpecError, match="'cluster'"):
-        Comparison(cluster="")
+        Play(REF, cluster="")
 
 
 def test_a_share_of_clusters_is_no_share_of_episodes():
@@ -124,8 +159,7 @@ def test_a_share_of_clusters_is_no_share_of_episodes():
     assert alone.ci95 == stats.share_interval(0.1, 300)
     uneven = np.repeat(np.arange(60), [241, *[1] * 59])
     first = Mean.of((uneven == 0).astype(np.float64), "max", rng, uneven)
-    assert first.ci95[0] == 0.0
-    assert first.ci95[1] > 0.85, "the one of eight in ten episodes may be drawn twice"
+    assert first.ci95 == (0.0, 1.0), "the one of eight in ten episodes may be drawn twice, or never"
 
 
 def test_seeds_and_studies_count_clusters():
@@ -153,15 +187,49 @@ def test_from_the_command_line_to_the_file_that_ships(teacher, tmp_path, capsys)
     results = read_as(Results, json.loads((out / "results.json").read_text()))
     assert results.verdict.cluster == "patient"
     assert 50 <= results.verdict.distinct <= 70
-    assert f"played: greedy; units: {results.verdict.distinct} clusters by 'patient'" in printed
+    units = f"{results.verdict.distinct} clusters by 'patient'"
+    assert f"played: greedy; units: {units}" in printed
+    assert f"at most 0.9 above; units: {units}" in printed
     assert f"{results.verdict.distinct} clusters by patient" in (out / "report.html").read_text(encoding="utf-8")
     assert main(["export", str(out), "--to", "onnx"]) == 0
     shipped = verify(out / "export" / "onnx")
+    assert shipped.verdict.cluster == "patient"
     assert shipped.verdict.interval == results.verdict.interval
     assert shipped.distinct_episodes == results.verdict.distinct
     for result in ("inconclusive", "fail"):
         (_, words), _ = next_steps(replace(results, verdict=replace(results.verdict, result=result)), out)
         assert words[words.index("--cluster") + 1] == "patient"
+        parse(words[0], [str(word) for word in words[1:]])
+
+
+@pytest.mark.parametrize("command", ["plan", "tree"])
+def test_a_search_counts_clusters_too(command, teacher, tmp_path):
+    words = ["--teacher", teacher, "--env", MEASURED, "--out", str(tmp_path / "out"), "--cluster", "patient"]
+    job, _, _ = parse(command, words)._job(command, 0)
+    assert job.comparison.cluster == "patient"
+
+
+def test_of_one_cluster_nothing_follows_and_actions_settle_none():
+    teacher = make_teacher(sign_network()).fitted(describe_env(REF))
+    with pytest.raises(TeacherError, match=r"episodes of 1 clusters by 'one'"):
+        accept(teacher, replace(BY_PATIENT, cluster="one"), episodes=10)
+    with pytest.raises(EnvError, match="'chosen' of the info differs between the teacher and random play"):
+        accept(teacher, replace(BY_PATIENT, cluster="chosen"), episodes=10)
+
+
+def test_studies_of_different_units_are_not_compared(teacher, tmp_path):
+    for name, more in (("one", ["--cluster", "patient"]), ("other", [])):
+        asked = ["--margin-abs", "9", "--disturbed-episodes", "0", "--episodes", "60", "--steps", "1200", *more]
+        assert distill_cli(teacher, tmp_path / name, *asked, env=MEASURED) in VERDICTS
+    with pytest.raises(SpecError, match="count different units"):
+        studies.compare(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_part_says_whether_its_number_is_a_cluster(tmp_path):
+    how = Play(REF, measures=(Measure("patient"),), parts=tmp_path / "parts")
+    play(policy_of(sign_network()), how, seeds_from(0, 10))
+    again = play(policy_of(sign_network()), replace(how, measures=(), cluster="patient"), seeds_from(0, 10))
+    assert again.clusters is not None
 
 
 def test_a_policy_by_itself_and_beside_another(teacher, capsys):

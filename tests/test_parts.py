@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import SIGN, Killed, make_teacher, sign_network
 from tiny_envs import tiny_job
@@ -148,12 +149,19 @@ def test_a_damaged_part_is_played_again(tmp_path, games):
         {"measured": np.zeros((9, 0))},
         {"lengths": np.zeros((10, 2), np.int64)},
         {"clusters": np.zeros(3)},
+        {"states": np.zeros(20, np.float32)},
     ],
 )
 def test_a_part_that_does_not_hold_together_is_none(tmp_path, games, wrong):
     part = play(policy(), HOW, range(10))
     replace(part, **wrong).write(tmp_path / "wrong.z")
-    assert Episodes.read(tmp_path / "wrong.z") is None
+    read = Episodes.read(tmp_path / "wrong.z")
+    assert read is None or not read.fits(10, HOW)
+    for change in ({"states": np.zeros((20, 7), np.float32)}, {"measured": np.zeros((10, 1))}):
+        assert not replace(part, **change).fits(10, HOW)
+    bfloat = safetensors.torch.save({"states": torch.zeros(2, 2, dtype=torch.bfloat16)})
+    (tmp_path / "bfloat.z").write_bytes(zlib.compress(bfloat))
+    assert Episodes.read(tmp_path / "bfloat.z") is None
     part.write(tmp_path / "whole.z")
     assert_equal(Episodes.read(tmp_path / "whole.z"), part)
 

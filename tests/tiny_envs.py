@@ -74,7 +74,7 @@ class MeasuredEnv(SignEnv):
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)
         info = {"wrong": reward <= 0, "step": self.steps, "cost": float(self.steps), "word": "none", "bad": np.nan}
-        info |= {"patient": self.patient, "chosen": int(action)}
+        info |= {"patient": self.patient, "chosen": int(action), "one": 1}
         if self.positive:
             info["found"] = np.bool_(action == 1)
         if self.steps == 3:

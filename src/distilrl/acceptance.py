@@ -11,7 +11,7 @@ import torch
 from distilrl import stats
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Episodes, Play
-from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
+from distilrl.errors import DistilError, EnvError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Phase, Watch, silent
 from distilrl.files import read_json, write_json
@@ -68,6 +68,7 @@ def accept(
         random.append(play(teacher.policy, replace(how, epsilon=1.0, measures=()), seeds, watch=watch))
         watch(Phase("teacher's check"))
         theirs, chance = joined(own), joined(random)
+        _check_clusters(how, theirs, chance)
         low, high = _gain(theirs, chance, rng, exact=exact, confidence=1.0 - 0.05 / looks)
         if low > 0 or high < 0:
             break
@@ -75,7 +76,8 @@ def accept(
         normalizer = " ".join(("--normalizer", *(str(path) for path in unused(teacher)[:1])))
         raise TeacherError(
             f"The teacher {teacher.path} is no better than random play in {how.env.label} "
-            f"({theirs.returns.mean():.1f} against {chance.returns.mean():.1f} over {len(chance.returns)} episodes): "
+            f"({theirs.returns.mean():.1f} against {chance.returns.mean():.1f} over {len(chance.returns)} "
+            f"episodes{_of_clusters(how, theirs)}): "
             f"check the environment and its kwargs, give {normalizer} where it was trained behind VecNormalize, raise "
             "--accept-max-episodes where returns are noisy, or pass --accept-weak-teacher, with --margin-abs."
         )
@@ -105,6 +107,8 @@ def _gain(
         low, high = stats.mean_interval(random.returns, rng, clusters=random.units, confidence=confidence)
         mean = float(own.returns.mean())
         return mean - high, mean - low
+    if len(np.unique(own.units)) == len(np.unique(random.units)) == 1:  # of which nothing follows for another
+        return float("-inf"), float("inf")
     # random play differs also where the teacher repeats itself, so that either side may be what is uncertain
     gains = [
         stats.mean_interval(own.returns - random.returns, rng, clusters=side.units, confidence=confidence)
@@ -122,6 +126,20 @@ def _check_measures(how: Play, games: Episodes) -> None:
                 f"In none of the teacher's {len(games.returns)} episodes in {how.env.label} has a step "
                 f"'{measure.name}' in its info: correct the name of the measure, or have the environment give it."
             )
+
+
+def _of_clusters(how: Play, games: Episodes) -> str:
+    """Of how many clusters episodes are, in words; of few ones nothing is known."""
+    return "" if how.cluster is None else f" of {len(np.unique(games.units))} clusters by '{how.cluster}'"
+
+
+def _check_clusters(how: Play, own: Episodes, random: Episodes) -> None:
+    """What belongs together is settled by the seed: whatever is done there."""
+    if how.cluster is not None and not np.array_equal(own.units, random.units):
+        raise EnvError(
+            f"'{how.cluster}' of the info differs between the teacher and random play on the same seed: a cluster must "
+            f"be settled by the seed of '{how.env.label}', not by what is done there."
+        )
 
 
 def _check_answers(teacher: Teacher, info: EnvInfo) -> None:

@@ -66,8 +66,6 @@ class Comparison:
         check_fields(self, episodes="[2, inf)", max_episodes=f"[{self.episodes}, inf)")
         check_numbers(self, after="[0, inf)", disturbed_episodes="[0, inf)", agreement_states="[1, inf)")
         check_numbers(self, margin_abs="(0, inf)")
-        if self.cluster == "":
-            raise SpecError("'cluster' must name a key of the environment's info: leave it out where there is none.")
         if not 0 < self.margin < 1:
             raise SpecError(
                 f"'margin' must lie in (0, 1), got {self.margin:g}: it is a share of what the teacher is above random "
@@ -264,8 +262,8 @@ class _Games:
                 looks=looks,
                 units=units_in_words(self.his.cluster),
             )
-        told = vars(found) | {"protocol": self.protocol(exact=exact)}
-        return RunVerdict(**told, looks=looks, span=tolerance.span, cluster=self.his.cluster)
+        told = vars(found) | {"protocol": self.protocol(exact=exact), "cluster": self.his.cluster}
+        return RunVerdict(**told, looks=looks, span=tolerance.span)
 
     def _pairs(self) -> NDArray[Any]:
         """(E,) equal where both played one and the same episode again, or one of the same cluster."""

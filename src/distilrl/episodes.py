@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilrl.envs import EnvInfo, Step, make_vec_env
-from distilrl.errors import DistilError, EnvError, NotFiniteError
+from distilrl.envs import EnvInfo, Step, describe_env, make_vec_env
+from distilrl.errors import DistilError, EnvError, NotFiniteError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch
 from distilrl.files import read_regular, write_bytes
@@ -60,6 +60,13 @@ class Episodes:
         """(E,) labels of what is one draw: all episodes of a cluster, or those that are one and the same."""
         return self.fingerprints if self.clusters is None else self.clusters
 
+    def fits(self, episodes: int, how: "Play") -> bool:
+        """Whether it may be what so many episodes gave, as read from a file."""
+        obs = describe_env(how.env).obs
+        states = self.states.shape[1:] == obs.shape and self.states.dtype == np.dtype(obs.numpy)
+        clustered = (self.clusters is not None) == (how.cluster is not None)
+        return len(self.returns) == episodes and states and clustered and self.measured.shape[1] == len(how.measures)
+
     def write(self, path: Path) -> None:
         """Writes all of it to a file.
 
@@ -76,7 +83,7 @@ class Episodes:
             packed = zlib.decompressobj()
             data = packed.decompress(read_regular(path, MAX_PART_BYTES), MAX_PART_BYTES)
             read = cls(**safetensors.numpy.load(data)) if packed.eof else None
-        except (DistilError, OSError, TypeError, zlib.error, safetensors.SafetensorError):
+        except (DistilError, OSError, LookupError, TypeError, ValueError, zlib.error, safetensors.SafetensorError):
             return None
         return read if read is not None and read.whole else None
 
@@ -123,6 +130,8 @@ class Play:
     """Folder in which each part is kept as it ends, so that what was cut short goes on with those that are left."""
 
     def __post_init__(self) -> None:
+        if self.cluster == "":
+            raise SpecError("'cluster' must name a key of the environment's info: leave it out where there is none.")
         check_fields(
             self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
             max_steps="[1, inf)", keep_states="[0, inf)", at_once="[1, inf)",

@@ -176,7 +176,8 @@ def _part_file(game: Game) -> Path | None:
         return None
     decides = [
         *(how.env.to_json(), how.epsilon, how.sticky, how.max_steps, how.keep_states, asdict(how.sensors)),
-        *([(one.name, one.how) for one in game.read], game.seeds.tolist(), [one.head.to_json() for one in policies]),
+        *([(one.name, one.how) for one in how.measures], game.seeds.tolist(), [one.head.to_json() for one in policies]),
+        how.cluster,
         weights,
     ]
     return how.parts / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()}.z"
@@ -186,7 +187,7 @@ def _kept_part(game: Game) -> Episodes | None:
     """A part that was played before this run was cut short."""
     file = _part_file(game)
     known = Episodes.read(file) if file is not None else None
-    return known if known is not None and len(known.returns) == len(game.seeds) else None
+    return known if known is not None and known.fits(len(game.seeds), game.how) else None
 
 
 def _keep_part(game: Game, episodes: Episodes) -> Episodes:

@@ -13,6 +13,9 @@ from distilrl.limits import MAX_JSON_BYTES
 from distilrl.plain import parse_json
 from distilrl.text import first_line
 
+TEMPORARY = f".{'[0-9a-f]' * 16}.tmp"
+"""Names, as `Path.glob` takes them, of files that are being written; one of a write that was killed stays."""
+
 
 def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     """Replaces ``path`` by ``data`` in one step: a reader sees the old file or the new one, also after a crash.

@@ -89,7 +89,7 @@ def kept_games(
     if path is None:
         return make(), None
     path = path.with_suffix(".z")
-    if (known := Episodes.read(path)) is not None and len(known.returns) == len(seeds):
+    if (known := Episodes.read(path)) is not None and known.fits(len(seeds), how):
         return known, path
     games = make()
     with contextlib.suppress(DistilError, OSError):  # a cache that cannot be written is none

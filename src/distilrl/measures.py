@@ -156,12 +156,14 @@ class Mean(Record):
         if not len(values):
             return None
         mean = stats.mean(values)
-        units, interval = len(np.unique(labels)), stats.mean_interval(values, rng, clusters=labels)
+        interval = stats.mean_interval(values, rng, clusters=labels)
         if _is_rate(values) and how in ("last", "max"):
-            share = stats.share_interval(mean, units)
-            # units of several episodes may hold both, and be of several sizes, of which Wilson knows nothing
-            alone = units == len(values)
-            interval = share if alone else (min(share[0], interval[0]), max(share[1], interval[1]))
+            sizes = stats.cluster_sums(values, labels)[1]
+            share = stats.share_interval(mean, stats.effective(sizes))
+            # units of several episodes may hold both, of which Wilson knows nothing
+            alone = len(sizes) == len(values)
+            both = max(0.0, min(share[0], interval[0])), min(1.0, max(share[1], interval[1]))
+            interval = share if alone else both
         return Mean(mean=mean, ci95=interval, episodes=len(values))
 
 
@@ -223,7 +225,8 @@ class Measured(Record):
             difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
         if measure.margin:
             found = _verdict(measure, theirs, ours, pairs, span, looks, units_in_words(cluster))
-            verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span, cluster=cluster)
+            told = vars(found) | {"protocol": protocol, "cluster": cluster}
+            verdict = RunVerdict(**told, looks=looks, span=span)
         return Measured(
             name=measure.name,
             how=measure.how,

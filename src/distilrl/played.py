@@ -190,9 +190,6 @@ class RunVerdict(Verdict):
     """Loss of the worst episode that it reckons with, as the acceptance check found it."""
     after: int = 0
     """Seeds that it passed over, because an earlier verdict on them may have been inconclusive."""
-    cluster: str | None = None
-    """Key of the environment's ``info`` that says which episodes are one unit, ``distinct`` of which there are; None:
-    those that are one and the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.envs import EnvInfo
 from distilrl.errors import FileError, ResumeError
-from distilrl.files import read_json, unwritable, write_json
+from distilrl.files import TEMPORARY, read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
 from distilrl.origins import FIELD, origin, resolve
@@ -136,7 +136,9 @@ class RunFolder:
                 f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
                 "choose another --out."
             )
-        for left in self._checkpoint.rglob(".*.tmp"):  # of a write that was killed, as large as a replay
+        # of a write that was killed, as large as a replay, or beside what ships
+        student = self.path / "student"
+        for left in (*self._checkpoint.rglob(".*.tmp"), *self.path.glob(TEMPORARY), *student.glob(TEMPORARY)):
             left.unlink(missing_ok=True)
 
     def check_kind(self, kind: str) -> None:

@@ -47,7 +47,8 @@ def mean_interval(
         resamples: number of resamples.
 
     Returns:
-        Lower and upper end; with a single cluster, which says nothing of any other, the ends coincide.
+        Lower and upper end; with a single cluster, which says nothing of any other, the ends coincide. Where clusters
+        differ in size so much that they count as fewer (`effective`), these count.
 
     Example::
 
@@ -57,16 +58,28 @@ def mean_interval(
     sums, sizes = cluster_sums(values, clusters)
     if len(sums) == 1:
         return float(values.mean()), float(values.mean())
-    if len(sums) < FEW:
+    count = effective(sizes)
+    if count < FEW:
         # deviations of the clusters from the mean, each weighted by its size
-        low, high = t_interval((sums - sizes * values.mean()) / sizes.mean(), confidence=confidence)
-        return float(values.mean() + low), float(values.mean() + high)
+        off = (sums - sizes * values.mean()) / sizes.mean()
+        half = t_quantile(max(round(count) - 1, 1), confidence) * off.std(ddof=1) / np.sqrt(len(off))
+        return float(values.mean() - half), float(values.mean() + half)
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(bootstrap_means(sums, sizes, rng, resamples), [tail, 1.0 - tail])
     return float(low), float(high)
 
 
-def share_interval(share: float, count: int) -> Interval:
+def effective(sizes: NDArray[np.float64]) -> float:
+    """How many clusters of one size say as much as clusters of these sizes (K,): (Σ n)² / Σ n² (Kish 1965).
+
+    Example::
+
+        effective(np.array([10.0, 10.0])), effective(np.array([19.0, 1.0]))  # 2.0, 1.1
+    """
+    return float(sizes.sum() ** 2 / (sizes @ sizes))
+
+
+def share_interval(share: float, count: float) -> Interval:
     """95 % interval of the probability of what a share of ``count`` independent episodes had (Wilson 1927): it has a
     width also where none had it, or all.
 

@@ -314,6 +314,10 @@ def _check_alike(one: _Run, other: _Run, env: str) -> None:
         raise SpecError(
             f"{one.path} and {other.path} were judged by different rules of play in {env}: judge one of them again."
         )
+    if one.results.verdict.cluster != other.results.verdict.cluster:
+        raise SpecError(
+            f"{one.path} and {other.path} count different units in {env} (--cluster): judge one of them as the other."
+        )
     random = (one.results.random.return_mean, other.results.random.return_mean)
     if not np.isclose(*random):
         raise SpecError(

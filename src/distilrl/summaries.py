@@ -124,7 +124,7 @@ class SeedsResults(Shown):
             exact=exact,
             units=units_in_words(cluster),
         )
-        verdict = replace(verdict, protocol=first.verdict.protocol)
+        verdict = replace(verdict, protocol=first.verdict.protocol, cluster=cluster)
         student, score = first.student, stats.mean_score([run.student.score for run in runs])
         drawn: Drawn = "training seed and episode" if cluster is None else "training seed and cluster"
         return SeedsResults(

@@ -22,6 +22,7 @@ from distilrl.stats import (
     Interval,
     bootstrap_means,
     cluster_sums,
+    effective,
     mean_interval,
     resample_shares,
     t_interval,
@@ -76,6 +77,9 @@ class Verdict:
     """Why there is no verdict, or none but this one could be, of so few episodes."""
     protocol: str = ""
     """Of what play it speaks, in few words."""
+    cluster: str | None = None
+    """Key of the environment's ``info`` that says which episodes are one unit, ``distinct`` of which there are; None:
+    those that are one and the same."""
 
     @property
     def exact(self) -> bool:
@@ -209,10 +213,11 @@ def non_inferiority(
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
     distinct = len(difference) if clusters is None else _distinct(clusters)
-    reason = too_few(distinct, units)
+    counting = effective(cluster_sums(difference, clusters)[1])
+    reason = too_few(distinct, units, counting)
     result = "inconclusive" if reason else decide(interval, margin)
     if result == "inconclusive" and not reason:
-        least, _ = difference_interval(np.zeros(distinct), rng, span=span, confidence=confidence)
+        least, _ = difference_interval(np.zeros(int(counting)), rng, span=span, confidence=confidence)
         if least < -margin:
             reason = (
                 f"{distinct} {units} are too few for this margin: were all {of[0]} equal, the interval would "
@@ -226,9 +231,12 @@ def _distinct(clusters: ArrayLike) -> int:
     return len(np.unique(np.asarray(clusters)))
 
 
-def too_few(distinct: int, units: str = EPISODES) -> str:
-    """Why so many units give no verdict; empty where they do."""
-    return "" if distinct >= MIN_DISTINCT else f"{distinct} {units} are too few: a verdict needs {MIN_DISTINCT}"
+def too_few(distinct: int, units: str = EPISODES, counting: float | None = None) -> str:
+    """Why so many units give no verdict, which count as so many where they differ in size; empty where they do."""
+    if min(distinct, distinct if counting is None else counting) >= MIN_DISTINCT:
+        return ""
+    as_few = "" if distinct < MIN_DISTINCT else f", which count as {counting:.0f} because some are much larger,"
+    return f"{distinct} {units}{as_few} are too few: a verdict needs {MIN_DISTINCT}"
 
 
 def difference_interval(
@@ -245,16 +253,17 @@ def difference_interval(
     At the lower end it differs by −``span`` or the worst that was seen, at the upper by +``span`` or the best. What no
     episode shows then has the weight that it may have: of n equal differences the lower end lies 4 · span / (n + 1)
     below them at 95 %, where an exact (Clopper-Pearson) bound of what was never seen lies 3.7 · span / n below. Of
-    fewer than `FEW` units it is at least as wide as Student's t.
+    units of several episodes it has as many as the unit of a random episode, Σ n² / Σ n: large ones weigh more, and so
+    does what may be unseen of them. Of fewer than `FEW` units it is at least as wide as Student's t.
 
     Where units are of one size nothing is drawn: the distribution of the mean of all resamples is computed. Else it is
     that of ``resamples`` draws from ``rng``.
     """
     values = np.asarray(difference, dtype=np.float64)
     sums, sizes = cluster_sums(values, clusters)
-    tail, size = NARROW * (1.0 - confidence) / 2.0, sizes.mean()
+    tail, size = NARROW * (1.0 - confidence) / 2.0, float(sizes @ sizes / sizes.sum())
     worst, best = min(-span, values.min()), max(span, values.max())
-    if (sizes == size).all():
+    if (sizes == sizes[0]).all():
         low, high = _lower_end(sums / size, worst, tail), -_lower_end(-sums / size, -best, tail)
     else:
         least, most = (
@@ -262,7 +271,7 @@ def difference_interval(
             for extreme in (worst, best)
         )
         low, high = float(np.quantile(least, tail)), float(np.quantile(most, 1.0 - tail))
-    if len(sums) < FEW:
+    if effective(sizes) < FEW:
         own = mean_interval(values, rng, clusters=clusters, confidence=confidence)
         return min(low, own[0]), max(high, own[1])
     return low, high
@@ -339,7 +348,8 @@ def verdict_over_seeds(
     off = _differences(differences.mean(1), np.zeros(seeds), margin)
     _check_labels(clusters, differences[0])
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span, clusters)
-    reason = "" if exact else too_few(distinct, units)
+    sizes = cluster_sums(differences[0], clusters)[1]
+    reason = "" if exact else too_few(distinct, units, effective(sizes))
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
     result = "inconclusive" if reason else decide(interval, margin)
@@ -359,7 +369,7 @@ def _crossed(
     stretched = differences + ((stretch - 1.0) * (off - off.mean()))[:, None]
     labels = np.arange(episodes) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     sums, sizes = np.stack([np.bincount(labels, row) for row in stretched]), np.bincount(labels)
-    size = sizes.mean()
+    size = (sizes @ sizes) / sizes.sum()
     weights = np.append(sizes, size)
     ends = []
     tail = NARROW * 0.025

@@ -15,7 +15,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from distilrl import __version__
 from distilrl.errors import FileError, SpecError
-from distilrl.files import write_bytes
+from distilrl.files import check_regular, write_bytes
 from distilrl.plain import read_as
 
 CHECKOUT = Path(__file__).parents[2] / "zoo"
@@ -116,7 +116,7 @@ def _read(base: str, name: str, file: str, what: ZooFile) -> bytes:
     place = f"{base.rstrip('/')}/{name}/{file}"
     try:
         data = _download(place, what.bytes) if "://" in base else _read_file(Path(base) / name / file, what.bytes)
-    except (OSError, HTTPException) as error:
+    except (OSError, ValueError, HTTPException) as error:
         why = f"HTTP {error.code}" if isinstance(error, HTTPError) else str(getattr(error, "reason", error))
         raise FileError(
             f"{place} cannot be had ({why}): before a release of distilrl {__version__} its teachers are in the folder "
@@ -131,6 +131,7 @@ def _read(base: str, name: str, file: str, what: ZooFile) -> bytes:
 
 
 def _read_file(path: Path, size: int) -> bytes:
+    check_regular(path)
     with path.open("rb") as file:
         return file.read(size + 1)
 

@@ -59,6 +59,8 @@ class _Search:
     """Episodes of a verdict; an inconclusive one plays on up to three times as many."""
     measure: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[=HOW][<=MARGIN|>=MARGIN]")] = ()
     """What to measure beside the return, as distill does; one with a margin must hold too."""
+    cluster: Unset[str | None] = None
+    """Key of the environment's info whose number says which episodes belong together, as in distill."""
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     margin_abs: Unset[float | None] = None
@@ -98,7 +100,11 @@ class _Search:
         files = [self.teacher_file.file(path) for path in self.teacher]
         config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
         asked = VerdictOptions(
-            episodes=self.episodes, disturbed_episodes=disturbed, measure=self.measure, margin_abs=self.margin_abs
+            episodes=self.episodes,
+            disturbed_episodes=disturbed,
+            measure=self.measure,
+            cluster=self.cluster,
+            margin_abs=self.margin_abs,
         )
         return self.judge.job(config, asked.comparison(self.margin), self.around), self.out, {}
 

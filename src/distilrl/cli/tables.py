@@ -11,7 +11,7 @@ from rich.table import Table
 from distilrl.display import colored, console, counted, escape, returned
 from distilrl.measures import Mean, Measured, rounded
 from distilrl.next_steps import next_commands
-from distilrl.played import Agreement, PlayedTeacher, RunVerdict
+from distilrl.played import Agreement, PlayedTeacher
 from distilrl.results import Results, StudentSide, TeacherSide
 from distilrl.spaces import action_from_json
 from distilrl.studies import Studies, with_interval
@@ -133,7 +133,7 @@ def print_measures(measures: Sequence[Measured], sides: tuple[str, str] = ("teac
         if one.verdict is not None:
             worse = "above" if one.better == "lower" else "below"
             off = difference_in_words(one.verdict, lambda number: rounded(number, "+"))
-            words = f"{sides[1]} - {sides[0]} {off}, at most {rounded(one.verdict.margin)} {worse}"
+            words = f"{sides[1]} - {sides[0]} {off}, at most {rounded(one.verdict.margin)} {worse}{_units(one.verdict)}"
             reason = f"; {escape(one.verdict.reason)}" if one.verdict.reason else ""
             console.print(
                 f"{escape(one.words)}: {colored(one.verdict.result, 'bold')} ({escape(words)}){reason}", soft_wrap=True
@@ -214,11 +214,14 @@ def print_verdict(verdict: Verdict, what: str) -> None:
     found = f"{what} {escape(difference_in_words(verdict))}, margin {margin_in_words(verdict)}"
     console.print(f"verdict: {colored(verdict.result, 'bold')} ({found})")
     if verdict.protocol:
-        cluster = verdict.cluster if isinstance(verdict, RunVerdict) else None
-        units = "" if cluster is None else f"; units: {verdict.distinct} {units_in_words(cluster)}"
-        console.print(escape(f"  played: {verdict.protocol}{units}"), soft_wrap=True)
+        console.print(escape(f"  played: {verdict.protocol}{_units(verdict)}"), soft_wrap=True)
     if verdict.reason:
         console.print(escape(f"  {verdict.reason}"), soft_wrap=True)
+
+
+def _units(verdict: Verdict) -> str:
+    """How many clusters of which kind were counted; empty where episodes were."""
+    return "" if verdict.cluster is None else f"; units: {verdict.distinct} {units_in_words(verdict.cluster)}"
 
 
 def _plain(value: Any) -> str:

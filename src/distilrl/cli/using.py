@@ -65,6 +65,10 @@ class Inspect:
         return 0
 
 
+POLICIES = ("spec.json", "student/spec.json", "tree.json")
+"""What a folder that is a policy, or a run's, holds one of."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Play greedy full episodes and print the return with its interval; with --against, a verdict."""
@@ -114,7 +118,8 @@ class Evaluate:
                 f"The margin of the measure '{judged[0].name}' is of a verdict: give --against too, or no margin."
             )
         use_threads(self.threads)
-        told = self.against is None or not Path(self.policy).is_dir()
+        # a family's folder holds no policy of its own, and is as much a file as any
+        told = self.against is None or not any((Path(self.policy) / name).is_file() for name in POLICIES)
         policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
         other = None
         if self.against is not None:

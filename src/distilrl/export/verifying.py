@@ -153,7 +153,7 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
             looks=known.looks,
             units=units_in_words(known.cluster),
         )
-    verdict = replace(verdict, protocol=known.protocol)
+    verdict = replace(verdict, protocol=known.protocol, cluster=known.cluster)
     lost = games.returns - students
     mean = stats.mean(lost)
     interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=pairs(students))

@@ -69,10 +69,10 @@ def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher
         raise FileError(f"{folder} is no folder: put the teacher of each member in one, named by its number.")
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if re.fullmatch(r"\d+(\.\w+)?", path.name):
-            other = found.setdefault(int(path.stem), path)
+        if named := re.fullmatch(r"(-?[0-9]+)(\.\w+)?", path.name):
+            other = found.setdefault(int(named[1]), path)
             if other != path:
-                raise FileError(f"{other} and {path} are both of member {int(path.stem)}: leave one of them there.")
+                raise FileError(f"{other} and {path} are both of member {int(named[1])}: leave one of them there.")
     if not found:
         raise FileError(f"{folder} holds no teacher that is named by its member's number, such as {folder / '0'}.")
     teachers = {number: load(replace(file, path=str(found[number]), member=None)) for number in sorted(found)}
