@@ -443,6 +443,13 @@ def test_a_family_of_teachers_says_who_is_missing(tmp_path):
     with pytest.raises(FileError, match=r"teachers/0 and .*teachers/00 are both of member 0"):
         load_teacher(file)
     (tmp_path / "teachers/00").rmdir()
+    (tmp_path / "teachers/0").rename(tmp_path / "teachers/-1")
+    (tmp_path / "teachers/\u0663").mkdir()  # a three, and no number of a member
+    below = load_teacher(file)
+    assert "2 members' teachers" in below.format
+    assert sorted(below.teachers) == [-1, 1]
+    (tmp_path / "teachers/\u0663").rmdir()
+    (tmp_path / "teachers/-1").rename(tmp_path / "teachers/0")
     assert both.digest != load_teacher(replace(file, reads=())).digest
     with pytest.raises(TeacherError, match=r"no teacher of member 2, whom the environment drew: train one, as .*/2"):
         evaluate_policy(both.fitted(describe_env(shown)), shown, episodes=20)

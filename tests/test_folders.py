@@ -419,12 +419,16 @@ def test_a_resumed_run_on_the_same_machine_has_nothing_to_say(cut, sign_teacher)
 
 
 def test_the_half_of_a_file_that_a_kill_left_in_a_checkpoint_is_cleared_away(cut, sign_teacher):
-    half, own = cut / "checkpoint" / ".0123456789abcdef.tmp", cut / "notes.tmp"
-    half.write_bytes(bytes(100))
-    own.write_text("the user's")
+    (cut / "student").mkdir(exist_ok=True)
+    halves = [cut / folder / ".0123456789abcdef.tmp" for folder in ("checkpoint", "student", ".")]
+    owns = [cut / "notes.tmp", cut / ".notes.tmp"]
+    for half in halves:
+        half.write_bytes(bytes(100))
+    for own in owns:
+        own.write_text("the user's")
     go_on(cut, sign_teacher)
-    assert not half.exists()
-    assert own.exists()
+    assert not any(half.exists() for half in halves)
+    assert all(own.exists() for own in owns)
 
 
 def test_damage_to_a_checkpoint_is_found(cut, sign_teacher):

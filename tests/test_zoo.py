@@ -1,6 +1,7 @@
 """The zoo: its table, and teachers that are brought from a folder, a server, or not at all."""
 
 import importlib
+import os
 import runpy
 import shutil
 import threading
@@ -97,11 +98,22 @@ def test_a_file_of_the_users_stays(base, tmp_path):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_a_zoo_is_not_waited_for(base, tmp_path):
+    (base / SMALL / "README.md").unlink()
+    os.mkfifo(base / SMALL / "README.md")
+    with pytest.raises(FileError, match="is no plain file"):
+        zoo.get(SMALL, tmp_path / "zoo")
+
+
 def test_what_is_nowhere_is_one_sentence(server, tmp_path, monkeypatch, capsys):
     for name in (f"{server}/no", str(tmp_path / "no"), "https://127.0.0.1:9/zoo"):
         monkeypatch.setenv("DISTILRL_ZOO", name)
         with pytest.raises(FileError, match="zoo/ of the source repository"):
             zoo.get(SMALL, tmp_path / "zoo")
+    monkeypatch.setenv("DISTILRL_ZOO", "http://[::1")
+    with pytest.raises(FileError, match=r"cannot be had \(Invalid IPv6 URL\)"):
+        zoo.get(SMALL, tmp_path / "zoo")
     for name in ("http://example.org/zoo", "ftp://127.0.0.1/zoo", "file:///zoo"):
         monkeypatch.setenv("DISTILRL_ZOO", name)
         with pytest.raises(SpecError, match="no https"):
