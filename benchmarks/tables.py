@@ -52,7 +52,7 @@ def judged(path: Path) -> dict:
 
 
 def _verdict(data: dict) -> Verdict:
-    return Verdict(**{name: data[name] for name in Verdict.__dataclass_fields__})
+    return Verdict(**{name: data[name] for name in Verdict.__dataclass_fields__ if name in data})
 
 
 def rejudged(r: dict, folder: Path) -> Verdict:
