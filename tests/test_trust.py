@@ -296,7 +296,7 @@ def test_what_a_verdict_of_a_file_says_is_text(text, capsys):
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert len([line for line in said.splitlines() if line.startswith("verdict: ")]) == 1
-    assert said.count("hello" if "hello" in text else "OWNED") == 6
+    assert said.count("hello" if "hello" in text else "OWNED") == 7
 
 
 @pytest.mark.parametrize("asked", [[], [0], [10**400], [60, -1]])

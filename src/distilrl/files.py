@@ -108,9 +108,10 @@ def read_regular(path: Path, limit: int) -> bytes:
         FileError: it is larger, or no plain file: a pipe is waited for without an end, and a device has none.
     """
     check_regular(path)
+    size = path.stat().st_size
     with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
+        data = file.read(min(size, limit) + 1)  # as much memory is taken as is asked for
+    if max(size, len(data)) > limit:
         raise FileError(f"{path} is larger than {limit:,} bytes: restore or remove it.")
     return data
 

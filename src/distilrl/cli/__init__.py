@@ -104,7 +104,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who began this, as some daemons do
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (until this process ends)
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the encoding of a pipe does not
         sys.stdout.reconfigure(errors="backslashreplace")
     code = 0
