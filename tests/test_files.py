@@ -15,7 +15,7 @@ from distilrl import files
 from distilrl.checkpoints import save_network, save_tensors
 from distilrl.errors import FileError
 from distilrl.export import export_policy
-from distilrl.files import write_bytes, write_json
+from distilrl.files import read_regular, write_bytes, write_json
 from distilrl.heads import Categorical
 from distilrl.metrics import write_metrics
 from distilrl.spaces import Choices
@@ -159,6 +159,17 @@ def writes(node):
         "tofile",
         "savetxt",
     )
+
+
+def test_a_file_that_does_not_say_how_long_it_is_is_read_to_its_end(tmp_path, monkeypatch):
+    """One of Linux's own has a size of 0, and one that grows that of before."""
+    data = bytes(range(256)) * 20_000
+    (tmp_path / "grown").write_bytes(data)
+    stat, none = Path.stat, os.stat_result((0o100644, 0, 0, 1, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: none if path.name == "grown" else stat(path, **how))
+    assert read_regular(tmp_path / "grown", len(data)) == data
+    with pytest.raises(FileError, match="is larger than"):
+        read_regular(tmp_path / "grown", len(data) - 1)
 
 
 def test_there_is_one_way_to_write_a_file():

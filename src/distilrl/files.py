@@ -100,6 +100,10 @@ def write_json(path: Path, data: object, *, new: bool = False) -> None:
     write_bytes(path, (text + "\n").encode(), new=new)
 
 
+CHUNK = 1 << 20
+"""Bytes that are read at a time of a file that does not say how long it is."""
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """A file's bytes, at most so many; whatever a link leads to.
 
@@ -110,10 +114,13 @@ def read_regular(path: Path, limit: int) -> bytes:
     check_regular(path)
     size = path.stat().st_size
     with path.open("rb") as file:
-        data = file.read(min(size, limit) + 1)  # as much memory is taken as is asked for
-    if max(size, len(data)) > limit:
+        parts = [file.read(min(size, limit) + 1)]  # as much memory is taken as is asked for
+        # what a system makes up as it is read has no size, and a file may grow
+        while sum(map(len, parts)) <= limit and (more := file.read(CHUNK)):
+            parts.append(more)
+    if max(size, sum(map(len, parts))) > limit:
         raise FileError(f"{path} is larger than {limit:,} bytes: restore or remove it.")
-    return data
+    return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
 def check_regular(path: Path) -> None:
