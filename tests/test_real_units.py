@@ -78,6 +78,22 @@ def test_actions_of_usual_bounds_keep_their_own_numbers():
     torch.testing.assert_close(gaussian.matrix, torch.tensor([[200.0]]))
 
 
+def begun_anew(recipe, env, teacher, initial=None, **changes):
+    """A run of a student of the teacher's own widths, and its task, before the first update."""
+    short = tiny_config()
+    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8@relu"}
+    return begun(make_config(recipe, env, **parts).but(**changes), teacher, initial)
+
+
+def assert_starts_as(network, task, **close):
+    """The student, in training and as it ships, gives a network's numbers."""
+    obs = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    task.keep(0)
+    with torch.no_grad():
+        torch.testing.assert_close(task.pupil.student(obs), network(obs), **close)
+        torch.testing.assert_close(task.best_network()(obs), network(obs), **close)
+
+
 @pytest.mark.parametrize("recipe", ["distil", "policy_distillation"])
 @pytest.mark.parametrize("limit", [None, 1e6])
 def test_a_start_from_the_teacher_is_its_teacher_whatever_the_recipe(recipe, limit):
@@ -88,15 +104,8 @@ def test_a_start_from_the_teacher_is_its_teacher_whatever_the_recipe(recipe, lim
     env = env_of(-1.0, 1.0)
     limited = network if limit is None else Clamped(network, limit)
     teacher = Teacher(limited, "mean", "known", "memory", "0" * 64, obs_shape=(2,), outputs=1).fitted(describe_env(env))
-    short = tiny_config()
-    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8@relu"}
-    config = make_config(recipe, env, **parts).but(start="strongest", scale_head=True)
-    run, task = begun(config, teacher, None)
-    obs = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
-    task.keep(0)
-    with torch.no_grad():
-        torch.testing.assert_close(task.pupil.student(obs), network(obs), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(task.best_network()(obs), network(obs), rtol=1e-4, atol=1e-4)
+    run, task = begun_anew(recipe, env, teacher, start="strongest", scale_head=True)
+    assert_starts_as(network, task, rtol=1e-4, atol=1e-4)
     run.close()
 
 
@@ -108,14 +117,8 @@ def test_a_start_from_the_teacher_or_a_network_is_in_these_units_too(initial):
         network.layers[-1].weight.mul_(100.0)
     info = describe_env(env_of(low, high))
     teacher = Teacher(network.eval(), "mean", "known", "memory", "0" * 64).fitted(info)
-    short = tiny_config()
-    parts = {"data": short.data, "stop": short.stop, "compute": short.compute, "network": "mlp:8@relu"}
-    config = make_config("distil", env_of(low, high), **parts).but(start="new" if initial else "strongest")
-    run, task = begun(config, teacher, network if initial else None)
+    start, given = ("new", network) if initial else ("strongest", None)
+    run, task = begun_anew("distil", env_of(low, high), teacher, given, start=start)
     assert task.pupil.units is not None
-    obs = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
-    task.keep(0)
-    with torch.no_grad():
-        torch.testing.assert_close(task.pupil.student(obs), network(obs), rtol=1e-3, atol=1e-2)
-        torch.testing.assert_close(task.best_network()(obs), network(obs), rtol=1e-3, atol=1e-2)
+    assert_starts_as(network, task, rtol=1e-3, atol=1e-2)
     run.close()

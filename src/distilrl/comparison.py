@@ -11,8 +11,8 @@ from torch import nn
 from distilrl import stats
 from distilrl.agreement import agreement_of, answers, disagreements
 from distilrl.envs import EnvInfo
-from distilrl.episodes import Episodes, Play
-from distilrl.errors import DistilError, EnvError, NotFiniteError, SpecError, TeacherError
+from distilrl.episodes import Episodes, Play, check_clusters
+from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import DISTURBED_SEEDS, VERDICT_SEEDS, fair_seeds, play, seeds_from
 from distilrl.events import Judged, Phase, Recalled, Unplayed, Watch, silent
 from distilrl.kept import kept_games
@@ -32,7 +32,7 @@ from distilrl.played import (
 from distilrl.policies import Policy
 from distilrl.sensors import EXACT, Sensors
 from distilrl.teachers import Teacher
-from distilrl.verdict import exact_verdict, non_inferiority, units_in_words
+from distilrl.verdict import exact_verdict, non_inferiority
 
 
 @dataclass(frozen=True)
@@ -260,9 +260,9 @@ class _Games:
                 span=tolerance.span,
                 clusters=pairs,
                 looks=looks,
-                units=units_in_words(self.his.cluster),
+                cluster=self.his.cluster,
             )
-        told = vars(found) | {"protocol": self.protocol(exact=exact), "cluster": self.his.cluster}
+        told = vars(found) | {"protocol": self.protocol(exact=exact)}
         return RunVerdict(**told, looks=looks, span=tolerance.span)
 
     def _pairs(self) -> NDArray[Any]:
@@ -271,11 +271,7 @@ class _Games:
         if self.his.cluster is None:
             pairs: NDArray[np.uint64] = theirs * np.uint64(31) + ours
             return pairs
-        if (theirs != ours).any():
-            raise EnvError(
-                f"'{self.his.cluster}' of the info differs between teacher and student on the same seed: a cluster "
-                f"must be settled by the seed of '{self.his.env.label}', not by what is done there."
-            )
+        check_clusters(self.his, theirs, ours, "teacher and student")
         return theirs
 
     def repeated(self) -> tuple[int, ...]:

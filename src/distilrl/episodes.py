@@ -146,6 +146,19 @@ HEARTBEAT = 1.0
 """Seconds after which it is told how far episodes are where none of them ends."""
 
 
+def check_clusters(how: Play, one: NDArray[Any], other: NDArray[Any], who: str) -> None:
+    """Refuses clusters (E,) that are not settled by the seed: they differ between ``who`` played the same ones.
+
+    Raises:
+        EnvError: they do.
+    """
+    if not np.array_equal(one, other):
+        raise EnvError(
+            f"'{how.cluster}' of the info differs between {who} on the same seed: a cluster must be settled by the "
+            f"seed of '{how.env.label}', not by what is done there."
+        )
+
+
 class UnforeseenError(Exception):
     """A game did not start as its seed foretold."""
 

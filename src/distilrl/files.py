@@ -111,8 +111,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: it cannot be read.
         FileError: it is larger, or no plain file: a pipe is waited for without an end, and a device has none.
     """
-    check_regular(path)
-    size = path.stat().st_size
+    size = check_regular(path)
     with path.open("rb") as file:
         parts = [file.read(min(size, limit) + 1)]  # as much memory is taken as is asked for
         # what a system makes up as it is read has no size, and a file may grow
@@ -123,16 +122,21 @@ def read_regular(path: Path, limit: int) -> bytes:
     return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path) -> int:
     """Refuses what is no plain file.
+
+    Returns:
+        Its size, bytes.
 
     Raises:
         OSError: it is not there.
         FileError: it is a pipe, a device or a folder.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
         what = "a folder: name the file in it that is meant" if path.is_dir() else "no plain file: give one"
         raise FileError(f"{path} is {what}.")
+    return about.st_size
 
 
 def read_json(path: Path) -> Any:

@@ -18,7 +18,7 @@ from distilrl.errors import SpecError
 from distilrl.plain import Record
 from distilrl.played import Difference, RunVerdict
 from distilrl.stats import Interval
-from distilrl.verdict import Verdict, difference_interval, non_inferiority, units_in_words
+from distilrl.verdict import Verdict, difference_interval, non_inferiority
 
 How = Literal["last", "sum", "mean", "max"]
 """How an episode's number is made of those of its steps."""
@@ -156,14 +156,14 @@ class Mean(Record):
         if not len(values):
             return None
         mean = stats.mean(values)
-        interval = stats.mean_interval(values, rng, clusters=labels)
-        if _is_rate(values) and how in ("last", "max"):
-            sizes = stats.cluster_sums(values, labels)[1]
-            share = stats.share_interval(mean, stats.effective(sizes))
-            # units of several episodes may hold both, of which Wilson knows nothing
-            alone = len(sizes) == len(values)
-            both = max(0.0, min(share[0], interval[0])), min(1.0, max(share[1], interval[1]))
-            interval = share if alone else both
+        sizes, rate = stats.cluster_sums(values, labels)[1], _is_rate(values) and how in ("last", "max")
+        if rate and len(sizes) == len(values):
+            interval = stats.share_interval(mean, len(values))
+        else:
+            interval = stats.mean_interval(values, rng, clusters=labels)
+            if rate:  # units of several episodes may hold both, of which Wilson knows nothing
+                low, high = stats.share_interval(mean, stats.effective(sizes))
+                interval = max(0.0, min(low, interval[0])), min(1.0, max(high, interval[1]))
         return Mean(mean=mean, ci95=interval, episodes=len(values))
 
 
@@ -224,9 +224,8 @@ class Measured(Record):
             ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
             difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
         if measure.margin:
-            found = _verdict(measure, theirs, ours, pairs, span, looks, units_in_words(cluster))
-            told = vars(found) | {"protocol": protocol, "cluster": cluster}
-            verdict = RunVerdict(**told, looks=looks, span=span)
+            found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
+            verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
         return Measured(
             name=measure.name,
             how=measure.how,
@@ -246,12 +245,13 @@ def _verdict(
     pairs: NDArray[Any],
     span: float,
     looks: int,
-    units: str,
+    cluster: str | None,
 ) -> Verdict:
     """The return's test of a measure's numbers (E,): where lower is better, of what lies below 0."""
     margin = measure.margin or 0.0
     if not len(ours):
-        return Verdict("inconclusive", margin, 0.0, (-span, span), 0.95, 0, "no episode of both has it")
+        why = "no episode of both has it"
+        return Verdict("inconclusive", margin, 0.0, (-span, span), 0.95, 0, why, cluster=cluster)
     rng, sign = np.random.default_rng(0), -1.0 if measure.better == "lower" else 1.0
     found = non_inferiority(
         sign * ours,
@@ -262,7 +262,7 @@ def _verdict(
         clusters=pairs,
         looks=looks,
         of=("values", sign),
-        units=units,
+        cluster=cluster,
     )
     low, high = sorted(sign * end + 0.0 for end in found.interval)
     return replace(found, difference=sign * found.difference + 0.0, interval=(low, high))

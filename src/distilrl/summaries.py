@@ -24,7 +24,6 @@ from distilrl.verdict import (
     difference_in_words,
     in_words,
     margin_in_words,
-    units_in_words,
     verdict_over_seeds,
 )
 
@@ -122,9 +121,9 @@ class SeedsResults(Shown):
             distinct=min(len(set(one.labels(common))) for one in returns),
             clusters=labels_of_all(returns, common),
             exact=exact,
-            units=units_in_words(cluster),
+            cluster=cluster,
         )
-        verdict = replace(verdict, protocol=first.verdict.protocol, cluster=cluster)
+        verdict = replace(verdict, protocol=first.verdict.protocol)
         student, score = first.student, stats.mean_score([run.student.score for run in runs])
         drawn: Drawn = "training seed and episode" if cluster is None else "training seed and cluster"
         return SeedsResults(

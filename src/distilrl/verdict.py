@@ -179,7 +179,7 @@ def non_inferiority(
     clusters: ArrayLike | None = None,
     looks: int = 1,
     of: tuple[str, float] = ("returns", 1.0),
-    units: str = EPISODES,
+    cluster: str | None = None,
 ) -> Verdict:
     """Paired non-inferiority test of the mean return over a sample of episodes.
 
@@ -194,7 +194,7 @@ def non_inferiority(
         looks: how many times this question may be asked of growing data; the decision is made at
             confidence 1 − 0.05 / looks (Bonferroni), so that all looks together err in at most 5 %.
         of: what is compared, for the reason in words, and -1 where these are its numbers with the sign changed.
-        units: what the units are, for the reason in words.
+        cluster: key of the ``info`` by which the labels are, where they are clusters' of the environment.
 
     Raises:
         SpecError: the returns are not of the same episodes, or the margin, the span or the looks mean nothing.
@@ -212,8 +212,8 @@ def non_inferiority(
         raise SpecError(f"'looks' must be a whole number of at least 1, got {looks}.")
     confidence = 1.0 - 0.05 / looks
     interval = difference_interval(difference, rng, span=span, clusters=clusters, confidence=confidence)
-    distinct = len(difference) if clusters is None else _distinct(clusters)
-    counting = effective(cluster_sums(difference, clusters)[1])
+    sizes = cluster_sums(difference, clusters)[1]
+    distinct, counting, units = len(sizes), effective(sizes), units_in_words(cluster)
     reason = too_few(distinct, units, counting)
     result = "inconclusive" if reason else decide(interval, margin)
     if result == "inconclusive" and not reason:
@@ -223,7 +223,8 @@ def non_inferiority(
                 f"{distinct} {units} are too few for this margin: were all {of[0]} equal, the interval would "
                 f"still reach {of[1] * least:,.3g}"
             )
-    return Verdict(result, margin, float(difference.mean()), interval, confidence, distinct, reason)
+    mean = float(difference.mean())
+    return Verdict(result, margin, mean, interval, confidence, distinct, reason, cluster=cluster)
 
 
 def _distinct(clusters: ArrayLike) -> int:
@@ -316,7 +317,7 @@ def verdict_over_seeds(
     distinct: int,
     clusters: ArrayLike | None = None,
     exact: bool = False,
-    units: str = EPISODES,
+    cluster: str | None = None,
 ) -> Verdict:
     """The verdict on students of a kind: training seeds and episodes are drawn, both.
 
@@ -333,7 +334,7 @@ def verdict_over_seeds(
         distinct: units that any of the seeds has at least.
         clusters: (E,) labels of episodes that are one unit with every seed; by default none are.
         exact: the episodes are all that there are, so that only seeds are drawn.
-        units: as in `non_inferiority`.
+        cluster: as in `non_inferiority`.
 
     Raises:
         SpecError, NotFiniteError: as `non_inferiority`.
@@ -349,11 +350,11 @@ def verdict_over_seeds(
     _check_labels(clusters, differences[0])
     interval = t_interval(off) if exact else _crossed(differences, off, rng, span, clusters)
     sizes = cluster_sums(differences[0], clusters)[1]
-    reason = "" if exact else too_few(distinct, units, effective(sizes))
+    reason = "" if exact else too_few(distinct, units_in_words(cluster), effective(sizes))
     if seeds < MIN_SEEDS:
         reason = f"{seeds} students were trained, and a verdict on their kind needs {MIN_SEEDS}"
     result = "inconclusive" if reason else decide(interval, margin)
-    return Verdict(result, margin, float(off.mean()), interval, 0.95, distinct, reason)
+    return Verdict(result, margin, float(off.mean()), interval, 0.95, distinct, reason, cluster=cluster)
 
 
 def _crossed(

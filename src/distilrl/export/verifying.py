@@ -23,7 +23,7 @@ from distilrl.isolation import isolated
 from distilrl.plain import check_number
 from distilrl.played import Difference, Returns, Verified
 from distilrl.spaces import EnvLike, EnvRef, env_ref
-from distilrl.verdict import Verdict, exact_verdict, non_inferiority, units_in_words
+from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
 
 @isolated()
@@ -151,9 +151,9 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
             span=known.span,
             clusters=pairs(theirs),
             looks=known.looks,
-            units=units_in_words(known.cluster),
+            cluster=known.cluster,
         )
-    verdict = replace(verdict, protocol=known.protocol, cluster=known.cluster)
+    verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students
     mean = stats.mean(lost)
     interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=pairs(students))

@@ -113,10 +113,9 @@ def _identified(teacher: Teacher, file: TeacherFile) -> Teacher:
 def _load_file(file: TeacherFile, path: Path) -> Teacher:
     """Picks the adapter by the file's first bytes and its suffix."""
     try:
-        check_regular(path)
+        size = check_regular(path)
         with path.open("rb") as opened:
             magic = opened.read(len(LEGACY))
-        size = path.stat().st_size
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): check its permissions.") from None
     if size > MAX_BYTES:

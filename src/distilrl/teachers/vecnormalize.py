@@ -176,8 +176,7 @@ def _written(path: Path) -> tuple[Statistics, float, float]:
 def _state(path: Path) -> dict[str, Any]:
     """The attributes of a pickled VecNormalize."""
     try:
-        check_regular(path)
-        size = path.stat().st_size
+        size = check_regular(path)
         data = path.read_bytes() if size <= MAX_PICKLE_BYTES else b""
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): check the path to the normalizer.") from None
