@@ -6,9 +6,11 @@ import shlex
 import shutil
 import sys
 
+import gymnasium
 import pytest
 from commands import CHOICE, VERDICTS
 from conftest import SIGN, make_teacher, sign_network
+from gymnasium.envs.registration import EnvSpec
 from test_train import small
 
 from distilrl import report
@@ -19,7 +21,7 @@ from distilrl.distill import distill
 from distilrl.errors import FileError
 from distilrl.files import read_json
 from distilrl.jobs import Job
-from distilrl.provenance import Provenance
+from distilrl.provenance import Provenance, package_of
 from distilrl.report import write_report
 
 SHORT = ["--episodes", "100", "--threads", "1", "--margin-abs", "10"]
@@ -144,3 +146,10 @@ def test_an_animation_is_kept_for_a_report_from_elsewhere(finished, tmp_path, mo
     assert write_report(tmp_path / "run").read_bytes() == first
     (tmp_path / "run" / "animation.webp").unlink()
     assert b"the teacher is not there." in write_report(tmp_path / "run").read_bytes()
+
+
+def test_the_package_of_an_environment_that_gymnasiums_own_function_makes(monkeypatch):
+    for number, maker in enumerate(("gymnasium:make", gymnasium.make)):
+        spec = EnvSpec(f"Alias{number}-v0", entry_point=maker, kwargs={"id": "CartPole-v1"})
+        monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+        assert package_of(spec.id) == ""

@@ -18,6 +18,7 @@ from torch import nn
 
 from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
+from distilrl.config import OptimConfig, StudentConfig
 from distilrl.devices import check_device, doubled, precise
 from distilrl.distill import distill
 from distilrl.envs import describe_env
@@ -25,9 +26,13 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import play
 from distilrl.heads import Categorical
+from distilrl.heads.units import Units
 from distilrl.jobs import Job
+from distilrl.learner import Learner, make_pupils
+from distilrl.objective import TeacherTerm
 from distilrl.policies import Policy
 from distilrl.spaces import Choices, EnvRef
+from distilrl.specs import NetworkSpec
 from distilrl.stream import Check, Stream
 from distilrl.teachers import Teacher
 from distilrl.train import train
@@ -143,3 +148,18 @@ libc.fclose(file)
     alone = {name: value for name, value in os.environ.items() if name not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
     found = subprocess.run([sys.executable, "-c", code], env=alone | env, capture_output=True, text=True, check=True)
     assert found.stdout.count("<heap nr=") == heaps
+
+
+@pytest.mark.filterwarnings("ignore:.*which is a no-op")
+def test_units_are_read_back_where_the_student_is():
+    def learner(device):
+        optim, terms = OptimConfig(), (TeacherTerm("forward_kl"),)
+        spec, head = NetworkSpec((1,), 2, hidden=(4,)), HEAD
+        made = make_pupils([spec], [head], [None], terms, StudentConfig("mlp:4"), torch.Generator(), device)
+        return Learner(made, terms, optim)
+
+    here, there = (learner(torch.device(name)) for name in ("cpu", "meta"))
+    here.pupils[0].set_units(Units(torch.eye(2), torch.zeros(2)))
+    there.load_state(*here.state())
+    units = there.pupils[0].student.units
+    assert (units.matrix.device.type, units.offset.device.type) == ("meta", "meta")

@@ -213,7 +213,7 @@ def test_directions_are_tried_through_the_noise_of_the_student():
         search = Search(network, network, REWARD, 0, noise)
         envs = make_vec_env(EnvRef(MIDDLE), 2 * REWARD.directions * REWARD.episodes)
         same = search.weights.repeat(2 * REWARD.directions, 1)
-        played = search._play(same, envs, head)
+        played = search._play(same, envs, head, 1000)
         assert torch.equal(*played.chunk(2))
         returns.append(played)
         envs.close()

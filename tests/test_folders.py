@@ -542,10 +542,9 @@ def test_json_that_no_reader_could_take_is_one_sentence(tmp_path, monkeypatch):
         path.write_text(text)
         with pytest.raises(FileError, match="cannot be read as JSON"):
             read_json(path)
-    monkeypatch.setattr("distilrl.files.MAX_JSON_BYTES", 100)
     path.write_text("1" * 101)
     with pytest.raises(FileError, match="larger than 100 bytes"):
-        read_json(path)
+        read_json(path, 100)
     monkeypatch.setattr("distilrl.metrics.MAX_JSON_BYTES", 100)
     with pytest.raises(FileError, match="larger than 100 bytes"):
         read_metrics(path)

@@ -932,3 +932,18 @@ def test_distil_an_ensemble_from_the_command_line(tmp_path):
     assert main(["distill", "--teacher", *run, "--disturbed-episodes", "0", "--out", str(tmp_path / "run")]) == 0
     assert read_json(tmp_path / "run" / "teacher.json")["format"] == "ensemble of 2"
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_network_that_cannot_be_counted_keeps_no_hook():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, obs):
+            raise RuntimeError("not of zeros")
+
+    network = Broken()
+    with pytest.raises(RuntimeError, match="not of zeros"):
+        count_macs(network, (3,))
+    assert not network.layer._forward_hooks

@@ -5,7 +5,8 @@ import torch
 
 from distilrl.checkpoints import load_network, save_network
 from distilrl.context import numbers_of
-from distilrl.errors import SpecError
+from distilrl.errors import FileError, SpecError
+from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.spaces import Choices, ObsSpec
@@ -219,3 +220,12 @@ def test_an_image_beside_a_vector_is_folded_where_the_vector_comes_in(text):
     network.standardise(torch.tensor([0.3, 20.0, 0.0, 5.0]), torch.tensor([2.0, 0.02, 1.0, 0.5]))
     network.unfold()
     torch.testing.assert_close(numbers_of(network, obs, 1), told, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", [{"network": {"outputs": "four"}}, {"network": None}, {"head": {"kind": "mind"}}])
+def test_a_damaged_spec_is_named(tmp_path, damage):
+    network, *_ = some_network("mlp:4", ObsSpec((3,)), 2)
+    save_network(tmp_path, network, Categorical(Choices((4,))))
+    write_json(tmp_path / "spec.json", read_json(tmp_path / "spec.json") | damage)
+    with pytest.raises(FileError, match=r"spec\.json is damaged"):
+        load_network(tmp_path)

@@ -379,6 +379,13 @@ def test_a_damaged_run_is_one_sentence(tmp_path, damage):
     assert not folder.report.exists()
 
 
+def test_a_damaged_config_beside_results_is_one_sentence(tmp_path):
+    folder = run_folder(tmp_path / "run", results())
+    write_json(folder.config, folder.read_config() | {"given": "x"})
+    with pytest.raises(FileError, match="or a file beside it is damaged"):
+        write_report(folder.path)
+
+
 def test_a_folder_without_a_run_is_one_sentence(tmp_path):
     with pytest.raises(FileError, match="holds no run: give a folder"):
         write_report(tmp_path)

@@ -137,6 +137,7 @@ def test_leaves_may_be_several_choices_and_are_said_as_the_environment_counts():
         {"obs_shape": (2, 2)},
         {"head": student_head(Choices((1 << 40,)))},
         {"right": (9, 0, 0)},
+        {"right": (1, 0, 0)},
     ],
 )
 def test_damaged_trees_are_refused(wrong):
@@ -477,3 +478,12 @@ def test_a_resumed_tree_equals_an_unbroken_one(tmp_path):
         for file in ("tree.json", "tree.txt", "episodes.json", "export/c/policy.c"):
             assert (tmp_path / out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
         assert str(grow(out, resume=True)) == str(grown)
+
+
+def test_a_tree_whose_nodes_share_what_hangs_from_them_is_refused():
+    """Written down, each node would hold twice what the one below it does: as text 60 nodes would never end."""
+    nodes = 41
+    below = tuple(min(node + 1, nodes - 1) for node in range(nodes))
+    feature = tuple(0 if node < nodes - 1 else -1 for node in range(nodes))
+    with pytest.raises(SpecError, match="hangs from none or from several"):
+        Tree((2,), PAIRS, "raw", feature, (0.0,) * nodes, below, below, ((0, 0),) * nodes)

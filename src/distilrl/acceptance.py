@@ -14,9 +14,9 @@ from distilrl.episodes import Episodes, Play, check_clusters
 from distilrl.errors import DistilError, NotFiniteError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, every_start, joined, play, seeds_from
 from distilrl.events import Phase, Watch, silent
-from distilrl.files import read_json, write_json
+from distilrl.files import read_json_as, write_json
 from distilrl.kept import place
-from distilrl.plain import check_number, read_as
+from distilrl.plain import check_number
 from distilrl.played import Acceptance, Returns
 from distilrl.teachers import Teacher
 from distilrl.teachers.vecnormalize import unused
@@ -157,13 +157,12 @@ def kept_acceptance(
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    names = [one.name for one in how.measures]
-    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes], measures=names, cluster=how.cluster)
+    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes])
     if path is None:
         return make(), None
     path = path.with_suffix(".json")
     with contextlib.suppress(DistilError):  # not there, of another version, or damaged: it is made anew
-        return read_as(Acceptance, read_json(path), str(path)), path
+        return read_json_as(Acceptance, path), path
     found = make()
     if found.better_than_random:
         with contextlib.suppress(DistilError):  # a cache that cannot be written is none

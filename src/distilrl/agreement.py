@@ -68,6 +68,7 @@ def agreement_of(
         result[name] = float(theirs.agree(*actions).mean())
         result[f"{name}_where_it_matters"] = _weighted(theirs, ours, by_teacher, by_student)
         result[f"{name}_error"] = float(theirs.error(*actions).square().mean().sqrt())
+    actions = theirs.greedy(sides["student_states"][0]), ours.greedy(sides["student_states"][1])
     if alike:
         result["student_states_in_effect"] = float(theirs.agree(*_effects(actions, alike)).mean())
     return read_as(Agreement, result | theirs.side_by_side(*actions))

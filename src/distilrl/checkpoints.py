@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from distilrl.errors import FileError, NotFiniteError
+from distilrl.errors import FileError, NotFiniteError, SpecError
 from distilrl.files import check_regular, digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import MAX_NAME, MAX_SPEC_BYTES
@@ -79,9 +79,7 @@ def load_network(folder: str | Path) -> Stored:
     """
     folder = Path(folder)
     path = folder / "spec.json"
-    if path.is_file() and path.stat().st_size > MAX_SPEC_BYTES:
-        raise FileError(f"{path} is larger than {MAX_SPEC_BYTES} bytes: it is no spec of a network.")
-    data = read_json(path)
+    data = read_json(path, MAX_SPEC_BYTES)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise FileError(f"{path} is not a spec of a distilrl network: its field 'format' must be '{FORMAT}'.")
     name = Path(str(data.get("weights", ""))[:MAX_NAME]).name  # a name only, so that no path in the file is followed
@@ -90,7 +88,12 @@ def load_network(folder: str | Path) -> Stored:
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
-    spec, tensors = NetworkSpec.from_json(data.get("network"), f"network of {path}"), read_tensors(weights)[0]
+    try:
+        spec = NetworkSpec.from_json(data.get("network"), f"network of {path}")
+        head = head_from_json(data.get("head"), f"head of {path}")
+    except SpecError as error:
+        raise FileError(f"{path} is damaged ({error}): copy it again.") from None
+    tensors = read_tensors(weights)[0]
     held = sum(one.numel() for one in tensors.values())
     if spec.params > held:  # before anything of that size is made
         raise FileError(
@@ -99,7 +102,6 @@ def load_network(folder: str | Path) -> Stored:
         )
     network = blank(spec)
     load_weights(network, tensors, weights, describes=spec.describe())
-    head = head_from_json(data.get("head"), f"head of {path}")
     if head.width != network.spec.outputs:
         raise FileError(
             f"{path} has a head of {head.width} numbers, but its network gives {network.spec.outputs}: the file is "

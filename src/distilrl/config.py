@@ -15,6 +15,7 @@ from distilrl.networks import Share
 from distilrl.objective import AMONG_OTHERS, WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
+from distilrl.runs import RunFolder
 from distilrl.schedules import START
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
@@ -446,7 +447,7 @@ class TrainConfig:
     @property
     def needs_teacher(self) -> bool:
         """Whether a term, the behaviour or the sampling ever asks the teacher."""
-        used = any(t.needs_teacher and max(t.weight.begin, t.weight.end or 0.0) > 0 for t in self.terms)
+        used = any(t.needs_teacher and t.weight.most > 0 for t in self.terms)
         return used or self.data.behaviour.asks(START) or self.data.stakes_exponent > 0
 
     @property
@@ -468,6 +469,16 @@ class TrainConfig:
             SpecError: a key is unknown, or a value has another type or means nothing.
         """
         return read_as(cls, data, "train")
+
+
+def train_config(folder: RunFolder) -> TrainConfig:
+    """How the run in a folder was trained.
+
+    Raises:
+        FileError: the folder holds no run.
+        SpecError: its config.json does not say it, or says what means nothing.
+    """
+    return read_as(TrainConfig, folder.read_config().get("train"), f"train of {folder.config}")
 
 
 OWN = tuple(f.name for f in fields(TrainConfig))

@@ -15,11 +15,11 @@ from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Accepted, Phase, Watch, silent
-from distilrl.files import read_json, write_json
+from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
 from distilrl.metrics import write_metrics
-from distilrl.plain import read_as, to_plain
+from distilrl.plain import to_plain
 from distilrl.played import Acceptance, RandomPlay, SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -107,8 +107,8 @@ def distill(
     results: Results | TasksResults
     with watching(watch) as watch, claimed(folder, job, resume=resume):
         if resume and folder.results.is_file():  # nothing is left to do
-            known = read_json(folder.results)
-            results = read_as(TasksResults, known) if len(teachers) > 1 else read_as(Results, known)
+            several = len(teachers) > 1
+            results = read_json_as(TasksResults, folder.results) if several else read_json_as(Results, folder.results)
         else:
             runs, trained = run_job(teachers, job, folder, teachers, wandb=wandb, watch=watch, machines=machines)
             results = runs[0] if len(runs) == 1 else TasksResults.of(runs, trained.params)
@@ -204,7 +204,7 @@ def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, wa
 def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """What teacher.json shall say, or says already."""
     if folder.teacher.is_file():
-        known = read_as(TeacherCard, read_json(folder.teacher), str(folder.teacher))
+        known = read_json_as(TeacherCard, folder.teacher)
         if known.sha256 != teacher.digest:
             raise ResumeError(
                 f"The run in {folder.path} was started with another teacher (its digest differs): give it the same "

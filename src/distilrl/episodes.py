@@ -3,7 +3,7 @@
 import time
 import zlib
 from concurrent.futures import CancelledError, Executor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -136,6 +136,20 @@ class Play:
             self, epsilon="[0, 1]", sticky="[0, 1]", threads=THREADS, workers="[0, inf)",
             max_steps="[1, inf)", keep_states="[0, inf)", at_once="[1, inf)",
         )  # fmt: skip
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides, beside the policies and the seeds, what is played and read, as JSON: keys of what is kept."""
+        return {
+            "environment": self.env.to_json(),
+            "epsilon": self.epsilon,
+            "sticky": self.sticky,
+            "max_steps": self.max_steps,
+            "measures": [[one.name, one.how] for one in self.measures],
+            "cluster": self.cluster,
+            "keep_states": self.keep_states,
+            "sensors": asdict(self.sensors),
+        }
 
 
 ENDLESS = 100_000

@@ -27,11 +27,11 @@ class DistilError(Exception):
         return "".join(c if c.isprintable() else "?" for c in super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), str(self))  # the sentence is complete: `__init__` may want its parts
+        return again, (type(self), str(self))
 
 
-def _again(kind: type[DistilError], sentence: str) -> DistilError:
-    """An error as another process raised it."""
+def again(kind: type[DistilError], sentence: str) -> DistilError:
+    """An error as another process raised it: its sentence is complete, which `__init__` may want the parts of."""
     return kind.__new__(kind, sentence)
 
 

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from distilrl import stats
-from distilrl.envs import EnvInfo, describe_env, in_arrays, make_vec_env
-from distilrl.episodes import Episodes, Game, Play, UnforeseenError
+from distilrl.envs import EnvInfo, VecEnv, describe_env, in_arrays, make_vec_env
+from distilrl.episodes import KINDS, Episodes, Game, Play, UnforeseenError
 from distilrl.errors import FileError, SpecError
 from distilrl.events import Episodes as EpisodesEnded
 from distilrl.events import Watch, silent
@@ -81,10 +81,8 @@ def play(
         once = _play_parts(policy, how, queue[first], keys[first] if len(first) < len(queue) else None, watch, shadow)
     except UnforeseenError:
         return _play_parts(policy, how, queue, None, watch, shadow)
-    arrays = {
-        name: getattr(once, name)[inverse] for name in ("returns", "lengths", "fingerprints", "truncated", "measured")
-    }
-    return replace(once, **arrays, clusters=None if once.clusters is None else once.clusters[inverse])
+    each = {name: getattr(once, name) for name in KINDS}
+    return replace(once, **{name: one[inverse] for name, one in each.items() if one is not None})
 
 
 def every_start(how: Play, first: int) -> list[int] | None:
@@ -95,13 +93,8 @@ def every_start(how: Play, first: int) -> list[int] | None:
 
         every_start(Play(EnvRef("PongNoFrameskip-v4")), VERDICT_SEEDS)  # 30 seeds, two of which start alike
     """
-    if not describe_env(how.env).atari or how.epsilon > 0 or how.sensors.chance:
-        return None
-    envs = make_vec_env(how.env, 1, sticky=how.sticky)
-    try:
-        return envs.every_start(first) if envs.info.deterministic else None
-    finally:
-        envs.close()
+    with _repeating(how) as envs:
+        return envs.every_start(first) if envs is not None else None
 
 
 def fair_seeds(how: Play, first: int, episodes: int) -> tuple[list[int], bool]:
@@ -114,11 +107,21 @@ def fair_seeds(how: Play, first: int, episodes: int) -> tuple[list[int], bool]:
 
 def _known_starts(how: Play, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
     """(S,) equal where seeds are known to give the same episode to the last frame."""
+    with _repeating(how) as envs:
+        return envs.starts(seeds) if envs is not None else np.arange(len(seeds))
+
+
+@contextlib.contextmanager
+def _repeating(how: Play) -> Iterator[VecEnv | None]:
+    """A game that repeats itself, to be asked for its starts; None where chance has its part in the play."""
     if not describe_env(how.env).atari or how.epsilon > 0 or how.sensors.chance:
-        return np.arange(len(seeds))
+        yield None
+        return
     envs = make_vec_env(how.env, 1, sticky=how.sticky)
-    envs.close()
-    return envs.starts(seeds) if envs.info.deterministic else np.arange(len(seeds))
+    try:
+        yield envs if envs.info.deterministic else None
+    finally:
+        envs.close()
 
 
 def _play_parts(
@@ -174,12 +177,7 @@ def _part_file(game: Game) -> Path | None:
     weights = [one.checksums() for one in policies] if how.parts is not None else []
     if how.parts is None or not all(weights):
         return None
-    decides = [
-        *(how.env.to_json(), how.epsilon, how.sticky, how.max_steps, how.keep_states, asdict(how.sensors)),
-        *([(one.name, one.how) for one in how.measures], game.seeds.tolist(), [one.head.to_json() for one in policies]),
-        how.cluster,
-        weights,
-    ]
+    decides = [how.decides, game.seeds.tolist(), [one.head.to_json() for one in policies], weights]
     return how.parts / f"{hashlib.sha256(json.dumps(decides).encode()).hexdigest()}.z"
 
 
@@ -277,12 +275,8 @@ def joined(parts: list[Episodes]) -> Episodes:
     """Parts as one, in their order."""
     if len(parts) == 1:
         return parts[0]
-    arrays = {
-        name: np.concatenate([getattr(p, name) for p in parts])
-        for name in ("returns", "lengths", "fingerprints", "truncated", "measured", "states")
-    }
-    own, shadow, clusters = (_stacked([getattr(p, name) for p in parts]) for name in ("own", "shadow", "clusters"))
-    return Episodes(**arrays, own=own, shadow=shadow, clusters=clusters)
+    each: dict[str, Any] = {name: _stacked([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return Episodes(**each)
 
 
 def _stacked(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:

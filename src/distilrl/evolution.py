@@ -128,7 +128,7 @@ class Search:
         self.round += 1
         return float(returns.mean())
 
-    def _play(self, tried: Tensor, envs: VecEnv, head: Head, limit: int = ENDLESS) -> Tensor:
+    def _play(self, tried: Tensor, envs: VecEnv, head: Head, limit: int) -> Tensor:
         """Mean return of each candidate (K, W); both ways of a direction meet the same episodes."""
         episodes, action = self.config.episodes, envs.info.action
         stacked = StackedMLP([self.network(one) for one in tried])

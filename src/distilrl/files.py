@@ -6,12 +6,14 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distilrl.errors import FileError
 from distilrl.limits import MAX_JSON_BYTES
-from distilrl.plain import parse_json
+from distilrl.plain import parse_json, read_as
 from distilrl.text import first_line
+
+Kind = TypeVar("Kind")
 
 TEMPORARY = f".{'[0-9a-f]' * 16}.tmp"
 """Names, as `Path.glob` takes them, of files that are being written; one of a write that was killed stays."""
@@ -139,18 +141,28 @@ def check_regular(path: Path) -> int:
     return about.st_size
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Reads a JSON file of at most so many bytes.
 
     Raises:
         FileError: it is missing, is not JSON, or is larger than any that there is.
     """
     try:
-        return parse_json(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
+        return parse_json(read_regular(path, limit).decode("utf-8"))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} cannot be read as JSON ({first_line(error)}): restore or remove it.") from None
+
+
+def read_json_as(kind: type[Kind], path: Path) -> Kind:
+    """Reads a JSON file as the dataclass that was written into it.
+
+    Raises:
+        FileError: it cannot be read.
+        SpecError: it is not of that kind; the message names the file.
+    """
+    return read_as(kind, read_json(path), str(path))
 
 
 def digest(path: Path) -> str:

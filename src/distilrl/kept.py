@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,9 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     decides = {
         "teacher": [teacher.digest, teacher.head.to_json(), teacher.policy.checksums()],
         "device": str(teacher.policy.device),
-        "environment": [how.env.to_json(), _registered(spec)],
+        "play": how.decides,
+        "registered": _registered(spec),
         "protocol": describe_env(how.env).protocol,
-        "epsilon": how.epsilon,
         "versions": versions | {"distilrl": __version__},
     } | asked
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -76,16 +75,8 @@ def kept_games(
     Returns:
         The episodes, and the file that they were read from; None where they were played.
     """
-    asked = {
-        "seeds": list(seeds),
-        "sticky": how.sticky,
-        "max_steps": how.max_steps,
-        "sensors": asdict(how.sensors),
-        "measures": [[one.name, one.how] for one in how.measures],
-        "cluster": how.cluster,
-        "kept": [how.keep_states, how.at_once, how.threads],
-    }
-    path = place("games", teacher, how, **asked)
+    # in other batches and on other threads a network's last digits are others
+    path = place("games", teacher, how, seeds=list(seeds), batches=[how.at_once, how.threads])
     if path is None:
         return make(), None
     path = path.with_suffix(".z")

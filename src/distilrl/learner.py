@@ -334,7 +334,8 @@ class Learner:
                 network.obs_scale.copy_(tensors[f"obs_scale.{task}"])
             pupil.temperature = float(state["temperatures"][task])
             if f"units.{task}.matrix" in tensors:
-                pupil.set_units(Units(tensors[f"units.{task}.matrix"], tensors[f"units.{task}.offset"]))
+                there = pupil.student.obs_mean.device
+                pupil.set_units(Units(*(tensors[f"units.{task}.{one}"].to(there) for one in ("matrix", "offset"))))
         for name, optimiser in self._optimisers().items():
             values: dict[int, dict[str, Tensor]] = {}
             for full, tensor in tensors.items():

@@ -156,7 +156,7 @@ class Mean(Record):
         if not len(values):
             return None
         mean = stats.mean(values)
-        sizes, rate = stats.cluster_sums(values, labels)[1], _is_rate(values) and how in ("last", "max")
+        sizes, rate = stats.cluster_sums(values, labels)[1], _is_rate(values, how)
         if rate and len(sizes) == len(values):
             interval = stats.share_interval(mean, len(values))
         else:
@@ -274,11 +274,11 @@ def _reach(measure: Measure, sides: Sequence[NDArray[np.float64]]) -> float:
     """
     seen = np.concatenate(sides)
     seen = seen[~np.isnan(seen)]
-    if len(seen) and _is_rate(seen) and measure.how in ("last", "max") and (measure.margin or 0.0) < 1:
+    if len(seen) and _is_rate(seen, measure.how) and (measure.margin or 0.0) < 1:
         return 1.0  # a count that was never above 1 has a margin that says what it is
     return max(float(np.ptp(seen)) if len(seen) else 0.0, 20 * (measure.margin or 0.0))
 
 
-def _is_rate(values: NDArray[np.float64]) -> bool:
+def _is_rate(values: NDArray[np.float64], how: How) -> bool:
     """Whether each episode has the thing or has it not, so that the mean is a share of episodes."""
-    return bool(np.isin(values, (0.0, 1.0)).all())
+    return how in ("last", "max") and bool(np.isin(values, (0.0, 1.0)).all())

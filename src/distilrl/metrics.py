@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
-from distilrl.files import unwritable, write_bytes
+from distilrl.files import read_regular, unwritable, write_bytes
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.runs import RunFolder
 from distilrl.text import first_line
@@ -112,10 +112,8 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """
     if not path.is_file():
         return []
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise FileError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes: restore or remove it.")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = read_regular(path, MAX_JSON_BYTES).decode("utf-8")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise FileError(f"{path} cannot be read ({first_line(error)}): restore or remove it.") from None

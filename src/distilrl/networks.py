@@ -439,8 +439,10 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
     hooks = [m.register_forward_hook(count) for m in others if isinstance(m, nn.Conv2d | nn.Linear)]
     # a policy with memory reads its state too
     state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
-    with torch.no_grad():
-        network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
+    finally:  # it may be the caller's own
+        for hook in hooks:
+            hook.remove()
     return total or None

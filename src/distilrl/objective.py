@@ -51,8 +51,6 @@ class _Term:
     weight: Schedule
     needs_features: ClassVar[bool] = False
     """Whether it reads the networks' features."""
-    looks_ahead: ClassVar[bool] = False
-    """Whether it needs transitions and a lagged copy of the student."""
 
     @property
     def name(self) -> str:
@@ -239,7 +237,6 @@ class TDTerm(_Term):
     """Multiplier, at least 0."""
     bonus: float = 0.0
     """This times log p(a'|s') of the teacher is added to what the best next action a' is worth."""
-    looks_ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._check()
@@ -383,7 +380,7 @@ def check_terms(terms: Sequence[Term], head: Head) -> None:
             )
         if not one.reads(head):
             what = "real actions" if one.name in ALL_LOSSES and not head.real else "choices"
-            what = "action values of a single choice" if one.looks_ahead else what
+            what = "action values of a single choice" if isinstance(one, TDTerm) else what
             here, known = head.action.describe(), ", ".join(head.losses)
             raise SpecError(f"'{one.name}' compares {what}, but here there are {here}: use one of {known}.")
 

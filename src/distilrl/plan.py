@@ -16,13 +16,12 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Event, Judged, Watch, silent
 from distilrl.fanout import Call, fan_out
-from distilrl.files import read_json, write_json
+from distilrl.files import read_json_as, write_json
 from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, Machines, claimed, load_one, with_files
 from distilrl.metrics import write_metrics
 from distilrl.objective import check_terms
-from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
 from distilrl.runs import RunFolder
@@ -123,7 +122,7 @@ def _begun(folder: RunFolder, job: Job) -> Job:
 def _known(folder: RunFolder) -> PlanResults | None:
     """What a plan found that came to its end."""
     done = folder.path / "plan.json"
-    return read_as(PlanResults, read_json(done), str(done)) if done.is_file() else None
+    return read_json_as(PlanResults, done) if done.is_file() else None
 
 
 def _asks_more(known: PlanResults, job: Job) -> bool:

@@ -84,7 +84,7 @@ def package_of(env_id: str) -> str:
     maker = spec.entry_point if spec is not None else env_id.rpartition(":")[0]
     home = (maker if isinstance(maker, str) else getattr(maker, "__module__", "")).split(":")[0].split(".")[0]
     if home == "gymnasium":  # its own are of packages that it only wraps
-        home = {"mujoco": "mujoco", "box2d": "Box2D"}.get(str(maker).split(".")[2], "")
+        home = {"mujoco": "mujoco", "box2d": "Box2D"}.get("".join(str(maker).split(".")[2:3]), "")
     try:
         return f"{home} {metadata.version(home)}" if home else ""
     except metadata.PackageNotFoundError:

@@ -21,11 +21,10 @@ from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
-from distilrl.files import read_json, write_bytes, write_json
+from distilrl.files import read_json, read_json_as, write_bytes, write_json
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
 from distilrl.next_steps import judges_of, next_commands
-from distilrl.plain import read_as
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -58,7 +57,10 @@ PATIENCE = 60.0
 """Seconds that a report's animation may take, which ends there."""
 MOST_TABLES, MOST_CHOICES, MOST_NUMBERS = 4, 24, 12
 """Tables of choices, choices in one, and numbers of a state or an action that are shown."""
-DAMAGED = (SpecError, KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, jinja2.UndefinedError)
+DAMAGED = (
+    *(SpecError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError),
+    jinja2.UndefinedError,
+)
 """What comes of files whose fields are missing or of another type."""
 
 
@@ -190,7 +192,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     teacher, student = results.teacher, results.student
     tables, dimensions = results.agreement.tables, results.agreement.dimensions
     names = _names(results, [len(table) for table in tables], len(dimensions))
-    episodes = read_as(SingleEpisodes, read_json(folder.episodes), "episodes.json")
+    episodes = read_json_as(SingleEpisodes, folder.episodes)
     return {
         "verdicts": figures.verdicts(results),
         "distribution": figures.distribution(episodes.returns),

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
 from distilrl.fanout import Call, fan_out
-from distilrl.files import read_json, write_json
+from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, claimed, load_one, with_files
-from distilrl.networks import Network, build
-from distilrl.plain import check_number, read_as
+from distilrl.networks import Network
+from distilrl.plain import check_number
 from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
@@ -33,8 +33,6 @@ from distilrl.threads import use_threads
 from distilrl.train import train
 from distilrl.verdict import in_words as verdict_in_words
 from distilrl.widths import scaled
-
-Found = TypeVar("Found", Results, TasksResults)
 
 
 def finish(
@@ -57,7 +55,8 @@ def finish(
     use_threads(job.train.compute.threads)  # also for what comes before training, wherever this is
     if folder.results.is_file():
         with claimed(folder, job, resume=True):
-            return _known(folder, Results) if len(job.train.tasks) == 1 else _known(folder, TasksResults)
+            known = folder.results
+            return read_json_as(Results, known) if len(job.train.tasks) == 1 else read_json_as(TasksResults, known)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
     begun = folder.config.is_file()
     return distill(named, job, out, resume=begun, wandb=wandb, watch=watch, report=False)
@@ -134,7 +133,7 @@ def distill_seeds(
 
 def _returns(folder: RunFolder) -> SingleReturns:
     """Returns of single episodes of a finished run."""
-    return read_as(SingleEpisodes, read_json(folder.episodes), str(folder.episodes)).returns
+    return read_json_as(SingleEpisodes, folder.episodes).returns
 
 
 def in_words(results: Results | TasksResults) -> str:
@@ -235,7 +234,7 @@ def _distill_chain(
         held = claimed(folder, one, kind="assistant", resume=begun, **given) if number < len(links) else nullcontext()
         with held:  # the last one's folder is the chain's own, which is held already
             if folder.results.is_file():
-                results = _known(folder, Results)
+                results = read_json_as(Results, folder.results)
             else:
                 results = run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]
         chain.append(Link.of(results, folder.path))
@@ -246,11 +245,6 @@ def _distill_chain(
     results = replace(results, chain=tuple(chain))
     write_json(Path(chain[-1].path) / "results.json", results.to_json())
     return results
-
-
-def _known(folder: RunFolder, kind: type[Found]) -> Found:
-    """The results of a finished run."""
-    return read_as(kind, read_json(folder.results), str(folder.results))
 
 
 @isolated()
@@ -274,7 +268,7 @@ def reptile(
         teacher: one for all, or one for each; or their files.
         rounds: how many.
         rate: share of the way that the start moves, falling to 0 in a straight line.
-        seed: of the first weights and of the order.
+        seed: of the order, and of the rounds' training, the first of which gives the first weights.
 
     Raises:
         SpecError: the family is empty, its spaces differ or its teachers are too few or too many, or a number means
@@ -302,21 +296,18 @@ def reptile(
             f"The family has {len(infos)} members but {len(given)} teachers: give one for all, or for each."
         )
     teachers = [read_teacher(one).fitted(info) for one, info in zip(given, infos, strict=True)]
-    start = build(
-        config.student.spec(infos[0].obs, teachers[0].head.student.width),
-        torch.Generator().manual_seed(seed),
-    )
     order = np.random.default_rng(seed)
+    start: Network | None = None
     members: list[int] = []
     for number in range(rounds):
         members = members or order.permutation(len(family)).tolist()
         member = members.pop()
         one = config.but(tasks=(TaskFile(refs[member]),), seed=(seed + number) % 900, gap=-10.0)
-        learnt = train(one, teachers[member], initial=start if number else None).network
-        if number == 0:
+        learnt = train(one, teachers[member], initial=start).network
+        if start is None:
             start = learnt
             continue
         with torch.no_grad():
             for mine, theirs in zip(start.parameters(), learnt.parameters(), strict=True):
                 mine.lerp_(theirs, rate * (1 - number / rounds))
-    return start
+    return cast("Network", start)

@@ -13,8 +13,8 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.errors import ExtraError, FileError, SpecError
-from distilrl.files import read_json
-from distilrl.plain import Record, read_as
+from distilrl.files import read_json_as
+from distilrl.plain import Record
 from distilrl.played import SingleEpisodes, SingleReturns, labels_of_all
 from distilrl.results import Results
 from distilrl.runs import RunFolder
@@ -275,7 +275,7 @@ def _runs(path: Path, *, inside: bool = True) -> Iterator[_Run]:
         case _:
             raise FileError(f"{path} holds no student beside its teacher: give a run or a study.")
     for run, home in zip(runs, homes, strict=True):
-        episodes = read_as(SingleEpisodes, read_json(RunFolder(home).episodes), f"{home}/episodes.json")
+        episodes = read_json_as(SingleEpisodes, RunFolder(home).episodes)
         yield _Run(home, run, episodes.returns)
 
 

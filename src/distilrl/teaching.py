@@ -16,13 +16,13 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import FRESH_SEEDS, VERDICT_SEEDS, fair_seeds, play, size
 from distilrl.events import Phase, Watch
-from distilrl.files import read_json, write_json
+from distilrl.files import read_json_as, write_json
 from distilrl.heads import student_head
 from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, Job, claimed
 from distilrl.measures import Mean
 from distilrl.networks import Network
-from distilrl.plain import check_number, read_as
+from distilrl.plain import check_number
 from distilrl.played import RandomPlay, Returns
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -77,7 +77,7 @@ def train_teacher(
     folder = RunFolder(out)
     with watching(watch) as watch, claimed(folder, Job(config), kind="teacher", resume=resume, episodes=episodes):
         if resume and folder.results.is_file():  # nothing is left to do
-            results = read_as(TeacherResults, read_json(folder.results), str(folder.results))
+            results = read_json_as(TeacherResults, folder.results)
         else:
             results = _train_teacher(config, folder, episodes, wandb, watch)
         if report:
@@ -164,7 +164,8 @@ def evaluate_against(
     watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
-    look. The margin is fixed by 20 episodes of the other on other seeds.
+    look. The margin is fixed by 20 episodes of the other on other seeds, and of up to 320 while it is unclear that
+    it beats random play.
 
     Whoever chose the policy by a verdict, or plays on because one was inconclusive, asks anew on ``fresh`` seeds.
 

@@ -125,6 +125,11 @@ class Tree:
                 raise SpecError(f"The tree is damaged: the threshold of node {node} is no number of 32 bits.")
             if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")
+        inner = [node for node, feature in enumerate(self.feature) if feature >= 0]
+        if sorted(child for side in (self.left, self.right) for child in (side[node] for node in inner)) != [
+            *range(1, nodes)
+        ]:  # what hangs from two nodes is written down twice, and twice that below it
+            raise SpecError("The tree is damaged: a node hangs from none or from several.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -242,9 +247,7 @@ def load_tree(path: Path) -> tuple[Tree, dict[str, Any]]:
 
         tree, about = load_tree(Path("runs/tree/tree.json"))
     """
-    if path.is_file() and path.stat().st_size > MAX_TREE_BYTES:
-        raise FileError(f"{path} is larger than {MAX_TREE_BYTES} bytes: it is no tree of distilrl.")
-    data = read_json(path)
+    data = read_json(path, MAX_TREE_BYTES)
     if not isinstance(data, dict) or data.get("format") != "distilrl-tree":
         raise FileError(f"{path} is not a tree of distilrl: its field 'format' must be 'distilrl-tree'.")
     about = {k: v for k, v in data.items() if k not in ("format", "version", "tree")}

@@ -20,7 +20,7 @@ from distilrl.events import Check as CheckEvent
 from distilrl.events import Replaying, Resumed, Step, Watch
 from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
-from distilrl.files import digest, read_json, write_bytes, write_json
+from distilrl.files import digest, read_json_as, write_bytes, write_json
 from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, claimed, load_one, with_files
@@ -145,7 +145,7 @@ def distill_tree(
         )
     with watching(watch) as watch, claimed(folder, job, kind="tree", resume=resume, **asdict(config)):
         if resume and folder.results.is_file():  # nothing is left to do
-            results = read_as(Results, read_json(folder.results))
+            results = read_json_as(Results, folder.results)
         else:
             results = _distill(one, job, info, folder, config, watch)
         if report:

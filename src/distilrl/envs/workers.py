@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.single import FAULTS
 from distilrl.envs.sync import SyncVecEnv, check_count
-from distilrl.errors import DistilError, EnvError
+from distilrl.errors import DistilError, EnvError, again
 from distilrl.spaces import EnvRef
 from distilrl.starting import RemoteTraceback, fresh_context, start
 from distilrl.text import first_line, raised
@@ -135,8 +135,7 @@ class WorkerVecEnv(VecEnv):
                 errors.append((kind, answer, trace))
         if errors:
             kind, text, trace = errors[0]
-            error = kind.__new__(kind, text)  # the sentence is complete: `__init__` may want its parts
-            raise error from (RemoteTraceback(f"\n{trace}") if trace else None)
+            raise again(kind, text) from (RemoteTraceback(f"\n{trace}") if trace else None)
         return answers
 
     def _died(self, k: int) -> str:

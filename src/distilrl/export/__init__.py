@@ -10,7 +10,7 @@ import numpy as np
 
 from distilrl import stats
 from distilrl.checkpoints import Stored, load_network
-from distilrl.config import TrainConfig
+from distilrl.config import train_config
 from distilrl.display import watching
 from distilrl.envs import EnvInfo, describe_env, find_spec, is_plain_cartpole
 from distilrl.episodes import Play
@@ -24,10 +24,9 @@ from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
 from distilrl.export.steps import steps, without_offset
 from distilrl.export.verifying import check_actions, verify
-from distilrl.files import read_json, write_bytes
+from distilrl.files import read_json_as, write_bytes
 from distilrl.isolation import isolated
 from distilrl.networks import Network
-from distilrl.plain import read_as
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
@@ -125,8 +124,8 @@ class _Student:
         """What the file reads of an observation; None: all."""
         self.obs = self.reads.spec if self.reads is not None else info.obs
         finished = folder.results.is_file() and folder.episodes.is_file()
-        self.config = TrainConfig.from_json(folder.read_config()["train"]) if finished else None
-        self.results = read_as(Results, read_json(folder.results), str(folder.results)) if finished else None
+        self.config = train_config(folder) if finished else None
+        self.results = read_json_as(Results, folder.results) if finished else None
 
     @property
     def sensors(self) -> Sensors:
@@ -170,7 +169,7 @@ class _Student:
         card = card_of(target, self.info, stored.head, spec.describe(), spec.params, stored.digest, reads=self.reads)
         if self.config is None or self.results is None:
             return card
-        episodes = read_as(SingleEpisodes, read_json(self.folder.episodes), str(self.folder.episodes))
+        episodes = read_json_as(SingleEpisodes, self.folder.episodes)
         return card | reference(self.results, episodes, self.sensors)
 
 

@@ -117,7 +117,7 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
 
     Example::
 
-        source = c.write(steps(network, "C"), head, "my policy")
+        source = c.write(steps(network, "C"), head, info.obs, "my policy")
     """
     spec = network.spec
     others = "onnx" if spec.remembers else "onnx or torch"

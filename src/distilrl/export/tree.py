@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilrl.config import TrainConfig
+from distilrl.config import train_config
 from distilrl.envs import EnvInfo
 from distilrl.events import Watch, silent
 from distilrl.export import c
@@ -154,7 +154,7 @@ def export_tree(
         watch: told as the work goes on.
     """
     policy = Policy(TreePolicy(tree), tree.head)
-    sensors = TrainConfig.from_json(folder.read_config()["train"]).student.sensors
+    sensors = train_config(folder).student.sensors
     card = card_of("c", info, tree.head, tree.describe(), len(tree.feature), sha256)
     card |= reference(results, episodes, sensors)
     written = source(tree, info.obs, comment_of(card, info))
