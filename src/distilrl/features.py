@@ -289,23 +289,9 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     """
     if how == "new":
         return []
-    if student.spec.unseen and student.spec.image is not None:
-        raise SpecError(
-            "A student that sees only a part of a vector beside an image starts anew: leave 'start' at new."
-        )
     if not isinstance(teacher, Network) or teacher.spec.blocks or student.spec.blocks:
         raise SpecError("Only a teacher of dense layers and plain convolutions gives a start: leave 'start' at new.")
-    if teacher.spec.remembers or student.spec.remembers:
-        raise SpecError("A network with memory neither gives a start nor takes one: leave 'start' at new.")
-    ours, theirs = _weighted(student), _weighted(teacher)
-    basis = torch.eye((teacher.spec.picture or (teacher.spec.features,))[0], device=student.obs_mean.device)
-    if student.spec.picture is None and len(student.spec.obs_shape) == 1:  # what it does not see is no input of it
-        known, missing = teacher.spec.seen, set(student.spec.seen) - set(teacher.spec.seen)
-        if missing:
-            raise SpecError(
-                "The student sees numbers that its teacher does not, so it starts anew: leave 'start' at new."
-            )
-        basis = basis[:, [known.index(place) for place in student.spec.seen]]
+    ours, theirs, basis = _weighted(student), _weighted(teacher), _entry(student, teacher)
     done: list[str] = []
     own: list[tuple[nn.Parameter, Tensor]] = []
     new = torch.zeros(0, dtype=torch.bool)
@@ -344,6 +330,29 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
 
 
 Layer = nn.Conv2d | nn.Linear
+
+
+def _entry(student: Network, teacher: Network) -> Tensor:
+    """(inputs of the teacher, inputs of the student) before the first layer: which number of the one is which of the
+    other.
+
+    Raises:
+        SpecError: a start cannot be had from what the two see or remember.
+    """
+    if student.spec.unseen and student.spec.image is not None:
+        raise SpecError(
+            "A student that sees only a part of a vector beside an image starts anew: leave 'start' at new."
+        )
+    if teacher.spec.remembers or student.spec.remembers:
+        raise SpecError("A network with memory neither gives a start nor takes one: leave 'start' at new.")
+    basis = torch.eye((teacher.spec.picture or (teacher.spec.features,))[0], device=student.obs_mean.device)
+    if student.spec.picture is not None or len(student.spec.obs_shape) > 1:
+        return basis
+    # what the student does not see is no input of it
+    known = teacher.spec.seen
+    if set(student.spec.seen) - set(known):
+        raise SpecError("The student sees numbers that its teacher does not, so it starts anew: leave 'start' at new.")
+    return basis[:, [known.index(place) for place in student.spec.seen]]
 
 
 def _weighted(network: Network) -> list[tuple[str, nn.Module]]:
