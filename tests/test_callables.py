@@ -63,6 +63,53 @@ def listed(gains):
     return lambda obs: obs * gains[0]
 
 
+class Activated(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, obs):
+        return self.how(obs) if callable(self.how) else obs * self.how[0]
+
+
+class Gain:
+    def __init__(self, gain):
+        self.gain = gain
+
+    def __call__(self, obs):
+        return self.predict(obs)
+
+    def predict(self, obs):
+        return self.gain(obs) if callable(self.gain) else obs * self.gain
+
+
+class Negative(Gain):
+    def __call__(self, obs):
+        return -self.predict(obs)
+
+
+Negative.__qualname__ = "Gain"
+
+
+class Holding:
+    """As an agent of another library: its network lies in an object that is not called."""
+
+    def __init__(self, network):
+        self.inner, self.random, self.made = Keeping(network), np.random.default_rng(), object()
+
+    def predict(self, obs):
+        return self.inner.network(obs)
+
+
+class Keeping:
+    def __init__(self, network):
+        self.network, self.seen = network, np.random.default_rng().random(3)
+
+
+def predicts(model):
+    return lambda obs: model.predict(obs)
+
+
 LINEAR = nn.Linear(2, 2)
 APART = {
     "two functions of one name": (lambda obs: obs, lambda obs: -obs),
@@ -78,6 +125,14 @@ APART = {
     "lists kept from around": (listed([1.0, 2.0]), listed([1.0, 3.0])),
     "activations": (nn.Sequential(LINEAR, nn.ReLU()), nn.Sequential(LINEAR, nn.Tanh())),
     "weights": (nn.Linear(2, 2), nn.Linear(2, 2)),
+    "functions of a module": (Activated(torch.relu), Activated(torch.tanh)),
+    "lists of a module": (Activated([1.0]), Activated([2.0])),
+    "attributes of what is called": (Gain(1.0), Gain(2.0)),
+    "what calling does": (Gain(1.0), Negative(1.0)),
+    "whose method it is": (Gain(1.0).predict, Gain(2.0).predict),
+    "whose method is called": (predicts(Gain(1.0)), predicts(Gain(2.0))),
+    "a network of what is kept from around": (predicts(Gain(nn.Linear(2, 2))), predicts(Gain(nn.Linear(2, 2)))),
+    "a network within that": (predicts(Holding(nn.Linear(2, 2))), predicts(Holding(nn.Linear(2, 2)))),
 }
 
 
@@ -89,7 +144,11 @@ def test_what_answers_differently_has_another_digest(difference):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: scaled(2.0), lambda: by_matrix(np.eye(2)), lambda: nested(1.0), lambda: with_default]
+    "make",
+    [
+        *(lambda: scaled(2.0), lambda: by_matrix(np.eye(2)), lambda: nested(1.0), lambda: with_default),
+        *(lambda: Gain(1.0).predict, lambda: Activated(torch.relu), lambda: predicts(Holding(LINEAR))),
+    ],
 )
 def test_the_same_code_and_data_have_the_same_digest(make):
     assert digest(make()) == digest(make())
@@ -102,9 +161,24 @@ def test_a_name_stands_for_a_function_but_not_for_weights():
 
 def test_the_digest_is_the_same_in_another_process():
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_callables as t\n"  # noqa: PTH120
-    code += "print([t.digest(f) for f in (t.scaled(2.0), t.nested(1.0), t.with_default, t.by_matrix(t.np.eye(2)))])"
+    code += "print([t.digest(f) for f in (t.scaled(2.0), t.nested(1.0), t.with_default, t.by_matrix(t.np.eye(2)), t.Gain(1.0).predict, t.Activated(t.torch.relu))])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert str([digest(f) for f in (scaled(2.0), nested(1.0), with_default, by_matrix(np.eye(2)))]) in said
+    assert (
+        str(
+            [
+                digest(f)
+                for f in (
+                    scaled(2.0),
+                    nested(1.0),
+                    with_default,
+                    by_matrix(np.eye(2)),
+                    Gain(1.0).predict,
+                    Activated(torch.relu),
+                )
+            ]
+        )
+        in said
+    )
 
 
 def test_a_function_that_keeps_itself_ends():

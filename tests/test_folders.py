@@ -235,6 +235,20 @@ def test_a_configuration_that_lacks_what_has_a_default_is_continued(made, sign_t
         again(tmp_path / kind)
 
 
+@pytest.mark.parametrize("kind", ["run", "seeds", "chain", "plan", "tree"])
+def test_what_is_finished_is_not_another_teachers(made, kind):
+    """A file of the same name may have other weights by now."""
+    before, other = everything(made / kind), replace(make_teacher(sign_network()), digest="1" * 64)
+    again = COMMANDS | {
+        "run": lambda teacher, out: distill(teacher, job(), out, resume=True),
+        "plan": lambda teacher, out: plan(teacher, job(), out, sizes=["mlp:2"], seeds=1, refine=False, resume=True),
+        "tree": lambda teacher, out: distill_tree(teacher, job(), out, TREE, resume=True),
+    }
+    with pytest.raises(ResumeError, match="started with another teacher"):
+        again[kind](other, made / kind)
+    assert everything(made / kind) == before
+
+
 @pytest.fixture
 def words(tmp_path):
     """A command line that distils in few steps; its teacher is in a file."""
@@ -453,6 +467,17 @@ TAMPERED = {
     "updates are a text": lambda _tensors, state: state.update(updates="x"),
     "tasks are a text": lambda _tensors, state: state.update(tasks="x"),
     "too many tasks": lambda _tensors, state: state["tasks"].append({}),
+    "a check is a list": lambda _tensors, state: state["track"]["history"].append([1]),
+    "a check without steps": lambda _tensors, state: state["track"]["history"][0].update(env_steps=None),
+    "no checks": lambda _tensors, state: state["track"].update(history=None),
+    "stopped is no text": lambda _tensors, state: state["track"].update(stopped=True),
+    "what was measured is gone": lambda _tensors, state: state["tasks"][0]["measured"].clear(),
+    "what was measured is a text": lambda _tensors, state: state["tasks"][0]["measured"].update(entropy="x"),
+    "no generator": lambda _tensors, state: state["tasks"][0].update(rng={"a": 1}),
+    "a number too large": lambda _tensors, state: state["tasks"][0]["collector"]["held"][0].__setitem__(0, 10**30),
+    "what was kept is cut": lambda tensors, _state: tensors.update({"task.0.kept.0.layers.0.bias": torch.zeros(0)}),
+    "a moment is gone": lambda tensors, _state: tensors.pop("adam.0.exp_avg"),
+    "two counts of steps": lambda tensors, _state: tensors.update({"adam.0.step": torch.zeros(2)}),
 }
 
 

@@ -2,6 +2,9 @@
 
 import ast
 import re
+import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,8 @@ OPTIONAL = {
     "ray": "distributed",
 }
 ONNX = ("onnx", "onnxruntime")
+NOTEBOOKS = ("IPython",)
+"""What is imported where it runs already."""
 
 
 def modules():
@@ -128,3 +133,20 @@ def test_only_the_heads_and_the_last_step_of_exports_ask_what_kind_a_policy_is()
             named = {part.id for part in ast.walk(where) if isinstance(part, ast.Name)} if where is not None else set()
             asked += [f"{path.name}:{node.lineno} asks for {kind}" for kind in named & KINDS]
     assert not asked
+
+
+def test_what_is_imported_is_declared():
+    """Each package by its own name, not by that of another which happens to bring it."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *(one for some in project["optional-dependencies"].values() for one in some)]
+    names = {re.split(r"[\[>=<~]", one)[0].lower().replace("_", "-") for one in declared}
+    names |= {"mujoco", "box2d"} & {extra for one in declared for extra in re.findall(r"\w+", one)}  # gymnasium's own
+    homes = metadata.packages_distributions()
+    for name, path in modules():
+        for node in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for package in (
+                {one.split(".")[0] for one in named} - {"distilrl", "", *NOTEBOOKS} - {*sys.stdlib_module_names}
+            ):
+                found = {one.lower().replace("_", "-") for one in homes.get(package, [package])}
+                assert found & names, f"{name} imports {package}, which pyproject.toml does not name"

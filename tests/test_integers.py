@@ -118,6 +118,19 @@ def test_a_student_that_integers_break_learns_to_live_with_them(monkeypatch, sca
     assert in_integers(after) > in_integers(before) + 0.1
 
 
+def test_states_are_drawn_by_what_is_at_stake_there(monkeypatch):
+    monkeypatch.setattr(qat, "UPDATES", 1)
+    obs, drawn = sign_states(), []
+    teacher = Teacher(sign_network(), "q", "test", "memory", "0" * 64, action=Choices((2,)))
+    multinomial = torch.multinomial
+    monkeypatch.setattr(torch, "multinomial", lambda by, *more, **named: (drawn.append(by), multinomial(by, *more, **named))[1])  # fmt: skip
+    qat.fine_tune(coarse_network(), teacher, obs, 0.2)
+    states = torch.from_numpy(obs)
+    stakes = teacher.stakes(states, teacher.numbers(states))
+    torch.testing.assert_close(drawn[0], stakes.clamp_min(1e-9).sqrt())
+    assert float(drawn[0].std()) > 0
+
+
 @pytest.mark.parametrize(("kind", "squash"), [("mean", "tanh"), ("mean", "clip"), ("gaussian", "tanh")])
 def test_real_actions_that_integers_break_come_closer_again(monkeypatch, kind, squash):
     monkeypatch.setattr(qat, "UPDATES", 1000)

@@ -1,5 +1,6 @@
 """The loop, on an environment with a known answer: it learns, it resumes to the same bytes, it asks for nothing it does not need."""
 
+import importlib
 import json
 import os
 import re
@@ -674,7 +675,12 @@ def test_parts_that_mean_nothing_are_refused(make):
 
 def test_learning_waits_until_something_can_be_drawn(sign_teacher):
     sparse = small("kickstarting", terms=(term("double_td"), term("forward_kl")), n_step=1, learning_starts=8)
-    sparse = sparse.but(behaviour=replace(sparse.data.behaviour, labels=(Schedule(0.05),)))  # never two steps in a row
+    behaviour = sparse.data.behaviour
+    with pytest.raises(SpecError, match="no two steps that are 1 apart"):  # said before the first
+        sparse.but(behaviour=replace(behaviour, labels=(Schedule(0.05),)))
+    with pytest.raises(SpecError, match="above 0"):
+        replace(behaviour, labels=(Schedule(0.0),))
+    sparse = sparse.but(behaviour=replace(behaviour, labels=(Schedule(0.05, 0.04),)))
     with pytest.raises(SpecError, match="Nothing was learnt in 1600 steps"):
         train(sparse, sign_teacher, acceptance=ACCEPTANCE)
     early = small(gap=-1.0, learning_starts=0)
@@ -694,3 +700,26 @@ def test_teacher_and_student_are_timed_the_same_way(sign_teacher, tmp_path, monk
 def test_only_numbers_on_the_scale_of_returns_are_called_values(sign_teacher, recipe, kind):
     trained = train(small(recipe, env_steps=480), sign_teacher, acceptance=ACCEPTANCE)
     assert trained.heads[0].kind == kind
+
+
+def test_no_choice_is_made_on_episodes_that_judge_it(sign_teacher, tmp_path, monkeypatch):
+    """Acceptance, checks, what meets again, the verdict and disturbed play: none of them sees another's episodes."""
+    met = {}
+
+    def noted(module, called):
+        def play(policy, how, seeds, **more):
+            met.setdefault(module, []).append(frozenset(int(seed) for seed in seeds))
+            return called(policy, how, seeds, **more)
+
+        return play
+
+    for module in ("acceptance", "stream", "comparison"):
+        home = importlib.import_module(f"distilrl.{module}")
+        monkeypatch.setattr(home, "play", noted(module, home.play))
+    job = Job(small(gap=0.5, finalists=3), Comparison(50, 50, 20, margin=0.9))
+    distill(sign_teacher, job, tmp_path / "run", report=False)
+    kinds = {module: set(calls) for module, calls in met.items()}
+    assert len(kinds["stream"]) >= 2, "checks, and whether it is good enough elsewhere"
+    assert len(kinds["comparison"]) >= 2, "the verdict, and disturbed play"
+    together = [seeds for sets in kinds.values() for seeds in sets]
+    assert sum(map(len, together)) == len(frozenset().union(*together))

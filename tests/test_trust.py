@@ -23,15 +23,15 @@ from test_teachers import mlp, mlp_state, write_zip
 from tiny_envs import tiny_config, tiny_job
 
 from distilrl import limits
-from distilrl.checkpoints import read_tensors, save_network
+from distilrl.checkpoints import load_network, read_tensors, save_network
 from distilrl.cli import main
 from distilrl.cli.options import code_of
 from distilrl.cli.tables import print_results
 from distilrl.distill import distill
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.files import read_json, write_json
-from distilrl.heads import head_for
-from distilrl.networks import Network
+from distilrl.heads import Categorical, head_for
+from distilrl.networks import Network, build
 from distilrl.played import Returns, Sides
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices
@@ -45,7 +45,18 @@ ROOT = Path(__file__).parents[1]
 
 def test_a_state_dict_of_20000_layers_is_refused(tmp_path):
     torch.save({f"{i}.weight": torch.zeros(1, 1) for i in range(20_000)}, tmp_path / "t.pt")
-    refused(TeacherFile(str(tmp_path / "t.pt"), activation="relu"))
+    refused(TeacherFile(str(tmp_path / "t.pt"), activation="relu"))  # by the members of its zip
+    torch.save({f"{i}.weight": torch.zeros(1, 1) for i in range(10_001)}, tmp_path / "t.pt")
+    with pytest.raises(FileError, match="holds 10001 tensors, more than a policy can need"):
+        load_teacher(TeacherFile(str(tmp_path / "t.pt"), activation="relu"))
+
+
+def test_a_spec_of_20000_layers_is_refused_before_any_is_made(tmp_path):
+    save_network(tmp_path, build(NetworkSpec((2,), 2, hidden=(4,))), Categorical(Choices((2,))))
+    spec = read_json(tmp_path / "spec.json")
+    write_json(tmp_path / "spec.json", spec | {"network": spec["network"] | {"hidden": [1] * 20_000}})
+    with pytest.raises(FileError, match="1,000 layers at most, and not 20,000"):
+        load_network(tmp_path)
 
 
 def test_one_storage_that_many_layers_share_takes_no_more_than_a_policy_may(tmp_path, monkeypatch):
@@ -325,7 +336,7 @@ def test_limits_are_those_of_the_page():
     } | {value for text, value in power.items() if text in page}
     kept = (
         "BYTES", "MEMBERS", "TENSORS", "PICKLE_BYTES", "OPCODES", "NODES", "ELEMENTS", "STATE", "RUN_BYTES", "SPEC_BYTES",
-        "TREE_BYTES", "TREE_NUMBERS", "JSON_BYTES", "VALUES",
+        "TREE_BYTES", "TREE_NUMBERS", "SPEC_LAYERS", "JSON_BYTES", "VALUES",
     )  # fmt: skip
     wanted = {getattr(limits, f"MAX_{name}") for name in kept} | {limits.LARGEST_NETWORK, limits.LARGEST_OBSERVATION}
     assert wanted == said

@@ -15,6 +15,7 @@ from distilrl.errors import ResumeError, SpecError, TeacherError
 from distilrl.plain import check_fields
 from distilrl.policies import Policy, State
 from distilrl.replay import ReplaySpec
+from distilrl.runs import fitting
 from distilrl.schedules import Progress, Schedule
 from distilrl.sensors import Feed
 from distilrl.teachers import Teacher
@@ -56,8 +57,8 @@ class Behaviour:
                 raise SpecError(
                     f"'{name}' is a share of steps or environments, and goes from {one.least} to {one.most}."
                 )
-        if not self.labels:
-            raise SpecError("'labels' must name at least one schedule, got none.")
+        if not any(one.most > 0 for one in self.labels):
+            raise SpecError("'labels' must name at least one schedule above 0, so that the teacher is asked at all.")
 
     def teacher_drives(self, n_envs: int, progress: Progress) -> NDArray[np.bool_]:
         """Which of N environments the teacher drives now, (N,)."""
@@ -287,20 +288,21 @@ class Collector:
         Raises:
             ResumeError: what is seen is not what was seen then.
         """
-        if self._checksum() != state["obs"]:
+        if self._checksum() != state.get("obs"):
             raise ResumeError(
                 f"{self.envs.info.id} did not answer its recorded actions as before (another version, or an "
                 "environment that is not deterministic under its seed), so the run cannot continue to the same result: "
                 "start it again."
             )
-        own = state["collector"]
-        self.rng.bit_generator.state = state["rng"]
-        self.held[:], self.held_for[:] = own["held"], own["held_for"]
-        self._student_whole_episode[:] = own["student_whole_episode"]
-        self.feed.load(own["feed"])
-        if own["student_state"]:
-            self._student_state = tuple(torch.tensor(part).to(self._obs.device) for part in own["student_state"])
-        self.episode_returns = list(own["episode_returns"])
+        with fitting():
+            own = state["collector"]
+            self.rng.bit_generator.state = state["rng"]
+            self.held[:], self.held_for[:] = own["held"], own["held_for"]
+            self._student_whole_episode[:] = own["student_whole_episode"]
+            self.feed.load(own["feed"])
+            if own["student_state"]:
+                self._student_state = tuple(torch.tensor(part).to(self._obs.device) for part in own["student_state"])
+            self.episode_returns = [float(one) for one in own["episode_returns"]]
 
     def _checksum(self) -> int:
         return zlib.crc32(self._obs.cpu().numpy().tobytes())

@@ -4,6 +4,7 @@ Field names are unique over the groups, so `TrainConfig.but` changes any of them
 whole.
 """
 
+import operator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -320,6 +321,14 @@ class TrainConfig:
             raise SpecError("Every term of the objective has weight 0, so that nothing is learnt: give one a weight.")
         if with_td and self.optim.n_step < 1:
             raise SpecError("A TD term needs 'n_step' of at least 1.")
+        labels = self.data.behaviour.labels
+        if self.optim.n_step > 0 and self.needs_teacher and all(one.end is None for one in labels):
+            labelled = [self.data.behaviour.labels_step(step, START) for step in range(1000 + self.optim.n_step)]
+            if not any(map(operator.and_, labelled, labelled[self.optim.n_step :])):
+                raise SpecError(
+                    f"With 'labels' of {max(one.most for one in labels):g} no two steps that are {self.optim.n_step} "
+                    "apart ('n_step') are labelled, so that nothing is learnt: let the teacher label more steps."
+                )
         if self.data.priority_exponent > 0 and (self.data.stakes_exponent > 0 or not with_td):
             raise SpecError("'priority_exponent' draws by TD error: it needs a TD term, and 'stakes_exponent' of 0.")
 

@@ -107,6 +107,8 @@ def distill(
     results: Results | TasksResults
     with watching(watch) as watch, claimed(folder, job, resume=resume):
         if resume and folder.results.is_file():  # nothing is left to do
+            for home, one in zip(_homes(folder, config), teachers, strict=True):
+                known_card(home, one)
             several = len(teachers) > 1
             results = read_json_as(TasksResults, folder.results) if several else read_json_as(Results, folder.results)
         else:
@@ -148,7 +150,7 @@ def run_job(
     use_threads(config.compute.threads)
     infos = [describe_env(task.env) for task in tasks]
     started = time.perf_counter()
-    homes = [folder.of_task(task.env.label) if len(tasks) > 1 else folder for task in tasks]
+    homes = _homes(folder, config)
     plays = [how_played(info, config, machines) for info in infos]
     known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
     for card in known:
@@ -181,6 +183,12 @@ def run_job(
     return runs, trained
 
 
+def _homes(folder: RunFolder, config: TrainConfig) -> list[RunFolder]:
+    """The folder of each task."""
+    labels = [task.env.label for task in config.tasks]
+    return [folder.of_task(label) for label in labels] if len(labels) > 1 else [folder]
+
+
 def training_of(trained: Trained, config: TrainConfig) -> Training:
     """How a policy was trained, as results say it, whether somebody taught it or not."""
     return Training(
@@ -203,13 +211,7 @@ def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, wa
 
 def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
     """What teacher.json shall say, or says already."""
-    if folder.teacher.is_file():
-        known = read_json_as(TeacherCard, folder.teacher)
-        if known.sha256 != teacher.digest:
-            raise ResumeError(
-                f"The run in {folder.path} was started with another teacher (its digest differs): give it the same "
-                "file."
-            )
+    if (known := known_card(folder, teacher)) is not None:
         return known
     watch(Phase("teacher's check"))
     apart = job.verdict_env is not None
@@ -229,6 +231,23 @@ def _acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch:
     )
     watch(Accepted(card, kept, unused(teacher)))
     return card
+
+
+def known_card(folder: RunFolder, teacher: Teacher) -> TeacherCard | None:
+    """What the folder of a run says of its teacher; None where none was accepted yet.
+
+    Raises:
+        ResumeError: it is of another one.
+    """
+    if not folder.teacher.is_file():
+        return None
+    known = read_json_as(TeacherCard, folder.teacher)
+    if known.sha256 != teacher.digest:
+        raise ResumeError(
+            f"The run in {folder.path} was started with another teacher (its digest differs): give it the same file, "
+            "or of a function of yours the same with the same name=."
+        )
+    return known
 
 
 def _accepted(teacher: Teacher, how: Play, job: Job, watch: Watch) -> tuple[Acceptance, Path | None]:

@@ -25,6 +25,8 @@ MAX_TENSORS = 10_000
 """Tensors of a state dict: each costs Python more than its numbers may."""
 MAX_CLASSES = 1_000
 """Classes of a TorchScript file."""
+MAX_SPEC_LAYERS = 1_000
+"""Layers of a network of this project's own, which are made before its weights are read."""
 MAX_LAYERS = 16
 """Layers of memory in a state dict, one on the other."""
 LARGEST_OBSERVATION = 2**24

@@ -162,11 +162,10 @@ class Adam:
         step yet.
         """
         for number, parameter in enumerate(self._parameters):
-            given = state_dict["state"].get(number, {})
-            self._states[number] = {
-                k: v.to(parameter.device) if k == "step" else torch.empty_like(parameter).copy_(v)
-                for k, v in given.items()
-            }
+            self._states[number] = {}
+            if given := state_dict["state"].get(number):
+                moments = {k: torch.empty_like(parameter).copy_(given[k]) for k in ("exp_avg", "exp_avg_sq")}
+                self._states[number] = {"step": given["step"].reshape(()).to(parameter.device), **moments}
 
     @torch.no_grad()
     def step(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distilrl import stats
 from distilrl.display import watching
-from distilrl.distill import how_played, results_of, take_acceptance, write_reports
+from distilrl.distill import how_played, known_card, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Event, Judged, Watch, silent
@@ -99,6 +99,7 @@ def plan(
     with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):
         known = _known(folder)
         if known is not None and not _asks_more(known, job):  # nothing is left to do
+            known_card(RunFolder(folder.path / "winner"), one)
             results = known
         else:
             judge = _Judge(one if isinstance(teacher, Teacher) else teacher, info, folder.path, executor, watch)

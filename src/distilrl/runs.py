@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.envs import EnvInfo
-from distilrl.errors import FileError, ResumeError
+from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.files import TEMPORARY, read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -47,7 +47,7 @@ RESUMED = {
     "run": "distill", "teacher": "train-teacher", "seeds": "distill", "chain": "distill", "plan": "plan", "tree": "tree"
 }  # fmt: skip
 """Kinds that can be continued, and by which command."""
-DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+DAMAGED = (SpecError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 """What comes of a checkpoint whose tensors or numbers are not those of the run."""
 OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",

@@ -13,7 +13,7 @@ import torch
 
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.display import watching
-from distilrl.distill import distill, run_job, write_reports
+from distilrl.distill import distill, known_card, run_job, write_reports
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.events import Ended, Watch, silent
@@ -51,14 +51,9 @@ def finish(
     Raises:
         DistilError: as `distill`.
     """
-    folder = RunFolder(out)
     use_threads(job.train.compute.threads)  # also for what comes before training, wherever this is
-    if folder.results.is_file():
-        with claimed(folder, job, resume=True):
-            known = folder.results
-            return read_json_as(Results, known) if len(job.train.tasks) == 1 else read_json_as(TasksResults, known)
     named = [teacher] if isinstance(teacher, Teacher) else teacher
-    begun = folder.config.is_file()
+    begun = RunFolder(out).config.is_file()
     return distill(named, job, out, resume=begun, wandb=wandb, watch=watch, report=False)
 
 
@@ -234,6 +229,7 @@ def _distill_chain(
         held = claimed(folder, one, kind="assistant", resume=begun, **given) if number < len(links) else nullcontext()
         with held:  # the last one's folder is the chain's own, which is held already
             if folder.results.is_file():
+                known_card(folder, first)
                 results = read_json_as(Results, folder.results)
             else:
                 results = run_job([current], one, folder, [first], wandb=wandb, watch=watch)[0][0]

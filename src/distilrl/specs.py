@@ -10,7 +10,7 @@ from torch import nn
 
 from distilrl.blocks import Cell, CellKind
 from distilrl.errors import SpecError
-from distilrl.limits import LARGEST_NETWORK, LARGEST_OBSERVATION
+from distilrl.limits import LARGEST_NETWORK, LARGEST_OBSERVATION, MAX_SPEC_LAYERS
 from distilrl.plain import read_as
 from distilrl.spaces import ObsSpec
 
@@ -66,14 +66,12 @@ class NetworkSpec:
             raise SpecError(f"Unknown activation '{self.activation}': use one of {', '.join(ACTIVATIONS)}.")
         if self.history < 1:
             raise SpecError(f"A history must be at least 1, got {self.history}.")
-        if (
-            min(
-                (self.outputs, *self.obs_shape, *self.widths, *(n for c in self.convs for n in c)),
-                default=0,
-            )
-            < 1
-        ):
+        if min((self.outputs, *self.obs_shape, *self.widths, *(n for c in self.convs for n in c))) < 1:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
+        if len(self.convs) + len(self.widths) > MAX_SPEC_LAYERS:
+            raise SpecError(
+                f"A network has {MAX_SPEC_LAYERS:,} layers at most, and not {len(self.convs) + len(self.widths):,}."
+            )
         if not self.obs_shape or math.prod(self.obs_shape) > LARGEST_OBSERVATION:
             raise SpecError(
                 f"'obs_shape' of a network must have sizes of at most {LARGEST_OBSERVATION:,} numbers together, got "

@@ -242,7 +242,10 @@ class Task:
         self.kept = [below(tensors, f"kept.{place}.") for place in range(state["kept"])]
         if self.learner.updates > 0:
             self.stream.student = self.pupil.policy
-        self.measured, self.scores = dict(state["measured"]), list(state["scores"])
+        for one in self.kept:  # which are read at the end
+            copy.deepcopy(self.pupil.average).load_state_dict(one)
+        self.measured = {name: float(state["measured"][name]) for name in self.measured}
+        self.scores = [float(one) for one in state["scores"]]
         self._priorities = tensors.get("priorities")
 
 

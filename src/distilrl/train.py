@@ -1,5 +1,5 @@
-"""The only training loop: plain DQN, policy distillation and RL with a teacher are lists of terms on it; one task or
-several.
+"""The loop of a run: plain DQN, policy distillation and RL with a teacher are lists of terms on it; one task or
+several. A plan's many students and a tree's rounds have loops of their own over the same streams and checks.
 
 Resuming: ALE cannot save its state, so a checkpoint holds the actions taken so far and a resumed run plays them again,
 which restores environments and replay exactly; if what is then seen differs, the run says so and stops.
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from distilrl.learner import Learner, Part, make_pupils
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
 from distilrl.objective import TeacherTerm, columns
+from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.runs import RunFolder, fitting
 from distilrl.shards import Collectors
@@ -128,7 +129,7 @@ class _Track:
     stopped: str = ""
     drifted: bool = False
     stage: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: tuple[dict[str, int | float | None], ...] = ()
 
 
 class _Run:
@@ -262,7 +263,7 @@ class _Run:
             **losses,
         }
         self._losses = {}
-        track.history.append(row)
+        track.history += (row,)
         track.stopped = self._why_stop(rows)
         self._clock = time.perf_counter()
         return row
@@ -387,7 +388,10 @@ class _Run:
                 f"The code of the loss '{changed[0]}' is not what it was when the run began: bring it back, or begin "
                 "another run in another folder."
             )
-        self.track, self.finalists.values = _Track(**state["track"]), list(state["best"])
+        self.track = read_as(_Track, state["track"])
+        if not all(isinstance(row["env_steps"], int) for row in self.track.history):
+            raise ValueError("a check that does not say after how many steps it was")
+        self.finalists.values = [float(one) for one in state["best"]]
         if self.track.stage:
             self.learner = self._learner()
         self.learner.load_state(tensors, state)
@@ -406,7 +410,7 @@ class _Run:
             track.train_s,
             tuple(pupil.temperature for pupil in self.learner.pupils),
             track.stopped,
-            track.history,
+            list(track.history),
             self.learner.params,
             self.labelled_states,
             tuple(task.name for task in self.tasks),

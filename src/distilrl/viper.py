@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distilrl.collect import Behaviour
 from distilrl.config import TrainConfig
 from distilrl.display import watching
-from distilrl.distill import compared, how_played, take_acceptance, write_reports
+from distilrl.distill import compared, how_played, known_card, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import ExtraError, SpecError
 from distilrl.events import Check as CheckEvent
@@ -145,6 +145,7 @@ def distill_tree(
         )
     with watching(watch) as watch, claimed(folder, job, kind="tree", resume=resume, **asdict(config)):
         if resume and folder.results.is_file():  # nothing is left to do
+            known_card(folder, one)
             results = read_json_as(Results, folder.results)
         else:
             results = _distill(one, job, info, folder, config, watch)

@@ -58,7 +58,7 @@ def fine_tune(
     units = quantise(layers_of(network, "integers"), _some(obs)).activation_scales
     entry = Entry.of(obs)
     data = torch.from_numpy(obs)
-    matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as in training
+    matters = stakes.clamp_min(1e-9).sqrt()  # drawn by what is at stake, as image recipes do while they train
     lose = next(head.losses[name] for name in LOSSES if name in head.losses)
     generator = torch.Generator().manual_seed(seed)
     optimiser = Adam(student.parameters(), LEARNING_RATE, eps=1e-8)

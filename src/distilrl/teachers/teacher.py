@@ -109,7 +109,9 @@ class Teacher:
             kind: what the numbers are; None: action values where the environment has choices, real actions where it has
                 bounds.
             squash: how real actions come into their bounds.
-            name: what tells this function from others; its qualified name and the bytes of its code by default.
+            name: what tells this function from others, so that a run is only resumed with the same: its code and what
+                that takes from around it by default, as far as that can be told (of an object its attributes and the
+                networks in these). Give one where something there differs from process to process.
 
         Example::
 

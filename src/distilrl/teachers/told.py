@@ -3,7 +3,7 @@
 import hashlib
 import re
 from functools import partial
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 PLAIN = (int, float, str, bytes)
 """What tells all of itself."""
+MODULES_OWN = frozenset(vars(nn.Module()))
+"""What every module holds: it is told by its structure and weights."""
 
 
 def told(value: Any, depth: int = 4) -> str:
     """What decides a function's answers, as far as it can be told, as a text that is the same in every process.
 
-    Of a function its name, code, defaults and what it takes from around it; of a module its structure, weights, plain
-    attributes and the code of its forward pass; of tuples, lists and dicts their parts. What other objects hold is not
-    looked into.
+    Of a function its name, code, defaults, what it takes from around it, and whose method it is; of a module its
+    structure, weights, attributes and the code of its forward pass; of tuples, lists and dicts their parts; of another
+    object its class, what that does when it is called, and its attributes, but of objects among these only the networks
+    that they hold: replays, environments and the like are others in every process.
     """
     if value is None or isinstance(value, PLAIN):
         return repr(value)
@@ -28,12 +31,7 @@ def told(value: Any, depth: int = 4) -> str:
     if isinstance(value, nn.Module):
         weights = [f"{key}={told(tensor)}" for key, tensor in value.state_dict().items()]
         own = [one for one in value.modules() if not type(one).__module__.startswith("torch.")]
-        kept = [
-            f"{key}={told(one)}"
-            for module in own
-            for key, one in sorted(vars(module).items())
-            if key != "training" and isinstance(one, (*PLAIN, Tensor, np.ndarray))
-        ]
+        kept = [part for module in own for part in _held(module, depth)]
         passes = [told(type(module).forward, depth - 1) for module in own] if depth else []
         return f"{type(value).__qualname__} {re.sub('0x[0-9a-f]+', '', repr(value))} {weights} {kept} {passes}"
     if isinstance(value, CodeType):
@@ -46,13 +44,31 @@ def told(value: Any, depth: int = 4) -> str:
         return f"{told(value.func, depth)} {told(value.args, depth)} {told(value.keywords, depth)}"
     code = getattr(value, "__code__", None)
     text = getattr(value, "__qualname__", type(value).__qualname__)
-    if code is None or depth == 0:
+    if depth == 0 or isinstance(value, type | ModuleType):
         return str(text)
+    whose = getattr(value, "__self__", None)
+    if code is None:
+        called = told(type(value).__call__, depth - 1) if callable(value) else ""
+        return f"{text} {called} {told(whose, depth - 1)} {_held(value, depth)}"
     around: list[Any] = [getattr(cell, "cell_contents", None) for cell in getattr(value, "__closure__", None) or ()]
     known = getattr(value, "__globals__", {})
     around += [known[name] for name in sorted(_names(code)) if name in known]
     around += [*(getattr(value, "__defaults__", None) or ()), *(getattr(value, "__kwdefaults__", None) or {}).items()]
-    return f"{text} {told(code, depth)} {[told(one, depth - 1) for one in around]}"
+    return f"{text} {told(code, depth)} {[told(one, depth - 1) for one in (*around, whose)]}"
+
+
+def _held(value: Any, depth: int) -> list[str]:
+    """The attributes of an object."""
+    held = []
+    for key, one in sorted(getattr(value, "__dict__", {}).items()):
+        if isinstance(value, nn.Module) and key in MODULES_OWN:
+            continue
+        if one is None or callable(one) or isinstance(one, (*PLAIN, Tensor, np.ndarray, tuple, list, dict)):
+            held.append(f"{key}={told(one, depth - 1) if depth else type(one).__qualname__}")
+        else:
+            within = sorted(getattr(one, "__dict__", {}).items())
+            held.append(f"{key}: {[told(network, 0) for _, network in within if isinstance(network, nn.Module)]}")
+    return held
 
 
 def _names(code: CodeType) -> set[str]:
