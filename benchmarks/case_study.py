@@ -107,6 +107,11 @@ def state_value_huber(*, student: Tensor, teacher: Tensor) -> Tensor:
     return F.huber_loss(student.mean(1), teacher.mean(1), reduction="none")
 
 
+def sharp_teacher(*, student: Tensor, teacher: Tensor) -> Tensor:
+    """The KL of a teacher at a quarter of its temperature and a student at the whole of it."""
+    return losses.forward_kl(student=student, teacher=4 * teacher)
+
+
 # -- the ways
 
 
@@ -134,6 +139,7 @@ def and_value(loss: Any, weight: float, value: Any) -> dict[str, Any]:
     return {"terms": (kl, term(loss, weight=weight, **both), term(value, scale="units"))}
 
 
+WORST = term("worst_value_gap", scale="units")
 BY_SCORE = Schedule(0.1, 1.0, 0.95, start=0.8, by="score")
 BY_AGREEMENT = Schedule(0.1, 1.0, 0.9, start=0.7, by="agreement")
 WAYS: dict[str, dict[str, Any]] = {
@@ -162,6 +168,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "a: units, Cauchy, 4-norm": in_units(p_norm_cauchy),
     "d: units, Cauchy, centred": in_units(losses.worst_centred_gap),
     "d: units, Cauchy, dueling": in_units("worst_value_gap", dueling=True),
+    "g: KL of a quarter of the temperature": {
+        "terms": (term("forward_kl", sharpness=4.0, student_temperature=None), WORST)
+    },
+    "g: KL of a sharp teacher alone": {"terms": (term(sharp_teacher, student_temperature=None), WORST)},
 }
 
 

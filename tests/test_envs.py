@@ -444,6 +444,8 @@ def test_counts_that_do_not_fit():
         ("CartPole", ("use 'CartPole-v1'",)),
         ("LunarLander-v2", ("use 'LunarLander-v3'",)),
         ("Ant-v3", ("no longer part of Gymnasium", "use 'Ant-v5'")),
+        ("Walker2d-v3", ("no longer part of Gymnasium", "use 'Walker2d-v4'")),  # in version 5 its feet grip otherwise
+        ("Humanoid-v2", ("no longer part of Gymnasium", "use 'Humanoid-v4'")),
         ("no_such_module:Thing-v0", ("module 'no_such_module'", "neither installed nor in the working directory")),
         ("a:b:c", ("module 'a:b'",)),
         ("Bad id!", ("is unknown",)),

@@ -597,9 +597,9 @@ def test_what_stable_baselines3_exports_of_sac_names_its_squash(tmp_path):
 
     model = SAC("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10, seed=0)
     path = write_onnx(tmp_path / "t.onnx", Actor(model.policy.actor), torch.zeros(1, 3), outputs=("output",))
-    assert "--squash scale" in load_teacher(path).meta["note"]
+    with pytest.raises(TeacherError, match="or scale where -1 to 1 stand"):
+        load_teacher(path).fitted(describe_env("Pendulum-v1"))
     teacher, obs = load_teacher(TeacherFile(path, squash="scale")), vectors(3)
-    assert "note" not in teacher.meta
     theirs = torch.from_numpy(model.predict(obs.numpy(), deterministic=True)[0])
     same(teacher.fitted(describe_env("Pendulum-v1")).policy.act(obs)[0], theirs)
     plain = load_teacher(write_onnx(tmp_path / "p.onnx", chain((4, 8, 2), nn.Tanh), torch.zeros(1, 4), outputs=("mu",)))

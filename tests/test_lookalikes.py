@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 import gymnasium
 import numpy as np
+import onnx
 import pytest
 import torch
 from test_foreign import chain, same, vec_normalize, vectors, write_onnx, write_sb3
@@ -287,14 +288,57 @@ class Bounded(nn.Module):
 
     def forward(self, x):
         y = torch.tanh(self.network(x))
-        return y.clamp(-1, 1) if self.how == "clip" else torch.cat([y, y], dim=1)
+        return {"clip": y.clamp(-1, 1), "concat": torch.cat([y[:, :1], y[:, :1]], dim=1), "split": y.split(1, 1)[0]}[
+            self.how
+        ]
 
 
-@pytest.mark.parametrize("how", ["clip", "concat"])
-def test_a_tanh_before_what_does_not_change_it_is_seen(tmp_path, how):
+@pytest.mark.parametrize("how", ["clip", "concat", "split"])
+def test_a_tanh_at_the_end_is_asked_for_where_actions_have_other_bounds(tmp_path, how):
     model = Bounded(chain((4, 8, 2), nn.ReLU), how)
-    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(2, 4), outputs=("action",))
-    assert "ends in a tanh" in load_teacher(path).meta["note"]
+    path, obs = write_onnx(tmp_path / "t.onnx", model, torch.zeros(2, 4), outputs=("action",)), torch.randn(5, 4)
+    wide = 1 if how == "split" else 2
+
+    def played(high, **told):
+        info = EnvInfo(EnvRef("one"), ObsSpec((4,)), Bounds((-high,) * wide, (high,) * wide))
+        return load_teacher(TeacherFile(str(path), **told)).fitted(info).policy.act(obs)[0]
+
+    wanted = model(obs).detach()
+    torch.testing.assert_close(played(1.0), wanted)
+    with pytest.raises(TeacherError, match="does not say how its numbers become an action"):
+        played(2.0)
+    torch.testing.assert_close(played(2.0, squash="clip"), wanted)
+    torch.testing.assert_close(played(2.0, squash="scale"), 2 * wanted)
+
+
+def test_what_was_left_out_behind_a_mean_and_its_spread_is_asked_for(tmp_path):
+    model, obs = chain((3, 8, 4), nn.ReLU), torch.randn(5, 3)
+    path = write_onnx(tmp_path / "t.onnx", model, torch.zeros(2, 3), outputs=("logits",))
+    info = EnvInfo(EnvRef("one"), ObsSpec((3,)), Bounds((-1.0,) * 2, (1.0,) * 2))
+    with pytest.raises(TeacherError, match="say --kind gaussian where the second half"):
+        load_teacher(path).fitted(info)
+    with pytest.raises(TeacherError, match="does not say how its numbers become an action"):
+        load_teacher(TeacherFile(str(path), kind="gaussian")).fitted(info)
+    teacher = load_teacher(TeacherFile(str(path), kind="gaussian", squash="tanh")).fitted(info)
+    torch.testing.assert_close(teacher.policy.act(obs)[0], torch.tanh(model(obs)[:, :2]).detach())
+
+
+def test_what_an_exporter_said_is_told(tmp_path):
+    path = write_onnx(tmp_path / "t.onnx", chain((4, 8, 2), nn.ReLU), torch.zeros(2, 4), outputs=("q",))
+    model = onnx.load(path)
+    for key, value in (("action_scale", "0.25"), ("joints\x1b[2J", "hip" * 1000)):
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+    said = load_teacher(path).meta["says"]
+    assert said["action_scale"] == "0.25"
+    assert set(map(len, said.values())) == {4, 80}
+    assert all(key.isprintable() for key in said)
+
+
+def test_the_time_as_one_number_more_has_its_wrapper_named(tmp_path):
+    path = write_onnx(tmp_path / "t.onnx", chain((5, 8, 2), nn.ReLU), torch.zeros(2, 5), outputs=("q",))
+    with pytest.raises(TeacherError, match="TimeFeatureWrapper"):
+        load_teacher(path).fitted(EnvInfo(EnvRef("one"), ObsSpec((4,)), Choices((2,))))
 
 
 class Several(nn.Module):

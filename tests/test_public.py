@@ -43,6 +43,12 @@ def test_surface_is_pinned():
     assert all(hasattr(distilrl, name) for name in PUBLIC)
 
 
+def test_every_function_has_an_example():
+    functions = {name: getattr(distilrl, name) for name in PUBLIC if inspect.isfunction(getattr(distilrl, name))}
+    assert len(functions) > 25
+    assert [name for name, one in functions.items() if "Example" not in (one.__doc__ or "")] == []
+
+
 def test_type_checkers_are_told_what_is_imported_on_first_use():
     stub = ast.parse((Path(distilrl.__file__).with_suffix(".pyi")).read_text(encoding="utf-8"))
     told = {

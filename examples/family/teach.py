@@ -6,6 +6,8 @@ Writes `teacher.zip` and `vecnormalize.pkl`, by which the state alone is normali
     distilrl distill --teacher runs/hoppers-teacher/teacher.zip --normalizer runs/hoppers-teacher/vecnormalize.pkl \
         --env examples.family:Hoppers-v0 --hide physics --student mlp:24+gru:12 \
         --verdict-env-kwargs '{"members": [100, 200]}' --out runs/hoppers
+
+With `--blind` the same learns without being shown the physics: domain randomisation, which has no student behind it.
 """
 
 import argparse
@@ -32,7 +34,7 @@ first one decides whether it is lost, and is seldom seen where episodes are play
 """
 
 
-def teach(family: str, out: Path, steps: int, seed: int) -> None:
+def teach(family: str, out: Path, steps: int, seed: int, *, blind: bool = False) -> None:
     """Trains and writes the files.
 
     Args:
@@ -40,9 +42,11 @@ def teach(family: str, out: Path, steps: int, seed: int) -> None:
         out: folder to write.
         steps: environment steps.
         seed: of everything.
+        blind: it is not shown the physics.
     """
     env, algorithm, settings, cut = HOW[family]
-    made: Any = make_vec_env(env, n_envs=16, seed=seed, env_kwargs={"max_episode_steps": cut} if cut else None)
+    kwargs: dict[str, Any] = ({"max_episode_steps": cut} if cut else {}) | ({"shows": "nothing"} if blind else {})
+    made: Any = make_vec_env(env, n_envs=16, seed=seed, env_kwargs=kwargs)
     envs = VecNormalize(made, norm_obs_keys=["state"])  # physics and actions lie between -1 and 1
     model = algorithm(
         "MultiInputPolicy",
@@ -67,4 +71,5 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--blind", action="store_true", help="without the physics: domain randomisation")
     teach(**vars(parser.parse_args()))

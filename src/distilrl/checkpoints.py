@@ -46,6 +46,10 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
 
     Raises:
         NotFiniteError: a weight is NaN or infinite; nothing is written then.
+
+    Example::
+
+        save_network("mine", network, Categorical(Choices((2,))), name="teacher")  # which load_teacher("mine") reads
     """
     folder = Path(folder)
     shipped = copy.deepcopy(network).cpu()
@@ -76,6 +80,11 @@ def load_network(folder: str | Path) -> Stored:
 
     Raises:
         FileError: a file is missing, damaged, or does not fit the other.
+
+    Example::
+
+        stored = load_network("runs/cheetah/student")
+        stored.network, stored.head
     """
     folder = Path(folder)
     path = folder / "spec.json"

@@ -186,4 +186,9 @@ Watch = Callable[[Event], None]
 
 
 def silent(_event: Event) -> None:
-    """Watches nothing."""
+    """Watches nothing.
+
+    Example::
+
+        distill("ppo.zip", job, "runs/cartpole", watch=silent)
+    """

@@ -403,7 +403,12 @@ def build_shared(
 
 
 def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
-    """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0."""
+    """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0.
+
+    Example::
+
+        network = build(NetworkSpec((4,), 2, hidden=(16,)), torch.Generator().manual_seed(0))
+    """
     network = blank(spec)
     gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
     head = set(network.layers[-1].modules())

@@ -175,6 +175,10 @@ def distill_chain(
         SpecError: the teacher's size is unknown, or the student is no smaller.
         FileError: the folder holds something already that is no chain.
         ResumeError: it holds another chain.
+
+    Example::
+
+        distill_chain("ppo.zip", job, "runs/chain", 2).chain  # two assistants and the student
     """
     check_number("assistants", assistants, "[0, inf)", whole=True)
     teacher, job = with_files(teacher, job)
@@ -269,6 +273,12 @@ def reptile(
     Raises:
         SpecError: the family is empty, its spaces differ or its teachers are too few or too many, or a number means
             nothing.
+
+    Example::
+
+        poles = [EnvRef("examples.family:CartPoles-v0", {"members": [n, n + 1]}) for n in range(20)]
+        config = make_config("distil", poles[0], network="mlp:16", env_steps=2_000)
+        start = reptile(config, poles, "runs/poles-teacher", rounds=60)
     """
     check_number("rounds", rounds, "[1, inf)", whole=True)
     check_number("rate", rate, "(0, 1]")

@@ -234,13 +234,20 @@ def _import(module: str, wanted: str) -> Any:
         ) from error
 
 
+CHANGED = {"Walker2d": 4, "Humanoid": 4, "HumanoidStandup": 4}
+"""Newest version that is what version 3 was, where the one behind it is another: Walker2d's feet grip otherwise in
+version 5, and Humanoids show fewer numbers."""
+
+
 def _newest(name: str) -> str | None:
-    """Id of the newest version of an environment, if there is one."""
+    """Id of the newest version of an environment that is the same world, if there is one."""
     try:
         namespace, stem, version = parse_env_id(name)
     except gymnasium.error.Error:
         return None
     newest = find_highest_version(namespace, stem)
+    if namespace is None and version is not None and version < CHANGED.get(stem, 0):
+        newest = CHANGED[stem]
     return None if newest is None or newest == version else get_env_id(namespace, stem, newest)
 
 

@@ -33,6 +33,11 @@ def load_teacher(file: str | Path | TeacherFile) -> Teacher:
         FileError: missing, damaged, or of a format that is not known.
         HostileError: it asks for functions that could do anything.
         ExtraError: the format needs a package that is not installed.
+
+    Example::
+
+        load_teacher("hf://sb3/ppo-CartPole-v1")
+        load_teacher(TeacherFile("policy.onnx", squash="tanh"))
     """
     file = file if isinstance(file, TeacherFile) else TeacherFile(str(file))
     try:

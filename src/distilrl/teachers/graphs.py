@@ -12,7 +12,10 @@ from distilrl.limits import MAX_BYTES, MAX_CALLS, MAX_ELEMENTS, MAX_NODES
 from distilrl.text import first_line, legible
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Clip", "Concat"}
+MOVING = {
+    "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Clip", "Concat", "Split", "Slice", "Gather",
+    "Transpose",
+}  # fmt: skip
 """Operators that leave numbers between -1 and 1 what they are, or put them side by side."""
 LOOPS = {"Loop", "Scan", "SequenceMap", "BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"}
 RANDOM = {

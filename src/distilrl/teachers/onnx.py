@@ -35,7 +35,7 @@ from distilrl.teachers.graphs import (
 from distilrl.teachers.slots import Slot, find_slots
 from distilrl.teachers.source import TeacherFile
 from distilrl.teachers.teacher import Teacher
-from distilrl.text import first_line
+from distilrl.text import first_line, legible
 
 DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -44,12 +44,9 @@ DTYPES: dict[str, type[np.generic]] = {
     "tensor(float16)": np.float16,
 }
 VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "policy_logits")
+MOST_SAID = 16
+"""Notes of whoever exported a file that are kept."""
 ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
-
-BOUNDED = (
-    "It ends in a tanh, and its numbers are taken for real actions as they are: --squash scale where −1 to 1 stand for "
-    "other bounds, as in what stable-baselines3 exports of SAC, TD3 and DDPG."
-)
 
 
 @dataclass(frozen=True)
@@ -275,10 +272,12 @@ def _load(file: TeacherFile) -> Teacher:
         **({"pixels_divided_by": divisor} if len(shape) == 4 else {}),
         "not_executed": [],
     }
+    # what whoever exported it says of it, such as the scale of its actions
+    said = {legible(one.key, 40): legible(one.value) for one in model.metadata_props[:MOST_SAID]}
+    meta |= {"says": said} if said else {}
     kind = file.own_kind or _kind(file, output)
-    if file.squash is None and kind in (None, "mean") and last_step(model, output) == "Tanh":
-        meta["note"] = BOUNDED
-    elif others and file.output is None:
+    bounded = kind in (None, "mean") and last_step(model, output) == "Tanh"
+    if others and file.output is None:
         meta["note"] = f"It is read as '{output}'; {', '.join(others)[:80]} are as many numbers (--teacher-output)."
     policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)
     return Teacher(
@@ -291,8 +290,10 @@ def _load(file: TeacherFile) -> Teacher:
         obs_shape,
         outputs,
         params,
-        squash=file.own_squash or "clip",
+        # a graph of a mean acts as it is; of a mean and a deviation nobody knows what was left out behind them
+        squash=file.own_squash or (None if bounded or kind == "gaussian" else "clip"),
         scaled=file.scaled,
+        bounded=bounded,
     )
 
 

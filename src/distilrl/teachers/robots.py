@@ -42,7 +42,10 @@ SKRL_EPSILON, SKRL_CLIP = 1e-8, 5.0
 SKRL_STATES = "state_preprocessor"
 SKRL_SCALERS = ("observation_preprocessor", SKRL_STATES)
 """Where skrl keeps the statistics of observations: from version 2 on in the first, before in the second."""
-SKRL_PLAIN = "Its outputs are taken as they are: --squash tanh where its model says 'output: tanh(ACTIONS)'."
+SKRL_PLAIN = (
+    "Its outputs are taken as they are: --squash tanh where its model says 'output: tanh(ACTIONS)' and the bounds are "
+    "-1 to 1, or that tanh times the bound; with other bounds it acts by the bare tanh: export it to ONNX."
+)
 SKRL_UNSURE = (
     "Its observations are normalised with its 'state_preprocessor', as skrl does up to version 1: from 2 on that is "
     "the critic's, so that a policy of that version is to be exported to ONNX."

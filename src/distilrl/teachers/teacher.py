@@ -68,6 +68,8 @@ class Teacher:
     """Names of the numbers of an observation that it reads; () for all, or where it is `fitted`."""
     scaled: bool = False
     """Its numbers, −1 to 1, stand for the bounds of an action, which are known once it is `fitted`."""
+    bounded: bool = False
+    """Its numbers end in a tanh, so that it is only to be told what they are where actions have other bounds."""
     exact: tuple[int, ...] = ()
     """Places of numbers of an observation that are names and no measurements, such as a member's: no noise falls on
     them."""
@@ -268,12 +270,15 @@ class Teacher:
                 if self.action is not None
                 else f"{self.outputs or 'some'} numbers ({self.kind or 'of any kind'})"
             )
-            ways = [way for other, way in _WAYS.items() if kind == "mean" and self._fits(env, other)]
+            guessed = kind == "mean" or (
+                self.kind == "logits" and usual == "mean"
+            )  # by its name, or by the environment
+            ways = [way for other, way in _WAYS.items() if guessed and self._fits(env, other)]
             raise TeacherError(
                 f"The teacher {self.path} gives {own}, but {env.id} has {env.action.describe()}: "
                 f"{''.join(ways)}choose the environment it was trained in."
             ) from None
-        if untold and not self.scaled:
+        if untold and not self.scaled and not (self.bounded and _stand_for_themselves(head.action)):
             raise TeacherError(
                 f"{self.path} does not say how its numbers become an action of {env.id}: say --squash clip where they "
                 "are taken as they are, tanh where a tanh brings them into the bounds, or scale where -1 to 1 stand "
@@ -354,12 +359,28 @@ def _copied(module: Any, path: str) -> Any:
         ) from error
 
 
+def _stand_for_themselves(action: ActionSpec) -> bool:
+    """Whether numbers from −1 to 1 can be nothing else than the action: these are its bounds, or it has none."""
+    try:
+        middle, half = action.scale()
+    except BoundsError:
+        return True
+    return not middle.any() and bool((half == 1).all())
+
+
 def _way_out(obs_shape: tuple[int, ...], env: EnvInfo) -> str:
     """What may bring an environment's observations to a teacher's shape."""
     if env.id == "Ant-v4" and obs_shape == (111,):
         return "give --zeros 84, which is what Ant-v3 gave"
     if env.id.startswith("Ant-v5") and obs_shape == (111,):
         return "give --env-kwargs '{\"include_cfrc_ext_in_observation\": false}' --zeros 84, which is what Ant-v3 gave"
+    if env.id.startswith("Humanoid") and obs_shape == (376,):
+        return f"name {env.id.replace('v5', 'v4')}, which is what Humanoid-v3 was"
+    if len(obs_shape) == 1 and env.obs.shape == (obs_shape[0] - 1,) and env.obs.image is None:
+        return (
+            "give --wrapper sb3_contrib.common.wrappers:TimeFeatureWrapper if the time was one number more where it "
+            "was trained (RL Zoo's config.yml says so), or choose the environment it was trained in"
+        )
     options = _image_options(obs_shape, env)
     return f"give {options}" if options else "choose the environment it was trained in, or wrap this one"
 
