@@ -13,16 +13,14 @@ error, spread      root mean square difference of max_a Q, and the standard devi
 """
 
 import functools
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import atari
-import gymnasium
 import torch
 import torch.nn.functional as F
-from lines import RESULTS, fill, jobs_of, made, taken, teacher_file
+from lines import RESULTS, fill, jobs_of, machine, made, taken, teacher_file
 from methods import TABLE
 from torch import Tensor
 
@@ -45,7 +43,6 @@ from distilrl import (
 from distilrl.acceptance import accept
 from distilrl.agreement import agreement
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
-from distilrl.files import write_json
 from distilrl.played import Acceptance
 
 OUT = RESULTS / "case-study"
@@ -263,14 +260,7 @@ def main(words: list[str]) -> None:
     if words[0] == "table":
         print(table(range(first, last + 1), words[1:] or list(BUDGETS)))
         return
-    about = {
-        "platform": platform.platform(),
-        "threads": 1,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gymnasium": gymnasium.__version__,
-    }
-    write_json(OUT / "machine.json", about)
+    machine(OUT)
     folder, env_ids = Path(words[0]), words[1:] or list(BUDGETS)
     for env_id in env_ids:
         keys = [

@@ -11,8 +11,6 @@ benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again
 alone on the machine: seconds made beside other work are not for tables.
 """
 
-import json
-import platform
 import sys
 import tempfile
 import time
@@ -21,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import torch
-from lines import RESULTS, fill, jobs_of
+from lines import RESULTS, fill, jobs_of, machine
 
 import distilrl
 from distilrl import Comparison, EnvRef, Job, TeacherFile, distill, make_config, plan, term
@@ -225,17 +222,9 @@ def plans(folder: Path, names: list[str], jobs: int) -> None:
     fill(OUT / "plans.jsonl", partial(plan_line, folder), [{"row": name} for name in names or PLANS], jobs)
 
 
-def machine() -> None:
-    """What it ran on."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "gymnasium": gymnasium.__version__}
-    about = {"platform": platform.platform(), "cpu": platform.processor(), "threads": 1, **versions}
-    (OUT / "machine.json").write_text(json.dumps(about, indent=2) + "\n")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    machine()
+    machine(OUT, "mujoco")
     jobs = jobs_of(sys.argv)
     teachers, kind, *chosen = Path(sys.argv[1]), *sys.argv[2:]
     {"rows": rows, "losses": losses, "stakes": stakes, "critics": critics, "plans": plans}[kind](teachers, chosen, jobs)
