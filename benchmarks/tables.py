@@ -227,6 +227,38 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
     return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
 
 
+GOAL = 20
+"""Times smaller than its teacher that a student is to be."""
+
+
+def of_goal(chinese: bool = False) -> str:
+    """Of each field the environments in which every seed keeps within the margin with a student small enough, and what
+    the others lack: the largest budget of each.
+    """
+    none = "无" if chinese else "none"
+    rows = []
+    for name, about in fields.fields().items():
+        found = fields.found(name)
+        largest = {re.sub(r", [\d,]+ steps$", "", row): row for row in found}
+        kept, short = [], []
+        for env in largest.values():
+            one = found[env]
+            times = f"{one.smaller:,.0f} ×" if one.smaller else "?"
+            if one.held and (one.smaller or 0) >= GOAL:
+                kept.append(f"{env} ({times})")
+            elif one.held:
+                short.append(f"{env} ({times})")
+            else:
+                told = counted(one.told([fields.worst_verdict(run) for run in one.runs], chinese), chinese)
+                of = f"{fields.number(one.returned)} {'/' if chinese else 'of'} {fields.number(one.taught)}"
+                short.append(f"{env} ({', '.join((of, told, times))})")
+        title = about.title_zh if chinese else about.title
+        rows.append((title, "<br>".join(kept) or none, "<br>".join(short) or none))
+    head = ("field", f"every seed within the margin, at least {GOAL} times smaller", "short of it")
+    zh = ("领域", f"每个种子都在余量内，且至少小 {GOAL} 倍", "未达到")
+    return markdown(zh if chinese else head, rows, text=3)
+
+
 def of_games(env: str) -> tuple[dict, dict]:
     """The teacher's row of a game, and the rows of each (student, method)."""
     groups = defaultdict(list)
@@ -290,7 +322,7 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "disturbed": disturbed, "vectors": vectors,
+        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "fields-goal": of_goal, "fields-goal-zh": lambda: of_goal(chinese=True), "disturbed": disturbed, "vectors": vectors,
         "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "field-plans": field_plans.markdown, "field-plans-zh": lambda: field_plans.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):
