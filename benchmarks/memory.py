@@ -78,12 +78,24 @@ class Task:
     """What the others do not see; ``flicker=P``: each frame with probability P."""
     blind: tuple[str, ...] = ()
     """Those."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """What the environment is made with."""
     verdict: dict[str, Any] = field(default_factory=dict)
-    """What the environment is made with where returns are counted."""
+    """What it is made with besides where returns are counted."""
     episodes: int = 100
     """How many are counted."""
     rivals: tuple[str, ...] = ()
     """``dqn NETWORK``, ``reptile NETWORK``, ``randomised`` and ``raptor``, which see none of what is hidden."""
+
+    @property
+    def ref(self) -> EnvRef:
+        """Where students learn."""
+        return EnvRef(self.env, self.kwargs)
+
+    @property
+    def judged(self) -> EnvRef:
+        """Where returns are counted."""
+        return EnvRef(self.env, self.kwargs | self.verdict)
 
 
 TASKS = {
@@ -105,25 +117,29 @@ TASKS = {
     ),
     "cartpoles": Task(
         "examples.family:CartPoles-v0", "cartpoles", 150_000, ("mlp:16",), "physics",
-        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), {"members": [100, 200]}, 300,
-        ("dqn mlp:64,64", "reptile mlp:16"),
+        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), verdict={"members": [100, 200]}, episodes=300,
+        rivals=("dqn mlp:64,64", "reptile mlp:16"),
     ),
     "hoppers": Task(
         "examples.family:Hoppers-v0", "hoppers/teacher.zip", 100_000, ("mlp:32,32",), "physics",
-        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), {"members": [100, 200]}, rivals=("randomised",),
+        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), verdict={"members": [100, 200]}, rivals=("randomised",),
     ),
     "hoppers-300k": Task(
         "examples.family:Hoppers-v0", "hoppers/teacher.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
-        {"members": [100, 200]},
+        verdict={"members": [100, 200]},
     ),
     "quadrotors": Task(
         "examples.family:Quadrotors-v0", "quadrotors/teacher.zip", 200_000, ("mlp:32,32",), "physics",
-        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8"), {"members": [100, 200]},
+        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8"), verdict={"members": [100, 200]},
         rivals=("raptor", "randomised", "reptile mlp:32,32"),
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
         ("mlp:16", "mlp:32,32", "mlp:16@history=3", "gru:8", "gru:12", "mlp:16+gru:6", "mlp:28+gru:10"),
+    ),
+    "go1": Task(
+        "examples.unitree:Go1-v0", "unitree_go1/policy.onnx", 20_000,
+        ("mlp:16", "mlp:32,32", "mlp:16@history=3", "mlp:16+gru:8", "mlp:64,64"), kwargs={"noise": 1.0, "push": 1.0},
     ),
     "pong": Task(
         "PongNoFrameskip-v4", "zoo/pong-dqn", 48_000, (), "flicker=0.5", ("cnn:8,8,8:32", "cnn:8,8,8:32+gru:16"),
@@ -137,8 +153,8 @@ def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
     task = TASKS[name]
     os.environ.setdefault("UNITREE_MODELS", str(folder))
     trust("examples")
-    teacher = read(teacher_file(folder, task.teacher), EnvRef(task.env))
-    return teacher, accept(teacher, Play(EnvRef(task.env), threads=1), episodes=100)
+    teacher = read(teacher_file(folder, task.teacher), task.ref)
+    return teacher, accept(teacher, Play(task.ref, threads=1), episodes=100)
 
 
 def read(path: Path, env: EnvRef) -> Teacher:
@@ -164,7 +180,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     """What a student, or the teacher, makes on the verdict's seeds, and how it came about."""
     task = TASKS[name]
     teacher, acceptance = taught(folder, name)
-    sensors, env = Sensors(flicker=flicker_of(hidden)), EnvRef(task.env, task.verdict)
+    sensors, env = Sensors(flicker=flicker_of(hidden)), task.judged
     seeds = seeds_from(VERDICT_SEEDS, task.episodes)
     if student == "teacher":
         judged = accept(teacher, Play(env, threads=1), episodes=100) if task.verdict else acceptance
@@ -174,21 +190,21 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     if student == "raptor":
         return raptor(env, seeds)
     if student == "randomised":  # examples/family/teach.py NAME --blind
-        unseen = EnvRef(task.env, task.verdict | {"shows": "nothing"})
+        unseen = EnvRef(task.env, task.judged.kwargs | {"shows": "nothing"})
         alone = read(folder / f"{name}-blind" / "teacher.zip", unseen)
         return play(alone.policy, Play(unseen, threads=1), seeds).returns, {"params": alone.params}
     how, _, network = student.rpartition(" ")
-    obs = describe_env(task.env).obs
+    obs = describe_env(task.ref).obs
     places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
     changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
     if how == "reptile":
         return adapted(task, teacher, seeds, changes)
     if how == "dqn":
         unseen = {"shows": "nothing"}
-        env = EnvRef(task.env, task.verdict | unseen)
+        env = EnvRef(task.env, task.judged.kwargs | unseen)
         trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes | {"hidden_features": ()}))
     else:
-        config = make_config("distil", task.env, flicker=sensors.flicker, **changes)
+        config = make_config("distil", task.ref, flicker=sensors.flicker, **changes)
         trained = train(config, teacher, acceptance=acceptance)
     about = {
         "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
@@ -210,7 +226,7 @@ def adapted(task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, A
     for at in np.unique(drawn).tolist():
         policy = train(config.but(tasks=(TaskFile(member(task, at)),)), teacher, initial=start).policy
         own = [seed for seed, one in zip(seeds, drawn, strict=True) if one == at]
-        returns[drawn == at] = play(policy, Play(EnvRef(task.env, task.verdict), threads=1), own).returns
+        returns[drawn == at] = play(policy, Play(task.judged, threads=1), own).returns
     return returns, {"params": start.spec.params, "env_steps": task.steps, "own_steps": OWN_STEPS}
 
 
