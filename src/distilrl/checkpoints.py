@@ -101,7 +101,7 @@ def load_network(folder: str | Path) -> Stored:
         spec = NetworkSpec.from_json(data.get("network"), f"network of {path}")
         head = head_from_json(data.get("head"), f"head of {path}")
     except SpecError as error:
-        raise FileError(f"{path} is damaged ({error}): copy it again.") from None
+        raise FileError(f"{path} is damaged ({str(error).rstrip('.')}): copy it again.") from None
     tensors = read_tensors(weights)[0]
     held = sum(one.numel() for one in tensors.values())
     if spec.params > held:  # before anything of that size is made
