@@ -58,7 +58,7 @@ def line(home: Path, run: int) -> dict[str, Any]:
 
 def main() -> None:
     runs = int(taken(sys.argv, "--runs", "1"))
-    machine(OUT, "ale-py")
+    machine(OUT, "ale-py", threads=2)  # the command's own
     there = len(made(OUT / "demo.jsonl"))
     with tempfile.TemporaryDirectory() as home:
         fill(OUT / "demo.jsonl", partial(line, Path(home)), [{"run": there + number} for number in range(runs)])

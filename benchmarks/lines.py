@@ -38,10 +38,10 @@ def jobs_of(words: list[str]) -> int:
     return int(taken(words, "--jobs", "1"))
 
 
-def machine(folder: Path, *packages: str) -> None:
+def machine(folder: Path, *packages: str, threads: int = 1) -> None:
     """Notes down beside the lines with what they were made; what other scripts noted there stays."""
     versions = {name: metadata.version(name) for name in ("distilrl", "torch", "numpy", "gymnasium", *packages)}
-    about = {"python": platform.python_version(), "machine": platform.machine(), "threads": 1}
+    about = {"python": platform.python_version(), "machine": platform.machine(), "threads": threads}
     path = folder / "machine.json"
     write_json(path, (read_json(path) if path.exists() else {}) | versions | about)
 
