@@ -164,6 +164,11 @@ def read(path: Path, env: EnvRef) -> Teacher:
     return load_teacher(file).fitted(describe_env(env))
 
 
+def blind(env: EnvRef) -> EnvRef:
+    """A family that does not show its physics."""
+    return EnvRef(env.id, env.kwargs | {"shows": "nothing"})
+
+
 def flicker_of(hidden: str) -> float:
     """Probability of a black frame where that is what is hidden; else 0."""
     return float(hidden.removeprefix(FLICKER)) if hidden.startswith(FLICKER) else 0.0
@@ -190,9 +195,9 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     if student == "raptor":
         return raptor(env, seeds)
     if student == "randomised":  # examples/family/teach.py NAME --blind
-        unseen = EnvRef(task.env, task.judged.kwargs | {"shows": "nothing"})
-        alone = read(folder / f"{name}-blind" / "teacher.zip", unseen)
-        return play(alone.policy, Play(unseen, threads=1), seeds).returns, {"params": alone.params}
+        env = blind(env)
+        alone = read(folder / f"{name}-blind" / "teacher.zip", env)
+        return play(alone.policy, Play(env, threads=1), seeds).returns, {"params": alone.params}
     how, _, network = student.rpartition(" ")
     obs = describe_env(task.ref).obs
     places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
@@ -200,9 +205,8 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     if how == "reptile":
         return adapted(task, teacher, seeds, changes)
     if how == "dqn":
-        unseen = {"shows": "nothing"}
-        env = EnvRef(task.env, task.judged.kwargs | unseen)
-        trained = train(make_config("dqn", EnvRef(task.env, unseen), **changes | {"hidden_features": ()}))
+        env = blind(env)
+        trained = train(make_config("dqn", blind(task.ref), **changes | {"hidden_features": ()}))
     else:
         config = make_config("distil", task.ref, flicker=sensors.flicker, **changes)
         trained = train(config, teacher, acceptance=acceptance)

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -207,15 +208,13 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
     for name, about in fields.fields().items():
         page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
         found = fields.found(name)
-        largest = {re.sub(r", [\d,]+ steps$", "", row): row for row in found}  # rows go from few steps to many
-        for env in found if above else largest.values():
+        for env in found if above else largest(found):
             one = found[env]
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
-            verdicts = one.told([fields.worst_verdict(run) for run in one.runs], chinese)
             best = "随机" if chinese and best == "random" else best
             rows.append(
                 (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
-                 counted(verdicts, chinese),
+                 verdicts_of(one, chinese),
                  fields.number(one.returned), fields.number(one.taught),
                  f"{fields.number(without)} ({best})",
                  f"{f'{known:,}' if known else '?'} → {fields.size(student, '个节点' if chinese else 'nodes')}")
@@ -225,6 +224,16 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
     )  # fmt: skip
     zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "无需学习", "参数")
     return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
+
+
+def verdicts_of(one: fields.Found, chinese: bool) -> str:
+    """The worst verdict of each of its seeds, counted."""
+    return counted(one.told([fields.worst_verdict(run) for run in one.runs], chinese), chinese)
+
+
+def largest(found: dict[str, fields.Found]) -> Iterable[str]:
+    """Of each environment the row of the largest budget: rows go from few steps to many."""
+    return {re.sub(r", [\d,]+ steps$", "", row): row for row in found}.values()
 
 
 GOAL = 20
@@ -239,9 +248,8 @@ def of_goal(chinese: bool = False) -> str:
     rows = []
     for name, about in fields.fields().items():
         found = fields.found(name)
-        largest = {re.sub(r", [\d,]+ steps$", "", row): row for row in found}
         kept, short = [], []
-        for env in largest.values():
+        for env in largest(found):
             one = found[env]
             times = f"{one.smaller:,.0f} ×" if one.smaller else "?"
             if one.held and (one.smaller or 0) >= GOAL:
@@ -249,9 +257,8 @@ def of_goal(chinese: bool = False) -> str:
             elif one.held:
                 short.append(f"{env} ({times})")
             else:
-                told = counted(one.told([fields.worst_verdict(run) for run in one.runs], chinese), chinese)
                 of = f"{fields.number(one.returned)} {'/' if chinese else 'of'} {fields.number(one.taught)}"
-                short.append(f"{env} ({', '.join((of, told, times))})")
+                short.append(f"{env} ({', '.join((of, verdicts_of(one, chinese), times))})")
         title = about.title_zh if chinese else about.title
         rows.append((title, "<br>".join(kept) or none, "<br>".join(short) or none))
     head = ("field", f"every seed within the margin, at least {GOAL} times smaller", "short of it")

@@ -63,12 +63,14 @@ def agreement_of(
     student's.
     """
     result: dict[str, Any] = {}
-    for name, (by_teacher, by_student) in sides.items():
-        actions = theirs.greedy(by_teacher), ours.greedy(by_student)
+    acted = {
+        name: (theirs.greedy(by_teacher), ours.greedy(by_student)) for name, (by_teacher, by_student) in sides.items()
+    }
+    for name, actions in acted.items():
         result[name] = float(theirs.agree(*actions).mean())
-        result[f"{name}_where_it_matters"] = _weighted(theirs, ours, by_teacher, by_student)
+        result[f"{name}_where_it_matters"] = _weighted(theirs, ours, *sides[name])
         result[f"{name}_error"] = float(theirs.error(*actions).square().mean().sqrt())
-    actions = theirs.greedy(sides["student_states"][0]), ours.greedy(sides["student_states"][1])
+    actions = acted["student_states"]
     if alike:
         result["student_states_in_effect"] = float(theirs.agree(*_effects(actions, alike)).mean())
     return read_as(Agreement, result | theirs.side_by_side(*actions))

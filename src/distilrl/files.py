@@ -6,14 +6,12 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from distilrl.errors import FileError
 from distilrl.limits import MAX_JSON_BYTES
-from distilrl.plain import parse_json, read_as
+from distilrl.plain import Kind, parse_json, read_as
 from distilrl.text import first_line
-
-Kind = TypeVar("Kind")
 
 TEMPORARY = f".{'[0-9a-f]' * 16}.tmp"
 """Names, as `Path.glob` takes them, of files that are being written; one of a write that was killed stays."""

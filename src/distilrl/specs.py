@@ -68,10 +68,8 @@ class NetworkSpec:
             raise SpecError(f"A history must be at least 1, got {self.history}.")
         if min((self.outputs, *self.obs_shape, *self.widths, *(n for c in self.convs for n in c))) < 1:
             raise SpecError(f"Every size of a network must be at least 1, got {self.describe()}.")
-        if len(self.convs) + len(self.widths) > MAX_SPEC_LAYERS:
-            raise SpecError(
-                f"A network has {MAX_SPEC_LAYERS:,} layers at most, and not {len(self.convs) + len(self.widths):,}."
-            )
+        if (layers := len(self.convs) + len(self.widths)) > MAX_SPEC_LAYERS:
+            raise SpecError(f"A network has {MAX_SPEC_LAYERS:,} layers at most, and not {layers:,}.")
         if not self.obs_shape or math.prod(self.obs_shape) > LARGEST_OBSERVATION:
             raise SpecError(
                 f"'obs_shape' of a network must have sizes of at most {LARGEST_OBSERVATION:,} numbers together, got "

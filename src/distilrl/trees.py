@@ -126,9 +126,8 @@ class Tree:
             if feature >= 0 and not (node < self.left[node] < nodes and node < self.right[node] < nodes):
                 raise SpecError(f"The tree is damaged: node {node} does not point forward.")
         inner = [node for node, feature in enumerate(self.feature) if feature >= 0]
-        if sorted(child for side in (self.left, self.right) for child in (side[node] for node in inner)) != [
-            *range(1, nodes)
-        ]:  # what hangs from two nodes is written down twice, and twice that below it
+        children = sorted(side[node] for node in inner for side in (self.left, self.right))
+        if children != list(range(1, nodes)):  # what hangs from two is written down twice, and twice that below it
             raise SpecError("The tree is damaged: a node hangs from none or from several.")
 
     @property

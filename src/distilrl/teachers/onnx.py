@@ -44,9 +44,9 @@ DTYPES: dict[str, type[np.generic]] = {
     "tensor(float16)": np.float16,
 }
 VALUE_NAMES = ("action_values", "q_values", "q", "logits", "action_logits", "policy_logits")
+ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
 MOST_SAID = 16
 """Notes of whoever exported a file that are kept."""
-ACTION_NAMES = ("deterministic_continuous_actions", "continuous_actions", "actions", "action", "mu", "mean")
 
 
 @dataclass(frozen=True)
