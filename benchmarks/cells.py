@@ -30,6 +30,11 @@ def automatic(cell: MemoryCell, gates: Tensor) -> Tensor:
     return torch.stack(outputs, 1)
 
 
+def written_out(cell: MemoryCell, gates: Tensor) -> Tensor:
+    """At once."""
+    return cell.unrolled(gates, cell.start(len(gates)))[0]
+
+
 def seconds(way: Callable[[MemoryCell, Tensor], Tensor], cell: MemoryCell, gates: Tensor) -> float:
     """Of one update's passes."""
     weights = [gates, cell.recurrent.weight, *([cell.bias] if cell.bias is not None else [])]
@@ -45,7 +50,7 @@ def main() -> None:
         cell = MemoryCell(4, Cell(kind, size))
         cell.draw(None)
         gates = torch.randn(count, STEPS, cell.cell.gates, requires_grad=True)
-        pairs = [(seconds(automatic, cell, gates), seconds(MemoryCell.unrolled, cell, gates)) for _ in range(REPEATS)]
+        pairs = [(seconds(automatic, cell, gates), seconds(written_out, cell, gates)) for _ in range(REPEATS)]
         slow, fast = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
         print(
             f"{kind}:{size}, {count} sequences: {slow:.1f} ms automatic, {fast:.1f} written out, {slow / fast:.1f} times"

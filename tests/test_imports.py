@@ -12,7 +12,20 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distilrl"
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 ROWS = [
-    {"draws", "errors", "isolation", "limits", "losses", "modules", "origins", "stats", "text", "threads", "unrolled"},
+    {
+        "draws",
+        "errors",
+        "isolation",
+        "limits",
+        "losses",
+        "memories",
+        "modules",
+        "origins",
+        "stats",
+        "text",
+        "threads",
+        "unrolled",
+    },
     {"blocks", "devices", "plain", "scales", "spaces", "starting", "verdict"},
     {
         "envs",

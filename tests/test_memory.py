@@ -33,6 +33,7 @@ from distilrl.export.steps import steps
 from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
 from distilrl.learner import Learner, Part, Pupil
+from distilrl.memories import Memories
 from distilrl.metrics import read_metrics
 from distilrl.networks import RecurrentNetwork, build
 from distilrl.objective import TeacherTerm, term
@@ -42,6 +43,7 @@ from distilrl.population import Population
 from distilrl.replay import Batch, Replay, ReplaySpec
 from distilrl.runs import RunFolder
 from distilrl.schedules import Progress, Schedule
+from distilrl.sensors import Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, Excerpt, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of, spelled, suited
 from distilrl.teachers import Teacher, TeacherFile, load_teacher
@@ -212,15 +214,125 @@ def test_the_gradients_of_sequences_are_those_of_the_steps(kind, steps):
     cell.draw(None)
     gates = torch.randn(4, steps, cell.cell.gates, dtype=torch.float64, requires_grad=True)
     weights = [gates, cell.recurrent.weight, *([cell.bias] if cell.bias is not None else [])]
-    outputs, state = [], tuple(part.double() for part in cell.start(4))
+    outputs, states, begun = [], [], tuple(torch.randn_like(part) for part in cell.start(4))
+    state = begun
     for one in gates.unbind(1):
         output, state = cell(one, state)
         outputs.append(output)
+        states.append(state)
     slope = torch.randn(4, steps, 5, dtype=torch.float64)
     expected = torch.autograd.grad((torch.stack(outputs, 1) * slope).sum(), weights)
-    found = torch.autograd.grad((cell.unrolled(gates) * slope).sum(), weights)
+    whole, kept = cell.unrolled(gates, begun)
+    found = torch.autograd.grad((whole * slope).sum(), weights)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+    for part, one in zip(kept, zip(*states, strict=True), strict=True):
+        assert not part.requires_grad
+        torch.testing.assert_close(part, torch.stack(one, 1).detach())
+
+
+@pytest.mark.parametrize("text", ["gru:5", "lstm:4", "mlp:4+lstm:3"])
+def test_a_stretch_goes_on_from_what_is_remembered(text):
+    network, obs = drawn(text), torch.randn(12, 3)
+    whole, kept = network.going_on(obs, 12, None)
+    first, half = network.going_on(obs[:7], 7, None)
+    second, end = network.going_on(obs[7:], 5, half[-1:])
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(torch.cat([half, end]), kept)
+    state = network.start(1)
+    for one in obs:
+        _, state = network(one.unsqueeze(0), state)
+    torch.testing.assert_close(torch.cat(state, 1), kept[-1:])
+
+
+def test_memories_are_of_the_states_that_are_held():
+    memories = Memories(10, 2, torch.device("cpu"))
+    assert not memories.before(torch.arange(10)).any()
+    memories.keep(torch.tensor([3, -1, 5, 3]), torch.arange(8.0).view(4, 2))
+    assert memories.before(torch.tensor([3, 5, 4])).tolist() == [[6.0, 7.0], [4.0, 5.0], [0.0, 0.0]]
+    assert not memories.before(torch.tensor([13, 15])).any()  # what took their places
+    memories.keep(torch.tensor([13]), torch.ones(1, 2))
+    assert not memories.before(torch.tensor([3])).any()
+    other = Memories(10, 2, torch.device("cpu"))
+    other.load_state(memories.state())
+    assert other.before(torch.tensor([13])).tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("rows", [9, 30, 100])
+def test_each_step_of_a_sequence_is_known_by_its_number(rows):
+    replay = filled(rows=rows)
+    batch = replay.batch(replay.draw(500, torch.Generator().manual_seed(0)), generator=torch.Generator().manual_seed(1))
+    env, age = batch.obs[:, 0].long(), batch.obs[:, 2].long()
+    good = batch.valid.bool()
+    assert torch.equal(batch.number[good] % 2, env[good])
+    steps = (4, 9)  # of an episode of each environment
+    row = batch.obs[:, 1].long() * torch.tensor(steps)[env] + age
+    assert torch.equal(batch.number[good] // 2, row[good])
+    onward = batch.onward[good]
+    over = age[good] == torch.tensor(steps)[env[good]] - 1
+    assert (onward[over] == -1).all()
+    assert torch.equal(onward[~over][onward[~over] >= 0] - 2, batch.number[good][~over][onward[~over] >= 0])
+    assert (onward[~over] >= 0).all()
+
+
+def test_what_lies_further_back_than_a_sequence_is_remembered():
+    """The answer changes half way through episodes of 24 steps, which sequences of 4 that begin with nothing cannot know."""
+    spec = ReplaySpec(2400, 2, ObsSpec((1,)), Choices((2,)), labels=2, sequence=4, burn_in=1)
+    replay, none = Replay(spec, torch.device("cpu")), torch.zeros(2)
+    begins, answers = torch.tensor([1.0, *[0.0] * 23]), torch.arange(24).ge(12).long()
+    for step in np.arange(480) % 24:
+        label = 6.0 * nn.functional.one_hot(answers[step].expand(2), 2)
+        replay.add(
+            begins[step].expand(2, 1), torch.zeros(2, 1), none, torch.full((2,), bool(step == 23)), none.bool(), label
+        )
+    lost, terms = {}, (TeacherTerm("forward_kl"),)
+    for remembers in (True, False):
+        rng = torch.Generator().manual_seed(0)
+        network = build(NetworkSpec.parse("gru:4", (1,), 2), rng)
+        pupil = Pupil(network, HEAD, None, terms, rng, torch.device("cpu"))
+        if remembers:
+            pupil.remember(replay.places)
+        learner = Learner([pupil], terms, OptimConfig(learning_rate=2e-2, average=0.9))
+        for number in range(1500):
+            batch = replay.batch(replay.draw(32, rng), generator=rng)
+            learner.update([Part(0, batch, Progress(number / 1500))])
+        numbers = pupil.average.unrolled(begins.view(24, 1), 24)
+        lost[remembers] = float(nn.functional.cross_entropy(numbers, answers))
+    assert lost[True] < 0.1
+    assert lost[False] > 0.3
+
+
+def test_of_a_history_moves_are_seen_and_where_it_is_now():
+    network, obs = drawn("mlp:6@history=3"), torch.randn(20, 9) * 5 + 3
+    mean, scale, moves = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.2, 0.0, 0.3]), torch.tensor([4.0, 2.0, 9.0])
+    network.standardise(mean, scale, moves)
+    one, two, three = obs.view(20, 3, 3).unbind(1)
+    moves = torch.where(scale == 0, 0.0, moves)
+    seen = torch.cat([(two - one) * moves, (three - two) * moves, (three - mean) * scale], 1)
+    first = network.layers[0]
+    expected = network.layers[2](torch.relu(seen @ first.weight.T + first.bias))
+    told = network.unrolled(obs, 1)
+    torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-4)
+    # -- what ships is the same function, and the way back is too
+    network.fold()
+    assert network.obs_moves is None
+    torch.testing.assert_close(network.unrolled(obs, 1), told, rtol=1e-4, atol=1e-4)
+    raw = network.layers[0].weight.clone()
+    network.standardise(mean, torch.tensor([0.2, 0.5, 0.3]), torch.tensor([4.0, 2.0, 9.0]))
+    network.unfold()
+    torch.testing.assert_close(network.unrolled(obs, 1), told, rtol=1e-4, atol=1e-4)
+    network.fold()
+    torch.testing.assert_close(network.layers[0].weight, raw, rtol=1e-4, atol=1e-4)
+
+
+def test_moves_within_episodes_decide_what_they_count():
+    replay = filled(sequence=1, history=2, rows=100)
+    assert replay.moves().tolist() == pytest.approx([1.0, 1.0, 1.0])  # a step each; the rest does not move
+    assert filled(sequence=1, history=2, rows=1).moves() is None
+    assert filled(sequence=1, history=1).moves() is None
+    far = replace(replay.spec, sensors=Sensors(noise=(0.0, 0.0, 2.0)))
+    replay.spec = far
+    assert float(replay.moves()[2]) == pytest.approx(1 / 3)  # of a step of 1 and noise on both of its ends
 
 
 def test_the_end_of_an_episode_is_learnt_from_as_its_middle_is():

@@ -152,10 +152,16 @@ class MemoryCell(nn.Module):
         h = torch.lerp(candidate, h, update)
         return h, (h,)
 
-    def unrolled(self, gates: Tensor) -> Tensor:
-        """Outputs (N, T, H) of stretches of T steps that begin with zeros, of their gates (N, T, G·H)."""
+    def unrolled(self, gates: Tensor, state: State) -> tuple[Tensor, State]:
+        """Outputs (N, T, H) of stretches of T steps, of their gates (N, T, G·H) and what is remembered before them; and
+        what is remembered after each step, (N, T, H) each, without gradient.
+        """
         weight = self.recurrent.weight
-        return unrolled.lstm(gates, weight) if self.bias is None else unrolled.gru(gates, weight, self.bias)
+        if self.bias is None:
+            outputs, cells = unrolled.lstm(gates, weight, *state)
+            return outputs, (outputs.detach(), cells)
+        outputs = unrolled.gru(gates, weight, self.bias, *state)
+        return outputs, (outputs.detach(),)
 
 
 def interleaved(image: Tensor) -> Tensor:

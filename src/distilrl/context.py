@@ -13,9 +13,14 @@ from distilrl.discriminator import Discriminator, judge
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Taps, Wanted
 from distilrl.heads import Head, Units
+from distilrl.memories import Memories
 from distilrl.networks import Network, RecurrentNetwork
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
+
+
+Answer = tuple[Tensor, Tensor | None]
+"""Numbers (B, P), and what is remembered after each step (B, K)."""
 
 
 class Asking(Protocol):
@@ -58,23 +63,39 @@ class Context:
     """Taps and projectors; needed by feature terms."""
     discriminator: Discriminator | None = None
     """Needed by `JudgedTerm`."""
+    memories: Memories | None = None
+    """What the student remembered where sequences begin; None: nothing."""
 
     @cached_property
-    def _pass(self) -> tuple[Tensor, Taps | None]:
-        """The student's numbers, and its features where a term reads them."""
+    def _pass(self) -> tuple[Answer, Taps | None]:
+        """The student's answer, and its features where a term reads them."""
         if not any(one.needs_features for one in self.terms):
-            return self.answer(self.batch.obs), None
+            return self._answer(self.batch.obs), None
         with Taps(self.network, self._maps.student_paths) as seen:
-            return self.answer(self.batch.obs), seen
+            return self._answer(self.batch.obs), seen
 
     def answer(self, obs: Tensor) -> Tensor:
         """The student's numbers (B, P) for observations in the order of the batch, with gradient."""
-        return numbers_of(self.network, obs, self.batch.steps)
+        return self._answer(obs)[0]
+
+    def _answer(self, obs: Tensor) -> Answer:
+        return answer_of(self.network, obs, self.batch.steps, self._remembered(self.batch.number))
+
+    def _remembered(self, number: Tensor | None) -> Tensor | None:
+        """What the student remembers before the first steps of sequences of these numbers (B,), (W, K)."""
+        if self.memories is None or number is None:
+            return None
+        return self.memories.before(number[:: self.batch.steps])
+
+    def remember(self) -> None:
+        """Writes down what the student remembers after each step of the batch, once it was asked about it."""
+        if self.memories is not None and self.batch.onward is not None and (after := self._pass[0][1]) is not None:
+            self.memories.keep(self.batch.onward, after)
 
     @property
     def student(self) -> Tensor:
         """(B, P) of the student, with gradient."""
-        return self._pass[0]
+        return self._pass[0][0]
 
     @property
     def teacher(self) -> Tensor:
@@ -106,8 +127,9 @@ class Context:
     def _ahead(self, network: nn.Module | None) -> Tensor:
         if network is None or self.batch.next_obs is None:
             raise SpecError("A TD term needs a target network and transitions: set n_step to at least 1.")
+        remembered = self._remembered(self.batch.next_number)
         with torch.no_grad():
-            return numbers_of(network, self.batch.next_obs, self.batch.steps)
+            return answer_of(network, self.batch.next_obs, self.batch.steps, remembered)[0]
 
     @property
     def _maps(self) -> FeatureMaps:
@@ -140,7 +162,19 @@ class Context:
         return losses.discriminator_loss(of_student=of_student, of_teacher=of_teacher)
 
 
+def answer_of(network: nn.Module, obs: Tensor, steps: int, memory: Tensor | None = None) -> Answer:
+    """Numbers (B, P) of observations, which a network with memory sees as sequences of so many steps each, and what it
+    remembers after each of them (B, K); None where it has no cell.
+
+    Args:
+        network: who is asked.
+        obs: (B, *obs_shape).
+        steps: of a sequence.
+        memory: (B / steps, K) what it remembers before the first step of each; None: nothing.
+    """
+    return network.going_on(obs, steps, memory) if isinstance(network, RecurrentNetwork) else (network(obs), None)
+
+
 def numbers_of(network: nn.Module, obs: Tensor, steps: int) -> Tensor:
-    """Numbers (B, P) of observations, which a network with memory sees as sequences of so many steps each."""
-    numbers: Tensor = network.unrolled(obs, steps) if isinstance(network, RecurrentNetwork) else network(obs)
-    return numbers
+    """The numbers alone, of sequences that begin with nothing remembered."""
+    return answer_of(network, obs, steps)[0]

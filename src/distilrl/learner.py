@@ -16,6 +16,7 @@ from distilrl.discriminator import Discriminator
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, start_from
 from distilrl.heads import Head, Units
+from distilrl.memories import Memories
 from distilrl.networks import Network, build_shared, reuse_head
 from distilrl.objective import FeatureTerm, JudgedTerm, TDTerm, Term, active, columns
 from distilrl.optimisers import (
@@ -75,6 +76,7 @@ class Pupil:
         self.labels_head = teacher.head if teacher is not None else head
         self.temperature = 1.0
         self.units: Units | None = None
+        self.memories: Memories | None = None
         self.average: Network = student
         self.target: Network | None = None
         self.maps: FeatureMaps | None = None
@@ -111,10 +113,10 @@ class Pupil:
         }
         return {name: module for name, module in own.items() if module is not None}
 
-    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+    def standardise(self, mean: Tensor, scale: Tensor, moves: Tensor | None = None) -> None:
         """Sets the input standardisation of all copies."""
         for network in self.copies:
-            network.standardise(mean, scale)
+            network.standardise(mean, scale, moves)
 
     def set_temperature(self, temperature: float) -> None:
         """Sets the temperature that was found; a reused head then gives numbers of that scale."""
@@ -128,6 +130,11 @@ class Pupil:
         self.units = units
         for network in self.copies:
             network.set_units(units)
+
+    def remember(self, places: int) -> None:
+        """Makes room for what a student with a cell remembers, in a replay that has room for so many states."""
+        if (cell := self.student.spec.cell) is not None:
+            self.memories = Memories(places, sum(cell.kept), self.student.obs_mean.device)
 
     def adopt(self) -> None:
         """Makes the copies equal to a student whose weights were set from outside."""
@@ -233,6 +240,7 @@ class Learner:
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[Context] = []
+        asked: list[Context] = []
         self.errors = None
         for part in parts:
             now = active(self.terms, part.progress)
@@ -248,6 +256,7 @@ class Learner:
                 loss = loss + part.share * weight * mean
                 means.setdefault(self._columns[id(term)], []).append(mean.detach())
             judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
+            asked += [context] if now else []
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(self._parameters, optim.max_grad_norm)
@@ -255,6 +264,8 @@ class Learner:
                 optimiser.step()
         if judged:
             self._train_discriminators(judged)
+        for context in asked:
+            context.remember()
         self.updates += 1
         move_average(self._averages, self._parameters, optim.average, self.updates)
         if self.updates % optim.target_every == 0:
@@ -281,6 +292,7 @@ class Learner:
             progress=part.progress,
             maps=pupil.maps,
             discriminator=pupil.discriminator,
+            memories=pupil.memories,
         )
 
     def _train_discriminators(self, judged: list[Context]) -> None:
@@ -313,6 +325,10 @@ class Learner:
         }
         for task, pupil in enumerate(self.pupils):
             tensors |= {f"obs_mean.{task}": pupil.student.obs_mean, f"obs_scale.{task}": pupil.student.obs_scale}
+            if pupil.student.obs_moves is not None:
+                tensors[f"obs_moves.{task}"] = pupil.student.obs_moves
+            if pupil.memories is not None:
+                tensors |= {f"memories.{task}.{k}": v for k, v in pupil.memories.state().items()}
             if pupil.units is not None:
                 tensors |= {f"units.{task}.{k}": getattr(pupil.units, k) for k in ("matrix", "offset")}
         for name, optimiser in self._optimisers().items():
@@ -329,10 +345,14 @@ class Learner:
         for name, module in self._modules().items():
             module.load_state_dict(below(tensors, f"{name}."))
         for task, pupil in enumerate(self.pupils):
+            moves = tensors.get(f"obs_moves.{task}")
             for network in pupil.copies:
                 network.obs_mean.copy_(tensors[f"obs_mean.{task}"])
                 network.obs_scale.copy_(tensors[f"obs_scale.{task}"])
+                network.obs_moves = moves.to(network.obs_mean.device) if moves is not None else None
             pupil.temperature = float(state["temperatures"][task])
+            if pupil.memories is not None:
+                pupil.memories.load_state(below(tensors, f"memories.{task}."))
             if f"units.{task}.matrix" in tensors:
                 there = pupil.student.obs_mean.device
                 pupil.set_units(Units(*(tensors[f"units.{task}.{one}"].to(there) for one in ("matrix", "offset"))))

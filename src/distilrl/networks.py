@@ -44,6 +44,7 @@ class Network(nn.Module):
     obs_mean: Tensor
     obs_scale: Tensor
     _seen: Tensor
+    obs_moves: Tensor | None
     out_matrix: Tensor | None
     out_offset: Tensor | None
 
@@ -85,16 +86,20 @@ class Network(nn.Module):
         shape = (spec.vector + 1,) if spec.picture is not None else (spec.features,)
         self.register_buffer("obs_mean", torch.zeros(shape), persistent=False)
         self.register_buffer("obs_scale", torch.ones(shape), persistent=False)
+        self.register_buffer("obs_moves", None, persistent=False)
         self.register_buffer("_seen", torch.tensor(spec.seen, dtype=torch.int64), persistent=False)
         self.set_units(None)
         if spec.convs or spec.blocks:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+    def standardise(self, mean: Tensor, scale: Tensor, moves: Tensor | None = None) -> None:
         """From now on the first layer sees (obs − mean) · scale; shapes (1,) for an image, (D,) for vectors, (D + 1,)
         for both, D with what the network does not read.
 
-        A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros.
+        A padded first layer sees obs / sqrt(mean² + 1/scale²) instead: its zeros at the border must stay zeros. With
+        ``moves`` (D,) one that reads a history sees only the latest observation so, and of those before it how far each
+        number moved from one to the next, times these: a velocity, whose part of a number is small, counts as much as
+        a position.
         """
         if self.spec.blocks:
             mean, scale = torch.zeros_like(mean), (mean.square() + scale.square().reciprocal()).rsqrt()
@@ -102,6 +107,10 @@ class Network(nn.Module):
             beside = [-1] if self.spec.image is not None else []
             seen = torch.tensor([*self.spec.seen, *beside], device=mean.device)
             mean, scale = (one[seen].repeat(self.spec.history) for one in (mean, scale))
+        self.obs_moves = None
+        if moves is not None and self.spec.history > 1:
+            own = scale[: len(self.spec.seen)]
+            self.obs_moves = torch.where(own == 0, torch.zeros_like(own), moves[self._seen] / own)
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
 
@@ -162,6 +171,7 @@ class Network(nn.Module):
                 dense.weight[:, start:] = past
         self.obs_mean.zero_()
         self.obs_scale.fill_(1.0)
+        self.obs_moves = None
 
     def unfold(self) -> None:
         """Makes weights that were written for raw observations the same function under the standardisation and the
@@ -180,7 +190,7 @@ class Network(nn.Module):
                 dense.bias.add_(past @ mean[:-1])
                 inverse, mean = inverse[-1:], mean[-1:]
             raw = first.weight.clone()
-            first.weight.copy_(raw * inverse)
+            first.weight.copy_(self._of_moves(raw * inverse))
             shift = raw.sum(dim=(1, 2, 3)) * mean if raw.ndim == 4 else raw @ mean.expand(raw.shape[1])
             cast("Tensor", first.bias).add_(shift)
 
@@ -245,6 +255,7 @@ class Network(nn.Module):
         """Takes over the standardisation of a network that reads the same."""
         self.obs_mean.copy_(other.obs_mean)
         self.obs_scale.copy_(other.obs_scale)
+        self.obs_moves = other.obs_moves
 
     def _outputs(self, x: Tensor) -> Tensor:
         """The last layer's numbers in the units of the outputs."""
@@ -266,9 +277,25 @@ class Network(nn.Module):
         if isinstance(first, nn.Conv2d):
             weight = first.weight * self.obs_scale[-1:]
             return weight, first.bias - weight.sum(dim=(1, 2, 3)) * self.obs_mean[-1:]  # type: ignore[operator]
-        weight = first.weight * self.obs_scale
+        weight = self._of_observations(first.weight) * self.obs_scale
         mean = self.obs_mean.expand(weight.shape[1])
         return weight, first.bias - weight @ mean
+
+    def _of_observations(self, weight: Tensor) -> Tensor:
+        """Weights (out, H · D) for standardised observations of those for how they moved, and where they are now."""
+        if self.obs_moves is None:
+            return weight
+        own = weight.view(len(weight), self.spec.history, -1)
+        moved, latest = own[:, :-1] * self.obs_moves, own[:, -1:]
+        return (torch.cat([torch.zeros_like(latest), moved], 1) - torch.cat([moved, -latest], 1)).flatten(1)
+
+    def _of_moves(self, weight: Tensor) -> Tensor:
+        """`_of_observations`' inverse."""
+        if self.obs_moves is None:
+            return weight
+        so_far = weight.view(len(weight), self.spec.history, -1).cumsum(1)
+        inverse = torch.where(self.obs_moves == 0, torch.zeros_like(self.obs_moves), 1 / self.obs_moves)
+        return torch.cat([-so_far[:, :-1] * inverse, so_far[:, -1:]], 1).flatten(1)
 
 
 class RecurrentNetwork(Network):
@@ -321,10 +348,24 @@ class RecurrentNetwork(Network):
             obs: (B, *obs_shape), B a multiple of ``steps``; with a history (B, H · D), the oldest first.
             steps: of a stretch; 1 where there is no cell.
         """
+        return self.going_on(obs, steps, None)[0]
+
+    def going_on(self, obs: Tensor, steps: int, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`unrolled` for stretches that begin with what is remembered there: their numbers, and what is remembered after
+        each of their steps, (B, K), without gradient.
+
+        Args:
+            obs: (B, *obs_shape).
+            steps: of a stretch.
+            memory: (B / steps, K), all that the cell keeps side by side; None: zeros.
+        """
         x, features = self._before_cell(obs)
-        if self.cell is not None:
-            x = self.cell.unrolled(x.view(-1, steps, x.shape[1])).flatten(0, 1)
-        return self._behind_cell(x, features, obs)
+        if self.cell is None:
+            return self._behind_cell(x, features, obs), None
+        gates = x.view(-1, steps, x.shape[1])
+        state = self.cell.start(len(gates)) if memory is None else memory.split(self.cell.cell.kept, 1)
+        x, kept = self.cell.unrolled(gates, state)
+        return self._behind_cell(x.flatten(0, 1), features, obs), torch.cat(kept, 2).flatten(0, 1)
 
     def _before_cell(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gates of the cell, and what goes past it; with no cell, the first layer's numbers."""

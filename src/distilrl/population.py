@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from distilrl import stats
 from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
-from distilrl.context import Context, numbers_of
+from distilrl.context import Answer, Context, answer_of
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
+from distilrl.memories import Memories
 from distilrl.networks import Network, RecurrentNetwork, build
 from distilrl.objective import WHOLE_BATCH, TeacherTerm, active, taught_at
 from distilrl.optimisers import (
@@ -64,6 +65,7 @@ class Population:
         optim: OptimConfig,
         *,
         labels_head: Head | None = None,
+        places: int = 1,
         device: str = "cpu",
     ) -> None:
         """Builds student k of ``specs[k]`` from ``seeds[k]``.
@@ -75,6 +77,7 @@ class Population:
             terms: the objective.
             optim: how it is learnt.
             labels_head: what the teacher's numbers mean; the same as the students' by default.
+            places: states that the replay has room for, where a student has a cell.
             device: where the students live.
         """
         self.head, self.labels_head, self.terms, self.optim = head, labels_head or head, tuple(terms), optim
@@ -91,9 +94,12 @@ class Population:
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
         whole = specs[0].picture is not None or not specs[0].unseen
+        cells = [(k, spec.cell) for k, spec in enumerate(specs) if spec.cell is not None]
+        self._memories = {k: Memories(places, sum(cell.kept), self.device) for k, cell in cells}
         self._seen = slice(None) if whole else torch.tensor(specs[0].seen, device=device)
         size = specs[0].obs_shape[0] if specs[0].picture is None else 1
         self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
+        self.moves: Tensor | None = None
         self.updates, self._acted = 0, 0
         remembering = any(spec.remembers for spec in specs)
         self.policy = Policy((_RememberingInTurn if remembering else _InTurn)(self), head)
@@ -116,12 +122,12 @@ class Population:
             [i for _, module in self.groups for i in _inside(module)] if self.optim.optimiser == "soap" else []
         )
 
-    def standardise(self, mean: Tensor, scale: Tensor) -> None:
+    def standardise(self, mean: Tensor, scale: Tensor, moves: Tensor | None = None) -> None:
         """Sets what all students subtract and multiply by."""
-        self.mean, self.scale = mean, scale
+        self.mean, self.scale, self.moves = mean, scale, moves
         for _, module in self.groups:
             if isinstance(module, Network):
-                module.standardise(mean, scale)
+                module.standardise(mean, scale, moves)
 
     def look(self, labels: Tensor) -> None:
         """Finds temperature and units in the teacher's numbers (K, P) of the first states."""
@@ -129,15 +135,31 @@ class Population:
         in_units = self.optim.value_units or self.labels_head.real
         self.units = self.labels_head.find_units(labels) if in_units else None
 
-    def _numbers(self, module: "StackedMLP | Network", obs: Tensor, steps: int = 1) -> Tensor:
-        """Numbers (K, B, P) of a group, of observations whose histories are as long as the longest of all students."""
+    def _numbers(
+        self, module: "StackedMLP | Network", obs: Tensor, steps: int = 1, memory: Tensor | None = None
+    ) -> Answer:
+        """Numbers (K, B, P) of a group, of observations whose histories are as long as the longest of all students; and
+        what a single student with a cell remembers after each step.
+        """
         if isinstance(module, Network):
             own = obs if obs.ndim == 4 else obs[:, -module.spec.history * module.spec.obs_shape[0] :]
-            numbers = numbers_of(module, own, steps).unsqueeze(0)
-        else:
-            seen, own = self._seen, obs[:, -len(self.mean) :]
-            numbers = module((own[:, seen].float() - self.mean[seen]) * self.scale[seen])
-        return self._in_units(numbers)
+            numbers, after = answer_of(module, own, steps, memory)
+            return self._in_units(numbers.unsqueeze(0)), after
+        seen, own = self._seen, obs[:, -len(self.mean) :]
+        return self._in_units(module((own[:, seen].float() - self.mean[seen]) * self.scale[seen])), None
+
+    def _going_on(self, members: list[int], module: "StackedMLP | Network", batch: Batch) -> Tensor:
+        """Numbers (K, B, P) of a group for a batch; a student with a cell begins with what it remembered there, and
+        writes down what it remembers now.
+        """
+        memories = self._memories.get(members[0])
+        if memories is None or batch.number is None or batch.onward is None:
+            return self._numbers(module, batch.obs, batch.steps)[0]
+        before = memories.before(batch.number[:: batch.steps])
+        numbers, after = self._numbers(module, batch.obs, batch.steps, before)
+        if after is not None:
+            memories.keep(batch.onward, after)
+        return numbers
 
     def _in_units(self, numbers: Tensor) -> Tensor:
         return numbers if self.units is None else self.units.values(numbers)
@@ -169,7 +191,7 @@ class Population:
                 kept[mine, : after.shape[1]], result[mine] = after, self._in_units(numbers)
             else:
                 row = (owners[mine].unsqueeze(1) == places).int().argmax(1)
-                result[mine] = self._numbers(module, obs[mine])[row, torch.arange(len(mine))]
+                result[mine] = self._numbers(module, obs[mine])[0][row, torch.arange(len(mine))]
         return result
 
     @torch.enable_grad()
@@ -178,7 +200,7 @@ class Population:
         self.updates += 1
         optimisers = self.optimisers.values()
         set_learning_rate(optimisers, self.optim.learning_rate, self._since, progress.fraction)
-        numbers = (self._numbers(module, batch.obs, batch.steps) for _, module in self.groups)
+        numbers = (self._going_on(members, module, batch) for members, module in self.groups)
         loss = torch.cat([self._loss(one, batch, progress) for one in numbers])
         for optimiser in optimisers:
             optimiser.zero_grad()
@@ -255,7 +277,7 @@ class Population:
                     ):
                         parameter.copy_(average)
                 network = averaged.network(members.index(k)) if isinstance(averaged, StackedMLP) else averaged
-                network.standardise(self.mean, self.scale)
+                network.standardise(self.mean, self.scale, self.moves)
                 network.set_units(self.units)
                 network.fold()
                 if self.optim.scale_head:
@@ -284,21 +306,30 @@ class Population:
         forgotten, or of those who learn no more.
         """
         tensors = {"mean": self.mean, "scale": self.scale}
+        if self.moves is not None:
+            tensors["moves"] = self.moves
         if self.units is not None:
             tensors |= {"units.matrix": self.units.matrix, "units.offset": self.units.offset}
         for number, (_, module) in enumerate(self.groups):
             tensors |= {f"group.{number}.{name}": value for name, value in module.state_dict().items()}
+        for k in self.alive:
+            if k in self._memories:
+                tensors |= {f"memories.{k}.{name}": value for name, value in self._memories[k].state().items()}
         numbers = {"alive": self.alive, "updates": self.updates, "acted": self._acted, "temperature": self.temperature}
         return tensors, numbers
 
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
         self.keep(state["alive"])
-        self.standardise(tensors["mean"].to(self.device), tensors["scale"].to(self.device))
+        known = (tensors[name].to(self.device) for name in ("mean", "scale", "moves") if name in tensors)
+        self.standardise(*known)
         if "units.matrix" in tensors:
             self.units = Units(tensors["units.matrix"].to(self.device), tensors["units.offset"].to(self.device))
         for number, (_, module) in enumerate(self.groups):
             module.load_state_dict(below(tensors, f"group.{number}."))
+        for k in self.alive:
+            if k in self._memories:
+                self._memories[k].load_state(below(tensors, f"memories.{k}."))
         self.updates, self._acted, self.temperature = state["updates"], state["acted"], state["temperature"]
         self._restart()
 
@@ -315,9 +346,7 @@ class _InTurn(nn.Module):
 
 
 class _RememberingInTurn(nn.Module):
-    """The same of students some of whom remember. Whose turn begins knows nothing of the episode, as a sequence from
-    which it learns.
-    """
+    """The same of students some of whom remember. Whose turn begins knows nothing of the episode."""
 
     def __init__(self, population: Population) -> None:
         super().__init__()

@@ -52,6 +52,13 @@ class Batch(NamedTuple):
     valid: Tensor | None = None
     """(B,) float, 1 where something may be learnt and 0 where a sequence has ended, or its state is not yet what it
     would be; None: everywhere."""
+    number: Tensor | None = None
+    """(B,) of each step of a sequence, by which a state is known for as long as it is held (`Memories`); None: there are
+    no sequences."""
+    onward: Tensor | None = None
+    """(B,) the number of the state after each step; -1 where its episode, or the sequence, has ended."""
+    next_number: Tensor | None = None
+    """(B,) the numbers of next_obs."""
     exact: Tensor | None = None
     """(B, *obs_shape) what is there, where the student sees it otherwise and `ReplaySpec.exact_too` asks for it."""
 
@@ -139,6 +146,11 @@ class Replay:
     def __len__(self) -> int:
         """Number of states held."""
         return self._held * self.spec.n_envs
+
+    @property
+    def places(self) -> int:
+        """States that it has room for."""
+        return self.rows * self.spec.n_envs
 
     @property
     def _held(self) -> int:
@@ -295,8 +307,10 @@ class Replay:
 
     def batch(self, index: Tensor, gamma: float = 1.0, generator: torch.Generator | None = None) -> Batch:
         """The transitions behind flat indices (B,); where sequences are drawn, those of the sequences."""
-        index, valid = self._sequences(index, generator) if self.spec.sequence > 1 else (index, None)
-        total, n_envs = self.rows * self.spec.n_envs, self.spec.n_envs
+        valid = number = onward = None
+        if self.spec.sequence > 1:
+            index, valid, number, onward = self._sequences(index, generator)
+        total, n_envs = self.places, self.spec.n_envs
         reward = torch.zeros(len(index), device=self.device)
         terminated = torch.zeros(len(index), dtype=torch.bool, device=self.device)
         rewards, flags = self._reward.view(-1), self._flags.view(-1)
@@ -318,6 +332,9 @@ class Replay:
             next_labels=labels[ahead] if self.spec.labelled and look_ahead else None,
             steps=self.spec.sequence,
             valid=valid,
+            number=number,
+            onward=onward,
+            next_number=number + self.spec.n_step * n_envs if look_ahead and number is not None else None,
             exact=self.observations(index) if self.spec.exact_too and not self.spec.sensors.exact else None,
         )
 
@@ -340,15 +357,16 @@ class Replay:
         oldest = self.added - self._held
         return (torch.div(index, self.spec.n_envs, rounding_mode="floor") - oldest) % self.rows
 
-    def _sequences(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """The steps of a sequence around each state (W,), and from which of them something may be learnt, (W · L) each.
+    def _sequences(self, index: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The steps of a sequence around each state (W,), from which of them something may be learnt, their numbers and
+        those of the states after them, (W · L) each.
 
         A state lies anywhere behind the burn-in of its sequence, by chance: were it always the last one, states near
         an episode's end would lie in few sequences and hardly be learnt from. Of a sequence that would begin before
         its episode there is what lies in it, all of it learnt from. So each state of an episode is learnt from about
         as often, but for the last ones, down to half as often.
         """
-        n_envs, total, length = self.spec.n_envs, self.rows * self.spec.n_envs, self.spec.sequence
+        n_envs, total, length = self.spec.n_envs, self.places, self.spec.sequence
         ages = self._age.view(-1)
         place = torch.randint(self.spec.burn_in, length, index.shape, generator=generator).to(self.device)
         back = torch.minimum(self._before(index), place)
@@ -360,7 +378,10 @@ class Replay:
         there = held & (ages[steps] == ages[first].unsqueeze(1) + ahead)
         there &= ahead < (length - place + back).unsqueeze(1)
         valid = there & self._draws.allowed(steps) & (whole | (ahead >= self.spec.burn_in))
-        return steps.flatten(), valid.flatten().float()
+        begun = (self.added - self._held + self._place(first)) * n_envs + first % n_envs
+        number = begun.unsqueeze(1) + ahead * n_envs
+        onward = torch.where(there & (self._flags.view(-1)[steps] == 0), number + n_envs, -1)
+        return steps.flatten(), valid.flatten().float(), number.flatten(), onward.flatten()
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
         """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,
@@ -372,12 +393,32 @@ class Replay:
         beside = self.spec.obs.vector
         vector = held[:, :beside]
         std, mean = torch.std_mean(vector, 0)
-        reach = torch.tensor([math.inf if n is None else n for n in self.spec.obs.reach[:beside]] or [math.inf])
-        scale = scale_of(mean, std, (vector - mean).abs().amax(0), reach.to(self.device))
+        scale = scale_of(mean, std, (vector - mean).abs().amax(0), self._reach())
         if beside == held.shape[1]:
             return mean, scale
         image = of_pixels(held[:, beside:])
         return torch.cat([mean, image[0]]), torch.cat([scale, image[1]])
+
+    def moves(self) -> Tensor | None:
+        """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None where
+        it has no history, or no episode has a second step yet.
+        """
+        if self.spec.history == 1:
+            return None
+        held, age = self._obs[: self._held], self._age[: self._held]
+        follows = age[1:] == age[:-1] + 1
+        follows[(self.added - 1) % self.rows :][:1] = False  # behind the newest lies the oldest
+        moved = (held[1:] - held[:-1])[follows]
+        if len(moved) == 0:
+            return None
+        noise = torch.tensor(self.spec.sensors.noise or 0.0, device=self.device)
+        far = (moved.square().mean(0) + 2 * noise.square()).sqrt()
+        return scale_of(held.flatten(0, 1).mean(0), far, moved.abs().amax(0), self._reach())
+
+    def _reach(self) -> Tensor:
+        """Largest absolute value that the space allows of each number of a vector, (D,); infinite where it says nothing."""
+        known = self.spec.obs.reach[: self.spec.obs.vector] or [math.inf]
+        return torch.tensor([math.inf if n is None else n for n in known], device=self.device)
 
     def labels(self, rows: int | None = None) -> Tensor:
         """All labels held, (labelled rows · N, P); with ``rows`` those of the last so many, the newest first."""

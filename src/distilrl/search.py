@@ -218,6 +218,7 @@ class Search:
             [term for term in config.terms if isinstance(term, TeacherTerm)],
             config.optim,
             labels_head=self.teacher.head,
+            places=self.stream.replay.places,
             device=config.compute.device,
         )
 

@@ -109,6 +109,7 @@ class Task:
         """
         self.learner = learner
         self.pupil: Pupil = learner.pupils[self.number]
+        self.pupil.remember(self.stream.replay.places)
         if self.stream.student is not None or not self.stream.asks:
             self.stream.student = self.pupil.policy
 
@@ -276,19 +277,21 @@ def _each(given: Any, config: TrainConfig, what: str) -> list[Any]:
     return items
 
 
-def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:
+def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor, Tensor | None]:
     """What a student subtracts from its inputs, and what it multiplies them by, from the states collected before the
     first update.
 
     Returns:
-        Mean and scale, each (1,) for an image, (D,) for a vector, (D + 1,) for both.
+        Mean and scale, each (1,) for an image, (D,) for a vector, (D + 1,) for both; and of a history what a move from
+        one observation to the next is multiplied by, (D,).
     """
     mean, scale = stream.replay.standardisation()
+    moves = stream.replay.moves() if config.optim.standardise == "states" else None
     if config.optim.standardise != "states":
         mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
     if config.optim.standardise == "space":
         scale = _widened(stream.info.obs.reach, stream.info.obs.vector, len(scale)).to(scale.device)
-    return mean, scale
+    return mean, scale, moves
 
 
 def _widened(reach: tuple[float | None, ...], vector: int, size: int) -> Tensor:

@@ -3,7 +3,7 @@ product for all steps, so that a step costs a handful of small operations forwar
 through a loop of steps takes a GRU three times as long (benchmarks/cells.py).
 
 Gates are what a cell's inputs make of each step, (N, T, G · H) for N stretches of T steps of a cell with H numbers and
-G gates; every stretch begins with zeros. `distilrl.blocks.MemoryCell` has the formulas, step by step.
+G gates; no gradient goes into what a stretch begins with. `distilrl.blocks.MemoryCell` has the formulas, step by step.
 """
 
 from typing import Any, cast
@@ -13,42 +13,45 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def gru(gates: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
-    """Outputs (N, T, H) of a GRU.
+def gru(gates: Tensor, recurrent: Tensor, bias: Tensor, start: Tensor) -> Tensor:
+    """Outputs (N, T, H) of a GRU, which are also what it keeps.
 
     Args:
         gates: (N, T, 3 H), the reset gate's, the update gate's and the candidate's.
         recurrent: (3 H, H), its weights.
         bias: (H,), of the candidate, inside the reset gate.
+        start: (N, H), what is kept before the first step.
 
     Example::
 
-        gru(torch.randn(8, 32, 36), torch.randn(36, 12), torch.zeros(12)).shape  # (8, 32, 12)
+        gru(torch.randn(8, 32, 36), torch.randn(36, 12), torch.zeros(12), torch.zeros(8, 12)).shape  # (8, 32, 12)
     """
-    return cast("Tensor", _Gru.apply(gates, recurrent, bias))  # type: ignore[no-untyped-call]
+    return cast("Tensor", _Gru.apply(gates, recurrent, bias, start))  # type: ignore[no-untyped-call]
 
 
-def lstm(gates: Tensor, recurrent: Tensor) -> Tensor:
-    """Outputs (N, T, H) of an LSTM.
+def lstm(gates: Tensor, recurrent: Tensor, start: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs of an LSTM and its cells, without gradient, (N, T, H) each.
 
     Args:
         gates: (N, T, 4 H), of what comes in, of what is forgotten, the candidate's and of what goes out.
         recurrent: (4 H, H), its weights.
+        start: (N, H), its outputs before the first step.
+        cells: (N, H), its cells before it.
 
     Example::
 
-        lstm(torch.randn(8, 32, 48), torch.randn(48, 12)).shape  # (8, 32, 12)
+        lstm(torch.randn(8, 32, 48), torch.randn(48, 12), *torch.zeros(2, 8, 12))[0].shape  # (8, 32, 12)
     """
-    return cast("Tensor", _Lstm.apply(gates, recurrent))  # type: ignore[no-untyped-call]
+    return cast("tuple[Tensor, Tensor]", _Lstm.apply(gates, recurrent, start, cells))  # type: ignore[no-untyped-call]
 
 
 class _Gru(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, recurrent: Tensor, bias: Tensor, start: Tensor) -> Tensor:
         count, steps, size = *gates.shape[:2], len(bias)
         into = gates.transpose(0, 1)
         states = gates.new_empty(steps + 1, count, size)
-        states[0] = 0
+        states[0] = start
         past, opened = gates.new_empty(steps, count, 3 * size), gates.new_empty(steps, count, 2 * size)
         candidates = gates.new_empty(steps, count, size)
         biases, weight = torch.cat([bias.new_zeros(2 * size), bias]), recurrent.t()
@@ -67,7 +70,7 @@ class _Gru(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         states, past, opened, candidates, recurrent = ctx.saved_tensors
         steps, count, size = candidates.shape
         before, product = states[:-1], past[..., 2 * size :]
@@ -84,16 +87,16 @@ class _Gru(torch.autograd.Function):
             if at:
                 at_states[at - 1].addcmul_(at_states[at], update[at]).addmm_(flat[at], recurrent)
         at_gates = torch.cat([flat[..., : 2 * size], at_states * to_candidate], 2).transpose(0, 1)
-        return at_gates, _weights(flat, before), at_past[:, :, 2].sum((0, 1))
+        return at_gates, _weights(flat, before), at_past[:, :, 2].sum((0, 1)), None
 
 
 class _Lstm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, recurrent: Tensor) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, recurrent: Tensor, start: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         count, steps, size = *gates.shape[:2], recurrent.shape[1]
         into = gates.transpose(0, 1).unbind(0)
         outputs, cells = gates.new_empty(2, steps + 1, count, size).unbind(0)
-        outputs[0], cells[0] = 0, 0
+        outputs[0], cells[0] = start, cell
         opened, seen = gates.new_empty(steps, count, 4 * size), gates.new_empty(steps, count, size)
         weight = recurrent.t()
         written, forgot, candidate, out = (part.unbind(0) for part in opened.chunk(4, 2))
@@ -106,11 +109,13 @@ class _Lstm(torch.autograd.Function):
             torch.mul(forgot[at], cells[at], out=cells[at + 1]).addcmul_(written[at], candidate[at])
             torch.mul(out[at], torch.tanh(cells[at + 1], out=seen[at]), out=outputs[at + 1])
         ctx.save_for_backward(outputs, cells, opened, seen, recurrent)
-        return outputs[1:].transpose(0, 1)
+        kept = cells[1:].transpose(0, 1)
+        ctx.mark_non_differentiable(kept)
+        return outputs[1:].transpose(0, 1), kept
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
         outputs, cells, opened, seen, recurrent = ctx.saved_tensors
         steps, count, size = seen.shape
         written, forgot, candidate, out = opened.chunk(4, 2)
@@ -129,7 +134,7 @@ class _Lstm(torch.autograd.Function):
             torch.mul(at_outputs[at], to_out[at], out=at_gates[at, :, 3])
             if at:
                 at_outputs[at - 1].addmm_(flat[at], recurrent)
-        return flat.transpose(0, 1), _weights(flat, outputs[:-1])
+        return flat.transpose(0, 1), _weights(flat, outputs[:-1]), None, None
 
 
 def _weights(numbers: Tensor, before: Tensor) -> Tensor:
