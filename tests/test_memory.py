@@ -960,25 +960,29 @@ def sequences(count, steps, history, seed=0):
     """A batch of sequences of vectors of two numbers, some steps of which are not to be learnt from."""
     rng = torch.Generator().manual_seed(seed)
     size, nothing = count * steps, torch.zeros(count * steps)
+    number = (torch.arange(steps) + torch.randint(0, 20, (count, 1), generator=rng)).flatten()
     return Batch(
         torch.randn(size, 2 * history, generator=rng), nothing.long().view(-1, 1), nothing, None, nothing.bool(),
         torch.randn(size, 2, generator=rng) * 3, nothing + 1, steps=steps,
-        valid=(torch.rand(size, generator=rng) < 0.7).float(),
+        valid=(torch.rand(size, generator=rng) < 0.7).float(), number=number,
+        onward=torch.where(torch.rand(size, generator=rng) < 0.8, number + 1, -1),
     )  # fmt: skip
 
 
 def test_students_with_memory_learn_together_what_each_would_alone():
     terms, optim = (TeacherTerm("forward_kl"),), OptimConfig(learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
     specs = [NetworkSpec.parse(text, (2,), 2) for text in SIZES]
-    together, head = Population(specs, range(len(specs)), HEAD, terms, optim), HEAD
-    together.standardise(torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5]))
+    together, head = Population(specs, range(len(specs)), HEAD, terms, optim, places=30), HEAD
+    seen_as = torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5]), torch.tensor([3.0, 5.0])
+    together.standardise(*seen_as)
     data = [sequences(4, 6, 3, seed) for seed in range(12)]
     for number, batch in enumerate(data):
         losses = together.update(batch, Progress(number / 20))
     for k, spec in enumerate(specs):
         own = build(spec, torch.Generator().manual_seed(k))
-        own.standardise(torch.tensor([0.5, -0.5]), torch.tensor([2.0, 0.5]))
+        own.standardise(*seen_as)
         pupil = Pupil(own, head, None, terms, torch.Generator(), torch.device("cpu"))
+        pupil.remember(30)
         learner = Learner([pupil], terms, optim)
         for number, batch in enumerate(data):
             seen = batch._replace(obs=batch.obs[:, -2 * spec.history :])

@@ -18,7 +18,6 @@ from distilrl.networks import Network, RecurrentNetwork
 from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
 
-
 Answer = tuple[Tensor, Tensor | None]
 """Numbers (B, P), and what is remembered after each step (B, K)."""
 
@@ -79,13 +78,14 @@ class Context:
         return self._answer(obs)[0]
 
     def _answer(self, obs: Tensor) -> Answer:
-        return answer_of(self.network, obs, self.batch.steps, self._remembered(self.batch.number))
+        return answer_of(self.network, obs, self.batch.steps, self._begun)
 
-    def _remembered(self, number: Tensor | None) -> Tensor | None:
-        """What the student remembers before the first steps of sequences of these numbers (B,), (W, K)."""
-        if self.memories is None or number is None:
+    @cached_property
+    def _begun(self) -> Tensor | None:
+        """What the student remembers before the first step of each sequence, (W, K)."""
+        if self.memories is None or self.batch.number is None:
             return None
-        return self.memories.before(number[:: self.batch.steps])
+        return self.memories.before(self.batch.number[:: self.batch.steps])
 
     def remember(self) -> None:
         """Writes down what the student remembers after each step of the batch, once it was asked about it."""
@@ -127,9 +127,8 @@ class Context:
     def _ahead(self, network: nn.Module | None) -> Tensor:
         if network is None or self.batch.next_obs is None:
             raise SpecError("A TD term needs a target network and transitions: set n_step to at least 1.")
-        remembered = self._remembered(self.batch.next_number)
         with torch.no_grad():
-            return answer_of(network, self.batch.next_obs, self.batch.steps, remembered)[0]
+            return numbers_of(network, self.batch.next_obs, self.batch.steps)
 
     @property
     def _maps(self) -> FeatureMaps:

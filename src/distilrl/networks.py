@@ -351,8 +351,8 @@ class RecurrentNetwork(Network):
         return self.going_on(obs, steps, None)[0]
 
     def going_on(self, obs: Tensor, steps: int, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """`unrolled` for stretches that begin with what is remembered there: their numbers, and what is remembered after
-        each of their steps, (B, K), without gradient.
+        """`unrolled` for stretches that begin with what is remembered there: their numbers, and what is remembered
+        after each of their steps, (B, K), without gradient.
 
         Args:
             obs: (B, *obs_shape).
@@ -363,7 +363,7 @@ class RecurrentNetwork(Network):
         if self.cell is None:
             return self._behind_cell(x, features, obs), None
         gates = x.view(-1, steps, x.shape[1])
-        state = self.cell.start(len(gates)) if memory is None else memory.split(self.cell.cell.kept, 1)
+        state = self.cell.start(len(gates)) if memory is None else torch.split(memory, list(self.cell.cell.kept), 1)
         x, kept = self.cell.unrolled(gates, state)
         return self._behind_cell(x.flatten(0, 1), features, obs), torch.cat(kept, 2).flatten(0, 1)
 

@@ -53,12 +53,10 @@ class Batch(NamedTuple):
     """(B,) float, 1 where something may be learnt and 0 where a sequence has ended, or its state is not yet what it
     would be; None: everywhere."""
     number: Tensor | None = None
-    """(B,) of each step of a sequence, by which a state is known for as long as it is held (`Memories`); None: there are
-    no sequences."""
+    """(B,) of each step of a sequence, by which a state is known for as long as it is held (`Memories`); None: there
+    are no sequences."""
     onward: Tensor | None = None
     """(B,) the number of the state after each step; -1 where its episode, or the sequence, has ended."""
-    next_number: Tensor | None = None
-    """(B,) the numbers of next_obs."""
     exact: Tensor | None = None
     """(B, *obs_shape) what is there, where the student sees it otherwise and `ReplaySpec.exact_too` asks for it."""
 
@@ -334,7 +332,6 @@ class Replay:
             valid=valid,
             number=number,
             onward=onward,
-            next_number=number + self.spec.n_step * n_envs if look_ahead and number is not None else None,
             exact=self.observations(index) if self.spec.exact_too and not self.spec.sensors.exact else None,
         )
 
@@ -400,8 +397,8 @@ class Replay:
         return torch.cat([mean, image[0]]), torch.cat([scale, image[1]])
 
     def moves(self) -> Tensor | None:
-        """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None where
-        it has no history, or no episode has a second step yet.
+        """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None
+        where it has no history, or no episode has a second step yet.
         """
         if self.spec.history == 1:
             return None
@@ -416,7 +413,7 @@ class Replay:
         return scale_of(held.flatten(0, 1).mean(0), far, moved.abs().amax(0), self._reach())
 
     def _reach(self) -> Tensor:
-        """Largest absolute value that the space allows of each number of a vector, (D,); infinite where it says nothing."""
+        """Largest absolute value that the space allows each number of a vector, (D,); infinite where it says none."""
         known = self.spec.obs.reach[: self.spec.obs.vector] or [math.inf]
         return torch.tensor([math.inf if n is None else n for n in known], device=self.device)
 
