@@ -23,10 +23,10 @@ from distilrl.config import OptimConfig, TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError, TeacherError
+from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.evaluate import VERDICT_SEEDS, play, seeds_from
 from distilrl.export import c, export_policy, int8, int8_memory, onnx, qat, verify, web
-from distilrl.export.keep import write_c
+from distilrl.export.keep import _replayed, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import CFLAGS, Answers, Recording, file_policy, held, open_export
 from distilrl.export.steps import steps
@@ -798,6 +798,22 @@ def camera_run(tmp_path_factory):
     job = Job(config, Comparison(60, 60, 0, margin_abs=100.0), accept_weak_teacher=True)
     distill(teacher, job, out, report=False)
     return out
+
+
+def test_integers_too_coarse_for_a_velocity_are_refused(tmp_path):
+    """It was said to be a fault of distilrl, to be reported."""
+    network = drawn("mlp:8@history=2", (1,))
+    network.layers[0].weight.copy_(torch.linspace(-300, 300, 8).view(8, 1) * torch.tensor([[-1.0, 1.0]]))
+    network.layers[2].weight.copy_(torch.tensor([[-1.0], [1.0]]) * torch.linspace(-1, 1, 8))
+    walk = np.cumsum(np.random.default_rng(0).choice([-0.003, 0.003], 400)).astype(np.float32).reshape(-1, 1)
+    walk[-1] = 10.0  # seen once, and scales go by it
+    seen = Recording(walk, np.arange(400) == 0)
+    written = int8.write(
+        int8.quantise(steps(network, "integers"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test"
+    )
+    write_c(tmp_path, written)
+    with pytest.raises(FileError, match=r"eight bits are too few for it.*export to c or onnx"):
+        _replayed("policy.c", open_export(tmp_path / "policy.c", HEAD, 1), Policy(network, HEAD), seen, "int8")
 
 
 @pytest.mark.parametrize("target", ["c", "onnx", "int8", "torch"])

@@ -174,6 +174,11 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
             "of the largest: what it sees lies too far from 0 beside how much it varies; distil it behind a wrapper of "
             "the environment that subtracts its mean."
         )
+    if not good and target == "int8" and found.consistent:
+        raise FileError(
+            f"{name} answers otherwise than the student does ({found.same_action:.1%} of the actions are the same): "
+            "eight bits are too few for it, as where velocities are what two observations differ by; export to c or onnx."
+        )
     if not good:
         raise FileError(
             f"{name} does not answer as the student does (numbers differ by up to {found.largest_difference:.1e} of "
