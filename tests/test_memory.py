@@ -637,7 +637,7 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
     (tmp_path / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in zip(wanted, obs, strict=True)))
     source = int8.write(rounded, HEAD, ObsSpec((3,)), "a test")
     write_c(tmp_path, source)
-    bytes_of = {"gru:3": 6, "lstm:3": 20, "mlp:5@history=3": 10}[text]  # an LSTM's are padded to four
+    bytes_of = {"gru:3": 6, "lstm:3": 20, "mlp:5@history=3": 20}[text]  # an LSTM's are padded to four
     (tmp_path / "size.c").write_text(
         f'#include "policy.h"\nchar right[sizeof(policy_state) == POLICY_STATE_BYTES && POLICY_STATE_BYTES == {bytes_of} ? 1 : -1];'
     )

@@ -25,7 +25,7 @@ class Kinds:
     """Whether there are any."""
 
 
-FLOATS, INTEGERS = Kinds(), Kinds("int16_t", "int32_t", "int8_t", "int8_t")
+FLOATS, INTEGERS = Kinds(), Kinds("int16_t", "int32_t", "int16_t", "int8_t")
 
 
 @dataclass(frozen=True)

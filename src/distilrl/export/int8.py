@@ -7,7 +7,7 @@ one scale per output channel, sums are 32-bit integers. Between layers a sum bec
 remembers is of integers too (`distilrl.export.int8_memory`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -35,14 +35,17 @@ from distilrl.export.int8_layers import (
 )
 from distilrl.export.int8_memory import (
     CELLS,
+    COARSE,
     FEATURE_BITS,
     REMEMBER,
     STATE_BITS,
     STATE_UNIT,
     TABLE,
     IntCell,
+    Moves,
     cell_code,
     cell_in_integers,
+    of_moves,
     with_past,
 )
 from distilrl.export.last import Last, last_step, literals
@@ -64,8 +67,8 @@ class Quantised:
     """How observations become integers; None for images of bytes."""
     activation_scales: list[float]
     """Real number of one unit of each activation; of a cell's layer, of what it gives."""
-    history: int = 1
-    """Observations that it sees at once."""
+    moves: Moves | None = None
+    """How it reads a history; None where it has none."""
 
     @property
     def head(self) -> IntStep:
@@ -80,7 +83,9 @@ class Quantised:
             begins: (B,) where an episode begins; by default with the first alone.
         """
         begins = np.arange(len(obs)) == 0 if begins is None else begins
-        x = with_past(self._enter(obs), begins, self.history)
+        x = self._enter(obs)
+        if self.moves is not None:
+            x = self.moves.read(with_past(x, begins, self.moves.history))
         for one in self.steps[:-1]:
             x = (
                 one.outputs(x.reshape(len(x), -1), begins)
@@ -124,9 +129,17 @@ def quantise(
     scale_in: Any = 1.0
     largest = BYTE
     if entry is not None:
-        x, scale_in, largest = x - entry.zero, np.tile(1.0 / entry.gain.astype(np.float64), history), INPUT_LIMIT
-        steps = [_counted_from(steps[0], np.tile(entry.zero, history)), *steps[1:]]
-    x = with_past(x, begins, history)
+        x, scale_in, largest = x - entry.zero, 1.0 / entry.gain.astype(np.float64), INPUT_LIMIT
+        zero = np.tile(entry.zero, history)
+        steps = [_first(steps[0], lambda first: counted_from(first, zero)), *steps[1:]]
+    moves = None
+    if entry is not None and history > 1:
+        entry = entry.fine
+        moves = Moves.of(with_past(entry.integers(calibration), begins, history), history)
+        windows = with_past(x, begins, history).reshape(len(x), history, -1)
+        x = np.concatenate([np.diff(windows, axis=1), windows[:, -1:]], axis=1).reshape(len(x), -1)
+        scale_in = moves.units(1.0 / entry.gain.astype(np.float64))
+        steps = [_first(steps[0], lambda first: of_moves(first, history)), *steps[1:]]
     result: list[IntStep | IntCell] = []
     scales: list[float] = []
     for step in steps:
@@ -147,14 +160,12 @@ def quantise(
             scale_in = unit
         largest = 1 << STATE_BITS if isinstance(step, CellStep) else BYTE
         scales.append(unit)
-    return Quantised(result, entry, scales, history)
+    return Quantised(result, entry, scales, moves)
 
 
-def _counted_from(first: Step | CellStep, zero: NDArray[np.float32]) -> Step | CellStep:
-    """The same, of observations from which ``zero`` was subtracted; what goes past a cell is never an observation."""
-    if isinstance(first, CellStep):
-        return replace(first, inputs=counted_from(first.inputs, zero))
-    return counted_from(first, zero)
+def _first(step: Step | CellStep, change: Callable[[Step], Step]) -> Step | CellStep:
+    """A first layer that reads otherwise; what goes past a cell is never an observation."""
+    return replace(step, inputs=change(step.inputs)) if isinstance(step, CellStep) else change(step)
 
 
 def _real(step: Step, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -196,7 +207,10 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
         if student.entry.shifts:
             parts.append(_floats("zero", student.entry.zero))
             weight_bytes += 4 * len(student.entry.zero)
-        parts.append(ENTER)
+        parts.append(ENTER.replace("@limit", str(student.entry.limit)))
+    if student.moves is not None:
+        parts += [_array("int8_t", "moves", student.moves.bits), COARSE]
+        weight_bytes += len(student.moves.bits)
     buffers = scratch_buffers([one.step for one in steps], "int16_t")
     parts.append(f"{buffers.text if obs.pixels else ''}{SUMS}")
     rounded = {one.shift in UPPER_HALF for one in steps[:-1] if isinstance(one, IntStep)}
@@ -205,8 +219,9 @@ def write(student: Quantised, head: Head, obs: ObsSpec, comment: str) -> Source:
     if cell is not None:
         parts += [CELLS, REMEMBER[cell.step.kind].replace("@size", str(cell.step.size))]
         weight_bytes += 2 * len(TABLE)
-    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory, _enter(student.entry, "obs[i]", "i"))
-    calls = _calls(steps, "ring" if obs.pixels else "past" if student.history > 1 else "entered", student.entry)
+    enter = _enter(student.entry, "obs[i]", "i")
+    inside = "" if obs.pixels else buffers.text + _entered(obs.shape[0], memory, student.moves, enter)
+    calls = _calls(steps, "ring" if obs.pixels else "past" if student.moves is not None else "entered", student.entry)
     parts.append(memory.reset() if memory is not None else "")
     parts.append(f"\nstatic void run({declared(obs, memory)}, int32_t *head) {{\n{inside}{calls}}}\n")
     parts.append(_act(obs, last, head.width, final, memory))
@@ -293,14 +308,14 @@ UPPER_HALF = range(17, 33)
 """Shifts of which `TO_BYTE` does the same as `SHIFTED` with a multiplier of 31 bits, in fewer instructions."""
 
 
-ENTER = f"""
-static int16_t enter(float x, float by) {{
+ENTER = """
+static int16_t enter(float x, float by) {
     float scaled = x * by + 0.5f;
-    if (!(scaled > -{INPUT_LIMIT}.0f)) return -{INPUT_LIMIT};
-    if (scaled >= {INPUT_LIMIT}.0f) return {INPUT_LIMIT};
+    if (!(scaled > -@limit.0f)) return -@limit;
+    if (scaled >= @limit.0f) return @limit;
     int32_t n = (int32_t)scaled;
     return (int16_t)((float)n > scaled ? n - 1 : n);
-}}
+}
 """
 
 
@@ -311,14 +326,10 @@ def _enter(entry: Entry | None, read: str, index: str) -> str:
     return f"enter({read} - zero[{index}], gain[{index}])" if entry.shifts else f"enter({read}, gain[{index}])"
 
 
-def _entered(size: int, memory: Memory | None, enter: str) -> str:
-    """Statements that make integers of a vector, and put it behind those before it."""
+def _entered(size: int, memory: Memory | None, moves: Moves | None, enter: str) -> str:
+    """Statements that make integers of a vector, put it behind those before it, and read them all."""
     text = f"    int16_t entered[{size}];\n    for (int i = 0; i < {size}; i++) entered[i] = {enter};\n"
-    if memory is None or memory.history == 1:
-        return text
-    count = memory.history * size
-    copied = f"    int16_t past[{count}];\n    for (int i = 0; i < {count}; i++) past[i] = state->seen[i];\n"
-    return text + memory.seen("entered") + copied
+    return text if memory is None or moves is None else text + memory.seen("entered") + moves.c()
 
 
 def _calls(steps: Sequence[IntStep | IntCell], read: str, entry: Entry | None) -> str:

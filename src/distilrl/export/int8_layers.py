@@ -17,17 +17,28 @@ BYTE = 255
 BIAS_LIMIT = 2**24
 """A channel's scale is such that its bias stays below this, far from where sums would overflow."""
 INPUT_LIMIT = 127
-"""Floats are rounded to -127 to 127, one scale and one zero for each number of a vector or for all of an image."""
+"""Floats are read as -127 to 127, one scale and one zero for each number of a vector or for all of an image."""
+
+
+FINE = 8
+"""Bits more in which the observations of a history are kept: how far a number moves in a step is a small part of it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How floats become integers: round((x − zero) · gain), cut off at `INPUT_LIMIT`."""
+    """How floats become integers: round((x − zero) · gain), cut off at ``limit``."""
 
     gain: NDArray[np.float32]
     """(D,) for vectors, (1,) for images."""
     zero: NDArray[np.float32]
     """As many: 0 but for numbers that lie far from it, such as temperatures in kelvins."""
+    limit: int = INPUT_LIMIT
+    """`INPUT_LIMIT`, or with `FINE` bits more."""
+
+    @property
+    def fine(self) -> "Entry":
+        """With so many bits more."""
+        return replace(self, gain=self.gain * np.float32(1 << FINE), limit=INPUT_LIMIT << FINE)
 
     @classmethod
     def of(cls, obs: NDArray[Any]) -> "Entry | None":
@@ -59,7 +70,7 @@ class Entry:
     def integers(self, x: NDArray[Any]) -> "Ints":
         """Observations, channels innermost, as they enter; by the very arithmetic of the C code."""
         rounded = np.floor((np.asarray(x, np.float32) - self.zero) * self.gain + np.float32(0.5))
-        entered: Ints = np.clip(rounded, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int64)
+        entered: Ints = np.clip(rounded, -self.limit, self.limit).astype(np.int64)
         return entered
 
 

@@ -3,18 +3,19 @@
 A cell's output is kept in 16 bits, an LSTM's cells in 32, both in units of 1/16384: a weight is rounded once, a state
 at each step, and one that changes slowly would stand still in eight bits. What reads a cell's output reads all of it.
 Sums become gates' numbers in units of 1/4096; σ is read from a table in steps of 1/16 with lines between them, and
-tanh x = 2 σ(2x) − 1 from the same. A history keeps observations as the first layer reads them, a byte for each number.
+tanh x = 2 σ(2x) − 1 from the same. A history keeps observations in 16 bits, and
+the first layer reads bytes of them: how far each number moved from one to the next, and where it is now (`Moves`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilrl.errors import SpecError
-from distilrl.export.int8_layers import Ints, IntStep, check_sums, in_integers, scaled
-from distilrl.export.steps import CellStep
+from distilrl.export.int8_layers import FINE, INPUT_LIMIT, Ints, IntStep, check_sums, in_integers, scaled
+from distilrl.export.steps import CellStep, Step
 
 STATE_BITS, GATE_BITS, SHARE_BITS = 14, 12, 15
 """Binary digits behind the point of what is kept, of gates' numbers, and of σ."""
@@ -131,6 +132,66 @@ def with_past(x: NDArray[Any], begins: NDArray[np.bool_], history: int) -> NDArr
     return windows.reshape(len(x), -1)
 
 
+@dataclass(frozen=True)
+class Moves:
+    """How the first layer reads a history of observations that are kept in finer units.
+
+    Weights for two observations one step apart are nearly opposite, and eight bits would not tell them apart; of how
+    far a number moved they can be small.
+    """
+
+    history: int
+    """Observations."""
+    bits: Ints
+    """(D,) that a move of each number loses, so that the furthest of those seen is `INPUT_LIMIT` at most."""
+
+    @classmethod
+    def of(cls, past: Ints, history: int) -> "Moves":
+        """Those that suit observations and those before them (K, history · D), in finer units."""
+        furthest = np.abs(np.diff(past.reshape(len(past), history, -1), axis=1)).max((0, 1))
+        needed = np.ceil(np.log2(np.maximum(furthest, 1) / INPUT_LIMIT)).clip(0).astype(np.int64)
+        return cls(history, np.where(furthest == 0, FINE, needed))
+
+    def read(self, past: Ints) -> Ints:
+        """What the first layer reads, as many numbers, by the very arithmetic of the C code."""
+        windows = past.reshape(len(past), self.history, -1)
+        seen = np.concatenate([np.diff(windows, axis=1), windows[:, -1:]], axis=1)
+        lost = np.concatenate([np.tile(self.bits, (self.history - 1, 1)), np.full((1, len(self.bits)), FINE)])
+        half = np.where(lost > 0, 1 << np.maximum(lost - 1, 0), 0)
+        numbers: Ints = np.clip((seen + half) >> lost, -INPUT_LIMIT, INPUT_LIMIT).reshape(len(past), -1)
+        return numbers
+
+    def units(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Real numbers (history · D,) of one unit of what is read; ``unit`` (D,) are those in which observations are
+        kept.
+        """
+        return np.concatenate([*[unit * 2.0**self.bits] * (self.history - 1), unit * 2.0**FINE])
+
+    def c(self) -> str:
+        """Statements that read ``past`` out of the state."""
+        size, before = len(self.bits), (self.history - 1) * len(self.bits)
+        return (
+            f"    int16_t past[{before + size}];\n"
+            f"    for (int i = 0; i < {before}; i++)\n"
+            f"        past[i] = coarse((int32_t)state->seen[i + {size}] - state->seen[i], moves[i % {size}]);\n"
+            f"    for (int i = {before}; i < {before + size}; i++) past[i] = coarse(state->seen[i], {FINE});\n"
+        )
+
+
+def of_moves(step: Step, history: int) -> Step:
+    """A first layer for how observations moved, and where they are now, in place of one for observations."""
+    so_far = step.weight.reshape(len(step.bias), history, -1).astype(np.float64).cumsum(1)
+    weight = np.concatenate([-so_far[:, :-1], so_far[:, -1:]], axis=1).reshape(step.weight.shape)
+    return replace(step, weight=weight.astype(np.float32))
+
+
+COARSE = f"""
+static inline int16_t coarse(int32_t x, int bits) {{ /* bits fewer, rounded */
+    x = bits > 0 ? (x + ((int32_t)1 << (bits - 1))) >> bits : x;
+    return (int16_t)(x < -{INPUT_LIMIT} ? -{INPUT_LIMIT} : x > {INPUT_LIMIT} ? {INPUT_LIMIT} : x);
+}}
+"""
+"""C of what a history is read by."""
 CELLS = f"""
 /* A sum as a gate's number, in units of 1/{2**GATE_BITS}. */
 static inline int32_t gate_of(int32_t sum, int32_t multiplier, int shift) {{

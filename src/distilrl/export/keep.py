@@ -177,7 +177,7 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     if not good and target == "int8" and found.consistent:
         raise FileError(
             f"{name} answers otherwise than the student does ({found.same_action:.1%} of the actions are the same): "
-            "eight bits are too few for it, as where velocities are what two observations differ by; export to c or onnx."
+            "eight bits are too few for it, as where little things decide beside large ones; export to c or onnx."
         )
     if not good:
         raise FileError(

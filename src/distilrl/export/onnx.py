@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from distilrl.blocks import Cell, MemoryCell, ResidualBlock
 from distilrl.errors import ExtraError
 from distilrl.export.int8 import Quantised
-from distilrl.export.int8_layers import IntStep
-from distilrl.export.int8_memory import FEATURE_BITS, IntCell
+from distilrl.export.int8_layers import INPUT_LIMIT, IntStep
+from distilrl.export.int8_memory import FEATURE_BITS, IntCell, Moves
 from distilrl.export.last import last_step
 from distilrl.heads import Head
 from distilrl.networks import Network
@@ -250,10 +250,10 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
         x = graph.node("Sub", [x, graph.constant(student.entry.zero)]) if student.entry.shifts else x
         x = graph.node("Mul", [x, graph.constant(student.entry.gain)])
         one, zero = graph.constant(np.float32(1.0)), graph.constant(np.uint8(MIDDLE))
-        x = graph.node("Clip", [x, graph.constant(np.float32(-127.0)), graph.constant(np.float32(127.0))])
+        if student.moves is not None:
+            x = _moved(graph, _clipped(graph, _floored(graph, x), student.entry.limit), student.moves)
+        x = _clipped(graph, x, INPUT_LIMIT)
         x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, one, zero]), one, zero])
-    if student.history > 1:
-        x = _with_past(graph, x, student.history, obs.shape[0])
     unit = 1.0
     for one_step, next_unit in zip(student.steps, student.activation_scales, strict=True):
         if isinstance(one_step, IntCell):
@@ -271,6 +271,29 @@ def write_int8(student: Quantised, head: Head, obs: ObsSpec, metadata: dict[str,
             x = graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, q, zero_q]), q, zero_q])
         unit = next_unit
     return graph.finish(obs, head, x, metadata)
+
+
+def _floored(graph: Graph, x: str) -> str:
+    """Rounded, halves upwards."""
+    return graph.node("Floor", [graph.node("Add", [x, graph.constant(np.float32(0.5))])])
+
+
+def _clipped(graph: Graph, x: str, limit: int) -> str:
+    return graph.node("Clip", [x, graph.constant(np.float32(-limit)), graph.constant(np.float32(limit))])
+
+
+def _moved(graph: Graph, x: str, moves: Moves) -> str:
+    """What the first layer reads of a history, of observations as they are kept."""
+    size = len(moves.bits)
+    seen = _with_past(graph, x, moves.history, size)
+    before, axes = (moves.history - 1) * size, graph.constant(np.array([1], np.int64))
+    ends = [graph.constant(np.array([at], np.int64)) for at in (0, size, before, before + size)]
+    first, second, latest = (
+        graph.node("Slice", [seen, ends[a], ends[b], axes]) for a, b in ((0, 2), (1, 3), (2, 3))
+    )  # fmt: skip
+    read = graph.node("Concat", [graph.node("Sub", [second, first]), latest], axis=1)
+    lost = graph.constant((1 / moves.units(np.ones(size))).astype(np.float32))
+    return _floored(graph, graph.node("Mul", [read, lost]))
 
 
 def _rounded(graph: Graph, one: IntStep, unit: float, x: str) -> str:
