@@ -148,8 +148,8 @@ class OptimConfig:
     entropy_share: float = 0.5
     """The temperature found makes the teacher's mean entropy this share of the largest."""
     standardise: Literal["states", "space", "no"] = "states"
-    """Standardise inputs by the first states, or widen those features to ±1 whose space is narrower; folded into the
-    student's first layer when it ships."""
+    """Standardise inputs by the first states, and read a history as moves, or widen those features to ±1 whose space is
+    narrower; folded into the student's first layer when it ships."""
     scale_head: bool = False
     """Multiply the shipped student's head by the temperature: its outputs then are on the teacher's scale."""
     value_units: bool = False
@@ -160,7 +160,7 @@ class OptimConfig:
     """Steps in a row of an episode that a student with a cell learns from at once; others learn from single states."""
     burn_in: int = 8
     """First steps of a sequence from which nothing is learnt, where it does not begin with its episode: they bring the
-    memory to what it would be (Kapturowski et al. 2019)."""
+    memory to what it is now, or would be (Kapturowski et al. 2019)."""
     gamma: float = 0.99
     """Discount per step of TD terms."""
     n_step: int = 0

@@ -305,7 +305,7 @@ class RecurrentNetwork(Network):
     which need not pass through them.
 
     It is asked in two ways: step by step, where `forward` takes the state that it gave before, and of whole stretches
-    of episodes at once (`unrolled`), as it is trained.
+    of episodes at once (`going_on`), as it is trained.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:

@@ -33,8 +33,8 @@ def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None, reach: T
 
     Args:
         mean: of each feature, (D,).
-        std: standard deviations, (D,).
-        furthest: largest distance from the mean, (D,); None where outliers do not count, as for pixels.
+        std: standard deviations, (D,); of moves their root mean square.
+        furthest: largest distance from the mean, or move, (D,); None where outliers do not count, as for pixels.
         reach: largest absolute value that the space allows, (D,) or (1,), infinite where it says nothing; None: it says
             nothing of any.
     """
