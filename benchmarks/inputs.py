@@ -49,7 +49,7 @@ RUNS = [
 
 def statistics(arm: str, config: TrainConfig, stream: Stream) -> tuple[Tensor, Tensor]:
     """Mean and scale as an arm has them."""
-    mean, scale = input_statistics(config, stream)
+    mean, scale, _ = input_statistics(config, stream)
     if arm.startswith("contact="):
         scale[CONTACTS] = float(arm.split("=")[1])
     if arm == "unlimited":
@@ -68,7 +68,7 @@ class Running(Task):
         self.looked_at = self.looked_at or count
         if count >= 2 * self.looked_at and self.stream.env_steps < 0.9 * self.config.data.env_steps:
             self.looked_at = count
-            self.move(*input_statistics(self.config, self.stream))
+            self.move(*input_statistics(self.config, self.stream)[:2])
         return super().batches(index, generator)
 
     def move(self, mean: Tensor, scale: Tensor) -> None:

@@ -194,14 +194,14 @@ def test_what_is_seen_now_goes_past_a_cell_behind_dense_layers(text, past):
     assert sum(p.numel() for p in network.parameters()) == network.spec.params
     for parameter in network.cell.parameters():
         parameter.zero_()  # nothing passes through it
-    numbers = network.unrolled(torch.randn(4, 3), 2)
+    numbers = network.going_on(torch.randn(4, 3), 2)[0]
     assert (torch.unique(numbers, dim=0).shape[0] == 4) == (past > 0)
 
 
 @pytest.mark.parametrize("text", [text for text in MEMORIES if "history" not in text])
 def test_sequences_are_what_step_by_step_is(text):
     network, obs = drawn(text), torch.randn(3, 12, 3)
-    whole = network.unrolled(obs.flatten(0, 1), 12)
+    whole = network.going_on(obs.flatten(0, 1), 12)[0]
     torch.testing.assert_close(whole, torch.cat([played(network, one) for one in obs]))
 
 
@@ -234,8 +234,8 @@ def test_the_gradients_of_sequences_are_those_of_the_steps(kind, steps):
 @pytest.mark.parametrize("text", ["gru:5", "lstm:4", "mlp:4+lstm:3"])
 def test_a_stretch_goes_on_from_what_is_remembered(text):
     network, obs = drawn(text), torch.randn(12, 3)
-    whole, kept = network.going_on(obs, 12, None)
-    first, half = network.going_on(obs[:7], 7, None)
+    whole, kept = network.going_on(obs, 12)
+    first, half = network.going_on(obs[:7], 7)
     second, end = network.going_on(obs[7:], 5, half[-1:])
     torch.testing.assert_close(torch.cat([first, second]), whole)
     torch.testing.assert_close(torch.cat([half, end]), kept)
@@ -296,7 +296,7 @@ def test_what_lies_further_back_than_a_sequence_is_remembered():
         for number in range(1500):
             batch = replay.batch(replay.draw(32, rng), generator=rng)
             learner.update([Part(0, batch, Progress(number / 1500))])
-        numbers = pupil.average.unrolled(begins.view(24, 1), 24)
+        numbers = pupil.average.going_on(begins.view(24, 1), 24)[0]
         lost[remembers] = float(nn.functional.cross_entropy(numbers, answers))
     assert lost[True] < 0.1
     assert lost[False] > 0.3
@@ -311,28 +311,31 @@ def test_of_a_history_moves_are_seen_and_where_it_is_now():
     seen = torch.cat([(two - one) * moves, (three - two) * moves, (three - mean) * scale], 1)
     first = network.layers[0]
     expected = network.layers[2](torch.relu(seen @ first.weight.T + first.bias))
-    told = network.unrolled(obs, 1)
+    told = network.going_on(obs, 1)[0]
     torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-4)
     # -- what ships is the same function, and the way back is too
     network.fold()
     assert network.obs_moves is None
-    torch.testing.assert_close(network.unrolled(obs, 1), told, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.going_on(obs, 1)[0], told, rtol=1e-4, atol=1e-4)
     raw = network.layers[0].weight.clone()
     network.standardise(mean, torch.tensor([0.2, 0.5, 0.3]), torch.tensor([4.0, 2.0, 9.0]))
     network.unfold()
-    torch.testing.assert_close(network.unrolled(obs, 1), told, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.going_on(obs, 1)[0], told, rtol=1e-4, atol=1e-4)
     network.fold()
     torch.testing.assert_close(network.layers[0].weight, raw, rtol=1e-4, atol=1e-4)
 
 
 def test_moves_within_episodes_decide_what_they_count():
     replay = filled(sequence=1, history=2, rows=100)
-    assert replay.moves().tolist() == pytest.approx([1.0, 1.0, 1.0])  # a step each; the rest does not move
-    assert filled(sequence=1, history=2, rows=1).moves() is None
-    assert filled(sequence=1, history=1).moves() is None
+    assert replay.scale_of_moves().tolist() == pytest.approx([1.0, 1.0, 1.0])  # a step each; the rest does not move
+    assert filled(sequence=1, history=2, rows=1).scale_of_moves() is None
+    assert filled(sequence=1, history=1).scale_of_moves() is None
     far = replace(replay.spec, sensors=Sensors(noise=(0.0, 0.0, 2.0)))
     replay.spec = far
-    assert float(replay.moves()[2]) == pytest.approx(1 / 3)  # of a step of 1 and noise on both of its ends
+    assert float(replay.scale_of_moves()[2]) == pytest.approx(1 / 3)  # of a step of 1 and noise on both of its ends
+    replay = filled(sequence=1, history=2, rows=100)
+    replay._obs += 1e6  # in which floats hold no step of less than a sixteenth
+    assert float(replay.scale_of_moves()[2]) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_the_end_of_an_episode_is_learnt_from_as_its_middle_is():
@@ -350,7 +353,7 @@ def test_before_the_first_observation_of_an_episode_it_stands_itself():
     network = drawn("mlp:6@history=3")
     one, two, three, four = obs = torch.randn(4, 3)
     windows = [(one, one, one), (one, one, two), (one, two, three), (two, three, four)]
-    whole = network.unrolled(torch.stack([torch.cat(window) for window in windows]), 1)
+    whole = network.going_on(torch.stack([torch.cat(window) for window in windows]), 1)[0]
     torch.testing.assert_close(played(network, obs), whole)
     torch.testing.assert_close(played(network, torch.cat([obs, obs]), begins=(4,)), torch.cat([whole, whole]))
 
@@ -800,6 +803,25 @@ def camera_run(tmp_path_factory):
     return out
 
 
+@pytest.mark.parametrize(("wraps", "percentile"), [(False, 100.0), (True, 98.0)])
+def test_integers_keep_choices_that_a_velocity_decides(wraps, percentile):
+    """Rounded as observations, of which a move is about a unit, every tenth choice or so was another."""
+    turning = np.cumsum(0.02 * np.sin(np.arange(1000) / 15) + 0.02).astype(np.float32)
+    seen = turning.reshape(-1, 1) if not wraps else ((turning + np.pi) % (2 * np.pi) - np.pi).reshape(-1, 1)
+    network = drawn("mlp:8@history=2", (1,))
+    offsets = torch.linspace(-0.03, 0.03, 8)
+    network.layers[0].weight.copy_(torch.tensor([[-40.0, 40.0]]).repeat(8, 1))
+    network.layers[0].bias.copy_(-40 * (offsets + 0.02))
+    network.layers[2].weight.copy_(torch.stack([torch.ones(8), -torch.ones(8)]))
+    network.layers[2].bias.copy_(torch.tensor([-2.5, 2.5]))
+    record = Recording(seen, np.arange(1000) == 0)
+    numbers = record.numbers(Policy(network, HEAD)).numpy()
+    rounded = int8.quantise(steps(network, "integers"), seen, record.begins, moves_percentile=percentile)
+    same = (rounded.values(seen, record.begins).argmax(1) == numbers.argmax(1))[1:]
+    assert 0.2 < numbers.argmax(1).mean() < 0.8
+    assert same.mean() > 0.98
+
+
 def test_integers_too_coarse_for_a_velocity_are_refused(tmp_path):
     """It was said to be a fault of distilrl, to be reported."""
     network = drawn("mlp:8@history=2", (1,))
@@ -812,7 +834,7 @@ def test_integers_too_coarse_for_a_velocity_are_refused(tmp_path):
         int8.quantise(steps(network, "integers"), seen.obs, seen.begins), HEAD, ObsSpec((1,)), "a test"
     )
     write_c(tmp_path, written)
-    with pytest.raises(FileError, match=r"eight bits are too few for it.*export to c or onnx"):
+    with pytest.raises(FileError, match=r"eight bits are too few where.*export to c or onnx"):
         _replayed("policy.c", open_export(tmp_path / "policy.c", HEAD, 1), Policy(network, HEAD), seen, "int8")
 
 
@@ -837,7 +859,7 @@ def test_a_cell_behind_convolutions(text, name, tmp_path):
     seen = torch.randint(0, 255, (30, 2, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     record = Recording(seen.numpy(), np.isin(np.arange(30), (0, 13)))
     numbers = record.numbers(Policy(network, HEAD))
-    whole = torch.cat([network.unrolled(seen[:13], 13), network.unrolled(seen[13:], 17)])
+    whole = torch.cat([network.going_on(seen[:13], 13)[0], network.going_on(seen[13:], 17)[0]])
     torch.testing.assert_close(whole, numbers, rtol=1e-4, atol=1e-5)
     if name == "policy.c":
         written = c.write(steps(network, "C"), HEAD, obs, "a test")

@@ -210,7 +210,9 @@ def test_pixels_are_divided_by_what_their_space_allows():
     for reach, scale in (((1.0,), 1.0), ((255.0,), 1 / 255), ((None,), 1 / 255), ((), 1 / 255)):
         obs = ObsSpec((2, 3, 3), (2, 3, 3), "uint8", reach=reach)
         stream = SimpleNamespace(info=SimpleNamespace(obs=obs))
-        stream.replay = SimpleNamespace(standardisation=lambda: (torch.ones(1), torch.ones(1)), moves=lambda: None)
+        stream.replay = SimpleNamespace(
+            standardisation=lambda: (torch.ones(1), torch.ones(1)), scale_of_moves=lambda: None
+        )
         assert input_statistics(config, stream)[1].item() == pytest.approx(scale)
 
 

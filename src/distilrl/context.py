@@ -19,7 +19,7 @@ from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
 
 Answer = tuple[Tensor, Tensor | None]
-"""Numbers (B, P), and what is remembered after each step (B, K)."""
+"""Numbers (..., B, P), and what is remembered after each step (B, K); None where there is no cell."""
 
 
 class Asking(Protocol):
@@ -88,7 +88,7 @@ class Context:
         return self.memories.before(self.batch.number[:: self.batch.steps])
 
     def remember(self) -> None:
-        """Writes down what the student remembers after each step of the batch, once it was asked about it."""
+        """Writes down what the student remembers after each step of the batch."""
         if self.memories is not None and self.batch.onward is not None and (after := self._pass[0][1]) is not None:
             self.memories.keep(self.batch.onward, after)
 

@@ -240,7 +240,6 @@ class Learner:
         means: dict[str, list[Tensor]] = {}
         loss = self._parameters[0].new_zeros(())
         judged: list[Context] = []
-        asked: list[Context] = []
         self.errors = None
         for part in parts:
             now = active(self.terms, part.progress)
@@ -256,7 +255,8 @@ class Learner:
                 loss = loss + part.share * weight * mean
                 means.setdefault(self._columns[id(term)], []).append(mean.detach())
             judged += [context] if any(isinstance(term, JudgedTerm) for term, _ in now) else []
-            asked += [context] if now else []
+            if now:
+                context.remember()
         if loss.requires_grad:  # else every term's weight is 0 just now
             loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(self._parameters, optim.max_grad_norm)
@@ -264,8 +264,6 @@ class Learner:
                 optimiser.step()
         if judged:
             self._train_discriminators(judged)
-        for context in asked:
-            context.remember()
         self.updates += 1
         move_average(self._averages, self._parameters, optim.average, self.updates)
         if self.updates % optim.target_every == 0:

@@ -28,15 +28,17 @@ class Memories:
             width: K.
             device: where they are kept.
         """
-        self.kept = torch.zeros(places, width, device=device)
-        self.of = torch.full((places,), -1, dtype=torch.int64, device=device)
-        """(places,) the number of the state that each is of; -1: of none."""
+        self.places = places
+        # what is of no state goes to one place more: to leave it out would be to wait for the device
+        self.kept = torch.zeros(places + 1, width, device=device)
+        self.of = torch.full((places + 1,), -1, dtype=torch.int64, device=device)
+        """The number of the state that each is of; -1: of none."""
 
     def before(self, number: Tensor) -> Tensor:
         """What was remembered before states of these numbers (W,), (W, K); zeros where nothing is known, and where an
         episode begins.
         """
-        place = number % len(self.of)
+        place = number % self.places
         return self.kept[place] * (self.of[place] == number).unsqueeze(1)
 
     def keep(self, number: Tensor, memory: Tensor) -> None:
@@ -49,9 +51,9 @@ class Memories:
         order = number.argsort(stable=True)
         sorted_ = number[order]
         last = torch.cat([sorted_[1:] != sorted_[:-1], sorted_.new_ones(1, dtype=torch.bool)]) & (sorted_ >= 0)
-        chosen = order[last]
-        place = number[chosen] % len(self.of)
-        self.kept[place], self.of[place] = memory[chosen], number[chosen]
+        place = torch.where(last, sorted_ % self.places, self.places)
+        self.kept[place], self.of[place] = memory[order], sorted_
+        self.of[self.places], self.kept[self.places] = -1, 0.0
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""

@@ -45,6 +45,7 @@ class Network(nn.Module):
     obs_scale: Tensor
     _seen: Tensor
     obs_moves: Tensor | None
+    """How many times as much as an observation a move counts, (D,); None: a history is read as observations."""
     out_matrix: Tensor | None
     out_offset: Tensor | None
 
@@ -116,8 +117,8 @@ class Network(nn.Module):
 
     @property
     def input_scale(self) -> Tensor:
-        """What the numbers of observations are multiplied by, as `standardise` takes it; with a history for each of its
-        observations; 0 where a number is not seen.
+        """What the numbers of observations are multiplied by, as `standardise` takes it; with a history the same for
+        each of its observations, moves or not; 0 where a number is not seen.
         """
         spec = self.spec
         if not spec.unseen:
@@ -255,7 +256,7 @@ class Network(nn.Module):
         """Takes over the standardisation of a network that reads the same."""
         self.obs_mean.copy_(other.obs_mean)
         self.obs_scale.copy_(other.obs_scale)
-        self.obs_moves = other.obs_moves
+        self.obs_moves = other.obs_moves.to(self.obs_mean.device) if other.obs_moves is not None else None
 
     def _outputs(self, x: Tensor) -> Tensor:
         """The last layer's numbers in the units of the outputs."""
@@ -341,23 +342,14 @@ class RecurrentNetwork(Network):
             x, own = self.cell(x, tuple(own))
         return self._behind_cell(x, features, obs), (*own, *past)
 
-    def unrolled(self, obs: Tensor, steps: int) -> Tensor:
-        """Numbers (B, P) of stretches of ``steps`` steps each, one after the other, that begin with a fresh state.
+    def going_on(self, obs: Tensor, steps: int, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Numbers (B, P) of stretches of ``steps`` steps each, one after the other, and what is remembered after each
+        step, (B, K), without gradient; None where there is no cell.
 
         Args:
             obs: (B, *obs_shape), B a multiple of ``steps``; with a history (B, H · D), the oldest first.
             steps: of a stretch; 1 where there is no cell.
-        """
-        return self.going_on(obs, steps, None)[0]
-
-    def going_on(self, obs: Tensor, steps: int, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """`unrolled` for stretches that begin with what is remembered there: their numbers, and what is remembered
-        after each of their steps, (B, K), without gradient.
-
-        Args:
-            obs: (B, *obs_shape).
-            steps: of a stretch.
-            memory: (B / steps, K), all that the cell keeps side by side; None: zeros.
+            memory: (B / steps, K) what is remembered before each, all that the cell keeps side by side; None: zeros.
         """
         x, features = self._before_cell(obs)
         if self.cell is None:

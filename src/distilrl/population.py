@@ -65,7 +65,7 @@ class Population:
         optim: OptimConfig,
         *,
         labels_head: Head | None = None,
-        places: int = 1,
+        places: int | None = None,
         device: str = "cpu",
     ) -> None:
         """Builds student k of ``specs[k]`` from ``seeds[k]``.
@@ -77,7 +77,7 @@ class Population:
             terms: the objective.
             optim: how it is learnt.
             labels_head: what the teacher's numbers mean; the same as the students' by default.
-            places: states that the replay has room for, where a student has a cell.
+            places: states that the replay has room for; None: students with a cell remember nothing of it.
             device: where the students live.
         """
         self.head, self.labels_head, self.terms, self.optim = head, labels_head or head, tuple(terms), optim
@@ -94,8 +94,8 @@ class Population:
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
         whole = specs[0].picture is not None or not specs[0].unseen
-        cells = [(k, spec.cell) for k, spec in enumerate(specs) if spec.cell is not None]
-        self._memories = {k: Memories(places, sum(cell.kept), self.device) for k, cell in cells}
+        cells = {k: spec.cell for k, spec in enumerate(specs) if spec.cell is not None and places is not None}
+        self._memories = {k: Memories(places or 1, sum(cell.kept), self.device) for k, cell in cells.items()}
         self._seen = slice(None) if whole else torch.tensor(specs[0].seen, device=device)
         size = specs[0].obs_shape[0] if specs[0].picture is None else 1
         self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
@@ -148,7 +148,7 @@ class Population:
         seen, own = self._seen, obs[:, -len(self.mean) :]
         return self._in_units(module((own[:, seen].float() - self.mean[seen]) * self.scale[seen])), None
 
-    def _going_on(self, members: list[int], module: "StackedMLP | Network", batch: Batch) -> Tensor:
+    def _taught(self, members: list[int], module: "StackedMLP | Network", batch: Batch) -> Tensor:
         """Numbers (K, B, P) of a group for a batch; a student with a cell begins with what it remembered there, and
         writes down what it remembers now.
         """
@@ -200,7 +200,7 @@ class Population:
         self.updates += 1
         optimisers = self.optimisers.values()
         set_learning_rate(optimisers, self.optim.learning_rate, self._since, progress.fraction)
-        numbers = (self._going_on(members, module, batch) for members, module in self.groups)
+        numbers = (self._taught(members, module, batch) for members, module in self.groups)
         loss = torch.cat([self._loss(one, batch, progress) for one in numbers])
         for optimiser in optimisers:
             optimiser.zero_grad()
@@ -299,6 +299,7 @@ class Population:
             if left:
                 groups.append((left, module))
         self.groups, self.alive = groups, [k for k in self.alive if k in chosen]
+        self._memories = {k: memories for k, memories in self._memories.items() if k in chosen}
         self._restart()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -312,9 +313,8 @@ class Population:
             tensors |= {"units.matrix": self.units.matrix, "units.offset": self.units.offset}
         for number, (_, module) in enumerate(self.groups):
             tensors |= {f"group.{number}.{name}": value for name, value in module.state_dict().items()}
-        for k in self.alive:
-            if k in self._memories:
-                tensors |= {f"memories.{k}.{name}": value for name, value in self._memories[k].state().items()}
+        for k, memories in self._memories.items():
+            tensors |= {f"memories.{k}.{name}": value for name, value in memories.state().items()}
         numbers = {"alive": self.alive, "updates": self.updates, "acted": self._acted, "temperature": self.temperature}
         return tensors, numbers
 
@@ -327,9 +327,8 @@ class Population:
             self.units = Units(tensors["units.matrix"].to(self.device), tensors["units.offset"].to(self.device))
         for number, (_, module) in enumerate(self.groups):
             module.load_state_dict(below(tensors, f"group.{number}."))
-        for k in self.alive:
-            if k in self._memories:
-                self._memories[k].load_state(below(tensors, f"memories.{k}."))
+        for k, memories in self._memories.items():
+            memories.load_state(below(tensors, f"memories.{k}."))
         self.updates, self._acted, self.temperature = state["updates"], state["acted"], state["temperature"]
         self._restart()
 

@@ -22,6 +22,8 @@ from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ActionSpec, ObsSpec
 
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
+MOST_LOST = 1e3
+"""A move is scaled up until the observation that it is of would count so many: floats then hold a move to 1e-4."""
 MOST_BYTES = 4 << 30
 """A replay holds no more bytes of observations than this, whatever its capacity."""
 
@@ -396,7 +398,7 @@ class Replay:
         image = of_pixels(held[:, beside:])
         return torch.cat([mean, image[0]]), torch.cat([scale, image[1]])
 
-    def moves(self) -> Tensor | None:
+    def scale_of_moves(self) -> Tensor | None:
         """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None
         where it has no history, or no episode has a second step yet.
         """
@@ -410,7 +412,9 @@ class Replay:
             return None
         noise = torch.tensor(self.spec.sensors.noise or 0.0, device=self.device)
         far = (moved.square().mean(0) + 2 * noise.square()).sqrt()
-        return scale_of(held.flatten(0, 1).mean(0), far, moved.abs().amax(0), self._reach())
+        scale = scale_of(held.flatten(0, 1).mean(0), far, moved.abs().amax(0), self._reach())
+        # weights for observations are as large, with opposite signs, and what they have in common is lost in floats
+        return scale.clamp_max(MOST_LOST / held.flatten(0, 1).abs().amax(0).clamp_min(1e-6))
 
     def _reach(self) -> Tensor:
         """Largest absolute value that the space allows each number of a vector, (D,); infinite where it says none."""

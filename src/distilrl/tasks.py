@@ -286,7 +286,7 @@ def input_statistics(config: TrainConfig, stream: Stream) -> tuple[Tensor, Tenso
         one observation to the next is multiplied by, (D,).
     """
     mean, scale = stream.replay.standardisation()
-    moves = stream.replay.moves() if config.optim.standardise == "states" else None
+    moves = stream.replay.scale_of_moves() if config.optim.standardise == "states" else None
     if config.optim.standardise != "states":
         mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
     if config.optim.standardise == "space":

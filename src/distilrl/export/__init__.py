@@ -279,7 +279,11 @@ class _Export:
     def _rounded(self, network: Network) -> "_Rounded":
         """A network in integers, its activations cut off where it plays best."""
         layers, seen = steps(without_offset(self.student.bare(network), self.head), "integers"), self.seen
-        candidates = [int8.quantise(layers, seen.obs, seen.begins, percentile=share) for share in int8.PERCENTILES]
+        candidates = [
+            int8.quantise(layers, seen.obs, seen.begins, percentile=share, moves_percentile=moves)
+            for moves in (int8.MOVES_PERCENTILES if network.spec.history > 1 else (100.0,))
+            for share in int8.PERCENTILES
+        ]
         best = max(candidates, key=lambda one: self._mean_return(self._policy_of(one), SELECTED_ON))
         return _Rounded(network, best)
 

@@ -46,6 +46,7 @@ from distilrl.export.int8_memory import (
     cell_code,
     cell_in_integers,
     of_moves,
+    past_as_moves,
     with_past,
 )
 from distilrl.export.last import Last, last_step, literals
@@ -55,6 +56,8 @@ from distilrl.spaces import ObsSpec
 
 PERCENTILES = (99.99, 99.9, 99.999, 100.0)
 """Where activations may be cut off; which is best differs from student to student."""
+MOVES_PERCENTILES = (100.0, 98.0)
+"""Where moves may be."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Quantised:
 
 def quantise(
     steps: Sequence[Step | CellStep], calibration: NDArray[Any], begins: NDArray[np.bool_] | None = None,
-    *, percentile: float = 99.99,
+    *, percentile: float = 99.99, moves_percentile: float = 100.0,
 ) -> Quantised:  # fmt: skip
     """Chooses scales from what the network sees.
 
@@ -112,6 +115,7 @@ def quantise(
         calibration: (K, *obs_shape) raw observations of its own play; of a student with memory in their order.
         begins: (K,) where its episodes begin; by default with the first observation alone.
         percentile: activations above this are cut off, a trade of range against resolution.
+        moves_percentile: so are moves of a history.
 
     Raises:
         SpecError: an activation is not ReLU, a cell is too large, or a layer's sums are.
@@ -135,9 +139,8 @@ def quantise(
     moves = None
     if entry is not None and history > 1:
         entry = entry.fine
-        moves = Moves.of(with_past(entry.integers(calibration), begins, history), history)
-        windows = with_past(x, begins, history).reshape(len(x), history, -1)
-        x = np.concatenate([np.diff(windows, axis=1), windows[:, -1:]], axis=1).reshape(len(x), -1)
+        moves = Moves.of(with_past(entry.integers(calibration), begins, history), history, moves_percentile)
+        x = past_as_moves(with_past(x, begins, history), history)
         scale_in = moves.units(1.0 / entry.gain.astype(np.float64))
         steps = [_first(steps[0], lambda first: of_moves(first, history)), *steps[1:]]
     result: list[IntStep | IntCell] = []

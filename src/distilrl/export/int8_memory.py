@@ -143,22 +143,23 @@ class Moves:
     history: int
     """Observations."""
     bits: Ints
-    """(D,) that a move of each number loses, so that the furthest of those seen is `INPUT_LIMIT` at most."""
+    """(D,) that a move of each number loses, so that the furthest that counts is `INPUT_LIMIT` at most."""
 
     @classmethod
-    def of(cls, past: Ints, history: int) -> "Moves":
-        """Those that suit observations and those before them (K, history · D), in finer units."""
-        furthest = np.abs(np.diff(past.reshape(len(past), history, -1), axis=1)).max((0, 1))
+    def of(cls, past: Ints, history: int, percentile: float = 100.0) -> "Moves":
+        """Those that suit observations and those before them (K, history · D), in finer units; moves above this
+        percentile are cut off, as where an angle that ends at π begins again at -π.
+        """
+        moved = past_as_moves(past, history).reshape(len(past), history, -1)[:, :-1]
+        furthest = np.percentile(np.abs(moved).reshape(-1, moved.shape[2]), percentile, axis=0)
         needed = np.ceil(np.log2(np.maximum(furthest, 1) / INPUT_LIMIT)).clip(0).astype(np.int64)
         return cls(history, np.where(furthest == 0, FINE, needed))
 
     def read(self, past: Ints) -> Ints:
         """What the first layer reads, as many numbers, by the very arithmetic of the C code."""
-        windows = past.reshape(len(past), self.history, -1)
-        seen = np.concatenate([np.diff(windows, axis=1), windows[:, -1:]], axis=1)
-        lost = np.concatenate([np.tile(self.bits, (self.history - 1, 1)), np.full((1, len(self.bits)), FINE)])
+        lost = np.concatenate([np.tile(self.bits, self.history - 1), np.full(len(self.bits), FINE)])
         half = np.where(lost > 0, 1 << np.maximum(lost - 1, 0), 0)
-        numbers: Ints = np.clip((seen + half) >> lost, -INPUT_LIMIT, INPUT_LIMIT).reshape(len(past), -1)
+        numbers: Ints = np.clip((past_as_moves(past, self.history) + half) >> lost, -INPUT_LIMIT, INPUT_LIMIT)
         return numbers
 
     def units(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -176,6 +177,12 @@ class Moves:
             f"        past[i] = coarse((int32_t)state->seen[i + {size}] - state->seen[i], moves[i % {size}]);\n"
             f"    for (int i = {before}; i < {before + size}; i++) past[i] = coarse(state->seen[i], {FINE});\n"
         )
+
+
+def past_as_moves(past: NDArray[Any], history: int) -> NDArray[Any]:
+    """How observations (K, history · D) moved from one to the next, and the latest."""
+    windows = past.reshape(len(past), history, -1)
+    return np.concatenate([np.diff(windows, axis=1), windows[:, -1:]], axis=1).reshape(len(past), -1)
 
 
 def of_moves(step: Step, history: int) -> Step:

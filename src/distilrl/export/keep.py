@@ -177,7 +177,8 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
     if not good and target == "int8" and found.consistent:
         raise FileError(
             f"{name} answers otherwise than the student does ({found.same_action:.1%} of the actions are the same): "
-            "eight bits are too few for it, as where little things decide beside large ones; export to c or onnx."
+            "eight bits are too few where small numbers decide beside large ones, so export to c or onnx; if that is "
+            "not so here, please report this."
         )
     if not good:
         raise FileError(
