@@ -105,7 +105,7 @@ TASKS = {
     ),
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
-        ("mlp:16,16", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
+        ("mlp:16,16", "mlp:16@history=2", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
     ),
     "halfcheetah": Task(
         "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",

@@ -150,8 +150,8 @@ class AdversarialTerm(_Term):
     radius: float = 0.1
     """Half the side of the box around a state in which the student is attacked, in what its standardised inputs count:
     standard deviations of each, also of each in a history, unless `standardise` has them otherwise (``space``:
-    half-ranges, ``no``: the units of the environment) or the network is residual, whose inputs are divided by their root
-    mean square."""
+    half-ranges, ``no``: the units of the environment) or the network is residual, whose inputs are divided by their
+    root mean square."""
     teacher_temperature: float | None = None
     """Divides the teacher's numbers; None: the temperature found from the teacher's entropy. Real actions have none."""
     student_temperature: float | None = 1.0
