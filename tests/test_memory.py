@@ -458,11 +458,14 @@ def test_a_student_with_memory_learns_what_one_without_cannot(text):
     assert games.returns.mean() > 0.75 * acceptance.return_mean
 
 
-@pytest.mark.parametrize(("text", "moment"), [("gru:4", 65), ("mlp:4@history=3", 1), ("mlp:4@history=3", 99)])
-def test_a_resumed_student_remembers_what_it_did(text, moment, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "moment", "rounds"),
+    [("gru:4", 65, 0), ("lstm:3@history=2", 65, 4), ("mlp:4@history=3", 1, 0), ("mlp:4@history=3", 99, 0)],
+)
+def test_a_resumed_student_remembers_what_it_did(text, moment, rounds, tmp_path):
     teacher = recalling()
     acceptance = accepted(teacher)
-    config = memory_config(text, check_every=200).but(env_steps=800, gap=-1.0)
+    config = memory_config(text, check_every=200).but(env_steps=800, gap=-1.0, round_steps=rounds)
     whole = train(config, teacher, acceptance=acceptance, folder=RunFolder(tmp_path / "whole"))
     with pytest.raises(Killed):
         train(
