@@ -2,7 +2,7 @@
 
 A sequence is taken out of the middle of an episode. Begun with an empty memory, a cell is trained in states that it is
 in for the first steps of an episode alone, and goes astray in episodes longer than its sequences. So what it keeps
-after each step of a sequence is written down, and another sequence that begins there begins with that: of weights a few
+after each step of a sequence is written down, and another sequence that begins there begins with that: of weights some
 updates old, but of the whole episode before it.
 """
 
