@@ -101,7 +101,7 @@ class Task:
 TASKS = {
     "cartpole": Task(
         "CartPole-v1", "cartpole-dqn-sb3.zip", 30_000, ("mlp:16",), "obs[1] obs[3]",
-        ("mlp:16", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
+        ("mlp:16", "mlp:4@history=2", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
     ),
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
