@@ -82,15 +82,12 @@ class Context:
 
     @cached_property
     def _begun(self) -> Tensor | None:
-        """What the student remembers before the first step of each sequence, (W, K)."""
-        if self.memories is None or self.batch.number is None:
-            return None
-        return self.memories.before(self.batch.number[:: self.batch.steps])
+        return begun(self.memories, self.batch)
 
     def remember(self) -> None:
         """Writes down what the student remembers after each step of the batch."""
-        if self.memories is not None and self.batch.onward is not None and (after := self._pass[0][1]) is not None:
-            self.memories.keep(self.batch.onward, after)
+        if self.memories is not None:
+            write_down(self.memories, self.batch, self._pass[0][1])
 
     @property
     def student(self) -> Tensor:
@@ -172,6 +169,19 @@ def answer_of(network: nn.Module, obs: Tensor, steps: int, memory: Tensor | None
         memory: (B / steps, K) what it remembers before the first step of each; None: nothing.
     """
     return network.going_on(obs, steps, memory) if isinstance(network, RecurrentNetwork) else (network(obs), None)
+
+
+def begun(memories: Memories | None, batch: Batch) -> Tensor | None:
+    """What is remembered before the first step of each sequence of a batch, (W, K); None where nothing is."""
+    if memories is None or batch.number is None:
+        return None
+    return memories.before(batch.number[:: batch.steps])
+
+
+def write_down(memories: Memories | None, batch: Batch, after: Tensor | None) -> None:
+    """From now on that is what is remembered after each step of a batch, (B, K)."""
+    if memories is not None and batch.onward is not None and after is not None:
+        memories.keep(batch.onward, after)
 
 
 def numbers_of(network: nn.Module, obs: Tensor, steps: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distilrl import stats
 from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
-from distilrl.context import Answer, Context, answer_of
+from distilrl.context import Answer, Context, answer_of, begun, write_down
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
@@ -94,8 +94,11 @@ class Population:
         self.groups = [(members, _module([networks[k] for k in members]).to(device)) for members in alike.values()]
         self.device = torch.device(device)
         whole = specs[0].picture is not None or not specs[0].unseen
-        cells = {k: spec.cell for k, spec in enumerate(specs) if spec.cell is not None and places is not None}
-        self._memories = {k: Memories(places or 1, sum(cell.kept), self.device) for k, cell in cells.items()}
+        self._memories = {
+            k: Memories(places, sum(spec.cell.kept), self.device)
+            for k, spec in enumerate(specs)
+            if spec.cell is not None and places is not None
+        }
         self._seen = slice(None) if whole else torch.tensor(specs[0].seen, device=device)
         size = specs[0].obs_shape[0] if specs[0].picture is None else 1
         self.mean, self.scale = torch.zeros(size, device=device), torch.ones(size, device=device)
@@ -153,12 +156,8 @@ class Population:
         writes down what it remembers now.
         """
         memories = self._memories.get(members[0])
-        if memories is None or batch.number is None or batch.onward is None:
-            return self._numbers(module, batch.obs, batch.steps)[0]
-        before = memories.before(batch.number[:: batch.steps])
-        numbers, after = self._numbers(module, batch.obs, batch.steps, before)
-        if after is not None:
-            memories.keep(batch.onward, after)
+        numbers, after = self._numbers(module, batch.obs, batch.steps, begun(memories, batch))
+        write_down(memories, batch, after)
         return numbers
 
     def _in_units(self, numbers: Tensor) -> Tensor:

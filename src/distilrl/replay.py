@@ -16,14 +16,12 @@ from torch import Tensor
 from distilrl.devices import doubled
 from distilrl.draws import Draws
 from distilrl.errors import SpecError
-from distilrl.scales import of_pixels, scale_of
+from distilrl.scales import MOST_COUNTED, of_pixels, scale_of
 from distilrl.sensed import Chance, Sensed
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ActionSpec, ObsSpec
 
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
-MOST_LOST = 1e3
-"""A move is scaled up until the observation that it is of would count so many: floats then hold a move to 1e-4."""
 MOST_BYTES = 4 << 30
 """A replay holds no more bytes of observations than this, whatever its capacity."""
 
@@ -412,9 +410,10 @@ class Replay:
             return None
         noise = torch.tensor(self.spec.sensors.noise or 0.0, device=self.device)
         far = (moved.square().mean(0) + 2 * noise.square()).sqrt()
-        scale = scale_of(held.flatten(0, 1).mean(0), far, moved.abs().amax(0), self._reach())
+        states = held.flatten(0, 1)
+        scale = scale_of(states.mean(0), far, moved.abs().amax(0), self._reach())
         # weights for observations are as large, with opposite signs, and what they have in common is lost in floats
-        return scale.clamp_max(MOST_LOST / held.flatten(0, 1).abs().amax(0).clamp_min(1e-6))
+        return scale.clamp_max(MOST_COUNTED / states.abs().amax(0).clamp_min(1e-6))
 
     def _reach(self) -> Tensor:
         """Largest absolute value that the space allows each number of a vector, (D,); infinite where it says none."""

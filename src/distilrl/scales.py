@@ -7,6 +7,8 @@ FURTHEST = 10.0
 """Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
 MOST_BLOWN_UP = 100.0
 """A feature is scaled up at most so many times as much as the one of median deviation."""
+MOST_COUNTED = 1e3
+"""A move is scaled up until the observation that it is of would count so many: floats then hold a move to 1e-4."""
 MEANT = 1e6
 """A space that allows this much or more, as one of 64-bit integers does, says nothing of what will come."""
 

@@ -3,8 +3,8 @@
 A cell's output is kept in 16 bits, an LSTM's cells in 32, both in units of 1/16384: a weight is rounded once, a state
 at each step, and one that changes slowly would stand still in eight bits. What reads a cell's output reads all of it.
 Sums become gates' numbers in units of 1/4096; σ is read from a table in steps of 1/16 with lines between them, and
-tanh x = 2 σ(2x) − 1 from the same. A history keeps observations in 16 bits, and
-the first layer reads bytes of them: how far each number moved from one to the next, and where it is now (`Moves`).
+tanh x = 2 σ(2x) − 1 from the same. A history keeps observations in 16 bits, and the first layer reads bytes of them:
+how far each number moved from one to the next, and where it is now (`Moves`).
 """
 
 from dataclasses import dataclass, replace
