@@ -1,36 +1,22 @@
-"""Networks from their specs: `build(spec)` makes the module.
+"""A network of a spec.
 
-Every network takes raw observations (bytes for pixels, floats for vectors): whatever scaling or standardisation
+It takes raw observations (bytes for pixels, floats for vectors): whatever scaling or standardisation
 it was trained with lives in its first layer, so that the file that ships needs no preprocessing.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distilrl.blocks import (
-    Dueling,
-    MemoryCell,
-    ResidualBlock,
-    ReusedHead,
-    State,
-    draw_weights,
-    interleaved,
-    plain_layer,
-    set_head,
-)
-from distilrl.errors import SpecError
+from distilrl.blocks import Dueling, MemoryCell, ResidualBlock, ReusedHead, interleaved, plain_layer, set_head
 from distilrl.heads import Units
 from distilrl.isolation import isolated
 from distilrl.specs import ACTIVATIONS, NetworkSpec
-
-Share = Literal["body", "convolutions"]
-"""What the networks of several tasks have in common."""
 
 
 class Network(nn.Module):
@@ -244,10 +230,11 @@ class Network(nn.Module):
             return obs
         return obs.view(len(obs), -1, spec.obs_shape[0])[:, :, self._seen].flatten(1)
 
-    def bare(self) -> "Network":
+    def bare(self) -> Self:
         """The same function of vectors that hold only what it reads, or of the image alone where it reads no vector."""
         shape = (len(self.spec.seen),) if self.spec.seen else self.spec.image or ()
-        network = blank(replace(self.spec, obs_shape=shape, image=None, unseen=()))
+        with isolated():
+            network = type(self)(replace(self.spec, obs_shape=shape, image=None, unseen=()))
         network.load_state_dict(self.state_dict())
         network.standardise_as(self)
         return network.eval().requires_grad_(False)
@@ -297,190 +284,3 @@ class Network(nn.Module):
         so_far = weight.view(len(weight), self.spec.history, -1).cumsum(1)
         inverse = torch.where(self.obs_moves == 0, torch.zeros_like(self.obs_moves), 1 / self.obs_moves)
         return torch.cat([-so_far[:, :-1] * inverse, so_far[:, -1:]], 1).flatten(1)
-
-
-class RecurrentNetwork(Network):
-    """A network that remembers: a cell between two layers, or the observations before this one, or both.
-
-    What the dense layers before a cell give goes past it, too: a few numbers kept then stand beside what is seen now,
-    which need not pass through them.
-
-    It is asked in two ways: step by step, where `forward` takes the state that it gave before, and of whole stretches
-    of episodes at once (`going_on`), as it is trained.
-    """
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__(spec)
-        self._cell_index = next((i for i, layer in enumerate(self.layers) if isinstance(layer, MemoryCell)), None)
-
-    @property
-    def cell(self) -> MemoryCell | None:
-        """Its cell; None where it has its history alone."""
-        return None if self._cell_index is None else cast("MemoryCell", self.layers[self._cell_index])
-
-    def start(self, count: int) -> State:
-        """The state of ``count`` fresh episodes: of the cell, then the observations before and whether there are any,
-        (N, H − 1, D) and (N, 1).
-        """
-        state = self.cell.start(count) if self.cell is not None else ()
-        if self.spec.history == 1:
-            return state
-        past = self.obs_mean.new_zeros(count, self.spec.history - 1, *self.spec.obs_shape)
-        return (*state, past, past.new_zeros(count, 1))
-
-    def forward(self, obs: Tensor, state: State) -> tuple[Tensor, State]:  # type: ignore[override]
-        """Numbers (N, P) of one step's observations (N, *obs_shape), and the state after them."""
-        own, past = state, ()
-        if self.spec.history > 1:
-            (*own, before, begun), new = state, obs.to(torch.float32).unsqueeze(1)  # type: ignore[assignment]
-            before = torch.where(begun.unsqueeze(2) > 0, before, new)
-            obs = torch.cat([before, new], dim=1)
-            past = (obs[:, 1:], torch.ones_like(begun))  # type: ignore[assignment]
-            obs = obs.flatten(1)
-        x, features = self._before_cell(obs)
-        if self.cell is not None:
-            x, own = self.cell(x, tuple(own))
-        return self._behind_cell(x, features, obs), (*own, *past)
-
-    def going_on(self, obs: Tensor, steps: int, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Numbers (B, P) of stretches of ``steps`` steps each, one after the other, and what is remembered after each
-        step, (B, K), without gradient; None where there is no cell.
-
-        Args:
-            obs: (B, *obs_shape), B a multiple of ``steps``; with a history (B, H · D), the oldest first.
-            steps: of a stretch; 1 where there is no cell.
-            memory: (B / steps, K) what is remembered before each, all that the cell keeps side by side; None: zeros.
-        """
-        x, features = self._before_cell(obs)
-        if self.cell is None:
-            return self._behind_cell(x, features, obs), None
-        gates = x.view(-1, steps, x.shape[1])
-        state = self.cell.start(len(gates)) if memory is None else torch.split(memory, list(self.cell.cell.kept), 1)
-        x, kept = self.cell.unrolled(gates, state)
-        return self._behind_cell(x.flatten(0, 1), features, obs), torch.cat(kept, 2).flatten(0, 1)
-
-    def _before_cell(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gates of the cell, and what goes past it; with no cell, the first layer's numbers."""
-        x, first = self._entered(obs), self._first_index
-        if self.cell is None or self._cell_index == first:
-            return x, None
-        features = self._through(x, obs, list(self.layers)[first + 1 : self._cell_index])
-        return self.cell.inputs(features), features if self.spec.beside_cell else None
-
-    def _behind_cell(self, x: Tensor, features: Tensor | None, obs: Tensor) -> Tensor:
-        after = (self._first_index if self._cell_index is None else self._cell_index) + 1
-        x = x if features is None else torch.cat([x, features], dim=1)
-        return self._outputs(self._through(x, obs, list(self.layers)[after:]))
-
-
-def blank(spec: NetworkSpec) -> Network:
-    """A network of this shape, whose weights are still to be set.
-
-    Example::
-
-        network = blank(spec)
-        network.load_state_dict(weights)
-    """
-    with isolated():
-        return RecurrentNetwork(spec) if spec.remembers else Network(spec)
-
-
-def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator) -> None:
-    """Gives a network its teacher's frozen head behind a learned projection; of a wider one the first numbers, a
-    Gaussian's mean.
-
-    Raises:
-        SpecError: the teacher is not a `Network`, or its head is not of this network's actions.
-    """
-    theirs, outputs = teacher.layers[-1] if isinstance(teacher, Network) else None, network.spec.outputs
-    if not isinstance(theirs, nn.Linear) or theirs.weight.shape[0] < outputs:
-        raise SpecError(
-            "Only a teacher of plain layers and the student's own kind of head has a head to reuse: choose another "
-            "recipe."
-        )
-    if len(network.layers) == 1:
-        raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
-    features = network.spec.last_width
-    network.spec = replace(network.spec, dueling=False)
-    network.layers[-1] = head = ReusedHead(features, theirs.weight[:outputs], cast("Tensor", theirs.bias)[:outputs])
-    draw_weights(head.projection, generator)
-
-
-def build_shared(
-    specs: Sequence[NetworkSpec], generator: torch.Generator | None = None, share: Share = "body"
-) -> list[Network]:
-    """One network per task with one body: what follows the first layer is shared where it is of one shape (the layer
-    behind images of unequal sizes is not), and the first layer too where the observations are. Each has its own head,
-    and its own dense layers where only ``"convolutions"`` are shared (in Rusu et al. 2016 games have one dense layer in
-    common and one each).
-
-    Raises:
-        SpecError: some tasks have pixels and some vectors, or there are no convolutions.
-    """
-    if len({len(spec.obs_shape) for spec in specs}) > 1:
-        raise SpecError("Tasks with pixels and tasks with vectors cannot share a body: distil them apart.")
-    networks = [build(spec, generator) for spec in specs]
-    first = networks[0]
-    end = len(first.layers) - 1
-    if share == "convolutions":
-        if not first.spec.conv_shapes():
-            raise SpecError("Networks of vectors have no convolutions to share: leave 'share' at \"body\".")
-        end = next(index for index, layer in enumerate(first.layers) if isinstance(layer, nn.Flatten))
-    for other in networks[1:]:
-        alike = other.spec.obs_shape == first.spec.obs_shape
-        for index in range(0 if alike else first._first_index + 1, end):
-            ours, theirs = (network.layers[index].state_dict() for network in (first, other))
-            if all(theirs[name].shape == weight.shape for name, weight in ours.items()):
-                other.layers[index] = first.layers[index]
-    return networks
-
-
-def build(spec: NetworkSpec, generator: torch.Generator | None = None) -> Network:
-    """A new network, its weights He-normal from ``generator`` (He et al. 2015), biases 0, and a head near 0.
-
-    Example::
-
-        network = build(NetworkSpec((4,), 2, hidden=(16,)), torch.Generator().manual_seed(0))
-    """
-    network = blank(spec)
-    gain = math.sqrt(2.0) if spec.activation != "tanh" else 1.0
-    head = set(network.layers[-1].modules())
-    for module in network.layers.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            draw_weights(module, generator, 0.1 if module in head else gain)
-    for cell in (layer for layer in network.layers if isinstance(layer, MemoryCell)):
-        cell.draw(generator)
-    return network
-
-
-def count_bytes(network: nn.Module) -> int:
-    """Bytes of the network's parameters."""
-    return sum(p.numel() * p.element_size() for p in network.parameters())
-
-
-def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
-    """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
-    PyTorch's.
-    """
-    if isinstance(network, Network):
-        return network.spec.macs
-    within = [module for module in network.modules() if isinstance(module, Network)]  # it may stand behind others
-    known = {id(module) for one in within for module in one.modules()}
-    total = sum(one.spec.macs for one in within)
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = cast("Tensor", module.weight)
-        total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
-
-    others = [module for module in network.modules() if id(module) not in known]
-    hooks = [m.register_forward_hook(count) for m in others if isinstance(m, nn.Conv2d | nn.Linear)]
-    # a policy with memory reads its state too
-    state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
-    try:
-        with torch.no_grad():
-            network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
-    finally:  # it may be the caller's own
-        for hook in hooks:
-            hook.remove()
-    return total or None

@@ -1,0 +1,42 @@
+"""How large networks are."""
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from distilrl.networks.network import Network
+
+
+def count_bytes(network: nn.Module) -> int:
+    """Bytes of the network's parameters."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
+    """Multiply-accumulates of one forward pass of one observation, biases not counted; None where no layer is one of
+    PyTorch's.
+    """
+    if isinstance(network, Network):
+        return network.spec.macs
+    within = [module for module in network.modules() if isinstance(module, Network)]  # it may stand behind others
+    known = {id(module) for one in within for module in one.modules()}
+    total = sum(one.spec.macs for one in within)
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = cast("Tensor", module.weight)
+        total += weight.numel() * (math.prod(output.shape[2:]) if output.ndim == 4 else 1)
+
+    others = [module for module in network.modules() if id(module) not in known]
+    hooks = [m.register_forward_hook(count) for m in others if isinstance(m, nn.Conv2d | nn.Linear)]
+    # a policy with memory reads its state too
+    state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
+    try:
+        with torch.no_grad():
+            network(torch.zeros((1, *obs_shape), dtype=torch.uint8 if len(obs_shape) == 3 else torch.float32), *state)
+    finally:  # it may be the caller's own
+        for hook in hooks:
+            hook.remove()
+    return total or None
