@@ -3,12 +3,12 @@
     python benchmarks/memory.py FOLDER run [TASK ...]         # one line per run, to results/memory/TASK.jsonl
     python benchmarks/memory.py FOLDER table                  # what is there, as text
 
-FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents,
-Unitree's robots (examples/unitree/README.md), `hoppers` and `quadrotors` (`python -m examples.family.teach NAME`), and
-`cartpoles` (`distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000`). Of each task the teacher and a student that see everything, then students from
-which the velocities, or the physics, are hidden: without memory, with a history, with a cell; in Pong each frame is
-black to them with probability a half. `returns` are of 100 greedy episodes, 300 in both kinds of CartPole, on the
-verdict's seeds, the same for all; of a family those of members that training never drew.
+FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents and Unitree's
+robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
+see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
+with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
+half. `returns` are of 100 greedy episodes, 300 of CartPoles and quadrotors, on the verdict's seeds, the same for all;
+of a family those of members that training never drew.
 
 A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
 as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's
@@ -54,10 +54,10 @@ from distilrl.files import write_json
 from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 from distilrl.sensors import Sensors
+from distilrl.spaces import ObsSpec
 from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
-FLICKER = "flicker="
 Returns = np.ndarray[Any, np.dtype[np.float64]]
 ROUNDS, OWN_STEPS = 60, 2_000
 """Of Reptile: rounds, which share a student's steps, and steps in each of the verdict's members."""
@@ -75,7 +75,9 @@ class Task:
     sees: tuple[str, ...]
     """Students that see everything."""
     hidden: str = ""
-    """What the others do not see; ``flicker=P``: each frame with probability P."""
+    """What the others do not see; ``flicker=P``: each frame with probability P; ``noise=S``: numbers exactly, but with
+    noise of this deviation.
+    """
     blind: tuple[str, ...] = ()
     """Those."""
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -103,6 +105,10 @@ TASKS = {
         "CartPole-v1", "cartpole-dqn-sb3.zip", 30_000, ("mlp:16",), "obs[1] obs[3]",
         ("mlp:16", "mlp:4@history=2", "mlp:16@history=3", "gru:5", "mlp:4+gru:4"), episodes=300,
     ),
+    "cartpole-noise": Task(
+        "CartPole-v1", "cartpole-dqn-sb3.zip", 30_000, (), "obs[1] obs[3] noise=0.01",
+        ("mlp:16@history=3", "mlp:16@history=8", "mlp:8+gru:8", "mlp:8+gru:8@history=2"), episodes=300,
+    ),
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16@history=2", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
@@ -116,22 +122,23 @@ TASKS = {
         ("mlp:32,32", "mlp:32,32@history=3", "mlp:32+gru:12", "mlp:32+gru:12@history=2"),
     ),
     "cartpoles": Task(
-        "examples.family:CartPoles-v0", "cartpoles", 150_000, ("mlp:16",), "physics",
+        "examples.family:CartPoles-v0", "zoo/cartpoles-dqn", 150_000, ("mlp:16",), "physics",
         ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), verdict={"members": [100, 200]}, episodes=300,
         rivals=("dqn mlp:64,64", "reptile mlp:16"),
     ),
     "hoppers": Task(
-        "examples.family:Hoppers-v0", "hoppers/teacher.zip", 100_000, ("mlp:32,32",), "physics",
-        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12"), verdict={"members": [100, 200]}, rivals=("randomised",),
+        "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 100_000, ("mlp:32,32",), "physics",
+        ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12", "mlp:20+gru:12@history=2"),
+        verdict={"members": [100, 200]}, rivals=("randomised",),
     ),
     "hoppers-300k": Task(
-        "examples.family:Hoppers-v0", "hoppers/teacher.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
+        "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
         verdict={"members": [100, 200]},
     ),
     "quadrotors": Task(
-        "examples.family:Quadrotors-v0", "quadrotors/teacher.zip", 200_000, ("mlp:32,32",), "physics",
-        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8"), verdict={"members": [100, 200]},
-        rivals=("raptor", "randomised", "reptile mlp:32,32"),
+        "examples.family:Quadrotors-v0", "zoo/quadrotors-ppo/ppo.zip", 200_000, ("mlp:32,32",), "physics",
+        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8", "mlp:16+gru:12@history=2"),
+        verdict={"members": [100, 200]}, episodes=300, rivals=("raptor", "randomised", "reptile mlp:32,32"),
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
@@ -169,9 +176,12 @@ def blind(env: EnvRef) -> EnvRef:
     return EnvRef(env.id, env.kwargs | {"shows": "nothing"})
 
 
-def flicker_of(hidden: str) -> float:
-    """Probability of a black frame where that is what is hidden; else 0."""
-    return float(hidden.removeprefix(FLICKER)) if hidden.startswith(FLICKER) else 0.0
+def seen_through(hidden: str, obs: ObsSpec) -> tuple[tuple[int, ...], Sensors]:
+    """The numbers of an observation that are hidden, and the sensors through which the others are seen."""
+    words = hidden.split()
+    told = {name: float(value) for name, _, value in (word.partition("=") for word in words) if value}
+    places = tuple(place for word in words if "=" not in word for place in obs.places(word))
+    return places, Sensors((told.get("noise", 0.0),) * obs.shape[0], flicker=told.get("flicker", 0.0))
 
 
 def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
@@ -185,8 +195,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     """What a student, or the teacher, makes on the verdict's seeds, and how it came about."""
     task = TASKS[name]
     teacher, acceptance = taught(folder, name)
-    sensors, env = Sensors(flicker=flicker_of(hidden)), task.judged
-    seeds = seeds_from(VERDICT_SEEDS, task.episodes)
+    env, seeds = task.judged, seeds_from(VERDICT_SEEDS, task.episodes)
     if student == "teacher":
         judged = accept(teacher, Play(env, threads=1), episodes=100) if task.verdict else acceptance
         told = {"random": judged.random_return_mean, **vars(Comparison().tolerance_of(judged))}
@@ -199,8 +208,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
         alone = read(folder / f"{name}-blind" / "teacher.zip", env)
         return play(alone.policy, Play(env, threads=1), seeds).returns, {"params": alone.params}
     how, _, network = student.rpartition(" ")
-    obs = describe_env(task.ref).obs
-    places = () if sensors.flicker else tuple(place for text in hidden.split() for place in obs.places(text))
+    places, sensors = seen_through(hidden, describe_env(task.ref).obs)
     changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
     if how == "reptile":
         return adapted(task, teacher, seeds, changes)
@@ -208,7 +216,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
         env = blind(env)
         trained = train(make_config("dqn", blind(task.ref), **changes | {"hidden_features": ()}))
     else:
-        config = make_config("distil", task.ref, flicker=sensors.flicker, **changes)
+        config = make_config("distil", task.ref, noise=sensors.noise, flicker=sensors.flicker, **changes)
         trained = train(config, teacher, acceptance=acceptance)
     about = {
         "params": trained.network.spec.params, "env_steps": trained.env_steps, "updates": trained.updates,
@@ -268,8 +276,7 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
 
 def table(names: list[str], chinese: bool = False) -> list[list[str]]:
     """A row for each kind of student: sees, parameters, seeds, score, verdicts."""
-    words = ("全部", "除去", "教师", "黑帧") if chinese else ("all of it", "without", "teacher", "black frames")
-    whole, but, who, frames = words
+    whole, who = ("全部", "教师") if chinese else ("all of it", "teacher")
     rows = []
     for name in names:
         lines = made(OUT / f"{name}.jsonl")
@@ -284,11 +291,23 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             means = [stats.mean(np.array(one["returns"])) for one in own]
             results = [_verdict(np.array(one["returns"]), theirs, teacher) for one in own]
             told = ", ".join(f"{results.count(one)} {verdict_in_words(one, chinese)}" for one in dict.fromkeys(results))
-            black = flicker_of(hidden)
-            sees = f"{frames} ({black:g})" if black else f"{but} {hidden}" if hidden else whole
+            sees = in_words(hidden, chinese) or whole
             middle = f"{np.mean(means):,.1f}" + (f" ± {np.std(means, ddof=1):,.1f}" if len(means) > 1 else "")
             rows.append(["", student, sees, f"{own[0]['params']:,}", str(len(own)), middle, told])
     return rows
+
+
+def in_words(hidden: str, chinese: bool) -> str:
+    """What is hidden, as the table says it."""
+    but, named = (
+        ("除去", {"noise": "噪声", "flicker": "黑帧"})
+        if chinese
+        else ("without", {"noise": "noise", "flicker": "black frames"})
+    )
+    places = " ".join(word for word in hidden.split() if "=" not in word)
+    through = [word.split("=") for word in hidden.split() if "=" in word]
+    told = [f"{but} {places}"] * bool(places) + [f"{named[name]} ({value})" for name, value in through]
+    return ("，" if chinese else ", ").join(told)
 
 
 def markdown(chinese: bool = False) -> str:
