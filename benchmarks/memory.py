@@ -59,6 +59,10 @@ from distilrl.verdict import non_inferiority
 
 OUT = RESULTS / "memory"
 Returns = np.ndarray[Any, np.dtype[np.float64]]
+NEVER = -10.0
+"""A gap that ends no training before its budget is used: being good enough in a family's own members says little of
+others.
+"""
 ROUNDS, OWN_STEPS = 60, 2_000
 """Of Reptile: rounds, which share a student's steps, and steps in each of the verdict's members."""
 
@@ -210,6 +214,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
     how, _, network = student.rpartition(" ")
     places, sensors = seen_through(hidden, describe_env(task.ref).obs)
     changes = {"network": network, "hidden_features": places, "env_steps": task.steps, "seed": seed, "threads": 1}
+    changes |= {"gap": NEVER} if task.verdict else {}
     if how == "reptile":
         return adapted(task, teacher, seeds, changes)
     if how == "dqn":
@@ -228,7 +233,7 @@ def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) ->
 def adapted(task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, Any]) -> tuple[Returns, dict[str, Any]]:
     """Returns of a student for each of the verdict's members; all begin with the weights that Reptile found."""
     known = range(task.verdict["members"][0])  # those before the verdict's
-    base = changes | {"learning_starts": 400, "check_episodes": 4, "gap": -10.0}
+    base = changes | {"learning_starts": 400, "check_episodes": 4}
     one = make_config("distil", task.env, **base | {"env_steps": task.steps // ROUNDS, "check_every": task.steps})
     start = reptile(one, [member(task, at) for at in known], teacher, rounds=ROUNDS, seed=changes["seed"])
     config = make_config("distil", task.env, **base | {"env_steps": OWN_STEPS, "check_every": OWN_STEPS})

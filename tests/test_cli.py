@@ -233,7 +233,11 @@ def test_a_file_that_loses_gets_exit_code_1(linear, tmp_path, capsys):
 def test_a_plan(teacher, tmp_path, capsys):
     out = tmp_path / "plan"
     base = ["plan", "--teacher", teacher, "--env", SIGN, "--threads", "1", "--episodes", "200"]
-    assert main([*base, "--steps", "2000", "--sizes", "mlp:", "mlp:4", "--seeds", "2", "--out", str(out)]) == 0
+    how = ["--set", "batch-size=256", "--set", "terms.0.weight=0.5"]
+    assert main([*base, "--steps", "2000", "--sizes", "mlp:", "mlp:4", "--seeds", "2", *how, "--out", str(out)]) == 0
+    told = read_json(out / "config.json")["train"]
+    assert told["optim"]["batch_size"] == 256
+    assert told["terms"][0]["weight"]["begin"] == 0.5
     assert "smallest within the margin: mlp:" in capsys.readouterr().err
     # the winner is a run, and its configuration is that of a run, not of a plan
     assert main(["plan", "--config", str(out / "winner" / "config.json"), "--out", str(tmp_path / "third")]) == 2

@@ -24,6 +24,8 @@ from distilrl.cli.options import (
     code_of,
     of_kind,
     refuse_beside,
+    settings_of,
+    with_parts,
 )
 from distilrl.cli.tables import print_next, print_plan, print_results, print_sweep
 from distilrl.display import Display
@@ -134,6 +136,8 @@ class Plan(_Search):
     """Whether sizes between the largest that fell short and the smallest that did not are tried too."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE for any other setting of how all of them learn, as in distill: --set sequence=16."""
     seen: Seen = field(default_factory=SeenOptions)
     side: Side = field(default_factory=SideOptions)
 
@@ -141,15 +145,15 @@ class Plan(_Search):
         """Plans; where no size is shown to be within the margin 3 if that is undecided, else 1."""
         cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
         named = {"network": cell} if cell is not None else {}
-        job, out, data = self._job(
-            "plan", 0, eval_epsilon=self.eval_epsilon, check_episodes=self.check_episodes, **named
-        )
+        asked = {"eval_epsilon": self.eval_epsilon, "check_episodes": self.check_episodes}
+        job, out, data = self._job("plan", 0, **named, **asked | self._settings())
         if data:
             options = PlanOptions.from_config(data)
         else:
             own = self.steps is None
             steps = plan_steps(job.train, describe_env(job.train.env)) if own else self.steps
-            job = replace(job, train=self.seen.of(job.train).but(env_steps=steps))
+            train = self.seen.of(with_parts(job.train, self.set))
+            job = replace(job, train=train.but(env_steps=steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
         with Display() as watch, self.side.executor(job) as executor:
@@ -159,6 +163,14 @@ class Plan(_Search):
         print_next(result, out)
         print(RunFolder(out).report)
         return 0 if result.winner else code_of("inconclusive" if result.undecided else "fail")
+
+    def _settings(self) -> dict[str, Any]:
+        """What --set says."""
+        changes = settings_of(self.set)
+        for name, option in {"network": "--sizes", "env_steps": "--steps", "seed": "--seed"}.items():
+            if name in changes:
+                raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")
+        return changes
 
 
 @dataclass(frozen=True)
