@@ -15,11 +15,13 @@ from tiny_envs import LINEAR, SLOPE
 
 from distilrl.checkpoints import save_network
 from distilrl.cli import main
-from distilrl.files import read_json
+from distilrl.files import read_json, read_json_as
 from distilrl.heads import Point
 from distilrl.networks import Network, build
+from distilrl.next_steps import next_steps
 from distilrl.spaces import Bounds
 from distilrl.specs import NetworkSpec
+from distilrl.summaries import PlanResults
 
 QUICK = ["--steps", "1600", "--set", "learning-starts=400", "--set", "check-every=400", "--disturbed-episodes", "0"]
 
@@ -248,9 +250,15 @@ def test_a_plan(teacher, tmp_path, capsys):
     assert "budget" in " ".join(capsys.readouterr().err.split())
     assert main([*short, "--check-episodes", "7", "--out", str(tmp_path / "late")]) == 1
     assert read_json(tmp_path / "late" / "config.json")["train"]["stop"]["check_episodes"] == 7
-    said = capsys.readouterr()
-    assert "smallest within the margin: none" in said.err
-    assert "--check-episodes 7 " in said.err + said.out
+    assert "smallest within the margin: none" in capsys.readouterr().err
+    # a longer search is the same one but for its steps
+    late = tmp_path / "late"
+    ((why, words),) = next_steps(read_json_as(PlanResults, late / "plan.json"), late)
+    assert why == "a longer search"
+    assert main([str(word) for word in words]) in (0, 1)
+    before, after = read_json(late / "config.json"), read_json(tmp_path / "late-longer" / "config.json")
+    assert after["train"]["data"].pop("env_steps") == 2 * before["train"]["data"].pop("env_steps")
+    assert after == before
 
 
 def test_a_tree(teacher, tmp_path, capsys):

@@ -17,6 +17,7 @@ from distilrl.checkpoints import save_network
 from distilrl.cli import NAMES, _command, _way_on, main, parse
 from distilrl.cli.groups import SeenOptions
 from distilrl.cli.options import EnvOptions
+from distilrl.cli.searching import Plan
 from distilrl.cli.tables import print_next
 from distilrl.comparison import Comparison
 from distilrl.config import TrainConfig
@@ -25,13 +26,13 @@ from distilrl.envs.listing import families
 from distilrl.files import write_json
 from distilrl.jobs import Job
 from distilrl.networks import build
-from distilrl.next_steps import PLAN_SEEDS, USUAL, next_steps, trust_of
+from distilrl.next_steps import USUAL, next_steps, trust_of
 from distilrl.plain import to_plain
 from distilrl.played import SingleReturns
 from distilrl.recipes import RECIPES
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
-from distilrl.sizes import Budget, PlanOptions
+from distilrl.sizes import PlanOptions
 from distilrl.spaces import EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import SeedsResults, TasksResults
@@ -240,25 +241,21 @@ def test_a_teachers_student_reads_what_the_teacher_read(tmp_path, name, student)
 
 
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):
-    """A longer search of other observations would not be the same search."""
-    results, folder = nexts("no plan", tmp_path)
+    """A search of other observations would say nothing of that student."""
+    results, folder = nexts("fail", tmp_path)
     told = {"kind": "mean", "squash": "clip", "normalizer": "n.pkl", "zeros": 3, "divisor": 2.0, "activation": "tanh"}
     file = {"path": "t", "reads": ["obs[0:4]"], "member": "obs[3]", "network": "mlp:4", "output": "q"} | told
     student = {"hidden_features": [1, 3], "noise": [0.0, 0.5, 0.0, 1.0], "delay": 1, "dropout": 0.1, "flicker": 0.5}
-    configured(folder, {
-        "kind": "plan", "given": {"sizes": ["gru:4", "mlp:8@history=2"]},
-        "train": {"student": student, "tasks": [{"teacher": [file]}]},
-    })  # fmt: skip
+    configured(folder, {"train": {"student": student, "tasks": [{"teacher": [file]}]}})
     judged = {"id": "CartPole-v0", "kwargs": {"sutton_barto_reward": True}}
     results = replace(results, environment={"id": "CartPole-v1"}, verdict_environment=judged)
-    ((_, words),) = next_steps(results, folder)
+    (_, words), *_ = next_steps(results, folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert read.seen == SeenOptions(
         hide=("obs[1]", "obs[3]"), student_noise="0,0.5,0,1", student_delay=1, student_dropout=0.1, student_flicker=0.5
     )
     assert read.teacher_file.file("t") == TeacherFile.from_json(file)
     assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == ("CartPole-v0", '{"sutton_barto_reward": true}')
-    assert read.sizes == ("gru:4", "mlp:8@history=2")
 
 
 def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_judged_where_it_was(tmp_path):
@@ -274,15 +271,12 @@ def test_after_a_failure_the_next_plan_learns_where_the_student_learnt_and_is_ju
     assert (read.judge.verdict_env, read.judge.verdict_env_kwargs) == (None, '{"members": [100, 200]}')
 
 
-@pytest.mark.parametrize("kind", ["fail", "no plan"])
-def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
+def test_the_next_plan_is_judged_as_the_run_was(tmp_path):
     """A looser question would be another one."""
-    results, folder = nexts(kind, tmp_path)
+    results, folder = nexts("fail", tmp_path)
     job = Job(TrainConfig(), Comparison(80, 240, margin=0.01), accept_episodes=40, accept_max_episodes=80)
     job = replace(job, train=job.train.but(eval_epsilon=0.02, seed=7, eval_envs=4, workers=2))
-    config = job.to_json() | {
-        "given": to_plain(PlanOptions(("mlp:4",), 1, Budget(params=300, macs=2_000_000_000, us=1.5), refine=False))
-    }
+    config = job.to_json()
     config["train"]["tasks"] = [{"teacher": [{"path": "t.zip"}]}]
     configured(folder, config)
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
@@ -290,20 +284,11 @@ def test_the_next_plan_is_judged_as_the_run_was(kind, tmp_path):
     assert (read.margin, read.margin_abs, read.episodes, read.eval_epsilon) == (0.01, None, 80, 0.02)
     assert (read.seed, read.workers, read.judge.eval_envs) == (7, 2, 4)
     assert (read.judge.accept_episodes, read.judge.accept_max_episodes) == (40, 80)
-    if kind == "no plan":
-        assert read.budget_macs == 2_000_000_000
-        assert (read.sizes, read.seeds, read.budget_params, read.budget_us, read.refine) == (
-            ("mlp:4",),
-            1,
-            300,
-            1.5,
-            False,
-        )
     job = replace(job, comparison=Comparison(margin_abs=2.5), accept_weak_teacher=True)
     configured(folder, job.to_json() | {"train": config["train"]})
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
     read = parse("plan", [str(word) for word in words[1:]])
-    assert (read.margin_abs, read.judge.accept_weak_teacher, read.seeds) == (2.5, True, 5)
+    assert (read.margin_abs, read.judge.accept_weak_teacher) == (2.5, True)
 
 
 def test_what_is_usual_is_the_default():
@@ -313,7 +298,7 @@ def test_what_is_usual_is_the_default():
         for name in path.split("."):
             data = data[name]
         assert data == usual, path
-    assert PlanOptions().seeds == PLAN_SEEDS
+    assert PlanOptions().seeds == Plan().seeds
 
 
 def test_a_file_to_ship_is_proposed_of_seeds_that_hold_and_of_a_tree_where_it_lies(tmp_path):
@@ -384,22 +369,19 @@ def test_what_follows_a_chain_is_about_its_first_teacher(tmp_path):
 
 
 def test_a_plan_without_a_winner_goes_on_where_it_helps(tmp_path):
-    """As it is, with more episodes, where these were too few, else anew with more steps than it was granted, and all
-    its teachers.
-    """
+    """As it is, with more episodes, where these were too few, else anew with more steps than it was granted."""
     folder = tmp_path / "plan"
     unclear = instances.plan_results(instances.plan_row(verdict="inconclusive"), winner=None, asked=(60, 240))
     results = instances.plan_results(instances.plan_row(verdict="fail"), winner=None, env_steps=2672)
     job = Job(TrainConfig().but(env_steps=8000), Comparison(20, 60)).to_json()
-    files = [{"path": "a.zip", "activation": "tanh"}, {"path": "b.zip", "activation": "tanh"}]
-    configured(folder, job | {"kind": "plan", "train": job["train"] | {"tasks": [{"teacher": files}]}})
+    tasks = [{"teacher": [{"path": "a.zip"}]}]
+    configured(folder, job | {"kind": "plan", "train": job["train"] | {"tasks": tasks}})
     ((_, words),) = next_steps(unclear, folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert (read.resume, read.episodes) == (folder, 320)
     ((_, words),) = next_steps(results, folder)
     read = parse("plan", [str(word) for word in words[1:]])
-    assert (read.steps, read.episodes) == (16_000, 20)
-    assert (read.teacher, read.teacher_file.activation) == (("a.zip", "b.zip"), "tanh")
+    assert (read.steps, read.config) == (16_000, folder / "config.json")
 
 
 @pytest.mark.parametrize("student", ["gru:4", "mlp:8@history=3"])

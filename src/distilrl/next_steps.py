@@ -34,13 +34,9 @@ USUAL = {
     "--workers": ("train.data.workers", 0),
     "--seed": ("train.seed", 0),
 }
-"""Of options of a verdict and of a plan, where config.json has them, and what they are by default."""
+"""Of options of a verdict, where config.json has them, and what they are by default."""
 PLAYED_ON = 3
 """Times as many episodes up to which an inconclusive verdict plays on, by the command line."""
-PLAN_SEEDS = 5
-"""Students of each size, by default."""
-PLAN_CHECKS = 10
-"""Episodes of a plan's check, by default."""
 
 
 def next_commands(results: AnyResults, out: Path) -> list[tuple[str, str]]:
@@ -70,10 +66,10 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
                 more: Words = ["plan", "--resume", out, "--episodes", str(episodes), *trust_of(folder)]
                 yield "verdicts of these students on other episodes, and more of them", more
                 return
-            files = judges_of(folder) or [{"path": results.teacher}]
-            again = [*_plan_words(folder, files, results), *_given_words(folder)]
-            again += ["--steps", str(2 * _inside(folder.read_config(), "train.data.env_steps"))]
-            yield "a longer search", [*again, "--out", out.with_name(f"{out.name}-longer")]
+            if judges_of(folder):  # else it was not of a file
+                steps = str(2 * _inside(folder.read_config(), "train.data.env_steps"))
+                again: Words = ["plan", "--config", out / "config.json", "--steps", steps, *trust_of(folder)]
+                yield "a longer search", [*again, "--out", out.with_name(f"{out.name}-longer")]
         case PlanResults():
             trust = trust_of(RunFolder(out))
             yield "the smallest student beside its teacher", ["watch", out, *trust]
@@ -140,7 +136,7 @@ def judges_of(folder: RunFolder) -> list[dict[str, Any]]:
     return list(config.get("train", {}).get("tasks", [{}])[0].get("teacher", []))
 
 
-def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results | PlanResults) -> Words:
+def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results) -> Words:
     """A plan with these teachers and a run's environments, whose students see as that run's."""
     env = EnvRef.from_json(results.environment, "environment")
     words: Words = ["plan", "--teacher", *(file["path"] for file in files), *_told_words(files[0])]
@@ -169,19 +165,6 @@ def _judged_words(folder: RunFolder) -> Words:
         told = _inside(config, path)
         words += [option, _number(told)] if told not in (None, usual) else []
     return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
-
-
-def _given_words(folder: RunFolder) -> Words:
-    """What a plan was given beside its job and its verdict, as options."""
-    config = folder.read_config()
-    given, checks = config.get("given", {}), _inside(config, "train.stop.check_episodes")
-    sizes = given.get("sizes", ())
-    words: Words = ["--sizes", *sizes] if sizes else []
-    words += ["--seeds", str(given["seeds"])] if given.get("seeds", PLAN_SEEDS) != PLAN_SEEDS else []
-    words += ["--check-episodes", str(checks)] if checks not in (None, PLAN_CHECKS) else []
-    for name, most in given.get("budget", {}).items():
-        words += [f"--budget-{name}", _number(most)] if most is not None else []
-    return words if given.get("refine", True) else [*words, "--no-refine"]
 
 
 def _number(value: float) -> str:

@@ -32,7 +32,7 @@ from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.jobs import Job, make_config
-from distilrl.next_steps import PLAN_CHECKS, PLAN_SEEDS, PLAYED_ON
+from distilrl.next_steps import PLAYED_ON
 from distilrl.plan import plan
 from distilrl.runs import RunFolder
 from distilrl.sizes import Budget, PlanOptions, plan_steps
@@ -54,7 +54,7 @@ class _Search:
     resume: Unset[Path | None] = None
     """Continue what is in this folder; nothing else is needed, but --episodes where more shall decide a plan."""
     config: Unset[Path | None] = None
-    """Do again what this config.json says, in --out."""
+    """Do again what this config.json says, in --out; a plan for as many --steps as are given."""
     seed: int = 0
     """First training seed."""
     episodes: int = 100
@@ -93,7 +93,8 @@ class _Search:
         if self.out is None:
             raise SpecError("--out is missing: name the folder to write.")
         if self.config is not None:
-            refuse_beside(self, "--config", {"config", "out", "trust", *WHERE})
+            more = {"steps"} if kind == "plan" else set()
+            refuse_beside(self, "--config", {"config", "out", "trust", *more, *WHERE})
             data = of_kind(self.config, {kind})
             return Job.from_json(data), self.out, data
         if not self.teacher or self.env is None:
@@ -117,7 +118,7 @@ class Plan(_Search):
 
     sizes: Unset[tuple[str, ...]] = ()
     """Student specs to try, with memory too; by default a ladder without, that suits observations and actions."""
-    seeds: int = PLAN_SEEDS
+    seeds: int = 5
     """Students of each size."""
     budget_params: Unset[int | None] = None
     """No more parameters than this."""
@@ -129,7 +130,7 @@ class Plan(_Search):
     """No more microseconds a decision than this, in PyTorch on this machine."""
     steps: Unset[int | None] = None
     """Environment steps of the search; by default a tenth of the recipe's own where a vector chooses, else all."""
-    check_episodes: int = PLAN_CHECKS
+    check_episodes: int = 10
     """Episodes of each check, by which students are dropped and verdicts begin: more where one episode says little, as
     of a single decision."""
     refine: bool = True
@@ -150,12 +151,12 @@ class Plan(_Search):
         if data:
             options = PlanOptions.from_config(data)
         else:
-            own = self.steps is None
-            steps = plan_steps(job.train, describe_env(job.train.env)) if own else self.steps
             train = self.seen.of(with_parts(job.train, self.set))
-            job = replace(job, train=train.but(env_steps=steps))
+            job = replace(job, train=train.but(env_steps=plan_steps(train, describe_env(train.env))))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
+        if self.steps is not None:
+            job = replace(job, train=job.train.but(env_steps=self.steps))
         with Display() as watch, self.side.executor(job) as executor:
             again = self.resume is not None
             result = plan(None, job, out, **vars(options), resume=again, executor=executor, watch=watch)
