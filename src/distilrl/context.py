@@ -15,7 +15,7 @@ from distilrl.features import FeatureMaps, Taps, Wanted
 from distilrl.heads import Head, Units
 from distilrl.memories import Memories
 from distilrl.networks import Network, RecurrentNetwork
-from distilrl.replay import Batch
+from distilrl.replay import Batch, Replay
 from distilrl.schedules import START, Progress
 
 Answer = tuple[Tensor, Tensor | None]
@@ -179,9 +179,23 @@ def begun(memories: Memories | None, batch: Batch) -> Tensor | None:
 
 
 def write_down(memories: Memories | None, batch: Batch, after: Tensor | None) -> None:
-    """From now on that is what is remembered after each step of a batch, (B, K)."""
+    """From now on that is what is remembered after each step of a batch that is learnt from, (B, K)."""
     if memories is not None and batch.onward is not None and after is not None:
         memories.keep(batch.onward, after)
+        memories.learnt += len(after)
+
+
+def write_down_anew(memories: Memories, network: nn.Module, replay: Replay, generator: torch.Generator) -> None:
+    """Where that is due, writes down what a network remembers before each state of a replay, as it is now."""
+    if not memories.old(len(replay)):
+        return
+    with torch.no_grad():
+        for obs, number, onward in replay.whole_episodes(generator):
+            steps = replay.spec.sequence
+            after = answer_of(network, obs, steps, memories.before(number[::steps]))[1]
+            if after is not None:
+                memories.keep(onward, after)
+    memories.learnt = 0
 
 
 def numbers_of(network: nn.Module, obs: Tensor, steps: int) -> Tensor:

@@ -15,7 +15,7 @@ from distilrl import stats
 from distilrl.agreement import agreement
 from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
-from distilrl.context import numbers_of
+from distilrl.context import numbers_of, write_down_anew
 from distilrl.episodes import Episodes
 from distilrl.errors import SpecError
 from distilrl.events import Watch
@@ -158,6 +158,11 @@ class Task:
         if self.config.data.priority_exponent > 0:
             batch = batch._replace(weight=self.stream.replay.importance_weights(index))
         return batch.split(self.config.optim.batch_size)
+
+    def remember(self, generator: torch.Generator) -> None:
+        """Writes down anew what the student remembers, where that is due."""
+        if self.pupil.memories is not None:
+            write_down_anew(self.pupil.memories, self.pupil.student, self.stream.replay, generator)
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""
