@@ -1,5 +1,6 @@
 """Students that remember: cells by their formulas, sequences from the replay, training, resuming, refusals."""
 
+import functools
 import shutil
 import subprocess
 from dataclasses import replace
@@ -20,7 +21,7 @@ from distilrl.cli import main
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, TaskFile
-from distilrl.context import write_down_anew
+from distilrl.context import answer_of, write_down_anew
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
@@ -282,13 +283,14 @@ def test_what_is_written_down_anew_is_what_is_remembered_in_whole_episodes(rows,
     history = 2 if "history" in text else 1
     replay, network = filled(rows=rows, history=history, sequence=4), drawn(text)
     memories = Memories(replay.places, 6 if "lstm" in text else 3, torch.device("cpu"))
+    answer = functools.partial(answer_of, network)
     oldest, held = rows - len(replay) // 2, torch.arange(2 * rows - len(replay), 2 * rows)
     going = held[(replay._age.view(-1)[held % replay.places] > 0) & (held >= 2 * (oldest + 1))]
     memories.keep(going, torch.ones(len(going), memories.kept.shape[1]))  # of a student of before
-    write_down_anew(memories, network, replay, torch.Generator())
+    write_down_anew(memories, answer, replay, torch.Generator())
     assert (memories.before(going) == 1).all(), "it is not due yet"
     memories.learnt = PASSES * FEWEST
-    write_down_anew(memories, network, replay, torch.Generator())
+    write_down_anew(memories, answer, replay, torch.Generator())
     assert memories.learnt == 0
     for env in range(2):
         state = None
@@ -489,7 +491,9 @@ def test_a_student_with_memory_learns_what_one_without_cannot(text):
     ("text", "moment", "rounds"),
     [("gru:4", 65, 0), ("lstm:3@history=2", 65, 4), ("mlp:4@history=3", 1, 0), ("mlp:4@history=3", 99, 0)],
 )
-def test_a_resumed_student_remembers_what_it_did(text, moment, rounds, tmp_path):
+def test_a_resumed_student_remembers_what_it_did(text, moment, rounds, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilrl.memories.PASSES", 1)  # after a few updates all is written down anew
+    monkeypatch.setattr("distilrl.memories.FEWEST", 1)
     teacher = recalling()
     acceptance = accepted(teacher)
     config = memory_config(text, check_every=200).but(env_steps=800, gap=-1.0, round_steps=rounds)

@@ -1,6 +1,6 @@
 """What the terms of one update read: a batch, and network passes, each made once, when it is first asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, cast
@@ -185,14 +185,23 @@ def write_down(memories: Memories | None, batch: Batch, after: Tensor | None) ->
         memories.learnt += len(after)
 
 
-def write_down_anew(memories: Memories, network: nn.Module, replay: Replay, generator: torch.Generator) -> None:
-    """Where that is due, writes down what a network remembers before each state of a replay, as it is now."""
+def write_down_anew(
+    memories: Memories, answer: Callable[[Tensor, int, Tensor], Answer], replay: Replay, generator: torch.Generator
+) -> None:
+    """Where that is due, writes down what a network remembers before each state of a replay, as it is now.
+
+    Args:
+        memories: what it remembered so far.
+        answer: the network, asked as `answer_of` does.
+        replay: the states.
+        generator: of what the student's sensors leave to chance.
+    """
     if not memories.old(len(replay)):
         return
+    steps = replay.spec.sequence
     with torch.no_grad():
         for obs, number, onward in replay.whole_episodes(generator):
-            steps = replay.spec.sequence
-            after = answer_of(network, obs, steps, memories.before(number[::steps]))[1]
+            after = answer(obs, steps, memories.before(number[::steps]))[1]
             if after is not None:
                 memories.keep(onward, after)
     memories.learnt = 0

@@ -3,6 +3,7 @@ batch.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -164,7 +165,7 @@ class Population:
         """Writes down anew what the students remember, where that is due."""
         for members, module in self.groups:
             if (memories := self._memories.get(members[0])) is not None:
-                write_down_anew(memories, module, replay, generator)
+                write_down_anew(memories, functools.partial(self._numbers, module), replay, generator)
 
     def _in_units(self, numbers: Tensor) -> Tensor:
         return numbers if self.units is None else self.units.values(numbers)
