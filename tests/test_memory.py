@@ -1,6 +1,5 @@
 """Students that remember: cells by their formulas, sequences from the replay, training, resuming, refusals."""
 
-import functools
 import shutil
 import subprocess
 from dataclasses import replace
@@ -21,7 +20,6 @@ from distilrl.cli import main
 from distilrl.collect import Behaviour, Collector
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, TaskFile
-from distilrl.context import answer_of, write_down_anew
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
@@ -35,7 +33,7 @@ from distilrl.export.steps import steps
 from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
 from distilrl.learner import Learner, Part, Pupil
-from distilrl.memories import FEWEST, PASSES, Memories
+from distilrl.memories import Memories
 from distilrl.metrics import read_metrics
 from distilrl.networks import RecurrentNetwork, build
 from distilrl.objective import TeacherTerm, term
@@ -277,33 +275,6 @@ def test_each_step_of_a_sequence_is_known_by_its_number(rows):
     assert (onward[~over] >= 0).all()
 
 
-@pytest.mark.parametrize("text", ["gru:3", "lstm:3", "mlp:4+gru:3@history=2"])
-@pytest.mark.parametrize("rows", [3, 9, 30, 100])
-def test_what_is_written_down_anew_is_what_is_remembered_in_whole_episodes(rows, text):
-    history = 2 if "history" in text else 1
-    replay, network = filled(rows=rows, history=history, sequence=4), drawn(text)
-    memories = Memories(replay.places, 6 if "lstm" in text else 3, torch.device("cpu"))
-    answer = functools.partial(answer_of, network)
-    oldest, held = rows - len(replay) // 2, torch.arange(2 * rows - len(replay), 2 * rows)
-    going = held[(replay._age.view(-1)[held % replay.places] > 0) & (held >= 2 * (oldest + 1))]
-    memories.keep(going, torch.ones(len(going), memories.kept.shape[1]))  # of a student of before
-    write_down_anew(memories, answer, replay, torch.Generator())
-    assert (memories.before(going) == 1).all(), "it is not due yet"
-    memories.learnt = PASSES * FEWEST
-    write_down_anew(memories, answer, replay, torch.Generator())
-    assert memories.learnt == 0
-    for env in range(2):
-        state = None
-        for row in range(oldest, rows):
-            number = torch.tensor([2 * row + env])
-            index = number % replay.places
-            begins = replay._age.view(-1)[index].item() == 0
-            state = network.start(1) if begins or state is None else state
-            known = torch.cat(state[: len(network.cell.cell.kept)], 1)
-            torch.testing.assert_close(memories.before(number), known, msg=f"environment {env}, row {row}")
-            _, state = network(replay.observations(index)[:, -3:], state)
-
-
 def test_what_lies_further_back_than_a_sequence_is_remembered():
     """The answer changes half way through episodes of 24 steps, which sequences of 4 that begin with nothing cannot know."""
     spec = ReplaySpec(2400, 2, ObsSpec((1,)), Choices((2,)), labels=2, sequence=4, burn_in=1)
@@ -491,9 +462,7 @@ def test_a_student_with_memory_learns_what_one_without_cannot(text):
     ("text", "moment", "rounds"),
     [("gru:4", 65, 0), ("lstm:3@history=2", 65, 4), ("mlp:4@history=3", 1, 0), ("mlp:4@history=3", 99, 0)],
 )
-def test_a_resumed_student_remembers_what_it_did(text, moment, rounds, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilrl.memories.PASSES", 1)  # after a few updates all is written down anew
-    monkeypatch.setattr("distilrl.memories.FEWEST", 1)
+def test_a_resumed_student_remembers_what_it_did(text, moment, rounds, tmp_path):
     teacher = recalling()
     acceptance = accepted(teacher)
     config = memory_config(text, check_every=200).but(env_steps=800, gap=-1.0, round_steps=rounds)

@@ -560,8 +560,6 @@ def test_a_resumed_plan_equals_an_unbroken_one(tmp_path, monkeypatch, sizes, mom
     planning = sys.modules["distilrl.plan"]
     monkeypatch.setattr(planning, "between_reached", lambda specs, _: [replace(specs[0], hidden=(3,))])
     monkeypatch.setattr("distilrl.population.TURN", 7)  # so that it counts whose turn it was
-    monkeypatch.setattr("distilrl.memories.PASSES", 1)  # so that memories are written down anew
-    monkeypatch.setattr("distilrl.memories.FEWEST", 1)
     teacher = linear_teacher()
     events, watch = killed_at()
     whole = cut_plan(teacher, tmp_path / "whole", watch, sizes=sizes)

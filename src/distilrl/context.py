@@ -1,6 +1,6 @@
 """What the terms of one update read: a batch, and network passes, each made once, when it is first asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, cast
@@ -15,7 +15,7 @@ from distilrl.features import FeatureMaps, Taps, Wanted
 from distilrl.heads import Head, Units
 from distilrl.memories import Memories
 from distilrl.networks import Network, RecurrentNetwork
-from distilrl.replay import Batch, Replay
+from distilrl.replay import Batch
 from distilrl.schedules import START, Progress
 
 Answer = tuple[Tensor, Tensor | None]
@@ -179,32 +179,9 @@ def begun(memories: Memories | None, batch: Batch) -> Tensor | None:
 
 
 def write_down(memories: Memories | None, batch: Batch, after: Tensor | None) -> None:
-    """From now on that is what is remembered after each step of a batch that is learnt from, (B, K)."""
+    """From now on that is what is remembered after each step of a batch, (B, K)."""
     if memories is not None and batch.onward is not None and after is not None:
         memories.keep(batch.onward, after)
-        memories.learnt += len(after)
-
-
-def write_down_anew(
-    memories: Memories, answer: Callable[[Tensor, int, Tensor], Answer], replay: Replay, generator: torch.Generator
-) -> None:
-    """Where that is due, writes down what a network remembers before each state of a replay, as it is now.
-
-    Args:
-        memories: what it remembered so far.
-        answer: the network, asked as `answer_of` does.
-        replay: the states.
-        generator: of what the student's sensors leave to chance.
-    """
-    if not memories.old(len(replay)):
-        return
-    steps = replay.spec.sequence
-    with torch.no_grad():
-        for obs, number, onward in replay.whole_episodes(generator):
-            after = answer(obs, steps, memories.before(number[::steps]))[1]
-            if after is not None:
-                memories.keep(onward, after)
-    memories.learnt = 0
 
 
 def numbers_of(network: nn.Module, obs: Tensor, steps: int) -> Tensor:

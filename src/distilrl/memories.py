@@ -3,18 +3,11 @@
 A sequence is taken out of the middle of an episode. Begun with an empty memory, a cell is trained in states that it is
 in for the first steps of an episode alone, and goes astray in episodes longer than its sequences. So what it keeps
 after each step of a sequence is written down, and another sequence that begins there begins with that: of weights some
-updates old, but of the whole episode before it. What is written down in the middle of an episode goes on from what was
-written down before it, which is older still; so that a memory of long ago does not live on from one to the next, all of
-it is written down anew now and then, from the beginning of each episode.
+updates old, but of the whole episode before it.
 """
 
 import torch
 from torch import Tensor
-
-PASSES = 5
-"""All is written down anew when so many times as many states as are held have been learnt from."""
-FEWEST = 20_000
-"""Fewer than these held count as these: a short replay is soon learnt from so often."""
 
 
 class Memories:
@@ -40,8 +33,6 @@ class Memories:
         self.kept = torch.zeros(places + 1, width, device=device)
         self.of = torch.full((places + 1,), -1, dtype=torch.int64, device=device)
         """The number of the state that each is of; -1: of none."""
-        self.learnt = 0
-        """States that were learnt from since all was written down anew."""
 
     def before(self, number: Tensor) -> Tensor:
         """What was remembered before states of these numbers (W,), (W, K); zeros where nothing is known, and where an
@@ -64,16 +55,11 @@ class Memories:
         self.kept[place], self.of[place] = memory[order], sorted_
         self.of[self.places], self.kept[self.places] = -1, 0.0
 
-    def old(self, held: int) -> bool:
-        """Whether it is time to write all of it down anew, so many states being held."""
-        return self.learnt >= PASSES * max(held, FEWEST)
-
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
-        return {"kept": self.kept.clone(), "of": self.of.clone(), "learnt": torch.tensor(self.learnt)}
+        return {"kept": self.kept.clone(), "of": self.of.clone()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Reads back what `state` gave."""
         self.kept.copy_(tensors["kept"])
         self.of.copy_(tensors["of"])
-        self.learnt = int(tensors["learnt"])

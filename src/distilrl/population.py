@@ -3,7 +3,6 @@ batch.
 """
 
 import copy
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from distilrl import stats
 from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
-from distilrl.context import Answer, Context, answer_of, begun, write_down, write_down_anew
+from distilrl.context import Answer, Context, answer_of, begun, write_down
 from distilrl.envs import EnvInfo
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
@@ -32,7 +31,7 @@ from distilrl.optimisers import (
     set_learning_rate,
 )
 from distilrl.policies import Policy, State
-from distilrl.replay import Batch, Replay
+from distilrl.replay import Batch
 from distilrl.schedules import Progress
 from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
@@ -160,12 +159,6 @@ class Population:
         numbers, after = self._numbers(module, batch.obs, batch.steps, begun(memories, batch))
         write_down(memories, batch, after)
         return numbers
-
-    def remember(self, replay: Replay, generator: torch.Generator) -> None:
-        """Writes down anew what the students remember, where that is due."""
-        for members, module in self.groups:
-            if (memories := self._memories.get(members[0])) is not None:
-                write_down_anew(memories, functools.partial(self._numbers, module), replay, generator)
 
     def _in_units(self, numbers: Tensor) -> Tensor:
         return numbers if self.units is None else self.units.values(numbers)

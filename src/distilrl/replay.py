@@ -6,7 +6,6 @@ first frame of an episode, as ALE makes it.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,8 +24,6 @@ from distilrl.spaces import ActionSpec, ObsSpec
 FLAG_TERMINATED, FLAG_TRUNCATED = 1, 2
 MOST_BYTES = 4 << 30
 """A replay holds no more bytes of observations than this, whatever its capacity."""
-MOST_AT_ONCE = 8192
-"""States that are gathered at once where all of them are read."""
 
 
 class Batch(NamedTuple):
@@ -382,28 +379,6 @@ class Replay:
         number = begun.unsqueeze(1) + ahead * n_envs
         onward = torch.where(there & (self._flags.view(-1)[steps] == 0), number + n_envs, -1)
         return steps.flatten(), valid.flatten().float(), number.flatten(), onward.flatten()
-
-    def whole_episodes(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The episodes held, for who walks through them: the first steps of all, as many as a sequence has, then the
-        next ones of those that are longer, and so on. Of each part the observations (B, *obs_shape) as the student
-        senses them, the states' numbers and those of the states after them (B,), as `batch` gives them.
-        """
-        n_envs, length, oldest = self.spec.n_envs, self.spec.sequence, self.added - self._held
-        rows = torch.arange(oldest, self.added, device=self.device) % self.rows
-        begins = self._age[rows] == 0
-        begins[:1] = True
-        env, row = begins.t().nonzero().unbind(1)
-        last = torch.cat([env[1:] != env[:-1], env.new_ones(1, dtype=torch.bool)])
-        steps = torch.where(last, self._held, row.roll(-1)) - row
-        first = (oldest + row) * n_envs + env
-        ahead = torch.arange(length, device=self.device)
-        for done in range(0, int(steps.max()), length):
-            for part in torch.split((steps > done).nonzero().flatten(), max(MOST_AT_ONCE // length, 1)):
-                number = (first[part] + done * n_envs).unsqueeze(1) + ahead * n_envs
-                index = (number % self.places).flatten()
-                there = (done + ahead < steps[part].unsqueeze(1)).flatten()
-                onward = torch.where(there & (self._flags.view(-1)[index] == 0), number.flatten() + n_envs, -1)
-                yield self._seen(index, self._sensed.draws(len(index), generator)), number.flatten(), onward
 
     def standardisation(self) -> tuple[Tensor, Tensor]:
         """Mean of the observations held and the scale of `scale_of`: (1,) over all pixels of images, (D,) for vectors,

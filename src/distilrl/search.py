@@ -252,7 +252,6 @@ class Search:
                 batch = stream.batch(stream.draw(self.generator), self.generator)
                 for one in batch.split(optim.batch_size):
                     population.update(one, progress)
-                population.remember(stream.replay, self.generator)
             self.watch(Step(stream.env_steps - begin, data.env_steps))
         self.train_s += time.perf_counter() - started
 

@@ -3,7 +3,6 @@ there.
 """
 
 import copy
-import functools
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from distilrl import stats
 from distilrl.agreement import agreement
 from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
-from distilrl.context import answer_of, numbers_of, write_down_anew
+from distilrl.context import numbers_of
 from distilrl.episodes import Episodes
 from distilrl.errors import SpecError
 from distilrl.events import Watch
@@ -159,12 +158,6 @@ class Task:
         if self.config.data.priority_exponent > 0:
             batch = batch._replace(weight=self.stream.replay.importance_weights(index))
         return batch.split(self.config.optim.batch_size)
-
-    def remember(self, generator: torch.Generator) -> None:
-        """Writes down anew what the student remembers, where that is due."""
-        if self.pupil.memories is not None:
-            answer = functools.partial(answer_of, self.pupil.student)
-            write_down_anew(self.pupil.memories, answer, self.stream.replay, generator)
 
     def check(self, watch: Watch) -> dict[str, Any]:
         """Return on selection seeds and what else is measured of the student here."""

@@ -220,8 +220,6 @@ class _Run:
             if data.priority_exponent > 0 and learner.errors is not None:
                 index = torch.split(drawn[chosen[-1].number], optim.batch_size)[number]
                 chosen[-1].stream.replay.set_priorities(index, learner.errors, data.priority_exponent)
-        for task in read:
-            task.remember(self.generator)
 
     def _turns(self, tasks: list[Task], count: int) -> list[Task]:
         """Which task each step or update is of: the lower its score, the more often (at its teacher's score still a
