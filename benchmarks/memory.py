@@ -7,8 +7,8 @@ FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zi
 robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
 see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
 with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
-half. `returns` are of 100 greedy episodes, 300 of CartPoles and quadrotors, on the verdict's seeds, the same for all;
-of a family those of members that training never drew.
+half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, on the verdict's seeds, the
+same for all; of a family those of members that training never drew.
 
 A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
 as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's
@@ -79,8 +79,8 @@ class Task:
     sees: tuple[str, ...]
     """Students that see everything."""
     hidden: str = ""
-    """What the others do not see; ``flicker=P``: each frame with probability P; ``noise=S``: numbers exactly, but with
-    noise of this deviation.
+    """What the others do not see; ``noise=S``: what they see has noise of this deviation; ``flicker=P``: each frame is
+    black with probability P.
     """
     blind: tuple[str, ...] = ()
     """Those."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import instances
 import pytest
 import torch
 from commands import CHOICE, VERDICTS, distill
@@ -259,6 +260,19 @@ def test_a_plan(teacher, tmp_path, capsys):
     before, after = read_json(late / "config.json"), read_json(tmp_path / "late-longer" / "config.json")
     assert after["train"]["data"].pop("env_steps") == 2 * before["train"]["data"].pop("env_steps")
     assert after == before
+
+
+def test_what_is_set_of_a_plan_is_what_it_does(teacher, tmp_path, monkeypatch):
+    told = []
+    planned = instances.plan_results(instances.plan_row())
+    monkeypatch.setattr("distilrl.cli.searching.plan", lambda _, job, *__, **___: told.append(job.train) or planned)
+    monkeypatch.setattr("distilrl.cli.searching.print_next", lambda *_: None)
+    settings = ["workers=2", "learning-starts=40000", "data.behaviour.beta=0.3"]
+    words = [word for text in settings for word in ("--set", text)]
+    assert main(["plan", "--teacher", teacher, "--env", SIGN, "--out", str(tmp_path), "--steps", "90000", *words]) == 0
+    (train,) = told
+    assert (train.data.env_steps, train.data.learning_starts, train.data.workers) == (90_000, 40_000, 2)
+    assert train.data.behaviour.beta.begin == 0.3
 
 
 def test_a_tree(teacher, tmp_path, capsys):

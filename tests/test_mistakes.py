@@ -142,6 +142,14 @@ def errors(tmp_path, teacher):
             ["plan", "--teacher", teacher, "--env", SIGN, "--out", out, "--set", "network=mlp:4"],
             "--set network: a plan has --sizes for that",
         ),
+        "search's own checks": (
+            ["plan", "--teacher", teacher, "--env", SIGN, "--out", out, "--set", "final-episodes=9"],
+            "--set final-episodes: a plan has checks of its own",
+        ),
+        "search's reward": (
+            ["plan", "--teacher", teacher, "--env", SIGN, "--out", out, "--set", "reward.env_steps=9"],
+            "a plan has checks of its own and no stage with reward",
+        ),
         "no search": (["tree", "--out", out], "--teacher or --env is missing"),
         "kwargs": ([*base, "--env-kwargs", "{fault"], "--env-kwargs is not JSON"),
         "kwargs of a list": ([*base, "--env-kwargs", "[1]"], "--env-kwargs must be a JSON object"),
@@ -180,7 +188,7 @@ KINDS = (
     "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "resume and what is usual", "best of one teacher", "assistants of a pruned student",
-    "kwargs of the verdict", "teacher's config and seed", "search's config and sizes", "search's own option",
+    "kwargs of the verdict", "teacher's config and seed", "search's config and sizes", "search's own option", "search's own checks", "search's reward",
     "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",

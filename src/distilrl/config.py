@@ -337,7 +337,7 @@ class TrainConfig:
         if self.data.learning_starts >= self.data.env_steps:
             raise SpecError(
                 f"'learning_starts' ({self.data.learning_starts}), the steps before the first update, must be below "
-                f"'env_steps' ({self.data.env_steps}): raise --steps, or lower it (distill's --set learning-starts=N)."
+                f"'env_steps' ({self.data.env_steps}): raise --steps, or lower it (--set learning-starts=N)."
             )
         if len({task.env for task in self.tasks}) < len(self.tasks):
             raise SpecError(

@@ -28,6 +28,7 @@ from distilrl.cli.options import (
     with_parts,
 )
 from distilrl.cli.tables import print_next, print_plan, print_results, print_sweep
+from distilrl.config import GROUP
 from distilrl.display import Display
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
@@ -99,9 +100,9 @@ class _Search:
             return Job.from_json(data), self.out, data
         if not self.teacher or self.env is None:
             raise SpecError("--teacher or --env is missing: the search needs both, or a --config.")
-        changes |= {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
+        own = {"workers": self.workers} | ({"threads": self.threads} if self.threads is not None else {})
         files = [self.teacher_file.file(path) for path in self.teacher]
-        config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **changes)
+        config = make_config("distil", self.around.ref(self.env), teacher=files, seed=self.seed, **own | changes)
         asked = VerdictOptions(
             episodes=self.episodes,
             disturbed_episodes=disturbed,
@@ -147,16 +148,17 @@ class Plan(_Search):
         cell = next((size for size in self.sizes if has_cell(size)), None)  # batches suit it
         named = {"network": cell} if cell is not None else {}
         asked = {"eval_epsilon": self.eval_epsilon, "check_episodes": self.check_episodes}
-        job, out, data = self._job("plan", 0, **named, **asked | self._settings())
+        steps = {"env_steps": self.steps} if self.steps is not None else {}
+        job, out, data = self._job("plan", 0, **named, **asked | steps | self._settings())
         if data:
             options = PlanOptions.from_config(data)
+            job = replace(job, train=job.train.but(**steps))
         else:
             train = self.seen.of(with_parts(job.train, self.set))
-            job = replace(job, train=train.but(env_steps=plan_steps(train, describe_env(train.env))))
+            steps = steps or {"env_steps": plan_steps(train, describe_env(train.env))}
+            job = replace(job, train=train.but(**steps))
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
-        if self.steps is not None:
-            job = replace(job, train=job.train.but(env_steps=self.steps))
         with Display() as watch, self.side.executor(job) as executor:
             again = self.resume is not None
             result = plan(None, job, out, **vars(options), resume=again, executor=executor, watch=watch)
@@ -166,11 +168,22 @@ class Plan(_Search):
         return 0 if result.winner else code_of("inconclusive" if result.undecided else "fail")
 
     def _settings(self) -> dict[str, Any]:
-        """What --set says."""
+        """What --set says.
+
+        Raises:
+            SpecError: of what a plan has an option for, or no use.
+        """
         changes = settings_of(self.set)
         for name, option in {"network": "--sizes", "env_steps": "--steps", "seed": "--seed"}.items():
             if name in changes:
                 raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")
+        idle = [text for text in self.set if text.startswith("reward.")]
+        idle += [name for name in changes if GROUP[name] == "stop" and name != "check_episodes"]
+        if idle:
+            raise SpecError(
+                f"--set {idle[0].replace('_', '-')}: a plan has checks of its own and no stage with reward, so leave "
+                "it out."
+            )
         return changes
 
 
