@@ -141,7 +141,7 @@ TASKS = {
     ),
     "quadrotors": Task(
         "examples.family:Quadrotors-v0", "zoo/quadrotors-ppo/ppo.zip", 200_000, ("mlp:32,32",), "physics",
-        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:24+gru:8", "mlp:16+gru:12@history=2"),
+        ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:16+gru:12@history=2"),
         verdict={"members": [100, 200]}, episodes=300, rivals=("raptor", "randomised", "reptile mlp:32,32"),
     ),
     "g1": Task(

@@ -4,8 +4,7 @@ verdict.
 `CartPoles-v0`, `Hoppers-v0` and `Quadrotors-v0` draw a member at the start of each episode and show its physics beside
 its state; `members` says from which numbers they draw, so that training and verdict have members of their own::
 
-    distilrl train-teacher --env examples.family:CartPoles-v0 --stop-return 490 --steps 150000 --out runs/poles-teacher
-    distilrl distill --teacher runs/poles-teacher --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
+    distilrl distill --teacher zoo/cartpoles-dqn --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
         --verdict-env-kwargs '{"members": [100, 200]}' --out runs/poles
 
 The teacher sees what member it has; the student must find out within the episode. With `"shows": "member"` its number
