@@ -7,6 +7,9 @@ Writes `teacher.zip` and `vecnormalize.pkl`, by which the state alone is normali
         --env examples.family:Hoppers-v0 --hide physics --student mlp:24+gru:12 \
         --verdict-env-kwargs '{"members": [100, 200]}' --out runs/hoppers
 
+What it wrote with its defaults is in zoo/hoppers-trpo and zoo/quadrotors-ppo. It needs stable-baselines3 and
+sb3-contrib.
+
 With `--blind` the same learns without being shown the physics: domain randomisation, which has no student behind it.
 """
 

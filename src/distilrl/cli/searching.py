@@ -174,7 +174,7 @@ class Plan(_Search):
             SpecError: of what a plan has an option for, or no use.
         """
         changes = settings_of(self.set)
-        for name, option in {"network": "--sizes", "env_steps": "--steps", "seed": "--seed"}.items():
+        for name, option in {"network": "--sizes", "env_steps": "--steps"}.items():
             if name in changes:
                 raise SpecError(f"--set {name.replace('_', '-')}: a plan has {option} for that.")
         idle = [text for text in self.set if text.startswith("reward.")]
