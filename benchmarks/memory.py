@@ -182,10 +182,16 @@ def blind(env: EnvRef) -> EnvRef:
 
 def seen_through(hidden: str, obs: ObsSpec) -> tuple[tuple[int, ...], Sensors]:
     """The numbers of an observation that are hidden, and the sensors through which the others are seen."""
-    words = hidden.split()
-    told = {name: float(value) for name, _, value in (word.partition("=") for word in words) if value}
-    places = tuple(place for word in words if "=" not in word for place in obs.places(word))
-    return places, Sensors((told.get("noise", 0.0),) * obs.shape[0], flicker=told.get("flicker", 0.0))
+    names, told = parts_of(hidden)
+    places = tuple(place for name in names for place in obs.places(name))
+    noise, flicker = (float(told.get(sensor, 0)) for sensor in ("noise", "flicker"))
+    return places, Sensors((noise,) * obs.shape[0], flicker=flicker)
+
+
+def parts_of(hidden: str) -> tuple[list[str], dict[str, str]]:
+    """What of an observation is hidden, and what is wrong with the sensors, by name."""
+    words = [word.partition("=") for word in hidden.split()]
+    return [name for name, _, value in words if not value], {name: value for name, _, value in words if value}
 
 
 def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
@@ -309,9 +315,9 @@ def in_words(hidden: str, chinese: bool) -> str:
         if chinese
         else ("without", {"noise": "noise", "flicker": "black frames"})
     )
-    places = " ".join(word for word in hidden.split() if "=" not in word)
-    through = [word.split("=") for word in hidden.split() if "=" in word]
-    told = [f"{but} {places}"] * bool(places) + [f"{named[name]} ({value})" for name, value in through]
+    places, sensors = parts_of(hidden)
+    told = [f"{but} {' '.join(places)}"] if places else []
+    told += [f"{named[name]} ({value})" for name, value in sensors.items()]
     return ("，" if chinese else ", ").join(told)
 
 

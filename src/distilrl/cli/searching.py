@@ -155,8 +155,9 @@ class Plan(_Search):
             job = replace(job, train=job.train.but(**steps))
         else:
             train = self.seen.of(with_parts(job.train, self.set))
-            steps = steps or {"env_steps": plan_steps(train, describe_env(train.env))}
-            job = replace(job, train=train.but(**steps))
+            if self.steps is None:
+                train = train.but(env_steps=plan_steps(train, describe_env(train.env)))
+            job = replace(job, train=train)
             budget = Budget(self.budget_params, self.budget_bytes, self.budget_macs, self.budget_us)
             options = PlanOptions(self.sizes, self.seeds, budget, self.refine)
         with Display() as watch, self.side.executor(job) as executor:
