@@ -1,6 +1,6 @@
 """Exported C run on emulated boards: answers bit for bit those of this machine, flash, RAM, stack, instructions a decision.
 
-    python benchmarks/boards.py                      # students of all kinds, with seeded weights
+    python benchmarks/boards.py                      # students of all kinds, with seeded weights, and the Unitree G1's
     python benchmarks/boards.py RUN/export/c ...     # folders that distilrl export wrote to c or int8
 
 What is run is examples/board, built by its Makefile. Instructions are counted by the emulator (QEMU, -icount shift=0) and
@@ -69,6 +69,8 @@ STUDENTS: dict[str, tuple[str, tuple[int, ...], Head]] = {
 """Network, what it reads, and head, of each kind."""
 IN_INTEGERS = ("linear", "mlp", "mlp-large", "gru", "lstm", "history", "cnn", "cnn-small")
 """Those that are written in integers too."""
+KEPT = {f"g1{end}": RESULTS / "g1-2992" / "export" / target for end, target in (("", "c"), ("-int8", "int8"))}
+"""Exports of students that were trained, by name."""
 GOLDEN = 32
 """Observations of each."""
 
@@ -209,9 +211,9 @@ def _ordered(array: Any, order: str) -> Any:
 
 
 def measured(student: str, board: str, optimise: str) -> dict[str, Any]:
-    """One line: a student of `STUDENTS`, ``NAME-int8``, ``tree`` or the folder of an export, on a board."""
+    """One line: a student of `STUDENTS`, ``NAME-int8``, ``tree``, one of `KEPT` or the folder of an export, on a board."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(student)
+        folder = KEPT.get(student, Path(student))
         if not folder.is_dir():
             folder = Path(scratch)
             write_student(folder, student)
@@ -236,7 +238,7 @@ def main(folders: list[str]) -> None:
     integers = [f"{name}-int8" for name in IN_INTEGERS]
     keys = [
         {"student": student, "board": board, "optimise": optimise}
-        for student in folders or [*STUDENTS, *integers, "tree"]
+        for student in folders or [*STUDENTS, *integers, "tree", *KEPT]
         for board in BOARDS
         for optimise in ("-Os", "-O2")
         if optimise == "-Os" or board in ("mps2-an386", "microbit")

@@ -1,8 +1,8 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # NAME: pong, case-study, or one of ROWS and DOTS; all where none is given
+    python benchmarks/pictures.py [NAME ...]     # case-study, or one of KEPT, ROWS and DOTS; all where none is given
 
-Pong's student is the one of results/pong-2k-pruned. Those of ROWS are trained by their row of field_rows, with as short a
+Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves. `case-study` draws
 the checks of results/case-study, and DOTS what a field's row returned where nothing moves; they train nothing.
 """
@@ -25,13 +25,17 @@ from lines import RESULTS, made
 from matplotlib.figure import Figure
 from result_tables import Row, grouped
 
-from distilrl import Policy, describe_env, load_network, load_teacher
+from distilrl import Policy, describe_env, load_network, load_teacher, trust
 from distilrl.animate import side_by_side
 from distilrl.cli import main as distilrl
 from distilrl.figures import STYLE
 
 OUT = Path("docs/pictures")
-PONG = "PongNoFrameskip-v4"
+KEPT = {
+    "pong": ("PongNoFrameskip-v4", "zoo/pong-dqn", "pong-2k-pruned", 600),
+    "g1": ("examples.unitree:G1-v0", "teachers/motion.pt", "g1-2992", 240),
+}
+"""Environment, teacher, run of results/ and steps, by name."""
 ROWS = {
     "merge": ("driving", "merge", "mlp:16,16"),
     "bipedalwalker": ("robots", "BipedalWalker", "mlp:16"),
@@ -52,14 +56,16 @@ STEPS = {"doom": 30}
 """At most, by name: textures are large files. 400 of the others."""
 
 
-def pong() -> None:
-    teacher = load_teacher("zoo/pong-dqn").fitted(describe_env(PONG))
-    student = load_network(RESULTS / "pong-2k-pruned" / "student")
+def kept(name: str, env: str, teacher_path: str, run: str, steps: int) -> None:
+    """Draws an episode of a run of results/."""
+    trust("examples")
+    teacher = load_teacher(teacher_path).fitted(describe_env(env))
+    student = load_network(RESULTS / run / "student")
     players = {
         f"teacher, {teacher.params:,} parameters": teacher.policy,
         f"student, {student.network.spec.params:,} parameters": Policy(student.network, student.head),
     }
-    (OUT / "pong.webp").write_bytes(side_by_side(players, PONG, steps=600))
+    (OUT / f"{name}.webp").write_bytes(side_by_side(players, env, steps=steps))
 
 
 BLUE, ORANGE = "#3b8fd9", "#e0762a"
@@ -177,6 +183,7 @@ def short(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    drawn = {"pong": pong, "case-study": curves} | {name: functools.partial(dots, name) for name in DOTS}
+    drawn = {name: functools.partial(kept, name, *about) for name, about in KEPT.items()}
+    drawn |= {"case-study": curves} | {name: functools.partial(dots, name) for name in DOTS}
     for name in sys.argv[1:] or (*drawn, *ROWS):
         drawn.get(name, functools.partial(of_row, name))()
