@@ -69,7 +69,7 @@ STUDENTS: dict[str, tuple[str, tuple[int, ...], Head]] = {
 """Network, what it reads, and head, of each kind."""
 IN_INTEGERS = ("linear", "mlp", "mlp-large", "gru", "lstm", "history", "cnn", "cnn-small")
 """Those that are written in integers too."""
-KEPT = {f"g1{end}": RESULTS / "g1-2992" / "export" / target for end, target in (("", "c"), ("-int8", "int8"))}
+KEPT = {f"g1{end}": OUT / "g1-2992" / "export" / target for end, target in (("", "c"), ("-int8", "int8"))}
 """Exports of students that were trained, by name."""
 GOLDEN = 32
 """Observations of each."""

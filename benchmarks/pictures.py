@@ -33,7 +33,7 @@ from distilrl.figures import STYLE
 OUT = Path("docs/pictures")
 KEPT = {
     "pong": ("PongNoFrameskip-v4", "zoo/pong-dqn", "pong-2k-pruned", 600),
-    "g1": ("examples.unitree:G1-v0", "teachers/motion.pt", "g1-2992", 240),
+    "g1": ("examples.unitree:G1-v0", "teachers/motion.pt", "boards/g1-2992", 240),
 }
 """Environment, teacher, run of results/ and steps, by name."""
 ROWS = {
