@@ -7,7 +7,9 @@ METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, or learn
 runs in an environment that holds its library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
 
 Protocol, the same for all. One thread; the student is 64-64 for Unitree's Go1, 32-32 in other continuous control and
-16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
+16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. In tasks that want memory the student is shown its last
+observations side by side, without what is hidden from it, or has a GRU (`rsl-rl`; imitation has no students with a
+cell). Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
 random play were measured in the same process's environment; the score is (student - random) / (teacher - random).
 Parity at 0.95 and 0.99 is the second check in a row at or above it.
 Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
@@ -17,6 +19,7 @@ teacher has statistics; ours sees raw ones. What is not a library's own default 
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import pickle
@@ -50,6 +53,20 @@ class Task(NamedTuple):
     old: str = ""
     hidden: tuple[int, ...] = (32, 32)
     options: tuple[tuple[str, float], ...] = ()
+    unseen: tuple[int, ...] = ()
+    """Places of an observation that the teacher sees and students do not."""
+    history: int = 1
+    """How many observations students see at once."""
+    cell: int = 0
+    """Of the student's GRU, if it has one."""
+    their_cell: int = 0
+    """Of rsl_rl's, which nothing goes past, with as many parameters in all."""
+
+    @property
+    def student(self) -> str:
+        """The student as this project names it."""
+        cell, history = f"+gru:{self.cell}" if self.cell else "", f"@history={self.history}" if self.history > 1 else ""
+        return f"mlp:{','.join(map(str, self.hidden))}{cell}{history}"
 
     def teacher(self, folder: Path) -> Path:
         """The teacher's file, or its folder where it is one of zoo/; not by lines.py, which rivals could not import."""
@@ -77,7 +94,19 @@ TASKS = {
         hidden=(64, 64),
         options=(("noise", 1.0), ("push", 1.0)),
     ),
+    "cartpole-positions": Task(
+        "CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16,), unseen=(1, 3), history=3
+    ),
+    "hopper-positions": Task(
+        "Hopper-v5", "TRPO", "trpo-Hopper-v3", 1_000, 50_000, True, "Hopper-v4", unseen=tuple(range(5, 11)), history=3
+    ),
+    "g1": Task("examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 100_000),
+    "g1-gru": Task(
+        "examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 100_000, hidden=(28,), cell=10, their_cell=12
+    ),
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same, and so do v2 and v3 of LunarLander without wind
+MEMORY = ("cartpole-positions", "hopper-positions", "g1", "g1-gru")
+"""Tasks whose students see less than the teacher, or whose teacher remembers."""
 DISCRETE = tuple(name for name, task in TASKS.items() if task.algorithm == "DQN")
 ON_POLICY = ("A2C", "TRPO", "PPO")
 """Teachers with `get_distribution`, without which sb3_distill cannot do."""
@@ -101,6 +130,8 @@ def supports(method: str, task: str) -> bool:
         return task in DISCRETE
     if INTERPRETER[method] == "sb3_distill":
         return TASKS[task].algorithm in ON_POLICY
+    if TASKS[task].cell:
+        return method in ("ours", "rsl-rl")
     return method != "rsl-rl" or task not in DISCRETE
 
 
@@ -117,22 +148,55 @@ def env_id(task: Task) -> str:
 def make_env(task: Task):
     import gymnasium
 
-    return gymnasium.make(env_id(task), disable_env_checker=True, **dict(task.options))
+    env = gymnasium.make(env_id(task), disable_env_checker=True, **dict(task.options))
+    return with_past(env, task.history) if task.history > 1 else env
+
+
+def with_past(env, count: int):
+    """Shows the last observations side by side, the oldest first; before the first of an episode that one again."""
+    import gymnasium
+    import numpy as np
+
+    class Past(gymnasium.Wrapper):
+        def __init__(self, env) -> None:
+            super().__init__(env)
+            low, high = (np.tile(bound, count) for bound in (env.observation_space.low, env.observation_space.high))
+            self.observation_space = gymnasium.spaces.Box(low, high, dtype=env.observation_space.dtype)
+
+        def reset(self, **options):
+            obs, info = self.env.reset(**options)
+            self.past = [obs] * count
+            return np.concatenate(self.past), info
+
+        def step(self, action):
+            obs, *told = self.env.step(action)
+            self.past = [*self.past[1:], obs]
+            return np.concatenate(self.past), *told
+
+    return Past(env)
+
+
+def places_seen(task: Task, width: int) -> list[int]:
+    """Which numbers of what `make_env` shows, that many, the student sees."""
+    return [place for place in range(width) if place % (width // task.history) not in task.unseen]
 
 
 def play(task: Task, seeds, act):
-    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (L, D) of those that live to actions."""
+    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (E, D) to actions, of ended episodes too,
+    and is told by ``begin`` that episodes do, if it wants to know.
+    """
     import numpy as np
 
     envs = [make_env(task) for _ in seeds]
     obs = np.stack([env.reset(seed=int(seed))[0] for env, seed in zip(envs, seeds, strict=True)])
     returns, live, space = np.zeros(len(envs)), list(range(len(envs))), envs[0].action_space
+    getattr(act, "begin", lambda: None)()
     while live:
-        actions = np.asarray(act(obs[live])).reshape(len(live), *space.shape)
+        actions = np.asarray(act(obs)).reshape(len(envs), *space.shape)
         if space.shape:
             actions = np.clip(actions, space.low, space.high).astype(np.float32)
-        for i, action in zip(tuple(live), actions, strict=True):
-            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+        for i in tuple(live):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
             returns[i] += reward
             if terminated or truncated:
                 live.remove(i)
@@ -179,15 +243,71 @@ def from_onnx(path: Path, env):
     return SimpleNamespace(policy=policy, predict=policy.predict)
 
 
+def from_torchscript(path: Path, env):
+    """Unitree's walking policy, an LSTM and two dense layers, as stable-baselines3 has its recurrent ones."""
+    import numpy as np
+    import torch
+    from stable_baselines3.common.policies import BasePolicy
+    from torch import nn
+
+    tensors = torch.jit.load(str(path), map_location="cpu").state_dict()
+    layers = {
+        "memory": nn.LSTM(47, 64, batch_first=True),
+        "actor": nn.Sequential(nn.Linear(64, 32), nn.ELU(), nn.Linear(32, 12)),
+    }
+    network = nn.ModuleDict(layers)
+    network.load_state_dict({name: tensors[name] for name in network.state_dict()})
+
+    class File(BasePolicy):
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):  # noqa: ARG002
+            begun = np.zeros(len(observation), bool) if episode_start is None else episode_start
+            state = tuple(
+                np.where(begun[:, None], 0, part) for part in state or (np.zeros((len(observation), 64)),) * 2
+            )
+            with torch.no_grad():
+                before = tuple(torch.from_numpy(part).float()[None] for part in state)
+                out, after = network["memory"](torch.from_numpy(observation).float()[:, None], before)
+                return network["actor"](out[:, 0]).numpy(), tuple(part[0].numpy() for part in after)
+
+        def _predict(self, observation, deterministic=False):
+            raise NotImplementedError
+
+    policy = File(env.observation_space, env.action_space)
+    return SimpleNamespace(policy=policy, predict=policy.predict)
+
+
+def reading_the_newest(model, env, count: int):
+    """A model that is shown the last observations side by side, and reads the newest."""
+    from stable_baselines3.common.policies import BasePolicy
+
+    class Newest(BasePolicy):
+        def _predict(self, observation, deterministic=False):
+            newest = observation[:, -(observation.shape[1] // count) :]
+            return model.policy._predict(newest, deterministic)
+
+    policy = Newest(env.observation_space, env.action_space, squash_output=model.policy.squash_output)
+    return SimpleNamespace(policy=policy, predict=policy.predict)
+
+
 class Teacher:
     """A teacher as stable-baselines3 has it, and the normaliser that belongs to it."""
 
     def __init__(self, task: Task, folder: Path) -> None:
+        env = make_env(task._replace(history=1))
+        self.task, self.statistics, self.state, self.ended = task, None, None, None
+        self._load(env, folder)
+        if task.history > 1:
+            self.model = reading_the_newest(self.model, make_env(task), task.history)
+
+    def _load(self, env, folder: Path) -> None:
+        import numpy as np
         import sb3_contrib
         import stable_baselines3
 
-        env, path = make_env(task), task.teacher(folder)
-        self.task, self.statistics = task, None
+        task, path = self.task, self.task.teacher(folder)
+        if path.suffix == ".pt":
+            self.model = from_torchscript(path, env)
+            return
         if path.suffix == ".onnx":
             self.model = from_onnx(path, env)
             return
@@ -206,6 +326,8 @@ class Teacher:
         if task.normalised:
             with (folder / f"{task.file}.vecnormalize.pkl").open("rb") as file:
                 self.statistics = Statistics(file).load()
+            own = self.statistics.obs_rms
+            own.mean, own.var = np.tile(own.mean, task.history), np.tile(own.var, task.history)
 
     def see(self, obs):
         """Observations (N, D) as the teacher is shown them."""
@@ -217,8 +339,18 @@ class Teacher:
         seen = (obs - s.obs_rms.mean) / np.sqrt(s.obs_rms.var + s.epsilon)
         return np.clip(seen, -s.clip_obs, s.clip_obs).astype(np.float32)
 
-    def act(self, obs):
-        return self.model.predict(self.see(obs), deterministic=True)[0]
+    def begin(self) -> None:
+        """All episodes begin."""
+        self.state = self.ended = None
+
+    def __call__(self, obs):
+        return self.next_actions(self.see(obs))
+
+    def next_actions(self, seen):
+        """Of what it is shown (N, D), which comes next in each episode, or first in those that `ended` says."""
+        told = {"state": self.state, "episode_start": self.ended, "deterministic": True}
+        actions, self.state = self.model.predict(seen, **told)
+        return actions
 
     def envs(self, copies: int, seed: int, reward: bool = False):
         """Environments that count their steps, and show what the teacher sees; ``reward``: normalised as its was."""
@@ -261,11 +393,20 @@ def our_teacher(task: Task, folder: Path):
     return load_teacher(file).fitted(describe_env(our_env(task)))
 
 
-def raw_act(policy):
-    """How a policy of ours answers raw observations as arrays."""
-    import torch
+class OurPolicy:
+    """A policy of ours, which answers raw observations as arrays."""
 
-    return lambda obs: policy.act(torch.from_numpy(obs).float())[0].numpy()
+    def __init__(self, policy) -> None:
+        self.policy, self.state = policy, ()
+
+    def begin(self) -> None:
+        self.state = ()
+
+    def __call__(self, obs):
+        import torch
+
+        actions, self.state = self.policy.act(torch.from_numpy(obs).float(), self.state or self.policy.start(len(obs)))
+        return actions.numpy()
 
 
 def baseline(task: Task, seed: int, act, cache: Path) -> tuple[float, float]:
@@ -355,7 +496,8 @@ def rival(line: Line) -> tuple[Teacher, Meter]:
     import torch
 
     teacher = Teacher(line.task, line.folder)
-    known = baseline(line.task, line.seed, teacher.act, line.cache)
+    known = baseline(line.task, line.seed, teacher, line.cache)
+    teacher.begin()
     np.random.seed(line.seed)  # noqa: NPY002  (the libraries draw from it)
     torch.manual_seed(line.seed)
     return teacher, Meter(line.task, line.seed, *known)
@@ -371,10 +513,10 @@ def ours(line: Line) -> Meter:
     from distilrl.played import Acceptance
 
     task, teacher = line.task, our_teacher(line.task, line.folder)
-    known = baseline(task, line.seed, raw_act(teacher.policy), line.cache)
+    known = baseline(task._replace(history=1), line.seed, OurPolicy(teacher.policy), line.cache)
     meter = Meter(task, line.seed, *known)
     config = make_config(
-        "distil", our_env(task), network=f"mlp:{','.join(map(str, task.hidden))}", seed=line.seed, n_envs=line.copies,
+        "distil", our_env(task), network=task.student, hidden_features=task.unseen, seed=line.seed, n_envs=line.copies,
         env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
     )  # fmt: skip
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
@@ -453,9 +595,20 @@ def _imitation(line: Line, dagger: bool) -> Meter:
     from imitation.data import rollout
     from imitation.util import logger
     from stable_baselines3.common.policies import ActorCriticPolicy
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
     teacher, meter = rival(line)
     envs, counter = teacher.envs(line.copies, line.seed)
+    seen = places_seen(line.task, envs.observation_space.shape[0])
+
+    class Seen(BaseFeaturesExtractor):
+        def __init__(self, space) -> None:
+            super().__init__(space, len(seen))
+
+        def forward(self, obs):
+            return obs[:, seen]
+
+    extractor = {"features_extractor_class": Seen} if line.task.unseen else {}
     rng, quiet = (
         np.random.default_rng(line.seed),
         {"progress_bar": False, "log_interval": 10**9, "log_rollouts_venv": None},
@@ -463,7 +616,7 @@ def _imitation(line: Line, dagger: bool) -> Meter:
     with tempfile.TemporaryDirectory() as scratch:
         silent = logger.configure(scratch, format_strs=[])
         spaces = {"observation_space": envs.observation_space, "action_space": envs.action_space}
-        policy = ActorCriticPolicy(**spaces, lr_schedule=lambda _: 0.0, net_arch=list(line.task.hidden))
+        policy = ActorCriticPolicy(**spaces, lr_schedule=lambda _: 0.0, net_arch=list(line.task.hidden), **extractor)
         trainer = cloning.BC(
             **spaces, policy=policy, rng=rng, device="cpu",
             optimizer_kwargs={"lr": line.learning_rate}, custom_logger=silent,
@@ -496,13 +649,21 @@ def bc(line: Line) -> Meter:
 
 
 def rsl_rl(line: Line) -> Meter:
-    """Distillation in its runner: defaults but 5 epochs of 24 steps (so that none is left over) and std 0.1."""
+    """Distillation in its runner: defaults but 5 epochs of 24 steps (so that none is left over) and std 0.1.
+
+    Its update sets a recurrent teacher back to the state of a rollout before; here the teacher keeps its own.
+    """
     import torch
     from rsl_rl.runners import DistillationRunner
     from tensordict import TensorDict
 
     teacher, meter = rival(line)
     envs, counter = teacher.envs(line.copies, line.seed)
+    seen = places_seen(line.task, envs.observation_space.shape[0])
+
+    def views(obs):
+        whole = torch.from_numpy(obs).float()
+        return TensorDict({"policy": whole, "seen": whole[:, seen]}, batch_size=[len(obs)])
 
     class Adapter:
         num_envs, num_actions, device, cfg = line.copies, envs.action_space.shape[0], "cpu", {}
@@ -511,11 +672,12 @@ def rsl_rl(line: Line) -> Meter:
         obs = envs.reset()
 
         def get_observations(self):
-            return TensorDict({"policy": torch.from_numpy(self.obs).float()}, batch_size=[self.num_envs])
+            return views(self.obs)
 
         def step(self, actions):
             taken = actions.numpy().clip(envs.action_space.low, envs.action_space.high)
             self.obs, rewards, dones, _ = envs.step(taken)
+            teacher.ended = dones
             return self.get_observations(), torch.from_numpy(rewards), torch.from_numpy(dones).float(), {}
 
     class Expert(torch.nn.Module):
@@ -523,7 +685,7 @@ def rsl_rl(line: Line) -> Meter:
             super().__init__()
 
         def forward(self, obs):
-            return torch.from_numpy(teacher.model.predict(obs["policy"].numpy(), deterministic=True)[0])
+            return torch.from_numpy(teacher.next_actions(obs["policy"].numpy()))
 
         def reset(self, dones=None, hidden_state=None) -> None:
             pass
@@ -532,10 +694,11 @@ def rsl_rl(line: Line) -> Meter:
             pass
 
     config = {
-        "num_steps_per_env": 24, "save_interval": 10**9, "obs_groups": {"student": ["policy"], "teacher": ["policy"]},
+        "num_steps_per_env": 24, "save_interval": 10**9, "obs_groups": {"student": ["seen"], "teacher": ["policy"]},
         "student": {
-            "class_name": "MLPModel", "hidden_dims": list(line.task.hidden),
+            "class_name": "RNNModel" if line.task.cell else "MLPModel", "hidden_dims": list(line.task.hidden),
             "distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.1},
+            **({"rnn_type": "gru", "rnn_hidden_dim": line.task.their_cell} if line.task.cell else {}),
         },
         "teacher": {"class_name": Expert},
         "algorithm": {"class_name": "Distillation", "num_learning_epochs": 5, "learning_rate": line.learning_rate},
@@ -544,15 +707,21 @@ def rsl_rl(line: Line) -> Meter:
         runner = DistillationRunner(Adapter(), config, log_dir=None, device="cpu")
     runner.alg.teacher_loaded = True
 
-    def act(obs):
-        with torch.no_grad():
-            seen = torch.from_numpy(teacher.see(obs)).float()
-            return runner.alg.get_policy()(TensorDict({"policy": seen}, batch_size=[len(seen)])).numpy()
+    class Student:
+        """A copy, so that what is remembered while collecting stays."""
+
+        def begin(self) -> None:
+            self.policy = copy.deepcopy(runner.alg.get_policy())
+            self.policy.reset()
+
+        def __call__(self, obs):
+            with torch.no_grad():
+                return self.policy(views(teacher.see(obs))).numpy()
 
     meter.start()
     while True:
         runner.learn(-(-(meter.next - counter.steps) // (24 * line.copies)))
-        if meter.check(counter.steps, act):
+        if meter.check(counter.steps, Student()):
             return meter
 
 
@@ -641,9 +810,9 @@ def about(args: argparse.Namespace) -> None:
     found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in there}
     actions = {}
     for name in args.tasks:
-        task = TASKS[name]
+        task = TASKS[name]._replace(history=1)
         obs = np.random.default_rng(0).normal(size=(8, *make_env(task).observation_space.shape)).astype(np.float32)
-        act = raw_act(our_teacher(task, args.teachers).policy) if args.ours else Teacher(task, args.teachers).act
+        act = OurPolicy(our_teacher(task, args.teachers).policy) if args.ours else Teacher(task, args.teachers)
         actions[name] = np.asarray(act(obs), np.float64).round(6).reshape(8, -1).tolist()
     versions = {name: found[name] for name in PACKAGES if name in found}
     print(json.dumps({"python": platform.python_version(), "versions": versions, "actions": actions}))

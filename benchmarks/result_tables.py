@@ -12,6 +12,7 @@ from typing import Any
 
 import robots
 from lines import RESULTS, made
+from peers import MEMORY, TASKS
 
 from distilrl import stats
 from distilrl.verdict import RESULTS as VERDICTS
@@ -176,22 +177,48 @@ def continuous_plans() -> str:
 
 def peers() -> str:
     """Medians over the seeds that got there; ``rate`` is the multiple of a method's own learning rate."""
-    rows, found = [], read("peers/lines.jsonl")
-    found.sort(key=lambda row: (row["env"], row["method"] != "ours", row["method"], row["n_envs"], row["rate"]))
-    for (task, method, copies, rate), group in grouped(found, "task", "method", "n_envs", "rate").items():
-        cells = []
-        for name in ("95", "99"):
-            there = [row for row in group if row[f"steps_{name}"] is not None]
-            steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
-            seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
-            cells += [f"{len(there)}/{len(group)}", steps, seconds]
-        best = f"{median(row['best'] for row in group):.2f}"
-        rows.append((task, method, f"{copies}", f"{rate:g}", *cells, best))
+    found = [row for row in read("peers/lines.jsonl") if row["task"] not in MEMORY]
+    rows = [
+        (task, method, f"{copies}", f"{rate:g}", *_parity(group, "95"), *_parity(group, "99"), _best(group))
+        for (task, method, copies, rate), group in _peers_grouped(found)
+    ]
     head = (
         "task", "method", "environments at once", "rate", "seeds at 0.95", "steps", "CPU s", "seeds at 0.99", "steps",
         "CPU s", "best",
     )  # fmt: skip
     return markdown(head, rows, text=2)
+
+
+def peers_memory() -> str:
+    """The same where students see less or the teacher remembers; without seconds, which were not measured alone."""
+    found = [row for row in read("peers/lines.jsonl") if row["task"] in MEMORY]
+    rows = [
+        (task, f"`{TASKS[task].student}`", method, f"{copies}", *_parity(group, "95")[:2], *_parity(group, "99")[:2],
+         _best(group), f"{max(row['env_steps'] for row in group):,}")
+        for (task, method, copies, _), group in _peers_grouped(found)
+    ]  # fmt: skip
+    head = (
+        "task", "student", "method", "environments at once", "seeds at 0.95", "steps", "seeds at 0.99", "steps", "best",
+        "steps at most",
+    )  # fmt: skip
+    return markdown(head, rows, text=3)
+
+
+def _peers_grouped(found: list[Row]) -> Iterable[tuple[tuple[Any, ...], list[Row]]]:
+    found.sort(key=lambda row: (row["env"], row["method"] != "ours", row["method"], row["n_envs"], row["rate"]))
+    return grouped(found, "task", "method", "n_envs", "rate").items()
+
+
+def _parity(group: list[Row], name: str) -> tuple[str, str, str]:
+    """Seeds that came to a score of 0.95 or 0.99, and the median of their steps and seconds."""
+    there = [row for row in group if row[f"steps_{name}"] is not None]
+    steps = f"{median(row[f'steps_{name}'] for row in there):,.0f}" if there else "-"
+    seconds = f"{median(row[f'cpu_{name}'] for row in there):.1f}" if there else "-"
+    return f"{len(there)}/{len(group)}", steps, seconds
+
+
+def _best(group: list[Row]) -> str:
+    return f"{median(row['best'] for row in group):.2f}"
 
 
 def teachers() -> str:
@@ -512,7 +539,7 @@ def diagnosis_zh() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     one.__name__.replace("_", "-"): one
     for one in (
-        continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers,
+        continuous, stakes, continuous_losses, critics, optimisers, smallest, continuous_plans, peers, peers_memory,
         teachers, latency, boards, boards_same, boards_optimised, boards_peers, integers, inputs, weak_teacher, robust,
         rough_robots, rough_robots_zh, together, games_together, fleets, assistants,
         pruned, dynamic_turn, transfer_there, hidden, reptile, scaling,

@@ -46,6 +46,12 @@ FIELD = Field(
         "Unitree G1": Row(
             "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:20+gru:3"), FALLS, "--steps 60000"
         ),
+        "Unitree G1, 150,000 steps": Row(
+            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24", "mlp:20+gru:3"), FALLS, "--steps 150000"
+        ),
+        "Unitree G1, 400,000 steps": Row(
+            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24",), FALLS, "--steps 400000"
+        ),
         "Unitree G1, rough": Row(
             "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:64+gru:32", "mlp:32+gru:16", "mlp:32,32"),
             f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 150000",
