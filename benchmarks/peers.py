@@ -8,8 +8,8 @@ runs in an environment that holds its library (benchmarks/README.md has the comm
 
 Protocol, the same for all. One thread; the student is 64-64 for Unitree's Go1, 32-32 in other continuous control and
 16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. In tasks that want memory the student is shown its last
-observations side by side, without what is hidden from it, or has a GRU (`rsl-rl`; imitation has no students with a
-cell). Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
+observations side by side, without what is hidden from it, or has a GRU (`ours` and `rsl-rl`; imitation has no
+students with a cell). Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
 random play were measured in the same process's environment; the score is (student - random) / (teacher - random).
 Parity at 0.95 and 0.99 is the second check in a row at or above it.
 Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
@@ -60,7 +60,7 @@ class Task(NamedTuple):
     cell: int = 0
     """Of the student's GRU, if it has one."""
     their_cell: int = 0
-    """Of rsl_rl's, which nothing goes past, with as many parameters in all."""
+    """Of rsl_rl's, which nothing goes past, with about as many parameters in all."""
 
     @property
     def student(self) -> str:
@@ -126,12 +126,14 @@ INTERPRETER = {
 
 def supports(method: str, task: str) -> bool:
     """Whether a method can use a task's teacher, or its actions."""
+    if task in MEMORY and method not in (
+        ("ours", "rsl-rl") if TASKS[task].cell else ("ours", "rsl-rl", "dagger", "bc")
+    ):
+        return False
     if method in SCRATCH:
         return task in DISCRETE
     if INTERPRETER[method] == "sb3_distill":
         return TASKS[task].algorithm in ON_POLICY
-    if TASKS[task].cell:
-        return method in ("ours", "rsl-rl")
     return method != "rsl-rl" or task not in DISCRETE
 
 
@@ -651,7 +653,7 @@ def bc(line: Line) -> Meter:
 def rsl_rl(line: Line) -> Meter:
     """Distillation in its runner: defaults but 5 epochs of 24 steps (so that none is left over) and std 0.1.
 
-    Its update sets a recurrent teacher back to the state of a rollout before; here the teacher keeps its own.
+    Its update empties a recurrent teacher's memory; here the teacher keeps it.
     """
     import torch
     from rsl_rl.runners import DistillationRunner
@@ -889,7 +891,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--sb3-distill", default="", help="queue: folder of a checkout of sb3_distill")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[t for t in TASKS if t not in MEMORY])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rates", nargs="+", type=float, default=[1.0])
     return parser.parse_args(argv)

@@ -202,13 +202,13 @@ def of_fields(chinese: bool = False, above: str = "") -> str:
     Args:
         chinese: in which language.
         above: the folder of the document, which links leave out; without one the table is a README's, which shows of
-            each environment the largest budget that was tried.
+            each environment the largest budget that has most training seeds.
     """
     rows = []
     for name, about in fields.fields().items():
         page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
         found = fields.found(name)
-        for env in found if above else largest(found):
+        for env in found if above else best_known(found):
             one = found[env]
             student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
             best = "随机" if chinese and best == "random" else best
@@ -231,9 +231,16 @@ def verdicts_of(one: fields.Found, chinese: bool) -> str:
     return counted(one.told([fields.worst_verdict(run) for run in one.runs], chinese), chinese)
 
 
-def largest(found: dict[str, fields.Found]) -> Iterable[str]:
-    """Of each environment the row of the largest budget: rows go from few steps to many."""
-    return {re.sub(r", [\d,]+ steps$", "", row): row for row in found}.values()
+def best_known(found: dict[str, fields.Found]) -> Iterable[str]:
+    """Of each environment the row of most training seeds, and of those of the largest budget: rows go from few steps to
+    many.
+    """
+    rows: dict[str, str] = {}
+    for row, one in found.items():
+        env = re.sub(r", [\d,]+ steps$", "", row)
+        if env not in rows or len(one.runs) >= len(found[rows[env]].runs):
+            rows[env] = row
+    return rows.values()
 
 
 GOAL = 20
@@ -242,14 +249,14 @@ GOAL = 20
 
 def of_goal(chinese: bool = False) -> str:
     """Of each field the environments in which every seed keeps within the margin with a student small enough, and what
-    the others lack: the largest budget of each.
+    the others lack: of each the largest budget that has most training seeds.
     """
     none = "无" if chinese else "none"
     rows = []
     for name, about in fields.fields().items():
         found = fields.found(name)
         kept, short = [], []
-        for env in largest(found):
+        for env in best_known(found):
             one = found[env]
             times = f"{one.smaller:,.0f} ×" if one.smaller else "?"
             if one.held and (one.smaller or 0) >= GOAL:
