@@ -125,15 +125,14 @@ INTERPRETER = {
 
 
 def supports(method: str, task: str) -> bool:
-    """Whether a method can use a task's teacher, or its actions."""
-    if task in MEMORY and method not in (
-        ("ours", "rsl-rl") if TASKS[task].cell else ("ours", "rsl-rl", "dagger", "bc")
-    ):
-        return False
+    """Whether a method can use a task's teacher, or its actions, and has students that see what they may."""
+    about = TASKS[task]
+    if about.cell:
+        return method in ("ours", "rsl-rl")
     if method in SCRATCH:
-        return task in DISCRETE
+        return task in DISCRETE and not about.unseen
     if INTERPRETER[method] == "sb3_distill":
-        return TASKS[task].algorithm in ON_POLICY
+        return about.algorithm in ON_POLICY and not about.unseen
     return method != "rsl-rl" or task not in DISCRETE
 
 

@@ -1,5 +1,4 @@
 """pip install numpy onnxruntime; python example.py"""
-
 import numpy as np
 import onnxruntime
 
