@@ -1,6 +1,6 @@
 """A memory cell over a batch of sequences, forwards and backwards: gradients written out, and automatic ones.
 
-    python benchmarks/cells.py       # a line for each kind and size: milliseconds, the median of 100 in turn
+    python benchmarks/cells.py       # for each kind and size milliseconds, the median of 100 in turn, into results/cells
 
 Sequences are of 32 steps. What is compared gives the same numbers (tests/test_memory.py). One thread, of a quiet machine.
 """
@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from lines import RESULTS, machine
 from torch import Tensor
 
 from distilrl.blocks import Cell, CellKind, MemoryCell
+from distilrl.files import write_json
 
 STEPS, REPEATS = 32, 100
 KINDS: tuple[CellKind, ...] = ("gru", "lstm")
@@ -46,15 +48,16 @@ def seconds(way: Callable[[MemoryCell, Tensor], Tensor], cell: MemoryCell, gates
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    rows = []
     for kind, (count, size) in itertools.product(KINDS, SIZES):
         cell = MemoryCell(4, Cell(kind, size))
         cell.draw(None)
         gates = torch.randn(count, STEPS, cell.cell.gates, requires_grad=True)
         pairs = [(seconds(automatic, cell, gates), seconds(written_out, cell, gates)) for _ in range(REPEATS)]
         slow, fast = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
-        print(
-            f"{kind}:{size}, {count} sequences: {slow:.1f} ms automatic, {fast:.1f} written out, {slow / fast:.1f} times"
-        )
+        rows.append({"kind": kind, "size": size, "sequences": count, "automatic_ms": slow, "written_out_ms": fast})
+    machine(RESULTS / "cells")
+    write_json(RESULTS / "cells" / "cells.json", rows)
 
 
 if __name__ == "__main__":

@@ -330,12 +330,9 @@ def markdown(chinese: bool = False) -> str:
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, teacher: dict[str, Any]) -> str:
-    """As `distil` would say it after one look; an earlier line of a teacher kept no worst loss, for which the mean
-    loss of random play stands.
-    """
-    mean = float(theirs.mean()) - teacher["random"]
-    margin, span = teacher.get("margin", 0.05 * mean), teacher.get("span", mean)
-    return non_inferiority(ours, theirs, margin, np.random.default_rng(0), span=span).result
+    """As `distil` would say it after one look."""
+    told = {name: teacher[name] for name in ("margin", "span")}
+    return non_inferiority(ours, theirs, rng=np.random.default_rng(0), **told).result
 
 
 def main() -> None:

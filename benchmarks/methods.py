@@ -40,6 +40,7 @@ from method_tables import COMFORTABLE, KINDS, OUT, SEEDS, SHIPPED, kind_of
 from torch import Tensor, nn
 
 from distilrl import (
+    Comparison,
     EnvRef,
     NetworkSpec,
     Play,
@@ -202,7 +203,8 @@ def line(
     teacher, acceptance, spread = taught(folder, task.env, task.teacher)
     episodes, fewer = (2, 2) if tiny else (100, 30)
     if method == "teacher":
-        about = {"params": teacher.params, "random": acceptance.random_return_mean, "steps": task.steps, **EQUAL}
+        told = {"random": acceptance.random_return_mean, **vars(Comparison().tolerance_of(acceptance))}
+        about = {"params": teacher.params, **told, "steps": task.steps, **EQUAL}
         return about | clean(teacher.policy, teacher, task, episodes) | disturbed(teacher.policy, task, spread, fewer)
     budget = TINY if tiny else {"env_steps": task.steps}
     config = config_of(method, task.env, learning_rate, entropy_share, network=student, seed=seed, **budget)

@@ -36,9 +36,11 @@ def interval(part: dict) -> str:
     return f"{part['return_mean']:.2f} [{part['return_ci95'][0]:.2f}, {part['return_ci95'][1]:.2f}]"
 
 
-def returned(part: dict) -> str:
+def returned(part: dict, chinese: bool = False) -> str:
     """A mean return and its interval, which an exact one has not."""
-    return f"{part['return_mean']:.2f} exactly" if part.get("exact") else interval(part)
+    if not part.get("exact"):
+        return interval(part)
+    return f"{part['return_mean']:.2f}" + ("（精确）" if chinese else " exactly")
 
 
 @cache
@@ -144,8 +146,8 @@ def headline(chinese: bool = False) -> str:
         seeds = [RESULTS / run, *sorted(RESULTS.glob(f"{run}-seed*"))]
         first, *others = (judged(folder / "results.json") for folder in seeds)
         also = ("；" if chinese else ", ").join(f"{one['student']['return_mean']:.2f}" for one in others)
-        returns = (returned(first["student"]) + (f"（另有 {also}）" if chinese else f" (also {also})") * bool(also),)
-        returns += (returned(first["teacher"]),)
+        more = (f"（另有 {also}）" if chinese else f" (also {also})") * bool(also)
+        returns = (returned(first["student"], chinese) + more, returned(first["teacher"], chinese))
         found = [one["verdict"]["result"] for one in (first, *others)]
         student, params = first["student"], first["teacher"]["params"]
         rows.append((run.split("-")[0].title(), student, params, returns, found, False))
@@ -163,8 +165,9 @@ def headline(chinese: bool = False) -> str:
         first = group[0]
         student = {"name": first["network"], "params": first["params"]}
         ours = [one["student"]["return_mean"] for one in group]
+        low, high = (f"{end(ours):,.0f}" for end in (min, max))
         returns = (
-            f"{mean(ours):,.0f} ({min(ours):,.0f} to {max(ours):,.0f})",
+            f"{mean(ours):,.0f} " + (f"（{low} 至 {high}）" if chinese else f"({low} to {high})"),
             f"{first['teacher']['return_mean']:,.0f}",
         )
         found = [by_todays_words(one["verdict"]) for one in group]

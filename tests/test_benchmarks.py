@@ -255,7 +255,17 @@ def lines(tmp_path, monkeypatch):
     (tmp_path / "settings.json").write_text(json.dumps({"comfortable": {}, "small": chosen}))
     rest = {"params": 42, "updates": 9, "agreement": 0.5}
     rows = [
-        {"method": "teacher", "student": "", "seed": 0, "returns": [10.0] * 4, "random": 0.0, "steps": 5, "noise": 9.0}
+        {
+            "method": "teacher",
+            "student": "",
+            "seed": 0,
+            "returns": [10.0] * 4,
+            "random": 0.0,
+            "margin": 0.5,
+            "span": 10.0,
+            "steps": 5,
+            "noise": 9.0,
+        }
     ]
     for seed in range(8):
         at = {"student": "mlp:2", "seed": seed, **used}

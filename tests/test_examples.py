@@ -427,6 +427,20 @@ def test_each_member_has_a_teacher_of_its_own(tmp_path):
     assert verify(card["path"]).against_student.difference == 0.0
 
 
+def test_members_need_not_begin_at_zero(tmp_path):
+    trust("examples")
+    teachers_of_members(tmp_path / "teachers", (1, 2))
+    file = TeacherFile(str(tmp_path / "teachers"), reads=("action", "state"), member="member")
+    config = make_config("distil", replace(POLES, kwargs={"members": [1, 3], "shows": "member"}), teacher=file)
+    with pytest.raises(TeacherError, match="has no teacher of member 0, whom the environment drew"):
+        evaluate_policy(load_teacher(file), replace(POLES, kwargs={"members": [0, 1], "shows": "member"}), episodes=8)
+    small = config.but(
+        env_steps=600, learning_starts=160, check_every=400, check_episodes=2, final_episodes=2, threads=1
+    )
+    result = distill(None, Job(small, Comparison(60, 60, 0)), tmp_path / "run", report=False)
+    assert result.teacher.return_mean > 200
+
+
 def test_a_family_of_teachers_says_who_is_missing(tmp_path):
     trust("examples")
     shown = replace(POLES, kwargs={"members": [0, 3], "shows": "member"})

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from distilrl.errors import SpecError
+from distilrl.errors import FileError, SpecError
 from distilrl.export import c, int8, int8_layers
 from distilrl.export import onnx as onnx_export
 from distilrl.export.last import last_step, literal
@@ -184,6 +184,19 @@ def test_c_knows_every_activation(tmp_path, activation):
     network, obs = student("mlp:16,16", activation), observations("mlp:16,16")
     answers = opened(write_c(tmp_path, in_c("mlp:16,16", network)), "mlp:16,16")(obs)
     np.testing.assert_allclose(answers.values, expected(network, obs), rtol=2e-6, atol=2e-6)
+
+
+@needs_cc
+def test_c_that_compiles_and_cannot_be_loaded_says_so(tmp_path, monkeypatch):
+    """For another machine, or into a folder from which nothing may run."""
+    fake = tmp_path / "cc"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: > "$2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CC", raising=False)
+    network = student("mlp:16,16")
+    with pytest.raises(FileError, match=r"policy.c compiles here but cannot be loaded \(.*\): set TMPDIR"):
+        opened(write_c(tmp_path, in_c("mlp:16,16", network)), "mlp:16,16")
 
 
 @needs_cc

@@ -137,3 +137,41 @@ def test_fields_are_listed(capsys):
         assert (ROOT / row["page"]).is_file()
         assert row["field"] in shown
         assert f"{row['params']:,}" in shown  # names may be broken over lines
+
+
+def told(name: str) -> list[str]:
+    """The figures of `benchmarks/facts.py` as a page has them."""
+    found = json.loads((ROOT / "benchmarks/results/fields/facts" / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "treatment":
+        usual, fatal = found["survive"]["mean"], found["survive"]["terminate"]
+        return [
+            f"{100 * found['untried']:.0f} %",
+            *(f"**{usual[one]:.4f}**" for one in usual),
+            *(f"{fatal[one]:.4f}" for one in fatal),
+        ]
+    if name == "diagnosis":
+        shares = (*(found["right"][one] for one in ("frame", "file size")), found["neighbour_split_by_cluster"])
+        counts = ("near_duplicates", "clusters", "held_out", "held_out_clusters", "file_size_misleads")
+        chance = f"{100 * found['neighbour_split_by_chance']:.0f} %"
+        return [chance, *(f"{found[one]:,}" for one in counts), *(f"{100 * share:.1f} %" for share in shares)]
+    rows = {row["policy"]: row for row in found["rows"]}
+    if name == "monitoring":
+        return [f"{row['measures']['error']:.2f}" for row in rows.values()]
+    low, high = (f"{end:.1f}".replace("-", "−") for end in rows["random, equal turnover"]["return_ci95"])
+    whole = (f"{rows[one]['return_mean']:.0f} %" for one in ("buy and hold", "half in, half out", "trend of 200 days"))
+    own = rows["zoo/trading-dqn"]
+    return [
+        *whole,
+        f"{rows['random, equal turnover']['return_mean']:.1f} % [{low}, {high}]",
+        f"{own['return_mean']:.1f} % [{own['return_ci95'][0]:.1f}, {own['return_ci95'][1]:.1f}]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    {"treatment": "treatment", "diagnosis": "diagnosis", "monitoring": "environment", "trading": "trading"}.items(),
+)
+@pytest.mark.parametrize("language", ["", ".zh-CN"])
+def test_figures_beside_the_tables_are_those_that_were_computed(name, page, language):
+    text = (ROOT / "docs" / "fields" / f"{page}{language}.md").read_text(encoding="utf-8")
+    assert [figure for figure in told(name) if figure not in text] == []

@@ -22,8 +22,14 @@ from test_foreign import chain, vec_normalize, write_onnx
 from test_teachers import mlp, mlp_state, write_zip
 from torch import nn
 
+from distilrl.checkpoints import save_network
 from distilrl.cli import main
 from distilrl.errors import DistilError, FileError
+from distilrl.heads import Categorical
+from distilrl.limits import MAX_BYTES, MAX_SEARCHED, MAX_SEARCHED_BYTES
+from distilrl.networks import Network
+from distilrl.spaces import Choices
+from distilrl.specs import NetworkSpec
 from distilrl.teachers import TeacherFile, archive, load_teacher, vecnormalize
 from distilrl.teachers.dangerous import dangerous
 
@@ -210,6 +216,28 @@ def test_dangerous_names_are_found_however_they_are_written(tmp_path, pickled, n
     assert dangerous(tmp_path / "outer.zip") == (f"policy.pth: t/data.pkl: {name}",)
 
 
+def test_a_small_archive_does_not_unpack_to_a_long_search(tmp_path, monkeypatch):
+    """Ten thousand members in two megabytes, each of them sixty-four: what is searched is counted over all archives."""
+    leaf = io.BytesIO()
+    with zipfile.ZipFile(leaf, "w", zipfile.ZIP_DEFLATED) as target:
+        for number in range(60):
+            target.writestr(f"{number}", pickle.dumps(0))
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        for number in range(60):
+            target.writestr(f"{number}.zip", leaf.getvalue())
+        target.writestr("evil", b"cos\nsystem\n(S'id'\ntR.")
+    read, genuine = [], zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *given, **named: read.append(1) or genuine(*given, **named))
+    assert dangerous(tmp_path / "outer.zip") == ()
+    assert len(read) == MAX_SEARCHED
+    with zipfile.ZipFile(tmp_path / "large.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        for number in range(6):
+            target.writestr(f"{number}", b"\0" * (60 << 20))
+    read.clear()
+    assert dangerous(tmp_path / "large.zip") == ()
+    assert len(read) == MAX_SEARCHED_BYTES // (60 << 20)
+
+
 def test_each_dangerous_name_of_a_hostile_file_is_named_with_an_exit_code_of_its_own(tmp_path, capsys):
     mark = tmp_path / "was-here"
     torch.save({"a": Burglar(mark), "b": os.system}, tmp_path / "t.pt")
@@ -302,6 +330,20 @@ def test_a_bomb_among_torch_records_is_refused(tmp_path, monkeypatch):
         target.writestr("t/data.pkl", pickle.dumps({}))
         target.writestr("t/data/0", b"\0" * 10_000_000)
     refused(tmp_path / "t.pt", "more than a policy can need")
+
+
+def test_a_zip_of_too_many_members_is_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "t.zip", mlp_state(mlp()), extra={f"x{number}": b"" for number in range(2_000)})
+    load_teacher(path)
+    monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 50_000)
+    refused(path, "more members than a policy can need")
+
+
+def test_a_folder_whose_weights_are_larger_than_any_policys_is_refused_unread(tmp_path):
+    save_network(tmp_path, Network(NetworkSpec((4,), 2)), Categorical(Choices((2,))), name="teacher")
+    with (tmp_path / "teacher.safetensors").open("r+b") as file:
+        file.truncate(MAX_BYTES + 2_000_000)  # a sparse file: it takes no room
+    refused(tmp_path, "larger than a policy can be")
 
 
 def test_a_zip_whose_member_lies_about_its_size_is_refused(tmp_path):

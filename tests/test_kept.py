@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from conftest import SIGN, make_teacher, sign_network
+from gymnasium.envs.registration import WrapperSpec
 from test_acceptance import leaning
 from test_parts import assert_equal
 from tiny_envs import tiny_config
@@ -130,6 +132,23 @@ def test_a_run_gives_the_same_verdict_and_says_so(cache, tmp_path):
     assert len([event for event in events if isinstance(event, Recalled)]) == 3  # greedy, random actions, noise
     assert one.teacher == replace(two.teacher, latency_us=one.teacher.latency_us)
     assert (one.verdict, one.disturbed, one.agreement) == (two.verdict, two.disturbed, two.agreement)
+
+
+def test_of_what_may_change_under_its_name_nothing_is_kept(cache, tmp_path):
+    """A file of physics, or a wrapper that somebody has registered an environment with."""
+    teacher, physics = leaning(), tmp_path / "cheetah.xml"
+    physics.write_text("<mujoco/>")
+    known = (HOW, replace(HOW, env=EnvRef("Blackjack-v1", {"sab": True})))
+    named = (str(physics), "cheetahs/cheetah.xml", [{"files": str(tmp_path)}])
+    asked = [replace(HOW, env=EnvRef("HalfCheetah-v5", {"xml_file": one})) for one in named]
+    assert all(place("games", teacher, how) for how in known)
+    assert not any(place("games", teacher, how) for how in asked)
+    told = WrapperSpec("Scale", "test_kept:Scale", None)
+    gymnasium.register("distilrl/Scaled-v0", "gymnasium.envs.classic_control:CartPoleEnv", additional_wrappers=(told,))
+    try:
+        assert place("games", teacher, replace(HOW, env=EnvRef("distilrl/Scaled-v0"))) is None
+    finally:
+        del gymnasium.registry["distilrl/Scaled-v0"]
 
 
 class Leaning(torch.nn.Module):

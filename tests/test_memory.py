@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -30,6 +31,7 @@ from distilrl.export.keep import _replayed, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import CFLAGS, Answers, Recording, file_policy, held, open_export
 from distilrl.export.steps import steps
+from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical, head_for
 from distilrl.jobs import Job, make_config
 from distilrl.learner import Learner, Part, Pupil
@@ -847,6 +849,10 @@ def test_the_file_of_a_student_that_sees_the_picture_alone_takes_the_picture(tar
     card = export_policy(tmp_path / "run", target)
     assert (card["obs"]["shape"], card["obs"]["dtype"], card["obs"]["reads"]) == ([3, 12, 16], "uint8", "image")
     checked = verify(card["path"])
+    told = Path(card["path"]) / "export.json"
+    write_json(told, read_json(told) | {"obs": card["obs"] | {"of": 2 * 10**10}})
+    with pytest.raises(FileError, match=r"damaged .*what it reads is more than there is"):
+        verify(card["path"])
     if target == "c":
         assert "#define POLICY_OBS_SIZE 576\n" in (tmp_path / "run/export/c/policy.h").read_text()
         assert "typedef uint8_t obs_t;" in (tmp_path / "run/export/c/policy.h").read_text()

@@ -165,6 +165,7 @@ def test_folders_of_tasks_have_names_that_a_disk_takes(tmp_path):
     assert max(len(name.encode()) for name in names) <= 120
     assert RunFolder(tmp_path).of_task('a:B-v0 {"é": "?"}').path.name == "a-B-v0 {-é-- ---}"
     assert len(as_file_name("é" * 200).encode()) <= 120
+    assert [as_file_name(text) for text in ("..", ".", "", "...", ".a")] == ["--", "-", "-", "---", ".a"]
 
 
 @pytest.mark.parametrize("mix", ["one", "all"])

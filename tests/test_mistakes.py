@@ -75,6 +75,17 @@ def errors(tmp_path, teacher):
         "wrong spaces": (but(env="CartPole-v1"), "observations of shape"),
         "unknown environment": (but(env="Nothing-v0"), "'Nothing-v0' is unknown"),
         "bad student": (but(student="mlp:8,"), "no student spec"),
+        "endless student": (but(student=f"mlp:{'8' * 5_000}"), "has a width that no network has"),
+        "no student to prune from": ([*base, "--prune-from", ""], "'' is no student spec"),
+        "sizes of nothing": (["plan", *base[1:5], "--out", out, "--sizes", ""], "'' is no student spec"),
+        "kwargs of a thousand lists": ([*base, "--env-kwargs", "[" * 100_000], "--env-kwargs is not JSON"),
+        "setting of a thousand lists": ([*base, "--set", f"gap={'[' * 100_000}"], "'--set gap' must be a number"),
+        "recipe of no name": ([*base, "--recipe", ":"], "The recipe ':' names no function: write my_module:my_recipe"),
+        "stakes too far": ([*base, "--set", "stakes-exponent=1000"], "'stakes_exponent' must lie in [0, 10]"),
+        "more environments than steps": (
+            [*base, "--steps", "300", "--set", "n-envs=1000"],
+            "'n_envs' (1000) must be at most 'env_steps' (300)",
+        ),
         "pixel student": (but(student="cnn:8:8"), "needs (C, H, W)"),
         "unwritable": (but(out=str(tmp_path / "file" / "run")), "Cannot write"),
         "no student": (base[:5] + base[7:], "--student is missing"),
@@ -186,6 +197,8 @@ def errors(tmp_path, teacher):
 
 KINDS = (
     "missing teacher", "wrong format", "truncated", "wrong spaces", "unknown environment", "bad student",
+    "endless student", "no student to prune from", "sizes of nothing", "kwargs of a thousand lists",
+    "setting of a thousand lists", "recipe of no name", "stakes too far", "more environments than steps",
     "pixel student", "unwritable", "no student", "no out", "resume nothing", "config nothing", "config and student",
     "resume and steps", "resume and what is usual", "best of one teacher", "assistants of a pruned student",
     "kwargs of the verdict", "teacher's config and seed", "search's config and sizes", "search's own option", "search's own checks", "search's reward",

@@ -1,5 +1,6 @@
 """The report: what it shows of each kind of run, and what it lets through of a run's files."""
 
+import os
 import re
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 
 import instances
 import pytest
+import torch
 from conftest import SIGN, sign_network
 from instances import choices, difference, results
 
@@ -152,6 +154,22 @@ def test_several_choices_are_a_table_each_up_to_four(tmp_path):
     assert "choice 1 29 3" in said
 
 
+def test_a_choice_among_hundreds_has_names_and_no_table(tmp_path):
+    head = Categorical(Choices((300,), (5,)))
+    tables = head.side_by_side(torch.zeros(4, 1, dtype=torch.int64), torch.ones(4, 1, dtype=torch.int64))["tables"]
+    assert tables == [[]]
+    found = choices([], action=head.to_json())
+    said = words(page_of(run_folder(tmp_path / "run", found, difference(teacher_action=(299,), student_action=(0,)))))
+    assert "the two do the same in 95.0 %" in said
+    assert "too many for a table" not in said
+    assert "teacher student 304 5" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_folder_whose_name_is_no_text_has_its_report(tmp_path):
+    assert "dir" in page_of(run_folder(tmp_path / os.fsdecode(b"dir\xff"), results()))
+
+
 def test_choices_have_the_numbers_of_the_environment(tmp_path):
     found = choices([[90, 10], [0, 0]], action=Categorical(Choices((2,), (5,))).to_json())
     page = page_of(run_folder(tmp_path / "one", found, difference(teacher_action=(1,), student_action=(0,))))
@@ -224,6 +242,7 @@ def test_links_stay_within_the_folder(tmp_path):
     own = {
         "./A-v0/report.html",
         "./..-../report.html",
+        "./--/report.html",
         "./javascript-alert%281%29/report.html",
         "./B-v0%20%7B-n--%201%7D/report.html",
     }

@@ -119,6 +119,16 @@ def test_distinct_episodes_of_a_study_are_those_that_all_its_seeds_have():
     assert SeedsResults.of(runs, alone, 120).verdict.distinct == 120
 
 
+@pytest.mark.parametrize("episodes", [10, 100])
+def test_a_study_of_an_exact_game_is_of_all_its_starts(episodes):
+    """However few episodes are asked for: all starts are played, and the first ten may be the easy ones."""
+    runs = [instances.results(verdict=replace(instances.VERDICT, confidence=1.0, margin=2.0))] * 5
+    student = SingleReturns(teacher=(10.0,) * 30, student=(10.0,) * 10 + (-10.0,) * 20)
+    found = SeedsResults.of(runs, [student] * 5, episodes).verdict
+    assert (found.result, found.episodes) == ("fail", 30)
+    assert found.difference == pytest.approx(-40 / 3)
+
+
 def test_a_study_says_what_became_of_its_measures(capsys):
     """The return passes with each student, and two of three crash: the exit code is that of the measure, so say it."""
     became = ("fail", "pass", "fail")

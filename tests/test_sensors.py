@@ -12,7 +12,7 @@ from test_train import ACCEPTANCE, small, without_clock
 from torch import nn
 
 from distilrl.animate import side_by_side
-from distilrl.checkpoints import save_network
+from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.cli import main
 from distilrl.comparison import Comparison, in_words
 from distilrl.context import Context
@@ -318,6 +318,23 @@ def test_a_frame_that_comes_black_stays_so_in_its_stack():
         again.see(one[None], np.array([0]))
     again.load(state)
     assert np.array_equal(np.concatenate([again.see(one[None], np.array([0])) for one in there[:50]]), seen[:50])
+
+
+def test_images_that_come_late_are_read_back(tmp_path):
+    """Of Pong's 32 environments: as text they would be more values than any JSON that is read."""
+    feed, which = Feed(Sensors(delay=3, dropout=0.1), range(32)), np.arange(32)
+    there = np.random.default_rng(0).integers(0, 256, (9, 32, 4, 84, 84), np.uint8)
+    for one in there[:4]:
+        feed.see(one, which)
+    state = {"tasks": [{"feed": feed.state(), "made": True}]}
+    wanted = [feed.see(one, which).copy() for one in there[4:]]
+    save_tensors(tmp_path / "state.safetensors", {"a": torch.ones(2)}, state)
+    tensors, found = read_tensors(tmp_path / "state.safetensors")
+    assert set(tensors) == {"a"}
+    assert found["tasks"][0]["made"] is True
+    again = Feed(feed.sensors, range(32))
+    again.load(found["tasks"][0]["feed"])
+    assert all(np.array_equal(again.see(one, which), own) for one, own in zip(there[4:], wanted, strict=True))
 
 
 @pytest.mark.parametrize(("sequence", "late"), [(1, {}), (4, {}), (4, {"delay": 2}), (4, {"delay": 1, "dropout": 0.3})])

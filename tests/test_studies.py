@@ -139,6 +139,13 @@ def test_folders_of_one_name_are_told_apart_by_what_differs(tmp_path, monkeypatc
         compare("long/other/distil", tmp_path / "long/other/distil")
 
 
+def test_a_teacher_that_returns_what_random_does_gives_no_score(tmp_path):
+    for name in ("a", "b"):
+        run(tmp_path / name, 0.9, teacher=(0.0,) * 60)
+    with pytest.raises(SpecError, match="has no score: in its first 60 episodes its teacher returns what random"):
+        compare(tmp_path / "a", tmp_path / "b")
+
+
 def test_what_means_different_things_is_not_put_side_by_side(tmp_path):
     run(tmp_path / "a", 0.9)
     run(tmp_path / "b", 0.9, env="B-v0")

@@ -336,7 +336,8 @@ def test_limits_are_those_of_the_page():
     } | {value for text, value in power.items() if text in page}
     kept = (
         "BYTES", "MEMBERS", "TENSORS", "PICKLE_BYTES", "OPCODES", "NODES", "ELEMENTS", "STATE", "RUN_BYTES", "SPEC_BYTES",
-        "TREE_BYTES", "TREE_NUMBERS", "SPEC_LAYERS", "JSON_BYTES", "VALUES",
+        "TREE_BYTES", "TREE_NUMBERS", "SPEC_LAYERS", "JSON_BYTES", "VALUES", "DIRECTORY_BYTES",
+        "SEARCHED", "SEARCHED_BYTES",
     )  # fmt: skip
     wanted = {getattr(limits, f"MAX_{name}") for name in kept} | {limits.LARGEST_NETWORK, limits.LARGEST_OBSERVATION}
     assert wanted == said

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilrl.errors import FileError, NotFiniteError, SpecError
 from distilrl.files import check_regular, digest, read_json, write_bytes, write_json
 from distilrl.heads import Head, head_from_json
-from distilrl.limits import MAX_NAME, MAX_SPEC_BYTES
+from distilrl.limits import MAX_BYTES, MAX_NAME, MAX_SPEC_BYTES
 from distilrl.networks import Network, blank
 from distilrl.plain import parse_json
 from distilrl.specs import NetworkSpec
@@ -26,6 +28,8 @@ from distilrl.text import first_line
 FORMAT = "distilrl-network"
 UNSEALED = "0" * 64
 """What stands in a file's own digest while it is computed."""
+ARRAY = "array"
+"""Key of what stands in a state's JSON for an array."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def load_network(folder: str | Path) -> Stored:
     weights = folder / name
     if not weights.is_file():
         raise FileError(f"{weights}, named in {path}, does not exist: restore it.")
+    if weights.stat().st_size > MAX_BYTES + MAX_SPEC_BYTES:  # of numbers, and of what the file says of them
+        raise FileError(f"{weights} is larger than a policy can be: its weights have at most {MAX_BYTES:,} bytes.")
     if digest(weights) != data.get("sha256"):
         raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
     try:
@@ -151,10 +157,13 @@ def load_weights(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes tensors and a JSON-able state as one safetensors file, in one step; the file holds its own digest."""
+    """Writes tensors and a state, of JSON and arrays, as one safetensors file, in one step; the file holds its own
+    digest.
+    """
     # as arrays: of tensors, safetensors keeps a type for each size that it ever saw, and what is recorded grows
     copies = {k: v.detach().cpu().numpy().copy() for k, v in tensors.items()}
-    text = json.dumps({"sha256": UNSEALED} | dict(state))  # first in the file, before any text of somebody else's
+    plain = _apart(dict(state), copies)
+    text = json.dumps({"sha256": UNSEALED} | plain)  # first in the file, before any text of somebody else's
     data = safetensors.numpy.save(copies, metadata={"state": text})
     write_bytes(path, data.replace(UNSEALED.encode(), hashlib.sha256(data).hexdigest().encode(), 1))
 
@@ -174,11 +183,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(state, dict):
             raise ValueError("its state is no object")
         _check_seal(path, state.pop("sha256", None))
+        state = _together(state, tensors)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist: check the path.") from None
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not a readable safetensors file ({first_line(error)}): copy it again.") from None
     return tensors, state
+
+
+def _apart(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    """The JSON of a state, whose arrays go among those of the file: as text, images would be longer than is read."""
+    if isinstance(value, np.ndarray):
+        name = f"{ARRAY}.{len(arrays)}"
+        arrays[name] = value
+        return {ARRAY: name}
+    if isinstance(value, dict):
+        return {key: _apart(one, arrays) for key, one in value.items()}
+    return [_apart(one, arrays) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _together(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state that `_apart` took apart; its arrays are no longer among the tensors.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    if isinstance(value, dict) and value.keys() == {ARRAY}:
+        if (array := tensors.pop(str(value[ARRAY]), None)) is None:
+            raise ValueError("an array of its state is missing")
+        return array.numpy()
+    if isinstance(value, dict):
+        return {key: _together(one, tensors) for key, one in value.items()}
+    return [_together(one, tensors) for one in value] if isinstance(value, list) else value
 
 
 def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -268,15 +268,15 @@ class Collector:
         return stakes
 
     def state(self) -> dict[str, Any]:
-        """What playing the recorded actions again does not restore, as plain data, and what must then be seen."""
+        """What playing the recorded actions again does not restore, and what must then be seen: JSON and arrays."""
         return {
             "rng": self.rng.bit_generator.state,
             "collector": {
-                "held": self.held.tolist(),
-                "held_for": self.held_for.tolist(),
-                "student_whole_episode": self._student_whole_episode.tolist(),
+                "held": self.held.copy(),
+                "held_for": self.held_for.copy(),
+                "student_whole_episode": self._student_whole_episode.copy(),
                 "feed": self.feed.state(),
-                "student_state": [part.tolist() for part in self._student_state or ()],
+                "student_state": [part.cpu().numpy().copy() for part in self._student_state or ()],
                 "episode_returns": self.episode_returns,
             },
             "obs": self._checksum(),
@@ -301,7 +301,9 @@ class Collector:
             self._student_whole_episode[:] = own["student_whole_episode"]
             self.feed.load(own["feed"])
             if own["student_state"]:
-                self._student_state = tuple(torch.tensor(part).to(self._obs.device) for part in own["student_state"])
+                self._student_state = tuple(
+                    torch.tensor(part, device=self._obs.device) for part in own["student_state"]
+                )
             self.episode_returns = [float(one) for one in own["episode_returns"]]
 
     def _checksum(self) -> int:

@@ -80,7 +80,7 @@ class StudentConfig:
 
     def spec(self, obs: ObsSpec, outputs: int, text: str | None = None) -> NetworkSpec:
         """The network for observations of an environment; ``text``: another one than its own."""
-        whole = NetworkSpec.of(text or self.network, obs, outputs)
+        whole = NetworkSpec.of(self.network if text is None else text, obs, outputs)
         return replace(whole, unseen=tuple(sorted(set(self.hidden_features))))
 
 
@@ -119,8 +119,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, **dict.fromkeys(("env_steps", "n_envs", "shards", "capacity"), "[1, inf)"))
-        or_none = ("round_steps", "workers", "learning_starts", "stakes_exponent", "priority_exponent")
-        check_numbers(self, **dict.fromkeys(or_none, "[0, inf)"))
+        check_numbers(self, **dict.fromkeys(("round_steps", "workers", "learning_starts"), "[0, inf)"))
+        exponents = ("stakes_exponent", "priority_exponent")
+        check_numbers(self, **dict.fromkeys(exponents, "[0, 10]"))  # of larger ones weights overflow
+        if self.n_envs > self.env_steps:
+            raise SpecError(
+                f"'n_envs' ({self.n_envs}) must be at most 'env_steps' ({self.env_steps}): each makes a step at least."
+            )
         if self.n_envs % self.shards:
             raise SpecError(f"'shards' ({self.shards}) must divide 'n_envs' ({self.n_envs}): they are equal parts.")
         if self.shards > 1 and self.round_steps == 0:

@@ -44,6 +44,8 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     package = str(spec.entry_point).partition(".")[0] if spec is not None else ""
     if spec is None or home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
+    if _of_files(how.env.kwargs) or _of_files(spec.kwargs) or spec.additional_wrappers:
+        return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
     decides = {
@@ -63,8 +65,20 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
 
 
 def _registered(spec: EnvSpec) -> str:
-    """What an id stands for: users register classes of Gymnasium's with kwargs and wrappers of their own."""
-    return repr((spec.entry_point, spec.kwargs, spec.max_episode_steps, spec.additional_wrappers))
+    """What an id stands for: users register classes of Gymnasium's with kwargs of their own."""
+    return repr((spec.entry_point, spec.kwargs, spec.max_episode_steps))
+
+
+def _of_files(kwargs: Any) -> bool:
+    """Whether one of these names a file or a folder, which may change under its name."""
+    if isinstance(kwargs, dict):
+        return any(_of_files(one) for one in kwargs.values())
+    if isinstance(kwargs, list | tuple):
+        return any(_of_files(one) for one in kwargs)
+    try:
+        return isinstance(kwargs, str) and (os.sep in kwargs or "/" in kwargs or Path(kwargs).exists())
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 def kept_games(

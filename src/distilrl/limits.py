@@ -12,7 +12,8 @@ MAX_PICKLE_BYTES = 64 << 20
 MAX_SPEC_BYTES = 1_000_000
 """A spec.json, which names a network's sizes; the longest that there is has a few thousand bytes."""
 MAX_JSON_BYTES = 1 << 28
-"""Any other JSON, and metrics.csv; the longest that is written, of 10,000 episodes with pictures, is a tenth of it."""
+"""Any other JSON, metrics.csv and a moving picture; the longest JSON that is written, of 10,000 episodes with pictures,
+is a tenth of it."""
 MAX_TREE_BYTES = 64 << 20
 """A tree.json: some hundred bytes a node."""
 
@@ -21,6 +22,8 @@ MAX_VALUES = 4_000_000
 """Values in one JSON: an empty list is two characters of a file, and sixty bytes of memory."""
 MAX_MEMBERS = 20_000
 """Members of a zip: two for each tensor."""
+MAX_DIRECTORY_BYTES = 8 << 20
+"""A zip's list of its members, which is read before they can be counted: four hundred for each of the most members."""
 MAX_TENSORS = 10_000
 """Tensors of a state dict: each costs Python more than its numbers may."""
 MAX_CLASSES = 1_000
@@ -69,6 +72,8 @@ MAX_CALLS = 100
 MAX_DEPTH = 3
 """Archives in archives that are searched for dangerous names."""
 MAX_SEARCHED = 1_000
-"""Members of an archive that are searched for them."""
+"""Members that are searched for them, of a file and of all archives in it."""
+MAX_SEARCHED_BYTES = 256 << 20
+"""What these are together, unpacked."""
 MAX_FOUND = 50
 """Dangerous names that are told."""

@@ -334,6 +334,8 @@ def own(name: str, what: str) -> Any:
         SpecError: there is no such module, or it has nothing of that name.
     """
     module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise SpecError(f"The {what} '{name}' names no function: write my_module:my_{what}.")
     try:
         return getattr(import_named(module), attribute)
     except (ImportError, AttributeError) as error:

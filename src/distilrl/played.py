@@ -175,7 +175,8 @@ class Agreement(Record):
     """As ``student_states``, actions that do the same in this environment counted as equal; None where that is not
     known."""
     tables: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    """For each choice, how often the teacher picks the row and the student the column, on the student's states."""
+    """For each choice, how often the teacher picks the row and the student the column, on the student's states; empty
+    of one of more than 256 options."""
     dimensions: tuple[Dimension, ...] = ()
     """Of each dimension of real actions."""
 

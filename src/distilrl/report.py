@@ -21,7 +21,8 @@ from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
-from distilrl.files import read_json, read_json_as, write_bytes, write_json
+from distilrl.files import read_json, read_json_as, read_regular, write_bytes, write_json
+from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
 from distilrl.next_steps import judges_of, next_commands
@@ -89,7 +90,7 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
         raise FileError(
             f"{source} or a file beside it is damaged ({what:.120}): take a copy of the run that is whole."
         ) from error
-    write_bytes(folder.report, page.encode())
+    write_bytes(folder.report, page.encode(errors="backslashreplace"))  # a folder's name need not be text
     return folder.report
 
 
@@ -191,7 +192,8 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
     """What the template shows of a student beside its teacher."""
     teacher, student = results.teacher, results.student
     tables, dimensions = results.agreement.tables, results.agreement.dimensions
-    names = _names(results, [len(table) for table in tables], len(dimensions))
+    choices = results.action.get("action", {}).get("nvec") or [len(table) for table in tables]
+    names = _names(results, choices, len(dimensions))
     episodes = read_json_as(SingleEpisodes, folder.episodes)
     return {
         "verdicts": figures.verdicts(results),
@@ -205,8 +207,9 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "real": bool(dimensions),
         "errors": figures.errors(dimensions, names[0]) if dimensions else "",
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
-        "tables": [_table(*one) for one in zip(tables[:MOST_TABLES], names, strict=False)],
-        "hidden_tables": max(0, len(tables) - MOST_TABLES),
+        "alone": len(tables) == 1,
+        "tables": [_table(*one) for one in zip(tables[:MOST_TABLES], names, strict=False) if one[0]],
+        "hidden_tables": len([table for table in tables[MOST_TABLES:] if table]),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
 
@@ -295,8 +298,8 @@ def _animation(folder: RunFolder, watch: Watch) -> dict[str, str]:
     with offline():  # a folder of somebody else's names whom it likes
         try:
             whole = kept.is_file() and not kept.is_symlink()
-            data = kept.read_bytes() if whole else animation(folder, seconds=PATIENCE, watch=watch)
-        except DistilError as error:
+            data = read_regular(kept, MAX_JSON_BYTES) if whole else animation(folder, seconds=PATIENCE, watch=watch)
+        except (DistilError, OSError) as error:
             note = {"animation_note": str(error)}
             try:
                 return note | {"episode": episode(folder, watch=watch)}

@@ -295,7 +295,10 @@ def _locked(folder: Path) -> int | None:
     """
     if fcntl is None:
         return None
-    held = os.open(folder, os.O_RDONLY)
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FileError(f"{folder} cannot be read ({error.strerror}): choose another folder.") from None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -132,8 +132,6 @@ class Feed:
         if self._past is None or self.held is None:
             self._past = np.zeros((sensors.delay + 1, len(self.steps), *obs.shape[1:]), obs.dtype)
             self.held = np.zeros((len(self.steps), *obs.shape[1:]), obs.dtype)
-        if self._past.dtype != obs.dtype:  # read back
-            self._past, self.held = self._past.astype(obs.dtype), self.held.astype(obs.dtype)
         if sensors.flicker:
             obs = self._flickering(obs, which)
         first = self.steps[which] == 0
@@ -169,15 +167,14 @@ class Feed:
             self.steps[ended] = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, as plain data."""
+        """What a checkpoint holds: plain data and arrays."""
         arrays = {"steps": self.steps, "held": self.held, "past": self._past, "black": self._black}
         draws = [rng.bit_generator.state for rng in (*self._blur, *self._loss, *self._flicker)]
-        return {name: None if array is None else array.tolist() for name, array in arrays.items()} | {"draws": draws}
+        return {name: None if array is None else array.copy() for name, array in arrays.items()} | {"draws": draws}
 
     def load(self, state: dict[str, Any]) -> None:
         """Reads back what `state` gave."""
-        self.steps[:] = state["steps"]
-        self._black = np.array(state["black"], np.bool_).reshape(self._black.shape)
+        self.steps[:], self._black[:] = state["steps"], state["black"]
         for rng, own in zip((*self._blur, *self._loss, *self._flicker), state["draws"], strict=True):
             rng.bit_generator.state = own
-        self.held, self._past = (None if state[name] is None else np.array(state[name]) for name in ("held", "past"))
+        self.held, self._past = (None if state[name] is None else state[name].copy() for name in ("held", "past"))

@@ -252,6 +252,8 @@ class NetworkSpec:
             SpecError: the text is none of these, does not fit the observations, or names an activation that no layer
                 has.
         """
+        if re.search(r"\d{10}", text):
+            raise SpecError(f"'{text:.60}' has a width that no network has: write a smaller number.")
         words, options = _options(text)
         if options:
             spec = replace(cls.parse(words, obs_shape, outputs, image), **options)

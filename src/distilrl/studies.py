@@ -221,6 +221,10 @@ class _Run:
     def scores(self, episodes: int) -> list[float]:
         """Scores of its first episodes; which teacher and which random play are 1 and 0 does not depend on the run."""
         low, high = self.results.random.return_mean, float(np.mean(self.returns.teacher[:episodes]))
+        if high == low:
+            raise SpecError(
+                f"{self.path} has no score: in its first {episodes} episodes its teacher returns what random does."
+            )
         return [(one - low) / (high - low) for one in self.returns.student[:episodes]]
 
 

@@ -107,10 +107,13 @@ class SeedsResults(Shown):
 
     @staticmethod
     def of(runs: Sequence[Results], returns: Sequence[SingleReturns], episodes: int) -> "SeedsResults":
-        """Statistics of the results of each seed, and of the returns of its first episodes, which all seeds have."""
+        """Statistics of the results of each seed, and of the returns of its first episodes, which all seeds have; of an
+        exact game's, of which all starts were played, of them all.
+        """
         means = [run.student.return_mean for run in runs]
         first = runs[0]
-        common = min(episodes, *(len(one.student) for one in returns))
+        least = min(len(one.student) for one in returns)
+        common = least if first.verdict.exact else min(episodes, least)
         differences = np.array([np.subtract(one.student[:common], one.teacher[:common]) for one in returns])
         exact, cluster = first.verdict.exact, first.verdict.cluster
         verdict = verdict_over_seeds(

@@ -1,5 +1,6 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
+import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     about = {name: getattr(results, name) for name in ("env", "recipe", "env_steps", "updates", "train_s")}
     about["protocol"] = info.protocol
     about["seeds"] = {"training": config.seed, "verdict": [VERDICT_SEEDS, VERDICT_SEEDS + episodes - 1]}
-    command = f"distilrl train-teacher --config {folder.config} --out NEW_FOLDER"
+    command = f"distilrl train-teacher --config {shlex.quote(str(folder.config))} --out NEW_FOLDER"
     write_json(folder.teacher, about | {"network": name, **card, "command": command})
     write_json(folder.results, results.to_json())
     return results

@@ -33,6 +33,8 @@ def in_comment(text: str) -> str:
 def as_file_name(text: str) -> str:
     """A text as a file's name: a dash for what Windows does not take, and of a long one its beginning and a digest."""
     name = re.sub(r'[<>:"/\\|?*]', "-", text)
+    if not name.strip("."):  # the folder itself, or the one that it lies in
+        name = name.replace(".", "-") or "-"
     if len(name.encode()) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -98,6 +98,7 @@ def commands(home: Path) -> dict[str, list[str]]:
         "tasks": ["distill", *tasks, "--student", "mlp:8", *SHORT],
         "continuous": distil("linear", LINEAR, "mlp:8", "--steps", "2400"),
         "recurrent": distil("sign", SIGN, "gru:4"),
+        "sensed": distil("sign", SIGN, "mlp:4@history=2", "--student-noise", "0.1", "--student-delay", "1"),
         "seeds": distil("sign", SIGN, "mlp:4", "--seeds", "2"),
         "chain": distil("wide", SIGN, "mlp:2", "--assistants", "1", "--accept-weak-teacher", "--margin-abs", "20"),
         "plan": [*plan, "--steps", "1600", "--sizes", "mlp:", "mlp:4", "--seeds", "1", "--no-refine"],
@@ -106,8 +107,6 @@ def commands(home: Path) -> dict[str, list[str]]:
 
 
 LATE = "distilrl/LateEnv-v0"
-RESUMED = ("train", "vectors", "pixels", "tasks", "continuous", "recurrent", "seeds", "chain")
-"""Commands that are continued with --resume; a plan and a tree are made again in another folder."""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class EnvOptions:
         if self.env_kwargs:
             try:
                 kwargs = json.loads(self.env_kwargs)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SpecError(f"{option} is not JSON ({error}): write e.g. '{{\"continuous\": false}}'.") from None
             if not isinstance(kwargs, dict):
                 raise SpecError(f"{option} must be a JSON object, e.g. '{{\"continuous\": false}}'.")
@@ -306,7 +306,7 @@ def _paths(settings: tuple[str, ...]) -> Iterator[tuple[list[str], Any, str]]:
             raise _unknown(text)
         try:
             plain = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             plain = value
         yield name.replace("-", "_").split("."), plain, text
 

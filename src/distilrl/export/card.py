@@ -19,7 +19,7 @@ from distilrl.export.owners import check_owned
 from distilrl.export.replay import Recording
 from distilrl.files import digest, read_json
 from distilrl.heads import Head, head_from_json
-from distilrl.limits import LARGEST_NUMBER, MAX_EPISODES, MAX_LOOKS
+from distilrl.limits import LARGEST_NUMBER, LARGEST_OBSERVATION, MAX_EPISODES, MAX_LOOKS
 from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
@@ -273,6 +273,8 @@ def _part(obs: dict[str, Any]) -> Excerpt | None:
     if reads is None:
         return None
     size, whole = math.prod(shape), int(obs["of"])
+    if not 0 < size <= whole <= LARGEST_OBSERVATION:
+        raise ValueError("what it reads is more than there is")
     places = tuple(range(whole - size, whole)) if reads == "image" else tuple(int(n) for n in reads)
     if len(places) != size or min(places) < 0 or max(places) >= whole or kind not in ("uint8", "float32"):
         raise ValueError("what it reads is not what it was given")

@@ -26,6 +26,7 @@ from distilrl.limits import MAX_STATE
 from distilrl.policies import Policy, State
 from distilrl.spaces import Excerpt
 from distilrl.teachers.onnx import failed, open_graph
+from distilrl.text import first_line
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
 TOLERANCE = 1e-5
@@ -335,7 +336,13 @@ class Library:
             if done.returncode:
                 told = done.stderr.strip().splitlines()[0][:160] if done.stderr else compiler
                 raise FileError(f"{path} does not compile ({told}): export it again.")
-            self.handle = ctypes.CDLL(str(target))
+            try:
+                self.handle = ctypes.CDLL(str(target))
+            except OSError as error:
+                raise FileError(
+                    f"{path} compiles here but cannot be loaded ({first_line(error)}): set TMPDIR to a folder from "
+                    "which programs may run, or CC to a compiler for this machine."
+                ) from None
         self.handle.policy_values.restype = None
         if hasattr(self.handle, "policy_reset"):
             self.handle.policy_reset.restype = None

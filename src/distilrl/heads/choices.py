@@ -16,6 +16,8 @@ from distilrl.heads.protocol import Loss
 from distilrl.heads.units import Units, units_of
 from distilrl.spaces import Choices
 
+MOST_OPTIONS = 256
+"""Options of a choice of which a table says who picked what."""
 CHOICE_LOSSES: dict[str, Loss] = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,
@@ -128,10 +130,13 @@ class Categorical:
         return torch.cat([torch.log_softmax(block, dim=1) for block in self.split(p)], dim=1)
 
     def side_by_side(self, teacher: Tensor, student: Tensor) -> dict[str, Any]:
-        """A table for each choice: how often the teacher picks the row and the student the column."""
-        tables = []
+        """A table for each choice: how often the teacher picks the row and the student the column; none of more options
+        than anybody could look at, whose square no file of results should hold.
+        """
+        tables: list[Any] = []
         for theirs, ours, n in zip(teacher.unbind(1), student.unbind(1), self.action.nvec, strict=True):
-            tables.append(torch.bincount(theirs * n + ours, minlength=n * n).view(n, n).tolist())
+            few = n <= MOST_OPTIONS
+            tables.append(torch.bincount(theirs * n + ours, minlength=n * n).view(n, n).tolist() if few else [])
         return {"tables": tables}
 
     def to_json(self) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
 from distilrl.errors import FileError
-from distilrl.limits import MAX_BYTES, MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_TENSORS
+from distilrl.limits import MAX_BYTES, MAX_DIRECTORY_BYTES, MAX_MEMBERS, MAX_PICKLE_BYTES, MAX_TENSORS
 from distilrl.teachers import pickles
 from distilrl.text import first_line
 
@@ -52,6 +53,36 @@ STATE_KEYS = (
 """Where a state dict lies inside a dict of other things."""
 
 
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[zipfile.ZipFile]:
+    """A zip whose list of members is no longer than that of a policy.
+
+    Raises:
+        ZIP_ERRORS: it is none, or its list is longer.
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        listed = _Listed(file)
+        with zipfile.ZipFile(cast(IO[bytes], listed)) as archive:
+            listed.most = MAX_BYTES
+            yield archive
+
+
+class _Listed:
+    """A file of which no more than a zip's list of members is read at once; opening a zip reads that in one piece."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.most = file, MAX_DIRECTORY_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= self.most else self.most + 1)
+        if len(data) > self.most:
+            raise zipfile.BadZipFile("it has more members than a policy can need")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
     """Some members of a zip, by exact name; no other name in the archive is touched.
 
@@ -64,7 +95,7 @@ def read_members(path: Path, wanted: dict[str, bool]) -> dict[str, bytes]:
     """
     members = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             names = set(archive.namelist())
             for name, required in wanted.items():
                 if name not in names:
@@ -101,7 +132,7 @@ def check_whole(path: Path) -> None:
         FileError: it is such a file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             first = min((one.header_offset for one in archive.infolist()), default=0)
     except ZIP_ERRORS:
         return  # whoever reads it says what is wrong
@@ -112,7 +143,7 @@ def check_whole(path: Path) -> None:
 def holds(path: Path, name: str) -> bool:
     """Whether a zip has a member of this name, in any folder: ``data.pkl`` where `torch.save` wrote it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             return any(member == name or member.endswith(f"/{name}") for member in archive.namelist())
     except ZIP_ERRORS:
         return False
@@ -234,7 +265,7 @@ def read_checkpoint(data: bytes, label: str) -> Checkpoint:
 
 def _zipped(data: bytes, label: str) -> Checkpoint:
     """A zip: data.pkl with the structure, a member for each storage."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with opened(data) as archive:
         members = {m.filename: m for m in archive.infolist()}
         if len(members) > MAX_MEMBERS or sum(m.file_size for m in members.values()) > MAX_BYTES:
             raise FileError(f"{label} unpacks to more than a policy can need: save the network's state_dict alone.")
@@ -262,7 +293,7 @@ def _zipped(data: bytes, label: str) -> Checkpoint:
 
     def member(name: str, size: int) -> bytes:
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            with opened(data) as archive:
                 return _read(archive, name, size) if name in members else b""
         except ZIP_ERRORS as error:
             raise FileError(
