@@ -3,7 +3,8 @@
     python benchmarks/latency.py RUN [--sb3 FILE.zip]
 
 RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3, or sb3-contrib). C is timed
-inside C, over a loop of different observations, so that no Python is counted.
+inside C, over a loop of different observations, so that no Python is counted. A student with memory is answered from its
+first state on; it has no rows of torch.export, TorchScript and NumPy.
 """
 
 import argparse
@@ -19,11 +20,12 @@ import numpy as np
 import torch
 from lines import RESULTS
 
-from distilrl import TrainConfig, __version__, export_policy, load_network, load_teacher
+from distilrl import Policy, TrainConfig, __version__, export_policy, load_network, load_teacher, trust
 from distilrl.evaluate import load_teachers
 from distilrl.export.last import Last, last_step
 from distilrl.export.steps import Step, steps
 from distilrl.files import read_json, write_json
+from distilrl.text import as_file_name
 
 TIMER = r"""
 #define _POSIX_C_SOURCE 199309L
@@ -59,6 +61,12 @@ def median_us(call: Callable[[], object], calls: int = 500) -> float:
         call()
         times.append(time.perf_counter() - start)
     return float(np.median(times[calls // 10 :])) * 1e6
+
+
+def decision(policy: Policy, obs: torch.Tensor) -> Callable[[], object]:
+    """One greedy decision in PyTorch."""
+    state = policy.start(1)
+    return lambda: policy.head.greedy(policy.forward(obs, state)[0])
 
 
 def in_numpy(layers: list[Step]) -> Callable[[np.ndarray], np.ndarray]:
@@ -110,13 +118,15 @@ def main() -> None:
     torch.set_num_threads(1)
     config = TrainConfig.from_json(read_json(options.run / "config.json")["train"])
     env = config.env
+    trust(*env.modules)
     stored = load_network(options.run / "student")
     network, head, last = stored.network.eval(), stored.head, last_step(stored.head)
     rows: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
         integers = ["int8"] if network.spec.activation == "relu" else []
-        for target in ("onnx", "c", "torch", *integers):
+        remembers = network.spec.remembers
+        for target in ("onnx", "c", *integers, *(() if remembers else ("torch",))):
             folders[target] = options.run / "export" / target
             if not folders[target].is_dir():
                 folders[target] = Path(scratch) / target
@@ -137,16 +147,17 @@ def main() -> None:
             rows["teacher, stable-baselines3 predict"] = median_us(lambda: model.predict(obs[0], deterministic=True))
         teacher = load_teachers(config.tasks[0].teacher, env, config.combine)
         with torch.inference_mode():
-            rows["teacher, PyTorch"] = median_us(lambda: teacher.head.greedy(teacher.network(tensor)))
-            rows["student, PyTorch"] = median_us(lambda: head.greedy(network(tensor)))
-            program = torch.export.load(folders["torch"] / "policy.pt2").module()
-            rows["student, torch.export"] = median_us(lambda: program(tensor))
-            traced = torch.jit.freeze(torch.jit.trace(network, tensor))
-            rows["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
-        numpy_numbers = in_numpy(steps(network, "NumPy"))
-        assert np.allclose(numpy_numbers(obs[0]), network(tensor)[0].detach().numpy(), rtol=1e-3, atol=1e-4)
-        if last.scalar:  # of other actions, the last step is no one line of NumPy
-            rows["student, NumPy"] = median_us(lambda: int(numpy_numbers(obs[0]).argmax()))
+            rows["teacher, PyTorch"] = median_us(decision(teacher.policy, tensor))
+            rows["student, PyTorch"] = median_us(decision(Policy(network, head), tensor))
+            if not remembers:
+                program = torch.export.load(folders["torch"] / "policy.pt2").module()
+                rows["student, torch.export"] = median_us(lambda: program(tensor))
+                traced = torch.jit.freeze(torch.jit.trace(network, tensor))
+                rows["student, TorchScript"] = median_us(lambda: head.greedy(traced(tensor)))
+        if last.scalar and not remembers:  # of other actions, the last step is no one line of NumPy
+            numbers = in_numpy(steps(network, "NumPy"))
+            assert np.allclose(numbers(obs[0]), network(tensor)[0].detach().numpy(), rtol=1e-3, atol=1e-4)
+            rows["student, NumPy"] = median_us(lambda: int(numbers(obs[0]).argmax()))
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -156,15 +167,17 @@ def main() -> None:
             session = onnxruntime.InferenceSession(
                 str(folders[target] / "policy.onnx"), settings, providers=["CPUExecutionProvider"]
             )
-            rows[name] = median_us(lambda session=session: session.run(["action"], {"obs": obs}))
+            kept = [one for one in session.get_inputs() if one.name != "obs"]
+            state = {one.name: np.zeros((1, *one.shape[1:]), np.float32) for one in kept}
+            rows[name] = median_us(lambda session=session, given={"obs": obs, **state}: session.run(["action"], given))
         calls = 20 if obs.ndim == 4 else 20_000
         for target in ("c", *integers):
             name = "student, C int8" if target == "int8" else "student, C"
-            rows[name] = c_us(folders[target], last, False, calls)
-            rows[f"{name}, -march=native"] = c_us(folders[target], last, True, calls)
+            rows[name] = c_us(folders[target], last, False, calls, remembers)
+            rows[f"{name}, -march=native"] = c_us(folders[target], last, True, calls, remembers)
     for name, value in rows.items():
         print(f"{name:40} {value:10.3f} us")
-    name = f"{env.id.replace('/', '-')}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
+    name = f"{as_file_name(env.id)}-{network.spec.describe().replace(':', '-').replace(',', '-')}"
     facts = {
         "distilrl": __version__,
         "torch": torch.__version__,
