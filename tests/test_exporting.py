@@ -569,6 +569,23 @@ def test_a_page_holds_the_student(tmp_path, name, activation):
     assert re.search(r"action of observation 1: -?\d[\d.]*, -?\d", shown)
 
 
+def test_a_page_has_a_stack_for_wide_layers(monkeypatch):
+    """Of vectors they are on it, and went over what lies below."""
+    head, obs = head_for(Choices((2,)), "q"), ObsSpec((1,))
+    network = build(NetworkSpec.parse("mlp:20000", (1,), 2), torch.Generator().manual_seed(0))
+    source = c.write(steps(network, "C"), head, obs, "a test")
+    assert (source.scratch_bytes, source.stack_bytes) == (0, 4 * 20_000 + 4 * 2)
+    asked = []
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(
+        web.subprocess, "run", lambda words, **_: asked.extend(words) or subprocess.CompletedProcess(words, 1, "", "")
+    )
+    with pytest.raises(FileError, match="does not compile the policy"):
+        web.wasm(source, last_step(head))
+    (size,) = [word.partition("stack-size=")[2] for word in asked if "stack-size=" in word]
+    assert int(size) >= web.STACK + source.stack_bytes
+
+
 @needs("clang", "wasm-ld")
 def test_the_page_plays_no_other_environment_and_is_verified_whole(tmp_path):
     plain = Path(export_policy(cartpole_run(tmp_path / "run"), "web")["path"])

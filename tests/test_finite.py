@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SIGN, SignEnv, make_teacher, sign_network
 from test_train import ACCEPTANCE, small
+from tiny_envs import LINEAR, linear_teacher
 
 from distilrl import stats
 from distilrl.checkpoints import save_network
@@ -23,6 +24,7 @@ from distilrl.evaluate import play, seeds_from
 from distilrl.files import write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
+from distilrl.objective import TeacherTerm
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
@@ -128,6 +130,22 @@ def test_a_diverged_training_names_loss_and_learning_rate(sign_teacher, tmp_path
         )
     one_sentence(caught)
     assert not (tmp_path / "run" / "student").exists()
+
+
+def nothing(*, student, teacher):
+    """A loss that is never a number."""
+    return (student - teacher).mean(1) * NAN
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "soap"])
+def test_real_actions_of_a_student_that_diverged_are_not_the_environments_fault(optimiser):
+    """Between two checks they would reach it; and SOAP finds no eigenvectors of what is no number."""
+    config = small(env=LINEAR, optimiser=optimiser, terms=(TeacherTerm(nothing),), env_steps=800)
+    with pytest.raises(
+        NotFiniteError, match="actions have become NaN or infinite: training has diverged, lower"
+    ) as caught:
+        train(config, linear_teacher(), acceptance=ACCEPTANCE)
+    one_sentence(caught)
 
 
 def test_weights_alone_that_are_nan_end_training_too(sign_teacher, monkeypatch):

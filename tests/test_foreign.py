@@ -633,6 +633,14 @@ def test_onnx_pixels_as_bytes(tmp_path, last):
     same(teacher.network(pictures()), model(obs))
 
 
+@pytest.mark.parametrize("divisor", [255.0, 256.0])
+def test_onnx_bytes_are_not_divided(tmp_path, divisor):
+    path = write_onnx(tmp_path / "t.onnx", Scaled(nature(), 255.0), pictures()[:1])
+    with pytest.raises(FileError, match="takes pixels as bytes, which are not divided: leave the divisor out"):
+        load_teacher(TeacherFile(path, divisor=divisor))
+    load_teacher(TeacherFile(path, divisor=1.0))
+
+
 def test_onnx_pixels_as_floats(tmp_path):
     inside = load_teacher(write_onnx(tmp_path / "inside.onnx", Scaled(nature(), 255.0), pictures()[:1].float()))
     assert inside.meta["pixels_divided_by"] == 1.0

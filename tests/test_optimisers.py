@@ -9,7 +9,7 @@ from torch import nn
 
 from distilrl import NetworkSpec
 from distilrl.networks import build
-from distilrl.optimisers import Adam, Soap, _first, dense_layers, make_optimisers, set_learning_rate
+from distilrl.optimisers import Adam, Soap, _first, clip_gradients, dense_layers, make_optimisers, set_learning_rate
 
 
 def error_after(make, steps=1000, lr=0.01):
@@ -61,6 +61,15 @@ def test_first_gradients_of_few_ranks_and_any_scale_have_a_basis(scale):
             state = _first(scale * left @ right.T)
             for basis in (state["left_basis"], state["right_basis"]):
                 torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), atol=1e-5, rtol=0)
+
+
+def test_gradients_that_are_no_numbers_are_left_to_whoever_checks_the_weights():
+    layer = nn.Linear(4, 5)
+    optimiser = Soap([(layer.weight, layer.bias)], 0.01)
+    layer.weight.grad, layer.bias.grad = torch.full((5, 4), torch.nan), torch.zeros(5)
+    optimiser.step()
+    assert not torch.isfinite(layer.weight).all()
+    clip_gradients([nn.Parameter(torch.ones(2))], 1.0)  # of which none has a gradient
 
 
 def test_a_feature_without_gradient_keeps_its_weights():

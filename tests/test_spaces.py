@@ -21,6 +21,7 @@ from distilrl.spaces import (
     read_actions,
     read_observations,
 )
+from distilrl.tasks import _widened
 
 VECTORS = [
     spaces.Box(-1, 1, (3,), np.float64),
@@ -82,6 +83,31 @@ def test_an_image_alone_stays_one(space, image, dtype):
     channels_first = raw.ndim == 3 and raw.shape[0] < raw.shape[2]  # a cube has its channels last, as images do
     last = raw if channels_first else raw.transpose(2, 0, 1) if raw.ndim == 3 else raw[None]
     np.testing.assert_array_equal(seen, last.astype(spec.numpy))
+
+
+@pytest.mark.parametrize(
+    ("space", "reach"),
+    [
+        (spaces.Box(-1, 0, (3, 16, 16), np.float32), 1.0),
+        (spaces.Box(-3, 0.5, (3, 16, 16), np.float32), 3.0),
+        (spaces.Box(-128, 0, (2,), np.int8), 128.0),
+        (spaces.Box(0, 0, (2,), np.float32), 0.0),
+    ],
+)
+def test_how_far_numbers_reach_counts_both_ends(space, reach):
+    spec, _ = read_observations(space, "mine")
+    assert set(spec.reach) == {reach}
+    size = spec.vector or 1
+    scale = _widened(spec.reach, spec.vector, size)
+    assert scale.tolist() == pytest.approx([1 / min(reach or 1.0, 255.0 if spec.pixels else 1.0)] * size)
+
+
+def test_empty_brackets_name_no_number():
+    spec, _ = read_observations(spaces.Box(-1, 1, (4,)), "mine")
+    assert (spec.places("obs[:]"), spec.places("obs[1:]"), spec.places("obs[2]")) == ((0, 1, 2, 3), (1, 2, 3), (2,))
+    for text in ("obs[]", "obs[9]", "obs["):
+        with pytest.raises(SpecError, match="names no number of these observations"):
+            spec.places(text)
 
 
 def test_an_image_beside_a_vector_comes_last():
@@ -281,6 +307,14 @@ def test_a_callable_object_is_not_copied():
 def test_kwargs_that_no_file_can_hold():
     with pytest.raises(SpecError, match="'CartPole-v1' must be plain"):
         EnvRef("CartPole-v1", {"a": object()}).to_json()
+
+
+@pytest.mark.parametrize(
+    "given", [{"stack": "4"}, {"stack": 2.5}, {"stack": True}, {"grey": "no"}, {"resize": ("84", "84")}], ids=str
+)
+def test_what_python_gives_is_held_to_what_a_file_would_be(given):
+    with pytest.raises(SpecError, match="'stack' and 'resize' of CartPole-v1 must be whole numbers, and 'grey'"):
+        EnvRef("CartPole-v1", **given)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ static void counter_start(void) {
 }
 static uint32_t counter(void) { return 0xffffff - SYSTICK[2]; }
 static uint32_t since(uint32_t start) { return (counter() - start) & 0xffffff; }
+static void counter_restart(void) { SYSTICK[2] = 0; }
+static int counter_wrapped(void) { return (SYSTICK[0] >> 16) & 1; }
+#define COUNTS 0xffffffu
 static void loops(void) {
     __asm volatile(".syntax unified\n movs r2, %0\n 1: subs r2, r2, #1\n bne 1b" : : "r"(LOOPS) : "r2", "cc");
 }
@@ -41,6 +44,9 @@ static uint32_t counter(void) {
     return count;
 }
 static uint32_t since(uint32_t start) { return counter() - start; }
+static void counter_restart(void) {}
+static int counter_wrapped(void) { return 0; }
+#define COUNTS 0xffffffffu
 static void loops(void) {
     __asm volatile("mv t0, %0\n 1: addi t0, t0, -1\n bnez t0, 1b" : : "r"(LOOPS) : "t0");
 }
@@ -126,6 +132,14 @@ int main(void) {
     fclose(answers);
     printf("observations %d\n", seen);
 #ifndef NOT_MEASURED
+    counter_restart();
+    uint32_t begun = counter();
+    REMEMBERED;
+    decide();
+    if (counter_wrapped() || since(begun) > COUNTS / REPEATS) {
+        printf("%d decisions take longer than the counter counts: build with DEFINES=-DREPEATS=1\n", REPEATS);
+        return 3;
+    }
     uint32_t start = counter();
     loops();
     printf("loops %lu\n", (unsigned long)since(start));

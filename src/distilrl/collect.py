@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl.envs import Step, VecEnv
-from distilrl.errors import ResumeError, SpecError, TeacherError
+from distilrl.errors import NotFiniteError, ResumeError, SpecError, TeacherError
 from distilrl.plain import check_fields
 from distilrl.policies import Policy, State
 from distilrl.replay import ReplaySpec
@@ -349,7 +349,13 @@ class Collector:
         if self._student_state is None:
             self._student_state = self.student.start(self.envs.n_envs)
         actions, self._student_state = self.student.act(obs, self._student_state)
-        return actions.cpu().numpy()
+        chosen = actions.cpu().numpy()
+        if not np.isfinite(chosen).all():  # before the environment is blamed for what comes of them
+            raise NotFiniteError(
+                "The student's actions have become NaN or infinite: training has diverged, lower 'learning_rate', "
+                "'max_grad_norm' or the weight of a loss."
+            )
+        return chosen
 
     def _add(self, obs: Tensor, actions: NDArray[Any], step: Step, labels: Tensor | None, *, needed: bool) -> None:
         """Adds a row to the replay, and to what is remembered of episodes and of random actions under way."""

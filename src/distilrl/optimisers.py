@@ -102,6 +102,8 @@ def _eigenvectors(moment: Tensor) -> Tensor:
         identity = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
         if bool(((basis.mT @ basis - identity).abs() < 1e-3).all()):
             return basis
+    if not bool(torch.isfinite(moment).all()):  # the weights follow, and whoever checks them says what has happened
+        return torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device).expand_as(moment)
     size = torch.linalg.diagonal(moment).sum(-1)[..., None, None].double()
     basis = torch.linalg.eigh(moment.double() / torch.where(size > 0, size, 1.0))[1]
     return basis.to(moment.dtype)
@@ -229,6 +231,8 @@ def clip_gradients(parameters: Sequence[Tensor], most: float) -> None:
     `torch.nn.utils.clip_grad_norm_` takes for a small network.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp_max(1.0))
 

@@ -274,6 +274,10 @@ class NetworkSpec:
                 f"{suggest(image or obs_shape)}."
             )
         resnet = re.fullmatch(r"resnet:(\d+(?:,\d+)*):(\d+(?:,\d+)*)?", text)
+        if resnet and image is not None:
+            raise SpecError(
+                f"'{text}' is for an image alone, and numbers lie beside this one: use e.g. {suggest(image)}."
+            )
         if resnet:
             return cls(obs_shape, outputs, blocks=_integers(resnet[1]), hidden=_integers(resnet[2]))
         cnn = re.fullmatch(r"cnn:(\d+(?:k\d+s\d+)?(?:,\d+(?:k\d+s\d+)?)*):(\d+(?:,\d+)*)?", text)

@@ -298,7 +298,7 @@ def _widened(reach: tuple[float | None, ...], vector: int, size: int) -> Tensor:
     """Scale (size,) that widens to ±1 what the space keeps narrower; the place behind a vector's numbers is that of all
     pixels.
     """
-    whole = np.array([np.inf if n is None else n for n in reach] or [255.0])
+    whole = np.array([np.inf if n is None else n or 1.0 for n in reach] or [255.0])  # what is always 0 stays so
     if size > vector:  # pixels
         return torch.from_numpy(
             1 / np.concatenate([whole[:vector].clip(1e-6, 1.0), whole[vector:][:1].clip(1e-6, 255.0)])

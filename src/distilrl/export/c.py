@@ -9,7 +9,7 @@ compilers do several at once, and the same on every machine.
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import cast
 
@@ -40,6 +40,8 @@ class Source:
     """Static memory that it writes to; 0 where it can be called from several threads at once."""
     weight_bytes: int
     """Constant memory."""
+    stack_bytes: int = 0
+    """What a decision keeps between its layers where that is no static memory."""
 
 
 def declared(obs: ObsSpec, memory: Memory | None = None) -> str:
@@ -194,8 +196,11 @@ def write(steps: list[Step | CellStep], head: Head, obs: ObsSpec, comment: str) 
     parts.append(memory.reset() if memory is not None else "")
     values = f"void policy_values({declared(obs, memory)}, float values[{head.width}])"
     parts.append(f"\n{values} {{\n{inside}{calls}}}\n{act(obs, last, memory)}")
-    scratch = buffers.count * 4 if obs.pixels else 0
-    return source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
+    between = buffers.count * 4
+    gates = sum(2 * 4 * len(step.inputs.bias) for step in steps if isinstance(step, CellStep))
+    scratch, stack = (between, gates) if obs.pixels else (0, between + gates)
+    made = source(obs, last, comment, "".join(parts), scratch, weight_bytes, head.width, memory)
+    return replace(made, stack_bytes=stack + 4 * head.width)
 
 
 def _calls(steps: Sequence[Step | CellStep], memory: Memory | None) -> str:

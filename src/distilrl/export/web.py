@@ -29,7 +29,7 @@ FLAGS = (
     "-Wl,--no-entry", "-Wl,--export-dynamic", "-Wl,--stack-first",
 )  # fmt: skip
 STACK = 64 * 1024
-"""Bytes of the stack beside what the widest layers need."""
+"""Bytes of the stack beside what a decision keeps there."""
 EXPORTS = ("policy_act", "policy_values", "policy_buffer", "policy_action", "policy_numbers")
 OF_MEMORY = ("policy_reset", "policy_memory")
 
@@ -54,7 +54,7 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
         write_bytes(home / "policy.h", source.header.encode())
         write_bytes(home / "policy.c", (source.code + seats(last, remembers=remembers)).encode())
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, *(OF_MEMORY if remembers else ()), "__heap_base")]
-        stack = f"-Wl,-z,stack-size={STACK + -(-source.scratch_bytes // 16) * 16}"
+        stack = f"-Wl,-z,stack-size={STACK + -(-source.stack_bytes // 16) * 16}"
         command = [clang, *FLAGS, stack, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
         if done.returncode:

@@ -71,9 +71,10 @@ class ObsSpec:
         found = re.fullmatch(r"(.+?)(?:\[(\d*)(:?)(\d*)\])?", text)
         name, first, several, end = found.groups() if found else (text, None, None, None)
         own = [place for place, known in enumerate(self.names) if known.rpartition("[")[0] == name]
-        if first is not None:
-            begin = int(first or 0)
-            own = own[begin : int(end) if end else None] if several else own[begin : begin + 1]
+        if several:
+            own = own[int(first or 0) : int(end) if end else None]
+        elif first is not None:
+            own = own[int(first) : int(first) + 1] if first else []
         if not own:
             sizes = Counter(known.rpartition("[")[0] for known in self.names)
             parts = ", ".join(f"{part}[0:{size}]" for part, size in sizes.items())
@@ -299,14 +300,19 @@ def _image(path: tuple[Any, ...], space: spaces.Box, edit: Edit | None) -> tuple
 
 
 def _top(space: spaces.Space[Any]) -> float | None:
-    return finite_or_none(np.abs(space.high).max()) if isinstance(space, spaces.Box) else 1.0
+    return finite_or_none(_furthest(space).max()) if isinstance(space, spaces.Box) else 1.0
 
 
 def _reach(space: spaces.Space[Any]) -> list[float | None]:
     """Largest absolute value of each number that the space is flattened to."""
     if isinstance(space, spaces.Box):
-        return [finite_or_none(n) for n in np.maximum(np.abs(space.low), np.abs(space.high)).reshape(-1)]
+        return [finite_or_none(n) for n in _furthest(space).reshape(-1)]
     return [1.0] * spaces.flatdim(space)
+
+
+def _furthest(space: spaces.Box) -> NDArray[np.float64]:
+    """The largest absolute value of each number; in doubles, for the least whole number has none of its own type."""
+    return np.maximum(np.abs(space.low.astype(np.float64)), np.abs(space.high.astype(np.float64)))
 
 
 def _feature_names(path: tuple[Any, ...], space: spaces.Space[Any]) -> list[str]:

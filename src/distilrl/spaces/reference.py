@@ -47,6 +47,9 @@ class EnvRef:
             value = getattr(self, name)
             if not isinstance(value, kind) or (name == "resize" and value is not None and len(value) != 2):
                 raise SpecError(f"'{name}' of {self.id} must be {words}, got {value!r:.60}.")
+        numbers = (self.stack, *(self.resize or ()))
+        if not isinstance(self.grey, bool) or not all(isinstance(n, int) and n is not True for n in numbers):
+            raise SpecError(f"'stack' and 'resize' of {self.id} must be whole numbers, and 'grey' true or false.")
         # -- what the caller goes on changing is no part of it
         object.__setattr__(self, "kwargs", _apart(self.kwargs))
         for name in ("wrappers", "resize"):

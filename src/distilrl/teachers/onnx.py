@@ -327,6 +327,8 @@ def _divisor(file: TeacherFile, model: Any, rank: int, dtype: type[np.generic]) 
         if file.divisor is not None:
             raise FileError(f"{file.path} reads vectors, which are not divided: leave the divisor out.")
         return 1.0
+    if dtype is np.uint8 and file.divisor not in (None, 1.0):
+        raise FileError(f"{file.path} takes pixels as bytes, which are not divided: leave the divisor out.")
     if file.divisor is not None or dtype is np.uint8:
         return file.divisor or 1.0
     import onnx
