@@ -9,10 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-logging.disable(logging.WARNING)  # MinAtar says on import that it cannot draw; it is drawn here
+_silenced = logging.root.manager.disable
+logging.disable(max(_silenced, logging.WARNING))  # MinAtar says on import that it cannot draw; it is drawn here
 from minatar import Environment  # noqa: E402
 
-logging.disable(logging.NOTSET)
+logging.disable(_silenced)
 
 COLOURS = np.array(
     [

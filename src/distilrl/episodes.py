@@ -293,8 +293,8 @@ class Game:
                 )
         if not bool(torch.isfinite(p).all()):
             raise NotFiniteError(
-                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps: no return follows "
-                "from that, make it anew."
+                f"The policy gave NaN or infinite numbers in {how.env.label} after {steps} steps, from which no return "
+                "follows: make it anew, or where it masks actions by infinity, have it give a large negative number."
             )
         self._numbers = (p.cpu(), q.cpu() if q is not None else None) if self.keeps else (None, None)
         actions: NDArray[Any] = self.policy.head.greedy(p).cpu().numpy()
