@@ -19,6 +19,7 @@ from distilrl import __version__
 from distilrl.envs import describe_env, find_spec
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
+from distilrl.modules import home_of
 from distilrl.provenance import package_of
 from distilrl.teachers import Teacher
 
@@ -41,7 +42,7 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     """
     home = os.environ.get("DISTILRL_CACHE")
     spec = find_spec(how.env)
-    package = str(spec.entry_point).partition(".")[0] if spec is not None else ""
+    package = home_of(spec.entry_point).split(".")[0] if spec is not None else ""
     if spec is None or home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
     if _of_files(how.env.kwargs) or _of_files(spec.kwargs) or spec.additional_wrappers:
@@ -75,8 +76,10 @@ def _of_files(kwargs: Any) -> bool:
         return any(_of_files(one) for one in kwargs.values())
     if isinstance(kwargs, list | tuple):
         return any(_of_files(one) for one in kwargs)
+    if not isinstance(kwargs, str) or not kwargs:
+        return False
     try:
-        return isinstance(kwargs, str) and (os.sep in kwargs or "/" in kwargs or Path(kwargs).exists())
+        return os.sep in kwargs or "/" in kwargs or Path(kwargs).exists()
     except (OSError, ValueError):  # no name of a file
         return False
 

@@ -27,3 +27,14 @@ def import_named(name: str) -> ModuleType:
     sys.path.append(str(here))  # last: no file hides what is installed
     importlib.invalidate_caches()
     return importlib.import_module(name)
+
+
+def home_of(maker: object) -> str:
+    """The module of what makes an environment, which is ``module:name``, a class or a function; "" where that is not
+    known.
+
+    Example::
+
+        home_of("gymnasium.envs.classic_control.cartpole:CartPoleEnv")  # 'gymnasium.envs.classic_control.cartpole'
+    """
+    return maker.partition(":")[0] if isinstance(maker, str) else getattr(maker, "__module__", None) or ""

@@ -17,6 +17,7 @@ from pathlib import Path
 import gymnasium
 
 from distilrl import __version__
+from distilrl.modules import home_of
 from distilrl.plain import Record
 
 
@@ -81,10 +82,9 @@ class Provenance(Record):
 def package_of(env_id: str) -> str:
     """The package that an environment is of, and its version."""
     spec = gymnasium.registry.get(env_id.rpartition(":")[2])
-    maker = spec.entry_point if spec is not None else env_id.rpartition(":")[0]
-    home = (maker if isinstance(maker, str) else getattr(maker, "__module__", "")).split(":")[0].split(".")[0]
+    home, *inside = home_of(spec.entry_point if spec is not None else env_id.rpartition(":")[0]).split(".")
     if home == "gymnasium":  # its own are of packages that it only wraps
-        home = {"mujoco": "mujoco", "box2d": "Box2D"}.get("".join(str(maker).split(".")[2:3]), "")
+        home = {"mujoco": "mujoco", "box2d": "Box2D"}.get("".join(inside[1:2]), "")
     try:
         return f"{home} {metadata.version(home)}" if home else ""
     except metadata.PackageNotFoundError:

@@ -8,6 +8,7 @@ import gymnasium
 from gymnasium.envs.registration import find_highest_version
 
 from distilrl.envs.ale import is_ale
+from distilrl.modules import home_of
 
 NEEDS = {"box2d": "Box2D", "mujoco": "mujoco", "phys2d": "jax", "tabular": "jax"}
 """Packages that families of Gymnasium's own need."""
@@ -34,8 +35,8 @@ def families() -> tuple[Family, ...]:
     """
     found: dict[str, list[str]] = {}
     for name, spec in gymnasium.registry.items():
-        maker = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
-        *package, family = maker.partition(":")[0].split(".")[:3]
+        maker = home_of(spec.entry_point)
+        *package, family = maker.split(".")[:3]
         if package == ["gymnasium"] or spec.version not in (None, find_highest_version(spec.namespace, spec.name)):
             continue  # wrappers of other interfaces, and versions that a newer one replaces
         if is_ale(spec) and (spec.namespace or not spec.name.endswith("NoFrameskip")):

@@ -21,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from distilrl.errors import DistilError, EnvError, ExtraError
-from distilrl.modules import import_named
+from distilrl.modules import home_of, import_named
 from distilrl.spaces import EnvRef
 from distilrl.text import abridged, first_line, raised
 
@@ -182,9 +182,7 @@ def _check_kwargs(ref: EnvRef, spec: EnvSpec) -> None:
     """Refuses what a file would have an environment of others be made with, where that may name code: a package that
     is trusted imports and runs what its kwargs say.
     """
-    maker = spec.entry_point
-    home = maker.partition(":")[0] if isinstance(maker, str) else getattr(maker, "__module__", None) or ""
-    if ref.named or home.split(".")[0] in OURS:
+    if ref.named or home_of(spec.entry_point).split(".")[0] in OURS:
         return
     for text in _texts(ref.kwargs):
         name = text.partition(":")[0] if not re.search(r"[/\\]", text) else text
@@ -261,10 +259,8 @@ def _instead(module: str, name: str) -> str:
             "mend its id, write module:Env-id where a module of yours registers it, or from Python give the function "
             "that makes it"
         )
-    makers = ((id, spec.entry_point) for id, spec in gymnasium.registry.items())
-    homes = ((id, maker if isinstance(maker, str) else getattr(maker, "__module__", "")) for id, maker in makers)
-    package = module.split(".")[0]
-    own = [f"'{before}{id}'" for id, home in homes if home.partition(":")[0].split(".")[0] == package]
+    package, known = module.split(".")[0], gymnasium.registry.items()
+    own = [f"'{before}{id}'" for id, spec in known if home_of(spec.entry_point).split(".")[0] == package]
     return f"use {', '.join(own[:8])}" if own else f"call gymnasium.register(id='{name}', ...) in the module '{module}'"
 
 
