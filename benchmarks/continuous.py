@@ -7,10 +7,11 @@
     python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
 
 TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends one line to
-benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped, and `--jobs N` makes N at a time. Run it
-alone on the machine: seconds made beside other work are not for tables.
+benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped, and `--jobs N` makes N at a time. A run that was
+killed goes on from its checkpoint, in benchmarks/runs. Run it alone on the machine: seconds made beside other work are not for tables, nor are those of a run that was killed.
 """
 
+import shutil
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ from distilrl.played import Returns
 from distilrl.teachers import load_teacher
 
 OUT = RESULTS / "continuous"
+RUNS = Path(__file__).parent / "runs" / "continuous"
 ANT = EnvRef("Ant-v5", {"include_cfrc_ext_in_observation": False})
 """Without the contact forces, which Ant-v3 gave as 84 zeros and its teacher therefore reads as such."""
 
@@ -109,11 +111,12 @@ def config_of(run: Run, folder: Path, seed: int, **changes: Any) -> distilrl.Tra
     return config.but(reward=distilrl.RewardConfig(env_steps=run.reward_steps)) if run.reward_steps else config
 
 
-def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -> dict[str, Any]:
-    """Distils, and what a table needs of the results."""
+def result(out: Path, config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -> dict[str, Any]:
+    """Distils, in a folder that is gone when its results are known, and what a table needs of them."""
     started, cpu = time.perf_counter(), time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        results = distill(None, Job(config, Comparison(episodes, most, disturbed_episodes=0)), Path(folder) / "run")
+    job, begun = Job(config, Comparison(episodes, most, disturbed_episodes=0)), (out / "config.json").is_file()
+    results = distill(None, job, out, resume=begun)
+    shutil.rmtree(out)
     student, teacher = results.student, results.teacher
 
     def kept(side: Returns) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def result(config: distilrl.TrainConfig, episodes: int = 100, most: int = 300) -
 
 def row_line(folder: Path, row: str, seed: int) -> dict[str, Any]:
     run = ROWS[row]
-    return {"network": run.network} | result(config_of(run, folder, seed))
+    return {"network": run.network} | result(RUNS / f"{row}, {seed}", config_of(run, folder, seed))
 
 
 def rows(folder: Path, names: list[str], jobs: int, seeds: int = 5) -> None:
@@ -146,7 +149,8 @@ def loss_line(folder: Path, row: str, loss: str, seed: int) -> dict[str, Any]:
     env, teacher, network = (*CHEETAH, "mlp:16,16") if row == "cheetah" else (*HOPPER, "mlp:8,8")
     both = (term("forward_kl"), term("worst_action_gap", weight=0.1))
     terms = both if loss == "case_study" else (term(loss),)
-    return result(config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000), 50, 50)
+    config = config_of(Run(env, teacher, network), folder, seed, terms=terms, env_steps=50_000)
+    return result(RUNS / f"{row}, {loss}, {seed}", config, 50, 50)
 
 
 def losses(folder: Path, names: list[str], jobs: int, seeds: int = 3) -> None:
@@ -165,7 +169,8 @@ STAKES = {
 
 def stakes_line(folder: Path, row: str, exponent: float, seed: int) -> dict[str, Any]:
     steps = 10_000 if row == "pendulum" else 50_000
-    return result(config_of(STAKES[row], folder, seed, stakes_exponent=exponent, env_steps=steps), 50, 50)
+    config = config_of(STAKES[row], folder, seed, stakes_exponent=exponent, env_steps=steps)
+    return result(RUNS / f"{row}, {exponent}, {seed}", config, 50, 50)
 
 
 def stakes(folder: Path, names: list[str], jobs: int, seeds: int = 5) -> None:

@@ -243,7 +243,13 @@ def teachers() -> str:
 def latency() -> str:
     files = [json.loads(path.read_text()) for path in sorted((RESULTS / "latency").glob("*.json"))]
     ways = dict.fromkeys(way for file in files for way in file["microseconds"])
-    head = ("", *(f"{file['env'].split('-')[0].removesuffix('NoFrameskip')} `{file['student']}`" for file in files))
+    head = (
+        "",
+        *(
+            f"{file['env'].rpartition(':')[2].split('-')[0].removesuffix('NoFrameskip')} `{file['student']}`"
+            for file in files
+        ),
+    )
     rows = [(way, *(_microseconds(file["microseconds"].get(way)) for file in files)) for way in ways]
     return markdown(head, rows)
 
