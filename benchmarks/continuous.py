@@ -13,7 +13,6 @@ killed goes on from its checkpoint, in benchmarks/runs. Run it alone on the mach
 
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -218,8 +217,10 @@ PLANS = {
 
 def plan_line(folder: Path, row: str) -> dict[str, Any]:
     config = config_of(PLANS[row], folder, 0)
-    with tempfile.TemporaryDirectory() as out:
-        return plan(None, Job(config, Comparison(100, 300, 0)), Path(out) / "plan", seeds=3).to_json()
+    out = RUNS / f"plan of {row}"
+    found = plan(None, Job(config, Comparison(100, 300, 0)), out, seeds=3, resume=(out / "config.json").is_file())
+    shutil.rmtree(out)
+    return found.to_json()
 
 
 def plans(folder: Path, names: list[str], jobs: int) -> None:

@@ -150,7 +150,7 @@ def told(name: str) -> list[str]:
             *(f"{fatal[one]:.4f}" for one in fatal),
         ]
     if name == "diagnosis":
-        shares = (*(found["right"][one] for one in ("frame", "file size")), found["neighbour_split_by_cluster"])
+        shares = [found["right"][one] for one in ("frame", "file size", "nearest neighbour")]
         counts = ("near_duplicates", "clusters", "held_out", "held_out_clusters", "file_size_misleads")
         chance = f"{100 * found['neighbour_split_by_chance']:.0f} %"
         return [chance, *(f"{found[one]:,}" for one in counts), *(f"{100 * share:.1f} %" for share in shares)]

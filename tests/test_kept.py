@@ -138,7 +138,7 @@ def test_of_what_may_change_under_its_name_nothing_is_kept(cache, tmp_path):
     """A file of physics, or a wrapper that somebody has registered an environment with."""
     teacher, physics = leaning(), tmp_path / "cheetah.xml"
     physics.write_text("<mujoco/>")
-    known = (HOW, replace(HOW, env=EnvRef("Blackjack-v1", {"sab": True})))
+    known = [HOW, *(replace(HOW, env=EnvRef("Blackjack-v1", {"sab": one})) for one in (True, {1: {"b": ["c", ""]}}))]
     named = (str(physics), "cheetahs/cheetah.xml", [{"files": str(tmp_path)}])
     asked = [replace(HOW, env=EnvRef("HalfCheetah-v5", {"xml_file": one})) for one in named]
     assert all(place("games", teacher, how) for how in known)

@@ -16,7 +16,7 @@ from typing import Any
 from gymnasium.envs.registration import EnvSpec
 
 from distilrl import __version__
-from distilrl.envs import describe_env, find_spec
+from distilrl.envs import describe_env, find_spec, texts_in
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
 from distilrl.modules import home_of
@@ -45,7 +45,7 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     package = home_of(spec.entry_point).split(".")[0] if spec is not None else ""
     if spec is None or home == "" or package not in HOMES or how.env.wrappers or teacher.in_python:
         return None
-    if _of_files(how.env.kwargs) or _of_files(spec.kwargs) or spec.additional_wrappers:
+    if spec.additional_wrappers or any(map(_is_file, texts_in([how.env.kwargs, spec.kwargs]))):
         return None
     versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
     versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
@@ -70,16 +70,10 @@ def _registered(spec: EnvSpec) -> str:
     return repr((spec.entry_point, spec.kwargs, spec.max_episode_steps))
 
 
-def _of_files(kwargs: Any) -> bool:
-    """Whether one of these names a file or a folder, which may change under its name."""
-    if isinstance(kwargs, dict):
-        return any(_of_files(one) for one in kwargs.values())
-    if isinstance(kwargs, list | tuple):
-        return any(_of_files(one) for one in kwargs)
-    if not isinstance(kwargs, str) or not kwargs:
-        return False
+def _is_file(text: str) -> bool:
+    """Whether this may name a file or a folder, which may change under its name."""
     try:
-        return os.sep in kwargs or "/" in kwargs or Path(kwargs).exists()
+        return os.sep in text or "/" in text or (text != "" and Path(text).exists())
     except (OSError, ValueError):  # no name of a file
         return False
 

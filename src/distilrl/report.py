@@ -209,7 +209,7 @@ def _comparison(folder: RunFolder, results: Results) -> dict[str, Any]:
         "hidden_dimensions": max(0, len(dimensions) - figures.MOST_DIMENSIONS),
         "alone": len(tables) == 1,
         "tables": [_table(*one) for one in zip(tables[:MOST_TABLES], names, strict=False) if one[0]],
-        "hidden_tables": len([table for table in tables[MOST_TABLES:] if table]),
+        "hidden_tables": sum(map(bool, tables[MOST_TABLES:])),
         "disagreements": [_disagreement(one, names, dimensions) for one in episodes.disagreements],
     }
 

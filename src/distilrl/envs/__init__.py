@@ -3,7 +3,7 @@
 from distilrl.envs.cartpole import is_plain_cartpole
 from distilrl.envs.interface import EnvInfo, Step, VecEnv
 from distilrl.envs.make import describe_env, in_arrays, make_vec_env
-from distilrl.envs.single import find_spec, is_trusted, trust, trusted
+from distilrl.envs.single import find_spec, is_trusted, texts_in, trust, trusted
 
 __all__ = [
     "EnvInfo",
@@ -15,6 +15,7 @@ __all__ = [
     "is_plain_cartpole",
     "is_trusted",
     "make_vec_env",
+    "texts_in",
     "trust",
     "trusted",
 ]

@@ -184,7 +184,7 @@ def _check_kwargs(ref: EnvRef, spec: EnvSpec) -> None:
     """
     if ref.named or home_of(spec.entry_point).split(".")[0] in OURS:
         return
-    for text in _texts(ref.kwargs):
+    for text in texts_in(ref.kwargs):
         name = text.partition(":")[0] if not re.search(r"[/\\]", text) else text
         if NAMES_CODE.search(text) and not is_trusted(name):
             raise EnvError(
@@ -193,16 +193,16 @@ def _check_kwargs(ref: EnvRef, spec: EnvSpec) -> None:
             )
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value of JSON, keys among them."""
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a value, keys among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from (key, *_texts(inner))
+            yield from (*texts_in(key), *texts_in(inner))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_in(inner)
 
 
 def _shown(text: str) -> str:
