@@ -149,6 +149,31 @@ def test_a_student_that_reward_does_not_help_stays_as_it_was(imitated):
     assert ours > before - 0.3
 
 
+def test_what_is_searched_acts_as_it_ships(monkeypatch):
+    """Actions far from -1 to 1 have units of their own, without which each candidate played near 0 of 0 to 100."""
+    head, acted = Point(Bounds((0.0,), (100.0,)), "clip"), []
+    units = head.find_units(torch.zeros(4, 1))
+    trained = build(NetworkSpec((1,), 1, hidden=(4,)), torch.Generator().manual_seed(0))
+    trained.set_units(units)
+    shipped = copy.deepcopy(trained)
+    shipped.fold()
+    search = Search(shipped, trained, RewardConfig(directions=1, best=1, episodes=1), 0, (), units)
+    envs = make_vec_env(MIDDLE, 2)
+    seen, send = [envs.reset(np.zeros(2, np.int64))], envs.send
+
+    def noted(actions, live):
+        acted.append(actions.copy())
+        send(np.clip(actions, -5, 5), live)
+
+    monkeypatch.setattr(envs, "send", noted)
+    monkeypatch.setattr(envs, "reset", lambda seeds: seen[0])
+    search._play(search.weights.repeat(2, 1), envs, head, limit=1)
+    envs.close()
+    ships = head.greedy(search.network(search.weights, ships=True)(torch.from_numpy(seen[0]))).numpy()
+    assert acted[0] == pytest.approx(ships, abs=1e-3)
+    assert ships.min() > 10
+
+
 def test_the_results_of_a_job_are_of_the_student_with_reward(tmp_path):
     job = Job(config_of(), Comparison(40, 40, 0), accept_episodes=20)
     results = distill(TEACHER, job, tmp_path / "run", report=False)

@@ -44,12 +44,15 @@ from distilrl.files import digest, read_json, write_json
 from distilrl.heads import head_for, student_head
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
+from distilrl.objective import TDTerm
+from distilrl.plain import to_plain
 from distilrl.policies import Policy
 from distilrl.sensors import Sensors
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import ACTIVATIONS, NetworkSpec
 from distilrl.teachers import TeacherFile
 from distilrl.text import in_comment
+from distilrl.verdict import RESULTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 TWO = head_for(Choices((2,)), "q")
@@ -97,12 +100,12 @@ class SeveralEnv(TrackEnv):
 for kind in (TrackEnv, SeveralEnv):
     if f"distilrl/{kind.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"distilrl/{kind.__name__}-v0", entry_point=kind, max_episode_steps=50)
-TRACK, MANY = "distilrl/TrackEnv-v0", "distilrl/SeveralEnv-v0"
+TRACK, MANY, NOTED = "distilrl/TrackEnv-v0", "distilrl/SeveralEnv-v0", "distilrl/NotedEnv-v0"
 
 
 def right_network(env):
     """The best policy of each environment, in a network, and its head."""
-    if env == SIGN:
+    if env in (SIGN, NOTED):
         return sign_network(), TWO
     action = describe_env(EnvRef(env)).action
     squash = {"squash": "tanh"} if env == TRACK else {}
@@ -138,6 +141,7 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
         results, teacher=replace(results.teacher, return_mean=10.0), random=replace(results.random, return_mean=5.0)
     )
     write_json(folder / "results.json", results.to_json())
+    write_json(folder / "teacher.json", instances.card(acceptance=instances.acceptance(10.0, 5.0)).to_json())
     write_json(folder / "episodes.json", instances.episodes(teacher=returns, student=returns).to_json())
     return folder
 
@@ -228,6 +232,21 @@ def test_verify_plays_the_environment_that_is_named(tmp_path):
     assert verify(path, longer).verdict is not None
     named = verify(path, SIGN, episodes=60)
     assert (named.return_mean, named.verdict) == (10.0, None)
+
+
+@needs_cc
+def test_integers_are_judged_where_the_student_was(tmp_path):
+    """They were played where it was trained, of which no verdict is known, and the export ended with code 0."""
+    folder, longer = run_of(tmp_path / "run"), EnvRef(SIGN, {"max_episode_steps": 5})
+    results = read_json(folder / "results.json")
+    write_json(folder / "results.json", results | {"verdict_environment": longer.to_json()})
+    played = export_policy(folder, "int8")["played"]["policy.c"]
+    assert played == verify(folder / "export" / "int8").to_json()
+    assert played["return_mean"] == pytest.approx(5.0, abs=0.2)
+    assert played["verdict"]["result"] in RESULTS
+    elsewhere = export_policy(folder, "int8", env=SIGN)["played"]["policy.c"]
+    assert elsewhere["return_mean"] == pytest.approx(10.0, abs=0.4)
+    assert elsewhere["verdict"] is None
 
 
 @needs_cc
@@ -749,6 +768,27 @@ def test_a_page_takes_an_image_in(tmp_path, column, said):
     assert "4.5 %" in shown
 
 
+class NotedEnv(SignEnv):
+    """One that says what whoever ships a student of it must know."""
+
+    metadata = {"note": "Not a <toy>."}  # noqa: RUF012
+
+
+@needs("cc", "clang", "wasm-ld")
+def test_what_an_environment_says_of_itself_ships(tmp_path):
+    """The page of a diagnosis took images in and said nowhere that it is none."""
+    if NOTED not in gymnasium.registry:
+        gymnasium.register(NOTED, entry_point=NotedEnv)
+    folder = run_of(tmp_path / "run", NOTED)
+    page = Path(export_policy(folder, "web")["path"])
+    assert "<strong>Not a &lt;toy>.</strong>" in (page / "index.html").read_text()
+    assert (
+        "   Not a <toy>.\n" in (page / "policy.c").read_text() or "Not a <toy>. */" in (page / "policy.c").read_text()
+    )
+    plain = Path(export_policy(run_of(tmp_path / "other", TRACK), "web")["path"])
+    assert "<strong>" not in (plain / "index.html").read_text()
+
+
 def page_of(network, head, obs, states, **more):
     """The page of a student by itself."""
     numbers, last = network.eval()(torch.from_numpy(states)).detach(), last_step(head)
@@ -879,6 +919,17 @@ def test_integers_that_lose_return_are_fine_tuned(taught, tmp_path, monkeypatch)
     assert read_json(taught / "export" / "int8" / "export.json")["fine_tuned"] is True
     assert [path.name for path in (taught / "export").iterdir()] == ["int8"]
     shutil.rmtree(tmp_path / "teacher")
+    rounding(monkeypatch, 10.0, 9.9)
+    assert "fine_tuned" not in export_policy(taught, "int8")
+
+
+@needs_cc
+def test_integers_of_values_that_rewards_taught_are_not_tuned_towards_the_teachers(taught, monkeypatch):
+    """A student with a term of rewards is on their scale, its teacher's labels on another."""
+    config = read_json(taught / "config.json")
+    config["train"]["terms"].append(to_plain(TDTerm("double_td")))
+    config["train"]["optim"]["n_step"] = 1
+    write_json(taught / "config.json", config)
     rounding(monkeypatch, 10.0, 9.9)
     assert "fine_tuned" not in export_policy(taught, "int8")
 

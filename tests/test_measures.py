@@ -23,6 +23,7 @@ from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import EnvError, SpecError
 from distilrl.evaluate import play, seeds_from
+from distilrl.export import verify
 from distilrl.files import write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
@@ -280,6 +281,15 @@ def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
     assert main(["export", str(out), "--to", "c"]) == 0
     card = json.loads((out / "export" / "c" / "export.json").read_text())
     assert (card["student_verdict"], card["student_measures"]) == ("fail", {"wrong (max)": "fail"})
+    capsys.readouterr()
+    assert main(["verify", str(out / "export" / "c")]) == 1, "the file fails with its student"
+    assert "wrong (max): fail" in " ".join(capsys.readouterr().err.split())
+    played = verify(out / "export" / "c")
+    assert (played.verdict.result, played.worst) == ("within_margin", "fail")
+    for of_file, of_run in zip(played.measures, results.measures, strict=True):
+        assert replace(of_file, difference=of_run.difference) == of_run
+        assert of_file.difference.difference == of_run.difference.difference
+    assert main(["export", str(out), "--to", "int8"]) == 1, "integers are judged by all that is claimed"
 
 
 def test_a_reason_speaks_of_the_measures_own_values():

@@ -24,6 +24,7 @@ from distilrl.envs import trust
 from distilrl.episodes import Play
 from distilrl.errors import SpecError, TeacherError
 from distilrl.evaluate import play
+from distilrl.events import silent
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
 from distilrl.networks import Network, build
@@ -38,6 +39,7 @@ from distilrl.sensors import Sensors
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
+from distilrl.tasks import make_tasks
 from distilrl.teachers import Teacher, TeacherFile, ensemble
 from distilrl.teaching import evaluate_policy
 from distilrl.text import as_file_name
@@ -280,6 +282,21 @@ def test_a_chain_of_assistants(tmp_path, capsys):
     assert main(["distill", "--resume", str(tmp_path / "run" / "assistant-2")]) == 2
     assert f"continue its chain with --resume {tmp_path / 'run'}" in " ".join(capsys.readouterr().err.split())
     assert main([*command, "--seeds", "2", *rest]) == 2
+
+
+def test_scores_of_a_chain_are_about_its_first_teacher(sign_teacher):
+    """Where it is looked whether a student is good enough, it was held against the assistant that taught it."""
+    weak = make_teacher(build(NetworkSpec((2,), 2, hidden=(4,)), torch.Generator().manual_seed(0)))
+    config = small("distil", gap=-10.0, env_steps=400, final_episodes=20)
+    (task,) = make_tasks(config, weak, ACCEPTANCE, None, None, sign_teacher)
+    (alone,) = make_tasks(config, sign_teacher, ACCEPTANCE, None, None)
+    student = sign_network()
+    for one in (task, alone):
+        one.best_network = lambda place: student
+    assert task.teacher.path == weak.path
+    assert task.again(0, 0, silent, paired=True) == alone.again(0, 0, silent, paired=True)
+    for one in (task, alone):
+        one.stream.close()
 
 
 def test_assistants_see_what_is_there(tmp_path):

@@ -427,6 +427,14 @@ def test_it_says_what_the_student_does_not_see_and_where_it_was_judged(tmp_path,
     assert "does not see" not in words(page)
 
 
+def test_checks_stand_beside_no_return_of_another_environment():
+    """A teacher that is judged elsewhere was drawn as a line above or below whom it taught."""
+    rows = [{"env_steps": 100.0, "train_s": 1.0, "return": 5.0, "score": 0.5}]
+    here = figures._return_curve(rows, results())
+    there = figures._return_curve(rows, replace(results(), verdict_environment={"id": "Other-v0"}))
+    assert here.count("stroke-dasharray") == there.count("stroke-dasharray") + 2
+
+
 def test_what_to_do_next_stands_in_the_page(tmp_path):
     folder = run_folder(tmp_path / "run", choices([[90, 10], [0, 0]]))
     page = words(page_of(folder))

@@ -8,6 +8,7 @@ from conftest import SIGN, make_teacher, sign_network
 from results_schema import FILE, schema_of, text
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 
+from distilrl import stats
 from distilrl.cli.tables import print_results
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
@@ -127,6 +128,16 @@ def test_a_study_of_an_exact_game_is_of_all_its_starts(episodes):
     found = SeedsResults.of(runs, [student] * 5, episodes).verdict
     assert (found.result, found.episodes) == ("fail", 30)
     assert found.difference == pytest.approx(-40 / 3)
+
+
+def test_the_interval_of_a_study_stays_within_what_was_seen():
+    """Of 500, 500, 334.8, 500 and 500 in a game that ends at 500 it reached 559."""
+    means = [500.0, 500.0, 334.8, 500.0, 500.0]
+    first = instances.results()
+    runs = [replace(first, student=replace(first.student, return_mean=mean)) for mean in means]
+    returns = [SingleReturns(teacher=(500.0,) * 60, student=(mean,) * 60) for mean in means]
+    low, high = SeedsResults.of(runs, returns, 60).student.return_ci95
+    assert (low, high) == (pytest.approx(stats.t_interval(means)[0]), 500.0)
 
 
 def test_a_study_says_what_became_of_its_measures(capsys):

@@ -1,5 +1,7 @@
 """What a student sees otherwise than its teacher: through noise, late, with observations that are lost or black."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from distilrl.episodes import Play
 from distilrl.errors import SpecError
 from distilrl.evaluate import play
 from distilrl.features import FeatureMaps
+from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import build
 from distilrl.policies import Policy
@@ -181,6 +184,24 @@ def test_the_verdict_says_through_what_the_student_saw(sign_teacher, tmp_path):
     assert in_words(Play(EnvRef(SIGN), sensors=Sensors((1.0, 1.0), 2)), info) == (
         "noisy observations, observations 2 steps late"
     )
+
+
+def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
+    """It was shown what is there: a verdict of another student than the one that ships."""
+    job = Job(small("distil", env_steps=800, delay=1), Comparison(60, 60, 0))
+    result = distill(sign_teacher, job, tmp_path / "run", report=False)
+    save_network(tmp_path / "teacher", sign_network(), head_for(Choices((2,)), "q"), name="teacher")
+    words = ["evaluate", str(tmp_path / "run"), "--env", SIGN, "--episodes", "60"]
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["return_mean"] == result.student.return_mean
+    assert "sees as in its run: observations 1 step late" in " ".join(err.split())
+    assert main([*words, "--against", str(tmp_path / "teacher"), "--json"]) == 1
+    duel = json.loads(capsys.readouterr().out)
+    assert (duel["policy"]["return_mean"], duel["verdict"]["protocol"]) == (
+        result.student.return_mean, "observations 1 step late",
+    )  # fmt: skip
+    assert duel["against"]["return_mean"] == result.teacher.return_mean
 
 
 def test_noise_that_the_teacher_sees_too_is_named_apart_from_the_students_own(sign_teacher, tmp_path):

@@ -11,6 +11,8 @@ from examples.diagnosis.images import SIDE, load
 
 __all__ = ["BrainMR", "disturbed"]
 
+NOTE = "Not a medical device: an example of distillation, taught by the public images of one collection."
+"""What an export says of itself."""
 SHIFT = 4
 """Pixels by which a training image is moved at most, each way."""
 
@@ -25,7 +27,7 @@ class BrainMR(gymnasium.Env[NDArray[np.uint8], Any]):
     near-duplicates, which say the same: `--cluster cluster` has the verdict count these.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1, "note": NOTE}  # noqa: RUF012
     observation_space = spaces.Box(0, 255, (1, SIDE, SIDE), np.uint8)
     action_space = spaces.Discrete(2)
 

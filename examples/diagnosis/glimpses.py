@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from examples.diagnosis.brain import BrainMR
+from examples.diagnosis.brain import NOTE, BrainMR
 from examples.diagnosis.images import SIDE
 
 __all__ = ["ACROSS", "MOST", "PRICE", "WINDOW", "Glimpses", "unopened"]
@@ -45,7 +45,7 @@ class Glimpses(BrainMR):
     ``info`` holds ``right`` and ``windows`` beside what `BrainMR` says; made as that is.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2, "note": NOTE}  # noqa: RUF012
     observation_space = spaces.Box(0, 255, (2, SIDE, SIDE), np.uint8)
     action_space = spaces.Discrete(2 + ACROSS * ACROSS)
 

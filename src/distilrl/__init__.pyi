@@ -40,12 +40,12 @@ from distilrl.networks import Network, build
 from distilrl.objective import Term, term
 from distilrl.plain import read_as
 from distilrl.plan import plan
-from distilrl.played import Acceptance, Agreement, Returns, RunVerdict, Verified
+from distilrl.played import Acceptance, Agreement, Returns, RunVerdict
 from distilrl.policies import Policy
 from distilrl.processes import Processes
 from distilrl.recipes import RECIPES, recipe
 from distilrl.report import write_report, write_studies
-from distilrl.results import Duel, Results, TeacherResults
+from distilrl.results import Duel, Results, TeacherResults, Verified
 from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds, reptile
 from distilrl.sizes import Budget

@@ -27,6 +27,7 @@ from distilrl.played import (
     Scored,
     Sides,
     SingleEpisodes,
+    SingleMeasured,
     SingleReturns,
 )
 from distilrl.policies import Policy
@@ -185,6 +186,7 @@ def compare(
                 pairs=games.repeated(),
             ),
             disagreements=worst,
+            measured=games.single(),
         ),
         measures=measured,
     )
@@ -291,6 +293,13 @@ class _Games:
             Measured.of(measure, [(values[:, m], labels) for values, labels in sides], pairs, looks, protocol, cluster)
             for m, measure in enumerate(self.his.measures)
         )
+
+    def single(self) -> tuple[SingleMeasured, ...]:
+        """The measures of each episode so far."""
+        if not self.his.measures:
+            return ()
+        theirs, ours = (_joined(side, "measured") for side in (self.theirs, self.ours))
+        return tuple(SingleMeasured.of(*both) for both in zip(theirs.T, ours.T, strict=True))
 
     def returns(self, rng: np.random.Generator, *, exact: bool = False) -> tuple[Returns, Returns]:
         """The teacher's and the student's."""

@@ -161,6 +161,7 @@ def run_job(
         config,
         teachers,
         acceptance=[card.acceptance for card in known],
+        judge=judges,
         folder=folder,
         wandb=wandb,
         watch=watch,

@@ -147,7 +147,7 @@ class Search:
                 obs = obs + np.tile(blur, (2, 1)).astype(np.float32)
             seen = (template.visible(torch.from_numpy(obs)) - template.obs_mean) * template.obs_scale
             with torch.no_grad():
-                numbers = stacked.each(seen.view(len(tried), episodes, -1)).flatten(0, 1)
+                numbers = template.in_units(stacked.each(seen.view(len(tried), episodes, -1)).flatten(0, 1))
             actions[live] = head.greedy(numbers).numpy()[live]
             envs.send(actions, live)
             step = envs.recv()

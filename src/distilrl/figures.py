@@ -79,7 +79,7 @@ def curves(rows: Sequence[Row], results: Results | TeacherResults) -> list[str]:
 
 
 def _return_curve(rows: Sequence[Row], results: Results | TeacherResults) -> str:
-    """Return at checks, between the teacher's and random play's."""
+    """Return at checks, between the teacher's and random play's where these are of the same environment."""
     figure, axis = _figure(WIDE, 2.9)
     axis.plot([r["env_steps"] for r in rows], [r["return"] for r in rows], "o-", color=STUDENT, markersize=3)
     for r in rows:
@@ -87,7 +87,7 @@ def _return_curve(rows: Sequence[Row], results: Results | TeacherResults) -> str
         words = f"{r['env_steps']:,.0f} steps, {r['train_s']:,.1f} s: return {r['return']:,.2f}"
         _say_at(axis, r["env_steps"], r["return"], words + ("" if math.isnan(score) else f", score {score:.3f}"))
     axis.set(xlabel="environment steps", ylabel="return at checks")
-    if isinstance(results, Results):
+    if isinstance(results, Results) and results.verdict_environment is None:
         both = (("teacher", results.teacher, "--", TEACHER), ("random", results.random, ":", FAINT))
         for name, side, line, color in both:
             height = side.return_mean
@@ -229,34 +229,32 @@ def courses(found: Mapping[str, Course]) -> str:
 
 @mpl.rc_context(STYLE)
 def frontier(results: PlanResults) -> str:
-    """Score against size, a dot per student size with its interval over seeds; a triangle at the edge for what lies
+    """Score against size, a dot per student size with its worst and best seed; a triangle at the edge for what lies
     far below it. Nothing where there are no scores.
     """
     scored = [
-        (row, row.score_mean, row.best_score)
+        (row, row.score_mean, row.worst_score, row.best_score)
         for row in results.frontier
-        if row.score_mean is not None and row.best_score is not None
+        if row.score_mean is not None and row.worst_score is not None and row.best_score is not None
     ]
     if not scored:
         return ""
     figure, axis = _figure(6.4, 3.4)
-    for row, mean, best in scored:
+    for row, mean, worst, best in scored:
         color = STUDENT if row.student == results.winner else TEACHER
-        low, high = row.score_ci95 or (mean, mean)
-        axis.plot([row.params] * 2, [low, high], color=color, linewidth=1.5)
+        axis.plot([row.params] * 2, np.maximum([worst, best], LOWEST_SCORE), color=color, linewidth=1.5)
         at = max(mean, LOWEST_SCORE)
         axis.plot(row.params, at, "o" if at == mean else "v", color=color)
-        axis.plot(row.params, max(best, LOWEST_SCORE), "_", color=color, markersize=10)
         _note(axis, _short(row.student, 28), row.params, at, below=8)
-        words = f"{row.student}: {row.params:,} parameters, score {mean:.3f} [{low:.3f}, {high:.3f}]"
-        said = f"{words}, best {best:.3f}" + (f": {in_words(row.verdict)}" if row.verdict else "")
+        words = f"{row.student}: {row.params:,} parameters, score {mean:.3f} ({worst:.3f} to {best:.3f})"
+        said = words + (f": {in_words(row.verdict)}" if row.verdict else "")
         _say_at(axis, row.params, at, said)
     axis.axhline(1, color=TEACHER, linestyle="--", linewidth=1)
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    bottom, top = min(mean for _, mean, _ in scored), max(best for _, _, best in scored)
-    axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, dash: best)")
+    bottom, top = min(mean for _, mean, _, _ in scored), max(best for _, _, _, best in scored)
+    axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, line: all)")
     axis.xaxis.set_major_formatter(_tick)
     axis.set_ylim(max(bottom, LOWEST_SCORE) - 0.15, max(top, 1.0) + 0.15)
     return _svg(figure)

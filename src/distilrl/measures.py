@@ -216,16 +216,8 @@ class Measured(Record):
         rng = np.random.default_rng(0)
         teacher, student, random = (Mean.of(values, measure.how, rng, labels) for values, labels in sides)
         theirs, ours, _ = (values for values, _ in sides)
-        both = ~np.isnan(theirs) & ~np.isnan(ours)
-        theirs, ours, pairs = theirs[both], ours[both], pairs[both]
         span = _reach(measure, [values for values, _ in sides])
-        difference = verdict = None
-        if len(ours):
-            ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
-            difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
-        if measure.margin:
-            found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
-            verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
+        difference, verdict = _held(measure, theirs, ours, pairs, span, looks, protocol, cluster, rng)
         return Measured(
             name=measure.name,
             how=measure.how,
@@ -236,6 +228,54 @@ class Measured(Record):
             difference=difference,
             verdict=verdict,
         )
+
+    def again(
+        self, theirs: NDArray[np.float64], ours: NDArray[np.float64], labels: NDArray[Any], pairs: NDArray[Any]
+    ) -> "Measured":
+        """The same of a student that played in another form on these seeds.
+
+        Args:
+            theirs: (E,) of the teacher, NaN where there is none.
+            ours: (E,) of the student's other form.
+            labels: (E,) of its episodes that are one unit.
+            pairs: (E,) of pairs of episodes that are.
+        """
+        rng, verdict = np.random.default_rng(0), self.verdict
+        student = Mean.of(ours, self.how, rng, labels)
+        span = verdict.span if verdict is not None else _reach(self.measure, [theirs, ours])
+        looks, protocol = (verdict.looks, verdict.protocol) if verdict is not None else (1, "")
+        cluster = verdict.cluster if verdict is not None else None
+        difference, found = _held(self.measure, theirs, ours, pairs, span, looks, protocol, cluster, rng)
+        return replace(self, student=student, difference=difference, verdict=found)
+
+    @property
+    def measure(self) -> Measure:
+        """What was asked for."""
+        return Measure(self.name, self.how, self.better, self.verdict.margin if self.verdict is not None else None)
+
+
+def _held(
+    measure: Measure,
+    theirs: NDArray[np.float64],
+    ours: NDArray[np.float64],
+    pairs: NDArray[Any],
+    span: float,
+    looks: int,
+    protocol: str,
+    cluster: str | None,
+    rng: np.random.Generator,
+) -> tuple[Difference | None, RunVerdict | None]:
+    """Difference and verdict of a measure's numbers (E,), NaN where there is none."""
+    both = ~np.isnan(theirs) & ~np.isnan(ours)
+    theirs, ours, pairs = theirs[both], ours[both], pairs[both]
+    difference = verdict = None
+    if len(ours):
+        ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
+        difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
+    if measure.margin:
+        found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
+        verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
+    return difference, verdict
 
 
 def _verdict(

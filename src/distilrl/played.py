@@ -1,11 +1,12 @@
 """What was found by playing: returns with their interval, the acceptance of a teacher, a student beside its teacher."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from distilrl import stats
 from distilrl.plain import Record
@@ -256,6 +257,22 @@ def labels_of_all(runs: Sequence[SingleReturns], episodes: int) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SingleMeasured(Record):
+    """A measure of single episodes, in the order of their seeds."""
+
+    teacher: tuple[float | None, ...]
+    """(E,) the teacher's; None where an episode has none."""
+    student: tuple[float | None, ...]
+    """(E,) the student's."""
+
+    @staticmethod
+    def of(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> "SingleMeasured":
+        """Of numbers (E,), NaN where there is none."""
+        theirs, ours = (tuple(None if math.isnan(one) else one for one in side.tolist()) for side in (teacher, student))
+        return SingleMeasured(teacher=theirs, student=ours)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SingleEpisodes(Record):
     """The contents of a run's episodes.json."""
 
@@ -263,6 +280,8 @@ class SingleEpisodes(Record):
     """Of each episode of the verdict."""
     disagreements: tuple[Disagreement, ...]
     """The worst of the states that the student visits."""
+    measured: tuple[SingleMeasured, ...] = ()
+    """What was measured beside the return, in the order in which it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,18 +292,6 @@ class Difference(Record):
     """Mean of the differences."""
     difference_ci95: Interval
     """95 % interval of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verified(Returns):
-    """An exported file, played itself, as `verify` found it."""
-
-    file: str
-    """Name of the file."""
-    verdict: Verdict | None
-    """Against the teacher's returns on the same seeds; None where they are not known."""
-    against_student: Difference | None
-    """File − student; None where the student's returns are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from distilrl.measures import Measured
 from distilrl.plain import Record
-from distilrl.played import Agreement, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
+from distilrl.played import Agreement, Difference, Played, RandomPlay, Returns, RunVerdict, Scored, Sides
 from distilrl.provenance import Provenance
 from distilrl.shown import Rows, Shown
 from distilrl.stats import Interval
-from distilrl.verdict import HOLDS, RESULTS, Result, difference_in_words, in_words, margin_in_words
+from distilrl.verdict import HOLDS, RESULTS, Result, Verdict, difference_in_words, in_words, margin_in_words
 
 
 class Claims:
@@ -238,6 +238,27 @@ class Duel(Claims, Record):
     """Whether the policy keeps the other's return."""
     measures: tuple[Measured, ...] = ()
     """What was measured beside the return."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified(Returns):
+    """An exported file, played itself, as `verify` found it."""
+
+    file: str
+    """Name of the file."""
+    verdict: Verdict | None
+    """Against the teacher's returns on the same seeds; None where they are not known."""
+    against_student: Difference | None
+    """File − student; None where the student's returns are not known."""
+    measures: tuple[Measured, ...] = ()
+    """What the student's verdict measured beside the return, of the file; the ``student`` in them is the file."""
+
+    @property
+    def worst(self) -> Result | None:
+        """The worst verdict, of the return and of the measures; None where there is none."""
+        verdicts = (self.verdict, *(one.verdict for one in self.measures))
+        found = [one.result for one in verdicts if one is not None]
+        return min(found, key=RESULTS.index) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ class Row:
             **size(self.network),
             latency_us=self.latency_us,
             score_mean=stats.mean(self.scores) if self.scores else None,
-            score_ci95=stats.t_interval(self.scores) if len(self.scores) > 1 else None,
+            worst_score=min(self.scores, default=None),
             best_score=max(self.scores, default=None),
             best_seed=self.best_seed,
             reached=self.reached,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilrl import stats
 from distilrl.errors import SpecError
@@ -44,7 +45,7 @@ class SeedsStudent(Record):
     return_iqm: float
     """Interquartile mean over seeds."""
     return_ci95: Interval
-    """95 % Student t interval over seeds."""
+    """95 % Student t interval over seeds, cut at the worst and the best episode that teacher or students played."""
     score: float | None
     """Mean over seeds; None where one of them has none."""
 
@@ -127,6 +128,7 @@ class SeedsResults(Shown):
             cluster=cluster,
         )
         verdict = replace(verdict, protocol=first.verdict.protocol)
+        seen = np.concatenate([means, *(side for one in returns for side in (one.teacher, one.student))])
         student, score = first.student, stats.mean_score([run.student.score for run in runs])
         drawn: Drawn = "training seed and episode" if cluster is None else "training seed and cluster"
         return SeedsResults(
@@ -138,12 +140,18 @@ class SeedsResults(Shown):
                 params=student.params,
                 return_mean=stats.mean(means),
                 return_iqm=stats.iqm(means),
-                return_ci95=stats.t_interval(means),
+                return_ci95=_within(stats.t_interval(means), seen),
                 score=score,
             ),
             verdict=SeedsVerdict(**vars(verdict), unit="training seed" if exact else drawn, episodes=common),
             runs=tuple(runs),
         )
+
+
+def _within(interval: Interval, seen: NDArray[np.float64]) -> Interval:
+    """An interval cut where nothing was seen: of few seeds Student's t reaches beyond what a game can give."""
+    low, high = np.clip(interval, seen.min(), seen.max()).tolist()
+    return low, high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +241,8 @@ class PlanRow(Record):
     """Median microseconds of a greedy decision, in PyTorch on one thread."""
     score_mean: float | None
     """Mean over seeds of the best score at a check; None where the teacher is no better than random play."""
-    score_ci95: Interval | None
-    """95 % Student t interval over seeds; None of one seed."""
+    worst_score: float | None
+    """Of the worst seed."""
     best_score: float | None
     """Of the best seed."""
     best_seed: int

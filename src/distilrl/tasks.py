@@ -52,6 +52,7 @@ class Task:
         acceptance: Acceptance | None,
         initial: Network | None = None,
         collectors: Collectors | None = None,
+        judge: Teacher | None = None,
     ) -> None:
         """Makes the stream and checks that the objective can read the teacher.
 
@@ -59,15 +60,18 @@ class Task:
             config: all that decides the run.
             number: of the task.
             teacher: who labels.
-            acceptance: what `acceptance.accept` said of it.
+            acceptance: what `acceptance.accept` said of it, or of the judge.
             initial: a network of the student's shape to start from.
             collectors: who hosts the shards where there are rounds; this process by default.
+            judge: whom scores are about, where that is another than who labels.
         """
         self.config, self.number, self.initial = config, number, initial
         collectors = collectors or (InProcess() if config.data.round_steps else None)
         self.stream = Stream(config, teacher, number=number, collectors=collectors)
+        same = judge is None or judge is teacher
         self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
+        self.judge = teacher if same or judge is None else judge.fitted(self.info)
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
         self.spec = student.spec(self.info.obs, self.head.width)
@@ -213,11 +217,11 @@ class Task:
         del self.kept[self.config.stop.finalists :]
 
     def again(self, place: int, turn: int, watch: Watch, *, paired: bool) -> tuple[float, float | None]:
-        """Mean return and score of the student kept in this place, on episodes that no check has; ``paired``: the
-        teacher plays them too.
+        """Mean return and score of the student kept in this place, on episodes that no check has; ``paired``: whom the
+        score is about plays them too.
         """
         policy, episodes = Policy(self.best_network(place), self.head), self.config.stop.final_episodes
-        return self.selection.parity(policy, self.teacher if paired else None, episodes, watch, turn=turn)
+        return self.selection.parity(policy, self.judge if paired else None, episodes, watch, turn=turn)
 
     def best_network(self, place: int = 0) -> Network:
         """The best student as it ships, or another one that was kept: plain layers, raw observations."""
@@ -251,17 +255,23 @@ class Task:
 
 
 def make_tasks(
-    config: TrainConfig, teacher: Any, acceptance: Any, initial: Network | None, collectors: Collectors | None
+    config: TrainConfig,
+    teacher: Any,
+    acceptance: Any,
+    initial: Network | None,
+    collectors: Collectors | None,
+    judge: Any = None,
 ) -> list[Task]:
     """The tasks of a run, of what `train` is given."""
     teachers: list[Teacher | None] = _each(teacher, config, "teacher")
     acceptances: list[Acceptance | None] = _each(acceptance, config, "acceptance")
+    judges: list[Teacher | None] = _each(judge, config, "judge")
     if None in teachers and (any(term.needs_teacher for term in config.terms) or config.data.behaviour.asks(START)):
         raise SpecError(f"The recipe '{config.recipe}' needs a teacher, in its terms or to act: give it one.")
     tasks = []
     with ExitStack() as opened:  # those before one that is refused are closed
-        for number, (teacher, accepted) in enumerate(zip(teachers, acceptances, strict=True)):
-            tasks.append(Task(config, number, teacher, accepted, initial if number == 0 else None, collectors))
+        for number, (teacher, accepted, judge) in enumerate(zip(teachers, acceptances, judges, strict=True)):
+            tasks.append(Task(config, number, teacher, accepted, initial if number == 0 else None, collectors, judge))
             opened.callback(tasks[-1].stream.close)
         opened.pop_all()
     return tasks

@@ -29,6 +29,7 @@ from distilrl.policies import Policy
 from distilrl.provenance import Provenance
 from distilrl.results import Duel, DuelOther, DuelPolicy, TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
+from distilrl.sensors import Sensors
 from distilrl.spaces import EnvLike, env_ref
 from distilrl.teachers import Teacher, load_teacher
 from distilrl.train import train
@@ -162,6 +163,7 @@ def evaluate_against(
     margin: float = 0.05,
     margin_abs: float | None = None,
     fresh: bool = False,
+    sensors: Sensors | None = None,
     watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
@@ -179,6 +181,7 @@ def evaluate_against(
         margin: largest acceptable loss, as a share of (the other's return − random).
         margin_abs: the same in the environment's own units, in place of the share.
         fresh: as of `evaluate_policy`.
+        sensors: how the first sees, as a run's student does; None: as ``how`` says of both.
         watch: told of episodes as they end; None: as `distill` shows it.
 
     Raises:
@@ -206,9 +209,8 @@ def evaluate_against(
     with watching(watch) as watch:
         acceptance = accept(theirs, how, episodes=20, max_episodes=20 * ACCEPT_MORE, weak_ok=True, watch=watch)
         first = FRESH_SEEDS if fresh else VERDICT_SEEDS
-        found = compare(
-            theirs, mine.policy, how, comparison, acceptance, info, sensors=how.sensors, first=first, watch=watch
-        )
+        seen = how.sensors if sensors is None else sensors
+        found = compare(theirs, mine.policy, how, comparison, acceptance, info, sensors=seen, first=first, watch=watch)
     return Duel(
         policy=DuelPolicy(**vars(found.student), params=mine.params),
         against=DuelOther(**vars(found.teacher), params=theirs.params),

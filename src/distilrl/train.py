@@ -53,6 +53,7 @@ def train(
     watch: Watch = silent,
     initial: Network | None = None,
     collectors: Collectors | None = None,
+    judge: Teacher | Sequence[Teacher] | None = None,
 ) -> Trained:
     """Trains a student; continues from the folder's checkpoint if there is one.
 
@@ -65,6 +66,7 @@ def train(
         watch: told of what happens.
         initial: a network of the student's shape to start from, as an earlier run gave it.
         collectors: who hosts the shards where ``config`` has rounds; this process by default. The student is the same.
+        judge: whom ``acceptance`` and so the score are about, or one per task, where that is another than the teacher.
 
     Raises:
         ResumeError: the folder's checkpoint belongs to another teacher, or the environment does not replay.
@@ -77,7 +79,7 @@ def train(
     check_device(config.compute.device)
     use_threads(config.compute.threads)
     torch.backends.cudnn.allow_tf32 = False  # action values lie close together: labels need float32
-    run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors), watch)
+    run = _Run(config, make_tasks(config, teacher, acceptance, initial, collectors, judge), watch)
     with closing(run):
         if config.reward.env_steps > 0:  # said before training, not after
             evolution.refuse_images(run.tasks[0].spec)

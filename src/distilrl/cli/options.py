@@ -39,9 +39,10 @@ WHERE = ("collectors", "collector_gpus", "jobs", "ray")
 """Options that say where runs are computed, and change nothing in them."""
 
 
-def code_of(*results: Result) -> int:
+def code_of(*results: Result | None) -> int:
     """The exit code of the worst of some verdicts, 0 where there is none."""
-    return CODES[min(results, key=RESULTS.index)] if results else 0
+    found = [one for one in results if one is not None]
+    return CODES[min(found, key=RESULTS.index)] if found else 0
 
 
 @dataclass(frozen=True)

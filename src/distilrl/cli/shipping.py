@@ -8,11 +8,11 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from distilrl.cli.options import Around, EnvOptions, Trusted, TrustOptions, Unset, code_of, told_apart
-from distilrl.cli.tables import print_verdict
+from distilrl.cli.tables import print_measures, print_verdict
 from distilrl.display import Display, console
 from distilrl.export import Target, export_policy, verify
 from distilrl.plain import read_as
-from distilrl.played import Verified
+from distilrl.results import Verified
 from distilrl.runs import RunFolder
 from distilrl.threads import use_threads
 
@@ -59,7 +59,8 @@ class Export:
             if played.verdict is not None:
                 console.print(_played(played))
                 print_verdict(played.verdict, "file - teacher")
-                results.append(played.verdict.result)
+                print_measures(played.measures, ("teacher", "file"))
+                results.append(played.worst)
         print(card["path"])
         return code_of(*results)
 
@@ -92,9 +93,10 @@ class Verify:
             print(_played(result))
             if result.verdict is not None:
                 print_verdict(result.verdict, "file - teacher")
+                print_measures(result.measures, ("teacher", "file"))
             else:
                 console.print("no verdict: the export holds no returns of its teacher in this environment")
-        return code_of(result.verdict.result) if result.verdict is not None else 0
+        return code_of(result.worst)
 
 
 def _played(result: Verified) -> str:

@@ -158,13 +158,12 @@ def print_plan(results: PlanResults) -> None:
     """The frontier."""
     table = Table(box=None, header_style="bold")
     table.add_column("", overflow="fold")
-    for column in ("parameters", "µs", "score over seeds", "best", "verdict"):
+    for column in ("parameters", "µs", "score", "worst", "best", "verdict"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in results.frontier:
         numbers = (counted(row.params), f"{row.latency_us:.0f}")
-        ends = "" if row.score_ci95 is None else " [{:.2f}, {:.2f}]".format(*row.score_ci95)
-        score, best = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.best_score))
-        table.add_row(escape(row.student), *numbers, escape(f"{score}{ends}"), best, in_words(row.verdict))
+        scores = ("–" if one is None else f"{one:.3f}" for one in (row.score_mean, row.worst_score, row.best_score))
+        table.add_row(escape(row.student), *numbers, *scores, in_words(row.verdict))
     console.print(table)
     smallest = f"[green bold]{escape(results.winner)}[/]" if results.winner else "[red bold]none[/]"
     console.print(

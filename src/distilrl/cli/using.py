@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from rich.markup import escape
 from tyro.conf import Positional, UseAppendAction, arg
 
 from distilrl.cli import HOSTILE
@@ -12,7 +13,8 @@ from distilrl.cli.faults import print_error
 from distilrl.cli.options import AboutFile, Around, EnvOptions, FileOptions, Unset, code_of, told_apart
 from distilrl.cli.tables import print_facts, print_measures, print_verdict
 from distilrl.comparison import Comparison
-from distilrl.display import Display, print_unused
+from distilrl.config import train_config
+from distilrl.display import Display, console, print_unused
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
@@ -20,6 +22,8 @@ from distilrl.inspection import inspect, inspect_play
 from distilrl.measures import Measure
 from distilrl.plain import THREADS, check_number
 from distilrl.played import Returns
+from distilrl.runs import RunFolder
+from distilrl.sensors import EXACT, Sensors
 from distilrl.teachers import load_teacher
 from distilrl.teachers.vecnormalize import unused
 from distilrl.teaching import evaluate_against, evaluate_policy
@@ -126,6 +130,7 @@ class Evaluate:
             other = load_teacher(self.against if told else self.teacher_file.file(self.against))
             print_unused(unused(other))
         print_unused(unused(policy))
+        seen, others = (_sees(path) for path in (self.policy, self.against))
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -134,6 +139,7 @@ class Evaluate:
             workers=self.workers,
             measures=measures,
             cluster=self.cluster,
+            sensors=seen if other is None else others,
         )
         if other is None:
             with told_apart(self.json), Display() as watch:
@@ -151,6 +157,7 @@ class Evaluate:
                 margin=self.margin,
                 margin_abs=self.margin_abs,
                 fresh=self.fresh,
+                sensors=seen,
                 watch=watch,
             )
         if self.json:
@@ -167,3 +174,12 @@ class Evaluate:
         size = f", {params:,} parameters" if params else ""
         units = f"{result.distinct_episodes} {'distinct' if self.cluster is None else 'clusters'}"
         return f"return {result.in_words()} over {result.episodes} episodes ({units}){size}"
+
+
+def _sees(path: str | None) -> Sensors:
+    """How a run's student sees, as in its verdict; whatever is of no run sees what is there."""
+    folder = RunFolder(path or "").with_student()
+    sensors = train_config(folder).student.sensors if path is not None and folder.kind() is not None else EXACT
+    if not sensors.exact:
+        console.print(f"{escape(str(path))} sees as in its run: {', '.join(sensors.words)}")
+    return sensors

@@ -20,6 +20,8 @@ from distilrl.errors import EnvError, ExtraError, SpecError
 from distilrl.spaces import ActionSpec, EnvRef, ObsSpec, Reader, Unreadable, read_actions, read_observations
 from distilrl.text import raised
 
+LONGEST_NOTE = 300
+"""Characters of what an environment says of itself that are passed on."""
 OLD_STEP = (
     "{} from step, where Gymnasium's gives observation, reward, terminated, truncated and info (the old Gym's "
     "interface: use Gymnasium's),"
@@ -203,6 +205,8 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> 
         protocol["actions"] = names
     if isinstance(env.action_space, gymnasium.spaces.Box) and np.issubdtype(env.action_space.dtype, np.integer):
         protocol["whole_actions"] = "a number between two is rounded to the nearest"
+    if isinstance(note := (env.metadata or {}).get("note"), str):
+        protocol["note"] = note[:LONGEST_NOTE]
     if not action.bounded:
         protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
     return protocol

@@ -27,7 +27,8 @@ from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json_as, write_bytes
 from distilrl.isolation import isolated
 from distilrl.networks import Network
-from distilrl.played import SingleEpisodes
+from distilrl.objective import TDTerm, TeacherTerm, taught_at
+from distilrl.played import SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.results import Results
 from distilrl.runs import RunFolder
@@ -116,8 +117,9 @@ def _read_by(spec: NetworkSpec, obs: ObsSpec) -> Excerpt | None:
 class _Student:
     """A run's student and what is known of it."""
 
-    def __init__(self, folder: RunFolder, stored: Stored, info: EnvInfo) -> None:
-        self.folder, self.stored, self.info = folder, stored, info
+    def __init__(self, folder: RunFolder, stored: Stored, info: EnvInfo, *, named: bool) -> None:
+        """``named``: the environment is not the student's own but one that was asked for."""
+        self.folder, self.stored, self.info, self.named = folder, stored, info, named
         self.policy = Policy(stored.network, stored.head)
         spec = stored.network.spec
         self.reads = _read_by(spec, info.obs)
@@ -157,7 +159,7 @@ class _Student:
                 f"{info.id} gives {info.obs.shape}: name the environment that it was trained in."
             )
         check_actions(stored.head, info, folder.student)
-        return cls(folder, stored, info)
+        return cls(folder, stored, info, named=env is not None)
 
     def bare(self, network: Network) -> Network:
         """The network of what the file reads."""
@@ -191,7 +193,9 @@ class _Export:
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)
 
-        return keep_export(self.out, policy, self.seen, card, write, self.watch, env=self.info.ref)
+        elsewhere = self.student.results is not None and self.student.results.verdict_environment is not None
+        env = None if elsewhere and not self.student.named else self.info.ref  # the verdict is run again where it was
+        return keep_export(self.out, policy, self.seen, card, write, self.watch, env=env)
 
     def _write(
         self, folder: Path, network: Network, card: dict[str, Any], integers: int8.Quantised | None
@@ -252,6 +256,7 @@ class _Export:
             image=image,
             cartpole=limit,
             frames=obs.frames,
+            note=self.info.protocol.get("note", ""),
         )
 
     def keep_integers(self) -> dict[str, Any]:
@@ -265,7 +270,8 @@ class _Export:
         if self.student.results is None:  # of a run that has not ended nothing is known that could be lost
             return self.keep(plain)
         floats, kept = self._mean_return(self.student.policy), self._mean_return(self._policy_of(plain.integers))
-        span = self.student.results.teacher.return_mean - self.student.results.random.return_mean
+        here = read_json_as(TeacherCard, self.student.folder.teacher).acceptance  # a verdict may be of elsewhere
+        span = here.return_mean - here.random_return_mean
         if floats - kept <= TOLERATED * abs(span) or (tuned := self._fine_tuned()) is None:
             return self.keep(plain)
         again = self._rounded(tuned)
@@ -306,20 +312,23 @@ class _Export:
         student, config = self.student, self.student.config
         if config is None or student.results is None or student.policy.remembers:  # it is tuned on single states
             return None
+        if any(isinstance(term, TDTerm) for term in config.terms):  # its values are of rewards, not the teacher's
+            return None
         try:
             teacher = load_teachers(config.tasks[0].teacher, self.info.ref, config.combine)
         except DistilError:  # its file is elsewhere by now: the integers stay as calibrated
             return None
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
             return None
+        first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
         plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
         return qat.fine_tune(
             self.student.bare(student.stored.network),
             teacher,
             np.concatenate([play.obs for play in plays]),
-            student.results.temperature or 1.0,
+            taught_at(config.terms, student.results.temperature or 1.0, self.head),
             reads=student.reads,
-            scaled_head=config.optim.scale_head or config.optim.value_units,
+            scaled_head=config.keeps_scale or (first is not None and first.student_temperature is None),
         )
 
 

@@ -20,6 +20,7 @@ from distilrl.export.replay import Recording
 from distilrl.files import digest, read_json
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import LARGEST_NUMBER, LARGEST_OBSERVATION, MAX_EPISODES, MAX_LOOKS
+from distilrl.measures import Measured
 from distilrl.plain import read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
@@ -84,6 +85,8 @@ def comment_of(card: dict[str, Any], info: EnvInfo) -> str:
         lines.append(f"It reads what the environment gives behind {', '.join(info.ref.wrappers)}.")
     if "whole_actions" in info.protocol:
         lines.append(f"The environment's actions are whole numbers: {info.protocol['whole_actions']}.")
+    if "note" in info.protocol:
+        lines.append(info.protocol["note"])
     return "\n   ".join(in_comment(line) for line in lines)
 
 
@@ -111,6 +114,10 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "epsilon": results.protocol["epsilon"],
             "environment": results.verdict_environment,
             "sensors": to_plain(sensors),
+            "measures": [
+                {"found": one.to_json(), "teacher_values": list(single.teacher)}
+                for one, single in zip(results.measures, episodes.measured, strict=True)
+            ],
         },
     }
 
@@ -184,6 +191,8 @@ class Reference:
     """Where they played; None: in the card's environment."""
     sensors: Sensors
     """How the student saw."""
+    measures: tuple[tuple[Measured, NDArray[np.float64]], ...]
+    """What was measured beside the return, and the teacher's numbers (E,), NaN where there is none."""
 
 
 @dataclass(frozen=True)
@@ -293,4 +302,9 @@ def _reference(data: dict[str, Any]) -> Reference:
     if not known or not 0 <= after < MAX_EPISODES:
         raise ValueError("the verdict's margin, span, looks or passed seeds lie outside of what there is")
     protocol, cluster = str(data["protocol"]), data["cluster"] and str(data["cluster"])
-    return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors)
+    measures = tuple(
+        (read_as(Measured, one["found"]), np.array(one["teacher_values"], np.float64)) for one in data["measures"]
+    )
+    if any(values.shape != teacher.shape for _, values in measures):
+        raise ValueError("the returns and the measures of the teacher differ in number")
+    return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors, measures)

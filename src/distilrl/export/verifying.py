@@ -20,8 +20,10 @@ from distilrl.export.replay import file_policy, open_export
 from distilrl.files import digest
 from distilrl.heads import Head
 from distilrl.isolation import isolated
+from distilrl.measures import Measured
 from distilrl.plain import check_number
-from distilrl.played import Difference, Returns, Verified
+from distilrl.played import Difference, Returns
+from distilrl.results import Verified
 from distilrl.spaces import EnvLike, EnvRef, env_ref
 from distilrl.verdict import Verdict, exact_verdict, non_inferiority
 
@@ -90,7 +92,8 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
     policy = file_policy(open_export(path, card.head, card.obs_size), card.head, card.reads)
     how = Play(ref)
     if known is not None:
-        how = replace(how, epsilon=known.epsilon, sensors=known.sensors, cluster=known.cluster)
+        asked = tuple(one.measure for one, _ in known.measures)
+        how = replace(how, epsilon=known.epsilon, sensors=known.sensors, cluster=known.cluster, measures=asked)
     count = len(known.teacher_returns) if known else episodes
     seeds, exact = fair_seeds(how, VERDICT_SEEDS + (known.after if known else 0), count)
     with watching(watch) as watch:
@@ -100,9 +103,17 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
             f"{card.path} holds {count} returns of a teacher, and {ref.label} has {len(games.returns)} starts: export "
             "the run again."
         )
-    verdict, against_student = _against(games, known, exact) if known else (None, None)
+    verdict = against_student = None
+    measures: tuple[Measured, ...] = ()
+    if known is not None:
+        verdict, against_student = _against(games, known, exact)
+        pairs = _pairs(games, known.teacher_returns)
+        both = zip(known.measures, games.measured.T, strict=True)
+        measures = tuple(one.again(theirs, ours, games.units, pairs) for (one, theirs), ours in both)
     returns = Returns.of(games.returns, np.random.default_rng(0), games.units, exact=exact)
-    return Verified(**vars(returns), file=path.name, verdict=verdict, against_student=against_student)
+    return Verified(
+        **vars(returns), file=path.name, verdict=verdict, against_student=against_student, measures=measures
+    )
 
 
 def check_actions(head: Head, info: EnvInfo, what: Path) -> None:
@@ -132,16 +143,9 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
     taken, so that a file that plays as the student gets the student's verdict.
     """
     rng = np.random.default_rng(0)
-
-    def pairs(returns: NDArray[np.float64]) -> NDArray[Any]:
-        if games.clusters is not None:
-            return games.clusters
-        together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
-        return together
-
     theirs, students, margin = known.teacher_returns, known.student_returns, known.margin
     if exact:
-        verdict = exact_verdict(games.returns, theirs, margin, clusters=pairs(theirs))
+        verdict = exact_verdict(games.returns, theirs, margin, clusters=_pairs(games, theirs))
     else:
         verdict = non_inferiority(
             games.returns,
@@ -149,12 +153,22 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
             margin,
             rng,
             span=known.span,
-            clusters=pairs(theirs),
+            clusters=_pairs(games, theirs),
             looks=known.looks,
             cluster=known.cluster,
         )
     verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students
     mean = stats.mean(lost)
-    interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=pairs(students))
+    interval = (mean, mean) if exact else stats.mean_interval(lost, rng, clusters=_pairs(games, students))
     return verdict, Difference(difference=mean, difference_ci95=interval)
+
+
+def _pairs(games: Episodes, returns: NDArray[np.float64]) -> NDArray[Any]:
+    """(E,) equal where both played one and the same episode again, or one of the same cluster; the other's episodes are
+    known by their ``returns`` alone.
+    """
+    if games.clusters is not None:
+        return games.clusters
+    together: NDArray[np.uint64] = games.fingerprints * np.uint64(31) + returns.view(np.uint64)
+    return together

@@ -103,7 +103,7 @@ def picture(golden: NDArray[np.generic], frames: int) -> dict[str, Any] | None:
 def page(
     module: bytes, env: str, name: str, last: Last, golden: NDArray[np.generic], answers: Answers,
     *, remembers: bool = False, reads: Sequence[int] | None = None, image: Mapping[str, Any] | None = None,
-    cartpole: int = 0, frames: int = 1,
+    cartpole: int = 0, frames: int = 1, note: str = "",
 ) -> str:  # fmt: skip
     """The page, complete in itself.
 
@@ -119,6 +119,7 @@ def page(
         image: of `about_image`, where the page takes images in.
         frames: of time in one image.
         cartpole: most steps of an episode where the environment is Gymnasium's CartPole as it is, which the page plays.
+        note: what whoever opens it must know, in the environment's own words.
     """
     limits = last.tolerance()
     data = {
@@ -140,13 +141,14 @@ def page(
         "picture": picture(golden, frames) if golden.ndim == 4 else None,
         **(image or {}),
     }
-    text = f"{env}: {name}".replace("&", "&amp;").replace("<", "&lt;")
+    text, told = (words.replace("&", "&amp;").replace("<", "&lt;") for words in (f"{env}: {name}", note))
     plain = json.dumps(data).replace("</", "<\\/")  # no name ends the script
     parts = {"STYLE": web_images.STYLE, "BODY": web_images.BODY, "SCRIPT": web_images.SCRIPT} if image else {}
     filled = TEMPLATE
     for part in ("STYLE", "BODY", "SCRIPT"):
         filled = filled.replace(f"__{part}__", parts.get(part, ""))
-    return filled.replace("__TITLE__", text).replace("__DATA__", plain)
+    shown = f"<p><strong>{told}</strong></p>\n" if note else ""
+    return filled.replace("__NOTE__", shown).replace("__TITLE__", text).replace("__DATA__", plain)
 
 
 TEMPLATE = """<!doctype html>
@@ -169,7 +171,7 @@ __STYLE__</style>
 </head>
 <body>
 <h1>__TITLE__</h1>
-<p id="check">loading the policy</p>
+__NOTE__<p id="check">loading the policy</p>
 <p id="shown"></p>
 __BODY__<canvas id="board" hidden></canvas>
 <canvas id="field" width="640" height="320" hidden></canvas>

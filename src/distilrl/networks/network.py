@@ -198,7 +198,7 @@ class Network(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Numbers (B, P) of observations (B, *obs_shape) of any number type."""
-        return self._outputs(self._through(self._entered(obs), obs, list(self.layers)[self._first_index + 1 :]))
+        return self.in_units(self._through(self._entered(obs), obs, list(self.layers)[self._first_index + 1 :]))
 
     def _entered(self, obs: Tensor) -> Tensor:
         """What the first layer makes of observations."""
@@ -245,7 +245,7 @@ class Network(nn.Module):
         self.obs_scale.copy_(other.obs_scale)
         self.obs_moves = other.obs_moves.to(self.obs_mean.device) if other.obs_moves is not None else None
 
-    def _outputs(self, x: Tensor) -> Tensor:
+    def in_units(self, x: Tensor) -> Tensor:
         """The last layer's numbers in the units of the outputs."""
         return F.linear(x, self.out_matrix, self.out_offset) if self.out_matrix is not None else x
 

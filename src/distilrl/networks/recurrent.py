@@ -81,4 +81,4 @@ class RecurrentNetwork(Network):
     def _behind_cell(self, x: Tensor, features: Tensor | None, obs: Tensor) -> Tensor:
         after = (self._first_index if self._cell_index is None else self._cell_index) + 1
         x = x if features is None else torch.cat([x, features], dim=1)
-        return self._outputs(self._through(x, obs, list(self.layers)[after:]))
+        return self.in_units(self._through(x, obs, list(self.layers)[after:]))
