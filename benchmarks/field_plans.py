@@ -41,7 +41,7 @@ NOT_OF_PLANS = ("--set", "--disturbed-episodes")
 
 def line(field: str, row: str, more: str, seed: int) -> dict[str, Any]:
     """One plan, in a folder of its own, where one that was killed goes on; it is gone when the line is known."""
-    begun, out = time.process_time(), RUNS / "plans" / f"{field}{more}-{seed}"
+    begun, out = time.process_time(), RUNS / "plans" / f"{field}, {row}{more}-{seed}"
     about = fields()[field].rows[row]
     words = ["plan", "--teacher", about.teacher, "--env", about.env, "--seed", str(seed), "--seeds", str(SEEDS)]
     words += ["--threads", "1", "--out", str(out), *_of_plans(f"{about.options} {about.training} {more}")]

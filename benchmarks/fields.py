@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,8 @@ class Found:
     rules: dict[str, dict[str, Any]]
     """By name."""
     runs: list[dict[str, Any]]
-    """Of the smallest student that kept within the margin with every seed; where none did, of the one whose worst seed
-    came nearest."""
+    """Of the smallest student that kept within the margin with every seed; where none did, of the one that did so with
+    most, and of these the one whose worst seed came nearest."""
     held: bool
     """Whether it did."""
     earlier: list[bool]
@@ -195,6 +196,15 @@ class Found:
         words = [verdict_in_words(result, chinese) for result in results]
         return [word + EARLIER * earlier for word, earlier in zip(words, self.earlier, strict=True)]
 
+    def with_how_many(self, chinese: bool = False) -> str:
+        """With how many of its seeds the student kept within the margin, if not with all."""
+        kept, tried = sum(map(_holds, self.runs)), len(self.runs)
+        if self.held:
+            return ""
+        if not kept:
+            return "（没有；最接近者）" if chinese else " (none; the nearest)"
+        return f"（{tried} 个种子中的 {kept} 个）" if chinese else f" (with {kept} of {tried} seeds)"
+
     @property
     def unlearnt(self) -> tuple[str, float]:
         """The best of random play and the rules, and its return."""
@@ -216,12 +226,15 @@ def found(name: str) -> dict[str, Found]:
     for row, about in field(name).rows.items():
         own = [one for one in lines if one["row"] == row]
         rules = {one["student"].removeprefix(RULE): one for one in own if one["student"].startswith(RULE)}
-        tried = [[one for one in own if one["student"] == student] for student in about.students]
+        tried = [
+            sorted((one for one in own if one["student"] == student), key=itemgetter("seed"))
+            for student in about.students
+        ]
         tried = sorted(filter(None, tried), key=lambda runs: runs[0]["results"]["student"]["bytes"])
         if not tried:
             continue
         good = [runs for runs in tried if all(map(_holds, runs))]
-        best = good[0] if good else max(tried, key=_worst)
+        best = good[0] if good else max(tried, key=_nearest)
         first = best[0]["results"]
         random, speed = first["random"]["return_mean"], speeds.get((name, row, first["student"]["name"]))
         earlier = [_reckons_with_the_mean(run, [one for runs in tried for one in runs]) for run in best]
@@ -250,9 +263,9 @@ def worst_verdict(run: dict[str, Any]) -> Result:
     return min((one["result"] for one in verdicts if one is not None), key=WORST_FIRST.index)
 
 
-def _worst(runs: list[dict[str, Any]]) -> float:
-    """The return of the worst of its seeds."""
-    return min(float(run["results"]["student"]["return_mean"]) for run in runs)
+def _nearest(runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """With which share of its seeds a student kept within the margin, and the return of the worst."""
+    return float(np.mean([*map(_holds, runs)])), min(float(run["results"]["student"]["return_mean"]) for run in runs)
 
 
 def is_tree(student: str) -> bool:
@@ -268,7 +281,7 @@ def size(student: dict[str, Any], nodes: str = "nodes") -> str:
 def table(name: str, chinese: bool = False) -> list[list[str]]:
     """A row for each environment, and one for each claim of its own beside the return."""
     told = functools.partial(verdict_in_words, chinese=chinese)
-    none, nodes = ("（没有；最接近者）", "个节点") if chinese else (" (none; the nearest)", "nodes")
+    nodes = "个节点" if chinese else "nodes"
     rows = []
     for row, one in found(name).items():
         student, results = one.student, [run["results"] for run in one.runs]
@@ -280,7 +293,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 f"{params:,}" if params else "-",
                 number(one.taught),
                 "; ".join([f"random {number(one.random)}", *rules]),
-                f"`{student['name']}`{'' if one.held else none}",
+                f"`{student['name']}`{one.with_how_many(chinese)}",
                 size(student, nodes),
                 f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
                 f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
@@ -313,6 +326,8 @@ def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], tol
     end = ["", ""]
     if verdict is not None:
         end = [lost(verdict), counted([told(each["verdict"]["result"]) for each in seeds])]
+    elif (off := one["difference"]) is not None:
+        end[0] = "{} [{}, {}]".format(*(number(end, "+") for end in (off["difference"], *off["difference_ci95"])))
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
@@ -339,11 +354,11 @@ HEADS = {
         "environment", "teacher's parameters", "return", "without learning",
         "smallest student that keeps within the margin", "parameters", "bytes", "µs in C (teacher, PyTorch)",
         "return, each seed",
-        "student − teacher [interval] of margin, episodes", "verdicts", "times smaller",
+        "student − teacher [interval] of margin, episodes, of the first seed", "verdicts", "times smaller",
     ),
     ".zh-CN": (
         "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "C 每次决策微秒（教师，PyTorch）",
-        "各种子的回报", "学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
+        "各种子的回报", "第一个种子：学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
     ),
 }  # fmt: skip
 
@@ -380,7 +395,7 @@ def listed() -> list[dict[str, Any]]:
                     "student": one.student["name"],
                     "params": one.student["params"],
                     "return": one.returned,
-                    "passes": one.held,
+                    "verdicts": counted([in_words(worst_verdict(run)) for run in one.runs]),
                     "without_learning": one.unlearnt[0],
                     "without_learning_return": one.unlearnt[1],
                     "page": about.page,

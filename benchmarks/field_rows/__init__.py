@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from distilrl import EnvRef, make_vec_env
-from distilrl.episodes import Episodes
+from distilrl import EnvRef, Measure, Teacher, describe_env, make_vec_env, play
+from distilrl.episodes import Episodes, Play
+from distilrl.heads import student_head
+from distilrl.spaces import Choices
 
 sys.path.append(str(Path(__file__).parents[2]))  # where examples/ lies
 
@@ -18,6 +21,8 @@ Rule = Callable[[EnvRef, Sequence[int]], NDArray[np.float64] | Episodes]
 """What needs no learning: returns (E,) of an episode for each seed, in the verdict's environment; or the episodes, in
 which the row's measures were taken, in their order.
 """
+CHOSEN_ON = range(20)
+"""Seeds on which the best single action is chosen, none of a verdict's."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,27 @@ def by_hand(act: Callable[[NDArray[Any], np.random.Generator], Any]) -> Rule:
         return returns
 
     return play
+
+
+def single_action(*measures: Measure) -> Rule:
+    """The action that does best where it is taken at every step, chosen on seeds of its own; of real actions none at
+    all, each number 0.
+    """
+
+    def played(ref: EnvRef, action: int, seeds: Sequence[int]) -> Episodes:
+        info = describe_env(ref)
+        width = student_head(info.action).width
+        numbers = torch.zeros(width)
+        if isinstance(info.action, Choices):
+            numbers[action] = 1.0
+        same = Teacher.from_callable(lambda obs: numbers.expand(len(obs), -1), width, name=f"always {action}")
+        return play(same.fitted(info).policy, Play(ref, measures=measures), seeds)
+
+    def best(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
+        action = describe_env(ref).action
+        tried = range(action.nvec[0] if isinstance(action, Choices) and len(action.nvec) == 1 else 1)
+        means = [played(ref, one, CHOSEN_ON).returns.mean() if len(tried) > 1 else 0.0 for one in tried]
+        print("single actions:", " ".join(f"{mean:.3f}" for mean in means))
+        return played(ref, int(np.argmax(means)), seeds)
+
+    return best

@@ -6,7 +6,7 @@ from dataclasses import replace
 from distilrl import EnvRef, Measure, Teacher, describe_env, play
 from distilrl.episodes import Episodes, Play
 from distilrl.heads import student_head
-from field_rows import Field, Row
+from field_rows import Field, Row, single_action
 
 SAFE = "--disturbed-episodes 0 --measure 'crashed=max<=0.05' --measure speed=mean"
 """As safe as the teacher: at most five collisions in a hundred episodes more."""
@@ -32,7 +32,7 @@ HIGHWAY = Row(
     students=("mlp:16,16",),
     options=CLAIM,
     training="--steps 8000",
-    rules={"IDM": idm},
+    rules={"IDM": idm, "best single action": single_action(*MEASURES)},
     exports=("c", "onnx"),
 )
 ROUNDABOUT = replace(

@@ -1,6 +1,10 @@
 """Robots: Gymnasium's in MuJoCo and Box2D, and Unitree's. Teachers are public; docs/fields/robots.md says where they are."""
 
-from . import Field, Row
+from dataclasses import replace
+
+from distilrl import Measure
+
+from . import Field, Row, single_action
 
 ROUGH = "examples.robots:Rough-v0"
 QUIET = "--disturbed-episodes 0"
@@ -13,48 +17,53 @@ def _robot(name: str, more: str = "") -> str:
     return f"""--env-kwargs '{{"robot": "{name}"{more}}}' {FALLS}"""
 
 
+ROWS = {
+    "HalfCheetah": Row(
+        ROUGH, "teachers/tqc-HalfCheetah-v3.zip", ("mlp:64,64",), _robot("HalfCheetah-v5"), "--steps 200000"
+    ),
+    "Hopper": Row(
+        ROUGH, "teachers/trpo-Hopper-v3.zip", ("mlp:16,16", "mlp:8,8"),
+        _robot("Hopper-v5") + " --normalizer teachers/trpo-Hopper-v3.vecnormalize.pkl", "--steps 40000",
+    ),
+    "Walker2d": Row(
+        ROUGH, "teachers/tqc-Walker2d-v3.zip", ("mlp:32,32", "mlp:16,16"), _robot("Walker2d-v5"), "--steps 100000"
+    ),
+    "Ant": Row(
+        ROUGH, "teachers/trpo-Ant-v3.zip", ("mlp:24,24", "mlp:16"),
+        _robot("Ant-v5", ', "include_cfrc_ext_in_observation": false')
+        + " --zeros 84 --normalizer teachers/trpo-Ant-v3.vecnormalize.pkl",
+        "--steps 20000",
+    ),
+    "BipedalWalker": Row(
+        "BipedalWalker-v3", "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:4"),
+        f"--normalizer teachers/a2c-BipedalWalker-v3.vecnormalize.pkl {QUIET}", "--steps 30000",
+    ),
+    "Unitree Go1": Row(
+        "examples.unitree:Go1-v0", "teachers/go1_policy.onnx", ("mlp:64,64", "mlp:16"),
+        f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 20000",
+    ),
+    "Unitree G1": Row(
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:20+gru:3"), FALLS, "--steps 60000"
+    ),
+    "Unitree G1, 150,000 steps": Row(
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24", "mlp:20+gru:3"), FALLS, "--steps 150000"
+    ),
+    "Unitree G1, 400,000 steps": Row(
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24",), FALLS, "--steps 400000"
+    ),
+    "Unitree G1, rough": Row(
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:64+gru:32", "mlp:32+gru:16", "mlp:32,32"),
+        f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 150000",
+    ),
+}  # fmt: skip
+STILL, STILL_STANDING = single_action(), single_action(Measure("fallen", "max"))
 FIELD = Field(
     "robots",
     "机器人",
     "docs/fields/robots.md",
     "robots",
     {
-        "HalfCheetah": Row(
-            ROUGH, "teachers/tqc-HalfCheetah-v3.zip", ("mlp:64,64",), _robot("HalfCheetah-v5"), "--steps 200000"
-        ),
-        "Hopper": Row(
-            ROUGH, "teachers/trpo-Hopper-v3.zip", ("mlp:16,16", "mlp:8,8"),
-            _robot("Hopper-v5") + " --normalizer teachers/trpo-Hopper-v3.vecnormalize.pkl", "--steps 40000",
-        ),
-        "Walker2d": Row(
-            ROUGH, "teachers/tqc-Walker2d-v3.zip", ("mlp:32,32", "mlp:16,16"), _robot("Walker2d-v5"), "--steps 100000"
-        ),
-        "Ant": Row(
-            ROUGH, "teachers/trpo-Ant-v3.zip", ("mlp:24,24", "mlp:16"),
-            _robot("Ant-v5", ', "include_cfrc_ext_in_observation": false')
-            + " --zeros 84 --normalizer teachers/trpo-Ant-v3.vecnormalize.pkl",
-            "--steps 20000",
-        ),
-        "BipedalWalker": Row(
-            "BipedalWalker-v3", "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:4"),
-            f"--normalizer teachers/a2c-BipedalWalker-v3.vecnormalize.pkl {QUIET}", "--steps 30000",
-        ),
-        "Unitree Go1": Row(
-            "examples.unitree:Go1-v0", "teachers/go1_policy.onnx", ("mlp:64,64", "mlp:16"),
-            f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 20000",
-        ),
-        "Unitree G1": Row(
-            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:20+gru:3"), FALLS, "--steps 60000"
-        ),
-        "Unitree G1, 150,000 steps": Row(
-            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24", "mlp:20+gru:3"), FALLS, "--steps 150000"
-        ),
-        "Unitree G1, 400,000 steps": Row(
-            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24",), FALLS, "--steps 400000"
-        ),
-        "Unitree G1, rough": Row(
-            "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:64+gru:32", "mlp:32+gru:16", "mlp:32,32"),
-            f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 150000",
-        ),
+        name: replace(row, rules={"no action": STILL_STANDING if FALLS in row.options else STILL})
+        for name, row in ROWS.items()
     },
-)  # fmt: skip
+)

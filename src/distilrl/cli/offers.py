@@ -58,7 +58,7 @@ class Zoo:
 
 def _print_fields(rows: list[dict[str, Any]]) -> None:
     """Fields of use, on standard output: in each environment the teacher, the smallest student that kept within the
-    margin, and the best that needs no learning.
+    margin or came nearest, its verdict with each training seed, and the best that needs no learning.
     """
     out = Console()
     for (field, page, extra), own in groupby(rows, key=itemgetter("field", "page", "extra")):
@@ -68,10 +68,9 @@ def _print_fields(rows: list[dict[str, Any]]) -> None:
             known, left = f"{row['teacher_params']:,}", f"{row['params']:,}"
             sizes = f"{known} parameters -> {left} nodes" if tree else f"{known} -> {left} parameters"
             returns = f"return {row['return']:,.2f} of {row['teacher_return']:,.2f}"
-            nearest = "" if row["passes"] else ", the nearest: none passed"
             without = f"{row['without_learning']} {row['without_learning_return']:,.2f}"
             out.print(
-                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}{nearest}\n"
+                f"  {escape(row['env'])}: {sizes}\n    {escape(row['student'])}, {returns}: {row['verdicts']}\n"
                 f"    without learning: {escape(without)}",
                 soft_wrap=True,
             )
