@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from lines import taken
+from lines import processor, taken
 
 from distilrl import EnvRef, Play, evaluate_policy, load_teacher
 from distilrl.cli import main
@@ -93,7 +93,7 @@ def run(name: str, seed: int) -> None:
     if name == "pong-61k-robust":
         disturbed(kept)
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
