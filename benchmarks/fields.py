@@ -5,7 +5,7 @@
 
 FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
 student N times, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill` (or `tree`), and
-what `distilrl export` wrote in bytes of weights; of a rule, returns on the verdict's seeds, of as many as any run of the
+what `distilrl export` wrote in bytes of weights, of integers what they played; of a rule, returns on the verdict's seeds, of as many as any run of the
 row had played by then. `python benchmarks/tables.py --write` puts the tables into the pages and into `distilrl fields`.
 """
 
@@ -90,10 +90,11 @@ def _run(row: Row, student: str, seed: int, out: Path) -> dict[str, Any]:
     """In a folder of its own, where training that was killed goes on; it is gone when the line is known."""
     run_or_go_on(command(row, student, seed, out), out)
     targets = ("c",) if is_tree(student) else row.exports
-    exports = {target: _bytes(out, target) for target in targets}
+    cards = {target: _card(out, target) for target in targets}
     results = results_in(out)
     shutil.rmtree(out)
-    return {"results": results, "exports": exports}
+    played = {"integers": cards["int8"]["played"]["policy.c"]} if "int8" in cards else {}
+    return {"results": results, "exports": {target: _bytes(card) for target, card in cards.items()}} | played
 
 
 def run_or_go_on(words: list[str], out: Path) -> None:
@@ -111,10 +112,14 @@ def results_in(run: Path) -> dict[str, Any]:
     return {key: value for key, value in read_json(run / "results.json").items() if key not in LEFT_OUT}
 
 
-def _bytes(run: Path, target: str) -> int:
-    """Bytes of weights of an exported student, 0 of a tree's C; of what is not C, of the file."""
+def _card(run: Path, target: str) -> dict[str, Any]:
+    """The card of an exported student."""
     written = run / "export" / target / "export.json"
-    card = read_json(written) if written.is_file() else export_policy(run, target)  # type: ignore[arg-type]
+    return read_json(written) if written.is_file() else export_policy(run, target)  # type: ignore[no-any-return, arg-type]
+
+
+def _bytes(card: dict[str, Any]) -> int:
+    """Bytes of weights of an exported student, 0 of a tree's C; of what is not C, of the file."""
     return int(card.get("weight_bytes", max(card["files"].values())))
 
 
