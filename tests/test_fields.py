@@ -28,7 +28,7 @@ QUICK = ("treatment",)
 """Pages that take seconds."""
 TENTH = {
     "--steps", "--reward-steps", "--episodes", "--disturbed-episodes", "--accept-episodes", "--accept-max-episodes",
-    "--iterations", "--states", "--timesteps",
+    "--iterations", "--states", "--timesteps", "--check-episodes",
 }  # fmt: skip
 """Options that are divided by ten."""
 LEAST = {"--steps": 1000, "--timesteps": 1000, "--states": 200}
