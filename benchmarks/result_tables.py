@@ -357,9 +357,9 @@ def integers() -> str:
 
 def rough_robots(*, zh: bool = False) -> str:
     head = (
-        ("机器人", "学生", "世界", "教师的回报", "学生的", "教师摔倒（每小时）", "学生摔倒（每小时）")
+        ("机器人", "学生", "世界", "教师的回报", "学生的", "学生 − 教师", "教师摔倒（每小时）", "学生摔倒（每小时）")
         if zh
-        else ("robot", "student", "world", "teacher's return", "student's", "teacher falls (an hour)", "student falls (an hour)")
+        else ("robot", "student", "world", "teacher's return", "student's", "student − teacher", "teacher falls (an hour)", "student falls (an hour)")
     )  # fmt: skip
     return markdown(head, robots.table(zh), text=3)
 

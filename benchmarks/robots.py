@@ -3,8 +3,8 @@
     python benchmarks/robots.py [ROBOT ...]               # a line per robot and way, to results/robots/ROBOT.jsonl
     python benchmarks/robots.py table
 
-ROBOT is a row of field_rows/robots.py, whose page (docs/fields/robots.md) says where its teacher is; its first student is
-distilled into benchmarks/runs/robots, unless it lies there. 100 greedy episodes each, on the same seeds for both; pushes of
+ROBOT is a row of field_rows/robots.py, whose page (docs/fields/robots.md) says where its teacher is; its students of
+`STUDENTS` are distilled into benchmarks/runs/robots, unless they lie there or in `KEPT`. 100 greedy episodes each, on the same seeds for both; pushes of
 0.5 m/s (Unitree's: 1 m/s) every 50 to 150 steps, sliding friction within 30 % of its own, noise of 0.05 on each number
 of the observation (Unitree's: as its policies were trained with), actions one step late.
 """
@@ -38,14 +38,19 @@ ROUGH: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 UNITREE = ROUGH | {"pushes": {"push": 1.0}, "noise": {"noise": 1.0}}
 IN_CHINESE = {"undisturbed": "无干扰", "pushes": "推", "friction": "摩擦", "noise": "噪声", "a step late": "晚一步"}
-ROBOTS = [name for name, row in FIELD.rows.items() if row.env.startswith("examples.")]
+STUDENTS = {name: row.students[:1] for name, row in FIELD.rows.items() if row.env.startswith("examples.")}
+STUDENTS["Unitree G1"] += ("mlp:28+gru:10@relu",)
+STUDENTS["Unitree G1, 150,000 steps"] = ("mlp:20+gru:3",)
+del STUDENTS["Unitree G1, 400,000 steps"]
+KEPT = {("Unitree G1", "mlp:28+gru:10@relu"): RESULTS / "boards" / "g1-2992"}
+"""Run folders of students that ship with the results."""
 
 
-def line(robot: str, way: str) -> dict[str, Any]:
+def line(robot: str, way: str, network: str) -> dict[str, Any]:
     """Both in one world."""
-    row, run = FIELD.rows[robot], RUNS / robot.replace(" ", "-")
+    row, run = FIELD.rows[robot], KEPT.get((robot, network), RUNS / f"{robot}, {network}".replace(" ", "-"))
     if not (run / "results.json").exists():
-        words = ["distill", "--teacher", row.teacher, "--env", row.env, "--student", row.students[0], "--threads", "1"]
+        words = ["distill", "--teacher", row.teacher, "--env", row.env, "--student", network, "--threads", "1"]
         if distilrl([*words, "--out", str(run), *shlex.split(f"{row.options} {row.training}")]) not in (0, 1, 3):
             sys.exit(f"{robot} could not be distilled: see above.")
     config = TrainConfig.from_json(read_json(run / "config.json")["train"])
@@ -55,27 +60,31 @@ def line(robot: str, way: str) -> dict[str, Any]:
     how = Play(replace(config.env, kwargs=plain | world), threads=1, measures=(Measure.of("fallen=max"),))
     student = load_network(run / "student")
     teacher = load_teachers(config.tasks[0].teacher, config.env, config.combine)
-    fps, found = gymnasium.make(config.env.id, **how.env.kwargs).metadata["render_fps"], {}
+    fps, found, returns = gymnasium.make(config.env.id, **how.env.kwargs).metadata["render_fps"], {}, {}
     for side, policy in (("teacher", teacher.policy), ("student", Policy(student.network, student.head))):
         games = play(policy, how, SEEDS)
+        returns[side] = games.returns
         interval = stats.mean_interval(games.returns, np.random.default_rng(0))
         found[side] = {
             "return": stats.mean(games.returns), "ci95": interval, "falls": int(games.measured[:, 0].sum()),
             "hours": round(int(games.lengths.sum()) / fps / 3600, 4),
         }  # fmt: skip
-    return {"network": row.students[0], "params": student.network.spec.params, **found}
+    lost = returns["student"] - returns["teacher"]
+    off = {"difference": stats.mean(lost), "difference_ci95": stats.mean_interval(lost, np.random.default_rng(0))}
+    return {"params": student.network.spec.params, **found, **off}
 
 
 def run(robots: Sequence[str], jobs: int) -> None:
     for robot in robots:
         ways = UNITREE if "Unitree" in robot else ROUGH
-        fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), [{"way": way} for way in ways], jobs)
+        keys = [{"way": way, "network": network} for network in STUDENTS[robot] for way in ways]
+        fill(OUT / f"{robot}.jsonl", functools.partial(line, robot), keys, jobs)
 
 
 def table(chinese: bool = False) -> list[tuple[str, ...]]:
-    """A row for each robot and way; falls, and in brackets how many an hour."""
+    """A row for each robot, student and way; falls, and in brackets how many an hour."""
     rows = []
-    for robot in ROBOTS:
+    for robot in STUDENTS:
         for one in made(OUT / f"{robot}.jsonl"):
             sides = [one["teacher"], one["student"]]
             returns = (f"{side['return']:,.0f} [{side['ci95'][0]:,.0f}, {side['ci95'][1]:,.0f}]" for side in sides)
@@ -84,7 +93,12 @@ def table(chinese: bool = False) -> list[tuple[str, ...]]:
                 f"{side['falls']} ({rate:,.{0 if rate >= 10 else 1}f})" for side, rate in zip(sides, rates, strict=True)
             )
             way = IN_CHINESE[one["way"]] if chinese else one["way"]
-            rows.append((robot, f"`{one['network']}`", way, *returns, *falls))
+            off = (
+                "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(one["difference"], *one["difference_ci95"])
+                if "difference" in one
+                else "-"
+            )
+            rows.append((robot, f"`{one['network']}`", way, *returns, off, *falls))
     return rows
 
 
@@ -96,4 +110,4 @@ if __name__ == "__main__":
     else:
         machine(OUT, "mujoco")
         jobs = jobs_of(sys.argv)
-        run(sys.argv[1:] or ROBOTS, jobs)
+        run(sys.argv[1:] or list(STUDENTS), jobs)
