@@ -90,7 +90,7 @@ TASKS = {
         "ONNX",
         "unitree_go1/policy.onnx",
         1_000,
-        60_000,
+        100_000,
         hidden=(64, 64),
         options=(("noise", 1.0), ("push", 1.0)),
     ),
@@ -100,9 +100,9 @@ TASKS = {
     "hopper-positions": Task(
         "Hopper-v5", "TRPO", "trpo-Hopper-v3", 1_000, 50_000, True, "Hopper-v4", unseen=tuple(range(5, 11)), history=3
     ),
-    "g1": Task("examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 100_000),
+    "g1": Task("examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 250_000),
     "g1-gru": Task(
-        "examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 100_000, hidden=(28,), cell=10, their_cell=12
+        "examples.unitree:G1-v0", "LSTM", "unitree_g1/motion.pt", 10_000, 250_000, hidden=(28,), cell=10, their_cell=12
     ),
 }  # v4 and v5 of Hopper and HalfCheetah show and do the same, and so do v2 and v3 of LunarLander without wind
 MEMORY = ("cartpole-positions", "hopper-positions", "g1", "g1-gru")
