@@ -370,7 +370,12 @@ def test_verify_checks_a_graph_as_a_teachers_loader_does(run, how, message):
 def test_damaged_cards_are_one_sentence_each(run):
     folder = Path(export_policy(run, "onnx")["path"])
     whole = read_json(folder / "export.json")
+    measured = {"found": instances.measured().to_json(), "teacher_values": [0.0] * 100}
+    endless = measured["found"] | {"verdict": measured["found"]["verdict"] | {"looks": 10**9}}
     for change, message in (
+        ({"reference": whole["reference"] | {"measures": [measured | {"found": endless}]}}, "of a measure lie outside"),
+        ({"reference": whole["reference"] | {"measures": [measured | {"teacher_values": [0]}]}}, "differ in number"),
+        ({"reference": whole["reference"] | {"measures": [{"found": {}}]}}, "measures of .*export.json"),
         ({"sha256": None}, "is damaged"),
         ({"files": 3}, "is damaged"),
         ({"files": {}}, "names no file"),

@@ -270,7 +270,7 @@ def read_card(path: Path) -> Shipped:
             files,
             {str(name): str(value) for name, value in data["sha256"].items()},
             str(data["student_sha256"]),
-            _reference(told) if told is not None else None,
+            _reference(told, path) if told is not None else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileError(f"{path} is damaged ({type(error).__name__}: {error}): export the run again.") from None
@@ -290,21 +290,29 @@ def _part(obs: dict[str, Any]) -> Excerpt | None:
     return Excerpt(places, ObsSpec(shape, dtype=kind))
 
 
-def _reference(data: dict[str, Any]) -> Reference:
+def _reference(data: dict[str, Any], path: Path) -> Reference:
     teacher, student = (np.array(data[name], np.float64) for name in ("teacher_returns", "student_returns"))
     if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
         raise ValueError("the returns of teacher and student differ in number")
     env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
-    sensors = read_as(Sensors, data["sensors"])
+    sensors = read_as(Sensors, data["sensors"], f"sensors of {path}")
     margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
     looks, after = int(data["looks"]), int(data["after"])
-    known = 0 < margin <= LARGEST_NUMBER and 0 < span <= LARGEST_NUMBER and 0 < looks <= MAX_LOOKS
-    if not known or not 0 <= after < MAX_EPISODES:
+    if not _possible(margin, span, looks) or not 0 <= after < MAX_EPISODES:
         raise ValueError("the verdict's margin, span, looks or passed seeds lie outside of what there is")
     protocol, cluster = str(data["protocol"]), data["cluster"] and str(data["cluster"])
     measures = tuple(
-        (read_as(Measured, one["found"]), np.array(one["teacher_values"], np.float64)) for one in data["measures"]
+        (read_as(Measured, one["found"], f"measures of {path}"), np.array(one["teacher_values"], np.float64))
+        for one in data["measures"]
     )
     if any(values.shape != teacher.shape for _, values in measures):
         raise ValueError("the returns and the measures of the teacher differ in number")
+    judged = [one.verdict for one, _ in measures if one.verdict is not None]
+    if not all(_possible(verdict.margin, verdict.span, verdict.looks) for verdict in judged):
+        raise ValueError("the margin, span or looks of a measure lie outside of what there is")
     return Reference(teacher, student, margin, span, looks, after, protocol, cluster, epsilon, env, sensors, measures)
+
+
+def _possible(margin: float, span: float, looks: int) -> bool:
+    """Whether a verdict may have been taken so."""
+    return 0 < margin <= LARGEST_NUMBER and 0 < span <= LARGEST_NUMBER and 0 < looks <= MAX_LOOKS
