@@ -253,7 +253,7 @@ def frontier(results: PlanResults) -> str:
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    bottom, top = min(mean for _, mean, _, _ in scored), max(best for _, _, _, best in scored)
+    bottom, top = min(worst for _, _, worst, _ in scored), max(best for _, _, _, best in scored)
     axis.set(xlabel="parameters", ylabel="score (dot: mean over seeds, line: all)")
     axis.xaxis.set_major_formatter(_tick)
     axis.set_ylim(max(bottom, LOWEST_SCORE) - 0.15, max(top, 1.0) + 0.15)
