@@ -164,7 +164,7 @@ def _smallest(plans: Iterable[Row]) -> str:
 
 
 def smallest() -> str:
-    files = sorted((RESULTS / "smallest").glob("*.json"))
+    files = sorted((RESULTS / "smallest").glob("*-v*.json"))
     return _smallest(sorted((json.loads(f.read_text()) for f in files), key=lambda plan: plan["wall_s"]))
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from lines import RESULTS
+from lines import RESULTS, machine
 
 from distilrl import Comparison, Job, TeacherFile, distill, make_config, plan
 from distilrl.cli.tables import print_plan
@@ -66,7 +66,7 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
         print(
             f"plan {result['wall_s']:.1f} s = {result['plan_in_single_runs']:.2f} single runs of {result['single_run_s']:.1f} s"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    machine(out.parent)
     out.write_text(json.dumps(result, indent=2) + "\n")
     if found.winner:
         shutil.copytree(folder / "winner" / "student", out.with_suffix(""), dirs_exist_ok=True)
