@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import instances
 import pytest
+import torch
 from commands import CHOICE
 
 from distilrl.checkpoints import save_network
@@ -24,6 +25,7 @@ from distilrl.config import TrainConfig
 from distilrl.envs import describe_env
 from distilrl.envs.listing import families
 from distilrl.files import write_json
+from distilrl.heads import head_for
 from distilrl.jobs import Job
 from distilrl.networks import build
 from distilrl.next_steps import USUAL, next_steps, trust_of
@@ -33,7 +35,7 @@ from distilrl.recipes import RECIPES
 from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.sizes import PlanOptions
-from distilrl.spaces import EnvRef
+from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
@@ -182,6 +184,8 @@ def nexts(kind, tmp_path):
         configured(home)
     if kind == "tree":
         write_json(folder / "tree.json", {})
+    if kind == "teacher":
+        save_network(folder / "student", build(NetworkSpec((4,), 2), torch.Generator()), head_for(Choices((2,)), "q"))
     made = TeacherTrained(**vars(instances.RETURNS), name="mlp:8", params=1, bytes=4, macs=1)
     about = {"seed": 0, "recipe": "dqn", "env_steps": 1, "updates": 1, "train_s": 1.0, "stopped": "budget used"}
     returns = [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2
@@ -233,11 +237,22 @@ def test_a_teachers_student_learns_where_the_teacher_did(tmp_path):
     assert (read.env, read.around) == ("Mine-v0", EnvOptions(env_kwargs='{"hard": true}', wrapper=("a:B",)))
 
 
-@pytest.mark.parametrize(("name", "student"), [("mlp:8", "mlp:16"), ("resnet:8,8", "cnn:16,16,16:64")])
-def test_a_teachers_student_reads_what_the_teacher_read(tmp_path, name, student):
+@pytest.mark.parametrize(
+    ("network", "student"),
+    [
+        (NetworkSpec((4,), 2, hidden=(8,)), "mlp:16"),
+        (NetworkSpec.parse("resnet:4,8,8:16", (1, 84, 84), 2), "cnn:16,16,16:64"),
+        (NetworkSpec.parse("cnn:16k3s1:64", (4, 10, 10), 2), "cnn:16k3s1:64"),
+    ],
+    ids=["vector", "screen", "board"],
+)
+def test_a_teachers_student_reads_what_the_teacher_read(tmp_path, network, student):
+    """Of a board of ten cells it was proposed what no board of that size can be read by."""
     results, folder = nexts("teacher", tmp_path)
-    ((_, words),) = next_steps(replace(results, student=replace(results.student, name=name)), folder)
+    save_network(folder / "student", build(network, torch.Generator()), head_for(Choices((2,)), "q"))
+    ((_, words),) = next_steps(results, folder)
     assert words[words.index("--student") + 1] == student
+    NetworkSpec.parse(student, network.obs_shape, 2)
 
 
 def test_the_next_plan_sees_what_the_student_saw(tmp_path):
@@ -335,12 +350,31 @@ def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):
     assert (read.margin_abs, read.epsilon, read.fresh, read.episodes) == (12.34, 0.01, True, 1000)
 
 
+@pytest.mark.parametrize("plan", [False, True])
+def test_what_is_told_of_a_file_is_told_of_the_one_beside_a_folder(plan, tmp_path, monkeypatch):
+    """A plan's student lies in its winner, and the plan itself was taken for a file."""
+    home = tmp_path / "plan"
+    configured(home, {"kind": "plan" if plan else "run"})
+    save_network(home / "winner" / "student" if plan else home / "student", build(NetworkSpec((4,), 2), torch.Generator()),
+                 head_for(Choices((2,)), "q"))  # fmt: skip
+    seen = []
+    words = ["evaluate", str(home), "--env", "CartPole-v1", "--against", "t.zip", "--normalizer", "n.pkl"]
+    monkeypatch.setattr("distilrl.cli.using.load_teacher", lambda file: seen.append(file))
+    monkeypatch.setattr("distilrl.cli.using.unused", lambda teacher: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        parse("evaluate", words[1:]).run()
+    assert [file if isinstance(file, str) else (file.path, file.normalizer) for file in seen] == [
+        str(home), ("t.zip", "n.pkl"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("sensor", [{"noise": [0.1, 0.2]}, {"delay": 1}, {"dropout": 0.1}, {"flicker": 0.5}])
-def test_a_duel_of_a_student_with_sensors_is_not_proposed(sensor, tmp_path):
+def test_a_duel_of_a_student_with_sensors_is_proposed(sensor, tmp_path):
+    """`evaluate` shows it what it saw in its run."""
     results, folder = nexts("inconclusive", tmp_path)
     config = {"train": {"student": sensor, "tasks": [{"teacher": [{"path": "t"}]}]}}
     configured(folder, config)
-    assert not any(words[0] == "evaluate" for _, words in next_steps(results, folder))
+    assert any(words[0] == "evaluate" for _, words in next_steps(results, folder))
 
 
 def test_a_plan_hides_what_it_is_told_to(monkeypatch, tmp_path):

@@ -6,9 +6,11 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from test_foreign import vec_normalize, write_sb3
@@ -125,6 +127,23 @@ def test_a_policy_comes_from_the_hub_and_then_from_the_cache(tmp_path, hub):
     offline = inspect(tmp_path, hub, "hf://owner/policy", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert offline.returncode == 0, offline.stderr
     assert json.loads(offline.stdout)["sha256"] == facts["sha256"]
+
+
+def test_the_statistics_beside_a_policy_are_its_own(tmp_path, hub, monkeypatch):
+    """Those at the repository's root are of another policy, and of one in a folder its own were left out."""
+    files = Hub.files
+    _, other = vec_normalize(tmp_path, steps=9)
+    hidden = {"ppo/model.zip": files["dqn-CartPole-v1.zip"], "vec_normalize.pkl": files["vec_normalize.pkl"]}
+    Hub.files = hidden
+    alone = inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip")
+    assert not json.loads(alone.stdout)["format"].endswith("with VecNormalize")
+    Hub.files = hidden | {"ppo/vec_normalize.pkl": Path(other).read_bytes()}
+    shutil.rmtree(tmp_path / "hf")
+    both = json.loads(inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip").stdout)
+    assert both["format"].endswith("with VecNormalize")
+    assert "ppo/vec_normalize.pkl" in Hub.asked
+    offline = inspect(tmp_path, hub, "hf://owner/policy/ppo/model.zip", HF_HUB_OFFLINE="1")
+    assert json.loads(offline.stdout)["sha256"] == both["sha256"]
 
 
 def test_mistakes_get_one_sentence(tmp_path, hub, here):

@@ -18,7 +18,7 @@ from torch import nn
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import FileError, TeacherError
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
-from distilrl.teachers import TeacherFile, load_teacher
+from distilrl.teachers import TeacherFile, ensemble, load_teacher
 from distilrl.teachers.hub import ID, _choose
 
 CHOICES = EnvInfo(EnvRef("choices"), ObsSpec((4,)), Choices((2,)))
@@ -200,6 +200,20 @@ def test_keys_of_a_dict_are_read_by_name(tmp_path):
         info = describe_env(EnvRef("distilrl/Pair-v0", {"order": order}))
         flat = torch.from_numpy(np.concatenate([seen[key] for key in order])[None])
         np.testing.assert_allclose(teacher.fitted(info).policy.act(flat)[0].numpy()[0], wanted, atol=1e-5)
+    # whoever fits it again, as training does, leaves it as it is
+    turned = describe_env(EnvRef("distilrl/Pair-v0", {"order": "az"}))
+    flat = torch.from_numpy(np.concatenate([seen["a"], seen["z"]])[None])
+    twice = teacher.fitted(turned).fitted(turned)
+    parts = load_teacher(TeacherFile(str(tmp_path / "t.zip"), reads=("a", "z"))).fitted(turned)
+    both = ensemble([teacher, teacher], flat).fitted(turned)
+    fitted = ensemble([twice, teacher.fitted(turned)], flat).fitted(turned)
+    for one in (twice, parts, both, fitted):
+        np.testing.assert_allclose(one.policy.act(flat)[0].numpy()[0], wanted, atol=1e-5)
+    with pytest.raises(TeacherError, match="read the keys of their observations in different orders"):
+        ensemble([teacher, teacher.fitted(turned)], flat)
+    part = load_teacher(TeacherFile(str(tmp_path / "t.zip"), reads=("a", "z")))
+    with pytest.raises(TeacherError, match=r"reads 3 numbers as z, but .* has 2"):
+        part.fitted(describe_env(EnvRef("distilrl/Pair-v0", {"sizes": [3, 2]})))
     with pytest.raises(TeacherError, match=r"reads z \(3\), a \(2\), but .* gives a \(3\), z \(2\)"):
         teacher.fitted(describe_env(EnvRef("distilrl/Pair-v0", {"sizes": [3, 2]})))
 
@@ -381,6 +395,12 @@ def test_pixels_as_floats_are_not_cut_to_bytes(tmp_path):
     teacher.network(torch.zeros(2, 3, 8, 6, dtype=torch.uint8))
     with pytest.raises(FileError, match="takes pixels as bytes, and this environment gives them as floats"):
         teacher.network(torch.rand(2, 3, 8, 6))
+    flat = write_onnx(tmp_path / "flat.onnx", Bytes(), torch.zeros(2, 144, dtype=torch.uint8))
+    teacher = load_teacher(flat)
+    whole = torch.randint(0, 256, (2, 144), dtype=torch.uint8)
+    assert torch.equal(teacher.network(whole.float()), teacher.network(whole))
+    with pytest.raises(FileError, match="takes bytes, and this environment gives other numbers"):
+        teacher.network(whole / 255)
 
 
 # -- the Hub

@@ -167,6 +167,14 @@ def errors(tmp_path, teacher):
         "kwargs unknown": ([*base, "--env-kwargs", '{"gravity": 3}'], "gravity"),
         "wrapper": ([*base, "--wrapper", "Halved"], "module:Class"),
         "wrapper of nothing": ([*base, "--wrapper", "gymnasium.wrappers:Halved"], "Halved"),
+        "a student and a setting": (
+            [*base, "--set", "network=mlp:4"],
+            "--set network and --student are of one thing: leave one of them out",
+        ),
+        "steps and a setting": (
+            [*base, "--steps", "900", "--set", "env-steps=2000"],
+            "--set env-steps and --steps are of one thing",
+        ),
         "setting": ([*base, "--set", "nothing=1"], "--set nothing=1: write NAME=VALUE with one of"),
         "setting alone": ([*base, "--set", "gap"], "--set gap: write NAME=VALUE with one of"),
         "setting of text": (
@@ -205,7 +213,7 @@ KINDS = (
     "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",
-    "measure against", "margin of a measure alone", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "setting",
+    "measure against", "margin of a measure alone", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown", "wrapper", "wrapper of nothing", "a student and a setting", "steps and a setting", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
     "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",
     "teacher of several choices", "inspect around nothing", "verify around nothing", "module elsewhere",

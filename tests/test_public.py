@@ -1,6 +1,7 @@
 """The public surface: what `import distilrl` offers, all of it documented and typed."""
 
 import ast
+import contextlib
 import importlib
 import inspect
 import re
@@ -110,6 +111,21 @@ def test_the_method_that_the_documents_add_runs_as_printed(env, printed, tmp_pat
     named = distilrl.make_config("my_module:steady", env, **changes)
     assert named.terms == config.terms
     assert read_json(tmp_path / "run" / "config.json")["train"]["terms"][-1]["loss"] == "my_module:change"
+
+
+def test_a_method_of_ones_own_keeps_what_it_sets(printed, tmp_path, monkeypatch):
+    """The options' defaults took the place of its seed and of its way of playing."""
+    source = "import my_module\n\ndef own(info):\n    return my_module.steady(info).but(seed=7, eval_epsilon=0.01)\n"
+    (tmp_path / "other_module.py").write_text(source, encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(
+        "distilrl.cli.making.distill", lambda _, job, *_args, **_kwargs: seen.append(job.train) or 1 / 0
+    )
+    words = ["distill", "--teacher", "t", "--env", SIGN, "--student", "mlp:2", "--recipe", "other_module:own"]
+    for more in ([], ["--seed", "0"]):
+        with contextlib.suppress(ZeroDivisionError):
+            main([*words, *more, "--out", str(tmp_path / "run")])
+    assert [(config.seed, config.eval_epsilon) for config in seen] == [(7, 0.01), (0, 0.01)]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distilrl.checkpoints import load_network
 from distilrl.envs import describe_env
 from distilrl.measures import Measure
 from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, suggest
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.verdict import HOLDS
 from distilrl.widths import scaled
@@ -54,8 +55,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
     match results:
         case TeacherResults():
             other = out.with_name(f"{out.name}-student")
-            sees = results.student.name.startswith(("cnn", "resnet"))
-            spec = "cnn:16,16,16:64" if sees else "mlp:16"
+            picture = load_network(RunFolder(out).student).network.spec.picture
+            spec = suggest(picture) if picture is not None else "mlp:16"
             (task,) = RunFolder(out).read_config()["train"]["tasks"]
             env = _env_words(EnvRef.from_json(task["env"], "env"))
             yield "a small student of it", ["distill", "--teacher", out, *env, "--student", spec, "--out", other]
@@ -97,8 +98,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     trust, out = trust_of(folder), folder.path
     mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
     match results.worst:
-        # a duel shows both what is there
-        case "inconclusive" if teacher is not None and not any(_student(folder).get(name) for name in SENSORS):
+        case "inconclusive" if teacher is not None:
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
             epsilon = results.protocol.get("epsilon", 0.0)
             again += ["--epsilon", f"{epsilon:g}"] if epsilon else []

@@ -164,19 +164,28 @@ class Distill:
             raise SpecError(f"--combine {self.learning.combine} is about several teachers: name more, or leave it out.")
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {
-            "network": self.student,
+        changes: dict[str, Any] = {"network": self.student, "tasks": tasks}
+        usual = {
             "seed": self.learning.seed,
             "device": self.machine.device,
-            "tasks": tasks,
+            "eval_epsilon": self.judged.eval_epsilon,
+            "combine": self.learning.combine,
+            "workers": self.machine.workers,
         }
-        changes |= {"eval_epsilon": self.judged.eval_epsilon, "combine": self.learning.combine}
-        changes |= {"workers": self.machine.workers}
+        said: set[str] = getattr(self, "said", set())
+        # a recipe of somebody's own may have others than the usual ones
+        changes |= {name: value for name, value in usual.items() if ":" not in self.recipe or name in said}
         given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
         changes |= {name: value for name, value in given.items() if value is not None}
+        settings = settings_of(self.learning.set)
+        for name in settings.keys() & {"network", "env_steps", *usual, *given}:
+            option = {"network": "student", "env_steps": "steps"}.get(name, name)
+            if option in said or name == "network":
+                told = f"--set {name} and --{option}".replace("_", "-")
+                raise SpecError(f"{told} are of one thing: leave one of them out.")
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
-        config = make_config(self.recipe, tasks[0].env, **(changes | settings_of(self.learning.set)))
+        config = make_config(self.recipe, tasks[0].env, **(changes | settings))
         config = with_parts(config, self.learning.set)
         if unnamed := [one["loss"] for one in config.to_json()["terms"] if "<" in one.get("loss", "")]:
             raise SpecError(

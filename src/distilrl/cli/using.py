@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from rich.markup import escape
@@ -123,7 +122,8 @@ class Evaluate:
             )
         use_threads(self.threads)
         # a family's folder holds no policy of its own, and is as much a file as any
-        told = self.against is None or not any((Path(self.policy) / name).is_file() for name in POLICIES)
+        home = RunFolder(self.policy).with_student().path
+        told = self.against is None or not any((home / name).is_file() for name in POLICIES)
         policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
         other = None
         if self.against is not None:

@@ -45,6 +45,8 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
     first, heads = teachers[0], [_head(t) for t in teachers]
     _check_spaces(teachers, heads)
     network, head, meta = _combined(teachers, heads, states, combine)
+    if all("observation" in t.meta for t in teachers):
+        meta["observation"] = _keys(teachers)
     return Teacher(
         network,
         "q" if combine == "best" else "logits" if first.kind in CHOOSING else "mean",
@@ -71,6 +73,21 @@ def _check_spaces(teachers: Sequence[Teacher], heads: Sequence[Head]) -> None:
                 f"{heads[0].action.describe()}; "
                 f"{other.obs_shape}, {head.action.describe()}): an ensemble is of one environment."
             )
+
+
+def _keys(teachers: Sequence[Teacher]) -> Any:
+    """Keys of a Dict in the order in which all read them.
+
+    Raises:
+        TeacherError: they read them in different orders.
+    """
+    first, *others = (t.meta["observation"] for t in teachers)
+    if any(other != first for other in others):
+        raise TeacherError(
+            "The teachers read the keys of their observations in different orders: fit each to the environment first, "
+            "teacher.fitted(describe_env(ENV))."
+        )
+    return first
 
 
 def _combined(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
@@ -59,12 +59,11 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
             huggingface_hub.hf_hub_download(repository, chosen, revision=revision, local_files_only=_offline.get())
         )
         normalizer = file.normalizer
-        if normalizer is None and chosen.endswith(".zip") and NORMALIZER in sizes:
-            _check_size(NORMALIZER, sizes[NORMALIZER], file.path)
+        beside = str(PurePosixPath(chosen).with_name(NORMALIZER))
+        if normalizer is None and chosen.endswith(".zip") and beside in sizes:
+            _check_size(beside, sizes[beside], file.path)
             normalizer = str(
-                huggingface_hub.hf_hub_download(
-                    repository, NORMALIZER, revision=revision, local_files_only=_offline.get()
-                )
+                huggingface_hub.hf_hub_download(repository, beside, revision=revision, local_files_only=_offline.get())
             )
     except FileError:
         raise
@@ -90,7 +89,7 @@ def _contents(hub: Any, repository: str, revision: str | None) -> tuple[dict[str
     offline.
     """
     if hub.constants.HF_HUB_OFFLINE or _offline.get():
-        patterns = [*(f"*{suffix}" for suffix in SUFFIXES), NORMALIZER]
+        patterns = [*(f"*{suffix}" for suffix in SUFFIXES), f"*{NORMALIZER}"]
         folder = Path(
             hub.snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
         )

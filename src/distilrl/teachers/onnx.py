@@ -75,6 +75,11 @@ class Seen:
                 f"The graph's input '{self.name}' takes pixels as bytes, and this environment gives them as floats: "
                 "choose the environment that it was trained in."
             )
+        if self.dtype is np.uint8 and array.ndim == 2 and (array != array.astype(np.uint8)).any():
+            raise FileError(
+                f"The graph's input '{self.name}' takes bytes, and this environment gives other numbers: choose the "
+                "environment that it was trained in."
+            )
         return self.divided(array.transpose(0, 2, 3, 1) if self.last else array)
 
     def divided(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -251,7 +251,8 @@ class Teacher:
             )
         if (places := self._sorted(env)) is not None:
             critic = self.critic and Reading(self.critic, places)
-            self = replace(self, network=Reading(self.network, places), critic=critic)
+            meta = self.meta | {"observation": _in_order(self.meta["observation"], env)}  # so that it is done once
+            self = replace(self, network=Reading(self.network, places), critic=critic, meta=meta)
         usual, squash = default_kind(env.action), self.squash or "clip"
         kind, untold = self.kind or usual, self.squash is None and usual == "mean"
         if untold and kind == "logits":  # so called because of its name, "actor"
@@ -322,9 +323,27 @@ class Teacher:
         except SpecError:
             return False
 
+    def _places(self, env: EnvInfo) -> tuple[int, ...]:
+        """Of the numbers that it reads; where these are its Dict's keys, in its own order.
+
+        Raises:
+            TeacherError: a key has another size.
+        """
+        own = dict(self.meta.get("observation") or ())
+        if len(own) < 2 or set(own) != set(self.reads) or (sum(own.values()),) != self.obs_shape:
+            return tuple(sorted({place for text in self.reads for place in env.obs.places(text)}))
+        found = {key: env.obs.places(key) for key in own}
+        for key, size in own.items():
+            if len(found[key]) != size:
+                raise TeacherError(
+                    f"The teacher {self.path} reads {size} numbers as {key}, but {env.id} has {len(found[key])}: "
+                    "choose the environment it was trained in."
+                )
+        return tuple(place for places in found.values() for place in places)
+
     def _reading(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment of whose observations it reads a part."""
-        places = tuple(sorted({place for text in self.reads for place in env.obs.places(text)}))
+        places = self._places(env)
         if self.obs_shape is not None and self.obs_shape != (len(places),):
             raise TeacherError(
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {', '.join(self.reads)} of "
@@ -334,6 +353,13 @@ class Teacher:
         meta = {name: value for name, value in self.meta.items() if name != "observation"}  # of which this is a part
         read = replace(self, network=network, critic=critic, obs_shape=env.obs.shape, reads=(), meta=meta)
         return read.fitted(env)
+
+
+def _in_order(parts: list[list[Any]], env: EnvInfo) -> list[list[Any]]:
+    """Keys of a Dict and their sizes, as an environment has them; the image, which is the last in both, stays there."""
+    names = list(dict.fromkeys(name.rpartition("[")[0] for name in env.obs.names))
+    sizes = dict(parts)
+    return [[key, sizes[key]] for key in names] + [[key, size] for key, size in parts if key not in names]
 
 
 def _macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
