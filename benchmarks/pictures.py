@@ -3,7 +3,8 @@
     python benchmarks/pictures.py [NAME ...]     # case-study, or one of KEPT, ROWS and DOTS; all where none is given
 
 Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
-verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves. `case-study` draws
+verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step
+by step. `case-study` draws
 the checks of results/case-study, and DOTS what a field's row returned where nothing moves; they train nothing.
 """
 
@@ -170,7 +171,27 @@ def of_row(name: str) -> None:
         if distilrl(["watch", str(run), "--steps", str(STEPS.get(name, 400))]) != 0:
             sys.exit(f"distilrl watch: nothing to see of {name}.")
         (drawn,) = run.glob("watch.*")
-        shutil.copy(drawn, OUT / f"{name}{drawn.suffix}")
+        if drawn.suffix == ".svg":
+            (OUT / f"{name}.svg").write_text(moving(drawn.read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            shutil.copy(drawn, OUT / f"{name}{drawn.suffix}")
+
+
+SECONDS = 12
+"""That an episode takes which is drawn as curves; the first two show it whole, as does what moves no pictures."""
+
+
+def moving(drawing: str) -> str:
+    """Matplotlib's SVG with what lies on its axes uncovered from left to right, over and over; the grid stays."""
+    still = re.sub(r' clip-path="[^"]*"(?= style="fill: none; stroke: #eeeeee)', "", drawing)
+    course = f'dur="{SECONDS}s" keyTimes="0;{2 / SECONDS:.3f};{2 / SECONDS:.3f};1" repeatCount="indefinite"'
+    return re.sub(
+        r'(<clipPath[^>]*>\s*<rect[^>]* width="([\d.]+)"[^>]*)/>',
+        lambda found: (
+            f'{found[1]}><animate attributeName="width" values="{found[2]};{found[2]};0;{found[2]}" {course}/></rect>'
+        ),
+        still,
+    )
 
 
 def short(words: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import latency
 import method_settings
 import method_tables
 import methods
+import pictures
 import result_tables
 import tables
 from field_rows import Field, Row, by_hand, single_action
@@ -495,3 +497,17 @@ def test_the_best_single_action_is_one_of_those_there_are():
     pendulum = EnvRef("Pendulum-v1")
     still = by_hand(lambda *_: 0.0)(pendulum, seeds)
     assert single_action()(pendulum, seeds).returns == pytest.approx(still, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["trading", "greenhouse", "sensor"])
+def test_curves_come_step_by_step_and_are_whole_where_nothing_moves(name):
+    drawn = (ROOT / "docs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
+    clips = ElementTree.fromstring(drawn).findall(".//{*}clipPath/{*}rect")
+    assert clips
+    for rect in clips:
+        (course,) = rect
+        first, _, begun, last = course.get("values").split(";")
+        assert first == last == rect.get("width")
+        assert float(begun) == 0
+    plain = re.sub(r"><animate[^>]*/></rect>", "/>", drawn)
+    assert pictures.moving(plain) == drawn
