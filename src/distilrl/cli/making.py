@@ -164,28 +164,10 @@ class Distill:
             raise SpecError(f"--combine {self.learning.combine} is about several teachers: name more, or leave it out.")
         if not self.student:
             raise SpecError("--student is missing: distilling needs --teacher, --env, --student and --out.")
-        changes: dict[str, Any] = {"network": self.student, "tasks": tasks}
-        usual = {
-            "seed": self.learning.seed,
-            "device": self.machine.device,
-            "eval_epsilon": self.judged.eval_epsilon,
-            "combine": self.learning.combine,
-            "workers": self.machine.workers,
-        }
-        said: set[str] = getattr(self, "said", set())
-        # a recipe of somebody's own may have others than the usual ones
-        changes |= {name: value for name, value in usual.items() if ":" not in self.recipe or name in said}
-        given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
-        changes |= {name: value for name, value in given.items() if value is not None}
-        settings = settings_of(self.learning.set)
-        for name in settings.keys() & {"network", "env_steps", *usual, *given}:
-            option = {"network": "student", "env_steps": "steps"}.get(name, name)
-            if option in said or name == "network":
-                told = f"--set {name} and --{option}".replace("_", "-")
-                raise SpecError(f"{told} are of one thing: leave one of them out.")
+        changes = self._changes(tasks)
         if ":" in self.recipe:  # whoever names a module here trusts it in this run's other processes too
             trust(self.recipe.partition(":")[0])
-        config = make_config(self.recipe, tasks[0].env, **(changes | settings))
+        config = make_config(self.recipe, tasks[0].env, **changes)
         config = with_parts(config, self.learning.set)
         if unnamed := [one["loss"] for one in config.to_json()["terms"] if "<" in one.get("loss", "")]:
             raise SpecError(
@@ -206,6 +188,33 @@ class Distill:
             )
         job = self.judge.job(config, self.judged.comparison(self.margin), self.around)
         return job, self.out, self.seeds, self.learning.assistants
+
+    def _changes(self, tasks: tuple[TaskFile, ...]) -> dict[str, Any]:
+        """What the recipe is given: options, and settings beside them.
+
+        Raises:
+            SpecError: an option and a setting are of one thing.
+        """
+        changes: dict[str, Any] = {"network": self.student, "tasks": tasks}
+        usual = {
+            "seed": self.learning.seed,
+            "device": self.machine.device,
+            "eval_epsilon": self.judged.eval_epsilon,
+            "combine": self.learning.combine,
+            "workers": self.machine.workers,
+        }
+        said: set[str] = getattr(self, "said", set())
+        # a recipe of somebody's own may have others than the usual ones
+        changes |= {name: value for name, value in usual.items() if ":" not in self.recipe or name in said}
+        given = {"env_steps": self.steps, "threads": self.machine.threads, "prune_from": self.learning.prune_from}
+        changes |= {name: value for name, value in given.items() if value is not None}
+        settings = settings_of(self.learning.set)
+        for name in settings.keys() & {"network", "env_steps", *usual, *given}:
+            option = {"network": "student", "env_steps": "steps"}.get(name, name)
+            if option in said or name == "network":
+                told = f"--set {name} and --{option}".replace("_", "-")
+                raise SpecError(f"{told} are of one thing: leave one of them out.")
+        return changes | settings
 
     def _tasks(self) -> tuple[TaskFile, ...]:
         """Environment and teachers of each task."""
