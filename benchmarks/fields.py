@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -332,7 +332,7 @@ def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], tol
     if verdict is not None:
         end = [lost(verdict), counted([told(each["verdict"]["result"]) for each in seeds])]
     elif (off := one["difference"]) is not None:
-        end[0] = "{} [{}, {}]".format(*(number(end, "+") for end in (off["difference"], *off["difference_ci95"])))
+        end[0] = apart(off["difference"], off["difference_ci95"])
     name = f"{one['name']} ({one['how']})"
     known = {rule: line.get("measured", {}).get(one["name"]) for rule, line in rules.items()}
     others = [f"random {means['random']}", *(f"{rule} {number(mean['mean'])}" for rule, mean in known.items() if mean)]
@@ -342,10 +342,13 @@ def _measured(seeds: list[dict[str, Any]], rules: dict[str, dict[str, Any]], tol
 
 def lost(verdict: dict[str, Any]) -> str:
     """What is claimed, its interval and its margin."""
-    low, high = verdict["interval"]
-    return (
-        f"{number(verdict['difference'], '+')} [{number(low, '+')}, {number(high, '+')}] of {number(verdict['margin'])}"
-    )
+    return f"{apart(verdict['difference'], verdict['interval'])} of {number(verdict['margin'])}"
+
+
+def apart(difference: float, interval: Sequence[float]) -> str:
+    """A difference and its interval."""
+    low, high = interval
+    return f"{number(difference, '+')} [{number(low, '+')}, {number(high, '+')}]"
 
 
 def number(value: float, sign: str = "") -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from distilrl.files import read_json, write_json
-from distilrl.provenance import Provenance
+from distilrl.provenance import processor
 
 RESULTS = Path(__file__).parent / "results"
 """Raw results, wherever a script is started."""
@@ -47,11 +47,6 @@ def machine(folder: Path, *packages: str, threads: int = 1) -> None:
     known = read_json(path) if path.exists() else {}
     about["cpus"] = sorted({*known.get("cpus", ()), processor()})  # of all that lines were made on since this is noted
     write_json(path, known | versions | about)
-
-
-def processor() -> str:
-    """The name of what computes here."""
-    return Provenance.of("CartPole-v1", 1).cpu
 
 
 def teacher_file(folder: Path, name: str) -> Path:

@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 
 import torch
-from lines import processor, taken
+from lines import taken
 
 from distilrl import EnvRef, Play, evaluate_policy, load_teacher
 from distilrl.cli import main
 from distilrl.files import write_json
+from distilrl.provenance import processor
 
 KEPT = ("results.json", "metrics.csv", "config.json", "teacher.json", "episodes.json", "tree.json", "tree.txt")
 HERE = Path("benchmarks")  # run from the root of the checkout, so that results name no folder of this machine

@@ -86,25 +86,24 @@ def by_hand(act: Callable[[NDArray[Any], np.random.Generator], Any]) -> Rule:
     return play
 
 
-def single_action(*measures: Measure) -> Rule:
-    """The action that does best where it is taken at every step, chosen on seeds of its own; of real actions none at
-    all, each number 0.
-    """
+def always(ref: EnvRef, action: int, seeds: Sequence[int], measures: Sequence[Measure] = ()) -> Episodes:
+    """Episodes in which one action is taken at every step; of real actions none at all, each number 0."""
+    info = describe_env(ref)
+    numbers = torch.zeros(student_head(info.action).width)
+    if isinstance(info.action, Choices):
+        numbers[action] = 1.0
+    same = Teacher.from_callable(lambda obs: numbers.expand(len(obs), -1), len(numbers), name=f"always {action}")
+    return play(same.fitted(info).policy, Play(ref, measures=tuple(measures)), seeds)
 
-    def played(ref: EnvRef, action: int, seeds: Sequence[int]) -> Episodes:
-        info = describe_env(ref)
-        width = student_head(info.action).width
-        numbers = torch.zeros(width)
-        if isinstance(info.action, Choices):
-            numbers[action] = 1.0
-        same = Teacher.from_callable(lambda obs: numbers.expand(len(obs), -1), width, name=f"always {action}")
-        return play(same.fitted(info).policy, Play(ref, measures=measures), seeds)
+
+def single_action(*measures: Measure) -> Rule:
+    """The action that does best where it is taken at every step, chosen on seeds of its own."""
 
     def best(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
         action = describe_env(ref).action
         tried = range(action.nvec[0] if isinstance(action, Choices) and len(action.nvec) == 1 else 1)
-        means = [played(ref, one, CHOSEN_ON).returns.mean() if len(tried) > 1 else 0.0 for one in tried]
-        print("single actions:", " ".join(f"{mean:.3f}" for mean in means))
-        return played(ref, int(np.argmax(means)), seeds)
+        chosen = max(tried, key=lambda one: always(ref, one, CHOSEN_ON).returns.mean()) if len(tried) > 1 else 0
+        print("single action:", chosen)
+        return always(ref, chosen, seeds, measures)
 
     return best

@@ -13,7 +13,16 @@ from distilrl.devices import Device
 from distilrl.errors import SpecError
 from distilrl.features import Start
 from distilrl.networks import Share
-from distilrl.objective import AMONG_OTHERS, WHOLE_BATCH, FeatureTerm, JudgedTerm, TDTerm, TeacherTerm, Term
+from distilrl.objective import (
+    AMONG_OTHERS,
+    WHOLE_BATCH,
+    FeatureTerm,
+    JudgedTerm,
+    TDTerm,
+    TeacherTerm,
+    Term,
+    about_teacher,
+)
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
 from distilrl.runs import RunFolder
@@ -467,8 +476,18 @@ class TrainConfig:
     @property
     def keeps_scale(self) -> bool:
         """Whether the student's numbers are on the scale of the teacher's, or of returns."""
-        scaled = self.optim.scale_head or self.optim.value_units
-        return scaled or any(isinstance(term, TDTerm) for term in self.terms)
+        return self.optim.scale_head or self._by_value
+
+    @property
+    def learns_scale(self) -> bool:
+        """Whether they are so while it learns, and not divided by the temperature that its teacher's are divided by."""
+        first = about_teacher(self.terms)
+        return self._by_value or (first is not None and first.student_temperature is None)
+
+    @property
+    def _by_value(self) -> bool:
+        """Whether values, in units or of rewards, teach it."""
+        return self.optim.value_units or any(isinstance(term, TDTerm) for term in self.terms)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

@@ -215,9 +215,12 @@ class Measured(Record):
         """
         rng = np.random.default_rng(0)
         teacher, student, random = (Mean.of(values, measure.how, rng, labels) for values, labels in sides)
-        theirs, ours, _ = (values for values, _ in sides)
         span = _reach(measure, [values for values, _ in sides])
-        difference, verdict = _held(measure, theirs, ours, pairs, span, looks, protocol, cluster, rng)
+        theirs, ours, pairs = _of_both(sides[0][0], sides[1][0], pairs)
+        difference, verdict = _difference(theirs, ours, pairs, span, rng), None
+        if measure.margin:
+            found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
+            verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
         return Measured(
             name=measure.name,
             how=measure.how,
@@ -243,10 +246,12 @@ class Measured(Record):
         rng, verdict = np.random.default_rng(0), self.verdict
         student = Mean.of(ours, self.how, rng, labels)
         span = verdict.span if verdict is not None else _reach(self.measure, [theirs, ours])
-        looks, protocol = (verdict.looks, verdict.protocol) if verdict is not None else (1, "")
-        cluster = verdict.cluster if verdict is not None else None
-        difference, found = _held(self.measure, theirs, ours, pairs, span, looks, protocol, cluster, rng)
-        return replace(self, student=student, difference=difference, verdict=found)
+        theirs, ours, pairs = _of_both(theirs, ours, pairs)
+        difference = _difference(theirs, ours, pairs, span, rng)
+        if verdict is not None:
+            found = _verdict(self.measure, theirs, ours, pairs, span, verdict.looks, verdict.cluster)
+            verdict = replace(verdict, **vars(found) | {"protocol": verdict.protocol})
+        return replace(self, student=student, difference=difference, verdict=verdict)
 
     @property
     def measure(self) -> Measure:
@@ -254,28 +259,20 @@ class Measured(Record):
         return Measure(self.name, self.how, self.better, self.verdict.margin if self.verdict is not None else None)
 
 
-def _held(
-    measure: Measure,
-    theirs: NDArray[np.float64],
-    ours: NDArray[np.float64],
-    pairs: NDArray[Any],
-    span: float,
-    looks: int,
-    protocol: str,
-    cluster: str | None,
-    rng: np.random.Generator,
-) -> tuple[Difference | None, RunVerdict | None]:
-    """Difference and verdict of a measure's numbers (E,), NaN where there is none."""
+def _of_both(theirs: NDArray[np.float64], ours: NDArray[np.float64], pairs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Numbers and labels (E,) of the episodes in which both have one."""
     both = ~np.isnan(theirs) & ~np.isnan(ours)
-    theirs, ours, pairs = theirs[both], ours[both], pairs[both]
-    difference = verdict = None
-    if len(ours):
-        ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
-        difference = Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
-    if measure.margin:
-        found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
-        verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
-    return difference, verdict
+    return theirs[both], ours[both], pairs[both]
+
+
+def _difference(
+    theirs: NDArray[np.float64], ours: NDArray[np.float64], pairs: NDArray[Any], span: float, rng: np.random.Generator
+) -> Difference | None:
+    """How far the student's numbers (E,) are off; None where there are none."""
+    if not len(ours):
+        return None
+    ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
+    return Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
 
 
 def _verdict(

@@ -425,13 +425,18 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     return attacked.clamp(0, 255) if context.batch.obs.dtype == torch.uint8 else attacked
 
 
+def about_teacher(terms: Sequence[Term]) -> TeacherTerm | None:
+    """The first term about the teacher, which says on what scale a student is taught."""
+    return next((term for term in terms if isinstance(term, TeacherTerm)), None)
+
+
 def taught_at(terms: Sequence[Term], found: float, head: Head) -> float:
     """The temperature by which a student's numbers are its teacher's values divided: that of the first term about the
     teacher, the one that was found where it has none of its own. Real actions are divided by none.
     """
     if head.real:
         return 1.0
-    first = next((term for term in terms if isinstance(term, TeacherTerm)), None)
+    first = about_teacher(terms)
     return (first.teacher_temperature if first is not None else None) or found
 
 

@@ -58,7 +58,7 @@ class Provenance(Record):
             gymnasium=gymnasium.__version__,
             environment=package_of(env_id),
             system=f"{platform.system()} {platform.machine()}",
-            cpu=_cpu(),
+            cpu=processor(),
             threads=threads,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=_commit(),
@@ -98,7 +98,7 @@ def _distributions() -> Mapping[str, list[str]]:
     return metadata.packages_distributions()
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's name, as Linux or macOS has it, or as Python knows it."""
     if sys.platform == "darwin":
         words = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]

@@ -22,7 +22,7 @@ from distilrl.events import Watch
 from distilrl.features import start_from
 from distilrl.learner import Learner, Pupil
 from distilrl.networks import Network
-from distilrl.objective import TDTerm, TeacherTerm, check_terms, taught_at
+from distilrl.objective import check_terms, taught_at
 from distilrl.played import Acceptance
 from distilrl.policies import Policy
 from distilrl.replay import Batch
@@ -68,10 +68,10 @@ class Task:
         self.config, self.number, self.initial = config, number, initial
         collectors = collectors or (InProcess() if config.data.round_steps else None)
         self.stream = Stream(config, teacher, number=number, collectors=collectors)
-        same = judge is None or judge is teacher
+        judge = None if judge is teacher else judge
         self.teacher = teacher = self.stream.teacher
         self.info, self.head = self.stream.info, self.stream.head
-        self.judge = teacher if same or judge is None else judge.fitted(self.info)
+        self.judge = judge.fitted(self.info) if judge is not None else teacher
         check_terms(config.terms, teacher.head if teacher is not None else self.head)
         student = config.student
         self.spec = student.spec(self.info.obs, self.head.width)
@@ -146,10 +146,8 @@ class Task:
             pupil.adopt()
         if config.student.start != "new" and self.teacher is not None:
             # values have their teacher's scale, numbers that a tempered teacher is compared with that of Q/τ
-            values = config.optim.value_units or any(isinstance(term, TDTerm) for term in config.terms)
-            first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
-            tempered = not values and (first is None or first.student_temperature is not None)
-            factor = 1 / taught_at(config.terms, pupil.temperature, self.head) if tempered else 1.0
+            tempered = 1 / taught_at(config.terms, pupil.temperature, self.head)
+            factor = 1.0 if config.learns_scale else tempered
             start_from(pupil.student, self.teacher.plain, config.student.start, factor)
             pupil.adopt()
         self.stream.student = pupil.policy

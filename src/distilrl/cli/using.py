@@ -130,7 +130,7 @@ class Evaluate:
             other = load_teacher(self.against if told else self.teacher_file.file(self.against))
             print_unused(unused(other))
         print_unused(unused(policy))
-        seen, others = (_sees(path) for path in (self.policy, self.against))
+        seen = _sees(self.policy)
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -139,7 +139,7 @@ class Evaluate:
             workers=self.workers,
             measures=measures,
             cluster=self.cluster,
-            sensors=seen if other is None else others,
+            sensors=seen if self.against is None else _sees(self.against),
         )
         if other is None:
             with told_apart(self.json), Display() as watch:
@@ -176,10 +176,10 @@ class Evaluate:
         return f"return {result.in_words()} over {result.episodes} episodes ({units}){size}"
 
 
-def _sees(path: str | None) -> Sensors:
+def _sees(path: str) -> Sensors:
     """How a run's student sees, as in its verdict; whatever is of no run sees what is there."""
-    folder = RunFolder(path or "").with_student()
-    sensors = train_config(folder).student.sensors if path is not None and folder.kind() is not None else EXACT
+    folder = RunFolder(path).with_student()
+    sensors = train_config(folder).student.sensors if folder.kind() is not None else EXACT
     if not sensors.exact:
-        console.print(f"{escape(str(path))} sees as in its run: {', '.join(sensors.words)}")
+        console.print(f"{escape(path)} sees as in its run: {', '.join(sensors.words)}")
     return sensors

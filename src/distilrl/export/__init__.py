@@ -27,7 +27,7 @@ from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json_as, write_bytes
 from distilrl.isolation import isolated
 from distilrl.networks import Network
-from distilrl.objective import TDTerm, TeacherTerm, taught_at
+from distilrl.objective import TDTerm, taught_at
 from distilrl.played import SingleEpisodes, TeacherCard
 from distilrl.policies import Policy
 from distilrl.results import Results
@@ -320,7 +320,6 @@ class _Export:
             return None
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
             return None
-        first = next((term for term in config.terms if isinstance(term, TeacherTerm)), None)
         plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
         return qat.fine_tune(
             self.student.bare(student.stored.network),
@@ -328,7 +327,7 @@ class _Export:
             np.concatenate([play.obs for play in plays]),
             taught_at(config.terms, student.results.temperature or 1.0, self.head),
             reads=student.reads,
-            scaled_head=config.keeps_scale or (first is not None and first.student_temperature is None),
+            scaled_head=config.keeps_scale or config.learns_scale,
         )
 
 
