@@ -531,9 +531,11 @@ def diagnosis(zh: bool = False) -> str:
             cells.append(several if "params" in own[0] else f"{values[0]:.3f} [{low:.3f}, {high:.3f}]")
         gains = [row["measured"]["accuracy"]["mean"] - logits[row["seed"]] for row in own if row["seed"] in logits]
         low, high = stats.t_interval(gains)
-        trained = len(gains) > 1 and recipe != "distil"
+        trained = len(gains) > 1 and recipe not in ("distil", "as shown")  # of another budget
         cells.append(f"{mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]" if trained else "-")
-        rows.append([f"`{recipe}`" if "params" in own[0] else recipe, str(len(own)), *cells])
+        of_own = f"`distil`{'，128,000 张' if zh else ', 128,000 images'}, {own[0].get('params', 0):,}"
+        name = of_own if recipe == "as shown" else f"`{recipe}`" if "params" in own[0] else recipe
+        rows.append([name, str(len(own)), *cells])
     head = (
         ("", "种子", "正确率", "灵敏度", "特异度", "文件尺寸误导时的正确率", "校准误差", "Brier", "与仅用 logits 之差")
         if zh

@@ -229,6 +229,8 @@ class Fleet:
     changes: dict[str, Any]
     """Of the default's settings."""
     measures: tuple[str, ...]
+    seeds: int
+    """Training seeds."""
 
 
 def _road(env: str, teacher: str) -> tuple[EnvRef, TeacherFile]:
@@ -252,6 +254,7 @@ FLEETS = {
         "mlp:32,32",
         {"env_steps": 32_000, "check_every": 8_000},
         ("crashed=max<=0.05",),
+        seeds=2,
     ),
     "robots": Fleet(
         {
@@ -267,6 +270,7 @@ FLEETS = {
         "mlp:32,32@tanh",
         {"env_steps": 160_000, "check_every": 16_000},
         ("fallen=max<=0.05",),
+        seeds=1,
     ),
 }
 
@@ -301,8 +305,8 @@ def _in(folder: Path, file: TeacherFile) -> TeacherFile:
 
 
 def fleets(name: str) -> list[dict]:
-    """One training seed."""
-    return [{"student": FLEETS[name].student, "seed": 0}]
+    """Seed by seed."""
+    return [{"student": FLEETS[name].student, "seed": seed} for seed in range(FLEETS[name].seeds)]
 
 
 CROSSING = EnvRef(

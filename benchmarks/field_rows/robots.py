@@ -35,8 +35,8 @@ ROWS = {
         "--steps 20000",
     ),
     "BipedalWalker": Row(
-        "BipedalWalker-v3", "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:4"),
-        f"--normalizer teachers/a2c-BipedalWalker-v3.vecnormalize.pkl {QUIET}", "--steps 30000",
+        ROUGH, "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:4"),
+        _robot("BipedalWalker-v3") + " --normalizer teachers/a2c-BipedalWalker-v3.vecnormalize.pkl", "--steps 30000",
     ),
     "Unitree Go1": Row(
         "examples.unitree:Go1-v0", "teachers/go1_policy.onnx", ("mlp:64,64", "mlp:16"),
