@@ -218,6 +218,11 @@ class Found:
         return best, known[best]
 
     @property
+    def bytes(self) -> int:
+        """Of the first seed's weights in C, or of its file."""
+        return int(self.runs[0]["exports"].get("c") or self.student["bytes"])
+
+    @property
     def smaller(self) -> float | None:
         """How many times smaller the student is, in parameters; a tree, whose nodes are several numbers, in bytes."""
         of = "bytes" if is_tree(self.student["name"]) else "params"
@@ -300,7 +305,7 @@ def table(name: str, chinese: bool = False) -> list[list[str]]:
                 "; ".join([f"random {number(one.random)}", *rules]),
                 f"`{student['name']}`{one.with_how_many(chinese)}",
                 size(student, nodes),
-                f"{one.runs[0]['exports'].get('c') or student['bytes']:,}",
+                f"{one.bytes:,}",
                 f"{one.speed['student_c_us']:.2g} ({one.speed['teacher_pytorch_us']:.0f})" if one.speed else "-",
                 ", ".join(number(run["student"]["return_mean"]) for run in results),
                 f"{lost(one.verdict)}, {student['episodes']:,}",

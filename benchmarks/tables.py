@@ -199,34 +199,64 @@ def headline_zh() -> str:
     return headline(chinese=True)
 
 
-def of_fields(chinese: bool = False, above: str = "") -> str:
-    """The six fields of use, an environment a row: the smallest student that kept within the margin, or the nearest.
-
-    Args:
-        chinese: in which language.
-        above: the folder of the document, which links leave out; without one the table is a README's, which shows of
-            each environment the largest budget that has most training seeds.
+def of_fields(chinese: bool = False) -> str:
+    """The six fields of use, in a README: of each environment the largest budget that has most training seeds, and of
+    its students the smallest that kept within the margin, or the nearest.
     """
     rows = []
     for name, about in fields.fields().items():
-        page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
         found = fields.found(name)
-        for env in found if above else best_known(found):
+        for env in best_known(found):
             one = found[env]
-            student, known, (best, without) = one.student, one.teacher["params"], one.unlearnt
-            best = "随机" if chinese and best == "random" else best
+            known = one.teacher["params"]
             rows.append(
-                (f"[{about.title_zh if chinese else about.title}]({page})", env, f"`{student['name']}`",
-                 verdicts_of(one, chinese),
-                 fields.number(one.returned), fields.number(one.taught),
-                 f"{fields.number(without)} ({best})",
-                 f"{f'{known:,}' if known else '?'} → {fields.size(student, '个节点' if chinese else 'nodes')}")
+                (field_link(about, chinese), env, f"`{one.student['name']}`", verdicts_of(one, chinese),
+                 fields.number(one.returned), fields.number(one.taught), unlearnt_of(one, chinese),
+                 f"{f'{known:,}' if known else '?'} → {fields.size(one.student, '个节点' if chinese else 'nodes')}")
             )  # fmt: skip
     head = (
         "field", "environment", "student", "verdict", "student's return", "teacher's", "without learning", "parameters",
     )  # fmt: skip
     zh = ("领域", "环境", "学生", "判定", "学生回报", "教师回报", "无需学习", "参数")
     return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
+
+
+def fields_in_full(chinese: bool = False) -> str:
+    """All rows of the six fields, in docs/: sizes, bytes, microseconds, and each claim of the first seed's verdict."""
+    rows = []
+    for name, about in fields.fields().items():
+        for env, one in fields.found(name).items():
+            first, known = one.runs[0], one.teacher["params"]
+            claims = [(each["name"], each["verdict"]) for each in first["results"].get("measures", ())]
+            beside = [f"{name} {fields.lost(verdict)}" for name, verdict in claims if verdict is not None]
+            rows.append(
+                (field_link(about, chinese, "docs/"), env, f"{known:,}" if known else "-", fields.number(one.taught),
+                 unlearnt_of(one, chinese), f"`{one.student['name']}`",
+                 fields.size(one.student, "个节点" if chinese else "nodes"), f"{one.bytes:,}",
+                 f"{one.speed['student_c_us']:.2g}" if one.speed else "-", fields.number(one.returned),
+                 verdicts_of(one, chinese), fields.lost(one.verdict), "<br>".join(beside) or "-")
+            )  # fmt: skip
+    head = (
+        "field", "environment", "teacher's parameters", "teacher's return", "without learning", "student", "parameters",
+        "bytes", "µs in C", "student's return", "verdict", "student − teacher [interval] of margin", "claimed beside the return",
+    )  # fmt: skip
+    zh = (
+        "领域", "环境", "教师参数", "教师回报", "无需学习", "学生", "参数", "字节", "C 每次决策微秒", "学生回报", "判定",
+        "学生 − 教师 [区间]，余量", "回报之外的声明",
+    )  # fmt: skip
+    return fields.noted(markdown(zh if chinese else head, rows, text=2), chinese)
+
+
+def field_link(about: fields.Field, chinese: bool, above: str = "") -> str:
+    """A field's title with a link to its page, from a document in the folder ``above``."""
+    page = (about.page.replace(".md", ".zh-CN.md") if chinese else about.page).removeprefix(above)
+    return f"[{about.title_zh if chinese else about.title}]({page})"
+
+
+def unlearnt_of(one: fields.Found, chinese: bool) -> str:
+    """What is best without learning, and its return."""
+    best, without = one.unlearnt
+    return f"{fields.number(without)} ({'随机' if chinese and best == 'random' else best})"
 
 
 def verdicts_of(one: fields.Found, chinese: bool) -> str:
@@ -339,7 +369,7 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": lambda: of_fields(above="docs/"), "fields-docs-zh": lambda: of_fields(True, "docs/"), "fields-goal": of_goal, "fields-goal-zh": lambda: of_goal(chinese=True), "disturbed": disturbed, "vectors": vectors,
+        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": fields_in_full, "fields-docs-zh": lambda: fields_in_full(True), "fields-goal": of_goal, "fields-goal-zh": lambda: of_goal(chinese=True), "disturbed": disturbed, "vectors": vectors,
         "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "field-plans": field_plans.markdown, "field-plans-zh": lambda: field_plans.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
     }  # fmt: skip
     if name.startswith("fields/"):

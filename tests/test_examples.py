@@ -486,6 +486,9 @@ def test_a_verdict_elsewhere_needs_the_same_spaces(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+BIPED = "BipedalWalker-v3"
+
+
 @pytest.fixture
 def rough():
     """Makes one of Gymnasium's robots with what may go wrong with it; skips where MuJoCo is absent."""
@@ -493,6 +496,8 @@ def rough():
     made = []
 
     def one(**options):
+        if options.get("robot") == BIPED:
+            pytest.importorskip("Box2D", reason="Box2D is not installed: pip install 'distilrl[box2d]'")
         made.append(gymnasium.make("examples.robots:Rough-v0", **{"robot": "Hopper-v5"} | options))
         return made[-1]
 
@@ -505,7 +510,7 @@ def walk(env, seed=3, steps=40):
     rng = np.random.default_rng(0)
     rows = [env.reset(seed=seed)[0]]
     for _ in range(steps):
-        obs, reward, terminated, _, info = env.step(rng.uniform(-1, 1, 3).astype(np.float32))
+        obs, reward, terminated, _, info = env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))
         assert info.get("fallen", terminated) == terminated
         rows.append(np.append(obs, reward))
         if terminated:
@@ -513,20 +518,23 @@ def walk(env, seed=3, steps=40):
     return np.concatenate(rows)
 
 
-def test_a_robot_without_options_is_the_robot_itself_to_the_bit(rough):
-    plain = gymnasium.make("Hopper-v5")
-    np.testing.assert_array_equal(walk(rough()), walk(plain))
+@pytest.mark.parametrize("robot", ["Hopper-v5", BIPED])
+def test_a_robot_without_options_is_the_robot_itself_to_the_bit(rough, robot):
+    env = rough(robot=robot)
+    plain = gymnasium.make(robot)
+    np.testing.assert_array_equal(walk(env), walk(plain))
     plain.close()
 
 
+@pytest.mark.parametrize("robot", ["Hopper-v5", BIPED])
 @pytest.mark.parametrize("option", [{"friction": (0.7, 1.3)}, {"noise": 0.1}, {"delay": 1}], ids=str)
-def test_what_goes_wrong_is_decided_by_the_seed(rough, option):
-    env = rough(**option)
+def test_what_goes_wrong_is_decided_by_the_seed(rough, option, robot):
+    env = rough(robot=robot, **option)
     first = walk(env)
     np.testing.assert_array_equal(walk(env), first)
-    np.testing.assert_array_equal(walk(rough(**option)), first)
+    np.testing.assert_array_equal(walk(rough(robot=robot, **option)), first)
     assert not np.array_equal(walk(env, seed=4), first)
-    assert not np.array_equal(walk(rough()), first)
+    assert not np.array_equal(walk(rough(robot=robot)), first)
 
 
 def test_a_push_is_a_speed_of_the_root(rough):
@@ -545,11 +553,35 @@ def test_a_push_is_a_speed_of_the_root(rough):
         assert abs(env.unwrapped.data.qvel[0] - before) == pytest.approx(0.5)
 
 
+def test_a_walker_in_box2d_is_pushed_slips_and_has_not_fallen_at_the_end_of_its_road(rough):
+    env = rough(robot=BIPED, push=0.5, friction=(0.5, 0.5))
+    env.reset(seed=0)
+    fixtures = [fixture for body in env.unwrapped.terrain for fixture in body.fixtures]
+    assert {round(fixture.friction, 4) for fixture in fixtures} == {2.5 * 0.5**2}  # of both sides the root is taken
+    wrapper = env
+    while not hasattr(wrapper, "_next_push"):
+        wrapper = wrapper.env
+    wrapper._next_push = 1
+    before = env.unwrapped.hull.linearVelocity[0]
+    wrapper.env = Still(wrapper.env)
+    env.step(np.zeros(4, np.float32))
+    assert abs(env.unwrapped.hull.linearVelocity[0] - before) == pytest.approx(0.5, abs=1e-5)
+    wrapper.env = wrapper.env.env
+    env.reset(seed=0)
+    walker = env.unwrapped
+    way = walker.terrain_x[-8] - walker.hull.position[0]
+    for body in (walker.hull, *walker.legs):
+        body.position = (body.position[0] + way, body.position[1] + 2)
+    *_, terminated, _, info = env.step(np.zeros(4, np.float32))
+    assert terminated
+    assert not info["fallen"]
+
+
 class Still(gymnasium.Wrapper):
     """Physics that does not move."""
 
     def step(self, action):
-        return np.zeros(11), 0.0, False, False, {}
+        return np.zeros_like(self.observation_space.sample()), 0.0, False, False, {}
 
 
 def test_an_action_that_is_late_takes_effect_a_step_later(rough):
@@ -568,7 +600,7 @@ def test_an_action_that_is_late_takes_effect_a_step_later(rough):
         ({"push": -1.0}, "push=-1.0"),
         ({"friction": (1.3, 0.7)}, "friction=(1.3, 0.7)"),
         ({"delay": 0.5}, "delay=0.5"),
-        ({"robot": "CartPole-v1"}, "robot='CartPole-v1' is no environment of MuJoCo"),
+        ({"robot": "CartPole-v1"}, "robot='CartPole-v1' is neither in MuJoCo nor BipedalWalker"),
     ],
 )
 def test_options_of_a_robot_that_mean_nothing_are_refused(rough, options, said):

@@ -36,13 +36,22 @@ def test_gymnasium_finds_nothing_wrong():
 
 def test_the_seed_decides_everything_and_copies_share_nothing_that_moves():
     one, two = (gymnasium.make(ENV).unwrapped for _ in range(2))
-    first = [one.reset(seed=3)[0], one.step(7)[0]]
+    first = [*one.reset(seed=3)[0].values(), *one.step(7)[0].values()]
     two.reset(seed=4)
-    again = [one.reset(seed=3)[0]]
+    again = [*one.reset(seed=3)[0].values()]
     two.step(1)
-    again.append(one.step(7)[0])
+    again += one.step(7)[0].values()
     assert np.array_equal(first, again)
     assert one.inner._tx_mat is two.inner._tx_mat
+
+
+def test_measurements_have_the_names_of_what_they_are():
+    """The package says of one alone what it is, and that the name must be of."""
+    scores, column = np.ravel(sepsis.model().sofa_scores)[: sepsis.LIVING], sepsis.MEASUREMENTS.index("SOFA")
+    assert np.corrcoef(sepsis.states()[:, column], scores)[0, 1] > 0.99
+    info = describe_env(EnvRef(ENV))
+    assert info.obs.short_names == sepsis.MEASUREMENTS
+    assert info.protocol["actions"][11] == "fluids 2, vasopressors 1"
 
 
 def test_clinicians_survive_as_often_as_the_paper_says():
@@ -68,5 +77,5 @@ def test_the_teacher_plays_what_is_known_and_keeps_as_many_alive_as_it_says(opti
     assert games.returns.mean() == pytest.approx(0.875, abs=4 * 0.33 / np.sqrt(500))
     env = gymnasium.make(ENV).unwrapped
     obs, _ = env.reset(seed=0)
-    assert sepsis.clinicians(obs, np.random.default_rng(0)) in range(25)
+    assert sepsis.clinicians(np.concatenate([*obs.values()]), np.random.default_rng(0)) in range(25)
     assert env.step(int(np.flatnonzero(~sepsis.known()[env.inner._current_state])[0]))[4] == {"untried": 1.0}

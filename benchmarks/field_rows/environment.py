@@ -1,7 +1,6 @@
 """Environmental monitoring: the greenhouse of examples/greenhouse and the sensor of examples/monitoring."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,25 +35,21 @@ def _rule(make: Callable[[ObsSpec], Callable[[Tensor], Tensor]]) -> Rule:
     return returns
 
 
-LETTUCE = Row(
-    "examples.greenhouse:Lettuce-v0",
-    "zoo/greenhouse-ppo/ppo.zip",
-    ("mlp:16", "mlp:"),
-    "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl "
-    '--verdict-env-kwargs \'{"starts": [40, 60], "hours": 0.5}\' '
-    "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 --episodes 100 --accept-episodes 8",
-    "--steps 16000 --set check-episodes=2 --set check-every=8000 --set final-episodes=4",
-    rules={"grower": _grower},
-)
 FIELD = Field(
     title="environmental monitoring",
     title_zh="环境监测",
     page="docs/fields/environment.md",
     extra="environment",
     rows={
-        "Lettuce-v0": LETTUCE,
-        "Lettuce-v0, the published season": replace(
-            LETTUCE, students=("mlp:16",), options=LETTUCE.options.replace("[40, 60]", "[40, 40]")
+        "Lettuce-v0": Row(
+            "examples.greenhouse:Lettuce-v0",
+            "zoo/greenhouse-ppo/ppo.zip",
+            ("mlp:16", "mlp:"),
+            "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl "
+            '--verdict-env-kwargs \'{"starts": [40, 60], "hours": 0.5}\' '
+            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 --episodes 100 --accept-episodes 8",
+            "--steps 16000 --set check-episodes=2 --set check-every=8000 --set final-episodes=4",
+            rules={"grower": _grower},
         ),
         "Sensor-v0": Row(
             "examples.monitoring:Sensor-v0",

@@ -30,7 +30,7 @@ FIELD = Field(
         "ICU-Sepsis": Row(
             "examples.treatment:Sepsis-v0",
             "runs/sepsis-teacher",
-            ("mlp:16", "mlp:12", "mlp:8", "tree:128", "tree:32"),
+            ("mlp:16", "mlp:12", "mlp:8", "tree:128", "tree:32", "tree:16"),
             f"{PATIENTS} --margin-abs 0.02",
             TRAINING,
             rules=RULES,

@@ -39,12 +39,24 @@ def _package_env(untried: Untried) -> Any:
     return sepsis.ICUSepsisEnv(params=model(), inadmissible_action_strategy=untried)
 
 
-class Sepsis(gymnasium.Env[Array, np.int64]):
+MEASUREMENTS = (
+    "gender", "mechvent", "max_dose_vaso", "re_admission", "age", "Weight_kg", "GCS", "HR", "SysBP", "MeanBP", "DiaBP",
+    "RR", "Temp_C", "FiO2_1", "Potassium", "Sodium", "Chloride", "Glucose", "Magnesium", "Calcium", "Hb", "WBC_count",
+    "Platelets_count", "PTT", "PT", "Arterial_pH", "paO2", "paCO2", "Arterial_BE", "HCO3", "Arterial_lactate", "SOFA",
+    "SIRS", "Shock_Index", "PaO2_FiO2", "cumulated_balance", "SpO2", "BUN", "Creatinine", "SGOT", "SGPT", "Total_bili",
+    "INR", "input_total", "input_4hourly", "output_total", "output_4hourly",
+)  # fmt: skip
+"""Columns of the states' means, which the package does not name, in the order of the script of its authors that made
+them (create_rl_table.py in their repository). The last eleven are logarithms.
+"""
+
+
+class Sepsis(gymnasium.Env[Any, np.int64]):
     """A patient with sepsis, whose treatment is chosen anew every four hours.
 
-    The observation is what is known of the state: the means of 47 measurements, each standardised (vital signs,
-    laboratory values, fluids, ventilation). The reward is 1 at survival, so that the mean return is the share that
-    survives. ``info["untried"]`` is 1 where the last treatment is one of which nothing is known.
+    The observation is what is known of the state: the means of 47 `MEASUREMENTS`, each standardised (vital signs,
+    laboratory values, fluids, ventilation), by name. The reward is 1 at survival, so that the mean return is the share
+    that survives. ``info["untried"]`` is 1 where the last treatment is one of which nothing is known.
     """
 
     def __init__(self, untried: Untried = "mean") -> None:
@@ -54,7 +66,8 @@ class Sepsis(gymnasium.Env[Array, np.int64]):
             untried: what follows treatments of which nothing is known.
         """
         self.inner = copy.copy(_package_env(untried))
-        self.observation_space = spaces.Box(-np.inf, np.inf, (47,), np.float32)
+        number = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.observation_space = spaces.Dict([(name, number) for name in MEASUREMENTS])  # a dict would be sorted
         self.action_space = spaces.Discrete(TREATMENTS)
 
     def reset(
@@ -62,22 +75,26 @@ class Sepsis(gymnasium.Env[Array, np.int64]):
         *,
         seed: int | None = None,
         options: dict[str, Any] | None = None,  # noqa: ARG002
-    ) -> tuple[Array, dict[str, Any]]:
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         """The next patient."""
         super().reset(seed=seed)
         self.inner.np_random = self.np_random
         _, self._info = self.inner.reset()
         return self._seen(), {}
 
-    def step(self, action: np.int64) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+    def get_action_meanings(self) -> list[str]:
+        """What each treatment is, for reports and trees."""
+        return [f"fluids {code // 5}, vasopressors {code % 5}" for code in range(TREATMENTS)]
+
+    def step(self, action: np.int64) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
         """Four hours."""
         untried = int(action) not in self._info["admissible_actions"]
         _, reward, ended, _, self._info = self.inner.step(divmod(int(action), 5))
         return self._seen(), float(reward), ended, False, {"untried": float(untried)}
 
-    def _seen(self) -> Array:
+    def _seen(self) -> dict[str, Array]:
         seen: Array = self._info["state_vector"].astype(np.float32)
-        return seen
+        return dict(zip(MEASUREMENTS, seen[:, None], strict=True))
 
 
 def known() -> NDArray[np.bool_]:

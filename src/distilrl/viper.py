@@ -193,7 +193,7 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
 
 def _write(folder: RunFolder, tree: Tree, info: EnvInfo, rows: list[dict[str, Any]]) -> None:
     """The tree as data, text and Graphviz, and what each round gave."""
-    features = info.obs.names if tree.extractor == "raw" else ()
+    features = info.obs.short_names if tree.extractor == "raw" else ()
     if features:  # those of an image beside the vector have none
         features += tuple(f"image[{i}]" for i in range(info.obs.shape[0] - len(features)))
     names = [str(name) for name in info.protocol.get("actions", ())], features

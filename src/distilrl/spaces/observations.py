@@ -81,6 +81,18 @@ class ObsSpec:
             raise SpecError(f"'{text}' names no number of these observations: they have {parts or 'an image alone'}.")
         return tuple(own)
 
+    @property
+    def short_names(self) -> tuple[str, ...]:
+        """Names of the numbers as people read them: a part that is a single number goes without its place.
+
+        Example::
+
+            describe_env("CartPole-v1").obs.short_names  # ("obs[0]", "obs[1]", "obs[2]", "obs[3]")
+        """
+        sizes = Counter(known.rpartition("[")[0] for known in self.names)
+        alone = {f"{part}[0]" for part, size in sizes.items() if size == 1}
+        return tuple(known.removesuffix("[0]") if known in alone else known for known in self.names)
+
     def part(self, places: Sequence[int]) -> "ObsSpec":
         """What is left where only these numbers are read: of a vector, or all of the image beside one."""
         if self.image is not None:
