@@ -1,6 +1,7 @@
 # make demo        Pong from pixels: teacher to proven student and report, on 2 cores
 # make quickstart  CartPole from nothing: train a teacher, distil it, verdict, report
 # make test        the tests          make check   format, lint, types, links of the documentation
+# make pages       every command of docs/fields, at a tenth of its budget, with the packages of all fields
 # make chaos       hostile files, kills, broken disks and environments, for MINUTES (10) of fuzzing
 # make site        the documentation as a site, in build/site
 PYTHON ?= python3
@@ -12,7 +13,7 @@ CONSTRAINTS ?= -c constraints.txt
 MINUTES ?= 10
 SEED ?= 0
 
-.PHONY: demo quickstart test chaos soak check types links site clean
+.PHONY: demo quickstart test pages chaos soak check types links site clean
 
 demo: $(VENV)/.user
 	$(BIN)/distilrl distill --teacher zoo/pong-dqn --env PongNoFrameskip-v4 --student cnn:16,16,16:64 \
@@ -30,6 +31,9 @@ test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the
 	@$(BIN)/python -m pytest $(RAY) > $(VENV)/ray.log 2>&1 & ray=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(RAY:%=--ignore=%); others=$$?; \
 	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
+
+pages: $(VENV)/.pages
+	$(BIN)/python -m pytest -m slow tests/test_fields.py
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos/fuzz.py --seconds $$((60 * $(MINUTES))) --seed $(SEED)
@@ -77,6 +81,11 @@ $(VENV)/.dev: EXTRAS := dev
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(install)
 	touch $@ $(VENV)/.user
+
+$(VENV)/.pages: EXTRAS := dev,all,treatment,medical,trading
+$(VENV)/.pages: pyproject.toml constraints.txt
+	$(install)
+	touch $@ $(VENV)/.dev $(VENV)/.user
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

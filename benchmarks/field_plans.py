@@ -23,17 +23,20 @@ LINES = OUT / "plans.jsonl"
 PLANS = (
     ("driving", "merge", ""),
     ("robots", "BipedalWalker", ""),
+    ("robots", "Hopper", ""),
+    ("games", "MinAtar Breakout", ""),
     ("games", "MiniGrid DoorKey", ""),
     ("games", "MiniGrid DoorKey", "--episodes 1200"),
     ("games", "MiniGrid DoorKey", "--check-episodes 100"),
     ("images", "brain MR slices", "--check-episodes 200"),
+    ("treatment", "ICU-Sepsis", "--check-episodes 1000"),
     ("treatment", "ICU-Sepsis, the untried is fatal", "--check-episodes 1000"),
     ("trading", "SP500-v0", ""),
     ("environment", "Sensor-v0", ""),
     ("environment", "Sensor-v0", "--episodes 400"),
 )
-"""Rows of each field, those whose environments are not the slowest, and further options: more episodes are what a plan
-proposed when its verdicts were inconclusive, larger checks are for episodes of a single decision or a bare 1 or 0.
+"""Rows of each field and further options: more episodes are what a plan proposed when its verdicts were inconclusive,
+larger checks are for episodes of a single decision or a bare 1 or 0.
 """
 SEEDS = 3
 NOT_OF_PLANS = ("--set", "--disturbed-episodes")

@@ -41,9 +41,9 @@ ROWS = {
     "merge": ("driving", "merge", "mlp:16,16"),
     "bipedalwalker": ("robots", "BipedalWalker", "mlp:16"),
     "minatar-breakout": ("games", "MinAtar Breakout", "cnn:4k3s1:16"),
-    "doorkey": ("games", "MiniGrid DoorKey", "mlp:3"),
+    "doorkey": ("games", "MiniGrid DoorKey", "mlp:4,4"),
     "doom": ("games", "ViZDoom basic", "cnn:2k8s4,4k4s2,4k3s2:8"),
-    "trading": ("trading", "SP500-v0", "mlp:8"),
+    "trading": ("trading", "SP500-v0", "mlp:16"),
     "greenhouse": ("environment", "Lettuce-v0", "mlp:16"),
     "sensor": ("environment", "Sensor-v0", "mlp:"),
 }

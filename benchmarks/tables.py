@@ -254,9 +254,13 @@ def field_link(about: fields.Field, chinese: bool, above: str = "") -> str:
 
 
 def unlearnt_of(one: fields.Found, chinese: bool) -> str:
-    """What is best without learning, and its return."""
+    """What is best without learning, and its return; and the rules that stand beside it in every table."""
     best, without = one.unlearnt
-    return f"{fields.number(without)} ({'随机' if chinese and best == 'random' else best})"
+    known = {best: without} | {rule: one.rules[rule]["return_mean"] for rule in one.row.beside if rule in one.rules}
+    named = (
+        f"{fields.number(value)} ({'随机' if chinese and name == 'random' else name})" for name, value in known.items()
+    )
+    return "; ".join(named)
 
 
 def verdicts_of(one: fields.Found, chinese: bool) -> str:

@@ -42,6 +42,8 @@ class Row:
     """Of ``tree`` alone: ``--iterations 10 --states 6000``."""
     rules: dict[str, Rule] = field(default_factory=dict)
     """By name, as in 'buy and hold', 'never treat'."""
+    beside: tuple[str, ...] = ()
+    """Rules without whose return no table is to show this one, though another rule is better."""
     exports: tuple[str, ...] = ("c",)
     """Targets whose bytes of weights are noted down; of trees C alone."""
 

@@ -42,11 +42,17 @@ ROWS = {
         "examples.unitree:Go1-v0", "teachers/go1_policy.onnx", ("mlp:64,64", "mlp:16"),
         f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 20000",
     ),
+    "Unitree Go1, 150,000 steps": Row(
+        "examples.unitree:Go1-v0", "teachers/go1_policy.onnx",
+        ("mlp:31,32", "mlp:28+gru:10", "mlp:27@history=2", "mlp:24", "mlp:20+gru:3"),
+        f"""--env-kwargs '{{"noise": 1.0, "push": 1.0}}' {FALLS}""", "--steps 150000",
+    ),
     "Unitree G1": Row(
         "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:20+gru:3"), FALLS, "--steps 60000"
     ),
     "Unitree G1, 150,000 steps": Row(
-        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24", "mlp:20+gru:3"), FALLS, "--steps 150000"
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:27@history=2", "mlp:24", "mlp:20+gru:3", "mlp:13@history=2"),
+        FALLS, "--steps 150000",
     ),
     "Unitree G1, 400,000 steps": Row(
         "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24",), FALLS, "--steps 400000"

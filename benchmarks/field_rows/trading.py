@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from distilrl import EnvRef, describe_env, load_teacher
-from distilrl.episodes import Play
+from distilrl.episodes import Episodes, Play
 from distilrl.evaluate import play
 from distilrl.measures import Measure
 from distilrl.teachers import Teacher
@@ -19,6 +17,7 @@ from field_rows import Field, Row, Rule
 TEACHER = "zoo/trading-dqn"
 ENV = "examples.trading:SP500-v0"
 LATER = '"years": [2013, 2018]'
+MEASURES = (Measure("turnover", "sum"), Measure("position", "mean"))
 OPTIONS = "--margin-abs 0.5 --measure turnover=sum --measure position=mean --disturbed-episodes 0"
 """Half a percent a year is what a student may lose."""
 
@@ -26,17 +25,17 @@ OPTIONS = "--margin-abs 0.5 --measure turnover=sum --measure position=mean --dis
 def _rule(make: Callable[[EnvRef, Sequence[int]], Callable[[Tensor], Tensor]]) -> Rule:
     """A rule of observations."""
 
-    def returns(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
+    def episodes(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
         teacher = Teacher.from_callable(make(ref, seeds)).fitted(describe_env(ref))
-        return play(teacher.policy, Play(ref, threads=1), seeds).returns
+        return play(teacher.policy, Play(ref, threads=1, measures=MEASURES), seeds)
 
-    return returns
+    return episodes
 
 
 def _equal_turnover(ref: EnvRef, seeds: Sequence[int]) -> AtRandom:
     """At random, as often as the teacher trades."""
     info = describe_env(ref)
-    how = Play(ref, threads=1, measures=(Measure.of("turnover=sum"),))
+    how = Play(ref, threads=1, measures=MEASURES[:1])
     turnover = float(play(load_teacher(TEACHER).fitted(info).policy, how, seeds).measured.mean())
     return AtRandom(turnover, info.obs.places("position")[0], torch.Generator().manual_seed(0))
 
@@ -51,9 +50,10 @@ def _trend(ref: EnvRef, _: Sequence[int]) -> Trend:
     return Trend(describe_env(ref).obs.places("above_200")[0])
 
 
+AT_RANDOM = "random with the teacher's turnover"
 RULES = {
     "buy and hold": _rule(_always),
-    "random with the teacher's turnover": _rule(_equal_turnover),
+    AT_RANDOM: _rule(_equal_turnover),
     "trend of 200 days": _rule(_trend),
 }
 
@@ -71,6 +71,7 @@ FIELD = Field(
             "--steps 8000 --set check-every=2000 --set final-episodes=20",
             "--iterations 6 --states 4000",
             RULES,
+            (AT_RANDOM,),
         ),
         "SP500-v0, one episode from 1999 to 2012": Row(
             ENV,
@@ -79,6 +80,7 @@ FIELD = Field(
             f"--env-kwargs '{{\"days\": 3200}}' --verdict-env-kwargs '{{{LATER}, \"days\": 252}}' {OPTIONS}",
             "--recipe dynamic --steps 26000 --set check-every=2000 --set check-episodes=2 --set final-episodes=4",
             rules=RULES,
+            beside=(AT_RANDOM,),
         ),
     },
 )
