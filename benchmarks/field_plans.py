@@ -23,6 +23,7 @@ LINES = OUT / "plans.jsonl"
 PLANS = (
     ("driving", "merge", ""),
     ("robots", "BipedalWalker", ""),
+    ("robots", "BipedalWalker", "--episodes 300"),
     ("robots", "Hopper", ""),
     ("games", "MinAtar Breakout", ""),
     ("games", "MiniGrid DoorKey", ""),

@@ -410,15 +410,12 @@ def fleets() -> str:
     """One network of several tasks, a row for each."""
     rows = []
     for name in ("driving", "robots"):
-        runs = [one for one in read(f"fields/{name}.jsonl") if "results" in one]
-        reach = {one["row"]: reach_of(one["results"]["verdict"]) for one in runs}
         for line in read(f"several/{name}.jsonl"):
             theirs = sum(one["teacher"]["params"] for one in line["tasks"].values())
             size = f"{line['params']:,} ({theirs / line['params']:.0f} ×)"
             for at, (task, one) in enumerate(line["tasks"].items()):
                 verdict = one["verdict"]
                 low, high = verdict["interval"]
-                earlier = reach_of(verdict) < 0.99 * reach.get(task, 0.0)  # what is reckoned with there today
                 measured = (
                     f"{m['name']} {m['student']['mean']:.3f} ({m['teacher']['mean']:.3f}): "
                     f"{in_words(m['verdict']['result'])}"
@@ -431,7 +428,7 @@ def fleets() -> str:
                         *(f"{signed(one[side]['return_mean'], 2)}" for side in ("student", "teacher")),
                         f"{signed(verdict['difference'], 2)} [{signed(low, 2)}, {signed(high, 2)}] of "
                         f"{verdict['margin']:,.2f}",
-                        in_words(verdict["result"]) + " (earlier rule)" * earlier,
+                        in_words(verdict["result"]),
                         ", ".join(measured),
                     )
                 )
@@ -440,11 +437,6 @@ def fleets() -> str:
         "difference [interval] of margin", "verdict", "beside it, student (teacher)",
     )  # fmt: skip
     return markdown(head, rows)
-
-
-def reach_of(verdict: Row) -> float:
-    """Margins that an episode may lose, by what the verdict reckons with."""
-    return float(verdict["span"] / verdict["margin"])
 
 
 def assistants() -> str:

@@ -35,7 +35,7 @@ ROWS = {
         "--steps 20000",
     ),
     "BipedalWalker": Row(
-        ROUGH, "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:4"),
+        ROUGH, "teachers/a2c-BipedalWalker-v3.zip", ("mlp:16", "mlp:8", "mlp:4"),
         _robot("BipedalWalker-v3") + " --normalizer teachers/a2c-BipedalWalker-v3.vecnormalize.pkl", "--steps 30000",
     ),
     "Unitree Go1": Row(
