@@ -33,7 +33,7 @@ test: $(VENV)/.dev  # those on Ray wait for most of their time, and look for the
 	wait $$ray; on_ray=$$?; cat $(VENV)/ray.log; exit $$((others + on_ray))
 
 pages: $(VENV)/.pages
-	$(BIN)/python -m pytest -m slow tests/test_fields.py
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_fields.py
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tests/chaos/fuzz.py --seconds $$((60 * $(MINUTES))) --seed $(SEED)

@@ -4,9 +4,10 @@
     python benchmarks/fields.py FIELD table              # what is there, as text; microseconds are field_speed.py's
 
 FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
-student N times instead of three, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill` (or `tree`), and
-what `distilrl export` wrote in bytes of weights, of integers what they played; of a rule, returns on the verdict's seeds, of as many as any run of the
-row had played by then. `python benchmarks/tables.py --write` puts the tables into the pages and into `distilrl fields`.
+student N times instead of three, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill`
+(or `tree`), and what `distilrl export` wrote in bytes of weights, of integers what they played; of a rule, returns on
+the verdict's seeds, of as many as any run of the row had played by then. `python benchmarks/tables.py --write` puts the
+tables into the pages and into `distilrl fields`.
 """
 
 import functools

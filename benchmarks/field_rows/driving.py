@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distilrl import EnvRef, Measure
 from distilrl.episodes import Episodes
 from field_rows import Field, Row, always, single_action
@@ -20,6 +23,11 @@ def idm(ref: EnvRef, seeds: Sequence[int]) -> Episodes:
     """IDM and MOBIL in the place of the policy, which is asked and not heard."""
     wrapped = replace(ref, wrappers=("examples.driving:IDM",), named=True)  # a camera changes no traffic
     return always(wrapped, 0, seeds, MEASURES)
+
+
+def unseeing(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64] | Episodes:
+    """The best single action, for which nobody need draw what a camera sees."""
+    return single_action(*MEASURES)(replace(ref, wrappers=(), named=True), seeds)
 
 
 HIGHWAY = Row(
@@ -73,6 +81,7 @@ FIELD = Field(
             students=("cnn:16k5s2,16k3s2,16k3s2:32",),
             options=f"--wrapper examples.driving:Camera --teacher-reads cars {CLAIM}",
             training="--hide cars --steps 32000",
+            rules={"IDM": idm, "best single action": unseeing},
         ),
     },
 )
