@@ -42,7 +42,7 @@ BOARDS = {
     "mps2-an385": "Cortex-M3",
     "mps2-an386": "Cortex-M4",
     "mps2-an500": "Cortex-M7",
-    "riscv": "RV32IMC",
+    "riscv": "RV32IMAC",
     "s390x": "s390x, big-endian",
     "mips": "MIPS, big-endian",
 }

@@ -851,6 +851,16 @@ def test_its_features_are_not_compared(tmp_path, recipe):
     assert not (tmp_path / "run").exists()
 
 
+def test_it_is_not_asked_about_a_share_of_its_steps(tmp_path):
+    """It must have seen them all, so that it would label more than the recipe says, or label what it did not follow."""
+    path = tmp_path / "t.pt"
+    torch.save(recurrent_robot(3, nn.GRU(5, 12), mlp(12, 8, 2)), path)
+    job = Job(make_config("dynamic", WANDERING.id, teacher=str(path), network="mlp:8"))
+    with pytest.raises(SpecError, match=r"'labels' of the recipe 'dynamic'.*t\.pt remembers"):
+        distill(None, job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_teacher_with_memory_is_copied_sent_and_timed(tmp_path):
     teacher = read(tmp_path / "t.pt", recurrent_robot(2, nn.LSTM(5, 12), mlp(12, 8, 2))).fitted(ENV)
     obs = observations(5)

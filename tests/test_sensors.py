@@ -1,6 +1,7 @@
 """What a student sees otherwise than its teacher: through noise, late, with observations that are lost or black."""
 
 import json
+import re
 
 import gymnasium
 import numpy as np
@@ -182,7 +183,7 @@ def test_the_verdict_says_through_what_the_student_saw(sign_teacher, tmp_path):
     assert result.student.return_mean < 7 < result.teacher.return_mean, "what is late here says nothing"
     info = describe_env(SIGN)
     assert in_words(Play(EnvRef(SIGN), sensors=Sensors((1.0, 1.0), 2)), info) == (
-        "noisy observations, observations 2 steps late"
+        "noisy observations (1), observations 2 steps late"
     )
 
 
@@ -207,8 +208,9 @@ def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
 def test_noise_that_the_teacher_sees_too_is_named_apart_from_the_students_own(sign_teacher, tmp_path):
     job = Job(small("distil", env_steps=800, noise=(0.1, 0.1)), Comparison(60, 60, 60))
     result = distill(sign_teacher, job, tmp_path / "run", report=False)
-    assert result.verdict.protocol == "noisy observations"
-    assert result.disturbed["noise_0.1"].verdict.protocol == "noisy observations, the teacher's too"
+    assert result.verdict.protocol == "noisy observations (0.1)"
+    worse = result.disturbed["noise_0.1"].verdict.protocol
+    assert re.fullmatch(r"noisy observations \([\d.]+( to [\d.]+)?\), the teacher's too", worse)
 
 
 @pytest.mark.parametrize(("words", "told"), [

@@ -75,6 +75,11 @@ class Behaviour:
         share = min(max(schedule(progress) for schedule in self.labels), 1.0)
         return int((index + 1) * share) > int(index * share)
 
+    @property
+    def labels_all(self) -> bool:
+        """Whether the teacher labels every step, however training goes."""
+        return any(one.least >= 1 for one in self.labels)
+
     def explores(self, n_envs: int) -> NDArray[np.bool_]:
         """Which of N environments take random actions, (N,)."""
         greedy = np.floor(np.arange(n_envs + 1) * self.greedy_share)
@@ -232,12 +237,10 @@ class Collector:
         self._index += 1
 
     def _ask(self, index: int) -> int:
-        """What to ask of the teacher at the vector step of this number; one with memory must see every step."""
+        """What to ask of the teacher at the vector step of this number."""
         if self.teacher is None or not self.needed:
             return NOT_NEEDED
-        if self.teacher.policy.remembers or self.behaviour.labels_step(index, self.progress):
-            return LABELLED
-        return NOT_LABELLED
+        return LABELLED if self.behaviour.labels_step(index, self.progress) else NOT_LABELLED
 
     def _label(self, obs: Tensor, steps: int) -> Tensor | None:
         """The teacher's numbers (N, P) for what is seen."""

@@ -244,8 +244,10 @@ class _Games:
     def protocol(self, *, exact: bool = False) -> str:
         """How the student is played, in few words; noise that its teacher sees as well is another than its own."""
         told, both = in_words(self.its, self.info, exact=exact), self.his.sensors.noise
-        same = not both or both == self.its.sensors.noise
-        return told if same else told.replace("noisy observations", "noisy observations, the teacher's too", 1)
+        if not both or both == self.its.sensors.noise:
+            return told
+        noise = self.its.sensors.words[0]
+        return told.replace(noise, f"{noise}, the teacher's too", 1)
 
     def verdict(self, tolerance: Tolerance, looks: int = 1, *, exact: bool = False) -> RunVerdict:
         """Of all episodes so far; the draws are the same whenever it is taken of them."""

@@ -232,6 +232,12 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
     student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
+        if one.policy.remembers and not config.data.behaviour.labels_all:
+            raise SpecError(
+                f"'labels' of the recipe '{config.recipe}' ask the teacher about a share of the steps, and {one.path} "
+                "remembers, so that it must see every step of its episodes: use a recipe that labels all of them, as "
+                "'distil' does."
+            )
         if any(isinstance(term, FeatureTerm) for term in config.terms):
             refuse_memory(one.network)
         info = describe_env(task.env)

@@ -76,11 +76,16 @@ class Sensors:
 
     @property
     def words(self) -> list[str]:
-        """What is wrong with them, in few words."""
-        said = ["noisy observations"] if self.noise else []
+        """What is wrong with them, in few words, the noise first."""
+        said = [f"noisy observations ({self._noise_in_words()})"] if self.noise else []
         said += [f"observations {self.delay} {'step' if self.delay == 1 else 'steps'} late"] if self.delay else []
         said += [f"lost observations ({self.dropout:g})"] if self.dropout else []
         return said + ([f"black frames ({self.flicker:g})"] if self.flicker else [])
+
+    def _noise_in_words(self) -> str:
+        """Its standard deviation, or the least and the largest."""
+        ends = dict.fromkeys(f"{end(self.noise):.3g}" for end in (min, max))
+        return " to ".join(ends)
 
 
 EXACT = Sensors()

@@ -1,6 +1,6 @@
 """Memory cells over whole stretches of steps, with gradients written out: what only weights and states decide is one
 product for all steps, so that a step costs a handful of small operations forwards and four or five backwards. Autograd
-through a loop of steps takes a GRU three times as long (benchmarks/cells.py).
+through a loop of steps takes a GRU 2.2 to 2.7 times as long (benchmarks/cells.py).
 
 Gates are what a cell's inputs make of each step, (N, T, G · H) for N stretches of T steps of a cell with H numbers and
 G gates; no gradient goes into what a stretch begins with. `distilrl.blocks.MemoryCell` has the formulas, step by step.
