@@ -72,7 +72,9 @@ def test_one_policy_against_another(teacher, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "verdict: fail (policy - against -" in " ".join(printed.err.split())
     assert [line.split(":")[0] for line in printed.out.splitlines()] == [str(tmp_path / "weak"), teacher]
+    assert "random play keeps within this margin" not in " ".join(printed.err.split())
     assert main([*base, str(tmp_path / "weak"), "--against", teacher, "--margin-abs", "20"]) == 0
+    assert "random play keeps within this margin, too: it loses 5" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_told_of_a_file_is_told_of_the_one_that_is_foreign(teacher, tmp_path, capsys):

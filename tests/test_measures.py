@@ -21,9 +21,9 @@ from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
-from distilrl.errors import EnvError, SpecError
+from distilrl.errors import EnvError, FileError, SpecError
 from distilrl.evaluate import play, seeds_from
-from distilrl.export import verify
+from distilrl.export import export_policy, verify
 from distilrl.files import write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
@@ -290,6 +290,11 @@ def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
         assert replace(of_file, difference=of_run.difference) == of_run
         assert of_file.difference.difference == of_run.difference.difference
     assert main(["export", str(out), "--to", "int8"]) == 1, "integers are judged by all that is claimed"
+    episodes = json.loads((out / "episodes.json").read_text())
+    (out / "episodes.json").write_text(json.dumps(episodes | {"measured": []}))
+    with pytest.raises(FileError, match=r"does not hold what .*results\.json says was measured"):
+        export_policy(out, "c", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_reason_speaks_of_the_measures_own_values():

@@ -198,7 +198,9 @@ def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
     assert json.loads(out)["return_mean"] == result.student.return_mean
     assert "sees as in its run: observations 1 step late" in " ".join(err.split())
     assert main([*words, "--against", str(tmp_path / "teacher"), "--json"]) == 1
-    duel = json.loads(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert "The episodes of the run's own verdict, asked about once more" in " ".join(err.split())
+    duel = json.loads(out)
     assert (duel["policy"]["return_mean"], duel["verdict"]["protocol"]) == (
         result.student.return_mean, "observations 1 step late",
     )  # fmt: skip

@@ -95,7 +95,9 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             _print_sides(results)
             console.print(escape(f"training: {results.env_steps:,} steps, {results.train_s:.1f} s ({results.stopped})"))
             console.print(f"on states that the student visits: {_alike(results.agreement)}")
-            print_verdict(results.verdict, "student - teacher")
+            print_verdict(
+                results.verdict, "student - teacher", results.teacher.return_mean - results.random.return_mean
+            )
             print_measures(results.measures)
             for way in (one.verdict for one in results.disturbed.values()):
                 reason = f"; {escape(way.reason)}" if way.reason else ""
@@ -208,14 +210,18 @@ def print_studies(found: Studies) -> None:
         out.print(pairs)
 
 
-def print_verdict(verdict: Verdict, what: str) -> None:
-    """A verdict in one line, and below it of what play it speaks, and why there is none."""
+def print_verdict(verdict: Verdict, what: str, lost_by_random: float | None = None) -> None:
+    """A verdict in one line, and below it of what play it speaks, why there is none, and whether random play, which
+    returns so much less, keeps within its margin as well.
+    """
     found = f"{what} {escape(difference_in_words(verdict))}, margin {margin_in_words(verdict)}"
     console.print(f"verdict: {colored(verdict.result, 'bold')} ({found})")
     if verdict.protocol:
         console.print(escape(f"  played: {verdict.protocol}{_units(verdict)}"), soft_wrap=True)
     if verdict.reason:
         console.print(escape(f"  {verdict.reason}"), soft_wrap=True)
+    if lost_by_random is not None and lost_by_random <= verdict.margin:
+        console.print(f"  random play keeps within this margin, too: it loses {lost_by_random:.2f}", soft_wrap=True)
 
 
 def _units(verdict: Verdict) -> str:

@@ -131,6 +131,8 @@ class Evaluate:
             print_unused(unused(other))
         print_unused(unused(policy))
         seen = _sees(self.policy)
+        if other is not None and not self.fresh and RunFolder(home).results.is_file():
+            console.print("The episodes of the run's own verdict, asked about once more: --fresh plays others.")
         how = Play(
             self.around.ref(self.env),
             self.epsilon,
@@ -165,7 +167,7 @@ class Evaluate:
         else:
             print(f"{self.policy}: {self._returned(duel.policy, duel.policy.params)}")
             print(f"{self.against}: {self._returned(duel.against, duel.against.params)}")
-            print_verdict(duel.verdict, "policy - against")
+            print_verdict(duel.verdict, "policy - against", duel.against.return_mean - duel.random.return_mean)
             print_measures(duel.measures, ("against", "policy"))
         return code_of(duel.worst)
 

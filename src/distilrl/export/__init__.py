@@ -172,6 +172,11 @@ class _Student:
         if self.config is None or self.results is None:
             return card
         episodes = read_json_as(SingleEpisodes, self.folder.episodes)
+        if len(episodes.measured) != len(self.results.measures):
+            raise FileError(
+                f"{self.folder.episodes} does not hold what {self.folder.results} says was measured: one of them is "
+                "of another run, copy both again."
+            )
         return card | reference(self.results, episodes, self.sensors)
 
 
