@@ -26,6 +26,7 @@ PLANS = (
     ("robots", "BipedalWalker", "--episodes 300"),
     ("robots", "Hopper", ""),
     ("games", "MinAtar Breakout", ""),
+    ("games", "MinAtar Breakout", "--check-episodes 100"),
     ("games", "MiniGrid DoorKey", ""),
     ("games", "MiniGrid DoorKey", "--episodes 1200"),
     ("games", "MiniGrid DoorKey", "--check-episodes 100"),

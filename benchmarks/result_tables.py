@@ -525,7 +525,8 @@ def diagnosis(zh: bool = False) -> str:
         low, high = stats.t_interval(gains)
         trained = len(gains) > 1 and recipe not in ("distil", "as shown")  # of another budget
         cells.append(f"{mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]" if trained else "-")
-        of_own = f"`distil`{'，128,000 张' if zh else ', 128,000 images'}, {own[0].get('params', 0):,}"
+        params = f"{own[0].get('params', 0):,}"
+        of_own = f"`distil`，128,000 张，{params} 个参数" if zh else f"`distil`, 128,000 images, {params} parameters"
         name = of_own if recipe == "as shown" else f"`{recipe}`" if "params" in own[0] else recipe
         rows.append([name, str(len(own)), *cells])
     head = (

@@ -68,15 +68,16 @@ def measure(
     tumour, cluster = slices.tumour[held], slices.cluster[held]
     right = (probability > 0.5) == tumour
 
-    def mean(values: NDArray[Any], rows: NDArray[np.bool_]) -> dict[str, Any]:
+    def mean(values: NDArray[Any], rows: NDArray[np.bool_], least: float = 0.0) -> dict[str, Any]:
         interval = stats.mean_interval(values[rows], np.random.default_rng(0), clusters=cluster[rows])
-        return {"mean": float(values[rows].mean()), "ci95": list(interval), "images": int(rows.sum())}
+        ends = np.clip(interval, least, 1.0).tolist()  # of few clusters it is Student's t, which knows no bounds
+        return {"mean": float(values[rows].mean()), "ci95": ends, "images": int(rows.sum())}
 
     everywhere = np.ones(len(tumour), bool)
     against = {}
     if reference is not None:
         theirs = (reference > 0.5) == tumour
-        against = {"against_teacher": mean(right.astype(np.float64) - theirs, everywhere)}
+        against = {"against_teacher": mean(right.astype(np.float64) - theirs, everywhere, least=-1.0)}
     return {
         "accuracy": mean(right, everywhere),
         "sensitivity": mean(right, tumour),
