@@ -29,6 +29,7 @@ from lines import fill, made
 from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
 from distilrl import EnvRef, Measure, Play, Teacher, describe_env, play
+from distilrl.export.card import read_card
 from distilrl.export.last import last_step
 from distilrl.heads import student_head
 from distilrl.specs import NetworkSpec
@@ -66,6 +67,15 @@ def test_sign_flip_errs_as_often_as_it_says():
     source = np.random.default_rng(3)
     rejected = sum(sign_flip(source.normal(size=8)) <= 0.05 for _ in range(400))
     assert rejected <= 400 * 0.05 + 3 * math.sqrt(400 * 0.05 * 0.95)
+
+
+CARDS = sorted(fields.RESULTS.glob("boards/**/export.json"))
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: "/".join(path.parts[-5:-1]))
+def test_exports_that_are_kept_can_be_verified(card):
+    """Those that a page speaks of, by today's reader."""
+    assert [found.name for found, _ in read_card(card).reference.measures] == ["fallen"]
 
 
 @pytest.mark.parametrize("count", [0, 17])
