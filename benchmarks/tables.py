@@ -229,22 +229,22 @@ def fields_in_full(chinese: bool = False) -> str:
             first, known = one.runs[0], one.teacher["params"]
             claims = [(each["name"], each["verdict"]) for each in first["results"].get("measures", ())]
             beside = [f"{name} {fields.lost(verdict)}" for name, verdict in claims if verdict is not None]
+            sizes = f"{f'{known:,}' if known else '?'} → {fields.size(one.student, '个节点' if chinese else 'nodes')}"
             rows.append(
-                (field_link(about, chinese, "docs/"), env, f"{known:,}" if known else "-", fields.number(one.taught),
-                 unlearnt_of(one, chinese), f"`{one.student['name']}`",
-                 fields.size(one.student, "个节点" if chinese else "nodes"), f"{one.bytes:,}",
-                 f"{one.speed['student_c_us']:.2g}" if one.speed else "-", fields.number(one.returned),
-                 verdicts_of(one, chinese), fields.lost(one.verdict), "<br>".join(beside) or "-")
+                (field_link(about, chinese, "docs/"), env, f"`{one.student['name']}`", verdicts_of(one, chinese),
+                 f"{fields.number(one.returned)} ({fields.number(one.taught)})", unlearnt_of(one, chinese), sizes,
+                 f"{one.bytes:,}", f"{one.speed['student_c_us']:.2g}" if one.speed else "-", fields.lost(one.verdict),
+                 "<br>".join(beside) or "-")
             )  # fmt: skip
     head = (
-        "field", "environment", "teacher's parameters", "teacher's return", "without learning", "student", "parameters",
-        "bytes", "µs in C", "student's return", "verdict", "student − teacher [interval] of margin", "claimed beside the return",
+        "field", "environment", "student", "verdict", "return (teacher's)", "without learning", "parameters", "bytes",
+        "µs in C", "student − teacher [interval] of margin", "claimed beside the return",
     )  # fmt: skip
     zh = (
-        "领域", "环境", "教师参数", "教师回报", "无需学习", "学生", "参数", "字节", "C 每次决策微秒", "学生回报", "判定",
-        "学生 − 教师 [区间]，余量", "回报之外的声明",
+        "领域", "环境", "学生", "判定", "回报（教师）", "无需学习", "参数", "字节", "C 每次决策微秒", "学生 − 教师 [区间]，余量",
+        "回报之外的声明",
     )  # fmt: skip
-    return fields.noted(markdown(zh if chinese else head, rows, text=2), chinese)
+    return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
 
 
 def field_link(about: fields.Field, chinese: bool, above: str = "") -> str:
