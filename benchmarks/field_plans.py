@@ -24,7 +24,6 @@ PLANS = (
     ("driving", "merge", ""),
     ("robots", "BipedalWalker", ""),
     ("robots", "BipedalWalker", "--episodes 300"),
-    ("robots", "Hopper", ""),
     ("games", "MinAtar Breakout", ""),
     ("games", "MinAtar Breakout", "--check-episodes 100"),
     ("games", "MiniGrid DoorKey", ""),
