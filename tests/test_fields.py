@@ -31,8 +31,8 @@ TENTH = {
     "--iterations", "--states", "--timesteps", "--check-episodes",
 }  # fmt: skip
 """Options that are divided by ten."""
-LEAST = {"--steps": 1000, "--timesteps": 1000, "--states": 200}
-"""What they are at least; 2 where nothing is said."""
+LEAST = {"--steps": 2500, "--timesteps": 1000, "--states": 200}
+"""What they are at least, more steps than any recipe begins to learn after; 2 where nothing is said."""
 USUAL = {
     "distill": {"--steps": 30_000, "--episodes": 100, "--disturbed-episodes": 0},
     "tree": {"--iterations": 20, "--episodes": 100, "--disturbed-episodes": 0},
