@@ -169,7 +169,7 @@ def test_labels_are_those_of_each_episode_played_alone(name):
 
 def test_a_teacher_that_remembers_is_asked_at_every_step():
     """If it missed one it would not know what it should remember."""
-    replay, teacher, calls = collected(Behaviour())
+    replay, teacher, calls = collected(Behaviour(labels=(Schedule(0.25),)))
     assert calls == 61
     assert len(replay.labels()) == 6 * 60
     for obs, labels in episodes_of(replay, 60):

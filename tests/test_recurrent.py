@@ -30,6 +30,7 @@ from distilrl.replay import Replay, ReplaySpec
 from distilrl.spaces import Bounds, Choices, EnvRef, read_observations
 from distilrl.specs import ACTIVATIONS
 from distilrl.teachers import TeacherFile, ensemble, load_teacher
+from distilrl.train import train
 
 STEPS, COUNT, RESTART = 20, 3, 11
 """Steps, episodes side by side, and the step before which the second of them starts anew."""
@@ -859,6 +860,8 @@ def test_it_is_not_asked_about_a_share_of_its_steps(tmp_path):
     with pytest.raises(SpecError, match=r"'labels' of the recipe 'dynamic'.*t\.pt remembers"):
         distill(None, job, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(SpecError, match=r"'labels' of the recipe 'dynamic'.*t\.pt remembers"):
+        train(job.train, load_teacher(path))
 
 
 def test_a_teacher_with_memory_is_copied_sent_and_timed(tmp_path):

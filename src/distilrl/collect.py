@@ -237,10 +237,12 @@ class Collector:
         self._index += 1
 
     def _ask(self, index: int) -> int:
-        """What to ask of the teacher at the vector step of this number."""
+        """What to ask of the teacher at the vector step of this number; one with memory must see every step."""
         if self.teacher is None or not self.needed:
             return NOT_NEEDED
-        return LABELLED if self.behaviour.labels_step(index, self.progress) else NOT_LABELLED
+        if self.teacher.policy.remembers or self.behaviour.labels_step(index, self.progress):
+            return LABELLED
+        return NOT_LABELLED
 
     def _label(self, obs: Tensor, steps: int) -> Tensor | None:
         """The teacher's numbers (N, P) for what is seen."""

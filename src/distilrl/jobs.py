@@ -28,7 +28,7 @@ from distilrl.runs import RunFolder
 from distilrl.shards import Collectors
 from distilrl.spaces import EnvRef, env_ref
 from distilrl.specs import activation_of, has_cell, suited
-from distilrl.stream import check_views
+from distilrl.stream import check_labels, check_views
 from distilrl.teachers import Teacher, TeacherFile, read_teacher
 from distilrl.widths import between
 
@@ -232,12 +232,7 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
     student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
-        if one.policy.remembers and not config.data.behaviour.labels_all:
-            raise SpecError(
-                f"'labels' of the recipe '{config.recipe}' ask the teacher about a share of the steps, and {one.path} "
-                "remembers, so that it must see every step of its episodes: use a recipe that labels all of them, as "
-                "'distil' does."
-            )
+        check_labels(config, one)
         if any(isinstance(term, FeatureTerm) for term in config.terms):
             refuse_memory(one.network)
         info = describe_env(task.env)

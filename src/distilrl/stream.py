@@ -114,6 +114,20 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         raise SpecError(f"'hidden_features' are places in a vector observation, and {info.id} has {obs.shape}.")
 
 
+def check_labels(config: TrainConfig, teacher: Teacher) -> None:
+    """Refuses to ask a teacher that remembers about a share of the steps.
+
+    Raises:
+        SpecError: names the recipe and the teacher's file.
+    """
+    if teacher.policy.remembers and not config.data.behaviour.labels_all:
+        raise SpecError(
+            f"'labels' of the recipe '{config.recipe}' ask the teacher about a share of the steps, and {teacher.path} "
+            "remembers, so that it must see every step of its episodes: use a recipe that labels all of them, as "
+            "'distil' does."
+        )
+
+
 class Recorded:
     """What was done so far: all that a checkpoint needs to play it again, in as few bytes as hold it. Nothing else of a
     run grows with its steps.
@@ -185,6 +199,7 @@ class Stream:
         self.head = head if config.keeps_scale else head.unscaled
         check_views(config, self.info)
         if teacher is not None:
+            check_labels(config, teacher)
             teacher.to(config.compute.device)
         spec = ReplaySpec(
             capacity=data.capacity,
