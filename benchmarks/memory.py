@@ -16,7 +16,8 @@ members, with that member's teacher; neither remembers. `randomised` is domain r
 algorithm learns in as many steps where it is not shown the physics (`python -m examples.family.teach NAME --blind --out
 FOLDER/NAME-blind`). `raptor` is the policy of RAPTOR (Eschmann et al. 2025) as its
 authors publish it (`pip install foundation-policy`), distilled by them from a thousand teachers of quadrotors that they
-drew otherwise, for other flights. --jobs N makes N lines at a time.
+drew otherwise, for other flights. In `cartpoles-own` each member has a teacher of its own (benchmarks/README.md trains
+the hundred and twenty). --jobs N makes N lines at a time.
 """
 
 import functools
@@ -90,6 +91,8 @@ class Task:
     """What it is made with besides where returns are counted."""
     episodes: int = 100
     """How many are counted."""
+    own: bool = False
+    """Each member has a teacher of its own, FOLDER/TEACHER/NUMBER, which sees no more than the student."""
     rivals: tuple[str, ...] = ()
     """``dqn NETWORK``, ``reptile NETWORK``, ``randomised`` and ``raptor``, which see none of what is hidden."""
 
@@ -130,6 +133,11 @@ TASKS = {
         ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), verdict={"members": [100, 200]}, episodes=300,
         rivals=("dqn mlp:64,64", "reptile mlp:16"),
     ),
+    "cartpoles-own": Task(
+        "examples.family:CartPoles-v0", "cartpoles-own", 150_000, (), "member",
+        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), kwargs={"shows": "member"},
+        verdict={"members": [100, 120]}, episodes=300, own=True,
+    ),
     "hoppers": Task(
         "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 100_000, ("mlp:32,32",), "physics",
         ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12", "mlp:20+gru:12@history=2"),
@@ -164,14 +172,15 @@ def taught(folder: Path, name: str) -> tuple[Teacher, Acceptance]:
     task = TASKS[name]
     os.environ.setdefault("UNITREE_MODELS", str(folder))
     trust("examples")
-    teacher = read(teacher_file(folder, task.teacher), task.ref)
+    teacher = read(teacher_file(folder, task.teacher), task.ref, own=task.own)
     return teacher, accept(teacher, Play(task.ref, threads=1), episodes=100)
 
 
-def read(path: Path, env: EnvRef) -> Teacher:
-    """A policy, with the normaliser that lies beside it."""
+def read(path: Path, env: EnvRef, *, own: bool = False) -> Teacher:
+    """A policy, with the normaliser that lies beside it, or a folder with one for each member."""
     beside = path.with_name("vecnormalize.pkl")
-    file = TeacherFile(str(path), normalizer=str(beside) if beside.exists() else None)
+    of_members: dict[str, Any] = {"member": "member", "reads": ("action", "state")} if own else {}
+    file = TeacherFile(str(path), normalizer=str(beside) if beside.exists() else None, **of_members)
     return load_teacher(file).fitted(describe_env(env))
 
 

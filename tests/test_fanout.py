@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
+import instances
 import numpy as np
 import pytest
 import torch
@@ -41,6 +42,7 @@ from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.processes import TRIES, Processes
+from distilrl.search import Judgement
 from distilrl.series import distill_seeds, finish
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
@@ -215,7 +217,7 @@ def test_verdicts_ahead_of_their_turn_are_forgotten(fanout_home, tmp_path, monke
     easy = replace(easy, comparison=replace(easy.comparison, margin_abs=10.0))
 
     def judged(*_given, **_named):
-        return "fail"
+        return Judgement("fail", instances.VERDICT)
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     with ThreadPoolExecutor(3) as executor:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import instances
 import pytest
 import torch
 from conftest import SIGN, Killed, killed_at, real_teacher
@@ -26,13 +27,14 @@ from distilrl.learner import Learner, Part, Pupil
 from distilrl.networks import Network, build
 from distilrl.next_steps import next_commands
 from distilrl.objective import FeatureTerm, TeacherTerm, term
+from distilrl.plain import to_plain
 from distilrl.plan import plan
 from distilrl.policies import Policy
 from distilrl.population import TURN, Population, returns_of
 from distilrl.replay import Batch
 from distilrl.runs import RunFolder
 from distilrl.schedules import START, Progress, Schedule
-from distilrl.search import Round, Row, Search
+from distilrl.search import Judgement, Round, Row, Search
 from distilrl.sizes import Budget, PlanOptions, ladder
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, spelled
@@ -242,6 +244,7 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
     assert max(event.env_steps for event in events if isinstance(event, Step)) <= 4800 + 8
     judged = [event.student for event in events if isinstance(event, Judged)]
     assert judged == [row.student for row in reversed(result.frontier) if row.verdict], "each once, and by its name"
+    assert results["verdict"] == to_plain(result.frontier[0].of_return), "the winner's, as its own folder has it"
     config = json.loads((winner / "config.json").read_text())
     assert (config["kind"], Job.from_json(config).train.student.network) == ("winner", "mlp:")
     with pytest.raises(FileError, match="already holds a plan"):
@@ -266,7 +269,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
 
     def judged(_teacher, trained, *_others, watch=None):
         asked.append(spelled(trained.networks[0].spec, real=False))
-        return told[asked[-1]]
+        return Judgement(told[asked[-1]], instances.VERDICT)
 
     monkeypatch.setattr(sys.modules["distilrl.plan"], "judged", judged)
     monkeypatch.setattr("distilrl.search.returns_of", lambda policies, *_: [10.0] * len(policies))
@@ -276,6 +279,7 @@ def test_verdicts_go_from_large_to_small_until_one_does_not_hold(
     assert asked == ["mlp:16", "mlp:4", "mlp:"][:taken]
     assert result.winner == winner
     assert [row.verdict for row in reversed(result.frontier)] == [*verdicts[:taken], *[None] * (3 - taken)]
+    assert [row.of_return for row in reversed(result.frontier)] == [instances.VERDICT] * taken + [None] * (3 - taken)
     assert (tmp_path / "plan" / "winner" / "results.json").exists() == (winner is not None)
 
 

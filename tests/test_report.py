@@ -27,6 +27,7 @@ from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
+from distilrl.verdict import difference_in_words
 
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
 
@@ -288,9 +289,12 @@ def test_why_there_is_no_animation(tmp_path):
 
 
 def test_plan_seeds_and_a_teachers_training(tmp_path):
-    found = instances.plan_results(instances.plan_row())
+    found = instances.plan_results(
+        instances.plan_row(of_return=instances.VERDICT), instances.plan_row(student="mlp:9", verdict=None)
+    )
     plan = run_folder(tmp_path / "plan", found, kind="plan")
     assert "The smallest student within the margin is mlp:8." in words(page_of(plan))
+    assert f"pass {difference_in_words(instances.VERDICT)}" in words(page_of(plan)), "by how much, beside the word"
     found = SeedsResults.of(
         [results(seed=n) for n in (0, 1)], [SingleReturns(teacher=(10.0,) * 60, student=(9.9,) * 60)] * 2, 60
     )

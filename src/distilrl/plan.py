@@ -25,14 +25,14 @@ from distilrl.objective import check_terms
 from distilrl.played import Acceptance
 from distilrl.provenance import Provenance
 from distilrl.runs import RunFolder
-from distilrl.search import Row, Search, first_sizes
+from distilrl.search import Judgement, Row, Search, first_sizes
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.summaries import PlanResults
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
 from distilrl.trained import Trained
-from distilrl.verdict import HOLDS, Result
+from distilrl.verdict import HOLDS
 
 
 @isolated()
@@ -241,7 +241,7 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
     """
     winner = None
     for row in rows[: len(search.verdicts)]:  # taken before the plan was cut short
-        row.verdict = search.verdicts[row.spec.describe()]
+        row.judgement = search.verdicts[row.spec.describe()]
         if row.verdict not in HOLDS:
             return winner
         winner = row
@@ -249,7 +249,7 @@ def _winner(rows: Sequence[Row], search: Search, judge: _Judge) -> Row | None:
     teacher = search.teacher if judge.executor is None else judge.teacher
     common = (judge.info, search.card.judged, judge.parts if judge.executor is None else None)
     calls = [Call(row.spec.describe(), (teacher, *search.trained(row), *common)) for row in rows]
-    taken: dict[int, Future[Result]] = {}
+    taken: dict[int, Future[Judgement]] = {}
     turn = 0
     with fan_out(judged, calls, judge.folder, executor=judge.executor, watch=judge.watch) as ended:
         for number, future in ended:
@@ -271,7 +271,7 @@ def judged(
     parts: Path | None,
     *,
     watch: Watch = silent,
-) -> Result:
+) -> Judgement:
     """The verdict of one size of a plan, in any process; disturbed play, which decides nothing, is the winner's. Where
     it is taken on another machine, no ``parts`` of it are kept.
     """
@@ -284,7 +284,8 @@ def judged(
     def named(event: Event) -> None:
         watch(replace(event, student=student) if isinstance(event, Judged) else event)
 
-    return results_of(one, trained, 0, job, how, acceptance, named)[0].worst
+    results, _ = results_of(one, trained, 0, job, how, acceptance, named)
+    return Judgement(results.worst, results.verdict)
 
 
 def _write(winner: Row, search: Search, judge: _Judge) -> None:

@@ -37,7 +37,7 @@ from distilrl.studies import Studies
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
 from distilrl.teachers import TeacherFile, load_teacher
 from distilrl.teachers.hub import offline
-from distilrl.verdict import digits_of, in_words
+from distilrl.verdict import difference_in_words, digits_of, in_words
 
 SENTENCES = {
     "pass": "The student keeps the score.",
@@ -103,6 +103,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {"number": _number, "whole": _whole, "interval": _interval, "signed": _signed}
     environment.globals["digits"] = digits_of
     environment.filters |= {"ends": _ends, "named": in_words, "where": _where, "rounded": rounded}
+    environment.filters["apart"] = difference_in_words
     return environment.from_string(resources.files("distilrl").joinpath("report.html.j2").read_text(encoding="utf-8"))
 
 

@@ -18,7 +18,8 @@ from distilrl.heads import Head
 from distilrl.jobs import Job
 from distilrl.networks import Network, blank
 from distilrl.objective import TeacherTerm
-from distilrl.played import TeacherCard
+from distilrl.plain import from_plain, to_plain
+from distilrl.played import RunVerdict, TeacherCard
 from distilrl.policies import Policy
 from distilrl.population import Population, returns_of
 from distilrl.runs import RunFolder, fitting
@@ -36,6 +37,15 @@ CHECKS = 3
 """Checks of a round; at each, half of those that are not there yet are dropped."""
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 """A checkpoint: its tensors, and the rest of it."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the verdict of a size comes to."""
+
+    worst: Result
+    """Of the return's verdict and the measures'."""
+    of_return: RunVerdict
 
 
 @dataclass
@@ -56,7 +66,13 @@ class Row:
     latency_us: float
     reached: bool
     """Whether its score is within the margin."""
-    verdict: Result | None = None
+    judgement: Judgement | None = None
+    """None where its turn did not come."""
+
+    @property
+    def verdict(self) -> Result | None:
+        """What its turn came to, in a word."""
+        return self.judgement.worst if self.judgement is not None else None
 
     def result(self, head: Head) -> PlanRow:
         """A row of the frontier."""
@@ -70,6 +86,7 @@ class Row:
             best_seed=self.best_seed,
             reached=self.reached,
             verdict=self.verdict,
+            of_return=self.judgement.of_return if self.judgement is not None else None,
         )
 
 
@@ -165,7 +182,7 @@ class Search:
         """Whether all rounds are."""
         self.asked = [job.comparison.max_episodes]
         """Most episodes of a verdict, each time that they were taken; all but the last left the plan undecided."""
-        self.verdicts: dict[str, Result] = {}
+        self.verdicts: dict[str, Judgement] = {}
         """Those taken, by sizes in few words."""
         self._population: Population | None = None
         self._done = 0
@@ -313,12 +330,12 @@ class Search:
 
     # -- checkpoints
 
-    def judged(self, row: Row, verdict: Result) -> None:
+    def judged(self, row: Row, judgement: Judgement) -> None:
         """The verdict of a size, which a plan that is gone on with does not take again."""
-        row.verdict = self.verdicts[row.spec.describe()] = verdict
+        row.judgement = self.verdicts[row.spec.describe()] = judgement
         self.save()
 
-    def _ask(self, asked: list[int], verdicts: dict[str, Result], ended: int) -> None:
+    def _ask(self, asked: list[int], verdicts: dict[str, Judgement], ended: int) -> None:
         """Goes on with verdicts; or asks for them anew on seeds behind theirs, where more episodes are asked for, or
         others than of a time that was cut short, ``ended`` being how many were not.
         """
@@ -337,7 +354,7 @@ class Search:
             "stream": about,
             "over": self.over,
             "train_s": self.train_s,
-            "verdicts": self.verdicts,
+            "verdicts": to_plain(self.verdicts),
             "asked": self.asked,
             "rounds": [],
         }
@@ -363,7 +380,8 @@ class Search:
         tensors, state = saved
         with fitting():
             self.over, self.train_s = state["over"], state["train_s"]
-            self._ask(list(state["asked"]), dict(state["verdicts"]), ended)
+            verdicts = from_plain(dict[str, Judgement], state["verdicts"], "the checkpoint")
+            self._ask(list(state["asked"]), verdicts, ended)
             for number, one in enumerate(state["rounds"]):
                 self.rounds.append(Round.read(below(tensors, f"round.{number}."), one, "the checkpoint"))
             self.stream.load(below(tensors, "stream."), state["stream"], ended=self.over)

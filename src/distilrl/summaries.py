@@ -13,7 +13,7 @@ from distilrl.errors import SpecError
 from distilrl.files import read_json
 from distilrl.limits import MAX_EPISODES
 from distilrl.plain import Record, from_plain
-from distilrl.played import SingleReturns, labels_of_all
+from distilrl.played import RunVerdict, SingleReturns, labels_of_all
 from distilrl.provenance import Provenance
 from distilrl.results import Effort, Results, TeacherResults
 from distilrl.shown import Rows, Shown
@@ -251,6 +251,8 @@ class PlanRow(Record):
     """Whether its score is within the margin."""
     verdict: Result | None
     """Of the best seed, the worst of the return's and the measures'; None where none was taken."""
+    of_return: RunVerdict | None = None
+    """The return's own, with its difference and interval."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
