@@ -87,7 +87,16 @@ SAMPLES = ((20, 1), (50, 1), (60, 1), (100, 1), (300, 1), (100, 3))
 """Episodes of a look, and how many looks."""
 STARTS = (5, 10, 29)
 """Distinct starts of a game of which only some are played, a hundred episodes."""
-CLUSTERS = (("alike", 60), ("alike", 150), ("geometric", 150), ("ten times in a tenth, which alone lose", 300))
+CLUSTERS = (
+    ("alike", 60),
+    ("alike", 150),
+    ("geometric", 150),
+    ("ten times in a tenth, which alone lose", 300),
+    ("5 times in 5 % by chance, which alone lose", 100),
+    ("10 times in 3 % by chance, which alone lose", 150),
+    ("15 times in 2 % by chance, which alone lose", 200),
+    ("15 times in 2 % by chance, which alone lose", 300),
+)
 """How large clusters are, and how many; each loses all or nothing, and the margin is a tenth of the span."""
 SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
@@ -127,18 +136,25 @@ def starts(count: int, loss: float, source: Source) -> tuple[bool, bool]:
     of_start = np.where(source.random(count) < loss / 41.0, -41.0, 0.0)
     seen, margin = of_start[labels], 0.05 * 41.0
     old = plain(seen, margin, source, labels, 1)
-    new = non_inferiority(seen, np.zeros(100), margin, drawn(), span=41.0, clusters=labels).result
+    new = non_inferiority(seen, np.zeros(100), margin, drawn(), span=41.0, clusters=labels, repeats=True).result
     return old == "pass", new in ("pass", "within_margin")
 
 
 def clusters(case: str, count: int, loss: float, source: Source) -> tuple[bool, bool]:
     """So many patients: all episodes of one are lost, or none; in the mean over episodes the loss."""
-    large = np.arange(count) % 10 == 0
-    sizes = source.geometric(0.1, count) if case == "geometric" else np.where(large, 50, 5)
     share = loss / SPAN * np.ones(count)
-    if case == "alike":
+    if case == "geometric":
+        sizes = source.geometric(0.1, count)
+    elif case == "alike":
         sizes = np.full(count, 10)
-    elif case != "geometric":
+    elif "by chance" in case:
+        times, percent = int(case.split()[0]), int(case.split()[3])
+        large = source.random(count) < percent / 100
+        sizes = np.where(large, 4 * times, 4)
+        share = np.where(large, loss / SPAN * (percent * times + 100 - percent) / (percent * times), 0.0)
+    else:
+        large = np.arange(count) % 10 == 0
+        sizes = np.where(large, 50, 5)
         share = np.where(large, loss / SPAN * sizes.sum() / sizes[large].sum(), 0.0)
     lost = np.where(source.random(count) < share, -SPAN, 0.0)
     labels = np.repeat(np.arange(count), sizes)

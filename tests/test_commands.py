@@ -36,7 +36,7 @@ from distilrl.results import TeacherResults, TeacherTrained
 from distilrl.runs import RunFolder
 from distilrl.sizes import PlanOptions
 from distilrl.spaces import Choices, EnvRef
-from distilrl.specs import NetworkSpec
+from distilrl.specs import NetworkSpec, spelled, suited
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import TeacherFile
 
@@ -347,7 +347,9 @@ def test_an_inconclusive_verdict_is_followed_by_a_question_of_its_own(tmp_path):
     (_, words), *_ = next_steps(results, folder)
     read = parse("evaluate", [str(word) for word in words[1:]])
     assert (read.against, read.teacher_file.file("t.zip")) == ("t.zip", TeacherFile.from_json(file))
-    assert (read.margin_abs, read.epsilon, read.fresh, read.episodes) == (12.34, 0.01, True, 1000)
+    assert (read.margin_abs, read.epsilon, read.fresh, read.episodes) == (12.34, 0.01, True, 4300), (
+        "as many as can decide"
+    )
 
 
 @pytest.mark.parametrize("plan", [False, True])
@@ -366,6 +368,27 @@ def test_what_is_told_of_a_file_is_told_of_the_one_beside_a_folder(plan, tmp_pat
     assert [file if isinstance(file, str) else (file.path, file.normalizer) for file in seen] == [
         str(home), ("t.zip", "n.pkl"),
     ]  # fmt: skip
+
+
+def test_what_is_told_of_a_family_is_told_of_its_folder(tmp_path, monkeypatch):
+    """Beside a file of another library it was told of that, which is no folder."""
+    (tmp_path / "family").mkdir()
+    seen = []
+    words = [
+        "evaluate",
+        "p.onnx",
+        "--env",
+        "CartPole-v1",
+        "--against",
+        str(tmp_path / "family"),
+        "--teacher-member",
+        "m",
+    ]
+    monkeypatch.setattr("distilrl.cli.using.load_teacher", lambda file: seen.append(file))
+    monkeypatch.setattr("distilrl.cli.using.unused", lambda teacher: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        parse("evaluate", words[1:]).run()
+    assert seen == ["p.onnx", TeacherFile(str(tmp_path / "family"), member="m")]
 
 
 @pytest.mark.parametrize("sensor", [{"noise": [0.1, 0.2]}, {"delay": 1}, {"dropout": 0.1}, {"flicker": 0.5}])
@@ -428,6 +451,40 @@ def test_after_a_student_with_memory_failed_wider_ones_with_memory_are_tried(stu
     assert sizes[-1] == spec
     assert all(one.remembers for one in sizes)
     assert [round(one.params / spec.params) for one in sizes[:-1]] == [4, 2]
+
+
+def test_a_rectified_student_is_followed_by_rectified_ones(tmp_path):
+    """Of real actions the command line's own is tanh, which integers cannot hold."""
+    results, folder = nexts("fail", tmp_path)
+    spec = NetworkSpec.parse("mlp:8+gru:4@relu", (4,), 2)
+    made = replace(results.student, spec=to_plain(spec.to_json()), name=spelled(spec, real=True))
+    (_, words), *_ = next_steps(replace(results, student=made), folder)
+    sizes = parse("plan", [str(word) for word in words[1:]]).sizes
+    assert all(suited(text, real=True) == text for text in sizes)
+    assert all("@relu" in text for text in sizes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "target", "others"),
+    [
+        (NetworkSpec((4,), 2, hidden=(8,)), "c", "onnx, int8, torch or web"),
+        (NetworkSpec.parse("gru:4", (4,), 2), "c", "onnx, int8 or web"),
+        (NetworkSpec.parse("cnn:4:8", (67,), 2, image=(1, 8, 8)), "onnx", "torch"),
+    ],
+)
+def test_a_file_is_proposed_that_can_hold_the_student(spec, target, others, tmp_path):
+    results, folder = nexts("pass", tmp_path)
+    made = replace(results.student, spec=to_plain(spec.to_json()))
+    why, words = next(pair for pair in next_steps(replace(results, student=made), folder) if pair[1][0] == "export")
+    assert (why, words[3]) == (f"a file to ship; to {others} too", target)
+
+
+def test_a_plan_that_was_stopped_in_its_second_asking_goes_on_there(tmp_path):
+    _, folder = nexts("no plan", tmp_path)
+    command = parse("plan", ["--resume", str(folder), "--episodes", "400"])
+    words = shlex.join(["--resume", str(folder), "--episodes", "400"])
+    assert _way_on("plan", command) == f"; continue with: distilrl plan {words}"
+    assert _way_on("plan", parse("plan", ["--resume", str(folder)])).endswith(shlex.quote(str(folder)))
 
 
 def test_modules_of_both_environments_are_trusted_in_what_follows(tmp_path):

@@ -70,7 +70,7 @@ def test_a_rollout_equals_gymnasiums_vector_to_the_bit(env_id, kwargs):
         obs, reward, terminated, truncated, _ = theirs.step(actions if actions.dtype == np.float32 else actions[:, 0])
         ends += int((terminated | truncated).sum())
         for own, other in zip(
-            step[:4], (obs.astype(np.float32), reward.astype(np.float32), terminated, truncated), strict=True
+            step[:4], (obs.astype(np.float32), reward.astype(np.float64), terminated, truncated), strict=True
         ):
             np.testing.assert_array_equal(own, other)
     assert ends or (env_id == "HalfCheetah-v5" and not kwargs)

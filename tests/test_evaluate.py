@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SIGN, SignEnv, make_teacher, sign_network
+from gymnasium import spaces
 
 from distilrl.acceptance import accept
 from distilrl.collect import Behaviour
@@ -21,7 +22,7 @@ from distilrl.heads import Categorical
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.schedules import Progress, Schedule
-from distilrl.sensors import Sensors
+from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
@@ -461,6 +462,56 @@ def test_a_policy_may_be_named_by_its_file(teacher):
         evaluate_policy(len, SIGN)
     with pytest.raises(SpecError, match="Two teachers are held against each other"):
         evaluate_against(policy_of(sign_network()), teacher, SIGN)
+
+
+def test_a_game_is_not_exact_where_either_side_sees_by_chance(monkeypatch):
+    """Against a policy that sees black frames, or through noise, every start was played and called exact."""
+    monkeypatch.setattr(
+        "distilrl.evaluate.every_start", lambda how, first: None if how.sensors.chance else seeds_from(first, 30)
+    )
+    one, noisy = make_teacher(sign_network()), Sensors((0.1, 0.1))
+    apart = {}
+    for name, his, its in (
+        ("plain", EXACT, EXACT),
+        ("his", noisy, EXACT),
+        ("its", EXACT, noisy),
+        ("both", noisy, noisy),
+    ):
+        found = evaluate_against(one, one, Play(EnvRef(SIGN), sensors=his), sensors=its, margin_abs=1.0, episodes=60)
+        apart[name] = found.verdict.exact, found.verdict.protocol
+    assert apart == {
+        "plain": (True, "every start, greedy"),
+        "his": (False, "greedy; against noisy observations (0.1)"),
+        "its": (False, "noisy observations (0.1)"),
+        "both": (False, "noisy observations (0.1)"),
+    }
+
+
+class Costly(gymnasium.Env):
+    """Three steps of a hundred million, and one more for the second choice."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(2, np.float32), 1e8 + float(action), self.steps == 3, False, {}
+
+
+def test_rewards_are_added_in_double_precision():
+    """Of rewards of a hundred million a step, what differed by less than four was lost."""
+    gymnasium.register("distilrl/Costly-v0", entry_point=Costly)
+    costly, returns = EnvRef("distilrl/Costly-v0"), []
+    for choice in (0, 1):
+        one = Teacher.from_callable(lambda obs, choice=choice: torch.full((len(obs),), choice)).fitted(
+            describe_env(costly)
+        )
+        returns.append(play(one.policy, Play(costly), [0]).returns[0])
+    assert returns == [3e8, 3e8 + 3]
 
 
 def test_what_every_start_says_is_exact_and_other_play_has_verdicts_of_its_own(sign_teacher, monkeypatch):

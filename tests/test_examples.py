@@ -1,5 +1,6 @@
 """Unitree's robots, the example of an environment of a user's own. Their models are public, but not part of this."""
 
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from distilrl.checkpoints import load_network, save_network
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env, trust
-from distilrl.errors import EnvError, FileError, SpecError, TeacherError
+from distilrl.errors import EnvError, FileError, ResumeError, SpecError, TeacherError
+from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, seeds_from
 from distilrl.export import export_policy, verify
 from distilrl.files import read_json
 from distilrl.heads import head_for
@@ -439,6 +441,34 @@ def test_members_need_not_begin_at_zero(tmp_path):
     )
     result = distill(None, Job(small, Comparison(60, 60, 0)), tmp_path / "run", report=False)
     assert result.teacher.return_mean > 200
+
+
+def test_a_family_that_gains_a_member_goes_on(tmp_path):
+    """The verdict met a member without a teacher, and the run could not be gone on with once there was one."""
+    trust("examples")
+    shown, others = (replace(POLES, kwargs={"members": m, "shows": "member"}) for m in ([0, 2], [100, 140]))
+    env = gymnasium.make(others.id, **others.kwargs)
+    met, judged = (
+        {env.reset(seed=seed)[1]["member"] for seed in seeds_from(first, count)}
+        for first, count in ((ACCEPT_SEEDS, 20), (VERDICT_SEEDS, 60))
+    )
+    late = min(judged - met)
+    teachers_of_members(tmp_path / "teachers", (0, 1, *(met | judged) - {late}))
+    file = TeacherFile(str(tmp_path / "teachers"), reads=("action", "state"), member="member")
+    config = make_config("distil", shown, teacher=file, env_steps=600, learning_starts=160, threads=1)
+    config = config.but(check_every=400, check_episodes=2, final_episodes=2)
+    job = Job(config, Comparison(60, 60, 0), accept_max_episodes=20, verdict_env=others)
+    with pytest.raises(TeacherError, match=f"has no teacher of member {late}, whom the environment drew"):
+        distill(None, job, tmp_path / "run", report=False)
+    teachers_of_members(tmp_path / "teachers", (late,))
+    result = distill(None, job, tmp_path / "run", report=False, resume=True)
+    assert result.teacher.return_mean > 200
+    (tmp_path / "run/results.json").unlink()
+    shutil.rmtree(tmp_path / "teachers/1")
+    teachers_of_members(tmp_path / "other", (2,))
+    (tmp_path / "other/2").rename(tmp_path / "teachers/1")
+    with pytest.raises(ResumeError, match="was started with another teacher"):
+        distill(None, job, tmp_path / "run", report=False, resume=True)
 
 
 def test_a_family_of_teachers_says_who_is_missing(tmp_path):

@@ -543,6 +543,13 @@ def test_a_file_remembers_as_the_student_does(text, name, tmp_path):
     assert not forgetting.alike, "the test would not see it"
 
 
+def test_a_graph_has_as_many_parameters_as_the_student_that_was_written(tmp_path):
+    """Sizes and places that its operators take were counted among them."""
+    network, _ = written(tmp_path, "gru:5", "policy.onnx")
+    twice = 2 * 5  # biases of reset and update, which ONNX's operator has on either side
+    assert load_teacher(tmp_path / "policy.onnx").params == network.spec.params + twice
+
+
 @pytest.mark.parametrize("name", ["policy.c", "policy.onnx"])
 @pytest.mark.parametrize("text", ["gru:5", "lstm:4", "mlp:6@history=3"])
 def test_a_file_with_memory_is_a_policy_of_many_episodes(text, name, tmp_path):
@@ -927,6 +934,19 @@ class TwoViews(gymnasium.ObservationWrapper):
         return {"student": np.array([obs[0] + obs[1], obs[1], obs[1] ** 2], np.float32), "teacher": obs}
 
 
+class OtherViews(TwoViews):
+    """As many numbers, in other parts."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        teacher, student = (self.observation_space[name] for name in ("teacher", "student"))
+        self.observation_space = gymnasium.spaces.Dict({"other": student, "teacher": teacher})
+
+    def observation(self, obs):
+        seen = super().observation(obs)
+        return {"other": seen["student"], "teacher": seen["teacher"]}
+
+
 VIEWS = EnvRef(SIGN, wrappers=("test_memory:TwoViews",))
 
 
@@ -951,6 +971,17 @@ def test_teacher_and_student_each_have_a_view(text, sign_teacher, tmp_path):
     assert verify(card["path"], VIEWS).against_student.difference == 0.0
 
 
+def test_a_verdicts_environment_shows_the_same_numbers(sign_teacher, tmp_path):
+    """By as many alone, what was hidden in training were others in the verdict."""
+    elsewhere = EnvRef(SIGN, wrappers=("test_memory:OtherViews",))
+    job = Job(make_config("distil", VIEWS, hidden_features=(3, 4)), verdict_env=elsewhere)
+    with pytest.raises(
+        SpecError, match=r"shows other\[0\] where training's shows student\[0\]: both must show the same"
+    ):
+        distill(replace(sign_teacher, reads=("teacher",)), job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_teacher_reads_must_be_there(sign_teacher):
     with pytest.raises(SpecError, match=r"'speed' names no number.*student\[0:3\], teacher\[0:2\]"):
         replace(sign_teacher, reads=("speed",)).fitted(describe_env(VIEWS))
@@ -958,6 +989,22 @@ def test_what_a_teacher_reads_must_be_there(sign_teacher):
         TeacherError, match=r"shape \(2,\), but student of .* has 3 numbers: name what it was trained on"
     ):
         replace(sign_teacher, reads=("student",)).fitted(describe_env(VIEWS))
+
+
+def test_a_teacher_reads_in_the_order_in_which_its_numbers_are_named(sign_teacher):
+    """A file that reads speed before place was given place before speed, and nothing said so."""
+    info = describe_env(VIEWS)
+    apart, turned = (
+        replace(sign_teacher, reads=names).fitted(info)
+        for names in (("student[1]", "teacher[1]"), ("teacher[1]", "student[1]"))
+    )
+    obs = torch.tensor([[0.0, 2.0, 0.0, 0.0, -3.0]])
+    assert torch.equal(apart.numbers(obs), sign_teacher.network(torch.tensor([[2.0, -3.0]])))
+    assert torch.equal(turned.numbers(obs), sign_teacher.network(torch.tensor([[-3.0, 2.0]])))
+    of_ours = replace(sign_teacher, reads=("teacher[1]", "student[1]"), meta={"library": "distilrl"}).fitted(info)
+    assert torch.equal(of_ours.numbers(obs), apart.numbers(obs)), "a file of ours reads as its environment shows"
+    with pytest.raises(TeacherError, match=r"names a number of .* twice"):
+        replace(sign_teacher, reads=("teacher[1]", "teacher[1]")).fitted(info)
 
 
 def test_a_stage_with_reward_and_a_plan_take_a_student_that_sees_less(sign_teacher, tmp_path):

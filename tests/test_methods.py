@@ -313,6 +313,22 @@ def test_assistants_see_what_is_there(tmp_path):
     assert seen == [Sensors(), Sensors((0.1, 0.0), delay=1)]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes", "error"),
+    [
+        ("distil", {"network": "mlp:2", "noise": (1.0, 2.0, 3.0)}, "'noise' needs one standard deviation per number"),
+        ("distil", {"network": "mlp:2", "flicker": 0.5}, "'flicker' is about an observation that is an image"),
+        ("dynamic", {"network": "gru:1"}, "an assistant of this student remembers, so that it must see every step"),
+    ],
+)
+def test_what_a_chain_cannot_do_is_said_before_it_begins(recipe, changes, error, tmp_path):
+    """Its last student's sensors were looked at when all assistants were trained and judged."""
+    wide = make_teacher(build(NetworkSpec((2,), 2, hidden=(64,)), torch.Generator().manual_seed(0)))
+    with pytest.raises(SpecError, match=error):
+        distill_chain(wide, Job(small(recipe, **changes)), tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_chain_ends_where_the_verdict_fails(tmp_path):
     job = Job(
         small("distil", network="mlp:2", env_steps=400, learning_starts=392), Comparison(200, 200, 0, margin=1e-6)

@@ -252,6 +252,22 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"noise": (1.0, 2.0, 3.0)}, "'noise' needs one standard deviation per number"),
+        ({"flicker": 0.5}, "'flicker' is about an observation that is an image alone"),
+        ({"round_steps": 8}, "'round_steps' is 8, but a plan waits for each step"),
+    ],
+)
+def test_what_a_plan_cannot_do_is_said_before_it_begins(changes, error, sign_teacher, tmp_path):
+    """It was when the teacher was accepted, and what it had written stood in the way of the plan that was meant."""
+    job = tiny_job()
+    with pytest.raises(SpecError, match=error):
+        plan(sign_teacher, replace(job, train=job.train.but(**changes)), tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()
+
+
+@pytest.mark.parametrize(
     ("verdicts", "winner", "taken"),
     [
         (("pass", "within_margin", "pass"), "mlp:", 3),

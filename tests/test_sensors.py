@@ -197,6 +197,9 @@ def test_a_run_is_evaluated_as_its_verdict_was(sign_teacher, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert json.loads(out)["return_mean"] == result.student.return_mean
     assert "sees as in its run: observations 1 step late" in " ".join(err.split())
+    within = ["evaluate", str(tmp_path / "run" / "student"), *words[2:], "--json"]
+    assert main(within) == 0, "its folder within the run is the same student"
+    assert json.loads(capsys.readouterr().out)["return_mean"] == result.student.return_mean
     assert main([*words, "--against", str(tmp_path / "teacher"), "--json"]) == 1
     out, err = capsys.readouterr()
     assert "The episodes of the run's own verdict, asked about once more" in " ".join(err.split())

@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from distilrl.networks import build
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher, TeacherFile, archive, load_teacher
+from distilrl.teachers.members import family
+from distilrl.teachers.vecnormalize import unused
 
 PIXELS = (4, 84, 84)
 
@@ -315,3 +318,23 @@ def test_a_path_that_is_relative_says_to_what(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a run is resumed from elsewhere
     with pytest.raises(FileError, match=f"nothing.zip does not exist in {re.escape(str(tmp_path))}: check the path"):
         load_teacher("nothing.zip")
+
+
+def test_each_member_may_have_a_normalizer_of_its_own(tmp_path):
+    """One was put on all of them, and one beside them passed over without a word."""
+    for name in ("t/0.zip", "t/1.zip", "t/vecnormalize.pkl", "n/0.pkl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    asked = []
+
+    def load(file):
+        asked.append((Path(file.path).name, file.normalizer))
+        return make_teacher(sign_network())
+
+    file = TeacherFile(str(tmp_path / "t"), member="m", normalizer=str(tmp_path / "n"))
+    with pytest.raises(FileError, match=r"n holds no normalizer of member 1: put it there as 1\.pkl"):
+        family(file, load)
+    (tmp_path / "n/1.pkl").touch()
+    assert unused(family(file, load)) == ()
+    assert asked == [("0.zip", str(tmp_path / "n/0.pkl")), ("1.zip", str(tmp_path / "n/1.pkl"))]
+    assert unused(family(replace(file, normalizer=None), load)) == (tmp_path / "t/vecnormalize.pkl",)

@@ -113,6 +113,8 @@ def test_the_verdict_is_told_by_the_interval_that_is_shown():
 def test_not_finite_is_no_verdict():
     with pytest.raises(NotFiniteError, match="student"):
         non_inferiority([1.0, float("nan")], [1.0, 1.0], 1.0, rng(), span=1.0)
+    with pytest.raises(NotFiniteError, match="A difference of returns is too large for a number"):
+        non_inferiority([1e308] * 60, [-1e308] * 60, 1.0, rng(), span=1.0)
     with pytest.raises(NotFiniteError, match="margin"):
         exact_verdict([1.0], [1.0], float("inf"), clusters=[0])
 

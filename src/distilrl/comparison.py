@@ -156,7 +156,8 @@ def compare(
     how = replace(how, keep_states=comparison.agreement_states)
     rng = np.random.default_rng(0)
     seen = replace(how, sensors=sensors)
-    seeds, exact = fair_seeds(seen, first + comparison.after, comparison.episodes)
+    # exact is what neither side plays under chance
+    seeds, exact = fair_seeds(how if how.sensors.chance else seen, first + comparison.after, comparison.episodes)
     looks = 1 if exact else comparison.max_episodes // comparison.episodes
     games = _Games(teacher, student, how, seen, info, watch)
     for look in range(looks):
@@ -242,12 +243,15 @@ class _Games:
         return games
 
     def protocol(self, *, exact: bool = False) -> str:
-        """How the student is played, in few words; noise that its teacher sees as well is another than its own."""
-        told, both = in_words(self.its, self.info, exact=exact), self.his.sensors.noise
-        if not both or both == self.its.sensors.noise:
+        """How the student is played, in few words; noise that its teacher sees as well is another than its own, and
+        whoever has other sensors than it sees through those.
+        """
+        told, (his, its) = in_words(self.its, self.info, exact=exact), (self.his.sensors, self.its.sensors)
+        if his.exact or his == its or (his.noise == its.noise and not his.follows):
             return told
-        noise = self.its.sensors.words[0]
-        return told.replace(noise, f"{noise}, the teacher's too", 1)
+        if its.noise and not his.follows:
+            return told.replace(its.words[0], f"{its.words[0]}, the teacher's too", 1)
+        return f"{told}; against {', '.join(his.words)}"
 
     def verdict(self, tolerance: Tolerance, looks: int = 1, *, exact: bool = False) -> RunVerdict:
         """Of all episodes so far; the draws are the same whenever it is taken of them."""
@@ -265,6 +269,7 @@ class _Games:
                 clusters=pairs,
                 looks=looks,
                 cluster=self.his.cluster,
+                repeats=self.his.cluster is None,
             )
         told = vars(found) | {"protocol": self.protocol(exact=exact)}
         return RunVerdict(**told, looks=looks, span=tolerance.span)

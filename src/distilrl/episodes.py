@@ -319,8 +319,8 @@ def _met(step: Step, live: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArr
     the next one and does not count.
     """
     seen = [0 if over else zlib.crc32(step.obs[i].tobytes()) for i, over in zip(live, ended, strict=True)]
-    rewards = step.reward[live].view(np.uint32).astype(np.uint64)
-    mixed: NDArray[np.uint64] = np.array(seen, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + (rewards << np.uint64(32))
+    rewards = step.reward[live].view(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    mixed: NDArray[np.uint64] = np.array(seen, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + rewards
     return mixed + np.uint64(1)
 
 

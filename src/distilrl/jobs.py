@@ -99,6 +99,12 @@ def _check_verdict_env(job: Job) -> None:
             f"{there.action.describe()}, and training's has {here.obs.shape} and {here.action.describe()}: both "
             "must be the same."
         )
+    if here.obs.names != there.obs.names:
+        other, one = next(pair for pair in zip(there.obs.names, here.obs.names, strict=True) if pair[0] != pair[1])
+        raise SpecError(
+            f"The verdict's environment {there.ref.label} shows {other} where training's shows {one}: both must show "
+            "the same numbers in the same order."
+        )
 
 
 @contextmanager
@@ -232,7 +238,7 @@ def try_student(config: TrainConfig, teachers: Sequence[Teacher]) -> None:
     student, specs, generator = config.student, [], torch.Generator().manual_seed(0)
     for one, task in zip(teachers, config.tasks, strict=True):
         check_terms(config.terms, one.head)
-        check_labels(config, one)
+        check_labels(config, remembers=one.policy.remembers, who=one.path)
         if any(isinstance(term, FeatureTerm) for term in config.terms):
             refuse_memory(one.network)
         info = describe_env(task.env)

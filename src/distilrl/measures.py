@@ -217,7 +217,7 @@ class Measured(Record):
         teacher, student, random = (Mean.of(values, measure.how, rng, labels) for values, labels in sides)
         span = _reach(measure, [values for values, _ in sides])
         theirs, ours, pairs = _of_both(sides[0][0], sides[1][0], pairs)
-        difference, verdict = _difference(theirs, ours, pairs, span, rng), None
+        difference, verdict = _difference(theirs, ours, pairs, span, rng, repeats=cluster is None), None
         if measure.margin:
             found = _verdict(measure, theirs, ours, pairs, span, looks, cluster)
             verdict = RunVerdict(**vars(found) | {"protocol": protocol}, looks=looks, span=span)
@@ -233,7 +233,12 @@ class Measured(Record):
         )
 
     def again(
-        self, theirs: NDArray[np.float64], ours: NDArray[np.float64], labels: NDArray[Any], pairs: NDArray[Any]
+        self,
+        theirs: NDArray[np.float64],
+        ours: NDArray[np.float64],
+        labels: NDArray[Any],
+        pairs: NDArray[Any],
+        cluster: str | None,
     ) -> "Measured":
         """The same of a student that played in another form on these seeds.
 
@@ -242,14 +247,15 @@ class Measured(Record):
             ours: (E,) of the student's other form.
             labels: (E,) of its episodes that are one unit.
             pairs: (E,) of pairs of episodes that are.
+            cluster: as of `RunVerdict`.
         """
         rng, verdict = np.random.default_rng(0), self.verdict
         student = Mean.of(ours, self.how, rng, labels)
         span = verdict.span if verdict is not None else _reach(self.measure, [theirs, ours])
         theirs, ours, pairs = _of_both(theirs, ours, pairs)
-        difference = _difference(theirs, ours, pairs, span, rng)
+        difference = _difference(theirs, ours, pairs, span, rng, repeats=cluster is None)
         if verdict is not None:
-            found = _verdict(self.measure, theirs, ours, pairs, span, verdict.looks, verdict.cluster)
+            found = _verdict(self.measure, theirs, ours, pairs, span, verdict.looks, cluster)
             verdict = replace(verdict, **vars(found) | {"protocol": verdict.protocol})
         return replace(self, student=student, difference=difference, verdict=verdict)
 
@@ -266,12 +272,18 @@ def _of_both(theirs: NDArray[np.float64], ours: NDArray[np.float64], pairs: NDAr
 
 
 def _difference(
-    theirs: NDArray[np.float64], ours: NDArray[np.float64], pairs: NDArray[Any], span: float, rng: np.random.Generator
+    theirs: NDArray[np.float64],
+    ours: NDArray[np.float64],
+    pairs: NDArray[Any],
+    span: float,
+    rng: np.random.Generator,
+    *,
+    repeats: bool,
 ) -> Difference | None:
     """How far the student's numbers (E,) are off; None where there are none."""
     if not len(ours):
         return None
-    ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs)
+    ends = difference_interval(ours - theirs, rng, span=span, clusters=pairs, repeats=repeats)
     return Difference(difference=stats.mean(ours - theirs), difference_ci95=ends)
 
 
@@ -300,6 +312,7 @@ def _verdict(
         looks=looks,
         of=("values", sign),
         cluster=cluster,
+        repeats=cluster is None,
     )
     low, high = sorted(sign * end + 0.0 for end in found.interval)
     return replace(found, difference=sign * found.difference + 0.0, interval=(low, high))

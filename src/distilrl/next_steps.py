@@ -1,6 +1,7 @@
 """What to do next, as commands with the folder's name in them."""
 
 import json
+import math
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,17 +9,17 @@ from typing import Any
 
 from distilrl.checkpoints import load_network
 from distilrl.envs import describe_env
+from distilrl.limits import MAX_EPISODES
 from distilrl.measures import Measure
 from distilrl.results import Results, TeacherResults
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
-from distilrl.specs import NetworkSpec, suggest
+from distilrl.specs import NetworkSpec, spelled, suggest
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.verdict import HOLDS
 from distilrl.widths import scaled
 
 Words = list[str | Path]
-EXPORT = "a file to ship; to onnx, int8, torch or web too"
 OF_TEACHER = {"network", "output", "reads", "member"}
 """Fields of a teacher's file whose options begin with ``--teacher-``."""
 SENSORS = ("noise", "delay", "dropout", "flicker")
@@ -74,17 +75,20 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
         case PlanResults():
             trust = trust_of(RunFolder(out))
             yield "the smallest student beside its teacher", ["watch", out, *trust]
-            yield EXPORT, ["export", out, "--to", "c", *trust]
+            student = RunFolder(out).with_student().student
+            yield _export(out, load_network(student).network.spec if student.is_dir() else None, trust)
         case SeedsResults(runs=runs):
             best = max(runs, key=lambda run: run.student.return_mean)
             home = out / f"seed-{best.seed}"
             if results.worst in HOLDS:
-                yield f"{EXPORT}, of the best of them", ["export", home, "--to", "c", *trust_of(RunFolder(home))]
+                why, words = _export(home, _spec(best), trust_of(RunFolder(home)))
+                yield f"{why}, of the best of them", words
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
             for run in (one for one in tasks if one.holds):
                 task_home = RunFolder(out).of_task(run.env)
-                yield f"{EXPORT}, of {run.env}", ["export", task_home.path, "--to", "c", *trust_of(task_home)]
+                why, words = _export(task_home.path, _spec(run), trust_of(task_home))
+                yield f"{why}, of {run.env}", words
         case Results():
             yield from _of_run(results, RunFolder(out))
 
@@ -102,7 +106,15 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
             epsilon = results.protocol.get("epsilon", 0.0)
             again += ["--epsilon", f"{epsilon:g}"] if epsilon else []
-            again += ["--margin-abs", f"{results.verdict.margin:.6g}", "--episodes", "1000", "--fresh"]
+            # of so many equal differences the interval lies within the margin (verdict.difference_interval)
+            least = math.ceil(4.3 * results.verdict.span / results.verdict.margin / 100) * 100
+            again += [
+                "--margin-abs",
+                f"{results.verdict.margin:.6g}",
+                "--episodes",
+                str(min(max(1000, least), MAX_EPISODES)),
+                "--fresh",
+            ]
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
         case "fail" if files and mean:
@@ -113,7 +125,22 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
         return
     yield "teacher and student side by side", ["watch", out, *trust]
     if results.holds:
-        yield EXPORT, ["export", out, "--to", "c", *trust]
+        yield _export(out, _spec(results), trust)
+
+
+def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:
+    """A file of a student, and what else can hold one like it."""
+    target, others = "c", "onnx, int8, torch or web"
+    if spec is not None and (spec.blocks or spec.image is not None):
+        target, others = "onnx", "torch"
+    elif spec is not None and spec.remembers:
+        others = "onnx, int8 or web"
+    return f"a file to ship; to {others} too", ["export", out, "--to", target, *trust]
+
+
+def _spec(results: Results) -> NetworkSpec | None:
+    """Of a run's student; None of a tree."""
+    return NetworkSpec.from_json(results.student.spec) if "obs_shape" in results.student.spec else None
 
 
 def trust_of(folder: RunFolder) -> list[str]:
@@ -150,11 +177,12 @@ def _plan_words(folder: RunFolder, files: list[dict[str, Any]], results: Results
 
 def _remembering_sizes(results: Results) -> Words:
     """Sizes for a plan of students that remember, which its own ladder has none of: the same network, and wider."""
-    spec = NetworkSpec.from_json(results.student.spec) if "obs_shape" in results.student.spec else None
+    spec = _spec(results)
     if spec is None or not spec.remembers:
         return []
-    wider = [scaled(spec, factor * spec.params).describe() for factor in (4, 2)]
-    return ["--sizes", *dict.fromkeys([*wider, spec.describe()])]
+    real = results.student.name != spec.describe()  # whose ReLU is spelled out
+    sizes = [*(scaled(spec, factor * spec.params) for factor in (4, 2)), spec]
+    return ["--sizes", *dict.fromkeys(spelled(one, real=real) for one in sizes)]
 
 
 def _judged_words(folder: RunFolder) -> Words:

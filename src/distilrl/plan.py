@@ -28,6 +28,7 @@ from distilrl.runs import RunFolder
 from distilrl.search import Judgement, Row, Search, first_sizes
 from distilrl.sizes import Budget, PlanOptions, between_reached, check_plannable, ladder, of_search
 from distilrl.specs import NetworkSpec, spelled, suited
+from distilrl.stream import check_labels, check_views
 from distilrl.summaries import PlanResults
 from distilrl.teachers import Teacher
 from distilrl.threads import use_threads
@@ -94,6 +95,8 @@ def plan(
     folder, info = RunFolder(out), describe_env(config.env)
     check_terms(config.terms, one.head)
     check_plannable(config)
+    check_views(config, info)
+    check_labels(config, remembers=one.policy.remembers, who=one.path)
     config.but(seed=config.seed + seeds - 1)
     begun = _begun(folder, job) if resume else job
     with watching(watch) as watch, claimed(folder, begun, kind="plan", resume=resume, **asdict(options)):

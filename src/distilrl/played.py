@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilrl import stats
+from distilrl.errors import SpecError
 from distilrl.plain import Record
 from distilrl.stats import Interval
 from distilrl.verdict import Verdict
@@ -243,6 +244,14 @@ class SingleReturns(Record):
     pairs: tuple[int, ...] = ()
     """(E,) labels: equal where both played one and the same episode again, or one of the same cluster; empty where each
     stands for itself."""
+
+    def __post_init__(self) -> None:
+        counts = len(self.teacher), len(self.student), len(self.pairs)
+        if counts[0] != counts[1] or not counts[0] or counts[2] not in (0, counts[0]):
+            raise SpecError(
+                f"'returns' holds {counts[0]} of the teacher, {counts[1]} of the student and {counts[2]} labels, where "
+                "each episode has one: the file is damaged or of several runs."
+            )
 
     def labels(self, episodes: int) -> tuple[int, ...]:
         """Those of the first episodes, (E,)."""

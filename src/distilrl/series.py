@@ -27,6 +27,7 @@ from distilrl.played import SingleEpisodes, SingleReturns
 from distilrl.results import Link, Results
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvLike, env_ref
+from distilrl.stream import check_labels, check_views
 from distilrl.summaries import SeedsResults, TasksResults
 from distilrl.teachers import Teacher, TeacherFile, load_teacher, read_teacher
 from distilrl.threads import use_threads
@@ -185,6 +186,9 @@ def distill_chain(
     first = load_one(teacher, job.train)
     info = describe_env(job.train.env)
     spec = job.train.student.spec(info.obs, first.head.student.width)
+    check_views(job.train, info)
+    if assistants:
+        check_labels(job.train, remembers=spec.remembers, who="an assistant of this student")
     if first.params is None or first.params <= spec.params:
         raise SpecError(
             "A chain of assistants needs a teacher of known size that is larger than the student: leave --assistants "

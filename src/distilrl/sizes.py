@@ -182,6 +182,10 @@ def check_plannable(config: TrainConfig) -> None:
             raise SpecError(
                 f"A plan cannot do '{name}' of the recipe '{config.recipe}', its students start new and plain: {way}."
             )
+    if config.data.round_steps > 0:
+        raise SpecError(
+            f"'round_steps' is {config.data.round_steps}, but a plan waits for each step: leave it at 0, 'shards' at 1."
+        )
     behaviour = config.data.behaviour
     schedules: list[Schedule] = [behaviour.beta, behaviour.epsilon, *behaviour.labels]
     schedules += [

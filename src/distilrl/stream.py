@@ -114,17 +114,16 @@ def check_views(config: TrainConfig, info: EnvInfo) -> None:
         raise SpecError(f"'hidden_features' are places in a vector observation, and {info.id} has {obs.shape}.")
 
 
-def check_labels(config: TrainConfig, teacher: Teacher) -> None:
+def check_labels(config: TrainConfig, *, remembers: bool, who: str) -> None:
     """Refuses to ask a teacher that remembers about a share of the steps.
 
     Raises:
-        SpecError: names the recipe and the teacher's file.
+        SpecError: names the recipe and the teacher.
     """
-    if teacher.policy.remembers and not config.data.behaviour.labels_all:
+    if remembers and not config.data.behaviour.labels_all:
         raise SpecError(
-            f"'labels' of the recipe '{config.recipe}' ask the teacher about a share of the steps, and {teacher.path} "
-            "remembers, so that it must see every step of its episodes: use a recipe that labels all of them, as "
-            "'distil' does."
+            f"'labels' of the recipe '{config.recipe}' ask the teacher about a share of the steps, and {who} "
+            "remembers, so that it must see every step of its episodes: let it label all of them, as 'distil' does."
         )
 
 
@@ -199,7 +198,7 @@ class Stream:
         self.head = head if config.keeps_scale else head.unscaled
         check_views(config, self.info)
         if teacher is not None:
-            check_labels(config, teacher)
+            check_labels(config, remembers=teacher.policy.remembers, who=teacher.path)
             teacher.to(config.compute.device)
         spec = ReplaySpec(
             capacity=data.capacity,
@@ -311,11 +310,14 @@ class Stream:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the stream."""
         tensors = self.done.tensors(self.source.ahead())
-        return tensors, {"teacher": self.teacher.digest if self.teacher is not None else None} | self.source.state()
+        one = self.teacher
+        of = {"teacher": one.digest, "of_members": one.members} if one is not None else {"teacher": None}
+        return tensors, of | self.source.state()
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
         """Reads back what `state` gave; of a run that has ended nothing is played again."""
-        if state["teacher"] != (self.teacher.digest if self.teacher is not None else None):
+        one, known = self.teacher, state["teacher"]
+        if known is not None if one is None else not one.goes_on(known, state.get("of_members")):
             raise ResumeError("The run was started with another teacher (its digest differs): give it the same file.")
         actions, labels = tensors["actions"].numpy().astype(self.info.action.numpy), tensors["labels"].numpy()
         self.to_replay = len(actions) - len(state.get("ahead", ()))

@@ -126,6 +126,7 @@ class SeedsResults(Shown):
             clusters=labels_of_all(returns, common),
             exact=exact,
             cluster=cluster,
+            repeats=cluster is None,
         )
         verdict = replace(verdict, protocol=first.verdict.protocol)
         seen = np.concatenate([means, *(side for one in returns for side in (one.teacher, one.student))])

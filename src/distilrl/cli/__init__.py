@@ -257,4 +257,6 @@ def _way_on(name: str, command: Any) -> str:
         words = ["distilrl", name, "--resume", str(folder), *trust_of(RunFolder(folder))]
     except DistilError:  # a damaged config.json is said when it is gone on with
         words = ["distilrl", name, "--resume", str(folder)]
+    if name == "plan" and command.resume is not None and "episodes" in getattr(command, "said", ()):
+        words += ["--episodes", str(command.episodes)]  # else what left it undecided is all that is asked
     return f"; continue with: {shlex.join(words)}"

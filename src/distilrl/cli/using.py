@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from rich.markup import escape
@@ -123,7 +124,9 @@ class Evaluate:
         use_threads(self.threads)
         # a family's folder holds no policy of its own, and is as much a file as any
         home = RunFolder(self.policy).with_student().path
-        told = self.against is None or not any((home / name).is_file() for name in POLICIES)
+        ours = any((home / name).is_file() for name in POLICIES)
+        family = self.teacher_file.teacher_member is not None
+        told = self.against is None or (not ours and (not family or Path(self.policy).is_dir()))
         policy = load_teacher(self.teacher_file.file(self.policy) if told else self.policy)
         other = None
         if self.against is not None:
@@ -181,6 +184,8 @@ class Evaluate:
 def _sees(path: str) -> Sensors:
     """How a run's student sees, as in its verdict; whatever is of no run sees what is there."""
     folder = RunFolder(path).with_student()
+    if folder.kind() is None and folder.path.name == "student":
+        folder = RunFolder(folder.path.parent)
     sensors = train_config(folder).student.sensors if folder.kind() is not None else EXACT
     if not sensors.exact:
         console.print(f"{escape(path)} sees as in its run: {', '.join(sensors.words)}")

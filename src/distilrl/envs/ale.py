@@ -217,7 +217,7 @@ class AleVecEnv(VecEnv):
         """The answer where nobody steps."""
         n = self.n_envs
         ends = np.zeros((2, n), np.bool_)
-        return Step(self._obs, np.zeros(n, np.float32), ends[0], ends[1], np.zeros((n, 0)))
+        return Step(self._obs, np.zeros(n), ends[0], ends[1], np.zeros((n, 0)))
 
     def _start(self, do: Callable[[int], None], games: list[int]) -> None:
         """Does something to these games; a thread that is done with one takes the next."""

@@ -47,7 +47,7 @@ class Step(NamedTuple):
 
     obs: NDArray[Any]
     """(N, *obs.shape); of the next episode where this one ended."""
-    reward: NDArray[np.float32]
+    reward: NDArray[np.float64]
     """(N,), not clipped."""
     terminated: NDArray[np.bool_]
     """(N,): the episode ended by its own rules."""

@@ -22,6 +22,8 @@ from distilrl.text import raised
 
 LONGEST_NOTE = 300
 """Characters of what an environment says of itself that are passed on."""
+IN_32_BITS = float(np.finfo(np.float32).max)
+"""Rewards beyond it would be infinite in a replay."""
 OLD_STEP = (
     "{} from step, where Gymnasium's gives observation, reward, terminated, truncated and info (the old Gym's "
     "interface: use Gymnasium's),"
@@ -97,7 +99,7 @@ class SyncVecEnv(VecEnv):
         self._stepping = list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist()
 
     def recv(self) -> Step:
-        reward = np.zeros(self.n_envs, np.float32)
+        reward = np.zeros(self.n_envs)
         terminated, truncated = np.zeros(self.n_envs, np.bool_), np.zeros(self.n_envs, np.bool_)
         measured = np.full((self.n_envs, len(self._measured)), np.nan)
         self._steps[self._stepping] += 1
@@ -156,10 +158,10 @@ class SyncVecEnv(VecEnv):
         else:
             self._obs[i] = new
 
-    def _check_finite(self, reward: NDArray[np.float32] | None = None) -> None:
-        """What is not finite would spread through every mean that it enters."""
-        if reward is not None and not np.isfinite(reward).all():
-            i = int(np.flatnonzero(~np.isfinite(reward))[0])
+    def _check_finite(self, reward: NDArray[np.float64] | None = None) -> None:
+        """What is not finite would spread through every mean that it enters; a replay holds rewards in 32 bits."""
+        if reward is not None and not (np.abs(reward) <= IN_32_BITS).all():
+            i = int(np.flatnonzero(~(np.abs(reward) <= IN_32_BITS))[0])
             raise self._fault(i, f"gave a reward of {reward[i]}")
         if self._floats and not np.isfinite(self._obs).all():
             row = ~np.isfinite(self._obs.reshape(self.n_envs, -1))
@@ -281,7 +283,9 @@ def _number(name: str, value: Any) -> float:
     one = value.item() if isinstance(value, np.generic | np.ndarray) and np.size(value) == 1 else value
     if not isinstance(one, bool | int | float) or not math.isfinite(one):
         raise Unreadable(f"{_short(repr(value))} as '{name}' of its info, which is no finite number,")
-    return float(one)
+    if (number := float(one)) != one:
+        raise Unreadable(f"{_short(repr(value))} as '{name}' of its info, more digits than a number of 64 bits holds,")
+    return number
 
 
 def _short(action: Any) -> str:

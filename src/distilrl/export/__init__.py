@@ -325,7 +325,10 @@ class _Export:
             return None
         if teacher.policy.remembers:  # it cannot be asked about states out of their order
             return None
-        plays = [recorded(student.policy, self.info.ref, self.watch, number) for number in range(1, TUNED_ON + 1)]
+        plays = [
+            recorded(student.policy, self.info.ref, self.watch, number, sensors=student.sensors)
+            for number in range(1, TUNED_ON + 1)
+        ]
         return qat.fine_tune(
             self.student.bare(student.stored.network),
             teacher,

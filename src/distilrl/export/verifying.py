@@ -109,7 +109,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         verdict, against_student = _against(games, known, exact)
         pairs = _pairs(games, known.teacher_returns)
         both = zip(known.measures, games.measured.T, strict=True)
-        measures = tuple(one.again(theirs, ours, games.units, pairs) for (one, theirs), ours in both)
+        measures = tuple(one.again(theirs, ours, games.units, pairs, known.cluster) for (one, theirs), ours in both)
     returns = Returns.of(games.returns, np.random.default_rng(0), games.units, exact=exact)
     return Verified(
         **vars(returns), file=path.name, verdict=verdict, against_student=against_student, measures=measures
@@ -156,6 +156,7 @@ def _against(games: Episodes, known: Reference, exact: bool) -> tuple[Verdict, D
             clusters=_pairs(games, theirs),
             looks=known.looks,
             cluster=known.cluster,
+            repeats=known.cluster is None,
         )
     verdict = replace(verdict, protocol=known.protocol)
     lost = games.returns - students

@@ -68,7 +68,8 @@ def check_graph(onnx: Any, model: Any, path: Path) -> int:
                     f"{path} draws random numbers ({node.op_type}): export the action that it takes without exploring."
                 )
         for tensor in tensors_in(graph):
-            params += math.prod(tensor.dims)
+            if tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.BOOL):  # sizes and places
+                params += math.prod(tensor.dims)
             if math.prod(tensor.dims) > MAX_ELEMENTS:
                 raise FileError(
                     f"Tensor '{tensor.name}' in {path} claims shape {tuple(tensor.dims)}, more than a policy can need."

@@ -58,24 +58,31 @@ def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher
     """Reads a folder that holds a teacher for each member, named by its number: ``0``, ``1``, ... or ``0.zip``, ...
 
     Args:
-        file: the folder, and the answers that go for each.
+        file: the folder, and the answers that go for each; its normalizer too, or that is a folder of theirs, named
+            likewise.
         load: reads one of them.
 
     Raises:
-        FileError: there is no such folder, no teacher in it, or two of one member.
+        FileError: there is no such folder, no teacher in it, two of one member, or not the normalizer of each.
     """
     folder = Path(file.path)
     if not folder.is_dir():
         raise FileError(f"{folder} is no folder: put the teacher of each member in one, named by its number.")
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if named := re.fullmatch(r"(-?[0-9]+)(\.\w+)?", path.name):
-            other = found.setdefault(int(named[1]), path)
-            if other != path:
-                raise FileError(f"{other} and {path} are both of member {int(named[1])}: leave one of them there.")
+    found, normalizer = _by_number(folder), file.normalizer
     if not found:
         raise FileError(f"{folder} holds no teacher that is named by its member's number, such as {folder / '0'}.")
-    teachers = {number: load(replace(file, path=str(found[number]), member=None)) for number in sorted(found)}
+    normalizers: dict[int, str | None] = dict.fromkeys(found, normalizer)
+    if normalizer is not None and Path(normalizer).is_dir():
+        own = _by_number(Path(normalizer))
+        if lacking := sorted(found.keys() - own.keys()):
+            raise FileError(
+                f"{normalizer} holds no normalizer of member {lacking[0]}: put it there as {lacking[0]}.pkl."
+            )
+        normalizers = {number: str(own[number]) for number in found}
+    teachers = {
+        number: load(replace(file, path=str(found[number]), normalizer=normalizers[number], member=None))
+        for number in sorted(found)
+    }
     told = "".join(f"{number}:{teacher.digest}" for number, teacher in teachers.items())
     return FamilyTeacher(
         nn.Identity(),
@@ -83,10 +90,25 @@ def family(file: TeacherFile, load: Callable[[TeacherFile], Teacher]) -> Teacher
         f"{len(teachers)} members' teachers, the first {next(iter(teachers.values())).format}",
         str(folder),
         hashlib.sha256(f"{file.member} {told}".encode()).hexdigest(),
-        {"not_executed": sorted({name for one in teachers.values() for name in one.meta.get("not_executed", [])})},
+        {
+            "not_executed": sorted({name for one in teachers.values() for name in one.meta.get("not_executed", [])}),
+            **({"normalizer": normalizer} if normalizer is not None else {}),
+            "of_members": {str(number): f"{file.member} {teacher.digest}" for number, teacher in teachers.items()},
+        },
         member=file.member or "",
         teachers=teachers,
     )
+
+
+def _by_number(folder: Path) -> dict[int, Path]:
+    """What lies in a folder under the number of a member."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if named := re.fullmatch(r"(-?[0-9]+)(\.\w+)?", path.name):
+            other = found.setdefault(int(named[1]), path)
+            if other != path:
+                raise FileError(f"{other} and {path} are both of member {int(named[1])}: leave one of them there.")
+    return found
 
 
 WHOLE = 1e-3

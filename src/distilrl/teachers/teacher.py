@@ -157,6 +157,19 @@ class Teacher:
             raise TeacherError(f"What the numbers of {self.path} mean is known only beside its environment: name it.")
         return head_for(self.action, self.kind, self.squash or "clip")
 
+    def goes_on(self, digest: str, members: Any = None) -> bool:
+        """Whether this is the teacher that a run was begun with: its digest is the same, or it is a family that has
+        gained members since and changed none of the ``members`` that it had then.
+        """
+        own = self.members
+        grown = isinstance(members, dict) and bool(members) and members.items() <= own.items()
+        return digest == self.digest or grown
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Digests of a family's teachers, by member; none of others."""
+        return dict(self.meta.get("of_members", {}))
+
     @property
     def in_python(self) -> bool:
         """Whether code of the user's answers: nobody can say all that decides what it does."""
@@ -324,22 +337,29 @@ class Teacher:
             return False
 
     def _places(self, env: EnvInfo) -> tuple[int, ...]:
-        """Of the numbers that it reads; where these are its Dict's keys, in its own order.
+        """Of the numbers that it reads: where these are its Dict's keys in its own order, of a file of ours in the
+        environment's, else in the order in which they were named.
 
         Raises:
-            TeacherError: a key has another size.
+            TeacherError: a key has another size, or a number is named twice.
         """
         own = dict(self.meta.get("observation") or ())
         if len(own) < 2 or set(own) != set(self.reads) or (sum(own.values()),) != self.obs_shape:
-            return tuple(sorted({place for text in self.reads for place in env.obs.places(text)}))
-        found = {key: env.obs.places(key) for key in own}
-        for key, size in own.items():
-            if len(found[key]) != size:
+            found = [place for text in self.reads for place in env.obs.places(text)]
+            if len(set(found)) < len(found):
                 raise TeacherError(
-                    f"The teacher {self.path} reads {size} numbers as {key}, but {env.id} has {len(found[key])}: "
+                    f"{', '.join(self.reads)} names a number of {env.id} twice, and {self.path} reads each once: name "
+                    "it once."
+                )
+            return tuple(sorted(found) if self.meta.get("library") == "distilrl" else found)
+        of_keys = {key: env.obs.places(key) for key in own}
+        for key, size in own.items():
+            if len(of_keys[key]) != size:
+                raise TeacherError(
+                    f"The teacher {self.path} reads {size} numbers as {key}, but {env.id} has {len(of_keys[key])}: "
                     "choose the environment it was trained in."
                 )
-        return tuple(place for places in found.values() for place in places)
+        return tuple(place for places in of_keys.values() for place in places)
 
     def _reading(self, env: EnvInfo) -> "Teacher":
         """This teacher for an environment of whose observations it reads a part."""

@@ -39,12 +39,19 @@ class Statistics(NamedTuple):
 
 
 def unused(teacher: Teacher) -> tuple[Path, ...]:
-    """VecNormalize files that belong to a stable-baselines3 zip by where they lie, and that it was not read with:
-    beside it under a usual name, beside a checkpoint with its number of steps, and in the folder that RL Zoo makes.
+    """VecNormalize files that belong to a stable-baselines3 zip, or to a family, by where they lie, and that it
+    was not read with: beside it under a usual name, beside a checkpoint with its number of steps, and in the folder
+    that RL Zoo makes.
     """
-    zipped = Path(teacher.path)
-    if "normalizer" in teacher.meta or zipped.suffix != ".zip":
+    path = Path(teacher.path)
+    if "normalizer" in teacher.meta:
         return ()
+    zips = sorted(path.glob("*.zip")) if teacher.members else [path] if path.suffix == ".zip" else []
+    return tuple(dict.fromkeys(found for one in zips for found in _beside(one)))
+
+
+def _beside(zipped: Path) -> tuple[Path, ...]:
+    """Those of one zip."""
     home, numbered = zipped.parent, re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1", zipped.stem)
     zoo = sorted(found.with_name(ZOO_NORMALIZER) for found in home.glob("*/args.yml"))
     beside = [home / name for name in (NORMALIZER, ZOO_NORMALIZER, f"{numbered}.pkl")]
