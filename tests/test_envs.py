@@ -621,7 +621,7 @@ def test_carracing_grey_small_and_stacked_as_gymnasiums_wrappers():
         obs, reward, terminated, truncated, _ = theirs.step(action)
         obs = theirs.reset()[0] if terminated or truncated else obs
         np.testing.assert_array_equal(step.obs[0], obs)
-        assert (step.reward[0], step.truncated[0]) == (np.float32(reward), truncated)
+        assert (step.reward[0], step.truncated[0]) == (float(reward), truncated)
     envs.close()
     assert describe_env(EnvRef("CarRacing-v3", resize=(32, 40))).obs.shape == (3, 32, 40)
     assert describe_env(EnvRef("distilrl/MixedEnv-v0", grey=True, resize=(6, 8), stack=2)).obs.shape == (5 + 2 * 6 * 8,)

@@ -50,7 +50,8 @@ def inspect(teacher: Teacher | str | Path) -> dict[str, Any]:
         "layers": layers,
         **teacher.size(),
         "sha256": teacher.digest,
-        **teacher.meta,
+        **{name: value for name, value in teacher.meta.items() if name != "of_members"},
+        **({"members": len(teacher.members)} if teacher.members else {}),
     }
 
 

@@ -317,7 +317,8 @@ class Stream:
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any], *, ended: bool) -> None:
         """Reads back what `state` gave; of a run that has ended nothing is played again."""
         one, known = self.teacher, state["teacher"]
-        if known is not None if one is None else not one.goes_on(known, state.get("of_members")):
+        same = known is None if one is None else one.goes_on(known, state.get("of_members"))
+        if not same:
             raise ResumeError("The run was started with another teacher (its digest differs): give it the same file.")
         actions, labels = tensors["actions"].numpy().astype(self.info.action.numpy), tensors["labels"].numpy()
         self.to_replay = len(actions) - len(state.get("ahead", ()))
