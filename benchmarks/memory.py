@@ -305,6 +305,8 @@ def table(names: list[str], chinese: bool = False) -> list[list[str]]:
             continue
         theirs = np.array(teacher["returns"])
         where = f"{TASKS[name].env}, {TASKS[name].steps:,} {'步' if chinese else 'steps'}"
+        each = "，每个成员一位教师" if chinese else ", a teacher for each member"
+        where += each if TASKS[name].own else ""
         rows.append([where, who, whole, f"{teacher['params']:,}", "", f"{theirs.mean():,.1f}", ""])
         for student, hidden in dict.fromkeys((one["student"], one["hidden"]) for one in lines if one is not teacher):
             own = [one for one in lines if (one["student"], one["hidden"]) == (student, hidden)]

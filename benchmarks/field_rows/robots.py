@@ -51,7 +51,7 @@ ROWS = {
         "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:32,32", "mlp:20+gru:3"), FALLS, "--steps 60000"
     ),
     "Unitree G1, 150,000 steps": Row(
-        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:27@history=2", "mlp:24", "mlp:20+gru:3", "mlp:13@history=2"),
+        "examples.unitree:G1-v0", "teachers/motion.pt", ("mlp:24", "mlp:20+gru:3", "mlp:13@history=2"),
         FALLS, "--steps 150000",
     ),
     "Unitree G1, 400,000 steps": Row(
