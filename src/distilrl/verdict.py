@@ -302,8 +302,8 @@ def unseen_size(sizes: NDArray[np.float64], *, repeats: bool = False) -> float:
     ``repeats`` Σ n² / Σ n, what the unit of a random episode has.
 
     Where a few large clusters hold much of the mean and may be all that loses, those that were drawn may be too few,
-    and none of them one that lost: by Σ n² / Σ n, 7 to 24 % of false passes were left where their number is itself
-    drawn (benchmarks/verdict_error.py).
+    and none of them one that lost: by Σ n² / Σ n, 8 to 20 % of false passes were left where their number is itself
+    drawn (docs/decisions/0033-unseen-clusters.md).
 
     Example::
 
