@@ -470,6 +470,7 @@ def test_a_rectified_student_is_followed_by_rectified_ones(tmp_path):
         (NetworkSpec((4,), 2, hidden=(8,)), "c", "onnx, int8, torch or web"),
         (NetworkSpec.parse("gru:4", (4,), 2), "c", "onnx, int8 or web"),
         (NetworkSpec.parse("cnn:4:8", (67,), 2, image=(1, 8, 8)), "onnx", "torch"),
+        (NetworkSpec((1, 8, 8), 2, hidden=(8,)), "onnx", "torch"),
     ],
 )
 def test_a_file_is_proposed_that_can_hold_the_student(spec, target, others, tmp_path):

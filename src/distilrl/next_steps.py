@@ -131,7 +131,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
 def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:
     """A file of a student, and what else can hold one like it."""
     target, others = "c", "onnx, int8, torch or web"
-    if spec is not None and (spec.blocks or spec.image is not None):
+    if spec is not None and (spec.blocks or spec.image is not None or (spec.picture and not spec.convs)):
         target, others = "onnx", "torch"
     elif spec is not None and spec.remembers:
         others = "onnx, int8 or web"

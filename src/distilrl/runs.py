@@ -75,8 +75,12 @@ class RunFolder:
         """What is otherwise on this machine than where the checkpoint that was read was written."""
 
     def with_student(self) -> "RunFolder":
-        """The folder whose student is meant by this one's name: of a plan that of its winner, else itself."""
-        winner = RunFolder(self.path / "winner")
+        """The folder whose student is meant by this one's name: of a plan that of its winner, of a student within a run
+        that run, else itself.
+        """
+        run, winner = RunFolder(self.path.parent), RunFolder(self.path / "winner")
+        if self.path == run.student and run.kind() is not None:
+            return run
         return winner if self.kind() == "plan" and (winner.student / "spec.json").is_file() else self
 
     def of_task(self, label: str) -> "RunFolder":

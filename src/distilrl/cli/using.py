@@ -184,8 +184,6 @@ class Evaluate:
 def _sees(path: str) -> Sensors:
     """How a run's student sees, as in its verdict; whatever is of no run sees what is there."""
     folder = RunFolder(path).with_student()
-    if folder.kind() is None and folder.path.name == "student":
-        folder = RunFolder(folder.path.parent)
     sensors = train_config(folder).student.sensors if folder.kind() is not None else EXACT
     if not sensors.exact:
         console.print(f"{escape(path)} sees as in its run: {', '.join(sensors.words)}")

@@ -65,13 +65,8 @@ class CartPoleVecEnv(SyncVecEnv):
             self._obs[i], _ = self._envs[i].reset()
             self._start(i)
         measured = np.full((self.n_envs, len(self._measured)), np.nan)
-        return Step(
-            self._obs.copy(),
-            np.where(live, reward, 0.0).astype(np.float64),
-            terminated & live,
-            truncated & live,
-            measured,
-        )
+        gained = reward.astype(np.float64) * live
+        return Step(self._obs.copy(), gained, terminated & live, truncated & live, measured)
 
     def _start(self, i: int) -> None:
         """Takes over where a copy stands after its reset."""

@@ -161,8 +161,7 @@ class Teacher:
         """Whether this is the teacher that a run was begun with: its digest is the same, or it is a family that has
         gained members since and changed none of the ``members`` that it had then.
         """
-        own = self.members
-        grown = isinstance(members, dict) and bool(members) and members.items() <= own.items()
+        grown = isinstance(members, dict) and bool(members) and members.items() <= self.members.items()
         return digest == self.digest or grown
 
     @property
