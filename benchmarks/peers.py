@@ -9,8 +9,9 @@ runs in an environment that holds its library (benchmarks/README.md has the comm
 Protocol, the same for all. One thread; the student is 64-64 for Unitree's Go1, 32-32 in other continuous control and
 16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. In tasks that want memory the student is shown its last
 observations side by side, without what is hidden from it, or has a GRU (`ours` and `rsl-rl`; imitation has no
-students with a cell). Every `grid` steps the deterministic student plays 50 episodes on the seeds on which its teacher and
-random play were measured in the same process's environment; the score is (student - random) / (teacher - random).
+students with a cell). Every `grid` steps the deterministic student plays 50 episodes,
+100 in CartPole, Acrobot and LunarLander, on the seeds on which its teacher and random play were measured in the same
+process's environment; the score is (student - random) / (teacher - random).
 Parity at 0.95 and 0.99 is the second check in a row at or above it.
 Seconds are process time of collecting and learning; checks are not counted. Steps are all that the environments made,
 those that a library throws away included. Rivals see observations that are normalised as the teacher's are, where the
@@ -35,8 +36,8 @@ from typing import NamedTuple
 
 from rl_zoo import DQN, QRDQN
 
-EPISODES, CHECK_SEEDS = 50, 20_000_000
-"""Episodes of a check, and the first of their seeds: the selection seeds of this project's own runs."""
+CHECK_SEEDS = 20_000_000
+"""The first seed of checks: the selection seeds of this project's own runs."""
 LIMIT_S = 3_600.0
 """CPU seconds of one line at most."""
 
@@ -61,6 +62,8 @@ class Task(NamedTuple):
     """Of the student's GRU, if it has one."""
     their_cell: int = 0
     """Of rsl_rl's, which nothing goes past, with about as many parameters in all."""
+    episodes: int = 50
+    """Of a check, and of teacher and random play."""
 
     @property
     def student(self) -> str:
@@ -75,10 +78,17 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "cartpole": Task("CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16, 16)),
-    "acrobot": Task("Acrobot-v1", "DQN", "acrobot-dqn-sb3", 500, 20_000, hidden=(16, 16)),
+    "cartpole": Task("CartPole-v1", "DQN", "cartpole-dqn-sb3", 500, 20_000, hidden=(16, 16), episodes=100),
+    "acrobot": Task("Acrobot-v1", "DQN", "acrobot-dqn-sb3", 500, 20_000, hidden=(16, 16), episodes=100),
     "lander": Task(
-        "LunarLander-v3", "DQN", "zoo/lunarlander-dqn", 1_000, 40_000, old="LunarLander-v2", hidden=(16, 16)
+        "LunarLander-v3",
+        "DQN",
+        "zoo/lunarlander-dqn",
+        1_000,
+        40_000,
+        old="LunarLander-v2",
+        hidden=(16, 16),
+        episodes=100,
     ),
     "pendulum": Task("Pendulum-v1", "SAC", "sac-Pendulum-v1", 500, 40_000),
     "walker": Task("BipedalWalker-v3", "A2C", "a2c-BipedalWalker-v3", 500, 60_000, True),
@@ -120,7 +130,7 @@ in PPO's own defaults; for DAgger and BC one, since a round waits for all and ta
 """
 INTERPRETER = {
     "ours": "ours", "ppd": "sb3_distill", "student-distill": "sb3_distill", "dagger": "imitation", "bc": "imitation",
-    "rsl-rl": "rsl_rl", "dqn": "sb3_distill", "qrdqn": "sb3_distill",
+    "rsl-rl": "rsl_rl", "dqn": "imitation", "qrdqn": "imitation",
 }  # fmt: skip
 
 
@@ -416,9 +426,9 @@ def baseline(task: Task, seed: int, act, cache: Path) -> tuple[float, float]:
     import numpy as np
 
     known = json.loads(cache.read_text()) if cache.exists() else {}
-    key = f"{task.file} {env_id(task)} gymnasium {gymnasium.__version__} seed {seed}"
+    key = f"{task.file} {env_id(task)} gymnasium {gymnasium.__version__} seed {seed}, {task.episodes} episodes"
     if key not in known:
-        seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        seeds = CHECK_SEEDS + seed * 1_000 + np.arange(task.episodes)
         space, rng = make_env(task).action_space, np.random.default_rng(0)
         if space.shape:
             random = play(task, seeds, lambda obs: rng.uniform(space.low, space.high, (len(obs), *space.shape)))
@@ -440,7 +450,7 @@ class Meter:
         import numpy as np
 
         self.task, self.teacher, self.random = task, teacher, random
-        self.seeds = CHECK_SEEDS + seed * 1_000 + np.arange(EPISODES)
+        self.seeds = CHECK_SEEDS + seed * 1_000 + np.arange(task.episodes)
         self.checks: list[tuple[int, float, float, float]] = []
         self.next, self.spent, self.since, self.over = task.grid, 0.0, time.process_time(), ""
 
@@ -518,11 +528,11 @@ def ours(line: Line) -> Meter:
     meter = Meter(task, line.seed, *known)
     config = make_config(
         "distil", our_env(task), network=task.student, hidden_features=task.unseen, seed=line.seed, n_envs=line.copies,
-        env_steps=task.cap, check_every=task.grid, check_episodes=EPISODES, gap=0.01, patience=2, agreement=0.0, threads=1,
+        env_steps=task.cap, check_every=task.grid, check_episodes=task.episodes, gap=0.01, patience=2, agreement=0.0, threads=1,
     )  # fmt: skip
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
     acceptance = Acceptance(
-        return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=EPISODES, distinct_episodes=EPISODES,
+        return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=task.episodes, distinct_episodes=task.episodes,
         longest_episode=10**6, random_return_mean=known[1], better_than_random=True, worst_loss=known[0] - known[1],
         exact=False,
     )  # fmt: skip
@@ -794,7 +804,12 @@ def run(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     cache = args.out.with_suffix(".baselines.json")
     meter = METHODS[args.method](Line(task, args.seed, rate, copies, args.teachers, cache))
-    about = {"env": env_id(task), "learning_rate": rate, "wall_s": time.perf_counter() - started}
+    about = {
+        "env": env_id(task),
+        "episodes": task.episodes,
+        "learning_rate": rate,
+        "wall_s": time.perf_counter() - started,
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("a") as file:
         print(json.dumps(wanted | about | meter.row()), file=file)

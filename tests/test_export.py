@@ -505,6 +505,14 @@ def test_how_numbers_enter_integers():
     assert int8_layers.Entry.of(obs.astype(np.uint8)) is None
 
 
+def test_a_number_that_stays_far_from_0_enters_integers_as_what_it_is_off():
+    """Its weight times all of it took the eight bits of a whole row."""
+    obs = np.array([[293.15, 1.0, 9.0], [293.15, -1.0, 9.0]])
+    entry = int8_layers.Entry.of(obs)
+    np.testing.assert_allclose(entry.zero, [293.15, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(entry.gain, [127, 127, 127 / 9], rtol=1e-6)
+
+
 def test_the_header_says_what_a_choice_is_flattened_to():
     space = gymnasium.spaces.Dict({
         "a_pos": gymnasium.spaces.Box(-1, 1, (2,)),

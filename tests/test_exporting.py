@@ -261,6 +261,78 @@ def test_a_file_that_is_not_the_cards_is_refused_before_it_is_run(run, name):
 
 
 @needs_cc
+@pytest.mark.parametrize("name", ["policy.onnx", "golden.bin", "golden.npz"])
+def test_a_folder_is_verified_whole(run, name):
+    """Only its first file is played, and a damaged or missing other one passed with it."""
+    folder = Path(export_policy(run, "int8")["path"])
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data + b"x")
+    with pytest.raises(FileError, match=rf"{name} is not the file that .* describes \(its SHA-256 differs\)"):
+        verify(folder)
+    (folder / name).unlink()
+    with pytest.raises(FileError, match=rf"{name} is not the file that .* describes \(it is missing\)"):
+        verify(folder)
+    assert verify(folder / "policy.c", episodes=50).verdict.result == "pass", "a file is played by itself"
+    (folder / name).write_bytes(data)
+    (folder / "example.c").write_text("/* of one's own */")
+    assert verify(folder).verdict.result == "pass"
+
+
+@needs_cc
+def test_actions_out_of_bounds_are_not_played_as_if_they_were_within(tmp_path):
+    folder = Path(export_policy(run_of(tmp_path / "run", TRACK), "c")["path"])
+    code = (folder / "policy.c").read_text()
+    assert "middle[i] + half[i]" in code
+    (folder / "policy.c").write_text(code.replace("middle[i] + half[i]", "middle[i] + 1.1f * half[i]"))
+    card = read_json(folder / "export.json")
+    card["sha256"]["policy.c"] = digest(folder / "policy.c")
+    write_json(folder / "export.json", card)
+    with pytest.raises(FileError, match="gives actions outside of their bounds"):
+        verify(folder)
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("printf 'erreur: donn\\351e\\n' >&2; exit 1", "does not compile \\(erreur: donn.e\\)"),
+        ("echo >&2; exit 1", "does not compile \\(.*wrong-cc\\)"),
+        (None, "The compiler .*wrong-cc cannot be run"),
+    ],
+)
+def test_a_compiler_that_misbehaves_is_named(run, tmp_path, monkeypatch, script, message):
+    """CC says which is asked."""
+    compiler = tmp_path / "wrong-cc"
+    compiler.write_bytes(f"#!/bin/sh\n{script}\n".encode() if script else b"\x7fELF")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(FileError, match=message):
+        export_policy(run, "c")
+    monkeypatch.setenv("CC", str(tmp_path / "nothing"))
+    with pytest.raises(FileError, match=r"CC names '.*nothing', which is no program here"):
+        export_policy(run, "c")
+
+
+@needs_cc
+def test_integers_are_held_against_choices_as_they_give_them(tmp_path):
+    """A state's value, which tells no action from another, made a file whose choices are right look far off."""
+    folder = run_of(tmp_path / "run")
+    stored = load_network(folder / "student")
+    with torch.no_grad():
+        stored.network.layers[-1].bias += 100.0
+    save_network(folder / "student", stored.network, TWO, env=SIGN, environment=EnvRef(SIGN).to_json(), recipe="test")
+    for facts in export_policy(folder, "int8")["replay"].values():
+        assert facts["largest_difference"] < 0.05
+        assert facts["same_action"] > 0.95
+
+
+def test_choices_beyond_31_bits_are_no_ints_of_c():
+    head = head_for(Choices((3,), (2**33,)), "q")
+    with pytest.raises(SpecError, match=r"numbered beyond 31 bits .* export it to onnx"):
+        last_step(head).c_body()
+
+
+@needs_cc
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="access is no matter of owners here")
 @pytest.mark.parametrize("name", ["", "policy.c", "policy.h", "export.json"])
 def test_a_program_that_somebody_else_may_have_written_is_not_run(run, name, monkeypatch):
@@ -482,6 +554,7 @@ def everything(folder):
         ({"thesis.tex": "years of work", "export.json": "{"}, "is not an export"),
         ({"thesis.tex": "years of work", "export.json": '{"format": "distilrl-export"}'}, "holds 'thesis.tex'"),
         ({"export.json/note": "a folder"}, "is not an export"),
+        ({"example/main.c": "my firmware", "export.json": '{"format": "distilrl-export"}'}, "holds 'example'"),
     ],
 )
 def test_an_export_deletes_nothing_of_the_users(bare, tmp_path, files, message):
@@ -602,7 +675,7 @@ def test_a_page_has_a_stack_for_wide_layers(monkeypatch):
     asked = []
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(
-        web.subprocess, "run", lambda words, **_: asked.extend(words) or subprocess.CompletedProcess(words, 1, "", "")
+        subprocess, "run", lambda words, **_: asked.extend(words) or subprocess.CompletedProcess(words, 1, "", "")
     )
     with pytest.raises(FileError, match="does not compile the policy"):
         web.wasm(source, last_step(head))

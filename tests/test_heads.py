@@ -223,6 +223,16 @@ def test_a_clipped_gaussian_is_compared_in_half_ranges():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("half", [1e-3, 1.0, 100.0])
+def test_the_spread_of_a_clipped_gaussian_is_limited_in_half_ranges(half):
+    """In units of its own a small one was raised, and a large one cut, to other losses of the same policy."""
+    head = Gaussian(Bounds((-half,), (half,)))
+    teacher = torch.tensor([[0.2 * half, math.log(0.2 * half)]])
+    assert float(head.losses["forward_kl"](student=torch.tensor([[0.25 * half]]), teacher=teacher)) == pytest.approx(
+        (0.05 / 0.2) ** 2 / 2, rel=1e-4
+    )
+
+
 def test_a_point_has_the_spread_of_a_tenth_of_its_half_range():
     head = Point(Bounds((-2.0,), (2.0,)))
     student, teacher = torch.tensor([[1.0]]), torch.tensor([[0.6]])

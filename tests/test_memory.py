@@ -665,6 +665,36 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
         assert (done.returncode, done.stdout) == (0, "16 of 16 actions as expected\n"), done.stderr
 
 
+@pytest.mark.parametrize("text", ROUNDED)
+def test_no_name_of_the_c_of_integers_hides_another(text, tmp_path):
+    rounded, _, _ = in_integers(text)
+    write_c(tmp_path, int8.write(rounded, HEAD, ObsSpec((3,)), "a test"))
+    command = [
+        "cc",
+        "-std=c99",
+        "-pedantic",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Wshadow",
+        "-Werror",
+        "-c",
+        "policy.c",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_golden_observations_of_a_memory_are_of_an_episode_that_asks_something_of_it():
+    obs = np.arange(40, dtype=np.float32)[:, None]
+    short = Recording(obs, np.isin(np.arange(40), (0, 1, 3, 10)))
+    assert short.few(64, remembers=True).obs[:, 0].tolist() == list(range(10, 40)), "the first of sixteen steps"
+    assert short.few(20, remembers=True).obs[:, 0].tolist() == list(range(3, 10)), "the first of five"
+    brief = Recording(obs[:9], np.isin(np.arange(9), (0, 1, 4, 8)))
+    assert brief.few(64, remembers=True).obs[:, 0].tolist() == [4, 5, 6, 7], "the longest"
+    assert brief.few(64, remembers=True).begins.tolist() == [True, False, False, False]
+
+
 def test_integers_keep_what_a_cell_forgets_slowly():
     """A GRU whose update gate is nearly 1 takes a thousand steps to come to what it is shown; so do its integers."""
     network = drawn("gru:4")

@@ -20,7 +20,7 @@ from distilrl.plan import plan
 from distilrl.played import Returns, SingleReturns
 from distilrl.results import Results, TeacherResults, TeacherTrained
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults, read_results
-from distilrl.teaching import train_teacher
+from distilrl.teaching import evaluate_policy, train_teacher
 
 TYPES = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "null": type(None)}
 
@@ -106,6 +106,19 @@ def test_a_plan_and_a_teachers_training(tmp_path, sign_teacher):
     short = {"env_steps": 800, "learning_starts": 160, "check_every": 400, "check_episodes": 2, "network": "mlp:4"}
     trained = train_teacher(make_config("dqn", SIGN, **short), tmp_path / "teacher", episodes=4)
     same(tmp_path / "teacher" / "results.json", trained, TeacherResults)
+
+
+def test_a_teacher_from_nothing_is_judged_as_it_is_checked(tmp_path, monkeypatch):
+    """With its sensors and its random actions: it made twice as much where it saw what it never was shown."""
+    asked = []
+    monkeypatch.setattr(
+        "distilrl.teaching.evaluate_policy",
+        lambda policy, how, **more: asked.append(how) or evaluate_policy(policy, how, **more),
+    )
+    short = {"env_steps": 800, "learning_starts": 160, "check_every": 400, "check_episodes": 2, "network": "mlp:4"}
+    train_teacher(make_config("dqn", SIGN, **short, delay=1, eval_epsilon=0.1), tmp_path, episodes=4, report=False)
+    (how,) = asked
+    assert (how.sensors.delay, how.epsilon) == (1, 0.1)
 
 
 def test_distinct_episodes_of_a_study_are_those_that_all_its_seeds_have():

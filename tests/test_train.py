@@ -23,23 +23,29 @@ from distilrl import events
 from distilrl.checkpoints import load_network, read_tensors
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
-from distilrl.config import GROUP, TaskFile, TrainConfig
+from distilrl.config import GROUP, OptimConfig, TaskFile, TrainConfig
 from distilrl.distill import distill
+from distilrl.envs import describe_env, trust
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError, SpecError
 from distilrl.files import digest
 from distilrl.finalists import Finalists
+from distilrl.heads import student_head
 from distilrl.jobs import Job, make_config, teachers_of
+from distilrl.networks import Network
 from distilrl.objective import term
 from distilrl.plain import read_as
 from distilrl.plan import plan
+from distilrl.population import Population
 from distilrl.recipes import RECIPES
 from distilrl.results import Results
 from distilrl.runs import RunFolder
 from distilrl.schedules import Schedule
 from distilrl.series import distill_chain, distill_seeds
-from distilrl.spaces import EnvRef
+from distilrl.spaces import Choices, EnvRef
+from distilrl.specs import NetworkSpec
 from distilrl.stream import Check, Checked
+from distilrl.tasks import Task
 from distilrl.teachers import Teacher
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
@@ -75,6 +81,82 @@ class LateContactEnv(SignEnv):
 LATE = "distilrl/LateContactEnv-v0"
 if LATE not in gymnasium.registry:
     gymnasium.register(LATE, entry_point=LateContactEnv, max_episode_steps=50)
+
+
+class MoodyEnv(SignEnv):
+    """Rewards of which its seed settles nothing."""
+
+    mood = np.random.default_rng(0)
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward + 0.01 * float(self.mood.normal()), *rest
+
+
+if "Moody-v0" not in gymnasium.registry:
+    gymnasium.register("Moody-v0", entry_point=MoodyEnv, max_episode_steps=50)
+
+
+class WarmEnv(SignEnv):
+    """SignEnv in a room whose temperature, in kelvins, does not change."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+    def _observe(self):
+        return np.append(super()._observe(), np.float32(293.15))
+
+
+WARM = "distilrl/WarmEnv-v0"
+if WARM not in gymnasium.registry:
+    gymnasium.register(WARM, entry_point=WarmEnv, max_episode_steps=50)
+
+
+def warm_teacher():
+    """SignEnv's answer, of which the temperature is no part."""
+    network, known = Network(NetworkSpec((3,), 2, hidden=(4,))), sign_network().state_dict()
+    known["layers.0.weight"] = torch.cat([known["layers.0.weight"], torch.zeros(4, 1)], dim=1)
+    network.load_state_dict(known)
+    return make_teacher(network.eval()).fitted(describe_env(WARM))
+
+
+def test_what_lay_still_is_known_of_a_run_that_has_ended(tmp_path):
+    """Its finalists meet after a kill, when its replay is no more."""
+    config, folder = small(env=WARM, gap=-1.0), RunFolder(tmp_path)
+
+    def killed(event):
+        if event == events.Phase("finalists"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, warm_teacher(), acceptance=ACCEPTANCE, folder=folder, watch=killed)
+    resumed = train(config, warm_teacher(), acceptance=ACCEPTANCE, folder=folder)
+    assert not resumed.network.folded()[0][:, 2].any()
+    assert digest(folder.student / "student.safetensors") == digest_of_whole(config, tmp_path / "whole")
+
+
+def digest_of_whole(config, home):
+    """Of the student of a run that nothing stopped."""
+    train(config, warm_teacher(), acceptance=ACCEPTANCE, folder=RunFolder(home))
+    return digest(home / "student" / "student.safetensors")
+
+
+def test_what_lies_still_far_from_0_has_no_weight():
+    """No gradient ever reached its random weights, which came 293 times into the bias and left eight bits nothing."""
+    teacher = warm_teacher()
+    for student in ("mlp:8", "mlp:8@history=2", "gru:4"):
+        trained = train(small(env=WARM, network=student, gap=-1.0, batch_size=32), teacher, acceptance=ACCEPTANCE)
+        weight, bias = trained.network.folded()
+        assert not weight[:, 2::3].any(), student
+        assert weight[:, :2].all(), student
+        assert float(bias.abs().max()) < 20
+    sizes = [NetworkSpec.parse(text, (3,), 2) for text in ("mlp:8", "mlp:4", "mlp:8@history=2")]
+    several = Population(sizes, range(3), student_head(Choices((2,))), (term("forward_kl"),), OptimConfig())
+    several.standardise(torch.tensor([0.0, 3.0, 293.15]), torch.ones(3), torch.ones(3))
+    for k in range(3):
+        weight = several.network(k, torch.tensor([np.nan, np.nan, 293.15])).folded()[0]
+        assert not weight[:, 2::3].any()
+        assert weight[:, :2].all()
+        assert several.network(k, torch.tensor([np.nan, np.nan, 294.0])).folded()[0].all(), "it was something else"
 
 
 def small(recipe="distil", **changes):
@@ -373,6 +455,17 @@ def test_an_environment_that_does_not_replay_says_so(sign_teacher, tmp_path):
         train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
 
 
+def test_rewards_that_do_not_come_again_are_noticed_too(sign_teacher, tmp_path):
+    """What is seen is all the same: a run that learns from reward would go on to other weights without a word."""
+    config = small("qdagger", env=f"{__name__}:Moody-v0", gap=-1.0)
+    trust(__name__)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder, watch=killed_after(900))
+    with pytest.raises(ResumeError, match="recorded actions"):
+        train(config, sign_teacher, acceptance=ACCEPTANCE, folder=folder)
+
+
 def test_a_resumed_run_wants_its_own_teacher(sign_teacher, tmp_path):
     folder = RunFolder(tmp_path / "run")
     train(small(env_steps=480), sign_teacher, acceptance=ACCEPTANCE, folder=folder)
@@ -412,6 +505,51 @@ def test_a_check_that_was_luck_gives_way(sign_teacher, monkeypatch):
     assert [(turn, place) for turn, place, _ in tried] == [(0, 0), (1, 0)]
     first, second = (student["layers.0.weight"] for _, _, student in tried)
     assert not torch.equal(first, second)
+
+
+def test_who_was_good_enough_on_other_episodes_is_who_ships(sign_teacher, monkeypatch):
+    """By what it makes there it would fall behind the luckier checks of others, who never played them."""
+    confirmed, means, honest = [], iter([9.9, 10.0]), Check.__call__
+
+    def again(self, place, turn, watch, paired):
+        confirmed.append(self.tasks[place].kept[place])
+        return [(9.5, 0.9)]
+
+    def check(self, policy, watch=None, *, shadow=None):
+        mean = next(means)
+        return Checked(mean, (mean - 5) / 5, honest(self, policy, watch or events.silent, shadow=shadow).games)
+
+    monkeypatch.setattr(Finalists, "again", again)
+    monkeypatch.setattr(Check, "__call__", check)
+    trained = train(small(gap=0.2, agreement=0.0), sign_teacher, acceptance=ACCEPTANCE)
+    assert trained.stopped == "good enough at 2 checks in a row and on 8 other episodes"
+    (student,) = confirmed
+    *_, last = [name for name in student if name.startswith("layers")]
+    torch.testing.assert_close(trained.network.state_dict()[last], student[last])
+
+
+def test_a_student_of_before_the_first_update_does_not_ship(sign_teacher, monkeypatch):
+    """Its inputs were not standardised then, so that its weights are of another function since."""
+    kept, means, keep = [], iter([20.0, *[9.0] * 8]), Task.keep
+
+    def check(self, policy, watch=None, *, shadow=None):
+        mean = next(means)
+        return Checked(mean, (mean - 5) / 5, honest(self, policy, watch or events.silent, shadow=shadow).games)
+
+    def noted(self, place):
+        keep(self, place)
+        kept.append(self.learner.updates)
+
+    honest = Check.__call__
+    monkeypatch.setattr(Check, "__call__", check)
+    monkeypatch.setattr(Task, "keep", noted)
+    config = small(gap=-1.0, learning_starts=600, check_every=400, finalists=1)
+    trained = train(config, sign_teacher, acceptance=ACCEPTANCE)
+    assert kept[0] == 0 < kept[1], "the first check is of nothing learnt"
+    obs = torch.randn(200, 2) * torch.tensor([1.0, 5.0]) + torch.tensor([0.0, 3.0])
+    right = (obs[:, 0] > 0).long()
+    with torch.no_grad():
+        assert float((trained.network(obs).argmax(1) == right).float().mean()) > 0.9, "what ships has learnt"
 
 
 def test_what_is_good_enough_is_told_by_the_teacher_in_the_same_episodes(sign_teacher):

@@ -23,6 +23,7 @@ from distilrl.jobs import make_config
 from distilrl.networks import build
 from distilrl.objective import term
 from distilrl.replay import Batch
+from distilrl.schedules import Schedule
 from distilrl.spaces import Bounds, Choices
 from distilrl.specs import NetworkSpec
 from distilrl.teachers import Teacher
@@ -128,6 +129,34 @@ def test_the_offset_of_logits_says_nothing():
 def test_a_head_has_one_scale(changes):
     with pytest.raises(SpecError, match="'value_units' gives the head its scale"):
         make_config("case_study", SIGN).but(**changes)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("finetune", {}),
+        ("actor_mimic", {}),
+        ("distil", {"terms": (term("forward_kl", sharpness=Schedule(2.0)),)}),
+        ("distil", {"terms": (term("forward_kl", student_temperature=4.0),)}),
+    ],
+)
+def test_a_head_that_learnt_another_scale_is_not_multiplied_by_the_temperature(recipe, changes):
+    config = make_config(recipe, SIGN).but(**changes)
+    with pytest.raises(SpecError, match="'scale_head' multiplies by the teacher's temperature"):
+        config.but(scale_head=True)
+    assert make_config("curriculum", SIGN).but(scale_head=True).optim.scale_head, "which ends at sharpness 1"
+
+
+def test_a_discriminator_sees_both_at_the_same_temperature():
+    judged = make_config("discriminator", SIGN).terms
+    for changes in ({"value_units": True}, {"terms": (term("forward_kl", student_temperature=None), *judged[1:])}):
+        with pytest.raises(SpecError, match="A discriminator compares a student at temperature 1"):
+            make_config("discriminator", SIGN).but(**changes)
+
+
+def test_a_teachers_own_head_is_not_split():
+    with pytest.raises(SpecError, match="'dueling' would split"):
+        make_config("reused_head", SIGN).but(dueling=True)
 
 
 def known_values(kind="q"):

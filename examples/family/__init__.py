@@ -5,7 +5,7 @@ verdict.
 its state; `members` says from which numbers they draw, so that training and verdict have members of their own::
 
     distilrl distill --teacher zoo/cartpoles-dqn --env examples.family:CartPoles-v0 --hide physics --student gru:8 \
-        --verdict-env-kwargs '{"members": [100, 200]}' --out runs/poles
+        --verdict-env-kwargs '{"members": [100, 1100]}' --cluster member --out runs/poles
 
 The teacher sees what member it has; the student must find out within the episode. With `"shows": "member"` its number
 is shown in place of its physics, by which one of many teachers is asked, each of one member.

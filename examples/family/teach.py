@@ -5,7 +5,7 @@ Writes `teacher.zip` and `vecnormalize.pkl`, by which the state alone is normali
     python -m examples.family.teach hoppers --out runs/hoppers-teacher
     distilrl distill --teacher runs/hoppers-teacher/teacher.zip --normalizer runs/hoppers-teacher/vecnormalize.pkl \
         --env examples.family:Hoppers-v0 --hide physics --student mlp:24+gru:12 \
-        --verdict-env-kwargs '{"members": [100, 200]}' --out runs/hoppers
+        --verdict-env-kwargs '{"members": [100, 1100]}' --cluster member --out runs/hoppers
 
 What it wrote with its defaults is in zoo/hoppers-trpo and zoo/quadrotors-ppo. It needs stable-baselines3 and
 sb3-contrib.

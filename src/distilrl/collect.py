@@ -167,6 +167,8 @@ class Collector:
         self._teacher_state: State = ()
         self._student_state: State | None = None
         self._index, self._obs = 0, torch.zeros(0)
+        self._answered = 0
+        """Checksum of all rewards and ends so far."""
         self._sent: tuple[NDArray[Any], int, Tensor | None] | None = None
 
     @property
@@ -312,7 +314,8 @@ class Collector:
             self.episode_returns = [float(one) for one in own["episode_returns"]]
 
     def _checksum(self) -> int:
-        return zlib.crc32(self._obs.cpu().numpy().tobytes())
+        """Of what is seen now, and of all rewards and ends so far."""
+        return zlib.crc32(self._obs.cpu().numpy().tobytes(), self._answered)
 
     def _choose(self, obs: Tensor, labels: Tensor | None) -> NDArray[Any]:
         """Actions (N, F) of whoever drives, some of them random."""
@@ -366,6 +369,8 @@ class Collector:
         """Adds a row to the replay, and to what is remembered of episodes and of random actions under way."""
         device = self.replay.device
         arrays = (actions, step.reward, step.terminated, step.truncated)
+        for answered in arrays[1:]:
+            self._answered = zlib.crc32(answered.tobytes(), self._answered)
         action, reward, terminated, truncated = (torch.from_numpy(a).to(device) for a in arrays)
         stakes = self._stakes(obs, labels) if labels is not None else None
         self.replay.add(obs, action, reward, terminated, truncated, labels, stakes, needed=needed)

@@ -26,7 +26,7 @@ from distilrl.objective import (
 from distilrl.optimisers import Optimiser
 from distilrl.plain import THREADS, check_fields, check_numbers, read_as, to_plain
 from distilrl.runs import RunFolder
-from distilrl.schedules import START
+from distilrl.schedules import OVER, START
 from distilrl.sensors import Sensors
 from distilrl.spaces import EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec, has_cell, history_of
@@ -369,6 +369,22 @@ class TrainConfig:
         if self.optim.value_units and (self.optim.scale_head or student.reused_head):
             raise SpecError(
                 "'value_units' gives the head its scale: it goes neither with 'scale_head' nor 'reused_head'."
+            )
+        first = about_teacher(self.terms)
+        plain = first is None or (first.student_temperature == 1.0 and first.sharpness(OVER) == 1.0)
+        if self.optim.scale_head and (self.learns_scale or not plain):
+            raise SpecError(
+                "'scale_head' multiplies by the teacher's temperature what a student learnt at temperature 1 and "
+                f"sharpness 1, and the terms of recipe '{self.recipe}' teach another scale: leave it out."
+            )
+        if any(isinstance(term, JudgedTerm) for term in self.terms) and (self.optim.value_units or not plain):
+            raise SpecError(
+                "A discriminator compares a student at temperature 1 with its teacher at the one that was found: it "
+                "goes neither with 'value_units' nor with another temperature or sharpness of the student's."
+            )
+        if student.reused_head and student.dueling:
+            raise SpecError(
+                "'reused_head' is the teacher's own head, which 'dueling' would split: leave one of them out."
             )
         if student.prune_from is not None and (
             several or student.reused_head or student.dueling or student.start != "new"

@@ -48,17 +48,19 @@ class Finalists:
         return [task.again(place, turn, watch, paired=paired) for task in self.tasks]
 
     def confirm(self, turn: int, watch: Watch) -> Found:
-        """Return and score of the best student on the other episodes of this turn, by which it is compared from now on:
-        a check that was luck does not stand in the way of the others.
+        """Return and score of the best student on the other episodes of this turn."""
+        return self.again(0, turn, watch, paired=True)
+
+    def lower(self, found: Found) -> None:
+        """Compares the best student by what it made on other episodes from now on: a check that was luck does not
+        stand in the way of the others.
         """
-        found = self.again(0, turn, watch, paired=True)
         value = self._value(found)
         del self.values[0]
         place = sum(other > value for other in self.values)
         self.values.insert(place, value)
         for task in self.tasks:
             task.kept.insert(place, task.kept.pop(0))
-        return found
 
     def meet(self, turn: int, watch: Watch) -> str:
         """Lets them play the other episodes of this turn, of which the best alone stays; says how it was found, empty

@@ -259,8 +259,8 @@ class Population:
             found += [k for k, fine in zip(members, good.tolist(), strict=True) if not fine]
         return found
 
-    def network(self, k: int) -> Network:
-        """Student k as it ships: averaged weights, raw observations.
+    def network(self, k: int, still: Tensor | None = None) -> Network:
+        """Student k as it ships: averaged weights, raw observations, ``still`` ones forgotten (`Network.forget`).
 
         Raises:
             KeyError: it is not among the living.
@@ -278,6 +278,8 @@ class Population:
                 network = averaged.network(members.index(k)) if isinstance(averaged, StackedMLP) else averaged
                 network.standardise(self.mean, self.scale, self.moves)
                 network.set_units(self.units)
+                if still is not None:
+                    network.forget(still)
                 network.fold()
                 if self.optim.scale_head:
                     network.scale_head(taught_at(self.terms, self.temperature, self.head))

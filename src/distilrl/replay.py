@@ -16,7 +16,7 @@ from torch import Tensor
 from distilrl.devices import doubled
 from distilrl.draws import Draws
 from distilrl.errors import SpecError
-from distilrl.scales import MOST_COUNTED, of_pixels, scale_of
+from distilrl.scales import FURTHEST, MOST_COUNTED, of_pixels, scale_of
 from distilrl.sensed import Chance, Sensed
 from distilrl.sensors import EXACT, Sensors
 from distilrl.spaces import ActionSpec, ObsSpec
@@ -391,10 +391,25 @@ class Replay:
         vector = held[:, :beside]
         std, mean = torch.std_mean(vector, 0)
         scale = scale_of(mean, std, (vector - mean).abs().amax(0), self._reach())
+        still = self.still()
+        mean = torch.where(still.isnan(), mean, still)  # to the bit
         if beside == held.shape[1]:
             return mean, scale
         image = of_pixels(held[:, beside:])
         return torch.cat([mean, image[0]]), torch.cat([scale, image[1]])
+
+    def still(self) -> Tensor:
+        """What numbers of a vector are that were the same in all states, and far from 0, as a pressure in pascals may
+        be: (D,), NaN of all others; (0,) of images alone.
+
+        A weight learns nothing of such a number, and would be folded into the bias times all of it, in which floats and
+        eight bits lose the rest.
+        """
+        if self.spec.obs.pixels:
+            return torch.zeros(0, device=self.device)
+        held = self._obs[: self._held].flatten(0, 1)[:, : self.spec.obs.vector]
+        first = held[0].float()
+        return torch.where((held == held[0]).all(0) & (first.abs() > FURTHEST), first, torch.nan)
 
     def scale_of_moves(self) -> Tensor | None:
         """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None

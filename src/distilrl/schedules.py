@@ -28,6 +28,8 @@ class Progress:
 
 START = Progress(0.0)
 """Before anything was done."""
+OVER = Progress(1.0, 1.0, 1.0)
+"""At the end of a budget, as good as the teacher."""
 
 
 def settle(before: float, measured: float, band: float) -> float:

@@ -282,7 +282,8 @@ class Search:
                 f"{population.updates}: training has diverged, lower 'learning_rate' ({optim.learning_rate}) or "
                 f"'max_grad_norm' ({optim.max_grad_norm})."
             )
-        networks = [population.network(k) for k in population.alive]
+        still = self.stream.replay.still()
+        networks = [population.network(k, still) for k in population.alive]
         means = returns_of(
             [Policy(network, self.head) for network in networks], self.check, self.stream.info, self.watch
         )

@@ -93,6 +93,7 @@ class Task:
         self.scores: list[float] = []
         """Scores at the last three checks, in the world as it is now."""
         self._priorities: Tensor | None = None
+        self._stood_still = torch.zeros(0)
 
     @property
     def name(self) -> str:
@@ -225,14 +226,20 @@ class Task:
         """The best student as it ships, or another one that was kept: plain layers, raw observations."""
         network = copy.deepcopy(self.pupil.average).cpu()
         network.load_state_dict(self.kept[place])
+        network.forget(self._still())
         network.fold()
         if self.config.optim.scale_head:
             network.scale_head(taught_at(self.config.terms, self.pupil.temperature, self.head))
         return network.eval().requires_grad_(False)
 
+    def _still(self) -> Tensor:
+        """`Replay.still`, of a run that had ended as it was then."""
+        return self.stream.replay.still() if self.stream.replay.added else self._stood_still
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds of the task."""
         tensors, about = self.stream.state()
+        tensors["still"] = self._still()
         for place, student in enumerate(self.kept):
             tensors |= {f"kept.{place}.{k}": v.clone() for k, v in student.items()}
         if self.config.data.priority_exponent > 0:
@@ -250,6 +257,7 @@ class Task:
         self.measured = {name: float(state["measured"][name]) for name in self.measured}
         self.scores = [float(one) for one in state["scores"]]
         self._priorities = tensors.get("priorities")
+        self._stood_still = tensors["still"]
 
 
 def make_tasks(

@@ -1,7 +1,7 @@
 """Teachers and other policies by themselves: training one from nothing, and playing one, or two against each other."""
 
 import shlex
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from distilrl.acceptance import accept
 from distilrl.comparison import Comparison, compare
 from distilrl.config import TrainConfig
 from distilrl.display import watching
-from distilrl.distill import training_of, write_reports
+from distilrl.distill import how_played, training_of, write_reports
 from distilrl.envs import describe_env
 from distilrl.episodes import Play
 from distilrl.errors import SpecError
@@ -91,7 +91,7 @@ def _train_teacher(config: TrainConfig, folder: RunFolder, episodes: int, wandb:
     trained = train(config, None, folder=folder, wandb=wandb, watch=watch)
     watch(Phase("verdict"))
     info = describe_env(config.env)
-    how = Play(config.env, threads=config.compute.threads, workers=config.data.workers)
+    how = replace(how_played(info, config), sensors=config.student.sensors)
     result = evaluate_policy(trained.policy, how, episodes=episodes, watch=watch)
     card = {"return_mean": result.return_mean, "return_ci95": list(result.return_ci95), "episodes": result.episodes}
     folder.save_student(trained.networks[0], trained.heads[0], info, config.recipe, result=card)

@@ -206,6 +206,7 @@ class _Run:
         """The updates that belong to one vector step."""
         data, optim, learner = self.config.data, self.config.optim, self.learner
         if learner.updates == 0:
+            self.finalists.forget()  # before this a student reads its inputs, and speaks, otherwise than from now on
             for task in self.tasks:
                 task.look_at_first_states()
         # -- every task draws; what the updates read is gathered at once, of those whose turn comes
@@ -331,9 +332,11 @@ class _Run:
         stop = self.config.stop
         found = self.finalists.confirm(self.track.turns, self.watch)
         self.track.turns += 1
-        if stop.at_return is not None and found[0][0] >= stop.at_return:
-            return True
-        return all(score is not None and score >= 1 - stop.gap for _, score in found)
+        reached = stop.at_return is not None and found[0][0] >= stop.at_return
+        if reached or all(score is not None and score >= 1 - stop.gap for _, score in found):
+            return True  # and it is what ships, whatever the checks say of others
+        self.finalists.lower(found)
+        return False
 
     @property
     def labelled_states(self) -> int:

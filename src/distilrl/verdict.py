@@ -43,7 +43,7 @@ MIN_SEEDS = 5
 NARROW = 0.38
 """Share of the nominal tail at which the bootstrap's quantile is taken. A percentile bootstrap is too narrow for rare
 losses: where an episode loses all or nothing the verdict errs, at this share, in at most the nominal 2.5 % whatever the
-margin and the number of episodes from `MIN_DISTINCT` on, and in up to 4.8 % without it. A test computes that exactly.
+margin and the number of episodes from `MIN_DISTINCT` on, and in up to 5.0 % without it. A test computes that exactly.
 """
 EPISODES = "distinct episodes"
 """What a verdict's units are called by themselves."""

@@ -22,7 +22,7 @@ from distilrl.export.card import PAGE, card_of, comment_of, recorded, reference
 from distilrl.export.keep import GOLDEN, check_place, keep_export, own_place, write_c
 from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
-from distilrl.export.steps import steps, without_offset
+from distilrl.export.steps import steps, unwritten, without_offset
 from distilrl.export.verifying import check_actions, verify
 from distilrl.files import read_json_as, write_bytes
 from distilrl.isolation import isolated
@@ -88,10 +88,11 @@ def export_policy(
     out = Path(out) if out is not None else own_place(folder, target)
     check_place(out)
     student = _Student.of(folder, env_ref(env) if env is not None else None)
+    spec = student.stored.network.spec
     if student.policy.remembers and target not in REMEMBER:
+        others = "onnx" if unwritten(spec) else f"{', '.join(REMEMBER[:-1])} or {REMEMBER[-1]}"
         raise SpecError(
-            f"The student {student.stored.network.spec.describe()} remembers, and '{target}' cannot hold that: export "
-            f"it to {', '.join(REMEMBER[:-1])} or {REMEMBER[-1]}."
+            f"The student {spec.describe()} remembers, and '{target}' cannot hold that: export it to {others}."
         )
     if target in ("c", "int8", "web"):
         what = "integers" if target == "int8" else "C"
@@ -193,7 +194,8 @@ class _Export:
         """Writes, replays and keeps the student, or its integers."""
         network = self.student.bare(self.student.stored.network if rounded is None else rounded.network)
         card = self.student.card(self.target) | more
-        policy = Policy(network, self.head)
+        # integers give choices as differences from their mean, and are held against such
+        policy = Policy(network if rounded is None else without_offset(network, self.head), self.head)
 
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)

@@ -1,7 +1,7 @@
 """export.json, the card of an export: what is in it, where it comes from, and what is needed to check it again."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,12 +236,22 @@ class Shipped:
             check_owned(
                 path.parent, self.path, *(path.with_name(name) for name in names if path.with_name(name).is_file())
             )
+        self._check(names)
+
+    def check_whole(self) -> None:
+        """Makes sure that all files of the export are there as they were written, but for examples to begin with.
+
+        Raises:
+            FileError: one of them is not.
+        """
+        self._check(sorted(name for name in self.sha256 if not name.startswith("example.")))
+
+    def _check(self, names: Iterable[str]) -> None:
         for name in names:
-            file = path.with_name(name)
+            file = self.path.with_name(name)
             if not file.is_file() or self.sha256.get(name) != digest(file):
-                raise FileError(
-                    f"{file} is not the file that {self.path} describes (its SHA-256 differs): export it again."
-                )
+                wrong = "its SHA-256 differs" if file.is_file() else "it is missing"
+                raise FileError(f"{file} is not the file that {self.path} describes ({wrong}): export it again.")
 
 
 def read_card(path: Path) -> Shipped:
@@ -268,7 +278,7 @@ def read_card(path: Path) -> Shipped:
             str(data["obs"]["dtype"]),
             head_from_json(data["head"], f"head of {path}"),
             files,
-            {str(name): str(value) for name, value in data["sha256"].items()},
+            {Path(str(name)).name: str(value) for name, value in data["sha256"].items() if Path(str(name)).name},
             str(data["student_sha256"]),
             _reference(told, path) if told is not None else None,
         )

@@ -256,12 +256,12 @@ def cell_code(name: str, one: IntCell, source: str) -> str:
     """
     gates, size, read = len(one.inputs.bias), one.step.size, one.inputs.weight.shape[1]
     return (
-        f"    {{\n        const int16_t *rows[1] = {{{source}}};\n        int32_t gates[{gates}], past[{gates}];\n"
+        f"    {{\n        const int16_t *rows[1] = {{{source}}};\n        int32_t gates[{gates}], before[{gates}];\n"
         f"        layer(rows, 1, {read}, w{name}i, b{name}i, {gates}, gates);\n"
         f"        rows[0] = state->h;\n"
-        f"        layer(rows, 1, {size}, w{name}r, b{name}r, {gates}, past);\n"
+        f"        layer(rows, 1, {size}, w{name}r, b{name}r, {gates}, before);\n"
         f"        for (int k = 0; k < {gates}; k++) {{\n"
         f"            gates[k] = gate_of(gates[k], m{name}i[k], {one.inputs.shift});\n"
-        f"            past[k] = gate_of(past[k], m{name}r[k], {one.recurrent.shift});\n"
-        f"        }}\n        remember(state, gates, past);\n    }}\n"
+        f"            before[k] = gate_of(before[k], m{name}r[k], {one.recurrent.shift});\n"
+        f"        }}\n        remember(state, gates, before);\n    }}\n"
     )

@@ -74,14 +74,16 @@ def check_place(out: Path) -> None:
             raise FileError(f"{out} is a symbolic link: give --out the folder itself, or another one.")
         if not out.exists():
             return
-        names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else ["a file"]
+        entries = sorted(out.iterdir()) if out.is_dir() else []
+        names = [entry.name for entry in entries] if out.is_dir() else ["a file"]
+        folders = [entry.name for entry in entries if entry.is_dir()]  # no export has any, under whatever name
     except OSError as error:
         raise unwritable(out, error) from None
     if names and not _is_export(out):
         raise FileError(
             f"{out} exists and is not an export that distilrl wrote: choose another --out, or move it away."
         )
-    if foreign := [name for name in names if name not in WRITTEN + LEFT_BEHIND]:
+    if foreign := [name for name in names if name not in WRITTEN + LEFT_BEHIND or name in folders]:
         raise FileError(
             f"{out} holds '{foreign[0]}', which no export wrote: move it elsewhere, or choose another --out."
         )

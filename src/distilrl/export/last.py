@@ -16,6 +16,8 @@ from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head, Point
 from distilrl.spaces import Bounds, Choices
 
+BEYOND_INT = 2**31
+"""C's int holds less on all machines that this is for."""
 CLOSE = 1e-5
 """Two real actions are the same where they differ by no more than this share of a half-range."""
 
@@ -71,6 +73,9 @@ class Last(Protocol):
 
     def unshifted(self, actions: NDArray[Any]) -> Tensor:
         """`shifted`'s inverse."""
+
+    def possible(self, actions: NDArray[Any]) -> bool:
+        """Whether a file's actions (B, F) or (B, A) are such as the environment takes, but for rounding."""
 
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Actions (B, F) or (B, A) as example.c reads them."""
@@ -147,6 +152,8 @@ class ChoiceStep:
         return "\n".join(["The greedy action, one number for each choice:", *lines])
 
     def c_body(self, values: str = "values[{}]", *, above: str = "values[{}] > values[{}]") -> str:  # noqa: ARG002
+        if max(abs(start) + n for start, n in zip(self._start, self.action.nvec, strict=True)) > BEYOND_INT:
+            raise SpecError("Choices that are numbered beyond 31 bits have no place in C's int: export it to onnx.")
         lines = ["    int best;"]
         first = 0
         for index, (n, start) in enumerate(zip(self.action.nvec, self._start, strict=True)):
@@ -183,6 +190,10 @@ class ChoiceStep:
     def unshifted(self, actions: NDArray[Any]) -> Tensor:
         return torch.from_numpy(actions - np.asarray(self._start, np.int64))
 
+    def possible(self, actions: NDArray[Any]) -> bool:
+        first = np.asarray(self._start, np.int64)
+        return bool(((actions >= first) & (actions < first + np.asarray(self.action.nvec, np.int64))).all())
+
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         return actions.astype("<i4")
 
@@ -195,10 +206,9 @@ class ChoiceStep:
             block, first = numbers[:, first : first + n], first + n
             one, other = (np.clip(side[:, index] - start, 0, n - 1)[:, None] for side in (ours, theirs))
             behind = np.take_along_axis(block, other, 1) - np.take_along_axis(block, one, 1)
-            out = (ours[:, index] < start) | (ours[:, index] >= start + n)
-            if bool(out.any() or (behind > tie).any()):
+            if bool((behind > tie).any()):
                 return False
-        return True
+        return self.possible(ours)
 
     def distance(self, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
         return float((ours != theirs).mean())
@@ -289,10 +299,14 @@ class RealStep:
     def unshifted(self, actions: NDArray[Any]) -> Tensor:
         return torch.from_numpy(actions)
 
+    def possible(self, actions: NDArray[Any]) -> bool:
+        (low, high), spare = self.action.ends, self.tolerance()
+        return bool(((actions >= low - spare) & (actions <= high + spare)).all())
+
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         return actions.astype("<f4")
 
-    def tolerance(self) -> NDArray[np.float32] | None:
+    def tolerance(self) -> NDArray[np.float32]:
         ends = [
             max(abs(n) for n in (*pair, 0.0) if n is not None)
             for pair in zip(self.action.low, self.action.high, strict=True)

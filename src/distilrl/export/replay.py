@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import itertools
 import math
 import os
 import re
@@ -89,11 +90,16 @@ class Recording:
         return cls(obs, np.ones(len(obs), np.bool_))
 
     def few(self, count: int, *, remembers: bool) -> "Recording":
-        """Some of them: single states spread evenly or, for a policy that remembers, the first steps of an episode."""
+        """Some of them: single states spread evenly or, for a policy that remembers, the first steps of an episode: of
+        the first that has a quarter as many, or the longest, as one of a step or two asks nothing of a memory.
+        """
         if not remembers:
             return Recording.of(self.obs[:: max(len(self.obs) // count, 1)][:count])
-        until = min([count, *(self.begins[1:].nonzero()[0][:1] + 1).tolist()])
-        return Recording(self.obs[:until], self.begins[:until])
+        starts = [0, *(self.begins[1:].nonzero()[0] + 1).tolist(), len(self.obs)]
+        lengths = [until - start for start, until in itertools.pairwise(starts)]
+        chosen = next((k for k, length in enumerate(lengths) if length >= count // 4), int(np.argmax(lengths)))
+        some = slice(starts[chosen], starts[chosen] + min(lengths[chosen], count))
+        return Recording(self.obs[some], self.begins[some])
 
     def numbers(self, policy: Policy) -> Tensor:
         """What a policy says of them, (K, P)."""
@@ -231,6 +237,8 @@ class FileNetwork(nn.Module):
     def _stepped(self, obs: Tensor, state: State) -> tuple[Tensor, State]:
         given = obs.cpu().numpy()
         answers, state = self.file.step(given if self.reads is None else self.reads.of(given), state)
+        if not self.last.possible(answers.actions):  # which playing it would clip, and so hide
+            raise FileError("An exported file gives actions outside of their bounds: export it again.")
         return self.head.inverse(self.last.unshifted(answers.actions)).to(obs.device), state
 
 
@@ -308,18 +316,36 @@ def _tflite(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
 
 
 def find_compiler() -> str:
-    """The C compiler here.
+    """The C compiler here: what CC names, or cc, gcc or clang.
 
     Raises:
         FileError: there is none.
     """
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    named = os.environ.get("CC")
+    compiler = shutil.which(named) if named else shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if named and compiler is None:
+        raise FileError(f"CC names '{named}', which is no program here: name a C compiler, or unset it.")
     if compiler is None:
         raise FileError(
             "C is compiled and replayed before it is kept, and there is no C compiler (cc) here: install one (on "
             "Windows gcc of MinGW-w64)."
         )
     return compiler
+
+
+def compiled(command: list[str]) -> tuple[bool, str]:
+    """Runs a compiler; whether it failed, and the first line of what it said.
+
+    Raises:
+        FileError: it cannot be run.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    except OSError as error:
+        raise FileError(
+            f"The compiler {command[0]} cannot be run ({first_line(error)}): install one that can, first in PATH."
+        ) from None
+    return done.returncode != 0, next(iter(done.stderr.strip().splitlines()), "")[:160]
 
 
 class Library:
@@ -332,10 +358,9 @@ class Library:
             flags = [*CFLAGS, "-shared"] + (["-march=native"] if native else [])
             flags += ["-fPIC"] if os.name != "nt" else []
             command = [compiler, *flags, str(path.absolute()), "-o", str(target)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                told = done.stderr.strip().splitlines()[0][:160] if done.stderr else compiler
-                raise FileError(f"{path} does not compile ({told}): export it again.")
+            failed, told = compiled(command)
+            if failed:
+                raise FileError(f"{path} does not compile ({told or compiler}): export it again.")
             try:
                 self.handle = ctypes.CDLL(str(target))
             except OSError as error:

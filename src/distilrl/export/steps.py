@@ -15,7 +15,7 @@ from distilrl.blocks import CellKind, MemoryCell
 from distilrl.errors import SpecError
 from distilrl.heads import Categorical, Head
 from distilrl.networks import Network, blank
-from distilrl.specs import ACTIVATIONS
+from distilrl.specs import ACTIVATIONS, NetworkSpec
 
 Floats = NDArray[np.float32]
 NAMES: dict[type[nn.Module], str] = {kind: name for name, kind in ACTIVATIONS.items()}
@@ -109,6 +109,15 @@ def without_offset(network: Network, head: Head) -> Network:
     return centred
 
 
+def unwritten(spec: NetworkSpec) -> str:
+    """What of a network has no `steps`; empty where it has."""
+    if spec.blocks:
+        return "A residual network"
+    if spec.image is not None:
+        return "A student that reads an image beside a vector"
+    return "A student of dense layers that reads images" if len(spec.obs_shape) == 3 and not spec.convs else ""
+
+
 def steps(network: Network, target: str) -> list[Step | CellStep]:
     """The steps of a folded network.
 
@@ -120,19 +129,10 @@ def steps(network: Network, target: str) -> list[Step | CellStep]:
         source = c.write(steps(network, "C"), head, info.obs, "my policy")
     """
     spec = network.spec
-    others = "onnx" if spec.remembers else "onnx or torch"
-    if spec.blocks:
-        raise SpecError(
-            f"A residual network cannot be written as {target}: export it to {others}, or distil it into a cnn student."
-        )
-    if spec.image is not None:
-        raise SpecError(
-            f"A student that reads an image beside a vector cannot be written as {target}: export it to {others}."
-        )
-    if len(spec.obs_shape) == 3 and not spec.convs:
-        raise SpecError(
-            f"A student of dense layers that reads images cannot be written as {target}: export it to {others}."
-        )
+    if what := unwritten(spec):
+        others = "onnx" if spec.remembers else "onnx or torch"
+        instead = ", or distil it into a cnn student" if spec.blocks else ""
+        raise SpecError(f"{what} cannot be written as {target}: export it to {others}{instead}.")
     shipped = blank(network.spec)
     shipped.load_state_dict(network.state_dict())
     shipped.standardise_as(network)

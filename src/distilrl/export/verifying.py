@@ -40,7 +40,8 @@ def verify(
     change the card. An ONNX graph is data: it is checked as a teacher's is.
 
     Args:
-        exported: a folder that `export_policy` wrote, or one of its files.
+        exported: a folder that `export_policy` wrote, all of whose files must be there as they were written and the
+            first of which is played; or one of its files.
         env: environment; that of the student's verdict by default, to be named where it was made by a function.
         episodes: full episodes; as many as the teacher played where its returns are known.
         watch: told as the work goes on; None: as `distill` shows it.
@@ -73,6 +74,8 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
     if path.name not in card.files:
         raise FileError(f"{path} is none of the files that {card.path} says can be played: {', '.join(card.files)}.")
     card.check(path, owned=owned)
+    if exported.is_dir():
+        card.check_whole()
     _check_current(card, folder)
     judged_in = (card.reference.env if card.reference is not None else None) or card.env
     ref = env_ref(env) if env is not None else judged_in

@@ -5,7 +5,6 @@ images in where a policy answers one with a choice.
 import base64
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from distilrl.errors import FileError
 from distilrl.export import web_images
 from distilrl.export.c import Source
 from distilrl.export.last import CLOSE, Last
-from distilrl.export.replay import Answers
+from distilrl.export.replay import Answers, compiled
 from distilrl.files import write_bytes
 from distilrl.heads import Categorical, Head
 from distilrl.spaces import ObsSpec
@@ -56,12 +55,9 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, *(OF_MEMORY if remembers else ()), "__heap_base")]
         stack = f"-Wl,-z,stack-size={STACK + -(-source.stack_bytes // 16) * 16}"
         command = [clang, *FLAGS, stack, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own code)
-        if done.returncode:
-            raise FileError(
-                f"clang does not compile the policy to WebAssembly ({done.stderr.strip()[:160]}): export it to c "
-                "instead."
-            )
+        failed, told = compiled(command)
+        if failed:
+            raise FileError(f"clang does not compile the policy to WebAssembly ({told}): export it to c instead.")
         return (home / "policy.wasm").read_bytes()
 
 

@@ -215,8 +215,10 @@ class Gaussian(Point):
         return torch.cat([mean, torch.zeros_like(mean)], dim=1)
 
     def spread(self, p: Tensor) -> Tensor | float:
-        std = p[:, self.action.size :].clamp(-5, 2).exp()
-        return std if self.squash == "tanh" else std / self._half.to(p.device)
+        log_std = p[:, self.action.size :]
+        if self.squash != "tanh":  # in half-ranges, of which alone it can be said what is too small or too large
+            log_std = log_std - self._half.to(p.device).log()
+        return log_std.clamp(-5, 2).exp()
 
     def compared(self, p: Tensor) -> Tensor:
         return self.units(p)

@@ -101,6 +101,20 @@ class Network(nn.Module):
         self.obs_mean.copy_(mean)
         self.obs_scale.copy_(scale)
 
+    def forget(self, still: Tensor) -> None:
+        """Gives no weight to numbers of a vector that always are what is subtracted from them, so that nothing changes.
+
+        Args:
+            still: (D,) what they always are, NaN of others; one that reads an image alone forgets none.
+        """
+        spec = self.spec
+        if not spec.seen or bool(still.isnan().all()):
+            return
+        read = still.to(self.obs_mean.device)[self._seen].repeat(spec.history)
+        read = read == self.obs_mean[: len(read)]
+        dense, begin = self._joined() if spec.image is not None else (cast("nn.Linear", self._first()), 0)
+        dense.weight.data[:, begin:][:, read] = 0.0
+
     @property
     def input_scale(self) -> Tensor:
         """What the numbers of observations are multiplied by, as `standardise` takes it; with a history the same for
