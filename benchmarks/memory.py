@@ -2,13 +2,14 @@
 
     python benchmarks/memory.py FOLDER run [TASK ...]         # one line per run, to results/memory/TASK.jsonl
     python benchmarks/memory.py FOLDER table                  # what is there, as text
+    python benchmarks/memory.py FOLDER own                    # what each member's own teacher made when it was trained
 
 FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zip of rl-trained-agents and Unitree's
 robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
 see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
 with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
-half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, on the verdict's seeds, the
-same for all; of a family those of members that training never drew.
+half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, 1,000 of LunarLander, on
+the verdict's seeds, the same for all; of a family those of members that training never drew.
 
 A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
 as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's
@@ -21,9 +22,11 @@ the hundred and twenty). --jobs N makes N lines at a time.
 """
 
 import functools
+import itertools
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,7 @@ from distilrl.acceptance import accept
 from distilrl.comparison import Comparison
 from distilrl.envs import trust
 from distilrl.evaluate import VERDICT_SEEDS, seeds_from
-from distilrl.files import write_json
+from distilrl.files import read_json, write_json
 from distilrl.plain import to_plain
 from distilrl.played import Acceptance
 from distilrl.sensors import Sensors
@@ -91,6 +94,8 @@ class Task:
     """What it is made with besides where returns are counted."""
     episodes: int = 100
     """How many are counted."""
+    each: int = 0
+    """Or how many of each of the verdict's members, by the first of the verdict's seeds that draw it."""
     own: bool = False
     """Each member has a teacher of its own, FOLDER/TEACHER/NUMBER, which sees no more than the student."""
     rivals: tuple[str, ...] = ()
@@ -119,6 +124,7 @@ TASKS = {
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16@history=2", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
+        episodes=1_000,
     ),
     "halfcheetah": Task(
         "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
@@ -130,18 +136,18 @@ TASKS = {
     ),
     "cartpoles": Task(
         "examples.family:CartPoles-v0", "zoo/cartpoles-dqn", 150_000, ("mlp:16",), "physics",
-        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), verdict={"members": [100, 200]}, episodes=300,
+        ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), verdict={"members": [100, 1100]}, episodes=300,
         rivals=("dqn mlp:64,64", "reptile mlp:16"),
     ),
     "cartpoles-own": Task(
         "examples.family:CartPoles-v0", "cartpoles-own", 150_000, (), "member",
         ("mlp:16", "mlp:16@history=8", "gru:8", "mlp:16+gru:8"), kwargs={"shows": "member"},
-        verdict={"members": [100, 120]}, episodes=300, own=True,
+        verdict={"members": [100, 180]}, each=4, own=True,
     ),
     "hoppers": Task(
         "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 100_000, ("mlp:32,32",), "physics",
         ("mlp:32,32", "mlp:24,16@history=4", "mlp:24+gru:12", "mlp:20+gru:12@history=2"),
-        verdict={"members": [100, 200]}, rivals=("randomised",),
+        verdict={"members": [100, 1100]}, rivals=("randomised",),
     ),
     "hoppers-300k": Task(
         "examples.family:Hoppers-v0", "zoo/hoppers-trpo/trpo.zip", 300_000, (), "physics", ("mlp:24+gru:12",),
@@ -150,7 +156,7 @@ TASKS = {
     "quadrotors": Task(
         "examples.family:Quadrotors-v0", "zoo/quadrotors-ppo/ppo.zip", 200_000, ("mlp:32,32",), "physics",
         ("mlp:32,32", "mlp:24,24@history=2", "mlp:16+gru:16", "mlp:16+gru:12@history=2"),
-        verdict={"members": [100, 200]}, episodes=300, rivals=("raptor", "randomised", "reptile mlp:32,32"),
+        verdict={"members": [100, 1100]}, episodes=300, rivals=("raptor", "randomised", "reptile mlp:32,32"),
     ),
     "g1": Task(
         "examples.unitree:G1-v0", "unitree_g1/motion.pt", 60_000,
@@ -204,17 +210,45 @@ def parts_of(hidden: str) -> tuple[list[str], dict[str, str]]:
 
 
 def line(folder: Path, name: str, student: str, hidden: str, seed: int) -> dict[str, Any]:
-    """One run, or the teacher."""
-    begun = time.process_time()
+    """One run, or the teacher, whose line of a family says which member each episode is of."""
+    begun, task = time.process_time(), TASKS[name]
     returns, about = returns_of(folder, name, student, hidden, seed)
-    return about | {"returns": returns.round(2).tolist(), "cpu_s": round(time.process_time() - begun, 1)}
+    about |= {"returns": returns.round(2).tolist(), "cpu_s": round(time.process_time() - begun, 1)}
+    return about | {"members": members_of(task)} if student == "teacher" and task.verdict else about
+
+
+def members_of(task: Task) -> list[int]:
+    """Which member of a family each of the verdict's episodes is of."""
+    return [member for _, member in drawn_by(task, seeds_of(task))]
+
+
+def drawn_by(task: Task, seeds: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each seed, and the member that it draws."""
+    env = gymnasium.make(task.judged.id, **task.judged.kwargs)
+    for seed in seeds:
+        yield seed, int(env.reset(seed=seed)[1]["member"])
+
+
+def seeds_of(task: Task) -> list[int]:
+    """The seeds of the episodes that are counted."""
+    if not task.each:
+        return seeds_from(VERDICT_SEEDS, task.episodes)
+    missing = dict.fromkeys(range(*task.verdict["members"]), task.each)
+    seeds = []
+    for seed, member in drawn_by(task, itertools.count(VERDICT_SEEDS)):
+        if missing[member]:
+            missing[member] -= 1
+            seeds.append(seed)
+        if not any(missing.values()):
+            break
+    return seeds
 
 
 def returns_of(folder: Path, name: str, student: str, hidden: str, seed: int) -> tuple[Returns, dict[str, Any]]:
     """What a student, or the teacher, makes on the verdict's seeds, and how it came about."""
     task = TASKS[name]
     teacher, acceptance = taught(folder, name)
-    env, seeds = task.judged, seeds_from(VERDICT_SEEDS, task.episodes)
+    env, seeds = task.judged, seeds_of(task)
     if student == "teacher":
         judged = accept(teacher, Play(env, threads=1), episodes=100) if task.verdict else acceptance
         told = {"random": judged.random_return_mean, **vars(Comparison().tolerance_of(judged))}
@@ -252,8 +286,7 @@ def adapted(task: Task, teacher: Teacher, seeds: list[int], changes: dict[str, A
     one = make_config("distil", task.env, **base | {"env_steps": task.steps // ROUNDS, "check_every": task.steps})
     start = reptile(one, [member(task, at) for at in known], teacher, rounds=ROUNDS, seed=changes["seed"])
     config = make_config("distil", task.env, **base | {"env_steps": OWN_STEPS, "check_every": OWN_STEPS})
-    env = gymnasium.make(task.env, **task.verdict)
-    drawn = np.array([env.reset(seed=seed)[1]["member"] for seed in seeds])  # what each of the episodes will be of
+    drawn = np.array(members_of(task))
     returns = np.zeros(len(seeds))
     for at in np.unique(drawn).tolist():
         policy = train(config.but(tasks=(TaskFile(member(task, at)),)), teacher, initial=start).policy
@@ -292,6 +325,15 @@ def run(folder: Path, names: list[str], seeds: int, jobs: int) -> None:
             keys += [{"student": student, "hidden": "", "seed": seed} for student in task.sees]
             keys += [{"student": student, "hidden": task.hidden, "seed": seed} for student in task.blind + task.rivals]
         fill(OUT / f"{name}.jsonl", functools.partial(line, folder, name), keys, jobs)
+
+
+def own_teachers(home: Path) -> dict[str, dict[str, Any]]:
+    """Of each member: what its own teacher made in the evaluation of its training, in how many steps and seconds."""
+    found = {path.parent.name: read_json(path) for path in home.glob("*/results.json")}
+    return {
+        member: {"return": found[member]["student"]["return_mean"], **{n: found[member][n] for n in ("env_steps", "train_s")}}
+        for member in sorted(found, key=int)
+    }  # fmt: skip
 
 
 def table(names: list[str], chinese: bool = False) -> list[list[str]]:
@@ -341,8 +383,9 @@ def markdown(chinese: bool = False) -> str:
 
 
 def _verdict(ours: np.ndarray, theirs: np.ndarray, teacher: dict[str, Any]) -> str:
-    """As `distil` would say it after one look."""
-    return non_inferiority(ours, theirs, teacher["margin"], np.random.default_rng(0), span=teacher["span"]).result
+    """As `distil` would say it after one look, of a family by its members (`--cluster member`)."""
+    clusters, rng = teacher.get("members"), np.random.default_rng(0)
+    return non_inferiority(ours, theirs, teacher["margin"], rng, span=teacher["span"], clusters=clusters).result
 
 
 def main() -> None:
@@ -356,6 +399,8 @@ def main() -> None:
     elif what == "table":
         for row in table(names):
             print(" | ".join(row))
+    elif what == "own":
+        write_json(OUT / "own-teachers.json", own_teachers(folder / TASKS["cartpoles-own"].teacher))
     else:
         sys.exit(__doc__)
 
