@@ -16,6 +16,7 @@ from distilrl.checkpoints import load_network, save_network
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env, trust
+from distilrl.episodes import Play
 from distilrl.errors import EnvError, FileError, ResumeError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, seeds_from
 from distilrl.export import export_policy, verify
@@ -278,6 +279,7 @@ def test_a_family_draws_members_of_its_own_and_shows_their_physics():
         assert all(np.array_equal(obs[part], again[part]) for part in obs)
         seen.setdefault(info["member"], obs["physics"].tolist())
         assert seen[info["member"]] == obs["physics"].tolist()
+        assert env.step(env.action_space.sample())[-1]["member"] == info["member"], "of which a cluster is read"
         inner = env.unwrapped.inner
         assert {name: getattr(inner, name) for name in family.CartPoles.RANGES} == family.CartPoles.physics_of(
             info["member"]
@@ -288,6 +290,15 @@ def test_a_family_draws_members_of_its_own_and_shows_their_physics():
         family.CartPoles(members=(3, 3))
     with pytest.raises(ValueError, match="'shows' must be physics, member or nothing"):
         family.CartPoles(shows="all")
+
+
+def test_the_members_of_a_family_are_what_a_verdict_counts():
+    trust("examples")
+    env = EnvRef(POLES.id, POLES.kwargs | {"members": [100, 103]})
+    found = evaluate_policy(
+        Path(__file__).parents[1] / "zoo" / "cartpoles-dqn", Play(env, cluster="member", threads=1), episodes=12
+    )
+    assert (found.episodes, found.distinct_episodes) == (12, 3)
 
 
 def test_a_quadrotor_hovers_by_the_commands_that_its_physics_says():

@@ -89,15 +89,17 @@ class Family(gymnasium.Env[Any, Any]):
         member = int(self.np_random.integers(*self.members))
         physics = self.physics_of(member)
         self.takes(physics)
+        self._member = {"member": member}
         own = {"physics": self.within(physics), "member": np.array([member], np.float32)}
         self._about = {name: told for name, told in own.items() if name == self.shows}
         state, _ = self.inner.reset(seed=int(self.np_random.integers(2**31)))
-        return self._seen(state, self._rest.copy()), {"member": member}
+        return self._seen(state, self._rest.copy()), dict(self._member)
 
     def step(self, action: Any) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
         """One step of the member."""
         state, reward, terminated, truncated, info = self.inner.step(action)
-        return self._seen(state, self.as_numbers(action)), float(reward), terminated, truncated, info
+        seen = self._seen(state, self.as_numbers(action))
+        return seen, float(reward), terminated, truncated, info | self._member
 
     def render(self) -> Any:
         """The environment's own picture."""
