@@ -316,15 +316,12 @@ def _tflite(path: Path, last: Last, _width: int, _native: bool) -> ExportedFile:
 
 
 def find_compiler() -> str:
-    """The C compiler here: what CC names, or cc, gcc or clang.
+    """The C compiler here: what CC names, if that is a program and no more, or cc, gcc or clang.
 
     Raises:
         FileError: there is none.
     """
-    named = os.environ.get("CC")
-    compiler = shutil.which(named) if named else shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if named and compiler is None:
-        raise FileError(f"CC names '{named}', which is no program here: name a C compiler, or unset it.")
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang"))), None)
     if compiler is None:
         raise FileError(
             "C is compiled and replayed before it is kept, and there is no C compiler (cc) here: install one (on "
