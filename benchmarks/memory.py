@@ -8,8 +8,9 @@ FOLDER holds cartpole-dqn-sb3.zip, tqc-HalfCheetah-v3.zip and tqc-Walker2d-v3.zi
 robots (examples/unitree/README.md); the other teachers are those of zoo/. Of each task the teacher and a student that
 see everything, then students from which the velocities, or the physics, are hidden: without memory, with a history,
 with a cell; in one task they see the rest through noise, and in Pong each frame is black to them with probability a
-half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, 1,000 of LunarLander, on
-the verdict's seeds, the same for all; of a family those of members that training never drew.
+half. `returns` are of 100 greedy episodes, 300 of each kind of CartPole and of quadrotors, and where each member has a
+teacher of its own four of each of the verdict's members, on the verdict's seeds, the same for all; of a family those of
+members that training never drew, by which its verdicts are.
 
 A family has rivals more. `dqn` learns from reward, without a teacher and without seeing the physics, for as many steps
 as the students; `reptile` is a start (distilrl.reptile) that is distilled on for a while in each of the verdict's
@@ -18,7 +19,7 @@ algorithm learns in as many steps where it is not shown the physics (`python -m 
 FOLDER/NAME-blind`). `raptor` is the policy of RAPTOR (Eschmann et al. 2025) as its
 authors publish it (`pip install foundation-policy`), distilled by them from a thousand teachers of quadrotors that they
 drew otherwise, for other flights. In `cartpoles-own` each member has a teacher of its own (benchmarks/README.md trains
-the hundred and twenty). --jobs N makes N lines at a time.
+all hundred and eighty). --jobs N makes N lines at a time.
 """
 
 import functools
@@ -124,7 +125,6 @@ TASKS = {
     "lunarlander": Task(
         "LunarLander-v3", "zoo/lunarlander-dqn", 150_000, ("mlp:16,16",), "obs[2:4] obs[5]",
         ("mlp:16,16", "mlp:16@history=2", "mlp:16,16@history=3", "mlp:16+gru:6", "mlp:16+gru:6@history=2"),
-        episodes=1_000,
     ),
     "halfcheetah": Task(
         "HalfCheetah-v5", "tqc-HalfCheetah-v3.zip", 100_000, ("mlp:32,32",), "obs[8:17]",
