@@ -47,10 +47,6 @@ class Finalists:
         watch(Phase("finalists"))
         return [task.again(place, turn, watch, paired=paired) for task in self.tasks]
 
-    def confirm(self, turn: int, watch: Watch) -> Found:
-        """Return and score of the best student on the other episodes of this turn."""
-        return self.again(0, turn, watch, paired=True)
-
     def lower(self, found: Found) -> None:
         """Compares the best student by what it made on other episodes from now on: a check that was luck does not
         stand in the way of the others.

@@ -409,7 +409,9 @@ class Replay:
             return torch.zeros(0, device=self.device)
         held = self._obs[: self._held].flatten(0, 1)[:, : self.spec.obs.vector]
         first = held[0].float()
-        return torch.where((held == held[0]).all(0) & (first.abs() > FURTHEST), first, torch.nan)
+        far = (first.abs() > FURTHEST).nonzero()[:, 0]  # few as a rule: all others need not be looked through
+        found = far[(held[:, far] == held[0, far]).all(0)]
+        return torch.full_like(first, torch.nan).index_copy(0, found, first[found])
 
     def scale_of_moves(self) -> Tensor | None:
         """What brings to 1 how far each number moves in a step of an episode, (D,), with the student's noise; None

@@ -330,7 +330,7 @@ class _Run:
     def _confirmed(self) -> bool:
         """Whether the best student is good enough on episodes that no check has: two good checks may be luck."""
         stop = self.config.stop
-        found = self.finalists.confirm(self.track.turns, self.watch)
+        found = self.finalists.again(0, self.track.turns, self.watch, paired=True)
         self.track.turns += 1
         reached = stop.at_return is not None and found[0][0] >= stop.at_return
         if reached or all(score is not None and score >= 1 - stop.gap for _, score in found):

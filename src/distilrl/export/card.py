@@ -1,7 +1,7 @@
 """export.json, the card of an export: what is in it, where it comes from, and what is needed to check it again."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,10 +222,11 @@ class Shipped:
     reference: Reference | None
     """None where the run was not finished."""
 
-    def check(self, path: Path, *, owned: bool = True) -> None:
+    def check(self, path: Path, *, owned: bool = True, whole: bool = False) -> None:
         """Makes sure that a file is the one that was exported, before anything of it is run; and with ``owned`` that
         nobody else could have written it, where it is a program. An ONNX graph is none: it is checked when it is
-        opened.
+        opened. With ``whole`` all files of the export must be there as they were written, but for the examples, to
+        begin with.
 
         Raises:
             FileError: it is another, or may be somebody else's.
@@ -236,18 +237,8 @@ class Shipped:
             check_owned(
                 path.parent, self.path, *(path.with_name(name) for name in names if path.with_name(name).is_file())
             )
-        self._check(names)
-
-    def check_whole(self) -> None:
-        """Makes sure that all files of the export are there as they were written, but for examples to begin with.
-
-        Raises:
-            FileError: one of them is not.
-        """
-        self._check(sorted(name for name in self.sha256 if not name.startswith("example.")))
-
-    def _check(self, names: Iterable[str]) -> None:
-        for name in names:
+        others = [name for name in self.sha256 if whole and not name.startswith("example.")]
+        for name in dict.fromkeys([*names, *others]):
             file = self.path.with_name(name)
             if not file.is_file() or self.sha256.get(name) != digest(file):
                 wrong = "its SHA-256 differs" if file.is_file() else "it is missing"

@@ -73,9 +73,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         path = folder / card.files[0]
     if path.name not in card.files:
         raise FileError(f"{path} is none of the files that {card.path} says can be played: {', '.join(card.files)}.")
-    card.check(path, owned=owned)
-    if exported.is_dir():
-        card.check_whole()
+    card.check(path, owned=owned, whole=exported.is_dir())
     _check_current(card, folder)
     judged_in = (card.reference.env if card.reference is not None else None) or card.env
     ref = env_ref(env) if env is not None else judged_in

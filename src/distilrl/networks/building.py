@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, cast
 
 import torch
@@ -47,7 +46,6 @@ def reuse_head(network: Network, teacher: nn.Module, generator: torch.Generator)
     if len(network.layers) == 1:
         raise SpecError("A linear student has no layer before a head that it could reuse: give it one, such as mlp:16.")
     features = network.spec.last_width
-    network.spec = replace(network.spec, dueling=False)
     network.layers[-1] = head = ReusedHead(features, theirs.weight[:outputs], cast("Tensor", theirs.bias)[:outputs])
     draw_weights(head.projection, generator)
 
