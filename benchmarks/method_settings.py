@@ -1,7 +1,8 @@
 """Settings of the comparison of methods: the grid that every method is tried on, and the rule that chooses.
 
-A grid of learning rates and temperatures (by the entropy that they leave the teacher, `entropy_share`). The highest
-mean score over what was tried decides; of settings within `TIE` of it, the one nearest to the recipe's own.
+A grid of learning rates and temperatures (by the entropy that they leave the teacher, `entropy_share`), which goes on
+to a higher rate for a method whose choice lies at its upper edge. The highest mean score over what was tried decides;
+of settings within `TIE` of it, the one nearest to the recipe's own.
 """
 
 import math
@@ -15,7 +16,9 @@ from distilrl.objective import TeacherTerm
 from distilrl.recipes import TEACHERLESS
 
 METHODS = (*(name for name in RECIPES if name not in ("attention", *TEACHERLESS)), "assistant", "dqn")
-RATES, SHARES, TIE = (1e-3, 3e-3, 1e-2), (0.15, 0.5), 0.01
+RATES, SHARES, TIE = (1e-3, 3e-3, 1e-2, 3e-2), (0.15, 0.5), 0.01
+BEYOND = 1e-1
+"""The rate that is tried too of a method whose choice is the highest of `RATES`."""
 PRINTED = "policy_distillation"
 """Its temperature is a number in its paper, which stands in the grid beside those that are found."""
 GREEDY_ONLY = ("nll", "large_margin")
@@ -50,21 +53,21 @@ def has_temperature(method: str) -> bool:
     )
 
 
-def grid(method: str) -> list[tuple[float, float | None]]:
+def grid(method: str, rates: Iterable[float] = RATES) -> list[tuple[float, float | None]]:
     """Learning rates and entropy shares that a method is tried with; None: its own temperature."""
     own = (None,) if method == PRINTED or not has_temperature(method) else ()
-    return [(rate, share) for rate in RATES for share in (*own, *(SHARES if has_temperature(method) else ()))]
+    return [(rate, share) for rate in rates for share in (*own, *(SHARES if has_temperature(method) else ()))]
 
 
 def chosen(method: str, rows: Iterable[dict[str, Any]], count: int) -> dict[str, Any] | None:
-    """The setting of a method by the lines of the choice; None where a setting has fewer than ``count``."""
-    scores: dict[tuple[float, float | None], list[float]] = {setting: [] for setting in grid(method)}
+    """The setting of a method by the lines of the choice; None where one of the grid has fewer than ``count``."""
+    scores: dict[tuple[float, float | None], list[float]] = {each: [] for each in grid(method, (*RATES, BEYOND))}
     for row in rows:
         if row["method"] == method and (setting := (row["learning_rate"], row["entropy_share"])) in scores:
             scores[setting].append(row["score"])
-    if any(len(each) < count for each in scores.values()):
+    if any(len(scores[setting]) < count for setting in grid(method)):
         return None
-    means = {setting: stats.mean(each) for setting, each in scores.items()}
+    means = {setting: stats.mean(each) for setting, each in scores.items() if len(each) >= count}
     config = config_of(method, "CartPole-v1")
     own_share = None if method == PRINTED else config.optim.entropy_share
 

@@ -101,6 +101,10 @@ class Difference:
         text = f"{signed(self.mean)} [{signed(self.interval[0])}, {signed(self.interval[1])}]"
         return f"**{text}**" if self.survives else text
 
+    @property
+    def p_told(self) -> str:
+        return "" if self.p is None else f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
 
 def kind_of(student: str) -> str:
     """The kind of a student."""
@@ -201,7 +205,7 @@ def one_student(runs: Runs, student: str) -> list[str]:
         passes = runs.passes(student, method)
         rows, difference = list(runs.groups[student, method].values()), found.get(method)
         whole = [row for row in rows if "returns" in row] or [{"agreement": 0.0, "updates": 0}]
-        p = "" if difference is None or difference.p is None else f"{difference.p:.3f}"
+        p = "" if difference is None else difference.p_told
         cells = [
             linked(method), "its own" if method in SHIPPED else setting(kind[method]), str(len(rows)),
             with_interval(list(runs.scores(student, method).values())), str(difference or ""), p,
@@ -246,8 +250,19 @@ def surviving() -> str:
     return "\n".join(lines) or "Not run."
 
 
-def overall() -> str:
-    """Each method's difference to the default over all environments and students, the best first."""
+@dataclass(frozen=True)
+class Whole:
+    """A method's score minus the default's over all environments and students."""
+
+    method: str
+    difference: Difference
+    each: tuple[float, ...]
+    """Mean difference of each environment and student."""
+
+
+@cache
+def wholes() -> list[Whole]:
+    """Of each method that has all runs, the best first."""
     groups: dict[str, list[tuple[str, Paired]]] = {}
     pairs = [(runs, student) for runs in map(runs_of, ENVS) for student in (runs.students if runs.teacher else ())]
     for runs, student in pairs:
@@ -256,15 +271,38 @@ def overall() -> str:
     found = {method: together(each) for method, each in groups.items() if len(each) == len(pairs)}
     asked = [method for method in found if method not in NOT_TESTED]
     corrected = dict(zip(asked, holm([found[method][2] for method in asked]), strict=True))
-    lines = ["| method | difference to the default | p | worst | best |", "|---|---|--:|--:|--:|"]
-    for method in sorted(found, key=lambda method: -found[method][0]):
-        middle, interval, _ = found[method]
-        p, means = corrected.get(method), [float(each.table.mean()) for _, each in groups[method]]
-        told = "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-        lines.append(
-            f"| {linked(method)} | {Difference(middle, interval, p)} | {told} | {signed(min(means))} | {signed(max(means))} |"
+    return [
+        Whole(
+            method, Difference(*found[method][:2], corrected.get(method)),
+            tuple(float(each.table.mean()) for _, each in groups[method]),
         )
-    return "\n".join(lines) if found else "Not run."
+        for method in sorted(found, key=lambda method: -found[method][0])
+    ]  # fmt: skip
+
+
+def overall() -> str:
+    """Each method's difference to the default over all environments and students, the best first."""
+    lines = ["| method | difference to the default | p | worst | best |", "|---|---|--:|--:|--:|"]
+    for one in wholes():
+        worst, best = signed(min(one.each)), signed(max(one.each))
+        lines.append(f"| {linked(one.method)} | {one.difference} | {one.difference.p_told} | {worst} | {best} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run."
+
+
+def against_default(method: str) -> str:
+    """What is shown of a method, in a sentence; nothing of the default and of methods of which nothing is asked."""
+    whole = next((one for one in wholes() if one.method == method and one.difference.p is not None), None)
+    if whole is None:
+        return ""
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    for runs in map(runs_of, ENVS):
+        for student in runs.students:
+            found = differences(runs, student)[method]
+            if found.survives:
+                sides[found.mean > 0].append(f"{runs.env} `{student}` ({signed(found.mean)})")
+    over_all = f"{whole.difference} of the score (corrected p {whole.difference.p_told})"
+    ahead, behind = (", ".join(sides[side]) or "none" for side in (True, False))
+    return f"Difference to the default over all: {over_all}. Shown to be ahead: {ahead}; behind: {behind}."
 
 
 def together(groups: list[tuple[str, Paired]]) -> tuple[float, tuple[float, float], float]:

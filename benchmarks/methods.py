@@ -27,6 +27,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 import variants  # noqa: F401  (registers the changed environments)
 from lines import fill, jobs_of, machine, made, teacher_file
-from method_settings import EQUAL, METHODS, chosen, config_of, grid
+from method_settings import BEYOND, EQUAL, METHODS, RATES, chosen, config_of, grid
 from method_tables import COMFORTABLE, KINDS, OUT, SEEDS, SHIPPED, kind_of
 from torch import Tensor, nn
 
@@ -245,13 +246,21 @@ def tried(
 
 def choose(folder: Path, methods: list[str], jobs: int) -> None:
     """Makes the lines of the choice, and writes the settings of all methods that have theirs."""
-    keys = [
-        {"env": env, "method": method, "student": student, "seed": seed, "learning_rate": rate, "entropy_share": share}
-        for method in methods for rate, share in grid(method) for env, task in TUNING.items()
-        for student in task.students for seed in TUNING_SEEDS
-    ]  # fmt: skip
-    fill(OUT / "choose.jsonl", functools.partial(tried, folder), keys, jobs)
-    rows = made(OUT / "choose.jsonl")
+
+    def make(kind: str, methods: list[str], rates: Iterable[float]) -> None:
+        keys = [
+            {"env": env, "method": method, "student": student, "seed": seed, "learning_rate": rate, "entropy_share": s}
+            for method in methods for rate, s in grid(method, rates) for env, task in TUNING.items()
+            for student in task.students if kind_of(student) == kind for seed in TUNING_SEEDS
+        ]  # fmt: skip
+        fill(path, functools.partial(tried, folder), keys, jobs)
+
+    path = OUT / "choose.jsonl"
+    for kind in KINDS:
+        make(kind, methods, RATES)
+        found = chosen_for(kind, made(path))
+        make(kind, [one for one in methods if found[one]["learning_rate"] >= RATES[-1]], [BEYOND])
+    rows = made(path)
     write_json(SETTINGS, {kind: chosen_for(kind, rows) for kind in KINDS})
 
 

@@ -1,11 +1,12 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # case-study, or one of KEPT, ROWS and DOTS; all where none is given
+    python benchmarks/pictures.py [NAME ...]     # methods, case-study, or one of KEPT, ROWS and DOTS; all where none is given
 
 Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step
 by step. `case-study` draws
-the checks of results/case-study, and DOTS what a field's row returned where nothing moves; they train nothing.
+the checks of results/case-study, `methods` the comparison's differences over all, and DOTS what a field's row returned
+where nothing moves; they train nothing.
 """
 
 import functools
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import case_study
 import matplotlib as mpl
+import method_tables
 import numpy as np
 from fields import OUT as FIELDS_OUT
 from fields import command, field, found, is_tree, size
@@ -142,6 +144,26 @@ def dots(name: str) -> None:
     save_svg(figure, name)
 
 
+@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
+def differences() -> None:
+    """Each method's difference to the default over all environments with its interval, and of each of them a dot."""
+    rows = method_tables.wholes()[::-1]
+    figure = Figure(figsize=(5.6, 0.6 + 0.19 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    for place, row in enumerate(rows):
+        color = ORANGE if row.difference.survives else GREY if row.method in method_tables.NOT_TESTED else BLUE
+        axis.plot(row.each, [place] * len(row.each), "o", color=color, alpha=0.35, markersize=2.5, markeredgewidth=0)
+        axis.plot(row.difference.interval, [place, place], color=color, linewidth=1.8, solid_capstyle="round")
+        axis.plot(row.difference.mean, place, "o", color=color, markersize=4)
+    axis.set_yticks(range(len(rows)), [row.method for row in rows])
+    axis.set_ylim(-0.8, len(rows) - 0.2)
+    axis.tick_params(length=0)
+    axis.grid(axis="x", color=GREY, alpha=0.25)
+    axis.set_xlabel("difference to the default, in (teacher − random)")
+    save_svg(figure, "methods")
+
+
 def save_svg(figure: Figure, name: str) -> None:
     """A figure as a picture of the documents."""
     drawing = io.StringIO()
@@ -205,6 +227,6 @@ def short(words: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     drawn = {name: functools.partial(kept, name, *about) for name, about in KEPT.items()}
-    drawn |= {"case-study": curves} | {name: functools.partial(dots, name) for name in DOTS}
+    drawn |= {"case-study": curves, "methods": differences} | {name: functools.partial(dots, name) for name in DOTS}
     for name in sys.argv[1:] or (*drawn, *ROWS):
         drawn.get(name, functools.partial(of_row, name))()

@@ -22,7 +22,7 @@ import numpy as np
 import selection
 import verdict_error
 from lines import RESULTS
-from method_tables import ENVS, cells_of, chosen, linked, methods, overall, surviving
+from method_tables import ENVS, against_default, cells_of, chosen, linked, methods, overall, surviving
 from result_tables import TABLES, by_earlier_rule, by_todays_words, grouped, markdown, read, seeds_of
 
 from distilrl.files import write_json
@@ -359,11 +359,10 @@ def one_method(name: str) -> str:
                 span = teacher["return"] - teacher["random"]
                 head.append(f"{env} `{student}` ({len(runs)} seed{'s' * (len(runs) > 1)})")
                 cells.append(f"{(mean(run['return'] for run in runs) - teacher['random']) / span:.2f}")
-    return (
-        "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |"))
-        if head
-        else "Not run."
-    )
+    if not head:
+        return "Not run."
+    table = "\n".join((f"| {' | '.join(head)} |", f"|{'--:|' * len(head)}", f"| {' | '.join(cells)} |"))
+    return "\n\n".join(part for part in (table, against_default(name)) if part)
 
 
 def block(name: str) -> str:

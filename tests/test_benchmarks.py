@@ -148,8 +148,8 @@ def test_intervals_stay_within_what_a_score_can_be():
 def test_which_methods_have_a_temperature():
     without = {method for method in methods.METHODS if not method_settings.has_temperature(method)}
     assert without == {"cloning", "dqfd", "dqn"}
-    assert len(method_settings.grid("distil")) == 6
-    assert len(method_settings.grid("cloning")) == 3
+    assert len(method_settings.grid("distil")) == 8
+    assert len(method_settings.grid("cloning")) == 4
     assert {share for _, share in method_settings.grid("policy_distillation")} == {None, 0.15, 0.5}
 
 
@@ -180,6 +180,26 @@ def test_the_best_setting_is_chosen_and_the_recipes_own_among_equals():
     found = method_settings.chosen("distil", _tried(scores | {(1e-3, 0.5): 0.92}), 6)
     assert (found["learning_rate"], found["entropy_share"]) == (1e-3, 0.5)
     assert method_settings.chosen("distil", _tried(scores)[:-1], 6) is None
+
+
+def test_the_grid_goes_on_where_the_choice_lies_at_its_upper_edge(monkeypatch, tmp_path):
+    """Of the small student alone the highest rate wins: it alone is tried at one beyond."""
+
+    def tried(folder, env, method, student, seed, learning_rate, entropy_share):
+        return {"score": 100 * (learning_rate if student == "mlp:3" else -learning_rate)}
+
+    monkeypatch.setattr(methods, "OUT", tmp_path)
+    monkeypatch.setattr(methods, "SETTINGS", tmp_path / "settings.json")
+    monkeypatch.setattr(methods, "tried", tried)
+    methods.choose(Path(), ["distil"], 1)
+    rows = made(tmp_path / "choose.jsonl")
+    assert {row["student"] for row in rows if row["learning_rate"] == method_settings.BEYOND} == {"mlp:3"}
+    assert len(rows) == (2 * 8 + 2) * 3 * 2  # settings × environments × seeds
+    found = json.loads((tmp_path / "settings.json").read_text())
+    assert found["small"]["distil"]["learning_rate"] == method_settings.BEYOND
+    assert found["comfortable"]["distil"]["learning_rate"] == min(method_settings.RATES)
+    methods.choose(Path(), ["distil"], 1)
+    assert made(tmp_path / "choose.jsonl") == rows  # nothing is made twice
 
 
 @pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
@@ -309,11 +329,14 @@ def lines(tmp_path, monkeypatch):
         rows += [at | {"method": "dist"} | ({"diverged": "NaN"} if seed == 0 else good)]
         rows += [at | {"method": "dist", "learning_rate": 1e-2, **rest, "returns": [0.0] * 4}]  # of a choice given up
     (tmp_path / "CartPole-v1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    method_tables.settings.cache_clear()
-    method_tables.runs_of.cache_clear()
+    _forget()
     yield
-    method_tables.settings.cache_clear()
-    method_tables.runs_of.cache_clear()
+    _forget()
+
+
+def _forget():
+    for kept in (method_tables.settings, method_tables.runs_of, method_tables.wholes):
+        kept.cache_clear()
 
 
 def test_differences_are_paired_and_corrected(lines):
@@ -347,16 +370,24 @@ def test_what_all_environments_say_together(lines):
     assert "| 0.0" in cloning
 
 
+def test_the_page_of_a_method_says_what_is_shown_of_it(lines):
+    said = method_tables.against_default("cloning")
+    assert said.startswith("Difference to the default over all: **−0.45 [−0.50, −0.40]** of the score (corrected p 0.0")
+    assert said.endswith("Shown to be ahead: none; behind: CartPole-v1 `mlp:2` (−0.45).")
+    assert method_tables.against_default("dkd").endswith("ahead: none; behind: none.")
+    assert method_tables.against_default("distil") == method_tables.against_default("dqn") == ""
+
+
 def test_a_method_is_shown_when_all_of_its_runs_are_there(lines, monkeypatch):
     path = method_tables.OUT / "CartPole-v1.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [row for row in rows if (row["method"], row["seed"]) != ("cloning", 7)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    method_tables.runs_of.cache_clear()
+    _forget()
     assert "cloning" not in method_tables.methods("CartPole-v1") + method_tables.overall()
     assert "dist]" in method_tables.methods("CartPole-v1")
     monkeypatch.setattr(method_tables, "SEEDS", range(9))
-    method_tables.runs_of.cache_clear()
+    _forget()
     assert method_tables.methods("CartPole-v1") == "Not run."
     assert method_tables.surviving() == method_tables.overall() == "Not run."
 
