@@ -103,6 +103,7 @@ class Difference:
 
     @property
     def p_told(self) -> str:
+        """The p-value in a cell, which is empty where nothing is asked."""
         return "" if self.p is None else f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py FOLDER teachers              # makes those of zoo/ again that FOLDER lacks
     python benchmarks/methods.py FOLDER choose [METHOD ...]   # learning rate and temperature of each method
-    python benchmarks/methods.py FOLDER table [ENV ...] [METHOD ...]    # the runs of the table, or those of some methods
+    python benchmarks/methods.py FOLDER table [ENV ...] [METHOD ...]    # the runs of the table, or some methods'
     python benchmarks/methods.py FOLDER smoke                 # one tiny run of everything, kept nowhere
 
 FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip of rl-trained-agents; the other teachers are in zoo/. Needs
@@ -13,8 +13,8 @@ choose    A grid of learning rates and temperatures (method_settings.py), on oth
           other training seeds, apart for a comfortable student and one that is too small. What it chooses is written
           to results/methods/settings.json.
 table     Every run takes its whole budget; its best three checks of 20 selection episodes meet on 50 others.
-          `returns` are of 100 greedy episodes on the verdict's seeds, the same for teacher and students. Of the first seeds also the mean
-          of 30 episodes of each disturbance:
+          `returns` are of 100 greedy episodes on the verdict's seeds, the same for teacher and students. Of the first
+          seeds also the mean of 30 episodes of each disturbance:
 
 noise     each feature seen through noise of a tenth of its spread over the teacher's states
 attack    each observation moved by at most a tenth of that spread to where the student departs most from what it

@@ -1,6 +1,6 @@
 """Makes the pictures of the README, the gallery and the fields' pages: teacher and student in the same episode.
 
-    python benchmarks/pictures.py [NAME ...]     # methods, case-study, or one of KEPT, ROWS and DOTS; all where none is given
+    python benchmarks/pictures.py [NAME ...]     # methods, case-study, or one of KEPT, ROWS and DOTS; all by default
 
 Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
 verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step
