@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import field_speed
 import fields
+import judge
 import latency
 import method_settings
 import method_tables
@@ -28,7 +29,7 @@ from field_rows import Field, Row, by_hand, single_action
 from lines import fill, made
 from paired import Paired, crossed_interval, holm, pooled, seed_interval, sign_flip, t_test
 
-from distilrl import EnvRef, Measure, Play, Teacher, describe_env, play
+from distilrl import EnvRef, Measure, Play, Teacher, describe_env, load_teacher, play
 from distilrl.export.card import read_card
 from distilrl.export.last import last_step
 from distilrl.heads import student_head
@@ -289,6 +290,12 @@ def test_tables_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "CartPole" in tables.case_study.table(range(5), ["CartPole-v1"])
     assert "CartPole" in tables.memory.markdown()
+
+
+@pytest.mark.parametrize("name", judge.RUNS)
+def test_students_that_lie_in_the_results_can_be_judged_again(name):
+    """A tree of an earlier format could not be read any more, and ended the queue."""
+    assert load_teacher(judge.student_file(name)).params
 
 
 def test_environments_of_the_choice_are_not_the_tables():
