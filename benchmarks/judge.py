@@ -9,7 +9,6 @@ whose file is there already is left out.
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lines import RESULTS
@@ -31,12 +30,6 @@ RUNS: dict[str, tuple[str, str, float, Comparison]] = {
 }
 
 
-def student_file(name: str) -> Path:
-    """A run's student, or its tree."""
-    home = RESULTS / name
-    return home if (home / "tree.json").exists() else home / "student"
-
-
 def judge(names: list[str]) -> None:
     """Judges; a teacher plays once for all of its students."""
     teachers: dict[str, tuple[Any, Any]] = {}
@@ -50,7 +43,7 @@ def judge(names: list[str]) -> None:
             teacher = load_teacher(file).fitted(info)
             teachers[file] = teacher, accept(teacher, how, episodes=100)
         teacher, acceptance = teachers[file]
-        student = load_teacher(student_file(name)).fitted(info)
+        student = load_teacher(RESULTS / name).fitted(info)
         found = compare(teacher, student.policy, how, replace(comparison, agreement_states=500), acceptance, info)
         parts = {"teacher": found.teacher, "student": found.student}
         told = {side: part.to_json() for side, part in parts.items()}

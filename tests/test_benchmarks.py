@@ -295,7 +295,7 @@ def test_tables_do_not_depend_on_the_working_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", judge.RUNS)
 def test_students_that_lie_in_the_results_can_be_judged_again(name):
     """A tree of an earlier format could not be read any more, and ended the queue."""
-    assert load_teacher(judge.student_file(name)).params
+    assert load_teacher(judge.RESULTS / name).params
 
 
 def test_environments_of_the_choice_are_not_the_tables():
