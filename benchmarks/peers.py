@@ -808,6 +808,7 @@ def run(args: argparse.Namespace) -> None:
         "env": env_id(task),
         "episodes": task.episodes,
         "learning_rate": rate,
+        "processor": processor(),
         "wall_s": time.perf_counter() - started,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -834,18 +835,19 @@ def about(args: argparse.Namespace) -> None:
     print(json.dumps({"python": platform.python_version(), "versions": versions, "actions": actions}))
 
 
+def processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    models = [text.split(":")[1].strip() for text in cpu.read_text().splitlines() if "model name" in text]
+    return models[0] if models else platform.processor()
+
+
 def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dict[str, dict]) -> None:
-    """Writes machine.json beside the output; ends the program where teachers differ."""
+    """Writes machine.json beside the output, of the newest queue (each line says its processor); ends the program where teachers differ."""
     import numpy as np
 
-    cpu = Path("/proc/cpuinfo")
     path = args.out.parent / "machine.json"
     before = json.loads(path.read_text())["environments"] if path.exists() else {}
-    model = [text.split(":")[1].strip() for text in cpu.read_text().splitlines() if "model name" in text][:1]
-    data = {
-        "platform": platform.platform(), "cpu": model or platform.processor(), "cores": os.cpu_count(),
-        "environments": before,
-    }  # fmt: skip
+    data = {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "environments": before}
     first = None
     for name, python in pythons.items():
         command = [python, __file__, "about", "--teachers", str(args.teachers), "--tasks", *args.tasks]
