@@ -3,19 +3,21 @@
     python benchmarks/pictures.py [NAME ...]     # methods, case-study, or one of KEPT, ROWS and DOTS; all by default
 
 Students of KEPT are those of a run of results/. Those of ROWS are trained by their row of field_rows, with as short a
-verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step
-by step. `case-study` draws
-the checks of results/case-study, `methods` the comparison's differences over all, and DOTS what a field's row returned
-where nothing moves; they train nothing.
+verdict as there can be, for it is not shown; what their environments cannot draw is drawn as curves, which come step by
+step. FIGURES are drawn of the raw results and train nothing: `case-study` the checks of results/case-study, `methods`
+the comparison's differences over all, and DOTS what a field's row returned where nothing moves. Each says in its file
+which numbers it draws, by their digest, so that one that is old can be told.
 """
 
 import functools
+import hashlib
 import io
 import re
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import case_study
@@ -74,14 +76,13 @@ def kept(name: str, env: str, teacher_path: str, run: str, steps: int) -> None:
 BLUE, ORANGE = "#3b8fd9", "#e0762a"
 COLORS = {"distil": BLUE, "case_study": ORANGE}
 GREY = "#808890"
-"""Of words and axes. This and the colours can be told from a white page and from a dark one: nothing is drawn behind."""
-
-
+"""Of words and axes. This and the colours can be told from a white page and from a dark one, which lies behind."""
 INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+LOOK = STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8}
 
 
-@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
-def curves(seeds: range = range(5), across: int = 4) -> None:
+@mpl.rc_context(LOOK)
+def curves(seeds: range = range(5), across: int = 4) -> Figure:
     """Score and agreement of each check of `distil` and `case_study`: the mean over seeds, and thin, each of them."""
     panels: list[tuple[str, list[Row]]] = []
     for env_id in case_study.BUDGETS:
@@ -112,12 +113,12 @@ def curves(seeds: range = range(5), across: int = 4) -> None:
             axis.set_ylabel(what if number % across == 0 else "")
     for axis in axes.transpose(0, 2, 1).reshape(-1, 2)[len(panels) :].flat:
         axis.set_visible(False)
-    save_svg(figure, "case-study")
+    return figure
 
 
-@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
-def dots(name: str) -> None:
-    """Returns of the teacher, its students and the rules without learning, with their intervals; the margin as a line."""
+@mpl.rc_context(LOOK)
+def dots(name: str) -> Figure:
+    """Returns of teacher, students and rules without learning, with their intervals; the margin as a line."""
     of, row, what = DOTS[name]
     known = found(of)[row]
     lines = [line for line in made(FIELDS_OUT / f"{of}.jsonl") if line["row"] == row]
@@ -141,11 +142,11 @@ def dots(name: str) -> None:
     axis.tick_params(length=0)
     axis.grid(axis="x", color=GREY, alpha=0.25)
     axis.set_xlabel(what)
-    save_svg(figure, name)
+    return figure
 
 
-@mpl.rc_context(STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8})
-def differences() -> None:
+@mpl.rc_context(LOOK)
+def differences() -> Figure:
     """Each method's difference to the default over all environments with its interval, and of each of them a dot."""
     rows = method_tables.wholes()[::-1]
     figure = Figure(figsize=(5.6, 0.6 + 0.19 * len(rows)), layout="constrained")
@@ -161,13 +162,30 @@ def differences() -> None:
     axis.tick_params(length=0)
     axis.grid(axis="x", color=GREY, alpha=0.25)
     axis.set_xlabel("difference to the default, in (teacher − random)")
-    save_svg(figure, "methods")
+    return figure
 
 
+FIGURES: dict[str, Callable[[], Figure]] = {"case-study": curves, "methods": differences} | {
+    name: functools.partial(dots, name) for name in DOTS
+}
+
+
+def digest(figure: Figure) -> str:
+    """Of the numbers that a figure draws, to seven places, and the names beside them."""
+    told = hashlib.sha256()
+    for axis in figure.axes:
+        names = getattr(axis.yaxis.get_major_formatter(), "seq", ())  # that were set: numbers are matplotlib's own
+        told.update(repr([axis.get_title(), *names]).encode())
+        for line in axis.lines:
+            told.update(repr((np.asarray(line.get_xydata(), float).round(7) + 0.0).tolist()).encode())
+    return told.hexdigest()
+
+
+@mpl.rc_context(LOOK)
 def save_svg(figure: Figure, name: str) -> None:
     """A figure as a picture of the documents."""
     drawing = io.StringIO()
-    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    figure.savefig(drawing, format="svg", metadata={"Date": None, "Description": f"numbers {digest(figure)}"})
     (OUT / f"{name}.svg").write_text(short_svg(drawing.getvalue()), encoding="utf-8")
 
 
@@ -227,6 +245,8 @@ def short(words: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     drawn = {name: functools.partial(kept, name, *about) for name, about in KEPT.items()}
-    drawn |= {"case-study": curves, "methods": differences} | {name: functools.partial(dots, name) for name in DOTS}
-    for name in sys.argv[1:] or (*drawn, *ROWS):
-        drawn.get(name, functools.partial(of_row, name))()
+    for name in sys.argv[1:] or (*drawn, *FIGURES, *ROWS):
+        if name in FIGURES:
+            save_svg(FIGURES[name](), name)
+        else:
+            drawn.get(name, functools.partial(of_row, name))()

@@ -227,7 +227,9 @@ def _run(returns, distinct, **protocol):
 
 
 def test_a_run_of_before_is_judged_by_todays_rule(tmp_path):
-    """Equal returns are a pass to a bootstrap; today few distinct episodes are none, nor are few whose interval is wide."""
+    """Equal returns are a pass to a bootstrap; today few distinct episodes are none, nor are few whose interval is
+    wide.
+    """
     for returns, distinct, result in (
         ([0.0] * 100, 29, "inconclusive"),
         ([0.0] * 60, 60, "inconclusive"),
@@ -545,6 +547,14 @@ def test_the_best_single_action_is_one_of_those_there_are():
     pendulum = EnvRef("Pendulum-v1")
     still = by_hand(lambda *_: 0.0)(pendulum, seeds)
     assert single_action()(pendulum, seeds).returns == pytest.approx(still, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(pictures.FIGURES))
+def test_a_figure_of_the_documents_draws_the_raw_results(name):
+    text = (ROOT / "docs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert f"numbers {pictures.digest(pictures.FIGURES[name]())}" in text, (
+        f"draw it anew: python benchmarks/pictures.py {name}"
+    )
 
 
 @pytest.mark.parametrize("name", ["trading", "greenhouse", "sensor"])
