@@ -148,6 +148,28 @@ def test_games_of_ale_equal_its_own_vector_to_the_bit():
     ours.close()
 
 
+def test_a_game_goes_on_after_a_lost_life():
+    """It began anew, so that nothing but first lives was learnt from."""
+    game = "BreakoutNoFrameskip-v4"
+    whole, parts = make_vec_env(game, 1), make_vec_env(game, 1, for_learning=True)
+    np.testing.assert_array_equal(whole.reset(np.array([3])), parts.reset(np.array([3])))
+    rng, ends, over = np.random.default_rng(0), [], False
+    while not over:
+        actions = whole.info.action.sample(1, rng)
+        whole.send(actions)
+        parts.send(actions)
+        one, other = whole.recv(), parts.recv()
+        np.testing.assert_array_equal(one.obs[:, -1], other.obs[:, -1])
+        assert np.sign(one.reward) == other.reward
+        over = bool(one.terminated[0])
+        ends.append(bool(other.terminated[0]))
+        assert not ends[-1] or not other.obs[:, :-1].any(), "an episode begins with zeros"
+    assert sum(ends) == 5
+    assert ends[-1]
+    whole.close()
+    parts.close()
+
+
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_pictures_of_a_game_are_of_the_same_game_in_colour(sticky):
     envs, rng = make_vec_env("BreakoutNoFrameskip-v4", 2, sticky=sticky, pictures=True), np.random.default_rng(0)
@@ -577,6 +599,7 @@ def test_real_actions_with_an_open_side_and_an_image_beside_a_vector():
     [
         gymnasium.spaces.Box(-1, 1, ()),
         gymnasium.spaces.Box(-1, 1, (2,), np.float64),
+        gymnasium.spaces.Box(np.array([-1, -3], np.float32), np.array([0.45, 0.1], np.float32)),
         gymnasium.spaces.Box(0, 255, (2, 2), np.uint8),
         gymnasium.spaces.MultiBinary((2, 2)),
     ],
@@ -591,6 +614,17 @@ def test_actions_reach_the_environment_as_its_space_has_them(space):
             return super().step(0)
 
     rollout(make_vec_env(Strict, 2), 5)
+    if isinstance(space, gymnasium.spaces.Box):  # a middle and a half-range in floats may add up to more than an end
+        envs = make_vec_env(Strict, 1)
+        envs.reset(np.array([0]))
+        envs.send(np.nextafter(space.high.astype(np.float32).reshape(1, -1), np.float32(np.inf)))
+        envs.recv()
+        envs.close()
+
+
+def test_a_limit_of_time_in_a_function_is_known():
+    info = describe_env(lambda: gymnasium.wrappers.TimeLimit(conftest.SignEnv(), 200_000))
+    assert info.protocol["max_episode_steps"] == 200_000
 
 
 def test_choices_of_every_kind():

@@ -174,7 +174,7 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
     replay = Replay(spec(capacity=2000, obs=STACKS, action=Choices((4,))), CPU)
     rng = np.random.default_rng(0)
     obs, seen, ends, rewards = envs.reset(np.array([1, 2])), [], 0, set()
-    for _ in range(250):
+    for _ in range(400):
         actions = rng.integers(0, 4, (2, 1))
         seen.append(torch.from_numpy(obs.copy()))
         envs.send(actions)
@@ -186,7 +186,7 @@ def test_a_lost_life_ends_an_episode_and_stacks_stay_exact(game):
     envs.close()
     assert ends >= 10, "five lives would last longer"
     assert rewards <= {0.0, 1.0}
-    assert torch.equal(replay.observations(torch.arange(500)), torch.stack(seen).flatten(0, 1))
+    assert torch.equal(replay.observations(torch.arange(800)), torch.stack(seen).flatten(0, 1))
 
 
 def standardised(states, reach=()):

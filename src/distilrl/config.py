@@ -120,8 +120,8 @@ class DataConfig:
     priority_exponent: float = 0.0
     """Draw transitions by (TD error)^this, corrected by importance weights (Schaul et al. 2016); 0: not."""
     for_learning: bool = False
-    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode; checks and verdict never
-    do."""
+    """In ALE, learn from rewards clipped to their sign and let a lost life end the episode, while the game goes on;
+    checks and verdict never do."""
     mix: Literal["one", "all"] = "one"
     """With several tasks, each step and each update is of one of them, drawn the more often the lower its last scores;
     or of all."""

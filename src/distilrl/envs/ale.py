@@ -66,7 +66,8 @@ class AleVecEnv(VecEnv):
         n_envs: number of copies N.
         sticky: probability that the last action is repeated; the game's own by default.
         threads: emulators that run at once.
-        for_learning: rewards clipped to their sign, and a lost life ends the episode.
+        for_learning: rewards clipped to their sign, and a lost life ends the episode, while the game goes on; the next
+            episode's first stack has zeros for what was before.
         pictures: they will be drawn: beside each game a second one is played to the same end, whose screen is seen in
             colour.
 
@@ -122,15 +123,18 @@ class AleVecEnv(VecEnv):
         self._running: list[Future[None]] = []
         self._obs: NDArray[Any] = np.zeros((n_envs, *shape), np.uint8)
         self._frames = np.zeros(n_envs, np.int64)
+        self._before = np.zeros(n_envs, np.int64)
+        """(N,) frames of a stack that are of before its episode."""
         self._pictures = np.zeros((n_envs if pictures else 0, *SCREEN, 3), np.uint8)
         self._step = self._nothing()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
         check_count("seeds", seeds, self.n_envs)
+        last = self._obs.shape[1] - 1
 
         def reset(i: int) -> None:
             obs, info = self._games[i].reset(seed=np.array([seeds[i]], np.int64))
-            self._obs[i], self._frames[i] = obs[0], info["frame_number"][0]
+            self._obs[i], self._frames[i], self._before[i] = obs[0], info["frame_number"][0], last
             if self._screens:
                 self._pictures[i] = self._screens[i].reset(seed=np.array([seeds[i]], np.int64))[0][0, 0]
 
@@ -186,13 +190,15 @@ class AleVecEnv(VecEnv):
     def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
         check_count("actions", actions, self.n_envs)
         step = self._step = self._nothing()
-        chosen = actions[:, :1].astype(np.int64)
+        chosen, last = actions[:, :1].astype(np.int64), self._obs.shape[1] - 1
 
         def play(i: int) -> None:
             self._games[i].send(chosen[i])
             obs, reward, terminated, truncated, _ = self._games[i].recv()
             self._obs[i], step.reward[i] = obs[0], reward[0]
             step.terminated[i], step.truncated[i] = terminated[0], truncated[0]
+            self._before[i] = last if terminated[0] or truncated[0] else max(self._before[i] - 1, 0)
+            self._obs[i, : self._before[i]] = 0
             if self._screens:
                 self._screens[i].send(chosen[i])
                 self._pictures[i] = self._screens[i].recv()[0][0, 0]
@@ -259,7 +265,7 @@ def _make_game(game: str, full_action_space: bool, sticky: float, for_learning: 
         repeat_action_probability=sticky,
         full_action_space=full_action_space,
         reward_clipping=for_learning,
-        episodic_life=for_learning,
+        life_loss_info=for_learning,  # with `episodic_life` the game would begin anew: only first lives would be seen
         **({"grayscale": False, "stack_num": 1, "img_height": SCREEN[0], "img_width": SCREEN[1]} if colour else {}),
         autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
     )

@@ -54,7 +54,7 @@ def make_vec_env(
             threads.
         pictures: `VecEnv.picture` will be called.
         for_learning: as DQN learns from ALE (Mnih et al. 2015): rewards clipped to their sign, and a lost life ends the
-            episode. ALE only.
+            episode, while the game goes on. ALE only.
         measured: keys of the ``info`` of a step whose numbers are handed out; by default no ``info`` is read. Not for
             ALE.
 

@@ -65,8 +65,10 @@ class SyncVecEnv(VecEnv):
             self.close()
             raise
         self.info = EnvInfo(ref, obs, action, protocol=_protocol(ref, first, action))
-        box = isinstance(first.action_space, gymnasium.spaces.Box)
-        self._cast = box and (first.action_space.dtype != np.float32 or first.action_space.shape == ())
+        box = first.action_space if isinstance(first.action_space, gymnasium.spaces.Box) else None
+        self._cast = box is not None and (box.dtype != np.float32 or box.shape == ())
+        # what is computed of two ends in floats may lie beyond one of them
+        self._ends = (box.low.ravel(), box.high.ravel()) if box is not None and not self._cast else None
         self._action_space = first.action_space
         self._obs: NDArray[Any] = np.zeros((n_envs, *obs.shape), obs.numpy)
         self._floats = obs.dtype == "float32"
@@ -93,7 +95,7 @@ class SyncVecEnv(VecEnv):
 
     def send(self, actions: NDArray[Any], live: NDArray[np.bool_] | None = None) -> None:
         check_count("actions", actions, self.n_envs)
-        self._actions = self.info.action.for_env(actions)
+        self._actions = self.info.action.for_env(actions if self._ends is None else np.clip(actions, *self._ends))
         if self._cast:
             self._actions = [_cast(action, self._action_space) for action in self._actions]
         self._stepping = list(range(self.n_envs)) if live is None else np.flatnonzero(live).tolist()
@@ -196,7 +198,7 @@ def _observation(ref: EnvRef, env: gymnasium.Env[Any, Any]) -> tuple[ObsSpec, Re
 def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> dict[str, Any]:
     """What fixes the task beside its name."""
     protocol: dict[str, Any] = {
-        "max_episode_steps": env.spec.max_episode_steps if env.spec is not None else None,
+        "max_episode_steps": env.spec.max_episode_steps if env.spec is not None else _limit(env),
         "gymnasium": gymnasium.__version__,
     }
     if ref.kwargs:
@@ -212,6 +214,15 @@ def _protocol(ref: EnvRef, env: gymnasium.Env[Any, Any], action: ActionSpec) -> 
     if not action.bounded:
         protocol["random_play"] = "a number without bounds is drawn from [-1, 1]"
     return protocol
+
+
+def _limit(env: gymnasium.Env[Any, Any]) -> int | None:
+    """The limit of time of an environment that a function made, which is registered nowhere."""
+    limits = []
+    while isinstance(env, gymnasium.Wrapper):
+        limits += [env._max_episode_steps] if isinstance(env, gymnasium.wrappers.TimeLimit) else []
+        env = env.env
+    return min(limits, default=None)
 
 
 def _cast(action: NDArray[Any], space: gymnasium.Space[Any]) -> NDArray[Any]:
