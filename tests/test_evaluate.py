@@ -112,11 +112,15 @@ def test_there_is_no_disturbed_play_where_nothing_is_disturbed():
 
 
 class UnevenEnv(SignEnv):
-    """Every fourth seed's episode is 30 times as long; the first number tells which of the two it is."""
+    """Every fourth seed's episode is 30 times as long, or, ``sorted``, each from the tenth on: its first number."""
+
+    def __init__(self, sorted=False):
+        super().__init__()
+        self.sorted = sorted
 
     def reset(self, *, seed=None, options=None):
         if seed is not None:
-            self.long = seed % 4 == 0
+            self.long = seed >= 10 if self.sorted else seed % 4 == 0
         return super().reset(seed=seed, options=options)
 
     def _observe(self):
@@ -146,6 +150,14 @@ def test_each_visited_state_has_the_same_chance_to_be_kept():
             policy_of(sign_network()), Play(EnvRef("distilrl/UnevenEnv-v0"), keep_states=120), seeds_from(0, 40)
         ).states
     ).all()
+
+
+def test_states_have_the_same_chance_in_parts_of_unequal_episodes():
+    """A part gave as many as it had episodes: those of ten steps were kept thirty times as often."""
+    ref = EnvRef("distilrl/UnevenEnv-v0", {"sorted": True})
+    states = play(policy_of(sign_network()), Play(ref, keep_states=600, at_once=10), seeds_from(0, 20)).states
+    assert len(states) == 600
+    assert states[:, 0].mean() == pytest.approx(300 / (300 + 10), abs=0.03)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

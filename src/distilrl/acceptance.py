@@ -157,7 +157,8 @@ def kept_acceptance(
     Returns:
         The acceptance, and the file that it was read from; None where it was made.
     """
-    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes])
+    # in other batches and on other threads a network's last digits are others
+    path = place("acceptance", teacher, how, episodes=[episodes, max_episodes], batches=[how.at_once, how.threads])
     if path is None:
         return make(), None
     path = path.with_suffix(".json")

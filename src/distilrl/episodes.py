@@ -1,5 +1,6 @@
 """Episodes: what is played and how, and one part of an evaluation, whose episodes are played side by side."""
 
+import heapq
 import time
 import zlib
 from concurrent.futures import CancelledError, Executor
@@ -48,6 +49,8 @@ class Episodes:
     """(E, M) the number of each measure; NaN where an episode has none."""
     states: NDArray[Any]
     """(K, *obs_shape) a sample of the states visited."""
+    drawn: NDArray[np.float64]
+    """(K,) what each of these states drew: those that drew most of all are the sample."""
     own: NDArray[np.float32] | None = None
     """(K, P) numbers of the policy in these states, where one with memory was played."""
     shadow: NDArray[np.float32] | None = None
@@ -91,7 +94,7 @@ class Episodes:
     def whole(self) -> bool:
         """Whether what there is of each episode is there of all, in its type."""
         each = {name: getattr(self, name) for name in KINDS if getattr(self, name) is not None}
-        beside = [one for one in (self.states, self.own, self.shadow) if one is not None]
+        beside = [one for one in (self.states, self.drawn, self.own, self.shadow) if one is not None]
         typed = all((str(one.dtype), one.ndim) == KINDS[name] for name, one in each.items())
         return typed and len({len(one) for one in each.values()}) == 1 == len({len(one) for one in beside})
 
@@ -272,8 +275,8 @@ class Game:
                 f"In no step of {int(lacking.sum())} of {count} episodes of '{how.env.label}' is there '{how.cluster}' "
                 "in the info, so that their cluster is not known: correct the name, or have the environment give it."
             )
-        states = self.kept.stack(envs.info)
-        return Episodes(returns, lengths, prints, truncated, measured, states, own, shadow, clusters)
+        states, drawn = self.kept.stack(envs.info), np.array(self.kept.drawn)
+        return Episodes(returns, lengths, prints, truncated, measured, states, drawn, own, shadow, clusters)
 
     def _act(
         self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int
@@ -325,15 +328,18 @@ def _met(step: Step, live: NDArray[np.int64], ended: NDArray[np.bool_]) -> NDArr
 
 
 class _Reservoir:
-    """A sample of states in which each of those offered is with the same chance, however many there will be (Vitter
-    1985).
+    """A sample of states in which each of those offered is with the same chance, however many there will be: each draws
+    a number, and those that drew most are kept (Efraimidis & Spirakis 2006, without weights), so that samples of
+    several such can be joined.
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
         self.states: list[NDArray[Any]] = []
+        self.drawn: list[float] = []
         self._rows: list[tuple[Tensor | None, Tensor | None]] = []
-        self._offered = 0
+        self._places: list[tuple[float, int]] = []
+        """A heap of what was drawn and where it is kept, the least first."""
 
     def offer(self, obs: NDArray[Any], which: NDArray[np.int64], numbers: tuple[Tensor | None, Tensor | None]) -> None:
         """Takes some of the states ``which`` of obs (N, *obs_shape), and the rows of numbers (L, P) that belong to
@@ -341,13 +347,20 @@ class _Reservoir:
         """
         if self.size == 0:
             return
-        places = self._offered + np.arange(len(which))
-        slots = np.where(places < self.size, places, self.rng.integers(places + 1))
-        self._offered += len(which)
-        for row in np.flatnonzero(slots < self.size).tolist():
-            slot = int(slots[row])
-            self.states[slot : slot + 1] = [obs[which[row]].copy()]
-            self._rows[slot : slot + 1] = [tuple(part[row] if part is not None else None for part in numbers)]  # type: ignore[list-item]
+        drawn = self.rng.random(len(which))
+        full = len(self._places) >= self.size
+        for row in np.flatnonzero(drawn > self._places[0][0]).tolist() if full else range(len(which)):
+            number, place = float(drawn[row]), len(self._places)
+            if place < self.size:
+                heapq.heappush(self._places, (number, place))
+            elif number > self._places[0][0]:
+                place = self._places[0][1]
+                heapq.heapreplace(self._places, (number, place))
+            else:
+                continue
+            self.drawn[place : place + 1] = [number]
+            self.states[place : place + 1] = [obs[which[row]].copy()]
+            self._rows[place : place + 1] = [tuple(part[row] if part is not None else None for part in numbers)]  # type: ignore[list-item]
 
     def stack(self, info: EnvInfo) -> NDArray[Any]:
         """The states (K, *obs_shape)."""

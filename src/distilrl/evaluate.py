@@ -136,14 +136,17 @@ def _play_parts(
 
     Networks answer each part on one thread, so that nothing depends on how many there are.
     """
-    atari = describe_env(how.env).atari
+    info = describe_env(how.env)
+    atari = info.atari
     most = min(how.at_once, ATARI_PART) if atari else how.at_once
     most = max(most, ARRAY_PART) if in_arrays(how.env) else most
     count = -(-len(queue) // most)
     parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []
     for part in parts:
-        states = -(-how.keep_states * len(part) // len(queue))
+        # of pictures, which are large, no more than four times what a part of equal episodes would have in the sample
+        share = 4 * -(-how.keep_states * len(part) // len(queue))
+        states = min(share, how.keep_states) if info.obs.image is not None else how.keep_states
         one = replace(how, keep_states=states, threads=1, executor=None)
         games.append(Game(policy, one, queue[part], None if keys is None else keys[part], shadow))
     done = {number: known for number, game in enumerate(games) if (known := _kept_part(game)) is not None}
@@ -153,7 +156,7 @@ def _play_parts(
             [games[number] for number in left], how, len(queue), _offset(watch, done.values(), len(queue))
         )
         done |= dict(zip(left, rest, strict=True))
-    return joined([done[number] for number in range(len(games))])
+    return joined([done[number] for number in range(len(games))], how.keep_states)
 
 
 def _play_games(games: list[Game], how: Play, total: int, watch: Watch) -> list[Episodes]:
@@ -271,11 +274,14 @@ def _offset(watch: Watch, done: Collection[Episodes], total: int) -> Watch:
     return tell
 
 
-def joined(parts: list[Episodes]) -> Episodes:
-    """Parts as one, in their order."""
+def joined(parts: list[Episodes], most: int | None = None) -> Episodes:
+    """Parts as one, in their order; with ``most`` so many states, of all of which each has the same chance."""
     if len(parts) == 1:
         return parts[0]
     each: dict[str, Any] = {name: _stacked([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    if most is not None:
+        kept = np.sort(np.argsort(-each["drawn"], kind="stable")[:most])
+        each |= {name: each[name][kept] for name in ("states", "drawn", "own", "shadow") if each[name] is not None}
     return Episodes(**each)
 
 
