@@ -118,7 +118,7 @@ def expected_cross_entropy(*, student: Values, teacher: Values) -> PerExample:
 
 
 def worst_action_gap(*, student: Values, teacher: Values) -> PerExample:
-    """max_a (Q(s,a) − Q_s(s,a))² of centred values: the case study's L_adv, with a constant offset costing nothing."""
+    """max_a (Q(s,a) − Q_s(s,a))² of centred values: L_adv of logits, with a constant offset costing nothing."""
     return (centre(student) - centre(teacher)).square().amax(dim=1)
 
 

@@ -412,9 +412,8 @@ def adversarial_states(term: AdversarialTerm, context: Context) -> Tensor:
     scale = cast("Tensor", context.network.input_scale)
     if clean.ndim == 2:  # beside a vector, the last number is that of all pixels
         scale = torch.cat([scale[:-1], scale[-1:].expand(clean.shape[1] - len(scale) + 1)])
-    reach = torch.where(
-        scale > 0, term.radius / scale, torch.zeros_like(scale)
-    )  # what the student cannot see is not attacked
+    # what the student cannot see is not attacked
+    reach = torch.where(scale > 0, term.radius / scale, torch.zeros_like(scale))
     offset = torch.zeros_like(clean)
     for step in range(ATTACK_STEPS):
         start = clean + offset if step else clean + ATTACK_START * reach

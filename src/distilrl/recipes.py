@@ -22,11 +22,12 @@ Make = Callable[[EnvInfo], TrainConfig]
 
 
 def distil(info: EnvInfo) -> TrainConfig:
-    """The default: the teacher's answers on data of both, images drawn where its choice matters.
+    """The default: the teacher's answers on data of both, drawn where its choice matters.
 
     Choices: KL of Rusu et al. 2016, its temperature found from the teacher's entropy; states drawn by value gap (VIPER,
     Bastani et al. 2018) where observations are images. Real actions: squared error after the squash, or
-    before clipping but for what lies beyond a bound on both sides.
+    before clipping but for what lies beyond a bound on both sides; states drawn by what the teacher's critic says is at
+    stake, where it brings one; from vectors SOAP (Vyas et al. 2025) instead of Adam.
     A share of the environments is driven by the student, with vectors soon all (DAgger, Ross et al. 2011); inputs are
     standardised; the shipped weights are an average over training (Polyak & Juditsky 1992).
     """

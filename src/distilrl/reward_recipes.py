@@ -36,7 +36,7 @@ def dqfd(info: EnvInfo) -> TrainConfig:
 
     Departures: the teacher labels every state, so that the lead (a margin) holds on the student's states too, and it
     fades with the score; neither a 1-step TD beside the n-step one, nor L2, nor updates on demonstrations before the
-    student acts, nor demonstrations that stay for good and are drawn by priority.
+    student acts, nor demonstrations that are drawn by priority; rewards as they are instead of their logarithm.
     """
     margin = TeacherTerm("large_margin", weight=Schedule(1.0, 0.0, by="score"))
     return _with_reward("dqfd", info, (TDTerm("double_td"), margin), Schedule(1.0, 0.0, 0.1))
@@ -57,7 +57,8 @@ def reward_aware(info: EnvInfo) -> TrainConfig:
 
     The student drives, lowers H(p_s, p) in its states, and log p of its next action is added to the reward that TD
     sees.
-    Departure: they have policy gradients; here the bonus stands in the double TD target, times 0.1.
+    Departures: they have policy gradients; here the bonus stands in the double TD target, times 0.1, and stays where
+    the cross-entropy has faded with the score.
     """
     fading = Schedule(1.0, 0.0, by="score")
     entropy = TeacherTerm("expected_cross_entropy", weight=fading, student_temperature=None)

@@ -48,7 +48,9 @@ from distilrl.trees import (
 )
 
 BEHAVIOUR = Behaviour("mixed", beta=Schedule(1.0, 0.0, 1e-6), epsilon=Schedule(0.05))
-"""The teacher drives in the first round, the tree in all others."""
+"""The teacher drives in the first round, the tree in all others; three environments of four take random actions now and
+then, which VIPER's do not.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def distill_tree(
 
     Choices are classified (several at once, if there are several), real actions regressed in half-ranges. States are
     weighted by what a mistake costs there, the value gap or a critic's, instead of being drawn with that probability,
-    which is the same in the mean; for policies that know neither all weigh the same.
+    which is the same in the mean; for policies that know neither all weigh the same, where VIPER takes the logarithms
+    of their probabilities for values.
 
     Args:
         teacher: the teacher, or its file; None: what the job names.
