@@ -92,6 +92,12 @@ def test_what_is_lost_is_seen_again():
     assert np.array_equal(seen[1:][lost[1:]], seen[:-1][lost[1:]])
 
 
+@pytest.mark.parametrize("noise", [-1.0, 1e39, float("nan")])
+def test_noise_is_a_number_that_an_observation_can_hold(noise):
+    with pytest.raises(SpecError, match=r"'noise' must lie in \[0, 1e30\], got"):
+        Sensors(noise=(noise, 0.0))
+
+
 def test_noise_of_nothing_is_none():
     """The first of a study over noise was called noisy."""
     assert Sensors(noise=(0.0, 0.0)) == Sensors()
@@ -124,8 +130,15 @@ def sequences(replay, index):
 def test_the_replay_shows_what_the_feed_would(history, sequence, dropout):
     """Late by the delay and by as many as were lost, one after the other, and never of another episode."""
     spec = ReplaySpec(
-        200, 2, ObsSpec((3,)), Choices((2,)), history=history, sequence=sequence, burn_in=1, sensors=Sensors(delay=2, dropout=dropout),
-    )  # fmt: skip
+        200,
+        2,
+        ObsSpec((3,)),
+        Choices((2,)),
+        history=history,
+        sequence=sequence,
+        burn_in=1,
+        sensors=Sensors(delay=2, dropout=dropout),
+    )
     replay, step, episode = Replay(spec, torch.device("cpu")), 0, 0
     for _ in range(130):
         obs = torch.tensor([[env, episode, step] for env in range(2)], dtype=torch.float32)
@@ -275,8 +288,15 @@ def test_what_is_seen_twice_is_seen_alike(history, sequence, dropout):
     the same again, as it has in play.
     """
     spec = ReplaySpec(
-        400, 2, ObsSpec((1,)), Choices((2,)), history=history, sequence=sequence, burn_in=0, sensors=Sensors((0.01,), dropout=dropout),
-    )  # fmt: skip
+        400,
+        2,
+        ObsSpec((1,)),
+        Choices((2,)),
+        history=history,
+        sequence=sequence,
+        burn_in=0,
+        sensors=Sensors((0.01,), dropout=dropout),
+    )
     replay, step = Replay(spec, torch.device("cpu")), 0
     for _ in range(150):
         ended = torch.full((2,), step == 9)

@@ -31,7 +31,7 @@ class Sensors:
     """Probability that a frame of an image is black (Hausknecht & Stone 2015); in a stack of frames it stays so."""
 
     def __post_init__(self) -> None:
-        check_fields(self, noise="[0, inf)", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
+        check_fields(self, noise="[0, 1e30]", delay="[0, 256]", dropout="[0, 1)", flicker="[0, 1)")
         if not any(self.noise):  # a study over noise begins at none
             object.__setattr__(self, "noise", ())
 

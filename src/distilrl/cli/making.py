@@ -74,7 +74,8 @@ class Distill:
     margin: float = 0.05
     """Largest acceptable loss, as a share of (teacher - random)."""
     resume: Unset[Path | None] = None
-    """Continue the run, the study over seeds or the chain in this folder; nothing else is needed."""
+    """Continue the run, the study over seeds or the chain in this folder; nothing else is needed, but
+    --trust where its environment is a module of yours."""
     config: Unset[Path | None] = None
     """Do again what this config.json says, in --out."""
     learning: Annotated[LearningOptions, arg(name="learning")] = field(default_factory=LearningOptions)

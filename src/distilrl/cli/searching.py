@@ -53,7 +53,8 @@ class _Search:
     out: Needed[Path | None] = None
     """Folder to write."""
     resume: Unset[Path | None] = None
-    """Continue what is in this folder; nothing else is needed, but --episodes where more shall decide a plan."""
+    """Continue what is in this folder; nothing else is needed, but --trust where its environment is a
+    module of yours, and --episodes where more shall decide a plan."""
     config: Unset[Path | None] = None
     """Do again what this config.json says, in --out; a plan for as many --steps as are given."""
     seed: int = 0
