@@ -2,11 +2,12 @@
 
     python benchmarks/atari.py FOLDER [ENV ...]     # FOLDER holds breakout-dqn-sb3.zip; Pong's teacher is zoo/pong-dqn
 
-`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning` (the teacher's choice alone), `dkd` and `qdagger`;
-with Pong's small student also the textbook with the default's learning rate and temperature, and the default without each
-of what else it does beside the textbook. One line per run goes to results/methods/ENV.jsonl; runs that are there already are not made again,
-and --jobs N makes N at a time. One thread each. No early stop; the best three checks meet on other episodes; `return` is of 100
-episodes on the verdict's seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
+`distil` (the default), `policy_distillation` (the textbook: the teacher drives), `case_study` (L_KL + L_adv), `cloning`
+(the teacher's choice alone), `dkd` and `qdagger`; with Pong's small student also the textbook with the default's
+learning rate and temperature, and the default without each of what else it does beside the textbook. One line per run
+goes to results/methods/ENV.jsonl; runs that are there already are not made again, and --jobs N makes N at a time. One
+thread each. No early stop; the best three checks meet on other episodes; `return` is of 100 episodes on the verdict's
+seeds, `epsilon_0.05` and `sticky_0.25` of 40 of them under random and sticky actions.
 """
 
 import functools
@@ -110,9 +111,11 @@ def line(folder: Path, env_id: str, method: str, student: str, seed: int) -> dic
     trained = train(config, teacher, acceptance=acceptance)
     return {
         "params": trained.network.spec.params,
-        "updates": trained.updates, "train_s": round(trained.train_s, 1), "best_check": max(r["return"] for r in trained.history),
+        "updates": trained.updates,
+        "train_s": round(trained.train_s, 1),
+        "best_check": max(r["return"] for r in trained.history),
         **measure(trained.policy, teacher, env_id),
-    }  # fmt: skip
+    }
 
 
 def main(folder: Path, env_ids: list[str], jobs: int) -> None:

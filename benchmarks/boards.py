@@ -1,11 +1,11 @@
-"""Exported C run on emulated boards: answers bit for bit those of this machine, flash, RAM, stack, instructions a decision.
+"""Exported C on emulated boards: answers bit for bit those of this machine, flash, RAM, stack, instructions.
 
     python benchmarks/boards.py                      # students of all kinds, with seeded weights, and the Unitree G1's
     python benchmarks/boards.py RUN/export/c ...     # folders that distilrl export wrote to c or int8
 
-What is run is examples/board, built by its Makefile. Instructions are counted by the emulator (QEMU, -icount shift=0) and
-checked against a loop of known length in the same image. Flash is all that policy_act reaches, functions of the compiler's
-library among them; RAM is static memory and the state. Results go to results/boards. On Debian: apt install
+What is run is examples/board, built by its Makefile. Instructions are counted by the emulator (QEMU, -icount shift=0)
+and checked against a loop of known length in the same image. Flash is all that policy_act reaches, functions of the
+compiler's library among them; RAM is static memory and the state. Results go to results/boards. On Debian: apt install
 qemu-system-arm qemu-system-misc qemu-user gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf
 picolibc-riscv64-unknown-elf gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-mips-linux-gnu libc6-dev-mips-cross
 """
@@ -156,8 +156,8 @@ def on_board(
 
     Returns:
         ``same`` (answers that equal those of this machine bit for bit) of ``observations``, ``same_actions``, and the
-        ``largest_difference`` of the numbers; where the board has a counter, ``instructions`` of a decision in the mean and
-        ``most``, bytes of ``stack``, ``flash`` and ``ram``.
+        ``largest_difference`` of the numbers; where the board has a counter, ``instructions`` of a decision in the mean
+        and ``most``, bytes of ``stack``, ``flash`` and ``ram``.
 
     Raises:
         DoesNotFit: the board has too little memory.
@@ -211,7 +211,7 @@ def _ordered(array: Any, order: str) -> Any:
 
 
 def measured(student: str, board: str, optimise: str) -> dict[str, Any]:
-    """One line: a student of `STUDENTS`, ``NAME-int8``, ``tree``, one of `KEPT` or the folder of an export, on a board."""
+    """One line: a student of `STUDENTS`, ``NAME-int8``, ``tree``, one of `KEPT` or an export's folder, on a board."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = KEPT.get(student, Path(student))
         if not folder.is_dir():

@@ -4,13 +4,13 @@
     python benchmarks/boards_peers.py
 
     pip install 'distilrl[litert]'            # for TensorFlow Lite Micro, which is built from the sources in a folder
-    git clone https://github.com/tensorflow/tflite-micro SOURCES/tflite-micro   # and google/flatbuffers, google/gemmlowp,
-    git -C SOURCES/tflite-micro checkout COMMIT                                 # google/ruy, each at its one of COMMITS
+    git clone https://github.com/tensorflow/tflite-micro SOURCES/tflite-micro   # and google's flatbuffers, gemmlowp
+    git -C SOURCES/tflite-micro checkout COMMIT                                 # and ruy, each at its one of COMMITS
     apt install libstdc++-arm-none-eabi-newlib
     python benchmarks/boards_peers.py --tflm SOURCES
 
-Each tool's code is wrapped as policy.c, so that `boards.on_board` measures it as it measures ours, and must answer as ours
-does to 1e-4. Weights and observations are those of `boards.STUDENTS`. Results go to results/boards/peers.jsonl.
+Each tool's code is wrapped as policy.c, so that `boards.on_board` measures it as it measures ours, and must answer as
+ours does to 1e-4. Weights and observations are those of `boards.STUDENTS`. Results go to results/boards/peers.jsonl.
 """
 
 import re
@@ -94,7 +94,8 @@ COMMITS = {
 """What was measured; the three others are those that tflite-micro's own Makefile takes."""
 SOURCES = """
 lite/micro/ micro_interpreter micro_interpreter_graph micro_interpreter_context micro_context micro_allocator
-    micro_allocation_info memory_helpers flatbuffer_utils micro_log micro_op_resolver micro_resource_variable micro_utils
+    micro_allocation_info memory_helpers flatbuffer_utils micro_log micro_op_resolver micro_resource_variable
+    micro_utils
 lite/micro/arena_allocator/ non_persistent_arena_buffer_allocator persistent_arena_buffer_allocator
     single_arena_buffer_allocator
 lite/micro/memory_planner/ greedy_memory_planner linear_memory_planner
@@ -107,8 +108,9 @@ compiler/mlir/lite/ core/api/error_reporter schema/schema_utils
 """
 """The interpreter and the one kernel that an MLP needs, below tensorflow/: a folder, and its files without .cc."""
 FLAGS = (
-    "-std=c++17 -w -Os -fno-rtti -fno-exceptions -fno-threadsafe-statics -fno-unwind-tables -fno-asynchronous-unwind-tables "
-    "-ffunction-sections -fdata-sections -DTF_LITE_STATIC_MEMORY -DNDEBUG -DTF_LITE_STRIP_ERROR_STRINGS "
+    "-std=c++17 -w -Os -fno-rtti -fno-exceptions -fno-threadsafe-statics -fno-unwind-tables "
+    "-fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -DTF_LITE_STATIC_MEMORY -DNDEBUG "
+    "-DTF_LITE_STRIP_ERROR_STRINGS "
     "-DFLATBUFFERS_LOCALE_INDEPENDENT=0"
 )
 """Those of its Makefile's smallest build (release), but kernels too with -Os, as all others here."""

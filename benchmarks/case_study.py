@@ -1,10 +1,13 @@
-"""What L_KD = L_KL + L_adv is made of: every way of writing L_adv that was tried, and how well the values can be read that its student ships.
+"""What L_KD = L_KL + L_adv is made of: every L_adv that was tried, and how well its student's values can be read.
 
-    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N] [--students SPEC+SPEC] [ENV ...]   # FOLDER: see methods.py
+    python benchmarks/case_study.py FOLDER [--jobs N] [--seeds A-B] [--ways "NAME;NAME"] [--steps N,N]
+        [--students SPEC+SPEC] [ENV ...]                              # FOLDER: see methods.py
     python benchmarks/case_study.py table [--seeds A-B] [ENV ...]     # what is there, as Markdown
 
-Equal data and updates (three of 128 states for each vector step of eight environments), no early stop, the best of a check each 1,000 steps; one line per run in results/case-study/ENV.jsonl, runs that are there
-already are not made again; 0 steps are the recipe's own settings, early stop and all. The ways were tried on seeds 100 to 102; what was chosen meets `distil` on seeds 0 to 4.
+Equal data and updates (three of 128 states for each vector step of eight environments), no early stop, the best of a
+check each 1,000 steps; one line per run in results/case-study/ENV.jsonl, runs that are there already are not made
+again; 0 steps are the recipe's own settings, early stop and all. The ways were tried on seeds 100 to 102; what was
+chosen meets `distil` on seeds 0 to 4.
 
 score, agreement   100 greedy episodes on the verdict's seeds
 max, mean          Pearson correlation of max_a Q and of mean_a Q with the teacher's, on 2,000 states of these episodes
@@ -47,8 +50,15 @@ from distilrl.played import Acceptance
 
 OUT = RESULTS / "case-study"
 EQUAL = {
-    "updates": 3, "batch_size": 128, "n_envs": 8, "learning_starts": 800, "check_every": 1_000, "check_episodes": 20, "gap": -99.0, "finalists": 1,
-}  # fmt: skip
+    "updates": 3,
+    "batch_size": 128,
+    "n_envs": 8,
+    "learning_starts": 800,
+    "check_every": 1_000,
+    "check_episodes": 20,
+    "gap": -99.0,
+    "finalists": 1,
+}
 BUDGETS = {"CartPole-v1": (6_000,), "Acrobot-v1": (6_000,), "LunarLander-v3": (10_000, 40_000), atari.PONG: (48_000,)}
 STUDENTS = {env_id: task.students for env_id, task in TABLE.items()} | {atari.PONG: (atari.SMALL,)}
 
@@ -230,7 +240,9 @@ def line(folder: Path, env_id: str, way: str, student: str, seed: int, steps: in
 
 
 def table(seeds: range, env_ids: list[str]) -> str:
-    """A row for each way, a column for each environment, budget and student: score (the least of the seeds), correlation of max Q (likewise), seeds."""
+    """A row for each way, a column for each environment, budget and student: score (the least of the seeds),
+    correlation of max Q (likewise), seeds.
+    """
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     columns: dict[str, None] = {}
     for env_id in env_ids:
@@ -265,9 +277,11 @@ def main(words: list[str]) -> None:
     for env_id in env_ids:
         keys = [
             {"way": way, "student": student, "seed": seed, "steps": steps}
-            for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id]) for seed in range(first, last + 1)
-            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS)) for student in (students.split("+") if students else STUDENTS[env_id])
-        ]  # fmt: skip
+            for steps in (map(int, budgets.split(",")) if budgets else BUDGETS[env_id])
+            for seed in range(first, last + 1)
+            for way in (ways.split(";") if ways else ("distil", "case_study", *WAYS))
+            for student in (students.split("+") if students else STUDENTS[env_id])
+        ]
         out = OUT / f"{env_id}.jsonl"
         fill(out, functools.partial(line, folder, env_id), keys, jobs)
 

@@ -1,8 +1,9 @@
 """A memory cell over a batch of sequences, forwards and backwards: gradients written out, and automatic ones.
 
-    python benchmarks/cells.py       # for each kind and size milliseconds, the median of 100 in turn, into results/cells
+    python benchmarks/cells.py      # for each kind and size milliseconds, the median of 100 in turn, to results/cells
 
-Sequences are of 32 steps. What is compared gives the same numbers (tests/test_memory.py). One thread, of a quiet machine.
+Sequences are of 32 steps. What is compared gives the same numbers (tests/test_memory.py). One thread, of a quiet
+machine.
 """
 
 import itertools

@@ -1,8 +1,9 @@
-"""When the world is another than the teacher's or the run's first: dynamic recipe, transfer, hidden features, Reptile. CartPole, five seeds.
+"""When the world is another than the teacher's or the run's first: dynamic, transfer, hidden features, Reptile.
 
     python benchmarks/changes.py FOLDER [dynamic] [transfer] [hidden] [reptile]     # FOLDER holds cartpole-dqn-sb3.zip
 
-Results go to results/changes/NAME.jsonl, one line per run; returns are of 100 greedy episodes on the verdict's seeds.
+CartPole, five seeds. Results go to results/changes/NAME.jsonl, one line per run; returns are of 100 greedy episodes on
+the verdict's seeds.
 """
 
 import json
@@ -51,7 +52,9 @@ def after(policy: Teacher | Policy, env_id: str = LONG) -> float:
 
 
 def dynamic(teacher: Teacher) -> Iterator[dict]:
-    """Poles double in length in the middle of 24,000 steps: who still balances them at the end, and how often was the teacher asked?"""
+    """Poles double in length in the middle of 24,000 steps: who still balances them at the end, and how often was the
+    teacher asked?
+    """
     turning, acceptance = "variants/CartPole-turning", accepted(teacher, ENV)
     base = {"network": STUDENT, "env_steps": 24_000, "check_every": 1_000, "check_episodes": 20}
     for seed in SEEDS:
@@ -67,14 +70,21 @@ def dynamic(teacher: Teacher) -> Iterator[dict]:
             trained = train(config, teacher, acceptance=acceptance)
             rows = [[row["env_steps"], row["return"], row["drift"], row["labelled_states"]] for row in trained.history]
             yield {
-                "method": name, "seed": seed, "before_turn": after(trained.policy, ENV), "after_turn": after(trained.policy),
-                "labelled_states": trained.labelled_states, "env_steps": trained.env_steps, "checks": rows,
-            }  # fmt: skip
+                "method": name,
+                "seed": seed,
+                "before_turn": after(trained.policy, ENV),
+                "after_turn": after(trained.policy),
+                "labelled_states": trained.labelled_states,
+                "env_steps": trained.env_steps,
+                "checks": rows,
+            }
     yield {"method": "teacher", "seed": 0, "before_turn": after(teacher, ENV), "after_turn": after(teacher)}
 
 
 def transfer(teacher: Teacher) -> Iterator[dict]:
-    """A teacher of plain CartPole that is weak in another (poles of 1.25, gravity 14, its weights disturbed): 30,000 steps there."""
+    """A teacher of plain CartPole that is weak in another (poles of 1.25, gravity 14, its weights disturbed): 30,000
+    steps there.
+    """
     there = "variants/CartPole-1.25-14.0"
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -114,7 +124,9 @@ def hidden(teacher: Teacher) -> Iterator[dict]:
 
 
 def meta(teacher: Teacher) -> Iterator[dict]:
-    """Updates until a score of 0.95 in CartPoles that the start has not seen; the family is the corners and middle of the grid."""
+    """Updates until a score of 0.95 in CartPoles that the start has not seen; the family is the corners and middle of
+    the grid.
+    """
     grid = [f"variants/CartPole-{length}-{gravity}" for length in variants.LENGTHS for gravity in variants.GRAVITIES]
     new = grid[1::4]
     family = [env_id for env_id in grid if env_id not in new]

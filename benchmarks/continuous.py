@@ -1,4 +1,4 @@
-"""Real actions: students of public teachers, the smallest by plan, and what weights and losses do; a queue that can be continued.
+"""Real actions: students of public teachers, the smallest by plan, what weights and losses do; can be continued.
 
     python benchmarks/continuous.py TEACHERS rows [NAME ...]     # the table of students, five seeds each
     python benchmarks/continuous.py TEACHERS losses [NAME ...]   # what a loss sees of a real action
@@ -6,9 +6,10 @@
     python benchmarks/continuous.py TEACHERS critics [NAME ...]  # how much of a value is at stake in one action
     python benchmarks/continuous.py TEACHERS plans [NAME ...]    # the smallest student that passes
 
-TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends one line to
-benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where it stopped, and `--jobs N` makes N at a time. A run that was
-killed goes on from its checkpoint, in benchmarks/runs. Run it alone on the machine: seconds made beside other work are not for tables, nor are those of a run that was killed.
+TEACHERS is a folder with zips (and VecNormalize pickles) of the public rl-trained-agents collection. Each run appends
+one line to benchmarks/results/continuous/KIND.jsonl; a line that is there is not made again, so the queue goes on where
+it stopped, and `--jobs N` makes N at a time. A run that was killed goes on from its checkpoint, in benchmarks/runs. Run
+it alone on the machine: seconds made beside other work are not for tables, nor are those of a run that was killed.
 """
 
 import shutil
@@ -124,7 +125,8 @@ def result(out: Path, config: distilrl.TrainConfig, episodes: int = 100, most: i
     return {
         "params": student.params, "student": kept(student) | {"score": student.score},
         "teacher": kept(teacher) | {"params": teacher.params}, "random": results.random.return_mean,
-        "verdict": to_plain(results.verdict), "error": results.agreement.student_states_error, "env_steps": results.env_steps,
+        "verdict": to_plain(results.verdict), "error": results.agreement.student_states_error,
+        "env_steps": results.env_steps,
         "updates": results.updates, "stopped": results.stopped, "train_s": results.train_s,
         "wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu,
     }  # fmt: skip
@@ -162,7 +164,8 @@ def losses(folder: Path, names: list[str], jobs: int, seeds: int = 3) -> None:
 
 
 STAKES = {
-    "cheetah": Run(*CHEETAH, "mlp:16,16@relu"), "walker": Run(*WALKER, "mlp:16,16@relu"), "pendulum": Run(*PENDULUM, "mlp:6@relu"),
+    "cheetah": Run(*CHEETAH, "mlp:16,16@relu"), "walker": Run(*WALKER, "mlp:16,16@relu"),
+    "pendulum": Run(*PENDULUM, "mlp:6@relu"),
 }  # fmt: skip
 
 
@@ -210,7 +213,8 @@ def critics(folder: Path, names: list[str], jobs: int) -> None:
 LONGER = {"env_steps": 100_000}
 PLANS = {
     "lander": Run(*LANDER, "mlp:", SHORT), "swimmer": Run(*SWIMMER, "mlp:", SHORT), "car": Run(*CAR, "mlp:", SHORT),
-    "pendulum": Run(*PENDULUM, "mlp:", SHORT), "walker": Run(*WALKER, "mlp:", LONGER), "ant": Run(ANT, "trpo-Ant-v3", "mlp:", LONGER),
+    "pendulum": Run(*PENDULUM, "mlp:", SHORT), "walker": Run(*WALKER, "mlp:", LONGER),
+    "ant": Run(ANT, "trpo-Ant-v3", "mlp:", LONGER),
     "bipedal": Run(*BIPEDAL, "mlp:", SHORT), "hopper": Run(*HOPPER, "mlp:", SHORT),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""Brain MR slices: features distilled by extraction at taps against logits alone, and how well each knows what it knows.
+"""Brain MR slices: distilled by extraction at taps against logits alone, and how well each knows what it knows.
 
-    python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # run folders to FOLDER, lines to results/diagnosis.jsonl
+    python benchmarks/diagnosis.py FOLDER [SEED ...] [--jobs N]    # runs to FOLDER, lines to results/diagnosis.jsonl
 
 Each recipe has the same student, budget and settings, those that the recipe itself sets aside: the field's own
 (field_rows/images.py), but for a quarter of its updates, since features cost a pass of the teacher in each. A line

@@ -2,10 +2,10 @@
 
     python benchmarks/field_plans.py [FIELD ...]    # one line per plan, to results/fields/plans.jsonl
 
-A plan has the teacher, the environment, the verdict and the steps of its row of field_rows, and the tool's own ladder of
-sizes with three students of each. What a row sets of training by hand (`--set`) a plan has not, and it plays nothing
-disturbed. A line holds its plan.json and, where a size kept within the margin, that one's results.json.
-`python benchmarks/tables.py --write` puts them into docs/fields.md.
+A plan has the teacher, the environment, the verdict and the steps of its row of field_rows, and the tool's own ladder
+of sizes with three students of each. What a row sets of training by hand (`--set`) a plan has not, and it plays nothing
+disturbed. A line holds its plan.json and, where a size kept within the margin, that one's results.json. `python
+benchmarks/tables.py --write` puts them into docs/fields.md.
 """
 
 import shlex
@@ -66,7 +66,8 @@ def _of_plans(options: str) -> list[str]:
 def markdown(chinese: bool = False) -> str:
     """The table: what a plan of each field found."""
     head = (
-        "| 领域 | 环境 | 步数 | 试过的规模 | 损失在余量内的最小学生 | 参数（缩小倍数） | 回报（教师） | 学生 − 教师 [区间]，余量，局数 | 判定 |"
+        "| 领域 | 环境 | 步数 | 试过的规模 | 损失在余量内的最小学生 | 参数（缩小倍数） | 回报（教师） "
+        "| 学生 − 教师 [区间]，余量，局数 | 判定 |"
         if chinese
         else "| field | environment | steps | sizes tried | smallest within the margin | parameters (times smaller) "
         "| return (teacher) | student − teacher [interval] of margin, episodes | verdicts |"

@@ -39,7 +39,7 @@ ROUNDS, AT_A_STRETCH = 10, 500_000
 """Rounds, and multiply-accumulates of a loop that is timed as one, so that the clock's own time does not count."""
 
 
-def line(field: str, row: str, student: str) -> dict[str, Any]:  # noqa: ARG001 (that another is shown makes another line)
+def line(field: str, row: str, student: str) -> dict[str, Any]:  # noqa: ARG001 (another shown is another line)
     """A row's student and its teacher."""
     found = fields.found(field)[row]
     options = parse("distill", fields.command(found.row, "mlp:1", 0, Path("nowhere"))[1:])

@@ -1,7 +1,7 @@
 """The six fields of use: teachers, trivial rules, and students from large to small, each by the command line itself.
 
-    python benchmarks/fields.py FIELD run [ROW ...]      # one line per row, student and seed, to results/fields/FIELD.jsonl
-    python benchmarks/fields.py FIELD table              # what is there, as text; microseconds are field_speed.py's
+    python benchmarks/fields.py FIELD run [ROW ...]    # a line per row, student and seed, to results/fields/FIELD.jsonl
+    python benchmarks/fields.py FIELD table            # what is there, as text; microseconds are field_speed.py's
 
 FIELD is a module of field_rows; its page (docs/fields) has the commands that make its teachers. --seeds N trains each
 student N times instead of three, --jobs N makes N lines at a time. A line holds the results.json of `distilrl distill`
@@ -116,7 +116,9 @@ def results_in(run: Path) -> dict[str, Any]:
 def _card(run: Path, target: str) -> dict[str, Any]:
     """The card of an exported student."""
     written = run / "export" / target / "export.json"
-    return read_json(written) if written.is_file() else export_policy(run, target)  # type: ignore[no-any-return, arg-type]
+    if written.is_file():
+        return read_json(written)  # type: ignore[no-any-return]
+    return export_policy(run, target)  # type: ignore[arg-type]
 
 
 def _bytes(card: dict[str, Any]) -> int:
@@ -371,8 +373,9 @@ HEADS = {
         "student − teacher [interval] of margin, episodes, of the first seed", "verdicts", "times smaller",
     ),
     ".zh-CN": (
-        "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节", "C 每次决策微秒（教师，PyTorch）",
-        "各种子的回报", "第一个种子：学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
+        "环境", "教师参数", "回报", "无需学习的策略", "损失在余量内的最小学生", "参数", "字节",
+        "C 每次决策微秒（教师，PyTorch）", "各种子的回报",
+        "第一个种子：学生 − 教师 [区间]，余量，局数", "判定", "缩小倍数",
     ),
 }  # fmt: skip
 

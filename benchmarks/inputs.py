@@ -1,14 +1,16 @@
-"""How inputs are standardised: LunarLander seen clearly, and through noise of a tenth of each feature's spread over its teacher's states.
+"""How inputs are standardised: LunarLander seen clearly, and through noise of a tenth of each feature's spread.
 
     python benchmarks/inputs.py [--jobs N]
 
-The teacher is zoo/lunarlander-dqn. One line per run goes to results/inputs.jsonl. Recipe `distil`, the whole budget, 100 greedy episodes on the verdict's seeds each way.
+The teacher is zoo/lunarlander-dqn. One line per run goes to results/inputs.jsonl. Recipe `distil`, the whole budget,
+100 greedy episodes on the verdict's seeds each way.
 
 first        as it is: statistics of the first states, limited
-running      of all states collected so far, taken anew whenever their number has doubled; weights and Adam's moments move along, so that
-             the function stays the same
+running      of all states collected so far, taken anew whenever their number has doubled; weights and Adam's moments
+             move along, so that the function stays the same
 unlimited    of the first states, 1 / standard deviation however small it is
-clip5        first, and clipped at 5 in training and in play; "noise@3", "noise@5" are of a student of `first` that is clipped in play alone
+clip5        first, and clipped at 5 in training and in play; "noise@3", "noise@5" are of a student of `first` that is
+             clipped in play alone
 contact=X    first, but the scale of both leg contacts, which hardly a first state shows, is X
 """
 
@@ -59,7 +61,9 @@ def statistics(arm: str, config: TrainConfig, stream: Stream) -> tuple[Tensor, T
 
 
 class Running(Task):
-    """A task whose student is standardised anew whenever the states have doubled; what is kept brings its statistics along."""
+    """A task whose student is standardised anew whenever the states have doubled; what is kept brings its statistics
+    along.
+    """
 
     looked_at = 0
 
@@ -112,7 +116,7 @@ class Clipped(nn.Module):
 
 
 def clipped(most: float, network: Network, obs: Tensor) -> Tensor:
-    """`Network.forward` of an MLP whose inputs, where they are standardised, are clipped; those of the teacher are not."""
+    """`Network.forward` of an MLP whose inputs, where they are standardised, are clipped; the teacher's are not."""
     if bool((network.obs_scale == 1).all()):
         return FORWARD(network, obs)
     first, *rest = network.layers

@@ -2,9 +2,9 @@
 
     python benchmarks/judge.py [NAME ...]
 
-Writes results/NAME/verdict.json: teacher and student in every start of Pong, and 100 episodes of either under random and
-under sticky actions; in Breakout 1,000 episodes of either with ε = 0.01, which is how its students are played. A name
-whose file is there already is left out.
+Writes results/NAME/verdict.json: teacher and student in every start of Pong, and 100 episodes of either under random
+and under sticky actions; in Breakout 1,000 episodes of either with ε = 0.01, which is how its students are played. A
+name whose file is there already is left out.
 """
 
 import sys

@@ -2,9 +2,9 @@
 
     python benchmarks/latency.py RUN [--sb3 FILE.zip]
 
-RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3, or sb3-contrib). C is timed
-inside C, over a loop of different observations, so that no Python is counted. A student with memory is answered from its
-first state on; it has no rows of torch.export, TorchScript and NumPy.
+RUN: a finished run folder; FILE.zip: its teacher, for stable-baselines3's own `predict` (needs stable-baselines3, or
+sb3-contrib). C is timed inside C, over a loop of different observations, so that no Python is counted. A student with
+memory is answered from its first state on; it has no rows of torch.export, TorchScript and NumPy.
 """
 
 import argparse
@@ -33,15 +33,22 @@ TIMER = r"""
 #include <stdlib.h>
 #include <time.h>
 #include "policy.h"
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return 1e6 * t.tv_sec + 1e-3 * t.tv_nsec; }
-static int compare(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
+static double now(void) {
+    struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e6 * t.tv_sec + 1e-3 * t.tv_nsec;
+}
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 int main(int argc, char **argv) {
     static obs_t obs[64][POLICY_OBS_SIZE];
     static double times[201];
     @element action[POLICY_ACTION_SIZE], own[POLICY_ACTION_SIZE]; int rows = 0, calls = atoi(argv[2]); double sum = 0;
     FILE *golden = fopen(argv[1], "rb");
     @state
-    while (rows < 64 && fread(action, sizeof action, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1) rows++;
+    while (rows < 64 && fread(action, sizeof action, 1, golden) == 1 && fread(obs[rows], sizeof obs[0], 1, golden) == 1)
+        rows++;
     for (int t = 0; t < 201; t++) {
         double start = now();
         for (int i = 0; i < calls; i++) { @call sum += own[0]; }

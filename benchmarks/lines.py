@@ -1,6 +1,7 @@
-"""Queues of independent runs: each leaves a line of JSON, a line that is there is not made again, and those that are missing are made by N processes.
+"""Queues of independent runs: each leaves a line of JSON, and N processes make those that are missing.
 
-Give a script of this folder ``--jobs N`` for that. Every run has one thread; seconds made beside other runs are not for tables.
+Give a script of this folder ``--jobs N`` for that. Every run has one thread; seconds made beside other runs are not for
+tables.
 """
 
 import json

@@ -331,9 +331,12 @@ def own_teachers(home: Path) -> dict[str, dict[str, Any]]:
     """Of each member: what its own teacher made in the evaluation of its training, in how many steps and seconds."""
     found = {path.parent.name: read_json(path) for path in home.glob("*/results.json")}
     return {
-        member: {"return": found[member]["student"]["return_mean"], **{n: found[member][n] for n in ("env_steps", "train_s")}}
+        member: {
+            "return": found[member]["student"]["return_mean"],
+            **{n: found[member][n] for n in ("env_steps", "train_s")},
+        }
         for member in sorted(found, key=int)
-    }  # fmt: skip
+    }
 
 
 def table(names: list[str], chinese: bool = False) -> list[list[str]]:

@@ -26,7 +26,8 @@ RUNS = [
     (optimiser, lr, network, batch, updates)
     for network in ("mlp:24,24,24@silu", "mlp:32,32")
     for optimiser, lr, batch, updates in (
-        ("adam", 2e-3, 256, 20_000), ("adam", 4e-3, 256, 20_000), ("adam", 4e-3, 1024, 20_000), ("adam", 4e-3, 1024, 60_000),
+        ("adam", 2e-3, 256, 20_000), ("adam", 4e-3, 256, 20_000), ("adam", 4e-3, 1024, 20_000),
+        ("adam", 4e-3, 1024, 60_000),
         ("soap", 1e-2, 256, 10_000), ("soap", 1e-2, 256, 20_000), ("soap", 2e-2, 256, 20_000),
     )
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Statistics of tables of methods: each method's scores against those of the default, training seed by training seed.
 
 All training seeds play the same episodes, so that both are drawn: a difference is shown only if it stands against the
-scatter of seeds (an exact sign-flip test) and against that of seeds and episodes (a t test of two random effects). A table asks
-one question of many methods, so its p-values are corrected (Holm 1979).
+scatter of seeds (an exact sign-flip test) and against that of seeds and episodes (a t test of two random effects). A
+table asks one question of many methods, so its p-values are corrected (Holm 1979).
 """
 
 import functools

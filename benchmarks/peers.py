@@ -3,8 +3,9 @@
     python benchmarks/peers.py METHOD --task TASK --seed 0 --teachers FOLDER --out OUT.jsonl
     python benchmarks/peers.py queue --teachers FOLDER --out OUT.jsonl --python ours=... --python imitation=...
 
-METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, or learns from reward alone: `dqn`, `qrdqn`. Each
-runs in an environment that holds its library (benchmarks/README.md has the commands). A line that OUT.jsonl already has is not run again, so a queue that was stopped goes on where it was.
+METHOD is `ours`, `ppd`, `student-distill`, `dagger`, `bc` or `rsl-rl`, or learns from reward alone: `dqn`, `qrdqn`.
+Each runs in an environment that holds its library (benchmarks/README.md has the commands). A line that OUT.jsonl
+already has is not run again, so a queue that was stopped goes on where it was.
 
 Protocol, the same for all. One thread; the student is 64-64 for Unitree's Go1, 32-32 in other continuous control and
 16-16 elsewhere, and DQN's network is rl-zoo3's 256-256. In tasks that want memory the student is shown its last
@@ -22,6 +23,7 @@ import argparse
 import contextlib
 import copy
 import json
+import multiprocessing
 import os
 import pickle
 import platform
@@ -125,8 +127,9 @@ SCRATCH = {"dqn": DQN, "qrdqn": QRDQN}
 RATES = {"ppd": 3e-4, "student-distill": 7e-4, "dagger": 1e-3, "bc": 1e-3, "rsl-rl": 1e-3}
 """Default learning rates, of which --rate gives a multiple; the other methods have their own in each environment."""
 COPIES = {"ours": 8, "ppd": 1, "student-distill": 8, "dagger": 1, "bc": 1, "rsl-rl": 8, "dqn": 1, "qrdqn": 1}
-"""Environments that step together, unless --copies says otherwise. For PPD one, of which its 2,048 steps make a rollout as
-in PPO's own defaults; for DAgger and BC one, since a round waits for all and takes whole episodes: fewest steps a round.
+"""Environments that step together, unless --copies says otherwise. For PPD one, of which its 2,048 steps make a rollout
+as in PPO's own defaults; for DAgger and BC one, since a round waits for all and takes whole episodes: fewest steps a
+round.
 """
 INTERPRETER = {
     "ours": "ours", "ppd": "sb3_distill", "student-distill": "sb3_distill", "dagger": "imitation", "bc": "imitation",
@@ -193,9 +196,26 @@ def places_seen(task: Task, width: int) -> list[int]:
 
 
 def play(task: Task, seeds, act):
-    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (E, D) to actions, of ended episodes too,
-    and is told by ``begin`` that episodes do, if it wants to know.
+    """Returns (E,) of one episode for each seed; ``act`` maps raw observations (E, D) to actions, of ended episodes
+    too, and is told by ``begin`` that episodes do, if it wants to know. Each core plays a part of them, in a copy of
+    this process, whose own clock stands meanwhile.
     """
+    import numpy as np
+
+    fork, told, cores = multiprocessing.get_context("fork"), [], os.cpu_count() or 1
+    for part in np.array_split(seeds, min(cores, len(seeds))):
+        ours, theirs = fork.Pipe(duplex=False)
+        process = fork.Process(target=lambda: theirs.send(_play(task, part, act)))  # noqa: B023  (it is forked here)
+        process.start()
+        theirs.close()  # so that a copy that ends without an answer is an end of file
+        told.append((ours, process))
+    returns = [ours.recv() for ours, _ in told]
+    for _, process in told:
+        process.join()
+    return np.concatenate(returns)
+
+
+def _play(task: Task, seeds, act):
     import numpy as np
 
     envs = [make_env(task) for _ in seeds]
@@ -527,15 +547,33 @@ def ours(line: Line) -> Meter:
     known = baseline(task._replace(history=1), line.seed, OurPolicy(teacher.policy), line.cache)
     meter = Meter(task, line.seed, *known)
     config = make_config(
-        "distil", our_env(task), network=task.student, hidden_features=task.unseen, seed=line.seed, n_envs=line.copies,
-        env_steps=task.cap, check_every=task.grid, check_episodes=task.episodes, gap=0.01, patience=2, agreement=0.0, threads=1,
-    )  # fmt: skip
+        "distil",
+        our_env(task),
+        network=task.student,
+        hidden_features=task.unseen,
+        seed=line.seed,
+        n_envs=line.copies,
+        env_steps=task.cap,
+        check_every=task.grid,
+        check_episodes=task.episodes,
+        gap=0.01,
+        patience=2,
+        agreement=0.0,
+        threads=1,
+    )
     # the acceptance is what scores are relative to: here the teacher's return on the very seeds of the checks
     acceptance = Acceptance(
-        return_mean=known[0], return_iqm=known[0], return_ci95=(known[0], known[0]), episodes=task.episodes, distinct_episodes=task.episodes,
-        longest_episode=10**6, random_return_mean=known[1], better_than_random=True, worst_loss=known[0] - known[1],
+        return_mean=known[0],
+        return_iqm=known[0],
+        return_ci95=(known[0], known[0]),
+        episodes=task.episodes,
+        distinct_episodes=task.episodes,
+        longest_episode=10**6,
+        random_return_mean=known[1],
+        better_than_random=True,
+        worst_loss=known[0] - known[1],
         exact=False,
-    )  # fmt: skip
+    )
     stopped = 0.0
 
     def watch(event: Event) -> None:
@@ -597,7 +635,8 @@ def student_distill(line: Line) -> Meter:
 def _imitation(line: Line, dagger: bool) -> Meter:
     """DAgger in rounds; BC: whole episodes of the teacher, `grid` steps at least, then 4 epochs over all, and so on.
 
-    Default policy (but for its widths), batch, losses and schedule; no episodes for the log; deterministic teacher in both.
+    Default policy (but for its widths), batch, losses and schedule; no episodes for the log; deterministic teacher in
+    both.
     """
     os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # DAgger keeps its rounds as such data sets
     import numpy as np
@@ -842,7 +881,9 @@ def processor() -> str:
 
 
 def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dict[str, dict]) -> None:
-    """Writes machine.json beside the output, of the newest queue (each line says its processor); ends the program where teachers differ."""
+    """Writes machine.json beside the output, of the newest queue (each line says its processor); ends the program where
+    teachers differ.
+    """
     import numpy as np
 
     path = args.out.parent / "machine.json"

@@ -1,5 +1,4 @@
-"""In which order a plan takes its verdicts: from the largest size, or from the one that scored best in the checks, or the
-largest that is about as good?
+"""In which order a plan takes its verdicts: the largest first, the best by its checks, or the largest about as good?
 
     python benchmarks/plan_order.py    # simulated; to results/plan-order.json
 

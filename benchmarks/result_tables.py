@@ -61,7 +61,7 @@ def by_earlier_rule(verdict: Row) -> bool:
 
 
 def by_todays_words(verdict: Row) -> str:
-    """A result; the earlier rule said pass also of a student that its interval proves worse, by less than the margin."""
+    """A result; the earlier rule said pass also of what its interval proves worse, by less than the margin."""
     worse = by_earlier_rule(verdict) and verdict["result"] == "pass" and verdict.get("interval", (0.0, 0.0))[1] < 0
     return "within_margin" if worse else verdict["result"]
 
@@ -137,10 +137,20 @@ def critics() -> str:
 
 def optimisers() -> str:
     rows = [
-        (f"`{row['network']}`", row["optimiser"], f"{row['learning_rate']:g}", str(row["batch"]),
-         f"{row['updates']:,}", f"{row['error']:.4f}", f"{row['cpu_s']:.1f}")
-        for row in sorted(read("optimisers.jsonl"), key=lambda row: [row[k] for k in ("network", "optimiser", "learning_rate", "batch", "updates")])
-    ]  # fmt: skip
+        (
+            f"`{row['network']}`",
+            row["optimiser"],
+            f"{row['learning_rate']:g}",
+            str(row["batch"]),
+            f"{row['updates']:,}",
+            f"{row['error']:.4f}",
+            f"{row['cpu_s']:.1f}",
+        )
+        for row in sorted(
+            read("optimisers.jsonl"),
+            key=lambda row: [row[k] for k in ("network", "optimiser", "learning_rate", "batch", "updates")],
+        )
+    ]
     head = ("student", "optimiser", "learning rate", "batch", "updates", "error", "CPU seconds")
     return markdown(head, rows, text=2)
 
@@ -278,18 +288,28 @@ def inputs() -> str:
 def weak_teacher() -> str:
     found = read("weak-teacher.json") or {"rows": []}
     rows = [
-        (f"`{name}`", each(row["return_mean"] for row in seeds_of(group)), signed(mean(r["return_mean"] for r in group)))
+        (
+            f"`{name}`",
+            each(row["return_mean"] for row in seeds_of(group)),
+            signed(mean(r["return_mean"] for r in group)),
+        )
         for (name,), group in grouped(found["rows"], "recipe").items()
-    ]  # fmt: skip
+    ]
     return markdown(("recipe", "return, each seed", "mean"), rows, text=2)
 
 
 def robust() -> str:
     """Of the student that learned under sticky actions."""
     rows = [
-        (way, *(f"{part['return_mean']:.2f} [{part['return_ci95'][0]:.2f}, {part['return_ci95'][1]:.2f}]" for part in (both["student"], both["teacher"])))
+        (
+            way,
+            *(
+                f"{part['return_mean']:.2f} [{part['return_ci95'][0]:.2f}, {part['return_ci95'][1]:.2f}]"
+                for part in (both["student"], both["teacher"])
+            ),
+        )
         for way, both in (read("pong-61k-robust/disturbed.json") or {}).items()
-    ]  # fmt: skip
+    ]
     return markdown(("disturbance", "student's return", "teacher's"), rows)
 
 
@@ -339,18 +359,31 @@ def boards_optimised() -> str:
 def boards_peers() -> str:
     """The same networks by other tools."""
     rows = [
-        (line["student"], line["tool"], PROCESSORS[line["board"]], *(f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions")))
-        for line in sorted(read("boards/peers.jsonl"), key=lambda line: (line["board"], line["student"], line["instructions"]))
-    ]  # fmt: skip
+        (
+            line["student"],
+            line["tool"],
+            PROCESSORS[line["board"]],
+            *(f"{line[key]:,}" for key in ("flash", "ram", "stack", "instructions")),
+        )
+        for line in sorted(
+            read("boards/peers.jsonl"), key=lambda line: (line["board"], line["student"], line["instructions"])
+        )
+    ]
     return markdown(("network", "C by", "processor", "flash", "RAM", "stack", "instructions"), rows, text=3)
 
 
 def integers() -> str:
     rows = [
-        (row["run"], f"`{row['student']}`", f"{row['params']:,}", f"{row['bytes']:,}",
-         f"{100 * row['replay']['same_action']:.1f} %", f"{row['played']['return_mean']:.2f}")
+        (
+            row["run"],
+            f"`{row['student']}`",
+            f"{row['params']:,}",
+            f"{row['bytes']:,}",
+            f"{100 * row['replay']['same_action']:.1f} %",
+            f"{row['played']['return_mean']:.2f}",
+        )
         for row in read("integers/lines.jsonl")
-    ]  # fmt: skip
+    ]
     head = ("run", "student", "parameters", "bytes of weights", "same action", "return of the C file")
     return markdown(head, rows, text=2)
 
@@ -359,8 +392,17 @@ def rough_robots(*, zh: bool = False) -> str:
     head = (
         ("机器人", "学生", "世界", "教师的回报", "学生的", "学生 − 教师", "教师摔倒（每小时）", "学生摔倒（每小时）")
         if zh
-        else ("robot", "student", "world", "teacher's return", "student's", "student − teacher", "teacher falls (an hour)", "student falls (an hour)")
-    )  # fmt: skip
+        else (
+            "robot",
+            "student",
+            "world",
+            "teacher's return",
+            "student's",
+            "student − teacher",
+            "teacher falls (an hour)",
+            "student falls (an hour)",
+        )
+    )
     return markdown(head, robots.table(zh), text=3)
 
 

@@ -4,9 +4,10 @@
     python benchmarks/robots.py table
 
 ROBOT is a row of field_rows/robots.py, whose page (docs/fields/robots.md) says where its teacher is; its students of
-`STUDENTS` are distilled into benchmarks/runs/robots, unless they lie there or in `KEPT`. 100 greedy episodes each, on the same seeds for both; pushes of
-0.5 m/s (Unitree's: 1 m/s) every 50 to 150 steps, sliding friction within 30 % of its own, noise of 0.05 on each number
-of the observation (Unitree's: as its policies were trained with), actions one step late.
+`STUDENTS` are distilled into benchmarks/runs/robots, unless they lie there or in `KEPT`. 100 greedy episodes each, on
+the same seeds for both; pushes of 0.5 m/s (Unitree's: 1 m/s) every 50 to 150 steps, sliding friction within 30 % of its
+own, noise of 0.05 on each number of the observation (Unitree's: as its policies were trained with), actions one step
+late.
 """
 
 import functools

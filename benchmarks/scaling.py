@@ -1,14 +1,14 @@
 """When are more machines of use? What a round costs here, measured; then 1 to 1,000 collectors, simulated from that.
 
-Usage, from the root of a checkout: python benchmarks/scaling.py [OUT_DIR] [--measured FILE.json]. Writes scaling.json and
-scaling.svg. Measured are processor seconds, so that other work on the machine moves them little; with Ray installed, the
-round trips, the rate of 1 and 2 collectors, and that of environments that wait on a cluster of three machines, all of
-them here. Simulated is the schedule of `distilrl.shards.Rounds`: the order for
-round r + 1 goes out when round r begins to be learnt from, and that waits for round r.
+Usage, from the root of a checkout: python benchmarks/scaling.py [OUT_DIR] [--measured FILE.json]. Writes scaling.json
+and scaling.svg. Measured are processor seconds, so that other work on the machine moves them little; with Ray
+installed, the round trips, the rate of 1 and 2 collectors, and that of environments that wait on a cluster of three
+machines, all of them here. Simulated is the schedule of `distilrl.shards.Rounds`: the order for round r + 1 goes out
+when round r begins to be learnt from, and that waits for round r.
 
-Each collector hosts one shard of 32 environments, so that more collectors see more states a round. The learner keeps its
-updates per state (one of 64 for each 8 states, the default in Pong), or, "updates fixed", makes 8 a vector step however
-many environments there are.
+Each collector hosts one shard of 32 environments, so that more collectors see more states a round. The learner keeps
+its updates per state (one of 64 for each 8 states, the default in Pong), or, "updates fixed", makes 8 a vector step
+however many environments there are.
 """
 
 import argparse
@@ -272,11 +272,14 @@ def main() -> None:
         ends = next(c for c, rate in zip(COUNTS, rates, strict=True) if rate >= 0.9 * max(rates))
         table[world.name] = {
             "states_per_s": dict(zip(map(str, COUNTS), (round(r) for r in rates), strict=True)),
-            "85_percent_up_to": useful, "within_a_tenth_of_the_most_at": ends,
+            "85_percent_up_to": useful,
+            "within_a_tenth_of_the_most_at": ends,
             "core_hours_per_million_states": {
-                str(c): round(1e6 / r * (c + 1) / 3600, 2) for c, r in zip(COUNTS, rates, strict=True) if c in (1, 8, 64, 1000)
+                str(c): round(1e6 / r * (c + 1) / 3600, 2)
+                for c, r in zip(COUNTS, rates, strict=True)
+                if c in (1, 8, 64, 1000)
             },
-        }  # fmt: skip
+        }
         print(f"{world.name:36} 1: {rates[0]:9,.0f}  most: {max(rates):9,.0f} at {ends:5}  85 % up to {useful}")
     given.out.mkdir(parents=True, exist_ok=True)
     result = {"measured": found, "assumed": ASSUMED, "shard": SHARD, "steps": STEPS, "simulated": table}

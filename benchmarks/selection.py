@@ -1,11 +1,11 @@
-"""What choosing the best of many noisy checks costs, and what is left of it where the best three meet on other episodes.
+"""What choosing the best of many noisy checks costs, and what is left of it where the best three meet again.
 
     python benchmarks/selection.py raw               # best check against verdict, of the runs that lie in results/
     python benchmarks/selection.py run FOLDER        # FOLDER holds acrobot-dqn-sb3.zip
     python benchmarks/selection.py table
 
-Each line of results/selection/rows.jsonl is a training seed with its whole budget, whose student is chosen twice: by the
-best check alone (``finalists`` 1), and by 50 other episodes of the best three checks. Both play 300 episodes of the
+Each line of results/selection/rows.jsonl is a training seed with its whole budget, whose student is chosen twice: by
+the best check alone (``finalists`` 1), and by 50 other episodes of the best three checks. Both play 300 episodes of the
 verdict's seeds. Training is the same to the byte.
 """
 

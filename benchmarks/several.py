@@ -1,14 +1,17 @@
 """Several teachers in one student, and one teacher by way of assistants.
 
-    python benchmarks/several.py tasks FOLDER           # CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
-    python benchmarks/several.py NAME FOLDER            # Pong + Breakout, a key of ATARI below; FOLDER holds breakout-dqn-sb3.zip
-    python benchmarks/several.py assistants FOLDER      # 0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
-    python benchmarks/several.py pruned FOLDER          # small from the start, or pruned from a wider one; in LunarLander too
-    python benchmarks/several.py driving FOLDER         # highway, merge and roundabout in one network; teachers are in zoo/
-    python benchmarks/several.py robots FOLDER          # Hopper, Ant and Walker2d in one network; FOLDER holds their public teachers
-    python benchmarks/several.py intersection FOLDER    # the highway's teacher transferred to an intersection
+    python benchmarks/several.py NAME FOLDER
 
-Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N at a time) and, for Pong + Breakout, results/several/NAME/.
+tasks           CartPole + Acrobot; FOLDER holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
+a key of ATARI  Pong + Breakout; FOLDER holds breakout-dqn-sb3.zip
+assistants      0, 1 and 2 assistants at one budget in all, CartPole and Acrobot
+pruned          small from the start, or pruned from a wider one; in LunarLander too
+driving         highway, merge and roundabout in one network; teachers are in zoo/
+robots          Hopper, Ant and Walker2d in one network; FOLDER holds their public teachers
+intersection    the highway's teacher transferred to an intersection
+
+Results go to results/several/NAME.jsonl (one line per run; a line that is there is not made again, and --jobs N makes N
+at a time) and, for Pong + Breakout, results/several/NAME/.
 """
 
 import functools
@@ -143,8 +146,10 @@ def tasks() -> list[dict]:
     """One body, two heads, against a student of its own for each task at half of the steps."""
     return [
         {"method": method, "student": student, "seed": seed}
-        for student in ("mlp:16,16", "mlp:32,32") for seed in SEEDS for method in (TOGETHER + "one", TOGETHER + "all", "apart")
-    ]  # fmt: skip
+        for student in ("mlp:16,16", "mlp:32,32")
+        for seed in SEEDS
+        for method in (TOGETHER + "one", TOGETHER + "all", "apart")
+    ]
 
 
 def assistants_line(folder: Path, env: str, student: str, seed: int, assistants: int) -> dict:
@@ -203,8 +208,16 @@ def atari_line(folder: Path, name: str) -> dict:
     files = {"PongNoFrameskip-v4": "zoo/pong-dqn", "BreakoutNoFrameskip-v4": str(folder / "breakout-dqn-sb3.zip")}
     games = tuple(TaskFile(EnvRef(env_id), (TeacherFile(path),)) for env_id, path in files.items())
     config = make_config(
-        "distil", games[0].env, tasks=games, threads=1, eval_epsilon=0.01, n_envs=32, average=0.999, agreement=0.9, **ATARI[name]
-    )  # fmt: skip
+        "distil",
+        games[0].env,
+        tasks=games,
+        threads=1,
+        eval_epsilon=0.01,
+        n_envs=32,
+        average=0.999,
+        agreement=0.9,
+        **ATARI[name],
+    )
     run, kept = Path("benchmarks/runs") / name, RESULTS / "several" / name
     job = Job(config, Comparison(disturbed_episodes=0))
     with Display() as watch:

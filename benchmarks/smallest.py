@@ -2,8 +2,9 @@
 
     python benchmarks/smallest.py ENV TEACHER [--cost]
 
-Writes results/smallest/ENV.json: the plan, and with --cost the seconds of one `distil` run of the middle size with the same verdict, in the
-same process. One thread. ENV is CartPole-v1, Acrobot-v1, MountainCar-v0, LunarLander-v3 or PongNoFrameskip-v4.
+Writes results/smallest/ENV.json: the plan, and with --cost the seconds of one `distil` run of the middle size with the
+same verdict, in the same process. One thread. ENV is CartPole-v1, Acrobot-v1, MountainCar-v0, LunarLander-v3 or
+PongNoFrameskip-v4.
 """
 
 import json
@@ -20,7 +21,8 @@ from distilrl.cli.tables import print_plan
 from distilrl.display import Display
 
 BUDGETS = {
-    "CartPole-v1": {"env_steps": 3_000}, "Acrobot-v1": {"env_steps": 4_000}, "MountainCar-v0": {"env_steps": 6_000}, "LunarLander-v3": {"env_steps": 12_000},
+    "CartPole-v1": {"env_steps": 3_000}, "Acrobot-v1": {"env_steps": 4_000}, "MountainCar-v0": {"env_steps": 6_000},
+    "LunarLander-v3": {"env_steps": 12_000},
     "PongNoFrameskip-v4": {"env_steps": 96_000, "updates": 8},
 }  # fmt: skip
 PIXELS = (
@@ -63,9 +65,8 @@ def main(env_id: str, teacher: str, cost: bool) -> None:
     result = found.to_json() | result | {"teacher": Path(teacher).name}
     if cost:
         result["plan_in_single_runs"] = result["wall_s"] / result["single_run_s"]
-        print(
-            f"plan {result['wall_s']:.1f} s = {result['plan_in_single_runs']:.2f} single runs of {result['single_run_s']:.1f} s"
-        )
+        runs = f"{result['plan_in_single_runs']:.2f} single runs of {result['single_run_s']:.1f} s"
+        print(f"plan {result['wall_s']:.1f} s = {runs}")
     machine(out.parent)
     out.write_text(json.dumps(result, indent=2) + "\n")
     if found.winner:

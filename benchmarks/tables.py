@@ -45,7 +45,7 @@ def returned(part: dict, chinese: bool = False) -> str:
 
 @cache
 def judged(path: Path) -> dict:
-    """A run's results with a verdict by today's rule: of judge.py where it played again, else of the run's own returns."""
+    """A run's results with a verdict by today's rule: of judge.py where it played again, else of its own returns."""
     r, again = json.loads(path.read_text()), path.with_name("verdict.json")
     found = json.loads(again.read_text()) if again.exists() else {"verdict": vars(rejudged(r, path.parent))}
     return {
@@ -94,15 +94,17 @@ def difference(verdict: dict) -> str:
 
 def atari() -> str:
     rows = [
-        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | played | difference | margin | verdict |",
+        "| run | parameters | MACs | steps | updates | seconds | student's return | teacher's | played | difference "
+        "| margin | verdict |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|---|",
     ]
     for path in sorted(RESULTS.glob("*/results.json")):
         r = judged(path)
         s, v = r["student"], r["verdict"]
         rows.append(
-            f"| {path.parent.name} `{s['name']}` | {s['params']:,} | {s['macs'] / 1e6:.2f} M | {r['env_steps']:,} | {r['updates']:,} | {r['train_s']:.0f} "
-            f"| {returned(s)} | {returned(r['teacher'])} | {v['protocol']} | {difference(v)} | {v['margin']:.2f} | {in_words(v['result'])} |"
+            f"| {path.parent.name} `{s['name']}` | {s['params']:,} | {s['macs'] / 1e6:.2f} M | {r['env_steps']:,} "
+            f"| {r['updates']:,} | {r['train_s']:.0f} | {returned(s)} | {returned(r['teacher'])} | {v['protocol']} "
+            f"| {difference(v)} | {v['margin']:.2f} | {in_words(v['result'])} |"
         )
     return "\n".join(rows)
 
@@ -133,8 +135,10 @@ def vectors() -> str:
         steps = f"{median(run['parity_steps'] for run in there):,.0f}" if there else "-"
         seconds = f"{median(run['parity_s'] for run in there):.2f}" if there else "-"
         each = ", ".join(f"{run['return_mean']:.1f}" for run in runs)
+        teacher = mean(run["teacher_return_mean"] for run in runs)
         rows.append(
-            f"| {env} | `{student}` | {params} | {len(there)}/{len(runs)} | {steps} | {seconds} | {each} | {mean(r['teacher_return_mean'] for r in runs):.1f} |"
+            f"| {env} | `{student}` | {params} | {len(there)}/{len(runs)} | {steps} | {seconds} | {each} "
+            f"| {teacher:.1f} |"
         )
     return "\n".join(rows)
 
@@ -241,8 +245,8 @@ def fields_in_full(chinese: bool = False) -> str:
         "µs in C", "student − teacher [interval] of margin", "claimed beside the return",
     )  # fmt: skip
     zh = (
-        "领域", "环境", "学生", "判定", "回报（教师）", "无需学习", "参数", "字节", "C 每次决策微秒", "学生 − 教师 [区间]，余量",
-        "回报之外的声明",
+        "领域", "环境", "学生", "判定", "回报（教师）", "无需学习", "参数", "字节", "C 每次决策微秒",
+        "学生 − 教师 [区间]，余量", "回报之外的声明",
     )  # fmt: skip
     return fields.noted(markdown(zh if chinese else head, rows, text=4), chinese)
 
@@ -331,12 +335,12 @@ def atari_methods(env: str) -> str:
     if not groups:
         return "Not run."
     rows = [
-        f"Teacher {teacher['return']:.1f} (under ε = 0.05 {teacher['epsilon_0.05']:.1f}, sticky actions {teacher['sticky_0.25']:.1f}), random {teacher['random']:.1f}; "
-        f"{teacher['env_steps']:,} steps.",
+        f"Teacher {teacher['return']:.1f} (under ε = 0.05 {teacher['epsilon_0.05']:.1f}, sticky actions "
+        f"{teacher['sticky_0.25']:.1f}), random {teacher['random']:.1f}; {teacher['env_steps']:,} steps.",
         "",
         "| method | student | return, each seed | agreement | ε = 0.05 | sticky actions |",
         "|---|---|---|--:|--:|--:|",
-    ]  # fmt: skip
+    ]
     for (student, name), runs in groups.items():
         each = ", ".join(
             f"{run['return']:.1f} [{run['return_ci95'][0]:.1f}, {run['return_ci95'][1]:.1f}]" for run in runs
@@ -372,9 +376,29 @@ def block(name: str) -> str:
     if name in ATARI:
         return atari_methods(name)
     known = {
-        "settings": chosen, "differences": surviving, "overall": overall, "atari": atari, "headline": headline, "headline-zh": headline_zh, "fields": of_fields, "fields-zh": lambda: of_fields(chinese=True), "fields-docs": fields_in_full, "fields-docs-zh": lambda: fields_in_full(True), "fields-goal": of_goal, "fields-goal-zh": lambda: of_goal(chinese=True), "disturbed": disturbed, "vectors": vectors,
-        "verdict-error": verdict_error.table, "selection": selection.table, "memory": memory.markdown, "memory-zh": lambda: memory.markdown(chinese=True), "field-plans": field_plans.markdown, "field-plans-zh": lambda: field_plans.markdown(chinese=True), "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)), "checks": selection.raw,
-    }  # fmt: skip
+        "settings": chosen,
+        "differences": surviving,
+        "overall": overall,
+        "atari": atari,
+        "headline": headline,
+        "headline-zh": headline_zh,
+        "fields": of_fields,
+        "fields-zh": lambda: of_fields(chinese=True),
+        "fields-docs": fields_in_full,
+        "fields-docs-zh": lambda: fields_in_full(True),
+        "fields-goal": of_goal,
+        "fields-goal-zh": lambda: of_goal(chinese=True),
+        "disturbed": disturbed,
+        "vectors": vectors,
+        "verdict-error": verdict_error.table,
+        "selection": selection.table,
+        "memory": memory.markdown,
+        "memory-zh": lambda: memory.markdown(chinese=True),
+        "field-plans": field_plans.markdown,
+        "field-plans-zh": lambda: field_plans.markdown(chinese=True),
+        "case-study": lambda: case_study.table(range(5), list(case_study.BUDGETS)),
+        "checks": selection.raw,
+    }
     if name.startswith("fields/"):
         return fields.markdown(name.removeprefix("fields/"))
     return (known | TABLES).get(name, lambda: one_method(name))()

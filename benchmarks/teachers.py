@@ -1,7 +1,8 @@
-"""Teachers from nothing: `distilrl train-teacher` against stable-baselines3's DQN with rl-zoo3's hyperparameters, one thread each.
+"""Teachers from nothing: `distilrl train-teacher` against stable-baselines3's DQN with rl-zoo3's hyperparameters.
 
-Steps and seconds until the mean return of 20 greedy episodes, looked at every 2,000 steps, reaches the environment's threshold; time
-spent looking is not counted, for either. Needs stable-baselines3 and, for LunarLander, gymnasium[box2d].
+Steps and seconds until the mean return of 20 greedy episodes, looked at every 2,000 steps, reaches the environment's
+threshold; time spent looking is not counted, for either. Needs stable-baselines3 and, for LunarLander,
+gymnasium[box2d].
 
     python benchmarks/teachers.py ours CartPole-v1 Acrobot-v1 MountainCar-v0 LunarLander-v3
     python benchmarks/teachers.py sb3 CartPole-v1 Acrobot-v1 MountainCar-v0 LunarLander-v3
@@ -29,7 +30,8 @@ def ours(env_id: str, seed: int) -> dict:
     reached = next((row for row in trained.history if row["return"] >= THRESHOLDS[env_id]), None)
     final = evaluate_policy(trained.policy, Play(EnvRef(env_id), threads=1), episodes=100)
     return {
-        "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"], "updates": trained.updates,
+        "steps": reached and reached["env_steps"], "seconds": reached and reached["train_s"],
+        "updates": trained.updates,
         "steps_in_all": trained.env_steps, "seconds_in_all": trained.train_s, "return_mean": final.return_mean,
         "return_ci95": final.return_ci95, "checks": [row["return"] for row in trained.history],
     }  # fmt: skip
@@ -68,7 +70,8 @@ def sb3(env_id: str, seed: int) -> dict:
     seconds = time.perf_counter() - look.start - look.looking
     final, _ = play(model, gymnasium.make(env_id), n_eval_episodes=100, return_episode_rewards=True)
     return {
-        "steps": look.reached and look.reached[0], "seconds": look.reached and look.reached[1], "steps_in_all": model.num_timesteps,
+        "steps": look.reached and look.reached[0], "seconds": look.reached and look.reached[1],
+        "steps_in_all": model.num_timesteps,
         "seconds_in_all": seconds, "return_mean": float(np.mean(final)), "checks": look.returns,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How fast states are collected: ALE alone, the teacher's forward pass alone, and both in the collector, in turn in one run.
+"""How fast states are collected: ALE alone, the teacher's forward pass alone, and both in the collector, in turn.
 
 Usage, from the root of a checkout: python benchmarks/throughput.py [OUT.json]. 64 environments, 2 threads.
 """

@@ -1,8 +1,10 @@
-"""CartPole and Acrobot students of four sizes over five seeds: steps and seconds to parity, and the return on the verdict's seeds.
+"""CartPole and Acrobot students of four sizes over five seeds: steps and seconds to parity, and the return.
 
-Usage: python benchmarks/vectors.py FOLDER_WITH_TEACHERS [OUT.jsonl] [--jobs N]. Lines that OUT has are not made again. The folder holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip
-(the DQN agents of rl-trained-agents). Parity: the second check in a row, every 250 steps on 50 selection seeds, at which the score is at least 0.99, where it is so on 50 fresh episodes too, on which the teacher plays as well: there the run ends.
-Seconds are of collecting and learning on one thread; checks are not counted.
+Usage: python benchmarks/vectors.py FOLDER_WITH_TEACHERS [OUT.jsonl] [--jobs N]. Lines that OUT has are not made again.
+The folder holds cartpole-dqn-sb3.zip and acrobot-dqn-sb3.zip (the DQN agents of rl-trained-agents). Parity: the second
+check in a row, every 250 steps on 50 selection seeds, at which the score is at least 0.99, where it is so on 50 fresh
+episodes too, on which the teacher plays as well: there the run ends. Seconds are of collecting and learning on one
+thread; checks are not counted.
 """
 
 import functools
@@ -45,7 +47,8 @@ def line(teachers: Path, env: str, student: str, seed: int) -> dict:
     result = evaluate_policy(trained.policy, Play(EnvRef(env), threads=1), episodes=100)
     return {
         "params": trained.network.spec.params,
-        "parity_steps": parity.get("env_steps"), "parity_s": parity.get("train_s"), "parity_updates": parity.get("updates"),
+        "parity_steps": parity.get("env_steps"), "parity_s": parity.get("train_s"),
+        "parity_updates": parity.get("updates"),
         "env_steps": trained.env_steps, "train_s": trained.train_s, **result.to_json(),
         "teacher_return_mean": acceptance.return_mean, "random_return_mean": acceptance.random_return_mean,
     }  # fmt: skip

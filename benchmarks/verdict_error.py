@@ -5,8 +5,8 @@
 
 Each line is of 1,000 simulated comparisons. *plain* is the percentile bootstrap of the differences, which is what most
 comparisons of policies are decided by, *t* the interval over the means of seeds, of clusters *now* with each episode
-counted by itself; *now* is `non_inferiority` or `verdict_over_seeds` as they are called by a run. Nominal is 2.5 %: a pass is wrong where the whole of a two-sided 95 %
-interval lies above −margin and the difference does not.
+counted by itself; *now* is `non_inferiority` or `verdict_over_seeds` as they are called by a run. Nominal is 2.5 %: a
+pass is wrong where the whole of a two-sided 95 % interval lies above −margin and the difference does not.
 """
 
 import sys

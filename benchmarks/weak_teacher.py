@@ -2,8 +2,8 @@
 
     python benchmarks/weak_teacher.py FILE      # cartpole-dqn-sb3.zip of rl-trained-agents
 
-Gaussian noise is added to the teacher's weights until its greedy return on CartPole-v1 lies between 100 and 300; then each recipe trains mlp:16,16
-over three seeds with the same budget, 30,000 steps, to its end.
+Gaussian noise is added to the teacher's weights until its greedy return on CartPole-v1 lies between 100 and 300; then
+each recipe trains mlp:16,16 over three seeds with the same budget, 30,000 steps, to its end.
 """
 
 import sys

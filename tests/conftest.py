@@ -55,7 +55,7 @@ def real_teacher(name: str) -> Path:
 
 
 class SignEnv(gymnasium.Env):
-    """Two numbers; action 1 pays 1 if the first is positive, action 0 if not. Ten steps an episode, 10 the best return."""
+    """Two numbers; action 1 pays 1 if the first is positive, action 0 if not. Episodes of ten steps; 10 is best."""
 
     observation_space = gymnasium.spaces.Box(-100, 100, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -91,7 +91,9 @@ class ContinuousEnv(SignEnv):
 
 
 class MultiEnv(SignEnv):
-    """Two choices, of 2 and of 3: each pays half, the first as in SignEnv, the second for the option that the steps count to."""
+    """Two choices, of 2 and of 3: each pays half, the first as in SignEnv, the second for the option that the steps
+    count to.
+    """
 
     action_space = gymnasium.spaces.MultiDiscrete([2, 3])
 
@@ -112,7 +114,9 @@ class LateEnv(SignEnv):
 
 
 class MixedEnv(SignEnv):
-    """A small picture, SignEnv's two numbers and a choice of three; real actions in a box of shape (1, 2), one side open."""
+    """A small picture, SignEnv's two numbers and a choice of three; real actions in a box of shape (1, 2), one side
+    open.
+    """
 
     observation_space = gymnasium.spaces.Dict(
         {
@@ -252,7 +256,7 @@ def hardly_timed():
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """Ray, connected to a cluster of this machine alone, once for all tests; its workers find the tests' own modules."""
+    """Ray, connected to a cluster of this machine alone, once for all tests; its workers find the tests' modules."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilrl[ray]'")
     from distilrl.distributed import connect
 

@@ -37,7 +37,8 @@ VERDICT = RunVerdict(
 )  # fmt: skip
 NOISY = replace(VERDICT, protocol="noisy observations", looks=1, confidence=0.95)
 PROVENANCE = Provenance(
-    distilrl="0.1.0", python="3.12.3", torch="2.9.0", gymnasium="1.2.0", environment="", system="Linux x86_64", cpu="one",
+    distilrl="0.1.0", python="3.12.3", torch="2.9.0", gymnasium="1.2.0", environment="", system="Linux x86_64",
+    cpu="one",
     threads=1, date="2026-01-01T00:00:00+00:00", command="distilrl distill",
 )  # fmt: skip
 STATES = {
@@ -74,7 +75,8 @@ def measured(result="pass") -> Measured:
     off = Difference(difference=0.0, difference_ci95=(-0.04, 0.04))
     verdict = replace(VERDICT, result=result)
     return Measured(
-        name="crashed", how="max", better="lower", teacher=share, student=share, random=share, difference=off, verdict=verdict
+        name="crashed", how="max", better="lower", teacher=share, student=share, random=share, difference=off,
+        verdict=verdict
     )  # fmt: skip
 
 
@@ -82,12 +84,14 @@ def results(**changes) -> Results:
     """Of a run with real actions."""
     size = {"params": 1000, "bytes": 4000, "macs": 1000, "latency_us": 40.0}
     found = Results(
-        env="Mine-v0", environment={"id": "Mine-v0"}, action={"kind": "mean"}, protocol={"epsilon": 0.0}, seed=0, recipe="distil",
+        env="Mine-v0", environment={"id": "Mine-v0"}, action={"kind": "mean"}, protocol={"epsilon": 0.0}, seed=0,
+        recipe="distil",
         env_steps=30_000, updates=4, train_s=1.5, wall_s=2.5, device="cpu", stopped="budget used", temperature=1.0,
         labelled_states=30_000, random=RandomPlay(return_mean=-258.0), verdict=VERDICT,
         teacher=TeacherSide(**vars(RETURNS), **size, truncated=0, format="sb3"),
         student=StudentSide(
-            **vars(RETURNS), **(size | {"params": 100, "bytes": 400, "macs": 100}), truncated=0, score=0.99, spec={}, name="mlp:8"
+            **vars(RETURNS), **(size | {"params": 100, "bytes": 400, "macs": 100}), truncated=0, score=0.99, spec={},
+            name="mlp:8"
         ),
         agreement=Agreement(**STATES, dimensions=(DIMENSION, replace(DIMENSION, rms=0.5, at_bound=0.0))),
         disturbed={"noise_0.1": Sides(teacher=RETURNS, student=RETURNS, verdict=NOISY)}, provenance=PROVENANCE,
@@ -118,7 +122,8 @@ def episodes(*disagreements, teacher=(1.0, 2.0), student=(1.0, 2.0)) -> SingleEp
 def plan_row(**changes) -> PlanRow:
     """Of a small size that passes."""
     row = PlanRow(
-        student="mlp:8", params=100, bytes=400, macs=90, latency_us=30.0, score_mean=0.9, worst_score=0.85, best_score=0.95,
+        student="mlp:8", params=100, bytes=400, macs=90, latency_us=30.0, score_mean=0.9, worst_score=0.85,
+        best_score=0.95,
         best_seed=0, reached=True, verdict="pass",
     )  # fmt: skip
     return replace(row, **changes)
@@ -127,8 +132,10 @@ def plan_row(**changes) -> PlanRow:
 def plan_results(*rows, **changes) -> PlanResults:
     """Of a plan with these sizes, of which the first passes."""
     found = PlanResults(
-        env="Mine-v0", environment={"id": "Mine-v0"}, recipe="distil", teacher="teacher.zip", teacher_params=None, seeds=1,
-        budget={"params": None, "bytes": None, "macs": None, "us": 30.0}, env_steps=1000, labelled_states=1000, train_s=1.0,
+        env="Mine-v0", environment={"id": "Mine-v0"}, recipe="distil", teacher="teacher.zip", teacher_params=None,
+        seeds=1,
+        budget={"params": None, "bytes": None, "macs": None, "us": 30.0}, env_steps=1000, labelled_states=1000,
+        train_s=1.0,
         wall_s=2.0, winner=rows[0].student, frontier=rows, asked=(300,), provenance=PROVENANCE,
     )  # fmt: skip
     return replace(found, **changes)

@@ -1,4 +1,4 @@
-"""Every kind of action and observation, from training through the checkpoint to the file, in environments with known answers."""
+"""Every kind of action and observation, from training to the file, in environments with known answers."""
 
 from dataclasses import replace
 
@@ -41,7 +41,8 @@ MIDDLE, HALF = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 4.0])
 
 
 class FollowEnv(gymnasium.Env):
-    """Two real actions of unequal range, each to be a sum of the two numbers seen, in half-ranges around the middle, clipped.
+    """Two real actions of unequal range, each to be a sum of the two numbers seen, in half-ranges around the middle,
+    clipped.
 
     Each step costs the squared distance in half-ranges; ten steps an episode, 0 the best return.
     """
@@ -183,7 +184,9 @@ def test_a_run_of_real_actions_resumes_to_the_same_bytes(tmp_path, recipe):
 
 
 def choosing(sizes):
-    """A teacher whose first choice has the sign of the first number, and whose others are always 0; of a hidden layer of 2."""
+    """A teacher whose first choice has the sign of the first number, and whose others are always 0; of a hidden layer
+    of 2.
+    """
     network = Network(NetworkSpec((2,), sum(sizes), hidden=(2,)))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -229,7 +232,9 @@ def test_actions_above_a_byte_survive_the_checkpoint(tmp_path):
 
 
 def test_a_picture_beside_numbers_and_a_side_without_a_bound(tmp_path):
-    """MixedEnv pays for the sign of a number beside a picture of noise; its actions have an open side and a shape of their own."""
+    """MixedEnv pays for the sign of a number beside a picture of noise; its actions have an open side and a shape of
+    their own.
+    """
     env_id = "distilrl/MixedEnv-v0"
     info = describe_env(EnvRef(env_id))
     place = info.obs.names.index("body.numbers[0]")

@@ -31,10 +31,13 @@ MADE = {
     "run": (["distill", *STUDENT, *STEPS, *SHORT, "--wrapper", "gymnasium.wrappers:OrderEnforcing"], ["student"]),
     "seeds": (["distill", *STUDENT, *STEPS, *SHORT, "--seeds", "2"], ["seed-0/student", "seed-1/student"]),
     "chain": (["distill", *STUDENT, *STEPS, *SHORT, "--assistants", "1"], ["assistant-1/student", "student"]),
-    "plan": (["plan", *SHORT, "--steps", "810", "--sizes", "mlp:", "mlp:2", "--seeds", "2", "--no-refine"], ["winner/student"]),
-    "tree": (["tree", *SHORT, "--leaves", "4", "--iterations", "2", "--states", "100", "--disturbed-episodes", "0"], []),
+    "plan": (["plan", *SHORT, "--steps", "810", "--sizes", "mlp:", "mlp:2", "--seeds", "2", "--no-refine"],
+             ["winner/student"]),
+    "tree": (["tree", *SHORT, "--leaves", "4", "--iterations", "2", "--states", "100",
+              "--disturbed-episodes", "0"], []),
     "tasks": (["distill", *STUDENT, *STEPS, *SHORT], ["LateEnv/student"]),
-    "teacher": (["train-teacher", "--env", SIGN, "--steps", "2400", "--network", "mlp:4", "--episodes", "7"], ["student"]),
+    "teacher": (["train-teacher", "--env", SIGN, "--steps", "2400", "--network", "mlp:4", "--episodes", "7"],
+                ["student"]),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Exported C where it ships: compiled for microcontrollers without a warning, run on emulated ones bit for bit as here."""
+"""Exported C where it ships: compiled for microcontrollers without a warning, run on emulated ones, the same bits."""
 
 import json
 import re
@@ -64,7 +64,9 @@ def test_the_c_of_every_kind_of_student_compiles_without_a_warning(written, tmp_
     flags = [flag for flag in STRICT if compiler != "C++" or flag not in ("-std=c99", "-pedantic")]  # vectors
     sources = [str(written / kind / "policy.c") for kind in KINDS]
     for source in sources:
-        done = subprocess.run([*command, *flags, "-c", source, "-o", str(tmp_path / "policy.o")], capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [*command, *flags, "-c", source, "-o", str(tmp_path / "policy.o")], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -81,7 +83,9 @@ def departures(written, tmp_path_factory):
     said = []
     for kind in (kind for kind in KINDS if kind not in ONLY_LARGER):  # each on its own: they are no one program
         source = str(written / kind / "policy.c")
-        done = subprocess.run([*command, "--template={id} {file}:{line} {message}", source], capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [*command, "--template={id} {file}:{line} {message}", source], capture_output=True, text=True, check=True
+        )
         said += done.stderr.splitlines()
     return [line for line in said if line[:1].isalpha()]
 
@@ -144,7 +148,8 @@ def test_the_same_main_runs_here(written, kind):
 
 ARDUINO = """#include <stdint.h>
 enum { A0, LED_BUILTIN = 13, OUTPUT = 1, LOW = 0, HIGH = 1 };
-int analogRead(int); void digitalWrite(int, int); void pinMode(int, int); unsigned long micros(); void delay(unsigned long);
+int analogRead(int); void digitalWrite(int, int); void pinMode(int, int);
+unsigned long micros(); void delay(unsigned long);
 struct Port { void begin(long); void print(const char *); void println(unsigned long); } extern Serial;
 """
 """What the sketch needs of Arduino's core, which calls sketches C++ and includes it unasked."""

@@ -1,4 +1,4 @@
-"""Teachers of somebody's own code: the digest tells apart what answers differently, and is the same in every process."""
+"""Teachers of somebody's own code: the digest tells apart what answers differently, and is the same in each process."""
 
 import os
 import subprocess
@@ -161,7 +161,8 @@ def test_a_name_stands_for_a_function_but_not_for_weights():
 
 def test_the_digest_is_the_same_in_another_process():
     code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_callables as t\n"  # noqa: PTH120
-    code += "print([t.digest(f) for f in (t.scaled(2.0), t.nested(1.0), t.with_default, t.by_matrix(t.np.eye(2)), t.Gain(1.0).predict, t.Activated(t.torch.relu))])"
+    code += "functions = t.scaled(2.0), t.nested(1.0), t.with_default, t.by_matrix(t.np.eye(2)), t.Gain(1.0).predict\n"
+    code += "print([t.digest(f) for f in (*functions, t.Activated(t.torch.relu))])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert (
         str(

@@ -182,7 +182,8 @@ killed, said = [], []
 
 def watch(event):
     if isinstance(event, Step) and event.env_steps >= 500 and not killed:
-        at = ray.get(hosts.actors[0].handle.__ray_call__.remote(lambda _: __import__("ray").get_runtime_context().get_node_id()))
+        where = hosts.actors[0].handle.__ray_call__
+        at = ray.get(where.remote(lambda _: __import__("ray").get_runtime_context().get_node_id()))
         killed.extend(node for node in nodes if node.node_id == at)
         cluster.remove_node(killed[0], allow_graceful=False)
 
@@ -207,8 +208,8 @@ def test_a_machine_that_is_lost_changes_nothing():
 
 @pytest.fixture(scope="module")
 def two(ray_cluster):
-    """Two collectors for all tests from here on; those before start their own, for which a small machine has no core left
-    while these live.
+    """Two collectors for all tests from here on; those before start their own, for which a small machine has no core
+    left while these live.
     """
     with RayCollectors(2, "local") as hosts:
         yield hosts

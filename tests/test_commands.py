@@ -47,7 +47,8 @@ UNUSED = {"matplotlib", "jinja2", "PIL", "ale_py", "onnx", "onnxruntime", "sklea
 
 def imported(*words):
     """Top-level modules that a fresh Python has imported once the command has ended, and what it printed."""
-    program = "import sys; from distilrl.cli import main; code = main(sys.argv[1:]); print(*sorted(sys.modules)); sys.exit(code)"  # fmt: skip
+    program = "import sys; from distilrl.cli import main; code = main(sys.argv[1:]); "
+    program += "print(*sorted(sys.modules)); sys.exit(code)"
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
     said, _, names = done.stdout.rstrip("\n").rpartition("\n")
     return {name.split(".")[0] for name in names.split()}, said
@@ -357,8 +358,11 @@ def test_what_is_told_of_a_file_is_told_of_the_one_beside_a_folder(plan, tmp_pat
     """A plan's student lies in its winner, and the plan itself was taken for a file."""
     home = tmp_path / "plan"
     configured(home, {"kind": "plan" if plan else "run"})
-    save_network(home / "winner" / "student" if plan else home / "student", build(NetworkSpec((4,), 2), torch.Generator()),
-                 head_for(Choices((2,)), "q"))  # fmt: skip
+    save_network(
+        home / "winner" / "student" if plan else home / "student",
+        build(NetworkSpec((4,), 2), torch.Generator()),
+        head_for(Choices((2,)), "q"),
+    )
     seen = []
     words = ["evaluate", str(home), "--env", "CartPole-v1", "--against", "t.zip", "--normalizer", "n.pkl"]
     monkeypatch.setattr("distilrl.cli.using.load_teacher", lambda file: seen.append(file))

@@ -1,5 +1,5 @@
-"""Networks that live elsewhere than on the CPU. "meta" stands in for a graphics card: a network that says that it is there, notes where
-what it is shown is, and answers on the CPU.
+"""Networks that live elsewhere than on the CPU. "meta" stands in for a graphics card: a network that says that it is
+there, notes where what it is shown is, and answers on the CPU.
 """
 
 import ctypes

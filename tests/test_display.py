@@ -344,7 +344,8 @@ def test_runs_in_other_processes_have_a_bar_each_in_a_terminal(screen, monkeypat
 
 def test_a_sweep_fits(screen):
     row = SweepRow(
-        run="a-run-of-some-length", env="[red]Mine-v0", student="cnn:16,16,16:64", params=61_174, env_steps=250_048, train_s=1467.2,
+        run="a-run-of-some-length", env="[red]Mine-v0", student="cnn:16,16,16:64", params=61_174, env_steps=250_048,
+        train_s=1467.2,
         return_mean=12045.33, return_ci95=(11900.12, 12190.55), score=0.987, verdict="inconclusive",
     )  # fmt: skip
     print_sweep([row, SweepRow(run="b", env="Other-v0", student="mlp:8", error="[b]wrong.")])

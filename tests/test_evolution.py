@@ -1,4 +1,4 @@
-"""The stage with reward: it finds what imitation cannot, continues where it was cut short, and says where it does not go."""
+"""The stage with reward: it finds what imitation cannot, continues where it was cut, and says where it does not go."""
 
 import copy
 
@@ -34,8 +34,8 @@ from distilrl.train import train
 class MiddleEnv(gymnasium.Env):
     """One number; the action is to equal it, but only numbers between -1 and 1 pay. Ten steps an episode.
 
-    The teacher is right there and answers 0 elsewhere, which costs it nothing. A linear student cannot do both: imitation gives it a
-    slope of 0.2, and the best linear policy has a slope of 1.
+    The teacher is right there and answers 0 elsewhere, which costs it nothing. A linear student cannot do both:
+    imitation gives it a slope of 0.2, and the best linear policy has a slope of 1.
     """
 
     observation_space = gymnasium.spaces.Box(-100, 100, (1,), np.float32)

@@ -427,10 +427,13 @@ def test_each_member_has_a_teacher_of_its_own(tmp_path):
     assert result.verdict_environment == others.to_json()
     assert set(result.disturbed) == {"epsilon_0.01", "noise_0.1"}
     alone = [
-        evaluate_policy(load_teacher(str(tmp_path / "teachers" / str(member))), replace(
-            POLES, kwargs=POLES.kwargs | {"members": [member, member + 1], "shows": "nothing"}), episodes=20).return_mean
+        evaluate_policy(
+            load_teacher(str(tmp_path / "teachers" / str(member))),
+            replace(POLES, kwargs=POLES.kwargs | {"members": [member, member + 1], "shows": "nothing"}),
+            episodes=20,
+        ).return_mean
         for member in (100, 101)
-    ]  # fmt: skip
+    ]
     both = load_teacher(file).fitted(describe_env(others))
     together = evaluate_policy(both, others, episodes=60)
     assert min(alone) - 30 < together.return_mean < max(alone) + 30

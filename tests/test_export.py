@@ -545,7 +545,7 @@ def test_what_cannot_be_written_gets_one_sentence():
 
 @pytest.mark.parametrize(("off", "alike"), [(5e-4, True), (5e-3, False)])
 def test_numbers_far_beyond_the_bounds_leave_fewer_digits_within_them(off, alike):
-    """Sums of hundreds, of which an action within ±1 is what remains: another order of summation moves its last digits."""
+    """Sums of hundreds, of which an action within ±1 is what remains: another order of sums moves its last digits."""
     head = head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", squash="clip")
     policy = torch.tensor([[200.0, 0.5], [-150.0, -0.25]])
     values = policy.numpy() + np.array([0.0, off], np.float32)

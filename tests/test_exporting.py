@@ -657,7 +657,10 @@ def test_a_page_holds_the_student(tmp_path, name, activation):
     assert not re.search(r'(src|href)="', page), "the page must open offline"
     if shutil.which("node") is None:
         pytest.skip("there is no node to run the page's script")
-    around = "const els = {}; const document = {getElementById: i => els[i] ??= {}, body: {dataset: {}}}; globalThis.setInterval = () => 0;"
+    around = (
+        "const els = {}; const document = {getElementById: i => els[i] ??= {}, body: {dataset: {}}}; "
+        "globalThis.setInterval = () => 0;"
+    )
     script = page.split("<script>")[1].split("</script>")[0]
     (tmp_path / "page.js").write_text(f"{around}\n{script}\nconsole.log(els.check.textContent, els.shown.textContent);")
     shown = subprocess.run(["node", str(tmp_path / "page.js")], capture_output=True, text=True, check=True).stdout
@@ -785,7 +788,8 @@ def test_a_file_comes_with_observations_of_the_environment_that_is_named(tmp_pat
 
 DROPPED = """<img src="HOST/held">
 <script>
-new MutationObserver(() => { new Image().src = "HOST/answered"; }).observe(document.getElementById("note"), { childList: true });
+new MutationObserver(() => { new Image().src = "HOST/answered"; })
+  .observe(document.getElementById("note"), { childList: true });
 const board = document.createElement("canvas"); board.width = 36; board.height = 24;
 const brush = board.getContext("2d"); brush.fillStyle = "#000"; brush.fillRect(0, 0, 36, 24);
 brush.fillStyle = "#fff"; brush.fillRect(COLUMN * 3, 0, 3, 24);
@@ -878,7 +882,10 @@ SECONDS = "--virtual-time-budget=2000"
 COUNTED = """<script>
 const counted = document.getElementById("board"), shades = {};
 const seen = counted.getContext("2d").getImageData(0, 0, counted.width, counted.height).data;
-for (let i = 0; i < seen.length; i += 4) shades[seen.slice(i, i + 3).join("-")] = (shades[seen.slice(i, i + 3).join("-")] ?? 0) + 1;
+for (let i = 0; i < seen.length; i += 4) {
+  const shade = seen.slice(i, i + 3).join("-");
+  shades[shade] = (shades[shade] ?? 0) + 1;
+}
 document.body.dataset.shades = Object.entries(shades).sort().map(one => one.join("x")).join(" ");
 </script></body>"""
 

@@ -1,9 +1,9 @@
 """The pages of docs/fields: their commands, in order, with a tenth of the budget; and what `distilrl fields` lists.
 
 A page's blocks of ```sh or ```console (lines after ``$ ``) are one session, from the repository's root. Commands of
-`distilrl` are run with a tenth of what `TENTH` names, others (``python -m examples...``) too, so that a page states their
-budget; ``pip install`` is not run, but names the extras without whose packages the page is skipped. All pages are read by
-default, those of `QUICK` are run, and with ``-m slow`` the others too.
+`distilrl` are run with a tenth of what `TENTH` names, others (``python -m examples...``) too, so that a page states
+their budget; ``pip install`` is not run, but names the extras without whose packages the page is skipped. All pages are
+read by default, those of `QUICK` are run, and with ``-m slow`` the others too.
 """
 
 import json

@@ -126,7 +126,9 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of this kind there")
 @pytest.mark.parametrize("size", [0, 1000])
 def test_a_disk_that_takes_no_more_while_torch_exports_is_one_sentence(tmp_path, size):
-    """The system itself refuses bytes, as PyTorch's own writer of archives would meet it, which then aborts the process."""
+    """The system itself refuses bytes, as PyTorch's own writer of archives would meet it, which then aborts the
+    process.
+    """
     save_network(tmp_path / "run" / "student", sign_network(), SIGN_HEAD, env=SIGN, environment={"id": SIGN})
     words = ["export", str(tmp_path / "run"), "--to", "torch"]
     path = os.pathsep.join([str(Path(__file__).parent), str(SOURCE.parent), os.environ.get("PYTHONPATH", "")])

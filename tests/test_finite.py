@@ -1,4 +1,4 @@
-"""Numbers that are not finite: wherever they come from, one sentence names it, and no verdict and no file is made of them."""
+"""Numbers that are not finite, wherever from: one sentence names them, and no verdict and no file is made of them."""
 
 import json
 import re

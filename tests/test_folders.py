@@ -223,8 +223,11 @@ def test_a_tree_is_not_resumed_as_a_network(made, sign_teacher):
 
 
 def test_a_configuration_that_lacks_what_has_a_default_is_continued(made, sign_teacher, tmp_path):
-    for kind, again in (("run", lambda out: distill(sign_teacher, job(), out, resume=True, report=False)),
-                        ("teacher", lambda out: train_teacher(small("dqn", env_steps=480), out, episodes=5, resume=True, report=False))):  # fmt: skip
+    ways = {
+        "run": lambda out: distill(sign_teacher, job(), out, resume=True, report=False),
+        "teacher": lambda out: train_teacher(small("dqn", env_steps=480), out, episodes=5, resume=True, report=False),
+    }
+    for kind, again in ways.items():
         shutil.copytree(made / kind, tmp_path / kind)
         data = read_json(tmp_path / kind / "config.json")
         del data["train"]["stop"]["drift_threshold"]

@@ -245,7 +245,8 @@ def test_statistics_that_were_written_down_are_those_of_gymnasium(tmp_path):
     assert clipped.digest != teacher.digest
     for wrong in (
         [1], {"mean": [0.0]}, numbers | {"std": [1.0]}, numbers | {"var": [-1.0] * 4}, numbers | {"var": [1.0]},
-        numbers | {"clip": 0}, numbers | {"epsilon": None}, numbers | {"mean": [[0.0] * 4]}, numbers | {"mean": ["a"] * 4},
+        numbers | {"clip": 0}, numbers | {"epsilon": None}, numbers | {"mean": [[0.0] * 4]},
+        numbers | {"mean": ["a"] * 4},
     ):  # fmt: skip
         (tmp_path / "s.json").write_text(json.dumps(wrong))
         with pytest.raises(FileError, match="must hold 'mean' and 'var'"):

@@ -65,7 +65,9 @@ def test_rounding_in_training_is_rounding_in_integers(shape, middle):
 @pytest.mark.parametrize("name", ["mlp:16,16", "mlp:7", "cnn:4k3s2,3k3s1:8"])
 @pytest.mark.parametrize("rounding", ["upper half", "shifted", "registers"])
 def test_every_way_to_round_and_to_sum_is_the_model(tmp_path, monkeypatch, name, rounding):
-    """The C answers as the model in NumPy does: by the upper half of a product or by a shift, four outputs at once or one."""
+    """The C answers as the model in NumPy does: by the upper half of a product or by a shift, four outputs at once or
+    one.
+    """
     rounded, obs = int8.quantise(steps(student(name), "integers"), observations(name)), observations(name, 50)
     assert {one.shift in int8.UPPER_HALF for one in rounded.steps[:-1]} == {True}
     if rounding == "shifted":
@@ -123,7 +125,9 @@ def test_states_are_drawn_by_what_is_at_stake_there(monkeypatch):
     obs, drawn = sign_states(), []
     teacher = Teacher(sign_network(), "q", "test", "memory", "0" * 64, action=Choices((2,)))
     multinomial = torch.multinomial
-    monkeypatch.setattr(torch, "multinomial", lambda by, *more, **named: (drawn.append(by), multinomial(by, *more, **named))[1])  # fmt: skip
+    monkeypatch.setattr(
+        torch, "multinomial", lambda by, *more, **named: (drawn.append(by), multinomial(by, *more, **named))[1]
+    )
     qat.fine_tune(coarse_network(), teacher, obs, 0.2)
     states = torch.from_numpy(obs)
     stakes = teacher.stakes(states, teacher.numbers(states))
@@ -216,7 +220,9 @@ def test_a_tree_of_other_actions_is_a_table(tmp_path, head, below, above):
 
 
 def test_a_large_state_value_does_not_cost_the_choice_among_integers():
-    """Values near 100 whose actions differ by a hundredth: rounded with their offset, eight bits would hold nothing else."""
+    """Values near 100 whose actions differ by a hundredth: rounded with their offset, eight bits would hold nothing
+    else.
+    """
     rng = torch.Generator().manual_seed(0)
     network, head = build(NetworkSpec((4,), 3, hidden=(16,)), rng), student_head(Choices((3,)))
     with torch.no_grad():

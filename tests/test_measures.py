@@ -259,7 +259,9 @@ def test_a_task_that_lacks_what_is_measured_is_refused_before_training(sign_teac
 
 
 def test_a_failed_measure_is_not_hidden(teacher, tmp_path, capsys):
-    """The return has a margin that nothing fails, and a student that does not see what counts is wrong in every episode."""
+    """The return has a margin that nothing fails, and a student that does not see what counts is wrong in every
+    episode.
+    """
     asked = ["--measure", "wrong=max<=0.01", "--measure", "found=mean", "--margin-abs", "20"]
     short = ["--hide", "obs[0]", "--steps", "1200", "--episodes", "60", "--disturbed-episodes", "0"]
     out = tmp_path / "run"

@@ -278,7 +278,9 @@ def test_each_step_of_a_sequence_is_known_by_its_number(rows):
 
 
 def test_what_lies_further_back_than_a_sequence_is_remembered():
-    """The answer changes half way through episodes of 24 steps, which sequences of 4 that begin with nothing cannot know."""
+    """The answer changes half way through episodes of 24 steps, which sequences of 4 that begin with nothing cannot
+    know.
+    """
     spec = ReplaySpec(2400, 2, ObsSpec((1,)), Choices((2,)), labels=2, sequence=4, burn_in=1)
     replay, none = Replay(spec, torch.device("cpu")), torch.zeros(2)
     begins, answers = torch.tensor([1.0, *[0.0] * 23]), torch.arange(24).ge(12).long()
@@ -654,7 +656,8 @@ def test_integers_with_memory_are_clean_and_as_small_as_they_say(text, tmp_path)
     write_c(tmp_path, source)
     bytes_of = {"gru:3": 6, "lstm:3": 20, "mlp:5@history=3": 20}[text]  # an LSTM's are padded to four
     (tmp_path / "size.c").write_text(
-        f'#include "policy.h"\nchar right[sizeof(policy_state) == POLICY_STATE_BYTES && POLICY_STATE_BYTES == {bytes_of} ? 1 : -1];'
+        '#include "policy.h"\n'
+        f"char right[sizeof(policy_state) == POLICY_STATE_BYTES && POLICY_STATE_BYTES == {bytes_of} ? 1 : -1];"
     )
     assert "Reentrant" in source.header
     flags = [*CFLAGS, "-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

@@ -1,4 +1,4 @@
-"""Every recipe lowers its own terms; several tasks, chains of assistants, families, drift, hidden and noisy observations."""
+"""Every recipe lowers its own terms; several tasks, chains, families, drift, hidden and noisy observations."""
 
 import json
 import shutil
@@ -496,7 +496,9 @@ def test_what_cannot_shrink_is_refused(sign_teacher):
 
 @pytest.mark.parametrize("recipe", ["kickstarting", "transfer"])
 def test_a_teacher_whose_terms_have_faded_labels_nothing_any_more(sign_teacher, tmp_path, recipe):
-    """From half of the budget on reward alone is left; so the teacher is not asked, and a resumed run does not ask either."""
+    """From half of the budget on reward alone is left; so the teacher is not asked, and a resumed run does not ask
+    either.
+    """
     config = small(recipe, gap=-20.0, check_every=200, gamma=0.5, n_step=1)
     asked = []
 

@@ -68,7 +68,8 @@ def test_macs_of_the_nature_network():
 @pytest.mark.parametrize(
     ("text", "obs_shape"),
     [
-        ("mlp", (4,)), ("mlp:a", (4,)), ("mlp:0", (4,)), ("mlp:64,", (4,)), ("", (4,)), ("resnet:3", (4,)), ("cnn:16:64", (4,)),
+        ("mlp", (4,)), ("mlp:a", (4,)), ("mlp:0", (4,)), ("mlp:64,", (4,)), ("", (4,)), ("resnet:3", (4,)),
+        ("cnn:16:64", (4,)),
         ("mlp:64", PIXELS), ("cnn:16,16,16", PIXELS), ("cnn:16,16,16,16:8", PIXELS), ("cnn:8k90s1:8", PIXELS),
         ("mlp:8@mish", (4,)), ("mlp:8@", (4,)), ("mlp:8@silu@tanh", (4,)), ("resnet:4:8@tanh", PIXELS),
         ("cnn:8k8:4", PIXELS), ("cnn:8k0s1:4", PIXELS), ("cnn:8k8s0:4", PIXELS), ("cnn:32,64,64:512", (4, 20, 20)),

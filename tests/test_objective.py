@@ -213,8 +213,20 @@ def test_two_terms_of_one_loss_have_two_columns():
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_says_what_it_reads(name):
     one, several, real = THREE, student_head(Choices((3, 2))), ARM
-    choices_only = {"reverse_kl", "jsd", "nll", "value_regression", "centred_regression", "standardised_regression", "dkd",
-                    "correlation", "batch_correlation", "large_margin", "expected_cross_entropy", "worst_value_gap"}  # fmt: skip
+    choices_only = {
+        "reverse_kl",
+        "jsd",
+        "nll",
+        "value_regression",
+        "centred_regression",
+        "standardised_regression",
+        "dkd",
+        "correlation",
+        "batch_correlation",
+        "large_margin",
+        "expected_cross_entropy",
+        "worst_value_gap",
+    }
     real_only = {"action_regression", "mean_regression", "clipped_regression"}
     td = {"td", "double_td"}
     assert term(name).reads(one) == (name not in real_only)

@@ -1,4 +1,4 @@
-"""Environments as users bring them: registered variants, odd arrays, older interfaces, ids that change their meaning."""
+"""Environments as users bring them: registered variants, odd arrays, older interfaces, ids of changing meaning."""
 
 import json
 import os

@@ -109,7 +109,7 @@ REAL = Point(Bounds((-1.0, -2.0), (1.0, 2.0)))
 )
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_a_population_learns_what_a_learner_would_teach_each_student_alone(terms, head, optimiser):
-    """Padding gets no gradient, nobody's step depends on who else is there, and the terms are the configuration's own."""
+    """Padding gets no gradient, nobody's step depends on who else is there, and terms are the configuration's own."""
     optim = OptimConfig(optimiser=optimiser, learning_rate=1e-2, average=0.9, max_grad_norm=0.5)
     specs = [NetworkSpec((2,), head.student.width, hidden=spec.hidden) for spec in SPECS]
     together = Population(specs, range(5), head.student, terms, optim, labels_head=head)

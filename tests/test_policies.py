@@ -1,4 +1,4 @@
-"""Policies with memory: whoever plays one carries its state from step to step and starts it anew where an episode ends."""
+"""Policies with memory: whoever plays one carries its state from step to step and starts it anew with an episode."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -27,15 +27,20 @@ DOCS = Path(__file__).parents[1] / "docs"
 PUBLIC = {
     "Acceptance", "Agreement", "Behaviour", "Bounds", "Budget", "Categorical", "Choices", "Comparison",
     "ComputeConfig", "DataConfig", "Display", "DistilError", "Duel", "EnvError", "EnvInfo", "EnvRef", "Evaluation",
-    "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Machines", "Measure", "Measured", "Network", "NetworkSpec",
+    "Event", "ExtraError", "FileError", "Gaussian", "Head", "Job", "Machines", "Measure", "Measured", "Network",
+    "NetworkSpec",
     "NotFiniteError", "ObsSpec", "OptimConfig", "PlanResults", "Play", "Point", "Policy", "Processes", "RECIPES",
-    "RayCollectors", "RayExecutor", "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule", "SeedsResults",
-    "SpecError", "StopConfig", "StudentConfig", "Studies", "StudyPair", "StudyRow", "SweepRow", "TaskFile", "TasksResults", "Teacher", "TeacherError",
+    "RayCollectors", "RayExecutor", "Results", "ResumeError", "Returns", "RewardConfig", "RunVerdict", "Schedule",
+    "SeedsResults",
+    "SpecError", "StopConfig", "StudentConfig", "Studies", "StudyPair", "StudyRow", "SweepRow", "TaskFile",
+    "TasksResults", "Teacher", "TeacherError",
     "TeacherFile", "TeacherResults", "Term", "TrainConfig", "Trained", "TreeConfig", "Verified", "Watch",
-    "WorkerError", "__version__", "build", "compare", "describe_env", "distill", "distill_chain", "distill_seeds", "distill_tree",
+    "WorkerError", "__version__", "build", "compare", "describe_env", "distill", "distill_chain", "distill_seeds",
+    "distill_tree",
     "ensemble", "evaluate_against", "evaluate_policy", "export_policy", "inspect", "inspect_play",
     "load_network", "load_teacher", "make_config", "make_vec_env", "plan", "play", "read_as", "recipe",
-    "reptile", "save_network", "silent", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report", "write_studies",
+    "reptile", "save_network", "silent", "sweep", "term", "train", "train_teacher", "trust", "verify", "write_report",
+    "write_studies",
 }  # fmt: skip
 
 
@@ -160,7 +165,8 @@ def test_episodes_are_counted_in_whole_numbers():
 
 @pytest.mark.parametrize("loss", ["<lambda>", "<locals>"])
 def test_a_loss_that_no_file_could_name_is_refused_before_training(loss, tmp_path, monkeypatch, capsys):
-    text = "import distilrl\n\n\ndef mine(info):\n    {}\n    return distilrl.recipe('distil', info).but(terms=(distilrl.term(loss),))\n"
+    text = "import distilrl\n\n\ndef mine(info):\n    {}\n"
+    text += "    return distilrl.recipe('distil', info).but(terms=(distilrl.term(loss),))\n"
     made = "loss = lambda student, teacher: (student - teacher).square().mean(1)"
     if loss == "<locals>":
         made = "def loss(student, teacher):\n        return (student - teacher).square().mean(1)"

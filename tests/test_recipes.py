@@ -159,10 +159,12 @@ def test_settings_are_fields_of_the_configuration():
 @pytest.mark.parametrize(
     ("env", "text", "found"),
     [
-        ("Pendulum-v1", "mlp:8", "mlp:8@tanh"), ("Pendulum-v1", "mlp:8,8@relu", "mlp:8,8@relu"), ("Pendulum-v1", "mlp:", "mlp:"),
+        ("Pendulum-v1", "mlp:8", "mlp:8@tanh"),
+        ("Pendulum-v1", "mlp:8,8@relu", "mlp:8,8@relu"),
+        ("Pendulum-v1", "mlp:", "mlp:"),
         ("CartPole-v1", "mlp:8", "mlp:8"),
     ],
-)  # fmt: skip
+)
 def test_students_of_real_actions_are_tanh_unless_their_spec_says_otherwise(env, text, found):
     config = make_config("distil", env, network=text, prune_from="mlp:16" if text == "mlp:8" else None)
     assert config.student.network == found

@@ -1,4 +1,4 @@
-"""Teachers with memory: numbers are those of PyTorch's own equations written out, over 20 steps with a restart between."""
+"""Teachers with memory: numbers are those of PyTorch's own equations written out, over 20 steps with one restart."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""CleanRL's real actions and the checkpoints of robot libraries, written in their exact layout: the action is their own forward pass's."""
+"""CleanRL's real actions and robot libraries' checkpoints in their exact layout: the action is their own forward's."""
 
 import json
 from collections import OrderedDict

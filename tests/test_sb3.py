@@ -1,4 +1,4 @@
-"""stable-baselines3's and sb3-contrib's zips: the deterministic action is that of the library's own predict, to 1e-5 of the half-range."""
+"""stable-baselines3's and sb3-contrib's zips: the action is the library's own predict's, to 1e-5 of the half-range."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Teachers: what is read is what was written, what is hostile or damaged is refused in one sentence, nothing is executed."""
+"""Teachers: what is read is what was written, what is hostile or damaged is refused, nothing is executed."""
 
 import io
 import json

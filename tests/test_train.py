@@ -1,4 +1,4 @@
-"""The loop, on an environment with a known answer: it learns, it resumes to the same bytes, it asks for nothing it does not need."""
+"""The loop, where the answer is known: it learns, resumes to the same bytes, asks for nothing it does not need."""
 
 import importlib
 import json
@@ -419,7 +419,8 @@ from test_train import small, ACCEPTANCE
 from distilrl.train import train
 from distilrl.viper import distill_tree
 from distilrl.runs import RunFolder
-train(small(env_steps=2400, updates=1, gap=-1.0), make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=RunFolder({out!r}))
+config, folder = small(env_steps=2400, updates=1, gap=-1.0), RunFolder({out!r})
+train(config, make_teacher(sign_network()), acceptance=ACCEPTANCE, folder=folder)
 """
 
 
@@ -653,7 +654,8 @@ def test_the_whole_job_leaves_the_promised_folder(sign_teacher, tmp_path):
         "verdict",
     }
     assert set(stored["student"]) >= {
-        "spec", "params", "bytes", "macs", "return_mean", "return_iqm", "return_ci95", "episodes", "score", "latency_us",
+        "spec", "params", "bytes", "macs", "return_mean", "return_iqm", "return_ci95", "episodes", "score",
+        "latency_us",
     }  # fmt: skip
     assert set(stored["verdict"]) >= {"result", "margin", "difference", "interval", "distinct", "protocol"}
     assert stored["verdict"]["result"] == "pass"

@@ -78,7 +78,8 @@ PAIRS = student_head(Choices((2, 3), (5, -1), "MultiDiscrete", (2,)))
 SPLITS = ((0, -1, -1), (0.0, 0.0, 0.0), (1, 0, 0), (2, 0, 0))
 STUMP = Tree((2,), TWO, "raw", *SPLITS, ((0,), (0,), (1,)))
 DEEP = Tree(
-    (2,), THREE, "raw", (1, -1, 0, -1, -1), (0.5, 0, -1.25, 0, 0), (1, 0, 3, 0, 0), (2, 0, 4, 0, 0), ((0,), (2,), (0,), (0,), (1,))
+    (2,), THREE, "raw", (1, -1, 0, -1, -1), (0.5, 0, -1.25, 0, 0), (1, 0, 3, 0, 0), (2, 0, 4, 0, 0),
+    ((0,), (2,), (0,), (0,), (1,))
 )  # fmt: skip
 SLOPED = Tree((2,), REAL, "raw", *SPLITS, ((0.0, 0.0), (-0.25, 2.0), (0.3333, 1e-7)))
 
@@ -427,7 +428,14 @@ def test_a_teacher_to_whom_all_is_one_gives_one_leaf_and_images_have_names(env, 
 
 
 @needs_cc
-@pytest.mark.parametrize("tree", [replace(STUMP, feature=(-1,), threshold=(0.0,), left=(0,), right=(0,), value=((1,),)), STUMP, Tree((4, 84, 84), TWO, "pong", *SPLITS, ((0,), (0,), (1,)))])  # fmt: skip
+@pytest.mark.parametrize(
+    "tree",
+    [
+        replace(STUMP, feature=(-1,), threshold=(0.0,), left=(0,), right=(0,), value=((1,),)),
+        STUMP,
+        Tree((4, 84, 84), TWO, "pong", *SPLITS, ((0,), (0,), (1,))),
+    ],
+)
 def test_c_of_a_leaf_and_of_pong_has_no_warning_either(tree, tmp_path):
     obs = ObsSpec(tree.obs_shape, dtype="uint8" if tree.extractor == "pong" else "float32")
     write_c(tmp_path, source(tree, obs, "a tree"))

@@ -183,7 +183,9 @@ def test_fields_of_a_zip_that_are_no_objects_are_refused(tmp_path, field, value)
 
 
 def late(folder, operator):
-    """A graph that makes 3.6 GB, of a shape that follows from what an observation holds: nothing says so before it runs."""
+    """A graph that makes 3.6 GB, of a shape that follows from what an observation holds: nothing says so before it
+    runs.
+    """
     makes = {
         "ConstantOfShape": (["shape"], ["big"]),
         "Expand": (["zero", "shape"], ["big"]),
@@ -335,7 +337,8 @@ def test_limits_are_those_of_the_page():
         for number, unit in re.findall(r"(?<![\^\d])(\d[\d,]*)(?!\^|\d)( GiB| MiB| MB|)", page)
     } | {value for text, value in power.items() if text in page}
     kept = (
-        "BYTES", "MEMBERS", "TENSORS", "PICKLE_BYTES", "OPCODES", "NODES", "ELEMENTS", "STATE", "RUN_BYTES", "SPEC_BYTES",
+        "BYTES", "MEMBERS", "TENSORS", "PICKLE_BYTES", "OPCODES", "NODES", "ELEMENTS", "STATE", "RUN_BYTES",
+        "SPEC_BYTES",
         "TREE_BYTES", "TREE_NUMBERS", "SPEC_LAYERS", "JSON_BYTES", "VALUES", "DIRECTORY_BYTES",
         "SEARCHED", "SEARCHED_BYTES",
     )  # fmt: skip
@@ -344,7 +347,7 @@ def test_limits_are_those_of_the_page():
 
 
 def test_a_checkpoint_grows_by_a_byte_a_step_and_by_no_more(tmp_path, sign_teacher):
-    """All that grows without bound in a run: decision 0003. A step of all environments adds a byte of who labelled it."""
+    """All that grows without bound in a run: decision 0003. A step of all environments adds a byte: who labelled it."""
     sizes = []
     for steps in (1600, 3200):
         config, folder = tiny_config(env_steps=steps, network="mlp:4", gap=-1.0), RunFolder(tmp_path / str(steps))

@@ -1,4 +1,4 @@
-"""Units of a head: what they are, that they change no choice, and that a student trained in them ships values that can be read."""
+"""Units of a head: what they are, that they change no choice, and that the values that ship can be read."""
 
 import math
 
@@ -33,7 +33,8 @@ TWO, SEVERAL = student_head(Choices((2,))), student_head(Choices((3, 2)))
 VALUES = torch.tensor([[0.0, 2.0], [3.0, 5.0], [9.0, 3.0], [7.0, 9.0], [9.0, 11.0]])
 """State values 1, 4, 6, 8, 10; actions differ by 1 from them, in one state by 3."""
 SMALL = {
-    "env_steps": 1600, "learning_rate": 1e-2, "learning_starts": 160, "check_every": 400, "check_episodes": 10, "batch_size": 64, "threads": 1, "network": "mlp:8",
+    "env_steps": 1600, "learning_rate": 1e-2, "learning_starts": 160, "check_every": 400, "check_episodes": 10,
+    "batch_size": 64, "threads": 1, "network": "mlp:8",
     "gap": -9.0,
 }  # fmt: skip
 

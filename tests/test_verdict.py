@@ -168,7 +168,7 @@ def test_an_exact_verdict_and_one_over_seeds_are_held_to_the_same():
 
 @pytest.mark.parametrize("draw", [normal, rare_crash, ceiling])
 def test_false_passes_are_rare_where_the_loss_is_the_margin(draw):
-    """Against a nominal 2.5 %; the plain bootstrap errs in up to 14 % of these. benchmarks/verdict_error.py has more."""
+    """Against a nominal 2.5 %; the plain bootstrap errs in up to 14 % of these. More in benchmarks/verdict_error.py."""
     source, runs, passes = rng(7), 200, 0
     for _ in range(runs):
         differences = draw(source, 300)

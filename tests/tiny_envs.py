@@ -1,6 +1,4 @@
-"""Small environments of every kind of action with known answers, their teachers, and settings that learn them in
-seconds.
-"""
+"""Small environments of every kind of action with known answers, their teachers, and settings that learn them."""
 
 import gymnasium
 import numpy as np
@@ -105,7 +103,8 @@ def tiny_config(env: str = SIGN, *terms, **changes) -> TrainConfig:
     """Settings of a run of a second or two."""
     config = TrainConfig(tasks=(TaskFile(EnvRef(env)),))
     settings = {
-        "env_steps": 1600, "learning_starts": 160, "check_every": 400, "check_episodes": 5, "final_episodes": 5, "batch_size": 64, "network": "mlp:8", "threads": 1,
+        "env_steps": 1600, "learning_starts": 160, "check_every": 400, "check_episodes": 5, "final_episodes": 5,
+        "batch_size": 64, "network": "mlp:8", "threads": 1,
         "average": 0.9, "stakes_exponent": 0.5,
     }  # fmt: skip
     return config.but(**(settings | ({"terms": terms} if terms else {}) | changes))

@@ -72,7 +72,8 @@ FIELD = Field(
             env="highway_env:racetrack-v1",
             teacher="zoo/racetrack-sac",
             students=("mlp:16,16@tanh", "mlp:4@tanh"),
-            options=f"--env-kwargs '{HALF_A_MINUTE}' --wrapper gymnasium.wrappers:FlattenObservation --episodes 50 {SAFE}",
+            options=f"--env-kwargs '{HALF_A_MINUTE}' --wrapper gymnasium.wrappers:FlattenObservation "
+            f"--episodes 50 {SAFE}",
             training="--steps 16000",
         ),
         "roundabout, 32,000 steps": replace(ROUNDABOUT, students=("mlp:32,32",), training="--steps 32000"),

@@ -47,7 +47,8 @@ FIELD = Field(
             ("mlp:16", "mlp:"),
             "--normalizer zoo/greenhouse-ppo/vecnormalize.pkl "
             '--verdict-env-kwargs \'{"starts": [40, 60], "hours": 0.5}\' '
-            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 --episodes 100 --accept-episodes 8",
+            "--measure revenue=sum --measure energy_cost=sum --measure penalty=sum --disturbed-episodes 0 "
+            "--episodes 100 --accept-episodes 8",
             "--steps 16000 --set check-episodes=2 --set check-every=8000 --set final-episodes=4",
             rules={"grower": _grower},
         ),

@@ -44,7 +44,8 @@ def by_chance(ref: EnvRef, seeds: Sequence[int]) -> NDArray[np.float64]:
 
 OPTIONS = (
     """--verdict-env-kwargs '{"split": "held-out"}' --accept-episodes 200 --episodes 1000 """
-    "--cluster cluster --disturbed-episodes 0 --margin-abs 0.025 --measure 'sensitivity>=0.05' --measure 'specificity>=0.05'"
+    "--cluster cluster --disturbed-episodes 0 --margin-abs 0.025 "
+    "--measure 'sensitivity>=0.05' --measure 'specificity>=0.05'"
 )
 TRAINING = (
     "--steps 32000 --set scale-head=true --set gap=-1 --set check-every=8000 "

@@ -1,4 +1,4 @@
-"""Robots: Gymnasium's in MuJoCo and Box2D, and Unitree's. Teachers are public; docs/fields/robots.md says where they are."""
+"""Robots: Gymnasium's in MuJoCo and Box2D, and Unitree's. Teachers are public: docs/fields/robots.md says where."""
 
 from dataclasses import replace
 

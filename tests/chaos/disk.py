@@ -110,7 +110,7 @@ def at_every_write(home: Path, whole: dict[str, str], step: int) -> list[dict[st
 
 
 def mended(failed: Any, words: list[str], out: Path, whole: dict[str, str]) -> dict[str, Any]:
-    """Whether a run that failed said so in one sentence, left nothing half-written, and ends as it should afterwards."""
+    """Whether a run that failed said so in one sentence, left nothing half-written, and goes on as it should."""
     torn = [path.name for path in out.rglob("*.tmp")] if out.exists() else []
     resumed = (out / "config.json").is_file()
     again = run([words[0], "--resume", str(out)] if resumed else [*words, "--out", str(out)])

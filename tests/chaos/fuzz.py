@@ -2,10 +2,10 @@
 
     python tests/chaos/fuzz.py --seconds 3600 --seed 0
 
-Each example follows from the seed and its number alone (``--only NUMBER`` runs it again). Examples are read in a process
-of their own, which is watched: an exception that is not ours, ten seconds, or two gigabytes is a finding, and its file
-is kept in the folder that is printed. Seconds are those in which it computed or slept; what it waited for a processor, on a
-machine with other work, is not counted.
+Each example follows from the seed and its number alone (``--only NUMBER`` runs it again). Examples are read in a
+process of their own, which is watched: an exception that is not ours, ten seconds, or two gigabytes is a finding, and
+its file is kept in the folder that is printed. Seconds are those in which it computed or slept; what it waited for a
+processor, on a machine with other work, is not counted.
 """
 
 import argparse
@@ -51,8 +51,10 @@ SECONDS, BYTES = 10.0, 2 << 30
 SETUP = 120.0
 """Seconds until every reader has a sound file."""
 ODD = (
-    None, True, False, -1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 1e308, -1e308, float("nan"), float("inf"), 0.1,
-    "", "x", "\x00", "\x1b[31m", "\u202e", "../../etc/passwd", "*/", "[/red]", "$\\frac{$", "9" * 5000, "ü" * 300, [], {},
+    None, True, False, -1, 0, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 1e308, -1e308, float("nan"), float("inf"),
+    0.1,
+    "", "x", "\x00",
+    "\x1b[31m", "\u202e", "../../etc/passwd", "*/", "[/red]", "$\\frac{$", "9" * 5000, "ü" * 300, [], {},
     [[]], [None], {"": {}}, [10**12], [0, 0], [1e9, 1e9], [-1],
 )  # fmt: skip
 """Values that readers stumble over."""
@@ -314,7 +316,9 @@ def targets(home: Path) -> dict[str, Target]:
         "old torch": Target("t.pth", (home / "old.pth").read_bytes(), odd_bytes, teacher),
         "onnx": Target("t.onnx", sound["onnx"], odd_onnx, teacher),
         "small onnx": Target(
-            "s.onnx", helper.make_model(small, ir_version=9, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString(), odd_onnx, teacher
+            "s.onnx",
+            helper.make_model(small, ir_version=9, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString(),
+            odd_onnx, teacher
         ),
         "normalizer": Target("v.pkl", sound["pkl"], odd_pickle, vecnormalize.read),
         "safetensors": Target("t.safetensors", tensors, odd_safetensors, teacher),
