@@ -102,6 +102,8 @@ SEEDS = ((5, 0.0), (5, 6.0), (5, 12.0), (10, 0.0), (10, 12.0))
 """Training seeds, and how much they differ (standard deviation)."""
 EXACT = ("normal", "exponential")
 """How much the seeds lose where every start is played."""
+LONG = (300, 1000)
+"""Episodes of a look of five seeds that lose exponentially much, in each episode alike."""
 
 
 def drawn() -> Source:
@@ -184,6 +186,14 @@ def exact(case: str, loss: float, source: Source) -> tuple[bool, bool]:
     return bool(old), verdict_over_seeds(table, MARGIN, source, span=SPAN, distinct=29, exact=True).holds
 
 
+def long(episodes: int, loss: float, source: Source) -> tuple[bool, bool]:
+    """A study over five seeds that lose exponentially much, in each episode alike."""
+    lost = -loss * source.exponential(1.0, 5)
+    table = np.repeat(lost[:, None], episodes, axis=1)
+    holds = verdict_over_seeds(table, MARGIN, drawn(), span=SPAN, distinct=episodes).holds
+    return bool(t_interval(lost)[0] > -MARGIN), holds
+
+
 def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
     """Shares of passes: where the loss is the margin, and where there is none."""
     source = np.random.default_rng(zlib.crc32(f"{kind} {case} {episodes} {looks}".encode()))
@@ -198,6 +208,8 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
             runs = [clusters(case, episodes, share * 0.1 * SPAN, source) for _ in range(RUNS)]
         elif kind == "exact":
             runs = [exact(case, share * MARGIN, source) for _ in range(RUNS)]
+        elif kind == "long":
+            runs = [long(episodes, share * MARGIN, source) for _ in range(RUNS)]
         else:
             runs = [over_seeds(episodes, float(case), share * MARGIN, source) for _ in range(RUNS)]
         old, new = np.mean(runs, axis=0)
@@ -210,7 +222,7 @@ def keys() -> list[dict[str, object]]:
     samples = [("sample", case, *size) for case in CASES for size in SAMPLES]
     games = [("starts", "5 % of all starts lose 41", count, 1) for count in STARTS]
     studies = [("seeds", f"{spread:g}", seeds, 1) for seeds, spread in SEEDS]
-    every = [("exact", case, 5, 1) for case in EXACT]
+    every = [("exact", case, 5, 1) for case in EXACT] + [("long", "exponential", count, 1) for count in LONG]
     patients = [("clusters", case, count, 1) for case, count in CLUSTERS]
     all_of_them = (*samples, *games, *studies, *every, *patients)
     return [dict(zip(("kind", "case", "episodes", "looks"), key, strict=True)) for key in all_of_them]
@@ -238,6 +250,8 @@ def table() -> str:
             size = f"{row['episodes']} clusters"
         elif row["kind"] == "exact":
             case, size = f"`--seeds` where every start is played, losses {case}", f"{row['episodes']} seeds"
+        elif row["kind"] == "long":
+            case, size = f"`--seeds`, losses {case} (plain: t over seeds)", f"5 seeds of {row['episodes']:,}"
         shares = [row[name] for name in ("false_plain", "false_now", "power_plain", "power_now")]
         rows.append(f"| {case} | {size} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
     return "\n".join(rows)

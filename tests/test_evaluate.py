@@ -470,6 +470,8 @@ def test_evaluating_again_plays_the_verdicts_episodes(sign_teacher, random_netwo
 def test_a_policy_may_be_named_by_its_file(teacher):
     assert evaluate_policy(teacher, SIGN, episodes=5).return_mean == 10.0
     assert evaluate_against(teacher, teacher, SIGN, episodes=200).verdict.result == "pass"
+    with pytest.raises(SpecError, match="'accept_episodes' must be at least 2"):
+        evaluate_against(teacher, teacher, SIGN, accept_episodes=1)
     with pytest.raises(SpecError, match=r"is no policy: give a teacher, a file, or Teacher\.from_callable"):
         evaluate_policy(len, SIGN)
     with pytest.raises(SpecError, match="Two teachers are held against each other"):

@@ -1,6 +1,7 @@
 """The stage with reward: it finds what imitation cannot, continues where it was cut, and says where it does not go."""
 
 import copy
+import shutil
 
 import gymnasium
 import numpy as np
@@ -16,7 +17,7 @@ from distilrl.config import RewardConfig, TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.episodes import Play
-from distilrl.errors import SpecError
+from distilrl.errors import ResumeError, SpecError
 from distilrl.evaluate import play
 from distilrl.evolution import Search
 from distilrl.heads import Point
@@ -137,6 +138,25 @@ def test_the_stage_is_resumed_to_the_same_result(whole, tmp_path, moment):
     )
     again = train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=RunFolder(tmp_path))
     assert without_clock(again) == without_clock(trained), "a run that has ended is not made again"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, _state: tensors.pop("weights"),
+        lambda tensors, _state: tensors.update(best=torch.zeros(3)),
+        lambda _tensors, state: state.clear(),
+        lambda _tensors, state: state.update(round="x"),
+    ],
+)
+def test_a_checkpoint_of_the_stage_that_does_not_fit_is_one_sentence(whole, tmp_path, change):
+    shutil.copytree(whole[2].path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    tensors, state = folder.load_state("reward")
+    change(tensors, state)
+    folder.save_state(tensors, state, name="reward")
+    with pytest.raises(ResumeError, match="The checkpoint does not fit this run"):
+        train(config_of(), TEACHER, acceptance=ACCEPTANCE, folder=folder)
 
 
 def test_a_student_that_reward_does_not_help_stays_as_it_was(imitated):

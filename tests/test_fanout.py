@@ -46,8 +46,9 @@ from distilrl.search import Judgement
 from distilrl.series import distill_seeds, finish
 from distilrl.spaces import Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
-from distilrl.sweep import jobs_of, sweep
+from distilrl.sweep import SweepRow, jobs_of, sweep, write_table
 from distilrl.teachers import Teacher, TeacherFile
+from distilrl.text import LONGEST_NAME, as_file_name
 
 ENV = "conftest:distilrl/SignEnv-v0"
 """Named with its module, so that another process finds it."""
@@ -383,6 +384,42 @@ def test_exit_codes_of_a_sweep(fanout_home, tmp_path, capsys):
         write_json(tmp_path / f"{code}.json", one.to_json())
         words = ["sweep", str(tmp_path / f"{code}.json"), "--out", str(tmp_path / "out"), "--trust", "conftest"]
         assert main(words) == code
+
+
+def test_what_a_user_keeps_beside_the_runs_stays(fanout_home, tmp_path):
+    """A folder of the notes' name was emptied, and so was one that a link of this name led to."""
+    (tmp_path / "jobs" / ".progress").mkdir(parents=True)
+    (tmp_path / "jobs" / ".progress" / "thesis.txt").write_text("years")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "more.txt").write_text("years")
+    (tmp_path / "jobs" / NOTES).symlink_to(tmp_path / "own")
+    write_json(tmp_path / "jobs" / "one.json", job(fanout_home).to_json())
+    with EXECUTORS["threads"]() as executor:
+        sweep(tmp_path / "jobs", tmp_path / "jobs", executor=executor)
+    assert (tmp_path / "jobs" / ".progress" / "thesis.txt").read_text() == "years"
+    assert (tmp_path / "own" / "more.txt").read_text() == "years"
+    assert not (tmp_path / "jobs" / NOTES).exists()
+
+
+def test_a_table_is_not_replaced_by_a_shorter_one(fanout_home, tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        write_json(tmp_path / "jobs" / f"{name}.json", job(fanout_home).to_json())
+    files = sorted((tmp_path / "jobs").glob("*.json"))
+    sweep(files[1:], tmp_path / "out")
+    tables = []
+    monkeypatch.setattr(
+        sys.modules["distilrl.sweep"], "write_table", lambda _home, rows: tables.append([row.run for row in rows])
+    )
+    rows = sweep(files, tmp_path / "out")
+    assert tables == [["b", "c"], ["a", "b", "c"]]
+    assert [row.run for row in rows] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["job\udcff", "job\udcff" * 60])
+def test_names_that_are_not_text_are_written(tmp_path, name):
+    write_table(tmp_path, [SweepRow(run=name, env="Mine-v0", student="mlp:8")])
+    assert "job" in (tmp_path / "sweep.md").read_text()
+    assert len(as_file_name(name).encode(errors="backslashreplace")) <= LONGEST_NAME
 
 
 def test_a_sweep_into_the_folder_of_its_files_goes_on(fanout_home, tmp_path):

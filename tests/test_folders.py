@@ -18,7 +18,7 @@ from conftest import SIGN, Killed, killed_after, make_teacher, sign_network
 from test_train import small
 
 from distilrl import runs, series
-from distilrl.checkpoints import save_network, save_tensors
+from distilrl.checkpoints import load_network, save_network, save_tensors
 from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
@@ -94,8 +94,11 @@ def test_no_command_writes_over_what_another_left(made, sign_teacher, kind, comm
 
 @pytest.mark.parametrize(
     "name",
-    ["results.json", "plan.json", "tree.json", "teacher.json", "seed-0/x", "assistant-1/x", "winner/x", "student/x"],
-)
+    [
+        "results.json", "plan.json", "tree.json", "teacher.json", "spec.json", "seed-0/x", "assistant-1/x", "winner/x",
+        "student/x",
+    ],
+)  # fmt: skip
 def test_what_is_left_of_anything_is_enough_to_refuse(sign_teacher, tmp_path, name):
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text("{}")
@@ -311,6 +314,27 @@ def test_a_weak_teacher_leaves_nothing_that_hinders_the_advised_retry(tmp_path, 
     distill(weak, retry, tmp_path / "run", report=False)
 
 
+def test_a_run_of_before_is_not_taken_for_the_folder_of_a_task(made, sign_teacher, tmp_path):
+    """A finished run under the name of an environment was overwritten by a run of several in the folder above."""
+    shutil.copytree(made / "run", tmp_path / "runs" / RunFolder("x").of_task(SIGN).path.name)
+    before = everything(tmp_path)
+    two = small(
+        network="mlp:4,4", env_steps=480, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/LateEnv-v0")))
+    )
+    with pytest.raises(FileError, match="already holds a run: choose another --out"):
+        distill([sign_teacher] * 2, replace(job(), train=two), tmp_path / "runs")
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "words", [["report"], ["distill", "--resume"], ["watch"], ["export"], ["evaluate", "--env", SIGN]]
+)
+def test_a_name_that_no_file_can_have_is_one_sentence(capsys, words):
+    """Path.exists raises where it should say no."""
+    assert main([*words, "x" * 300]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_weak_teacher_of_one_task_leaves_nothing_either(tmp_path):
     two = small(
         network="mlp:4,4", env_steps=480, tasks=(TaskFile(EnvRef(SIGN)), TaskFile(EnvRef("distilrl/ForgetfulEnv-v0")))
@@ -484,6 +508,19 @@ TAMPERED = {
     "a moment is gone": lambda tensors, _state: tensors.pop("adam.0.exp_avg"),
     "two counts of steps": lambda tensors, _state: tensors.update({"adam.0.step": torch.zeros(2)}),
 }
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [("checkpoint", "it was being written, continue its run"), ("other", "is damaged, copy it again")],
+)
+def test_a_student_between_two_writes_is_continued_and_not_copied(made, tmp_path, left, words):
+    shutil.copytree(made / "run" / "student", tmp_path / "student")
+    (tmp_path / left).mkdir()
+    with (tmp_path / "student" / "student.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(FileError, match=words):
+        load_network(tmp_path / "student")
 
 
 @pytest.mark.parametrize("how", TAMPERED)

@@ -23,7 +23,7 @@ from distilrl.heads import Categorical
 from distilrl.networks import Network, build, count_macs
 from distilrl.spaces import Bounds, Choices, EnvRef, ObsSpec
 from distilrl.specs import NetworkSpec
-from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher, vecnormalize
 from distilrl.teachers.before import Reading
 from distilrl.teachers.vecnormalize import NORMALIZER, unused
 
@@ -197,6 +197,17 @@ def test_vecnormalize_statistics_are_those_of_the_library(tmp_path):
     normal = torch.from_numpy(envs.normalize_obs(obs.numpy().astype(np.float64)).astype(np.float32))
     same(teacher.network(obs), own_values(policy, "DQN", normal))
     assert not {m for m in sys.modules if m.startswith("distilrl") and "cloudpickle" in m}
+
+
+def test_vecnormalize_of_a_newer_protocol_is_read(tmp_path):
+    """Python 3.14 pickles by protocol 5, whose arrays are other opcodes."""
+    envs, _ = vec_normalize(tmp_path)
+    (tmp_path / "newer.pkl").write_bytes(pickle.dumps(envs, 5))
+    for name in ("vec.pkl", "newer.pkl"):
+        found, epsilon, clip = vecnormalize.read(tmp_path / name)
+        assert (found.mean == envs.obs_rms.mean).all()
+        assert (found.var == envs.obs_rms.var).all()
+        assert (epsilon, clip) == (envs.epsilon, envs.clip_obs)
 
 
 def test_a_normalizer_that_does_not_fit_is_refused(tmp_path):
@@ -605,6 +616,24 @@ def test_what_stable_baselines3_exports_of_sac_names_its_squash(tmp_path):
     same(teacher.fitted(describe_env("Pendulum-v1")).policy.act(obs)[0], theirs)
     plain = load_teacher(write_onnx(tmp_path / "p.onnx", chain((4, 8, 2), nn.Tanh), torch.zeros(1, 4), outputs=("mu",)))
     assert "note" not in plain.meta
+
+
+def test_onnx_of_rl_games_acts_as_its_player_does(tmp_path):
+    """It clips to ±1 and scales to the bounds, which an exported network does not."""
+
+    class Exported(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = nn.Linear(3, 1)
+
+        def forward(self, obs):
+            return self.mu(obs), torch.zeros(1), obs.sum(1, keepdim=True)
+
+    path = write_onnx(tmp_path / "t.onnx", Exported(), torch.zeros(1, 3), outputs=("mu", "log_std", "value"))
+    wide = describe_env("Pendulum-v1")  # ±2
+    with pytest.raises(TeacherError, match="or scale where -1 to 1 stand"):
+        load_teacher(path).fitted(wide)
+    assert load_teacher(TeacherFile(str(path), squash="scale")).fitted(wide).action == wide.action
 
 
 def test_onnx_of_chosen_actions_is_refused(tmp_path):

@@ -454,6 +454,27 @@ def test_random_operators_are_refused(tmp_path, operator):
     refused(graph(tmp_path, [helper.make_node(operator, ["x"], ["y"])]), operator)
 
 
+def test_chance_beside_the_answer_is_left_out(tmp_path):
+    """ML-Agents writes a sample and the action without exploring into one graph."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["deterministic_continuous_actions"]),
+        helper.make_node("RandomNormalLike", ["x"], ["noise"]),
+        helper.make_node("Add", ["deterministic_continuous_actions", "noise"], ["continuous_actions"]),
+    ]
+    names = ("continuous_actions", "deterministic_continuous_actions")
+    values = [helper.make_tensor_value_info(name, 1, ["n", 4]) for name in ("x", *names)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:]), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 9
+    onnx.save(model, str(tmp_path / "t.onnx"))
+    teacher = load_teacher(tmp_path / "t.onnx")
+    obs = torch.tensor([[-1.0, 0.0, 1.0, 2.0]])
+    assert teacher.network(obs).tolist() == torch.relu(obs).tolist()
+    with pytest.raises(FileError, match="draws random numbers"):
+        load_teacher(TeacherFile(str(tmp_path / "t.onnx"), output="continuous_actions"))
+
+
 def test_dropout_is_read_only_where_it_drops_nothing(tmp_path):
     no, yes = (helper.make_tensor("on", TensorProto.BOOL, [], [value]) for value in (False, True))
     ratio = helper.make_tensor("ratio", TensorProto.FLOAT, [], [0.5])

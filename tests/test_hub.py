@@ -83,6 +83,7 @@ def hub(tmp_path):
         Hub.files = {
             "dqn-CartPole-v1.zip": (tmp_path / "t.zip").read_bytes(),
             "README.md": b"hello",
+            "train_eval_metrics.zip": b"as RL Zoo pushes it",
             "vec_normalize.pkl": file.read(),
         }
     yield server

@@ -7,20 +7,23 @@ from conftest import SIGN, make_teacher, sign_network
 from tiny_envs import LINEAR, linear_teacher, tiny_config, tiny_job
 from torch import nn
 
-from distilrl.checkpoints import load_network
+from distilrl.checkpoints import load_network, save_network
+from distilrl.config import TaskFile
 from distilrl.distill import distill
 from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import DistilError, SpecError
 from distilrl.evaluate import play
 from distilrl.export import verify
+from distilrl.files import write_json
+from distilrl.heads import student_head
 from distilrl.inspection import inspect, inspect_play
 from distilrl.networks import build
 from distilrl.plan import plan
 from distilrl.series import distill_chain, distill_seeds, reptile
-from distilrl.spaces import EnvRef
+from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
 from distilrl.sweep import sweep
-from distilrl.teachers import Teacher
+from distilrl.teachers import Teacher, TeacherFile
 from distilrl.teaching import evaluate_policy
 from distilrl.train import train
 
@@ -68,10 +71,16 @@ def test_what_a_program_has_set_stays(settings, tmp_path):
     expected = torch.rand(3)
     torch.manual_seed(5)
     teacher = make_teacher(sign_network())
+    save_network(tmp_path / "sign", sign_network(), student_head(Choices((2,))), name="teacher")
     torch.manual_seed(5)
     distill(teacher, tiny_job(env_steps=480, check_every=480), tmp_path / "run", report=False)
     load_network(tmp_path / "run" / "student")
     evaluate_policy(tmp_path / "run", SIGN, episodes=2)
+    of_file = tiny_job(
+        env_steps=480, check_every=480, tasks=(TaskFile(EnvRef(SIGN), (TeacherFile(str(tmp_path / "sign")),)),)
+    )
+    write_json(tmp_path / "job.json", {"kind": "run", **of_file.to_json()})
+    sweep(tmp_path / "job.json", tmp_path / "sweep")
     build(NetworkSpec((2,), 2, hidden=(3,)), torch.Generator().manual_seed(0))
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == 3

@@ -55,6 +55,15 @@ def test_a_network_that_is_called_as_cleanrls_is_not_taken_for_one(tmp_path, pre
         read(tmp_path / "t.pt", state)
 
 
+@pytest.mark.parametrize(("activation", "told"), [(None, "taken for tanh, CleanRL's"), ("relu", "")])
+def test_what_is_guessed_of_cleanrls_sizes_is_said(tmp_path, activation, told):
+    sizes = (4, 64, 64, 2)
+    state = named("actor", chain(sizes, nn.Tanh)) | named("critic", chain((*sizes[:-1], 1), nn.Tanh))
+    teacher = read(tmp_path / "t.pt", state, **({"activation": activation} if activation else {}))
+    assert told in teacher.meta.get("note", "")
+    assert bool(told) == ("note" in teacher.meta)
+
+
 def test_how_numbers_become_real_actions_is_asked(tmp_path):
     """max_action · tanh(...), as in the TD3 of its authors, and an actor whose numbers are no logits."""
     actor = nn.ModuleDict({"l1": nn.Linear(4, 8), "l2": nn.Linear(8, 8), "l3": nn.Linear(8, 2)})
@@ -423,5 +432,7 @@ def test_files_of_the_hub_may_lie_in_folders(text, parts):
 def test_a_policy_in_a_folder_is_found_where_none_lies_outside():
     assert _choose({"a/ppo.zip": 5, "README.md": 1}, "hf://a/b") == "a/ppo.zip"
     assert _choose({"a/ppo.zip": 5, "ppo.onnx": 1}, "hf://a/b") == "ppo.onnx"
+    # as RL Zoo pushes them
+    assert _choose({"ppo.zip": 5, "train_eval_metrics.zip": 5, "replay.mp4": 9}, "hf://a/b") == "ppo.zip"
     with pytest.raises(FileError, match=r"several policies \(a/ppo.zip, b/ppo.zip\): name one as hf://a/b/FILE"):
         _choose({"a/ppo.zip": 5, "b/ppo.zip": 5}, "hf://a/b")

@@ -86,6 +86,26 @@ def test_a_run_is_continued_from_another_working_folder(project, monkeypatch, mo
         assert (project / "runs" / "a" / path.relative_to(whole.path)).read_bytes() == path.read_bytes()
 
 
+def test_a_run_is_continued_at_home_whose_parts_were_begun_elsewhere(project, monkeypatch):
+    saves = []
+
+    def stops(*given, **named):
+        saves.append(given)
+        if len(saves) in (2, 9):  # in the first part, and in the second
+            raise KeyboardInterrupt
+        return save(*given, **named)
+
+    save = RunFolder.save_state
+    monkeypatch.setattr(RunFolder, "save_state", stops)
+    assert main([*WORDS, "--seeds", "2"]) == 130
+    monkeypatch.chdir(project.parent / "elsewhere")
+    assert main(["distill", "--resume", "../project/runs/a"]) == 130
+    assert len(list((project / "runs" / "a").glob("*/config.json"))) == 2
+    monkeypatch.setattr(RunFolder, "save_state", save)
+    monkeypatch.chdir(project)
+    assert main(["distill", "--resume", "runs/a"]) in (0, 1, 3)
+
+
 def test_parts_of_a_run_are_used_from_another_working_folder(project, monkeypatch):
     """Of a plan's winner the file of that name here was read as the teacher."""
     words = ["plan", "--teacher", "zoo/sign", "--env", SIGN, "--sizes", "mlp:8", "--seeds", "1", "--out", "runs/plan"]

@@ -20,7 +20,7 @@ from torch import nn
 
 from distilrl.collect import Behaviour, Collector
 from distilrl.distill import distill
-from distilrl.envs import make_vec_env
+from distilrl.envs import describe_env, make_vec_env
 from distilrl.errors import FileError, SpecError, TeacherError
 from distilrl.evaluate import latency_us
 from distilrl.heads import head_for
@@ -232,6 +232,17 @@ def test_cleanrl(tmp_path, wrap):
     assert (teacher.obs_shape, teacher.outputs) == ((1, 84, 84), 4)
     policy = Policy(teacher.network, head_for(Choices((4,)), "logits"))
     same(played(policy, obs), written_out(agent.lstm, lambda seen: agent.network(seen / 255.0), agent.actor, obs))
+
+
+def test_cleanrls_single_frames_are_the_newest_of_a_stack(tmp_path):
+    """Its memory stands for the frames before, and ALE's games here always show four."""
+    agent, obs = LstmAgent(), observations(4, 84, 84)
+    game = describe_env("BreakoutNoFrameskip-v4")
+    teacher = read(tmp_path / "t.pt", agent.state_dict()).fitted(game)
+    assert teacher.obs_shape == (4, 84, 84)
+    newest = obs[..., -1:, :, :]
+    written = written_out(agent.lstm, lambda seen: agent.network(seen / 255.0), agent.actor, newest)
+    same(played(teacher.policy, obs), written)
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,21 @@ def test_skrl(tmp_path, key):
     assert (teacher.format, teacher.kind) == ("skrl", "gaussian")
 
 
+def test_convolutions_of_skrl_are_refused(tmp_path):
+    """In its one container they were read as if pixels were divided by 255."""
+    body = nn.Sequential(
+        nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(3136, 512),
+    )  # fmt: skip
+    policy = {
+        "log_std_parameter": torch.zeros(2),
+        **named("net_container", body),
+        **named("policy_layer", nn.Linear(512, 2)),
+    }
+    with pytest.raises(FileError, match="whose strides no file holds: export the policy to ONNX"):
+        read(tmp_path / "agent.pt", {"policy": policy, "value": policy, "optimizer": {"state": {}}}, activation="relu")
+
+
 def test_images_in_a_robot_checkpoint_are_refused(tmp_path):
     state = {**named("a2c_network.actor_cnn", nn.Conv2d(1, 2, 3)), **named("a2c_network.mu", nn.Linear(8, 2))}
     with pytest.raises(FileError, match="ONNX"):

@@ -162,6 +162,11 @@ def test_what_means_different_things_is_not_put_side_by_side(tmp_path):
     data = read_json(tmp_path / "f" / "results.json")
     data["random"]["return_mean"] += 1
     write_json(tmp_path / "f" / "results.json", data)
+    for name, change in {"g": {"confidence": 1.0}, "h": {"after": 300}}.items():
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+        data = read_json(tmp_path / name / "results.json")
+        data["verdict"] |= change
+        write_json(tmp_path / name / "results.json", data)
     for env, seeds in {"A-v0": 2, "B-v0": 3}.items():
         study(tmp_path / "uneven" / env, [0.9] * seeds, env=env)
     shutil.copytree(tmp_path / "uneven", tmp_path / "uneven2")
@@ -171,6 +176,8 @@ def test_what_means_different_things_is_not_put_side_by_side(tmp_path):
         "d": "different rules of play in Mine-v0",
         "e": "has no score",
         "f": "have random play of",
+        "g": "were judged on other episodes",
+        "h": "were judged on other episodes",
         "a": "named twice",
         "empty": "holds no run",
     }.items():

@@ -102,7 +102,13 @@ def load_network(folder: str | Path) -> Stored:
     if weights.stat().st_size > MAX_BYTES + MAX_SPEC_BYTES:  # of numbers, and of what the file says of them
         raise FileError(f"{weights} is larger than a policy can be: its weights have at most {MAX_BYTES:,} bytes.")
     if digest(weights) != data.get("sha256"):
-        raise FileError(f"{weights} does not have the digest that {path} names: the file is damaged, copy it again.")
+        under_way = (folder.parent / "checkpoint").is_dir() and not (folder.parent / "results.json").is_file()
+        way = (
+            "it was being written, continue its run with --resume"
+            if under_way
+            else "the file is damaged, copy it again"
+        )
+        raise FileError(f"{weights} does not have the digest that {path} names: {way}.")
     try:
         spec = NetworkSpec.from_json(data.get("network"), f"network of {path}")
         head = head_from_json(data.get("head"), f"head of {path}")

@@ -106,6 +106,9 @@ def distill(
     folder = RunFolder(out)
     results: Results | TasksResults
     with watching(watch) as watch, claimed(folder, job, resume=resume):
+        if not resume and len(teachers) > 1:
+            for home in _homes(folder, config):  # each is a run folder, and may be one of before
+                home.check_free()
         if resume and folder.results.is_file():  # nothing is left to do
             for home, one in zip(_homes(folder, config), teachers, strict=True):
                 known_card(home, one)

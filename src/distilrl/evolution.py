@@ -29,7 +29,7 @@ from distilrl.heads import Head, Units
 from distilrl.metrics import Metrics
 from distilrl.networks import Network
 from distilrl.policies import Policy
-from distilrl.runs import RunFolder
+from distilrl.runs import RunFolder, fitting
 from distilrl.specs import NetworkSpec
 from distilrl.stacks import StackedMLP
 from distilrl.stream import Checked
@@ -182,8 +182,10 @@ def with_reward(trained: Trained, config: TrainConfig, task: Task, folder: RunFo
         best = search.weights.clone()
     else:
         tensors, about = saved
-        search.weights, best, track = tensors["weights"], tensors["best"], _Track(**about)
-        search.round, search.env_steps = track.round, track.env_steps
+        with fitting():
+            best, track = tensors["best"].view_as(search.weights), _Track(**about)
+            search.weights = tensors["weights"].view_as(search.weights)
+            search.round, search.env_steps = int(track.round), int(track.env_steps)
     before = track.train_s
     count = 2 * reward.directions * reward.episodes
     made = make_vec_env(task.info.ref, count, threads=config.compute.threads, workers=config.data.workers)

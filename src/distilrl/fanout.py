@@ -31,7 +31,7 @@ SECONDS = 0.5
 """How often it is asked how far runs are."""
 AT_ONCE = (ExtraError, SpecError, TeacherError)
 """What runs of one teacher meet all alike before their first step, if one does."""
-NOTES = ".progress"
+NOTES = ".distilrl-progress"
 """Folder beside the runs in which they say how far they are; it goes when they end."""
 
 
@@ -72,6 +72,7 @@ def fan_out(
         yield _here(function, calls, watch)
         return
     notes = home.absolute() / NOTES
+    _clear(notes)  # of a command that was killed
     try:
         notes.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,6 +106,9 @@ def _clear(notes: Path) -> None:
     """Removes the notes; first out of the way of whoever still writes there."""
     with suppress(OSError):
         gone = notes.rename(notes.with_name(f"{NOTES}-{secrets.token_hex(4)}"))
+        if gone.is_symlink():  # not ours: what it leads to is none of our business
+            gone.unlink()
+            return
         for path in gone.iterdir():
             path.unlink()
         gone.rmdir()

@@ -115,6 +115,8 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
                 str(min(max(1000, least), MAX_EPISODES)),
                 "--fresh",
             ]
+            accepted = _inside(folder.read_config(), "accept_episodes")
+            again += ["--accept-episodes", str(accepted)] if accepted not in (None, 20) else []
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
         case "fail" if files and mean:

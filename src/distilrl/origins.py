@@ -37,6 +37,18 @@ def resolve(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data
 
 
+def absolute(data: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose files are named as seen from anywhere, by a change in place: parts of a run may have been
+    begun elsewhere.
+    """
+    for file in _files(data):
+        for name in ("path", "normalizer"):
+            path = file.get(name)
+            if isinstance(path, str) and path and not path.startswith("hf://"):
+                file[name] = os.path.abspath(path)  # noqa: PTH100 (no error for odd names)
+    return data
+
+
 def _files(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Teachers' files that a configuration names: of its tasks, and of what the command was given."""
     train, given = data.get("train"), data.get("given")

@@ -114,12 +114,13 @@ def processor() -> str:
 
 def _commit() -> str:
     """The commit here; empty where there is none, or no git."""
-    here, git = Path.cwd(), shutil.which("git")
-    # on macOS, git may be a stub that asks the user to install it
-    if git is None or not any((folder / ".git").exists() for folder in (here, *here.parents)):
-        return ""
-    words = [git, "rev-parse", "HEAD"]
+    git = shutil.which("git")
     try:
+        here = Path.cwd()
+        # on macOS, git may be a stub that asks the user to install it; a folder above may be closed to us
+        if git is None or not any(os.path.exists(folder / ".git") for folder in (here, *here.parents)):  # noqa: PTH110
+            return ""
+        words = [git, "rev-parse", "HEAD"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603 - of ours
     except (OSError, subprocess.TimeoutExpired):
         return ""

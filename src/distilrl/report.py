@@ -119,8 +119,8 @@ def write_studies(found: Studies, out: str | Path) -> Path:
     """
     folder = RunFolder(out)
     folder.check_free()
-    write_bytes(folder.path / "compare.csv", found.to_csv().encode())
-    write_bytes(folder.path / "compare.md", found.to_markdown().encode())
+    write_bytes(folder.path / "compare.csv", found.to_csv().encode(errors="backslashreplace"))
+    write_bytes(folder.path / "compare.md", found.to_markdown().encode(errors="backslashreplace"))
     write_json(folder.path / "compare.json", found.to_json())
     write_bytes(folder.path / "compare.png", figures.studies(found))
     return folder.path

@@ -21,7 +21,7 @@ from distilrl.errors import FileError, ResumeError, SpecError
 from distilrl.files import TEMPORARY, read_json, unwritable, write_json
 from distilrl.heads import Head
 from distilrl.networks import Network
-from distilrl.origins import FIELD, origin, resolve
+from distilrl.origins import FIELD, absolute, origin, resolve
 from distilrl.text import as_file_name, first_line, legible
 
 fcntl: Any
@@ -53,7 +53,7 @@ OURS = (
     "config.json", "teacher.json", "results.json", "episodes.json", "plan.json", "tree.json", "tree.txt", "tree.dot",
     "metrics.csv", "report.html", "watch.webp", "watch.svg", "animation.webp", "sweep.csv", "sweep.md",
     "compare.csv", "compare.md", "compare.json", "compare.png",
-    "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
+    "spec.json", "student", "checkpoint", "tensorboard", "export", "winner", "seed-[0-9]*", "assistant-[0-9]*",
 )  # fmt: skip
 """What a command may have left in a folder; nothing begins where one of these is."""
 
@@ -132,9 +132,10 @@ class RunFolder:
         """
         data = self.read_config()
         self.check_kind(kind)
-        both = (_described(complete(data), kind, data.get("given")), _described(config, kind, given))
-        difference = _difference(*(json.loads(json.dumps(one)) for one in both))  # as JSON gives it back: no tuples
-        if difference is not None:
+        told = (_described(complete(data), kind, data.get("given")), _described(config, kind, given))
+        old, new = (json.loads(json.dumps(one)) for one in told)  # as JSON gives it back: no tuples
+        difference = _difference(old, new)
+        if difference is not None and _difference(absolute(old), absolute(new)) is not None:
             name, old, new = difference
             raise ResumeError(
                 f"{self.path} was begun with another '{name}' ({_short(old)}, not {_short(new)}): give the same, or "
@@ -219,7 +220,7 @@ class RunFolder:
         Raises:
             FileError: there is none.
         """
-        if not self.config.is_file():
+        if not os.path.isfile(self.config):  # noqa: PTH113 (no error for odd names and closed folders)
             raise FileError(f"{self.path} holds no run: it has no config.json.")
         return read_config(self.config)
 
@@ -277,7 +278,7 @@ class RunFolder:
         Raises:
             FileError: another process is at work here, or the folder cannot be made.
         """
-        there = self.path.exists()
+        there = os.path.exists(self.path)  # noqa: PTH110 (no error for odd names and closed folders)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -13,6 +13,7 @@ from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.events import Ended, Watch
 from distilrl.fanout import Call, fan_out
 from distilrl.files import write_bytes
+from distilrl.isolation import isolated
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
 from distilrl.played import mean_in_words
@@ -60,6 +61,7 @@ class SweepRow(Record):
     """The error, in one sentence."""
 
 
+@isolated()
 def sweep(
     configs: str | Path | Sequence[str | Path],
     out: str | Path,
@@ -70,7 +72,8 @@ def sweep(
     """Does many jobs, each in ``out/NAME``, and leaves their table in ``out/sweep.csv`` and ``out/sweep.md``.
 
     A run that is finished is not run again, and one that was cut short is resumed, so the same call goes on where it
-    was stopped; more jobs may come. A run that ends in an error is a row of the table, and the others go on.
+    was stopped; more jobs may come. The table is of the jobs of this call, and replaces the one before once it has a
+    row for each of them that is finished. A run that ends in an error is a row too, and the others go on.
 
     Args:
         configs: files like the config.json of a run folder, named by their own name, or by their folder's where that is
@@ -94,19 +97,22 @@ def sweep(
     """
     jobs, home = jobs_of([configs] if isinstance(configs, str | Path) else configs, Path(out)), Path(out)
     RunFolder(home).check_free(but=(*TABLES, *jobs))
-    calls = [Call(name, (None, job, home / name)) for name, job in jobs.items()]
-    rows: dict[int, SweepRow] = {}
+    finished = {name for name in jobs if RunFolder(home / name).results.is_file()}
+    first = sorted(jobs, key=lambda name: name not in finished)  # what is there already is only read
+    calls = [Call(name, (None, jobs[name], home / name)) for name in first]
+    rows: dict[str, SweepRow] = {}
     with (
         watching(watch) as watch,
         RunFolder(home).lock(),
         fan_out(finish, calls, home, executor=executor, watch=watch) as ended,
     ):
         for number, future in ended:
-            row, words = _row(calls[number].name, jobs[calls[number].name], future)
-            rows[number] = row
+            row, words = _row(first[number], jobs[first[number]], future)
+            rows[row.run] = row
             watch(Ended(row.run, row.verdict, words))
-            write_table(home, [rows[k] for k in sorted(rows)])
-    return tuple(rows[k] for k in sorted(rows))
+            if finished <= rows.keys():
+                write_table(home, [rows[name] for name in jobs if name in rows])
+    return tuple(rows[name] for name in jobs if name in rows)
 
 
 def jobs_of(configs: Sequence[str | Path], out: Path | None = None) -> dict[str, Job]:
@@ -192,10 +198,10 @@ def write_table(home: Path, rows: Sequence[SweepRow]) -> None:
         low, high = values["return_ci95"] or ("", "")
         cells: list[Any] = [values[name] for name in names]
         writer.writerow(["" if cell is None else cell for cell in (*cells[:at], low, high, *cells[at + 1 :])])
-    write_bytes(home / "sweep.csv", text.getvalue().encode())
+    write_bytes(home / "sweep.csv", text.getvalue().encode(errors="backslashreplace"))  # a name need not be text
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|--:|--:|--:|---|--:|---|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in shown(row)) + " |" for row in rows]
-    write_bytes(home / "sweep.md", ("\n".join(lines) + "\n").encode())
+    write_bytes(home / "sweep.md", ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
 
 def shown(row: SweepRow) -> tuple[str, ...]:

@@ -163,12 +163,13 @@ def evaluate_against(
     margin: float = 0.05,
     margin_abs: float | None = None,
     fresh: bool = False,
+    accept_episodes: int = 20,
     sensors: Sensors | None = None,
     watch: Watch | None = None,
 ) -> Duel:
     """Two policies on the verdict's seeds, and whether the first falls short of the other by less than the margin; one
-    look. The margin is fixed by 20 episodes of the other on other seeds, and of up to 320 while it is unclear that
-    it beats random play.
+    look. The margin, and what an episode may lose that none has shown, are fixed by 20 episodes of the other on other
+    seeds, and of up to 320 while it is unclear that it beats random play.
 
     Whoever chose the policy by a verdict, or plays on because one was inconclusive, asks anew on ``fresh`` seeds.
 
@@ -180,7 +181,10 @@ def evaluate_against(
         episodes: as of `evaluate_policy`, at least 2.
         margin: largest acceptable loss, as a share of (the other's return − random).
         margin_abs: the same in the environment's own units, in place of the share.
-        fresh: as of `evaluate_policy`.
+        fresh: as of `evaluate_policy`: the same ones whenever it is asked, so that a second question about them chooses
+            something, too.
+        accept_episodes: of the other and of random play, which fix the margin and what an episode may lose, at least 2:
+            as many as a run's own acceptance had, to ask anew about its student.
         sensors: how the first sees, as a run's student does; None: as ``how`` says of both.
         watch: told of episodes as they end; None: as `distill` shows it.
 
@@ -191,6 +195,7 @@ def evaluate_against(
 
         evaluate_against(load_teacher("runs/a"), load_teacher("runs/b"), "CartPole-v1").verdict.result
     """
+    check_number("accept_episodes", accept_episodes, "[2, inf)", whole=True)
     how = _played(how)
     info = describe_env(how.env)
     mine, theirs = (_read(one) for one in (policy, other))
@@ -207,7 +212,8 @@ def evaluate_against(
         cluster=how.cluster,
     )
     with watching(watch) as watch:
-        acceptance = accept(theirs, how, episodes=20, max_episodes=20 * ACCEPT_MORE, weak_ok=True, watch=watch)
+        most = accept_episodes * ACCEPT_MORE
+        acceptance = accept(theirs, how, episodes=accept_episodes, max_episodes=most, weak_ok=True, watch=watch)
         first = FRESH_SEEDS if fresh else VERDICT_SEEDS
         seen = how.sensors if sensors is None else sensors
         found = compare(theirs, mine.policy, how, comparison, acceptance, info, sensors=seen, first=first, watch=watch)

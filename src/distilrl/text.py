@@ -35,10 +35,11 @@ def as_file_name(text: str) -> str:
     name = re.sub(r'[<>:"/\\|?*]', "-", text)
     if not name.strip("."):  # the folder itself, or the one that it lies in
         name = name.replace(".", "-") or "-"
-    if len(name.encode()) <= LONGEST_NAME:
+    data = name.encode(errors="backslashreplace")  # the name of a file need not be text
+    if len(data) <= LONGEST_NAME:
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{name.encode()[: LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}-{digest}"
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+    return f"{data[: LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 def first_line(error: BaseException) -> str:

@@ -44,6 +44,8 @@ NARROW = 0.38
 """Share of the nominal tail at which the bootstrap's quantile is taken. A percentile bootstrap is too narrow for rare
 losses: where an episode loses all or nothing the verdict errs, at this share, in at most the nominal 2.5 % whatever the
 margin and the number of episodes from `MIN_DISTINCT` on, and in up to 5.0 % without it. A test computes that exactly.
+That is with one look, or the three of a run; with two, which only Python and a config.json can ask for, it errs in up
+to 2.7 % at some margins.
 """
 EPISODES = "distinct episodes"
 """What a verdict's units are called by themselves."""

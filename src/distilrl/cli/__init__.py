@@ -24,6 +24,8 @@ ABOUT = "Turn a trained deep-RL policy into a small student, prove that it kept 
 
 NO_PLACE = (errno.ENOSPC, errno.EIO, errno.EBADF)
 """What a write to a full or broken place ends with."""
+CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""What looking for a file ends with where there can be none, or none that may be seen."""
 HOSTILE, FAULT = 4, 70
 """Exit codes: a file would run code where it is unpickled; distilrl itself is at fault (EX_SOFTWARE of sysexits.h)."""
 
@@ -164,6 +166,7 @@ def _overview() -> str:
 def _run(name: str, words: Sequence[str]) -> int:
     """Parses and runs a command."""
     from distilrl.cli.faults import at_fault, print_error, refuse_empty
+    from distilrl.text import abridged
 
     command: Any = None
     try:
@@ -186,6 +189,9 @@ def _run(name: str, words: Sequence[str]) -> int:
     except Exception as error:  # nobody foresaw it
         if isinstance(error, OSError) and error.filename is None and error.errno in NO_PLACE:
             raise  # of standard output: what goes into a file has its sentence
+        if isinstance(error, OSError) and error.errno in CLOSED and isinstance(error.filename, str):
+            print_error(f"{abridged(error.filename)} cannot be looked at ({error.strerror}): give another path.")
+            return 2
         print_error(at_fault(error, [name, *words]))
         return FAULT
     return code or 0

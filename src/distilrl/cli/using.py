@@ -92,6 +92,8 @@ class Evaluate:
     """Full episodes; a game that repeats itself is played once from each start instead."""
     fresh: bool = False
     """On seeds that no run plays: for a student that was chosen by its verdict, or that has none yet."""
+    accept_episodes: int = 20
+    """With --against: episodes of the other and of random play that fix the margin and what an episode may lose."""
     epsilon: float = 0.0
     """Probability of a random action."""
     sticky: Unset[float | None] = None
@@ -116,6 +118,8 @@ class Evaluate:
         check_number("threads", self.threads, THREADS)
         if self.against is None and (self.margin_abs is not None or self.margin != Comparison.margin):
             raise SpecError("--margin and --margin-abs are of a verdict: give --against too.")
+        if self.against is None and self.accept_episodes != 20:
+            raise SpecError("--accept-episodes is of a verdict: give --against too.")
         measures = tuple(Measure.of(text) for text in self.measure)
         if self.against is None and (judged := [one for one in measures if one.margin is not None]):
             raise SpecError(
@@ -162,6 +166,7 @@ class Evaluate:
                 margin=self.margin,
                 margin_abs=self.margin_abs,
                 fresh=self.fresh,
+                accept_episodes=self.accept_episodes,
                 sensors=seen,
                 watch=watch,
             )

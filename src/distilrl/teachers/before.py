@@ -92,6 +92,18 @@ class Reading(Before):
         return self.network(obs[:, self.places], *rest)
 
 
+class Newest(Before):
+    """A network that is given the newest frames of each stack (B, C, H, W)."""
+
+    def __init__(self, network: nn.Module, frames: int) -> None:
+        super().__init__(network)
+        self.frames = frames
+
+    def forward(self, obs: Tensor, *rest: Any) -> Any:
+        """Stacks of frames, and what else the network reads, to what it gives."""
+        return self.network(obs[:, -self.frames :], *rest)
+
+
 class Called(nn.Module):
     """Somebody's function, its answer made into numbers (B, P) in float32."""
 

@@ -26,6 +26,8 @@ UNSAVED = (
     "badly: --normalizer takes them as a .json file."
 )
 
+ACTIVATION = "Its activation is not in the file and is taken for {}, CleanRL's: --activation says another."
+
 MEMORY = "lstm"
 """Prefix of the memory of ``ppo_atari_lstm``."""
 

@@ -45,12 +45,15 @@ def read_graph(onnx: Any, path: Path) -> Any:
     return model
 
 
-def check_graph(onnx: Any, model: Any, path: Path) -> int:
-    """Refuses what could run code, leave the folder, loop, or fill memory; returns the number of parameters."""
+def check_graph(onnx: Any, model: Any, path: Path, output: str | None = None) -> int:
+    """Refuses what could run code, leave the folder, loop, or fill memory; returns the number of parameters. Chance may
+    be there that does not reach the ``output``.
+    """
     params = 0
     if _steps(model, path) > MAX_NODES:
         raise FileError(f"{path} has more than {MAX_NODES} steps, more than a policy can need: export it again.")
     own = {f.domain for f in model.functions}
+    beside = drawn_beside(model, output) if output is not None else set()
     for graph in graphs_in(model):
         constants = {t.name: t for t in getattr(graph, "initializer", ())}
         for node in graph.node:
@@ -63,7 +66,9 @@ def check_graph(onnx: Any, model: Any, path: Path) -> int:
                 raise FileError(
                     f"{path} uses the operator {node.op_type}, which may never end: export the policy without loops."
                 )
-            if node.op_type in RANDOM or (node.op_type == "Dropout" and _drops(onnx, node, constants)):
+            if (node.op_type in RANDOM and not beside & set(node.output)) or (
+                node.op_type == "Dropout" and _drops(onnx, node, constants)
+            ):
                 raise FileError(
                     f"{path} draws random numbers ({node.op_type}): export the action that it takes without exploring."
                 )
@@ -131,7 +136,10 @@ def _check_external(location: str, path: Path) -> None:
         linked = any(one.is_symlink() for one in (target, *target.parents[: len(parts) - 1]))
         about = target.stat()
     except (OSError, ValueError):  # not there, or no name that a file can have
-        raise FileError(f"{path} keeps its weights in '{shown}', which is not beside it: copy that file too.") from None
+        raise FileError(
+            f"{path} keeps its weights in '{shown}', which is not beside it: copy that file too; of the Hub, download "
+            "both into a folder of yours."
+        ) from None
     if not stat.S_ISREG(about.st_mode):
         raise FileError(f"{path} keeps its weights in '{shown}', which is no file: export it with its weights inside.")
     if linked or about.st_nlink > 1:
@@ -188,8 +196,14 @@ def unused_inputs(model: Any, output: str) -> set[str]:
     return inputs - needed if inputs & needed else set()
 
 
+def drawn_beside(model: Any, output: str) -> set[str]:
+    """What is drawn by chance and does not reach an output, as a sample beside the mean."""
+    needed = _reached(reversed(model.graph.node), {output})
+    return {name for node in model.graph.node if node.op_type in RANDOM for name in node.output} - needed
+
+
 def without_inputs(onnx: Any, model: Any, names: set[str]) -> Any:
-    """A graph without some of its inputs, what depends on them, and what is then of no use."""
+    """A graph without some of its inputs or other values, what depends on them, and what is then of no use."""
     spoilt = set(names)
     for node in model.graph.node:
         if spoilt & _asked(node):

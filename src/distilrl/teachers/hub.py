@@ -74,6 +74,10 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
     return replace(file, path=str(local), normalizer=normalizer), commit or ""
 
 
+OTHERS = ("replay", "train_eval_metrics.zip")
+"""In names of what RL Zoo puts beside a policy."""
+
+
 @contextmanager
 def offline() -> Iterator[None]:
     """Nothing is downloaded: what is not in the cache is missing. For what a file names and the user did not."""
@@ -111,7 +115,7 @@ def _check_size(name: str, size: int | None, label: str) -> None:
 def _choose(sizes: dict[str, int | None], label: str) -> str:
     """The one policy among a repository's files; one that is too large where there is no other."""
     for deep, suffix in itertools.product((False, True), SUFFIXES):  # in folders where there is none outside
-        known = [n for n in sizes if n.endswith(suffix) and ("/" in n) == deep and "replay" not in n]
+        known = [n for n in sizes if n.endswith(suffix) and ("/" in n) == deep and not any(o in n for o in OTHERS)]
         found = [n for n in known if (sizes[n] or 0) <= MAX_BYTES] or known
         if len(found) == 1:
             return found[0]

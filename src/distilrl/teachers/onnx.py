@@ -24,6 +24,7 @@ from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State
 from distilrl.teachers.graphs import (
     check_graph,
+    drawn_beside,
     graphs_in,
     inputs_of,
     last_step,
@@ -190,11 +191,12 @@ def open_graph(path: Path, why: str, threads: int | None = None, outputs: Sequen
     except ImportError as error:
         raise ExtraError(error.name or "onnxruntime", "onnx", why) from None
     model = read_graph(onnx, path)
-    params = check_graph(onnx, model, path)
     there = {value.name for value in model.graph.output}
+    wanted = next((name for name in outputs if name in there), None)
+    params = check_graph(onnx, model, path, wanted)
     graph: str | bytes = str(path)
     try:
-        if (wanted := next((name for name in outputs if name in there), None)) and unused_inputs(model, wanted):
+        if wanted and (unused_inputs(model, wanted) or drawn_beside(model, wanted)):
             part = _whole(onnx, path, wanted)
             params, graph = check_graph(onnx, part, path), part.SerializeToString()
         return model, params, _session(onnxruntime, graph, threads)
@@ -203,9 +205,9 @@ def open_graph(path: Path, why: str, threads: int | None = None, outputs: Sequen
 
 
 def _whole(onnx: Any, path: Path, output: str) -> Any:
-    """A graph that was checked with all of its weights, without inputs that do not reach an output."""
+    """A graph that was checked with all of its weights, without inputs and chance that do not reach an output."""
     model = onnx.load(path)
-    unused = unused_inputs(model, output)
+    unused = unused_inputs(model, output) | drawn_beside(model, output)
     return without_inputs(onnx, model, unused) if unused else model
 
 
@@ -281,7 +283,9 @@ def _load(file: TeacherFile) -> Teacher:
     said = {legible(one.key, 40): legible(one.value) for one in model.metadata_props[:MOST_SAID]}
     meta |= {"says": said} if said else {}
     kind = file.own_kind or _kind(file, output)
-    bounded = kind in (None, "mean") and last_step(model, output) == "Tanh"
+    # rl_games' own player scales what its network gives to the bounds, and an exported network does not
+    of_games = output == "mu" and any(value.name in ("log_std", "sigma") for value in model.graph.output)
+    bounded = kind in (None, "mean") and (of_games or last_step(model, output) == "Tanh")
     if others and file.output is None:
         meta["note"] = f"It is read as '{output}'; {', '.join(others)[:80]} are as many numbers (--teacher-output)."
     policy = RememberingOnnx(path, seen, output, session, slots) if slots else OnnxPolicy(path, seen, output, session)

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from distilrl.limits import MAX_CLASSES, MAX_KEY, MAX_OPCODES
+from distilrl.limits import MAX_BYTES, MAX_CLASSES, MAX_KEY, MAX_OPCODES
 from distilrl.text import legible
 
 _REFUSED = frozenset(
     getattr(pickle, name)[0]
     for name in (
         "PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "GET", "PUT", "INT", "LONG", "FLOAT", "STRING", "UNICODE",
-        "LIST", "DICT", "DUP", "LONG4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET",
+        "LIST", "DICT", "DUP", "LONG4", "NEXT_BUFFER", "READONLY_BUFFER", "EMPTY_SET", "FROZENSET",
         "ADDITEMS",
     )
 )  # fmt: skip
@@ -160,7 +160,7 @@ class _Steps:
             raise pickle.UnpicklingError("it asks for more steps than a policy needs")
         if opcode in _REFUSED or opcode not in pickle._Unpickler.dispatch:
             raise pickle.UnpicklingError(f"it uses the opcode {opcode}")
-        return _KEYED.get(opcode) or pickle._Unpickler.dispatch[opcode]
+        return _OWN.get(opcode) or pickle._Unpickler.dispatch[opcode]
 
 
 class Unpickler(pickle._Unpickler):
@@ -252,4 +252,13 @@ def _setitems(self: Any) -> None:
     pickle._Unpickler.load_setitems(self)  # type: ignore[attr-defined]
 
 
-_KEYED = {pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems}
+def _bytearray8(self: Any) -> None:
+    """Bytes as arrays of protocol 5 have them, of which room is made for as many as there are."""
+    size = int.from_bytes(self.read(8), "little")
+    data = self.read(size) if size <= MAX_BYTES else b""
+    if len(data) != size:
+        raise pickle.UnpicklingError("it claims more bytes than it has")
+    self.append(bytes(data))
+
+
+_OWN = {pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems, pickle.BYTEARRAY8[0]: _bytearray8}

@@ -146,9 +146,13 @@ def _refuse_others(state: Mapping[str, Tensor], label: str, own: str | None = No
         )
     images = _names(state, r"(.*\.)?(actor_cnn|cnns?|conv\w*)\..*")
     if images:
-        raise FileError(
-            f"{label} reads images ('{images[0]}'), whose strides no file holds: export the policy to ONNX instead."
-        )
+        raise _of_images(label, images[0])
+
+
+def _of_images(label: str, name: str) -> FileError:
+    return FileError(
+        f"{label} reads images ('{name}'), whose strides no file holds: export the policy to ONNX instead."
+    )
 
 
 def _rsl_rl(
@@ -235,6 +239,8 @@ def _skrl(checkpoint: Checkpoint, loaded: dict[str, Any], activation: str | None
         )
     names = [*numbered(state, bodies[0]), *heads]
     layers = [layer(state, name, label, told_activation(activation, label)) for name in names]
+    if pictures := [one.name for one in layers if one.weight.ndim != 2]:
+        raise _of_images(label, pictures[0])
     outputs = layers[-1].weight.shape[0]
     noisy = "log_std_parameter" in state
     if noisy:

@@ -213,7 +213,7 @@ def _of_state(file: TeacherFile, state: dict[str, Tensor], label: str, beside: S
     if file.network is None and "network.0.conv.weight" in state:
         found = _Found(*_residual(state, label, divisor))
     else:
-        found = _Found(*_chain(file, state, label, divisor))
+        found = _chain(file, state, label, divisor)
     return replace(found, network=_expectation(found.network, state["atoms"], label)) if "atoms" in state else found
 
 
@@ -244,16 +244,14 @@ def _residual(state: dict[str, Tensor], label: str, divisor: float) -> tuple[nn.
     return network, f"CleanRL {'PPO' if policy else 'QDagger'} residual network", "logits" if policy else "q"
 
 
-def _chain(
-    file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float
-) -> tuple[nn.Module, str, Kind | None, Squash | None]:
+def _chain(file: TeacherFile, state: dict[str, Tensor], label: str, divisor: float) -> _Found:
     """Convolutions and dense layers in the order of their names."""
     names = _order(state, label)
     policy = names[0].startswith("actor") or names[-1] in ("actor", "action_net")
     layers = [layer(state, name, label, "relu") for name in names]
     known = _of_cleanrl(layers, state)
     kernels: tuple[tuple[int, int], ...] = NATURE_KERNELS
-    activation = file.activation
+    activation, note = file.activation, ""
     if file.network is not None:
         spec = _spec(file.network, layers, label)
         kernels = tuple((kernel, stride) for _, kernel, stride in spec.convs)
@@ -262,6 +260,7 @@ def _chain(
         if not known and layers[0].weight.ndim == 2 and len(layers) > 1:
             told_activation(activation, label)
         activation = "tanh" if known and policy and layers[0].weight.ndim == 2 else "relu"
+        note = cleanrl.ACTIVATION.format(activation) if known and layers[0].weight.ndim == 2 else ""
     layers = [Layer(one.name, one.weight, one.bias, activation) for one in layers]
     network = assemble(layers, label, divisor=divisor, kernels=kernels)
     if not known and layers[0].weight.ndim == 4 and file.divisor is None:
@@ -272,9 +271,9 @@ def _chain(
     algorithm = "C51" if "atoms" in state else "PPO" if policy else "DQN"
     choosing: Kind | None = "logits" if policy else "q" if known or "atoms" in state else None
     if names[-1] == "action_net" and "log_std" in state:  # stable-baselines3's, of real actions
-        return network, "state_dict", "mean", "clip"
+        return _Found(network, "state_dict", "mean", "clip")
     kind = "mean" if file.squash else choosing
-    return network, f"CleanRL {algorithm}" if known else "state_dict", kind, None
+    return _Found(network, f"CleanRL {algorithm}" if known else "state_dict", kind, note=note)
 
 
 def _of_cleanrl(layers: Sequence[Layer], state: dict[str, Tensor]) -> bool:

@@ -16,7 +16,7 @@ from distilrl.heads import Head, Kind, Squash, default_kind, head_for
 from distilrl.networks import Network, count_bytes, count_macs
 from distilrl.policies import Policy, State
 from distilrl.spaces import ActionSpec
-from distilrl.teachers.before import BeforeZeros, Called, Reading, Scaled, bound
+from distilrl.teachers.before import BeforeZeros, Called, Newest, Reading, Scaled, bound
 from distilrl.teachers.layers import Clamped
 from distilrl.teachers.told import told
 from distilrl.text import first_line
@@ -256,6 +256,11 @@ class Teacher:
         """
         if self.reads:
             return self._reading(env)
+        if env.atari and self.obs_shape is not None and self.obs_shape[1:] == env.obs.shape[1:]:
+            frames = self.obs_shape[0]
+            if frames < env.obs.frames:  # a memory stands for those before
+                critic = self.critic and Newest(self.critic, frames)
+                self = replace(self, network=Newest(self.network, frames), critic=critic, obs_shape=env.obs.shape)
         if self.obs_shape is not None and self.obs_shape != env.obs.shape:
             raise TeacherError(
                 f"The teacher {self.path} reads observations of shape {self.obs_shape}, but {env.id} gives "
