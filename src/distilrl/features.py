@@ -266,8 +266,7 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
     alike.
 
     ``strongest`` picks the units with the largest product of incoming and outgoing norms; ``svd`` takes the leading
-    left singular vectors of each layer, which is exact for linear layers of enough width and a start otherwise. Both
-    are of weights on standardised inputs, so that it does not matter in which units a feature is observed. Layers
+    left singular vectors of each layer, which is exact for linear layers of enough width and a start otherwise. Layers
     are followed from the input on; the first one of another kind, kernel or stride ends the projection, and the head
     is set only if everything before it was. A teacher's head may be wider than the student's: a Gaussian's mean comes
     first.
@@ -303,10 +302,7 @@ def start_from(student: Network, teacher: nn.Module, how: Start, head_factor: fl
         onward = plain_layer(following)[0].flatten(1)
         onward = onward[:, : onward.shape[1] - _passing_by(teacher, following)]
         past = _passing_by(teacher, other)
-        weight, bias = plain_layer(other)
-        weight = _through(weight, basis, past)
-        measured = _as_trained(student, weight, bias, past, first=not done)
-        basis, of_teacher = _project(cast("Layer", mine), weight, bias, onward, measured, how)
+        basis, of_teacher = _project(cast("Layer", mine), cast("Layer", other), onward, basis, how, past)
         if not done:
             own = [(p, p.detach()[~of_teacher].clone()) for p in mine.parameters()]
             new = ~of_teacher
@@ -385,54 +381,30 @@ def _alike(mine: nn.Module, other: nn.Module) -> bool:
     return isinstance(mine, nn.Linear) and isinstance(other, nn.Linear)
 
 
-def _as_trained(student: Network, weight: Tensor, bias: Tensor, past: int, *, first: bool) -> tuple[Tensor, Tensor]:
-    """A layer's weights (out, in) and bias (out,) as they are on the student's standardised inputs: a feature counts by
-    how much it varies, whatever its units are.
-
-    Args:
-        student: network in training, its standardisation set.
-        weight: reads raw numbers of observations, where it reads such.
-        bias: beside it.
-        past: how many of them are a vector's beside an image, the last of its inputs.
-        first: whether its other inputs are observations, too.
-    """
-    mean, scale = student.obs_mean, student.obs_scale
-    spread = torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-    others, beside = weight[:, : weight.shape[1] - past], weight[:, weight.shape[1] - past :]
-    if student.spec.vector:
-        if past:
-            beside, bias = beside * spread[:-1], bias + beside @ mean[:-1]
-        mean, spread = mean[-1:], spread[-1:]
-    if first:
-        others, bias = others * spread, bias + others @ mean.expand(others.shape[1])
-    return torch.cat([others, beside], dim=1), bias
-
-
-def _project(
-    mine: Layer, weight: Tensor, bias: Tensor, onward: Tensor, measured: tuple[Tensor, Tensor], how: Start
-) -> tuple[Tensor, Tensor]:
+def _project(mine: Layer, other: Layer, onward: Tensor, basis: Tensor, how: Start, past: int) -> tuple[Tensor, Tensor]:
     """Sets one layer from the teacher's; returns the basis (teacher's units, student's units) of what it gives, and
     which of the student's units (student's units,) were set.
 
     Args:
         mine: the student's.
-        weight: the teacher's (teacher's units, ·), of what the student's reads.
-        bias: beside it.
+        other: the teacher's.
         onward: weights (·, teacher's units · positions) with which the teacher's next layer reads it.
-        measured: weights and bias by which units are chosen.
+        basis: of what it reads, (teacher's units, student's units).
         how: ``svd`` or ``strongest``.
+        past: numbers that it reads beside them.
     """
-    outputs = len(weight)
+    weight, bias = plain_layer(other)
+    outputs, weight = len(weight), _through(weight, basis, past)
     width = min(mine.weight.shape[0], outputs)
     out = torch.zeros(outputs, mine.weight.shape[0], device=weight.device)
     with torch.no_grad():
         if how == "svd":
-            both = torch.cat([measured[0], measured[1].unsqueeze(1)], dim=1)
-            left = torch.linalg.svd(both, full_matrices=False)[0][:, :width]
-            # ReLU lets positive features through
-            out[:, : left.shape[1]] = left * torch.where(left.sum(0) < 0, -1.0, 1.0)
+            left = torch.linalg.svd(torch.cat([weight, bias.unsqueeze(1)], 1), full_matrices=False)[0][:, :width]
+            out[:, : left.shape[1]] = left * torch.where(
+                left.sum(0) < 0, -1.0, 1.0
+            )  # ReLU lets positive features through
         else:
-            strength = measured[0].norm(dim=1) * onward.reshape(len(onward), outputs, -1).norm(dim=(0, 2))
+            strength = weight.norm(dim=1) * onward.reshape(len(onward), outputs, -1).norm(dim=(0, 2))
             chosen = strength.topk(width).indices.sort().values
             out[chosen, torch.arange(width, device=weight.device)] = 1.0
         used = out.norm(dim=0) > 0  # a student wider than its teacher keeps the rest as it is
