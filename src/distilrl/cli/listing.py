@@ -29,7 +29,7 @@ class Recipes:
             more = f" ({'; '.join(needs)})" if needs else ""
             print(_hanging(f"{name:20}", f"{one.summary.rstrip(' :;')}{more}"))
         print(f"\n{_hanging('my_module:my_recipe ', 'a function of your own from EnvInfo to TrainConfig.')}")
-        print("\nUse: distilrl distill --recipe NAME. More of those with a teacher: docs/methods/NAME.md.")
+        print("\nUse: distilrl distill --recipe NAME. More of most: docs/methods/NAME.md.")
 
 
 @dataclass(frozen=True, kw_only=True)
