@@ -79,6 +79,7 @@ GREY = "#808890"
 """Of words and axes. This and the colours can be told from a white page and from a dark one, which lies behind."""
 INKS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 LOOK = STYLE | dict.fromkeys(INKS, GREY) | {"font.sans-serif": ["DejaVu Sans"], "font.size": 8}
+LOOK |= {"grid.color": GREY, "grid.alpha": 0.25}
 
 
 @mpl.rc_context(LOOK)
@@ -107,7 +108,6 @@ def curves(seeds: range = range(5), across: int = 4) -> Figure:
                 if axis is above:
                     axis.text(0.97, place, told, color=color, ha="right", transform=axis.transAxes, fontsize=7)
             axis.set_ylim(None, 1.08)
-            axis.grid(color=GREY, alpha=0.25)
             axis.locator_params(nbins=3)
             axis.xaxis.set_major_formatter("{x:,.0f}")
             axis.set_ylabel(what if number % across == 0 else "")
@@ -140,7 +140,6 @@ def dots(name: str) -> Figure:
     for tick, (*_, color) in zip(axis.get_yticklabels(), parts, strict=True):
         tick.set_color(color)
     axis.tick_params(length=0)
-    axis.grid(axis="x", color=GREY, alpha=0.25)
     axis.set_xlabel(what)
     return figure
 
@@ -160,7 +159,6 @@ def differences() -> Figure:
     axis.set_yticks(range(len(rows)), [row.method for row in rows])
     axis.set_ylim(-0.8, len(rows) - 0.2)
     axis.tick_params(length=0)
-    axis.grid(axis="x", color=GREY, alpha=0.25)
     axis.set_xlabel("difference to the default, in (teacher − random)")
     return figure
 
