@@ -881,14 +881,14 @@ def processor() -> str:
 
 
 def machine(args: argparse.Namespace, pythons: dict[str, str], environments: dict[str, dict]) -> None:
-    """Writes machine.json beside the output, of the newest queue (each line says its processor); ends the program where
-    teachers differ.
+    """Writes machine.json beside the output, whose machine is the first queue's (each line names its own processor);
+    ends the program where teachers differ.
     """
     import numpy as np
 
     path = args.out.parent / "machine.json"
-    before = json.loads(path.read_text())["environments"] if path.exists() else {}
-    data = {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "environments": before}
+    data = {"platform": platform.platform(), "cpu": processor(), "cores": os.cpu_count(), "environments": {}}
+    data |= json.loads(path.read_text()) if path.exists() else {}
     first = None
     for name, python in pythons.items():
         command = [python, __file__, "about", "--teachers", str(args.teachers), "--tasks", *args.tasks]
