@@ -875,6 +875,7 @@ def about(args: argparse.Namespace) -> None:
 
 
 def processor() -> str:
+    """As distilrl.provenance has it, which rivals could not import."""
     cpu = Path("/proc/cpuinfo")
     models = [text.split(":")[1].strip() for text in cpu.read_text().splitlines() if "model name" in text]
     return models[0] if models else platform.processor()

@@ -176,21 +176,13 @@ def over_seeds(seeds: int, spread: float, loss: float, source: Source) -> tuple[
     return bool(old), verdict_over_seeds(difference, MARGIN, drawn(), span=SPAN, distinct=100).holds
 
 
-def exact(case: str, loss: float, source: Source) -> tuple[bool, bool]:
-    """A study over five seeds of a game of which every start is played: seeds differ by half the loss, or lose
-    exponentially much.
+def alike(case: str, episodes: int, loss: float, source: Source, *, exact: bool) -> tuple[bool, bool]:
+    """A study over five seeds that lose in each episode alike, and differ by half the loss, or lose exponentially much;
+    of a game of which every start is played, or a sample.
     """
-    drawn = source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5)
-    table = np.repeat(-loss * drawn[:, None], 29, axis=1)
-    old = t_interval(table[:, 0])[0] > -MARGIN
-    return bool(old), verdict_over_seeds(table, MARGIN, source, span=SPAN, distinct=29, exact=True).holds
-
-
-def long(episodes: int, loss: float, source: Source) -> tuple[bool, bool]:
-    """A study over five seeds that lose exponentially much, in each episode alike."""
-    lost = -loss * source.exponential(1.0, 5)
+    lost = -loss * (source.exponential(1.0, 5) if case == "exponential" else source.normal(1.0, 0.5, 5))
     table = np.repeat(lost[:, None], episodes, axis=1)
-    holds = verdict_over_seeds(table, MARGIN, drawn(), span=SPAN, distinct=episodes).holds
+    holds = verdict_over_seeds(table, MARGIN, drawn(), span=SPAN, distinct=episodes, exact=exact).holds
     return bool(t_interval(lost)[0] > -MARGIN), holds
 
 
@@ -206,10 +198,9 @@ def line(kind: str, case: str, episodes: int, looks: int) -> dict[str, float]:
             runs = [starts(episodes, share * 0.05 * 41.0, source) for _ in range(RUNS)]
         elif kind == "clusters":
             runs = [clusters(case, episodes, share * 0.1 * SPAN, source) for _ in range(RUNS)]
-        elif kind == "exact":
-            runs = [exact(case, share * MARGIN, source) for _ in range(RUNS)]
-        elif kind == "long":
-            runs = [long(episodes, share * MARGIN, source) for _ in range(RUNS)]
+        elif kind in ("exact", "long"):
+            each = STARTS[-1] if kind == "exact" else episodes
+            runs = [alike(case, each, share * MARGIN, source, exact=kind == "exact") for _ in range(RUNS)]
         else:
             runs = [over_seeds(episodes, float(case), share * MARGIN, source) for _ in range(RUNS)]
         old, new = np.mean(runs, axis=0)

@@ -275,8 +275,8 @@ class Game:
                 f"In no step of {int(lacking.sum())} of {count} episodes of '{how.env.label}' is there '{how.cluster}' "
                 "in the info, so that their cluster is not known: correct the name, or have the environment give it."
             )
-        states, drawn = self.kept.stack(envs.info), np.array(self.kept.drawn)
-        return Episodes(returns, lengths, prints, truncated, measured, states, drawn, own, shadow, clusters)
+        states = self.kept.stack(envs.info)
+        return Episodes(returns, lengths, prints, truncated, measured, states, self.kept.drawn, own, shadow, clusters)
 
     def _act(
         self, obs: NDArray[Any], live: NDArray[np.int64], rngs: list[np.random.Generator], steps: int
@@ -336,7 +336,6 @@ class _Reservoir:
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
         self.states: list[NDArray[Any]] = []
-        self.drawn: list[float] = []
         self._rows: list[tuple[Tensor | None, Tensor | None]] = []
         self._places: list[tuple[float, int]] = []
         """A heap of what was drawn and where it is kept, the least first."""
@@ -348,19 +347,22 @@ class _Reservoir:
         if self.size == 0:
             return
         drawn = self.rng.random(len(which))
-        full = len(self._places) >= self.size
-        for row in np.flatnonzero(drawn > self._places[0][0]).tolist() if full else range(len(which)):
+        least = self._places[0][0] if len(self._places) == self.size else -1.0
+        for row in np.flatnonzero(drawn > least).tolist():
             number, place = float(drawn[row]), len(self._places)
             if place < self.size:
                 heapq.heappush(self._places, (number, place))
             elif number > self._places[0][0]:
-                place = self._places[0][1]
-                heapq.heapreplace(self._places, (number, place))
+                _, place = heapq.heapreplace(self._places, (number, self._places[0][1]))
             else:
                 continue
-            self.drawn[place : place + 1] = [number]
             self.states[place : place + 1] = [obs[which[row]].copy()]
             self._rows[place : place + 1] = [tuple(part[row] if part is not None else None for part in numbers)]  # type: ignore[list-item]
+
+    @property
+    def drawn(self) -> NDArray[np.float64]:
+        """What each of the states drew, (K,)."""
+        return np.array([number for number, _ in sorted(self._places, key=lambda one: one[1])])
 
     def stack(self, info: EnvInfo) -> NDArray[Any]:
         """The states (K, *obs_shape)."""

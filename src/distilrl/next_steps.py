@@ -115,8 +115,7 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
                 str(min(max(1000, least), MAX_EPISODES)),
                 "--fresh",
             ]
-            accepted = _inside(folder.read_config(), "accept_episodes")
-            again += ["--accept-episodes", str(accepted)] if accepted not in (None, 20) else []
+            again += _unusual(folder.read_config(), "--accept-episodes")
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
         case "fail" if files and mean:
@@ -189,12 +188,19 @@ def _remembering_sizes(results: Results) -> Words:
 
 def _judged_words(folder: RunFolder) -> Words:
     """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default."""
-    words: Words = []
     config = folder.read_config()
-    for option, (path, usual) in USUAL.items():
+    words = _unusual(config, *USUAL)
+    return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
+
+
+def _unusual(config: dict[str, Any], *options: str) -> Words:
+    """Those of these options of `USUAL` that a configuration has otherwise than by default."""
+    words: Words = []
+    for option in options:
+        path, usual = USUAL[option]
         told = _inside(config, path)
         words += [option, _number(told)] if told not in (None, usual) else []
-    return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
+    return words
 
 
 def _number(value: float) -> str:

@@ -28,12 +28,9 @@ def resolve(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     began = os.path.normpath(os.path.join(os.path.realpath(folder), told))  # noqa: PTH118 (pathlib keeps "..")
     if began == os.path.realpath("."):
         return data
-    for file in _files(data):
-        for name in ("path", "normalizer"):
-            path = file.get(name)
-            if isinstance(path, str) and path and not path.startswith("hf://"):
-                there = os.path.normpath(os.path.join(began, path))  # noqa: PTH118
-                file[name] = there if os.path.exists(there) else path  # noqa: PTH110 (no error for odd names)
+    for file, name in _paths(data):
+        there = os.path.normpath(os.path.join(began, file[name]))  # noqa: PTH118
+        file[name] = there if os.path.exists(there) else file[name]  # noqa: PTH110 (no error for odd names)
     return data
 
 
@@ -41,19 +38,22 @@ def absolute(data: dict[str, Any]) -> dict[str, Any]:
     """A configuration whose files are named as seen from anywhere, by a change in place: parts of a run may have been
     begun elsewhere.
     """
-    for file in _files(data):
-        for name in ("path", "normalizer"):
-            path = file.get(name)
-            if isinstance(path, str) and path and not path.startswith("hf://"):
-                file[name] = os.path.abspath(path)  # noqa: PTH100 (no error for odd names)
+    for file, name in _paths(data):
+        file[name] = os.path.abspath(file[name])  # noqa: PTH100 (no error for odd names)
     return data
 
 
-def _files(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Teachers' files that a configuration names: of its tasks, and of what the command was given."""
+def _paths(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Teachers' files of this machine that a configuration names, of its tasks and of what the command was given: each
+    as a dict and the key under which the path stands there.
+    """
     train, given = data.get("train"), data.get("given")
     tasks = train.get("tasks") if isinstance(train, dict) else None
     homes = [*(tasks if isinstance(tasks, list) else []), given]
     for home in homes:
         files = home.get("teacher") if isinstance(home, dict) else None
-        yield from (file for file in (files if isinstance(files, list) else []) if isinstance(file, dict))
+        for file in (one for one in (files if isinstance(files, list) else []) if isinstance(one, dict)):
+            for name in ("path", "normalizer"):
+                path = file.get(name)
+                if isinstance(path, str) and path and not path.startswith("hf://"):
+                    yield file, name

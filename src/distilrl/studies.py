@@ -322,10 +322,8 @@ def _check_alike(one: _Run, other: _Run, env: str) -> None:
         raise SpecError(
             f"{one.path} and {other.path} count different units in {env} (--cluster): judge one of them as the other."
         )
-    if (
-        one.results.verdict.exact != other.results.verdict.exact
-        or one.results.verdict.after != other.results.verdict.after
-    ):
+    mine, theirs = one.results.verdict, other.results.verdict
+    if (mine.exact, mine.after) != (theirs.exact, theirs.after):
         raise SpecError(
             f"{one.path} and {other.path} were judged on other episodes in {env} (every start and a sample, or a plan "
             "that was asked again): judge one of them as the other."

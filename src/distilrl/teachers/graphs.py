@@ -202,6 +202,11 @@ def drawn_beside(model: Any, output: str) -> set[str]:
     return {name for node in model.graph.node if node.op_type in RANDOM for name in node.output} - needed
 
 
+def left_out(model: Any, output: str) -> set[str]:
+    """Inputs and chance that do not reach an output."""
+    return unused_inputs(model, output) | drawn_beside(model, output)
+
+
 def without_inputs(onnx: Any, model: Any, names: set[str]) -> Any:
     """A graph without some of its inputs or other values, what depends on them, and what is then of no use."""
     spoilt = set(names)

@@ -16,6 +16,8 @@ from distilrl.teachers.vecnormalize import NORMALIZER
 from distilrl.text import first_line, legible
 
 SUFFIXES = (".zip", ".cleanrl_model", ".onnx", ".safetensors", ".pth", ".pt")
+OTHERS = ("replay", "train_eval_metrics.zip")
+"""In names of what RL Zoo puts beside a policy."""
 ID = r"hf://([\w.-]+/[\w.-]+)(?:@(refs/\w+/[\w.-]+|[\w.-]+))?(?:/([^\\:*?<>|]+\.\w+))?"
 """Repository, revision, and file, which may lie in a folder."""
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
@@ -72,10 +74,6 @@ def fetch(file: TeacherFile) -> tuple[TeacherFile, str]:
             f"{file.path} cannot be had from the Hub ({first_line(error)}): check the id and the network."
         ) from None
     return replace(file, path=str(local), normalizer=normalizer), commit or ""
-
-
-OTHERS = ("replay", "train_eval_metrics.zip")
-"""In names of what RL Zoo puts beside a policy."""
 
 
 @contextmanager

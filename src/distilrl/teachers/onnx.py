@@ -24,13 +24,12 @@ from distilrl.limits import MAX_RUN_BYTES
 from distilrl.policies import State
 from distilrl.teachers.graphs import (
     check_graph,
-    drawn_beside,
     graphs_in,
     inputs_of,
     last_step,
+    left_out,
     read_graph,
     tensors_in,
-    unused_inputs,
     without_inputs,
 )
 from distilrl.teachers.slots import Slot, find_slots
@@ -196,7 +195,7 @@ def open_graph(path: Path, why: str, threads: int | None = None, outputs: Sequen
     params = check_graph(onnx, model, path, wanted)
     graph: str | bytes = str(path)
     try:
-        if wanted and (unused_inputs(model, wanted) or drawn_beside(model, wanted)):
+        if wanted and left_out(model, wanted):
             part = _whole(onnx, path, wanted)
             params, graph = check_graph(onnx, part, path), part.SerializeToString()
         return model, params, _session(onnxruntime, graph, threads)
@@ -207,7 +206,7 @@ def open_graph(path: Path, why: str, threads: int | None = None, outputs: Sequen
 def _whole(onnx: Any, path: Path, output: str) -> Any:
     """A graph that was checked with all of its weights, without inputs and chance that do not reach an output."""
     model = onnx.load(path)
-    unused = unused_inputs(model, output) | drawn_beside(model, output)
+    unused = left_out(model, output)
     return without_inputs(onnx, model, unused) if unused else model
 
 
