@@ -19,7 +19,8 @@ from distilrl.cli import main
 from distilrl.comparison import Comparison
 from distilrl.distill import distill
 from distilrl.errors import FileError
-from distilrl.files import read_json
+from distilrl.export import export_policy
+from distilrl.files import digest, read_json
 from distilrl.jobs import Job
 from distilrl.provenance import Provenance, package_of
 from distilrl.report import write_report
@@ -68,6 +69,8 @@ def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monk
     for name in students:
         one, two = (read_json(tmp_path / run / name / "spec.json")["sha256"] for run in ("my run", "again"))
         assert one == two
+        if kind != "teacher":  # whose results are of another kind
+            assert read_json(tmp_path / "again" / name / ".." / "results.json")["student_sha256"] == one
     results = "plan.json" if kind == "plan" else "results.json"
     one, two = (read_json(tmp_path / run / results) for run in ("my run", "again"))
     assert set(one) == set(two)
@@ -82,6 +85,7 @@ def test_the_command_of_the_report_does_again_what_was_done(kind, tmp_path, monk
         assert two["student"]["episodes"] == 7
     if kind == "tree":
         assert (tmp_path / "my run" / "tree.json").read_bytes() == (tmp_path / "again" / "tree.json").read_bytes()
+        assert one["student_sha256"] == digest(tmp_path / "my run" / "tree.json")
         assert 0 < one["train_s"] <= one["wall_s"]
     if kind in ("plan", "tasks"):  # a folder within is made again with the whole
         folder = (tmp_path / "my run" / students[0]).parent
@@ -134,6 +138,17 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(finished):
     again = distill(make_teacher(sign_network()), JOB, folder, resume=True, report=False)
     assert again.wall_s == first.wall_s
     assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_student_of_another_run_does_not_ship_with_this_ones_verdict(finished, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(finished[0], run)
+    save_network(run / "student", sign_network(-1.0), CHOICE, env=SIGN, environment={"id": SIGN})
+    with pytest.raises(FileError, match=r"results\.json speaks of another student than the one in .*student"):
+        export_policy(run, "onnx", out)
+    assert not out.exists()
+    (run / "results.json").unlink()
+    assert "student_verdict" not in export_policy(run, "onnx", out)
 
 
 def test_an_animation_is_kept_for_a_report_from_elsewhere(finished, tmp_path, monkeypatch):

@@ -45,8 +45,11 @@ class Stored:
     """The rest of spec.json: environment, protocol, where it came from."""
 
 
-def save_network(folder: str | Path, network: Network, head: Head, *, name: str = "student", **meta: Any) -> None:
+def save_network(folder: str | Path, network: Network, head: Head, *, name: str = "student", **meta: Any) -> str:
     """Writes ``folder/NAME.safetensors`` and ``folder/spec.json``; a standardisation is folded into the copy written.
+
+    Returns:
+        SHA-256 of the weights file.
 
     Raises:
         NotFiniteError: a weight is NaN or infinite; nothing is written then.
@@ -66,17 +69,19 @@ def save_network(folder: str | Path, network: Network, head: Head, *, name: str 
                 "diverged, lower the learning rate."
             )
     weights = safetensors.torch.save({k: v.contiguous() for k, v in shipped.state_dict().items()})
+    sha256 = hashlib.sha256(weights).hexdigest()
     spec = {
         "format": FORMAT,
         "version": 1,
         "weights": f"{name}.safetensors",
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": sha256,
         "head": head.to_json(),
         "network": shipped.spec.to_json(),
         **meta,
     }
     write_bytes(folder / f"{name}.safetensors", weights)
     write_json(folder / "spec.json", spec)
+    return sha256
 
 
 def load_network(folder: str | Path) -> Stored:

@@ -172,11 +172,11 @@ def run_job(
     )
     runs = []
     for number, (one, info, home) in enumerate(zip(judges, infos, homes, strict=True)):
-        home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
+        student = home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
         one.to("cpu")
         how = replace(plays[number], parts=home.verdict_parts)
         results, episodes = results_of(one, trained, number, job, how, known[number].judged, watch)
-        results = replace(results, wall_s=time.perf_counter() - started)
+        results = replace(results, wall_s=time.perf_counter() - started, student_sha256=student)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
             home.describe(replace(job, train=config.seen_from(number)).to_json(), "task")

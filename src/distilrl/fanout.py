@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from distilrl.envs import trust, trusted
 from distilrl.errors import DistilError, ExtraError, FileError, SpecError, TeacherError, WorkerError
 from distilrl.events import Check, Episodes, Event, Phase, Reached, Replaying, Step, Watch
-from distilrl.files import read_json, unwritable, write_bytes
+from distilrl.files import read_json, unwritable, write_text
 from distilrl.starting import brought_back
 from distilrl.text import as_file_name, first_line
 
@@ -249,7 +249,7 @@ class _Notes:
     def _write(self, what: dict[str, Any]) -> None:
         if self._path.parent.is_dir():  # else nobody reads it any more
             with suppress(FileError):
-                write_bytes(self._path, json.dumps(what).encode())
+                write_text(self._path, json.dumps(what))
 
 
 def _note(notes: Path, name: str) -> Path:

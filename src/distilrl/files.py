@@ -84,6 +84,11 @@ def _claim(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
+    """Writes UTF-8 as `write_bytes` does; what is no text, as in the name of a folder, is written by its number."""
+    write_bytes(path, text.encode(errors="backslashreplace"), new=new)
+
+
 def write_json(path: Path, data: object, *, new: bool = False) -> None:
     """Writes indented JSON in one step; ``new`` as of `write_bytes`.
 
@@ -97,7 +102,7 @@ def write_json(path: Path, data: object, *, new: bool = False) -> None:
         raise FileError(
             f"{path} is not written, because a number in it is NaN or infinite ({error}): look for what gave it."
         ) from None
-    write_bytes(path, (text + "\n").encode(), new=new)
+    write_text(path, text + "\n", new=new)
 
 
 CHUNK = 1 << 20

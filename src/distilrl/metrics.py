@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from distilrl.errors import ExtraError, FileError
-from distilrl.files import read_regular, unwritable, write_bytes
+from distilrl.files import read_regular, unwritable, write_text
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.runs import RunFolder
 from distilrl.text import first_line
@@ -96,7 +96,7 @@ def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    write_text(path, text.getvalue())
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -302,7 +302,7 @@ def _write(winner: Row, search: Search, judge: _Judge) -> None:
 
     results, episodes = results_of(search.teacher, trained, 0, job, how, search.card.judged, rest)
     folder.describe(job.to_json(), "winner")
-    folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
+    sha256 = folder.save_student(trained.networks[0], trained.heads[0], info, job.train.recipe)
     write_metrics(folder.metrics, trained.history)
     write_json(folder.episodes, episodes.to_json())
-    write_json(folder.results, replace(results, wall_s=search.train_s).to_json())
+    write_json(folder.results, replace(results, wall_s=search.train_s, student_sha256=sha256).to_json())

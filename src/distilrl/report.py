@@ -21,7 +21,7 @@ from distilrl.envs import describe_env
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.evaluate import load_teachers
 from distilrl.events import Phase, Watch, silent
-from distilrl.files import read_json, read_json_as, read_regular, write_bytes, write_json
+from distilrl.files import read_json, read_json_as, read_regular, write_bytes, write_json, write_text
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
@@ -90,7 +90,7 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
         raise FileError(
             f"{source} or a file beside it is damaged ({what:.120}): take a copy of the run that is whole."
         ) from error
-    write_bytes(folder.report, page.encode(errors="backslashreplace"))  # a folder's name need not be text
+    write_text(folder.report, page)
     return folder.report
 
 
@@ -119,8 +119,8 @@ def write_studies(found: Studies, out: str | Path) -> Path:
     """
     folder = RunFolder(out)
     folder.check_free()
-    write_bytes(folder.path / "compare.csv", found.to_csv().encode(errors="backslashreplace"))
-    write_bytes(folder.path / "compare.md", found.to_markdown().encode(errors="backslashreplace"))
+    write_text(folder.path / "compare.csv", found.to_csv())
+    write_text(folder.path / "compare.md", found.to_markdown())
     write_json(folder.path / "compare.json", found.to_json())
     write_bytes(folder.path / "compare.png", figures.studies(found))
     return folder.path

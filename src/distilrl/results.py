@@ -194,6 +194,8 @@ class Results(Claims, Shown, Distilling):
     """What was measured beside the return."""
     provenance: Provenance
     """What it was made with."""
+    student_sha256: str | None = None
+    """SHA-256 of the student's file; None where none was kept."""
 
     def _told(self) -> tuple[str, Rows]:
         rows: list[tuple[str, ...]] = [("", "return", "parameters", "MACs", "µs")]

@@ -224,10 +224,12 @@ class RunFolder:
             raise FileError(f"{self.path} holds no run: it has no config.json.")
         return read_config(self.config)
 
-    def save_student(self, network: Network, head: Head, info: EnvInfo, recipe: str, **more: Any) -> None:
-        """Writes a student, with all that playing and exporting it needs, and ``more`` to be read by people."""
+    def save_student(self, network: Network, head: Head, info: EnvInfo, recipe: str, **more: Any) -> str:
+        """Writes a student, with all that playing and exporting it needs, and ``more`` to be read by people; returns
+        the digest of its file.
+        """
         about: dict[str, Any] = {"env": info.id, "environment": info.ref.to_json(), "recipe": recipe}
-        save_network(self.student, network, head, **about, **more)
+        return save_network(self.student, network, head, **about, **more)
 
     def save_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, name: str = "state") -> None:
         """Writes the checkpoint of this name in one step, with the job and the machine that it belongs to."""

@@ -12,7 +12,7 @@ from distilrl.display import watching
 from distilrl.errors import DistilError, FileError, SpecError
 from distilrl.events import Ended, Watch
 from distilrl.fanout import Call, fan_out
-from distilrl.files import write_bytes
+from distilrl.files import write_text
 from distilrl.isolation import isolated
 from distilrl.jobs import Job
 from distilrl.plain import Record, to_plain
@@ -198,10 +198,10 @@ def write_table(home: Path, rows: Sequence[SweepRow]) -> None:
         low, high = values["return_ci95"] or ("", "")
         cells: list[Any] = [values[name] for name in names]
         writer.writerow(["" if cell is None else cell for cell in (*cells[:at], low, high, *cells[at + 1 :])])
-    write_bytes(home / "sweep.csv", text.getvalue().encode(errors="backslashreplace"))  # a name need not be text
+    write_text(home / "sweep.csv", text.getvalue())
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|--:|--:|--:|---|--:|---|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in shown(row)) + " |" for row in rows]
-    write_bytes(home / "sweep.md", ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
+    write_text(home / "sweep.md", "\n".join(lines) + "\n")
 
 
 def shown(row: SweepRow) -> tuple[str, ...]:

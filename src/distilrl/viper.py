@@ -20,7 +20,7 @@ from distilrl.events import Check as CheckEvent
 from distilrl.events import Replaying, Resumed, Step, Watch
 from distilrl.export.replay import find_compiler
 from distilrl.export.tree import export_tree
-from distilrl.files import digest, read_json_as, write_bytes, write_json
+from distilrl.files import digest, read_json_as, write_json, write_text
 from distilrl.heads import Head
 from distilrl.isolation import isolated
 from distilrl.jobs import Job, claimed, load_one, with_files
@@ -185,10 +185,11 @@ def _distill(one: Teacher, job: Job, info: EnvInfo, folder: RunFolder, config: T
     policy = Policy(TreePolicy(tree), tree.head)
     judged = replace(how, parts=folder.verdict_parts)
     results, episodes = compared(one, policy, made, training, job, judged, card.judged, watch)
-    results = replace(results, wall_s=time.perf_counter() - started)
     _write(folder, tree, info, rows)
     write_json(folder.episodes, episodes.to_json())
-    export_tree(tree, folder, info, digest(folder.tree), results, episodes, watch)
+    sha256 = digest(folder.tree)
+    results = replace(results, wall_s=time.perf_counter() - started, student_sha256=sha256)
+    export_tree(tree, folder, info, sha256, results, episodes, watch)
     write_json(folder.results, results.to_json())  # last: where they are, nothing is left to do
     folder.forget_parts()
     return results
@@ -201,8 +202,8 @@ def _write(folder: RunFolder, tree: Tree, info: EnvInfo, rows: list[dict[str, An
         features += tuple(f"image[{i}]" for i in range(info.obs.shape[0] - len(features)))
     names = [str(name) for name in info.protocol.get("actions", ())], features
     save_tree(folder.tree, tree, env=info.id, environment=info.ref.to_json(), recipe="viper")
-    write_bytes(folder.path / "tree.txt", as_text(tree, *names).encode())
-    write_bytes(folder.path / "tree.dot", as_graphviz(tree, *names).encode())
+    write_text(folder.path / "tree.txt", as_text(tree, *names))
+    write_text(folder.path / "tree.dot", as_graphviz(tree, *names))
     write_metrics(folder.metrics, rows)
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from distilrl import __version__
 from distilrl.errors import DistilError, SpecError
-from distilrl.files import write_bytes
+from distilrl.files import write_text
 from distilrl.text import abridged, first_line
 
 LONGEST_ERROR = 4_000
@@ -39,7 +39,7 @@ def at_fault(error: Exception, words: Sequence[str]) -> str:
     about = f"distilrl {__version__}, Python {sys.version}\n{shlex.join(words)}\n\n"
     try:
         log = Path(tempfile.gettempdir()) / f"distilrl-crash-{secrets.token_hex(8)}.log"
-        write_bytes(log, (about + trace).encode(errors="replace"))
+        write_text(log, about + trace)
     except (OSError, DistilError):
         sys.stderr.write(trace)
         return f"distilrl is at fault ({what}): please report what is printed above."

@@ -13,7 +13,7 @@ from distilrl.cli.tables import print_studies
 from distilrl.display import Display, console
 from distilrl.errors import EnvError
 from distilrl.figures import in_hex
-from distilrl.files import write_bytes
+from distilrl.files import write_bytes, write_text
 from distilrl.plain import check_number
 from distilrl.report import animation, episode, write_report, write_studies
 from distilrl.runs import RunFolder
@@ -61,7 +61,7 @@ class Watch:
             except EnvError as error:
                 drawn = in_hex(episode(folder, steps=self.steps, watch=watch))
                 path = folder.path / "watch.svg"
-                write_bytes(path, drawn.encode())
+                write_text(path, drawn)
                 print(f"no animation: {error}", file=sys.stderr)
         print(path)
 

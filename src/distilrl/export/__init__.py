@@ -24,7 +24,7 @@ from distilrl.export.last import last_step
 from distilrl.export.replay import Recording, file_policy, open_export
 from distilrl.export.steps import steps, unwritten, without_offset
 from distilrl.export.verifying import check_actions, verify
-from distilrl.files import read_json_as, write_bytes
+from distilrl.files import read_json_as, write_bytes, write_text
 from distilrl.isolation import isolated
 from distilrl.networks import Network
 from distilrl.objective import TDTerm, taught_at
@@ -129,6 +129,11 @@ class _Student:
         finished = folder.results.is_file() and folder.episodes.is_file()
         self.config = train_config(folder) if finished else None
         self.results = read_json_as(Results, folder.results) if finished else None
+        if self.results is not None and self.results.student_sha256 not in (None, stored.digest):
+            raise FileError(
+                f"{folder.results} speaks of another student than the one in {folder.student}, by its digest: one of "
+                "them is of another run, copy both again."
+            )
 
     @property
     def sensors(self) -> Sensors:
@@ -234,7 +239,7 @@ class _Export:
         card |= {"scratch_bytes": source.scratch_bytes, "weight_bytes": source.weight_bytes}
         write_c(folder, source)
         if self.target == "web":
-            write_bytes(folder / PAGE, self._page(network, source, folder / files[0], card).encode())
+            write_text(folder / PAGE, self._page(network, source, folder / files[0], card))
         return files
 
     def _page(self, network: Network, source: c.Source, written: Path, card: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from distilrl.export.replay import (
     rounding,
 )
 from distilrl.export.verifying import verify_own
-from distilrl.files import digest, read_json, unwritable, write_bytes, write_json
+from distilrl.files import digest, read_json, unwritable, write_bytes, write_json, write_text
 from distilrl.policies import Policy
 from distilrl.runs import RunFolder
 from distilrl.spaces import EnvRef
@@ -204,13 +204,13 @@ def write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recordi
         )
     if target not in ("c", "web"):
         text = example(target, last.numbers_name, remembers=policy.remembers)
-        write_bytes(folder / "example.py", text.encode())
+        write_text(folder / "example.py", text)
 
 
 def write_c(folder: Path, source: c.Source) -> None:
     """Writes a policy's C, its header, and an example that runs it on the golden observations."""
     for name, text in (("policy.h", source.header), ("policy.c", source.code), ("example.c", source.example)):
-        write_bytes(folder / name, text.encode())
+        write_text(folder / name, text)
 
 
 def _swap(new: Path, out: Path, aside: Path) -> None:

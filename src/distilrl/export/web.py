@@ -19,7 +19,7 @@ from distilrl.export import web_images
 from distilrl.export.c import Source
 from distilrl.export.last import CLOSE, Last
 from distilrl.export.replay import Answers, compiled
-from distilrl.files import write_bytes
+from distilrl.files import write_text
 from distilrl.heads import Categorical, Head
 from distilrl.spaces import ObsSpec
 
@@ -50,8 +50,8 @@ def wasm(source: Source, last: Last, *, remembers: bool = False) -> bytes:
         )
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        write_bytes(home / "policy.h", source.header.encode())
-        write_bytes(home / "policy.c", (source.code + seats(last, remembers=remembers)).encode())
+        write_text(home / "policy.h", source.header)
+        write_text(home / "policy.c", source.code + seats(last, remembers=remembers))
         exports = [f"-Wl,--export={name}" for name in (*EXPORTS, *(OF_MEMORY if remembers else ()), "__heap_base")]
         stack = f"-Wl,-z,stack-size={STACK + -(-source.stack_bytes // 16) * 16}"
         command = [clang, *FLAGS, stack, *exports, str(home / "policy.c"), "-o", str(home / "policy.wasm")]
