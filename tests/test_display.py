@@ -425,3 +425,24 @@ def test_who_watches_where_nobody_is_named(terminal, monkeypatch):
     with watching(None) as watch:
         watch(Check(ROW))
     assert file.getvalue() == "", "where output goes to a file there is none"
+
+
+def test_a_long_way_of_playing_leaves_room_for_how_far_it_is(terminal):
+    """Of a student with sensors the bars vanished, and counts became ``2,00…``."""
+    with Display() as watch:
+        watch(Phase("noisy observations (0.00562 to 0.0649), the teacher's too, observations late by 1 step"))
+        watch(Episodes(1_299, 1_300, 12045.33))
+        watch._progress.refresh()
+    assert max(map(len, frames(terminal))) <= 80
+    said = "\n".join(frames(terminal))
+    assert "1,299/1,300" in said
+    assert "mean 12,045.33" in said
+
+
+def test_of_several_tasks_each_line_says_which_it_is_of(screen):
+    with Display() as watch:
+        watch(Accepted(instances.card(), task="Acrobot-v1"))
+        watch(Judged(VERDICT, of="Acrobot-v1"))
+    first, *_, last = [line for line in screen.getvalue().splitlines() if "Acrobot-v1" in line]
+    assert first.strip() == "Acrobot-v1"
+    assert last.startswith(f"Acrobot-v1, {VERDICT.protocol}: ")

@@ -476,6 +476,15 @@ def test_a_sweep_without_jobs_and_one_over_something_else(fanout_home, tmp_path)
         sweep([tmp_path / "x.json"], fanout_home / "seeds")
 
 
+def test_a_sweep_goes_on_with_fewer_jobs_whatever_its_runs_are_called(fanout_home, tmp_path):
+    """One that was named as the folders of a study are, as where such a folder was given, was somebody else's."""
+    for name in ("seed-1", "other"):
+        write_json(tmp_path / f"{name}.json", job(fanout_home).to_json())
+    sweep([tmp_path / "seed-1.json"], tmp_path / "out")
+    (row,) = sweep([tmp_path / "other.json"], tmp_path / "out")
+    assert row.run == "other"
+
+
 # -- bad input
 
 

@@ -6,18 +6,20 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gymnasium
 import instances
 import pytest
 import torch
-from conftest import SIGN, Killed, killed_at, real_teacher
+from conftest import SIGN, Killed, SignEnv, killed_at, real_teacher
 from tiny_envs import LINEAR, MOVED, PAIR, linear_teacher, pair_teacher, tiny_config, tiny_job
 
+from distilrl import episodes
 from distilrl.checkpoints import load_network
 from distilrl.collect import Behaviour
 from distilrl.comparison import Comparison
 from distilrl.config import OptimConfig, RewardConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
-from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError
+from distilrl.errors import FileError, NotFiniteError, ResumeError, SpecError, TeacherError
 from distilrl.events import Episodes, Judged, Phase, Resumed, Step
 from distilrl.export import export_policy, verify
 from distilrl.files import read_json
@@ -222,7 +224,7 @@ def test_playing_together_is_playing_one_by_one(monkeypatch, env):
     told = []
     for most in (200, 70):  # all five, and two by two
         monkeypatch.setattr("distilrl.population.SIDE_BY_SIDE", most)
-        check = Check(tiny_config(env, check_episodes=30), None, keep_states=0)
+        check = Check(tiny_config(env, check_episodes=30, eval_envs=200), None, keep_states=0)
         assert returns_of(policies, check, info, told.append) == [check(policy).mean for policy in policies]
     assert all(isinstance(event, Episodes) for event in told)
     noisy = Check(tiny_config(env, eval_epsilon=0.3), None, keep_states=0)
@@ -242,7 +244,7 @@ def test_the_smallest_that_passes_is_found(sign_teacher, tmp_path):
     results = json.loads((winner / "results.json").read_text())
     assert results["verdict"]["result"] == "pass"
     assert max(event.env_steps for event in events if isinstance(event, Step)) <= 4800 + 8
-    judged = [event.student for event in events if isinstance(event, Judged)]
+    judged = [event.of for event in events if isinstance(event, Judged)]
     assert judged == [row.student for row in reversed(result.frontier) if row.verdict], "each once, and by its name"
     assert results["verdict"] == to_plain(result.frontier[0].of_return), "the winner's, as its own folder has it"
     config = json.loads((winner / "config.json").read_text())
@@ -617,7 +619,7 @@ def asked_plan(teacher, out, episodes, watch=None, **changes):
 def test_another_number_may_be_asked_for_after_one_that_was_cut_short():
     """It was said to have been asked for what was never played, and could not be gone on with."""
     search = Search.__new__(Search)
-    search.job = replace(tiny_job(), comparison=Comparison(21, 63, 0))
+    search.job, search.after = replace(tiny_job(), comparison=Comparison(21, 63, 0)), 0
     search._ask([60, 9000], {"mlp:4": "pass"}, 1)
     assert (search.asked, search.verdicts, search.job.comparison.after) == ([60, 9000, 63], {}, 9060)
     search._ask([60, 63], {"mlp:4": "pass"}, 1)
@@ -688,6 +690,72 @@ def test_without_scores_there_are_none(tmp_path):
     scored = read_json(tmp_path / "plan" / "winner" / "results.json")["student"]["score"] is not None
     assert [one is not None for one in (row.score_mean, row.worst_score, row.best_score)] == [scored] * 3
     assert ("–" in str(acceptance)) == (not scored)
+
+
+def test_episodes_that_were_not_to_be_asked_about_are_not_after_a_resume_either(sign_teacher, tmp_path):
+    """A plan that was gone on with took its verdicts from the first seeds on, whatever its job said."""
+    job = replace(tiny_job(env_steps=1600), comparison=Comparison(60, 60, 0, margin=0.2, after=1000))
+
+    def done(resume=False, watch=None):
+        how = {"sizes": ["mlp:4"], "seeds": 1, "refine": False, "report": False}
+        return plan(sign_teacher, job, tmp_path / "plan", resume=resume, watch=watch, **how)
+
+    def killed(event):
+        if isinstance(event, Phase) and event.name == "verdict":
+            raise Killed
+
+    with pytest.raises(Killed):
+        done(watch=killed)
+    (row,) = done(resume=True).frontier
+    assert row.of_return.after == 1000
+
+
+class FlatEnv(SignEnv):
+    """Pays everybody the same."""
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, 1.0, *rest
+
+
+def test_a_plan_needs_a_margin_where_it_trains_and_says_so_before_it_begins(sign_teacher, tmp_path):
+    gymnasium.register("distilrl/FlatEnv-v0", entry_point=FlatEnv, max_episode_steps=50)
+    job = Job(tiny_config("distilrl/FlatEnv-v0", env_steps=400), Comparison(60, 60, 0))
+    job = replace(job, verdict_env=EnvRef(SIGN), accept_weak_teacher=True)
+    with pytest.raises(TeacherError, match="give --margin-abs"):
+        plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1, report=False)
+    assert not (tmp_path / "plan").exists()
+    job = replace(job, comparison=replace(job.comparison, margin_abs=1.0))
+    plan(sign_teacher, job, tmp_path / "plan", sizes=["mlp:4"], seeds=1, report=False)
+
+
+def test_a_plan_too_short_to_learn_says_what_would_help(sign_teacher, tmp_path):
+    """It said that the teacher labelled nothing, which labelled everything, after twice the steps."""
+    with pytest.raises(SpecError, match=r"learnt in 1600 steps.* raise --steps, lower 'n_envs' \(1600\)"):
+        plan(sign_teacher, tiny_job(n_envs=1600), tmp_path / "plan", sizes=["mlp:4"], seeds=1, report=False)
+
+
+def test_checks_hold_no_more_environments_than_an_evaluation_may(monkeypatch):
+    """Up to a hundred, whatever ``--eval-envs`` said."""
+    asked = []
+    make = episodes.make_vec_env
+    monkeypatch.setattr(episodes, "make_vec_env", lambda ref, n, *a, **k: asked.append(n) or make(ref, n, *a, **k))
+    info = describe_env(LINEAR)
+    head = student_head(info.action)
+    networks = [build(NetworkSpec(info.obs.shape, head.width), torch.Generator().manual_seed(n)) for n in range(5)]
+    policies = [Policy(network.eval(), head) for network in networks]
+    for most in (6, 20):
+        returns_of(policies, Check(tiny_config(LINEAR, check_episodes=5, eval_envs=most), None, keep_states=0), info)
+        assert asked
+        assert max(asked) <= most
+        asked.clear()
+
+
+def test_options_of_a_plan_from_python_are_held_to_their_types(sign_teacher, tmp_path):
+    for name, value in (("seeds", 2.5), ("seeds", "3"), ("sizes", [3]), ("budget", {"params": 3})):
+        with pytest.raises(SpecError, match=f"'{name}'"):
+            plan(sign_teacher, tiny_job(), tmp_path / "plan", **{name: value})
+    assert not (tmp_path / "plan").exists()
 
 
 def test_another_plan_is_not_continued(sign_teacher, tmp_path):

@@ -43,6 +43,8 @@ STAGES = ("teacher's check", "reward")
 
 SECONDS = 10.0
 """How often a run in another process says how far it is, where there is no terminal."""
+LONGEST = 26
+"""Characters of what a bar is of: at 80 columns there is no room for more."""
 QUIET = 60.0
 """How long this one's work is silent there, but for its checks and verdicts."""
 DRAWN = 0.2
@@ -120,8 +122,10 @@ class Display:
         match event:
             case Phase(name=name):
                 self._begin(name)
-            case Accepted(teacher=teacher, kept=kept, unused=unused):
+            case Accepted(teacher=teacher, kept=kept, unused=unused, task=task):
                 self._played = "check"
+                if task:
+                    console.print(f"[bold]{escape(task)}[/]")
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
@@ -129,10 +133,9 @@ class Display:
             case Recalled() if not self._recalled:
                 self._recalled = True
                 console.print("the teacher's episodes: an earlier run's (DISTILRL_CACHE= plays them again)")
-            case Judged(verdict=verdict, student=student):
-                of = f"{escape(student)}, " if student else ""
-                words = escape(difference_in_words(verdict))
-                console.print(f"{of}{verdict.protocol}: {colored(verdict.result)} ({words})")
+            case Judged(verdict=verdict, of=of):
+                whose, words = f"{escape(of)}, " if of else "", escape(difference_in_words(verdict))
+                console.print(f"{whose}{verdict.protocol}: {colored(verdict.result)} ({words})")
             case Unplayed(protocol=protocol, why=why):
                 console.print(f"[yellow]{escape(protocol)}: not played ({escape(why)})[/]", soft_wrap=True)
             case Resumed(moved=moved) if moved:
@@ -205,9 +208,10 @@ class Display:
             if time.monotonic() - self._said >= QUIET:
                 self._say(" ".join(part for part in (f"{what}:", far, note or "") if part))
             return
+        short = what if len(what) <= LONGEST else f"{what[: LONGEST - 1]}…"
         if bar not in self._bars:
-            self._bars[bar] = self._progress.add_task(what, total=total, note="", far=far)
-        self._progress.update(self._bars[bar], completed=done, total=total, far=far, description=what)
+            self._bars[bar] = self._progress.add_task(short, total=total, note="", far=far)
+        self._progress.update(self._bars[bar], completed=done, total=total, far=far, description=short)
         if note is not None:
             self._progress.update(self._bars[bar], note=note)
 

@@ -14,7 +14,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
-from distilrl.events import Accepted, Phase, Watch, silent
+from distilrl.events import Accepted, Event, Judged, Phase, Watch, silent
 from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
@@ -155,7 +155,11 @@ def run_job(
     started = time.perf_counter()
     homes = _homes(folder, config)
     plays = [how_played(info, config, machines) for info in infos]
-    known = [_acceptance(*what, job, watch) for what in zip(judges, plays, homes, strict=True)]
+    watches = [_of_task(watch, task.env.label) if len(tasks) > 1 else watch for task in tasks]
+    known = [
+        _acceptance(one, play, home, job, told)
+        for one, play, home, told in zip(judges, plays, homes, watches, strict=True)
+    ]
     for card in known:
         job.comparison.tolerance_of(card.judged)  # said before training, not after
     for home, card in zip(homes, known, strict=True):  # once all are accepted: a refusal leaves nothing behind
@@ -175,7 +179,7 @@ def run_job(
         student = home.save_student(trained.networks[number], trained.heads[number], info, config.recipe)
         one.to("cpu")
         how = replace(plays[number], parts=home.verdict_parts)
-        results, episodes = results_of(one, trained, number, job, how, known[number].judged, watch)
+        results, episodes = results_of(one, trained, number, job, how, known[number].judged, watches[number])
         results = replace(results, wall_s=time.perf_counter() - started, student_sha256=student)
         write_json(home.episodes, episodes.to_json())
         if len(tasks) > 1:
@@ -185,6 +189,20 @@ def run_job(
         home.forget_parts()
         runs.append(results)
     return runs, trained
+
+
+def _of_task(watch: Watch, task: str) -> Watch:
+    """Tells of which task an event is."""
+
+    def told(event: Event) -> None:
+        match event:
+            case Accepted():
+                event = replace(event, task=task)
+            case Judged():
+                event = replace(event, of=task)
+        watch(event)
+
+    return told
 
 
 def _homes(folder: RunFolder, config: TrainConfig) -> list[RunFolder]:
@@ -205,10 +223,13 @@ def training_of(trained: Trained, config: TrainConfig) -> Training:
     )
 
 
-def take_acceptance(teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch) -> TeacherCard:
-    """The acceptance check, made once per run and kept in teacher.json."""
+def take_acceptance(
+    teacher: Teacher, how: Play, folder: RunFolder, job: Job, watch: Watch, *, searches: bool = False
+) -> TeacherCard:
+    """The acceptance check, made once per run and kept in teacher.json; ``searches``: by a margin where training is."""
     card = _acceptance(teacher, how, folder, job, watch)
-    job.comparison.tolerance_of(card.judged)
+    for known in (card.judged, card.acceptance) if searches else (card.judged,):
+        job.comparison.tolerance_of(known)
     write_json(folder.teacher, card.to_json())
     return card
 

@@ -39,6 +39,8 @@ class Accepted:
     """File of an earlier run's check, where it was not played again."""
     unused: tuple[Path, ...] = ()
     """VecNormalize files that belong to the teacher's by where they lie, and that it was not read with."""
+    task: str = ""
+    """Of which of several tasks."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Judged:
 
     verdict: RunVerdict
     """The verdict."""
-    student: str = ""
-    """On which of several students, in few words."""
+    of: str = ""
+    """On which of several students, in few words; or of which of several tasks."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _plan(one: Teacher, job: Job, options: PlanOptions, judge: _Judge, ended: in
     saved = RunFolder(folder).load_state()
     # a budget of time would leave out others each time
     specs = first_sizes(saved) if saved is not None else _sizes(job, options, info, one.head.student)
-    card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch)
+    card = take_acceptance(one, how_played(info, config), RunFolder(folder / "winner"), job, judge.watch, searches=True)
     search = Search(one, job, specs, options.seeds, card, RunFolder(folder), judge.watch)
     with closing(search.stream):
         if saved is not None:
@@ -285,7 +285,7 @@ def judged(
     student = spelled(trained.networks[0].spec, real=trained.heads[0].real)
 
     def named(event: Event) -> None:
-        watch(replace(event, student=student) if isinstance(event, Judged) else event)
+        watch(replace(event, of=student) if isinstance(event, Judged) else event)
 
     results, _ = results_of(one, trained, 0, job, how, acceptance, named)
     return Judgement(results.worst, results.verdict)

@@ -15,7 +15,7 @@ from distilrl import stats
 from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
 from distilrl.context import Answer, Context, answer_of, begun, write_down
-from distilrl.envs import EnvInfo
+from distilrl.envs import EnvInfo, in_arrays
 from distilrl.evaluate import play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
@@ -38,7 +38,7 @@ from distilrl.stacks import StackedMLP
 from distilrl.stream import Check
 
 SIDE_BY_SIDE = 100
-"""Episodes that students of a check play at once, however many they are."""
+"""Episodes that students of a check play at once, however many they are; no more than an evaluation may hold."""
 TURN = 100
 """Steps for which the same students drive, before the next ones do."""
 
@@ -426,7 +426,8 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
         returns_of([small, large], Check(config, acceptance, keep_states=0), info)
     """
     how, episodes = check.how, len(check.seeds)
-    together = max(SIDE_BY_SIDE // episodes, 1)
+    most = SIDE_BY_SIDE if in_arrays(how.env) else min(SIDE_BY_SIDE, how.at_once)
+    together = max(most // episodes, 1)
     # in such a game equal starts would be played once for all, and Atari's episodes are played in small parts
     if info.deterministic or info.atari or together == 1 or any(policy.remembers for policy in policies):
         return [check(policy, watch).mean for policy in policies]

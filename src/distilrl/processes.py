@@ -43,7 +43,7 @@ class Processes(ThreadPoolExecutor):
     """
 
     def __init__(self, jobs: int) -> None:
-        check_number("jobs", jobs, "[1, inf)")
+        check_number("jobs", jobs, "[1, inf)", whole=True)
         super().__init__(jobs, thread_name_prefix="job")
         self._guard, self._ended = threading.Lock(), False
         self._alive: set[Any] = set()

@@ -11,7 +11,7 @@ from torch import Tensor
 from distilrl import stats
 from distilrl.checkpoints import below, load_weights
 from distilrl.config import RewardConfig
-from distilrl.errors import NotFiniteError, SpecError
+from distilrl.errors import NotFiniteError
 from distilrl.evaluate import latency_us, size
 from distilrl.events import Replaying, Resumed, Step, Watch
 from distilrl.heads import Head
@@ -26,7 +26,7 @@ from distilrl.runs import RunFolder, fitting
 from distilrl.schedules import START, Progress
 from distilrl.sizes import of_search
 from distilrl.specs import NetworkSpec, spelled
-from distilrl.stream import Check, Stream
+from distilrl.stream import Check, Stream, nothing_drawn
 from distilrl.summaries import PlanRow
 from distilrl.tasks import input_statistics
 from distilrl.teachers import Teacher
@@ -180,6 +180,8 @@ class Search:
         self.rounds: list[Round] = []
         self.over = False
         """Whether all rounds are."""
+        self.after = job.comparison.after
+        """Episodes that were not to be asked about, before any were."""
         self.asked = [job.comparison.max_episodes]
         """Most episodes of a verdict, each time that they were taken; all but the last left the plan undecided."""
         self.verdicts: dict[str, Judgement] = {}
@@ -213,12 +215,9 @@ class Search:
         """New students for the last round, who know the statistics and the temperature of what was seen so far."""
         config, stream = self.config, self.stream
         while stream.env_steps < config.data.learning_starts or not stream.replay.ready:
+            if stream.env_steps >= config.data.env_steps:
+                raise nothing_drawn(config, stream.env_steps)
             stream.collect(START)
-            if stream.env_steps > config.data.env_steps:
-                raise SpecError(
-                    f"Nothing can be learnt after {stream.env_steps} steps, because the teacher labelled none: raise "
-                    "'labels' of the behaviour."
-                )
         self._population = population = self._students()
         population.standardise(*input_statistics(config, stream))
         population.look(stream.replay.labels())
@@ -344,7 +343,8 @@ class Search:
         if most > asked[-1] or (most != asked[-1] and len(asked) > ended):
             asked, verdicts = [*asked, most], {}
         self.asked, self.verdicts = asked, verdicts
-        self.job = replace(self.job, comparison=replace(self.job.comparison, after=sum(asked[:-1])))
+        comparison = replace(self.job.comparison, after=self.after + sum(asked[:-1]))
+        self.job = replace(self.job, comparison=comparison)
 
     def save(self) -> None:
         """Writes the checkpoint."""

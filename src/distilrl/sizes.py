@@ -13,7 +13,7 @@ from distilrl.evaluate import latency_us, size
 from distilrl.heads import Head, student_head
 from distilrl.networks import blank
 from distilrl.objective import TeacherTerm
-from distilrl.plain import check_fields, check_number, read_as
+from distilrl.plain import check_fields, read_as
 from distilrl.policies import Policy
 from distilrl.schedules import Schedule
 from distilrl.spaces import ObsSpec
@@ -84,7 +84,7 @@ class PlanOptions:
     """Try sizes between the largest that fell short and the smallest that did not."""
 
     def __post_init__(self) -> None:
-        check_number("seeds", self.seeds, "[1, inf)")
+        check_fields(self, seeds="[1, inf)")
 
     @classmethod
     def from_config(cls, data: dict[str, Any]) -> "PlanOptions":

@@ -159,6 +159,15 @@ class Recorded:
         return {"actions": torch.from_numpy(actions), "labels": torch.frombuffer(labels, dtype=torch.uint8)}
 
 
+def nothing_drawn(config: TrainConfig, steps: int) -> SpecError:
+    """What to say of a run whose steps gave nothing to learn from."""
+    return SpecError(
+        f"Nothing was learnt in {steps} steps, because no transition could be drawn: raise --steps, lower 'n_envs' "
+        f"({config.data.n_envs}) or 'n_step' ({config.optim.n_step}), or let the teacher label a larger share of the "
+        "steps ('labels' of the behaviour)."
+    )
+
+
 class Stream:
     """One environment with its teacher, collected into a replay one vector step at a time, and played again on
     resuming.

@@ -96,7 +96,8 @@ def sweep(
         [row.run for row in rows if row.verdict != "pass"]
     """
     jobs, home = jobs_of([configs] if isinstance(configs, str | Path) else configs, Path(out)), Path(out)
-    RunFolder(home).check_free(but=(*TABLES, *jobs))
+    runs = (path.name for path in home.glob("*") if RunFolder(path).kind() == "run")  # of a sweep of other jobs
+    RunFolder(home).check_free(but=(*TABLES, *jobs, *runs))
     finished = {name for name in jobs if RunFolder(home / name).results.is_file()}
     first = sorted(jobs, key=lambda name: name not in finished)  # what is there already is only read
     calls = [Call(name, (None, jobs[name], home / name)) for name in first]

@@ -21,7 +21,7 @@ from distilrl import evolution, stats
 from distilrl.checkpoints import below
 from distilrl.config import TrainConfig
 from distilrl.devices import check_device
-from distilrl.errors import NotFiniteError, ResumeError, SpecError
+from distilrl.errors import NotFiniteError, ResumeError
 from distilrl.events import Check, Phase, Replaying, Resumed, Step, Watch, silent
 from distilrl.finalists import Finalists
 from distilrl.isolation import isolated
@@ -33,6 +33,7 @@ from distilrl.plain import read_as
 from distilrl.played import Acceptance
 from distilrl.runs import RunFolder, fitting
 from distilrl.shards import Collectors
+from distilrl.stream import nothing_drawn
 from distilrl.tasks import PRUNE_AT, Task, make_tasks
 from distilrl.teachers import Teacher
 from distilrl.teachers.told import told
@@ -350,11 +351,7 @@ class _Run:
     def check_learnt(self) -> None:
         """Refuses a run in which nothing was learnt."""
         if self.learner.updates == 0:
-            raise SpecError(
-                f"Nothing was learnt in {self.env_steps} steps, because no transition could be drawn: let the "
-                "teacher label a larger "
-                f"share of the steps ('labels' of the behaviour), or lower 'n_step' ({self.config.optim.n_step})."
-            )
+            raise nothing_drawn(self.config, self.env_steps)
 
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint and the best students so far."""

@@ -21,6 +21,7 @@ from distilrl import __version__
 from distilrl.distributed.connection import connect
 from distilrl.errors import DistilError, SpecError, TeacherError, WorkerError
 from distilrl.events import Replaced, Watch, silent
+from distilrl.plain import check_number
 from distilrl.shards import Block, Host, Order, Played, Setup, Shard
 from distilrl.starting import brought_back, unreadable
 from distilrl.teachers import Teacher
@@ -110,8 +111,7 @@ class RayCollectors:
             gpus: share of a GPU that each has, on which its teacher and student then compute; 0: none.
             watch: told where a collector died and another took its place.
         """
-        if count < 1:
-            raise SpecError(f"'collectors' must be at least 1, got {count}.")
+        check_number("collectors", count, "[1, inf)", whole=True)
         self.count, self.address, self.gpus, self.watch = count, address, gpus, watch
         self.ray: Any = None
         self.actors: list[_Actor] = []

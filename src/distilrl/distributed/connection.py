@@ -14,6 +14,7 @@ SECONDS_TO_ANSWER = 5.0
 SETTINGS = {
     "RAY_worker_niceness": "0",  # 15 by default: fine beside a desktop, not on machines that are for this
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_task_oom_retries": "2",  # a task that its machine had no memory for is not counted among `max_retries`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """What Ray reads when it is imported, where it is not set; of a running cluster, what it was started with counts."""
