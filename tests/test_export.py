@@ -547,10 +547,10 @@ def test_what_cannot_be_written_gets_one_sentence():
 def test_numbers_far_beyond_the_bounds_leave_fewer_digits_within_them(off, alike):
     """Sums of hundreds, of which an action within ±1 is what remains: another order of sums moves its last digits."""
     head = head_for(Bounds((-1.0, -1.0), (1.0, 1.0)), "mean", squash="clip")
-    policy = torch.tensor([[200.0, 0.5], [-150.0, -0.25]])
+    policy = torch.tensor([[0.1, 200.0], [-0.2, -0.25]])
     values = policy.numpy() + np.array([0.0, off], np.float32)
     answers = Answers(values, np.clip(values, -1, 1))
-    found = held(answers, policy, head)
+    found = held(answers, policy, head, rounded=np.array([0.0, 1.5e-4]))
     assert (found.alike, found.consistent) == (alike, True)
     assert not held(replace(answers, actions=answers.actions + np.float32(1e-4)), policy, head).consistent
 

@@ -35,9 +35,9 @@ from distilrl.events import silent
 from distilrl.export import JUDGED_ON, _Export, c, export_policy, int8, keep, verify, web
 from distilrl.export.card import recorded
 from distilrl.export.keep import write_c
-from distilrl.export.last import last_step
+from distilrl.export.last import COARSEST, ROUNDINGS, last_step
 from distilrl.export.owners import check_owned
-from distilrl.export.replay import COARSEST, ROUNDINGS, Answers, Recording, open_export
+from distilrl.export.replay import Answers, Recording, held, open_export
 from distilrl.export.replay import rounding as rounded_by
 from distilrl.export.steps import steps
 from distilrl.files import digest, read_json, write_json
@@ -137,6 +137,7 @@ def run_of(folder, env=SIGN, teachers=(), **changes):
         temperature=0.2,
         protocol={"epsilon": config.eval_epsilon},
     )
+    results = replace(results, environment=EnvRef(env).to_json())
     results = replace(
         results, teacher=replace(results.teacher, return_mean=10.0), random=replace(results.random, return_mean=5.0)
     )
@@ -232,6 +233,22 @@ def test_verify_plays_the_environment_that_is_named(tmp_path):
     assert verify(path, longer).verdict is not None
     named = verify(path, SIGN, episodes=60)
     assert (named.return_mean, named.verdict) == (10.0, None)
+
+
+@needs_cc
+@pytest.mark.parametrize("steps", [5, 20])
+def test_a_file_for_another_environment_has_no_verdict_there(tmp_path, steps):
+    """It was held against what the teacher had made in the run's own, and failed where episodes are shorter and passed
+    where they are longer.
+    """
+    other = EnvRef(SIGN, {"max_episode_steps": steps})
+    card = export_policy(run_of(tmp_path / "run"), "int8", tmp_path / "out", env=other)
+    assert card["environment"] == other.to_json()
+    assert all(played["verdict"] is None for played in card["played"].values())
+    assert verify(tmp_path / "out", other).verdict is None
+    judged = verify(tmp_path / "out")  # by itself it plays where the verdict was
+    assert judged.return_mean == pytest.approx(10.0, abs=0.4)
+    assert judged.verdict.result in RESULTS
 
 
 @needs_cc
@@ -438,6 +455,26 @@ def test_verify_checks_a_graph_as_a_teachers_loader_does(run, how, message):
     assert str(caught.value).endswith(".")
 
 
+@pytest.mark.parametrize("what", ["grows", "whole", "text"])
+def test_what_a_graph_remembers_has_the_size_that_it_says(what, run):
+    """A state that doubles with each step took memory until there was none."""
+    folder = Path(export_policy(run, "onnx")["path"])
+    model = onnx.load(str(folder / "policy.onnx"))
+    make, kinds = onnx.helper, onnx.TensorProto
+    node = {
+        "grows": make.make_node("Concat", ["h_in", "h_in"], ["h_out"], axis=0),
+        "whole": make.make_node("Cast", ["h_in"], ["h_out"], to=kinds.INT64),
+        "text": make.make_node("Cast", ["h_in"], ["h_out"], to=kinds.STRING),
+    }[what]
+    model.graph.node.append(node)
+    model.graph.input.append(make.make_tensor_value_info("h_in", kinds.FLOAT, ["batch", 3]))
+    kind = {"grows": kinds.FLOAT, "whole": kinds.INT64, "text": kinds.STRING}[what]
+    model.graph.output.append(make.make_tensor_value_info("h_out", kind, ["after", 3]))
+    resealed(folder, model)
+    with pytest.raises(FileError, match="other shapes than its card names, or other types"):
+        verify(folder)
+
+
 def test_damaged_cards_are_one_sentence_each(run):
     folder = Path(export_policy(run, "onnx")["path"])
     whole = read_json(folder / "export.json")
@@ -457,6 +494,10 @@ def test_damaged_cards_are_one_sentence_each(run):
         ({"environment": {"id": 3}}, "environment of"),
         ({"reference": {"teacher_returns": [1]}}, "is damaged"),
         ({"reference": whole["reference"] | {"student_returns": [1.0, 2.0]}}, "is damaged"),
+        ({"reference": whole["reference"] | {"student_returns": [float("nan")] * 100}}, "return of teacher or student"),
+        ({"reference": whole["reference"] | {"student_returns": [1e308] * 100}}, "return of teacher or student"),
+        ({"reference": whole["reference"] | {"margin": "4"}}, "margin of .*export.json"),
+        ({"reference": whole["reference"] | {"looks": 1.5}}, "looks of .*export.json"),
         *(
             ({"reference": whole["reference"] | {name: number}}, "lie outside of what there is")
             for name, number in [
@@ -470,7 +511,7 @@ def test_damaged_cards_are_one_sentence_each(run):
             ]
         ),
     ):
-        write_json(folder / "export.json", whole | change)
+        (folder / "export.json").write_text(json.dumps(whole | change))  # which writes NaN too
         with pytest.raises(DistilError, match=message):
             verify(folder)
     write_json(folder / "export.json", [])
@@ -1078,7 +1119,10 @@ def test_what_a_run_shipped_before_it_went_on_is_not_its_student(tmp_path, capsy
 
 def test_verify_on_the_command_line_wraps_the_environment_that_it_names(tmp_path, capsys):
     wrapped = EnvRef(SIGN, wrappers=("gymnasium.wrappers:FlattenObservation",))
-    card = export_policy(run_of(tmp_path / "run"), "onnx", env=wrapped)
+    folder = run_of(tmp_path / "run")
+    results = read_json(folder / "results.json")
+    write_json(folder / "results.json", results | {"environment": wrapped.to_json()})
+    card = export_policy(folder, "onnx", env=wrapped)
     assert main(["verify", card["path"], "--env", SIGN, "--wrapper", wrapped.wrappers[0]]) == 0
     assert "verdict: pass" in capsys.readouterr().err
     assert main(["verify", card["path"], "--env", SIGN, "--episodes", "3"]) == 0
@@ -1139,7 +1183,8 @@ def test_a_student_that_is_rounded_away_is_refused_and_told_why(tmp_path):
     network = load_network(tmp_path / "student").network
     seen = Recording.of((1000.0 + 1e-4 * np.random.default_rng(0).normal(size=(200, 2))).astype(np.float32))
     policy = Policy(network, TWO)
-    assert ROUNDINGS * rounded_by(policy, seen, seen.numbers(policy)) > COARSEST
+    numbers = seen.numbers(policy)
+    assert (ROUNDINGS * rounded_by(policy, seen, numbers) / last_step(TWO).scales(numbers.numpy())).max() > COARSEST
     wrong = copy.deepcopy(network)
     with torch.no_grad():
         wrong.layers[-1].weight.neg_()
@@ -1251,3 +1296,53 @@ def test_real_actions_without_bounds_are_measured_by_their_spread():
     theirs = np.stack([np.linspace(-50.0, 50.0, 101), np.linspace(-1.0, 1.0, 101)], axis=1).astype(np.float32)
     near = last.distance(theirs * np.float32(1.01), theirs)
     assert near == pytest.approx(np.sqrt(0.5 * (0.01**2 + np.square(0.01 * theirs[:, 1]).mean())), rel=1e-3)
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("low", "high", "squash", "weights", "bias"),
+    [
+        ((-0.01, -2000.0), (0.01, 2000.0), "clip", (0.02, 5000.0), (0.0, 0.0)),
+        ((101324.0, -1.0), (101326.0, 1.0), "clip", (0.5, 1.0), (101325.0, 0.0)),
+        ((101324.0, -1.0), (101326.0, 1.0), "tanh", (3.0, 1.0), (0.0, 0.0)),
+        ((-1e-5, -1.0), (1e-5, 1.0), "clip", (1e-5, 1.0), (0.0, 0.0)),
+    ],
+)
+def test_a_real_action_is_held_to_its_own_range(tmp_path, low, high, squash, weights, bias):
+    """Beside a large number a small one could be anything, and so could one whose range is small and far from 0."""
+    info = ObsSpec((4,))
+    head = head_for(Bounds(low, high), "mean", squash)
+    network = build(NetworkSpec.of("mlp:16", info, 2), torch.Generator().manual_seed(1)).eval()
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(torch.tensor(weights)[:, None])
+        network.layers[-1].bias.copy_(torch.tensor(bias))
+    policy, seen = (
+        Policy(network, head),
+        Recording.of(np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)),
+    )
+    right = steps(network, "C")
+    for name, last in (("right", right[-1].weight), ("wrong", right[-1].weight * [[0.0], [1.0]])):
+        (tmp_path / name).mkdir()
+        changed = [*right[:-1], replace(right[-1], weight=last.astype(np.float32))]
+        write_c(tmp_path / name, c.write(changed, head, info, name))
+        answers = open_export(tmp_path / name / "policy.c", head, 4)(seen.obs)
+        numbers = seen.numbers(policy)
+        found = held(answers, numbers, head, rounded=rounded_by(policy, seen, numbers))
+        assert found.alike == (name == "right")
+        # what ships beside it finds the same
+        golden = zip(last_step(head).golden(head.greedy(numbers).numpy()), seen.obs, strict=True)
+        (tmp_path / name / "golden.bin").write_bytes(b"".join(a.tobytes() + o.tobytes() for a, o in golden))
+        command = ["cc", "-O2", "-std=c99", "example.c", "policy.c", "-o", "example"]
+        subprocess.run(command, cwd=tmp_path / name, check=True)
+        done = subprocess.run(["./example", "golden.bin"], cwd=tmp_path / name, check=False, capture_output=True)
+        assert (done.returncode == 0) == (name == "right"), done.stdout
+
+
+def test_what_comes_of_a_number_that_did_not_vary_but_by_rounding():
+    """It was blown up by 1e8, so that its first real change was cut off at a millionth."""
+    rng = np.random.default_rng(0)
+    still = (np.zeros(100), rng.normal(0, 1e-17, 100), rng.normal(0, 1e-8, 100), np.full(100, 300.0))
+    seen = np.stack([rng.normal(0, 1, 100), *still, 300 + rng.integers(-1, 2, 100) * 3.05e-5], axis=1)
+    entry = int8.Entry.of(seen.astype(np.float32))
+    assert entry.gain[1:].tolist() == [127.0] * 5
+    assert entry.zero[4:] == pytest.approx([300.0, 300.0])

@@ -5,6 +5,8 @@ from torch import Tensor
 
 FURTHEST = 10.0
 """Standardised, no feature of the first states lies further from its mean than this: where VecNormalize clips."""
+VARIES = 1e-6
+"""What varies by no more, as a share of its mean or of 1, is rounding."""
 MOST_BLOWN_UP = 100.0
 """A feature is scaled up at most so many times as much as the one of median deviation."""
 MOST_COUNTED = 1e3
@@ -40,7 +42,7 @@ def scale_of(mean: Tensor, std: Tensor, furthest: Tensor | None = None, reach: T
         reach: largest absolute value that the space allows, (D,) or (1,), infinite where it says nothing; None: it says
             nothing of any.
     """
-    varies = std > 1e-6 * mean.abs().clamp_min(1.0)
+    varies = std > VARIES * mean.abs().clamp_min(1.0)
     scale = 1 / std.clamp_min(torch.finfo(std.dtype).tiny)
     if furthest is not None:
         scale = torch.minimum(scale, FURTHEST / furthest.clamp_min(torch.finfo(std.dtype).tiny))

@@ -205,8 +205,7 @@ class _Export:
         def write(part: Path) -> list[str]:
             return self._write(part, network, card, rounded.integers if rounded is not None else None)
 
-        elsewhere = self.student.results is not None and self.student.results.verdict_environment is not None
-        env = None if elsewhere and not self.student.named else self.info.ref  # the verdict is run again where it was
+        env = self.info.ref if self.student.named else None  # the verdict is run again where it was
         return keep_export(self.out, policy, self.seen, card, write, self.watch, env=env)
 
     def _write(

@@ -21,7 +21,7 @@ from distilrl.files import digest, read_json
 from distilrl.heads import Head, head_from_json
 from distilrl.limits import LARGEST_NUMBER, LARGEST_OBSERVATION, MAX_EPISODES, MAX_LOOKS
 from distilrl.measures import Measured
-from distilrl.plain import read_as, to_plain
+from distilrl.plain import from_plain, read_as, to_plain
 from distilrl.played import SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.results import Results
@@ -36,6 +36,7 @@ MORE_SEEDS = EXPORT_SEEDS + 1_000_000
 EXPLORED = 0.05
 """Share of random actions in that play."""
 FORMAT = "distilrl-export"
+VERSION = 3
 PAGE = "index.html"
 """What ships of an export for the web."""
 
@@ -58,7 +59,7 @@ def card_of(
     obs = reads.spec if reads is not None else info.obs
     return {
         "format": FORMAT,
-        "version": 2,
+        "version": VERSION,
         "target": target,
         "env": info.id,
         "environment": info.ref.to_json(),
@@ -112,7 +113,7 @@ def reference(results: Results, episodes: SingleEpisodes, sensors: Sensors = EXA
             "protocol": results.verdict.protocol,
             "cluster": results.verdict.cluster,
             "epsilon": results.protocol["epsilon"],
-            "environment": results.verdict_environment,
+            "environment": results.verdict_environment or results.environment,
             "sensors": to_plain(sensors),
             "measures": [
                 {"found": one.to_json(), "teacher_values": list(single.teacher)}
@@ -187,8 +188,8 @@ class Reference:
     """Key of the ``info`` that says which episodes are one unit."""
     epsilon: float
     """Probability of a random action."""
-    env: EnvRef | None
-    """Where they played; None: in the card's environment."""
+    env: EnvRef
+    """Where they played, which need not be the environment that the file was written for."""
     sensors: Sensors
     """How the student saw."""
     measures: tuple[tuple[Measured, NDArray[np.float64]], ...]
@@ -253,7 +254,8 @@ def read_card(path: Path) -> Shipped:
         SpecError: its environment or its head means nothing.
     """
     data = read_json(path)
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("head"), dict):
+    of = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+    if of != (FORMAT, VERSION) or not isinstance(data.get("head"), dict):
         raise FileError(f"{path} is no card of an export that this version wrote: export the run again.")
     try:
         told = data.get("reference")
@@ -295,10 +297,12 @@ def _reference(data: dict[str, Any], path: Path) -> Reference:
     teacher, student = (np.array(data[name], np.float64) for name in ("teacher_returns", "student_returns"))
     if teacher.ndim != 1 or teacher.shape != student.shape or len(teacher) < 2:
         raise ValueError("the returns of teacher and student differ in number")
-    env = data["environment"] and EnvRef.from_json(data["environment"], "environment of the verdict")
+    if not (np.abs([teacher, student]) <= LARGEST_NUMBER).all():  # no NaN is
+        raise ValueError("a return of teacher or student lies outside of what there is")
+    env = EnvRef.from_json(data["environment"], "environment of the verdict")
     sensors = read_as(Sensors, data["sensors"], f"sensors of {path}")
-    margin, span, epsilon = (float(data[name]) for name in ("margin", "span", "epsilon"))
-    looks, after = int(data["looks"]), int(data["after"])
+    margin, span, epsilon = (from_plain(float, data[n], f"{n} of {path}") for n in ("margin", "span", "epsilon"))
+    looks, after = (from_plain(int, data[n], f"{n} of {path}") for n in ("looks", "after"))
     if not _possible(margin, span, looks) or not 0 <= after < MAX_EPISODES:
         raise ValueError("the verdict's margin, span, looks or passed seeds lie outside of what there is")
     protocol, cluster = str(data["protocol"]), data["cluster"] and str(data["cluster"])

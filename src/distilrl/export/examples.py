@@ -1,8 +1,8 @@
 """example.py and example.c of each kind of file: they load it and hold it against its golden observations."""
 
-from distilrl.export.last import CLOSE, Last, literals
+from distilrl.export.last import Last, literals
 
-CHECK = """close = np.abs(action.reshape(wanted.shape) - wanted) <= 1e-4 * np.maximum(np.abs(wanted), 1)
+CHECK = """close = np.abs(action.reshape(wanted.shape) - wanted) <= golden["near"]
 print(f"{close.all(axis=1).mean():.1%} of {len(wanted)} actions as expected")
 """
 EXAMPLES = {
@@ -78,14 +78,15 @@ def c_example(last: Last, *, remembers: bool = False) -> str:
     else:
         compared = (
             "policy_act(obs, own);\n        int all = 1;\n        for (int i = 0; i < POLICY_ACTION_SIZE; i++) {\n"
-            f"            const float size = {CLOSE:g}f * (own[i] < 0 ? -own[i] : own[i]);\n"
-            "            const float near = close[i] > size ? close[i] : size;\n"
+            "            const float near = close[i] + share[i] * (own[i] < 0 ? -own[i] : own[i]);\n"
             "            all &= own[i] - action[i] <= near && action[i] - own[i] <= near;\n        }\n"
             "        same += all;"
         )
     own = "" if last.scalar else f"    {'int' if last.element == 'int32_t' else 'float'} own[POLICY_ACTION_SIZE];\n"
-    close = last.tolerance()
-    limits = f"    static const float close[POLICY_ACTION_SIZE] = {{{literals(close)}}};\n" if close is not None else ""
+    limits = "".join(
+        f"    static const float {name}[POLICY_ACTION_SIZE] = {{{literals(numbers)}}};\n"
+        for name, numbers in zip(("close", "share"), last.tolerance() or (), strict=False)
+    )
     if remembers:
         compared = compared.replace("policy_act(obs", "policy_act(&state, obs")
         own += "    policy_state state;\n    policy_reset(&state);\n"

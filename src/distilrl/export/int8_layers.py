@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from distilrl.errors import SpecError
 from distilrl.export.c_kernels import channels_last
 from distilrl.export.steps import Step
-from distilrl.scales import FURTHEST
+from distilrl.scales import FURTHEST, VARIES
 
 Ints = NDArray[np.int64]
 BYTE = 255
@@ -46,9 +46,9 @@ class Entry:
         """That of observations (K, *obs_shape); None for images of bytes, which enter as they are.
 
         A number whose values lie far on one side of 0 is counted from their middle, with half their span to spare on
-        either side, where that halves its unit at least. One that did not vary says nothing of its size, and keeps its
-        own unit, as while the student learns (a contact that was never made may come): counted from where it is, if
-        that is further than `FURTHEST` from 0, and else at least that.
+        either side, where that halves its unit at least. One that did not vary (by more than rounding) says nothing of
+        its size, and keeps its own unit, as while the student learns (a contact that was never made may come): counted
+        from where it is, if that is further than `FURTHEST` from 0, and else at least that.
 
         Example::
 
@@ -59,10 +59,11 @@ class Entry:
         numbers = obs if obs.ndim == 2 else obs.reshape(-1, 1)
         low, high = numbers.min(0).astype(np.float64), numbers.max(0).astype(np.float64)
         largest, span = np.maximum(np.abs(low), np.abs(high)), high - low
-        still = span == 0
+        middle = (low + high) / 2
+        still = span <= VARIES * np.maximum(np.abs(middle), 1.0)
         far = np.where(still, largest > FURTHEST, span <= largest / 2)
-        reach = np.where(far, np.where(still, 1.0, span), np.maximum(largest, np.where(still, 1.0, 1e-6)))
-        middle = np.where(far, (low + high) / 2, 0.0)
+        reach = np.where(far, np.where(still, 1.0, span), np.where(still, np.maximum(largest, 1.0), largest))
+        middle = np.where(far, middle, 0.0)
         return cls((INPUT_LIMIT / reach).astype(np.float32), middle.astype(np.float32))
 
     @property

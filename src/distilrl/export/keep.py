@@ -15,18 +15,8 @@ from distilrl.events import Watch
 from distilrl.export import c
 from distilrl.export.card import FORMAT, PAGE
 from distilrl.export.examples import example
-from distilrl.export.last import last_step
-from distilrl.export.replay import (
-    COARSEST,
-    ROUNDINGS,
-    TOLERANCE,
-    ExportedFile,
-    Held,
-    Recording,
-    held,
-    open_export,
-    rounding,
-)
+from distilrl.export.last import COARSEST, ROUNDINGS, last_step
+from distilrl.export.replay import ExportedFile, Held, Recording, held, open_export, rounding
 from distilrl.export.verifying import verify_own
 from distilrl.files import digest, read_json, unwritable, write_bytes, write_json, write_text
 from distilrl.policies import Policy
@@ -166,13 +156,13 @@ def _replayed(name: str, file: ExportedFile, policy: Policy, seen: Recording, ta
         FileError: it does not answer as the policy does.
     """
     numbers = seen.numbers(policy)
-    own = 0.0 if target == "int8" else ROUNDINGS * rounding(policy, seen, numbers)
-    tolerance = min(TOLERANCE + own, COARSEST)
-    found: Held = held(file(seen.obs, seen.begins), numbers, policy.head, tolerance=tolerance)
+    own = 0.0 if target == "int8" else rounding(policy, seen, numbers)
+    found: Held = held(file(seen.obs, seen.begins), numbers, policy.head, rounded=own)
     good = found.consistent and found.distance <= INT8_DISTANCE if target == "int8" else found.alike
-    if not good and own > COARSEST:
+    coarse = float((own / last_step(policy.head).scales(numbers.numpy())).max())
+    if not good and ROUNDINGS * coarse > COARSEST:
         raise FileError(
-            f"{name} does not answer as the student does, whose own numbers are rounded by up to {own / ROUNDINGS:.1e} "
+            f"{name} does not answer as the student does, whose own numbers are rounded by up to {coarse:.1e} "
             "of the largest: what it sees lies too far from 0 beside how much it varies; distil it behind a wrapper of "
             "the environment that subtracts its mean."
         )
@@ -195,7 +185,8 @@ def write_golden(folder: Path, file: ExportedFile, policy: Policy, seen: Recordi
     golden, last = seen.few(GOLDEN, remembers=policy.remembers), last_step(policy.head)
     some, answers = golden.obs, file(golden.obs, golden.begins)
     archive = io.BytesIO()
-    np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions)
+    near = 10 * last.near(answers.actions)  # another runtime sums in another order
+    np.savez_compressed(archive, obs=some, values=answers.values, action=answers.actions, near=near)
     write_bytes(folder / "golden.npz", archive.getvalue())
     if target in ("c", "int8", "web"):
         pairs = zip(last.golden(answers.actions), some, strict=True)

@@ -19,7 +19,15 @@ from distilrl.spaces import Bounds, Choices
 BEYOND_INT = 2**31
 """C's int holds less on all machines that this is for."""
 CLOSE = 1e-5
-"""Two real actions are the same where they differ by no more than this share of a half-range."""
+"""Two real actions are the same where they differ by this share of a half-range or less, and by rounding."""
+ROUNDED = 4 * 2.0**-23
+"""Share of a number that is lost where a float holds it and it was summed in another order."""
+TOLERANCE = 1e-5
+"""By how much a file's numbers may differ, as a share; choices only between values closer than that."""
+ROUNDINGS = 4
+"""Times a student's own rounding by which a file's numbers may differ beyond that: it sums in another order."""
+COARSEST = 1e-3
+"""And no further: a student that is rounded by more is none to hold a file to."""
 
 
 class Last(Protocol):
@@ -80,18 +88,31 @@ class Last(Protocol):
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Actions (B, F) or (B, A) as example.c reads them."""
 
-    def tolerance(self) -> NDArray[np.float32] | None:
-        """(A,) how far example.c lets real actions be off; None for choices."""
+    def tolerance(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """How far real actions may be off: so much, (A,), and such a share of themselves, (A,); None for choices."""
 
-    def same(self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: float) -> bool:
+    def near(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """How far others may be from these actions (B, F) or (B, A), of each number: what `tolerance` says."""
+
+    def scales(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What differences of numbers (B, P) are counted as a share of, (P,): of choices the largest of all; of real
+        actions the largest of each, or its half-range where that is more.
+        """
+
+    def allowed(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """How far a file's numbers may be from these (B, P), which are ``rounded`` (P,) themselves, (P,)."""
+
+    def same(
+        self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: NDArray[np.float64]
+    ) -> bool:
         """Whether all of a file's actions ``ours`` are ``theirs``.
 
         Args:
             ours: the file's, (B, F) or (B, A).
             theirs: what is expected.
             numbers: (B, P) from which the expected ones come.
-            tie: numbers that differ by no more than this are the same but for the order of summation; choices between
-                such are equally good.
+            tie: (P,) numbers that differ by no more than this are the same but for the order of summation; choices
+                between such are equally good.
         """
 
     def distance(self, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
@@ -197,16 +218,28 @@ class ChoiceStep:
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         return actions.astype("<i4")
 
-    def tolerance(self) -> NDArray[np.float32] | None:
+    def tolerance(self) -> None:
         return None
 
-    def same(self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: float) -> bool:
+    def near(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        return np.zeros(actions.shape)
+
+    def scales(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.full(numbers.shape[1], max(float(np.abs(numbers).max()), 1e-12))
+
+    def allowed(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        scales = self.scales(numbers)
+        return np.minimum(TOLERANCE * scales + ROUNDINGS * np.max(rounded), COARSEST * scales)
+
+    def same(
+        self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: NDArray[np.float64]
+    ) -> bool:
         first = 0
         for index, (n, start) in enumerate(zip(self.action.nvec, self._start, strict=True)):
-            block, first = numbers[:, first : first + n], first + n
+            block, apart, first = numbers[:, first : first + n], tie[first], first + n
             one, other = (np.clip(side[:, index] - start, 0, n - 1)[:, None] for side in (ours, theirs))
             behind = np.take_along_axis(block, other, 1) - np.take_along_axis(block, one, 1)
-            if bool((behind > tie).any()):
+            if bool((behind > apart).any()):
                 return False
         return self.possible(ours)
 
@@ -300,30 +333,57 @@ class RealStep:
         return torch.from_numpy(actions)
 
     def possible(self, actions: NDArray[Any]) -> bool:
-        (low, high), spare = self.action.ends, self.tolerance()
-        return bool(((actions >= low - spare) & (actions <= high + spare)).all())
+        low, high = self.action.ends
+        spare = [self.near(np.where(np.isfinite(end), end, 0.0)) for end in (low, high)]
+        return bool(((actions >= low - spare[0]) & (actions <= high + spare[1])).all())
 
     def golden(self, actions: NDArray[Any]) -> NDArray[Any]:
         return actions.astype("<f4")
 
-    def tolerance(self) -> NDArray[np.float32]:
-        ends = [
-            max(abs(n) for n in (*pair, 0.0) if n is not None)
-            for pair in zip(self.action.low, self.action.high, strict=True)
-        ]
-        return (CLOSE * np.maximum(self.action.half, ends)).astype(np.float32)
+    @property
+    def _open(self) -> NDArray[np.bool_]:
+        """(A,) where a side is open, so that only the numbers themselves say how large they are."""
+        return np.array([None in pair for pair in zip(self.action.low, self.action.high, strict=True)])
 
-    def same(self, ours: NDArray[Any], theirs: NDArray[Any], numbers: NDArray[np.float32], tie: float) -> bool:  # noqa: ARG002
-        # of numbers far from 0, such as those of an open side, floats hold no more digits
-        scale = np.maximum(self.action.half, np.abs(theirs))
+    def tolerance(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        share = np.where(self._open, CLOSE, ROUNDED)
+        return (CLOSE * self.action.half).astype(np.float32), share.astype(np.float32)
+
+    def near(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        close, share = self.tolerance()
+        near: NDArray[np.float64] = close + share * np.abs(actions).astype(np.float64)
+        return near
+
+    def _units(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(P,) of which small shares do not matter in an action."""
+        if self.head.squash == "tanh":
+            return np.ones(self.size)
+        largest = np.maximum(np.abs(numbers).max(0).astype(np.float64), 1e-12)
+        return np.where(self._open, largest, self.action.half)
+
+    def scales(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        scales: NDArray[np.float64] = np.maximum(np.abs(numbers).max(0), self._units(numbers))
+        return scales
+
+    def allowed(self, numbers: NDArray[np.float32], rounded: NDArray[np.float64] | float) -> NDArray[np.float64]:
         # numbers that reach far beyond the bounds are summed of such as large, of which less is left within them
-        summed = tie * (self.action.half if self.head.squash == "tanh" else 1.0)
-        return bool((np.abs(ours - theirs) <= np.maximum(CLOSE * scale, summed)).all())
+        summed = ROUNDINGS * rounded + ROUNDED * np.abs(numbers).max(0)
+        allowed: NDArray[np.float64] = TOLERANCE * self._units(numbers) + summed
+        return np.minimum(allowed, COARSEST * self.scales(numbers))
+
+    def same(
+        self,
+        ours: NDArray[Any],
+        theirs: NDArray[Any],
+        numbers: NDArray[np.float32],  # noqa: ARG002
+        tie: NDArray[np.float64],
+    ) -> bool:
+        inside = tie * (self.action.half if self.head.squash == "tanh" else 1.0)
+        return bool((np.abs(ours - theirs) <= self.near(theirs) + inside).all())
 
     def distance(self, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
         # an open side has no half-range: there the spread of the actions is the measure, where that is larger
-        ends = zip(self.action.low, self.action.high, strict=True)
-        spread = np.where([None in pair for pair in ends], theirs.std(0), 0.0)
+        spread = np.where(self._open, theirs.std(0), 0.0)
         return float(np.sqrt(np.square((ours - theirs) / np.maximum(self.action.half, spread)).mean()))
 
 

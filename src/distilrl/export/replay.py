@@ -30,12 +30,6 @@ from distilrl.teachers.onnx import failed, open_graph
 from distilrl.text import first_line
 
 CFLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wdouble-promotion")
-TOLERANCE = 1e-5
-"""Of the head's numbers, relative to the largest; choices may differ only between values closer than this."""
-ROUNDINGS = 4
-"""Times a student's own rounding by which a file's numbers may differ beyond that: it sums in another order."""
-COARSEST = 1e-3
-"""And no further: a student that is rounded by more is none to hold a file to."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,8 @@ class Held:
     same_action: float
     """Share of actions that are the same, as `Head.agree` counts."""
     largest_difference: float
-    """Of the head's numbers, as a share of the largest."""
+    """Of the head's numbers, as a share of the largest; of real actions' of the largest of each, or of its half-range
+    where that is more."""
     distance: float
     """Share of choices that differ, or root mean square of real actions' differences in half-ranges."""
     consistent: bool
@@ -114,24 +109,25 @@ class Recording:
             return torch.cat(rows)
 
 
-def rounding(policy: Policy, seen: Recording, numbers: Tensor) -> float:
-    """By how much a network's numbers (K, P) differ at most from those that its weights say in doubles, as a share of
-    the largest: what is left where large numbers cancel, as of observations of 300 that vary by 1.
+def rounding(policy: Policy, seen: Recording, numbers: Tensor) -> NDArray[np.float64]:
+    """By how much a network's numbers (K, P) differ at most from those that its weights say in doubles, (P,): what is
+    left where large numbers cancel, as of observations of 300 that vary by 1.
     """
     exact = Policy(copy.deepcopy(policy.network).double(), policy.head)
     real = np.issubdtype(seen.obs.dtype, np.floating)
     theirs = Recording(seen.obs.astype(np.float64) if real else seen.obs, seen.begins).numbers(exact)
-    return float((numbers - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+    apart: NDArray[np.float64] = (numbers.double() - theirs).abs().amax(0).numpy()
+    return apart
 
 
-def held(answers: Answers, numbers: Tensor, head: Head, *, tolerance: float = TOLERANCE) -> Held:
+def held(answers: Answers, numbers: Tensor, head: Head, *, rounded: NDArray[np.float64] | float = 0.0) -> Held:
     """Holds a file's answers against the policy that it was made of.
 
     Args:
         answers: the file's.
         numbers: (B, P) the policy's, of the same observations.
         head: what they mean.
-        tolerance: how far numbers may be apart, as a share of the largest.
+        rounded: by how much these are rounded themselves, (P,), as `rounding` says.
 
     Example::
 
@@ -143,14 +139,15 @@ def held(answers: Answers, numbers: Tensor, head: Head, *, tolerance: float = TO
         own = last.shifted(head.greedy(torch.from_numpy(answers.values)).numpy())
         agreed = head.agree(last.unshifted(answers.actions), last.unshifted(expected))
     values = numbers.numpy()
-    scale = max(float(np.abs(values).max()), 1e-12)
-    worst = float(np.abs(answers.values - values).max()) / scale
+    scales = last.scales(values)
+    allowed = last.allowed(values, rounded)
+    apart = np.abs(answers.values - values).max(0)
     # an integer file decides by more digits than its numbers have; real actions follow from theirs
-    consistent = last.same(answers.actions, own, answers.values, 0.0 if head.real else tolerance * scale)
-    same = last.same(answers.actions, expected, values, tolerance * scale)
+    consistent = last.same(answers.actions, own, answers.values, np.zeros_like(allowed) if head.real else allowed)
+    same = last.same(answers.actions, expected, values, allowed)
     distance = last.distance(answers.actions, expected)
-    alike = consistent and same and worst <= tolerance
-    return Held(len(values), float(agreed.mean()), worst, distance, consistent, alike)
+    alike = consistent and same and bool((apart <= allowed).all())
+    return Held(len(values), float(agreed.mean()), float((apart / scales).max()), distance, consistent, alike)
 
 
 Step = Callable[[NDArray[Any], State], tuple[Answers, State]]
@@ -278,8 +275,12 @@ def _onnx(path: Path, last: Last, width: int, _native: bool) -> ExportedFile:
             values, actions, *after = session.run(wanted, {"obs": obs, **given})
         except Exception as error:  # onnxruntime raises many kinds
             raise failed(path, "an observation", error) from None
-        if np.shape(values) != (len(obs), width) or np.size(actions) != len(obs) * last.size:
-            raise FileError(f"{path} answers with other shapes than its card names: export it again.")
+        count, kind = len(obs), "int64" if last.element == "int32_t" else "float32"
+        action = (count,) if last.scalar else (count, last.size)
+        told = [(values, "float32", (count, width)), (actions, kind, action)]
+        told += [(part, "float32", (count, *shape)) for part, shape in zip(after, kept.values(), strict=True)]
+        if not all(isinstance(one, np.ndarray) and (one.dtype, one.shape) == (of, shape) for one, of, shape in told):
+            raise FileError(f"{path} answers with other shapes than its card names, or other types: export it again.")
         return Answers(values, last.rows(actions)), tuple(torch.from_numpy(part) for part in after)
 
     def start(count: int) -> State:

@@ -75,7 +75,7 @@ def _verified(path: Path, env: EnvLike | None, episodes: int, watch: Watch | Non
         raise FileError(f"{path} is none of the files that {card.path} says can be played: {', '.join(card.files)}.")
     card.check(path, owned=owned, whole=exported.is_dir())
     _check_current(card, folder)
-    judged_in = (card.reference.env if card.reference is not None else None) or card.env
+    judged_in = card.reference.env if card.reference is not None else card.env
     ref = env_ref(env) if env is not None else judged_in
     known = card.reference if ref.to_json() == judged_in.to_json() else None
     info = describe_env(ref)

@@ -17,7 +17,7 @@ from distilrl.envs.images import LUMA
 from distilrl.errors import FileError
 from distilrl.export import web_images
 from distilrl.export.c import Source
-from distilrl.export.last import CLOSE, Last
+from distilrl.export.last import Last
 from distilrl.export.replay import Answers, compiled
 from distilrl.files import write_text
 from distilrl.heads import Categorical, Head
@@ -117,7 +117,7 @@ def page(
         cartpole: most steps of an episode where the environment is Gymnasium's CartPole as it is, which the page plays.
         note: what whoever opens it must know, in the environment's own words.
     """
-    limits = last.tolerance()
+    close, share = last.tolerance() or (np.zeros(last.size),) * 2
     data = {
         "env": env,
         "name": name,
@@ -131,8 +131,8 @@ def page(
         "cartpole": cartpole,
         "real": last.element == "float",
         "actions": answers.actions.tolist(),
-        "near": CLOSE if limits is not None else 0,
-        "limits": limits.tolist() if limits is not None else [0] * last.size,
+        "close": close.tolist(),
+        "share": share.tolist(),
         "board": golden.shape[1:] if golden.ndim == 4 and not image else None,
         "picture": picture(golden, frames) if golden.ndim == 4 else None,
         **(image or {}),
@@ -179,7 +179,7 @@ const policy = new WebAssembly.Instance(new WebAssembly.Module(bytes(data.wasm))
 const Kind = data.bytes ? Uint8Array : Float32Array;
 const seat = new Kind(policy.memory.buffer, policy.policy_buffer.value, data.size);
 const Hand = data.real ? Float32Array : Int32Array;
-const hand = new Hand(policy.memory.buffer, policy.policy_action.value, data.limits.length);
+const hand = new Hand(policy.memory.buffer, policy.policy_action.value, data.close.length);
 const memory = data.remembers ? [policy.policy_memory.value] : [];
 const reset = () => { if (data.remembers) policy.policy_reset(...memory); };
 function act(obs) { /* an action as a row of numbers */
@@ -192,7 +192,7 @@ const golden = new Kind(bytes(data.golden).buffer);
 const observation = i => golden.subarray(i * data.size, (i + 1) * data.size);
 reset();
 const near = (one, other) => one.every((number, i) =>
-  Math.abs(number - other[i]) <= Math.max(data.limits[i], data.near * Math.abs(other[i])));
+  Math.abs(number - other[i]) <= data.close[i] + data.share[i] * Math.abs(other[i]));
 const same = data.actions.filter((action, i) => near(action, act(observation(i)))).length;
 const started = performance.now();
 for (let i = 0; i < 20000 && performance.now() - started < 500; i++) { act(observation(0)); act.calls = i + 1; }
