@@ -20,15 +20,16 @@ from distilrl.episodes import Play
 from distilrl.errors import EnvError, FileError, ResumeError, SpecError, TeacherError
 from distilrl.evaluate import ACCEPT_SEEDS, VERDICT_SEEDS, seeds_from
 from distilrl.export import export_policy, verify
+from distilrl.features import refuse_memory
 from distilrl.files import read_json
 from distilrl.heads import head_for
 from distilrl.jobs import Job, make_config
-from distilrl.networks import Network
+from distilrl.networks import Network, count_macs
 from distilrl.plain import read_as
 from distilrl.played import TeacherCard
 from distilrl.spaces import Choices, EnvRef
 from distilrl.specs import NetworkSpec
-from distilrl.teachers import Teacher, TeacherFile, load_teacher
+from distilrl.teachers import Teacher, TeacherFile, ensemble, load_teacher
 from distilrl.teaching import evaluate_policy
 from examples import family, unitree
 from examples.unitree.robots import G1, GO1
@@ -515,6 +516,18 @@ def test_a_family_of_teachers_says_who_is_missing(tmp_path):
         both.fitted(describe_env(shown)).numbers(torch.tensor([[1.0, 0.4, 0, 0, 0, 0]]))
     with pytest.raises(TeacherError, match=r"'state' of .* has 4 numbers, but a member is one"):
         load_teacher(replace(file, member="state")).fitted(describe_env(shown))
+    info = describe_env(shown)
+    choices = tuple("3" if place in info.obs.places("member") else "" for place in range(info.obs.shape[0]))
+    with pytest.raises(TeacherError, match="is a choice, each of whose options is read as 0 or 1"):  # and 0 and 1 asked
+        both.fitted(replace(info, obs=replace(info.obs, codes=choices)))
+    one = both.fitted(info)
+    assert count_macs(one.network, info.obs.shape) == 10, "of the member that is asked"
+    with pytest.raises(SpecError, match="a teacher each, so that there are no features in common"):
+        refuse_memory(one.network)
+    several = ensemble([one, replace(one, meta={"not_executed": ["ours.Lambda"]}, digest="f")], torch.zeros(4, 6))
+    assert several.meta["not_executed"] == ["ours.Lambda"]
+    assert several.exact == one.exact
+    assert sorted(several.members) == ["0 0", "0 1", "1 "], "so that a run goes on once a family has gained a member"
     with pytest.raises(SpecError, match="'physics' names no number"):
         load_teacher(replace(file, member="physics")).fitted(describe_env(shown))
     network = Network(NetworkSpec((5,), 2))

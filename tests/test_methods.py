@@ -447,6 +447,8 @@ def test_the_best_teacher_of_each_state():
     policy = replace(make_teacher(sign_network()), kind="logits")
     with pytest.raises(TeacherError, match="by value"):
         ensemble([policy, make_teacher(sure)], torch.randn(8, 2), "best")
+    with pytest.raises(TeacherError, match="by 'mean' or 'best', not by 'worst'"):  # whose mean it was
+        ensemble([make_teacher(sure), make_teacher(unsure)], torch.randn(8, 2), "worst")
 
 
 def test_terms_of_tasks_and_labels_survive_json(tmp_path):

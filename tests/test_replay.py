@@ -345,3 +345,19 @@ def test_the_newest_labels_are_those_of_the_newest_rows():
         replay.add(torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.long), torch.zeros(2), no, no, labels)
     assert replay.labels(2).flatten().tolist() == [25.0, 25.0, 23.0, 23.0]
     assert sorted(replay.labels().flatten().tolist()) == sorted([17.0, 19.0, 21.0, 23.0, 25.0] * 2)
+
+
+def test_stacks_of_a_burn_in_hold_nothing_newer():
+    """At the oldest row that is held, what came before is forgotten; the newest frames stood there."""
+    spec = ObsSpec((4, 2, 2), (4, 2, 2), "uint8", frames=4, reach=(255.0,))
+    held = ReplaySpec(capacity=40, n_envs=1, obs=spec, action=Choices((2,)), labels=1, sequence=8, burn_in=4)
+    replay, stack, no = Replay(held, torch.device("cpu")), torch.zeros(1, 4, 2, 2, dtype=torch.uint8), torch.zeros(1)
+    for step in range(100):  # of one long episode
+        stack = stack.roll(-1, 1)
+        stack[:, -1] = step
+        replay.add(stack, no.long().view(1, 1), no, no.bool(), no.bool(), torch.full((1, 1), float(step)))
+    rng = torch.Generator().manual_seed(0)
+    batch = replay.batch(replay.draw(400, rng), 1.0, rng)
+    frames = batch.obs[:, :, 0, 0]
+    assert (frames[:, 1:] >= frames[:, :-1]).all()
+    assert frames[:, -1].min() == 60, "the oldest is among them"

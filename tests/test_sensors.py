@@ -18,6 +18,7 @@ from distilrl.animate import side_by_side
 from distilrl.checkpoints import read_tensors, save_network, save_tensors
 from distilrl.cli import main
 from distilrl.comparison import Comparison, in_words
+from distilrl.config import TrainConfig
 from distilrl.context import Context
 from distilrl.distill import distill
 from distilrl.envs import describe_env
@@ -26,7 +27,7 @@ from distilrl.errors import SpecError
 from distilrl.evaluate import play
 from distilrl.features import FeatureMaps
 from distilrl.heads import head_for
-from distilrl.jobs import Job
+from distilrl.jobs import Job, make_config
 from distilrl.networks import build
 from distilrl.policies import Policy
 from distilrl.replay import Replay, ReplaySpec
@@ -511,3 +512,11 @@ def test_features_of_the_teacher_are_of_what_is_there(sign_teacher):
     )
     torch.testing.assert_close(theirs, exact)
     task.stream.close()
+
+
+def test_a_list_from_python_is_what_a_file_gives():
+    assert Sensors(noise=[0.1, 0.2]) == Sensors(noise=(0.1, 0.2))
+    config = make_config("distil", "CartPole-v1", hidden_features=[1, 3])
+    assert config == TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    with pytest.raises(SpecError, match="'noise' must lie in"):
+        Sensors(noise=[0.1, -1.0])

@@ -82,7 +82,7 @@ def rows(policies: list[str], episodes: int) -> list[Row]:
         for degrees in CHANGE
     ]
     known = [(path, load_teacher(path)) for path in policies]
-    tuned = [best(list(rules), episodes // 3) for rules in (every, change)]
+    tuned = [best(list(rules), max(episodes // 3, 1)) for rules in (every, change)]
     return [row_of(name, one, env, episodes, MEASURES) for name, one in (*known, *tuned)]
 
 

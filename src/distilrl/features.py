@@ -90,11 +90,17 @@ def _into_a_reused_head(network: nn.Module) -> list[str]:
 
 
 def refuse_memory(teacher: nn.Module) -> None:
-    """Refuses a teacher with memory: its features depend on what came before a state, which no replay tells.
+    """Refuses a teacher with memory: its features depend on what came before a state, which no replay tells. So do
+    those of a family's teachers on the member.
 
     Raises:
-        SpecError: it has memory.
+        SpecError: it has memory, or is of a family.
     """
+    if any(getattr(module, "routes", False) for module in teacher.modules()):
+        raise SpecError(
+            "The members of a family have a teacher each, so that there are no features in common to compare: choose a "
+            "recipe without feature terms, as 'distil'."
+        )
     if hasattr(teacher, "start"):
         raise SpecError(
             "The teacher has memory, so its features of states out of their order cannot be compared: choose a recipe "

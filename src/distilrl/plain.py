@@ -232,7 +232,13 @@ def check_fields(made: Any, **ranges: str) -> None:
     for name, hint in _hints(kind).items():
         if not _suits(value := getattr(made, name), hint):
             raise SpecError(f"'{name}' must be {_asked(hint)}, got {value!r:.80}{_way_out(value, hint)}.")
+        if isinstance(value, list):  # what was read from a file is a tuple
+            object.__setattr__(made, name, _as_tuple(value))
     check_numbers(made, **ranges)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _way_out(value: Any, hint: Any) -> str:
@@ -288,7 +294,7 @@ def check_numbers(made: Any, **ranges: str) -> None:
     """
     for name, interval in ranges.items():
         value = getattr(made, name)
-        for one in value if isinstance(value, tuple) else (value,):
+        for one in value if isinstance(value, tuple | list) else (value,):
             check_number(name, one, interval)
 
 

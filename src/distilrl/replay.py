@@ -297,7 +297,7 @@ class Replay:
         source = (index.unsqueeze(1) - back * self.spec.n_envs) % len(flat)
         stacks = flat.index_select(0, source.view(-1)).view(len(index), self.stack, -1)
         # by number: a mask writes every row to leave most as they are
-        before = (back > self._age.view(-1)[index].unsqueeze(1)).view(-1).nonzero().view(-1)
+        before = (back > self._before(index).unsqueeze(1)).view(-1).nonzero().view(-1)
         stacks.view(len(source.view(-1)), -1).index_fill_(0, before, 0)
         if beside := self.spec.obs.vector:
             return torch.cat([stacks[:, -1, :beside], stacks[:, :, beside:].flatten(1)], dim=1)

@@ -22,7 +22,11 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
         return network.spec.macs
     within = [module for module in network.modules() if isinstance(module, Network)]  # it may stand behind others
     known = {id(module) for one in within for module in one.modules()}
-    total = sum(one.spec.macs for one in within)
+    total = 0
+
+    def count_whole(module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        nonlocal total
+        total += cast("Network", module).spec.macs
 
     def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
@@ -31,6 +35,7 @@ def count_macs(network: nn.Module, obs_shape: tuple[int, ...]) -> int | None:
 
     others = [module for module in network.modules() if id(module) not in known]
     hooks = [m.register_forward_hook(count) for m in others if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks += [one.register_forward_hook(count_whole) for one in within]  # those that answer: of a family's, one
     # a policy with memory reads its state too
     state = (network.start(1),) if hasattr(network, "start") else ()  # type: ignore[operator]
     try:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,8 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
 
         both = ensemble([load_teacher("a.zip"), load_teacher("b.zip")], states)
     """
+    if combine not in get_args(Combine):
+        raise TeacherError(f"Several teachers are one by 'mean' or 'best', not by {combine!r:.40}.")
     if len(teachers) < 2:
         raise TeacherError("An ensemble needs at least two teachers: give more, or use the one alone.")
     first, heads = teachers[0], [_head(t) for t in teachers]
@@ -59,6 +61,7 @@ def ensemble(teachers: Sequence[Teacher], states: Tensor, combine: Combine = "me
         sum(t.params or 0 for t in teachers) or None,
         action=head.action,
         squash=getattr(head, "squash", "clip"),
+        exact=tuple(sorted({place for t in teachers for place in t.exact})),
     )
 
 
@@ -94,7 +97,11 @@ def _combined(
     teachers: Sequence[Teacher], heads: Sequence[Head], states: Tensor, combine: Combine
 ) -> tuple[nn.Module, Head, dict[str, Any]]:
     """The network of several, its head, and what is said of it."""
-    meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": []}
+    left_out = sorted({name for t in teachers for name in t.meta.get("not_executed", [])})
+    meta: dict[str, Any] = {"members": [t.path for t in teachers], "not_executed": left_out}
+    if any(t.members for t in teachers):  # each may be of a family, and gain members
+        known = {str(at): t.members or {"": t.digest} for at, t in enumerate(teachers)}
+        meta["of_members"] = {f"{at} {name}": one for at, those in known.items() for name, one in those.items()}
     network: nn.Module
     head: Head
     if combine == "best":

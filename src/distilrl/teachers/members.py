@@ -31,6 +31,11 @@ class FamilyTeacher(Teacher):
             TeacherError: the spaces are not theirs, or their numbers do not mean the same.
         """
         places = env.obs.places(self.member)
+        if any(env.obs.codes[place] for place in places if env.obs.codes):
+            raise TeacherError(
+                f"'{self.member}' of {env.id} is a choice, each of whose options is read as 0 or 1, so that no number "
+                "says which member it is: let the environment show the member's number in a Box."
+            )
         if len(places) != 1:
             raise TeacherError(
                 f"'{self.member}' of {env.id} has {len(places)} numbers, but a member is one: name one, such as "
@@ -117,6 +122,9 @@ WHOLE = 1e-3
 
 class _OfMembers(nn.Module):
     """The numbers of the member's own network, in each row."""
+
+    routes = True
+    """Which of its networks compute depends on the observation, so that they have no features in common."""
 
     def __init__(self, networks: Mapping[int, nn.Module], place: int, path: str) -> None:
         super().__init__()
