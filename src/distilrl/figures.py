@@ -6,6 +6,7 @@ What is said of a place where the pointer rests is an SVG title, which needs no 
 import io
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -134,7 +135,7 @@ def verdicts(results: Results) -> str:
         ends = "exactly" if one.exact else f"[{low:+,.2f}, {high:+,.2f}] at {one.confidence:.1%}"
         words = f"{one.protocol}: {one.difference:+,.2f} {ends}, margin {one.margin:,.2f}: {in_words(one.result)}"
         axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + words)
-    axis.set_yticks(range(len(found)), [_short(one.protocol, 24) for one in found])
+    axis.set_yticks(range(len(found)), _apart([one.protocol for one in found]))
     axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlim(first - 0.05 * room, last + 0.42 * room)
     axis.set_xlabel("student's return − teacher's")
@@ -365,6 +366,14 @@ def _tick(value: float, _position: float) -> str:
 def _short(name: str, most: int = 16) -> str:
     """A name that leaves room."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _apart(protocols: Sequence[str]) -> list[str]:
+    """Ways of playing in two short lines each, without what all of them have in common."""
+    parts = [one.split(", ") for one in protocols]
+    common = set(parts[0]).intersection(*parts[1:]) if len(parts) > 1 else set()
+    rest = [", ".join(part for part in one if part not in common) or "else undisturbed" for one in parts]
+    return [textwrap.fill(one, 24, max_lines=2, placeholder="…") for one in rest]
 
 
 def _end(name: str, most: int) -> str:

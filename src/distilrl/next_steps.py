@@ -83,6 +83,8 @@ def next_steps(results: AnyResults, out: Path) -> Iterator[tuple[str, Words]]:
             if results.worst in HOLDS:
                 why, words = _export(home, _spec(best), trust_of(RunFolder(home)))
                 yield f"{why}, of the best of them", words
+            elif results.worst == "fail":
+                yield from _smallest(best, RunFolder(home), out)
             yield "other studies beside it", ["compare", out, "OTHER"]
         case TasksResults(tasks=tasks):
             for run in (one for one in tasks if one.holds):
@@ -100,7 +102,6 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
     judged_in = results.verdict_environment or results.environment
     ref = EnvRef.from_json(judged_in, "environment")
     trust, out = trust_of(folder), folder.path
-    mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
     match results.worst:
         case "inconclusive" if teacher is not None:
             again: Words = ["evaluate", out, *_env_words(ref), "--against", teacher, *_told_words(files[0])]
@@ -118,15 +119,23 @@ def _of_run(results: Results, folder: RunFolder) -> Iterator[tuple[str, Words]]:
             again += _unusual(folder.read_config(), "--accept-episodes")
             again += _measured_words(folder)
             yield "a question of its own, on other episodes and more of them", again
-        case "fail" if files and mean:
-            plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
-            yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
+        case "fail":
+            yield from _smallest(results, folder, out)
     if folder.tree.is_file():
         yield "its C file, played itself", ["verify", out / "export" / "c", *trust]
         return
     yield "teacher and student side by side", ["watch", out, *trust]
     if results.holds:
         yield _export(out, _spec(results), trust)
+
+
+def _smallest(results: Results, folder: RunFolder, out: Path) -> Iterator[tuple[str, Words]]:
+    """A plan, where a student lost too much; beside ``out``."""
+    files = judges_of(folder)
+    mean = _inside(folder.read_config(), "train.combine") in (None, "mean")  # as a plan asks several teachers
+    if files and mean:
+        plan = [*_plan_words(folder, files, results), *_remembering_sizes(results)]
+        yield "the smallest size that keeps the score", [*plan, "--out", out.with_name(f"{out.name}-plan")]
 
 
 def _export(out: Path, spec: NetworkSpec | None, trust: list[str]) -> tuple[str, Words]:

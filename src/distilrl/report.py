@@ -25,7 +25,7 @@ from distilrl.files import read_json, read_json_as, read_regular, write_bytes, w
 from distilrl.limits import MAX_JSON_BYTES
 from distilrl.measures import rounded
 from distilrl.metrics import read_metrics
-from distilrl.next_steps import judges_of, next_commands
+from distilrl.next_steps import PLAYED_ON, judges_of, next_commands
 from distilrl.played import Dimension, Disagreement, SingleEpisodes
 from distilrl.policies import Policy
 from distilrl.provenance import Provenance
@@ -79,7 +79,7 @@ def write_report(run: str | Path, *, watch: Watch | None = None) -> Path:
     planned = folder.path / "plan.json"
     source = planned if planned.is_file() else folder.results
     if not source.is_file():
-        raise folder.lacking("results.json")
+        raise folder.lacking("plan.json" if folder.kind() == "plan" else "results.json")
     try:
         results = read_results(source)
         with watching(watch) as watch:
@@ -177,7 +177,9 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     elsewhere = EnvRef.from_json(config["verdict_env"], "verdict_env") if config.get("verdict_env") else None
     for module in dict.fromkeys([*train.modules, *(elsewhere.modules if elsewhere else ())]):
         words += ["--trust", module]
-    return shlex.join(words)
+    asked = results.asked[1:] if isinstance(results, PlanResults) else ()  # again, and of more episodes
+    more = [f"distilrl plan --resume NEW_FOLDER --episodes {n // PLAYED_ON}" for n in asked]
+    return "\n".join([shlex.join(words), *more])
 
 
 def _provenance(results: AnyResults) -> Provenance:

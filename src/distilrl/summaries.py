@@ -85,10 +85,16 @@ class SeedsResults(Shown):
             rows.append((str(run.seed), run.student.in_words(), score, *effort, in_words(run.worst)))
         verdict = self.verdict
         found = f"student - teacher {difference_in_words(verdict)}, margin {margin_in_words(verdict)}"
-        if any(run.student.episodes > verdict.episodes for run in self.runs):  # returns are of all that each has
-            found += f", in the first {verdict.episodes} episodes, which all seeds have"
+        found += f", {self.counted}" if self.counted else ""
         found += "".join(f"; {name}: {in_words(one)} {self.with_how_many(name)}" for name, one in self.measured.items())
         return f"{self.env}, {self.student.name}, {self.recipe}: {in_words(verdict.result)}, {found}", rows
+
+    @property
+    def counted(self) -> str:
+        """Which episodes the verdict is of where some seeds have more, of all of which the returns are; else empty."""
+        first = self.verdict.episodes
+        more = any(run.student.episodes > first for run in self.runs)
+        return f"in the first {first} episodes, which all seeds have" if more else ""
 
     @property
     def measured(self) -> dict[str, Result]:

@@ -36,7 +36,7 @@ class Recipes:
 class Envs:
     """List the environments that can be named here, by where they come from."""
 
-    word: Annotated[Positional[Unset[str]], arg(metavar="WORD")] = ""
+    word: Annotated[Positional[Unset[str]], arg(metavar="[WORD]")] = ""
     """Only ids that hold this, in any case."""
 
     def run(self) -> None:

@@ -136,7 +136,8 @@ class Plan(_Search):
     """Episodes of each check, by which students are dropped and verdicts begin: more where one episode says little, as
     of a single decision."""
     refine: bool = True
-    """Whether sizes between the largest that fell short and the smallest that did not are tried too."""
+    """Sizes between the largest that fell short and the smallest that did not are tried too; --no-refine: they are
+    not."""
     eval_epsilon: float = 0.0
     """Probability of a random action in all evaluation; 0: greedy."""
     set: UseAppendAction[tuple[str, ...]] = ()

@@ -38,6 +38,8 @@ def print_facts(facts: dict[str, Any], play: PlayedTeacher | None = None) -> Non
     """
     shown = {name: value for name, value in facts.items() if name not in ("layers", "not_executed", "action")}
     unknown = "known only beside its environment"
+    if not any(key for key, *_ in shown.get("observation") or ()):  # of one without parts obs_shape says it
+        shown.pop("observation", None)
     shown["kind"] = facts["kind"] or unknown
     shown["outputs"] = facts["outputs"] or unknown
     shown["actions"] = action_from_json(facts["action"]).describe() if facts["action"] else unknown
@@ -86,6 +88,8 @@ def print_results(results: Results | SeedsResults | TasksResults) -> None:
             console.print(f"all tasks: {verdict}, {student.params:,} parameters together")
         case SeedsResults(verdict=over_seeds):
             print_verdict(over_seeds, "student - teacher")
+            if results.counted:
+                console.print(f"  {results.counted}")
             for name, worst in results.measured.items():
                 console.print(f"{escape(name)}: {colored(worst, 'bold')} {results.with_how_many(name)}")
         case Results():
