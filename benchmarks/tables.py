@@ -101,10 +101,13 @@ def atari() -> str:
     for path in sorted(RESULTS.glob("*/results.json")):
         r = judged(path)
         s, v = r["student"], r["verdict"]
+        counted = (
+            "" if "episodes" in v["protocol"] or "every start" in v["protocol"] else f"{v['distinct']:,} episodes, "
+        )
         rows.append(
             f"| {path.parent.name} `{s['name']}` | {s['params']:,} | {s['macs'] / 1e6:.2f} M | {r['env_steps']:,} "
-            f"| {r['updates']:,} | {r['train_s']:.0f} | {returned(s)} | {returned(r['teacher'])} | {v['protocol']} "
-            f"| {difference(v)} | {v['margin']:.2f} | {in_words(v['result'])} |"
+            f"| {r['updates']:,} | {r['train_s']:.0f} | {returned(s)} | {returned(r['teacher'])} "
+            f"| {counted}{v['protocol']} | {difference(v)} | {v['margin']:.2f} | {in_words(v['result'])} |"
         )
     return "\n".join(rows)
 
