@@ -13,12 +13,13 @@ import torch
 from conftest import SIGN, sign_network
 from instances import choices, difference, results
 
-from distilrl import figures
+from distilrl import figures, report
 from distilrl.checkpoints import save_network
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.errors import EnvError, FileError
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
+from distilrl.jobs import Job
 from distilrl.metrics import write_metrics
 from distilrl.played import SingleReturns
 from distilrl.report import animation, write_report
@@ -443,3 +444,20 @@ def test_what_to_do_next_stands_in_the_page(tmp_path):
     folder = run_folder(tmp_path / "run", choices([[90, 10], [0, 0]]))
     page = words(page_of(folder))
     assert f"What to do next Teacher and student side by side: distilrl watch {folder.path}" in page
+
+
+def test_ways_of_playing_are_told_apart_where_there_is_little_room():
+    """Of a student with sensors two of them had one name, and what differed was cut off."""
+    late = "observations 1 step late"
+    named = figures._apart([late, f"random actions (0.01), {late}", f"noisy observations (0.005 to 0.06), {late}"])
+    assert named == ["undisturbed", "random actions (0.01)", "noisy observations\n(0.005 to 0.06)"]
+    assert figures._apart(["greedy"]) == ["greedy"]
+
+
+def test_a_plan_that_asked_twice_is_made_again_with_both_questions(tmp_path):
+    config = TrainConfig(tasks=(TaskFile(EnvRef("CartPole-v1"), (TeacherFile("teacher.zip"),)),))
+    write_json(tmp_path / "config.json", Job(config).to_json() | {"kind": "plan"})
+    found = instances.plan_results(instances.plan_row(), asked=(300, 1200))
+    first, second = report.again(RunFolder(tmp_path), found).splitlines()
+    assert first.startswith("distilrl plan --config ")
+    assert second == "distilrl plan --resume NEW_FOLDER --episodes 400"

@@ -372,7 +372,7 @@ def _apart(protocols: Sequence[str]) -> list[str]:
     """Ways of playing in two short lines each, without what all of them have in common."""
     parts = [one.split(", ") for one in protocols]
     common = set(parts[0]).intersection(*parts[1:]) if len(parts) > 1 else set()
-    rest = [", ".join(part for part in one if part not in common) or "else undisturbed" for one in parts]
+    rest = [", ".join(part for part in one if part not in common) or "undisturbed" for one in parts]
     return [textwrap.fill(one, 24, max_lines=2, placeholder="…") for one in rest]
 
 

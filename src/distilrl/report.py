@@ -175,11 +175,11 @@ def again(folder: RunFolder, results: AnyResults) -> str:
     if isinstance(results, TeacherResults) and results.student.episodes != EPISODES:
         words += ["--episodes", str(results.student.episodes)]
     elsewhere = EnvRef.from_json(config["verdict_env"], "verdict_env") if config.get("verdict_env") else None
-    for module in dict.fromkeys([*train.modules, *(elsewhere.modules if elsewhere else ())]):
-        words += ["--trust", module]
+    modules = dict.fromkeys([*train.modules, *(elsewhere.modules if elsewhere else ())])
+    trusted = [word for module in modules for word in ("--trust", module)]
     asked = results.asked[1:] if isinstance(results, PlanResults) else ()  # again, and of more episodes
-    more = [f"distilrl plan --resume NEW_FOLDER --episodes {n // PLAYED_ON}" for n in asked]
-    return "\n".join([shlex.join(words), *more])
+    more = [["distilrl", "plan", "--resume", "NEW_FOLDER", "--episodes", str(most // PLAYED_ON)] for most in asked]
+    return "\n".join(shlex.join([*one, *trusted]) for one in (words, *more))
 
 
 def _provenance(results: AnyResults) -> Provenance:
