@@ -3,8 +3,8 @@
     python benchmarks/pong.py NAME [NAME ...] [--seed N]    # without a name, lists them
 
 Raw results go to benchmarks/results/NAME/, of another seed than 0 to benchmarks/results/NAME-seedN/ (results.json,
-metrics.csv, config.json, teacher.json, and the student itself). The config.json of a run that is kept there is as the
-version that made it wrote it; what the run was is said here.
+metrics.csv, config.json, teacher.json, and the student itself). A run that was cut short goes on. The config.json of
+one that is kept there is as the version that made it wrote it; what the run was is said here.
 """
 
 import platform
@@ -87,7 +87,8 @@ def disturbed(kept: Path, episodes: int = 60) -> None:
 def run(name: str, seed: int) -> None:
     kept = HERE / "results" / (f"{name}-seed{seed}" if seed else name)
     folder, words = HERE / "runs" / kept.name, [*RUNS[name], "--seed", str(seed)]
-    if main([*words, "--out", str(folder)]) == 2:
+    begun = (folder / "config.json").exists()  # and cut short
+    if main([words[0], "--resume", str(folder)] if begun else [*words, "--out", str(folder)]) == 2:
         sys.exit(2)
     kept.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
