@@ -441,7 +441,7 @@ def test_a_long_way_of_playing_leaves_room_for_how_far_it_is(terminal):
 
 def test_of_several_tasks_each_line_says_which_it_is_of(screen):
     with Display() as watch:
-        watch(Accepted(instances.card(), task="Acrobot-v1"))
+        watch(Accepted(instances.card(), of="Acrobot-v1"))
         watch(Judged(VERDICT, of="Acrobot-v1"))
     first, *_, last = [line for line in screen.getvalue().splitlines() if "Acrobot-v1" in line]
     assert first.strip() == "Acrobot-v1"

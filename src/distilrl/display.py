@@ -32,7 +32,7 @@ from distilrl.events import (
 )
 from distilrl.played import Returns, TeacherCard, mean_in_words
 from distilrl.results import Link
-from distilrl.text import abridged
+from distilrl.text import abridged, shortened
 from distilrl.verdict import difference_in_words, in_words
 
 console = Console(stderr=True, highlight=False, emoji=False)
@@ -122,10 +122,10 @@ class Display:
         match event:
             case Phase(name=name):
                 self._begin(name)
-            case Accepted(teacher=teacher, kept=kept, unused=unused, task=task):
+            case Accepted(teacher=teacher, kept=kept, unused=unused, of=of):
                 self._played = "check"
-                if task:
-                    console.print(f"[bold]{escape(task)}[/]")
+                if of:
+                    console.print(f"[bold]{escape(of)}[/]")
                 print_teacher(teacher)
                 if kept is not None:
                     console.print("  as an earlier run found (to play it again, set DISTILRL_CACHE to nothing)")
@@ -208,7 +208,7 @@ class Display:
             if time.monotonic() - self._said >= QUIET:
                 self._say(" ".join(part for part in (f"{what}:", far, note or "") if part))
             return
-        short = what if len(what) <= LONGEST else f"{what[: LONGEST - 1]}…"
+        short = shortened(what, LONGEST)
         if bar not in self._bars:
             self._bars[bar] = self._progress.add_task(short, total=total, note="", far=far)
         self._progress.update(self._bars[bar], completed=done, total=total, far=far, description=short)

@@ -14,7 +14,7 @@ from distilrl.envs import EnvInfo, describe_env
 from distilrl.episodes import Play
 from distilrl.errors import ResumeError
 from distilrl.evaluate import latency_us, size
-from distilrl.events import Accepted, Event, Judged, Phase, Watch, silent
+from distilrl.events import Accepted, Phase, Watch, named, silent
 from distilrl.files import read_json_as, write_json
 from distilrl.isolation import isolated
 from distilrl.jobs import ACCEPT_MORE, HERE, Job, Machines, claimed, teachers_of, try_student, with_files
@@ -155,7 +155,7 @@ def run_job(
     started = time.perf_counter()
     homes = _homes(folder, config)
     plays = [how_played(info, config, machines) for info in infos]
-    watches = [_of_task(watch, task.env.label) if len(tasks) > 1 else watch for task in tasks]
+    watches = [named(watch, task.env.label) if len(tasks) > 1 else watch for task in tasks]
     known = [
         _acceptance(one, play, home, job, told)
         for one, play, home, told in zip(judges, plays, homes, watches, strict=True)
@@ -189,20 +189,6 @@ def run_job(
         home.forget_parts()
         runs.append(results)
     return runs, trained
-
-
-def _of_task(watch: Watch, task: str) -> Watch:
-    """Tells of which task an event is."""
-
-    def told(event: Event) -> None:
-        match event:
-            case Accepted():
-                event = replace(event, task=task)
-            case Judged():
-                event = replace(event, of=task)
-        watch(event)
-
-    return told
 
 
 def _homes(folder: RunFolder, config: TrainConfig) -> list[RunFolder]:

@@ -124,6 +124,13 @@ def _repeating(how: Play) -> Iterator[VecEnv | None]:
         envs.close()
 
 
+def most_at_once(how: Play) -> int:
+    """Environments that are held at once, by what they cost: no more of ALE's, and many of those stepped in arrays."""
+    if in_arrays(how.env):
+        return max(how.at_once, ARRAY_PART)
+    return min(how.at_once, ATARI_PART) if describe_env(how.env).atari else how.at_once
+
+
 def _play_parts(
     policy: Policy,
     how: Play,
@@ -138,8 +145,7 @@ def _play_parts(
     """
     info = describe_env(how.env)
     atari = info.atari
-    most = min(how.at_once, ATARI_PART) if atari else how.at_once
-    most = max(most, ARRAY_PART) if in_arrays(how.env) else most
+    most = most_at_once(how)
     count = -(-len(queue) // most)
     parts = np.array_split(np.arange(len(queue)), max(count, min(how.threads, len(queue))) if atari else count)
     games = []

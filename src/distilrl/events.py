@@ -11,7 +11,7 @@ Example::
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Accepted:
     """File of an earlier run's check, where it was not played again."""
     unused: tuple[Path, ...] = ()
     """VecNormalize files that belong to the teacher's by where they lie, and that it was not read with."""
-    task: str = ""
+    of: str = ""
     """Of which of several tasks."""
 
 
@@ -194,3 +194,17 @@ def silent(_event: Event) -> None:
 
         distill("ppo.zip", job, "runs/cartpole", watch=silent)
     """
+
+
+def named(watch: Watch, of: str) -> Watch:
+    """Tells of whom a teacher's check and a verdict are, where there are several tasks or students.
+
+    Example::
+
+        distill("ppo.zip", job, "runs/cartpole", watch=named(watch, "CartPole-v1"))
+    """
+
+    def told(event: Event) -> None:
+        watch(replace(event, of=of) if isinstance(event, Accepted | Judged) else event)
+
+    return told

@@ -20,6 +20,7 @@ from distilrl.played import Dimension, SingleReturns, mean_in_words
 from distilrl.results import Results, TeacherResults
 from distilrl.studies import Studies
 from distilrl.summaries import PlanResults, SeedsResults
+from distilrl.text import shortened
 from distilrl.verdict import Result, in_words
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
@@ -185,7 +186,7 @@ def errors(dimensions: Sequence[Dimension], names: Sequence[str]) -> str:
         said = f"{names[shown[row]]}: root mean square {words}; mean {one.bias:+.3f}"
         axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + said)
     axis.axvline(0, color=FAINT, linewidth=1)
-    axis.set_yticks(range(len(shown)), [_short(names[d]) for d in shown])
+    axis.set_yticks(range(len(shown)), [shortened(names[d], 16) for d in shown])
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.margins(x=0.3 if any(one.at_bound >= 0.005 for one in dimensions) else 0.12)
     axis.set_xlabel("student − teacher, in half-ranges of the action")
@@ -246,7 +247,7 @@ def frontier(results: PlanResults) -> str:
         axis.plot([row.params] * 2, np.maximum([worst, best], LOWEST_SCORE), color=color, linewidth=1.5)
         at = max(mean, LOWEST_SCORE)
         axis.plot(row.params, at, "o" if at == mean else "v", color=color)
-        _note(axis, _short(row.student, 28), row.params, at, below=8)
+        _note(axis, shortened(row.student, 28), row.params, at, below=8)
         words = f"{row.student}: {row.params:,} parameters, score {mean:.3f} ({worst:.3f} to {best:.3f})"
         said = words + (f": {in_words(row.verdict)}" if row.verdict else "")
         _say_at(axis, row.params, at, said)
@@ -363,11 +364,6 @@ def _tick(value: float, _position: float) -> str:
     return f"{value:.6g}".replace("-", "−")
 
 
-def _short(name: str, most: int = 16) -> str:
-    """A name that leaves room."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
 def _apart(protocols: Sequence[str]) -> list[str]:
     """Ways of playing in two short lines each, without what all of them have in common."""
     parts = [one.split(", ") for one in protocols]
@@ -377,7 +373,7 @@ def _apart(protocols: Sequence[str]) -> list[str]:
 
 
 def _end(name: str, most: int) -> str:
-    """As `_short`, of names that differ at their ends, as those of folders do."""
+    """As `shortened`, of names that differ at their ends, as those of folders do."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 

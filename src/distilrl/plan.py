@@ -14,7 +14,7 @@ from distilrl.display import watching
 from distilrl.distill import how_played, known_card, results_of, take_acceptance, write_reports
 from distilrl.envs import EnvInfo, describe_env
 from distilrl.errors import SpecError
-from distilrl.events import Event, Judged, Watch, silent
+from distilrl.events import Event, Judged, Watch, named, silent
 from distilrl.fanout import Call, fan_out
 from distilrl.files import read_json_as, write_json
 from distilrl.heads import Head
@@ -283,11 +283,7 @@ def judged(
     job = replace(job, comparison=replace(job.comparison, disturbed_episodes=0))
     how = replace(how_played(info, job.train), parts=parts)
     student = spelled(trained.networks[0].spec, real=trained.heads[0].real)
-
-    def named(event: Event) -> None:
-        watch(replace(event, of=student) if isinstance(event, Judged) else event)
-
-    results, _ = results_of(one, trained, 0, job, how, acceptance, named)
+    results, _ = results_of(one, trained, 0, job, how, acceptance, named(watch, student))
     return Judgement(results.worst, results.verdict)
 
 

@@ -15,8 +15,8 @@ from distilrl import stats
 from distilrl.checkpoints import below
 from distilrl.config import OptimConfig
 from distilrl.context import Answer, Context, answer_of, begun, write_down
-from distilrl.envs import EnvInfo, in_arrays
-from distilrl.evaluate import play
+from distilrl.envs import EnvInfo
+from distilrl.evaluate import most_at_once, play
 from distilrl.events import Watch, silent
 from distilrl.heads import Head, Units
 from distilrl.memories import Memories
@@ -426,8 +426,7 @@ def returns_of(policies: Sequence[Policy], check: Check, info: EnvInfo, watch: W
         returns_of([small, large], Check(config, acceptance, keep_states=0), info)
     """
     how, episodes = check.how, len(check.seeds)
-    most = SIDE_BY_SIDE if in_arrays(how.env) else min(SIDE_BY_SIDE, how.at_once)
-    together = max(most // episodes, 1)
+    together = max(min(SIDE_BY_SIDE, most_at_once(how)) // episodes, 1)
     # in such a game equal starts would be played once for all, and Atari's episodes are played in small parts
     if info.deterministic or info.atari or together == 1 or any(policy.remembers for policy in policies):
         return [check(policy, watch).mean for policy in policies]

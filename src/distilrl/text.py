@@ -25,6 +25,11 @@ def abridged(text: str, length: int = LONGEST) -> str:
     return legible(text, length) + (f"... ({len(text):,} characters)" if len(text) > length else "")
 
 
+def shortened(text: str, most: int) -> str:
+    """A text that leaves room, and shows that it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def in_comment(text: str) -> str:
     """A text that ends no comment of C, continues no line of it, and is one line."""
     return abridged(text).replace("\\", "/").replace("*/", "* /").replace("/*", "/ *").replace("??/", "?? /")
