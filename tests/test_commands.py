@@ -300,11 +300,12 @@ def test_the_next_plan_is_judged_as_the_run_was(tmp_path):
     assert (read.margin, read.margin_abs, read.episodes, read.eval_epsilon) == (0.01, None, 80, 0.02)
     assert (read.seed, read.workers, read.judge.eval_envs) == (7, 2, 4)
     assert (read.judge.accept_episodes, read.judge.accept_max_episodes) == (40, 80)
-    job = replace(job, comparison=Comparison(margin_abs=2.5), accept_weak_teacher=True)
+    job = replace(job, comparison=Comparison(margin=0.01, margin_abs=2.5), accept_weak_teacher=True)
     configured(folder, job.to_json() | {"train": config["train"]})
     (_, words), *_ = next_steps(replace(results, environment={"id": "Mine-v0"}), folder)
     read = parse("plan", [str(word) for word in words[1:]])
     assert (read.margin_abs, read.judge.accept_weak_teacher) == (2.5, True)
+    assert "--margin" not in words
 
 
 def test_what_is_usual_is_the_default():

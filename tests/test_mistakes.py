@@ -144,6 +144,10 @@ def errors(tmp_path, teacher):
             "The margin of the measure 'crashed' is of a verdict: give --against too",
         ),
         "seed": ([*base, "--seed", "5000"], "'seed' must lie in"),
+        "two margins": (
+            ["evaluate", teacher, "--env", SIGN, "--against", teacher, "--margin=0.05", "--margin-abs", "2"],
+            "--margin and --margin-abs both say the largest acceptable loss: leave one of them out",
+        ),
         "margin": ([*base, "--margin", "5"], "'margin' must lie in (0, 1), got 5: it is a share"),
         "search's config and sizes": (
             ["plan", "--config", "c.json", "--out", out, "--sizes", "mlp:"],
@@ -214,7 +218,8 @@ KINDS = (
     "no search", "report nothing",
     "watch nothing", "config of a folder", "config of results", "evaluate nothing", "evaluate elsewhere",
     "no episodes", "one episode against", "against nothing",
-    "measure against", "margin of a measure alone", "seed", "margin", "kwargs", "kwargs of a list", "kwargs unknown",
+    "measure against", "margin of a measure alone", "seed", "two margins", "margin", "kwargs",
+    "kwargs of a list", "kwargs unknown",
     "wrapper", "wrapper of nothing", "a student and a setting", "steps and a setting", "setting",
     "setting alone", "setting of text", "setting out of range", "reward", "recipe", "recipe of nothing",
     "recipe of another kind", "task", "task and env", "huge student", "narrower before pruning",

@@ -28,7 +28,7 @@ from distilrl.export import export_policy
 from distilrl.heads import head_for
 from distilrl.spaces import Choices, EnvRef
 from distilrl.teachers import Teacher
-from distilrl.teaching import evaluate_policy
+from distilrl.teaching import evaluate_against, evaluate_policy
 
 
 @pytest.fixture
@@ -57,6 +57,27 @@ def test_what_is_kept_of_a_teacher_is_of_what_its_id_stands_for(registered, monk
         places.add(kept.place("games", leaning().fitted(describe_env(env)), Play(EnvRef(env))))
     assert len(places) == 2
     assert None not in places
+
+
+class FifthEnv(SignEnv):
+    """Pays a fifth."""
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, reward / 5, *rest
+
+
+@pytest.mark.filterwarnings("ignore:.*Overriding environment")
+def test_a_verdict_knows_nothing_of_what_its_environment_was_before(registered):
+    """In a notebook: the same teacher, asked again once the environment was mended, kept the old one's returns."""
+    teacher, student = (make_teacher(sign_network()) for _ in range(2))
+    means = []
+    for entry in (SignEnv, FifthEnv):
+        env = registered("OwnSign-v0", entry, max_episode_steps=10)
+        found = evaluate_against(student, teacher, env, episodes=200)
+        assert found.verdict.result == "pass"
+        means.append(found.against.return_mean)
+    assert means[1] == pytest.approx(means[0] / 5)
 
 
 ATARI = "ale_py.env:AtariEnv"

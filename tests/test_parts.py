@@ -1,8 +1,10 @@
 """An evaluation that is cut short goes on with the parts that are left, and gives what an unbroken one does."""
 
+import sys
 import zlib
 from dataclasses import fields, replace
 
+import gymnasium
 import numpy as np
 import pytest
 import safetensors.torch
@@ -120,6 +122,43 @@ def test_another_play_is_another(tmp_path, games, change):
         patch.setattr("distilrl.episodes.make_vec_env", None)  # so that it is seen to be played, whatever came of it
         with pytest.raises(TypeError):
             play(policy(), replace(how, **change), SEEDS)
+
+
+MODULE = """
+from conftest import SignEnv
+
+
+class Edited(SignEnv):
+    pays = {pays}
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, self.pays * reward, *rest
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*Overriding environment")
+@pytest.mark.parametrize("edited", ["the file", "the registration", "nothing"])
+def test_an_environment_that_was_mended_is_another(tmp_path, games, monkeypatch, edited):
+    """Where it had raised in the student's half of a verdict, the teacher's half was of before."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file, how = tmp_path / "edited_env.py", Play(EnvRef("Edited-v0"), at_once=10, parts=tmp_path / "parts")
+    file.write_text(MODULE.format(pays=1.0))
+    gymnasium.register("Edited-v0", "edited_env:Edited", max_episode_steps=10)
+    try:
+        before = play(policy(), how, SEEDS).returns
+        games.clear()
+        if edited == "the file":
+            file.write_text(MODULE.format(pays=10.0))
+            del sys.modules["edited_env"]
+        if edited == "the registration":
+            gymnasium.register("Edited-v0", "conftest:SignEnv", max_episode_steps=9)
+        after = play(policy(), how, SEEDS).returns
+        assert len(games) == (0 if edited == "nothing" else 4)
+        assert np.array_equal(before, after) == (edited == "nothing")
+    finally:
+        gymnasium.registry.pop("Edited-v0")
+        sys.modules.pop("edited_env", None)
 
 
 def test_other_weights_or_other_seeds_are_another(tmp_path, games):

@@ -1,12 +1,13 @@
 """Student against teacher: the same episodes, the verdict, disturbed play."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from distilrl import stats
 from distilrl.agreement import agreement_of, answers, disagreements
@@ -195,8 +196,28 @@ def compare(
 
 MOST_PLAYED = 8
 """Evaluations of a teacher that are remembered for the next student."""
-_PLAYED: WeakKeyDictionary[nn.Module, list[tuple[Any, Episodes]]] = WeakKeyDictionary()
-"""What teachers played, with how and by which weights, while they are in use: a plan asks for it once for each size."""
+_played: ContextVar[list[tuple[Any, Episodes]] | None] = ContextVar("played", default=None)
+"""What teachers played, who they are, how they did it and by which weights."""
+
+
+@contextmanager
+def played_once() -> Iterator[None]:
+    """While it lasts, what a teacher has played is remembered for the next student: a plan asks for it once for each
+    size. No longer, since nobody can say whether a user's environment is still the same.
+
+    Example::
+
+        with played_once():
+            found = [compare(teacher, student, how, comparison, acceptance, info) for student in students]
+    """
+    if _played.get() is not None:
+        yield
+        return
+    token = _played.set([])
+    try:
+        yield
+    finally:
+        _played.reset(token)
 
 
 class _Games:
@@ -228,9 +249,9 @@ class _Games:
         weights = teacher.checksums()
         if not weights or teacher.remembers or student.remembers:
             return play(teacher, self.his, seeds, watch=self.watch, shadow=student)
-        key = (self.his, seeds, teacher.head, weights)
-        known = _PLAYED.setdefault(teacher.network, [])
-        for same, games in known:
+        key = (self.teacher.network, self.his, seeds, teacher.head, weights)
+        known = _played.get()
+        for same, games in known or []:
             if same == key:
                 return games
         games, file = kept_games(
@@ -238,8 +259,9 @@ class _Games:
         )
         if file is not None:
             self.watch(Recalled(file))
-        known.append((key, games))
-        del known[:-MOST_PLAYED]
+        if known is not None:
+            known.append((key, games))
+            del known[:-MOST_PLAYED]
         return games
 
     def protocol(self, *, exact: bool = False) -> str:

@@ -25,6 +25,7 @@ from distilrl.plain import THREADS, check_fields
 from distilrl.policies import Policy, rows_of
 from distilrl.sensors import EXACT, Feed, Sensors
 from distilrl.spaces import EnvRef
+from distilrl.worlds import world_of
 
 KINDS = {
     "returns": ("float64", 1), "lengths": ("int64", 1), "fingerprints": ("uint64", 1), "truncated": ("bool", 1),
@@ -145,6 +146,7 @@ class Play:
         """What decides, beside the policies and the seeds, what is played and read, as JSON: keys of what is kept."""
         return {
             "environment": self.env.to_json(),
+            "world": world_of(self.env),
             "epsilon": self.epsilon,
             "sticky": self.sticky,
             "max_steps": self.max_steps,

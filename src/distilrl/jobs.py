@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distilrl import evolution
-from distilrl.comparison import Comparison
+from distilrl.comparison import Comparison, played_once
 from distilrl.config import TaskFile, TrainConfig
 from distilrl.devices import check_device
 from distilrl.envs import describe_env
@@ -120,7 +120,7 @@ def claimed(folder: RunFolder, job: Job, *, kind: str = "run", resume: bool = Fa
     """
     check_device(job.train.compute.device)
     _check_verdict_env(job)
-    with folder.lock():
+    with folder.lock(), played_once():
         if resume:
             folder.continue_(job.to_json(), kind=kind, given=given, complete=lambda data: Job.from_json(data).to_json())
         else:

@@ -9,23 +9,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gymnasium.envs.registration import EnvSpec
-
-from distilrl import __version__
 from distilrl.envs import describe_env, find_spec, texts_in
 from distilrl.episodes import Episodes, Play
 from distilrl.errors import DistilError
 from distilrl.modules import home_of
-from distilrl.provenance import package_of
 from distilrl.teachers import Teacher
 
-HOMES = {"gymnasium": "gymnasium", "ale_py": "ale-py"}
-"""Packages whose environments are the same wherever their version is, and the names they are installed by; what a user
-writes changes without one."""
+HOMES = ("gymnasium", "ale_py")
+"""Packages whose environments are the same wherever their version is; what a user writes changes without one."""
 MOST = 200
 """Evaluations that are kept; the oldest go. One of Pong takes half a megabyte."""
 
@@ -47,15 +41,11 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
         return None
     if spec.additional_wrappers or any(map(_is_file, texts_in([how.env.kwargs, spec.kwargs]))):
         return None
-    versions = {name: metadata.version(name) for name in ("gymnasium", "numpy", "torch", HOMES[package])}
-    versions["package"] = package_of(how.env.id)  # of physics that gymnasium only wraps
     decides = {
         "teacher": [teacher.digest, teacher.head.to_json(), teacher.policy.checksums()],
         "device": str(teacher.policy.device),
         "play": how.decides,
-        "registered": _registered(spec),
         "protocol": describe_env(how.env).protocol,
-        "versions": versions | {"distilrl": __version__},
     } | asked
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     try:
@@ -63,11 +53,6 @@ def place(kind: str, teacher: Teacher, how: Play, **asked: Any) -> Path | None:
     except RuntimeError:  # a user who has no home
         return None
     return folder / kind / key
-
-
-def _registered(spec: EnvSpec) -> str:
-    """What an id stands for: users register classes of Gymnasium's with kwargs of their own."""
-    return repr((spec.entry_point, spec.kwargs, spec.max_episode_steps))
 
 
 def _is_file(text: str) -> bool:

@@ -198,7 +198,8 @@ def _remembering_sizes(results: Results) -> Words:
 def _judged_words(folder: RunFolder) -> Words:
     """How a run's teacher was accepted and its verdict taken, as options, where it is not as by default."""
     config = folder.read_config()
-    words = _unusual(config, *USUAL)
+    absolute = _inside(config, USUAL["--margin-abs"][0]) is not None  # then nothing asks for the share
+    words = _unusual(config, *(option for option in USUAL if option != "--margin" or not absolute))
     return [*words, "--accept-weak-teacher"] if config.get("accept_weak_teacher") else words
 
 

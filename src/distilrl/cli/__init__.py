@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from distilrl import __version__
-from distilrl.errors import DistilError, HostileError
+from distilrl.errors import DistilError, HostileError, SpecError
 
 __all__ = ["main", "parse"]
 
@@ -202,6 +202,7 @@ def parse(name: str, words: Sequence[str]) -> Any:
 
     Raises:
         SystemExit: the words are no options of it, or ask for its help.
+        SpecError: two of them answer the same question.
     """
     import tyro
     from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes
@@ -211,6 +212,8 @@ def parse(name: str, words: Sequence[str]) -> Any:
     # what was said, also where it is what would have been anyway: it may contradict a file that is named beside it
     said = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in words if word.startswith("--")}
     object.__setattr__(command, "said", said)
+    if {"margin", "margin_abs"} <= said:
+        raise SpecError("--margin and --margin-abs both say the largest acceptable loss: leave one of them out.")
     return command
 
 
