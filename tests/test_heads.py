@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution, kl_divergence
 
 from distilrl import losses
+from distilrl.agreement import agreement_of
 from distilrl.errors import SpecError
 from distilrl.heads import (
     ALL_LOSSES,
@@ -165,6 +166,36 @@ def test_the_temperature_found_reaches_the_entropy_asked_for(scale, action):
     blocks = [torch.log_softmax(block.double() / tau, dim=1) for block in head.split(values)]
     entropy = sum(-(block.exp() * block).sum(1).mean() for block in blocks) / sum(math.log(n) for n in action.nvec)
     assert float(entropy) == pytest.approx(0.4, abs=1e-3)
+
+
+LOWEST_FLOAT = torch.finfo(torch.float32).min
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e8, LOWEST_FLOAT])
+@pytest.mark.parametrize("kind", ["q", "logits"])
+def test_options_that_a_teacher_masks_decide_no_temperature_and_no_unit(kind, mask):
+    """The search for the temperature ended at its lower end from −1e8 on, so that the student learnt nothing."""
+    head, p = Categorical(FOUR, kind), numbers(500, 4)
+    p[::2, 3] = mask
+    told = head.floored(p)
+    tau = head.find_temperature(told, 0.15)
+    assert head.entropy_share(told, tau) == pytest.approx(0.15, abs=1e-3)
+    assert 0.1 < tau < 2
+    assert torch.equal(head.greedy(told), head.greedy(p))
+    units = head.find_units(torch.where(p < -50, mask, p))
+    assert units.matrix.abs().max() < 1e5
+    if kind == "logits":
+        assert told.min() >= -100 + p.amax(1).min()
+        assert head.stakes(p).max() <= 100.1
+
+
+@pytest.mark.parametrize("kind", ["q", "logits"])
+def test_agreement_where_it_matters_is_a_number_where_options_are_masked(kind):
+    head, p = Categorical(FOUR, kind), numbers(500, 4)
+    p[::2, 3] = LOWEST_FLOAT
+    found = agreement_of(head, head, {"teacher_states": (p, p), "student_states": (p, -p)}, ())
+    assert found.teacher_states_where_it_matters == pytest.approx(1.0)
+    assert 0 <= found.student_states_where_it_matters <= 1
 
 
 def test_temperature_of_a_teacher_without_preferences():

@@ -94,6 +94,23 @@ def test_how_fast_it_decides_is_said_where_it_differs(tmp_path, us, said):
     assert f" {said}" in words(page_of(run_folder(tmp_path / "run", one)))
 
 
+@pytest.mark.parametrize(("params", "said"), [(500, "2.0 times fewer parameters"), (2000, "2.0 times as many")])
+def test_how_large_it_is_is_said_either_way(tmp_path, params, said):
+    one = results()
+    one = replace(one, teacher=replace(one.teacher, params=1000), student=replace(one.student, params=params))
+    assert f"It has {said}" in words(page_of(run_folder(tmp_path / "run", one)))
+
+
+def test_a_small_margin_is_drawn_as_finely_as_it_is_written():
+    found = results()
+    found = replace(
+        found, verdict=replace(found.verdict, margin=0.0044, difference=-0.0061, interval=(-0.0078, -0.0045))
+    )
+    drawn = figures.verdicts(found)
+    assert any("-0.0061 [-0.0078, -0.0045] at 98.3%, margin 0.0044" in one for one in said(drawn))
+    assert "−0.0061" in drawn or "-0.0061 " in drawn
+
+
 def test_a_tree_has_nodes_and_rounds(tmp_path):
     """It had parameters, so many times fewer than its teacher's weights, and updates."""
     folder = run_folder(tmp_path / "run", results(updates=3))

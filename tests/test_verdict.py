@@ -17,6 +17,7 @@ from distilrl.verdict import (
     exact_verdict,
     margin_in_words,
     non_inferiority,
+    too_few,
     verdict_over_seeds,
 )
 
@@ -294,6 +295,10 @@ def test_too_few_episodes_for_a_margin_are_told():
     noisy = np.tile([200.0, -200.0], 50)
     unclear = non_inferiority(same + noisy, same, 25.0, rng, span=500.0)
     assert (unclear.result, unclear.reason) == ("inconclusive", "")
+
+
+def test_units_that_count_as_fewer_than_are_needed_are_not_said_to_be_enough():
+    assert "which count as 49 because" in too_few(54, "clusters by 'patient'", 49.61)
 
 
 def test_episodes_that_are_the_same_with_every_seed_are_one_unit():

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilrl.devices import doubled
 from distilrl.envs import EnvInfo
 from distilrl.episodes import Episodes
 from distilrl.errors import NotFiniteError
@@ -51,7 +52,7 @@ def answers(
 
 def _weighted(theirs: Head, ours: Head, by_teacher: Tensor, by_student: Tensor) -> float:
     """Mean agreement, each state weighted by what a mistake costs there."""
-    stakes = theirs.stakes(by_teacher)
+    stakes = doubled(theirs.stakes(by_teacher))  # of values that are masked by the lowest float, the sum is none
     same = theirs.agree(theirs.greedy(by_teacher), ours.greedy(by_student))
     return float((same * stakes).sum() / stakes.sum().clamp_min(1e-12))
 

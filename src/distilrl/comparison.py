@@ -394,11 +394,11 @@ def _disturbed(games: _Games, sensors: Sensors, episodes: int, tolerance: Tolera
         games.watch(Phase(both.protocol()))
         try:
             both.play(seeds_from(DISTURBED_SEEDS, episodes))
+            verdict = both.verdict(tolerance)
         except DistilError as error:  # the verdict is there, and is not lost for it
             games.watch(Unplayed(both.protocol(), str(error)))
             continue
         theirs, ours = both.returns(rng)
-        verdict = both.verdict(tolerance)
         games.watch(Judged(verdict))
         result[name] = Sides(teacher=theirs, student=ours, verdict=verdict)
     return result

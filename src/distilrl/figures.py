@@ -21,7 +21,7 @@ from distilrl.results import Results, TeacherResults
 from distilrl.studies import Studies
 from distilrl.summaries import PlanResults, SeedsResults
 from distilrl.text import shortened
-from distilrl.verdict import Result, in_words
+from distilrl.verdict import Result, difference_in_words, digits_of, in_words, margin_in_words
 
 TEACHER, STUDENT, INK, FAINT, GRID = "#4a4a4a", "#1769aa", "#222222", "#b8b8b8", "#eeeeee"
 WITHIN = "#3d6f00"
@@ -131,10 +131,10 @@ def verdicts(results: Results) -> str:
         color = COLORS[one.result]
         axis.plot(one.interval, [row] * 2, color=color, linewidth=4, alpha=0.45, solid_capstyle="butt")
         axis.plot(one.difference, row, "o", color=color, markersize=6)
-        _note(axis, f"{one.difference:+,.2f} {in_words(one.result)}", max(one.interval[1], 0.0), row)
-        low, high = one.interval
-        ends = "exactly" if one.exact else f"[{low:+,.2f}, {high:+,.2f}] at {one.confidence:.1%}"
-        words = f"{one.protocol}: {one.difference:+,.2f} {ends}, margin {one.margin:,.2f}: {in_words(one.result)}"
+        difference = f"{one.difference:+,.{digits_of(one.margin)}f}"
+        _note(axis, f"{difference} {in_words(one.result)}", max(one.interval[1], 0.0), row)
+        against = f"{difference_in_words(one)}, margin {margin_in_words(one)}"
+        words = f"{one.protocol}: {against}: {in_words(one.result)}"
         axis.axhspan(row - 0.5, row + 0.5, alpha=0, zorder=9, gid=HOVER + words)
     axis.set_yticks(range(len(found)), _apart([one.protocol for one in found]))
     axis.set_ylim(len(found) - 0.5, -0.5)

@@ -19,7 +19,7 @@ from distilrl.studies import in_words as pair_in_words
 from distilrl.summaries import AnyResults, PlanResults, SeedsResults, TasksResults
 from distilrl.sweep import COLUMNS, SweepRow, shown
 from distilrl.text import abridged
-from distilrl.verdict import Verdict, difference_in_words, in_words, margin_in_words, units_in_words
+from distilrl.verdict import Verdict, difference_in_words, digits_of, in_words, margin_in_words, units_in_words
 
 
 def print_next(results: AnyResults, out: Path) -> None:
@@ -118,10 +118,11 @@ def _print_sides(results: Results) -> None:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     sides: tuple[tuple[str, TeacherSide | StudentSide], ...]
     sides = (("teacher", results.teacher), ("student", results.student))
+    number = f"{{:,.{digits_of(results.verdict.margin)}f}}".format
     for name, one in sides:
         numbers = (counted(one.params), counted(one.macs), f"{one.latency_us:,.0f}")
-        ends = "{:,.2f} … {:,.2f}".format(*one.interval) if one.interval else "exact"
-        table.add_row(name, f"{one.return_mean:,.2f}", ends, *numbers)
+        ends = " … ".join(map(number, one.interval)) if one.interval else "exact"
+        table.add_row(name, number(one.return_mean), ends, *numbers)
     console.print(table)
 
 
@@ -225,7 +226,8 @@ def print_verdict(verdict: Verdict, what: str, lost_by_random: float | None = No
     if verdict.reason:
         console.print(escape(f"  {verdict.reason}"), soft_wrap=True)
     if lost_by_random is not None and lost_by_random <= verdict.margin:
-        console.print(f"  random play keeps within this margin, too: it loses {lost_by_random:.2f}", soft_wrap=True)
+        lost = f"{lost_by_random:.{digits_of(verdict.margin)}f}"
+        console.print(f"  random play keeps within this margin, too: it loses {lost}", soft_wrap=True)
 
 
 def _units(verdict: Verdict) -> str:

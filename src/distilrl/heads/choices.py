@@ -13,11 +13,14 @@ from distilrl import losses
 from distilrl.devices import doubled
 from distilrl.errors import SpecError
 from distilrl.heads.protocol import Loss
-from distilrl.heads.units import Units, units_of
+from distilrl.heads.units import Units, units_of, unmasked
 from distilrl.spaces import Choices
 
 MOST_OPTIONS = 256
 """Options of a choice of which a table says who picked what."""
+LOWEST = 100.0
+"""Logits that lie further below the largest are masks: what has a probability of e⁻¹⁰⁰ is never chosen, and −1e8 would
+be all that a loss or a mean sees."""
 CHOICE_LOSSES: dict[str, Loss] = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,
@@ -97,9 +100,15 @@ class Categorical:
     def temper(self, p: Tensor, temperature: float) -> Tensor:
         return p / temperature
 
+    def floored(self, p: Tensor) -> Tensor:
+        if self.kind != "logits":
+            return p
+        blocks = [torch.maximum(block, block.amax(1, keepdim=True) - LOWEST) for block in self.split(p)]
+        return torch.cat(blocks, dim=1)
+
     def find_temperature(self, p: Tensor, share: float) -> float:
         """By bisection in log τ; numbers that never differ have full entropy at any temperature, and 1 is returned."""
-        values = torch.cat([losses.centre(block) for block in self.split(doubled(p))], dim=1)
+        values = torch.cat([losses.centre(unmasked(block)) for block in self.split(p)], dim=1)
         spread = float(values.std())
         if not spread > 0:
             return 1.0
@@ -118,7 +127,7 @@ class Categorical:
         return entropy / max(sum(math.log(n) for n in self.action.nvec), 1e-12)  # a single choice has none
 
     def stakes(self, p: Tensor) -> Tensor:
-        return torch.stack([losses.value_gap(block) for block in self.split(p)]).sum(0)
+        return torch.stack([losses.value_gap(block) for block in self.split(self.floored(p))]).sum(0)
 
     def agree(self, one: Tensor, other: Tensor) -> Tensor:
         return (one == other).float().mean(1)

@@ -52,6 +52,9 @@ class Head(Protocol):
     def temper(self, p: Tensor, temperature: float) -> Tensor:
         """The policy sharpened by a temperature below 1, or softened; real actions have none."""
 
+    def floored(self, p: Tensor) -> Tensor:
+        """These numbers (B, P) without what a mask makes of some: none says more than that an option is never taken."""
+
     def find_temperature(self, p: Tensor, share: float) -> float:
         """Temperature at which the mean entropy is this share of the largest; 1 where there is none to find."""
 

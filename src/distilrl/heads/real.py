@@ -123,6 +123,9 @@ class Point:
     def temper(self, p: Tensor, temperature: float) -> Tensor:  # noqa: ARG002 (real actions have no temperature)
         return p
 
+    def floored(self, p: Tensor) -> Tensor:
+        return p
+
     def find_temperature(self, p: Tensor, share: float) -> float:  # noqa: ARG002
         return 1.0
 

@@ -12,6 +12,8 @@ from distilrl.devices import doubled
 
 NORMAL = 1.349
 """Distance of the quartiles of a normal distribution in standard deviations."""
+MASKED = 1e5
+"""Times what lies between the best option of a state and the next: what lies further below is masked."""
 ROUNDED = 1e-6
 """Differences of floats below this share of the largest value are of rounding."""
 
@@ -64,7 +66,7 @@ def units_of(blocks: Sequence[Tensor]) -> Units:
     matrices, offsets = [], []
     for block in blocks:
         size = block.shape[1]
-        values = doubled(block)
+        values = unmasked(block)
         worth, differences = values.mean(1), losses.centre(values)
         least = ROUNDED * float(values.abs().max())
         middle, spread = _middle(worth, least)
@@ -76,6 +78,22 @@ def units_of(blocks: Sequence[Tensor]) -> Units:
     device = blocks[0].device
     matrix: Tensor = torch.block_diag(*matrices)  # type: ignore[no-untyped-call]
     return Units(matrix.float().to(device), torch.cat(offsets).float().to(device))
+
+
+def unmasked(values: Tensor) -> Tensor:
+    """Numbers (K, n) of options in K states, in double precision, without what a mask of −1e8 makes of some: none lies
+    further below the best of its state than a hundred thousand times what the next best usually does.
+
+    Example::
+
+        unmasked(torch.tensor([[1.0, 0.5, -1e8], [0.0, 0.5, -1e8]]))[0]  # [1.0, 0.5, -49999.0]
+    """
+    values = doubled(values)
+    best = values.amax(1, keepdim=True)
+    behind = best - values
+    nearest = torch.where(behind > 0, behind, torch.inf).amin(1)
+    nearest = nearest[nearest.isfinite()]
+    return torch.maximum(values, best - MASKED * nearest.median()) if len(nearest) else values
 
 
 def _middle(worth: Tensor, least: float) -> tuple[float, float]:

@@ -195,9 +195,12 @@ class Teacher:
         return count_bytes(self.network) * params // held if held else 4 * params
 
     def label(self, obs: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """Numbers (B, P) in float32 of raw observations (B, *obs_shape), without gradient, and the state after them."""
+        """Numbers (B, P) in float32 of raw observations (B, *obs_shape), without gradient and what masks make of them,
+        and the state after them.
+        """
         with torch.no_grad(), torch.autocast(obs.device.type, enabled=False):
-            return self.policy.forward(obs, state)
+            p, state = self.policy.forward(obs, state)
+        return self.head.floored(p), state
 
     def numbers(self, obs: Tensor) -> Tensor:
         """`label` of states out of their order, for a teacher without memory, (B, P)."""
