@@ -93,6 +93,13 @@ def test_a_check_of_a_run_on_a_card_plays_what_is_on_the_cpu():
     assert check(Policy(sign_network(), HEAD)).mean == check.others(Policy(sign_network(), HEAD), 20) == 10.0
 
 
+def test_units_of_a_run_on_a_card_come_to_a_network_that_is_not():
+    """The stage with reward searches on the CPU; the run that it follows has its units on the card."""
+    network = sign_network().to("meta")
+    network.set_units(Units(torch.eye(2), torch.zeros(2)))
+    assert network.out_matrix.device.type == network.out_offset.device.type == "meta"
+
+
 def test_a_teacher_takes_its_critic_along():
     teacher = replace(make_teacher(sign_network()), network=Moved(2, 2), critic=Moved(2, 1))
     assert teacher.to("meta") is teacher

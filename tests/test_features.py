@@ -10,13 +10,15 @@ from conftest import SIGN
 from test_train import small
 
 from distilrl.checkpoints import load_network, save_network
-from distilrl.config import TaskFile
+from distilrl.config import OptimConfig, StudentConfig, TaskFile
 from distilrl.envs import describe_env
 from distilrl.errors import SpecError
 from distilrl.features import FeatureMaps, Projector, Taps, Wanted, pair, points, start_from
 from distilrl.heads import student_head
 from distilrl.jobs import try_student
+from distilrl.learner import Learner, make_pupils
 from distilrl.networks import build, build_shared, reuse_head
+from distilrl.objective import term
 from distilrl.recipes import recipe
 from distilrl.runs import RunFolder
 from distilrl.spaces import Choices, EnvRef
@@ -460,6 +462,48 @@ def test_a_student_is_pruned_whatever_it_sees(env, network, wide, more):
     teacher = Teacher(net((8,), obs=(4,)).eval(), "q", "x", "memory", "0" * 64).fitted(describe_env(env))
     config = small(env=env, network=network, prune_from=wide, check_episodes=2, env_steps=800, gap=-10.0, **more)
     assert train(config, teacher).network.spec.hidden == (4,)
+
+
+def learner(width, scales=(1.0, 1.0), **optim):
+    """A learner of one student of so many units, that sees two numbers."""
+    spec, terms = NetworkSpec((2,), 2, hidden=(width,)), (term("forward_kl"),)
+    head = student_head(Choices((2,)))
+    made = make_pupils(
+        [spec], [head], [None], terms, StudentConfig(f"mlp:{width}"), torch.Generator(), torch.device("cpu")
+    )
+    made[0].standardise(torch.zeros(2), torch.tensor(scales))
+    return Learner(made, terms, OptimConfig(**optim))
+
+
+def test_pruning_ranks_units_as_the_student_sees_its_inputs():
+    """A number that hardly varies has weights a hundred times as large in what ships: the weaker unit was kept."""
+    wide, narrow = learner(2, (100.0, 1.0)), learner(1)
+    student = wide.pupils[0].student
+    with torch.no_grad():
+        student.layers[0].weight.copy_(torch.tensor([[0.1, 0.0], [0.0, 2.0]]))
+        student.layers[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        for layer in (student.layers[0], student.layers[2]):
+            layer.bias.zero_()
+    wide.pupils[0].adopt()
+    narrow.continue_from(wide)
+    torch.testing.assert_close(narrow.pupils[0].student.layers[0].weight, torch.tensor([[0.0, 2.0]]))
+
+
+@pytest.mark.parametrize("how", [{}, {"reused_head": True}, {"dueling": True}])
+def test_parameters_of_several_students_are_those_that_ship(how):
+    specs = [NetworkSpec((d,), d, hidden=(16,), dueling="dueling" in how) for d in (2, 3)]
+    heads = [student_head(Choices((spec.outputs,))) for spec in specs]
+    nets = [net((64, 64), obs=spec.obs_shape, actions=spec.outputs) for spec in specs]
+    teachers = [
+        Teacher(one, "q", "x", "memory", "0" * 64, action=head.action) for one, head in zip(nets, heads, strict=True)
+    ]
+    config, terms = StudentConfig("mlp:16", **how), (term("forward_kl"),)
+    made = make_pupils(specs, heads, teachers, terms, config, torch.Generator(), torch.device("cpu"))
+    known = Learner(made, terms, OptimConfig())
+    ships = [copy.deepcopy(pupil.average) for pupil in made]
+    for one in ships:
+        one.fold()
+    assert known.params == sum(p.numel() for one in ships for p in one.parameters()) == 3 * 16 + 4 * 16 + 17 * 5
 
 
 def test_what_cannot_be_pruned_is_refused_before_a_step():

@@ -24,7 +24,7 @@ from distilrl.comparison import Comparison
 from distilrl.config import RewardConfig, TaskFile, TrainConfig
 from distilrl.distill import distill
 from distilrl.errors import DistilError, FileError, ResumeError, SpecError, TeacherError
-from distilrl.events import Resumed
+from distilrl.events import Replaying, Resumed
 from distilrl.files import read_json, write_json
 from distilrl.heads import Categorical
 from distilrl.jobs import Job
@@ -456,7 +456,9 @@ def test_who_goes_on_elsewhere_is_told_what_differs(cut, sign_teacher, monkeypat
 def test_a_resumed_run_on_the_same_machine_has_nothing_to_say(cut, sign_teacher):
     events = []
     go_on(cut, sign_teacher, events.append)
-    assert [event.moved for event in events if isinstance(event, Resumed)] == [()]
+    (resumed,) = [event for event in events if isinstance(event, Resumed)]
+    assert resumed.moved == ()
+    assert resumed.env_steps == [event.total for event in events if isinstance(event, Replaying)][-1] > 0
 
 
 def test_the_half_of_a_file_that_a_kill_left_in_a_checkpoint_is_cleared_away(cut, sign_teacher):

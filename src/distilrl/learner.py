@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -207,14 +207,18 @@ class Learner:
 
     @property
     def params(self) -> int:
-        """Parameters of all students together; what they share counts once."""
-        return sum(p.numel() for p in self._parameters)
+        """Parameters of all students together as they ship; what they share counts once."""
+        students = copy.deepcopy(nn.ModuleList(pupil.student for pupil in self.pupils))
+        for student in students:
+            cast("Network", student).fold()  # without what only training needs
+        return sum(p.numel() for p in students.parameters())
 
     def continue_from(self, wide: "Learner") -> None:
         """Takes over from a learner of a wider student of the same layers: its strongest units, temperature and count
         of updates.
 
-        The optimiser starts anew; its moments are of weights that are gone.
+        The optimiser starts anew; its moments are of weights that are gone. Its rate does not warm up again, which
+        costs short runs more than the first steps do.
         """
         (mine,), (before,) = self.pupils, wide.pupils
         source = copy.deepcopy(before.average)
@@ -223,7 +227,7 @@ class Learner:
             network.standardise_as(before.student)
         mine.set_temperature(before.temperature)
         mine.set_units(before.units)
-        start_from(mine.student, source, "strongest")
+        start_from(mine.student, source, "strongest", ranked_by=before.average)
         mine.adopt()
         self.updates = wide.updates
         if mine.maps is not None and before.maps is not None:

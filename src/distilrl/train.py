@@ -87,7 +87,7 @@ def train(
         saved = folder.load_state() if folder is not None else None
         if saved is not None:
             run.load(*saved)
-            watch(Resumed(run.env_steps, folder.moved if folder is not None else ()))
+            watch(Resumed(run.recorded, folder.moved if folder is not None else ()))
         with _metrics(folder, run.track.history, wandb) as writer:
             while not run.track.stopped:
                 tasks = run.collect()
@@ -180,6 +180,11 @@ class _Run:
         return sum(task.stream.env_steps for task in self.tasks)
 
     @property
+    def recorded(self) -> int:
+        """Environment steps that a checkpoint holds."""
+        return sum(task.stream.to_replay for task in self.tasks) * self.config.data.n_envs
+
+    @property
     def fraction(self) -> float:
         return self.env_steps / self.config.data.env_steps
 
@@ -189,7 +194,7 @@ class _Run:
 
         What the first updates need of each task (statistics, temperature) must be there for all of them.
         """
-        recorded = sum(task.stream.to_replay for task in self.tasks) * self.config.data.n_envs
+        recorded = self.recorded
         for task in self.tasks:
             while task.stream.replaying:
                 task.collect(task.progress(self.fraction))

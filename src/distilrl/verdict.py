@@ -240,9 +240,10 @@ def _distinct(clusters: ArrayLike) -> int:
 
 def too_few(distinct: int, units: str = EPISODES, counting: float | None = None) -> str:
     """Why so many units give no verdict, which count as so many where they differ in size; empty where they do."""
-    if min(distinct, distinct if counting is None else counting) >= MIN_DISTINCT:
+    count = distinct if counting is None else math.floor(counting)
+    if min(distinct, count) >= MIN_DISTINCT:
         return ""
-    as_few = "" if distinct < MIN_DISTINCT else f", which count as {math.floor(counting)} because some are much larger,"
+    as_few = "" if distinct < MIN_DISTINCT else f", which count as {count} because some are much larger,"
     return f"{distinct} {units}{as_few} are too few: a verdict needs {MIN_DISTINCT}"
 
 

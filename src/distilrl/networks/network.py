@@ -138,9 +138,9 @@ class Network(nn.Module):
         return Units(self.out_matrix, self.out_offset)
 
     def set_units(self, units: Units | None) -> None:
-        """From now on the outputs are the last layer's numbers in these units, on their device."""
+        """From now on the outputs are the last layer's numbers in these units, wherever they come from."""
         for name in ("matrix", "offset"):
-            value = getattr(units, name).clone() if units is not None else None
+            value = getattr(units, name).to(self.obs_mean.device, copy=True) if units is not None else None
             self.register_buffer(f"out_{name}", value, persistent=False)
 
     def fold(self) -> None:
